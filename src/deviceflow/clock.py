@@ -1,0 +1,75 @@
+"""Time, as a part that can be replaced."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    import threading
+
+
+class Clock(Protocol):
+    """What the drivers need of time. `deviceflow.testing.VirtualClock` is another one."""
+
+    def time(self) -> float:
+        """Return the wall clock's time, in seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Return a time that never goes backwards, in seconds since some moment."""
+
+    def sleep(self, seconds: float, wake: threading.Event) -> None:
+        """Wait `seconds`, or less if `wake` is set meanwhile."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def time(self) -> float:
+        """Return `time.time()`."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return `time.monotonic()`."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float, wake: threading.Event) -> None:
+        """Wait, as `threading.Event` does."""
+        wake.wait(seconds)
+
+
+_JUMP: Final = 1.0
+"""Seconds by which the two clocks may part between two looks before it counts as a jump."""
+
+
+class Timeline:
+    """The time that one client goes by: the wall clock's, but never set back.
+
+    Deadlines are absolute, so the wall clock decides. Set back by an hour, it would make every
+    waiting flow wait an hour longer; the monotonic clock tells, and the lost time is added from
+    then on. Set forward, or after a suspended machine woke (where the monotonic clock may have
+    stood still), the wall clock is right. Where the monotonic clock merely runs fast (WSL's does,
+    by a tenth) the wall clock is the slower one, and waiting for it is the safe side.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._wall = clock.time()
+        self._steady = clock.monotonic()
+        self._added = 0.0
+        self.parted = 0.0
+
+    def now(self) -> float:
+        """Return the time, in seconds since 1970.
+
+        Afterwards `parted` says by how many seconds the wall clock ran ahead of the monotonic one
+        since the look before (negative: behind), where that was a jump; else 0.
+        """
+        wall, steady = self._clock.time(), self._clock.monotonic()
+        wall_ran, steady_ran = wall - self._wall, steady - self._steady
+        self._wall, self._steady = wall, steady
+        parted = wall_ran - steady_ran
+        self.parted = parted if abs(parted) > max(_JUMP, steady_ran / 2) else 0.0
+        if self.parted < 0:
+            self._added -= parted
+        return wall + self._added

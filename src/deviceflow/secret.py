@@ -1,0 +1,55 @@
+"""Secrets that do not show: not in a repr, a log, a traceback's locals, or a pickle."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from typing import Final, NoReturn, Self
+
+_PROCESS_KEY: Final = os.urandom(32)
+
+
+class Secret:
+    """A text that must not be seen: a device code, a token, a key.
+
+    `str`, `repr` and f-strings hide it, and it refuses to be pickled. Whoever needs the text says
+    so: `secret.reveal()`.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._text
+
+    def fingerprint(self, key: bytes | None = None) -> str:
+        """Return 16 hex digits that are the same for the same text under the same key.
+
+        Keyed (HMAC-SHA256), since the plain hash of a short code is guessed in seconds.
+
+        Args:
+            key: The key; where none is given, one made at random for this process.
+        """
+        return hmac.digest(key or _PROCESS_KEY, self._text.encode(), "sha256")[:8].hex()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._text.encode(), other._text.encode())
+
+    __hash__ = None  # type: ignore[assignment]  # a hash of a secret is a fact about it
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Secret does not pickle: store it sealed, or call reveal()")

@@ -1,0 +1,126 @@
+"""What a server sends, made safe: texts to print, numbers to count with, addresses to open."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import unicodedata
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+
+from deviceflow.errors import InsecureURLError
+
+# CSI and OSC sequences go as a whole, or their parameters would stay behind as litter.
+_ESCAPE_SEQUENCE: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d).*?(?:\x07|\x1b\\|\x9c|$)|\x1b[@-_]?",
+    re.DOTALL,
+)
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """Return `text` fit for a terminal: on one line, and nothing in it that steers.
+
+    Escape sequences, control characters, invisible and direction-changing ones are removed.
+
+    Args:
+        text: What the server sent.
+        limit: How many characters to keep at the most.
+    """
+    if text.isascii() and text.isprintable():
+        return text[:limit]
+    text = _ESCAPE_SEQUENCE.sub("", text[: limit * 4])
+    spaced = "".join(" " if char in "\t\n\r" else char for char in text)
+    visible = (c for c in spaced if c == " " or unicodedata.category(c)[0] not in "CZ")
+    return "".join(visible)[:limit]
+
+
+def number(value: object, default: float, *, low: float, high: float) -> float:
+    """Return `value` as a number between `low` and `high`, or `default` where it is none.
+
+    Servers send numbers as strings and floats, negative, absurd, or not at all. A number below
+    zero means nothing, so it counts as missing; other ones are brought within the bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return default
+    try:
+        read = float(value)
+    except (ValueError, OverflowError):
+        return default
+    if math.isnan(read) or read < 0:
+        return default
+    return min(max(read, low), high)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # reading it is the check
+    except ValueError:
+        return None
+    safe = parts.scheme in ("http", "https") and parts.hostname
+    # What `printable` would change was not an address a person can check by eye.
+    return parts if safe and " " not in url and printable(url, len(url)) == url else None
+
+
+def web_url(url: object) -> str | None:
+    """Return `url` if it is a plain http(s) address, else None.
+
+    Only such an address is shown as a link or given to a browser: never `javascript:`, `file:`,
+    or one with spaces, control or invisible characters in it.
+    """
+    return url if isinstance(url, str) and _split(url) else None
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` is this machine itself, by name or address."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def crosses_in_clear(url: str) -> bool:
+    """Tell whether `url` is plain http to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def endpoint(url: object, *, allow_http: bool = False) -> str:
+    """Return `url` if secrets may be sent there.
+
+    Args:
+        url: The endpoint's address.
+        allow_http: Whether plain http to another machine is good enough.
+
+    Raises:
+        InsecureURLError: It is not an http(s) address, carries a user name or password, or is
+            plain http to another machine without `allow_http`.
+    """
+    parts = _split(url) if isinstance(url, str) else None
+    if not isinstance(url, str) or parts is None:
+        shown = printable(url, 100) if isinstance(url, str) else type(url).__name__
+        raise InsecureURLError(
+            f"Not a web address: {shown!r}.", hint="Give one that starts with https://."
+        )
+    if parts.username or parts.password:
+        raise InsecureURLError(
+            f"The address of {parts.hostname} carries a user name or password.",
+            hint="Take it out: addresses are logged.",
+        )
+    if not allow_http and crosses_in_clear(url):
+        raise InsecureURLError(
+            f"{parts.scheme}://{parts.netloc} is plain http: codes and tokens would cross the"
+            " network in clear.",
+            hint="Use https, or allow it with allow_http=True or DEVICEFLOW_ALLOW_HTTP=1.",
+        )
+    return url
+
+
+def with_query(url: str, **parameters: str) -> str:
+    """Return `url` with `parameters` added to its query, whatever query it has already."""
+    parts = urlsplit(url)
+    pairs = parse_qsl(parts.query, keep_blank_values=True) + list(parameters.items())
+    return urlunsplit(parts._replace(query=urlencode(pairs)))
