@@ -1,1 +1,83 @@
+"""Logs programs in by the OAuth device grant, as a state machine that is stored and audited.
+
+The names below are loaded on first use: importing this package costs next to nothing.
+"""
+
+from __future__ import annotations
+
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from deviceflow.client import Client as Client
+    from deviceflow.clock import Clock as Clock
+    from deviceflow.clock import SystemClock as SystemClock
+    from deviceflow.errors import CancelledError as CancelledError
+    from deviceflow.errors import DeniedError as DeniedError
+    from deviceflow.errors import DeviceFlowError as DeviceFlowError
+    from deviceflow.errors import ExpiredError as ExpiredError
+    from deviceflow.errors import IllegalTransitionError as IllegalTransitionError
+    from deviceflow.errors import InsecureURLError as InsecureURLError
+    from deviceflow.errors import LoginError as LoginError
+    from deviceflow.errors import OutcomeUnknownError as OutcomeUnknownError
+    from deviceflow.errors import ProtocolError as ProtocolError
+    from deviceflow.errors import RejectedError as RejectedError
+    from deviceflow.errors import ServerError as ServerError
+    from deviceflow.errors import UnknownFlowError as UnknownFlowError
+    from deviceflow.errors import UnreachableError as UnreachableError
+    from deviceflow.errors import UsageError as UsageError
+    from deviceflow.errors import WaitTimeoutError as WaitTimeoutError
+    from deviceflow.flow import Flow as Flow
+    from deviceflow.machine import Reason as Reason
+    from deviceflow.machine import State as State
+    from deviceflow.providers.base import Token as Token
+    from deviceflow.providers.studio import Studio as Studio
+    from deviceflow.secret import Secret as Secret
+    from deviceflow.steps import Step as Step
+    from deviceflow.stores.memory import MemoryStore as MemoryStore
+
+_HOMES = {
+    "client": ("Client",),
+    "clock": ("Clock", "SystemClock"),
+    "errors": (
+        "CancelledError",
+        "DeniedError",
+        "DeviceFlowError",
+        "ExpiredError",
+        "IllegalTransitionError",
+        "InsecureURLError",
+        "LoginError",
+        "OutcomeUnknownError",
+        "ProtocolError",
+        "RejectedError",
+        "ServerError",
+        "UnknownFlowError",
+        "UnreachableError",
+        "UsageError",
+        "WaitTimeoutError",
+    ),
+    "flow": ("Flow",),
+    "machine": ("Reason", "State"),
+    "providers.base": ("Token",),
+    "providers.studio": ("Studio",),
+    "secret": ("Secret",),
+    "steps": ("Step",),
+    "stores.memory": ("MemoryStore",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604  # they are texts
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415  # costs, so not before it is needed
+
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    import threading
+    from collections.abc import Callable
 
 
 class Clock(Protocol):
@@ -50,26 +51,32 @@ class Timeline:
     then on. Set forward, or after a suspended machine woke (where the monotonic clock may have
     stood still), the wall clock is right. Where the monotonic clock merely runs fast (WSL's does,
     by a tenth) the wall clock is the slower one, and waiting for it is the safe side.
+
+    Args:
+        clock: The two clocks.
+        jumped: Told by how many seconds the wall clock ran ahead of the monotonic one since the
+            look before (negative: behind), where that was a jump.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, jumped: Callable[[float], object]) -> None:
         self._clock = clock
+        self._jumped = jumped
+        self._lock = threading.Lock()
         self._wall = clock.time()
         self._steady = clock.monotonic()
         self._added = 0.0
-        self.parted = 0.0
 
     def now(self) -> float:
-        """Return the time, in seconds since 1970.
-
-        Afterwards `parted` says by how many seconds the wall clock ran ahead of the monotonic one
-        since the look before (negative: behind), where that was a jump; else 0.
-        """
-        wall, steady = self._clock.time(), self._clock.monotonic()
-        wall_ran, steady_ran = wall - self._wall, steady - self._steady
-        self._wall, self._steady = wall, steady
-        parted = wall_ran - steady_ran
-        self.parted = parted if abs(parted) > max(_JUMP, steady_ran / 2) else 0.0
-        if self.parted < 0:
-            self._added -= parted
-        return wall + self._added
+        """Return the time, in seconds since 1970."""
+        with self._lock:
+            wall, steady = self._clock.time(), self._clock.monotonic()
+            steady_ran = steady - self._steady
+            parted = wall - self._wall - steady_ran
+            self._wall, self._steady = wall, steady
+            jump = abs(parted) > max(_JUMP, steady_ran / 2)
+            if jump and parted < 0:
+                self._added -= parted
+            now = wall + self._added
+        if jump:
+            self._jumped(parted)
+        return now

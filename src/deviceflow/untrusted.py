@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import re
 import unicodedata
 from typing import Final
@@ -93,7 +94,8 @@ def endpoint(url: object, *, allow_http: bool = False) -> str:
 
     Args:
         url: The endpoint's address.
-        allow_http: Whether plain http to another machine is good enough.
+        allow_http: Whether plain http to another machine is good enough. The environment's
+            `DEVICEFLOW_ALLOW_HTTP=1` says so as well.
 
     Raises:
         InsecureURLError: It is not an http(s) address, carries a user name or password, or is
@@ -110,7 +112,8 @@ def endpoint(url: object, *, allow_http: bool = False) -> str:
             f"The address of {parts.hostname} carries a user name or password.",
             hint="Take it out: addresses are logged.",
         )
-    if not allow_http and crosses_in_clear(url):
+    allowed = allow_http or os.environ.get("DEVICEFLOW_ALLOW_HTTP") == "1"
+    if not allowed and crosses_in_clear(url):
         raise InsecureURLError(
             f"{parts.scheme}://{parts.netloc} is plain http: codes and tokens would cross the"
             " network in clear.",

@@ -1,0 +1,39 @@
+"""Where an event goes: to structlog if the program has configured it, else to `logging`.
+
+The library configures nothing. structlog unconfigured prints to stdout, which would break each
+program whose stdout is data; `logging` without a handler prints warnings to stderr, so the logger
+`deviceflow` has a `NullHandler`. The program is asked at each event, as it may configure late.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TRANSITION: Final = "deviceflow.transition"
+PLAIN_HTTP: Final = "deviceflow.plain_http"
+CLOCK_JUMP: Final = "deviceflow.clock_jump"
+
+_LOGGER: Final = logging.getLogger("deviceflow")
+_LOGGER.addHandler(logging.NullHandler())
+
+
+def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> None:
+    """Log one event.
+
+    Args:
+        name: The event's name.
+        fields: Its fields. On a `logging` record they are the attribute `deviceflow`, and part
+            of the message.
+        level: `logging`'s level.
+    """
+    structlog = sys.modules.get("structlog")
+    if structlog is not None and structlog.is_configured():
+        structlog.get_logger("deviceflow").log(level, name, **fields)
+    elif _LOGGER.isEnabledFor(level):
+        said = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
+        _LOGGER.log(level, "%s %s", name, said, extra={"deviceflow": dict(fields)})

@@ -1,0 +1,181 @@
+"""The three documented functions: logging in to DVC Studio, as Studio's own client does.
+
+    token_name, token = get_access_token(hostname="https://studio.example.com")
+
+or step by step, with time in between for whatever the program likes::
+
+    login = start_device_login(client_name="nightly", base_url="https://studio.example.com")
+    ...  # show login["verification_uri"] and login["user_code"]
+    token = check_token_authentication(uri=login["token_uri"], device_code=login["device_code"])
+
+Each drives a flow of the machine, whose transitions are logged as `deviceflow.transition`. They
+raise `StudioAuthError`, `ValueError` and `requests.RequestException`, and nothing else of ours.
+
+Nothing heavy is imported before the first call.
+"""
+
+from __future__ import annotations
+
+from deviceflow.errors import AuthorizationExpiredError, InvalidScopesError, StudioAuthError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deviceflow.providers.studio import AVAILABLE_SCOPES, DeviceLoginResponse
+
+__all__ = [
+    "AVAILABLE_SCOPES",
+    "AuthorizationExpiredError",
+    "DeviceLoginResponse",
+    "InvalidScopesError",
+    "StudioAuthError",
+    "check_token_authentication",
+    "get_access_token",
+    "start_device_login",
+]
+
+
+def start_device_login(
+    *,
+    client_name: str,
+    base_url: str | None = None,
+    token_name: str | None = None,
+    scopes: Sequence[str] | None = None,
+    team_names: Sequence[str] | None = None,
+    all_teams: bool | None = None,
+    expires_in_days: int | None = None,
+    never_expires: bool | None = None,
+) -> DeviceLoginResponse:
+    """Ask Studio for a device code. One request, no waiting.
+
+    Args:
+        client_name: The program, as Studio shows it to the person.
+        base_url: Studio's address; https://studio.datachain.ai where none is given.
+        token_name: What to call the token; Studio makes a name up where none is given.
+        scopes: Some of `AVAILABLE_SCOPES`, in any case; sent as given.
+        team_names: The teams that the token is for.
+        all_teams: Whether the token is for all teams.
+        expires_in_days: The token's lifetime in days.
+        never_expires: Whether the token lives for ever.
+
+    Returns:
+        Studio's answer, unchanged. `expires_in` (seconds) may be missing in it.
+
+    Raises:
+        InvalidScopesError: A scope is unknown; nothing was sent.
+        ValueError: `all_teams=False` without teams, or an address that is none; nothing was sent.
+        requests.HTTPError: Studio answered with another status than 200.
+        requests.RequestException: The request failed, or its answer is no device code.
+    """
+    from deviceflow import studio_login  # noqa: PLC0415  # loads requests and transitions
+
+    return studio_login.start(
+        base_url,
+        client_name=client_name,
+        token_name=token_name,
+        scopes=scopes,
+        team_names=team_names,
+        all_teams=all_teams,
+        expires_in_days=expires_in_days,
+        never_expires=never_expires,
+    ).answer
+
+
+def check_token_authentication(*, uri: str, device_code: str) -> str | None:
+    """Poll until it is known whether the login was approved.
+
+    A login that `start_device_login` began in this process is gone on with; any other code is
+    adopted. Between two polls it waits 5 seconds.
+
+    Args:
+        uri: The `token_uri` of the login.
+        device_code: The `device_code` of the login.
+
+    Returns:
+        The token, or None once the authorization has expired.
+
+    Raises:
+        requests.HTTPError: Studio answered with a status that says neither, or with a redirect or
+            a 200 without a token.
+        requests.RequestException: The connection failed or timed out a few times in a row. The
+            login is as it was: call again to go on.
+        ValueError: `uri` is no web address.
+    """
+    from deviceflow import studio_login  # noqa: PLC0415
+    from deviceflow.secret import Secret  # noqa: PLC0415
+
+    code = Secret(device_code)
+    del device_code  # a traceback with locals would show it
+    token = studio_login.check(uri, code)
+    return None if token is None else token.reveal()
+
+
+def get_access_token(
+    *,
+    hostname: str,
+    token_name: str | None = None,
+    scopes: str | None = "",
+    client_name: str = "client",
+    open_browser: bool = True,
+    post_login_message: str | None = None,
+    use_device_code: bool = False,
+    team_names: Sequence[str] | None = None,
+    all_teams: bool | None = None,
+    expires_in_days: int | None = None,
+    never_expires: bool | None = None,
+) -> tuple[str, str]:
+    """Log in to Studio: start, tell the person where to go, wait for the token.
+
+    What the person reads goes to stdout, except the note that no browser could be opened, which
+    goes to stderr. Timeouts, lost connections and a busy server are waited out while the code
+    lives.
+
+    Args:
+        hostname: Studio's address, with its https://.
+        token_name: What to call the token; Studio makes a name up where none is given.
+        scopes: Some of `AVAILABLE_SCOPES`, with commas between.
+        client_name: The program, as Studio shows it to the person.
+        open_browser: Whether to open the page in a browser.
+        post_login_message: What to say instead of the default sentence about coming back.
+        use_device_code: The older way to say `open_browser=False`.
+        team_names: The teams that the token is for.
+        all_teams: Whether the token is for all teams.
+        expires_in_days: The token's lifetime in days.
+        never_expires: Whether the token lives for ever.
+
+    Returns:
+        The token's name, and the token.
+
+    Raises:
+        InvalidScopesError: A scope is unknown; nothing was sent.
+        AuthorizationExpiredError: Nobody approved the login in time.
+        StudioAuthError: It ended without a token in another way: denied, say.
+        ValueError: `all_teams=False` without teams, or an address that is none; nothing was sent.
+        requests.RequestException: The first request failed, or Studio refused for good.
+    """
+    from deviceflow import studio_login  # noqa: PLC0415
+
+    login = studio_login.start(
+        hostname,
+        client_name=client_name,
+        token_name=token_name,
+        scopes=scopes,
+        team_names=team_names,
+        all_teams=all_teams,
+        expires_in_days=expires_in_days,
+        never_expires=never_expires,
+    )
+    login.show(
+        open_browser=open_browser and not use_device_code,
+        message=post_login_message,
+    )
+    return login.token_name, login.wait().reveal()
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("AVAILABLE_SCOPES", "DeviceLoginResponse"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from deviceflow.providers import studio  # noqa: PLC0415
+
+    return getattr(studio, name)

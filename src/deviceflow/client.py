@@ -1,0 +1,347 @@
+"""The sync driver: it performs what a step asks for, and loops over steps to wait."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow import errors
+from deviceflow.audit import log
+from deviceflow.audit.events import render
+from deviceflow.browser import open_page
+from deviceflow.clock import Clock, SystemClock, Timeline
+from deviceflow.flow import Flow
+from deviceflow.machine import Reason, State
+from deviceflow.messages import Failure
+from deviceflow.providers.base import DeviceCode, Provider, Token
+from deviceflow.steps import Commit, Exchange, Release, Reload, Send, Step, TakeLease, step
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.transport import RequestsTransport, Transport
+from deviceflow.untrusted import crosses_in_clear, endpoint, printable, web_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from deviceflow.flow import Transition
+    from deviceflow.secret import Secret
+    from deviceflow.stores.base import Store
+
+DEADLINE: Final = 10.0
+"""Seconds that one request may take, all in all, unless the client says otherwise."""
+
+
+class Client:
+    """Drives logins, of any number of providers, one step at a time or to their end.
+
+    Every part that touches the world can be replaced. A client may be used from any thread.
+
+    Args:
+        store: Where flows live. By default, in this process's memory.
+        transport: What sends requests.
+        clock: What tells the time and waits.
+        browser: What opens a page; it says whether it could.
+        output: Where `login` writes what the person must read; a function that takes a line.
+        deadline: How many seconds one request may take, all in all.
+    """
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        *,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        browser: Callable[[str], bool] = open_page,
+        output: Callable[[str], object] | None = None,
+        deadline: float = DEADLINE,
+    ) -> None:
+        self._store: Store = MemoryStore() if store is None else store
+        self._transport = transport or RequestsTransport()
+        self._clock = clock or SystemClock()
+        self._timeline = Timeline(self._clock, _say_jumped)
+        self._browser = browser
+        self._output = output or (lambda line: print(line, file=sys.stderr))  # noqa: T201
+        self._deadline = deadline
+        self._name = secrets.token_hex(6)
+        self._steps = itertools.count(1)
+        self._waiting: set[tuple[str, threading.Event]] = set()
+
+    def start(self, provider: Provider, *, key: str | None = None, **request: Any) -> Flow:
+        """Ask the server for a device code, and return the flow that holds it.
+
+        A server that does not answer is asked a few times more, within some seconds.
+
+        Args:
+            provider: The server.
+            key: The caller's own name for this login. While a flow of that key lives it is
+                returned, with the code it has, instead of asking for a new one.
+            **request: What to ask for; the provider says what there is.
+
+        Raises:
+            ServerError: The server refused, or could not be reached or understood.
+            UsageError: The request is not one that can be made.
+        """
+        flow = self.create(provider, key=key, **request)
+        with self._waiting_for(flow.id) as wake:
+            while flow.state is State.INIT:
+                done = self.step(flow.id)
+                if done.state is State.INIT:
+                    self._clock.sleep(done.wait_seconds, wake)
+                flow = self.get(flow.id)
+        if flow.reason is not None:
+            raise _error_of(flow)
+        return flow
+
+    def create(self, provider: Provider, *, key: str | None = None, **request: Any) -> Flow:
+        """Return a flow in `init`; nothing is sent yet, its first step asks for the code.
+
+        For logins that are asked for now and looked at later: a code's short life should begin
+        when the person is there. The arguments are `start`'s.
+
+        Raises:
+            UsageError: The request is not one that can be made.
+        """
+        provider = provider.asking(**request)
+        flow = Flow(secrets.token_urlsafe(12), provider, self._timeline.now(), key=key)
+        kept = self._store.add(flow)
+        if kept is flow:
+            _say_plain_http(flow, provider.issuer)
+        return kept
+
+    def adopt(self, provider: Provider, *, token_endpoint: str, device_code: Secret) -> Flow:
+        """Return a flow that goes on with a device code issued elsewhere.
+
+        It has no deadline but the server's.
+        """
+        flow = self.create(provider)
+        code = DeviceCode(device_code, endpoint(token_endpoint, allow_http=provider.allow_http))
+        self._commit(flow, flow.adopt(code, flow.created_at))
+        return flow
+
+    def get(self, flow_id: str) -> Flow:
+        """Return the flow as it stands.
+
+        Raises:
+            UnknownFlowError: The store has none of that id.
+        """
+        return self._store.get(flow_id)
+
+    def step(self, flow_id: str) -> Step:
+        """Do what is due for the flow: at most one request, and no sleeping.
+
+        Returns:
+            Where it stands, and in how many seconds to call again.
+
+        Raises:
+            UnknownFlowError: The store has none of that id.
+        """
+        owner = f"{self._name}.{next(self._steps)}"
+        steps = step(self._deadline)
+        result: Any = None
+        interrupt: BaseException | None = None
+        now, since = 0.0, 0.0
+        while True:
+            try:
+                effect = steps.send(result)
+            except StopIteration as stop:
+                report: Step = stop.value
+                break
+            match effect:
+                case TakeLease(seconds):
+                    now, since = self._timeline.now(), self._clock.monotonic()
+                    result = self._store.claim(flow_id, owner, now, seconds)
+                    now = getattr(result, "now", now)
+                case Commit(flow, transition, release):
+                    result = self._commit(flow, transition, owner if release else None)
+                case Send(request, timeout):
+                    sent = self._clock.monotonic()
+                    try:
+                        outcome = self._transport.send(request, timeout)
+                    except BaseException as stop:  # noqa: BLE001  # raised below, once it is stored
+                        outcome = Failure("interrupted", sent=True)
+                        # Without the frames below, whose locals hold what was being sent.
+                        interrupt = stop.with_traceback(None)
+                        interrupt.__context__ = interrupt.__cause__ = None
+                    arrived = self._clock.monotonic()
+                    result = Exchange(outcome, now + (arrived - since), arrived - sent)
+                case Reload():
+                    result = self._store.get(flow_id)
+                case Release():
+                    self._store.release(flow_id, owner)
+        if interrupt is not None:
+            raise interrupt
+        return report
+
+    def wait(
+        self,
+        flow_id: str,
+        timeout: float | None = None,
+        *,
+        on_step: Callable[[Step], object] = lambda _: None,
+    ) -> Token:
+        """Step until the flow ends, and return its token.
+
+        Interrupted by Ctrl-C, a flow in a store that persists can be gone on with; one in memory
+        is cancelled, since nobody could.
+
+        Args:
+            flow_id: The flow.
+            timeout: How many seconds to wait at the most; None for as long as the code lives.
+            on_step: Called after each step, to show how things stand. What it raises ends the
+                waiting, and not the login.
+
+        Raises:
+            WaitTimeoutError: The time is up, and the login still pending.
+            LoginError: The login ended without a token: expired, denied, cancelled (by another
+                thread, say), or unknown.
+            ServerError: The server refused for good, or cannot be understood.
+            UnknownFlowError: The store has none of that id.
+        """
+        until = None if timeout is None else self._clock.monotonic() + timeout
+        with self._waiting_for(flow_id) as wake:
+            while True:
+                done = self.step(flow_id)
+                on_step(done)
+                if done.state.ended:
+                    return self.token(flow_id)
+                seconds = done.wait_seconds
+                if until is not None:
+                    left = until - self._clock.monotonic()
+                    if left <= 0:
+                        raise errors.WaitTimeoutError(flow_id=flow_id, state=done.state)
+                    seconds = min(seconds, left)
+                self._clock.sleep(seconds, wake)
+
+    def token(self, flow_id: str) -> Token:
+        """Return the token of a flow that is authorized.
+
+        Raises:
+            WaitTimeoutError: The login is still pending.
+            LoginError: It ended without a token.
+            ServerError: The server refused for good, or could not be understood.
+        """
+        flow = self.get(flow_id)
+        if flow.token is None:
+            raise _error_of(flow)
+        return flow.token
+
+    def cancel(self, flow_id: str, detail: str | None = None) -> Step:
+        """Give the login up, and wake whoever waits for it in this process.
+
+        A flow that has ended stays as it is.
+
+        Args:
+            flow_id: The flow.
+            detail: Why, for the record.
+        """
+        while True:
+            flow = self.get(flow_id)
+            if flow.state.ended or self._commit(flow, flow.cancel(self._timeline.now(), detail)):
+                break
+        for waited_for, wake in list(self._waiting):
+            if waited_for == flow_id:
+                wake.set()
+        return Step(flow.id, flow.state, reason=flow.reason)
+
+    def login(
+        self,
+        provider: Provider,
+        *,
+        key: str | None = None,
+        open_browser: bool = True,
+        timeout: float | None = None,
+        **request: Any,
+    ) -> Token:
+        """Start a login, tell the person what to do, and wait for the token.
+
+        Args:
+            provider: The server.
+            key: As for `start`.
+            open_browser: Whether to open the page in the person's browser.
+            timeout: As for `wait`.
+            **request: What to ask for, as for `start`.
+
+        Raises:
+            DeviceFlowError: As for `start` and `wait`.
+        """
+        flow = self.start(provider, key=key, **request)
+        for line in instructions(flow):
+            self._output(line)
+        page = web_url(flow.verification_uri_complete or flow.verification_uri)
+        if open_browser and page and not self._browser(page):
+            self._output("No browser could be opened here: open the address on any device.")
+        return self.wait(flow.id, timeout)
+
+    def _commit(self, flow: Flow, transition: Transition, release: str | None = None) -> bool:
+        kept = self._store.commit(flow, transition, release=release)
+        if kept:
+            log.emit(log.TRANSITION, render(flow, transition))
+            if transition.action == "issue_code" and flow.token_endpoint:
+                _say_plain_http(flow, flow.token_endpoint)
+        return kept
+
+    @contextmanager
+    def _waiting_for(self, flow_id: str) -> Iterator[threading.Event]:
+        """Give an event that `cancel` sets, and cancel on Ctrl-C what nobody could go on with."""
+        waiting = (flow_id, threading.Event())
+        self._waiting.add(waiting)
+        try:
+            yield waiting[1]
+        except KeyboardInterrupt:
+            if not self._store.persistent:
+                self.cancel(flow_id, "interrupted")
+            raise
+        finally:
+            self._waiting.discard(waiting)
+
+
+def _say_jumped(ahead: float) -> None:
+    log.emit(log.CLOCK_JUMP, {"wall_clock_ahead": round(ahead, 3)}, logging.WARNING)
+
+
+def _say_plain_http(flow: Flow, url: str) -> None:
+    if crosses_in_clear(url):
+        log.emit(log.PLAIN_HTTP, {"flow_id": flow.id, "url": url}, logging.WARNING)
+
+
+def instructions(flow: Flow) -> list[str]:
+    """Return what to tell the person, in lines that are safe to print."""
+    page = printable(flow.verification_uri or "", 2000)
+    code = printable(flow.user_code or "", 100)
+    complete = web_url(flow.verification_uri_complete)
+    asks = printable(flow.provider.client_name or flow.provider.client_id or "This program", 100)
+    lines = [f"{asks} asks for access to {flow.provider.issuer}."]
+    if complete:
+        lines.append(f"Open {complete} and check that the page shows the code {code}")
+    else:
+        lines.append(f"Open {page} and enter the code {code}")
+    return lines
+
+
+def _error_of(flow: Flow) -> errors.DeviceFlowError:
+    """Return the error that says why the flow has no token."""
+    kind: type[errors.DeviceFlowError]
+    if flow.state is State.EXPIRED:
+        kind = errors.ExpiredError
+    elif flow.reason is None:
+        kind = errors.WaitTimeoutError
+    else:
+        kind = _ERRORS[flow.reason]
+    message = kind.default_message
+    if flow.detail and issubclass(kind, errors.ServerError):
+        message = f"{message} It said: {flow.detail}."
+    return kind(message, flow_id=flow.id, state=flow.state, reason=flow.reason)
+
+
+_ERRORS: Final = {
+    Reason.DENIED: errors.DeniedError,
+    Reason.CANCELLED: errors.CancelledError,
+    Reason.REJECTED: errors.RejectedError,
+    Reason.PROTOCOL: errors.ProtocolError,
+    Reason.UNREACHABLE: errors.UnreachableError,
+    Reason.OUTCOME_UNKNOWN: errors.OutcomeUnknownError,
+}

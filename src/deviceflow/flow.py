@@ -1,0 +1,531 @@
+"""One login: its record, and the rules by which it goes on.
+
+Nothing here does I/O, reads a clock, or sleeps. The time and the server's answers come in;
+requests, transitions and times to wake up go out. The same few methods serve every driver::
+
+    flow = Flow("f1", provider, now)
+    send(flow.request())                  # the device authorization request
+    flow.receive(response, now)           # -> issue_code
+    flow.wait_seconds(now)                # when to come back
+    request = flow.request()              # the token request
+    flow.poll(now, timeout)               # -> poll; store it before sending
+    send(request)
+    flow.receive(response, now)           # -> pending, grant, ...
+
+Each method that moves the flow fires one trigger of the machine, and returns it as a `Transition`.
+"""
+
+from __future__ import annotations
+
+from sys import intern
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from zlib import crc32
+
+from deviceflow import providers
+from deviceflow.errors import IllegalTransitionError, UsageError
+from deviceflow.machine import Reason, State, Trigger, fire, takes_late_token
+from deviceflow.messages import Failure
+from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token
+from deviceflow.secret import Secret
+from deviceflow.untrusted import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deviceflow.messages import Request, Response
+    from deviceflow.providers.base import Provider
+
+SCHEMA: Final = "deviceflow.flow/1"
+
+SLOW_DOWN: Final = 5.0
+"""Seconds that each `slow_down` adds to the interval (RFC 8628 section 3.5)."""
+
+LAST_POLL: Final = 1.0
+"""Seconds before the deadline at which the last poll is due, if the interval allows."""
+
+LONGEST_BACKOFF: Final = 60.0
+"""Seconds that our own backing off stretches to at most; an interval may be longer."""
+
+UNREADABLE_LIMIT: Final = 3
+"""How many unreadable answers in a row end a flow."""
+
+CODE_ATTEMPTS: Final = 3
+"""How often a device code is asked for before the server counts as unreachable."""
+
+_OWN_FORM: Final = frozenset({"device_code", "extra", "provider", "reason", "state", "token"})
+
+
+class Transition(NamedTuple):
+    """One thing that happened to a flow.
+
+    Attributes:
+        seq: Its number in the flow, from 1.
+        at: When, in seconds since 1970.
+        action: The machine's trigger, or `stray_token`: a token came that cannot be taken.
+        source: The state before.
+        dest: The state after.
+        status: The HTTP status that led to it.
+        duration: How many seconds the exchange took.
+        wait: Seconds until the next request is due.
+        detail: The server's own words, cleaned, or what the program gave as a reason.
+    """
+
+    seq: int
+    at: float
+    action: str
+    source: State
+    dest: State
+    status: int | None = None
+    duration: float | None = None
+    wait: float | None = None
+    detail: str | None = None
+
+
+class Flow:
+    """One login.
+
+    Attributes:
+        id: The flow's name; no secret.
+        key: The caller's name for it, where one was given: one live flow per key.
+        provider: The server, and what is asked of it.
+        state: Where it stands.
+        reason: Why it failed.
+        detail: The server's own words on it, cleaned.
+        device_code: What is polled with; a secret, and gone once the flow has ended.
+        user_code: What the person compares or types. To be shown, not logged.
+        verification_uri: The page to open, as the server sent it.
+        verification_uri_complete: The same with the code in it, where the dialect has it.
+        token_endpoint: Where it polls.
+        extra: What else the server sent, as pairs.
+        created_at: When it began, in seconds since 1970, as all times here.
+        expires_at: When the code's life is over; None leaves it to the server.
+        due_at: Before this no request is sent.
+        interval: Seconds between polls, as the server wants it by now.
+        attempt: How many token requests were made ready to send.
+        seq: How many transitions it has gone through.
+        failures: How many times in a row no usable answer came.
+        unreadable: How many answers in a row were not of the protocol.
+        slow_downs: How often the server found it too fast.
+        in_doubt: Whether the server may have issued a token that did not arrive.
+        last_poll_owed: Whether one more poll is made even if the code's life is over by then.
+        token: The token, once there is one.
+        stray_tokens: How many tokens came that could not be taken, and must be revoked.
+    """
+
+    __slots__ = (
+        "attempt",
+        "created_at",
+        "detail",
+        "device_code",
+        "due_at",
+        "expires_at",
+        "extra",
+        "failures",
+        "id",
+        "in_doubt",
+        "interval",
+        "key",
+        "last_poll_owed",
+        "provider",
+        "reason",
+        "seq",
+        "slow_downs",
+        "state",
+        "stray_tokens",
+        "token",
+        "token_endpoint",
+        "unreadable",
+        "user_code",
+        "verification_uri",
+        "verification_uri_complete",
+    )
+
+    def __init__(
+        self, flow_id: str, provider: Provider, now: float, *, key: str | None = None
+    ) -> None:
+        self.id = flow_id
+        self.key = key
+        self.provider = provider
+        self.state = State.INIT
+        self.reason: Reason | None = None
+        self.detail: str | None = None
+        self.device_code: Secret | None = None
+        self.user_code: str | None = None
+        self.verification_uri: str | None = None
+        self.verification_uri_complete: str | None = None
+        self.token_endpoint: str | None = None
+        self.extra: tuple[tuple[str, Any], ...] = ()
+        self.created_at = now
+        self.expires_at: float | None = None
+        self.due_at = now
+        self.interval = DEFAULT_INTERVAL
+        self.attempt = 0
+        self.seq = 0
+        self.failures = 0
+        self.unreadable = 0
+        self.slow_downs = 0
+        self.in_doubt = False
+        self.last_poll_owed = False
+        self.token: Token | None = None
+        self.stray_tokens = 0
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.id} {self.state}>"
+
+    # What is to be done, and when.
+
+    def wait_seconds(self, now: float) -> float:
+        """Return the seconds until something is to be done; 0 if it is now, or never again."""
+        if self.state.ended:
+            return 0.0
+        return max(0.0, (self._deadline_if_last() or self.due_at) - now)
+
+    def overdue(self, now: float) -> bool:
+        """Tell whether the code's life is over, and no poll is left to make before saying so."""
+        deadline = self._deadline_if_last()
+        return deadline is not None and now >= deadline
+
+    def _deadline_if_last(self) -> float | None:
+        """Return the deadline if it comes before the next poll, which then is never made.
+
+        A poll that was due before the deadline and was missed, since nobody was awake, is still
+        made: the approval may have come in time.
+        """
+        if self.expires_at is None or self.due_at < self.expires_at or self.last_poll_owed:
+            return None
+        return self.expires_at
+
+    def request(self) -> Request:
+        """Return the request that is due next: for a code in `init`, else for the token.
+
+        Raises:
+            UsageError: The flow came here without its secrets.
+        """
+        if self.state is State.INIT:
+            return self.provider.code_request()
+        if self.device_code is None or self.token_endpoint is None:
+            raise UsageError(
+                "This flow was exported without its device code, so it cannot be polled.",
+                flow_id=self.id,
+                state=self.state,
+                hint="Export it with to_dict(secrets=True), and keep that text as a secret.",
+            )
+        return self.provider.token_request(self.token_endpoint, self.device_code)
+
+    # What happens to it.
+
+    def adopt(self, code: DeviceCode, now: float) -> Transition:
+        """Take over a device code that was issued elsewhere.
+
+        Raises:
+            IllegalTransitionError: The flow has one already.
+        """
+        self._expect("issue_code", State.INIT)
+        return self._take_code(code, now, now)
+
+    def poll(self, now: float, timeout: float) -> Transition:
+        """Announce a token request, to be stored before it is sent.
+
+        Args:
+            now: The time.
+            timeout: The longest that the request can take, in seconds. Whoever finds the flow
+                in `polling` after a crash waits for that and an interval more.
+        """
+        transition = self._fire("poll", now)
+        self.attempt += 1
+        self.due_at = now + timeout + self._pace()
+        return transition
+
+    def receive(
+        self, result: Response | Failure, now: float, *, duration: float | None = None
+    ) -> Transition:
+        """Take in what came of the request.
+
+        Args:
+            result: The answer, or why there is none.
+            now: When it had come, which is what the interval is counted from: servers that count
+                arrivals would find a poll too early that was counted from the sending.
+            duration: How many seconds the exchange took.
+
+        Raises:
+            IllegalTransitionError: No request of this flow is on its way.
+        """
+        self._expect("receive an answer", State.INIT, State.POLLING)
+        in_init = self.state is State.INIT
+        status, retry_after = None, 0.0
+        if isinstance(result, Failure):
+            answer = Answer(
+                "retry",
+                error=result.kind,
+                in_doubt=result.sent,
+                unreadable=result.kind == "too_large",
+            )
+        else:
+            status, retry_after = result.status, result.retry_after(now)
+            read = self.provider.read_code if in_init else self.provider.read_token
+            answer = read(result)
+        detail = self._clean(answer.error)
+        if in_init:
+            transition = self._receive_code(answer, now, duration or 0.0, retry_after, detail)
+        else:
+            transition = self._receive_token(answer, now, retry_after, detail)
+        return transition._replace(status=status, duration=duration)
+
+    def recover(self, now: float, owner: str | None = None) -> Transition:
+        """Go on after whoever polled died, not knowing what the server answered.
+
+        Args:
+            now: The time.
+            owner: Who died, for the record.
+        """
+        transition = self._fire("recover", now, detail=owner and f"left behind by {owner}")
+        self.in_doubt = self.last_poll_owed = True
+        return transition
+
+    def expire(self, now: float) -> Transition:
+        """Declare the code's life over."""
+        return self._end("expire", now, detail="the code's lifetime is over")
+
+    def cancel(self, now: float, detail: str | None = None) -> Transition:
+        """Give the login up."""
+        return self._end("cancel", now, Reason.CANCELLED, detail=detail)
+
+    def late_grant(self, token: Token, attempt: int, now: float) -> Transition:
+        """Take a token that comes after others went on without it.
+
+        It is never dropped: where it cannot be taken, since the flow has a token or somebody said
+        no, the record says that one was issued which must be revoked.
+
+        Args:
+            token: The token.
+            attempt: The poll that brought it.
+            now: The time.
+        """
+        if self.state is State.AUTHORIZED or not takes_late_token(self):
+            self.stray_tokens += 1
+            self.seq += 1
+            detail = "a token was issued that is not kept: revoke it"
+            return Transition(self.seq, now, "stray_token", self.state, self.state, detail=detail)
+        token.possibly_revoked = self.attempt > attempt
+        return self._grant("late_grant", token, now)
+
+    # The rules.
+
+    def _receive_code(
+        self, answer: Answer, now: float, duration: float, retry_after: float, detail: str | None
+    ) -> Transition:
+        if answer.code:
+            # The lifetime began when the server answered, at the earliest when it was asked.
+            return self._take_code(answer.code, now, now - duration)
+        if answer.outcome == "retry" and not answer.unreadable:
+            self.failures += 1
+            if self.failures < CODE_ATTEMPTS:
+                wait = max(2.0 ** (self.failures - 1) * self._jitter(), retry_after)
+                self.due_at = now + wait
+                return self._fire("retry", now, wait=wait, detail=detail)
+            return self._end("fail", now, Reason.UNREACHABLE, detail=detail)
+        reason = Reason.PROTOCOL if answer.unreadable else answer.reason
+        return self._end("fail", now, reason, detail=detail)
+
+    def _take_code(self, code: DeviceCode, now: float, issued_at: float) -> Transition:
+        self.device_code = code.device_code
+        self.user_code = code.user_code
+        # The same for every flow of a server: kept once.
+        self.token_endpoint = intern(code.token_endpoint)
+        self.verification_uri = code.verification_uri and intern(code.verification_uri)
+        self.verification_uri_complete = code.verification_uri_complete
+        self.extra = code.extra
+        self.interval = code.interval
+        self.failures = 0
+        self.expires_at = None if code.expires_in is None else issued_at + code.expires_in
+        wait = self.provider.first_wait
+        return self._again("issue_code", now, self._pace() if wait is None else wait)
+
+    def _receive_token(
+        self, answer: Answer, now: float, retry_after: float, detail: str | None
+    ) -> Transition:
+        self.last_poll_owed = False
+        self.in_doubt = self.in_doubt or answer.in_doubt
+        self.unreadable = self.unreadable + 1 if answer.unreadable else 0
+        self.failures = self.failures + 1 if answer.outcome == "retry" else 0
+        if answer.token:
+            return self._grant("grant", answer.token, now)
+        match answer.outcome:
+            case "denied":
+                return self._end("deny", now, Reason.DENIED, detail=detail)
+            case "expired":
+                return self._end("expire", now, detail=detail)
+            case "refused":
+                return self._end("fail", now, answer.reason, detail=detail)
+            case "pending":
+                self.in_doubt = False
+                trigger: Trigger = "pending"
+            case "slow_down":
+                self.slow_downs += 1
+                self.interval = max(self.interval + SLOW_DOWN, answer.interval)
+                trigger = "slow_down"
+            case _:
+                if self.unreadable >= UNREADABLE_LIMIT:
+                    return self._end("fail", now, Reason.PROTOCOL, detail=detail)
+                trigger = "retry"
+        if self.expires_at is not None and now >= self.expires_at:
+            return self._end("expire", now, detail=detail)
+        return self._again(trigger, now, retry_after, detail)
+
+    def _again(
+        self, trigger: Trigger, now: float, floor: float, detail: str | None = None
+    ) -> Transition:
+        """Go back to waiting, for no less than the interval and `floor` seconds."""
+        pace = self._pace()
+        if trigger != "issue_code":
+            floor = max(floor, pace)
+        wait = floor
+        if self.failures:
+            backoff = min(self.interval * 2.0**self.failures, LONGEST_BACKOFF) * self._jitter()
+            wait = max(wait, backoff)
+        if self.expires_at is not None:
+            last = self.expires_at - LAST_POLL - now
+            # If after the next poll none would fit in before the deadline, the next is the last,
+            # and is made just before it, so that an approval in the final interval counts.
+            if floor <= last < wait + pace:
+                wait = last
+        self.due_at = now + wait
+        return self._fire(trigger, now, wait=wait, detail=detail)
+
+    def _pace(self) -> float:
+        """Return the seconds between two polls: the interval, and a margin.
+
+        The margin begins small and grows by a tenth of the interval with each `slow_down`: clocks
+        run fast by so much (https://github.com/cli/cli/issues/9370).
+        """
+        return self.interval + self.provider.margin + self.interval * min(self.slow_downs, 5) / 10
+
+    def _jitter(self) -> float:
+        """Return a factor from 1 to 1.25, the same whenever this point is computed again."""
+        return 1 + crc32(f"{self.id}{self.seq}".encode()) / 2**34
+
+    def _grant(self, trigger: Trigger, token: Token, now: float) -> Transition:
+        self.token = token
+        self.in_doubt = False
+        self.reason = None
+        return self._end(trigger, now)
+
+    def _end(
+        self,
+        trigger: Trigger,
+        now: float,
+        reason: Reason | None = None,
+        detail: str | None = None,
+    ) -> Transition:
+        # An end that the server gives, or that its silence gives, may be about a code that was
+        # used up by a token that never arrived. Whoever reads 'denied' would not look for it.
+        if self.in_doubt and reason not in (Reason.CANCELLED, Reason.PROTOCOL):
+            trigger, reason = "fail", Reason.OUTCOME_UNKNOWN
+        transition = self._fire(trigger, now, detail=detail, reason=reason)
+        self.device_code = None
+        return transition
+
+    def _fire(
+        self,
+        trigger: Trigger,
+        now: float,
+        *,
+        wait: float | None = None,
+        detail: str | None = None,
+        reason: Reason | None = None,
+    ) -> Transition:
+        source = self.state
+        fire(self, trigger)
+        self.seq += 1
+        self.detail = detail
+        self.reason = reason
+        return Transition(self.seq, now, trigger, source, self.state, wait=wait, detail=detail)
+
+    def _expect(self, action: str, *states: State) -> None:
+        if self.state not in states:
+            raise IllegalTransitionError(
+                f"A flow that is {self.state} cannot {action.replace('_', ' ')}.",
+                flow_id=self.id,
+                state=self.state,
+                reason=self.reason,
+                trigger=action,
+            )
+
+    def _clean(self, text: str | None) -> str | None:
+        """Return the server's words without what steers a terminal, and without our secrets."""
+        if text is None:
+            return None
+        # Cleaned first: a code with something invisible inside would not be found.
+        text = printable(text, 2000)
+        if self.device_code:
+            text = text.replace(self.device_code.reveal(), "<secret>")
+        if self.user_code:
+            text = text.replace(self.user_code, "<user code>")
+        return text[:200]
+
+    # Leaving the process, and coming back.
+
+    def copy(self) -> Self:
+        """Return the flow as it is now, to go its own way."""
+        twin = object.__new__(type(self))
+        for name in Flow.__slots__:
+            setattr(twin, name, getattr(self, name))
+        return twin
+
+    def to_dict(self, *, secrets: bool = False) -> dict[str, Any]:
+        """Return the record as JSON types.
+
+        Args:
+            secrets: Whether the device code and the token are in it, in clear. Without them the
+                result can be read, but not gone on with.
+        """
+        record = {name: getattr(self, name) for name in Flow.__slots__ if name not in _OWN_FORM}
+        record["provider"] = self.provider.to_dict()
+        record["state"] = self.state.value
+        record["reason"] = self.reason and self.reason.value
+        record["extra"] = dict(self.extra)
+        if secrets:
+            record["device_code"] = self.device_code and self.device_code.reveal()
+            record["token"] = self.token and {
+                "access_token": self.token.access_token.reveal(),
+                "possibly_revoked": self.token.possibly_revoked,
+            }
+        return {"schema": SCHEMA} | record
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Return the flow that `to_dict` gave `record` of.
+
+        Raises:
+            UsageError: It is of another schema version, or not such a record.
+        """
+        schema = record.get("schema")
+        flow = cls._read(record) if schema == SCHEMA else None
+        del record  # it may hold secrets, and a traceback may show this frame
+        if schema != SCHEMA:
+            raise UsageError(
+                f"This is not a flow of {SCHEMA}: it says {schema!r}.",
+                hint="Read it with the version of deviceflow that wrote it, or a newer one.",
+            )
+        if flow is None:
+            raise UsageError("This record of a flow is incomplete or damaged.")
+        return flow
+
+    @classmethod
+    def _read(cls, record: Mapping[str, Any]) -> Self | None:
+        try:
+            flow = cls(record["id"], providers.from_dict(record["provider"]), record["created_at"])
+            for name in Flow.__slots__:
+                if name not in _OWN_FORM:
+                    setattr(flow, name, record[name])
+            flow.state = State(record["state"])
+            flow.reason = None if record["reason"] is None else Reason(record["reason"])
+            flow.extra = tuple(record["extra"].items())
+            code, token = record.get("device_code"), record.get("token")
+            flow.device_code = Secret(code) if code else None
+            flow.token = token and Token(
+                Secret(token["access_token"]), possibly_revoked=token["possibly_revoked"]
+            )
+        except (KeyError, ValueError, TypeError, AttributeError):
+            return None
+        return flow

@@ -1,0 +1,151 @@
+"""What the engine needs of a provider: what to send, and what an answer means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
+
+from deviceflow.machine import Reason
+
+if TYPE_CHECKING:
+    from deviceflow.messages import Fields, Request, Response
+    from deviceflow.secret import Secret
+
+DEFAULT_INTERVAL: Final = 5.0
+"""Seconds between polls where the server names none (RFC 8628 section 3.2)."""
+
+
+@dataclass(slots=True)
+class DeviceCode:
+    """A device authorization answer (RFC 8628 section 3.2), checked and bounded.
+
+    Attributes:
+        device_code: What the program polls with.
+        user_code: What the person is shown; None where a code was adopted without it.
+        verification_uri: The page to open. May not be one that a browser is opened for.
+        verification_uri_complete: The same with the user code in it.
+        token_endpoint: Where to poll; checked.
+        interval: Seconds between polls.
+        expires_in: The code's lifetime in seconds; None leaves it to the server alone.
+        extra: What else the server sent that later steps or the caller need.
+    """
+
+    device_code: Secret
+    token_endpoint: str
+    user_code: str | None = None
+    verification_uri: str | None = None
+    verification_uri_complete: str | None = None
+    interval: float = DEFAULT_INTERVAL
+    expires_in: float | None = None
+    extra: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(slots=True)
+class Token:
+    """What a login is for.
+
+    Attributes:
+        access_token: The token itself, hidden: `token.access_token.reveal()`.
+        possibly_revoked: Whether the code was used again after it brought this token, upon which
+            some servers revoke what they had issued (RFC 6749 section 4.1.2).
+    """
+
+    access_token: Secret
+    possibly_revoked: bool = False
+
+
+Outcome = Literal["issued", "pending", "slow_down", "denied", "expired", "retry", "refused"]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a server's answer means to a login.
+
+    Attributes:
+        outcome: The meaning.
+        code: The device code, where one was issued.
+        token: The token, where one was issued.
+        error: The server's own error code or text, untrusted still.
+        reason: Why the login failed, where `outcome` is `refused`.
+        interval: The new interval in seconds, where `slow_down` named one.
+        unreadable: Whether this was no answer of this protocol at all. Three in a row end a flow.
+        in_doubt: Whether the server may have issued a token and used the code up nevertheless.
+    """
+
+    outcome: Outcome
+    code: DeviceCode | None = None
+    token: Token | None = None
+    error: str | None = None
+    reason: Reason = Reason.REJECTED
+    interval: float = 0.0
+    unreadable: bool = False
+    in_doubt: bool = False
+
+
+class Provider(Protocol):
+    """One server and what one login asks of it: plain settings, immutable, and pure functions.
+
+    Attributes:
+        dialect: The name under which `deviceflow.providers` knows the class.
+        issuer: The server's address, for people and for the audit.
+        allow_http: Whether plain http to another machine is allowed.
+        client_id: The client as the server knows it, where the dialect has that.
+        client_name: The client as a person is shown it, where the dialect has that.
+        scopes: What is asked for.
+        first_wait: Seconds from the code to the first poll; None for the interval.
+        margin: Seconds to add to the interval against servers that count arrivals.
+    """
+
+    @property
+    def dialect(self) -> str: ...
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def allow_http(self) -> bool: ...
+    @property
+    def client_id(self) -> str | None: ...
+    @property
+    def client_name(self) -> str | None: ...
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+    @property
+    def first_wait(self) -> float | None: ...
+    @property
+    def margin(self) -> float: ...
+
+    def asking(self, **request: Any) -> Self:
+        """Return the same provider for a login that asks for `request`."""
+
+    def code_request(self) -> Request:
+        """Return the device authorization request (RFC 8628 section 3.1)."""
+
+    def read_code(self, response: Response) -> Answer:
+        """Say what the answer to `code_request` means: issued, retry or refused."""
+
+    def token_request(self, token_endpoint: str, device_code: Secret) -> Request:
+        """Return the token request (RFC 8628 section 3.4)."""
+
+    def read_token(self, response: Response) -> Answer:
+        """Say what the answer to `token_request` means (RFC 8628 section 3.5)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON types, for `deviceflow.providers.from_dict`."""
+
+
+_TRANSIENT: Final = frozenset({408, 425, 429})
+_NOT_PROCESSED: Final = frozenset({408, 425, 429, 503})
+
+
+def unrecognised(response: Response, fields: Fields | None, error: str | None = None) -> Answer:
+    """Classify an answer whose body says nothing that its dialect knows, by the status.
+
+    408, 425, 429 and 5xx are never final. Any other status is final only for an error that came
+    as JSON: HTML, an empty body or a redirect is no answer of the protocol, whatever its status.
+    """
+    if response.status in _TRANSIENT or response.status >= 500:
+        doubtful = response.status not in _NOT_PROCESSED
+        return Answer("retry", error=error, in_doubt=doubtful)
+    if fields is None or response.status < 400:
+        doubtful = 200 <= response.status < 300
+        return Answer("retry", error=error, unreadable=True, in_doubt=doubtful)
+    return Answer("refused", error=error)

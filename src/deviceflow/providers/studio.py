@@ -1,0 +1,227 @@
+"""DVC Studio's JSON dialect of the device grant.
+
+Read in Studio's own client, https://github.com/treeverse/dvc-studio-client (`auth.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict
+
+from deviceflow.errors import InsecureURLError, InvalidScopesError, UsageError
+from deviceflow.machine import Reason
+from deviceflow.messages import Request
+from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token, unrecognised
+from deviceflow.secret import Secret
+from deviceflow.untrusted import endpoint, number, with_query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from deviceflow.messages import Fields, Response
+
+DEFAULT_URL: Final = "https://studio.datachain.ai"
+AVAILABLE_SCOPES: Final = ["EXPERIMENTS", "DATASETS", "MODELS"]
+
+_HEADERS: Final = {"Accept": "application/json", "Content-type": "application/json"}
+_LIFETIME: Final = 1800.0
+_LONGEST: Final = 30 * 86400.0
+_KNOWN: Final[Mapping[str, Answer]] = {
+    "authorization_pending": Answer("pending"),
+    "slow_down": Answer("slow_down"),
+    "authorization_expired": Answer("expired"),
+    "expired_token": Answer("expired"),
+    "access_denied": Answer("denied"),
+    "authorization_denied": Answer("denied"),
+}
+
+
+def _texts(values: Iterable[str] | None) -> tuple[str, ...]:
+    if isinstance(values, str):
+        values = [text.strip() for text in values.split(",") if text.strip()]
+    return tuple(values or ())
+
+
+class DeviceLoginResponse(TypedDict):
+    """Studio's answer to a device login request.
+
+    `device_code` is a secret. `expires_in` is in seconds.
+    """
+
+    device_code: str
+    user_code: str
+    verification_uri: str
+    token_uri: str
+    token_name: str
+    expires_in: NotRequired[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What a login asks of Studio.
+
+    Attributes:
+        client_name: The program, as Studio shows it to the person.
+        token_name: What to call the token; Studio makes a name up where none is given.
+        scopes: Some of `AVAILABLE_SCOPES`, in any case, sent as given: a list, or one text with
+            commas.
+        team_names: The teams that the token is for, likewise.
+        all_teams: Whether the token is for all teams.
+        expires_in_days: The token's lifetime in days.
+        never_expires: Whether the token lives for ever.
+    """
+
+    client_name: str = "client"
+    token_name: str | None = None
+    scopes: tuple[str, ...] = ()
+    team_names: tuple[str, ...] = ()
+    all_teams: bool | None = None
+    expires_in_days: int | None = None
+    never_expires: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scopes", "team_names"):
+            object.__setattr__(self, name, _texts(getattr(self, name)))
+        unknown = [scope for scope in self.scopes if scope.upper() not in AVAILABLE_SCOPES]
+        if unknown:
+            raise InvalidScopesError(
+                f"DVC Studio has no such scopes: {', '.join(map(repr, unknown))}.",
+                hint=f"Ask for some of {', '.join(AVAILABLE_SCOPES)}.",
+            )
+        if self.all_teams is False and not self.team_names:
+            raise ValueError("all_teams=False needs team_names: the token would be for no team.")
+
+    def body(self) -> dict[str, Any]:
+        """Return what is sent: the client's name, and what was asked for besides."""
+        body: dict[str, Any] = {"client_name": self.client_name}
+        if self.token_name:
+            body["token_name"] = self.token_name
+        if self.scopes:
+            body["scopes"] = list(self.scopes)
+        if self.team_names:
+            body["team_names"] = list(self.team_names)
+        for name in ("all_teams", "expires_in_days", "never_expires"):
+            if (value := getattr(self, name)) is not None:
+                body[name] = value
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """A DVC Studio server.
+
+    Args:
+        url: Its address.
+        allow_http: Whether plain http to another machine is allowed, as on a private network.
+
+    Raises:
+        InsecureURLError: The address is not one to send a login to.
+        InvalidScopesError: A scope is unknown.
+        ValueError: `all_teams=False` without teams.
+    """
+
+    url: str = DEFAULT_URL
+    allow_http: bool = False
+    asked: _Asked = _Asked()
+
+    dialect: ClassVar[str] = "studio"
+    client_id: ClassVar[None] = None
+    # Studio counts no arrivals and has no slow_down, so nothing is added to its interval.
+    first_wait: ClassVar[float] = 0.0
+    margin: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        endpoint(self.url, allow_http=self.allow_http)
+        if not isinstance(self.asked, _Asked):
+            object.__setattr__(self, "asked", _Asked(**self.asked))
+
+    @property
+    def issuer(self) -> str:
+        """The server's address."""
+        return self.url
+
+    @property
+    def client_name(self) -> str:
+        """The program, as Studio shows it to the person."""
+        return self.asked.client_name
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The scopes asked for, as given."""
+        return self.asked.scopes
+
+    def asking(self, **request: Any) -> Self:
+        """Return the same server for a login that asks for `request`.
+
+        Args:
+            **request: `client_name`, `token_name`, `scopes`, `team_names`, `all_teams`,
+                `expires_in_days`, `never_expires`; each as Studio's API means it.
+
+        Raises:
+            UsageError: Studio has no such parameter.
+        """
+        try:
+            return replace(self, asked=replace(self.asked, **request)) if request else self
+        except TypeError:
+            unknown = ", ".join(sorted(request.keys() - _Asked.__slots__))
+            raise UsageError(
+                f"A DVC Studio login does not take {unknown}.",
+                hint=f"It takes {', '.join(_Asked.__slots__)}.",
+            ) from None
+
+    def code_request(self) -> Request:
+        """Return the request for a device code."""
+        url = f"{self.url.rstrip('/')}/api/device-login"
+        return Request("code", url, _HEADERS, json.dumps(self.asked.body()).encode())
+
+    def read_code(self, response: Response) -> Answer:
+        """Say what Studio's answer to `code_request` means."""
+        fields = response.fields()
+        if response.status != 200 or fields is None:
+            return unrecognised(response, fields, _error(fields))
+        code, user_code = fields.text("device_code"), fields.text("user_code")
+        page, token_endpoint = fields.text("verification_uri"), fields.text("token_uri")
+        if not (code and user_code and page and token_endpoint):
+            return Answer("refused", reason=Reason.PROTOCOL, error="a part of the code is missing")
+        try:
+            endpoint(token_endpoint, allow_http=self.allow_http)
+        except InsecureURLError as unsafe:
+            return Answer("refused", reason=Reason.PROTOCOL, error=f"token_uri: {unsafe}")
+        return Answer(
+            "issued",
+            code=DeviceCode(
+                device_code=Secret(code),
+                user_code=user_code,
+                verification_uri=page,
+                verification_uri_complete=with_query(page, code=user_code),
+                token_endpoint=token_endpoint,
+                interval=number(fields.get("interval"), DEFAULT_INTERVAL, low=1, high=3600),
+                expires_in=number(fields.get("expires_in"), _LIFETIME, low=1, high=_LONGEST),
+                extra=(("token_name", fields.text("token_name")),),
+            ),
+        )
+
+    def token_request(self, token_endpoint: str, device_code: Secret) -> Request:
+        """Return the request that polls for the token."""
+        body = json.dumps({"code": device_code.reveal()}).encode()
+        return Request("token", token_endpoint, _HEADERS, body)
+
+    def read_token(self, response: Response) -> Answer:
+        """Say what Studio's answer to `token_request` means."""
+        fields = response.fields()
+        error = _error(fields)
+        if error and error in _KNOWN:
+            return _KNOWN[error]
+        token = fields.text("access_token") if fields else None
+        if token and response.status == 200:
+            return Answer("issued", token=Token(Secret(token)))
+        return unrecognised(response, fields, error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON types."""
+        return {"dialect": self.dialect} | asdict(self)
+
+
+def _error(fields: Fields | None) -> str | None:
+    return (fields.text("detail") or fields.text("error")) if fields else None

@@ -1,0 +1,155 @@
+"""One step of a login, written once for every driver.
+
+`step` is a generator. It yields what it needs of the world, and is sent what came of it; so a
+driver is a short loop that performs what is yielded, sync or async, and a test is one that answers
+from a list. The order of what it yields is the protocol:
+
+1. `TakeLease`: be the only one, and learn what time it is;
+2. `Commit` of `poll`, so that the request is on record before it leaves;
+3. `Send`, at most once;
+4. `Commit` of what the answer means, which gives the lease back.
+
+Nothing in it sleeps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from deviceflow.errors import UsageError
+from deviceflow.machine import State
+from deviceflow.stores.base import Held
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from deviceflow.flow import Flow, Transition
+    from deviceflow.machine import Reason
+    from deviceflow.messages import Failure, Request, Response
+    from deviceflow.stores.base import Claim
+
+LEASE_MARGIN: Final = 10.0
+"""Seconds that a lease outlives the deadline of the request that is sent under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a flow stands after a step.
+
+    Attributes:
+        flow_id: The flow.
+        state: Its state.
+        wait_seconds: When to call again; 0 once it has ended.
+        reason: Why it failed, where it did.
+    """
+
+    flow_id: str
+    state: State
+    wait_seconds: float = 0.0
+    reason: Reason | None = None
+
+
+class TakeLease(NamedTuple):
+    """Take the lease for so many seconds. Answered by a `Claim` or `Held`."""
+
+    seconds: float
+
+
+class Commit(NamedTuple):
+    """Store the flow with its transition; answered by whether that was done."""
+
+    flow: Flow
+    transition: Transition
+    release: bool = False
+
+
+class Send(NamedTuple):
+    """Send the request within so many seconds; answered by an `Exchange`."""
+
+    request: Request
+    timeout: float
+
+
+class Exchange(NamedTuple):
+    """What came of a request: the answer or why there is none, when, and after how long."""
+
+    result: Response | Failure
+    now: float
+    duration: float
+
+
+class Reload(NamedTuple):
+    """Read the flow as it is stored by now; answered by that `Flow`."""
+
+
+class Release(NamedTuple):
+    """Give the lease back; answered by None."""
+
+
+Effect = TakeLease | Commit | Send | Reload | Release
+
+
+def step(timeout: float) -> Generator[Effect, Any, Step]:
+    """Do what is due for one flow, if anything is.
+
+    Args:
+        timeout: The hard deadline for the one request, in seconds.
+    """
+    claim: Claim | Held = yield TakeLease(timeout + LEASE_MARGIN)
+    flow = claim.flow
+    if isinstance(claim, Held):
+        return _report(flow, min(claim.seconds, flow.interval))
+    now = claim.now
+
+    if flow.state is State.POLLING:
+        # Polling, and nobody held the lease: whoever polled is dead.
+        committed = yield Commit(flow, flow.recover(now, claim.left_by))
+        if not committed:
+            return (yield from _overtaken())
+    wait = flow.wait_seconds(now)
+    if flow.state.ended or wait > 0:
+        yield Release()
+        return _report(flow, wait)
+    if flow.overdue(now):
+        committed = yield Commit(flow, flow.expire(now), release=True)
+        return _report(flow) if committed else (yield from _overtaken())
+
+    try:
+        request = flow.request()
+    except UsageError:
+        yield Release()
+        raise
+    if flow.state is not State.INIT:
+        committed = yield Commit(flow, flow.poll(now, timeout))
+        if not committed:
+            return (yield from _overtaken())
+    exchange: Exchange = yield Send(request, timeout)
+    now = exchange.now
+    transition = flow.receive(exchange.result, now, duration=exchange.duration)
+    committed = yield Commit(flow, transition, release=True)
+    if committed:
+        return _report(flow, flow.wait_seconds(now) if transition.wait is None else transition.wait)
+    return (yield from (_deliver_late(flow, now) if flow.token else _overtaken()))
+
+
+def _deliver_late(granted: Flow, now: float) -> Generator[Effect, Any, Step]:
+    """Bring a token to a flow that others went on with meanwhile: it must not be lost."""
+    token, attempt = granted.token, granted.attempt
+    assert token is not None  # noqa: S101  # what it is called for
+    committed = False
+    while not committed:
+        flow: Flow = yield Reload()
+        committed = yield Commit(flow, flow.late_grant(token, attempt, now))
+    return _report(flow, flow.wait_seconds(now))
+
+
+def _overtaken() -> Generator[Effect, Any, Step]:
+    """Report how far others have brought the flow."""
+    flow: Flow = yield Reload()
+    yield Release()
+    return _report(flow, 0.0 if flow.state.ended else flow.interval)
+
+
+def _report(flow: Flow, wait: float = 0.0) -> Step:
+    return Step(flow.id, flow.state, wait, flow.reason)

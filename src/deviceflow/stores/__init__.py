@@ -1,0 +1,1 @@
+"""Where flows live between two steps."""

@@ -1,0 +1,7 @@
+"""Parts for tests of programs that log in: a clock that obeys, a server that answers by a list."""
+
+from __future__ import annotations
+
+from deviceflow.testing.clock import VirtualClock as VirtualClock
+from deviceflow.testing.transport import ScriptedTransport as ScriptedTransport
+from deviceflow.testing.transport import answer as answer
