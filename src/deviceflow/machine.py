@@ -21,6 +21,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, cast, get_args
 
+import transitions
 from transitions import EventData, Machine, MachineError
 
 from deviceflow.errors import IllegalTransitionError
@@ -126,7 +127,21 @@ def _condition(test: Callable[[HasState], bool]) -> Callable[[EventData], bool]:
     return lambda event: test(cast("HasState", event.model))
 
 
-_MACHINE: Final = Machine(
+class _QuietState(transitions.State):
+    """A state that has no callbacks, and does not log at INFO that it has run none."""
+
+    def enter(self, event_data: EventData) -> None:
+        """Do nothing."""
+
+    def exit(self, event_data: EventData) -> None:
+        """Do nothing."""
+
+
+class _Machine(Machine):
+    state_cls = _QuietState
+
+
+_MACHINE: Final = _Machine(
     model=None,
     states=State,
     initial=INIT,
