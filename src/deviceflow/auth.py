@@ -68,7 +68,7 @@ def start_device_login(
         requests.HTTPError: Studio answered with another status than 200.
         requests.RequestException: The request failed, or its answer is no device code.
     """
-    from deviceflow import studio_login  # noqa: PLC0415  # loads requests and transitions
+    from deviceflow import studio_login  # loads requests and transitions
 
     return studio_login.start(
         base_url,
@@ -102,8 +102,8 @@ def check_token_authentication(*, uri: str, device_code: str) -> str | None:
             login is as it was: call again to go on.
         ValueError: `uri` is no web address.
     """
-    from deviceflow import studio_login  # noqa: PLC0415
-    from deviceflow.secret import Secret  # noqa: PLC0415
+    from deviceflow import studio_login
+    from deviceflow.secret import Secret
 
     code = Secret(device_code)
     del device_code  # a traceback with locals would show it
@@ -154,7 +154,7 @@ def get_access_token(
         ValueError: `all_teams=False` without teams, or an address that is none; nothing was sent.
         requests.RequestException: The first request failed, or Studio refused for good.
     """
-    from deviceflow import studio_login  # noqa: PLC0415
+    from deviceflow import studio_login
 
     login = studio_login.start(
         hostname,
@@ -176,6 +176,6 @@ def get_access_token(
 def __getattr__(name: str) -> object:
     if name not in ("AVAILABLE_SCOPES", "DeviceLoginResponse"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from deviceflow.providers import studio  # noqa: PLC0415
+    from deviceflow.providers import studio
 
     return getattr(studio, name)

@@ -155,10 +155,10 @@ class StudioLogin:
         """Tell the person on stdout where to go, and open the page there if wanted."""
         page = self._flow.verification_uri_complete
         shown = printable(page or "", 2000)
-        print("Opening this page to log in:" if open_browser else "Log in on this page:", shown)  # noqa: T201
-        print(f"\n{message or DEFAULT_MESSAGE}", flush=True)  # noqa: T201
+        print("Opening this page to log in:" if open_browser else "Log in on this page:", shown)
+        print(f"\n{message or DEFAULT_MESSAGE}", flush=True)
         if open_browser and not open_page(page):
-            print(  # noqa: T201
+            print(
                 "\nNo web browser could be opened here. Open the page above on any device.",
                 file=sys.stderr,
             )

@@ -1,0 +1,120 @@
+"""The `deviceflow` command. Nothing is imported before the arguments say what is needed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from deviceflow import __version__
+from deviceflow.cli import exits
+from deviceflow.errors import DeviceFlowError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command, and return its exit code (see `deviceflow.cli.exits`).
+
+    Args:
+        argv: The arguments; those of the process where none are given.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    command = import_module(f"deviceflow.cli.{args.command}")
+    try:
+        return int(command.run(args))
+    except DeviceFlowError as error:
+        print(f"deviceflow: {error}", file=sys.stderr)
+        return exits.of(error)
+    except ImportError as missing:
+        # An extra is not installed; its package has said which.
+        print(f"deviceflow: {missing}", file=sys.stderr)
+        return exits.USAGE
+    except KeyboardInterrupt:
+        print("\ndeviceflow: interrupted", file=sys.stderr)
+        return exits.INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deviceflow",
+        description="Log a program in: it shows a code, a person approves it in a browser.",
+        epilog=exits.EXPLAINED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"deviceflow {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_login(commands.add_parser("login", help="log in to a DVC Studio, and keep the token"))
+    _add_demo(commands.add_parser("demo", help="try a login out, against a server of its own"))
+    _add_serve(commands.add_parser("serve", help="run a local authorization server to log in to"))
+    _add_diagram(commands.add_parser("diagram", help="draw the machine's states"))
+    return parser
+
+
+def _add_login(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = exits.EXPLAINED
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = "Log in to DVC Studio. The prompts go to stderr, the data to stdout."
+    parser.add_argument("host", nargs="?", metavar="HOST", help="the Studio; by default, DVC's own")
+    asks = parser.add_argument_group("what to ask for")
+    asks.add_argument("--client-name", default="deviceflow", help="who asks, as Studio shows it")
+    asks.add_argument("--token-name", help="what to call the token")
+    asks.add_argument("--scopes", help="with commas between, such as experiments,models")
+    puts = parser.add_argument_group("where the token goes (one is needed)")
+    puts.add_argument("--output", metavar="FILE", help="to this file, for its owner only (0600)")
+    puts.add_argument("--show-token", action="store_true", help="to stdout")
+    shows = parser.add_argument_group("how")
+    shows.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    shows.add_argument("--no-browser", action="store_true", help="open no browser here")
+    shows.add_argument(
+        "--qr",
+        action=argparse.BooleanOptionalAction,
+        help="show the page's address as a QR code; by default where no browser opens here",
+    )
+    shows.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after that")
+    shows.add_argument("--allow-http", action="store_true", help="allow http to another machine")
+    shows.add_argument("--verbose", "-v", action="store_true", help="log transitions to stderr")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Start a local authorization server, log in to it, show what was logged."
+    parser.add_argument("--auto-approve", action="store_true", help="approve without a person")
+    parser.add_argument("--no-browser", action="store_true", help="open no browser here")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run a local authorization server on this machine, until Ctrl-C. It speaks DVC Studio's"
+        " dialect and RFC 8628. Its address is printed on stdout."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
+    parser.add_argument("--port", type=int, default=8628, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--interval", type=_seconds, default=5.0, help="seconds between polls (5)")
+    parser.add_argument("--expires-in", type=int, default=900, help="a code's seconds (900)")
+    parser.add_argument(
+        "--rate-check",
+        choices=("before", "after", "off"),
+        default="after",
+        help="whether polling too fast is noticed before an approval is, or after (%(default)s)",
+    )
+    parser.add_argument(
+        "--control", action="store_true", help="serve /control/, where tests approve and deny"
+    )
+
+
+def _add_diagram(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Draw the machine from its transition table."
+    parser.add_argument("format", nargs="?", default="mermaid", choices=("mermaid", "dot"))
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", metavar="FILE", help="fail if the diagram in FILE is not current")
+    what.add_argument("--write", metavar="FILE", help="bring the diagram in FILE up to date")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds

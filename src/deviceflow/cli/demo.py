@@ -1,0 +1,98 @@
+"""`deviceflow demo`: a real login, against a server of its own, and what was logged of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import webbrowser
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import requests
+
+from deviceflow import auth
+from deviceflow.cli import prompt
+from deviceflow.secret import Secret
+from deviceflow.server import LocalServer, Settings
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def run(args: Namespace) -> int:
+    """Log in to a local server by `get_access_token`, and print the transitions."""
+    events = _Events()
+    logger = logging.getLogger("deviceflow")
+    logger.addHandler(events)
+    logger.setLevel(logging.INFO)
+    if args.auto_approve:
+        webbrowser.register("deviceflow-demo", None, _Approver(), preferred=True)
+    with LocalServer(Settings()) as server:
+        prompt.say(f"A local authorization server runs at {server.url}.\n")
+        try:
+            name, token = auth.get_access_token(
+                hostname=server.url,
+                client_name="deviceflow demo",
+                scopes="experiments",
+                open_browser=args.auto_approve or not args.no_browser,
+            )
+        finally:
+            print("\nWhat was logged (deviceflow.transition):")
+            for event in events.seen:
+                print(_line(event))
+    fingerprint = Secret(token).fingerprint()
+    print(f"\nLogged in: token {name!r}, {len(token)} characters, fingerprint {fingerprint}.")
+    return 0
+
+
+class _Events(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append(record.__dict__["deviceflow"])
+
+
+def _line(event: dict[str, Any]) -> str:
+    arrow = f"{event['from']} → {event['to']}"
+    facts = [f"attempt {event['attempt']}"] if event["attempt"] else []
+    facts += [f"HTTP {event['http_status']}"] if event["http_status"] else []
+    facts += [f"next in {event['wait']:g} s"] if event["wait"] is not None else []
+    return f"  {event['seq']:>2}  {event['time'][11:23]}  {event['action']:<10}  {arrow:<26}  {', '.join(facts)}".rstrip()  # noqa: E501
+
+
+class _Approver(webbrowser.BaseBrowser):
+    """A browser with nobody before it: it fills in the page's own form, and approves."""
+
+    def open(self, url: str, new: int = 0, autoraise: bool = True) -> bool:  # noqa: ARG002
+        threading.Thread(target=_approve, args=(url,), name="approver").start()
+        return True
+
+
+def _approve(url: str) -> None:
+    with requests.Session() as browser:
+        page = browser.get(url, timeout=10)
+        for choice in ({}, {"decision": "approve"}):
+            form = _Form(page.text)
+            to = urljoin(page.url, form.action)
+            page = browser.post(to, data=form.fields | choice, timeout=10)
+            page.raise_for_status()
+
+
+class _Form(HTMLParser):
+    """The one form of a page: where it is sent, and what its fields hold."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.action = ""
+        self.fields: dict[str, str] = {}
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        got = dict(attributes)
+        if tag == "form":
+            self.action = got.get("action") or ""
+        elif tag == "input" and (name := got.get("name")):
+            self.fields[name] = got.get("value") or ""

@@ -1,0 +1,38 @@
+"""`deviceflow diagram`: the machine, drawn from its table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deviceflow import diagram
+from deviceflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def run(args: Namespace) -> int:
+    """Print the diagram, or check or renew the one in a Markdown file."""
+    name = args.check or args.write
+    if name is None:
+        print(diagram.FORMATS[args.format]())
+        return 0
+    file = Path(name)
+    page = file.read_text("utf-8")
+    current = diagram.within(page)
+    if current is None:
+        raise UsageError(
+            f"{file} has no place for the diagram.",
+            hint=f"Put these two lines where it belongs: {diagram.BEGIN} {diagram.END}",
+        )
+    if args.write:
+        file.write_text(current, "utf-8")
+    elif current != page:
+        print(
+            f"{file}: the diagram is out of date: deviceflow diagram --write {file}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0

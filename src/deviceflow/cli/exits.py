@@ -1,0 +1,33 @@
+"""The command's exit codes."""
+
+from __future__ import annotations
+
+from deviceflow import errors
+
+AUTHORIZED = 0
+USAGE = 2
+EXPIRED = 3
+DENIED = 4
+FAILED = 5
+PENDING = 75
+INTERRUPTED = 130
+
+EXPLAINED = (
+    "exit codes: 0 authorized, 2 wrong usage, 3 expired, 4 denied, 5 failed, 75 still pending,"
+    " 130 interrupted"
+)
+
+_CODES = (
+    (errors.UsageError, USAGE),
+    (errors.StudioAuthError, FAILED),
+    (errors.AuthorizationExpiredError, EXPIRED),
+    (errors.InvalidScopesError, USAGE),
+    (errors.ExpiredError, EXPIRED),
+    (errors.DeniedError, DENIED),
+    (errors.WaitTimeoutError, PENDING),
+)
+
+
+def of(error: Exception) -> int:
+    """Return the exit code for an error; the most particular entry counts."""
+    return next((code for kind, code in reversed(_CODES) if isinstance(error, kind)), FAILED)

@@ -1,0 +1,102 @@
+"""What the person sees while a login waits for them; all on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from deviceflow.browser import open_page
+from deviceflow.client import instructions
+from deviceflow.untrusted import web_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.text import Text
+
+    from deviceflow.flow import Flow
+
+
+def say(line: str) -> None:
+    """Print a line for the person."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
+    """Tell the person where to go, and open the page or show it as a QR code.
+
+    Args:
+        flow: The login.
+        browser: Whether a browser may be opened.
+        qr: Whether to show a QR code; None for where a terminal has no browser.
+    """
+    for line in instructions(flow):
+        say(line)
+    page = web_url(flow.verification_uri_complete or flow.verification_uri)
+    opened = browser and _has_screen() and open_page(page)
+    if browser and not opened:
+        say("No browser could be opened here: open the page on any device.")
+    if page and (qr or (qr is None and not opened and sys.stderr.isatty())):
+        _show_qr(page, wanted=bool(qr))
+
+
+def _has_screen() -> bool:
+    """Tell whether a browser would open in a window, and not in this very terminal."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+
+
+def _show_qr(page: str, *, wanted: bool) -> None:
+    try:
+        import segno  # an extra
+    except ImportError:
+        if wanted:
+            say("A QR code needs segno: pip install 'deviceflow[cli]'")
+        return
+    segno.make(page, error="l").terminal(sys.stderr, border=2, compact=True)
+
+
+@contextmanager
+def waiting(flow: Flow) -> Iterator[None]:
+    """Show that the login waits: a countdown on a terminal with rich, a line elsewhere."""
+    if sys.stderr.isatty():
+        try:
+            from rich.console import Console  # an extra
+            from rich.live import Live
+        except ImportError:
+            pass
+        else:
+            console = Console(stderr=True)
+            with Live(
+                console=console,
+                get_renderable=lambda: _countdown(flow),
+                refresh_per_second=2,
+                transient=True,
+            ):
+                yield
+            return
+    say(f"Waiting for the approval{_lifetime(flow)}.")
+    yield
+
+
+def _countdown(flow: Flow) -> Text:
+    from rich.text import Text
+
+    text = Text("Waiting for the approval", style="dim")
+    if flow.expires_at is not None:
+        minutes, seconds = divmod(max(0, round(flow.expires_at - time.time())), 60)
+        text.append(f" · the code expires in {minutes}:{seconds:02}")
+    return text
+
+
+def _lifetime(flow: Flow) -> str:
+    if flow.expires_at is None:
+        return ""
+    seconds = round(flow.expires_at - time.time())
+    if seconds < 120:
+        return f"; the code expires in {seconds} seconds"
+    return f"; the code expires in {round(seconds / 60)} minutes"
