@@ -8,6 +8,7 @@ import secrets
 import sys
 import threading
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import errors
@@ -105,7 +106,7 @@ class Client:
         Raises:
             UsageError: The request is not one that can be made.
         """
-        provider = provider.asking(**request)
+        provider = _shared(provider.asking(**request))
         flow = Flow(secrets.token_urlsafe(12), provider, self._timeline.now(), key=key)
         kept = self._store.add(flow)
         if kept is flow:
@@ -297,6 +298,12 @@ class Client:
             raise
         finally:
             self._waiting.discard(waiting)
+
+
+@lru_cache(256)
+def _shared(provider: Provider) -> Provider:
+    """Return the same object for equal settings, which waiting flows then share."""
+    return provider
 
 
 def _say_jumped(ahead: float) -> None:

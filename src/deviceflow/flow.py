@@ -465,13 +465,6 @@ class Flow:
 
     # Leaving the process, and coming back.
 
-    def copy(self) -> Self:
-        """Return the flow as it is now, to go its own way."""
-        twin = object.__new__(type(self))
-        for name in Flow.__slots__:
-            setattr(twin, name, getattr(self, name))
-        return twin
-
     def to_dict(self, *, secrets: bool = False) -> dict[str, Any]:
         """Return the record as JSON types.
 

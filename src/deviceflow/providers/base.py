@@ -83,7 +83,7 @@ class Answer:
 
 
 class Provider(Protocol):
-    """One server and what one login asks of it: plain settings, immutable, and pure functions.
+    """One server and what one login asks of it: plain settings, hashable, and pure functions.
 
     Attributes:
         dialect: The name under which `deviceflow.providers` knows the class.
@@ -112,6 +112,8 @@ class Provider(Protocol):
     def first_wait(self) -> float | None: ...
     @property
     def margin(self) -> float: ...
+
+    def __hash__(self) -> int: ...
 
     def asking(self, **request: Any) -> Self:
         """Return the same provider for a login that asks for `request`."""

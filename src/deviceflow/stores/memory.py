@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import marshal
 import threading
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.errors import UnknownFlowError
+from deviceflow.flow import Flow
+from deviceflow.secret import Secret
 from deviceflow.stores.base import Claim, Held
 
 if TYPE_CHECKING:
-    from deviceflow.flow import Flow, Transition
+    from deviceflow.flow import Transition
+    from deviceflow.machine import State
+    from deviceflow.providers.base import Token
 
 
 class MemoryStore:
@@ -19,7 +26,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flows: dict[str, Flow] = {}
+        self._flows: dict[str, _Parked] = {}
         self._keys: dict[str, str] = {}
         self._leases: dict[str, tuple[str, float]] = {}
 
@@ -32,20 +39,20 @@ class MemoryStore:
             if flow.key is not None:
                 lives = self._flows.get(self._keys.get(flow.key, ""))
                 if lives is not None and not lives.state.ended:
-                    return lives.copy()
+                    return _unpark(lives)
                 self._keys[flow.key] = flow.id
-            self._flows[flow.id] = flow.copy()
+            self._flows[flow.id] = _park(flow)
         return flow
 
     def get(self, flow_id: str) -> Flow:
         """Return a copy of the flow, or raise `UnknownFlowError`."""
         with self._lock:
-            return self._find(flow_id).copy()
+            return self._find(flow_id)
 
     def claim(self, flow_id: str, owner: str, now: float, seconds: float) -> Claim | Held:
         """Take the flow's lease for so many seconds, or say who has it."""
         with self._lock:
-            flow = self._find(flow_id).copy()
+            flow = self._find(flow_id)
             left_by, until = self._leases.get(flow_id, (None, now))
             if until > now:
                 return Held(flow, until - now)
@@ -60,7 +67,7 @@ class MemoryStore:
             stored = self._flows.get(flow.id)
             if stored is None or stored.seq != transition.seq - 1:
                 return False
-            self._flows[flow.id] = flow.copy()
+            self._flows[flow.id] = _park(flow)
             return True
 
     def release(self, flow_id: str, owner: str) -> None:
@@ -71,17 +78,61 @@ class MemoryStore:
     def remove(self, flow_id: str) -> None:
         """Forget the flow."""
         with self._lock:
-            flow = self._flows.pop(flow_id, None)
+            parked = self._flows.pop(flow_id, None)
             self._leases.pop(flow_id, None)
-            if flow is not None and self._keys.get(flow.key or "") == flow_id:
-                del self._keys[flow.key or ""]
+            key = None if parked is None else _unpark(parked).key
+            if key is not None and self._keys.get(key) == flow_id:
+                del self._keys[key]
 
     def _find(self, flow_id: str) -> Flow:
-        flow = self._flows.get(flow_id)
-        if flow is None:
+        parked = self._flows.get(flow_id)
+        if parked is None:
             raise UnknownFlowError(flow_id=flow_id)
-        return flow
+        return _unpark(parked)
 
     def _release(self, flow_id: str, owner: str) -> None:
         if self._leases.get(flow_id, ("", 0.0))[0] == owner:
             del self._leases[flow_id]
+
+
+# Many flows wait at once, most of them alike but for their codes and times. What they have in
+# common is kept once, and the rest as the bytes of a tuple: half of what a `Flow` takes.
+
+_ALIKE: Final = ("provider", "interval", "reason", "token_endpoint", "verification_uri")
+_OWN: Final = tuple(
+    sorted({*Flow.__slots__} - {*_ALIKE, "device_code", "id", "seq", "state", "token"})
+)
+_alike_of: Final = attrgetter(*_ALIKE)
+_own_of: Final = attrgetter(*_OWN)
+
+
+class _Parked(NamedTuple):
+    flow_id: str
+    state: State
+    seq: int
+    token: Token | None
+    alike: tuple[Any, ...]
+    own: bytes
+
+
+@lru_cache(1024)
+def _once(alike: tuple[Any, ...]) -> tuple[Any, ...]:
+    return alike
+
+
+def _park(flow: Flow) -> _Parked:
+    code = flow.device_code
+    own = marshal.dumps((None if code is None else code.reveal(), *_own_of(flow)))
+    return _Parked(flow.id, flow.state, flow.seq, flow.token, _once(_alike_of(flow)), own)
+
+
+def _unpark(parked: _Parked) -> Flow:
+    flow = object.__new__(Flow)
+    flow.id, flow.state, flow.seq, flow.token = parked[:4]
+    for name, value in zip(_ALIKE, parked.alike, strict=True):
+        setattr(flow, name, value)
+    code, *own = marshal.loads(parked.own)  # noqa: S302  # this process wrote it
+    for name, value in zip(_OWN, own, strict=True):
+        setattr(flow, name, value)
+    flow.device_code = code and Secret(code)
+    return flow

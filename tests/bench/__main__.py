@@ -1,0 +1,14 @@
+"""What deviceflow costs, beside what it is compared with: `python -m tests.bench`.
+
+Each figure is a ratio taken in one run, by interleaved rounds, since only ratios travel from one
+machine to another. Nothing here fails on time: the output is to be read.
+"""
+
+from __future__ import annotations
+
+from tests.bench import imports, memory, polling
+
+print(f"{'what':<58} {'ours':>12} {'compared':>12} {'ratio':>7} {'goal':>7}")
+for part in (imports, memory, polling):
+    for row in part.rows():
+        print(row)

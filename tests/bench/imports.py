@@ -1,0 +1,55 @@
+"""Importing `deviceflow.auth`, and asking the command for help, against importing `requests`."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from tests.bench.table import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROUNDS = 15
+HEAVY = ("requests", "urllib3", "structlog", "transitions", "rich", "typing", "dataclasses", "json")
+
+
+def _seconds_inside(module: str) -> float:
+    """Import time, measured inside a fresh interpreter that has done nothing else."""
+    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    return float(subprocess.check_output([sys.executable, "-c", code]))
+
+
+def _seconds_of(*args: str) -> float:
+    """CPU time of a whole process, its interpreter's start included."""
+    before = os.times()
+    subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL)
+    after = os.times()
+    used = after.children_user - before.children_user
+    return used + after.children_system - before.children_system
+
+
+def rows() -> Iterator[Row]:
+    ours, theirs, command, process, bare = [], [], [], [], []
+    for _ in range(ROUNDS):
+        ours.append(_seconds_inside("deviceflow.auth"))
+        theirs.append(_seconds_inside("requests"))
+        command.append(_wall("-m", "deviceflow", "--help"))
+        process.append(_wall("-c", "import requests"))
+        bare.append(_wall("-c", "pass"))
+    ms = [1000 * statistics.median(times) for times in (ours, theirs, command, process, bare)]
+    rich = "with" if find_spec("rich") else "WITHOUT"
+    yield Row(f"import deviceflow.auth / import requests ({rich} rich)", ms[0], ms[1], 0.10, "ms")
+    yield Row("deviceflow --help / python -c 'import requests'", ms[2], ms[3], 0.30, "ms")
+    yield Row("  the same, less the interpreter's own start", ms[2] - ms[4], ms[3] - ms[4], 0.30, "ms")
+
+
+def _wall(*args: str) -> float:
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
