@@ -46,7 +46,9 @@ def rows() -> Iterator[Row]:
     rich = "with" if find_spec("rich") else "WITHOUT"
     yield Row(f"import deviceflow.auth / import requests ({rich} rich)", ms[0], ms[1], 0.10, "ms")
     yield Row("deviceflow --help / python -c 'import requests'", ms[2], ms[3], 0.30, "ms")
-    yield Row("  the same, less the interpreter's own start", ms[2] - ms[4], ms[3] - ms[4], 0.30, "ms")
+    yield Row(
+        "  the same, less the interpreter's own start", ms[2] - ms[4], ms[3] - ms[4], 0.30, "ms"
+    )
 
 
 def _wall(*args: str) -> float:
