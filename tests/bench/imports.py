@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -16,22 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROUNDS = 15
-HEAVY = ("requests", "urllib3", "structlog", "transitions", "rich", "typing", "dataclasses", "json")
 
 
 def _seconds_inside(module: str) -> float:
-    """Import time, measured inside a fresh interpreter that has done nothing else."""
+    """Return what the import takes in a fresh interpreter that has done nothing else."""
     code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
     return float(subprocess.check_output([sys.executable, "-c", code]))
 
 
-def _seconds_of(*args: str) -> float:
-    """CPU time of a whole process, its interpreter's start included."""
-    before = os.times()
+def _wall(*args: str) -> float:
+    """Return what a whole process takes, the interpreter's own start included."""
+    begun = time.perf_counter()
     subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL)
-    after = os.times()
-    used = after.children_user - before.children_user
-    return used + after.children_system - before.children_system
+    return time.perf_counter() - begun
 
 
 def rows() -> Iterator[Row]:
@@ -49,9 +45,3 @@ def rows() -> Iterator[Row]:
     yield Row(
         "  the same, less the interpreter's own start", ms[2] - ms[4], ms[3] - ms[4], 0.30, "ms"
     )
-
-
-def _wall(*args: str) -> float:
-    begun = time.perf_counter()
-    subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begun
