@@ -53,4 +53,4 @@ class _Forgetful(ScriptedTransport):
     """Keeps no requests, whose memory is not the flows'."""
 
     def send(self, request: object, timeout: float) -> Response:
-        return next(self._script)  # type: ignore[return-value, arg-type]
+        return next(self._script)  # type: ignore[return-value]

@@ -24,13 +24,12 @@ class _Handler(socketserver.StreamRequestHandler):
                 if name.lower() == b"content-length":
                     length = int(value)
             self.rfile.read(length)
-            url = f"http://127.0.0.1:{self.server.server_address[1]}"
             if line.split()[1].endswith(b"/token"):
-                status, body = "400 Bad Request", {"detail": "authorization_pending"}
+                status, sent = "400 Bad Request", b'{"detail": "authorization_pending"}'
             else:
+                url = f"http://127.0.0.1:{self.request.getsockname()[1]}"
                 pages = {"verification_uri": f"{url}/page", "token_uri": f"{url}/token"}
-                status, body = "200 OK", _CODE | pages
-            sent = json.dumps(body).encode()
+                status, sent = "200 OK", json.dumps(_CODE | pages).encode()
             head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
             self.wfile.write(f"{head}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
 
