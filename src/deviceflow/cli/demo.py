@@ -52,7 +52,8 @@ class _Events(logging.Handler):
         self.seen: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.seen.append(record.__dict__["deviceflow"])
+        if event := record.__dict__.get("deviceflow"):
+            self.seen.append(event)
 
 
 def _line(event: dict[str, Any]) -> str:

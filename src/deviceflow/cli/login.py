@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from deviceflow.flow import Flow
+    from deviceflow.secret import Secret
 
 
 def run(args: Namespace) -> int:
@@ -43,9 +44,7 @@ def run(args: Namespace) -> int:
         file = stack.enter_context(TokenFile(args.output)) if args.output else None
         try:
             flow = client.start(provider)
-            prompt.ask(flow, browser=not args.no_browser, qr=args.qr)
-            with prompt.waiting(flow):
-                token = client.wait(flow.id, args.timeout).access_token
+            token = _wait(client, flow, args)
         except DeviceFlowError as error:
             if args.json:
                 print(json.dumps(_facts(provider, error) | {"error": str(error)}))
@@ -63,6 +62,17 @@ def run(args: Namespace) -> int:
     elif args.show_token:
         print(token.reveal())
     return exits.AUTHORIZED
+
+
+def _wait(client: Client, flow: Flow, args: Namespace) -> Secret:
+    try:
+        prompt.ask(flow, browser=not args.no_browser, qr=args.qr)
+        with prompt.waiting(flow):
+            return client.wait(flow.id, args.timeout).access_token
+    except KeyboardInterrupt:
+        # It may have come before the waiting, which cancels by itself.
+        client.cancel(flow.id, "interrupted")
+        raise
 
 
 def _facts(provider: Studio, stands: Flow | DeviceFlowError) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""The person, played by a test: approve, deny, expire; and what the server witnessed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, request
+
+from deviceflow.server.grants import State
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+
+    from deviceflow.server.grants import Grants
+
+
+def create_control(grants: Grants) -> Blueprint:
+    """Return the control endpoints. Nothing guards them, so they are served only when asked for.
+
+    Only JSON is read: a foreign web page cannot send that here without asking the server first.
+    """
+    control = Blueprint("control", __name__, url_prefix="/control")
+
+    @control.post("/approve")
+    def approve() -> ResponseReturnValue:
+        user_code = _user_code()
+        return answer(user_code, done=grants.decide(user_code, State.APPROVED))
+
+    @control.post("/deny")
+    def deny() -> ResponseReturnValue:
+        user_code = _user_code()
+        return answer(user_code, done=grants.decide(user_code, State.DENIED))
+
+    @control.post("/expire")
+    def expire() -> ResponseReturnValue:
+        user_code = _user_code()
+        return answer(user_code, done=grants.expire(user_code))
+
+    @control.get("/log")
+    def log() -> ResponseReturnValue:
+        return {
+            "logins": [
+                {
+                    "user_code": grant.user_code,
+                    "dialect": grant.asked.dialect,
+                    "client": grant.asked.client,
+                    "asked_at": grant.asked_at,
+                    "interval": grant.interval,
+                    "state": grant.state,
+                    "requests": [asdict(record) for record in requests],
+                }
+                for grant, requests in grants.log()
+            ]
+        }
+
+    def answer(user_code: str, *, done: bool) -> ResponseReturnValue:
+        grant = grants.find(user_code)
+        if grant is None:
+            return {"detail": "unknown user_code"}, 404
+        return {"user_code": grant.user_code, "state": grant.state}, 200 if done else 409
+
+    return control
+
+
+def _user_code() -> str:
+    body = request.get_json()
+    return str(body.get("user_code", "")) if isinstance(body, dict) else ""

@@ -1,0 +1,238 @@
+"""The logins under way, in memory, and the rules that both dialects share."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from threading import Lock
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deviceflow.server.settings import Settings
+
+Dialect = Literal["rfc8628", "studio"]
+
+# RFC 8628 section 6.1: no vowels, so no words, and nothing that looks like something else.
+_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"
+_SLOW_DOWN_STEP: Final = 5.0
+_REMEMBERED: Final = 86400.0
+
+
+class State(StrEnum):
+    """Where a login stands, as the server sees it."""
+
+    WAITING = "waiting"
+    APPROVED = "approved"
+    DENIED = "denied"
+    USED = "used"
+    EXPIRED = "expired"
+
+
+Decision = Literal[State.APPROVED, State.DENIED]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a client asks a person to approve; texts are fit to be shown, except `client_id`.
+
+    Attributes:
+        dialect: The dialect that it was asked in.
+        client: The client's name, or its id where the dialect has no names.
+        client_id: The client's id as it sent it; None in Studio's dialect, which has none.
+        scopes: The scopes asked for.
+        token_name: What the token is to be called.
+        team_names: The teams that the token is for.
+        all_teams: Whether the token is for all teams.
+        expires_in_days: The token's lifetime in days.
+        never_expires: Whether the token lives for ever.
+    """
+
+    dialect: Dialect
+    client: str
+    client_id: str | None = None
+    scopes: tuple[str, ...] = ()
+    token_name: str | None = None
+    team_names: tuple[str, ...] = ()
+    all_teams: bool = False
+    expires_in_days: int | None = None
+    never_expires: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """One login at one moment; a change makes another one.
+
+    Attributes:
+        asked: What was asked for.
+        device_code: The client's secret.
+        user_code: What the person types.
+        asked_at: When it was asked for, in the clock's seconds.
+        expires_at: When the codes die, in the clock's seconds.
+        interval: Seconds that the client must leave between two token requests.
+        last_request: When the last token request arrived, in the clock's seconds.
+        state: Where it stands.
+    """
+
+    asked: Asked
+    device_code: str = field(repr=False)
+    user_code: str
+    asked_at: float
+    expires_at: float
+    interval: float
+    last_request: float | None = None
+    state: State = State.WAITING
+
+
+@dataclass(slots=True)
+class TokenRequest:
+    """A token request that came, kept as a witness of when it did.
+
+    Attributes:
+        monotonic: `time.monotonic()` at its arrival.
+        wall: The server's clock at its arrival.
+        answer: The error code it got, or `issued`; None until it is answered.
+    """
+
+    monotonic: float
+    wall: float
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What a token request found on its arrival.
+
+    Attributes:
+        grant: The login as it stood.
+        too_early: Whether less than the interval has passed since the request before.
+        record: The request's own entry in the log.
+    """
+
+    grant: Grant
+    too_early: bool
+    record: TokenRequest
+
+
+def normalised(user_code: str) -> str:
+    """Return a user code as it is compared: no case, dashes or spaces (RFC 8628 section 6.1)."""
+    return "".join(filter(str.isalnum, user_code)).upper()
+
+
+class Grants:
+    """All logins. Any thread may call anything; every rule is applied in one piece."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._lock = Lock()
+        self._grants: dict[str, Grant] = {}
+        self._device_codes: dict[str, str] = {}
+        self._requests: dict[str, list[TokenRequest]] = {}
+
+    def new_user_code(self) -> str:
+        """Return a user code that no login has."""
+        while True:
+            letters = "".join(secrets.choice(_ALPHABET) for _ in range(8))
+            if letters not in self._device_codes:
+                return f"{letters[:4]}-{letters[4:]}"
+
+    def add(self, asked: Asked, device_code: str, user_code: str) -> Grant:
+        """Begin a login."""
+        with self._lock:
+            now = self._clock()
+            self._forget(now - _REMEMBERED)
+            grant = Grant(
+                asked=asked,
+                device_code=device_code,
+                user_code=user_code,
+                asked_at=now,
+                expires_at=now + self._settings.expires_in,
+                interval=self._settings.interval,
+            )
+            self._grants[device_code] = grant
+            self._device_codes[normalised(user_code)] = device_code
+            self._requests[device_code] = []
+            return grant
+
+    def poll(self, device_code: str, dialect: Dialect) -> Poll | None:
+        """Take note of a token request; None where no login in that dialect has the code."""
+        with self._lock:
+            now = self._clock()
+            grant = self._current(device_code, now)
+            if grant is None or grant.asked.dialect != dialect:
+                return None
+            too_early = grant.last_request is not None and (
+                now - grant.last_request < grant.interval
+            )
+            self._change(device_code, last_request=now)
+            record = TokenRequest(time.monotonic(), now)
+            self._requests[device_code].append(record)
+            return Poll(grant, too_early, record)
+
+    def slow_down(self, poll: Poll) -> None:
+        """Ask more patience of that client from now on (RFC 8628 section 3.5)."""
+        with self._lock:
+            code = poll.grant.device_code
+            self._change(code, interval=self._grants[code].interval + _SLOW_DOWN_STEP)
+
+    def redeem(self, poll: Poll) -> bool:
+        """Use an approved code up; False where another request was faster."""
+        with self._lock:
+            code = poll.grant.device_code
+            if self._grants[code].state is not State.APPROVED:
+                return False
+            self._change(code, state=State.USED)
+            return True
+
+    def find(self, user_code: str) -> Grant | None:
+        """Return the login that a person means, whatever its state."""
+        with self._lock:
+            return self._meant(user_code)
+
+    def decide(self, user_code: str, decision: Decision) -> bool:
+        """Approve or deny a login; False where there was none to decide on any more."""
+        with self._lock:
+            grant = self._meant(user_code)
+            if grant is None or grant.state is not State.WAITING:
+                return False
+            self._change(grant.device_code, state=decision)
+            return True
+
+    def expire(self, user_code: str) -> bool:
+        """End a login's lifetime now; False where it had ended already."""
+        with self._lock:
+            grant = self._meant(user_code)
+            if grant is None or grant.state in (State.USED, State.EXPIRED):
+                return False
+            self._change(grant.device_code, expires_at=self._clock())
+            return True
+
+    def log(self) -> list[tuple[Grant, list[TokenRequest]]]:
+        """Return every login with the token requests that came for it, oldest first."""
+        with self._lock:
+            now = self._clock()
+            current = (self._current(code, now) for code in self._grants)
+            return [(grant, self._requests[grant.device_code][:]) for grant in current if grant]
+
+    def _meant(self, user_code: str) -> Grant | None:
+        device_code = self._device_codes.get(normalised(user_code), "")
+        return self._current(device_code, self._clock())
+
+    def _current(self, device_code: str, now: float) -> Grant | None:
+        grant = self._grants.get(device_code)
+        if grant and grant.state is not State.USED and now >= grant.expires_at:
+            return replace(grant, state=State.EXPIRED)
+        return grant
+
+    def _change(self, device_code: str, **fields: object) -> None:
+        self._grants[device_code] = replace(self._grants[device_code], **fields)  # type: ignore[arg-type]
+
+    def _forget(self, before: float) -> None:
+        for grant in [grant for grant in self._grants.values() if grant.expires_at < before]:
+            del self._grants[grant.device_code]
+            del self._requests[grant.device_code]
+            del self._device_codes[normalised(grant.user_code)]

@@ -1,0 +1,165 @@
+"""The pages where a person types the code, sees who asks for what, and approves or denies."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from flask import Blueprint, make_response, redirect, render_template, request, session, url_for
+
+from deviceflow.server.grants import State, normalised
+from deviceflow.untrusted import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flask.typing import ResponseReturnValue
+
+    from deviceflow.server.grants import Decision, Grant, Grants
+    from deviceflow.server.guesses import Guesses
+
+_MINUTE: Final = 60
+_DECISIONS: Final[Mapping[str, Decision]] = {"approve": State.APPROVED, "deny": State.DENIED}
+_APPROVED: Final = "This code has been approved already, and it works only once. "
+_ENDED: Final = {
+    State.EXPIRED: "This code has expired. Start the login again in your program.",
+    State.DENIED: "This login has been denied already. Start it again in your program"
+    " if that was a mistake.",
+    State.APPROVED: _APPROVED + "Your program should notice in a few seconds.",
+    State.USED: _APPROVED + "If your program still waits, start the login again.",
+}
+
+
+def create_pages(grants: Grants, guesses: Guesses, clock: Callable[[], float]) -> Blueprint:
+    """Return the verification pages (RFC 8628 section 3.3). They need no JavaScript.
+
+    Nobody signs in to this server: whoever can open its pages approves as its only user.
+    """
+    pages = Blueprint("pages", __name__)
+    views = _Pages(grants, guesses, clock)
+    pages.before_request(_refuse_forgeries)
+    pages.register_error_handler(_TryAgain, _try_again)
+    pages.add_url_rule("/", "home", _home)
+    pages.add_url_rule("/device", "enter", _enter)
+    pages.add_url_rule("/auth/device-login", "enter_studio", _enter)
+    pages.add_url_rule("/device", "confirm", views.confirm, methods=["POST"])
+    pages.add_url_rule("/device/decision", "decide", views.decide, methods=["POST"])
+    pages.add_url_rule("/device/done", "done", _done)
+    return pages
+
+
+class _TryAgain(Exception):  # noqa: N818  # an answer, not a fault
+    def __init__(self, why: str, status: int = 400, *, wait: int = 0) -> None:
+        super().__init__(why)
+        self.status = status
+        self.wait = wait
+
+
+def _try_again(refusal: _TryAgain) -> ResponseReturnValue:
+    response = make_response(_form(error=str(refusal)), refusal.status)
+    if refusal.wait:
+        response.headers["Retry-After"] = str(refusal.wait)
+    return response
+
+
+def _refuse_forgeries() -> None:
+    # The token alone has to tell: from a page with `Referrer-Policy: no-referrer`, browsers send
+    # `Origin: null`.
+    sent, expected = request.form.get("csrf_token", ""), session.get("csrf", "")
+    known = expected and hmac.compare_digest(sent.encode(), expected.encode())
+    if request.method == "POST" and not known:
+        raise _TryAgain("This page was out of date, or your browser did not keep its cookie.", 403)
+
+
+def _home() -> ResponseReturnValue:
+    return redirect(url_for(".enter"))
+
+
+def _enter() -> ResponseReturnValue:
+    # A code in the link only fills in the field. The link may be somebody else's, so the person
+    # has to say that the code is theirs (RFC 8628 section 5.4).
+    return _form()
+
+
+class _Pages:
+    def __init__(self, grants: Grants, guesses: Guesses, clock: Callable[[], float]) -> None:
+        self._grants = grants
+        self._guesses = guesses
+        self._clock = clock
+
+    def confirm(self) -> ResponseReturnValue:
+        grant = self._meant()
+        if grant.state is not State.WAITING:
+            raise _TryAgain(_ENDED[grant.state])
+        return render_template(
+            "confirm.html", csrf_token=_csrf_token(), grant=grant, **_times(grant, self._clock())
+        )
+
+    def decide(self) -> ResponseReturnValue:
+        wanted = _DECISIONS.get(request.form.get("decision", ""))
+        if wanted is None:
+            raise _TryAgain("Please approve or deny the login.")
+        self._grants.decide(self._meant().user_code, wanted)
+        grant = self._meant()
+        # A double click asks for what was just done, and the program may have used it by then.
+        if grant.state is not wanted and (grant.state, wanted) != (State.USED, State.APPROVED):
+            raise _TryAgain(_ENDED[grant.state])
+        session["done"] = [wanted, grant.asked.client]
+        return redirect(url_for(".done"), 303)
+
+    def _meant(self) -> Grant:
+        if wait := math.ceil(self._guesses.wait()):
+            seconds = "1 second" if wait == 1 else f"{wait} seconds"
+            raise _TryAgain(
+                f"Too many wrong codes. Wait {seconds}, then try again.", 429, wait=wait
+            )
+        user_code = request.form.get("user_code", "")
+        if not normalised(user_code):
+            raise _TryAgain("Type the code that your program displays.")
+        grant = self._grants.find(user_code)
+        if grant is None:
+            self._guesses.wrong()
+            raise _TryAgain("No login has this code. Compare it with what your program displays.")
+        return grant
+
+
+def _done() -> ResponseReturnValue:
+    if "done" not in session:
+        return redirect(url_for(".enter"))
+    decision, client = session["done"]
+    return render_template("done.html", approved=decision == State.APPROVED, client=client)
+
+
+def _form(error: str | None = None) -> str:
+    query = request.args.get("user_code") or request.args.get("code") or ""
+    return render_template(
+        "enter.html",
+        csrf_token=_csrf_token(),
+        user_code=printable(request.form.get("user_code", query), 40),
+        linked=bool(query),
+        error=error,
+    )
+
+
+def _csrf_token() -> str:
+    token: str = session.setdefault("csrf", secrets.token_urlsafe(32))
+    return token
+
+
+def _times(grant: Grant, now: float) -> dict[str, Any]:
+    age = now - grant.asked_at
+    return {
+        "started": datetime.fromtimestamp(grant.asked_at, UTC).astimezone(),
+        "ago": "just now" if age < _MINUTE else f"{_minutes(age)} ago",
+        "left": _minutes(grant.expires_at - now),
+    }
+
+
+def _minutes(seconds: float) -> str:
+    minutes = int(seconds / _MINUTE)
+    if minutes < 1:
+        return "less than a minute"
+    return "1 minute" if minutes == 1 else f"{minutes} minutes"

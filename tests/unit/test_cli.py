@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+import deviceflow
+from deviceflow import diagram, errors
+from deviceflow.cli import exits, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"deviceflow {deviceflow.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ExpiredError(), exits.EXPIRED),
+        (errors.DeniedError(), exits.DENIED),
+        (errors.WaitTimeoutError(), exits.PENDING),
+        (errors.UsageError(), exits.USAGE),
+        (errors.InsecureURLError(), exits.USAGE),
+        (errors.InvalidScopesError(), exits.USAGE),
+        (errors.AuthorizationExpiredError(), exits.EXPIRED),
+        (errors.StudioAuthError(), exits.FAILED),
+        (errors.OutcomeUnknownError(), exits.FAILED),
+        (errors.RejectedError(), exits.FAILED),
+    ],
+)
+def test_exit_codes(error: Exception, code: int) -> None:
+    assert exits.of(error) == code
+
+
+@pytest.mark.parametrize("format_", ["mermaid", "dot"])
+def test_the_diagram_is_printed(format_: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diagram", format_]) == 0
+    assert capsys.readouterr().out.strip() == diagram.FORMATS[format_]()
+
+
+def test_a_diagram_out_of_date_is_found_and_renewed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{diagram.BEGIN}\nold\n{diagram.END}\nafter\n")
+
+    assert main(["diagram", "--check", str(page)]) == 1
+    assert "out of date" in capsys.readouterr().err
+    assert main(["diagram", "--write", str(page)]) == 0
+    assert main(["diagram", "--check", str(page)]) == 0
+    assert diagram.mermaid() in page.read_text()
+    assert page.read_text().startswith("before\n")
+    assert page.read_text().endswith("\nafter\n")
+
+
+def test_a_page_without_a_place_for_the_diagram_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing here\n")
+
+    assert main(["diagram", "--check", str(page)]) == exits.USAGE
+    assert diagram.BEGIN in capsys.readouterr().err
