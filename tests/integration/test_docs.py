@@ -1,0 +1,93 @@
+"""The pages' own examples, run against a real server; and that the pages are current."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+import structlog
+
+from deviceflow.audit.events import schema
+from deviceflow.cli import main
+from deviceflow.machine import TRIGGERS, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deviceflow.server import LocalServer
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = [
+    pytest.param(block[1], id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.finditer(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    )
+]
+
+
+@pytest.fixture
+def approving(local_server: LocalServer) -> Iterator[LocalServer]:
+    """Have a person approve whatever is asked for, at once."""
+    over = threading.Event()
+
+    def approve() -> None:
+        while not over.wait(0.05):
+            log = requests.get(f"{local_server.url}/control/log", timeout=5).json()
+            for login in log["logins"]:
+                if login["state"] == "waiting":
+                    code = {"user_code": login["user_code"]}
+                    requests.post(f"{local_server.url}/control/approve", json=code, timeout=5)
+
+    person = threading.Thread(target=approve)
+    person.start()
+    yield local_server
+    over.set()
+    person.join()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_runs(
+    example: str, approving: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda url: True)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    logger = logging.getLogger("deviceflow")
+    handlers, level = logger.handlers[:], logger.level
+    for address in ("https://studio.example.com", "http://127.0.0.1:8628"):
+        if "ScriptedTransport" not in example:
+            example = example.replace(address, approving.url)
+    try:
+        exec(compile(example, "<example>", "exec"), {"__name__": "example"})
+    finally:
+        structlog.reset_defaults()
+        logger.handlers[:], logger.level = handlers, level
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/explanation/machine.md"])
+def test_the_diagrams_are_current(page: str) -> None:
+    assert main(["diagram", "--check", str(ROOT / page)]) == 0
+
+
+def test_the_page_on_events_has_every_field_as_the_schema_explains_it() -> None:
+    page = (ROOT / "docs/reference/events.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (.+) \|$", page, re.MULTILINE))
+
+    assert {name: rows.get(name) for name in schema()["properties"]} == {
+        name: field["description"] for name, field in schema()["properties"].items()
+    }
+    for name in (*TRIGGERS, *Reason):
+        assert f"`{name}`" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_pages_that_are_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
