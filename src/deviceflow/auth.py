@@ -173,9 +173,11 @@ def get_access_token(
     return login.token_name, login.wait().reveal()
 
 
-def __getattr__(name: str) -> object:
-    if name not in ("AVAILABLE_SCOPES", "DeviceLoginResponse"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from deviceflow.providers import studio
+if not TYPE_CHECKING:  # or a type checker would take any name for one that is there
 
-    return getattr(studio, name)
+    def __getattr__(name: str) -> object:
+        if name not in ("AVAILABLE_SCOPES", "DeviceLoginResponse"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from deviceflow.providers import studio
+
+        return getattr(studio, name)

@@ -20,7 +20,7 @@ from deviceflow.flow import Flow
 from deviceflow.machine import Reason, State
 from deviceflow.messages import Failure
 from deviceflow.providers.base import DeviceCode, Provider, Token
-from deviceflow.steps import Commit, Exchange, Release, Reload, Send, Step, TakeLease, step
+from deviceflow.steps import Commit, Exchange, Reload, Send, Step, TakeLease, step
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import RequestsTransport, Transport
 from deviceflow.untrusted import crosses_in_clear, endpoint, printable, web_url
@@ -87,6 +87,12 @@ class Client:
             UsageError: The request is not one that can be made.
         """
         flow = self.create(provider, key=key, **request)
+        if flow.expires_at is not None and flow.expires_at <= self._timeline.now():
+            # Nobody came back while that key's code lived. It may have been approved in time.
+            if self.step(flow.id).state in (State.EXPIRED, State.FAILED):
+                flow = self.create(provider, key=key, **request)
+            else:
+                flow = self.get(flow.id)
         with self._waiting_for(flow.id) as wake:
             while flow.state is State.INIT:
                 done = self.step(flow.id)
@@ -118,8 +124,8 @@ class Client:
 
         It has no deadline but the server's.
         """
-        flow = self.create(provider)
         code = DeviceCode(device_code, endpoint(token_endpoint, allow_http=provider.allow_http))
+        flow = self.create(provider)
         self._commit(flow, flow.adopt(code, flow.created_at))
         return flow
 
@@ -163,7 +169,8 @@ class Client:
                     try:
                         outcome = self._transport.send(request, timeout)
                     except BaseException as stop:  # noqa: BLE001  # raised below, once it is stored
-                        outcome = Failure("interrupted", sent=True)
+                        unsent = isinstance(stop, errors.UsageError)
+                        outcome = Failure("interrupted", sent=not unsent)
                         # Without the frames below, whose locals hold what was being sent.
                         interrupt = stop.with_traceback(None)
                         interrupt.__context__ = interrupt.__cause__ = None
@@ -171,7 +178,7 @@ class Client:
                     result = Exchange(outcome, now + (arrived - since), arrived - sent)
                 case Reload():
                     result = self._store.get(flow_id)
-                case Release():
+                case _:  # a Release
                     self._store.release(flow_id, owner)
         if interrupt is not None:
             raise interrupt
@@ -270,12 +277,17 @@ class Client:
             DeviceFlowError: As for `start` and `wait`.
         """
         flow = self.start(provider, key=key, **request)
+        with self._waiting_for(flow.id):  # a browser on the terminal keeps us until it is closed
+            self._show(flow, open_browser=open_browser)
+            return self.wait(flow.id, timeout)
+
+    def _show(self, flow: Flow, *, open_browser: bool) -> None:
+        # A frame of its own: a traceback of the waiting must not show the user code.
         for line in instructions(flow):
             self._output(line)
         page = web_url(flow.verification_uri_complete or flow.verification_uri)
         if open_browser and page and not self._browser(page):
             self._output("No browser could be opened here: open the address on any device.")
-        return self.wait(flow.id, timeout)
 
     def _commit(self, flow: Flow, transition: Transition, release: str | None = None) -> bool:
         kept = self._store.commit(flow, transition, release=release)
@@ -332,6 +344,13 @@ def instructions(flow: Flow) -> list[str]:
 def _error_of(flow: Flow) -> errors.DeviceFlowError:
     """Return the error that says why the flow has no token."""
     kind: type[errors.DeviceFlowError]
+    if flow.state is State.AUTHORIZED:
+        return errors.UsageError(
+            "This flow was exported without its token.",
+            flow_id=flow.id,
+            state=flow.state,
+            hint="Export it with to_dict(secrets=True), and keep that text as a secret.",
+        )
     if flow.state is State.EXPIRED:
         kind = errors.ExpiredError
     elif flow.reason is None:

@@ -17,8 +17,10 @@ Each method that moves the flow fires one trigger of the machine, and returns it
 
 from __future__ import annotations
 
+import re
+from math import inf
 from sys import intern
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 from zlib import crc32
 
 from deviceflow import providers
@@ -30,7 +32,7 @@ from deviceflow.secret import Secret
 from deviceflow.untrusted import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from deviceflow.messages import Request, Response
     from deviceflow.providers.base import Provider
@@ -52,7 +54,57 @@ UNREADABLE_LIMIT: Final = 3
 CODE_ATTEMPTS: Final = 3
 """How often a device code is asked for before the server counts as unreachable."""
 
-_OWN_FORM: Final = frozenset({"device_code", "extra", "provider", "reason", "state", "token"})
+_LONG_RUN: Final = re.compile(r"[\w~+=-]{20,}")
+
+
+def _hidden_if_random(run: str) -> str:
+    return "<hidden>" if any(map(str.isdigit, run)) else run
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_seconds(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= cast("float", value) < 1e12
+
+
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _secret(text: object) -> Secret:
+    if not isinstance(text, str):
+        raise TypeError
+    return Secret(text)
+
+
+_AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
+    "attempt": _is_count,
+    "created_at": _is_seconds,
+    "detail": _is_text,
+    "due_at": _is_seconds,
+    "expires_at": lambda value: value is None or _is_seconds(value),
+    "failures": _is_count,
+    "id": lambda value: isinstance(value, str),
+    "in_doubt": _is_flag,
+    "interval": lambda value: _is_seconds(value) and value != 0,
+    "key": _is_text,
+    "last_poll_owed": _is_flag,
+    "seq": _is_count,
+    "slow_downs": _is_count,
+    "stray_tokens": _is_count,
+    "token_endpoint": _is_text,
+    "unreadable": _is_count,
+    "user_code": _is_text,
+    "verification_uri": _is_text,
+    "verification_uri_complete": _is_text,
+}
+"""What is in a record as it is in the flow, and what it must be."""
 
 
 class Transition(NamedTuple):
@@ -66,7 +118,7 @@ class Transition(NamedTuple):
         dest: The state after.
         status: The HTTP status that led to it.
         duration: How many seconds the exchange took.
-        wait: Seconds until the next request is due.
+        wait: Seconds until something is to be done: the next request, or giving the code up.
         detail: The server's own words, cleaned, or what the program gave as a reason.
     """
 
@@ -144,7 +196,7 @@ class Flow:
         self, flow_id: str, provider: Provider, now: float, *, key: str | None = None
     ) -> None:
         self.id = flow_id
-        self.key = key
+        self.key = key and str.__str__(key)  # an enum's member is a text as well; this is the text
         self.provider = provider
         self.state = State.INIT
         self.reason: Reason | None = None
@@ -178,12 +230,13 @@ class Flow:
         """Return the seconds until something is to be done; 0 if it is now, or never again."""
         if self.state.ended:
             return 0.0
-        return max(0.0, (self._deadline_if_last() or self.due_at) - now)
+        wait = (self._deadline_if_last() or self.due_at) - now
+        # A time of day as a float has no finer grain. Whoever slept as told must find it due.
+        return round(wait, 6) if wait > 2e-6 else 0.0
 
     def overdue(self, now: float) -> bool:
         """Tell whether the code's life is over, and no poll is left to make before saying so."""
-        deadline = self._deadline_if_last()
-        return deadline is not None and now >= deadline
+        return self._deadline_if_last() is not None and self.wait_seconds(now) == 0
 
     def _deadline_if_last(self) -> float | None:
         """Return the deadline if it comes before the next poll, which then is never made.
@@ -288,7 +341,7 @@ class Flow:
 
     def cancel(self, now: float, detail: str | None = None) -> Transition:
         """Give the login up."""
-        return self._end("cancel", now, Reason.CANCELLED, detail=detail)
+        return self._end("cancel", now, Reason.CANCELLED, detail=self._clean(detail))
 
     def late_grant(self, token: Token, attempt: int, now: float) -> Transition:
         """Take a token that comes after others went on without it.
@@ -381,15 +434,17 @@ class Flow:
             floor = max(floor, pace)
         wait = floor
         if self.failures:
-            backoff = min(self.interval * 2.0**self.failures, LONGEST_BACKOFF) * self._jitter()
-            wait = max(wait, backoff)
-        if self.expires_at is not None:
-            last = self.expires_at - LAST_POLL - now
-            # If after the next poll none would fit in before the deadline, the next is the last,
-            # and is made just before it, so that an approval in the final interval counts.
-            if floor <= last < wait + pace:
-                wait = last
+            # Bounded before it is raised: 2.0**1024 is an error.
+            backoff = min(self.interval * 2.0 ** min(self.failures, 9), LONGEST_BACKOFF)
+            wait = max(wait, backoff * self._jitter())
+        left = inf if self.expires_at is None else max(0.0, self.expires_at - now)
+        # If after the next poll none would fit in before the deadline, the next is the last, and
+        # is made just before it, so that an approval in the final interval counts.
+        last = max(floor, left - LAST_POLL)
+        if last < min(left, wait + pace):
+            wait = last
         self.due_at = now + wait
+        wait = round(min(wait, left), 6)
         return self._fire(trigger, now, wait=wait, detail=detail)
 
     def _pace(self) -> float:
@@ -405,10 +460,11 @@ class Flow:
         return 1 + crc32(f"{self.id}{self.seq}".encode()) / 2**34
 
     def _grant(self, trigger: Trigger, token: Token, now: float) -> Transition:
+        transition = self._fire(trigger, now)
         self.token = token
         self.in_doubt = False
-        self.reason = None
-        return self._end(trigger, now)
+        self.device_code = None
+        return transition
 
     def _end(
         self,
@@ -461,6 +517,8 @@ class Flow:
             text = text.replace(self.device_code.reveal(), "<secret>")
         if self.user_code:
             text = text.replace(self.user_code, "<user code>")
+        # A token that never came, or a code in another spelling, can be told by its looks alone.
+        text = _LONG_RUN.sub(lambda run: _hidden_if_random(run[0]), text)
         return text[:200]
 
     # Leaving the process, and coming back.
@@ -472,7 +530,7 @@ class Flow:
             secrets: Whether the device code and the token are in it, in clear. Without them the
                 result can be read, but not gone on with.
         """
-        record = {name: getattr(self, name) for name in Flow.__slots__ if name not in _OWN_FORM}
+        record = {name: getattr(self, name) for name in _AS_THEY_ARE}
         record["provider"] = self.provider.to_dict()
         record["state"] = self.state.value
         record["reason"] = self.reason and self.reason.value
@@ -492,33 +550,39 @@ class Flow:
         Raises:
             UsageError: It is of another schema version, or not such a record.
         """
-        schema = record.get("schema")
-        flow = cls._read(record) if schema == SCHEMA else None
+        flow = cls._read(record)
         del record  # it may hold secrets, and a traceback may show this frame
-        if schema != SCHEMA:
-            raise UsageError(
-                f"This is not a flow of {SCHEMA}: it says {schema!r}.",
-                hint="Read it with the version of deviceflow that wrote it, or a newer one.",
-            )
-        if flow is None:
-            raise UsageError("This record of a flow is incomplete or damaged.")
+        if isinstance(flow, UsageError):
+            raise flow
         return flow
 
     @classmethod
-    def _read(cls, record: Mapping[str, Any]) -> Self | None:
+    def _read(cls, record: Mapping[str, Any]) -> Self | UsageError:
+        """Return the error, where there is one, without the frames that saw the record."""
+        damaged = UsageError("This record of a flow is incomplete or damaged.")
         try:
+            if (schema := record.get("schema")) != SCHEMA:
+                return UsageError(
+                    f"This is not a flow of {SCHEMA}: it says {schema!r}.",
+                    hint="Read it with the version of deviceflow that wrote it, or a newer one.",
+                )
+            if not all(fits(record[name]) for name, fits in _AS_THEY_ARE.items()):
+                return damaged
             flow = cls(record["id"], providers.from_dict(record["provider"]), record["created_at"])
-            for name in Flow.__slots__:
-                if name not in _OWN_FORM:
-                    setattr(flow, name, record[name])
+            for name in _AS_THEY_ARE:
+                setattr(flow, name, record[name])
             flow.state = State(record["state"])
             flow.reason = None if record["reason"] is None else Reason(record["reason"])
             flow.extra = tuple(record["extra"].items())
             code, token = record.get("device_code"), record.get("token")
-            flow.device_code = Secret(code) if code else None
+            flow.device_code = None if code is None else _secret(code)
             flow.token = token and Token(
-                Secret(token["access_token"]), possibly_revoked=token["possibly_revoked"]
+                _secret(token["access_token"]), possibly_revoked=token["possibly_revoked"] is True
             )
+            if (flow.state is State.FAILED) != (flow.reason is not None):
+                return damaged
+        except UsageError as unreadable:
+            return unreadable.with_traceback(None)
         except (KeyError, ValueError, TypeError, AttributeError):
-            return None
+            return damaged
         return flow

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     REJECTED = "rejected"
     PROTOCOL = "protocol"
     UNREACHABLE = "unreachable"
+    WRONG_APPROVER = "wrong_approver"
     OUTCOME_UNKNOWN = "outcome_unknown"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from deviceflow.untrusted import number
 
@@ -17,32 +18,58 @@ MAX_BODY: Final = 1024 * 1024
 _MAX_RETRY_AFTER: Final = 3600.0
 
 
-class Request:
-    """One POST to send. Its body may hold secrets, so the repr leaves it out.
+class ClientAuth(NamedTuple):
+    """How a client shows who it is; whoever sends the request adds it (RFC 6749 section 2.3).
 
     Attributes:
-        purpose: `code` for a device authorization request, `token` for a token request.
+        method: The name it has in the registry of token endpoint authentication methods.
+        client_id: The client.
+        reference: Where its secret or key is: `env:NAME`, `file:PATH`, `profile:NAME`.
+        audience: Who an assertion is for.
+    """
+
+    method: Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
+    client_id: str
+    reference: str | None
+    audience: str
+
+
+class Request:
+    """One request to send. Its body may hold secrets, so the repr leaves it out.
+
+    Attributes:
+        purpose: `metadata` for a GET of a server's metadata; else a POST: `code` for a device
+            authorization request, `token` for a token request, `revoke` for a revocation.
         url: Where to; checked already.
         headers: What to send besides what HTTP itself demands.
         body: The encoded body.
+        auth: How the client is to show who it is, where it must.
     """
 
-    __slots__ = ("body", "headers", "purpose", "url")
+    __slots__ = ("auth", "body", "headers", "purpose", "url")
 
     def __init__(
         self,
-        purpose: Literal["code", "token"],
+        purpose: Literal["code", "token", "revoke", "metadata"],
         url: str,
         headers: Mapping[str, str],
         body: bytes,
+        *,
+        auth: ClientAuth | None = None,
     ) -> None:
         self.purpose = purpose
         self.url = url
         self.headers = headers
         self.body = body
+        self.auth = auth
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return "GET" if self.purpose == "metadata" else "POST"
 
     def __repr__(self) -> str:
-        return f"<Request POST {self.url}>"
+        return f"<Request {self.method} {self.url}>"
 
 
 class Response:
@@ -140,7 +167,13 @@ class Fields:
     def text(self, name: str) -> str | None:
         """Return the field if it is a text with something in it."""
         value = self._read.get(name)
-        return value if isinstance(value, str) and value else None
+        if not isinstance(value, str) or not value:
+            return None
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # JSON can spell half a character, which nothing can encode
+            return None
+        return value
 
     def __repr__(self) -> str:
         return f"<Fields {', '.join(sorted(self._read))}>"
@@ -148,6 +181,8 @@ class Fields:
 
 def _http_date(value: str) -> float | None:
     try:
-        return parsedate_to_datetime(value).timestamp()
+        read = parsedate_to_datetime(value)
+        # One of the three forms names no zone. All of them mean UTC (RFC 9110 section 5.6.7).
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

@@ -33,14 +33,18 @@ class Secret:
         Args:
             key: The key; where none is given, one made at random for this process.
         """
-        return hmac.digest(key or _PROCESS_KEY, self._text.encode(), "sha256")[:8].hex()
+        return hmac.digest(key or _PROCESS_KEY, self._bytes(), "sha256")[:8].hex()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self._text.encode(), other._text.encode())
+        return hmac.compare_digest(self._bytes(), other._bytes())
 
     __hash__ = None  # type: ignore[assignment]  # a hash of a secret is a fact about it
+
+    def _bytes(self) -> bytes:
+        # An error for a text that cannot be encoded would quote it.
+        return self._text.encode(errors="surrogatepass")
 
     def __repr__(self) -> str:
         return "<secret>"

@@ -129,7 +129,7 @@ def step(timeout: float) -> Generator[Effect, Any, Step]:
     transition = flow.receive(exchange.result, now, duration=exchange.duration)
     committed = yield Commit(flow, transition, release=True)
     if committed:
-        return _report(flow, flow.wait_seconds(now) if transition.wait is None else transition.wait)
+        return _report(flow, flow.wait_seconds(now))
     return (yield from (_deliver_late(flow, now) if flow.token else _overtaken()))
 
 

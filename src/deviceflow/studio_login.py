@@ -7,14 +7,17 @@ called, with the arguments that such tests compare; further limits are the sessi
 
 from __future__ import annotations
 
-import io
+import http.client
 import json
+import ssl
 import sys
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
+import urllib3
 from urllib3.exceptions import NewConnectionError
 
 from deviceflow import errors
@@ -25,10 +28,11 @@ from deviceflow.messages import Failure, Response
 from deviceflow.providers.studio import DEFAULT_URL, Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import LimitedAdapter, read_limited
-from deviceflow.untrusted import printable
+from deviceflow.untrusted import endpoint, printable
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Iterator
 
     from deviceflow.flow import Flow
     from deviceflow.messages import Request
@@ -43,17 +47,20 @@ RETRIES: Final = 3
 """How often in a row `check_token_authentication` bears a lost connection."""
 
 _KEPT: Final = 86400.0
-"""Seconds after which a login that was begun and never asked for again is forgotten."""
+"""Seconds after which a login that nobody asked for again is forgotten."""
 
 DEFAULT_MESSAGE: Final = "Approve the login there, then come back: this program goes on by itself."
 
-_HARMLESS_HEADERS: Final = frozenset({"Content-Type", "Date", "Retry-After"})
+# What comes out of `requests`: its own errors are heirs of OSError, and not all are its own.
+_TROUBLE: Final = (OSError, ValueError, urllib3.exceptions.HTTPError)
 
 _NOT_SENT: Final = (
     requests.ConnectTimeout,
     requests.exceptions.ProxyError,
     requests.exceptions.SSLError,
 )
+
+_CONNECTION_LOST: Final = (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)
 
 
 class _ProgramClock:
@@ -77,7 +84,9 @@ class _ProgramClock:
             return
         wall, steady = self.time() + seconds, self.monotonic() + seconds
         time.sleep(seconds)
-        self._skipped += max(0.0, wall - self.time(), steady - self.monotonic())
+        # No more than was asked for: a wall clock that was set back meanwhile skipped nothing.
+        short = max(0.0, wall - self.time(), steady - self.monotonic())
+        self._skipped += min(short, seconds)
 
 
 _STORE: Final = MemoryStore()
@@ -86,51 +95,59 @@ _flow_of_code: Final[dict[str, str]] = {}
 
 
 class _Wire:
-    """Sends as Studio's own client does, and keeps what came for the errors that are raised."""
+    """Sends as Studio's own client does, and keeps what came for the errors that are raised.
+
+    Attributes:
+        answer: What came last, as JSON, whatever it is.
+        status: The status that came last; None where nothing came.
+        troubles: How many requests in a row nothing came of.
+    """
 
     def __init__(self) -> None:
-        self.response: requests.Response | None = None
-        self.trouble: requests.RequestException | None = None
+        self.answer: Any = None
+        self.status: int | None = None
+        self.troubles = 0
+        self._url = ""
+        self._trouble: requests.RequestException | None = None
 
     def send(self, request: Request, timeout: float) -> Response | Failure:  # noqa: ARG002
         """Send by `requests.post` for a code, by `requests.Session.post` for the token."""
-        self.response = self.trouble = None
+        self.answer = self.status = self._trouble = None
+        self._url = request.url
         try:
-            self.response = response = _post(request)
-        except requests.RequestException as failed:
-            self.trouble = _bare(failed, request.url)
+            response = _post(request)
+        except _TROUBLE as failed:
+            self._trouble = _bare(failed, request.url)
+            self.troubles += 1
             timed_out = isinstance(failed, requests.Timeout)
             return Failure("timeout" if timed_out else "connection", sent=_was_sent(failed))
-        return Response(response.status_code, response.headers, _body(response))
+        self.status, self.troubles = response.status_code, 0
+        # Asked once: tests' responses may have no second answer.
+        with suppress(ValueError, RecursionError):
+            self.answer = response.json()
+        return Response(response.status_code, response.headers, _body(response, self.answer))
 
     def close(self) -> None:
         """Keep nothing open."""
 
-    def error(self, flow: Flow, code: Secret | None = None) -> requests.RequestException:
-        """Return what `requests` would raise for what came last, without the secrets in it.
+    def error(self, flow: Flow) -> requests.RequestException:
+        """Return what `requests` would raise for what came last, without what may be secret.
 
-        Args:
-            flow: The login, for the server's words in it.
-            code: The device code, which the server may have echoed.
+        The response that hangs on it has the status and the server's cleaned words as `detail`.
+        Its reason phrase, headers and the rest of its body may hold a code or a token.
         """
-        if self.response is None:
-            return self.trouble or requests.RequestException(f"The login is {flow.state}.")
-        came, shown = self.response, requests.Response()
-        url = came.url or flow.provider.issuer
-        body = _body(came)
-        if came.status_code < 400:
-            body = b""  # it may hold a token in a form that was not understood
-        elif code is not None:
-            body = body.replace(code.reveal().encode(), b"<secret>")
-        shown.status_code, shown.url, shown.raw = came.status_code, url, io.BytesIO(body)
-        shown.reason = printable(came.reason or "", 100)
-        shown.headers.update({k: v for k, v in came.headers.items() if k in _HARMLESS_HEADERS})
-        what = "without a token " if came.status_code < 400 else ""
+        if self.status is None:
+            return self._trouble or requests.RequestException(f"The login is {flow.state}.")
+        about = requests.Request("POST", self._url).prepare()
+        shown = requests.Response()
+        shown.status_code, shown.url, shown.request = self.status, self._url, about
+        shown.reason = http.client.responses.get(self.status, "")
+        shown.headers["Content-Type"] = "application/json"
+        shown._content = json.dumps({"detail": flow.detail}).encode()  # noqa: SLF001
+        without = " with neither a code nor a token" if self.status < 400 else ""
         said = f" It said: {flow.detail}." if flow.detail else ""
         return requests.HTTPError(
-            f"{came.status_code} {shown.reason} {what}from {url}.{said}",
-            response=shown,
-            request=requests.Request("POST", url).prepare(),
+            f"{self.status} {shown.reason}{without} from {self._url}.{said}", response=shown
         )
 
 
@@ -154,14 +171,17 @@ class StudioLogin:
     def show(self, *, open_browser: bool, message: str | None) -> None:
         """Tell the person on stdout where to go, and open the page there if wanted."""
         page = self._flow.verification_uri_complete
-        shown = printable(page or "", 2000)
-        print("Opening this page to log in:" if open_browser else "Log in on this page:", shown)
-        print(f"\n{message or DEFAULT_MESSAGE}", flush=True)
-        if open_browser and not open_page(page):
-            print(
-                "\nNo web browser could be opened here. Open the page above on any device.",
-                file=sys.stderr,
-            )
+        shown = printable(page or self._flow.verification_uri or "", 2000)
+        if page is None:  # not an address to open; a person may know what to make of it
+            shown += f" (code: {printable(self._flow.user_code or '', 100)})"
+        with _or_give_up(self._client, self._flow.id):
+            print("Opening this page to log in:" if open_browser else "Log in on this page:", shown)
+            print(f"\n{message or DEFAULT_MESSAGE}", flush=True)
+            if open_browser and not open_page(page):
+                print(
+                    "\nNo web browser could be opened here. Open the page above on any device.",
+                    file=sys.stderr,
+                )
 
     def wait(self) -> Secret:
         """Return the token once the login is approved."""
@@ -177,7 +197,7 @@ class StudioLogin:
         except errors.DeviceFlowError as ended:
             failure = _studio_error(ended)
         finally:
-            _forget(self._flow)
+            _forget(self._flow.id)
         raise failure
 
 
@@ -187,14 +207,13 @@ def start(base_url: str | None, **request: Any) -> StudioLogin:
     client, wire = _client()
     given = {name: value for name, value in request.items() if value is not None}
     flow = client.create(Studio(base_url or DEFAULT_URL, allow_http=True), **given)
-    client.step(flow.id)
-    flow = client.get(flow.id)
-    if flow.device_code is None or wire.response is None:
-        client.cancel(flow.id, "the first request failed")
-        _forget(flow)
-        raise _no_code(wire, flow)
-    _flow_of_code[flow.device_code.fingerprint()] = flow.id
-    return StudioLogin(client, wire, flow, wire.response.json())
+    with _or_give_up(client, flow.id):
+        client.step(flow.id)
+        flow = client.get(flow.id)
+        if flow.device_code is None:
+            raise _no_code(wire, flow)
+        _flow_of_code[flow.device_code.fingerprint()] = flow.id
+    return StudioLogin(client, wire, flow, wire.answer)
 
 
 def check(uri: str, code: Secret) -> Secret | None:
@@ -204,8 +223,8 @@ def check(uri: str, code: Secret) -> Secret | None:
 
     def watch(done: Step) -> None:
         stands = client.get(done.flow_id)
-        if stands.failures and (wire.response is not None or stands.failures > RETRIES):
-            raise wire.error(stands, code)
+        if stands.failures and (wire.status is not None or wire.troubles > RETRIES):
+            raise wire.error(stands)
 
     failure: Exception | None = None
     token: Secret | None = None
@@ -214,12 +233,14 @@ def check(uri: str, code: Secret) -> Secret | None:
     except errors.ExpiredError:
         pass
     except (errors.RejectedError, errors.DeniedError):
-        failure = wire.error(client.get(flow.id), code)
+        failure = wire.error(client.get(flow.id))
     except errors.DeviceFlowError as ended:
         failure = _studio_error(ended)
     finally:
-        if client.get(flow.id).state.ended:
-            _forget(flow)
+        # Another thread that waited for the same login may have forgotten it.
+        with suppress(errors.UnknownFlowError):
+            if client.get(flow.id).state.ended:
+                _forget(flow.id)
     if failure is not None:
         raise failure
     return token
@@ -232,30 +253,52 @@ def _client() -> tuple[Client, _Wire]:
 
 def _begun(client: Client, uri: str, code: Secret) -> Flow:
     """Return the flow that was begun with this code in this process, or adopt the code."""
+    endpoint(uri, allow_http=True)
+    if not _is_text(code.reveal()):
+        raise ValueError("device_code must be a text, and not an empty one.")
     fingerprint = code.fingerprint()
-    flow_id = _flow_of_code.get(fingerprint)
-    if flow_id is not None:
-        flow = client.get(flow_id)
+    with suppress(errors.UnknownFlowError):
+        flow = client.get(_flow_of_code.get(fingerprint, ""))
         if flow.token_endpoint == uri:
             return flow
+        client.cancel(flow.id, "its code is polled at another address")
+        _forget(flow.id)
     origin = urlunsplit(urlsplit(uri)._replace(path="", query="", fragment=""))
     flow = client.adopt(Studio(origin, allow_http=True), token_endpoint=uri, device_code=code)
     _flow_of_code[fingerprint] = flow.id
     return flow
 
 
-def _forget(flow: Flow) -> None:
-    _STORE.remove(flow.id)
-    for fingerprint, flow_id in list(_flow_of_code.items()):
-        if flow_id == flow.id:
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() != b""
+    except UnicodeEncodeError:
+        return False
+
+
+@contextmanager
+def _or_give_up(client: Client, flow_id: str) -> Iterator[None]:
+    """End and forget the flow if this cannot be done: nobody could go on with it."""
+    try:
+        yield
+    except BaseException:
+        client.cancel(flow_id, "the login could not be begun")
+        _forget(flow_id)
+        raise
+
+
+def _forget(flow_id: str) -> None:
+    for fingerprint, known in list(_flow_of_code.items()):
+        if known == flow_id:
             _flow_of_code.pop(fingerprint, None)
+    _STORE.remove(flow_id)
 
 
 def _forget_stale() -> None:
     for flow_id in list(_flow_of_code.values()):
-        flow = _STORE.get(flow_id)
-        if flow.created_at + _KEPT < _CLOCK.time():
-            _forget(flow)
+        with suppress(errors.UnknownFlowError):
+            if _STORE.get(flow_id).due_at + _KEPT < _CLOCK.time():
+                _forget(flow_id)
 
 
 def _post(request: Request) -> requests.Response:
@@ -268,37 +311,49 @@ def _post(request: Request) -> requests.Response:
             timeout=TIMEOUT,
         )
     with requests.Session() as session:
-        session.mount(request.url, LimitedAdapter())
+        adapter = LimitedAdapter()
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
         session.hooks["response"].append(read_limited)
         return session.post(request.url, json=body, timeout=TIMEOUT, allow_redirects=False)
 
 
-def _body(response: requests.Response) -> bytes:
-    if response.content:
-        return response.content
-    try:
-        # Tests' responses have a `json()` and nothing behind it.
-        return json.dumps(response.json()).encode()
-    except ValueError:
-        return b""
+def _body(response: requests.Response, answer: Any) -> bytes:
+    # Tests' responses have a `json()` and nothing behind it.
+    return response.content or (b"" if answer is None else json.dumps(answer).encode())
 
 
-def _bare(failed: requests.RequestException, url: str) -> requests.RequestException:
-    """Return the same exception without the request, whose body holds the device code."""
+def _bare(failed: Exception, url: str) -> requests.RequestException:
+    """Return an error like `failed` without the request, whose body holds the device code.
+
+    Nor does it quote the server, which may have echoed it.
+    """
+    kind = type(failed) if isinstance(failed, requests.RequestException) else None
+    said = f"{url} sent what cannot be understood." if _quotes(failed) else str(failed)
     about = requests.Request("POST", url).prepare()
     try:
-        return type(failed)(str(failed), request=about)
+        return (kind or requests.RequestException)(said, request=about)
     except TypeError:
-        return requests.RequestException(str(failed), request=about)
+        return requests.RequestException(said, request=about)
 
 
-def _was_sent(failed: requests.RequestException) -> bool:
-    cause = getattr(failed.args[0], "reason", None) if failed.args else None
-    return not isinstance(failed, _NOT_SENT) and not isinstance(cause, NewConnectionError)
+def _quotes(failed: BaseException) -> bool:
+    """Tell whether what `failed` says may be in the server's words, as of a bad status line."""
+    if isinstance(failed, (http.client.HTTPException, urllib3.exceptions.DecodeError, ValueError)):
+        return not isinstance(failed, (OSError, urllib3.exceptions.LocationValueError))
+    return any(_quotes(inner) for inner in failed.args if isinstance(inner, BaseException))
+
+
+def _was_sent(failed: Exception) -> bool:
+    reason = getattr(failed.args[0], "reason", None) if failed.args else None
+    if isinstance(reason, urllib3.exceptions.SSLError) and reason.args:
+        # The connection was lost, perhaps long after the handshake.
+        return isinstance(reason.args[0], _CONNECTION_LOST)
+    return not isinstance(failed, _NOT_SENT) and not isinstance(reason, NewConnectionError)
 
 
 def _no_code(wire: _Wire, flow: Flow) -> requests.RequestException:
-    if wire.response is None or wire.response.status_code != 200:
+    if wire.status != 200:
         return wire.error(flow)
     return requests.exceptions.InvalidJSONError(
         f"What {flow.provider.issuer} answered is no device code: {flow.detail or 'no JSON'}."

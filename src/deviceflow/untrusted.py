@@ -17,6 +17,11 @@ _ESCAPE_SEQUENCE: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d).*?(?:\x07|\x1b\\|\x9c|$)|\x1b[@-_]?",
     re.DOTALL,
 )
+# Letters and marks by their category, which fonts show as nothing all the same.
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
 
 
 def printable(text: str, limit: int = 500) -> str:
@@ -30,7 +35,7 @@ def printable(text: str, limit: int = 500) -> str:
     """
     if text.isascii() and text.isprintable():
         return text[:limit]
-    text = _ESCAPE_SEQUENCE.sub("", text[: limit * 4])
+    text = _INVISIBLE.sub("", _ESCAPE_SEQUENCE.sub("", text[: limit * 4]))
     spaced = "".join(" " if char in "\t\n\r" else char for char in text)
     visible = (c for c in spaced if c == " " or unicodedata.category(c)[0] not in "CZ")
     return "".join(visible)[:limit]
@@ -53,13 +58,18 @@ def number(value: object, default: float, *, low: float, high: float) -> float:
     return min(max(read, low), high)
 
 
+# Only what all parsers read alike, so that the host that is checked is the one that is asked:
+# browsers and urllib3 take a backslash for a slash, and urlsplit passes over what follows a `]`.
+_AUTHORITY: Final = re.compile(r"(?:[^@\\]*@)?(?:\[[^]\[\\@]+\]|[^]\[\\:@]+)(?::[0-9]*)?")
+
+
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # reading it is the check
     except ValueError:
         return None
-    safe = parts.scheme in ("http", "https") and parts.hostname
+    safe = parts.scheme in ("http", "https") and _AUTHORITY.fullmatch(parts.netloc)
     # What `printable` would change was not an address a person can check by eye.
     return parts if safe and " " not in url and printable(url, len(url)) == url else None
 

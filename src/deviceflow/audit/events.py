@@ -54,7 +54,7 @@ def render(flow: Flow, transition: Transition) -> dict[str, Any]:
         "issuer": provider.issuer,
         "client_id": provider.client_id,
         "client_name": provider.client_name,
-        "scopes": provider.scopes,
+        "scopes": list(provider.scopes),
         "attempt": flow.attempt,
         "interval": flow.interval,
         "wait": transition.wait,

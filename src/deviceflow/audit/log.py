@@ -29,11 +29,13 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
         name: The event's name.
         fields: Its fields. On a `logging` record they are the attribute `deviceflow`, and part
             of the message.
-        level: `logging`'s level.
+        level: `logging`'s level, `INFO` or `WARNING`.
     """
     structlog = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
-        structlog.get_logger("deviceflow").log(level, name, **fields)
+        logger = structlog.get_logger("deviceflow")
+        # Not all of structlog's loggers have a `log` that takes a level.
+        (logger.warning if level >= logging.WARNING else logger.info)(name, **fields)
     elif _LOGGER.isEnabledFor(level):
         said = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
         _LOGGER.log(level, "%s %s", name, said, extra={"deviceflow": dict(fields)})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 from deviceflow.machine import Reason
+from deviceflow.messages import Fields
 
 if TYPE_CHECKING:
-    from deviceflow.messages import Fields, Request, Response
+    from deviceflow.messages import Request, Response
     from deviceflow.secret import Secret
 
 DEFAULT_INTERVAL: Final = 5.0
@@ -21,7 +22,8 @@ class DeviceCode:
 
     Attributes:
         device_code: What the program polls with.
-        user_code: What the person is shown; None where a code was adopted without it.
+        user_code: What the person is shown; None where a code was adopted without it. The repr
+            leaves it out, and the address with it: tracebacks are logged.
         verification_uri: The page to open. May not be one that a browser is opened for.
         verification_uri_complete: The same with the user code in it.
         token_endpoint: Where to poll; checked.
@@ -32,9 +34,9 @@ class DeviceCode:
 
     device_code: Secret
     token_endpoint: str
-    user_code: str | None = None
+    user_code: str | None = field(default=None, repr=False)
     verification_uri: str | None = None
-    verification_uri_complete: str | None = None
+    verification_uri_complete: str | None = field(default=None, repr=False)
     interval: float = DEFAULT_INTERVAL
     expires_in: float | None = None
     extra: tuple[tuple[str, Any], ...] = ()
@@ -42,16 +44,55 @@ class DeviceCode:
 
 @dataclass(slots=True)
 class Token:
-    """What a login is for.
+    """What a login is for: the answer of RFC 6749 section 5.1.
 
     Attributes:
         access_token: The token itself, hidden: `token.access_token.reveal()`.
         possibly_revoked: Whether the code was used again after it brought this token, upon which
             some servers revoke what they had issued (RFC 6749 section 4.1.2).
+        token_type: How to use it, mostly `Bearer`.
+        expires_at: When it expires, in seconds since 1970; None where the server does not say.
+        refresh_token: What to get the next one with, hidden too.
+        scope: What was granted; None where the server does not say, which means: as asked.
+        id_token: Who approved, as the server says (OpenID Connect), hidden too.
+        extra: What else came with it.
     """
 
     access_token: Secret
     possibly_revoked: bool = False
+    token_type: str = "Bearer"  # noqa: S105  # a kind of token, not one
+    expires_at: float | None = None
+    refresh_token: Secret | None = None
+    scope: tuple[str, ...] | None = None
+    id_token: Secret | None = None
+    extra: Fields = field(default_factory=lambda: Fields({}))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in clear, as sessions of Authlib and requests-oauthlib take it."""
+        token: dict[str, Any] = {name: self.extra.get(name) for name in self.extra}
+        token |= {"access_token": self.access_token.reveal(), "token_type": self.token_type}
+        if self.expires_at is not None:
+            token["expires_at"] = int(self.expires_at)
+        if self.refresh_token is not None:
+            token["refresh_token"] = self.refresh_token.reveal()
+        if self.scope is not None:
+            token["scope"] = " ".join(self.scope)
+        if self.id_token is not None:
+            token["id_token"] = self.id_token.reveal()
+        return token
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON types, secrets included."""
+        return {
+            "access_token": self.access_token.reveal(),
+            "possibly_revoked": self.possibly_revoked,
+            "token_type": self.token_type,
+            "expires_at": self.expires_at,
+            "refresh_token": self.refresh_token and self.refresh_token.reveal(),
+            "scope": None if self.scope is None else list(self.scope),
+            "id_token": self.id_token and self.id_token.reveal(),
+            "extra": {name: self.extra.get(name) for name in self.extra},
+        }
 
 
 Outcome = Literal["issued", "pending", "slow_down", "denied", "expired", "retry", "refused"]
@@ -68,6 +109,10 @@ class Answer:
         error: The server's own error code or text, untrusted still.
         reason: Why the login failed, where `outcome` is `refused`.
         interval: The new interval in seconds, where `slow_down` named one.
+        once: Whether a refusal is to be believed only when it comes again: some servers do not
+            find a code at the very moment of its approval (https://github.com/cli/cli/issues/9302).
+        unfit: Why a token that was issued may not be taken: the reason, and words for it.
+        claims: Who approved, from the id token, where one came.
         unreadable: Whether this was no answer of this protocol at all. Three in a row end a flow.
         in_doubt: Whether the server may have issued a token and used the code up nevertheless.
     """
@@ -75,9 +120,12 @@ class Answer:
     outcome: Outcome
     code: DeviceCode | None = None
     token: Token | None = None
-    error: str | None = None
+    error: str | None = field(default=None, repr=False)
     reason: Reason = Reason.REJECTED
     interval: float = 0.0
+    once: bool = False
+    unfit: tuple[Reason, str] | None = None
+    claims: Fields | None = None
     unreadable: bool = False
     in_doubt: bool = False
 
@@ -94,6 +142,7 @@ class Provider(Protocol):
         scopes: What is asked for.
         first_wait: Seconds from the code to the first poll; None for the interval.
         margin: Seconds to add to the interval against servers that count arrivals.
+        uses_pkce: Whether a login has a PKCE verifier (RFC 7636).
     """
 
     @property
@@ -118,17 +167,35 @@ class Provider(Protocol):
     def asking(self, **request: Any) -> Self:
         """Return the same provider for a login that asks for `request`."""
 
-    def code_request(self) -> Request:
+    @property
+    def uses_pkce(self) -> bool: ...
+
+    def metadata_urls(self) -> tuple[str, ...]:
+        """Return where the server's metadata may be, in order; none where it is not needed."""
+
+    def with_metadata(self, metadata: Fields) -> Self:
+        """Return the same provider with what its metadata says.
+
+        Raises:
+            ProtocolError: The metadata is another server's, or offers no device grant.
+        """
+
+    def code_request(self, verifier: Secret | None = None) -> Request:
         """Return the device authorization request (RFC 8628 section 3.1)."""
 
     def read_code(self, response: Response) -> Answer:
         """Say what the answer to `code_request` means: issued, retry or refused."""
 
-    def token_request(self, token_endpoint: str, device_code: Secret) -> Request:
+    def token_request(
+        self, token_endpoint: str, device_code: Secret, verifier: Secret | None = None
+    ) -> Request:
         """Return the token request (RFC 8628 section 3.4)."""
 
-    def read_token(self, response: Response) -> Answer:
+    def read_token(self, response: Response, now: float = 0.0) -> Answer:
         """Say what the answer to `token_request` means (RFC 8628 section 3.5)."""
+
+    def revocation_request(self, token: Secret, hint: str) -> Request | None:
+        """Return the request that revokes a token (RFC 7009), where the server takes one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types, for `deviceflow.providers.from_dict`."""

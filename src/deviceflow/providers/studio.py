@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict
+from urllib.parse import urlsplit, urlunsplit
 
 from deviceflow.errors import InsecureURLError, InvalidScopesError, UsageError
 from deviceflow.machine import Reason
 from deviceflow.messages import Request
 from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token, unrecognised
 from deviceflow.secret import Secret
-from deviceflow.untrusted import endpoint, number, with_query
+from deviceflow.untrusted import endpoint, number, web_url, with_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,10 +39,23 @@ _KNOWN: Final[Mapping[str, Answer]] = {
 }
 
 
-def _texts(values: Iterable[str] | None) -> tuple[str, ...]:
+def _texts(name: str, values: Iterable[str] | None) -> tuple[str, ...]:
     if isinstance(values, str):
         values = [text.strip() for text in values.split(",") if text.strip()]
-    return tuple(values or ())
+    try:
+        texts = tuple(values or ())
+        "".join(texts)
+    except TypeError:
+        raise ValueError(f"{name} must be texts, not {values!r}.") from None
+    return texts
+
+
+def _can_be_sent(value: object) -> bool:
+    return (
+        value is None
+        or isinstance(value, str | int)
+        or (isinstance(value, float) and isfinite(value))
+    )
 
 
 class DeviceLoginResponse(TypedDict):
@@ -82,7 +97,10 @@ class _Asked:
 
     def __post_init__(self) -> None:
         for name in ("scopes", "team_names"):
-            object.__setattr__(self, name, _texts(getattr(self, name)))
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+        for name in ("client_name", "token_name", "all_teams", "expires_in_days", "never_expires"):
+            if not _can_be_sent(getattr(self, name)):
+                raise ValueError(f"{name} cannot be {getattr(self, name)!r}.")
         unknown = [scope for scope in self.scopes if scope.upper() not in AVAILABLE_SCOPES]
         if unknown:
             raise InvalidScopesError(
@@ -127,6 +145,7 @@ class Studio:
 
     dialect: ClassVar[str] = "studio"
     client_id: ClassVar[None] = None
+    uses_pkce: ClassVar[bool] = False
     # Studio counts no arrivals and has no slow_down, so nothing is added to its interval.
     first_wait: ClassVar[float] = 0.0
     margin: ClassVar[float] = 0.0
@@ -161,18 +180,26 @@ class Studio:
         Raises:
             UsageError: Studio has no such parameter.
         """
-        try:
-            return replace(self, asked=replace(self.asked, **request)) if request else self
-        except TypeError:
-            unknown = ", ".join(sorted(request.keys() - _Asked.__slots__))
+        if unknown := request.keys() - _Asked.__slots__:
             raise UsageError(
-                f"A DVC Studio login does not take {unknown}.",
+                f"A DVC Studio login does not take {', '.join(sorted(unknown))}.",
                 hint=f"It takes {', '.join(_Asked.__slots__)}.",
-            ) from None
+            )
+        return replace(self, asked=replace(self.asked, **request)) if request else self
 
-    def code_request(self) -> Request:
+    def metadata_urls(self) -> tuple[str, ...]:
+        """Return nothing: Studio has no metadata."""
+        return ()
+
+    def with_metadata(self, metadata: Fields) -> Self:  # noqa: ARG002
+        """Return the same provider."""
+        return self
+
+    def code_request(self, verifier: Secret | None = None) -> Request:  # noqa: ARG002
         """Return the request for a device code."""
-        url = f"{self.url.rstrip('/')}/api/device-login"
+        base = urlsplit(self.url)
+        path = f"{base.path.rstrip('/')}/api/device-login"
+        url = urlunsplit((base.scheme, base.netloc, path, "", ""))
         return Request("code", url, _HEADERS, json.dumps(self.asked.body()).encode())
 
     def read_code(self, response: Response) -> Answer:
@@ -186,15 +213,17 @@ class Studio:
             return Answer("refused", reason=Reason.PROTOCOL, error="a part of the code is missing")
         try:
             endpoint(token_endpoint, allow_http=self.allow_http)
-        except InsecureURLError as unsafe:
-            return Answer("refused", reason=Reason.PROTOCOL, error=f"token_uri: {unsafe}")
+        except InsecureURLError:
+            # It is not quoted: the code may be in it.
+            unsafe = "token_uri is not an https address; http may be allowed with allow_http=True"
+            return Answer("refused", reason=Reason.PROTOCOL, error=unsafe)
         return Answer(
             "issued",
             code=DeviceCode(
                 device_code=Secret(code),
                 user_code=user_code,
                 verification_uri=page,
-                verification_uri_complete=with_query(page, code=user_code),
+                verification_uri_complete=web_url(page) and with_query(page, code=user_code),
                 token_endpoint=token_endpoint,
                 interval=number(fields.get("interval"), DEFAULT_INTERVAL, low=1, high=3600),
                 expires_in=number(fields.get("expires_in"), _LIFETIME, low=1, high=_LONGEST),
@@ -202,12 +231,17 @@ class Studio:
             ),
         )
 
-    def token_request(self, token_endpoint: str, device_code: Secret) -> Request:
+    def token_request(
+        self,
+        token_endpoint: str,
+        device_code: Secret,
+        verifier: Secret | None = None,  # noqa: ARG002
+    ) -> Request:
         """Return the request that polls for the token."""
         body = json.dumps({"code": device_code.reveal()}).encode()
         return Request("token", token_endpoint, _HEADERS, body)
 
-    def read_token(self, response: Response) -> Answer:
+    def read_token(self, response: Response, now: float = 0.0) -> Answer:  # noqa: ARG002
         """Say what Studio's answer to `token_request` means."""
         fields = response.fields()
         error = _error(fields)
@@ -217,6 +251,9 @@ class Studio:
         if token and response.status == 200:
             return Answer("issued", token=Token(Secret(token)))
         return unrecognised(response, fields, error)
+
+    def revocation_request(self, token: Secret, hint: str) -> None:
+        """Return nothing: Studio's tokens are revoked by hand, in its settings."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""

@@ -114,6 +114,9 @@ class _Parked(NamedTuple):
     alike: tuple[Any, ...]
     own: bytes
 
+    def __repr__(self) -> str:
+        return f"<parked flow {self.flow_id}>"
+
 
 @lru_cache(1024)
 def _once(alike: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -131,8 +134,13 @@ def _unpark(parked: _Parked) -> Flow:
     flow.id, flow.state, flow.seq, flow.token = parked[:4]
     for name, value in zip(_ALIKE, parked.alike, strict=True):
         setattr(flow, name, value)
-    code, *own = marshal.loads(parked.own)  # noqa: S302  # this process wrote it
+    # Behind an iterator, since a list would show the code where a traceback shows locals.
+    own = iter(marshal.loads(parked.own))  # noqa: S302  # this process wrote it
+    flow.device_code = _secret(next(own))
     for name, value in zip(_OWN, own, strict=True):
         setattr(flow, name, value)
-    flow.device_code = code and Secret(code)
     return flow
+
+
+def _secret(text: str | None) -> Secret | None:
+    return None if text is None else Secret(text)

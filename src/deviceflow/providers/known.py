@@ -1,0 +1,73 @@
+"""The providers that are known by name: those that come along, and the user's own."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deviceflow.errors import UsageError
+from deviceflow.providers.dialect import Dialect, read_dialect
+from deviceflow.providers.oauth import OAuth
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def provider(name: str, **settings: Any) -> OAuth:
+    """Return the provider of that name, for one client.
+
+    Args:
+        name: One of `known()`, such as `github`.
+        **settings: `OAuth`'s arguments, `client_id` at least, and what the entry needs besides,
+            such as `tenant` or `domain`.
+
+    Raises:
+        UsageError: There is no such provider, or a setting is missing or wrong.
+    """
+    entries = known()
+    if name not in entries:
+        raise UsageError(
+            f"There is no provider {name!r}.",
+            hint=f"Known are {', '.join(sorted(entries))}; or give the issuer's address.",
+        )
+    return OAuth.named(name, entries[name], **settings)
+
+
+def known() -> Mapping[str, Dialect]:
+    """Return all entries by name; those in the file `DEVICEFLOW_PROVIDERS` go first.
+
+    Raises:
+        UsageError: That file cannot be read, or has an entry that means nothing.
+    """
+    own = os.environ.get("DEVICEFLOW_PROVIDERS")
+    return {**_supplied(), **(read_file(Path(own).expanduser()) if own else {})}
+
+
+def read_file(path: Path) -> dict[str, Dialect]:
+    """Return the entries of a provider file: TOML, a table for each, with `Dialect`'s fields.
+
+    Raises:
+        UsageError: It cannot be read, or has an entry that means nothing.
+    """
+    try:
+        return _read(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as trouble:
+        raise UsageError(f"{path} is no provider file: {trouble}.") from None
+
+
+@cache
+def _supplied() -> Mapping[str, Dialect]:
+    return _read(files("deviceflow.providers").joinpath("known.toml").read_text("utf-8"))
+
+
+def _read(text: str) -> dict[str, Dialect]:
+    entries: dict[str, Dialect] = {}
+    for name, entry in tomllib.loads(text).items():
+        if not isinstance(entry, dict):
+            raise UsageError(f"{name!r} stands outside of any provider's table.")
+        entries[name] = read_dialect(name, entry)
+    return entries

@@ -1,0 +1,478 @@
+"""Any server with the OAuth device authorization grant (RFC 8628), by data on what differs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from deviceflow.errors import InsecureURLError, ProtocolError, UsageError
+from deviceflow.machine import Reason
+from deviceflow.messages import ClientAuth, Fields, Request
+from deviceflow.providers import idtoken
+from deviceflow.providers.base import Answer, DeviceCode, Token
+from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect
+from deviceflow.secret import Secret
+from deviceflow.untrusted import endpoint, number, printable, web_url, with_query
+
+if TYPE_CHECKING:
+    from deviceflow.messages import Response
+
+GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
+
+Pairs = Iterable[tuple[str, str]] | Mapping[str, str]
+AuthMethod = Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
+
+_LIFETIME: Final = 900.0
+_LONGEST: Final = 30 * 86400.0
+_REFERENCE: Final = re.compile(r"(env|file|profile):.+", re.DOTALL)
+_KNOWN_TOKEN_FIELDS: Final = frozenset(
+    {"access_token", "expires_in", "id_token", "refresh_token", "scope", "token_type"}
+)
+_ASKABLE: Final = ("audience", "parameters", "require", "resource", "scope")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth:
+    """An OAuth or OpenID provider with the device authorization grant.
+
+    Either `issuer`, whose metadata names the endpoints, or both endpoints are needed.
+
+    Args:
+        client_id: The client, as registered with the server.
+        issuer: The issuer's address. Its metadata is fetched when a login starts (RFC 8414,
+            OpenID Connect Discovery).
+        device_authorization_endpoint: Where a code is asked for (RFC 8628 section 3.1).
+        token_endpoint: Where it is polled.
+        revocation_endpoint: Where tokens are revoked (RFC 7009).
+        client_secret: Where the client's secret is: `env:NAME`, `file:PATH` or `profile:NAME`.
+            Never the secret itself: this goes into records.
+        private_key: Where the client's private key is, likewise, for `private_key_jwt` (RFC 7523):
+            PEM or a JSON Web Key. It needs the extra `oauth`.
+        client_auth: How the client authenticates; by default as its dialect does where it has a
+            secret, by `private_key_jwt` where it has a key, else not at all.
+        scope: What to ask for: a list, or one text with spaces.
+        audience: Who the token is for, where the server wants to know.
+        resource: Where it is to be used (RFC 8707); several may be named.
+        parameters: What else to send in the device authorization request.
+        pkce: Whether to use PKCE (RFC 7636, S256): `on`, `off`, or `auto`, where the dialect says
+            that the server takes it.
+        require: Who must have approved: claims of the id token that must be so, such as
+            `{"email": "a@example.com"}`, `sub`, or `tenant`.
+        allow_http: Whether plain http to another machine is allowed.
+        name: The provider's name in `deviceflow providers list`, or one's own.
+        quirks: What differs from RFC 8628.
+
+    Raises:
+        UsageError: The settings are not enough, contradict each other, or are none.
+        InsecureURLError: An address is not one to send a login to.
+    """
+
+    client_id: str
+    issuer: str | None = None
+    device_authorization_endpoint: str | None = None
+    token_endpoint: str | None = None
+    revocation_endpoint: str | None = None
+    client_secret: str | None = None
+    private_key: str | None = None
+    client_auth: AuthMethod | None = None
+    scope: Iterable[str] | str = ()
+    audience: str | None = None
+    resource: Iterable[str] | str = ()
+    parameters: Pairs = ()
+    pkce: Literal["auto", "on", "off"] = "auto"
+    require: Pairs = ()
+    allow_http: bool = False
+    name: str = "rfc8628"
+    quirks: Dialect = RFC8628
+
+    client_name: ClassVar[None] = None
+    first_wait: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        settle = object.__setattr__
+        settle(self, "scope", _texts(self.scope))
+        settle(self, "resource", _texts(self.resource))
+        settle(self, "parameters", _pairs(self.parameters))
+        settle(self, "require", _pairs(self.require))
+        self._check()
+
+    def _check(self) -> None:
+        if not (self.issuer or (self.device_authorization_endpoint and self.token_endpoint)):
+            raise UsageError(
+                "Where to log in is not known.",
+                hint="Give the issuer, or both the device authorization and the token endpoint.",
+            )
+        for key in _ENDPOINTS:
+            if (url := getattr(self, key)) is not None:
+                endpoint(url, allow_http=self.allow_http)
+        if self.pkce not in ("auto", "on", "off"):
+            raise UsageError("pkce is 'auto', 'on' or 'off'.")
+        self._check_client()
+
+    def _check_client(self) -> None:
+        if not self.client_id:
+            raise UsageError("A client id is needed.", hint="The server's operator gives one out.")
+        for what in ("client_secret", "private_key"):
+            reference = getattr(self, what)
+            if reference is not None and not _REFERENCE.fullmatch(reference):
+                raise UsageError(
+                    f"The {what.replace('_', ' ')} is given itself, and would end up in records.",
+                    hint=f"Say where it is instead: {what}='env:NAME' or 'file:PATH'.",
+                )
+        if self.quirks.needs_secret and not (self.client_secret or self.private_key):
+            raise UsageError(
+                f"{self.quirks.title} wants a client secret as well as the client id.",
+                hint="Say where it is: client_secret='env:NAME' or 'file:PATH'.",
+            )
+        method = self.authentication.method
+        if method not in get_args(AuthMethod):
+            raise UsageError(f"client_auth is one of {', '.join(get_args(AuthMethod))}.")
+        if method != "none" and not self.authentication.reference:
+            needed = "private_key" if method == "private_key_jwt" else "client_secret"
+            raise UsageError(f"{method} needs a {needed}.")
+
+    @classmethod
+    def named(cls, name: str, entry: Dialect, **settings: Any) -> Self:
+        """Return the provider that an entry describes.
+
+        Args:
+            name: The entry's name.
+            entry: The entry.
+            **settings: This class's arguments, and the entry's own parameters.
+
+        Raises:
+            UsageError: A parameter that the entry needs is missing.
+        """
+        parameters = {
+            key: settings.pop(key, None) or default for key, default in entry.parameters.items()
+        }
+        missing = [key for key, value in parameters.items() if not value]
+        if missing:
+            raise UsageError(
+                f"{entry.title} needs {', '.join(missing)}.",
+                hint=f"Give it as {missing[0]}=…, or on the command line --set {missing[0]}=…",
+            )
+        where = {
+            key: pattern.format(**parameters)
+            for key in _ENDPOINTS
+            if (pattern := getattr(entry, key)) is not None
+        }
+        return cls(name=name, quirks=entry, **(where | settings))
+
+    @property
+    def dialect(self) -> str:
+        """The provider's name."""
+        return self.name
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The scopes asked for."""
+        return tuple(self.scope)
+
+    @property
+    def margin(self) -> float:
+        """Seconds added to the interval."""
+        return self.quirks.margin
+
+    @property
+    def uses_pkce(self) -> bool:
+        """Whether a login has a PKCE verifier."""
+        return self.pkce == "on" or (self.pkce == "auto" and self.quirks.pkce)
+
+    @property
+    def authentication(self) -> ClientAuth:
+        """How the client shows who it is."""
+        method: AuthMethod = "none"
+        if self.client_auth is not None:
+            method = self.client_auth
+        elif self.private_key:
+            method = "private_key_jwt"
+        elif self.client_secret:
+            method = self.quirks.client_auth
+        reference = self.private_key if method == "private_key_jwt" else self.client_secret
+        return ClientAuth(method, self.client_id, reference, self.token_endpoint or "")
+
+    def asking(self, **request: Any) -> Self:
+        """Return the same provider for a login that asks for `request`.
+
+        Args:
+            **request: `scope`, `audience`, `resource`, `parameters`, `require`: in place of the
+                provider's own.
+
+        Raises:
+            UsageError: There is no such thing to ask for.
+        """
+        if unknown := request.keys() - {*_ASKABLE}:
+            raise UsageError(
+                f"A login cannot ask for {', '.join(sorted(unknown))} here.",
+                hint=f"It takes {', '.join(_ASKABLE)}.",
+            )
+        asked = replace(self, **request) if request else self
+        if missing := [name for name in self.quirks.requires if not getattr(asked, name)]:
+            raise UsageError(f"{self.quirks.title} needs {', '.join(missing)} as well.")
+        return asked
+
+    # Discovery.
+
+    def metadata_urls(self) -> tuple[str, ...]:
+        """Return where the metadata may be, to be tried in turn; none if it is not needed.
+
+        RFC 8414 puts the well-known part before the issuer's path, OpenID Connect after it.
+        """
+        if self.issuer is None or (self.device_authorization_endpoint and self.token_endpoint):
+            return ()
+        parts = urlsplit(self.issuer)
+        path = parts.path.rstrip("/")
+        return tuple(
+            urlunsplit(parts._replace(path=where))
+            for where in (
+                f"{path}/.well-known/openid-configuration",
+                f"/.well-known/oauth-authorization-server{path}",
+            )
+        )
+
+    def with_metadata(self, metadata: Fields) -> Self:
+        """Return the same provider with the endpoints that its metadata names.
+
+        Raises:
+            ProtocolError: The metadata is another issuer's, or has no device grant.
+        """
+        said = metadata.text("issuer")
+        pattern = self.quirks.issuer if self.quirks.issuer_template else None
+        if said != self.issuer and not (pattern and said and _is_issuer_of(pattern, said)):
+            raise ProtocolError(
+                f"The metadata is of another issuer: {printable(str(said), 200)!r}, not"
+                f" {self.issuer!r}.",
+                hint="Give the issuer exactly as the server spells it, the last slash included.",
+            )
+        found: dict[str, Any] = {
+            key: getattr(self, key) or metadata.text(key) for key in _ENDPOINTS if key != "issuer"
+        }
+        if not found["device_authorization_endpoint"] or not found["token_endpoint"]:
+            raise ProtocolError(
+                f"{self.issuer} does not offer the device grant: its metadata names no"
+                " device_authorization_endpoint.",
+                hint="It may have to be switched on there, or given with its full address here.",
+            )
+        try:
+            return replace(self, **found, issuer=said)
+        except InsecureURLError as unsafe:
+            problem = unsafe.message
+        raise ProtocolError(f"The metadata of {self.issuer} cannot be used: {problem}")
+
+    # Requests, and what their answers mean.
+
+    def code_request(self, verifier: Secret | None = None) -> Request:
+        """Return the device authorization request (RFC 8628 section 3.1)."""
+        asked: dict[str, Any] = {
+            "scope": self._scope(),
+            "audience": self.audience,
+            "resource": tuple(self.resource),
+        }
+        if verifier is not None:
+            asked |= {
+                "code_challenge": _challenge(verifier),
+                "code_challenge_method": "S256",
+            }
+        parameters = self.quirks.asked(asked) | dict(self.quirks.code_parameters)
+        url = self.device_authorization_endpoint or ""
+        return self._request("code", url, parameters | dict(self.parameters))
+
+    def read_code(self, response: Response) -> Answer:
+        """Say what the answer to `code_request` means (RFC 8628 section 3.2)."""
+        fields, quirks = response.fields(), self.quirks
+        if fields is None or quirks.error(fields) or response.status >= 300:
+            return quirks.classify(response, fields, polled=False)
+        code, user_code = quirks.text("device_code", fields), quirks.text("user_code", fields)
+        page = quirks.text("verification_uri", fields) or fields.text("verification_url")
+        if not (code and user_code and page):
+            return Answer("refused", reason=Reason.PROTOCOL, error="a part of the code is missing")
+        complete = quirks.text("verification_uri_complete", fields)
+        if complete is None and quirks.complete_parameter and web_url(page):
+            complete = with_query(page, **{quirks.complete_parameter: user_code})
+        interval, life = quirks.answered("interval", fields), quirks.answered("expires_in", fields)
+        return Answer(
+            "issued",
+            code=DeviceCode(
+                device_code=Secret(code),
+                token_endpoint=self.token_endpoint or "",
+                user_code=user_code,
+                verification_uri=page,
+                verification_uri_complete=complete,
+                interval=number(interval, quirks.interval, low=1, high=3600),
+                expires_in=number(life, _LIFETIME, low=1, high=_LONGEST),
+            ),
+        )
+
+    def token_request(
+        self, token_endpoint: str, device_code: Secret, verifier: Secret | None = None
+    ) -> Request:
+        """Return the token request (RFC 8628 section 3.4)."""
+        asked: dict[str, Any] = {
+            "grant_type": GRANT_TYPE if self.quirks.sends_grant_type else None,
+            "device_code": device_code.reveal(),
+            "scope": self._scope() if self.quirks.token_scope else None,
+            "resource": tuple(self.resource),
+        }
+        if verifier is not None:
+            asked["code_verifier"] = verifier.reveal()
+        parameters = self.quirks.asked(asked) | dict(self.quirks.token_parameters)
+        return self._request("token", token_endpoint, parameters)
+
+    def read_token(self, response: Response, now: float = 0.0) -> Answer:
+        """Say what the answer to `token_request` means (RFC 8628 section 3.5)."""
+        fields, quirks = response.fields(), self.quirks
+        token = quirks.text("access_token", fields) if fields and response.status == 200 else None
+        if fields is None or token is None:
+            answer = quirks.classify(response, fields)
+            if answer.outcome == "slow_down" and fields:
+                wanted = number(quirks.answered("interval", fields), 0, low=0, high=3600)
+                return replace(answer, interval=wanted)
+            return answer
+        return self._issued(Secret(token), fields, now)
+
+    def _issued(self, access_token: Secret, fields: Fields, now: float) -> Answer:
+        life = fields.get("expires_in")
+        refresh, id_token = fields.text("refresh_token"), fields.text("id_token")
+        token = Token(
+            access_token,
+            token_type=fields.text("token_type") or "Bearer",
+            expires_at=None if life is None else now + number(life, 0, low=0, high=_FOREVER),
+            refresh_token=Secret(refresh) if refresh else None,
+            scope=_granted(fields.get("scope")),
+            id_token=Secret(id_token) if id_token else None,
+            extra=Fields({k: fields.get(k) for k in fields if k not in _KNOWN_TOKEN_FIELDS}),
+        )
+        claims = idtoken.claims_of(id_token) if id_token else None
+        problem = None
+        if id_token:
+            problem = "the id token cannot be read"
+        if claims is not None:
+            problem = idtoken.problem_with(
+                claims, issuer=self.issuer, client_id=self.client_id, now=now
+            )
+        if problem:
+            return Answer("issued", token=token, unfit=(Reason.PROTOCOL, problem))
+        if self.require:
+            pinned = self.issuer is not None
+            problem = idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
+            if problem:
+                return Answer("issued", token=token, unfit=(Reason.WRONG_APPROVER, problem))
+        return Answer("issued", token=token, claims=claims)
+
+    def refresh_request(self, token: Token) -> Request:
+        """Return the request for the next token (RFC 6749 section 6).
+
+        Raises:
+            UsageError: No refresh token came with this one, or the token endpoint is not known.
+        """
+        if token.refresh_token is None or self.token_endpoint is None:
+            raise UsageError("This token cannot be refreshed: no refresh token came with it.")
+        asked = {"grant_type": "refresh_token", "refresh_token": token.refresh_token.reveal()}
+        return self._request("token", self.token_endpoint, asked)
+
+    def revocation_request(self, token: Secret, hint: str) -> Request | None:
+        """Return the request that revokes a token (RFC 7009), where the server takes one.
+
+        Args:
+            token: The token.
+            hint: `access_token` or `refresh_token`.
+        """
+        if self.revocation_endpoint is None:
+            return None
+        parameters = {"token": token.reveal(), "token_type_hint": hint}
+        return self._request("revoke", self.revocation_endpoint, parameters)
+
+    def _scope(self) -> str:
+        return self.quirks.scope_separator.join(self.scopes)
+
+    def _request(
+        self, purpose: Literal["code", "token", "revoke"], url: str, parameters: dict[str, Any]
+    ) -> Request:
+        auth: ClientAuth | None = self.authentication
+        if self.quirks.secret_with not in ("both", purpose) and purpose != "revoke":
+            auth = None
+        # RFC 6749 section 2.3: never two ways at once; but many want the id for a code.
+        if auth is None or purpose == "code" or auth.method != "client_secret_basic":
+            parameters = {"client_id": self.client_id} | parameters
+        if self.quirks.request == "json":
+            return Request(purpose, url, _JSON, json.dumps(parameters).encode(), auth=auth)
+        body = urlencode(parameters, doseq=True).encode()
+        return Request(purpose, url, _FORM, body, auth=auth)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON types; secrets are references in them."""
+        record = {
+            one.name: getattr(self, one.name)
+            for one in fields_of(self)
+            if getattr(self, one.name) not in (None, (), RFC8628)
+        }
+        for name in ("scope", "resource"):
+            if name in record:
+                record[name] = list(record[name])
+        for name in ("parameters", "require"):
+            if name in record:
+                record[name] = dict(record[name])
+        if quirks := self.quirks.to_dict():
+            record["quirks"] = quirks
+        record["dialect"] = record.pop("name")
+        return record
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Return the provider that `to_dict` gave `record` of."""
+        values = dict(record)
+        name = values.pop("dialect")
+        entry = values.pop("quirks", None)
+        return cls(**values, name=name, quirks=read_dialect(name, entry) if entry else RFC8628)
+
+
+_FOREVER: Final = 100 * 365 * 86400.0
+_ENDPOINTS: Final = (
+    "issuer",
+    "device_authorization_endpoint",
+    "token_endpoint",
+    "revocation_endpoint",
+)
+
+
+_JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
+_FORM: Final = {
+    "Accept": "application/json",
+    "Content-Type": "application/x-www-form-urlencoded",
+}
+
+
+def _challenge(verifier: Secret) -> str:
+    """Return the S256 code challenge (RFC 7636 section 4.2)."""
+    digest = hashlib.sha256(verifier.reveal().encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _texts(values: Iterable[str] | str) -> tuple[str, ...]:
+    return tuple(values.split()) if isinstance(values, str) else tuple(values)
+
+
+def _pairs(values: Pairs) -> tuple[tuple[str, str], ...]:
+    pairs = values.items() if isinstance(values, Mapping) else values
+    return tuple((str(name), str(value)) for name, value in pairs)
+
+
+def _granted(scope: Any) -> tuple[str, ...] | None:
+    """Return the scopes granted; GitHub puts commas between them, Twitch sends a list."""
+    if isinstance(scope, list):
+        return tuple(text for text in scope if isinstance(text, str))
+    return tuple(re.split(r"[\s,]+", scope.strip())) if isinstance(scope, str) and scope else None
+
+
+def _is_issuer_of(pattern: str, said: str) -> bool:
+    """Tell whether `said` is the pattern with any tenant, or with a template of its own, in it."""
+    literal = re.split(r"\{\w+\}", pattern)
+    return bool(re.fullmatch(r"(?:\{\w+\}|[\w.-]+)".join(map(re.escape, literal)), said))

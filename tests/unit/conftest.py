@@ -1,0 +1,94 @@
+"""A login to build tests on. Its codes and its token are canaries: no text may show them."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from deviceflow.flow import Flow
+from deviceflow.machine import State
+from deviceflow.providers.studio import Studio
+from deviceflow.testing import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from deviceflow.machine import Trigger
+    from deviceflow.messages import Response
+
+TESTS: Final = str(Path(__file__).parent)
+
+INIT, AWAITING, POLLING, AUTHORIZED, EXPIRED, FAILED = State
+
+
+@pytest.fixture
+def design() -> Mapping[Trigger, Mapping[State, State]]:
+    """Return what may follow what, copied by hand from the design and not from the code."""
+    return {
+        "issue_code": {INIT: AWAITING},
+        "poll": {AWAITING: POLLING},
+        "pending": {POLLING: AWAITING},
+        "slow_down": {POLLING: AWAITING},
+        "retry": {INIT: INIT, POLLING: AWAITING},
+        "recover": {POLLING: AWAITING},
+        "grant": {POLLING: AUTHORIZED},
+        "late_grant": dict.fromkeys((AWAITING, POLLING, EXPIRED, FAILED), AUTHORIZED),
+        "expire": {AWAITING: EXPIRED, POLLING: EXPIRED},
+        "deny": {POLLING: FAILED},
+        "fail": {INIT: FAILED, AWAITING: FAILED, POLLING: FAILED},
+        "cancel": {INIT: FAILED, AWAITING: FAILED, POLLING: FAILED},
+    }
+
+
+@pytest.fixture
+def code_answer() -> Callable[..., Response]:
+    """Make the server's answer that holds a device code; a field that is None is left out."""
+
+    def make(**fields: Any) -> Response:
+        sent = {
+            "device_code": "DEVICE-CANARY",
+            "user_code": "USER-CANARY",
+            "verification_uri": "https://studio.example.com/login",
+            "token_uri": "https://studio.example.com/token",
+            "token_name": "robot",
+            "expires_in": 600,
+        } | fields
+        return answer(200, {name: value for name, value in sent.items() if value is not None})
+
+    return make
+
+
+@pytest.fixture
+def waiting(code_answer: Callable[..., Response]) -> Callable[..., Flow]:
+    """Make a flow that was given a code at a time, by a server that sent these fields."""
+
+    def make(at: float = 1_800_000_000.0, *, flow_id: str = "f1", **fields: Any) -> Flow:
+        flow = Flow(flow_id, Studio("https://studio.example.com"), at)
+        flow.receive(code_answer(**fields), at)
+        return flow
+
+    return make
+
+
+@pytest.fixture
+def rendered() -> Callable[[BaseException], str]:
+    """Show all that a crash reporter would: messages, what hangs on them, and frames' locals.
+
+    Only the tests' own frames are left out, since these know the canaries.
+    """
+
+    def show(error: BaseException) -> str:
+        summary = traceback.TracebackException.from_exception(error, capture_locals=True)
+        chain: list[traceback.TracebackException | None] = [summary]
+        texts = [repr(error.args), repr(vars(error))]
+        while chain:
+            if (link := chain.pop()) is not None:
+                link.stack[:] = [f for f in link.stack if not f.filename.startswith(TESTS)]
+                texts += link.format(chain=False)
+                chain += [link.__cause__, link.__context__]
+        return "\n".join(texts)
+
+    return show

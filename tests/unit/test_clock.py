@@ -1,0 +1,170 @@
+"""The machine's clocks, and the one time that a client goes by."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from deviceflow.clock import SystemClock, Timeline
+from deviceflow.testing import VirtualClock
+
+
+class Two(VirtualClock):
+    """Two clocks that can be moved apart."""
+
+    def steady_alone(self, seconds: float) -> None:
+        self.advance(seconds)
+        self.set_wall(-seconds)
+
+
+def timeline(clock: VirtualClock) -> tuple[Timeline, list[float]]:
+    jumps: list[float] = []
+    return Timeline(clock, jumps.append), jumps
+
+
+def test_system_clock_tells_both_times() -> None:
+    clock = SystemClock()
+
+    assert abs(clock.time() - time.time()) < 1
+    assert abs(clock.monotonic() - time.monotonic()) < 1
+
+
+def test_system_clock_sleeps_as_long_as_it_is_told() -> None:
+    before = time.monotonic()
+
+    SystemClock().sleep(0.02, threading.Event())
+
+    assert time.monotonic() - before >= 0.02
+
+
+def test_system_clock_wakes_at_once() -> None:
+    wake = threading.Event()
+    threading.Timer(0.01, wake.set).start()
+    before = time.monotonic()
+
+    SystemClock().sleep(60, wake)
+
+    assert time.monotonic() - before < 30
+
+
+def test_virtual_clock_takes_no_time() -> None:
+    clock = VirtualClock(wall=100)
+    steady = clock.monotonic()
+
+    clock.sleep(3600, threading.Event())
+
+    assert clock.time() == 3700
+    assert clock.monotonic() == steady + 3600
+    assert clock.slept == [3600]
+
+
+def test_virtual_clock_does_not_sleep_where_it_is_woken_already() -> None:
+    clock = VirtualClock(wall=100)
+    wake = threading.Event()
+    wake.set()
+
+    clock.sleep(3600, wake)
+
+    assert clock.time() == 100
+    assert clock.slept == []
+
+
+def test_time_is_the_wall_clocks() -> None:
+    clock = VirtualClock(wall=100)
+    line, jumps = timeline(clock)
+
+    clock.advance(7)
+
+    assert line.now() == 107
+    assert jumps == []
+
+
+def test_wall_clock_set_back_makes_nobody_wait_longer() -> None:
+    clock = VirtualClock(wall=10_000)
+    line, jumps = timeline(clock)
+
+    clock.advance(5)
+    clock.set_wall(-3600)
+
+    assert line.now() == 10_005
+    assert jumps == [-3600]
+    clock.advance(5)
+    assert line.now() == 10_010
+    assert jumps == [-3600]
+
+
+def test_wall_clock_set_back_twice_is_made_up_for_twice() -> None:
+    clock = VirtualClock(wall=10_000)
+    line, jumps = timeline(clock)
+
+    for _ in range(2):
+        clock.set_wall(-100)
+        line.now()
+
+    assert line.now() == 10_000
+    assert jumps == [-100, -100]
+
+
+def test_wall_clock_set_forward_is_right() -> None:
+    # So it looks after a machine was suspended, too, where the monotonic clock stood still.
+    clock = VirtualClock(wall=10_000)
+    line, jumps = timeline(clock)
+
+    clock.set_wall(3600)
+
+    assert line.now() == 13_600
+    assert jumps == [3600]
+
+
+@pytest.mark.parametrize("moved", [0.9, -0.9])
+def test_small_correction_is_no_jump(moved: float) -> None:
+    clock = VirtualClock(wall=10_000)
+    line, jumps = timeline(clock)
+
+    clock.advance(1)
+    clock.set_wall(moved)
+
+    assert line.now() == 10_001 + moved
+    assert jumps == []
+
+
+def test_monotonic_clock_that_runs_fast_is_no_jump_and_not_followed() -> None:
+    clock = Two(wall=10_000)
+    line, jumps = timeline(clock)
+
+    for _ in range(100):
+        clock.advance(60)
+        clock.steady_alone(6)
+        line.now()
+
+    assert line.now() == 16_000
+    assert jumps == []
+
+
+def test_time_never_runs_backwards_by_more_than_a_small_correction() -> None:
+    clock = VirtualClock(wall=1_000_000)
+    line, _ = timeline(clock)
+    before = line.now()
+
+    for passed, moved in [(1, -500), (7200, -3500), (0, -2), (10_000, -4999), (3, 900), (0, -900)]:
+        clock.advance(passed)
+        clock.set_wall(moved)
+        assert line.now() >= before
+        before = line.now()
+
+
+def test_jump_is_told_once_to_many_threads() -> None:
+    clock = VirtualClock(wall=10_000)
+    line, jumps = timeline(clock)
+    clock.set_wall(-3600)
+    threads = [threading.Thread(target=line.now) for _ in range(8)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert jumps == [-3600]
+    assert line.now() == 10_000

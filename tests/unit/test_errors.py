@@ -1,0 +1,135 @@
+"""The errors: their branches, what they carry, and what they say."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Final
+
+import pytest
+
+import deviceflow
+from deviceflow import errors
+from deviceflow.errors import DeviceFlowError
+
+FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
+    errors.DeviceFlowError: (Exception,),
+    errors.UsageError: (DeviceFlowError,),
+    errors.IllegalTransitionError: (errors.UsageError,),
+    errors.UnknownFlowError: (errors.UsageError, LookupError),
+    errors.InsecureURLError: (errors.UsageError, ValueError),
+    errors.ServerError: (DeviceFlowError,),
+    errors.UnreachableError: (errors.ServerError,),
+    errors.ProtocolError: (errors.ServerError,),
+    errors.RejectedError: (errors.ServerError,),
+    errors.LoginError: (DeviceFlowError,),
+    errors.ExpiredError: (errors.LoginError,),
+    errors.DeniedError: (errors.LoginError,),
+    errors.CancelledError: (errors.LoginError,),
+    errors.OutcomeUnknownError: (errors.LoginError,),
+    errors.WaitTimeoutError: (DeviceFlowError, TimeoutError),
+    errors.StudioAuthError: (DeviceFlowError,),
+    errors.InvalidScopesError: (errors.StudioAuthError, ValueError),
+    errors.AuthorizationExpiredError: (errors.StudioAuthError,),
+}
+BRANCHES: Final = (
+    errors.UsageError,
+    errors.ServerError,
+    errors.LoginError,
+    errors.WaitTimeoutError,
+    errors.StudioAuthError,
+)
+
+
+def test_no_error_is_left_out_here() -> None:
+    defined = {
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+
+    assert defined == FAMILY.keys()
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_error_has_its_parents(kind: type[DeviceFlowError]) -> None:
+    assert kind.__bases__ == FAMILY[kind]
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_error_is_in_one_branch(kind: type[DeviceFlowError]) -> None:
+    branches = [branch for branch in BRANCHES if issubclass(kind, branch)]
+
+    assert len(branches) == (0 if kind is DeviceFlowError else 1)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_each_argument_is_optional(kind: type[DeviceFlowError]) -> None:
+    error = kind()
+
+    assert error.message == kind.default_message
+    assert error.message.endswith(".")
+    assert (error.flow_id, error.state, error.reason) == (None, None, None)
+    assert error.hint == kind.default_hint
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_error_carries_what_it_is_given(kind: type[DeviceFlowError]) -> None:
+    error = kind("It broke.", flow_id="f1", state="polling", reason="denied", hint="Mend it.")
+
+    assert (error.message, error.args) == ("It broke.", ("It broke.",))
+    assert (error.flow_id, error.state, error.reason) == ("f1", "polling", "denied")
+    assert str(error) == "It broke. [flow f1] Mend it."
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        errors.UnreachableError,
+        errors.ProtocolError,
+        errors.RejectedError,
+        errors.ExpiredError,
+        errors.DeniedError,
+        errors.CancelledError,
+        errors.OutcomeUnknownError,
+        errors.WaitTimeoutError,
+        errors.UnknownFlowError,
+    ],
+)
+def test_error_that_waiting_ends_with_says_what_to_do_next(kind: type[DeviceFlowError]) -> None:
+    assert kind.default_hint
+    assert str(kind()) == f"{kind.default_message} {kind.default_hint}"
+
+
+def test_message_alone_is_the_text() -> None:
+    assert str(DeviceFlowError("It broke.")) == "It broke."
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_error_survives_a_pickle_and_a_copy(kind: type[DeviceFlowError]) -> None:
+    error = kind("It broke.", flow_id="f1", state="polling", reason="denied", hint="Mend it.")
+    error.add_note("seen twice")
+
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is kind
+        assert vars(again) == vars(error)
+        assert str(again) == str(error)
+
+
+def test_trigger_survives_too() -> None:
+    error = errors.IllegalTransitionError(trigger="poll", state="expired")
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (again.trigger, again.state) == ("poll", "expired")
+
+
+def test_trigger_is_optional() -> None:
+    assert errors.IllegalTransitionError().trigger is None
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_engines_errors_are_public_names(kind: type[DeviceFlowError]) -> None:
+    studios = issubclass(kind, errors.StudioAuthError)  # those are exported by deviceflow.auth
+
+    assert getattr(deviceflow, kind.__name__, None) is (None if studios else kind)
