@@ -27,10 +27,14 @@ if TYPE_CHECKING:
     from deviceflow.errors import UnreachableError as UnreachableError
     from deviceflow.errors import UsageError as UsageError
     from deviceflow.errors import WaitTimeoutError as WaitTimeoutError
+    from deviceflow.errors import WrongApproverError as WrongApproverError
     from deviceflow.flow import Flow as Flow
+    from deviceflow.integrations.requests_auth import DeviceFlowAuth as DeviceFlowAuth
     from deviceflow.machine import Reason as Reason
     from deviceflow.machine import State as State
     from deviceflow.providers.base import Token as Token
+    from deviceflow.providers.known import provider as provider
+    from deviceflow.providers.oauth import OAuth as OAuth
     from deviceflow.providers.studio import Studio as Studio
     from deviceflow.secret import Secret as Secret
     from deviceflow.steps import Step as Step
@@ -55,10 +59,14 @@ _HOMES = {
         "UnreachableError",
         "UsageError",
         "WaitTimeoutError",
+        "WrongApproverError",
     ),
     "flow": ("Flow",),
+    "integrations.requests_auth": ("DeviceFlowAuth",),
     "machine": ("Reason", "State"),
     "providers.base": ("Token",),
+    "providers.known": ("provider",),
+    "providers.oauth": ("OAuth",),
     "providers.studio": ("Studio",),
     "secret": ("Secret",),
     "steps": ("Step",),

@@ -10,16 +10,19 @@ import threading
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from deviceflow import errors
 from deviceflow.audit import log
 from deviceflow.audit.events import render
 from deviceflow.browser import open_page
+from deviceflow.client_auth import authenticated
 from deviceflow.clock import Clock, SystemClock, Timeline
 from deviceflow.flow import Flow
 from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure
+from deviceflow.messages import Failure, Request
 from deviceflow.providers.base import DeviceCode, Provider, Token
+from deviceflow.secret import Secret
 from deviceflow.steps import Commit, Exchange, Reload, Send, Step, TakeLease, step
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import RequestsTransport, Transport
@@ -28,12 +31,17 @@ from deviceflow.untrusted import crosses_in_clear, endpoint, printable, web_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.flow import Transition
-    from deviceflow.secret import Secret
+    from deviceflow.flow import Approver, Transition
+    from deviceflow.messages import Fields
     from deviceflow.stores.base import Store
 
 DEADLINE: Final = 10.0
 """Seconds that one request may take, all in all, unless the client says otherwise."""
+
+METADATA_LIFETIME: Final = 3600.0
+"""Seconds for which a client keeps the metadata of a server."""
+
+_JSON: Final = {"Accept": "application/json"}
 
 
 class Client:
@@ -47,6 +55,8 @@ class Client:
         clock: What tells the time and waits.
         browser: What opens a page; it says whether it could.
         output: Where `login` writes what the person must read; a function that takes a line.
+        approver: The program's own policy on who may approve: it is given the claims of the id
+            token, and says whether to take the token. Where no id token came, it is not taken.
         deadline: How many seconds one request may take, all in all.
     """
 
@@ -58,6 +68,7 @@ class Client:
         clock: Clock | None = None,
         browser: Callable[[str], bool] = open_page,
         output: Callable[[str], object] | None = None,
+        approver: Approver | None = None,
         deadline: float = DEADLINE,
     ) -> None:
         self._store: Store = MemoryStore() if store is None else store
@@ -66,7 +77,9 @@ class Client:
         self._timeline = Timeline(self._clock, _say_jumped)
         self._browser = browser
         self._output = output or (lambda line: print(line, file=sys.stderr))  # noqa: T201
+        self._approver = approver
         self._deadline = deadline
+        self._metadata: dict[str, tuple[float, Fields]] = {}
         self._name = secrets.token_hex(6)
         self._steps = itertools.count(1)
         self._waiting: set[tuple[str, threading.Event]] = set()
@@ -100,6 +113,7 @@ class Client:
                     self._clock.sleep(done.wait_seconds, wake)
                 flow = self.get(flow.id)
         if flow.reason is not None:
+            self._metadata.pop(provider.server, None)  # it may be why
             raise _error_of(flow)
         return flow
 
@@ -112,11 +126,13 @@ class Client:
         Raises:
             UsageError: The request is not one that can be made.
         """
-        provider = _shared(provider.asking(**request))
-        flow = Flow(secrets.token_urlsafe(12), provider, self._timeline.now(), key=key)
+        provider = _shared(self._discovered(provider.asking(**request)))
+        verifier = Secret(secrets.token_urlsafe(48)) if provider.uses_pkce else None
+        now = self._timeline.now()
+        flow = Flow(secrets.token_urlsafe(12), provider, now, key=key, verifier=verifier)
         kept = self._store.add(flow)
         if kept is flow:
-            _say_plain_http(flow, provider.issuer)
+            _say_plain_http(flow, provider.server)
         return kept
 
     def adopt(self, provider: Provider, *, token_endpoint: str, device_code: Secret) -> Flow:
@@ -147,7 +163,7 @@ class Client:
             UnknownFlowError: The store has none of that id.
         """
         owner = f"{self._name}.{next(self._steps)}"
-        steps = step(self._deadline)
+        steps = step(self._deadline, self._approver)
         result: Any = None
         interrupt: BaseException | None = None
         now, since = 0.0, 0.0
@@ -167,9 +183,9 @@ class Client:
                 case Send(request, timeout):
                     sent = self._clock.monotonic()
                     try:
-                        outcome = self._transport.send(request, timeout)
+                        outcome = self._transport.send(authenticated(request, now), timeout)
                     except BaseException as stop:  # noqa: BLE001  # raised below, once it is stored
-                        unsent = isinstance(stop, errors.UsageError)
+                        unsent = isinstance(stop, errors.UsageError | ImportError)
                         outcome = Failure("interrupted", sent=not unsent)
                         # Without the frames below, whose locals hold what was being sent.
                         interrupt = stop.with_traceback(None)
@@ -215,6 +231,8 @@ class Client:
                 done = self.step(flow_id)
                 on_step(done)
                 if done.state.ended:
+                    if self.get(flow_id).to_revoke:
+                        self.step(flow_id)
                     return self.token(flow_id)
                 seconds = done.wait_seconds
                 if until is not None:
@@ -236,6 +254,34 @@ class Client:
         if flow.token is None:
             raise _error_of(flow)
         return flow.token
+
+    def refresh(self, provider: Provider, token: Token) -> Token:
+        """Return the next token, in exchange for the refresh token of this one.
+
+        Args:
+            provider: Who issued it.
+            token: A token with a refresh token. Where the server sends no new one, it stays.
+
+        Raises:
+            UsageError: The provider or the token has no such thing.
+            RejectedError: The server refuses: a person has to log in again.
+            ServerError: It could not be reached or understood.
+        """
+        provider = self._discovered(provider)
+        now = self._timeline.now()
+        request = authenticated(provider.refresh_request(token), now)
+        result = self._transport.send(request, self._deadline)
+        answer = None if isinstance(result, Failure) else provider.read_token(result, now)
+        if answer is None or answer.outcome == "retry":
+            raise errors.UnreachableError("The token could not be refreshed now: no usable answer.")
+        if answer.token is None:
+            said = printable(answer.error or answer.outcome, 200)
+            raise errors.RejectedError(
+                f"The token could not be refreshed: {said}.", hint="Log in again."
+            )
+        if answer.token.refresh_token is None:
+            answer.token.refresh_token = token.refresh_token
+        return answer.token
 
     def cancel(self, flow_id: str, detail: str | None = None) -> Step:
         """Give the login up, and wake whoever waits for it in this process.
@@ -289,6 +335,38 @@ class Client:
         if open_browser and page and not self._browser(page):
             self._output("No browser could be opened here: open the address on any device.")
 
+    def _discovered(self, provider: Provider) -> Provider:
+        """Return the provider with its endpoints, which its metadata names if it has any.
+
+        Raises:
+            ServerError: There is no metadata to be had, or none that fits.
+        """
+        urls = provider.metadata_urls()
+        fetched, metadata = self._metadata.get(provider.server, (0.0, None))
+        if metadata is not None and self._clock.monotonic() < fetched + METADATA_LIFETIME:
+            return provider.with_metadata(metadata)
+        problem: errors.ServerError = errors.UnreachableError(
+            f"No metadata of {provider.server} could be had.",
+            hint="Check the issuer's address, or give both endpoints themselves.",
+        )
+        for url in urls:
+            answer = self._transport.send(Request("metadata", url, _JSON, b""), self._deadline)
+            if isinstance(answer, Failure) or answer.status != 200:
+                continue
+            metadata = answer.fields()
+            if metadata is None:
+                continue
+            try:
+                discovered = provider.with_metadata(metadata)
+            except errors.ProtocolError as unfit:
+                problem = unfit
+                continue
+            self._metadata[provider.server] = (self._clock.monotonic(), metadata)
+            return discovered
+        if urls:
+            raise problem
+        return provider
+
     def _commit(self, flow: Flow, transition: Transition, release: str | None = None) -> bool:
         kept = self._store.commit(flow, transition, release=release)
         if kept:
@@ -324,7 +402,8 @@ def _say_jumped(ahead: float) -> None:
 
 def _say_plain_http(flow: Flow, url: str) -> None:
     if crosses_in_clear(url):
-        log.emit(log.PLAIN_HTTP, {"flow_id": flow.id, "url": url}, logging.WARNING)
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))  # a path may hold anything
+        log.emit(log.PLAIN_HTTP, {"flow_id": flow.id, "url": origin}, logging.WARNING)
 
 
 def instructions(flow: Flow) -> list[str]:
@@ -333,7 +412,7 @@ def instructions(flow: Flow) -> list[str]:
     code = printable(flow.user_code or "", 100)
     complete = web_url(flow.verification_uri_complete)
     asks = printable(flow.provider.client_name or flow.provider.client_id or "This program", 100)
-    lines = [f"{asks} asks for access to {flow.provider.issuer}."]
+    lines = [f"{asks} asks for access to {flow.provider.server}."]
     if complete:
         lines.append(f"Open {complete} and check that the page shows the code {code}")
     else:
@@ -360,6 +439,8 @@ def _error_of(flow: Flow) -> errors.DeviceFlowError:
     message = kind.default_message
     if flow.detail and issubclass(kind, errors.ServerError):
         message = f"{message} It said: {flow.detail}."
+    elif flow.detail and kind is errors.WrongApproverError:
+        message = f"{message} In particular: {flow.detail}."
     return kind(message, flow_id=flow.id, state=flow.state, reason=flow.reason)
 
 
@@ -370,4 +451,5 @@ _ERRORS: Final = {
     Reason.PROTOCOL: errors.ProtocolError,
     Reason.UNREACHABLE: errors.UnreachableError,
     Reason.OUTCOME_UNKNOWN: errors.OutcomeUnknownError,
+    Reason.WRONG_APPROVER: errors.WrongApproverError,
 }

@@ -139,6 +139,13 @@ class CancelledError(LoginError):
     default_hint = "Start the login again when it is wanted."
 
 
+class WrongApproverError(LoginError):
+    """Somebody approved who should not have, or it cannot be told who did."""
+
+    default_message = "The login was approved, but not by whom it had to be."
+    default_hint = "Its token was not taken. Ask the right person, and start the login again."
+
+
 class OutcomeUnknownError(LoginError):
     """A token may have been issued, but its answer was lost on the way."""
 

@@ -18,6 +18,7 @@ Each method that moves the flow fires one trigger of the machine, and returns it
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from math import inf
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
@@ -26,7 +27,7 @@ from zlib import crc32
 from deviceflow import providers
 from deviceflow.errors import IllegalTransitionError, UsageError
 from deviceflow.machine import Reason, State, Trigger, fire, takes_late_token
-from deviceflow.messages import Failure
+from deviceflow.messages import Failure, Response
 from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token
 from deviceflow.secret import Secret
 from deviceflow.untrusted import printable
@@ -34,7 +35,8 @@ from deviceflow.untrusted import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deviceflow.messages import Request, Response
+    Approver = Callable[[dict[str, Any]], bool]
+    from deviceflow.messages import Request
     from deviceflow.providers.base import Provider
 
 SCHEMA: Final = "deviceflow.flow/1"
@@ -53,6 +55,12 @@ UNREADABLE_LIMIT: Final = 3
 
 CODE_ATTEMPTS: Final = 3
 """How often a device code is asked for before the server counts as unreachable."""
+
+LONGEST_CODE_WAIT: Final = 30.0
+"""Seconds that a server may ask to be left alone before it counts as unreachable for a code."""
+
+LONGEST_REVOCATION_WAIT: Final = 3600.0
+"""Seconds between two tries to revoke a token, at most."""
 
 _LONG_RUN: Final = re.compile(r"[\w~+=-]{20,}")
 
@@ -77,12 +85,6 @@ def _is_text(value: object) -> bool:
     return value is None or isinstance(value, str)
 
 
-def _secret(text: object) -> Secret:
-    if not isinstance(text, str):
-        raise TypeError
-    return Secret(text)
-
-
 _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "attempt": _is_count,
     "created_at": _is_seconds,
@@ -105,6 +107,19 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "verification_uri_complete": _is_text,
 }
 """What is in a record as it is in the flow, and what it must be."""
+
+
+def _judged(answer: Answer, approver: Approver | None) -> Answer:
+    """Return the answer, with its token unfit if the program's own policy says so."""
+    if answer.token is None or answer.unfit or approver is None:
+        return answer
+    if answer.claims is None:
+        problem = "the server sent no id token that says who approved"
+    elif approver(answer.claims.as_dict()):
+        return answer
+    else:
+        problem = "the program does not take a login from whoever approved"
+    return replace(answer, unfit=(Reason.WRONG_APPROVER, problem))
 
 
 class Transition(NamedTuple):
@@ -161,7 +176,9 @@ class Flow:
         in_doubt: Whether the server may have issued a token that did not arrive.
         last_poll_owed: Whether one more poll is made even if the code's life is over by then.
         token: The token, once there is one.
+        verifier: The PKCE verifier (RFC 7636), a secret, where the server takes one.
         stray_tokens: How many tokens came that could not be taken, and must be revoked.
+        to_revoke: Those of them that the server can be asked to revoke, each with its kind.
     """
 
     __slots__ = (
@@ -184,16 +201,24 @@ class Flow:
         "slow_downs",
         "state",
         "stray_tokens",
+        "to_revoke",
         "token",
         "token_endpoint",
         "unreadable",
         "user_code",
         "verification_uri",
         "verification_uri_complete",
+        "verifier",
     )
 
     def __init__(
-        self, flow_id: str, provider: Provider, now: float, *, key: str | None = None
+        self,
+        flow_id: str,
+        provider: Provider,
+        now: float,
+        *,
+        key: str | None = None,
+        verifier: Secret | None = None,
     ) -> None:
         self.id = flow_id
         self.key = key and str.__str__(key)  # an enum's member is a text as well; this is the text
@@ -219,7 +244,9 @@ class Flow:
         self.in_doubt = False
         self.last_poll_owed = False
         self.token: Token | None = None
+        self.verifier = verifier
         self.stray_tokens = 0
+        self.to_revoke: tuple[tuple[str, Secret], ...] = ()
 
     def __repr__(self) -> str:
         return f"<Flow {self.id} {self.state}>"
@@ -246,16 +273,23 @@ class Flow:
         """
         if self.expires_at is None or self.due_at < self.expires_at or self.last_poll_owed:
             return None
-        return self.expires_at
+        return None if self.state.ended else self.expires_at
 
     def request(self) -> Request:
         """Return the request that is due next: for a code in `init`, else for the token.
+
+        After the end there may be tokens to revoke, and then it is the request for that.
 
         Raises:
             UsageError: The flow came here without its secrets.
         """
         if self.state is State.INIT:
-            return self.provider.code_request()
+            return self.provider.code_request(self.verifier)
+        if self.to_revoke:
+            kind, token = self.to_revoke[0]
+            revocation = self.provider.revocation_request(token, kind)
+            assert revocation is not None  # noqa: S101  # what `to_revoke` was filled for
+            return revocation
         if self.device_code is None or self.token_endpoint is None:
             raise UsageError(
                 "This flow was exported without its device code, so it cannot be polled.",
@@ -263,7 +297,7 @@ class Flow:
                 state=self.state,
                 hint="Export it with to_dict(secrets=True), and keep that text as a secret.",
             )
-        return self.provider.token_request(self.token_endpoint, self.device_code)
+        return self.provider.token_request(self.token_endpoint, self.device_code, self.verifier)
 
     # What happens to it.
 
@@ -290,7 +324,12 @@ class Flow:
         return transition
 
     def receive(
-        self, result: Response | Failure, now: float, *, duration: float | None = None
+        self,
+        result: Response | Failure,
+        now: float,
+        *,
+        duration: float | None = None,
+        approver: Approver | None = None,
     ) -> Transition:
         """Take in what came of the request.
 
@@ -299,10 +338,14 @@ class Flow:
             now: When it had come, which is what the interval is counted from: servers that count
                 arrivals would find a poll too early that was counted from the sending.
             duration: How many seconds the exchange took.
+            approver: Decides on the claims of whoever approved, besides what the provider
+                requires.
 
         Raises:
             IllegalTransitionError: No request of this flow is on its way.
         """
+        if self.state.ended and self.to_revoke:
+            return self._receive_revocation(result, now, duration)
         self._expect("receive an answer", State.INIT, State.POLLING)
         in_init = self.state is State.INIT
         status, retry_after = None, 0.0
@@ -315,8 +358,10 @@ class Flow:
             )
         else:
             status, retry_after = result.status, result.retry_after(now)
-            read = self.provider.read_code if in_init else self.provider.read_token
-            answer = read(result)
+            if in_init:
+                answer = self.provider.read_code(result)
+            else:
+                answer = _judged(self.provider.read_token(result, now), approver)
         detail = self._clean(answer.error)
         if in_init:
             transition = self._receive_code(answer, now, duration or 0.0, retry_after, detail)
@@ -355,14 +400,70 @@ class Flow:
             now: The time.
         """
         if self.state is State.AUTHORIZED or not takes_late_token(self):
-            self.stray_tokens += 1
-            self.seq += 1
-            detail = "a token was issued that is not kept: revoke it"
-            return Transition(self.seq, now, "stray_token", self.state, self.state, detail=detail)
+            return self.set_aside(self._revocable(token), now)
         token.possibly_revoked = self.attempt > attempt
         return self._grant("late_grant", token, now)
 
+    def set_aside(self, revocable: tuple[tuple[str, Secret], ...], now: float) -> Transition:
+        """Put on record that a token came which is not taken.
+
+        Args:
+            revocable: What is to be revoked of it, each with its kind.
+            now: The time.
+        """
+        self.seq += 1
+        detail = self._set_aside(revocable, now)
+        return Transition(self.seq, now, "stray_token", self.state, self.state, detail=detail)
+
     # The rules.
+
+    def _set_aside(self, revocable: tuple[tuple[str, Secret], ...], now: float) -> str:
+        """Remember to revoke a token, and return what to say of that."""
+        self.stray_tokens += 1
+        if not revocable:
+            return "a token was issued that is not kept: revoke it at the server"
+        self.to_revoke += revocable
+        self.due_at = now
+        return "a token was issued that is not kept: it will be revoked"
+
+    def _revocable(self, token: Token) -> tuple[tuple[str, Secret], ...]:
+        """Return what the server can be asked to revoke of a token, each with its kind."""
+        # The refresh token first: what it has brought ends with it (RFC 7009 section 2.1).
+        kinds = (("refresh_token", token.refresh_token), ("access_token", token.access_token))
+        return tuple(
+            (kind, secret)
+            for kind, secret in kinds
+            if secret is not None and self.provider.revocation_request(secret, kind) is not None
+        )
+
+    def _receive_revocation(
+        self, result: Response | Failure, now: float, duration: float | None
+    ) -> Transition:
+        """Take in what came of a revocation (RFC 7009 section 2.2)."""
+        kind, _ = self.to_revoke[0]
+        status = result.status if isinstance(result, Response) else None
+        wait, action = None, "revoke"
+        if status is not None and status < 300:
+            detail = f"the {kind} is revoked"
+        elif status is not None and status < 500 and status not in (408, 425, 429):
+            action, detail = (
+                "revoke_failed",
+                f"the server refuses to revoke the {kind}: do it there",
+            )
+        else:
+            self.failures += 1
+            backoff = min(2.0 ** min(self.failures, 12), LONGEST_REVOCATION_WAIT) * self._jitter()
+            asked = result.retry_after(now) if isinstance(result, Response) else 0.0
+            wait = max(backoff, asked)
+            self.due_at = now + wait
+            action, detail = "revoke_failed", f"the {kind} is not revoked yet: trying again"
+        if wait is None:
+            self.failures = 0
+            self.to_revoke = self.to_revoke[1:]
+        self.seq += 1
+        return Transition(
+            self.seq, now, action, self.state, self.state, status, duration, wait, detail
+        )
 
     def _receive_code(
         self, answer: Answer, now: float, duration: float, retry_after: float, detail: str | None
@@ -372,8 +473,8 @@ class Flow:
             return self._take_code(answer.code, now, now - duration)
         if answer.outcome == "retry" and not answer.unreadable:
             self.failures += 1
-            if self.failures < CODE_ATTEMPTS:
-                wait = max(2.0 ** (self.failures - 1) * self._jitter(), retry_after)
+            wait = max(2.0 ** (self.failures - 1) * self._jitter(), retry_after)
+            if self.failures < CODE_ATTEMPTS and wait <= LONGEST_CODE_WAIT:
                 self.due_at = now + wait
                 return self._fire("retry", now, wait=wait, detail=detail)
             return self._end("fail", now, Reason.UNREACHABLE, detail=detail)
@@ -397,12 +498,14 @@ class Flow:
     def _receive_token(
         self, answer: Answer, now: float, retry_after: float, detail: str | None
     ) -> Transition:
+        if answer.outcome == "refused" and answer.once and not self.failures:
+            answer = Answer("retry")
         self.last_poll_owed = False
         self.in_doubt = self.in_doubt or answer.in_doubt
         self.unreadable = self.unreadable + 1 if answer.unreadable else 0
         self.failures = self.failures + 1 if answer.outcome == "retry" else 0
         if answer.token:
-            return self._grant("grant", answer.token, now)
+            return self._receive_issued(answer, answer.token, now)
         match answer.outcome:
             case "denied":
                 return self._end("deny", now, Reason.DENIED, detail=detail)
@@ -424,6 +527,15 @@ class Flow:
         if self.expires_at is not None and now >= self.expires_at:
             return self._end("expire", now, detail=detail)
         return self._again(trigger, now, retry_after, detail)
+
+    def _receive_issued(self, answer: Answer, token: Token, now: float) -> Transition:
+        if answer.unfit is None:
+            return self._grant("grant", token, now)
+        reason, problem = answer.unfit
+        self.in_doubt = False
+        transition = self._end("fail", now, reason, detail=problem)
+        self._set_aside(self._revocable(token), now)
+        return transition
 
     def _again(
         self, trigger: Trigger, now: float, floor: float, detail: str | None = None
@@ -537,10 +649,9 @@ class Flow:
         record["extra"] = dict(self.extra)
         if secrets:
             record["device_code"] = self.device_code and self.device_code.reveal()
-            record["token"] = self.token and {
-                "access_token": self.token.access_token.reveal(),
-                "possibly_revoked": self.token.possibly_revoked,
-            }
+            record["token"] = self.token and self.token.to_dict()
+            record["verifier"] = self.verifier and self.verifier.reveal()
+            record["to_revoke"] = [[kind, token.reveal()] for kind, token in self.to_revoke]
         return {"schema": SCHEMA} | record
 
     @classmethod
@@ -575,9 +686,12 @@ class Flow:
             flow.reason = None if record["reason"] is None else Reason(record["reason"])
             flow.extra = tuple(record["extra"].items())
             code, token = record.get("device_code"), record.get("token")
-            flow.device_code = None if code is None else _secret(code)
-            flow.token = token and Token(
-                _secret(token["access_token"]), possibly_revoked=token["possibly_revoked"] is True
+            flow.device_code = None if code is None else Secret.of(code)
+            flow.token = None if token is None else Token.from_dict(token)
+            verifier = record.get("verifier")
+            flow.verifier = None if verifier is None else Secret.of(verifier)
+            flow.to_revoke = tuple(
+                (str(kind), Secret.of(text)) for kind, text in record.get("to_revoke", ())
             )
             if (flow.state is State.FAILED) != (flow.reason is not None):
                 return damaged

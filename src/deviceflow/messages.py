@@ -101,6 +101,10 @@ class Response:
             return None
         return Fields(read) if isinstance(read, dict) else None
 
+    def date(self) -> float | None:
+        """Return what the server's clock said, in seconds since 1970, where it told."""
+        return _http_date(self.header("Date") or "")
+
     def retry_after(self, now: float) -> float:
         """Return how many seconds the server asks to be left alone (RFC 9110 section 10.2.3).
 
@@ -115,7 +119,7 @@ class Response:
             return 0.0
         until = _http_date(value)
         if until is not None:
-            sent = _http_date(self.header("Date") or "")
+            sent = self.date()
             value = str(until - (now if sent is None else sent))
         return number(value, 0.0, low=0.0, high=_MAX_RETRY_AFTER)
 
@@ -174,6 +178,10 @@ class Fields:
         except UnicodeEncodeError:  # JSON can spell half a character, which nothing can encode
             return None
         return value
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it, in clear."""
+        return dict(self._read)
 
     def __repr__(self) -> str:
         return f"<Fields {', '.join(sorted(self._read))}>"

@@ -21,6 +21,17 @@ class Secret:
     def __init__(self, text: str) -> None:
         self._text = text
 
+    @classmethod
+    def of(cls, text: object) -> Self:
+        """Return the secret of a text that was read from somewhere.
+
+        Raises:
+            TypeError: It is no text; what it is instead is not said.
+        """
+        if not isinstance(text, str):
+            raise TypeError("a secret is a text")
+        return cls(text)
+
     def reveal(self) -> str:
         """Return the text itself."""
         return self._text

@@ -24,9 +24,11 @@ from deviceflow.stores.base import Held
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from deviceflow.flow import Flow, Transition
+    from deviceflow.flow import Approver, Flow, Transition
     from deviceflow.machine import Reason
     from deviceflow.messages import Failure, Request, Response
+    from deviceflow.providers.base import Token
+    from deviceflow.secret import Secret
     from deviceflow.stores.base import Claim
 
 LEASE_MARGIN: Final = 10.0
@@ -90,11 +92,12 @@ class Release(NamedTuple):
 Effect = TakeLease | Commit | Send | Reload | Release
 
 
-def step(timeout: float) -> Generator[Effect, Any, Step]:
+def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, Any, Step]:
     """Do what is due for one flow, if anything is.
 
     Args:
         timeout: The hard deadline for the one request, in seconds.
+        approver: As for `Flow.receive`.
     """
     claim: Claim | Held = yield TakeLease(timeout + LEASE_MARGIN)
     flow = claim.flow
@@ -108,7 +111,7 @@ def step(timeout: float) -> Generator[Effect, Any, Step]:
         if not committed:
             return (yield from _overtaken())
     wait = flow.wait_seconds(now)
-    if flow.state.ended or wait > 0:
+    if wait > 0 or (flow.state.ended and not flow.to_revoke):
         yield Release()
         return _report(flow, wait)
     if flow.overdue(now):
@@ -120,27 +123,48 @@ def step(timeout: float) -> Generator[Effect, Any, Step]:
     except UsageError:
         yield Release()
         raise
-    if flow.state is not State.INIT:
+    if flow.state is State.AWAITING_USER:
         committed = yield Commit(flow, flow.poll(now, timeout))
         if not committed:
             return (yield from _overtaken())
     exchange: Exchange = yield Send(request, timeout)
-    now = exchange.now
-    transition = flow.receive(exchange.result, now, duration=exchange.duration)
+    return (yield from _take_in(flow, exchange, approver))
+
+
+def _take_in(
+    flow: Flow, exchange: Exchange, approver: Approver | None
+) -> Generator[Effect, Any, Step]:
+    """Store what the answer means; and where others went on meanwhile, what must not be lost."""
+    result, now, duration = exchange
+    strays, waiting = flow.stray_tokens, len(flow.to_revoke)
+    transition = flow.receive(result, now, duration=duration, approver=approver)
     committed = yield Commit(flow, transition, release=True)
     if committed:
         return _report(flow, flow.wait_seconds(now))
-    return (yield from (_deliver_late(flow, now) if flow.token else _overtaken()))
+    if flow.token is not None:
+        return (yield from _deliver_late(flow.token, flow.attempt, now))
+    if flow.stray_tokens > strays:
+        return (yield from _set_aside_late(flow.to_revoke[waiting:], now))
+    return (yield from _overtaken())
 
 
-def _deliver_late(granted: Flow, now: float) -> Generator[Effect, Any, Step]:
+def _deliver_late(token: Token, attempt: int, now: float) -> Generator[Effect, Any, Step]:
     """Bring a token to a flow that others went on with meanwhile: it must not be lost."""
-    token, attempt = granted.token, granted.attempt
-    assert token is not None  # noqa: S101  # what it is called for
     committed = False
     while not committed:
         flow: Flow = yield Reload()
         committed = yield Commit(flow, flow.late_grant(token, attempt, now))
+    return _report(flow, flow.wait_seconds(now))
+
+
+def _set_aside_late(
+    revocable: tuple[tuple[str, Secret], ...], now: float
+) -> Generator[Effect, Any, Step]:
+    """Put a token that may not be taken on the record of a flow that others went on with."""
+    committed = False
+    while not committed:
+        flow: Flow = yield Reload()
+        committed = yield Commit(flow, flow.set_aside(revocable, now))
     return _report(flow, flow.wait_seconds(now))
 
 

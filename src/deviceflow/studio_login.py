@@ -356,7 +356,7 @@ def _no_code(wire: _Wire, flow: Flow) -> requests.RequestException:
     if wire.status != 200:
         return wire.error(flow)
     return requests.exceptions.InvalidJSONError(
-        f"What {flow.provider.issuer} answered is no device code: {flow.detail or 'no JSON'}."
+        f"What {flow.provider.server} answered is no device code: {flow.detail or 'no JSON'}."
     )
 
 

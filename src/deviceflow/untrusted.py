@@ -78,9 +78,10 @@ def web_url(url: object) -> str | None:
     """Return `url` if it is a plain http(s) address, else None.
 
     Only such an address is shown as a link or given to a browser: never `javascript:`, `file:`,
-    or one with spaces, control or invisible characters in it.
+    or one with a user name, spaces, control or invisible characters in it.
     """
-    return url if isinstance(url, str) and _split(url) else None
+    parts = _split(url) if isinstance(url, str) else None
+    return url if isinstance(url, str) and parts and parts.username is None else None
 
 
 def is_loopback(host: str) -> bool:

@@ -14,6 +14,11 @@ import requests
 from playwright.sync_api import Browser, sync_playwright
 
 from deviceflow.server import LocalServer, Settings, create_app
+from tests.integration.oidc_provider import (  # noqa: F401  # fixtures
+    oidc_node,
+    oidc_provider,
+    start_oidc_provider,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Reply = Callable[["Handler"], None]
 
 SOON = 0.3
-"""Seconds that stand for the five of a request's deadline."""
+"""Seconds that stand for the five of a request's deadline, where it is run into."""
 
 LATE = 5.0
 """Seconds that nothing here may take, however slow the machine."""
@@ -184,6 +184,9 @@ NO_ANSWER: dict[str, Reply] = {
 }
 
 
+SLOW = {"hangs", "body trickles", "headers trickle", "status trickles"}
+
+
 @pytest.fixture
 def studio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Serve on a free port until the test is over."""
@@ -201,10 +204,16 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """Take no time to sleep, and keep for how long it was meant to be."""
     times: list[float] = []
     monkeypatch.setattr(time, "sleep", times.append)
-    monkeypatch.setattr(studio_login, "TIMEOUT", SOON)
     yield times
     for flow_id in list(studio_login._STORE._flows):
         studio_login._forget(flow_id)
+
+
+@pytest.fixture
+def hurry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait long where the server is slow."""
+    if request.getfixturevalue("how") in SLOW:
+        monkeypatch.setattr(studio_login, "TIMEOUT", SOON)
 
 
 def start(studio: Server, **given: Any) -> auth.DeviceLoginResponse:
@@ -328,6 +337,7 @@ def test_the_code_request_follows_a_redirect_as_studios_client_does(studio: Serv
     assert [one.method for one in studio.seen] == ["POST", "POST"]
 
 
+@pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize("how", NO_ANSWER)
 def test_check_bears_a_lost_answer_three_times_then_raises(
     studio: Server, slept: list[float], how: str
@@ -347,7 +357,10 @@ def test_check_bears_a_lost_answer_three_times_then_raises(
 
 
 @pytest.mark.parametrize("path", ["", "/tök/ën", "/a%20b/../c?d=é"])
-def test_polls_are_limited_whatever_their_address_looks_like(studio: Server, path: str) -> None:
+def test_polls_are_limited_whatever_their_address_looks_like(
+    studio: Server, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(studio_login, "TIMEOUT", SOON)
     studio.polls = [BODY_TRICKLES] * 4
     began = time.monotonic()
 
@@ -357,6 +370,7 @@ def test_polls_are_limited_whatever_their_address_looks_like(studio: Server, pat
     assert time.monotonic() - began < LATE
 
 
+@pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize("how", NO_ANSWER)
 def test_get_waits_through_lost_answers(studio: Server, slept: list[float], how: str) -> None:
     studio.polls = [PENDING, NO_ANSWER[how], NO_ANSWER[how], GRANTED]
@@ -376,6 +390,7 @@ def test_get_waits_through_a_server_that_is_busy_or_broken(
     assert slept[0] == pytest.approx(77, abs=1)
 
 
+@pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize("how", ["cut", "reset", "hangs", "flood"])
 def test_expiry_after_a_lost_answer_says_that_a_token_may_exist(studio: Server, how: str) -> None:
     studio.polls = [NO_ANSWER[how], EXPIRED]
@@ -395,6 +410,7 @@ def test_a_flood_is_not_read_to_its_end(studio: Server) -> None:
     assert studio.sent < MAX_BODY + 20_000_000
 
 
+@pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize("how", ["reset", "closed", "cut", "no HTTP", "hangs", "bad gzip"])
 def test_a_code_request_without_an_answer_fails_at_once(studio: Server, how: str) -> None:
     studio.code = [NO_ANSWER[how]] * 2

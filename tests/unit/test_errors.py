@@ -27,6 +27,7 @@ FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
     errors.DeniedError: (errors.LoginError,),
     errors.CancelledError: (errors.LoginError,),
     errors.OutcomeUnknownError: (errors.LoginError,),
+    errors.WrongApproverError: (errors.LoginError,),
     errors.WaitTimeoutError: (DeviceFlowError, TimeoutError),
     errors.StudioAuthError: (DeviceFlowError,),
     errors.InvalidScopesError: (errors.StudioAuthError, ValueError),

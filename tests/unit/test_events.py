@@ -72,7 +72,8 @@ def test_schema_describes_each_field_and_allows_no_other() -> None:
 def test_schema_knows_each_action_state_and_reason() -> None:
     shipped = schema()
 
-    assert set(shipped["properties"]["action"]["enum"]) == {*get_args(Trigger), "stray_token"}
+    beside = {"stray_token", "revoke", "revoke_failed"}
+    assert set(shipped["properties"]["action"]["enum"]) == {*get_args(Trigger), *beside}
     assert shipped["$defs"]["state"]["enum"] == list(State)
     assert set(shipped["properties"]["reason"]["enum"]) == {None, *Reason}
 
@@ -131,6 +132,7 @@ def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validat
         "client_id": None,
         "client_name": "robot",
         "scopes": ["models", "DATASETS"],
+        "granted_scopes": None,
         "attempt": 0,
         "interval": 5,
         "wait": 0,

@@ -90,6 +90,15 @@ def test_fields_are_named_and_not_shown() -> None:
     assert repr(Fields({"b": "CANARY", "a": 1})) == "<Fields a, b>"
 
 
+def test_fields_can_be_asked_for_and_listed() -> None:
+    fields = Fields({"interval": 7, "scope": None})
+
+    assert "interval" in fields
+    assert "scope" in fields
+    assert "missing" not in fields
+    assert list(fields) == ["interval", "scope"]
+
+
 def test_field_is_got_as_it_was_sent() -> None:
     fields = Fields({"interval": "7", "list": [1]})
 

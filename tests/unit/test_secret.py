@@ -26,9 +26,9 @@ def show_by_percent(secret: object) -> str:
 SHOWN: dict[str, Callable[[object], str]] = {
     "repr": repr,
     "str": str,
-    "f-string": lambda secret: f"{secret}",
+    "f-string": lambda secret: f"-> {secret}",
     "f-string with !r": lambda secret: f"-> {secret!r}",
-    "format": lambda secret: "{0} {0!s} {0!r}".format(secret),  # noqa: UP032
+    "format": "{0} {0!s} {0!r}".format,
     "percent": show_by_percent,
     "in a list": lambda secret: str([secret]),
     "in a dict": lambda secret: str({"token": secret}),

@@ -38,14 +38,14 @@ def body(provider: Provider) -> Any:
 
 
 def test_studio_is_the_public_one_unless_said_otherwise() -> None:
-    assert Studio().issuer == DEFAULT_URL == "https://studio.datachain.ai"
+    assert Studio().server == DEFAULT_URL == "https://studio.datachain.ai"
 
 
 def test_engine_is_told_what_it_needs(studio: Studio) -> None:
     asking: Provider = studio.asking(client_name="robot", scopes="experiments,MODELS")
 
     assert asking.dialect == "studio"
-    assert asking.issuer == URL
+    assert asking.server == URL
     assert asking.client_id is None
     assert asking.client_name == "robot"
     assert asking.scopes == ("experiments", "MODELS")

@@ -25,6 +25,8 @@ _OUTCOMES: Final = {
     "grant": "granted",
     "late_grant": "granted",
     "stray_token": "must_be_revoked",
+    "revoke": "revoked",
+    "revoke_failed": "not_revoked",
     "expire": "expired",
     "deny": "denied",
     "fail": "failed",
@@ -38,6 +40,7 @@ def render(flow: Flow, transition: Transition) -> dict[str, Any]:
     It holds no secret, and not the user code either.
     """
     provider = flow.provider
+    scope = flow.token.scope if flow.token else None
     return {
         "schema": SCHEMA,
         "event_id": f"{flow.id}.{transition.seq}",
@@ -51,10 +54,11 @@ def render(flow: Flow, transition: Transition) -> dict[str, Any]:
         "reason": flow.reason and flow.reason.value,
         "detail": transition.detail,
         "dialect": provider.dialect,
-        "issuer": provider.issuer,
+        "issuer": provider.server,
         "client_id": provider.client_id,
         "client_name": provider.client_name,
         "scopes": list(provider.scopes),
+        "granted_scopes": None if scope is None else list(scope),
         "attempt": flow.attempt,
         "interval": flow.interval,
         "wait": transition.wait,

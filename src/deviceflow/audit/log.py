@@ -34,8 +34,11 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
     structlog = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
         logger = structlog.get_logger("deviceflow")
-        # Not all of structlog's loggers have a `log` that takes a level.
-        (logger.warning if level >= logging.WARNING else logger.info)(name, **fields)
+        try:
+            # Not all of structlog's loggers have a `log` that takes a level.
+            (logger.warning if level >= logging.WARNING else logger.info)(name, **fields)
+        except Exception:  # what a program's processors raise must not end its login
+            _LOGGER.exception("%s could not be logged", name)
     elif _LOGGER.isEnabledFor(level):
         said = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
         _LOGGER.log(level, "%s %s", name, said, extra={"deviceflow": dict(fields)})

@@ -47,7 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"deviceflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_login(commands.add_parser("login", help="log in to a DVC Studio, and keep the token"))
+    _add_login(commands.add_parser("login", help="log in, and keep the token"))
+    _add_doctor(commands.add_parser("doctor", help="look at a provider, and say what is wrong"))
+    _add_providers(commands.add_parser("providers", help="whom deviceflow knows by name"))
+    _add_config(commands.add_parser("config", help="which settings hold, and why"))
     _add_demo(commands.add_parser("demo", help="try a login out, against a server of its own"))
     _add_serve(commands.add_parser("serve", help="run a local authorization server to log in to"))
     _add_diagram(commands.add_parser("diagram", help="draw the machine's states"))
@@ -57,15 +60,21 @@ def _parser() -> argparse.ArgumentParser:
 def _add_login(parser: argparse.ArgumentParser) -> None:
     parser.epilog = exits.EXPLAINED
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = "Log in to DVC Studio. The prompts go to stderr, the data to stdout."
-    parser.add_argument("host", nargs="?", metavar="HOST", help="the Studio; by default, DVC's own")
-    asks = parser.add_argument_group("what to ask for")
-    asks.add_argument("--client-name", default="deviceflow", help="who asks, as Studio shows it")
-    asks.add_argument("--token-name", help="what to call the token")
-    asks.add_argument("--scopes", help="with commas between, such as experiments,models")
+    parser.description = (
+        "Log in to a provider by name, to a DVC Studio by its host, or to any server by --issuer or"
+        " by its endpoints.\nThe prompts go to stderr, the data to stdout."
+    )
+    _add_target(parser)
     puts = parser.add_argument_group("where the token goes (one is needed)")
     puts.add_argument("--output", metavar="FILE", help="to this file, for its owner only (0600)")
+    puts.add_argument("--save", choices=("keyring",), help="to the desktop's keyring")
     puts.add_argument("--show-token", action="store_true", help="to stdout")
+    puts.add_argument(
+        "--format",
+        choices=("token", "json"),
+        default="token",
+        help="the bare access token, or all that came with it (%(default)s)",
+    )
     shows = parser.add_argument_group("how")
     shows.add_argument("--json", action="store_true", help="print one JSON object at the end")
     shows.add_argument("--no-browser", action="store_true", help="open no browser here")
@@ -75,8 +84,69 @@ def _add_login(parser: argparse.ArgumentParser) -> None:
         help="show the page's address as a QR code; by default where no browser opens here",
     )
     shows.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after that")
-    shows.add_argument("--allow-http", action="store_true", help="allow http to another machine")
     shows.add_argument("--verbose", "-v", action="store_true", help="log transitions to stderr")
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    """Add what says whom to log in to, and what to ask for."""
+    parser.add_argument(
+        "target", nargs="?", metavar="PROVIDER|HOST", help="such as github, or studio.example.com"
+    )
+    where = parser.add_argument_group("whom to log in to")
+    where.add_argument("--profile", help="the settings of this profile in the configuration file")
+    where.add_argument("--issuer", metavar="URL", help="an issuer whose metadata says the rest")
+    where.add_argument("--device-authorization-endpoint", metavar="URL", help="or both endpoints")
+    where.add_argument("--token-endpoint", metavar="URL", help="of a server without metadata")
+    where.add_argument("--revocation-endpoint", metavar="URL", help="where it revokes tokens")
+    where.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", help="what a provider needs: tenant=…"
+    )
+    where.add_argument("--allow-http", action="store_true", help="allow http to another machine")
+    client = parser.add_argument_group("as which client (never a secret itself, but where it is)")
+    client.add_argument("--client-id", metavar="ID", help="as the server knows this program")
+    client.add_argument("--client-secret", metavar="REF", help="env:NAME or file:PATH")
+    client.add_argument("--private-key", metavar="REF", help="likewise, to sign with")
+    client.add_argument("--client-auth", metavar="METHOD", help="client_secret_post, say")
+    client.add_argument("--pkce", choices=("auto", "on", "off"), help="RFC 7636")
+    asks = parser.add_argument_group("what to ask for")
+    asks.add_argument("--scope", metavar="'A B'", help="with spaces between")
+    asks.add_argument("--audience", help="whom the token is for")
+    asks.add_argument("--resource", metavar="URL", action="append", help="where it will be used")
+    who = parser.add_argument_group("who must approve, by the id token")
+    who.add_argument("--require-email", metavar="EMAIL", help="verified, by a known issuer")
+    who.add_argument("--require-sub", metavar="SUB", help="by the issuer's own name for the person")
+    who.add_argument("--require-tenant", metavar="ID", help="by the tenant (Entra's tid)")
+    studio = parser.add_argument_group("DVC Studio only")
+    studio.add_argument("--client-name", help="who asks, as Studio shows it")
+    studio.add_argument("--token-name", help="what to call the token")
+    studio.add_argument("--scopes", help="with commas between, such as experiments,models")
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Walk through a login up to the point where a person would be needed, and say what was"
+        " found. It asks for one code, and leaves it to expire."
+    )
+    _add_target(parser)
+    parser.add_argument("--early-poll", action="store_true", help="poll once too early as well")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_providers(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Providers known by name; DEVICEFLOW_PROVIDERS names a file with more."
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="list them, and what each needs")
+    listing.add_argument("--json", action="store_true", help="print one JSON object")
+    actions.add_parser("show", help="show an entry").add_argument("name")
+    actions.add_parser("check", help="check a file of one's own").add_argument("file")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Show the settings that a login would have, and where each comes from."
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="show them")
+    _add_target(show)
+    show.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

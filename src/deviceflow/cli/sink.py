@@ -1,4 +1,4 @@
-"""Where the token goes."""
+"""Where the token goes. Each place is tried before a person is asked for anything."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Self
 from deviceflow.errors import DeviceFlowError, UsageError
 
 if TYPE_CHECKING:
+    from deviceflow.providers.base import Provider
     from deviceflow.secret import Secret
 
 
 class TokenFile:
     """A file for the token, that only its owner can read, and that is never there half-written.
 
-    It is made sure that it can be written before a person is asked for anything: an approval that
-    nobody can keep would be lost.
-
     Args:
         name: The file's name.
+
+    Attributes:
+        where: What to call the place.
 
     Raises:
         UsageError: It cannot be written there.
     """
 
     def __init__(self, name: str) -> None:
+        self.where = name
         self.path = Path(name)
         if self.path.is_dir():
             raise UsageError(f"{name} is a directory.", hint="Name a file in it: --output FILE.")
@@ -71,3 +73,68 @@ class TokenFile:
 
     def __exit__(self, *_: object) -> None:
         Path(self._draft).unlink(missing_ok=True)
+
+
+class Keyring:
+    """The desktop's keyring, by the library of that name (extra `cli`).
+
+    A token is kept under the service `deviceflow`, by the server's address and the client.
+
+    Args:
+        provider: Who issues the token.
+
+    Attributes:
+        where: What to call the place.
+
+    Raises:
+        UsageError: There is no keyring here that keeps anything.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        try:
+            import keyring  # an extra
+        except ModuleNotFoundError:
+            raise UsageError(
+                "The keyring needs a library.", hint="pip install 'deviceflow[cli]'"
+            ) from None
+        self._keyring = keyring
+        client = provider.client_id or provider.client_name
+        self._name = f"{provider.server} {client}"
+        self.where = f"the keyring, as {_SERVICE}: {self._name}"
+        problem = self._try_out()
+        if problem:
+            raise UsageError(
+                f"The keyring does not work here: {problem}.",
+                hint="Nobody was asked for anything. Unlock it, or use --output FILE.",
+            )
+
+    def _try_out(self) -> str | None:
+        """Write, read and remove a word that is no secret; return what went wrong."""
+        probe = f"{_SERVICE} was here"
+        try:
+            self._keyring.set_password(_SERVICE, probe, probe)
+            kept = self._keyring.get_password(_SERVICE, probe) == probe
+            self._keyring.delete_password(_SERVICE, probe)
+        except Exception as broken:  # noqa: BLE001  # its backends raise whatever they like
+            return str(broken) or type(broken).__name__
+        return None if kept else "it does not keep what it is given"
+
+    def put(self, token: Secret) -> None:
+        """Keep the token.
+
+        Raises:
+            DeviceFlowError: The keyring would not take it.
+        """
+        try:
+            self._keyring.set_password(_SERVICE, self._name, token.reveal())
+        except Exception as broken:  # noqa: BLE001  # likewise
+            why = str(broken).replace(token.reveal(), "<secret>") or type(broken).__name__
+        else:
+            return
+        raise DeviceFlowError(
+            f"The login was approved, but the keyring would not keep its token: {why}.",
+            hint="The token is lost: revoke it at the server, then log in again.",
+        )
+
+
+_SERVICE = "deviceflow"

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from deviceflow.errors import UsageError
+from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from deviceflow.providers.base import Provider
-
-_DIALECTS: Final[Mapping[str, Callable[..., Provider]]] = {Studio.dialect: Studio}
 
 
 def from_dict(settings: Mapping[str, Any]) -> Provider:
     """Return the provider whose `to_dict()` gave `settings`.
 
     Raises:
-        UsageError: The dialect is not known to this version, or its settings are not.
+        UsageError: The settings are not known to this version, or make no sense.
     """
-    values = dict(settings)
-    dialect = values.pop("dialect", None)
+    dialect = settings.get("dialect")
     try:
-        return _DIALECTS[dialect](**values)
+        if dialect == Studio.dialect:
+            return Studio(**{name: settings[name] for name in settings if name != "dialect"})
+        return OAuth.from_dict(settings)
     except (KeyError, TypeError):
         raise UsageError(
             f"The flow belongs to a provider that this version cannot read: {dialect!r}.",

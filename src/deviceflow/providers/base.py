@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 from deviceflow.machine import Reason
 from deviceflow.messages import Fields
+from deviceflow.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deviceflow.messages import Request, Response
-    from deviceflow.secret import Secret
 
 DEFAULT_INTERVAL: Final = 5.0
 """Seconds between polls where the server names none (RFC 8628 section 3.2)."""
@@ -69,7 +71,7 @@ class Token:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it in clear, as sessions of Authlib and requests-oauthlib take it."""
-        token: dict[str, Any] = {name: self.extra.get(name) for name in self.extra}
+        token = self.extra.as_dict()
         token |= {"access_token": self.access_token.reveal(), "token_type": self.token_type}
         if self.expires_at is not None:
             token["expires_at"] = int(self.expires_at)
@@ -91,8 +93,29 @@ class Token:
             "refresh_token": self.refresh_token and self.refresh_token.reveal(),
             "scope": None if self.scope is None else list(self.scope),
             "id_token": self.id_token and self.id_token.reveal(),
-            "extra": {name: self.extra.get(name) for name in self.extra},
+            "extra": self.extra.as_dict(),
         }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Return the token that `to_dict` gave `record` of.
+
+        Raises:
+            TypeError: A part of it is not what it should be.
+        """
+        scope, expires_at = record["scope"], record["expires_at"]
+        if not isinstance(record["token_type"], str) or not isinstance(record["extra"], dict):
+            raise TypeError
+        return cls(
+            Secret.of(record["access_token"]),
+            possibly_revoked=record["possibly_revoked"] is True,
+            token_type=record["token_type"],
+            expires_at=None if expires_at is None else float(expires_at),
+            refresh_token=Secret.of(record["refresh_token"]) if record["refresh_token"] else None,
+            scope=None if scope is None else tuple(map(str, scope)),
+            id_token=Secret.of(record["id_token"]) if record["id_token"] else None,
+            extra=Fields(record["extra"]),
+        )
 
 
 Outcome = Literal["issued", "pending", "slow_down", "denied", "expired", "retry", "refused"]
@@ -135,7 +158,7 @@ class Provider(Protocol):
 
     Attributes:
         dialect: The name under which `deviceflow.providers` knows the class.
-        issuer: The server's address, for people and for the audit.
+        server: The server's address, for people and for the audit.
         allow_http: Whether plain http to another machine is allowed.
         client_id: The client as the server knows it, where the dialect has that.
         client_name: The client as a person is shown it, where the dialect has that.
@@ -148,7 +171,7 @@ class Provider(Protocol):
     @property
     def dialect(self) -> str: ...
     @property
-    def issuer(self) -> str: ...
+    def server(self) -> str: ...
     @property
     def allow_http(self) -> bool: ...
     @property
@@ -196,6 +219,13 @@ class Provider(Protocol):
 
     def revocation_request(self, token: Secret, hint: str) -> Request | None:
         """Return the request that revokes a token (RFC 7009), where the server takes one."""
+
+    def refresh_request(self, token: Token) -> Request:
+        """Return the request for the next token (RFC 6749 section 6).
+
+        Raises:
+            UsageError: There is no such thing here.
+        """
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types, for `deviceflow.providers.from_dict`."""

@@ -172,6 +172,14 @@ class OAuth:
         return self.name
 
     @property
+    def server(self) -> str:
+        """The issuer, or where the endpoints are."""
+        if self.issuer is not None:
+            return self.issuer
+        parts = urlsplit(self.token_endpoint or "")
+        return urlunsplit((parts.scheme, parts.netloc, "", "", ""))
+
+    @property
     def scopes(self) -> tuple[str, ...]:
         """The scopes asked for."""
         return tuple(self.scope)
@@ -329,7 +337,7 @@ class OAuth:
     def read_token(self, response: Response, now: float = 0.0) -> Answer:
         """Say what the answer to `token_request` means (RFC 8628 section 3.5)."""
         fields, quirks = response.fields(), self.quirks
-        token = quirks.text("access_token", fields) if fields and response.status == 200 else None
+        token = quirks.text("access_token", fields) if fields and response.status < 300 else None
         if fields is None or token is None:
             answer = quirks.classify(response, fields)
             if answer.outcome == "slow_down" and fields:

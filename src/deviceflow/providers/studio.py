@@ -156,7 +156,7 @@ class Studio:
             object.__setattr__(self, "asked", _Asked(**self.asked))
 
     @property
-    def issuer(self) -> str:
+    def server(self) -> str:
         """The server's address."""
         return self.url
 
@@ -254,6 +254,10 @@ class Studio:
 
     def revocation_request(self, token: Secret, hint: str) -> None:
         """Return nothing: Studio's tokens are revoked by hand, in its settings."""
+
+    def refresh_request(self, token: Token) -> Request:  # noqa: ARG002
+        """Raise `UsageError`: Studio's tokens are not refreshed."""
+        raise UsageError("DVC Studio's tokens are not refreshed: log in again.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""

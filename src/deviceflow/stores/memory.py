@@ -16,7 +16,6 @@ from deviceflow.stores.base import Claim, Held
 if TYPE_CHECKING:
     from deviceflow.flow import Transition
     from deviceflow.machine import State
-    from deviceflow.providers.base import Token
 
 
 class MemoryStore:
@@ -99,18 +98,21 @@ class MemoryStore:
 # common is kept once, and the rest as the bytes of a tuple: half of what a `Flow` takes.
 
 _ALIKE: Final = ("provider", "interval", "reason", "token_endpoint", "verification_uri")
+_ASIDE: Final = ("token", "verifier", "to_revoke")
 _OWN: Final = tuple(
-    sorted({*Flow.__slots__} - {*_ALIKE, "device_code", "id", "seq", "state", "token"})
+    sorted({*Flow.__slots__} - {*_ALIKE, *_ASIDE, "device_code", "id", "seq", "state"})
 )
 _alike_of: Final = attrgetter(*_ALIKE)
+_aside_of: Final = attrgetter(*_ASIDE)
 _own_of: Final = attrgetter(*_OWN)
+_NOTHING_ASIDE: Final = (None, None, ())
 
 
 class _Parked(NamedTuple):
     flow_id: str
     state: State
     seq: int
-    token: Token | None
+    aside: tuple[Any, ...]
     alike: tuple[Any, ...]
     own: bytes
 
@@ -126,13 +128,16 @@ def _once(alike: tuple[Any, ...]) -> tuple[Any, ...]:
 def _park(flow: Flow) -> _Parked:
     code = flow.device_code
     own = marshal.dumps((None if code is None else code.reveal(), *_own_of(flow)))
-    return _Parked(flow.id, flow.state, flow.seq, flow.token, _once(_alike_of(flow)), own)
+    aside = _aside_of(flow)
+    if aside == _NOTHING_ASIDE:
+        aside = _NOTHING_ASIDE
+    return _Parked(flow.id, flow.state, flow.seq, aside, _once(_alike_of(flow)), own)
 
 
 def _unpark(parked: _Parked) -> Flow:
     flow = object.__new__(Flow)
-    flow.id, flow.state, flow.seq, flow.token = parked[:4]
-    for name, value in zip(_ALIKE, parked.alike, strict=True):
+    flow.id, flow.state, flow.seq = parked[:3]
+    for name, value in zip(_ALIKE + _ASIDE, parked.alike + parked.aside, strict=True):
         setattr(flow, name, value)
     # Behind an iterator, since a list would show the code where a traceback shows locals.
     own = iter(marshal.loads(parked.own))  # noqa: S302  # this process wrote it

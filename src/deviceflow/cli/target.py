@@ -1,0 +1,119 @@
+"""Whom to log in to: from the command line, the environment, a profile, a provider's entry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from deviceflow import config
+from deviceflow.errors import UsageError
+from deviceflow.providers import known
+from deviceflow.providers.oauth import OAuth
+from deviceflow.providers.studio import DEFAULT_URL, Studio
+from deviceflow.untrusted import is_loopback
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from deviceflow.config import Setting
+    from deviceflow.providers.base import Provider
+
+_LISTS = ("resource",)
+_WHERE = ("issuer", "device_authorization_endpoint", "token_endpoint")
+
+
+def settled(args: Namespace) -> dict[str, Setting]:
+    """Return the settings for the arguments, each with where it comes from.
+
+    Raises:
+        UsageError: A profile, the file, or a `--set` cannot be used.
+    """
+    given = {name: getattr(args, name, None) for name in config.SETTINGS}
+    given["set"] = dict(_pair(text) for text in getattr(args, "set", None) or [])
+    if args.target:
+        given["provider"] = args.target
+    return config.settle(given, args.profile)
+
+
+def provider(args: Namespace) -> Provider:
+    """Return whom the arguments mean, and what they ask for.
+
+    Raises:
+        UsageError: They do not say it, or contradict each other.
+    """
+    settings = {name: setting.value for name, setting in settled(args).items()}
+    name = settings.pop("provider", None)
+    parameters = settings.pop("set", {})
+    for key in _LISTS:
+        if isinstance(settings.get(key), str):
+            settings[key] = settings[key].split()
+    if "allow_http" in settings:
+        settings["allow_http"] = settings["allow_http"] in (True, "1", "true")
+    required = {
+        claim: value
+        for claim in ("email", "sub", "tenant")
+        if (value := getattr(args, f"require_{claim}", None))
+    }
+    if name is None and any(key in settings for key in _WHERE):
+        _no_studio_options(args)
+        return OAuth(**_with_id(settings), require=required)
+    if name is not None and name != "studio" and not _is_address(name):
+        _no_studio_options(args)
+        return known.provider(name, **_with_id(settings), **parameters, require=required)
+    return _studio(args, None if name == "studio" else name, settings, required)
+
+
+def _with_id(settings: dict[str, Any]) -> dict[str, Any]:
+    if not settings.get("client_id"):
+        raise UsageError(
+            "A client id is needed: the name under which the server knows this program.",
+            hint="Register one there; then --client-id ID, DEVICEFLOW_CLIENT_ID, or a profile.",
+        )
+    return settings
+
+
+def _studio(
+    args: Namespace, host: str | None, settings: dict[str, Any], required: dict[str, str]
+) -> Studio:
+    beside = [key for key in settings if key not in ("allow_http", "scope")]
+    if beside or required:
+        names = ", ".join(key.replace("_", "-") for key in (*beside, *required))
+        raise UsageError(
+            f"DVC Studio's login has no {names}.",
+            hint="Name the provider, or give --issuer, if it is not a DVC Studio.",
+        )
+    asked = {"client_name": args.client_name or "deviceflow", "token_name": args.token_name}
+    scopes = args.scopes or ",".join(str(settings.get("scope", "")).split())
+    studio = Studio(_address(host), allow_http=settings.get("allow_http", False))
+    return studio.asking(**{k: v for k, v in asked.items() if v}, scopes=scopes)
+
+
+def _no_studio_options(args: Namespace) -> None:
+    given = [name for name in ("client_name", "token_name", "scopes") if getattr(args, name)]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(
+            f"{names}: only DVC Studio has that.", hint="Others take --scope and --client-id."
+        )
+
+
+def _is_address(target: str) -> bool:
+    """Tell a host from a provider's name: names have neither dots nor colons in them."""
+    return any(char in target for char in ".:/") or target == "localhost"
+
+
+def _address(host: str | None) -> str:
+    """Return the server's address; a bare host name means https, but on this machine http."""
+    if not host:
+        return DEFAULT_URL
+    if "://" in host:
+        return host
+    scheme = "http" if is_loopback(urlsplit(f"//{host}").hostname or "") else "https"
+    return f"{scheme}://{host}"
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(f"--set takes NAME=VALUE, and not {text!r}.")
+    return name, value

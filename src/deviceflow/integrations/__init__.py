@@ -1,0 +1,1 @@
+"""deviceflow in other libraries' conventions, each imported where it is used."""

@@ -1,0 +1,241 @@
+"""Logins at a real server that nobody here wrote, over the client."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deviceflow import (
+    Client,
+    DeniedError,
+    ExpiredError,
+    OAuth,
+    RejectedError,
+    State,
+    WrongApproverError,
+)
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from deviceflow import Flow, Token
+    from tests.integration.oidc_provider import OIDCProvider
+
+SCOPE = "openid email offline_access"
+
+
+class Hurried:
+    """The system's clock, on which waiting takes no time: this server minds no early poll."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    def time(self) -> float:
+        return time.time() + self._skipped
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._skipped
+
+    def sleep(self, seconds: float, wake: threading.Event) -> None:
+        self._skipped += seconds
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(clock=Hurried())
+
+
+def public(server: OIDCProvider, **settings: Any) -> OAuth:
+    return OAuth(issuer=server.issuer, client_id="public", scope=SCOPE, **settings)
+
+
+def approve(server: OIDCProvider, flow: Flow, login: str = "alice@example.com") -> None:
+    assert flow.verification_uri_complete
+    assert flow.user_code
+    server.approve(flow.verification_uri_complete, flow.user_code, login=login)
+
+
+def log_in(client: Client, server: OIDCProvider, provider: OAuth, login: str) -> Token:
+    flow = client.start(provider)
+    approve(server, flow, login)
+    return client.wait(flow.id)
+
+
+def test_discovery_a_code_an_approval_and_every_kind_of_token(
+    client: Client, oidc_provider: OIDCProvider, transitions: list[dict[str, Any]]
+) -> None:
+    flow = client.start(public(oidc_provider))
+    assert client.step(flow.id).state is State.AWAITING_USER
+    approve(oidc_provider, flow)
+    token = client.wait(flow.id)
+
+    assert oidc_provider.active(token.access_token.reveal())
+    assert token.token_type == "Bearer"
+    assert token.expires_at is not None
+    assert token.refresh_token is not None
+    assert token.id_token is not None
+    assert set(token.scope or ()) == set(SCOPE.split())
+    assert [event["action"] for event in transitions][-1] == "grant"
+    assert set(transitions[-1]["granted_scopes"]) == set(SCOPE.split())
+    assert transitions[-1]["issuer"] == oidc_provider.issuer
+
+
+def test_denied(client: Client, oidc_provider: OIDCProvider) -> None:
+    flow = client.start(public(oidc_provider))
+    assert flow.verification_uri_complete
+    assert flow.user_code
+    oidc_provider.deny(flow.verification_uri_complete, flow.user_code)
+
+    with pytest.raises(DeniedError):
+        client.wait(flow.id)
+
+
+def test_expired_by_the_servers_clock_and_ours(
+    start_oidc_provider: Callable[..., OIDCProvider],
+) -> None:
+    client, server = Client(), start_oidc_provider(DeviceCode=2)
+
+    with pytest.raises(ExpiredError):
+        client.wait(client.start(public(server)).id)
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_a_client_with_a_secret(
+    client: Client, oidc_provider: OIDCProvider, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    monkeypatch.setenv("THE_SECRET", oidc_provider.secret)
+    provider = OAuth(
+        issuer=oidc_provider.issuer,
+        client_id=method.rsplit("_", 1)[1],
+        client_secret="env:THE_SECRET",
+        client_auth=method,
+        scope=SCOPE,
+    )
+
+    token = log_in(client, oidc_provider, provider, "alice@example.com")
+
+    assert oidc_provider.active(token.access_token.reveal())
+
+
+def test_a_wrong_secret_is_refused(
+    client: Client, oidc_provider: OIDCProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THE_SECRET", "not that")
+
+    with pytest.raises(RejectedError, match="invalid_client"):
+        client.start(
+            OAuth(issuer=oidc_provider.issuer, client_id="basic", client_secret="env:THE_SECRET")
+        )
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
+@pytest.mark.parametrize("form", ["pem", "jwk"])
+def test_a_client_that_signs(
+    client: Client, oidc_provider: OIDCProvider, tmp_path: Path, algorithm: str, form: str
+) -> None:
+    key = oidc_provider.keys[algorithm]
+    file = tmp_path / "key"
+    if form == "pem":
+        file.write_bytes(key.as_pem(private=True))
+    else:
+        file.write_text(json.dumps(key.as_dict(private=True)))
+    provider = OAuth(
+        issuer=oidc_provider.issuer, client_id="jwt", private_key=f"file:{file}", scope=SCOPE
+    )
+
+    token = log_in(client, oidc_provider, provider, "alice@example.com")
+
+    assert oidc_provider.active(token.access_token.reveal())
+
+
+def test_a_token_is_refreshed(client: Client, oidc_provider: OIDCProvider) -> None:
+    provider = public(oidc_provider)
+    token = log_in(client, oidc_provider, provider, "alice@example.com")
+
+    fresh = client.refresh(provider, token)
+
+    assert fresh.access_token != token.access_token
+    assert oidc_provider.active(fresh.access_token.reveal())
+    assert fresh.refresh_token is not None
+
+
+@pytest.mark.parametrize(
+    "require",
+    [
+        {"email": "alice@example.com"},
+        {"email": "Alice@Example.com"},
+        {"sub": "alice"},
+        {"email": "alice@example.com", "sub": "alice"},
+    ],
+)
+def test_the_right_persons_approval_is_taken(
+    client: Client, oidc_provider: OIDCProvider, require: dict[str, str]
+) -> None:
+    provider = public(oidc_provider, require=require)
+
+    token = log_in(client, oidc_provider, provider, "alice@example.com")
+
+    assert oidc_provider.active(token.access_token.reveal())
+
+
+@pytest.mark.parametrize(
+    ("require", "login"),
+    [
+        ({"email": "alice@example.com"}, "mallory@example.com"),
+        ({"email": "unverified@example.com"}, "unverified@example.com"),
+        ({"sub": "alice"}, "mallory@example.com"),
+        ({"tenant": "ours"}, "alice@example.com"),
+    ],
+)
+def test_the_wrong_persons_approval_is_not_and_its_token_is_revoked(
+    client: Client,
+    oidc_provider: OIDCProvider,
+    transitions: list[dict[str, Any]],
+    require: dict[str, str],
+    login: str,
+) -> None:
+    flow = client.start(public(oidc_provider, require=require))
+    approve(oidc_provider, flow, login)
+
+    with pytest.raises(WrongApproverError):
+        client.wait(flow.id)
+    while (left := client.get(flow.id)).to_revoke:
+        refused = left.to_revoke[-1][1].reveal()
+        client.step(flow.id)
+
+    assert not oidc_provider.active(refused)
+    assert client.get(flow.id).token is None
+    said = [(event["action"], event["outcome"], event["reason"]) for event in transitions]
+    assert ("fail", "failed", "wrong_approver") in said
+    assert said[-1] == ("revoke", "revoked", "wrong_approver")
+
+
+def test_a_policy_that_is_a_function(oidc_provider: OIDCProvider) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def approver(claims: dict[str, Any]) -> bool:
+        asked.append(claims)
+        return bool(claims["email"] == "alice@example.com")
+
+    client = Client(approver=approver, clock=Hurried())
+    log_in(client, oidc_provider, public(oidc_provider), "alice@example.com")
+    with pytest.raises(WrongApproverError):
+        log_in(client, oidc_provider, public(oidc_provider), "mallory@example.com")
+    assert [claims["sub"] for claims in asked] == ["alice", "mallory"]
+
+
+def test_without_an_id_token_a_policy_refuses(client: Client, oidc_provider: OIDCProvider) -> None:
+    provider = OAuth(
+        issuer=oidc_provider.issuer,
+        client_id="public",
+        scope="offline_access",
+        require={"sub": "alice"},
+    )
+
+    with pytest.raises(WrongApproverError, match="id token"):
+        log_in(client, oidc_provider, provider, "alice@example.com")
