@@ -1111,7 +1111,7 @@ class TestPlainHttp:
         start()
 
         (warning,) = log.events("deviceflow.plain_http")
-        assert warning[1]["url"] == "http://10.0.0.5/token"
+        assert warning[1]["url"] == "http://10.0.0.5"
 
 
 STATUSES = (
