@@ -308,6 +308,12 @@ class _LimitedResponse(http.client.HTTPResponse):
         reader: Any = _LimitedReader(sock)
         super().__init__(reader, *args, **kwargs)
 
+    def begin(self) -> None:
+        super().begin()
+        # urllib3 would log what could not be parsed, and a code or a token may be in it.
+        self.msg.defects.clear()
+        self.msg.set_payload("")
+
 
 class _LimitedConnection(HTTPConnection):
     response_class = _LimitedResponse
