@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deviceflow.providers.studio import AVAILABLE_SCOPES, DeviceLoginResponse
+else:  # unseen by type checkers, which would take any name for one that is there
+
+    def __getattr__(name: str) -> object:
+        if name not in ("AVAILABLE_SCOPES", "DeviceLoginResponse"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from deviceflow.providers import studio
+
+        return getattr(studio, name)
+
 
 __all__ = [
     "AVAILABLE_SCOPES",
@@ -171,13 +180,3 @@ def get_access_token(
         message=post_login_message,
     )
     return login.token_name, login.wait().reveal()
-
-
-if not TYPE_CHECKING:  # or a type checker would take any name for one that is there
-
-    def __getattr__(name: str) -> object:
-        if name not in ("AVAILABLE_SCOPES", "DeviceLoginResponse"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from deviceflow.providers import studio
-
-        return getattr(studio, name)

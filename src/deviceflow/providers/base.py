@@ -229,22 +229,3 @@ class Provider(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types, for `deviceflow.providers.from_dict`."""
-
-
-_TRANSIENT: Final = frozenset({408, 425, 429})
-_NOT_PROCESSED: Final = frozenset({408, 425, 429, 503})
-
-
-def unrecognised(response: Response, fields: Fields | None, error: str | None = None) -> Answer:
-    """Classify an answer whose body says nothing that its dialect knows, by the status.
-
-    408, 425, 429 and 5xx are never final. Any other status is final only for an error that came
-    as JSON: HTML, an empty body or a redirect is no answer of the protocol, whatever its status.
-    """
-    if response.status in _TRANSIENT or response.status >= 500:
-        doubtful = response.status not in _NOT_PROCESSED
-        return Answer("retry", error=error, in_doubt=doubtful)
-    if fields is None or response.status < 400:
-        doubtful = 200 <= response.status < 300
-        return Answer("retry", error=error, unreadable=True, in_doubt=doubtful)
-    return Answer("refused", error=error)

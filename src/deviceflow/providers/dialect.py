@@ -121,7 +121,7 @@ class Dialect:
             return Answer("retry", error=error, in_doubt=status not in _NOT_PROCESSED)
         if fields is None or (status < 400 and error is None):
             return Answer("retry", unreadable=True, in_doubt=200 <= status < 300)
-        return Answer("refused", error=error or f"HTTP status {status}")
+        return Answer("refused", error=error)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what differs from RFC 8628, as JSON types."""

@@ -14,12 +14,13 @@ from urllib.parse import urlsplit, urlunsplit
 from deviceflow.errors import InsecureURLError, InvalidScopesError, UsageError
 from deviceflow.machine import Reason
 from deviceflow.messages import Request
-from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token, unrecognised
+from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token
+from deviceflow.providers.dialect import Dialect
 from deviceflow.secret import Secret
 from deviceflow.untrusted import endpoint, number, web_url, with_query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from deviceflow.messages import Fields, Response
 
@@ -29,14 +30,11 @@ AVAILABLE_SCOPES: Final = ["EXPERIMENTS", "DATASETS", "MODELS"]
 _HEADERS: Final = {"Accept": "application/json", "Content-type": "application/json"}
 _LIFETIME: Final = 1800.0
 _LONGEST: Final = 30 * 86400.0
-_KNOWN: Final[Mapping[str, Answer]] = {
-    "authorization_pending": Answer("pending"),
-    "slow_down": Answer("slow_down"),
-    "authorization_expired": Answer("expired"),
-    "expired_token": Answer("expired"),
-    "access_denied": Answer("denied"),
-    "authorization_denied": Answer("denied"),
-}
+_DIALECT: Final = Dialect(
+    title="DVC Studio",
+    error_fields=("detail", "error"),
+    errors={"authorization_expired": "expired_token", "authorization_denied": "access_denied"},
+)
 
 
 def _texts(name: str, values: Iterable[str] | None) -> tuple[str, ...]:
@@ -206,7 +204,7 @@ class Studio:
         """Say what Studio's answer to `code_request` means."""
         fields = response.fields()
         if response.status != 200 or fields is None:
-            return unrecognised(response, fields, _error(fields))
+            return _DIALECT.classify(response, fields)
         code, user_code = fields.text("device_code"), fields.text("user_code")
         page, token_endpoint = fields.text("verification_uri"), fields.text("token_uri")
         if not (code and user_code and page and token_endpoint):
@@ -244,13 +242,10 @@ class Studio:
     def read_token(self, response: Response, now: float = 0.0) -> Answer:  # noqa: ARG002
         """Say what Studio's answer to `token_request` means."""
         fields = response.fields()
-        error = _error(fields)
-        if error and error in _KNOWN:
-            return _KNOWN[error]
-        token = fields.text("access_token") if fields else None
-        if token and response.status == 200:
-            return Answer("issued", token=Token(Secret(token)))
-        return unrecognised(response, fields, error)
+        token = fields.text("access_token") if fields and response.status == 200 else None
+        if token is None:
+            return _DIALECT.classify(response, fields)
+        return Answer("issued", token=Token(Secret(token)))
 
     def revocation_request(self, token: Secret, hint: str) -> None:
         """Return nothing: Studio's tokens are revoked by hand, in its settings."""
@@ -262,7 +257,3 @@ class Studio:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
         return {"dialect": self.dialect} | asdict(self)
-
-
-def _error(fields: Fields | None) -> str | None:
-    return (fields.text("detail") or fields.text("error")) if fields else None
