@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments; those of the process where none are given.
     """
-    parser = _parser()
-    args = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser(argv).parse_args(argv)
     command = import_module(f"deviceflow.cli.{args.command}")
     try:
         return int(command.run(args))
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exits.INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="deviceflow",
         description="Log a program in: it shows a code, a person approves it in a browser.",
@@ -47,13 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"deviceflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_login(commands.add_parser("login", help="log in, and keep the token"))
-    _add_doctor(commands.add_parser("doctor", help="look at a provider, and say what is wrong"))
-    _add_providers(commands.add_parser("providers", help="whom deviceflow knows by name"))
-    _add_config(commands.add_parser("config", help="which settings hold, and why"))
-    _add_demo(commands.add_parser("demo", help="try a login out, against a server of its own"))
-    _add_serve(commands.add_parser("serve", help="run a local authorization server to log in to"))
-    _add_diagram(commands.add_parser("diagram", help="draw the machine's states"))
+    for name, (what, fill) in _COMMANDS.items():
+        command = commands.add_parser(name, help=what)
+        if name in argv:  # the others' options would cost time, and nobody asked
+            fill(command)
     return parser
 
 
@@ -188,3 +185,14 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise ValueError(text)
     return seconds
+
+
+_COMMANDS = {
+    "login": ("log in, and keep the token", _add_login),
+    "doctor": ("look at a provider, and say what is wrong", _add_doctor),
+    "providers": ("whom deviceflow knows by name", _add_providers),
+    "config": ("which settings hold, and why", _add_config),
+    "demo": ("try a login out, against a server of its own", _add_demo),
+    "serve": ("run a local authorization server to log in to", _add_serve),
+    "diagram": ("draw the machine's states", _add_diagram),
+}
