@@ -20,8 +20,6 @@ from deviceflow.errors import AuthorizationExpiredError, InvalidScopesError, Stu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from deviceflow.providers.studio import AVAILABLE_SCOPES, DeviceLoginResponse
 else:  # unseen by type checkers, which would take any name for one that is there
 
@@ -50,8 +48,8 @@ def start_device_login(
     client_name: str,
     base_url: str | None = None,
     token_name: str | None = None,
-    scopes: Sequence[str] | None = None,
-    team_names: Sequence[str] | None = None,
+    scopes: list[str] | None = None,
+    team_names: list[str] | None = None,
     all_teams: bool | None = None,
     expires_in_days: int | None = None,
     never_expires: bool | None = None,
@@ -129,7 +127,7 @@ def get_access_token(
     open_browser: bool = True,
     post_login_message: str | None = None,
     use_device_code: bool = False,
-    team_names: Sequence[str] | None = None,
+    team_names: list[str] | None = None,
     all_teams: bool | None = None,
     expires_in_days: int | None = None,
     never_expires: bool | None = None,

@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from deviceflow.errors import InsecureURLError
 
@@ -134,7 +134,7 @@ def endpoint(url: object, *, allow_http: bool = False) -> str:
 
 
 def with_query(url: str, **parameters: str) -> str:
-    """Return `url` with `parameters` added to its query, whatever query it has already."""
+    """Return `url` with `parameters` added to its query; what is there already stays as it is."""
     parts = urlsplit(url)
-    pairs = parse_qsl(parts.query, keep_blank_values=True) + list(parameters.items())
-    return urlunsplit(parts._replace(query=urlencode(pairs)))
+    query = "&".join(filter(None, (parts.query, urlencode(parameters))))
+    return urlunsplit(parts._replace(query=query))

@@ -10,6 +10,7 @@ import json
 import logging
 import ssl
 import sys
+import threading
 import time
 import webbrowser
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -322,7 +323,12 @@ class TestStart:
 
     @pytest.mark.parametrize(
         "trouble",
-        [OSError("no CA bundle"), ValueError("Invalid IPv6 URL"), LocationParseError("a..b")],
+        [
+            OSError("no CA bundle"),
+            ValueError("Invalid IPv6 URL"),
+            LocationParseError("a..b"),
+            requests.JSONDecodeError("made otherwise than its kin", "", 0),
+        ],
         ids=kind,
     )
     def test_raises_request_exception_for_what_slips_through_requests(
@@ -679,6 +685,12 @@ class TestCheck:
         seams.polls(PENDING, PENDING, GRANTED)
 
         assert check() == "isat_token"
+
+    @pytest.mark.parametrize("seconds", [0, -1])
+    def test_no_time_to_sleep_is_no_sleep(self, seams: Seams, seconds: float) -> None:
+        studio_login._CLOCK.sleep(seconds, threading.Event())
+
+        assert not seams.sleep.called
 
     @pytest.mark.parametrize("where", ["sleep", "poll"])
     def test_ctrl_c_cancels_and_goes_on(self, seams: Seams, log: Log, where: str) -> None:

@@ -43,7 +43,7 @@ HEAVY = {
     "urllib",
 }
 ASKED: dict[str, tuple[str, Any]] = {
-    "team_names": ("Sequence[str] | None", None),
+    "team_names": ("list[str] | None", None),
     "all_teams": ("bool | None", None),
     "expires_in_days": ("int | None", None),
     "never_expires": ("bool | None", None),
@@ -187,7 +187,7 @@ def test_the_errors_are_of_the_documented_kinds(
                 "client_name": ("str", NONE),
                 "base_url": ("str | None", None),
                 "token_name": ("str | None", None),
-                "scopes": ("Sequence[str] | None", None),
+                "scopes": ("list[str] | None", None),
                 **ASKED,
             },
             "DeviceLoginResponse",
