@@ -1,0 +1,1 @@
+"""What deviceflow and two other libraries do on the same scripted servers."""
