@@ -231,7 +231,7 @@ class Client:
                 done = self.step(flow_id)
                 on_step(done)
                 if done.state.ended:
-                    if self.get(flow_id).to_revoke:
+                    for _ in self.get(flow_id).to_revoke:
                         self.step(flow_id)
                     return self.token(flow_id)
                 seconds = done.wait_seconds
@@ -272,15 +272,22 @@ class Client:
         request = authenticated(provider.refresh_request(token), now)
         result = self._transport.send(request, self._deadline)
         answer = None if isinstance(result, Failure) else provider.read_token(result, now)
-        if answer is None or answer.outcome == "retry":
+        if answer is None or answer.outcome in ("retry", "slow_down"):
             raise errors.UnreachableError("The token could not be refreshed now: no usable answer.")
         if answer.token is None:
             said = printable(answer.error or answer.outcome, 200)
             raise errors.RejectedError(
                 f"The token could not be refreshed: {said}.", hint="Log in again."
             )
+        if answer.unfit and answer.token.id_token is not None:
+            raise errors.RejectedError(
+                f"The refreshed token is not fit to be used: {answer.unfit[1]}.",
+                hint="Log in again.",
+            )
         if answer.token.refresh_token is None:
             answer.token.refresh_token = token.refresh_token
+        if answer.token.scope is None:
+            answer.token.scope = token.scope  # not said is unchanged (RFC 6749 section 6)
         return answer.token
 
     def cancel(self, flow_id: str, detail: str | None = None) -> Step:
@@ -342,6 +349,8 @@ class Client:
             ServerError: There is no metadata to be had, or none that fits.
         """
         urls = provider.metadata_urls()
+        if not urls:
+            return provider
         fetched, metadata = self._metadata.get(provider.server, (0.0, None))
         if metadata is not None and self._clock.monotonic() < fetched + METADATA_LIFETIME:
             return provider.with_metadata(metadata)
@@ -363,9 +372,7 @@ class Client:
                 continue
             self._metadata[provider.server] = (self._clock.monotonic(), metadata)
             return discovered
-        if urls:
-            raise problem
-        return provider
+        raise problem
 
     def _commit(self, flow: Flow, transition: Transition, release: str | None = None) -> bool:
         kept = self._store.commit(flow, transition, release=release)

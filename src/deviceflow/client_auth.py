@@ -6,7 +6,7 @@ import base64
 import json
 import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, urlencode
 
 from deviceflow.errors import UsageError
 from deviceflow.messages import Request
@@ -38,11 +38,15 @@ def authenticated(request: Request, now: float) -> Request:
     auth = request.auth
     if auth is None or auth.reference is None:
         return request
-    secret = resolve(auth.reference)
+    kept_as: Literal["client_secret", "private_key"] = "client_secret"
+    if auth.method == "private_key_jwt":
+        kept_as = "private_key"
+    secret = resolve(auth.reference, kept_as)
     match auth.method:
         case "client_secret_basic":
-            # Each part is form-encoded first (RFC 6749 section 2.3.1).
-            pair = f"{quote_plus(auth.client_id)}:{quote_plus(secret.reveal())}"
+            # Each part is form-encoded first (RFC 6749 section 2.3.1); a space as %20, not +, which
+            # some servers do not decode.
+            pair = f"{quote(auth.client_id, safe='')}:{quote(secret.reveal(), safe='')}"
             basic = base64.b64encode(pair.encode()).decode()
             headers = {**request.headers, "Authorization": f"Basic {basic}"}
             return Request(request.purpose, request.url, headers, request.body)
@@ -66,12 +70,18 @@ def _with_fields(request: Request, fields: Mapping[str, str]) -> Request:
 def _assertion(auth: ClientAuth, key: Secret, now: float) -> str:
     """Return the client's assertion about itself (RFC 7523 section 3)."""
     try:
-        from joserfc import jwk, jwt  # noqa: PLC0415  # an extra
+        from joserfc import jwk, jws, jwt  # noqa: PLC0415  # an extra
         from joserfc.errors import JoseError  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise ImportError(
             "private_key_jwt needs joserfc: pip install 'deviceflow[oauth]'", name=missing.name
         ) from None
+
+    class Quiet(jws.JWSRegistry):
+        # Of EdDSA joserfc warns, since RFC 9864 has a new name for it; servers know the old one.
+        def get_alg(self, name: str) -> Any:
+            return self.algorithms[name]
+
     claims = {
         "iss": auth.client_id,
         "sub": auth.client_id,
@@ -84,7 +94,7 @@ def _assertion(auth: ClientAuth, key: Secret, now: float) -> str:
         try:
             signing = jwk.import_key(_readable(key), kind)
             header = {"alg": algorithm, **({"kid": signing.kid} if signing.kid else {})}
-            return jwt.encode(header, claims, signing, algorithms=[algorithm])
+            return jwt.encode(header, claims, signing, registry=Quiet())
         except (JoseError, ValueError, TypeError, KeyError):
             continue
     raise UsageError(

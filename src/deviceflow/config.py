@@ -1,6 +1,8 @@
 """The configuration file, and where each setting comes from.
 
-What is said on the command line goes before the environment, that before the profile in the file::
+What is said on the command line goes before the environment, that before the profile in the file.
+Each of them that names a server counts as a whole: if one before it names another, none of it is
+used, so that no secret goes to a server that it is not for::
 
     # ~/.config/deviceflow/config.toml
     [profiles.work]
@@ -8,6 +10,7 @@ What is said on the command line goes before the environment, that before the pr
     client_id = "Iv1.0123456789abcdef"
     client_secret = "env:GITHUB_SECRET"
     scope = "repo read:org"
+    set = { host = "github.example.com" }
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from deviceflow.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SETTINGS: Final = (
+SETTINGS: Final[tuple[str, ...]] = (
     "provider",
     "issuer",
     "device_authorization_endpoint",
@@ -41,7 +44,16 @@ SETTINGS: Final = (
 )
 """What a profile and the environment (`DEVICEFLOW_` and the name in capitals) can set."""
 
-_LITERAL: Final = ("client_secret", "private_key")
+COMMAND_LINE: Final = "the command line"
+
+_WHOM: Final[tuple[str, ...]] = (
+    "provider",
+    "issuer",
+    "device_authorization_endpoint",
+    "token_endpoint",
+)
+_LISTS: Final = ("resource", "scope")
+_LITERAL: Final[tuple[str, ...]] = ("client_secret", "private_key")
 _REFERENCES: Final = ("env:", "file:", "profile:")
 
 
@@ -92,7 +104,8 @@ def load() -> Config:
     """Return the configuration: `DEVICEFLOW_CONFIG`, else the file in the user's own place.
 
     Raises:
-        UsageError: The file is not TOML, or its profiles are not tables of known settings.
+        UsageError: The file is not TOML, or has something else in it than profiles with known
+            settings of the right kind.
     """
     path = _path()
     try:
@@ -101,44 +114,139 @@ def load() -> Config:
         read = {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as trouble:
         raise UsageError(f"{path} cannot be read: {trouble}.") from None
-    profiles = read.get("profiles", {})
-    for name, profile in profiles.items():
-        unknown = set(profile) - {*SETTINGS, "set"} if isinstance(profile, dict) else {"no table"}
-        if unknown:
-            raise UsageError(
-                f"{path}: profile {name!r} has {', '.join(sorted(unknown))} in it.",
-                hint=f"It can have {', '.join(SETTINGS)}, and a table 'set'.",
-            )
+    _check(path, read)
     return Config(path, read)
 
 
-def settle(given: Mapping[str, Any], profile: str | None) -> dict[str, Setting]:
-    """Return the settings that are there, each with where it comes from.
+class Settled(NamedTuple):
+    """The settings that hold.
+
+    Attributes:
+        settings: Each with where it comes from. What a provider needs besides is `set.NAME`.
+        passed_over: What was not used since it is for another server, in words.
+    """
+
+    settings: dict[str, Setting]
+    passed_over: list[str]
+
+
+def settle(given: Mapping[str, Any], profile: str | None) -> Settled:
+    """Return the settings that hold, and where each comes from.
 
     Args:
-        given: What was said on the command line; None for what was not.
+        given: What was said on the command line, `set` a table; None for what was not.
         profile: The profile to use; `DEVICEFLOW_PROFILE` where none is named.
 
     Raises:
-        UsageError: The profile or the file cannot be used.
+        UsageError: The profile or the file cannot be used, a secret was given itself and not where
+            it is, or the profile is for another server than the command line says.
     """
-    profile = profile or os.environ.get("DEVICEFLOW_PROFILE")
-    config = load() if profile else None
-    in_file = config.profile(profile) if config and profile else {}
-    settled: dict[str, Setting] = {}
-    for name in (*SETTINGS, "set"):
+    chosen = profile or os.environ.get("DEVICEFLOW_PROFILE")
+    said, in_profile = _said(given), _of_profile(chosen) if chosen else {}
+    layers = {
+        COMMAND_LINE: said,
+        "the environment": _environment(),
+        f"profile {chosen}": in_profile,
+    }
+    # A profile that is named on the command line speaks for it.
+    whom = _whom(said) or (_whom(in_profile) if profile else {})
+    found: dict[str, Setting] = {}
+    passed_over: list[str] = []
+    for layer, settings in layers.items():
+        own = _whom(settings)
+        if whom and own and not whom.items() <= own.items():
+            where = next(iter(own.values()))
+            if profile and layer == f"profile {profile}":
+                raise UsageError(
+                    f"Profile {profile!r} is for {where}, and the command line names another.",
+                    hint="Its client and secret are for that server: name one of the two only.",
+                )
+            passed_over.append(f"{layer}, which is for {where}")
+            continue
+        whom = whom or own
+        found = settings | found
+    ordered = [name for name in SETTINGS if name in found]
+    ordered += sorted(name for name in found if name not in SETTINGS)
+    return Settled({name: found[name] for name in ordered}, passed_over)
+
+
+def _whom(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    return {name: settings[name].value for name in _WHOM if name in settings}
+
+
+def _said(given: Mapping[str, Any]) -> dict[str, Setting]:
+    for name in _LITERAL:
+        if _is_literal(given.get(name)):
+            raise UsageError(
+                f"The {name.replace('_', ' ')} was given itself, and arguments are seen by all.",
+                hint=f"Say where it is: --{name.replace('_', '-')} env:NAME, or file:PATH.",
+            )
+    said = {name: given[name] for name in SETTINGS if given.get(name) not in (None, (), [], False)}
+    return _settings(said | {"set": given.get("set") or {}}, COMMAND_LINE)
+
+
+def _environment() -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
+    for name in SETTINGS:
         variable = f"DEVICEFLOW_{name.upper()}"
-        if given.get(name) not in (None, (), {}, False):
-            settled[name] = Setting(given[name], "the command line")
-        elif name != "set" and (value := os.environ.get(variable)):
+        if value := os.environ.get(variable):
             # A secret stays where it is: what goes on is the way to it.
             value = f"env:{variable}" if name in _LITERAL and _is_literal(value) else value
-            settled[name] = Setting(value, f"the environment ({variable})")
-        elif config and name in in_file:
-            value = in_file[name]
-            value = f"profile:{profile}" if name in _LITERAL and _is_literal(value) else value
-            settled[name] = Setting(value, f"profile {profile} in {config.path}")
-    return settled
+            found[name] = Setting(value, f"the environment ({variable})")
+    return found
+
+
+def _of_profile(name: str) -> dict[str, Setting]:
+    config = load()
+    values = {
+        key: f"profile:{name}" if key in _LITERAL and _is_literal(value) else value
+        for key, value in config.profile(name).items()
+    }
+    return _settings(values, f"profile {name} in {config.path}")
+
+
+def _settings(values: Mapping[str, Any], source: str) -> dict[str, Setting]:
+    """Return the values with their source; each of the table `set` is one of its own."""
+    flat = {name: value for name, value in values.items() if name != "set"}
+    flat |= {f"set.{name}": value for name, value in values.get("set", {}).items()}
+    return {name: Setting(value, source) for name, value in flat.items()}
+
+
+def _check(path: Path, read: Mapping[str, Any]) -> None:
+    """Refuse what means nothing, rather than to pass over it; and quote no value."""
+    profiles = read.get("profiles", {})
+    if strange := sorted(set(read) - {"profiles"}):
+        raise UsageError(
+            f"{path} has {', '.join(strange)} in it, which means nothing there.",
+            hint="Settings stand in profiles: [profiles.NAME].",
+        )
+    if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
+        raise UsageError(f"{path}: a profile is a table.", hint="It begins with [profiles.NAME].")
+    for name, profile in profiles.items():
+        if unknown := sorted(set(profile) - {*SETTINGS, "set"}):
+            raise UsageError(
+                f"{path}: profile {name!r} has {', '.join(unknown)} in it.",
+                hint=f"It can have {', '.join(SETTINGS)}, and a table 'set'.",
+            )
+        for key, value in profile.items():
+            if not _fits(key, value):
+                raise UsageError(f"{path}: profile {name!r}: {key} is {_wanted(key)}.")
+
+
+def _fits(key: str, value: object) -> bool:
+    if key == "allow_http":
+        return isinstance(value, bool)
+    if key == "set":
+        return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    if key in _LISTS and isinstance(value, list):
+        return all(isinstance(text, str) for text in value)
+    return isinstance(value, str)
+
+
+def _wanted(key: str) -> str:
+    if key in _LISTS:
+        return "a text, or a list of texts"
+    return {"allow_http": "true or false", "set": "a table of texts"}.get(key, "a text")
 
 
 def _is_literal(value: object) -> bool:

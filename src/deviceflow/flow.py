@@ -254,8 +254,11 @@ class Flow:
     # What is to be done, and when.
 
     def wait_seconds(self, now: float) -> float:
-        """Return the seconds until something is to be done; 0 if it is now, or never again."""
-        if self.state.ended:
+        """Return the seconds until something is to be done; 0 if it is now, or never again.
+
+        After the end that is a token to revoke, where one is left.
+        """
+        if self.state.ended and not self.to_revoke:
             return 0.0
         wait = (self._deadline_if_last() or self.due_at) - now
         # A time of day as a float has no finer grain. Whoever slept as told must find it due.
@@ -285,7 +288,7 @@ class Flow:
         """
         if self.state is State.INIT:
             return self.provider.code_request(self.verifier)
-        if self.to_revoke:
+        if self.state.ended and self.to_revoke:
             kind, token = self.to_revoke[0]
             revocation = self.provider.revocation_request(token, kind)
             assert revocation is not None  # noqa: S101  # what `to_revoke` was filled for
@@ -308,6 +311,7 @@ class Flow:
             IllegalTransitionError: The flow has one already.
         """
         self._expect("issue_code", State.INIT)
+        self.verifier = None  # the code was asked for without it
         return self._take_code(code, now, now)
 
     def poll(self, now: float, timeout: float) -> Transition:
@@ -423,7 +427,8 @@ class Flow:
         if not revocable:
             return "a token was issued that is not kept: revoke it at the server"
         self.to_revoke += revocable
-        self.due_at = now
+        if self.state.ended:
+            self.due_at, self.failures = now, 0
         return "a token was issued that is not kept: it will be revoked"
 
     def _revocable(self, token: Token) -> tuple[tuple[str, Secret], ...]:
@@ -575,7 +580,7 @@ class Flow:
         transition = self._fire(trigger, now)
         self.token = token
         self.in_doubt = False
-        self.device_code = None
+        self._let_go(now)
         return transition
 
     def _end(
@@ -590,8 +595,14 @@ class Flow:
         if self.in_doubt and reason not in (Reason.CANCELLED, Reason.PROTOCOL):
             trigger, reason = "fail", Reason.OUTCOME_UNKNOWN
         transition = self._fire(trigger, now, detail=detail, reason=reason)
-        self.device_code = None
+        self._let_go(now)
         return transition
+
+    def _let_go(self, now: float) -> None:
+        """Forget what only polling needs; what is left to do is to revoke, if anything."""
+        self.device_code = self.verifier = None
+        if self.to_revoke:
+            self.due_at, self.failures = now, 0
 
     def _fire(
         self,
@@ -625,10 +636,11 @@ class Flow:
             return None
         # Cleaned first: a code with something invisible inside would not be found.
         text = printable(text, 2000)
-        if self.device_code:
-            text = text.replace(self.device_code.reveal(), "<secret>")
-        if self.user_code:
-            text = text.replace(self.user_code, "<user code>")
+        for secret in filter(None, (self.device_code, self.verifier)):
+            if shown := printable(secret.reveal(), 2000):
+                text = text.replace(shown, "<secret>")
+        if shown := printable(self.user_code or "", 2000):
+            text = text.replace(shown, "<user code>")
         # A token that never came, or a code in another spelling, can be told by its looks alone.
         text = _LONG_RUN.sub(lambda run: _hidden_if_random(run[0]), text)
         return text[:200]
@@ -697,6 +709,6 @@ class Flow:
                 return damaged
         except UsageError as unreadable:
             return unreadable.with_traceback(None)
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
             return damaged
         return flow

@@ -6,6 +6,7 @@ import json
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from urllib.parse import parse_qsl
 
 from deviceflow.untrusted import number
 
@@ -16,6 +17,7 @@ MAX_BODY: Final = 1024 * 1024
 """How many bytes of an answer are read; a longer one is not an answer. No token is near that."""
 
 _MAX_RETRY_AFTER: Final = 3600.0
+_MAX_FORM_FIELDS: Final = 100
 
 
 class ClientAuth(NamedTuple):
@@ -94,12 +96,31 @@ class Response:
         return next((v for k, v in self.headers.items() if k.lower() == wanted), None)
 
     def fields(self) -> Fields | None:
-        """Return the JSON object in the body, or None where it holds none."""
+        """Return the JSON object in the body, or None where it holds none.
+
+        Some servers answer with a form although JSON was asked for; where they say so, it is read.
+        """
         try:
             read = json.loads(self.body)
         except (ValueError, RecursionError):
-            return None
+            read = self._form()
         return Fields(read) if isinstance(read, dict) else None
+
+    def _form(self) -> dict[str, Any] | None:
+        kind = (self.header("Content-Type") or "").partition(";")[0].strip().lower()
+        if kind != "application/x-www-form-urlencoded":
+            return None
+        try:
+            pairs = parse_qsl(
+                self.body.decode().strip(),
+                keep_blank_values=True,
+                strict_parsing=True,
+                errors="strict",
+                max_num_fields=_MAX_FORM_FIELDS,
+            )
+        except ValueError:
+            return None
+        return dict(pairs) or None
 
     def date(self) -> float | None:
         """Return what the server's clock said, in seconds since 1970, where it told."""

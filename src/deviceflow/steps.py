@@ -42,7 +42,7 @@ class Step:
     Attributes:
         flow_id: The flow.
         state: Its state.
-        wait_seconds: When to call again; 0 once it has ended.
+        wait_seconds: When to call again; 0 once it has ended, unless a token is left to revoke.
         reason: Why it failed, where it did.
     """
 

@@ -14,6 +14,7 @@ import requests
 from playwright.sync_api import Browser, sync_playwright
 
 from deviceflow.server import LocalServer, Settings, create_app
+from tests.integration.command import deviceflow  # noqa: F401  # a fixture
 from tests.integration.oidc_provider import (  # noqa: F401  # fixtures
     oidc_node,
     oidc_provider,

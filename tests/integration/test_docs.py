@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import requests
@@ -15,11 +15,10 @@ import structlog
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
 from deviceflow.machine import TRIGGERS, Reason
+from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from deviceflow.server import LocalServer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,24 +31,33 @@ EXAMPLES = [
 ]
 
 
+STANDING_FOR_ANOTHER: Final = (
+    "https://studio.example.com",
+    "https://login.example.com",
+    "https://api.example.com",
+    "http://127.0.0.1:8628",
+)
+
+
 @pytest.fixture
-def approving(local_server: LocalServer) -> Iterator[LocalServer]:
+def approving() -> Iterator[LocalServer]:
     """Have a person approve whatever is asked for, at once."""
     over = threading.Event()
 
     def approve() -> None:
         while not over.wait(0.05):
-            log = requests.get(f"{local_server.url}/control/log", timeout=5).json()
+            log = requests.get(f"{server.url}/control/log", timeout=5).json()
             for login in log["logins"]:
                 if login["state"] == "waiting":
                     code = {"user_code": login["user_code"]}
-                    requests.post(f"{local_server.url}/control/approve", json=code, timeout=5)
+                    requests.post(f"{server.url}/control/approve", json=code, timeout=5)
 
-    person = threading.Thread(target=approve)
-    person.start()
-    yield local_server
-    over.set()
-    person.join()
+    with LocalServer(Settings(control=True, interval=1)) as server:
+        person = threading.Thread(target=approve)
+        person.start()
+        yield server
+        over.set()
+        person.join()
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -58,9 +66,11 @@ def test_an_example_runs(
 ) -> None:
     monkeypatch.setattr("webbrowser.open", lambda url: True)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+    monkeypatch.setenv("ROBOT_SECRET", "")  # an example sets it: put back what was there
     logger = logging.getLogger("deviceflow")
     handlers, level = logger.handlers[:], logger.level
-    for address in ("https://studio.example.com", "http://127.0.0.1:8628"):
+    for address in STANDING_FOR_ANOTHER:
         if "ScriptedTransport" not in example:
             example = example.replace(address, approving.url)
     try:
@@ -68,6 +78,59 @@ def test_an_example_runs(
     finally:
         structlog.reset_defaults()
         logger.handlers[:], logger.level = handlers, level
+
+
+TABLES: Final = [
+    pytest.param(block[1], id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.finditer(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    )
+]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_example_of_a_file_is_read(
+    table: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "example.toml"
+    file.write_text(table)
+    if "[profiles." in table:
+        monkeypatch.setenv("DEVICEFLOW_CONFIG", str(file))
+        command = ["config", "show", "--profile", "work"]
+    else:
+        command = ["providers", "check", str(file)]
+
+    assert main(command) == 0
+    assert "example.toml" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["login"],
+        ["doctor"],
+        ["config", "show"],
+        ["providers", "list"],
+        ["providers", "show"],
+        ["demo"],
+        ["serve"],
+        ["diagram"],
+    ],
+    ids=" ".join,
+)
+def test_the_page_on_the_command_has_every_option(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs/reference/command.md").read_text()
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    options = {*re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)} - {"--help"}
+
+    assert {option for option in options if f"`{option}" not in page} == set()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/explanation/machine.md"])

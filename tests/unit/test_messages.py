@@ -86,6 +86,50 @@ def test_object_is_read_in_each_encoding_of_unicode(encoding: str) -> None:
     assert fields.text("name") == "caf\u00e9"
 
 
+FORM: Final = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize("kind", [FORM, f"{FORM}; charset=utf-8", f" {FORM.upper()} ;x"])
+def test_form_is_read_where_it_says_that_it_is_one(kind: str) -> None:
+    body = "error=slow_down&interval=10&empty=&text=a+b%26%C3%A9\r\n"
+
+    fields = answer(400, body, Content_Type=kind).fields()
+
+    assert fields is not None
+    assert fields.as_dict() == {
+        "error": "slow_down",
+        "interval": "10",
+        "empty": "",
+        "text": "a b&\u00e9",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", "a=b"),
+        ("", "a=b"),
+        (f"text/{FORM}", "a=b"),
+        (FORM, ""),
+        (FORM, "<html>"),
+        (FORM, "a"),
+        (FORM, "a=b&c"),
+        (FORM, "a=%ff"),
+        (FORM, b"a=\xff"),
+        (FORM, "a=b&" * 100 + "a=b"),
+    ],
+)
+def test_what_is_no_form_or_does_not_say_so_has_no_fields(kind: str, body: str | bytes) -> None:
+    assert answer(400, body, Content_Type=kind).fields() is None
+
+
+def test_json_is_read_whatever_it_is_called() -> None:
+    fields = answer(200, {"a": "b"}, Content_Type=FORM).fields()
+
+    assert fields is not None
+    assert fields.as_dict() == {"a": "b"}
+
+
 def test_fields_are_named_and_not_shown() -> None:
     assert repr(Fields({"b": "CANARY", "a": 1})) == "<Fields a, b>"
 

@@ -134,7 +134,9 @@ def _add_providers(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="list them, and what each needs")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
-    actions.add_parser("show", help="show an entry").add_argument("name")
+    show = actions.add_parser("show", help="show an entry, as it may stand in such a file")
+    show.add_argument("name")
+    show.add_argument("--json", action="store_true", help="print one JSON object")
     actions.add_parser("check", help="check a file of one's own").add_argument("file")
 
 

@@ -18,16 +18,24 @@ def run(args: Namespace) -> int:
     Raises:
         UsageError: The file or the profile cannot be used.
     """
-    settled = target.settled(args)
+    found, there = target.settled(args), config.load()
     if args.json:
-        facts = {k: {"value": s.value, "source": s.source} for k, s in settled.items()}
-        print(json.dumps(facts))
+        shown = {
+            "settings": {
+                name: {"value": setting.value, "source": setting.source}
+                for name, setting in found.settings.items()
+            },
+            "passed_over": found.passed_over,
+            "file": str(there.path),
+            "profiles": there.profiles(),
+        }
+        print(json.dumps(shown))
         return 0
-    for name, setting in settled.items():
-        print(f"{name} = {setting.value!r}  # {setting.source}")
-    if not settled:
+    for name, setting in found.settings.items():
+        print(f"{name} = {json.dumps(setting.value, ensure_ascii=False)}  # {setting.source}")
+    if not found.settings:
         print("# nothing is set")
-    if not args.profile:
-        there = config.load()
-        print(f"# profiles in {there.path}: {', '.join(there.profiles()) or 'none'}")
+    for what in found.passed_over:
+        print(f"# not used: {what}")
+    print(f"# profiles in {there.path}: {', '.join(there.profiles()) or 'none'}")
     return 0

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from deviceflow.cli import exits, target
 from deviceflow.client import Client
-from deviceflow.doctor import Recorder, as_dict, examine
+from deviceflow.clock import SystemClock
+from deviceflow.doctor import Finding, Recorder, as_dict, examine
 from deviceflow.errors import UsageError
 from deviceflow.providers.oauth import OAuth
 from deviceflow.transport import RequestsTransport
@@ -27,16 +28,38 @@ def run(args: Namespace) -> int:
     provider = target.provider(args)
     if not isinstance(provider, OAuth):
         raise UsageError("The doctor looks at OAuth providers.", hint="Name one, or give --issuer.")
-    recorder = Recorder(RequestsTransport())
-    findings = []
-    for finding in examine(
-        Client(transport=recorder), recorder, provider, early_poll=args.early_poll
-    ):
-        findings.append(finding)
-        if not args.json:
-            quirk = f"  [set {finding.quirk}]" if finding.quirk else ""
-            print(f"{_MARKS[finding.verdict]} {finding.part}: {finding.said}{quirk}", flush=True)
-    bad = any(finding.verdict == "bad" for finding in findings)
-    if args.json:
-        print(json.dumps({"healthy": not bad, "findings": [as_dict(found) for found in findings]}))
-    return exits.FAILED if bad else 0
+    target.look_for_secret(provider)
+    clock = SystemClock()
+    recorder = Recorder(RequestsTransport(), clock)
+    client = Client(transport=recorder, clock=clock)
+    findings: list[Finding] = []
+    healthy: bool | None = None
+    try:
+        for finding in examine(client, recorder, provider, early_poll=args.early_poll, clock=clock):
+            findings.append(finding)
+            if not args.json:
+                _print(finding)
+        healthy = not any(finding.verdict == "bad" for finding in findings)
+    finally:
+        # Interrupted too: a code may be open by now, and one of the findings says so.
+        if args.json and findings:
+            _print_json(provider, findings, healthy=healthy)
+    if not args.json:
+        print("A login would work." if healthy else "A login would fail.")
+    return 0 if healthy else exits.FAILED
+
+
+def _print(finding: Finding) -> None:
+    print(f"{_MARKS[finding.verdict]} {finding.part}: {finding.said}", flush=True)
+    if finding.quirk:
+        print(f"    in a provider entry: {finding.quirk}", flush=True)
+
+
+def _print_json(provider: OAuth, findings: list[Finding], *, healthy: bool | None) -> None:
+    facts = {
+        "provider": provider.name,
+        "server": provider.server,
+        "healthy": healthy,
+        "findings": [as_dict(found) for found in findings],
+    }
+    print(json.dumps(facts))

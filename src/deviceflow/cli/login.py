@@ -35,13 +35,10 @@ def run(args: Namespace) -> int:
     if args.verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     provider = target.provider(args)
+    target.look_for_secret(provider)
     client = Client()
     with ExitStack() as stack:
-        sinks: list[TokenFile | Keyring] = []
-        if args.output:
-            sinks.append(stack.enter_context(TokenFile(args.output)))
-        if args.save:
-            sinks.append(Keyring(provider))
+        sinks = _sinks(args, provider, stack)
         try:
             flow = client.start(provider)
             token = _wait(client, flow, args)
@@ -51,16 +48,44 @@ def run(args: Namespace) -> int:
                 return exits.of(error)
             raise
         kept = _as_text(token, args.format)
-        for sink in sinks:
-            sink.put(kept)
-            prompt.say(f"Logged in. The token is in {sink.where}.")
+        problem = _put(sinks, kept, shown=args.show_token)
     if args.json:
         facts = _facts(provider, client.get(flow.id)) | dict(flow.extra)
+        facts |= {"expires_at": token.expires_at, "scope": token.scope}
         facts |= {"output": args.output} if args.output else {}
-        print(json.dumps(facts | (_shown(token, args.format) if args.show_token else {})))
-    elif args.show_token:
+        facts |= _shown(token, args.format) if args.show_token else {}
+        print(json.dumps(facts | ({"error": str(problem)} if problem else {})))
+        return exits.of(problem) if problem else exits.AUTHORIZED
+    if args.show_token:
         print(kept.reveal())
+    if problem:
+        raise problem
     return exits.AUTHORIZED
+
+
+def _put(sinks: list[TokenFile | Keyring], kept: Secret, *, shown: bool) -> DeviceFlowError | None:
+    """Put the token in each place, one failing or not, and return what went wrong."""
+    problem: DeviceFlowError | None = None
+    for sink in sinks:
+        try:
+            sink.put(kept)
+        except DeviceFlowError as trouble:
+            problem = trouble
+        else:
+            shown = True
+            prompt.say(f"Logged in. The token is in {sink.where}.")
+    if problem and shown:
+        return DeviceFlowError(problem.message, hint="It is in the other place only.")
+    return problem
+
+
+def _sinks(args: Namespace, provider: Provider, stack: ExitStack) -> list[TokenFile | Keyring]:
+    sinks: list[TokenFile | Keyring] = []
+    if args.output:
+        sinks.append(stack.enter_context(TokenFile(args.output)))
+    if args.save:
+        sinks.append(Keyring(provider))
+    return sinks
 
 
 def _wait(client: Client, flow: Flow, args: Namespace) -> Token:

@@ -10,23 +10,25 @@ from deviceflow.errors import UsageError
 from deviceflow.providers import known
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import DEFAULT_URL, Studio
+from deviceflow.references import resolve
 from deviceflow.untrusted import is_loopback
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Mapping
 
-    from deviceflow.config import Setting
+    from deviceflow.config import Settled
     from deviceflow.providers.base import Provider
 
-_LISTS = ("resource",)
+_FOR_STUDIO = ("allow_http", "scope")
 _WHERE = ("issuer", "device_authorization_endpoint", "token_endpoint")
 
 
-def settled(args: Namespace) -> dict[str, Setting]:
+def settled(args: Namespace) -> Settled:
     """Return the settings for the arguments, each with where it comes from.
 
     Raises:
-        UsageError: A profile, the file, or a `--set` cannot be used.
+        UsageError: A profile, the file, a secret's place or a `--set` cannot be used.
     """
     given = {name: getattr(args, name, None) for name in config.SETTINGS}
     given["set"] = dict(_pair(text) for text in getattr(args, "set", None) or [])
@@ -41,12 +43,12 @@ def provider(args: Namespace) -> Provider:
     Raises:
         UsageError: They do not say it, or contradict each other.
     """
-    settings = {name: setting.value for name, setting in settled(args).items()}
-    name = settings.pop("provider", None)
-    parameters = settings.pop("set", {})
-    for key in _LISTS:
-        if isinstance(settings.get(key), str):
-            settings[key] = settings[key].split()
+    found = settled(args).settings
+    settings = {name: setting.value for name, setting in found.items()}
+    parameters = {
+        name.removeprefix("set."): settings.pop(name) for name in found if name.startswith("set.")
+    }
+    name: str | None = settings.pop("provider", None)
     if "allow_http" in settings:
         settings["allow_http"] = settings["allow_http"] in (True, "1", "true")
     required = {
@@ -56,11 +58,44 @@ def provider(args: Namespace) -> Provider:
     }
     if name is None and any(key in settings for key in _WHERE):
         _no_studio_options(args)
+        _no_parameters(parameters, {}, "A server that is not named")
         return OAuth(**_with_id(settings), require=required)
     if name is not None and name != "studio" and not _is_address(name):
+        entry = known.entry(name)
         _no_studio_options(args)
+        _no_parameters(parameters, entry.parameters, entry.title)
         return known.provider(name, **_with_id(settings), **parameters, require=required)
+    _no_parameters(parameters, {}, "DVC Studio")
+    # A client that the environment names is for other servers: Studio knows no clients.
+    settings = {
+        key: value
+        for key, value in settings.items()
+        if key in _FOR_STUDIO or "environment" not in found[key].source
+    }
     return _studio(args, None if name == "studio" else name, settings, required)
+
+
+def look_for_secret(provider: Provider) -> None:
+    """Read the client's secret now: some servers want it only once a person has been asked.
+
+    Raises:
+        UsageError: It is not where it should be.
+    """
+    if not isinstance(provider, OAuth):
+        return
+    auth = provider.authentication
+    if auth.reference is not None and auth.method == "private_key_jwt":
+        resolve(auth.reference, "private_key")
+    elif auth.reference is not None:
+        resolve(auth.reference)
+
+
+def _no_parameters(given: Mapping[str, str], known: Mapping[str, str], title: str) -> None:
+    if strange := [name for name in given if name not in known]:
+        raise UsageError(
+            f"{title} has no parameter {', '.join(strange)}.",
+            hint=f"It has {', '.join(known)}." if known else "Leave --set out.",
+        )
 
 
 def _with_id(settings: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +110,7 @@ def _with_id(settings: dict[str, Any]) -> dict[str, Any]:
 def _studio(
     args: Namespace, host: str | None, settings: dict[str, Any], required: dict[str, str]
 ) -> Studio:
-    beside = [key for key in settings if key not in ("allow_http", "scope")]
+    beside = [key for key in settings if key not in _FOR_STUDIO]
     if beside or required:
         names = ", ".join(key.replace("_", "-") for key in (*beside, *required))
         raise UsageError(
@@ -83,7 +118,8 @@ def _studio(
             hint="Name the provider, or give --issuer, if it is not a DVC Studio.",
         )
     asked = {"client_name": args.client_name or "deviceflow", "token_name": args.token_name}
-    scopes = args.scopes or ",".join(str(settings.get("scope", "")).split())
+    scope = settings.get("scope", "")
+    scopes = args.scopes or ",".join(scope.split() if isinstance(scope, str) else scope)
     studio = Studio(_address(host), allow_http=settings.get("allow_http", False))
     return studio.asking(**{k: v for k, v in asked.items() if v}, scopes=scopes)
 

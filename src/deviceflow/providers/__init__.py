@@ -25,7 +25,9 @@ def from_dict(settings: Mapping[str, Any]) -> Provider:
         if dialect == Studio.dialect:
             return Studio(**{name: settings[name] for name in settings if name != "dialect"})
         return OAuth.from_dict(settings)
-    except (KeyError, TypeError):
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UsageError(
             f"The flow belongs to a provider that this version cannot read: {dialect!r}.",
             hint="It may have been written by a newer deviceflow: upgrade this one.",

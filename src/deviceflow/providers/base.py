@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 from deviceflow.machine import Reason
@@ -105,6 +106,8 @@ class Token:
         """
         scope, expires_at = record["scope"], record["expires_at"]
         if not isinstance(record["token_type"], str) or not isinstance(record["extra"], dict):
+            raise TypeError
+        if expires_at is not None and not isfinite(expires_at):
             raise TypeError
         return cls(
             Secret.of(record["access_token"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -185,7 +186,34 @@ def read_dialect(name: str, entry: Mapping[str, Any]) -> Dialect:
                 f"Provider {name!r}: {key} leads to {', '.join(sorted(wrong))}.",
                 hint=f"It can lead to {', '.join(sorted(map(str, _ERRORS)))}.",
             )
-    return Dialect(**values)
+    return _checked(name, Dialect(**values))
+
+
+_LONGEST_INTERVAL: Final = 3600.0
+_PATTERNS: Final = (
+    "issuer",
+    "device_authorization_endpoint",
+    "token_endpoint",
+    "revocation_endpoint",
+)
+
+
+def _checked(name: str, dialect: Dialect) -> Dialect:
+    """Return the dialect if its fields fit each other and are within bounds."""
+    for key in _PATTERNS:
+        pattern = getattr(dialect, key) or ""
+        if wrong := set(re.split(r"\{(\w+)\}", pattern)[1::2]) - dialect.parameters.keys():
+            raise UsageError(
+                f"Provider {name!r}: {key} has {', '.join(sorted(wrong))} in it.",
+                hint="Name it in parameters, with a default or an empty text.",
+            )
+        if {"{", "}"} & set(re.sub(r"\{\w+\}", "", pattern)):
+            raise UsageError(f"Provider {name!r}: {key} is no pattern: {pattern!r}.")
+    if not 1 <= dialect.interval <= _LONGEST_INTERVAL:
+        raise UsageError(f"Provider {name!r}: interval is between 1 and 3600 seconds.")
+    if dialect.margin > _LONGEST_INTERVAL:
+        raise UsageError(f"Provider {name!r}: margin is at most 3600 seconds.")
+    return dialect
 
 
 _CHOICES: Final = {

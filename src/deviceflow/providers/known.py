@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.errors import UsageError
 from deviceflow.providers.dialect import Dialect, read_dialect
@@ -15,6 +16,11 @@ from deviceflow.providers.oauth import OAuth
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+# A name with a dot or a colon in it would be taken for a host.
+_NAME: Final = re.compile(r"[\w-]+")
+_TAKEN: Final = ("localhost", "studio")
 
 
 def provider(name: str, **settings: Any) -> OAuth:
@@ -28,13 +34,22 @@ def provider(name: str, **settings: Any) -> OAuth:
     Raises:
         UsageError: There is no such provider, or a setting is missing or wrong.
     """
+    return OAuth.named(name, entry(name), **settings)
+
+
+def entry(name: str) -> Dialect:
+    """Return the entry of that name.
+
+    Raises:
+        UsageError: There is no such provider.
+    """
     entries = known()
     if name not in entries:
         raise UsageError(
             f"There is no provider {name!r}.",
             hint=f"Known are {', '.join(sorted(entries))}; or give the issuer's address.",
         )
-    return OAuth.named(name, entries[name], **settings)
+    return entries[name]
 
 
 def known() -> Mapping[str, Dialect]:
@@ -57,6 +72,9 @@ def read_file(path: Path) -> dict[str, Dialect]:
         return _read(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as trouble:
         raise UsageError(f"{path} is no provider file: {trouble}.") from None
+    except UsageError as wrong:
+        problem, hint = wrong.message, wrong.hint
+    raise UsageError(f"{path}: {problem}", hint=hint)
 
 
 @cache
@@ -69,5 +87,10 @@ def _read(text: str) -> dict[str, Dialect]:
     for name, entry in tomllib.loads(text).items():
         if not isinstance(entry, dict):
             raise UsageError(f"{name!r} stands outside of any provider's table.")
+        if not _NAME.fullmatch(name) or name in _TAKEN:
+            raise UsageError(
+                f"Provider {name!r} cannot be called that.",
+                hint="A name has letters, digits, dashes and underscores in it; studio is taken.",
+            )
         entries[name] = read_dialect(name, entry)
     return entries

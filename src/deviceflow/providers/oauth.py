@@ -204,7 +204,8 @@ class OAuth:
             method = "private_key_jwt"
         elif self.client_secret:
             method = self.quirks.client_auth
-        reference = self.private_key if method == "private_key_jwt" else self.client_secret
+        references = {"none": None, "private_key_jwt": self.private_key}
+        reference = references.get(method, self.client_secret)
         return ClientAuth(method, self.client_id, reference, self.token_endpoint or "")
 
     def asking(self, **request: Any) -> Self:
@@ -223,7 +224,7 @@ class OAuth:
                 hint=f"It takes {', '.join(_ASKABLE)}.",
             )
         asked = replace(self, **request) if request else self
-        if missing := [name for name in self.quirks.requires if not getattr(asked, name)]:
+        if missing := [name for name in self.quirks.requires if not getattr(asked, name, None)]:
             raise UsageError(f"{self.quirks.title} needs {', '.join(missing)} as well.")
         return asked
 
@@ -347,16 +348,18 @@ class OAuth:
         return self._issued(Secret(token), fields, now)
 
     def _issued(self, access_token: Secret, fields: Fields, now: float) -> Answer:
-        life = fields.get("expires_in")
-        refresh, id_token = fields.text("refresh_token"), fields.text("id_token")
+        quirks = self.quirks
+        life = number(quirks.answered("expires_in", fields), -1, low=0, high=_FOREVER)
+        refresh, id_token = quirks.text("refresh_token", fields), quirks.text("id_token", fields)
+        known = {quirks.answer_names.get(name, name) for name in _KNOWN_TOKEN_FIELDS}
         token = Token(
             access_token,
-            token_type=fields.text("token_type") or "Bearer",
-            expires_at=None if life is None else now + number(life, 0, low=0, high=_FOREVER),
+            token_type=quirks.text("token_type", fields) or "Bearer",
+            expires_at=None if life < 0 else now + life,
             refresh_token=Secret(refresh) if refresh else None,
-            scope=_granted(fields.get("scope")),
+            scope=_granted(quirks.answered("scope", fields)),
             id_token=Secret(id_token) if id_token else None,
-            extra=Fields({k: fields.get(k) for k in fields if k not in _KNOWN_TOKEN_FIELDS}),
+            extra=Fields({name: fields.get(name) for name in fields if name not in known}),
         )
         claims = idtoken.claims_of(id_token) if id_token else None
         problem = None
@@ -369,7 +372,9 @@ class OAuth:
         if problem:
             return Answer("issued", token=token, unfit=(Reason.PROTOCOL, problem))
         if self.require:
-            pinned = self.issuer is not None
+            # Whoever has a tenant of their own says there what they like.
+            open_to_all = "{tenantid}" in (self.issuer or "") and "tenant" not in dict(self.require)
+            pinned = self.issuer is not None and not open_to_all
             problem = idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
             if problem:
                 return Answer("issued", token=token, unfit=(Reason.WRONG_APPROVER, problem))
@@ -476,8 +481,8 @@ def _pairs(values: Pairs) -> tuple[tuple[str, str], ...]:
 def _granted(scope: Any) -> tuple[str, ...] | None:
     """Return the scopes granted; GitHub puts commas between them, Twitch sends a list."""
     if isinstance(scope, list):
-        return tuple(text for text in scope if isinstance(text, str))
-    return tuple(re.split(r"[\s,]+", scope.strip())) if isinstance(scope, str) and scope else None
+        return tuple(text for text in scope if isinstance(text, str) and text)
+    return (tuple(re.findall(r"[^\s,]+", scope)) or None) if isinstance(scope, str) else None
 
 
 def _is_issuer_of(pattern: str, said: str) -> bool:

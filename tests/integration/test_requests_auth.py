@@ -1,0 +1,566 @@
+"""`DeviceFlowAuth` on sessions of `requests`, and tokens in sessions of other libraries."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
+from requests_oauthlib import OAuth2Session as OAuthlibSession
+
+from deviceflow import Client, DeniedError, DeviceFlowAuth, OAuth, Secret, Token
+from deviceflow.messages import Failure
+from deviceflow.testing import VirtualClock, answer
+from tests.integration.oidc_provider import Hurried
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from deviceflow.messages import Request, Response
+    from tests.integration.oidc_provider import OIDCProvider
+
+THREADS: Final = 8
+SERVER: Final = "https://login.example.com"
+PROVIDER: Final = OAuth(
+    device_authorization_endpoint=f"{SERVER}/device",
+    token_endpoint=f"{SERVER}/token",
+    client_id="robot",
+)
+
+
+class Issuer:
+    """A transport with a server in it, whose every login is approved at once.
+
+    Attributes:
+        logins: How many codes were asked for.
+        refreshes: How many refreshes were tried.
+        answer_login: What a poll is answered with, in place of a token.
+        answer_refresh: Likewise, a refresh.
+        refreshable: Whether refresh tokens are given out.
+    """
+
+    def __init__(self, accepted: set[str]) -> None:
+        self.logins = 0
+        self.refreshes = 0
+        self.answer_login: Response | None = None
+        self.answer_refresh: Response | Failure | None = None
+        self.refreshable = True
+        self._accepted = accepted
+        self._issued = 0
+
+    def send(self, request: Request, timeout: float) -> Response | Failure:
+        if request.purpose == "code":
+            self.logins += 1
+            page = {"verification_uri": f"{SERVER}/go", "interval": 5, "expires_in": 900}
+            return answer(200, {"device_code": "d", "user_code": "WDJB-MJHT"} | page)
+        if b"grant_type=refresh_token" in request.body:
+            self.refreshes += 1
+            return self.answer_refresh or self._token()
+        return self.answer_login or self._token()
+
+    def _token(self) -> Response:
+        self._issued += 1
+        token: dict[str, Any] = {"access_token": f"access-{self._issued}", "token_type": "bearer"}
+        if self.refreshable:
+            token["refresh_token"] = f"refresh-{self._issued}"
+        self._accepted.add(token["access_token"])
+        return answer(200, token)
+
+    def close(self) -> None:
+        pass
+
+
+class Resource:
+    """A server of what tokens are for, on a real port.
+
+    `/to?URL` redirects there by 307, `/see?URL` by 303; all else needs a token.
+
+    Attributes:
+        accepted: The tokens that it takes.
+        seen: The path, the token and the body of each request that came.
+        together: Where set, so many requests are answered together.
+    """
+
+    def __init__(self) -> None:
+        self.accepted: set[str] = set()
+        self.seen: list[tuple[str, str | None, bytes]] = []
+        self.together: threading.Barrier | None = None
+        resource = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                resource.handle(self)
+
+            do_POST = do_GET  # noqa: N815  # http.server's name
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        body = b""
+        if request.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(request.rfile.readline(), 16):
+                body += request.rfile.read(size)
+                request.rfile.readline()
+            request.rfile.readline()
+        else:
+            body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ") or None
+        path, _, target = request.path.partition("?")
+        self.seen.append((path, token, body))
+        if self.together is not None:
+            self.together.wait(timeout=10)
+        said = b"{}"
+        if path in ("/to", "/see"):
+            request.send_response(307 if path == "/to" else 303)
+            request.send_header("Location", target)
+        else:
+            request.send_response(200 if token in self.accepted else 401)
+            said = json.dumps({"token": token}).encode()
+        request.send_header("Content-Length", str(len(said)))
+        request.end_headers()
+        request.wfile.write(said)
+
+    @property
+    def tokens(self) -> list[str | None]:
+        return [token for _, token, _ in self.seen]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def resource() -> Iterator[Resource]:
+    one = Resource()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def issuer(resource: Resource) -> Issuer:
+    return Issuer(resource.accepted)
+
+
+def auth_of(issuer: Issuer, **settings: Any) -> DeviceFlowAuth:
+    client = Client(
+        transport=issuer, clock=VirtualClock(), browser=lambda _: True, output=lambda _: None
+    )
+    return DeviceFlowAuth(client, PROVIDER, **settings)
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as one:
+        yield one
+
+
+def test_it_logs_in_on_first_use_and_attaches_the_token_from_then_on(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    session.auth = auth = auth_of(issuer)
+    assert auth.token is None
+    assert issuer.logins == 0
+
+    answers = [session.get(f"{resource.url}/me") for _ in range(2)]
+
+    assert [one.status_code for one in answers] == [200, 200]
+    assert resource.tokens == ["access-1", "access-1"]
+    assert issuer.logins == 1
+
+
+def test_with_a_token_from_before_nobody_is_asked(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    resource.accepted.add("kept")
+    session.auth = auth_of(issuer, token=Token(Secret("kept")))
+
+    assert session.get(f"{resource.url}/me").status_code == 200
+    assert issuer.logins == 0
+
+
+def test_a_first_login_that_fails_is_the_requests_error(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    issuer.answer_login = answer(400, {"error": "access_denied"})
+    session.auth = auth_of(issuer)
+
+    with pytest.raises(DeniedError):
+        session.get(f"{resource.url}/me")
+    assert resource.seen == []
+
+
+def test_on_a_401_the_token_is_refreshed_and_the_request_sent_once_more(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    session.auth = auth_of(issuer, interactive=True)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+
+    done = session.get(f"{resource.url}/me")
+
+    assert done.status_code == 200
+    assert [before.status_code for before in done.history] == [401]
+    assert resource.tokens == ["access-1", "access-1", "access-2"]
+    assert done.request.headers["Authorization"] == "Bearer access-2"
+    assert (issuer.logins, issuer.refreshes) == (1, 1)
+
+
+@pytest.mark.parametrize("refreshable", [True, False])
+@pytest.mark.parametrize("interactive", [True, False])
+def test_where_refreshing_does_not_help_a_person_is_asked_again_if_one_is_there(
+    session: requests.Session,
+    resource: Resource,
+    issuer: Issuer,
+    refreshable: bool,
+    interactive: bool,
+) -> None:
+    issuer.refreshable = refreshable
+    issuer.answer_refresh = answer(400, {"error": "invalid_grant"})
+    session.auth = auth_of(issuer, interactive=interactive)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+
+    done = [session.get(f"{resource.url}/me").status_code for _ in range(3)]
+
+    assert done == ([200, 200, 200] if interactive else [401, 401, 401])
+    assert issuer.logins == 1 + interactive
+    assert issuer.refreshes == refreshable
+
+
+def test_without_a_terminal_nobody_is_there(
+    session: requests.Session,
+    resource: Resource,
+    issuer: Issuer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    issuer.refreshable = False
+    session.auth = auth_of(issuer)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+
+    assert session.get(f"{resource.url}/me").status_code == 401
+    assert issuer.logins == 1
+
+
+def test_a_person_who_says_no_is_asked_no_more(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    issuer.refreshable = False
+    session.auth = auth = auth_of(issuer, interactive=True)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+    issuer.answer_login = answer(400, {"error": "access_denied"})
+
+    assert [session.get(f"{resource.url}/me").status_code for _ in range(3)] == [401, 401, 401]
+    assert issuer.logins == 2
+
+    issuer.answer_login, auth.token = None, None
+    assert session.get(f"{resource.url}/me").status_code == 200
+
+
+def test_a_refresh_that_gets_no_answer_is_tried_again_at_the_next_request(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    session.auth = auth_of(issuer, interactive=False)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+    issuer.answer_refresh = Failure("timeout", sent=True)
+    first = session.get(f"{resource.url}/me")
+    issuer.answer_refresh = None
+
+    assert first.status_code == 401
+    assert session.get(f"{resource.url}/me").status_code == 200
+
+
+def test_a_server_that_refuses_everybody_ends_in_401_and_asks_nobody_twice(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    session.auth = auth_of(issuer, interactive=True)
+    issuer._accepted = set()
+
+    assert [session.get(f"{resource.url}/me").status_code for _ in range(5)] == [401] * 5
+    assert (issuer.logins, issuer.refreshes) == (1, 1)
+    assert len(resource.seen) == 6
+
+
+def test_a_token_that_was_good_for_something_is_replaced_again(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    session.auth = auth = auth_of(issuer)
+    issuer._accepted = set()
+    session.get(f"{resource.url}/me")
+    assert auth.token is not None
+    resource.accepted.add(auth.token.access_token.reveal())
+    issuer._accepted = resource.accepted
+
+    assert session.get(f"{resource.url}/me").status_code == 200
+    resource.accepted.clear()
+    assert session.get(f"{resource.url}/me").status_code == 200
+    assert issuer.refreshes == 2
+
+
+def in_threads(work: Callable[[], requests.Response]) -> list[int]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        done = [pool.submit(work) for _ in range(THREADS)]
+        return [one.result(timeout=30).status_code for one in done]
+
+
+def test_threads_share_one_login_and_one_refresh(resource: Resource, issuer: Issuer) -> None:
+    auth = auth_of(issuer)
+
+    first = in_threads(lambda: requests.get(f"{resource.url}/me", auth=auth, timeout=10))
+    resource.accepted.clear()
+    # All of them are told 401 before any can refresh.
+    resource.together = threading.Barrier(THREADS)
+    then = in_threads(lambda: requests.get(f"{resource.url}/me", auth=auth, timeout=10))
+
+    assert first == then == [200] * THREADS
+    assert (issuer.logins, issuer.refreshes) == (1, 1)
+    assert resource.tokens.count("access-1") == 2 * THREADS
+    assert resource.tokens.count("access-2") == THREADS
+
+
+def test_threads_that_are_refused_together_ask_a_person_once(
+    resource: Resource, issuer: Issuer
+) -> None:
+    issuer.answer_login = answer(400, {"error": "access_denied"})
+    auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+    resource.together = threading.Barrier(THREADS)
+
+    done = in_threads(lambda: requests.get(f"{resource.url}/me", auth=auth, timeout=10))
+
+    assert done == [401] * THREADS
+    assert issuer.logins == 1
+
+
+def from_the_middle() -> io.BytesIO:
+    stream = io.BytesIO(b"not this. the body")
+    stream.seek(len(b"not this. "))
+    return stream
+
+
+@pytest.mark.parametrize(
+    "body",
+    [lambda: b"the body", lambda: "the body", from_the_middle],
+    ids=["bytes", "text", "file"],
+)
+def test_a_body_is_sent_again_from_where_it_began(
+    session: requests.Session, resource: Resource, issuer: Issuer, body: Callable[[], Any]
+) -> None:
+    session.auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+
+    assert session.post(f"{resource.url}/me", data=body()).status_code == 200
+    assert [sent for _, _, sent in resource.seen] == [b"the body", b"the body"]
+
+
+def test_a_body_that_cannot_be_had_twice_is_not_sent_twice_but_the_next_request_works(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    session.auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+
+    first = session.post(f"{resource.url}/me", data=iter([b"the ", b"body"]))
+    then = session.post(f"{resource.url}/me", data=iter([b"the ", b"body"]))
+
+    assert (first.status_code, then.status_code) == (401, 200)
+    assert [sent for _, _, sent in resource.seen] == [b"the body", b"the body"]
+
+
+def test_a_redirect_to_another_host_takes_no_token_along(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    other = Resource()
+    session.auth = auth_of(issuer, interactive=True)
+    try:
+        done = session.get(f"{resource.url}/to?{other.url}/me")
+    finally:
+        other.close()
+
+    assert done.status_code == 401
+    assert (resource.tokens, other.tokens) == (["access-1"], [None])
+    assert (issuer.logins, issuer.refreshes) == (1, 0)
+
+
+def test_a_redirect_to_another_host_and_back_is_no_way_to_the_token(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    other = Resource()
+    session.auth = auth_of(issuer, interactive=True)
+    try:
+        done = session.get(f"{resource.url}/to?{other.url}/to?{resource.url}/me")
+    finally:
+        other.close()
+
+    assert done.status_code == 401
+    assert (resource.tokens, other.tokens) == (["access-1", None], [None])
+    assert (issuer.logins, issuer.refreshes) == (1, 0)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/to", b"the body"), ("/see", b"")])
+def test_a_redirect_on_the_same_host_is_followed_with_a_new_token(
+    session: requests.Session, resource: Resource, issuer: Issuer, path: str, body: bytes
+) -> None:
+    session.auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+
+    done = session.post(f"{resource.url}{path}?/me", data=from_the_middle())
+
+    assert done.status_code == 200
+    assert resource.seen[1:] == [("/me", "old", body), ("/me", "access-1", body)]
+
+
+def test_hooks_of_the_program_see_the_answer_that_counts(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    session.auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+    seen: list[tuple[str, int]] = []
+    session.hooks["response"] = [
+        lambda response, name=name, **_: seen.append((name, response.status_code))
+        for name in ("one", "two")
+    ]
+
+    session.get(f"{resource.url}/me")
+
+    assert seen == [("one", 200), ("two", 200)]
+
+
+def test_no_token_is_in_a_log_or_a_repr(
+    session: requests.Session,
+    resource: Resource,
+    issuer: Issuer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    session.auth = auth = auth_of(issuer, interactive=True)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+    session.get(f"{resource.url}/me")
+
+    assert "deviceflow.transition" in caplog.text
+    for secret in ("access-", "refresh-1", "refresh-2", "WDJB-MJHT"):
+        assert secret not in caplog.text
+        assert secret not in repr(auth) + repr(vars(auth))
+
+
+# At a real server, with its own resource.
+
+
+class Real:
+    """The real server, its resource, and a person who approves in their browser."""
+
+    def __init__(self, server: OIDCProvider) -> None:
+        self.server = server
+        self.me = server.metadata["userinfo_endpoint"]
+        self.asked = 0
+        self.client = Client(clock=Hurried(), browser=self._approve, output=lambda _: None)
+        self.provider = OAuth(
+            issuer=server.issuer, client_id="public", scope="openid email offline_access"
+        )
+
+    def _approve(self, page: str) -> bool:
+        self.asked += 1
+        self.server.approve(page, parse_qs(urlsplit(page).query)["user_code"][0])
+        return True
+
+    def revoke(self, token: Secret) -> None:
+        requests.post(
+            self.server.metadata["revocation_endpoint"],
+            data={"client_id": "public", "token": token.reveal()},
+            timeout=5,
+        ).raise_for_status()
+
+
+@pytest.fixture
+def real(oidc_provider: OIDCProvider) -> Real:
+    return Real(oidc_provider)
+
+
+def test_at_a_real_server_it_logs_in_and_refreshes(session: requests.Session, real: Real) -> None:
+    session.auth = auth = DeviceFlowAuth(real.client, real.provider, interactive=False)
+
+    assert session.get(real.me).json()["email"] == "alice@example.com"
+    assert auth.token is not None
+    auth.token = replace(auth.token, access_token=Secret("expired"))
+    done = session.get(real.me)
+
+    assert done.json()["sub"] == "alice"
+    assert [before.status_code for before in done.history] == [401]
+    assert real.server.active(auth.token.access_token.reveal())
+    assert real.asked == 1
+
+
+def test_at_a_real_server_a_person_is_asked_again_once_the_refresh_token_is_gone(
+    session: requests.Session, real: Real
+) -> None:
+    session.auth = auth = DeviceFlowAuth(real.client, real.provider, interactive=True)
+    session.get(real.me)
+    assert auth.token is not None
+    assert auth.token.refresh_token is not None
+    real.revoke(auth.token.refresh_token)  # the access token goes with it
+
+    assert session.get(real.me).status_code == 200
+    assert real.asked == 2
+
+
+def test_a_token_serves_a_session_of_authlib(real: Real) -> None:
+    token = real.client.login(real.provider)
+    kept: list[dict[str, Any]] = []
+
+    with AuthlibSession(
+        client_id="public",
+        token=token.as_dict(),
+        token_endpoint=real.server.metadata["token_endpoint"],
+        token_endpoint_auth_method="none",
+        update_token=lambda new, refresh_token, access_token=None: kept.append(new),
+    ) as session:
+        assert session.get(real.me).json()["email"] == "alice@example.com"
+        session.refresh_token()
+        assert session.token["access_token"] != token.access_token.reveal()
+        assert session.get(real.me).json()["email"] == "alice@example.com"
+
+        # It refreshes by itself, going by the expiry that came along.
+        session.token = session.token | {"expires_at": 1}
+        assert session.get(real.me).json()["sub"] == "alice"
+    assert real.server.active(kept[-1]["access_token"])
+
+
+def test_a_token_serves_a_session_of_requests_oauthlib(
+    real: Real, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+    token = real.client.login(real.provider)
+    kept: list[dict[str, Any]] = []
+
+    with OAuthlibSession(
+        "public",
+        token=token.as_dict(),
+        auto_refresh_url=real.server.metadata["token_endpoint"],
+        auto_refresh_kwargs={"client_id": "public"},
+        token_updater=kept.append,
+    ) as session:
+        assert session.get(real.me).json()["email"] == "alice@example.com"
+        session.refresh_token(real.server.metadata["token_endpoint"], client_id="public")
+        assert session.token["access_token"] != token.access_token.reveal()
+        assert session.get(real.me).json()["email"] == "alice@example.com"
+
+        # It refreshes by itself, going by the expiry that came along.
+        session.token = session.token | {"expires_at": 1}
+        assert session.get(real.me).json()["sub"] == "alice"
+    assert real.server.active(kept[-1]["access_token"])

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deviceflow import UsageError, provider
+from deviceflow.providers.known import entry, known, read_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OURS = "[ours]\nissuer = 'https://login.example.com'\n"
+
+
+def test_a_provider_is_made_of_its_entry() -> None:
+    made = provider("github", client_id="robot", host="ghe.example.com")
+
+    assert made.name == "github"
+    assert made.token_endpoint == "https://ghe.example.com/login/oauth/access_token"
+    assert made.quirks is entry("github")
+
+
+def test_ones_own_go_before_those_that_come_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(OURS + OURS.replace("ours", "github"))
+    monkeypatch.setenv("DEVICEFLOW_PROVIDERS", str(file))
+
+    assert entry("ours").issuer == entry("github").issuer == "https://login.example.com"
+    assert "gitlab" in known()
+
+
+def test_an_unknown_name_is_answered_with_those_that_are_known() -> None:
+    with pytest.raises(UsageError, match=r"'gihub'.*github"):
+        provider("gihub", client_id="robot")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[ours", "is no provider file"),
+        ("title = 'Ours'", "outside of any"),
+        ("['login.example.com']", "cannot be called that"),
+        ("[studio]", "cannot be called that"),
+        ("[ours]\ntitel = 'Ours'", "no field 'titel'.*The fields are"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_what_is_wrong(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+
+    with pytest.raises(UsageError, match=f"mine.toml.*{words}"):
+        read_file(file)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no provider file"):
+        read_file(tmp_path / "mine.toml")
