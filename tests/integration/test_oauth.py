@@ -225,3 +225,15 @@ def test_without_an_id_token_a_policy_refuses(client: Client, oidc_provider: OID
 
     with pytest.raises(WrongApproverError, match="id token"):
         log_in(client, oidc_provider, provider, "alice@example.com")
+
+
+def test_what_was_asked_for_and_not_granted_is_said(
+    client: Client, oidc_provider: OIDCProvider
+) -> None:
+    provider = OAuth(
+        issuer=oidc_provider.issuer, client_id="public", scope="openid profile:none offline_access"
+    )
+
+    token = log_in(client, oidc_provider, provider, "alice@example.com")
+
+    assert token.missing_scope == ("profile:none",)

@@ -60,3 +60,13 @@ def test_a_file_that_is_wrong_is_named_with_what_is_wrong(
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no provider file"):
         read_file(tmp_path / "mine.toml")
+
+
+def test_a_setting_that_the_provider_does_not_have_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"GitHub has no tenant.*it has host"):
+        provider("github", client_id="robot", tenant="ours")
+
+
+def test_without_a_client_id_it_is_said_who_gives_one() -> None:
+    with pytest.raises(UsageError, match="A client id is needed"):
+        provider("github")

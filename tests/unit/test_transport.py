@@ -44,6 +44,12 @@ SOON = 0.3
 LATE = 3.0
 """What no such request may take, however slow the machine."""
 
+
+# Not `time.sleep`: a server's thread may outlive its test by a moment, and other tests patch that.
+def pause_for(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CANARY = secrets.token_hex(8)
 
@@ -134,7 +140,7 @@ def serve() -> Iterator[Serve]:
             server.reads(conn)
             for piece in pieces:
                 conn.sendall(piece)
-                time.sleep(pause)
+                pause_for(pause)
             if keep:
                 simple(conn)
 
@@ -221,7 +227,7 @@ def test_a_flood_is_bounded_by_the_deadline_too(serve: Serve, transport: Request
 def test_a_server_that_does_not_read_is_left_at_the_deadline(
     serve: Serve, transport: RequestsTransport
 ) -> None:
-    server = serve(answer=lambda _, conn: time.sleep(1))
+    server = serve(answer=lambda _, conn: pause_for(1))
     began = time.monotonic()
     result = transport.send(post(server.url, bytes(50_000_000)), SOON)
     assert failure(result) == ("timeout", True)
@@ -260,7 +266,7 @@ def test_a_handshake_ends_at_the_deadline(
         conn.recv(1)
         for byte in itertools.islice(itertools.chain(hello, itertools.repeat(0)), 200):
             conn.sendall(bytes([byte]) if hello else b"")
-            time.sleep(0.02)
+            pause_for(0.02)
 
     server = serve(answer=trickle)
     began = time.monotonic()
@@ -274,7 +280,7 @@ def _slow_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
 
     def slow(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(2 * SOON)
+        pause_for(2 * SOON)
         return resolve(*args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
@@ -296,7 +302,7 @@ def test_each_request_has_its_own_deadline(serve: Serve, transport: RequestsTran
     server = serve(OK)
     for _ in range(3):
         assert answer(transport.send(post(server.url), SOON)).status == 200
-        time.sleep(SOON)
+        pause_for(SOON)
     assert server.connections == 1
 
 
@@ -385,7 +391,7 @@ def test_a_connection_closed_unannounced_is_not_used_again(
     for number in range(1, 4):
         assert answer(transport.send(post(server.url), 5)).body == b"{}"
         assert server.connections == number
-        time.sleep(0.1)
+        pause_for(0.1)
 
 
 def test_a_request_is_never_sent_twice(serve: Serve, transport: RequestsTransport) -> None:
@@ -908,9 +914,9 @@ def test_an_interruption_shows_nothing_of_what_was_sent_or_read(
         if when != "connecting":
             server.reads(conn)
         conn.sendall(begun[when])
-        time.sleep(0.1)
+        pause_for(0.1)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-        time.sleep(1)
+        pause_for(1)
 
     def handler(*_: object) -> None:
         raise expected
@@ -948,7 +954,7 @@ def test_a_send_after_an_interrupted_one_gets_its_own_answer(
             conn.sendall(_head(6) + b"second")
         else:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            time.sleep(0.2)
+            pause_for(0.2)
             conn.sendall(_head(5) + b"first")
 
     server = serve(answer=interrupt)

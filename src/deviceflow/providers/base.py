@@ -57,6 +57,7 @@ class Token:
         expires_at: When it expires, in seconds since 1970; None where the server does not say.
         refresh_token: What to get the next one with, hidden too.
         scope: What was granted; None where the server does not say, which means: as asked.
+        missing_scope: What was asked for and not granted, where the server says what was.
         id_token: Who approved, as the server says (OpenID Connect), hidden too.
         extra: What else came with it.
     """
@@ -67,6 +68,7 @@ class Token:
     expires_at: float | None = None
     refresh_token: Secret | None = None
     scope: tuple[str, ...] | None = None
+    missing_scope: tuple[str, ...] = ()
     id_token: Secret | None = None
     extra: Fields = field(default_factory=lambda: Fields({}))
 
@@ -93,6 +95,7 @@ class Token:
             "expires_at": self.expires_at,
             "refresh_token": self.refresh_token and self.refresh_token.reveal(),
             "scope": None if self.scope is None else list(self.scope),
+            "missing_scope": list(self.missing_scope),
             "id_token": self.id_token and self.id_token.reveal(),
             "extra": self.extra.as_dict(),
         }
@@ -116,6 +119,7 @@ class Token:
             expires_at=None if expires_at is None else float(expires_at),
             refresh_token=Secret.of(record["refresh_token"]) if record["refresh_token"] else None,
             scope=None if scope is None else tuple(map(str, scope)),
+            missing_scope=tuple(map(str, record["missing_scope"])),
             id_token=Secret.of(record["id_token"]) if record["id_token"] else None,
             extra=Fields(record["extra"]),
         )

@@ -148,11 +148,16 @@ class OAuth:
             **settings: This class's arguments, and the entry's own parameters.
 
         Raises:
-            UsageError: A parameter that the entry needs is missing.
+            UsageError: A parameter that the entry needs is missing, or one is not known.
         """
         parameters = {
             key: settings.pop(key, None) or default for key, default in entry.parameters.items()
         }
+        if unknown := settings.keys() - {one.name for one in fields_of(cls)}:
+            raise UsageError(
+                f"{entry.title} has no {', '.join(sorted(unknown))}.",
+                hint=f"Of its own it has {', '.join(parameters) or 'nothing'}.",
+            )
         missing = [key for key, value in parameters.items() if not value]
         if missing:
             raise UsageError(
@@ -164,7 +169,7 @@ class OAuth:
             for key in _ENDPOINTS
             if (pattern := getattr(entry, key)) is not None
         }
-        return cls(name=name, quirks=entry, **(where | settings))
+        return cls(name=name, quirks=entry, **({"client_id": ""} | where | settings))
 
     @property
     def dialect(self) -> str:
@@ -351,13 +356,15 @@ class OAuth:
         quirks = self.quirks
         life = number(quirks.answered("expires_in", fields), -1, low=0, high=_FOREVER)
         refresh, id_token = quirks.text("refresh_token", fields), quirks.text("id_token", fields)
+        granted = _granted(quirks.answered("scope", fields))
         known = {quirks.answer_names.get(name, name) for name in _KNOWN_TOKEN_FIELDS}
         token = Token(
             access_token,
             token_type=quirks.text("token_type", fields) or "Bearer",
             expires_at=None if life < 0 else now + life,
             refresh_token=Secret(refresh) if refresh else None,
-            scope=_granted(quirks.answered("scope", fields)),
+            scope=granted,
+            missing_scope=tuple(s for s in self.scopes if granted is not None and s not in granted),
             id_token=Secret(id_token) if id_token else None,
             extra=Fields({name: fields.get(name) for name in fields if name not in known}),
         )
