@@ -64,6 +64,7 @@ class IllegalTransitionError(UsageError):
     """
 
     default_message = "That transition is not possible."
+    default_hint = "Look at the flow's state first, or let Client.step move it."
 
     def __init__(
         self, message: str | None = None, *, trigger: str | None = None, **context: str | None

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 from zlib import crc32
 
 from deviceflow import providers
-from deviceflow.errors import IllegalTransitionError, UsageError
-from deviceflow.machine import Reason, State, Trigger, fire, takes_late_token
+from deviceflow.errors import UsageError
+from deviceflow.machine import Reason, State, Trigger, fire, refusal, takes_late_token
 from deviceflow.messages import Failure, Response
 from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token
 from deviceflow.secret import Secret
@@ -622,13 +622,7 @@ class Flow:
 
     def _expect(self, action: str, *states: State) -> None:
         if self.state not in states:
-            raise IllegalTransitionError(
-                f"A flow that is {self.state} cannot {action.replace('_', ' ')}.",
-                flow_id=self.id,
-                state=self.state,
-                reason=self.reason,
-                trigger=action,
-            )
+            raise refusal(self, action)
 
     def _clean(self, text: str | None) -> str | None:
         """Return the server's words without what steers a terminal, and without our secrets."""

@@ -172,10 +172,15 @@ def fire(flow: HasState, trigger: Trigger) -> None:
     except MachineError:
         happened = False
     if not happened:
-        raise IllegalTransitionError(
-            f"A flow that is {flow.state} cannot {trigger.replace('_', ' ')}.",
-            flow_id=flow.id,
-            state=flow.state,
-            reason=flow.reason,
-            trigger=trigger,
-        )
+        raise refusal(flow, trigger)
+
+
+def refusal(flow: HasState, action: str) -> IllegalTransitionError:
+    """Return the error for what cannot happen to a flow in its state."""
+    return IllegalTransitionError(
+        f"A flow that is {flow.state} cannot {action.replace('_', ' ')}.",
+        flow_id=flow.id,
+        state=flow.state,
+        reason=flow.reason,
+        trigger=action,
+    )
