@@ -1,4 +1,4 @@
-"""Logs programs in by the OAuth device grant, as a state machine that is stored and audited.
+"""Logs programs in by the OAuth device grant, as a state machine that is stepped and audited.
 
 The names below are loaded on first use: importing this package costs next to nothing.
 """

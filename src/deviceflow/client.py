@@ -92,7 +92,8 @@ class Client:
         Args:
             provider: The server.
             key: The caller's own name for this login. While a flow of that key lives it is
-                returned, with the code it has, instead of asking for a new one.
+                returned, with the code it has, instead of asking for a new one; it must be at the
+                same server, and ask for the same.
             **request: What to ask for; the provider says what there is.
 
         Raises:
@@ -133,6 +134,14 @@ class Client:
         kept = self._store.add(flow)
         if kept is flow:
             _say_plain_http(flow, provider.server)
+        elif kept.provider.to_dict() != provider.to_dict():
+            raise errors.UsageError(
+                f"A login of the key {key!r} is under way at {kept.provider.server}, and asks for"
+                " something else.",
+                flow_id=kept.id,
+                state=kept.state,
+                hint="Use another key, or cancel that login first.",
+            )
         return kept
 
     def adopt(self, provider: Provider, *, token_endpoint: str, device_code: Secret) -> Flow:
@@ -444,11 +453,24 @@ def _error_of(flow: Flow) -> errors.DeviceFlowError:
     else:
         kind = _ERRORS[flow.reason]
     message = kind.default_message
-    if flow.detail and issubclass(kind, errors.ServerError):
+    if flow.detail in _OUR_WORDS:
+        message = f"{message} {_OUR_WORDS[flow.detail]}"
+    elif flow.detail and issubclass(kind, errors.ServerError):
         message = f"{message} It said: {flow.detail}."
     elif flow.detail and kind is errors.WrongApproverError:
         message = f"{message} In particular: {flow.detail}."
+    if flow.in_doubt and flow.state.ended and kind is not errors.OutcomeUnknownError:
+        message = (
+            f"{message} An answer was lost, and a token may exist: look for it there, revoke it."
+        )
     return kind(message, flow_id=flow.id, state=flow.state, reason=flow.reason)
+
+
+_OUR_WORDS: Final = {
+    "connection": "The connection failed.",
+    "timeout": "No answer came in time.",
+    "too_large": "What it sends is too long for an answer.",
+}
 
 
 _ERRORS: Final = {

@@ -141,7 +141,7 @@ def test_a_login_still_pending_at_its_timeout_exits_75(local_server: LocalServer
     code, out, err = Running(local_server, "--show-token", "--timeout", "0.2", act=None).end()
 
     assert (code, out) == (75, "")
-    assert "still pending" in err
+    assert "still pending after 0.2 seconds, and was given up" in err
 
 
 def test_ctrl_c_exits_130_and_leaves_no_file(local_server: LocalServer, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,3 +69,37 @@ def test_a_page_without_a_place_for_the_diagram_is_refused(
 
     assert main(["diagram", "--check", str(page)]) == exits.USAGE
     assert diagram.BEGIN in capsys.readouterr().err
+
+
+def test_a_page_that_is_not_there_is_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagram", "--check", str(tmp_path / "none.md")]) == exits.USAGE
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_format_beside_a_page_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diagram", "dot", "--check", str(tmp_path / "page.md")]) == exits.USAGE
+    assert "no format" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["demo", "serve"])
+def test_a_missing_extra_is_named(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("deviceflow.server")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, f"deviceflow.cli.{command}", raising=False)
+    monkeypatch.setitem(sys.modules, "flask", None)
+
+    assert main([command]) == exits.USAGE
+    assert "deviceflow[server]" in capsys.readouterr().err
+
+
+def test_a_timeout_that_is_no_number_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["login", "--timeout", "soon", "--show-token"])
+
+    assert "a number of seconds from 0 on, and not 'soon'" in capsys.readouterr().err

@@ -332,7 +332,7 @@ def test_refresh_without_an_answer_is_not_the_end(client: Make, said: Any) -> No
     ("said", "words"),
     [
         (answer(400, {"error": "invalid_grant"}), "invalid_grant"),
-        (answer(403, {"error": "access_denied"}), "denied"),
+        (answer(403, {"error": "access_denied"}), "access_denied"),
         (answer(400, {"error": "\x1b[31mno" + "x" * 999}), "no"),
         (answer(400, {}), "refused"),
     ],

@@ -27,8 +27,8 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
 
     Args:
         name: The event's name.
-        fields: Its fields. On a `logging` record they are the attribute `deviceflow`, and part
-            of the message.
+        fields: Its fields. On a `logging` record they are the attribute `deviceflow`, beside
+            `deviceflow_event`, the name; and both are part of the message.
         level: `logging`'s level, `INFO` or `WARNING`.
     """
     structlog = sys.modules.get("structlog")
@@ -41,4 +41,5 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
             _LOGGER.exception("%s could not be logged", name)
     elif _LOGGER.isEnabledFor(level):
         said = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
-        _LOGGER.log(level, "%s %s", name, said, extra={"deviceflow": dict(fields)})
+        extra = {"deviceflow_event": name, "deviceflow": dict(fields)}
+        _LOGGER.log(level, "%s %s", name, said, extra=extra)

@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     args = _parser(argv).parse_args(argv)
-    command = import_module(f"deviceflow.cli.{args.command}")
     try:
+        command = import_module(f"deviceflow.cli.{args.command}")
         return int(command.run(args))
     except DeviceFlowError as error:
         print(f"deviceflow: {error}", file=sys.stderr)
@@ -176,16 +176,19 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _add_diagram(parser: argparse.ArgumentParser) -> None:
     parser.description = "Draw the machine from its transition table."
-    parser.add_argument("format", nargs="?", default="mermaid", choices=("mermaid", "dot"))
+    parser.add_argument("format", nargs="?", choices=("mermaid", "dot"), help="mermaid, by default")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", metavar="FILE", help="fail if the diagram in FILE is not current")
     what.add_argument("--write", metavar="FILE", help="bring the diagram in FILE up to date")
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"a number of seconds from 0 on, and not {text!r}")
     return seconds
 
 

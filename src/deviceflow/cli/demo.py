@@ -12,6 +12,7 @@ from urllib.parse import urljoin
 import requests
 
 from deviceflow import auth
+from deviceflow.audit.log import TRANSITION
 from deviceflow.cli import prompt
 from deviceflow.secret import Secret
 from deviceflow.server import LocalServer, Settings
@@ -52,8 +53,8 @@ class _Events(logging.Handler):
         self.seen: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if event := record.__dict__.get("deviceflow"):
-            self.seen.append(event)
+        if record.__dict__.get("deviceflow_event") == TRANSITION:
+            self.seen.append(record.__dict__["deviceflow"])
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -17,10 +17,15 @@ def run(args: Namespace) -> int:
     """Print the diagram, or check or renew the one in a Markdown file."""
     name = args.check or args.write
     if name is None:
-        print(diagram.FORMATS[args.format]())
+        print(diagram.FORMATS[args.format or "mermaid"]())
         return 0
+    if args.format:
+        raise UsageError("A page holds the diagram as Mermaid: give no format beside it.")
     file = Path(name)
-    page = file.read_text("utf-8")
+    try:
+        page = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as trouble:
+        raise UsageError(f"{file} cannot be read: {trouble}.") from None
     current = diagram.within(page)
     if current is None:
         raise UsageError(

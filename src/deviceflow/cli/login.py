@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deviceflow.cli import exits, prompt, target
 from deviceflow.cli.sink import Keyring, TokenFile
 from deviceflow.client import Client
-from deviceflow.errors import DeviceFlowError, UsageError
+from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
 from deviceflow.secret import Secret
 
 if TYPE_CHECKING:
@@ -93,6 +93,14 @@ def _wait(client: Client, flow: Flow, args: Namespace) -> Token:
         prompt.ask(flow, browser=not args.no_browser, qr=args.qr)
         with prompt.waiting(flow):
             return client.wait(flow.id, args.timeout)
+    except WaitTimeoutError:
+        client.cancel(flow.id, "timeout")
+        raise WaitTimeoutError(
+            f"The login is still pending after {args.timeout:g} seconds, and was given up.",
+            flow_id=flow.id,
+            state=flow.state,
+            hint="Run the command again, with a longer --timeout perhaps.",
+        ) from None
     except KeyboardInterrupt:
         # It may have come before the waiting, which cancels by itself.
         client.cancel(flow.id, "interrupted")

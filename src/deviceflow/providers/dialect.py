@@ -142,8 +142,8 @@ _NOT_PROCESSED: Final = frozenset({408, 425, 429, 503})
 _MEANINGS: Final[Mapping[str | None, Answer]] = {
     "authorization_pending": Answer("pending"),
     "slow_down": Answer("slow_down"),
-    "access_denied": Answer("denied"),
-    "expired_token": Answer("expired"),
+    "access_denied": Answer("denied", error="access_denied"),
+    "expired_token": Answer("expired", error="expired_token"),
     "temporarily_unavailable": Answer("retry", error="temporarily_unavailable"),
     "server_error": Answer("retry", error="server_error", in_doubt=True),
 }
