@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from deviceflow import errors
@@ -47,7 +47,8 @@ _JSON: Final = {"Accept": "application/json"}
 class Client:
     """Drives logins, of any number of providers, one step at a time or to their end.
 
-    Every part that touches the world can be replaced. A client may be used from any thread.
+    Every part that touches the world can be replaced. A client may be used from any thread. As a
+    context manager it closes its connections at the end.
 
     Args:
         store: Where flows live. By default, in this process's memory.
@@ -350,6 +351,16 @@ class Client:
         page = web_url(flow.verification_uri_complete or flow.verification_uri)
         if open_browser and page and not self._browser(page):
             self._output("No browser could be opened here: open the address on any device.")
+
+    def close(self) -> None:
+        """Close what the transport keeps open. Flows are not touched."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _discovered(self, provider: Provider) -> Provider:
         """Return the provider with its endpoints, which its metadata names if it has any.

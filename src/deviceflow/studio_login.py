@@ -234,6 +234,11 @@ def check(uri: str, code: Secret) -> Secret | None:
         pass
     except (errors.RejectedError, errors.DeniedError):
         failure = wire.error(client.get(flow.id))
+    except errors.UnknownFlowError:
+        failure = StudioAuthError(
+            "Another call with the same code has ended this login, and returned what came of it.",
+            hint="Wait for a code in one place only.",
+        )
     except errors.DeviceFlowError as ended:
         failure = _studio_error(ended)
     finally:

@@ -744,7 +744,7 @@ class TestCheck:
             next(iter(studio_login._STORE._flows))
         )
 
-        with pytest.raises(auth.StudioAuthError):
+        with pytest.raises(auth.StudioAuthError, match="Another call with the same code"):
             check()
 
     @pytest.mark.parametrize(

@@ -1322,3 +1322,20 @@ def test_plain_http_of_an_adopted_code_is_recorded(
 
 def test_nothing_of_the_environment_is_needed() -> None:
     assert "DEVICEFLOW_ALLOW_HTTP" not in os.environ
+
+
+def test_client_as_a_context_closes_its_transport_and_keeps_its_flows(
+    store: MemoryStore, clock: VirtualClock, code_answer: CodeAnswer
+) -> None:
+    closed: list[bool] = []
+
+    class Closing(ScriptedTransport):
+        def close(self) -> None:
+            closed.append(True)
+
+    with Client(store, transport=Closing([code_answer()]), clock=clock) as driver:
+        flow = driver.start(STUDIO)
+        assert closed == []
+
+    assert closed == [True]
+    assert store.get(flow.id).state is State.AWAITING_USER
