@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -43,23 +44,31 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         prog="deviceflow",
         description="Log a program in: it shows a code, a person approves it in a browser.",
         epilog=exits.EXPLAINED,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
     )
     parser.add_argument("--version", action="version", version=f"deviceflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (what, fill) in _COMMANDS.items():
-        command = commands.add_parser(name, help=what)
+        command = commands.add_parser(name, help=what, formatter_class=_formatter)
         if name in argv:  # the others' options would cost time, and nobody asked
             fill(command)
     return parser
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    # Left to itself, argparse imports shutil for the width, and that is a tenth of the help's time.
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (ValueError, OSError):
+        columns = 80
+    return argparse.HelpFormatter(prog, width=columns - 2)
+
+
 def _add_login(parser: argparse.ArgumentParser) -> None:
     parser.epilog = exits.EXPLAINED
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Log in to a provider by name, to a DVC Studio by its host, or to any server by --issuer or"
-        " by its endpoints.\nThe prompts go to stderr, the data to stdout."
+        " by its endpoints. The prompts go to stderr, the data to stdout."
     )
     _add_target(parser)
     puts = parser.add_argument_group("where the token goes (one is needed)")
