@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +12,7 @@ import pytest
 from deviceflow.flow import Flow
 from deviceflow.machine import State
 from deviceflow.providers.studio import Studio
-from deviceflow.testing import answer
+from deviceflow.testing import VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,3 +93,20 @@ def rendered() -> Callable[[BaseException], str]:
         return "\n".join(texts)
 
     return show
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def actions(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Tell the actions that were logged so far."""
+    caplog.set_level(logging.INFO, logger="deviceflow")
+
+    def logged() -> list[str]:
+        events = [vars(record)["deviceflow"] for record in caplog.records]
+        return [event["action"] for event in events if "action" in event]
+
+    return logged

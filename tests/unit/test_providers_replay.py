@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import logging
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -51,23 +50,6 @@ Sent = dict[str, Any]
 @pytest.fixture(autouse=True)
 def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THE_SECRET", SECRET)
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
-def actions(caplog: pytest.LogCaptureFixture) -> Actions:
-    """Tell the actions that were logged so far."""
-    caplog.set_level(logging.INFO, logger="deviceflow")
-
-    def logged() -> list[str]:
-        events = [vars(record)["deviceflow"] for record in caplog.records]
-        return [event["action"] for event in events if "action" in event]
-
-    return logged
 
 
 @dataclass(frozen=True, kw_only=True)

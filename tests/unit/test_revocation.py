@@ -67,25 +67,8 @@ def granted(sub: str = "mallory", *, refresh: bool = True, name: str = "") -> Re
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 def store() -> MemoryStore:
     return MemoryStore()
-
-
-@pytest.fixture
-def actions(caplog: pytest.LogCaptureFixture) -> Actions:
-    """Tell the actions that were logged so far."""
-    caplog.set_level(logging.INFO, logger="deviceflow")
-
-    def logged() -> list[str]:
-        events = [vars(record)["deviceflow"] for record in caplog.records]
-        return [event["action"] for event in events if "action" in event]
-
-    return logged
 
 
 class Driver:
