@@ -20,6 +20,7 @@ from tests.integration.oidc_provider import (  # noqa: F401  # fixtures
     oidc_provider,
     start_oidc_provider,
 )
+from tests.postgres import postgres_server, postgres_url  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
