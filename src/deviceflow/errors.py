@@ -1,10 +1,12 @@
-"""What can go wrong, in three branches under `DeviceFlowError`.
+"""What can go wrong, in four branches under `DeviceFlowError`.
 
 * `UsageError`: the caller did something that cannot work (as h11's `LocalProtocolError`).
 * `ServerError`: the server did something that it must not (h11's `RemoteProtocolError`).
 * `LoginError`: nobody misbehaved, and still there is no token: expired, denied, cancelled, unknown.
+* `StoreError`: the place where flows are kept failed, or cannot be used as it is.
 
-`WaitTimeoutError` stands beside them: nothing is over yet, only the caller's patience.
+`WaitTimeoutError` and `FlowBusyError` stand beside them: nothing is over yet, only the caller's
+patience, or another worker is at it.
 
 This module imports nothing, so that naming an exception costs a program nothing.
 """
@@ -158,6 +160,43 @@ class OutcomeUnknownError(LoginError):
         "Look at the account's authorized applications and revoke what this login left there,"
         " then start again."
     )
+
+
+class StoreError(DeviceFlowError):
+    """The store cannot be used, or could not keep something; what it keeps is as it was."""
+
+    default_message = "The store of logins cannot be used."
+
+
+class SealError(StoreError):
+    """A secret in the store, or a sealed flow, cannot be opened: another key, or it was changed."""
+
+    default_message = "A sealed secret cannot be opened."
+    default_hint = "Check DEVICEFLOW_KEYS. Nothing was sent, and nothing is lost."
+
+
+class FlowBusyError(DeviceFlowError):
+    """Another worker holds this flow's lease.
+
+    Args:
+        wait_seconds: When to try again, in seconds.
+    """
+
+    default_message = "Another worker is at this login just now."
+    default_hint = "Try again when its lease is over."
+
+    def __init__(
+        self, message: str | None = None, *, wait_seconds: float = 0.0, **context: str | None
+    ) -> None:
+        super().__init__(message, **context)
+        self.wait_seconds = wait_seconds
+
+
+class TokenGoneError(UsageError):
+    """The flow's token was there, and is not any more: it was acknowledged, or purged."""
+
+    default_message = "The token of this login is not kept any more."
+    default_hint = "Start the login again if the token is lost."
 
 
 class WaitTimeoutError(DeviceFlowError, TimeoutError):

@@ -17,29 +17,27 @@ Each method that moves the flow fires one trigger of the machine, and returns it
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from math import inf
 from sys import intern
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 from zlib import crc32
 
-from deviceflow import providers
+from deviceflow import providers, record
 from deviceflow.errors import UsageError
 from deviceflow.machine import Reason, State, Trigger, fire, refusal, takes_late_token
 from deviceflow.messages import Failure, Response
-from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token
-from deviceflow.secret import Secret
-from deviceflow.untrusted import printable
+from deviceflow.providers.base import DEFAULT_INTERVAL, Answer
+from deviceflow.untrusted import hidden_if_random, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Approver = Callable[[dict[str, Any]], bool]
+    Handover = Literal["collected", "acknowledged", "purged"]
     from deviceflow.messages import Request
-    from deviceflow.providers.base import Provider
-
-SCHEMA: Final = "deviceflow.flow/1"
+    from deviceflow.providers.base import DeviceCode, Provider, Token
+    from deviceflow.secret import Secret
 
 SLOW_DOWN: Final = 5.0
 """Seconds that each `slow_down` adds to the interval (RFC 8628 section 3.5)."""
@@ -62,52 +60,6 @@ LONGEST_CODE_WAIT: Final = 30.0
 LONGEST_REVOCATION_WAIT: Final = 3600.0
 """Seconds between two tries to revoke a token, at most."""
 
-_LONG_RUN: Final = re.compile(r"[\w~+=-]{20,}")
-
-
-def _hidden_if_random(run: str) -> str:
-    return "<hidden>" if any(map(str.isdigit, run)) else run
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_seconds(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= cast("float", value) < 1e12
-
-
-def _is_text(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
-_AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
-    "attempt": _is_count,
-    "created_at": _is_seconds,
-    "detail": _is_text,
-    "due_at": _is_seconds,
-    "expires_at": lambda value: value is None or _is_seconds(value),
-    "failures": _is_count,
-    "id": lambda value: isinstance(value, str),
-    "in_doubt": _is_flag,
-    "interval": lambda value: _is_seconds(value) and value != 0,
-    "key": _is_text,
-    "last_poll_owed": _is_flag,
-    "seq": _is_count,
-    "slow_downs": _is_count,
-    "stray_tokens": _is_count,
-    "token_endpoint": _is_text,
-    "unreadable": _is_count,
-    "user_code": _is_text,
-    "verification_uri": _is_text,
-    "verification_uri_complete": _is_text,
-}
-"""What is in a record as it is in the flow, and what it must be."""
-
 
 def _judged(answer: Answer, approver: Approver | None) -> Answer:
     """Return the answer, with its token unfit if the program's own policy says so."""
@@ -128,7 +80,9 @@ class Transition(NamedTuple):
     Attributes:
         seq: Its number in the flow, from 1.
         at: When, in seconds since 1970.
-        action: The machine's trigger, or `stray_token`: a token came that cannot be taken.
+        action: The machine's trigger; or what happened without one: a token came that cannot be
+            taken (`stray_token`), was revoked or not (`revoke`, `revoke_failed`), was handed over
+            (`collect`), or is kept no more (`acknowledge`, `purge`).
         source: The state before.
         dest: The state after.
         status: The HTTP status that led to it.
@@ -165,6 +119,7 @@ class Flow:
         token_endpoint: Where it polls.
         extra: What else the server sent, as pairs.
         created_at: When it began, in seconds since 1970, as all times here.
+        ended_at: When it came to an end, if it has.
         expires_at: When the code's life is over; None leaves it to the server.
         due_at: Before this no request is sent.
         interval: Seconds between polls, as the server wants it by now.
@@ -175,7 +130,9 @@ class Flow:
         slow_downs: How often the server found it too fast.
         in_doubt: Whether the server may have issued a token that did not arrive.
         last_poll_owed: Whether one more poll is made even if the code's life is over by then.
-        token: The token, once there is one.
+        token: The token, once there is one, and until it is acknowledged or purged.
+        handover: How far its handing over is: the token was collected, and is still here; it was
+            acknowledged, or purged, and is not.
         verifier: The PKCE verifier (RFC 7636), a secret, where the server takes one.
         stray_tokens: How many tokens came that could not be taken, and must be revoked.
         to_revoke: Those of them that the server can be asked to revoke, each with its kind.
@@ -187,9 +144,11 @@ class Flow:
         "detail",
         "device_code",
         "due_at",
+        "ended_at",
         "expires_at",
         "extra",
         "failures",
+        "handover",
         "id",
         "in_doubt",
         "interval",
@@ -233,6 +192,7 @@ class Flow:
         self.token_endpoint: str | None = None
         self.extra: tuple[tuple[str, Any], ...] = ()
         self.created_at = now
+        self.ended_at: float | None = None
         self.expires_at: float | None = None
         self.due_at = now
         self.interval = DEFAULT_INTERVAL
@@ -244,6 +204,7 @@ class Flow:
         self.in_doubt = False
         self.last_poll_owed = False
         self.token: Token | None = None
+        self.handover: Handover | None = None
         self.verifier = verifier
         self.stray_tokens = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
@@ -251,7 +212,22 @@ class Flow:
     def __repr__(self) -> str:
         return f"<Flow {self.id} {self.state}>"
 
+    @property
+    def live(self) -> bool:
+        """Whether it is under way, or its token waits to be collected: its key is taken."""
+        return not self.state.ended or (self.token is not None and self.handover is None)
+
     # What is to be done, and when.
+
+    @property
+    def wake_at(self) -> float | None:
+        """When something is to be done that nobody needs to be there for; None for never.
+
+        In `init` somebody should be: the code that comes of it does not live long.
+        """
+        if self.state is State.INIT or (self.state.ended and not self.to_revoke):
+            return None
+        return self._deadline_if_last() or self.due_at
 
     def wait_seconds(self, now: float) -> float:
         """Return the seconds until something is to be done; 0 if it is now, or never again.
@@ -415,9 +391,41 @@ class Flow:
             revocable: What is to be revoked of it, each with its kind.
             now: The time.
         """
+        return self._note("stray_token", now, self._set_aside(revocable, now))
+
+    # The handing over of the token.
+
+    def collect(self, now: float) -> Transition:
+        """Put on record that the token was handed over. It is kept until it is acknowledged."""
+        self.handover = "collected"
+        return self._note("collect", now)
+
+    def acknowledge(self, now: float) -> Transition:
+        """Forget the token: whoever collected it has it safe."""
+        self.token, self.handover = None, "acknowledged"
+        return self._note("acknowledge", now)
+
+    def purge(self, now: float) -> Transition:
+        """Forget the secrets that are left after the end.
+
+        A token that nobody collected is of no use to anybody, so it is set aside to be revoked.
+        What is set aside already is given up.
+        """
+        if self.token is None:
+            detail = "what was to be revoked is not kept any longer: revoke it at the server"
+            self.to_revoke = ()
+        elif self.handover is None:
+            detail = self._set_aside(self._revocable(self.token), now)
+            self.token, self.handover = None, "purged"
+        else:
+            detail = "the token was collected, and is not kept any longer"
+            self.token, self.handover = None, "purged"
+        return self._note("purge", now, detail)
+
+    def _note(self, action: str, now: float, detail: str | None = None) -> Transition:
+        """Put on record what leaves the state as it is."""
         self.seq += 1
-        detail = self._set_aside(revocable, now)
-        return Transition(self.seq, now, "stray_token", self.state, self.state, detail=detail)
+        return Transition(self.seq, now, action, self.state, self.state, detail=detail)
 
     # The rules.
 
@@ -465,10 +473,8 @@ class Flow:
         if wait is None:
             self.failures = 0
             self.to_revoke = self.to_revoke[1:]
-        self.seq += 1
-        return Transition(
-            self.seq, now, action, self.state, self.state, status, duration, wait, detail
-        )
+        transition = self._note(action, now, detail)
+        return transition._replace(status=status, duration=duration, wait=wait)
 
     def _receive_code(
         self, answer: Answer, now: float, duration: float, retry_after: float, detail: str | None
@@ -578,7 +584,7 @@ class Flow:
 
     def _grant(self, trigger: Trigger, token: Token, now: float) -> Transition:
         transition = self._fire(trigger, now)
-        self.token = token
+        self.token, self.handover = token, None
         self.in_doubt = False
         self._let_go(now)
         return transition
@@ -600,6 +606,7 @@ class Flow:
 
     def _let_go(self, now: float) -> None:
         """Forget what only polling needs; what is left to do is to revoke, if anything."""
+        self.ended_at = now
         self.device_code = self.verifier = None
         if self.to_revoke:
             self.due_at, self.failures = now, 0
@@ -636,8 +643,7 @@ class Flow:
         if shown := printable(self.user_code or "", 2000):
             text = text.replace(shown, "<user code>")
         # A token that never came, or a code in another spelling, can be told by its looks alone.
-        text = _LONG_RUN.sub(lambda run: _hidden_if_random(run[0]), text)
-        return text[:200]
+        return hidden_if_random(text)[:200]
 
     # Leaving the process, and coming back.
 
@@ -648,17 +654,11 @@ class Flow:
             secrets: Whether the device code and the token are in it, in clear. Without them the
                 result can be read, but not gone on with.
         """
-        record = {name: getattr(self, name) for name in _AS_THEY_ARE}
-        record["provider"] = self.provider.to_dict()
-        record["state"] = self.state.value
-        record["reason"] = self.reason and self.reason.value
-        record["extra"] = dict(self.extra)
+        out = {"schema": record.SCHEMA} | record.open_part(self)
+        out["provider"] = self.provider.to_dict()
         if secrets:
-            record["device_code"] = self.device_code and self.device_code.reveal()
-            record["token"] = self.token and self.token.to_dict()
-            record["verifier"] = self.verifier and self.verifier.reveal()
-            record["to_revoke"] = [[kind, token.reveal()] for kind, token in self.to_revoke]
-        return {"schema": SCHEMA} | record
+            out["secrets"] = {kind: record.hidden_part(self, kind) for kind in record.KINDS}
+        return out
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
@@ -674,35 +674,54 @@ class Flow:
         return flow
 
     @classmethod
-    def _read(cls, record: Mapping[str, Any]) -> Self | UsageError:
+    def _read(cls, given: Mapping[str, Any]) -> Self | UsageError:
         """Return the error, where there is one, without the frames that saw the record."""
-        damaged = UsageError("This record of a flow is incomplete or damaged.")
         try:
-            if (schema := record.get("schema")) != SCHEMA:
+            if (schema := given.get("schema")) != record.SCHEMA:
                 return UsageError(
-                    f"This is not a flow of {SCHEMA}: it says {schema!r}.",
+                    f"This is not a flow of {record.SCHEMA}: it says {schema!r}.",
                     hint="Read it with the version of deviceflow that wrote it, or a newer one.",
                 )
-            if not all(fits(record[name]) for name, fits in _AS_THEY_ARE.items()):
-                return damaged
-            flow = cls(record["id"], providers.from_dict(record["provider"]), record["created_at"])
-            for name in _AS_THEY_ARE:
-                setattr(flow, name, record[name])
-            flow.state = State(record["state"])
-            flow.reason = None if record["reason"] is None else Reason(record["reason"])
-            flow.extra = tuple(record["extra"].items())
-            code, token = record.get("device_code"), record.get("token")
-            flow.device_code = None if code is None else Secret.of(code)
-            flow.token = None if token is None else Token.from_dict(token)
-            verifier = record.get("verifier")
-            flow.verifier = None if verifier is None else Secret.of(verifier)
-            flow.to_revoke = tuple(
-                (str(kind), Secret.of(text)) for kind, text in record.get("to_revoke", ())
-            )
-            if (flow.state is State.FAILED) != (flow.reason is not None):
-                return damaged
+            flow = cls(given["id"], providers.from_dict(given["provider"]), 0.0)
+            record.fill(flow, given)
+            for kind in record.KINDS:
+                record.fill_hidden(flow, kind, given.get("secrets", {}).get(kind))
         except UsageError as unreadable:
             return unreadable.with_traceback(None)
-        except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
-            return damaged
+        except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
+            return UsageError("This record of a flow is incomplete or damaged.")
         return flow
+
+    def seal(self, keys: Sequence[Secret | str]) -> str:
+        """Return the whole record, its secrets included, as one sealed, URL-safe text.
+
+        For engines that keep a job's state themselves. `Flow.unseal` gives the flow back; only
+        one process may go on with it at a time.
+
+        Args:
+            keys: Fernet keys, such as `deviceflow keys generate` prints; the first one seals.
+
+        Raises:
+            SealError: There is no key, or one is none.
+            ImportError: `cryptography` is missing (extra `seal`).
+        """
+        from deviceflow.sealing import Sealer  # noqa: PLC0415  # an extra
+
+        return Sealer(keys).seal(self.to_dict(secrets=True), record.SCHEMA)
+
+    @classmethod
+    def unseal(cls, text: str, keys: Sequence[Secret | str]) -> Self:
+        """Return the flow that `seal` gave `text` of.
+
+        Args:
+            text: What `seal` returned.
+            keys: Fernet keys, of which one has sealed it.
+
+        Raises:
+            SealError: It was sealed with another key, or changed since.
+            UsageError: It is of another schema version.
+            ImportError: `cryptography` is missing (extra `seal`).
+        """
+        from deviceflow.sealing import Sealer  # noqa: PLC0415  # an extra
+
+        return cls.from_dict(Sealer(keys).open(text, record.SCHEMA))

@@ -23,6 +23,8 @@ _INVISIBLE: Final = re.compile(
     "\U000e0100-\U000e01ef]"
 )
 
+_LONG_RUN: Final = re.compile(r"[\w~+=-]{20,}")
+
 
 def printable(text: str, limit: int = 500) -> str:
     """Return `text` fit for a terminal: on one line, and nothing in it that steers.
@@ -39,6 +41,11 @@ def printable(text: str, limit: int = 500) -> str:
     spaced = "".join(" " if char in "\t\n\r" else char for char in text)
     visible = (c for c in spaced if c == " " or unicodedata.category(c)[0] not in "CZ")
     return "".join(visible)[:limit]
+
+
+def hidden_if_random(text: str) -> str:
+    """Return `text` without what looks like a code or a token: 20 characters with a digit."""
+    return _LONG_RUN.sub(lambda run: "<hidden>" if any(map(str.isdigit, run[0])) else run[0], text)
 
 
 def number(value: object, default: float, *, low: float, high: float) -> float:
@@ -100,13 +107,20 @@ def crosses_in_clear(url: str) -> bool:
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
+def http_allowed() -> bool:
+    """Tell whether the environment allows plain http: `DEVICEFLOW_ALLOW_HTTP=1`.
+
+    It is asked when a provider is made, and the answer is one of its settings from then on.
+    """
+    return os.environ.get("DEVICEFLOW_ALLOW_HTTP") == "1"
+
+
 def endpoint(url: object, *, allow_http: bool = False) -> str:
     """Return `url` if secrets may be sent there.
 
     Args:
         url: The endpoint's address.
-        allow_http: Whether plain http to another machine is good enough. The environment's
-            `DEVICEFLOW_ALLOW_HTTP=1` says so as well.
+        allow_http: Whether plain http to another machine is good enough.
 
     Raises:
         InsecureURLError: It is not an http(s) address, carries a user name or password, or is
@@ -123,8 +137,7 @@ def endpoint(url: object, *, allow_http: bool = False) -> str:
             f"The address of {parts.hostname} carries a user name or password.",
             hint="Take it out: addresses are logged.",
         )
-    allowed = allow_http or os.environ.get("DEVICEFLOW_ALLOW_HTTP") == "1"
-    if not allowed and crosses_in_clear(url):
+    if not allow_http and crosses_in_clear(url):
         raise InsecureURLError(
             f"{parts.scheme}://{parts.netloc} is plain http: codes and tokens would cross the"
             " network in clear.",

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deviceflow.browser import open_page
-from deviceflow.client import instructions
 from deviceflow.untrusted import web_url
+from deviceflow.words import instructions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -120,7 +120,8 @@ def _studio(
     asked = {"client_name": args.client_name or "deviceflow", "token_name": args.token_name}
     scope = settings.get("scope", "")
     scopes = args.scopes or ",".join(scope.split() if isinstance(scope, str) else scope)
-    studio = Studio(_address(host), allow_http=settings.get("allow_http", False))
+    http = {name: settings[name] for name in ("allow_http",) if name in settings}
+    studio = Studio(_address(host), **http)
     return studio.asking(**{k: v for k, v in asked.items() if v}, scopes=scopes)
 
 

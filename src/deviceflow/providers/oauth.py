@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -19,7 +19,7 @@ from deviceflow.providers import idtoken
 from deviceflow.providers.base import Answer, DeviceCode, Token
 from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect
 from deviceflow.secret import Secret
-from deviceflow.untrusted import endpoint, number, printable, web_url, with_query
+from deviceflow.untrusted import endpoint, http_allowed, number, printable, web_url, with_query
 
 if TYPE_CHECKING:
     from deviceflow.messages import Response
@@ -65,7 +65,8 @@ class OAuth:
             that the server takes it.
         require: Who must have approved: claims of the id token that must be so, such as
             `{"email": "a@example.com"}`, `sub`, or `tenant`.
-        allow_http: Whether plain http to another machine is allowed.
+        allow_http: Whether plain http to another machine is allowed; by default, whether the
+            environment says so (`DEVICEFLOW_ALLOW_HTTP=1`).
         name: The provider's name in `deviceflow providers list`, or one's own.
         quirks: What differs from RFC 8628.
 
@@ -88,7 +89,7 @@ class OAuth:
     parameters: Pairs = ()
     pkce: Literal["auto", "on", "off"] = "auto"
     require: Pairs = ()
-    allow_http: bool = False
+    allow_http: bool = field(default_factory=http_allowed)
     name: str = "rfc8628"
     quirks: Dialect = RFC8628
 

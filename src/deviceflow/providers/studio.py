@@ -6,7 +6,7 @@ Read in Studio's own client, https://github.com/treeverse/dvc-studio-client (`au
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict
 from urllib.parse import urlsplit, urlunsplit
@@ -17,7 +17,7 @@ from deviceflow.messages import Request
 from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token
 from deviceflow.providers.dialect import Dialect
 from deviceflow.secret import Secret
-from deviceflow.untrusted import endpoint, number, web_url, with_query
+from deviceflow.untrusted import endpoint, http_allowed, number, web_url, with_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,7 +129,8 @@ class Studio:
 
     Args:
         url: Its address.
-        allow_http: Whether plain http to another machine is allowed, as on a private network.
+        allow_http: Whether plain http to another machine is allowed; by default, whether the
+            environment says so (`DEVICEFLOW_ALLOW_HTTP=1`), as on a private network.
 
     Raises:
         InsecureURLError: The address is not one to send a login to.
@@ -138,7 +139,7 @@ class Studio:
     """
 
     url: str = DEFAULT_URL
-    allow_http: bool = False
+    allow_http: bool = field(default_factory=http_allowed)
     asked: _Asked = _Asked()
 
     dialect: ClassVar[str] = "studio"

@@ -1,0 +1,150 @@
+"""Secrets sealed with `cryptography`'s MultiFernet (extra `seal`), and bound to where they belong.
+
+A sealed text says what it is for, inside: opened for anything else it counts as damaged. In front
+of it stands the name of its key, from which nothing can be learnt, so that a missing key can be
+told from a text that was changed, and rotation knows what is left to do::
+
+    df1.3f9a61c2.gAAAAABp...
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.errors import SealError
+from deviceflow.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_VERSION: Final = "df1"
+
+
+class Sealer:
+    """Seals JSON values, and opens what was sealed.
+
+    Args:
+        keys: Fernet keys: 32 random bytes as URL-safe base64. The first one seals, each opens.
+
+    Raises:
+        SealError: There is no key, or one is none.
+        ImportError: `cryptography` is missing.
+    """
+
+    def __init__(self, keys: Iterable[Secret | str]) -> None:
+        fernet = _fernet()
+        opens: dict[str, Any] = {}
+        problem = "There is no key to seal with."
+        for number, key in enumerate(keys, 1):
+            text = key.reveal() if isinstance(key, Secret) else key
+            try:
+                opens[_name_of(text)] = fernet.Fernet(text)
+            except (ValueError, TypeError):
+                problem, opens = f"Key number {number} is no Fernet key.", {}
+                break
+            finally:
+                del text, key
+        del keys
+        if not opens:
+            raise SealError(
+                problem, hint="Make one with `deviceflow keys generate`, and keep it safe."
+            )
+        self._by_name = opens
+        self._all = fernet.MultiFernet(list(opens.values()))
+        self._invalid: type[Exception] = fernet.InvalidToken
+
+    def __repr__(self) -> str:
+        return f"<Sealer {', '.join(self._by_name)}>"
+
+    @property
+    def prefix(self) -> str:
+        """What each text begins with that the first key has sealed."""
+        return f"{_VERSION}.{next(iter(self._by_name))}."
+
+    def seal(self, value: Any, *context: str) -> str:
+        """Return a JSON value as a sealed, URL-safe text.
+
+        Args:
+            value: The value.
+            context: What it is and where it belongs; it opens with the same only.
+        """
+        inside = json.dumps([context, value], separators=(",", ":")).encode()
+        return f"{self.prefix}{self._all.encrypt(inside).decode().rstrip('=')}"
+
+    def open(self, sealed: str, *context: str) -> Any:
+        """Return the value that was sealed.
+
+        Raises:
+            SealError: Its key is not among these, or it was changed, or belongs elsewhere.
+        """
+        version, _, rest = sealed.partition(".")
+        name, _, token = rest.partition(".")
+        if version != _VERSION:
+            raise SealError("This is no sealed text of a version that is known here.")
+        if name not in self._by_name:
+            raise SealError(
+                f"It was sealed with the key {name[:8]!r}; given were {', '.join(self._by_name)}.",
+                hint="Give that key as well (DEVICEFLOW_KEYS, after the first). Nothing is lost.",
+            )
+        try:
+            bound, value = json.loads(self._all.decrypt(token + "=" * (-len(token) % 4)))
+        except (self._invalid, ValueError, UnicodeError):
+            bound, value = None, None
+        if bound != list(context):
+            del value  # another one's, perhaps: a traceback may show this frame
+            raise SealError(
+                "A sealed secret was changed, or moved from where it belongs.",
+                hint="Nothing was sent. Find out who can write to the store; start a new login.",
+            )
+        return value
+
+
+def generate_key() -> Secret:
+    """Return a new key.
+
+    Raises:
+        ImportError: `cryptography` is missing.
+    """
+    return Secret(_fernet().Fernet.generate_key().decode())
+
+
+def _name_of(key: str) -> str:
+    return hmac.digest(key.encode(), b"deviceflow key name", "sha256")[:4].hex()
+
+
+def _fernet() -> Any:
+    try:
+        from cryptography import fernet  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError:
+        missing = ImportError("Sealing needs a library: pip install 'deviceflow[seal]'")
+    else:
+        return fernet
+    raise missing
+
+
+class Plain:
+    """Keeps secrets in clear, for whoever has said that the place is safe enough."""
+
+    prefix = "plain."
+
+    def seal(self, value: Any, *_context: str) -> str:
+        """Return a JSON value as a text that anybody can read."""
+        return self.prefix + json.dumps(value, separators=(",", ":"))
+
+    def open(self, kept: str, *_context: str) -> Any:
+        """Return the value that was kept.
+
+        Raises:
+            SealError: It is sealed, or was changed.
+        """
+        if kept.startswith(self.prefix):
+            try:
+                return json.loads(kept.removeprefix(self.prefix))
+            except ValueError:
+                pass
+        raise SealError(
+            "The store holds a sealed secret, and was opened with plaintext=True.",
+            hint="Open it with its key. Nothing is lost.",
+        )
