@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from deviceflow.errors import DeniedError as DeniedError
     from deviceflow.errors import DeviceFlowError as DeviceFlowError
     from deviceflow.errors import ExpiredError as ExpiredError
+    from deviceflow.errors import FlowBusyError as FlowBusyError
     from deviceflow.errors import IllegalTransitionError as IllegalTransitionError
     from deviceflow.errors import InsecureURLError as InsecureURLError
     from deviceflow.errors import LoginError as LoginError
     from deviceflow.errors import OutcomeUnknownError as OutcomeUnknownError
     from deviceflow.errors import ProtocolError as ProtocolError
     from deviceflow.errors import RejectedError as RejectedError
+    from deviceflow.errors import SealError as SealError
     from deviceflow.errors import ServerError as ServerError
+    from deviceflow.errors import StoreError as StoreError
+    from deviceflow.errors import TokenGoneError as TokenGoneError
     from deviceflow.errors import UnknownFlowError as UnknownFlowError
     from deviceflow.errors import UnreachableError as UnreachableError
     from deviceflow.errors import UsageError as UsageError
@@ -38,7 +42,10 @@ if TYPE_CHECKING:
     from deviceflow.providers.studio import Studio as Studio
     from deviceflow.secret import Secret as Secret
     from deviceflow.steps import Step as Step
+    from deviceflow.stores.location import open_store as open_store
     from deviceflow.stores.memory import MemoryStore as MemoryStore
+    from deviceflow.stores.postgres import PostgresStore as PostgresStore
+    from deviceflow.stores.sqlite import SQLiteStore as SQLiteStore
 
 _HOMES = {
     "client": ("Client",),
@@ -48,13 +55,17 @@ _HOMES = {
         "DeniedError",
         "DeviceFlowError",
         "ExpiredError",
+        "FlowBusyError",
         "IllegalTransitionError",
         "InsecureURLError",
         "LoginError",
         "OutcomeUnknownError",
         "ProtocolError",
         "RejectedError",
+        "SealError",
         "ServerError",
+        "StoreError",
+        "TokenGoneError",
         "UnknownFlowError",
         "UnreachableError",
         "UsageError",
@@ -70,7 +81,10 @@ _HOMES = {
     "providers.studio": ("Studio",),
     "secret": ("Secret",),
     "steps": ("Step",),
+    "stores.location": ("open_store",),
     "stores.memory": ("MemoryStore",),
+    "stores.postgres": ("PostgresStore",),
+    "stores.sqlite": ("SQLiteStore",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

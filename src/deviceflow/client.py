@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import secrets
 import sys
 import threading
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from deviceflow import errors
@@ -19,21 +20,34 @@ from deviceflow.browser import open_page
 from deviceflow.client_auth import authenticated
 from deviceflow.clock import Clock, SystemClock, Timeline
 from deviceflow.flow import Flow
-from deviceflow.machine import Reason, State
+from deviceflow.machine import State
 from deviceflow.messages import Failure, Request
 from deviceflow.providers.base import DeviceCode, Provider, Token
 from deviceflow.secret import Secret
-from deviceflow.steps import Commit, Exchange, Reload, Send, Step, TakeLease, step
+from deviceflow.steps import (
+    LEASE_MARGIN,
+    Commit,
+    Exchange,
+    Reload,
+    Send,
+    Step,
+    TakeLease,
+    deliver,
+    step,
+)
+from deviceflow.stores.base import Held
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import RequestsTransport, Transport
 from deviceflow.untrusted import crosses_in_clear, endpoint, printable, web_url
+from deviceflow.words import error_of, instructions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from deviceflow.flow import Approver, Transition
     from deviceflow.messages import Fields
-    from deviceflow.stores.base import Store
+    from deviceflow.steps import Effect
+    from deviceflow.stores.base import Claim, Store
 
 DEADLINE: Final = 10.0
 """Seconds that one request may take, all in all, unless the client says otherwise."""
@@ -41,7 +55,38 @@ DEADLINE: Final = 10.0
 METADATA_LIFETIME: Final = 3600.0
 """Seconds for which a client keeps the metadata of a server."""
 
+DAY: Final = 86400.0
+
+_LEFT_ALONE: Final = 60.0
+"""Seconds for which a sweep leaves a flow alone that could not be stepped."""
+
 _JSON: Final = {"Accept": "application/json"}
+
+
+class Swept(NamedTuple):
+    """What a sweep did.
+
+    Attributes:
+        steps: Where each flow stands that was due.
+        problems: What kept others from being stepped; they are left alone for a minute.
+    """
+
+    steps: list[Step]
+    problems: list[errors.DeviceFlowError]
+
+
+class Purged(NamedTuple):
+    """What a purge did.
+
+    Attributes:
+        tokens: How many flows' secrets were wiped.
+        flows: How many flows were dropped.
+        problems: What kept others from being wiped.
+    """
+
+    tokens: int
+    flows: int
+    problems: list[errors.DeviceFlowError]
 
 
 class Client:
@@ -84,6 +129,7 @@ class Client:
         self._name = secrets.token_hex(6)
         self._steps = itertools.count(1)
         self._waiting: set[tuple[str, threading.Event]] = set()
+        self._stranded: dict[str, tuple[Token, int]] = {}
 
     def start(self, provider: Provider, *, key: str | None = None, **request: Any) -> Flow:
         """Ask the server for a device code, and return the flow that holds it.
@@ -94,7 +140,8 @@ class Client:
             provider: The server.
             key: The caller's own name for this login. While a flow of that key lives it is
                 returned, with the code it has, instead of asking for a new one; it must be at the
-                same server, and ask for the same.
+                same server, and ask for the same. A flow that was approved lives until its token
+                is collected.
             **request: What to ask for; the provider says what there is.
 
         Raises:
@@ -102,7 +149,7 @@ class Client:
             UsageError: The request is not one that can be made.
         """
         flow = self.create(provider, key=key, **request)
-        if flow.expires_at is not None and flow.expires_at <= self._timeline.now():
+        if flow.expires_at is not None and flow.expires_at <= self._now() and not flow.state.ended:
             # Nobody came back while that key's code lived. It may have been approved in time.
             if self.step(flow.id).state in (State.EXPIRED, State.FAILED):
                 flow = self.create(provider, key=key, **request)
@@ -116,7 +163,7 @@ class Client:
                 flow = self.get(flow.id)
         if flow.reason is not None:
             self._metadata.pop(provider.server, None)  # it may be why
-            raise _error_of(flow)
+            raise error_of(flow)
         return flow
 
     def create(self, provider: Provider, *, key: str | None = None, **request: Any) -> Flow:
@@ -130,7 +177,7 @@ class Client:
         """
         provider = _shared(self._discovered(provider.asking(**request)))
         verifier = Secret(secrets.token_urlsafe(48)) if provider.uses_pkce else None
-        now = self._timeline.now()
+        now = self._now()
         flow = Flow(secrets.token_urlsafe(12), provider, now, key=key, verifier=verifier)
         kept = self._store.add(flow)
         if kept is flow:
@@ -152,16 +199,29 @@ class Client:
         """
         code = DeviceCode(device_code, endpoint(token_endpoint, allow_http=provider.allow_http))
         flow = self.create(provider)
-        self._commit(flow, flow.adopt(code, flow.created_at))
+        self._commit(flow, flow.adopt(code, flow.created_at), self._worker())
         return flow
 
-    def get(self, flow_id: str) -> Flow:
+    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         """Return the flow as it stands.
+
+        Args:
+            flow_id: The flow.
+            secrets: Whether with its secrets. To hand the token over, `token` or `collect` is the
+                way, which puts that on record.
 
         Raises:
             UnknownFlowError: The store has none of that id.
         """
-        return self._store.get(flow_id)
+        return self._store.get(flow_id, secrets=secrets)
+
+    def flows(self, *, live: bool = False) -> Iterator[Flow]:
+        """Yield the flows in the store, the newest first, without their secrets.
+
+        Args:
+            live: Only those that have not ended.
+        """
+        return self._store.flows(live=live)
 
     def step(self, flow_id: str) -> Step:
         """Do what is due for the flow: at most one request, and no sleeping.
@@ -171,12 +231,64 @@ class Client:
 
         Raises:
             UnknownFlowError: The store has none of that id.
+            StoreError: The store failed. A token that had come is kept in this client, and the
+                next step brings it to the store.
         """
-        owner = f"{self._name}.{next(self._steps)}"
-        steps = step(self._deadline, self._approver)
+        worker = self._worker()
+
+        def claim(given: float, seconds: float) -> Claim | Held:
+            return self._store.claim(flow_id, worker, given, seconds)
+
+        if flow_id in self._stranded:
+            self._drive(deliver(*self._stranded[flow_id], self._now()), worker, claim, flow_id)
+            self._stranded.pop(flow_id, None)
+        return self._drive(step(self._deadline, self._approver), worker, claim, flow_id)
+
+    def sweep(self, limit: int = 100) -> Swept:
+        """Step whatever is due, each flow once: what a periodic task calls.
+
+        Flows that nobody drives any more are brought to their end so. A login that was created and
+        not yet started is left for whoever will be there to see its code.
+
+        Args:
+            limit: How many flows to step at the most.
+        """
+        swept = Swept([], [])
+        for _ in range(limit):
+            worker = self._worker()
+            seconds = self._deadline + LEASE_MARGIN
+            try:
+                due = self._store.claim_due(worker, self._timeline.now(), seconds)
+            except errors.SealError as problem:
+                swept.problems.append(problem)
+                continue  # it is claimed, and comes again when that is over
+            if due is None:
+                break
+            try:
+                done = self._drive(
+                    step(self._deadline, self._approver),
+                    worker,
+                    lambda *_, due=due: due,
+                    due.flow.id,
+                )
+            except errors.DeviceFlowError as problem:
+                swept.problems.append(problem)
+                self._store.claim(due.flow.id, worker, self._timeline.now(), _LEFT_ALONE)
+            else:
+                swept.steps.append(done)
+        return swept
+
+    def _drive(
+        self,
+        steps: Generator[Effect, Any, Step],
+        worker: str,
+        claim: Callable[[float, float], Claim | Held],
+        flow_id: str,
+    ) -> Step:
+        """Perform what the steps ask for, under the worker's name."""
         result: Any = None
         interrupt: BaseException | None = None
-        now, since = 0.0, 0.0
+        now, since, begun = 0.0, 0.0, 0.0
         while True:
             try:
                 effect = steps.send(result)
@@ -185,15 +297,20 @@ class Client:
                 break
             match effect:
                 case TakeLease(seconds):
-                    now, since = self._timeline.now(), self._clock.monotonic()
-                    result = self._store.claim(flow_id, owner, now, seconds)
-                    now = getattr(result, "now", now)
+                    begun, since = self._timeline.now(), self._clock.monotonic()
+                    result = claim(begun, seconds)
+                    now = getattr(result, "now", begun)
                 case Commit(flow, transition, release):
-                    result = self._commit(flow, transition, owner if release else None)
+                    result = self._commit(flow, transition, worker, worker if release else None)
                 case Send(request, timeout):
                     sent = self._clock.monotonic()
+                    # Whichever clock says more: one of them may have stood still meanwhile.
+                    late = max(sent - since, self._timeline.now() - begun) > LEASE_MARGIN / 2
                     try:
-                        outcome = self._transport.send(authenticated(request, now), timeout)
+                        if late:
+                            outcome: Any = Failure("lease", sent=False)
+                        else:
+                            outcome = self._transport.send(authenticated(request, now), timeout)
                     except BaseException as stop:  # noqa: BLE001  # raised below, once it is stored
                         unsent = isinstance(stop, errors.UsageError | ImportError)
                         outcome = Failure("interrupted", sent=not unsent)
@@ -205,7 +322,7 @@ class Client:
                 case Reload():
                     result = self._store.get(flow_id)
                 case _:  # a Release
-                    self._store.release(flow_id, owner)
+                    self._store.release(flow_id, worker)
         if interrupt is not None:
             raise interrupt
         return report
@@ -253,17 +370,103 @@ class Client:
                 self._clock.sleep(seconds, wake)
 
     def token(self, flow_id: str) -> Token:
-        """Return the token of a flow that is authorized.
+        """Return the token of a flow that is authorized, and put on record that it was.
+
+        It stays in the store until it is acknowledged, or purged.
 
         Raises:
             WaitTimeoutError: The login is still pending.
             LoginError: It ended without a token.
+            TokenGoneError: It was acknowledged before, or purged.
             ServerError: The server refused for good, or could not be understood.
         """
-        flow = self.get(flow_id)
-        if flow.token is None:
-            raise _error_of(flow)
-        return flow.token
+        while True:
+            flow = self._store.get(flow_id)
+            token = flow.token
+            if token is None:
+                raise error_of(flow)
+            if self._commit(flow, flow.collect(self._now()), self._worker()):
+                return token
+
+    def acknowledge(self, flow_id: str) -> Step:
+        """Wipe the token from the store: it is safe where it was taken to.
+
+        Once more is as good as once.
+
+        Raises:
+            DeviceFlowError: There is no token to acknowledge; as for `token`.
+        """
+        while True:
+            flow = self._store.get(flow_id)
+            if flow.handover != "acknowledged":
+                if flow.token is None:
+                    raise error_of(flow)
+                if not self._commit(flow, flow.acknowledge(self._now()), self._worker()):
+                    continue
+            return Step(flow.id, flow.state)
+
+    @contextmanager
+    def collect(self, flow_id: str, seconds: float = 60.0) -> Iterator[Token]:
+        """Hand the token over for the length of a `with` block, and acknowledge it behind that.
+
+        If the block raises, nothing is acknowledged, and the token is there for the next try.
+
+        Args:
+            flow_id: The flow.
+            seconds: For how long nobody else can collect it, unless the block is done before.
+
+        Raises:
+            FlowBusyError: Somebody else is collecting it.
+            DeviceFlowError: There is no token; as for `token`.
+        """
+        worker = self._worker()
+        claim = self._store.claim(flow_id, worker, self._timeline.now(), seconds)
+        if isinstance(claim, Held):
+            raise errors.FlowBusyError(
+                flow_id=flow_id, state=claim.flow.state, wait_seconds=claim.seconds
+            )
+        try:
+            yield self.token(flow_id)
+            self.acknowledge(flow_id)
+        finally:
+            self._store.release(flow_id, worker)
+
+    def purge(self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY) -> Purged:
+        """Wipe the secrets of logins that ended long ago, then drop the flows; transitions stay.
+
+        A token that nobody collected is revoked where the server can do that.
+
+        Args:
+            tokens_after: How many seconds after the end a token is wiped.
+            flows_after: How many seconds after the end a flow is dropped.
+        """
+        purged, now = 0, self._now()
+        problems: dict[str, errors.DeviceFlowError] = {}
+        done: set[str] = set()
+        ages: tuple[tuple[Literal["token", "revoke"], float], ...] = (
+            ("token", tokens_after),
+            ("revoke", flows_after),
+        )
+        for kind, age in ages:
+            while ids := set(self._store.leftover(kind, now - age)) - done - set(problems):
+                for flow_id in ids:
+                    try:
+                        purged += self._purge(flow_id)
+                    except errors.DeviceFlowError as problem:
+                        problems[flow_id] = problem
+                done |= ids
+        return Purged(purged, self._store.forget(now - flows_after), list(problems.values()))
+
+    def _purge(self, flow_id: str) -> bool:
+        worker = self._worker()
+        claim = self._store.claim(flow_id, worker, self._timeline.now(), LEASE_MARGIN)
+        if isinstance(claim, Held):
+            return False  # somebody is collecting it at last
+        flow = claim.flow
+        wiped = self._commit(flow, flow.purge(claim.now), worker, worker)
+        for _ in flow.to_revoke:
+            self.step(flow_id)
+        return wiped
 
     def refresh(self, provider: Provider, token: Token) -> Token:
         """Return the next token, in exchange for the refresh token of this one.
@@ -311,7 +514,9 @@ class Client:
         """
         while True:
             flow = self.get(flow_id)
-            if flow.state.ended or self._commit(flow, flow.cancel(self._timeline.now(), detail)):
+            if flow.state.ended:
+                break
+            if self._commit(flow, flow.cancel(self._now(), detail), self._worker()):
                 break
         for waited_for, wake in list(self._waiting):
             if waited_for == flow_id:
@@ -341,7 +546,8 @@ class Client:
         """
         flow = self.start(provider, key=key, **request)
         with self._waiting_for(flow.id):  # a browser on the terminal keeps us until it is closed
-            self._show(flow, open_browser=open_browser)
+            if not flow.state.ended:
+                self._show(flow, open_browser=open_browser)
             return self.wait(flow.id, timeout)
 
     def _show(self, flow: Flow, *, open_browser: bool) -> None:
@@ -394,12 +600,48 @@ class Client:
             return discovered
         raise problem
 
-    def _commit(self, flow: Flow, transition: Transition, release: str | None = None) -> bool:
-        kept = self._store.commit(flow, transition, release=release)
+    def _now(self) -> float:
+        return self._store.now(self._timeline.now())
+
+    def _worker(self) -> str:
+        """Return a name for one piece of work that no other has, in this process or elsewhere."""
+        return f"{self._name}.{os.getpid()}.{next(self._steps)}"
+
+    def _commit(
+        self, flow: Flow, transition: Transition, worker: str, release: str | None = None
+    ) -> bool:
+        event = render(flow, transition, worker)
+        if transition.action in ("grant", "late_grant"):
+            kept = self._commit_token(flow, event, release)
+        else:
+            kept = self._store.commit(flow, event, release=release)
         if kept:
-            log.emit(log.TRANSITION, render(flow, transition))
+            log.emit(log.TRANSITION, event)
             if transition.action == "issue_code" and flow.token_endpoint:
                 _say_plain_http(flow, flow.token_endpoint)
+        return kept
+
+    def _commit_token(self, flow: Flow, event: dict[str, Any], release: str | None) -> bool:
+        """Commit what brings a token, and hold on to that if the store fails."""
+        assert flow.token is not None  # noqa: S101  # what `grant` means
+        self._stranded[flow.id] = (flow.token, flow.attempt)
+        until, wake = self._clock.monotonic() + LEASE_MARGIN, threading.Event()
+        while True:
+            try:
+                kept = self._store.commit(flow, event, release=release)
+                break
+            except errors.StoreError as failed:
+                if self._clock.monotonic() >= until:
+                    raise errors.StoreError(
+                        f"{failed.message} The login was approved, and its token is in this process"
+                        " only.",
+                        flow_id=flow.id,
+                        state=flow.state,
+                        hint=f"Keep it running: its next step brings it there. {failed.hint or ''}",
+                    ) from None
+                self._clock.sleep(1.0, wake)
+        if kept:
+            del self._stranded[flow.id]
         return kept
 
     @contextmanager
@@ -431,65 +673,3 @@ def _say_plain_http(flow: Flow, url: str) -> None:
     if crosses_in_clear(url):
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))  # a path may hold anything
         log.emit(log.PLAIN_HTTP, {"flow_id": flow.id, "url": origin}, logging.WARNING)
-
-
-def instructions(flow: Flow) -> list[str]:
-    """Return what to tell the person, in lines that are safe to print."""
-    page = printable(flow.verification_uri or "", 2000)
-    code = printable(flow.user_code or "", 100)
-    complete = web_url(flow.verification_uri_complete)
-    asks = printable(flow.provider.client_name or flow.provider.client_id or "This program", 100)
-    lines = [f"{asks} asks for access to {flow.provider.server}."]
-    if complete:
-        lines.append(f"Open {complete} and check that the page shows the code {code}")
-    else:
-        lines.append(f"Open {page} and enter the code {code}")
-    return lines
-
-
-def _error_of(flow: Flow) -> errors.DeviceFlowError:
-    """Return the error that says why the flow has no token."""
-    kind: type[errors.DeviceFlowError]
-    if flow.state is State.AUTHORIZED:
-        return errors.UsageError(
-            "This flow was exported without its token.",
-            flow_id=flow.id,
-            state=flow.state,
-            hint="Export it with to_dict(secrets=True), and keep that text as a secret.",
-        )
-    if flow.state is State.EXPIRED:
-        kind = errors.ExpiredError
-    elif flow.reason is None:
-        kind = errors.WaitTimeoutError
-    else:
-        kind = _ERRORS[flow.reason]
-    message = kind.default_message
-    if flow.detail in _OUR_WORDS:
-        message = f"{message} {_OUR_WORDS[flow.detail]}"
-    elif flow.detail and issubclass(kind, errors.ServerError):
-        message = f"{message} It said: {flow.detail}."
-    elif flow.detail and kind is errors.WrongApproverError:
-        message = f"{message} In particular: {flow.detail}."
-    if flow.in_doubt and flow.state.ended and kind is not errors.OutcomeUnknownError:
-        message = (
-            f"{message} An answer was lost, and a token may exist: look for it there, revoke it."
-        )
-    return kind(message, flow_id=flow.id, state=flow.state, reason=flow.reason)
-
-
-_OUR_WORDS: Final = {
-    "connection": "The connection failed.",
-    "timeout": "No answer came in time.",
-    "too_large": "What it sends is too long for an answer.",
-}
-
-
-_ERRORS: Final = {
-    Reason.DENIED: errors.DeniedError,
-    Reason.CANCELLED: errors.CancelledError,
-    Reason.REJECTED: errors.RejectedError,
-    Reason.PROTOCOL: errors.ProtocolError,
-    Reason.UNREACHABLE: errors.UnreachableError,
-    Reason.OUTCOME_UNKNOWN: errors.OutcomeUnknownError,
-    Reason.WRONG_APPROVER: errors.WrongApproverError,
-}

@@ -152,7 +152,7 @@ class Failure:
     """No answer, or none that could be read to its end.
 
     Attributes:
-        kind: What happened.
+        kind: What happened; `lease` if too little of it was left to send anything.
         sent: Whether the request may have reached the server, which then may have acted on it.
     """
 
@@ -160,7 +160,7 @@ class Failure:
 
     def __init__(
         self,
-        kind: Literal["timeout", "connection", "too_large", "interrupted"],
+        kind: Literal["timeout", "connection", "too_large", "interrupted", "lease"],
         *,
         sent: bool,
     ) -> None:

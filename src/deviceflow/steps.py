@@ -142,17 +142,25 @@ def _take_in(
     if committed:
         return _report(flow, flow.wait_seconds(now))
     if flow.token is not None:
-        return (yield from _deliver_late(flow.token, flow.attempt, now))
+        return (yield from deliver(flow.token, flow.attempt, now))
     if flow.stray_tokens > strays:
         return (yield from _set_aside_late(flow.to_revoke[waiting:], now))
     return (yield from _overtaken())
 
 
-def _deliver_late(token: Token, attempt: int, now: float) -> Generator[Effect, Any, Step]:
-    """Bring a token to a flow that others went on with meanwhile: it must not be lost."""
+def deliver(token: Token, attempt: int, now: float) -> Generator[Effect, Any, Step]:
+    """Bring a token to a flow that others went on with meanwhile: it must not be lost.
+
+    Args:
+        token: The token.
+        attempt: The poll that brought it.
+        now: The time.
+    """
     committed = False
     while not committed:
         flow: Flow = yield Reload()
+        if flow.token is not None and flow.token.access_token == token.access_token:
+            break  # it is there: only the store's answer was lost
         committed = yield Commit(flow, flow.late_grant(token, attempt, now))
     return _report(flow, flow.wait_seconds(now))
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # Of each origin, as many idle connections are kept as threads poll there at once, up to this.
 _CONNECTIONS: Final = 64
 _REMEMBERED: Final = 128
+_GRACE: Final = 0.5
+"""Seconds after the deadline in which an answer is read on that has arrived already."""
 # All that servers and networks bring about; the errors of `requests` are heirs of OSError.
 _TROUBLE: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
@@ -256,11 +258,19 @@ def _check(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) 
 class _Exchange:
     """One request on its way: when its time is up, and whether bytes of it may have left."""
 
-    __slots__ = ("_ends", "sent")
+    __slots__ = ("_ends", "_grace", "sent")
 
     def __init__(self, seconds: float | None) -> None:
         self._ends = None if seconds is None else time.monotonic() + seconds
+        self._grace: float | None = None
         self.sent = False
+
+    def takes_late(self) -> bool:
+        """Tell whether bytes that are there already are taken; for no more than a moment."""
+        now = time.monotonic()
+        if self._grace is None:
+            self._grace = now + _GRACE
+        return now < self._grace
 
     def over(self) -> bool:
         return self._ends is not None and time.monotonic() >= self._ends
@@ -295,8 +305,18 @@ class _LimitedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
-        self._sock.settimeout(self._exchange.remaining())
-        return self._raw.readinto(buffer)
+        try:
+            self._sock.settimeout(self._exchange.remaining())
+            return self._raw.readinto(buffer)
+        except TimeoutError:
+            # A process that was suspended meanwhile may find the answer waiting for it.
+            if not self._exchange.takes_late():
+                raise
+        self._sock.setblocking(False)
+        try:
+            return self._sock.recv_into(buffer)
+        except OSError:
+            raise TimeoutError("The deadline has passed.") from None
 
     def close(self) -> None:
         self._raw.close()

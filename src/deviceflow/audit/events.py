@@ -31,13 +31,52 @@ _OUTCOMES: Final = {
     "deny": "denied",
     "fail": "failed",
     "cancel": "cancelled",
+    "collect": "handed_over",
+    "acknowledge": "wiped",
+    "purge": "wiped",
 }
 
+FIELDS: Final = (
+    "schema",
+    "event_id",
+    "time",
+    "flow_id",
+    "seq",
+    "action",
+    "from",
+    "to",
+    "outcome",
+    "reason",
+    "detail",
+    "dialect",
+    "issuer",
+    "client_id",
+    "client_name",
+    "scopes",
+    "granted_scopes",
+    "attempt",
+    "interval",
+    "wait",
+    "http_status",
+    "duration",
+    "in_doubt",
+    "worker",
+)
+"""An event's fields, in their order."""
 
-def render(flow: Flow, transition: Transition) -> dict[str, Any]:
+LISTS: Final = frozenset({"scopes", "granted_scopes"})
+"""Those of them that are lists of texts, or null."""
+
+
+def render(flow: Flow, transition: Transition, worker: str | None = None) -> dict[str, Any]:
     """Return the event that says what `transition` made of `flow`.
 
     It holds no secret, and not the user code either.
+
+    Args:
+        flow: The flow as it is after it.
+        transition: What happened.
+        worker: Who did it: the random name of a client, the process's id, and a number.
     """
     provider = flow.provider
     scope = flow.token.scope if flow.token else None
@@ -65,6 +104,7 @@ def render(flow: Flow, transition: Transition) -> dict[str, Any]:
         "http_status": transition.status,
         "duration": transition.duration,
         "in_doubt": flow.in_doubt,
+        "worker": worker,
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from deviceflow.flow import Flow, Transition
+    from collections.abc import Iterator, Mapping
+
+    from deviceflow.flow import Flow
 
 
 class Claim(NamedTuple):
@@ -26,7 +28,7 @@ class Held(NamedTuple):
     """Somebody else holds the flow's lease.
 
     Attributes:
-        flow: The flow as stored; the caller's own copy.
+        flow: The flow as stored, without its secrets; the caller's own copy.
         seconds: What is left of the lease.
     """
 
@@ -37,6 +39,9 @@ class Held(NamedTuple):
 class Store(Protocol):
     """Keeps flows. Every method may be called from any thread.
 
+    A time that is given is the client's; a store with a clock that all its clients share goes by
+    that one instead. Each method may raise `StoreError`, and `SealError` where it opens secrets.
+
     Attributes:
         persistent: Whether flows outlive the process.
     """
@@ -44,30 +49,42 @@ class Store(Protocol):
     @property
     def persistent(self) -> bool: ...
 
+    def now(self, given: float) -> float:
+        """Return what time it is for this store, in seconds since 1970."""
+
     def add(self, flow: Flow) -> Flow:
         """Keep a new flow, or return the live one of the same key instead."""
 
-    def get(self, flow_id: str) -> Flow:
-        """Return a copy of the flow.
+    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
+        """Return a copy of the flow, with its secrets or without.
 
         Raises:
             UnknownFlowError: There is none of that id.
         """
 
-    def claim(self, flow_id: str, owner: str, now: float, seconds: float) -> Claim | Held:
+    def flows(self, *, live: bool = False) -> Iterator[Flow]:
+        """Yield copies of all flows, or of those that have not ended, without their secrets.
+
+        The newest comes first.
+        """
+
+    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
         """Take the flow's lease for so many seconds, or say who has it.
 
         Raises:
             UnknownFlowError: There is none of that id.
         """
 
-    def commit(self, flow: Flow, transition: Transition, *, release: str | None = None) -> bool:
-        """Keep the flow as it is after `transition`, and the transition with it: both or none.
+    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
+        """Take the lease of the flow that has been due the longest, if one is due and free."""
+
+    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+        """Keep the flow as it is after its latest transition, and that with it: both or none.
 
         Args:
             flow: The flow.
-            transition: Its latest one. If the stored flow is not at the one before, others went
-                on meanwhile, and nothing is kept.
+            event: Its latest transition as an event of `deviceflow.audit/1`. If the stored flow
+                is not at the one before, others went on meanwhile, and nothing is kept.
             release: The owner whose lease is given back in the same breath.
 
         Returns:
@@ -77,5 +94,14 @@ class Store(Protocol):
     def release(self, flow_id: str, owner: str) -> None:
         """Give the lease back, if `owner` still has it."""
 
-    def remove(self, flow_id: str) -> None:
-        """Forget the flow; unknown ones are forgotten already."""
+    def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
+        """Return the ids of flows that ended before then and hold such secrets, some at a time."""
+
+    def forget(self, ended_before: float) -> int:
+        """Drop the flows that ended before then and hold no secret; return how many.
+
+        Their transitions stay.
+        """
+
+    def close(self) -> None:
+        """Let go of files and connections."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import marshal
 import threading
 from functools import lru_cache
+from math import inf
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from deviceflow.errors import UnknownFlowError
 from deviceflow.flow import Flow
@@ -14,7 +15,8 @@ from deviceflow.secret import Secret
 from deviceflow.stores.base import Claim, Held
 
 if TYPE_CHECKING:
-    from deviceflow.flow import Transition
+    from collections.abc import Iterator, Mapping
+
     from deviceflow.machine import State
 
 
@@ -32,39 +34,70 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._flows)
 
+    def now(self, given: float) -> float:
+        """Return the given time."""
+        return given
+
     def add(self, flow: Flow) -> Flow:
         """Keep a new flow, or return the live one of the same key instead."""
         with self._lock:
             if flow.key is not None:
-                lives = self._flows.get(self._keys.get(flow.key, ""))
-                if lives is not None and not lives.state.ended:
-                    return _unpark(lives)
+                known = self._flows.get(self._keys.get(flow.key, ""))
+                if known is not None and (lives := _unpark(known)).live:
+                    return lives
                 self._keys[flow.key] = flow.id
             self._flows[flow.id] = _park(flow)
         return flow
 
-    def get(self, flow_id: str) -> Flow:
+    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         """Return a copy of the flow, or raise `UnknownFlowError`."""
         with self._lock:
-            return self._find(flow_id)
+            flow = self._find(flow_id)
+        return flow if secrets else _bare(flow)
 
-    def claim(self, flow_id: str, owner: str, now: float, seconds: float) -> Claim | Held:
+    def flows(self, *, live: bool = False) -> Iterator[Flow]:
+        """Yield copies of all flows, or of those that have not ended, the newest first."""
+        with self._lock:
+            flows = [_bare(_unpark(parked)) for parked in self._flows.values()]
+        for flow in sorted(flows, key=attrgetter("created_at"), reverse=True):
+            if not (live and flow.state.ended):
+                yield flow
+
+    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
         """Take the flow's lease for so many seconds, or say who has it."""
         with self._lock:
             flow = self._find(flow_id)
-            left_by, until = self._leases.get(flow_id, (None, now))
-            if until > now:
-                return Held(flow, until - now)
-            self._leases[flow_id] = (owner, now + seconds)
-            return Claim(flow, now, left_by)
+            left_by, until = self._leases.get(flow_id, (None, given))
+            if until > given:
+                return Held(_bare(flow), until - given)
+            self._leases[flow_id] = (owner, given + seconds)
+            return Claim(flow, given, left_by)
 
-    def commit(self, flow: Flow, transition: Transition, *, release: str | None = None) -> bool:
-        """Keep the flow as it is after `transition`, unless others went on meanwhile."""
+    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
+        """Take the lease of the flow that has been due the longest, if one is due and free."""
+        with self._lock:
+            free = (
+                parked
+                for parked in self._flows.values()
+                if parked.wake_at <= given
+                and self._leases.get(parked.flow_id, (None, given))[1] <= given
+            )
+            first = min(free, key=attrgetter("wake_at"), default=None)
+        if first is None:
+            return None
+        claim = self.claim(first.flow_id, owner, given, seconds)
+        return claim if isinstance(claim, Claim) else self.claim_due(owner, given, seconds)
+
+    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+        """Keep the flow as it is after `event`, unless others went on meanwhile.
+
+        The event itself is not kept: in memory the log is all there is of a flow's history.
+        """
         with self._lock:
             if release is not None:
                 self._release(flow.id, release)
             stored = self._flows.get(flow.id)
-            if stored is None or stored.seq != transition.seq - 1:
+            if stored is None or stored.seq != event["seq"] - 1:
                 return False
             self._flows[flow.id] = _park(flow)
             return True
@@ -74,8 +107,23 @@ class MemoryStore:
         with self._lock:
             self._release(flow_id, owner)
 
+    def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
+        """Return the ids of flows that ended before then and hold such secrets."""
+        return [
+            flow.id
+            for flow in self._ended(ended_before)
+            if (flow.token if kind == "token" else flow.to_revoke)
+        ]
+
+    def forget(self, ended_before: float) -> int:
+        """Drop the flows that ended before then and hold no secret; return how many."""
+        over = [f for f in self._ended(ended_before) if not (f.token or f.to_revoke)]
+        for flow in over:
+            self.remove(flow.id)
+        return len(over)
+
     def remove(self, flow_id: str) -> None:
-        """Forget the flow."""
+        """Forget the flow; unknown ones are forgotten already."""
         with self._lock:
             parked = self._flows.pop(flow_id, None)
             self._leases.pop(flow_id, None)
@@ -83,15 +131,29 @@ class MemoryStore:
             if key is not None and self._keys.get(key) == flow_id:
                 del self._keys[key]
 
+    def close(self) -> None:
+        """Keep what there is: it lives as long as this object does."""
+
     def _find(self, flow_id: str) -> Flow:
         parked = self._flows.get(flow_id)
         if parked is None:
             raise UnknownFlowError(flow_id=flow_id)
         return _unpark(parked)
 
+    def _ended(self, before: float) -> list[Flow]:
+        with self._lock:
+            flows = [_unpark(parked) for parked in self._flows.values() if parked.state.ended]
+        return [flow for flow in flows if flow.ended_at is not None and flow.ended_at <= before]
+
     def _release(self, flow_id: str, owner: str) -> None:
         if self._leases.get(flow_id, ("", 0.0))[0] == owner:
             del self._leases[flow_id]
+
+
+def _bare(flow: Flow) -> Flow:
+    flow.device_code = flow.verifier = flow.token = None
+    flow.to_revoke = ()
+    return flow
 
 
 # Many flows wait at once, most of them alike but for their codes and times. What they have in
@@ -112,6 +174,7 @@ class _Parked(NamedTuple):
     flow_id: str
     state: State
     seq: int
+    wake_at: float
     aside: tuple[Any, ...]
     alike: tuple[Any, ...]
     own: bytes
@@ -131,7 +194,8 @@ def _park(flow: Flow) -> _Parked:
     aside = _aside_of(flow)
     if aside == _NOTHING_ASIDE:
         aside = _NOTHING_ASIDE
-    return _Parked(flow.id, flow.state, flow.seq, aside, _once(_alike_of(flow)), own)
+    wake_at = inf if flow.wake_at is None else flow.wake_at
+    return _Parked(flow.id, flow.state, flow.seq, wake_at, aside, _once(_alike_of(flow)), own)
 
 
 def _unpark(parked: _Parked) -> Flow:

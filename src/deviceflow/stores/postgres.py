@@ -1,0 +1,168 @@
+"""Flows in PostgreSQL: for workers on many machines (extra `postgres`)."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from deviceflow.errors import StoreError
+from deviceflow.stores import keys as key_files
+from deviceflow.stores.sql import SQLStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from psycopg import Connection
+    from psycopg_pool import ConnectionPool
+
+    from deviceflow.secret import Secret
+    from deviceflow.stores.sql import Execute, Mode
+
+_T = TypeVar("_T")
+
+_MIGRATION_LOCK: Final = 0x64665F6D  # any number that others do not use; df_m
+_TRIES: Final = 3
+
+
+class PostgresStore(SQLStore):
+    """Keeps flows in a PostgreSQL database, and goes by its clock.
+
+    Its tables are in the schema `deviceflow`, which is made if the user may make it. It can be
+    used through a pooler, such as PgBouncer, that pools by transaction.
+
+    Args:
+        url: Where it is, as libpq has it. A password belongs in `~/.pgpass` or `PGPASSWORD`.
+        keys: Fernet keys that seal its secrets, the first one, and open them, each; the same for
+            all who use the database. Where none are given, those of `DEVICEFLOW_KEYS`.
+        plaintext: Keep secrets in clear instead.
+        pool_size: How many connections to have at the most.
+        timeout: How many seconds to wait for a connection.
+
+    Raises:
+        StoreError: The database cannot be used; the error says why.
+        SealError: There is no key, or it is not the one of this database.
+        ImportError: A library is missing (extra `postgres`).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        keys: Iterable[Secret | str] | None = None,
+        plaintext: bool = False,
+        pool_size: int = 8,
+        timeout: float = 10.0,
+    ) -> None:
+        super().__init__(
+            now="CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
+            has_meta="SELECT 1 WHERE to_regclass('deviceflow.meta') IS NOT NULL",
+            skip_locked="FOR UPDATE SKIP LOCKED",
+            namespace="deviceflow.",
+        )
+        try:
+            import psycopg  # noqa: PLC0415  # an extra
+            import psycopg_pool  # noqa: PLC0415
+        except ImportError:
+            raise ImportError(
+                "PostgreSQL needs libraries: pip install 'deviceflow[postgres]'"
+            ) from None
+        self._psycopg = psycopg
+        self._trouble = (psycopg.Error, psycopg_pool.PoolTimeout)
+        self._sql = {name: re.sub(r":(\w+)", r"%(\1)s", text) for name, text in self._sql.items()}
+        self._timeout = timeout
+        self._make_pool: Callable[[], ConnectionPool[Any]] = lambda: psycopg_pool.ConnectionPool(
+            url,
+            min_size=0,
+            max_size=pool_size,
+            timeout=timeout,
+            open=True,
+            # Prepared statements do not go through a pooler that pools by transaction.
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": None,
+                "application_name": "deviceflow",
+            },
+        )
+        self._url = url
+        self._pool: ConnectionPool[Any] | None = None
+        self._pid = os.getpid()
+        self._migrate_if_needed()
+        known = self._sealing()
+        self._sealer = key_files.sealer(keys, plaintext=plaintext, known=known)
+        self._check_sealer()
+
+    def __repr__(self) -> str:
+        return "<PostgresStore>"
+
+    def close(self) -> None:
+        """Close all connections. They are opened again where they are needed again."""
+        if self._pool is not None and self._pid == os.getpid():
+            self._pool.close()
+        self._pool = None
+
+    def _migrate_if_needed(self) -> None:
+        # By a connection of its own, which says what is wrong; a pool says only that time is up.
+        problem = None
+        try:
+            with self._psycopg.connect(
+                self._url, connect_timeout=max(2, int(self._timeout)), prepare_threshold=None
+            ) as connection:
+                do = self._on(connection)
+                if not self._is_current(do):
+                    connection.execute(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+                    connection.execute("CREATE SCHEMA IF NOT EXISTS deviceflow")
+                    self._migrate(do, connection.execute)
+        except self._psycopg.Error as error:
+            problem = _problem(error)
+        if problem:
+            raise problem
+
+    def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
+        if self._pool is None or self._pid != os.getpid():
+            # A pool that a fork inherited is its parent's.
+            self._pool, self._pid = self._make_pool(), os.getpid()
+        pool = self._pool
+        for left in reversed(range(_TRIES)):
+            try:
+                with pool.connection() as connection:
+                    if mode == "write":
+                        with connection.transaction():
+                            return work(self._on(connection))
+                    return work(self._on(connection))
+            except self._trouble as error:
+                problem = _problem(error)
+                lost = isinstance(error, self._psycopg.OperationalError)
+            if not (lost and left):
+                break
+            # The database was restarted, perhaps, and every connection is stale.
+            pool.check()
+        raise problem
+
+    def _on(self, connection: Connection[Any]) -> Execute:
+        def do(name: str, values: Mapping[str, Any]) -> Any:
+            return connection.execute(self._sql[name], values)
+
+        return do
+
+
+def _problem(error: Exception) -> StoreError:
+    """Return the error without the statement's values, which may be secret."""
+    state = getattr(error, "sqlstate", None)
+    said = getattr(getattr(error, "diag", None), "message_primary", None)
+    if state is None:
+        said = " ".join(str(error).split()) or type(error).__name__
+        return StoreError(
+            f"The database cannot be reached: {said}.",
+            hint="Nothing is lost: try again when it is back.",
+        )
+    return StoreError(f"The database refuses: {said} (SQLSTATE {state}).", hint=_HINTS.get(state))
+
+
+_HINTS: Final = {
+    "25006": "It is read-only: name the primary server.",
+    "28P01": "Check the user, and the password in ~/.pgpass or PGPASSWORD.",
+    "3D000": "Create the database first: createdb",
+    "42501": "Let its owner run deviceflow once, or grant the rights: GRANT CREATE ON DATABASE …",
+    "53100": "Make room on the server's disk. Nothing that was kept is lost.",
+}

@@ -1,0 +1,533 @@
+"""Flows in a SQL database: one set of statements, which SQLite and PostgreSQL both understand.
+
+Two tables matter. A row of `flows` is a flow as it stands: what queries need as columns, the rest
+as JSON, and its secrets sealed, by kind. `audit` has a row for each of its transitions, written in
+the transaction that makes it true. The number of its last transition is the flow's version: whoever
+moves a flow says which version it was read at, and where that is no longer true, nothing happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar
+
+from deviceflow import providers, record
+from deviceflow.audit.events import FIELDS, LISTS
+from deviceflow.errors import StoreError, UnknownFlowError, UsageError
+from deviceflow.flow import Flow
+from deviceflow.stores.base import Claim, Held
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from deviceflow.providers.base import Provider
+    from deviceflow.sealing import Plain, Sealer
+
+    Mode = Literal["read", "lease", "write"]
+
+_T = TypeVar("_T")
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE {flows} (
+        id TEXT PRIMARY KEY,
+        seq BIGINT NOT NULL,
+        state TEXT NOT NULL,
+        live_key TEXT UNIQUE,
+        created_at DOUBLE PRECISION NOT NULL,
+        ended_at DOUBLE PRECISION,
+        wake_at DOUBLE PRECISION,
+        lease_owner TEXT,
+        lease_until DOUBLE PRECISION,
+        left_by TEXT,
+        provider TEXT NOT NULL,
+        record TEXT NOT NULL,
+        code TEXT,
+        token TEXT,
+        revoke TEXT
+    );
+    CREATE INDEX flows_wake ON {flows} (wake_at) WHERE wake_at IS NOT NULL;
+    CREATE INDEX flows_all ON {flows} (created_at, id);
+    CREATE INDEX flows_live ON {flows} (created_at, id) WHERE ended_at IS NULL;
+    CREATE INDEX flows_ended ON {flows} (ended_at) WHERE ended_at IS NOT NULL;
+    CREATE INDEX flows_token ON {flows} (ended_at) WHERE token IS NOT NULL;
+    CREATE INDEX flows_revoke ON {flows} (ended_at) WHERE revoke IS NOT NULL;
+    CREATE TABLE {audit} (
+        "schema" TEXT NOT NULL,
+        "event_id" TEXT NOT NULL,
+        "time" TEXT NOT NULL,
+        "flow_id" TEXT NOT NULL,
+        "seq" BIGINT NOT NULL,
+        "action" TEXT NOT NULL,
+        "from" TEXT NOT NULL,
+        "to" TEXT NOT NULL,
+        "outcome" TEXT NOT NULL,
+        "reason" TEXT,
+        "detail" TEXT,
+        "dialect" TEXT NOT NULL,
+        "issuer" TEXT NOT NULL,
+        "client_id" TEXT,
+        "client_name" TEXT,
+        "scopes" TEXT NOT NULL,
+        "granted_scopes" TEXT,
+        "attempt" BIGINT NOT NULL,
+        "interval" DOUBLE PRECISION NOT NULL,
+        "wait" DOUBLE PRECISION,
+        "http_status" BIGINT,
+        "duration" DOUBLE PRECISION,
+        "in_doubt" BOOLEAN NOT NULL,
+        "worker" TEXT,
+        PRIMARY KEY ("flow_id", "seq")
+    );
+    """,
+)
+"""What brings a database from each version of the schema to the next."""
+
+_SELECT: Final = "SELECT id, seq, provider, record, code, token, revoke, {now}"
+_COLUMNS: Final = "id, seq, provider, record, code, token, revoke, {now}, left_by"
+_LEASE: Final = """
+    UPDATE {flows} SET left_by = lease_owner, lease_owner = :owner, lease_until = {now} + :seconds
+"""
+_FREE: Final = "(lease_until IS NULL OR lease_until <= {now} OR lease_owner = :owner)"
+_MOVE: Final = """
+    UPDATE {flows} SET seq = :seq, state = :state, record = :record, wake_at = :wake_at,
+        ended_at = :ended_at, live_key = CASE WHEN :live THEN live_key END,
+        lease_owner = CASE WHEN lease_owner = :release THEN NULL ELSE lease_owner END,
+        lease_until = CASE WHEN lease_owner = :release THEN NULL ELSE lease_until END
+"""
+# With the provider in the very words that the secrets are bound to.
+_SECRETS: Final = "provider = :provider, code = :code, token = :token, revoke = :revoke"
+_AT: Final = " WHERE id = :id AND seq = :before"
+
+_STATEMENTS: Final = {
+    "now": "SELECT {now}",
+    "add": """
+        INSERT INTO {flows} (id, seq, state, live_key, created_at, ended_at, wake_at, provider,
+            record, code, token, revoke)
+        VALUES (:id, :seq, :state, :live_key, :created_at, :ended_at, :wake_at, :provider, :record,
+            :code, :token, :revoke)
+        ON CONFLICT DO NOTHING
+    """,
+    "get": _SELECT + " FROM {flows} WHERE id = :id",
+    "of_key": _SELECT + " FROM {flows} WHERE live_key = :live_key",
+    "all": _SELECT
+    + """
+        FROM {flows} WHERE (created_at, id) < (:created_at, :id)
+        ORDER BY created_at DESC, id DESC LIMIT :limit
+    """,
+    "live": _SELECT
+    + """
+        FROM {flows} WHERE ended_at IS NULL AND (created_at, id) < (:created_at, :id)
+        ORDER BY created_at DESC, id DESC LIMIT :limit
+    """,
+    "claim": _LEASE + " WHERE id = :id AND " + _FREE + " RETURNING " + _COLUMNS,
+    "held": "SELECT lease_until FROM {flows} WHERE id = :id",
+    "claim_due": _LEASE
+    + """
+        WHERE id = (
+            SELECT id FROM {flows} WHERE wake_at <= (SELECT {now}) AND """
+    + _FREE
+    + """
+            ORDER BY wake_at LIMIT 1 {skip_locked}
+        ) RETURNING """
+    + _COLUMNS,
+    "move": _MOVE + _AT,
+    "move_secrets": _MOVE + ", " + _SECRETS + _AT,
+    "note": "INSERT INTO {audit} ({fields}) VALUES ({values})",
+    "noted_by": "SELECT worker FROM {audit} WHERE flow_id = :id AND seq = :seq",
+    "history": "SELECT {fields} FROM {audit} WHERE flow_id = :id ORDER BY seq",
+    "release": """
+        UPDATE {flows} SET lease_owner = NULL, lease_until = NULL
+        WHERE id = :id AND lease_owner = :owner
+    """,
+    "leftover_token": """
+        SELECT id FROM {flows} WHERE token IS NOT NULL AND ended_at <= :before
+        ORDER BY ended_at LIMIT :limit
+    """,
+    "leftover_revoke": """
+        SELECT id FROM {flows} WHERE revoke IS NOT NULL AND ended_at <= :before
+        ORDER BY ended_at LIMIT :limit
+    """,
+    "forget": """
+        DELETE FROM {flows} WHERE ended_at <= :before AND token IS NULL AND revoke IS NULL
+    """,
+    "other_keys": _SELECT
+    + """
+        FROM {flows}
+        WHERE code NOT LIKE :prefix OR token NOT LIKE :prefix OR revoke NOT LIKE :prefix
+        LIMIT :limit
+    """,
+    "reseal": "UPDATE {flows} SET " + _SECRETS + _AT,
+    "meta": "SELECT value FROM {meta} WHERE name = :name",
+    "set_meta": """
+        INSERT INTO {meta} (name, value) VALUES (:name, :value)
+        ON CONFLICT (name) DO UPDATE SET value = :value
+    """,
+    "has_meta": "{has_meta}",
+    "create_meta": "CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+}
+
+_SAME_SECRETS: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover", "collect"})
+"""Actions that leave a flow's secrets as they are, so that nothing has to be sealed anew."""
+
+_PAGE: Final = 200
+
+
+class _Rows(Protocol):
+    @property
+    def rowcount(self) -> int: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+
+
+class Execute(Protocol):
+    """Runs a statement, by its name, within the transaction that is open."""
+
+    def __call__(self, name: str, values: Mapping[str, Any]) -> _Rows: ...
+
+
+class SQLStore(ABC):
+    """What `SQLiteStore` and `PostgresStore` have in common: all but the connection.
+
+    Attributes:
+        persistent: True: flows outlive the process.
+    """
+
+    persistent = True
+
+    def __init__(
+        self, *, now: str, has_meta: str, skip_locked: str = "", namespace: str = ""
+    ) -> None:
+        """Remember how this database says it.
+
+        Args:
+            now: The SQL for the time of day, in seconds since 1970.
+            has_meta: The SQL that finds a row if there is a table `meta`.
+            skip_locked: The SQL for passing over rows that others have locked.
+            namespace: The schema in which the tables are, with a dot behind it.
+        """
+        names = {name: f"{namespace}{name}" for name in ("flows", "audit", "meta")}
+        self._words = names | {
+            "now": now,
+            "skip_locked": skip_locked,
+            "has_meta": has_meta,
+            "fields": ", ".join(f'"{name}"' for name in FIELDS),
+            "values": ", ".join(f":{name}" for name in FIELDS),
+        }
+        self._sql = {name: self._worded(text) for name, text in _STATEMENTS.items()}
+        self._sealer: Sealer | Plain
+
+    @abstractmethod
+    def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
+        """Do `work` in one transaction: all of it, or nothing and an error.
+
+        Args:
+            work: May be called more than once, if the connection is lost meanwhile.
+            mode: `read` changes nothing, `lease` nothing that has to survive a power cut.
+
+        Raises:
+            StoreError: It could not be done; a person can tell from it why.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # The protocol.
+
+    def now(self, given: float) -> float:
+        """Return what time it is for this store: the database's, where that has a clock."""
+        return float(self._transact(lambda do: do("now", {"now": given}).fetchone()[0], "read"))
+
+    def add(self, flow: Flow) -> Flow:
+        """Keep a new flow, or return the live one of the same key instead."""
+        if flow.key is not None and not _storable(flow.key):
+            raise UsageError("A key is a text without the character NUL, in proper Unicode.")
+        values = self._values(flow) | self._sealed(flow)
+        values |= {"created_at": flow.created_at, "live_key": flow.key if flow.live else None}
+
+        def work(do: Execute) -> Any:
+            if do("add", values).rowcount == 1:
+                return flow
+            return do("of_key", values | {"now": 0.0}).fetchone()
+
+        while (kept := self._transact(work)) is None:
+            # The key's flow has ended between the two statements; or it was no key that clashed.
+            if self._transact(lambda do: do("get", values | {"now": 0.0}).fetchone(), "read"):
+                raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
+        return kept if isinstance(kept, Flow) else self._flow(kept)
+
+    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
+        """Return a copy of the flow, with its secrets or without.
+
+        Raises:
+            UnknownFlowError: There is none of that id.
+        """
+        values = {"id": flow_id, "now": 0.0}
+        row = self._transact(lambda do: do("get", values).fetchone(), "read")
+        if row is None:
+            raise UnknownFlowError(flow_id=flow_id)
+        return self._flow(row, secrets=secrets)
+
+    def flows(self, *, live: bool = False) -> Iterator[Flow]:
+        """Yield all flows, or those that have not ended, the newest first, without secrets."""
+        after = {"created_at": 1e300, "id": "", "limit": _PAGE, "now": 0.0}
+        while rows := self._page("live" if live else "all", after):
+            for row in rows:
+                flow = self._flow(row, secrets=False)
+                yield flow
+            after |= {"created_at": flow.created_at, "id": flow.id}
+
+    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+        """Take the flow's lease for so many seconds, or say who has it."""
+        values = {"id": flow_id, "owner": owner, "now": given, "seconds": seconds}
+
+        def work(do: Execute) -> tuple[Any, float | None]:
+            if row := do("claim", values).fetchone():
+                return row, None
+            row, held = do("get", values).fetchone(), do("held", values).fetchone()
+            return row, (held and held[0]) or 0.0
+
+        row, until = self._transact(work, "lease")
+        if row is None:
+            raise UnknownFlowError(flow_id=flow_id)
+        if until is None:
+            return self._claimed(row)
+        return Held(self._flow(row, secrets=False), max(0.0, until - row[7]))
+
+    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
+        """Take the lease of the flow that has been due the longest, if one is due and free."""
+        values = {"owner": owner, "now": given, "seconds": seconds}
+        row = self._transact(lambda do: do("claim_due", values).fetchone(), "lease")
+        return row and self._claimed(row)
+
+    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+        """Keep the flow as it is after `event`, and that with it, unless others went on."""
+        same_secrets = event["action"] in _SAME_SECRETS
+        values = self._values(flow) | {"before": event["seq"] - 1, "release": release}
+        values |= {"live": flow.live, "owner": release}
+        if not same_secrets:
+            values |= self._sealed(flow)
+        noted = {name: _column(event[name]) for name in FIELDS}
+
+        def work(do: Execute) -> bool:
+            if do("move" if same_secrets else "move_secrets", values).rowcount == 1:
+                do("note", noted)
+                return True
+            # Done already, if the connection was lost just as it was being done.
+            noted_by = do("noted_by", values).fetchone()
+            if noted_by is not None and noted_by[0] == event["worker"]:
+                return True
+            if release is not None:
+                do("release", values)
+            return False
+
+        return self._transact(work)
+
+    def release(self, flow_id: str, owner: str) -> None:
+        """Give the lease back, if `owner` still has it."""
+        self._transact(lambda do: do("release", {"id": flow_id, "owner": owner}), "lease")
+
+    def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
+        """Return the ids of flows that ended before then and hold such secrets, some at a time."""
+        values = {"before": ended_before, "limit": _PAGE}
+        found = self._transact(lambda do: do(f"leftover_{kind}", values).fetchall(), "read")
+        return [row[0] for row in found]
+
+    def forget(self, ended_before: float) -> int:
+        """Drop the flows that ended before then and hold no secret; return how many."""
+        return self._transact(lambda do: do("forget", {"before": ended_before}).rowcount)
+
+    # What only a database has.
+
+    def history(self, flow_id: str) -> list[dict[str, Any]]:
+        """Return the events of a flow, as they were logged, in their order."""
+        rows = self._transact(lambda do: do("history", {"id": flow_id}).fetchall(), "read")
+        return [
+            {name: _event_value(name, value) for name, value in zip(FIELDS, row, strict=True)}
+            for row in rows
+        ]
+
+    def reseal(self, limit: int = _PAGE) -> int:
+        """Seal with the first key what another key has sealed.
+
+        To be called until it returns 0; interrupted, it can be gone on with at any time.
+
+        Args:
+            limit: How many flows to look at.
+
+        Returns:
+            How many flows were found.
+
+        Raises:
+            SealError: A key that is still needed is not among those given.
+        """
+        values = {"prefix": f"{self._sealer.prefix}%", "limit": limit, "now": 0.0}
+        rows = self._transact(lambda do: do("other_keys", values).fetchall(), "read")
+        for row in rows:
+            flow = self._flow(row)
+            sealed = self._sealed(flow) | {"id": flow.id, "before": flow.seq}
+            self._transact(lambda do, sealed=sealed: do("reseal", sealed))  # type: ignore[misc]
+        if not rows:
+            self._check_sealer(renew=True)
+        return len(rows)
+
+    # For the two heirs.
+
+    def _is_current(self, do: Execute) -> bool:
+        """Tell whether the schema is of this version.
+
+        Raises:
+            StoreError: A newer deviceflow made it.
+        """
+        return self._version(do) == len(MIGRATIONS)
+
+    def _migrate(self, do: Execute, run: Callable[[str], object]) -> None:
+        """Bring the schema up to date, under a lock that keeps others from doing the same.
+
+        Args:
+            do: Runs a statement by its name.
+            run: Runs a statement as it is.
+        """
+        do("create_meta", {})
+        for script in MIGRATIONS[self._version(do) :]:
+            for statement in filter(str.strip, self._worded(script).split(";")):
+                run(statement)
+        do("set_meta", {"name": "version", "value": str(len(MIGRATIONS))})
+
+    def _version(self, do: Execute) -> int:
+        found = _meta("version")(do) if do("has_meta", {}).fetchone() else None
+        version = int(found or 0)
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"This store was made by a newer deviceflow: its schema is version {version}, and"
+                f" this one knows {len(MIGRATIONS)}.",
+                hint="Upgrade deviceflow here. Nothing was changed.",
+            )
+        return version
+
+    def _sealing(self) -> str | None:
+        """Return the mark that the key has left in the store, if one has."""
+        return self._transact(_meta("sealing"), "read")
+
+    def _check_sealer(self, *, renew: bool = False) -> None:
+        """See that the key is the store's own; the first one to come leaves it its mark.
+
+        Raises:
+            SealError: It is another one.
+        """
+        sealing = self._sealing()
+        if sealing is not None:
+            self._sealer.open(sealing, "meta", "sealing")
+        if sealing is None or (renew and not sealing.startswith(self._sealer.prefix)):
+            mark = {"name": "sealing", "value": self._sealer.seal("deviceflow", "meta", "sealing")}
+            self._transact(lambda do: do("set_meta", mark))
+
+    def _worded(self, text: str) -> str:
+        """Return a statement in this database's words."""
+        return re.sub(r"\{(\w+)\}", lambda word: self._words[word[1]], text)
+
+    # Rows and flows.
+
+    def _page(self, name: str, after: Mapping[str, Any]) -> list[Any]:
+        return self._transact(lambda do: do(name, after).fetchall(), "read")
+
+    def _claimed(self, row: Any) -> Claim:
+        *_, now, left_by = row
+        return Claim(self._flow(row[:8]), now, left_by)
+
+    def _flow(self, row: Any, *, secrets: bool = True) -> Flow:
+        flow_id, seq, provider, text, *sealed, _ = row
+        flow = Flow(flow_id, _provider(provider), 0.0)
+        try:
+            record.fill(flow, json.loads(text))
+            whole = (flow.id, flow.seq) == (flow_id, seq)
+            if whole and secrets:
+                bound = _bound(provider, flow)
+                for kind, kept in zip(record.KINDS, sealed, strict=True):
+                    if kept is not None:
+                        opened = self._sealer.open(kept, kind, flow_id, bound)
+                        record.fill_hidden(flow, kind, opened)
+                        del opened
+        except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
+            whole = False
+        if not whole:
+            raise StoreError(
+                "The record of this flow is damaged.",
+                flow_id=flow_id,
+                hint="Nothing was sent. Restore the store from a backup, or start a new login.",
+            )
+        return flow
+
+    def _values(self, flow: Flow) -> dict[str, Any]:
+        return {
+            "id": flow.id,
+            "seq": flow.seq,
+            "state": flow.state.value,
+            "wake_at": flow.wake_at,
+            "ended_at": flow.ended_at,
+            "record": json.dumps(record.open_part(flow), separators=(",", ":")),
+        }
+
+    def _sealed(self, flow: Flow) -> dict[str, str | None]:
+        provider = _text_of(flow.provider)
+        bound = _bound(provider, flow)
+        sealed: dict[str, str | None] = {"provider": provider}
+        for kind in record.KINDS:
+            hidden = record.hidden_part(flow, kind)
+            sealed[kind] = hidden and self._sealer.seal(hidden, kind, flow.id, bound)
+        return sealed
+
+
+def _meta(name: str) -> Callable[[Execute], str | None]:
+    def read(do: Execute) -> str | None:
+        row = do("meta", {"name": name}).fetchone()
+        return None if row is None else str(row[0])
+
+    return read
+
+
+def _bound(provider: str, flow: Flow) -> str:
+    """Return a digest of where a flow's secrets may be sent, for whom, and on what conditions."""
+    return hashlib.sha256(f"{provider}\n{flow.token_endpoint}".encode()).hexdigest()[:32]
+
+
+@lru_cache(256)
+def _text_of(provider: Provider) -> str:
+    return json.dumps(provider.to_dict(), sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(256)
+def _provider(text: str) -> Provider:
+    try:
+        return providers.from_dict(json.loads(text))
+    except ValueError:
+        raise StoreError("The provider of a flow in this store is damaged.") from None
+
+
+def _storable(text: str) -> bool:
+    return "\0" not in text and text.encode(errors="replace").decode() == text
+
+
+def _column(value: Any) -> Any:
+    if isinstance(value, list):
+        return json.dumps(value)
+    if isinstance(value, str) and not (value.isascii() and value.isprintable()):
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+    return value
+
+
+def _event_value(name: str, value: Any) -> Any:
+    if name in LISTS:
+        return value and json.loads(value)
+    return bool(value) if name == "in_doubt" else value

@@ -1,0 +1,215 @@
+"""Flows in a SQLite file: for the programs and jobs of one machine."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from deviceflow.errors import StoreError
+from deviceflow.stores import keys as key_files
+from deviceflow.stores.sql import SQLStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from deviceflow.secret import Secret
+    from deviceflow.stores.sql import Execute, Mode
+
+_T = TypeVar("_T")
+
+BUSY: Final = 10.0
+"""Seconds to wait for another process that is writing."""
+
+# What must not be closed: a connection that a fork inherited is its parent's.
+_inherited: Final[list[object]] = []
+
+
+class SQLiteStore(SQLStore):
+    """Keeps flows in a file, which any number of processes of this machine may share.
+
+    The file is its owner's alone (0600). It is in WAL mode, so two more lie beside it while it is
+    open; it does not belong on a network drive.
+
+    Args:
+        path: The file; it is made if it is not there.
+        keys: Fernet keys that seal its secrets, the first one, and open them, each. Where none are
+            given, those of `DEVICEFLOW_KEYS`, else those of the file `PATH.key` beside it, which
+            is made (0600) with the store.
+        plaintext: Keep secrets in clear instead.
+        synchronous: `FULL`: what is committed survives a power cut. `NORMAL` is several times
+            faster, and after a power cut a token that came last may be missing.
+
+    Raises:
+        StoreError: The file cannot be used; the error says why, and what to do.
+        SealError: The key is not the one of this file.
+        ImportError: `cryptography` is missing (extra `seal`).
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        keys: Iterable[Secret | str] | None = None,
+        plaintext: bool = False,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    ) -> None:
+        super().__init__(
+            now=":now",
+            has_meta="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'",
+        )
+        if synchronous not in ("FULL", "NORMAL"):
+            raise StoreError(f"synchronous is FULL or NORMAL, and not {synchronous!r}.")
+        self.path = Path(path).absolute()
+        self._synchronous = synchronous
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._connection: sqlite3.Connection | None = None
+        self._inode = (0, 0)
+        _make_private(self.path)
+        if not self._transact(self._is_current, "read"):
+            self._transact(lambda do: self._migrate(do, self._run))
+        known = self._sealing()
+        self._sealer = key_files.sealer(keys, plaintext=plaintext, store=self.path, known=known)
+        self._check_sealer()
+
+    def __repr__(self) -> str:
+        return f"<SQLiteStore {self.path}>"
+
+    def close(self) -> None:
+        """Close the file. It is opened again where it is needed again."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
+        if self._pid != os.getpid():
+            _inherited.append(self._connection)
+            self._lock, self._connection, self._pid = threading.RLock(), None, os.getpid()
+        try:
+            with self._lock:
+                return self._within(work, mode)
+        except sqlite3.Error as error:
+            problem = self._problem(error)
+        except OSError as error:
+            problem = StoreError(f"{self.path}: {error.strerror}.", hint=_HINT_GONE)
+        raise problem
+
+    def _within(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
+        connection = self._connected()
+        if mode == "read":
+            return work(self._do)
+        if mode == "lease":
+            # A lease that a power cut takes back is one that nobody holds any more.
+            connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            done = work(self._do)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        finally:
+            if mode == "lease":
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        return done
+
+    def _do(self, name: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        assert self._connection is not None  # noqa: S101  # within a transaction
+        return self._connection.execute(self._sql[name], values)
+
+    def _run(self, statement: str) -> None:
+        assert self._connection is not None  # noqa: S101  # within a transaction
+        self._connection.execute(statement)
+
+    def _connected(self) -> sqlite3.Connection:
+        # SQLite goes on with a file that was removed, and what it keeps there is lost.
+        found = self.path.stat()
+        if self._connection is None or self._inode != (found.st_dev, found.st_ino):
+            self.close()
+            self._connection = self._connect()
+            self._inode = (found.st_dev, found.st_ino)
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
+        )
+        try:
+            until = time.monotonic() + BUSY
+            while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                # For this one change SQLite does not wait while others have the file open.
+                try:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:
+                        raise
+                    time.sleep(0.01)
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            # What is wiped is overwritten, too.
+            connection.execute("PRAGMA secure_delete = ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _problem(self, error: sqlite3.Error) -> StoreError:
+        name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        for start, (what, hint) in _PROBLEMS.items():
+            if name.startswith(start):
+                return StoreError(f"{self.path}: {what}.", hint=hint)
+        return StoreError(f"{self.path}: SQLite says: {error} ({name}).")
+
+
+def _make_private(path: Path) -> None:
+    """Make the file, its owner's alone, or see that it is.
+
+    Raises:
+        StoreError: It cannot be made, or others can read it.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
+        mode = path.stat().st_mode
+    except OSError as error:
+        problem = StoreError(
+            f"{path} cannot be used as a store: {error.strerror}.",
+            hint="Name a file in a directory that can be written: DEVICEFLOW_STORE=sqlite:///PATH.",
+        )
+    else:
+        if os.name != "posix" or not mode & (stat.S_IRWXG | stat.S_IRWXO):
+            return
+        problem = StoreError(
+            f"{path} can be read by others, and logins are kept in it.",
+            hint=f"Mend that: chmod 600 {path}",
+        )
+    raise problem
+
+
+_HINT_GONE: Final = "The file was there before: put it back. The login goes on from it."
+_PROBLEMS: Final = {
+    "SQLITE_FULL": ("the disk is full", "Make room; nothing that was kept is lost."),
+    "SQLITE_READONLY": (
+        "the file, or its directory, cannot be written",
+        "Make both writable for this user, or name another file by DEVICEFLOW_STORE.",
+    ),
+    "SQLITE_CANTOPEN": (
+        "the file, or those beside it, cannot be opened",
+        "Look at the rights of the file and of its directory.",
+    ),
+    "SQLITE_NOTADB": ("this is no SQLite database", "Name another file by DEVICEFLOW_STORE."),
+    "SQLITE_CORRUPT": (
+        "the database is damaged",
+        "Restore it from a backup, or move it away and start anew. Nothing was changed.",
+    ),
+    "SQLITE_BUSY": (
+        f"another process has kept it locked for {BUSY:g} seconds",
+        "Try again; if that does not help, see which process has it open.",
+    ),
+    "SQLITE_IOERR": ("the disk could not be read or written", "Look at the disk, and try again."),
+}
