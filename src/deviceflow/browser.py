@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import webbrowser
-
 from deviceflow.untrusted import web_url
 
 
@@ -19,6 +17,8 @@ def open_page(url: str | None) -> bool:
     safe = web_url(url)
     if safe is None:
         return False
+    import webbrowser  # noqa: PLC0415  # costs, and most steps open no page
+
     try:
         return webbrowser.open(safe)
     except (webbrowser.Error, OSError):

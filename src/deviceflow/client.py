@@ -60,6 +60,8 @@ DAY: Final = 86400.0
 _LEFT_ALONE: Final = 60.0
 """Seconds for which a sweep leaves a flow alone that could not be stepped."""
 
+_BRINGING: Final = ("grant", "late_grant")
+
 _JSON: Final = {"Accept": "application/json"}
 
 
@@ -129,7 +131,12 @@ class Client:
         self._name = secrets.token_hex(6)
         self._steps = itertools.count(1)
         self._waiting: set[tuple[str, threading.Event]] = set()
-        self._stranded: dict[str, tuple[Token, int]] = {}
+        self._stranded: dict[str, tuple[Flow, dict[str, Any]]] = {}
+
+    @property
+    def persistent(self) -> bool:
+        """Whether its flows outlive this process."""
+        return self._store.persistent
 
     def start(self, provider: Provider, *, key: str | None = None, **request: Any) -> Flow:
         """Ask the server for a device code, and return the flow that holds it.
@@ -234,15 +241,8 @@ class Client:
             StoreError: The store failed. A token that had come is kept in this client, and the
                 next step brings it to the store.
         """
-        worker = self._worker()
-
-        def claim(given: float, seconds: float) -> Claim | Held:
-            return self._store.claim(flow_id, worker, given, seconds)
-
-        if flow_id in self._stranded:
-            self._drive(deliver(*self._stranded[flow_id], self._now()), worker, claim, flow_id)
-            self._stranded.pop(flow_id, None)
-        return self._drive(step(self._deadline, self._approver), worker, claim, flow_id)
+        self._bring(flow_id)
+        return self._drive(step(self._deadline, self._approver), self._worker(), flow_id)
 
     def sweep(self, limit: int = 100) -> Swept:
         """Step whatever is due, each flow once: what a periodic task calls.
@@ -254,6 +254,11 @@ class Client:
             limit: How many flows to step at the most.
         """
         swept = Swept([], [])
+        for flow_id in list(self._stranded):
+            try:
+                self._bring(flow_id)
+            except errors.DeviceFlowError as problem:
+                swept.problems.append(problem)
         for _ in range(limit):
             worker = self._worker()
             seconds = self._deadline + LEASE_MARGIN
@@ -265,12 +270,8 @@ class Client:
             if due is None:
                 break
             try:
-                done = self._drive(
-                    step(self._deadline, self._approver),
-                    worker,
-                    lambda *_, due=due: due,
-                    due.flow.id,
-                )
+                steps = step(self._deadline, self._approver)
+                done = self._drive(steps, worker, due.flow.id, due)
             except errors.DeviceFlowError as problem:
                 swept.problems.append(problem)
                 self._store.claim(due.flow.id, worker, self._timeline.now(), _LEFT_ALONE)
@@ -282,13 +283,14 @@ class Client:
         self,
         steps: Generator[Effect, Any, Step],
         worker: str,
-        claim: Callable[[float, float], Claim | Held],
         flow_id: str,
+        claim: Claim | None = None,
     ) -> Step:
-        """Perform what the steps ask for, under the worker's name."""
+        """Perform what the steps ask for, under the worker's name, who may have the lease."""
         result: Any = None
         interrupt: BaseException | None = None
         now, since, begun = 0.0, 0.0, 0.0
+        brings = False
         while True:
             try:
                 effect = steps.send(result)
@@ -298,9 +300,10 @@ class Client:
             match effect:
                 case TakeLease(seconds):
                     begun, since = self._timeline.now(), self._clock.monotonic()
-                    result = claim(begun, seconds)
+                    result = claim or self._store.claim(flow_id, worker, begun, seconds)
                     now = getattr(result, "now", begun)
                 case Commit(flow, transition, release):
+                    brings = brings or transition.action in _BRINGING
                     result = self._commit(flow, transition, worker, worker if release else None)
                 case Send(request, timeout):
                     sent = self._clock.monotonic()
@@ -323,6 +326,8 @@ class Client:
                     result = self._store.get(flow_id)
                 case _:  # a Release
                     self._store.release(flow_id, worker)
+        if brings:
+            self._stranded.pop(flow_id, None)  # it is there, or on record as one that is not taken
         if interrupt is not None:
             raise interrupt
         return report
@@ -352,6 +357,24 @@ class Client:
             ServerError: The server refused for good, or cannot be understood.
             UnknownFlowError: The store has none of that id.
         """
+        self.settle(flow_id, timeout, on_step=on_step)
+        return self.token(flow_id)
+
+    def settle(
+        self,
+        flow_id: str,
+        timeout: float | None = None,
+        *,
+        on_step: Callable[[Step], object] = lambda _: None,
+    ) -> Step:
+        """Step until the flow ends, and return how: what `wait` does before it takes the token.
+
+        The arguments are those of `wait`.
+
+        Raises:
+            WaitTimeoutError: The time is up, and the login still pending.
+            UnknownFlowError: The store has none of that id.
+        """
         until = None if timeout is None else self._clock.monotonic() + timeout
         with self._waiting_for(flow_id) as wake:
             while True:
@@ -360,7 +383,7 @@ class Client:
                 if done.state.ended:
                     for _ in self.get(flow_id).to_revoke:
                         self.step(flow_id)
-                    return self.token(flow_id)
+                    return done
                 seconds = done.wait_seconds
                 if until is not None:
                     left = until - self._clock.monotonic()
@@ -419,6 +442,9 @@ class Client:
             FlowBusyError: Somebody else is collecting it.
             DeviceFlowError: There is no token; as for `token`.
         """
+        flow = self._store.get(flow_id)
+        if flow.token is None:
+            raise error_of(flow)  # and leave its lease to whoever polls, or died polling
         worker = self._worker()
         claim = self._store.claim(flow_id, worker, self._timeline.now(), seconds)
         if isinstance(claim, Held):
@@ -451,18 +477,21 @@ class Client:
             while ids := set(self._store.leftover(kind, now - age)) - done - set(problems):
                 for flow_id in ids:
                     try:
-                        purged += self._purge(flow_id)
+                        purged += self._purge(flow_id, kind)
                     except errors.DeviceFlowError as problem:
                         problems[flow_id] = problem
                 done |= ids
         return Purged(purged, self._store.forget(now - flows_after), list(problems.values()))
 
-    def _purge(self, flow_id: str) -> bool:
+    def _purge(self, flow_id: str, kind: Literal["token", "revoke"]) -> bool:
         worker = self._worker()
         claim = self._store.claim(flow_id, worker, self._timeline.now(), LEASE_MARGIN)
         if isinstance(claim, Held):
             return False  # somebody is collecting it at last
         flow = claim.flow
+        if not (flow.token if kind == "token" else flow.to_revoke):
+            self._store.release(flow_id, worker)
+            return False  # somebody was quicker
         wiped = self._commit(flow, flow.purge(claim.now), worker, worker)
         for _ in flow.to_revoke:
             self.step(flow_id)
@@ -611,25 +640,25 @@ class Client:
         self, flow: Flow, transition: Transition, worker: str, release: str | None = None
     ) -> bool:
         event = render(flow, transition, worker)
-        if transition.action in ("grant", "late_grant"):
-            kept = self._commit_token(flow, event, release)
-        else:
-            kept = self._store.commit(flow, event, release=release)
+        if transition.action in _BRINGING:
+            self._stranded[flow.id] = (flow, event)
+            return self._keep_token(flow, event, release)
+        return self._keep(flow, event, release)
+
+    def _keep(self, flow: Flow, event: dict[str, Any], release: str | None = None) -> bool:
+        kept = self._store.commit(flow, event, release=release)
         if kept:
             log.emit(log.TRANSITION, event)
-            if transition.action == "issue_code" and flow.token_endpoint:
+            if event["action"] == "issue_code" and flow.token_endpoint:
                 _say_plain_http(flow, flow.token_endpoint)
         return kept
 
-    def _commit_token(self, flow: Flow, event: dict[str, Any], release: str | None) -> bool:
-        """Commit what brings a token, and hold on to that if the store fails."""
-        assert flow.token is not None  # noqa: S101  # what `grant` means
-        self._stranded[flow.id] = (flow.token, flow.attempt)
+    def _keep_token(self, flow: Flow, event: dict[str, Any], release: str | None) -> bool:
+        """Keep what brings a token, and hold on to that while the store fails."""
         until, wake = self._clock.monotonic() + LEASE_MARGIN, threading.Event()
         while True:
             try:
-                kept = self._store.commit(flow, event, release=release)
-                break
+                return self._keep(flow, event, release)
             except errors.StoreError as failed:
                 if self._clock.monotonic() >= until:
                     raise errors.StoreError(
@@ -640,9 +669,19 @@ class Client:
                         hint=f"Keep it running: its next step brings it there. {failed.hint or ''}",
                     ) from None
                 self._clock.sleep(1.0, wake)
-        if kept:
-            del self._stranded[flow.id]
-        return kept
+
+    def _bring(self, flow_id: str) -> None:
+        """Bring a token to the store that it could not be brought to when it came."""
+        if flow_id not in self._stranded:
+            return
+        flow, event = self._stranded[flow_id]
+        # Perhaps that was kept, and only the answer was lost: whoever has the token by now must
+        # not have it revoked as one that came late.
+        if not self._keep(flow, event):
+            assert flow.token is not None  # noqa: S101  # what it brings
+            steps = deliver(flow.token, flow.attempt, self._now())
+            self._drive(steps, self._worker(), flow_id)
+        self._stranded.pop(flow_id, None)
 
     @contextmanager
     def _waiting_for(self, flow_id: str) -> Iterator[threading.Event]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _VERSION: Final = "df1"
 
+PLAIN: Final = "plain."
+"""What a secret begins with that is kept in clear."""
+
 
 class Sealer:
     """Seals JSON values, and opens what was sealed.
@@ -127,7 +130,7 @@ def _fernet() -> Any:
 class Plain:
     """Keeps secrets in clear, for whoever has said that the place is safe enough."""
 
-    prefix = "plain."
+    prefix = PLAIN
 
     def seal(self, value: Any, *_context: str) -> str:
         """Return a JSON value as a text that anybody can read."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -110,6 +109,8 @@ def render(flow: Flow, transition: Transition, worker: str | None = None) -> dic
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of `deviceflow.audit/1`."""
+    from importlib.resources import files  # noqa: PLC0415  # costs, and few ask
+
     text = files("deviceflow.audit").joinpath("audit-1.schema.json").read_text("utf-8")
     read: dict[str, Any] = json.loads(text)
     return read

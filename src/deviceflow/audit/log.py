@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TRANSITION: Final = "deviceflow.transition"
 PLAIN_HTTP: Final = "deviceflow.plain_http"
+PLAINTEXT: Final = "deviceflow.plaintext"
 CLOCK_JUMP: Final = "deviceflow.clock_jump"
 
 _LOGGER: Final = logging.getLogger("deviceflow")

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = _parser(argv).parse_args(argv)
     try:
-        command = import_module(f"deviceflow.cli.{args.command}")
+        command = import_module(f"deviceflow.cli.{_COMMANDS[args.command][2]}")
         return int(command.run(args))
     except DeviceFlowError as error:
         print(f"deviceflow: {error}", file=sys.stderr)
@@ -48,7 +48,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"deviceflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (what, fill) in _COMMANDS.items():
+    for name, (what, fill, _) in _COMMANDS.items():
         command = commands.add_parser(name, help=what, formatter_class=_formatter)
         if name in argv:  # the others' options would cost time, and nobody asked
             fill(command)
@@ -68,19 +68,27 @@ def _add_login(parser: argparse.ArgumentParser) -> None:
     parser.epilog = exits.EXPLAINED
     parser.description = (
         "Log in to a provider by name, to a DVC Studio by its host, or to any server by --issuer or"
-        " by its endpoints. The prompts go to stderr, the data to stdout."
+        " by its endpoints. The prompts go to stderr, the data to stdout. Interrupted, and run"
+        " again with the same arguments, it offers the same code while that lives."
     )
     _add_target(parser)
+    _add_waiting(parser)
+
+
+def _add_resume(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = exits.EXPLAINED
+    parser.description = "Go on with a login that was interrupted: the newest that has not ended."
+    parser.add_argument("id", nargs="?", metavar="ID", help="this flow instead")
+    _add_waiting(parser)
+
+
+def _add_waiting(parser: argparse.ArgumentParser) -> None:
+    """Add what says where the token goes, and how a person is asked."""
     puts = parser.add_argument_group("where the token goes (one is needed)")
     puts.add_argument("--output", metavar="FILE", help="to this file, for its owner only (0600)")
     puts.add_argument("--save", choices=("keyring",), help="to the desktop's keyring")
     puts.add_argument("--show-token", action="store_true", help="to stdout")
-    puts.add_argument(
-        "--format",
-        choices=("token", "json"),
-        default="token",
-        help="the bare access token, or all that came with it (%(default)s)",
-    )
+    _add_format(puts)
     shows = parser.add_argument_group("how")
     shows.add_argument("--json", action="store_true", help="print one JSON object at the end")
     shows.add_argument("--no-browser", action="store_true", help="open no browser here")
@@ -89,8 +97,137 @@ def _add_login(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="show the page's address as a QR code; by default where no browser opens here",
     )
-    shows.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after that")
+    shows.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="stop waiting then")
     shows.add_argument("--verbose", "-v", action="store_true", help="log transitions to stderr")
+    _add_store(parser)
+
+
+def _add_format(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("token", "json"),
+        default="token",
+        help="the bare access token, or all that came with it (%(default)s)",
+    )
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_argument_group("where logins are kept")
+    where.add_argument(
+        "--store",
+        metavar="URL",
+        help="memory:, sqlite:///PATH or postgresql://…; by default DEVICEFLOW_STORE, or a file",
+    )
+    where.add_argument("--plaintext", action="store_true", help="keep secrets there in clear")
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = exits.EXPLAINED
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_store(parser)
+
+
+def _add_start(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Begin a login: print its id to stdout, and where to go to stderr. Whom to log in to is"
+        " said as for login."
+    )
+    _add_target(parser)
+    parser.add_argument("--key", help="one login at a time of this name: a live one is shown again")
+    _add_job(parser)
+
+
+def _add_one(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", help="the login, as start has printed it")
+    _add_job(parser)
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Do what is due for a login: at most one request, and no waiting."
+    _add_one(parser)
+
+
+def _add_wait(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Wait until a login ends. Its token is left where it is."
+    _add_one(parser)
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="stop waiting then")
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Say where a login stands, and where to go to approve it. Sends nothing."
+    parser.add_argument("id", nargs="?", metavar="ID", help="by default the newest unfinished one")
+    _add_job(parser)
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.description = "List the logins that have not ended, the newest first."
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="list those that have ended, too")
+    which.add_argument(
+        "--state",
+        choices=("init", "awaiting-user", "polling", "authorized", "expired", "failed"),
+        help="list those in this state",
+    )
+    _add_job(parser)
+
+
+def _add_cancel(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Give a login up. One that has ended stays as it is."
+    parser.add_argument("--reason", metavar="TEXT", help="why, for the record")
+    _add_one(parser)
+
+
+def _add_handover(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--acknowledge", action="store_true", help="then wipe it from the store: it is safe here"
+    )
+    _add_one(parser)
+
+
+def _add_token(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print the token of a login that was approved."
+    parser.add_argument("--output", metavar="FILE", help="put it into this file instead (0600)")
+    _add_format(parser)
+    _add_handover(parser)
+
+
+def _add_export_env(parser: argparse.ArgumentParser) -> None:
+    parser.description = 'Print a login\'s token for a shell: eval "$(deviceflow export-env ID)"'
+    parser.add_argument(
+        "--name", help="the token's variable; by default Studio's two, DVC_STUDIO_TOKEN and …_URL"
+    )
+    _add_handover(parser)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Step each login that is due: for a timer, so that none is forgotten."
+    parser.add_argument("--limit", type=int, default=100, help="at most so many (%(default)s)")
+    _add_job(parser)
+
+
+def _add_purge(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Wipe the secrets of logins that ended long ago, and drop them; their transitions stay. A"
+        " token that nobody collected is revoked where the server can."
+    )
+    for name, days, what in (("tokens", "7d", "its token is wiped"), ("flows", "90d", "it goes")):
+        parser.add_argument(
+            f"--{name}-after",
+            type=_duration,
+            default=_duration(days),
+            metavar="AGE",
+            help=f"so long after a login's end {what}: 12h, 7d; by default {days}",
+        )
+    _add_job(parser)
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    parser.description = "The keys that seal the secrets in a store."
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    generate = actions.add_parser("generate", help="print a new key, for DEVICEFLOW_KEYS")
+    generate.add_argument("--keyring", action="store_true", help="put it into the keyring instead")
+    rotate = actions.add_parser("rotate", help="seal everything anew with the first key")
+    _add_store(rotate)
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -201,12 +338,29 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _duration(text: str) -> float:
+    factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
+    return _seconds(text[:-1] if factor else text) * (factor or 1)
+
+
 _COMMANDS = {
-    "login": ("log in, and keep the token", _add_login),
-    "doctor": ("look at a provider, and say what is wrong", _add_doctor),
-    "providers": ("whom deviceflow knows by name", _add_providers),
-    "config": ("which settings hold, and why", _add_config),
-    "demo": ("try a login out, against a server of its own", _add_demo),
-    "serve": ("run a local authorization server to log in to", _add_serve),
-    "diagram": ("draw the machine's states", _add_diagram),
+    "login": ("log in, and keep the token", _add_login, "login"),
+    "resume": ("go on with a login that was interrupted", _add_resume, "login"),
+    "start": ("begin a login, for the commands below", _add_start, "jobs"),
+    "step": ("do what is due for it", _add_step, "jobs"),
+    "wait": ("wait until it ends", _add_wait, "jobs"),
+    "status": ("say where it stands", _add_status, "jobs"),
+    "cancel": ("give it up", _add_cancel, "jobs"),
+    "token": ("print its token", _add_token, "handover"),
+    "export-env": ("print its token for a shell", _add_export_env, "handover"),
+    "list": ("list the logins", _add_list, "jobs"),
+    "sweep": ("step each login that is due", _add_sweep, "jobs"),
+    "purge": ("wipe what is old", _add_purge, "jobs"),
+    "keys": ("the keys that seal what is kept", _add_keys, "keys"),
+    "doctor": ("look at a provider, and say what is wrong", _add_doctor, "doctor"),
+    "providers": ("whom deviceflow knows by name", _add_providers, "providers"),
+    "config": ("which settings hold, and why", _add_config, "config"),
+    "demo": ("try a login out, against a server of its own", _add_demo, "demo"),
+    "serve": ("run a local authorization server to log in to", _add_serve, "serve"),
+    "diagram": ("draw the machine's states", _add_diagram, "diagram"),
 }

@@ -1,28 +1,35 @@
-"""`deviceflow login`: one login, and its token put where it was told to go."""
+"""`deviceflow login` and `resume`: one login, and its token put where it was told to go."""
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import json
 import logging
+import os
+import platform
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from deviceflow.cli import exits, prompt, target
+from deviceflow.cli import exits, jobs, prompt, stored, target
 from deviceflow.cli.sink import Keyring, TokenFile
 from deviceflow.client import Client
 from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
+from deviceflow.machine import State
 from deviceflow.secret import Secret
+from deviceflow.stores.location import VARIABLE
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
     from deviceflow.flow import Flow
     from deviceflow.providers.base import Provider, Token
 
 
 def run(args: Namespace) -> int:
-    """Log in, and return the exit code.
+    """Log in, or go on with a login that was interrupted, and return the exit code.
 
     Raises:
         UsageError: The login cannot be made as asked; the person was not bothered.
@@ -34,13 +41,24 @@ def run(args: Namespace) -> int:
         )
     if args.verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if args.command == "resume":
+        client = stored.client(args)
+        flow = client.get(args.id, secrets=False) if args.id else jobs.newest(client)
+        if flow.state is State.INIT:
+            client.step(flow.id)
+            flow = client.get(flow.id, secrets=False)
+        return _run(args, client, flow.provider, lambda: flow)
     provider = target.provider(args)
     target.look_for_secret(provider)
-    client = Client()
+    client = _client(args)
+    return _run(args, client, provider, lambda: client.start(provider, key=_key(args, provider)))
+
+
+def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[], Flow]) -> int:
     with ExitStack() as stack:
         sinks = _sinks(args, provider, stack)
         try:
-            flow = client.start(provider)
+            flow = begin()
             token = _wait(client, flow, args)
         except DeviceFlowError as error:
             if args.json:
@@ -48,22 +66,50 @@ def run(args: Namespace) -> int:
                 return exits.of(error)
             raise
         kept = _as_text(token, args.format)
-        problem = _put(sinks, kept, shown=args.show_token)
+        problem = _put(sinks, kept)
     if args.json:
-        facts = _facts(provider, client.get(flow.id)) | dict(flow.extra)
+        facts = _facts(provider, client.get(flow.id, secrets=False)) | dict(flow.extra)
         facts |= {"expires_at": token.expires_at, "scope": token.scope}
         facts |= {"output": args.output} if args.output else {}
         facts |= _shown(token, args.format) if args.show_token else {}
-        print(json.dumps(facts | ({"error": str(problem)} if problem else {})))
-        return exits.of(problem) if problem else exits.AUTHORIZED
-    if args.show_token:
-        print(kept.reveal())
-    if problem:
-        raise problem
-    return exits.AUTHORIZED
+        print(json.dumps(facts | ({"error": str(problem)} if problem else {})), flush=True)
+    elif args.show_token:
+        print(kept.reveal(), flush=True)
+    if problem is None:
+        client.acknowledge(flow.id)
+        return exits.AUTHORIZED
+    if client.persistent:
+        problem.hint = f"It is kept: deviceflow token {flow.id} --acknowledge"
+    elif args.show_token or len(sinks) > 1:
+        problem.hint = "It is in the other place only."
+    else:
+        problem.hint = "The token is lost: revoke it at the server, then log in again."
+    if args.json:
+        prompt.say(f"deviceflow: {problem}")
+        return exits.of(problem)
+    raise problem
 
 
-def _put(sinks: list[TokenFile | Keyring], kept: Secret, *, shown: bool) -> DeviceFlowError | None:
+def _client(args: Namespace) -> Client:
+    """Return a client whose flows are in the store, or in memory where nothing can be sealed."""
+    try:
+        return stored.client(args)
+    except ImportError as missing:
+        if args.store or os.environ.get(VARIABLE):
+            raise
+        prompt.say(f"This login is not kept while it waits. {missing}")
+        return Client()
+
+
+def _key(args: Namespace, provider: Provider) -> str:
+    """Return a key that is the same for the same person with the same arguments, here."""
+    asked = [provider.to_dict(), args.output, args.save, args.show_token, args.format]
+    asked += [getpass.getuser(), platform.node()]
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return f"login:{digest[:32]}"
+
+
+def _put(sinks: list[TokenFile | Keyring], kept: Secret) -> DeviceFlowError | None:
     """Put the token in each place, one failing or not, and return what went wrong."""
     problem: DeviceFlowError | None = None
     for sink in sinks:
@@ -72,10 +118,7 @@ def _put(sinks: list[TokenFile | Keyring], kept: Secret, *, shown: bool) -> Devi
         except DeviceFlowError as trouble:
             problem = trouble
         else:
-            shown = True
             prompt.say(f"Logged in. The token is in {sink.where}.")
-    if problem and shown:
-        return DeviceFlowError(problem.message, hint="It is in the other place only.")
     return problem
 
 
@@ -90,20 +133,27 @@ def _sinks(args: Namespace, provider: Provider, stack: ExitStack) -> list[TokenF
 
 def _wait(client: Client, flow: Flow, args: Namespace) -> Token:
     try:
-        prompt.ask(flow, browser=not args.no_browser, qr=args.qr)
+        if not flow.state.ended:
+            prompt.ask(flow, browser=not args.no_browser, qr=args.qr)
         with prompt.waiting(flow):
             return client.wait(flow.id, args.timeout)
     except WaitTimeoutError:
-        client.cancel(flow.id, "timeout")
+        hint = "Go on with it: deviceflow resume, or the same command again."
+        if not client.persistent:
+            client.cancel(flow.id, "timeout")
+            hint = "It was given up: run the command again, with a longer --timeout perhaps."
         raise WaitTimeoutError(
-            f"The login is still pending after {args.timeout:g} seconds, and was given up.",
+            f"The login is still pending after {args.timeout:g} seconds.",
             flow_id=flow.id,
             state=flow.state,
-            hint="Run the command again, with a longer --timeout perhaps.",
+            hint=hint,
         ) from None
     except KeyboardInterrupt:
         # It may have come before the waiting, which cancels by itself.
-        client.cancel(flow.id, "interrupted")
+        if client.persistent:
+            prompt.say("\nThe login goes on: deviceflow resume, or the same command again.")
+        else:
+            client.cancel(flow.id, "interrupted")
         raise
 
 

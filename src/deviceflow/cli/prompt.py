@@ -63,6 +63,9 @@ def _show_qr(page: str, *, wanted: bool) -> None:
 @contextmanager
 def waiting(flow: Flow) -> Iterator[None]:
     """Show that the login waits: a countdown on a terminal with rich, a line elsewhere."""
+    if flow.state.ended:
+        yield
+        return
     if sys.stderr.isatty():
         try:
             from rich.console import Console  # an extra

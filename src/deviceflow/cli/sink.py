@@ -64,8 +64,7 @@ class TokenFile:
         else:
             return
         raise DeviceFlowError(
-            f"The login was approved, but its token could not be written to {self.path}: {why}.",
-            hint="The token is lost: revoke it at the server, then log in again.",
+            f"The login was approved, but its token could not be written to {self.path}: {why}."
         )
 
     def __enter__(self) -> Self:
@@ -132,8 +131,7 @@ class Keyring:
         else:
             return
         raise DeviceFlowError(
-            f"The login was approved, but the keyring would not keep its token: {why}.",
-            hint="The token is lost: revoke it at the server, then log in again.",
+            f"The login was approved, but the keyring would not keep its token: {why}."
         )
 
 

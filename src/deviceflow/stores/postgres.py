@@ -88,8 +88,11 @@ class PostgresStore(SQLStore):
         self._pool: ConnectionPool[Any] | None = None
         self._pid = os.getpid()
         self._migrate_if_needed()
-        known = self._sealing()
-        self._sealer = key_files.sealer(keys, plaintext=plaintext, known=known)
+        given = None if keys is None else tuple(keys)
+        self._find_sealer = lambda: key_files.sealer(
+            given, plaintext=plaintext, known=self._sealing()
+        )
+        self._sealer = self._find_sealer()
         self._check_sealer()
 
     def __repr__(self) -> str:

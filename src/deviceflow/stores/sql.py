@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar
 
 from deviceflow import providers, record
+from deviceflow.audit import log
 from deviceflow.audit.events import FIELDS, LISTS
-from deviceflow.errors import StoreError, UnknownFlowError, UsageError
+from deviceflow.errors import SealError, StoreError, UnknownFlowError, UsageError
 from deviceflow.flow import Flow
+from deviceflow.sealing import PLAIN
 from deviceflow.stores.base import Claim, Held
 
 if TYPE_CHECKING:
@@ -219,6 +223,7 @@ class SQLStore(ABC):
             "values": ", ".join(f":{name}" for name in FIELDS),
         }
         self._sql = {name: self._worded(text) for name, text in _STATEMENTS.items()}
+        self._find_sealer: Callable[[], Sealer | Plain]
         self._sealer: Sealer | Plain
 
     @abstractmethod
@@ -427,8 +432,10 @@ class SQLStore(ABC):
             SealError: It is another one.
         """
         sealing = self._sealing()
+        if self._sealer.prefix == PLAIN:
+            log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
         if sealing is not None:
-            self._sealer.open(sealing, "meta", "sealing")
+            self._unseal(sealing, "meta", "sealing")
         if sealing is None or (renew and not sealing.startswith(self._sealer.prefix)):
             mark = {"name": "sealing", "value": self._sealer.seal("deviceflow", "meta", "sealing")}
             self._transact(lambda do: do("set_meta", mark))
@@ -456,9 +463,7 @@ class SQLStore(ABC):
                 bound = _bound(provider, flow)
                 for kind, kept in zip(record.KINDS, sealed, strict=True):
                     if kept is not None:
-                        opened = self._sealer.open(kept, kind, flow_id, bound)
-                        record.fill_hidden(flow, kind, opened)
-                        del opened
+                        record.fill_hidden(flow, kind, self._unseal(kept, kind, flow_id, bound))
         except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
             whole = False
         if not whole:
@@ -468,6 +473,13 @@ class SQLStore(ABC):
                 hint="Nothing was sent. Restore the store from a backup, or start a new login.",
             )
         return flow
+
+    def _unseal(self, kept: str, *context: str) -> Any:
+        with suppress(SealError):
+            return self._sealer.open(kept, *context)
+        # The keys may have been rotated since this store was opened.
+        self._sealer = self._find_sealer()
+        return self._sealer.open(kept, *context)
 
     def _values(self, flow: Flow) -> dict[str, Any]:
         return {

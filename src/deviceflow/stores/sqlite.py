@@ -73,8 +73,11 @@ class SQLiteStore(SQLStore):
         _make_private(self.path)
         if not self._transact(self._is_current, "read"):
             self._transact(lambda do: self._migrate(do, self._run))
-        known = self._sealing()
-        self._sealer = key_files.sealer(keys, plaintext=plaintext, store=self.path, known=known)
+        given = None if keys is None else tuple(keys)
+        self._find_sealer = lambda: key_files.sealer(
+            given, plaintext=plaintext, store=self.path, known=self._sealing()
+        )
+        self._sealer = self._find_sealer()
         self._check_sealer()
 
     def __repr__(self) -> str:

@@ -1,0 +1,137 @@
+"""The commands that drive a login one step at a time: for cron, Make, a job, a shell's loop."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from deviceflow.cli import exits, prompt, stored, target
+from deviceflow.errors import UnknownFlowError, WaitTimeoutError
+from deviceflow.words import instructions
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from deviceflow.client import Client
+    from deviceflow.flow import Flow
+    from deviceflow.steps import Step
+
+
+def run(args: Namespace) -> int:
+    """Do one of the commands, and return the exit code."""
+    return stored.reporting(_WORK[args.command], args)
+
+
+def _start(args: Namespace) -> int:
+    provider = target.provider(args)
+    target.look_for_secret(provider)
+    flow = stored.client(args).start(provider, key=args.key)
+    if args.json:
+        print(json.dumps(stored.all_facts(flow)))
+        return 0
+    if not flow.state.ended:
+        for said in instructions(flow):
+            prompt.say(said)
+    print(flow.id)
+    return 0
+
+
+def _step(args: Namespace) -> int:
+    return _report(args, stored.client(args).step(args.id))
+
+
+def _wait(args: Namespace) -> int:
+    client = stored.client(args)
+    flow = client.get(args.id, secrets=False)
+    try:
+        with prompt.waiting(flow):
+            done = client.settle(args.id, args.timeout)
+    except WaitTimeoutError:
+        done = stored.stands(client.get(args.id, secrets=False))
+    return _report(args, done)
+
+
+def _cancel(args: Namespace) -> int:
+    done = stored.client(args).cancel(args.id, args.reason)
+    _report(args, done)
+    return 0
+
+
+def _report(args: Namespace, done: Step) -> int:
+    print(json.dumps(stored.facts(done)) if args.json else stored.line(done))
+    return stored.code(done)
+
+
+def _status(args: Namespace) -> int:
+    client = stored.client(args)
+    flow = client.get(args.id, secrets=False) if args.id else newest(client)
+    if args.json:
+        print(json.dumps(stored.all_facts(flow)))
+        return stored.code(stored.stands(flow))
+    print(stored.line(stored.stands(flow)))
+    if flow.user_code and not flow.state.ended:
+        for said in instructions(flow):
+            print(said)
+    return stored.code(stored.stands(flow))
+
+
+def newest(client: Client) -> Flow:
+    """Return the newest flow that has not ended, or else the newest one.
+
+    Raises:
+        UnknownFlowError: There is none at all.
+    """
+    for live in (True, False):
+        for flow in client.flows(live=live):
+            return flow
+    raise UnknownFlowError("There is no login in this store.", hint="Begin one: deviceflow start")
+
+
+def _list(args: Namespace) -> int:
+    for flow in stored.client(args).flows(live=not (args.all or args.state)):
+        if args.state in (None, flow.state):
+            print(json.dumps(stored.all_facts(flow)) if args.json else _entry(flow))
+    return 0
+
+
+def _entry(flow: Flow) -> str:
+    asks = flow.provider.client_name or flow.provider.client_id or "-"
+    return f"{stored.line(stored.stands(flow))}  {asks} at {flow.provider.server}"
+
+
+def _sweep(args: Namespace) -> int:
+    swept = stored.client(args).sweep(args.limit)
+    if args.json:
+        steps = [stored.facts(done) for done in swept.steps]
+        problems = [{"flow_id": p.flow_id, "error": str(p)} for p in swept.problems]
+        print(json.dumps({"steps": steps, "problems": problems}))
+    else:
+        for done in swept.steps:
+            print(stored.line(done))
+        for problem in swept.problems:
+            prompt.say(f"deviceflow: {problem}")
+    return exits.FAILED if swept.problems else 0
+
+
+def _purge(args: Namespace) -> int:
+    purged = stored.client(args).purge(tokens_after=args.tokens_after, flows_after=args.flows_after)
+    if args.json:
+        problems = [{"flow_id": p.flow_id, "error": str(p)} for p in purged.problems]
+        print(json.dumps({"tokens": purged.tokens, "flows": purged.flows, "problems": problems}))
+    else:
+        print(f"wiped the secrets of {purged.tokens} logins, dropped {purged.flows}")
+        for problem in purged.problems:
+            prompt.say(f"deviceflow: {problem}")
+    return exits.FAILED if purged.problems else 0
+
+
+_WORK = {
+    "start": _start,
+    "step": _step,
+    "wait": _wait,
+    "status": _status,
+    "list": _list,
+    "cancel": _cancel,
+    "sweep": _sweep,
+    "purge": _purge,
+}

@@ -1,0 +1,112 @@
+"""The store that the commands share, and what they say of a flow in it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from deviceflow.cli import exits
+from deviceflow.client import Client
+from deviceflow.errors import DeviceFlowError, UsageError
+from deviceflow.machine import Reason, State
+from deviceflow.steps import Step
+from deviceflow.stores.location import VARIABLE, open_store
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from deviceflow.flow import Flow
+    from deviceflow.stores.base import Store
+
+_CODES = {
+    State.AUTHORIZED: exits.AUTHORIZED,
+    State.EXPIRED: exits.EXPIRED,
+    State.FAILED: exits.FAILED,
+}
+
+
+def store(args: Namespace) -> Store:
+    """Open the store that the arguments name, or the environment, or the user's own.
+
+    Raises:
+        UsageError: It cannot be named so.
+        StoreError: It cannot be used.
+        ImportError: A library is missing.
+    """
+    if args.store and urlsplit(args.store).password:
+        raise UsageError(
+            "The store's address has a password in it, and arguments are seen by all.",
+            hint=f"Put it into ~/.pgpass or PGPASSWORD, or the address into {VARIABLE}.",
+        )
+    options = {"plaintext": True} if args.plaintext else {}
+    return open_store(args.store, **options)
+
+
+def client(args: Namespace) -> Client:
+    """Return a client whose flows are in that store; raises what `store` does."""
+    return Client(store(args))
+
+
+def facts(done: Step) -> dict[str, Any]:
+    """Return what `--json` says of each flow."""
+    return {name: getattr(done, name) for name in ("flow_id", "state", "reason", "wait_seconds")}
+
+
+def all_facts(flow: Flow) -> dict[str, Any]:
+    """Return what `--json` says of a flow where it says all: where to go, whose login it is."""
+    return facts(stands(flow)) | {
+        "user_code": flow.user_code,
+        "verification_uri": flow.verification_uri,
+        "verification_uri_complete": flow.verification_uri_complete,
+        "interval": flow.interval,
+        "created_at": flow.created_at,
+        "expires_at": flow.expires_at,
+        "ended_at": flow.ended_at,
+        "key": flow.key,
+        "issuer": flow.provider.server,
+        "client": flow.provider.client_name or flow.provider.client_id,
+        "detail": flow.detail,
+        "in_doubt": flow.in_doubt,
+        "handover": flow.handover,
+    }
+
+
+def stands(flow: Flow) -> Step:
+    """Return where a flow stands, as if it had been stepped."""
+    return Step(flow.id, flow.state, flow.wait_seconds(time.time()), flow.reason)
+
+
+def line(done: Step) -> str:
+    """Return where a flow stands, for a person."""
+    said = f"{done.flow_id} {done.state}"
+    if done.reason is not None:
+        return f"{said}: {done.reason}"
+    if done.state.ended:
+        return said
+    return f"{said}: {f'call again in {done.wait_seconds:.0f} seconds' if done.wait_seconds else 'due'}"
+
+
+def code(done: Step) -> int:
+    """Return the exit code that says where a flow stands."""
+    if done.reason is Reason.DENIED:
+        return exits.DENIED
+    return _CODES.get(done.state, exits.PENDING)
+
+
+def reporting(work: Callable[[Namespace], int], args: Namespace) -> int:
+    """Do a command's work; with `--json`, what goes wrong is an object on stdout as well.
+
+    Raises:
+        DeviceFlowError: What went wrong, without `--json`.
+    """
+    try:
+        return work(args)
+    except DeviceFlowError as error:
+        if not args.json:
+            raise
+        said = {"flow_id": error.flow_id, "state": error.state, "reason": error.reason}
+        print(json.dumps(said | {"wait_seconds": None, "error": str(error)}))
+        return exits.of(error)
