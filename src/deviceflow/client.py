@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from deviceflow.flow import Approver, Transition
-    from deviceflow.messages import Fields
+    from deviceflow.messages import Fields, Response
     from deviceflow.steps import Effect
     from deviceflow.stores.base import Claim, Store
 
@@ -290,7 +290,6 @@ class Client:
         result: Any = None
         interrupt: BaseException | None = None
         now, since, begun = 0.0, 0.0, 0.0
-        brings = False
         while True:
             try:
                 effect = steps.send(result)
@@ -303,34 +302,37 @@ class Client:
                     result = claim or self._store.claim(flow_id, worker, begun, seconds)
                     now = getattr(result, "now", begun)
                 case Commit(flow, transition, release):
-                    brings = brings or transition.action in _BRINGING
                     result = self._commit(flow, transition, worker, worker if release else None)
                 case Send(request, timeout):
                     sent = self._clock.monotonic()
                     # Whichever clock says more: one of them may have stood still meanwhile.
-                    late = max(sent - since, self._timeline.now() - begun) > LEASE_MARGIN / 2
-                    try:
-                        if late:
-                            outcome: Any = Failure("lease", sent=False)
-                        else:
-                            outcome = self._transport.send(authenticated(request, now), timeout)
-                    except BaseException as stop:  # noqa: BLE001  # raised below, once it is stored
-                        unsent = isinstance(stop, errors.UsageError | ImportError)
-                        outcome = Failure("interrupted", sent=not unsent)
-                        # Without the frames below, whose locals hold what was being sent.
-                        interrupt = stop.with_traceback(None)
-                        interrupt.__context__ = interrupt.__cause__ = None
+                    if max(sent - since, self._timeline.now() - begun) > LEASE_MARGIN / 2:
+                        outcome: Response | Failure = Failure("lease", sent=False)
+                    else:
+                        outcome, interrupt = self._send(request, timeout, now)
                     arrived = self._clock.monotonic()
                     result = Exchange(outcome, now + (arrived - since), arrived - sent)
                 case Reload():
                     result = self._store.get(flow_id)
                 case _:  # a Release
                     self._store.release(flow_id, worker)
-        if brings:
-            self._stranded.pop(flow_id, None)  # it is there, or on record as one that is not taken
+        self._brought(flow_id, worker)
         if interrupt is not None:
             raise interrupt
         return report
+
+    def _send(
+        self, request: Request, timeout: float, now: float
+    ) -> tuple[Response | Failure, BaseException | None]:
+        """Send the request, and return what came of it, and what interrupted it."""
+        try:
+            return self._transport.send(authenticated(request, now), timeout), None
+        except BaseException as stop:  # noqa: BLE001  # to be raised once it is stored
+            unsent = isinstance(stop, errors.UsageError | ImportError)
+            # Without the frames below, whose locals hold what was being sent.
+            interrupt = stop.with_traceback(None)
+            interrupt.__context__ = interrupt.__cause__ = None
+            return Failure("interrupted", sent=not unsent), interrupt
 
     def wait(
         self,
@@ -682,6 +684,11 @@ class Client:
             steps = deliver(flow.token, flow.attempt, self._now())
             self._drive(steps, self._worker(), flow_id)
         self._stranded.pop(flow_id, None)
+
+    def _brought(self, flow_id: str, worker: str) -> None:
+        """Let go of a token that this worker had: it is in the store, or on record as stray."""
+        if flow_id in self._stranded and self._stranded[flow_id][1]["worker"] == worker:
+            del self._stranded[flow_id]
 
     @contextmanager
     def _waiting_for(self, flow_id: str) -> Iterator[threading.Event]:

@@ -86,7 +86,8 @@ def line(done: Step) -> str:
         return f"{said}: {done.reason}"
     if done.state.ended:
         return said
-    return f"{said}: {f'call again in {done.wait_seconds:.0f} seconds' if done.wait_seconds else 'due'}"
+    wait = f"call again in {done.wait_seconds:.0f} seconds" if done.wait_seconds else "due"
+    return f"{said}: {wait}"
 
 
 def code(done: Step) -> int:

@@ -9,7 +9,7 @@ from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from deviceflow.errors import UnknownFlowError
+from deviceflow.errors import UnknownFlowError, UsageError
 from deviceflow.flow import Flow
 from deviceflow.secret import Secret
 from deviceflow.stores.base import Claim, Held
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from deviceflow.machine import State
+
+
+_FREE: Final = (None, 0.0, None)
+"""A lease: who has it, until when, and who left it behind before."""
 
 
 class MemoryStore:
@@ -29,7 +33,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._flows: dict[str, _Parked] = {}
         self._keys: dict[str, str] = {}
-        self._leases: dict[str, tuple[str, float]] = {}
+        self._leases: dict[str, tuple[str | None, float, str | None]] = {}
 
     def __len__(self) -> int:
         return len(self._flows)
@@ -41,10 +45,12 @@ class MemoryStore:
     def add(self, flow: Flow) -> Flow:
         """Keep a new flow, or return the live one of the same key instead."""
         with self._lock:
-            if flow.key is not None:
-                known = self._flows.get(self._keys.get(flow.key, ""))
-                if known is not None and (lives := _unpark(known)).live:
-                    return lives
+            known = self._flows.get(self._keys.get(flow.key, "")) if flow.key is not None else None
+            if known is not None:
+                return _unpark(known)
+            if flow.id in self._flows:
+                raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
+            if flow.key is not None and flow.live:
                 self._keys[flow.key] = flow.id
             self._flows[flow.id] = _park(flow)
         return flow
@@ -66,12 +72,7 @@ class MemoryStore:
     def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
         """Take the flow's lease for so many seconds, or say who has it."""
         with self._lock:
-            flow = self._find(flow_id)
-            left_by, until = self._leases.get(flow_id, (None, given))
-            if until > given:
-                return Held(_bare(flow), until - given)
-            self._leases[flow_id] = (owner, given + seconds)
-            return Claim(flow, given, left_by)
+            return self._claim(flow_id, owner, given, seconds)
 
     def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
@@ -79,14 +80,11 @@ class MemoryStore:
             free = (
                 parked
                 for parked in self._flows.values()
-                if parked.wake_at <= given
-                and self._leases.get(parked.flow_id, (None, given))[1] <= given
+                if parked.wake_at <= given and self._held(parked.flow_id, owner, given) <= 0
             )
             first = min(free, key=attrgetter("wake_at"), default=None)
-        if first is None:
-            return None
-        claim = self.claim(first.flow_id, owner, given, seconds)
-        return claim if isinstance(claim, Claim) else self.claim_due(owner, given, seconds)
+            claim = first and self._claim(first.flow_id, owner, given, seconds)
+        return claim if isinstance(claim, Claim) else None
 
     def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
         """Keep the flow as it is after `event`, unless others went on meanwhile.
@@ -100,6 +98,8 @@ class MemoryStore:
             if stored is None or stored.seq != event["seq"] - 1:
                 return False
             self._flows[flow.id] = _park(flow)
+            if flow.key is not None and not flow.live:
+                self._free(flow.key, flow.id)
             return True
 
     def release(self, flow_id: str, owner: str) -> None:
@@ -128,8 +128,8 @@ class MemoryStore:
             parked = self._flows.pop(flow_id, None)
             self._leases.pop(flow_id, None)
             key = None if parked is None else _unpark(parked).key
-            if key is not None and self._keys.get(key) == flow_id:
-                del self._keys[key]
+            if key is not None:
+                self._free(key, flow_id)
 
     def close(self) -> None:
         """Keep what there is: it lives as long as this object does."""
@@ -140,13 +140,31 @@ class MemoryStore:
             raise UnknownFlowError(flow_id=flow_id)
         return _unpark(parked)
 
+    def _held(self, flow_id: str, owner: str, given: float) -> float:
+        """Return for how many seconds others hold the lease; 0 or less if none do."""
+        holder, until, _ = self._leases.get(flow_id, _FREE)
+        return 0.0 if holder == owner else until - given
+
+    def _claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+        flow = self._find(flow_id)
+        if (left := self._held(flow_id, owner, given)) > 0:
+            return Held(_bare(flow), left)
+        holder, _, left_by = self._leases.get(flow_id, _FREE)
+        left_by = left_by if holder == owner else holder
+        self._leases[flow_id] = (owner, given + seconds, left_by)
+        return Claim(flow, given, left_by)
+
     def _ended(self, before: float) -> list[Flow]:
         with self._lock:
             flows = [_unpark(parked) for parked in self._flows.values() if parked.state.ended]
         return [flow for flow in flows if flow.ended_at is not None and flow.ended_at <= before]
 
+    def _free(self, key: str, flow_id: str) -> None:
+        if self._keys.get(key) == flow_id:
+            del self._keys[key]
+
     def _release(self, flow_id: str, owner: str) -> None:
-        if self._leases.get(flow_id, ("", 0.0))[0] == owner:
+        if self._leases.get(flow_id, _FREE)[0] == owner:
             del self._leases[flow_id]
 
 

@@ -94,7 +94,8 @@ MIGRATIONS: Final = (
 _SELECT: Final = "SELECT id, seq, provider, record, code, token, revoke, {now}"
 _COLUMNS: Final = "id, seq, provider, record, code, token, revoke, {now}, left_by"
 _LEASE: Final = """
-    UPDATE {flows} SET left_by = lease_owner, lease_owner = :owner, lease_until = {now} + :seconds
+    UPDATE {flows} SET left_by = CASE WHEN lease_owner = :owner THEN left_by ELSE lease_owner END,
+        lease_owner = :owner, lease_until = {now} + :seconds
 """
 _FREE: Final = "(lease_until IS NULL OR lease_until <= {now} OR lease_owner = :owner)"
 _MOVE: Final = """
@@ -179,6 +180,7 @@ _SAME_SECRETS: Final = frozenset({"poll", "pending", "slow_down", "retry", "reco
 """Actions that leave a flow's secrets as they are, so that nothing has to be sealed anew."""
 
 _PAGE: Final = 200
+_LONGEST_KEY: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 
 
 class _Rows(Protocol):
@@ -257,20 +259,28 @@ class SQLStore(ABC):
     def add(self, flow: Flow) -> Flow:
         """Keep a new flow, or return the live one of the same key instead."""
         if flow.key is not None and not _storable(flow.key):
-            raise UsageError("A key is a text without the character NUL, in proper Unicode.")
+            raise UsageError(
+                f"A key is a text of at most {_LONGEST_KEY} characters, without the character NUL,"
+                " in proper Unicode."
+            )
         values = self._values(flow) | self._sealed(flow)
         values |= {"created_at": flow.created_at, "live_key": flow.key if flow.live else None}
 
         def work(do: Execute) -> Any:
             if do("add", values).rowcount == 1:
                 return flow
-            return do("of_key", values | {"now": 0.0}).fetchone()
+            looked = values | {"now": 0.0}
+            return do("get", looked).fetchone() or do("of_key", looked).fetchone()
 
         while (kept := self._transact(work)) is None:
-            # The key's flow has ended between the two statements; or it was no key that clashed.
-            if self._transact(lambda do: do("get", values | {"now": 0.0}).fetchone(), "read"):
-                raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
-        return kept if isinstance(kept, Flow) else self._flow(kept)
+            pass  # the key's flow has ended between two statements
+        if isinstance(kept, Flow):
+            return kept
+        if kept[0] != flow.id:
+            return self._flow(kept)
+        if kept[3] != values["record"]:
+            raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
+        return flow  # added already, and the connection was lost just then
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         """Return a copy of the flow, with its secrets or without.
@@ -278,7 +288,7 @@ class SQLStore(ABC):
         Raises:
             UnknownFlowError: There is none of that id.
         """
-        values = {"id": flow_id, "now": 0.0}
+        values = {"id": _column(flow_id), "now": 0.0}
         row = self._transact(lambda do: do("get", values).fetchone(), "read")
         if row is None:
             raise UnknownFlowError(flow_id=flow_id)
@@ -295,7 +305,7 @@ class SQLStore(ABC):
 
     def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
         """Take the flow's lease for so many seconds, or say who has it."""
-        values = {"id": flow_id, "owner": owner, "now": given, "seconds": seconds}
+        values = {"id": _column(flow_id), "owner": owner, "now": given, "seconds": seconds}
 
         def work(do: Execute) -> tuple[Any, float | None]:
             if row := do("claim", values).fetchone():
@@ -455,8 +465,8 @@ class SQLStore(ABC):
 
     def _flow(self, row: Any, *, secrets: bool = True) -> Flow:
         flow_id, seq, provider, text, *sealed, _ = row
-        flow = Flow(flow_id, _provider(provider), 0.0)
         try:
+            flow = Flow(flow_id, _provider(provider), 0.0)
             record.fill(flow, json.loads(text))
             whole = (flow.id, flow.seq) == (flow_id, seq)
             if whole and secrets:
@@ -464,6 +474,9 @@ class SQLStore(ABC):
                 for kind, kept in zip(record.KINDS, sealed, strict=True):
                     if kept is not None:
                         record.fill_hidden(flow, kind, self._unseal(kept, kind, flow_id, bound))
+        except (SealError, UsageError) as problem:
+            problem.flow_id = flow_id
+            raise
         except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
             whole = False
         if not whole:
@@ -521,14 +534,11 @@ def _text_of(provider: Provider) -> str:
 
 @lru_cache(256)
 def _provider(text: str) -> Provider:
-    try:
-        return providers.from_dict(json.loads(text))
-    except ValueError:
-        raise StoreError("The provider of a flow in this store is damaged.") from None
+    return providers.from_dict(json.loads(text))
 
 
-def _storable(text: str) -> bool:
-    return "\0" not in text and text.encode(errors="replace").decode() == text
+def _storable(key: str) -> bool:
+    return len(key) <= _LONGEST_KEY and _column(key) == key
 
 
 def _column(value: Any) -> Any:
