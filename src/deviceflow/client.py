@@ -264,9 +264,11 @@ class Client:
             seconds = self._deadline + LEASE_MARGIN
             try:
                 due = self._store.claim_due(worker, self._timeline.now(), seconds)
-            except errors.SealError as problem:
+            except errors.DeviceFlowError as problem:
+                if problem.flow_id is None:
+                    raise
                 swept.problems.append(problem)
-                continue  # it is claimed, and comes again when that is over
+                continue  # it is damaged, and claimed: it comes again when that is over
             if due is None:
                 break
             try:

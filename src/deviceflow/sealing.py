@@ -92,7 +92,7 @@ class Sealer:
                 hint="Give that key as well (DEVICEFLOW_KEYS, after the first). Nothing is lost.",
             )
         try:
-            bound, value = json.loads(self._all.decrypt(token + "=" * (-len(token) % 4)))
+            bound, value = json.loads(self._all.decrypt(token + "=" * (-len(token) % 4)).decode())
         except (self._invalid, ValueError, UnicodeError):
             bound, value = None, None
         if bound != list(context):

@@ -29,7 +29,7 @@ POLLS = 300
 _SERVER = Path(__file__).with_name("pending_server.py")
 
 
-class _Fast:
+class FastClock:
     """The system's clock, on which waiting takes no time."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class _Fast:
 
 
 @contextmanager
-def _server() -> Iterator[str]:
+def pending_server() -> Iterator[str]:
     with subprocess.Popen(
         [sys.executable, str(_SERVER)], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -57,14 +57,14 @@ def _server() -> Iterator[str]:
             process.kill()
 
 
-def _bare(session: requests.Session, url: str) -> float:
+def bare_seconds(session: requests.Session, url: str) -> float:
     begun = time.process_time()
     for _ in range(POLLS):
         session.post(f"{url}/api/device-login/token", json={"code": "x" * 43}, timeout=5).json()
     return time.process_time() - begun
 
 
-def _whole(client: Client, clock: _Fast, flow_id: str) -> float:
+def step_seconds(client: Client, clock: FastClock, flow_id: str) -> float:
     begun = time.process_time()
     for _ in range(POLLS):
         wait = client.step(flow_id).wait_seconds
@@ -73,8 +73,8 @@ def _whole(client: Client, clock: _Fast, flow_id: str) -> float:
 
 
 def rows() -> Iterator[Row]:
-    with _server() as url, Path("/dev/null").open("wb") as sink:
-        clock = _Fast()
+    with pending_server() as url, Path("/dev/null").open("wb") as sink:
+        clock = FastClock()
         client = Client(clock=clock)
         flow = client.start(Studio(url), client_name="bench")
         session = requests.Session()
@@ -86,11 +86,11 @@ def rows() -> Iterator[Row]:
                     processors=[structlog.processors.JSONRenderer(orjson.dumps)],
                     logger_factory=structlog.BytesLoggerFactory(sink),
                 )
-                structured.append(_whole(client, clock, flow.id))
+                structured.append(step_seconds(client, clock, flow.id))
             else:
                 structlog.reset_defaults()
-                plain.append(_whole(client, clock, flow.id))
-            bare.append(_bare(session, url))
+                plain.append(step_seconds(client, clock, flow.id))
+            bare.append(bare_seconds(session, url))
     us = [1e6 * statistics.median(times) / POLLS for times in (structured, plain, bare)]
     yield Row("CPU of a poll, logged by structlog / bare Session.post", us[0], us[2], 0.85, "us")
     yield Row("  the same with nobody listening to the log", us[1], us[2], 0.85, "us")

@@ -86,7 +86,7 @@ MIGRATIONS: Final = (
         "in_doubt" BOOLEAN NOT NULL,
         "worker" TEXT,
         PRIMARY KEY ("flow_id", "seq")
-    );
+    ){clustered};
     """,
 )
 """What brings a database from each version of the schema to the next."""
@@ -100,10 +100,11 @@ _LEASE: Final = """
 _FREE: Final = "(lease_until IS NULL OR lease_until <= {now} OR lease_owner = :owner)"
 _MOVE: Final = """
     UPDATE {flows} SET seq = :seq, state = :state, record = :record, wake_at = :wake_at,
-        ended_at = :ended_at, live_key = CASE WHEN :live THEN live_key END,
         lease_owner = CASE WHEN lease_owner = :release THEN NULL ELSE lease_owner END,
         lease_until = CASE WHEN lease_owner = :release THEN NULL ELSE lease_until END
 """
+# Of its own, since each index that one of these columns is in costs time to keep.
+_TURN: Final = ", ended_at = :ended_at, live_key = CASE WHEN :live THEN live_key END, "
 # With the provider in the very words that the secrets are bound to.
 _SECRETS: Final = "provider = :provider, code = :code, token = :token, revoke = :revoke"
 _AT: Final = " WHERE id = :id AND seq = :before"
@@ -141,7 +142,7 @@ _STATEMENTS: Final = {
         ) RETURNING """
     + _COLUMNS,
     "move": _MOVE + _AT,
-    "move_secrets": _MOVE + ", " + _SECRETS + _AT,
+    "turn": _MOVE + _TURN + _SECRETS + _AT,
     "note": "INSERT INTO {audit} ({fields}) VALUES ({values})",
     "noted_by": "SELECT worker FROM {audit} WHERE flow_id = :id AND seq = :seq",
     "history": "SELECT {fields} FROM {audit} WHERE flow_id = :id ORDER BY seq",
@@ -176,10 +177,14 @@ _STATEMENTS: Final = {
     "create_meta": "CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 }
 
-_SAME_SECRETS: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover", "collect"})
-"""Actions that leave a flow's secrets as they are, so that nothing has to be sealed anew."""
+_MOVES: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover"})
+"""Actions that leave a flow under way, with the secrets that it had."""
+
+_FREE_TEXTS: Final = ("detail", "issuer", "client_id", "client_name")
 
 _PAGE: Final = 200
+
+_json: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
 _LONGEST_KEY: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 
 
@@ -206,7 +211,13 @@ class SQLStore(ABC):
     persistent = True
 
     def __init__(
-        self, *, now: str, has_meta: str, skip_locked: str = "", namespace: str = ""
+        self,
+        *,
+        now: str,
+        has_meta: str,
+        skip_locked: str = "",
+        namespace: str = "",
+        clustered: str = "",
     ) -> None:
         """Remember how this database says it.
 
@@ -215,11 +226,13 @@ class SQLStore(ABC):
             has_meta: The SQL that finds a row if there is a table `meta`.
             skip_locked: The SQL for passing over rows that others have locked.
             namespace: The schema in which the tables are, with a dot behind it.
+            clustered: What makes a table be kept in the order of its key.
         """
         names = {name: f"{namespace}{name}" for name in ("flows", "audit", "meta")}
         self._words = names | {
             "now": now,
             "skip_locked": skip_locked,
+            "clustered": clustered,
             "has_meta": has_meta,
             "fields": ", ".join(f'"{name}"' for name in FIELDS),
             "values": ", ".join(f":{name}" for name in FIELDS),
@@ -230,11 +243,12 @@ class SQLStore(ABC):
 
     @abstractmethod
     def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
-        """Do `work` in one transaction: all of it, or nothing and an error.
+        """Do `work`, and in mode `write` in one transaction: all of it, or nothing and an error.
 
         Args:
             work: May be called more than once, if the connection is lost meanwhile.
-            mode: `read` changes nothing, `lease` nothing that has to survive a power cut.
+            mode: `read` changes nothing; `lease` changes something by one statement, whose rows
+                are all fetched, and that need not survive a power cut.
 
         Raises:
             StoreError: It could not be done; a person can tell from it why.
@@ -258,7 +272,8 @@ class SQLStore(ABC):
 
     def add(self, flow: Flow) -> Flow:
         """Keep a new flow, or return the live one of the same key instead."""
-        if flow.key is not None and not _storable(flow.key):
+        key = flow.key
+        if key is not None and (len(key) > _LONGEST_KEY or _storable(key) != key):
             raise UsageError(
                 f"A key is a text of at most {_LONGEST_KEY} characters, without the character NUL,"
                 " in proper Unicode."
@@ -288,7 +303,7 @@ class SQLStore(ABC):
         Raises:
             UnknownFlowError: There is none of that id.
         """
-        values = {"id": _column(flow_id), "now": 0.0}
+        values = {"id": _storable(flow_id), "now": 0.0}
         row = self._transact(lambda do: do("get", values).fetchone(), "read")
         if row is None:
             raise UnknownFlowError(flow_id=flow_id)
@@ -305,11 +320,11 @@ class SQLStore(ABC):
 
     def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
         """Take the flow's lease for so many seconds, or say who has it."""
-        values = {"id": _column(flow_id), "owner": owner, "now": given, "seconds": seconds}
+        values = {"id": _storable(flow_id), "owner": owner, "now": given, "seconds": seconds}
 
         def work(do: Execute) -> tuple[Any, float | None]:
-            if row := do("claim", values).fetchone():
-                return row, None
+            if taken := do("claim", values).fetchall():
+                return taken[0], None
             row, held = do("get", values).fetchone(), do("held", values).fetchone()
             return row, (held and held[0]) or 0.0
 
@@ -323,20 +338,19 @@ class SQLStore(ABC):
     def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
         values = {"owner": owner, "now": given, "seconds": seconds}
-        row = self._transact(lambda do: do("claim_due", values).fetchone(), "lease")
-        return row and self._claimed(row)
+        taken = self._transact(lambda do: do("claim_due", values).fetchall(), "lease")
+        return self._claimed(taken[0]) if taken else None
 
     def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
         """Keep the flow as it is after `event`, and that with it, unless others went on."""
-        same_secrets = event["action"] in _SAME_SECRETS
+        moves = event["action"] in _MOVES
         values = self._values(flow) | {"before": event["seq"] - 1, "release": release}
-        values |= {"live": flow.live, "owner": release}
-        if not same_secrets:
-            values |= self._sealed(flow)
-        noted = {name: _column(event[name]) for name in FIELDS}
+        if not moves:
+            values |= self._sealed(flow) | {"live": flow.live}
+        noted = _columns(event)
 
         def work(do: Execute) -> bool:
-            if do("move" if same_secrets else "move_secrets", values).rowcount == 1:
+            if do("move" if moves else "turn", values).rowcount == 1:
                 do("note", noted)
                 return True
             # Done already, if the connection was lost just as it was being done.
@@ -344,7 +358,7 @@ class SQLStore(ABC):
             if noted_by is not None and noted_by[0] == event["worker"]:
                 return True
             if release is not None:
-                do("release", values)
+                do("release", {"id": flow.id, "owner": release})
             return False
 
         return self._transact(work)
@@ -501,7 +515,7 @@ class SQLStore(ABC):
             "state": flow.state.value,
             "wake_at": flow.wake_at,
             "ended_at": flow.ended_at,
-            "record": json.dumps(record.open_part(flow), separators=(",", ":")),
+            "record": _json(record.open_part(flow)),
         }
 
     def _sealed(self, flow: Flow) -> dict[str, str | None]:
@@ -537,16 +551,22 @@ def _provider(text: str) -> Provider:
     return providers.from_dict(json.loads(text))
 
 
-def _storable(key: str) -> bool:
-    return len(key) <= _LONGEST_KEY and _column(key) == key
+def _storable(text: str) -> str:
+    """Return a text without what a database takes no text with."""
+    if text.isascii() and text.isprintable():
+        return text
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
-def _column(value: Any) -> Any:
-    if isinstance(value, list):
-        return json.dumps(value)
-    if isinstance(value, str) and not (value.isascii() and value.isprintable()):
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
-    return value
+def _columns(event: Mapping[str, Any]) -> dict[str, Any]:
+    columns = dict(event)
+    for name in LISTS:
+        if columns[name] is not None:
+            columns[name] = _json(columns[name])
+    for name in _FREE_TEXTS:
+        if columns[name] is not None:
+            columns[name] = _storable(columns[name])
+    return columns
 
 
 def _event_value(name: str, value: Any) -> Any:

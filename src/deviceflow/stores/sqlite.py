@@ -61,6 +61,7 @@ class SQLiteStore(SQLStore):
         super().__init__(
             now=":now",
             has_meta="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'",
+            clustered=" WITHOUT ROWID",
         )
         if synchronous not in ("FULL", "NORMAL"):
             raise StoreError(f"synchronous is FULL or NORMAL, and not {synchronous!r}.")
@@ -104,12 +105,11 @@ class SQLiteStore(SQLStore):
         raise problem
 
     def _within(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
-        connection = self._connected()
+        connection = self._connected(look=mode != "lease")
         if mode == "read":
             return work(self._do)
         if mode == "lease":
-            # A lease that a power cut takes back is one that nobody holds any more.
-            connection.execute("PRAGMA synchronous = NORMAL")
+            return self._without_sync(connection, work)
         try:
             connection.execute("BEGIN IMMEDIATE")
             done = work(self._do)
@@ -118,10 +118,17 @@ class SQLiteStore(SQLStore):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        finally:
-            if mode == "lease":
-                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         return done
+
+    def _without_sync(self, connection: sqlite3.Connection, work: Callable[[Execute], _T]) -> _T:
+        # A lease that a power cut takes back is one that nobody holds any more.
+        if self._synchronous == "NORMAL":
+            return work(self._do)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            return work(self._do)
+        finally:
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
 
     def _do(self, name: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
         assert self._connection is not None  # noqa: S101  # within a transaction
@@ -131,7 +138,9 @@ class SQLiteStore(SQLStore):
         assert self._connection is not None  # noqa: S101  # within a transaction
         self._connection.execute(statement)
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self, *, look: bool = True) -> sqlite3.Connection:
+        if self._connection is not None and not look:
+            return self._connection
         # SQLite goes on with a file that was removed, and what it keeps there is lost.
         found = self.path.stat()
         if self._connection is None or self._inode != (found.st_dev, found.st_ino):

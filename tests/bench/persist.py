@@ -1,0 +1,239 @@
+"""What it costs to keep flows in SQLite: writing steps, polling, and finding what is due."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final, Literal
+
+import requests
+
+from deviceflow import Client, Flow, SQLiteStore, Studio
+from deviceflow.audit.events import render
+from deviceflow.sealing import generate_key
+from deviceflow.stores.sql import _columns
+from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.bench.imports import COMMAND
+from tests.bench.polling import POLLS, FastClock, bare_seconds, pending_server, step_seconds
+from tests.bench.table import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from deviceflow.messages import Response
+
+    Synchronous = Literal["FULL", "NORMAL"]
+
+ROUNDS: Final = 7
+WRITES: Final = 1000
+MANY: Final = 100_000
+
+_CODE: Final = {
+    "device_code": "x" * 43,
+    "user_code": "ABCD-EFGH",
+    "verification_uri": "https://studio.example.com/page",
+    "token_uri": "https://studio.example.com/token",
+    "token_name": "bench",
+    "expires_in": 2_000_000,
+}
+_STUDIO: Final = Studio("https://studio.example.com")
+
+
+@contextmanager
+def _store(synchronous: Synchronous = "FULL") -> Iterator[SQLiteStore]:
+    with (
+        TemporaryDirectory() as folder,
+        SQLiteStore(
+            Path(folder, "flows.db"), keys=[generate_key()], synchronous=synchronous
+        ) as store,
+    ):
+        yield store
+
+
+def _answers() -> Iterator[Response]:
+    yield answer(200, _CODE)
+    while True:
+        yield answer(400, {"detail": "authorization_pending"})
+
+
+def _raw_rate(path: Path, synchronous: Synchronous) -> float:
+    """Return how many updates with an insert the bare module writes in a second."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.executescript(
+        "CREATE TABLE IF NOT EXISTS flow (id TEXT PRIMARY KEY, state TEXT, seq INT, due REAL);"
+        "CREATE TABLE IF NOT EXISTS event (id TEXT, seq INT, at REAL, action TEXT, detail TEXT);"
+        "DELETE FROM flow; INSERT INTO flow VALUES ('f', 'init', 0, 0);"
+    )
+    update = "UPDATE flow SET state = ?, seq = ?, due = ? WHERE id = 'f'"
+    begun = time.perf_counter()
+    for seq in range(WRITES):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(update, ("polling", seq, 1.5))
+        connection.execute("INSERT INTO event VALUES ('f', ?, 1.5, 'poll', NULL)", (seq,))
+        connection.execute("COMMIT")
+    took = time.perf_counter() - begun
+    connection.close()
+    return WRITES / took
+
+
+def _same_rows_rate(store: SQLiteStore) -> float:
+    """Return how many of the very rows that the store writes the bare module writes in a second."""
+    client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
+    flow = client.start(_STUDIO, client_name="bench")
+    noted = _columns(render(flow, flow.poll(time.time(), 10.0), "bench"))
+    values = store._values(flow) | {"release": None}
+    connection = store._connected()
+    begun = time.perf_counter()
+    for seq in range(flow.seq, flow.seq + WRITES):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(store._sql["move"], values | {"before": seq - 1, "seq": seq})
+        connection.execute(store._sql["note"], noted | {"seq": seq})
+        connection.execute("COMMIT")
+    return WRITES / (time.perf_counter() - begun)
+
+
+def _commit_rate(store: SQLiteStore) -> float:
+    """Return how many transitions the store keeps in a second."""
+    client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
+    flow = client.start(_STUDIO, client_name="bench")
+    event = render(flow, flow.poll(time.time(), 10.0), "bench")
+    begun = time.perf_counter()
+    for seq in range(flow.seq, flow.seq + WRITES):
+        flow.seq = event["seq"] = seq
+        assert store.commit(flow, event)
+    return WRITES / (time.perf_counter() - begun)
+
+
+def _step_rate(store: SQLiteStore) -> float:
+    """Return how many transitions whole steps write in a second: core, sealing, log and all."""
+    clock = VirtualClock()
+    client = Client(store, transport=ScriptedTransport(_answers()), clock=clock)
+    flow = client.start(_STUDIO, client_name="bench")
+    begun = time.perf_counter()
+    for _ in range(WRITES // 2):
+        clock.advance(client.step(flow.id).wait_seconds)
+    return WRITES / (time.perf_counter() - begun)
+
+
+def _written() -> Iterator[Row]:
+    modes: tuple[Synchronous, ...] = ("NORMAL", "FULL")
+    for synchronous in modes:
+        rates: list[tuple[float, ...]] = []
+        with TemporaryDirectory() as folder:
+            for _ in range(ROUNDS):
+                with _store(synchronous) as store:
+                    ours = (_commit_rate(store), _step_rate(store), _same_rows_rate(store))
+                rates.append((*ours, _raw_rate(Path(folder, "raw.db"), synchronous)))
+        kept, stepped, same, raw = map(statistics.median, zip(*rates, strict=True))
+        yield Row(f"transitions kept, {synchronous}, more is better / raw", kept, raw, 0.7, "/s")
+        yield Row("  beside the same rows by raw sqlite3", kept, same, 0.7, "/s")
+        yield Row("  by whole steps, without the network / raw", stepped, raw, 0.7, "/s")
+
+
+def _polled() -> Iterator[Row]:
+    modes: tuple[Synchronous, ...] = ("NORMAL", "FULL")
+    with pending_server() as url:
+        session, clock = requests.Session(), FastClock()
+        for synchronous in modes:
+            with _store(synchronous) as store:
+                client = Client(store, clock=clock)
+                flow = client.start(Studio(url), client_name="bench")
+                times = [
+                    (step_seconds(client, clock, flow.id), bare_seconds(session, url))
+                    for _ in range(ROUNDS)
+                ]
+            ours, bare = (
+                1e6 * statistics.median(spent) / POLLS for spent in zip(*times, strict=True)
+            )
+            yield Row(f"CPU of a poll in SQLite, {synchronous} / bare post", ours, bare, 1.10, "us")
+
+
+def _fill(store: SQLiteStore) -> None:
+    """Put many flows into the store: of ten one waits, and of a thousand one is due."""
+    flow = Flow("f", _STUDIO, 0.0)
+    flow.receive(answer(200, _CODE), 1000.0)
+    store.add(flow)
+    connection = store._connected()
+    connection.execute("BEGIN")
+    for number in range(MANY):
+        due = 10.0 if number % 1000 == 0 else 9e9
+        waits = number % 10 == 0
+        connection.execute(
+            "INSERT INTO flows (id, seq, state, record, provider, created_at, wake_at, ended_at)"
+            " SELECT :id, seq, state, json_patch(record, :record), provider, :at, :wake, :ended"
+            " FROM flows WHERE id = 'f'",
+            {
+                "id": f"f{number}",
+                "record": json.dumps({"id": f"f{number}", "due_at": due}),
+                "at": 1000.0 + number,
+                "wake": due if waits else None,
+                "ended": None if waits else 2000.0,
+            },
+        )
+    connection.execute("COMMIT")
+
+
+def _median(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begun)
+    return 1e6 * statistics.median(times)
+
+
+def _found() -> Iterator[Row]:
+    """Time the same calls on stores of one flow and of very many: by an index they are alike."""
+    with _store("NORMAL") as one, _store("NORMAL") as many:
+        flow = Flow("f0", _STUDIO, 0.0)
+        flow.receive(answer(200, _CODE), 1000.0)
+        one.add(flow)
+        _fill(many)
+        calls: dict[str, Callable[[SQLiteStore], object]] = {
+            "status of a flow": lambda store: store.get("f0", secrets=False),
+            "claim of a due one, as sweep does": lambda store: store.claim_due("w", 5e8, -1.0),
+        }
+        for what, call in calls.items():
+            lots, few = _median(partial(call, many)), _median(partial(call, one))
+            yield Row(f"{what}, of {MANY:,} / of 1", lots, few, 2.0, "us")
+        names = ("id", "now", "owner", "seconds", "created_at", "limit", "before")
+        for name in ("get", "live", "claim_due", "leftover_token"):
+            plan = many._connected().execute(
+                f"EXPLAIN QUERY PLAN {many._sql[name]}", dict.fromkeys(names, 1)
+            )
+            print(f"  plan of {name}:", "; ".join(row[3] for row in plan if "SEARCH" in row[3]))
+
+
+def _process() -> Iterator[Row]:
+    with TemporaryDirectory() as folder, pending_server() as url:
+        state = os.environ | {"XDG_STATE_HOME": folder}
+        begin = [sys.executable, COMMAND, "start", url]
+        flow_id = subprocess.check_output(begin, env=state, text=True, stderr=subprocess.DEVNULL)
+        commands = {
+            "step": [sys.executable, COMMAND, "step", flow_id.strip()],
+            "requests": [sys.executable, "-c", "import requests"],
+        }
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(15):
+            for name, command in commands.items():
+                begun = time.perf_counter()
+                subprocess.run(command, env=state, stdout=subprocess.DEVNULL, check=False)
+                times[name].append(time.perf_counter() - begun)
+    ours, bare = (1000 * statistics.median(spent) for spent in times.values())
+    yield Row("deviceflow step ID / python -c 'import requests'", ours, bare, 2.0, "ms")
+
+
+def rows() -> Iterator[Row]:
+    for part in (_written, _polled, _found, _process):
+        yield from part()
