@@ -62,8 +62,10 @@ def approving() -> Iterator[LocalServer]:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs(
-    example: str, approving: LocalServer, monkeypatch: pytest.MonkeyPatch
+    example: str, approving: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr("webbrowser.open", lambda url: True)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
@@ -112,6 +114,19 @@ def test_an_example_of_a_file_is_read(
     "command",
     [
         ["login"],
+        ["resume"],
+        ["start"],
+        ["step"],
+        ["wait"],
+        ["status"],
+        ["list"],
+        ["cancel"],
+        ["token"],
+        ["export-env"],
+        ["sweep"],
+        ["purge"],
+        ["keys", "generate"],
+        ["keys", "rotate"],
         ["doctor"],
         ["config", "show"],
         ["providers", "list"],
