@@ -8,62 +8,152 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import requests
 
+from deviceflow import Client, Studio
+from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from deviceflow.flow import Flow
     from deviceflow.server import LocalServer
+    from deviceflow.stores.base import Store
+
+    Act = Callable[[str, str], object]
 
 COMMAND: Final = [sys.executable, "-m", "deviceflow"]
 PROMPT: Final = re.compile(r"Open (\S+) and (?:check .* the|enter the) code (\S+)")
+DEVICE_CODE: Final = "device-canary-0123456789"
+PATIENCE: Final = 60.0
 
 
 class Command:
-    """Runs the command in a home of its own, with nothing set but what the test sets."""
+    """Runs the command at a place of its own, with nothing set but what the test sets.
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.config = home / ".config" / "deviceflow" / "config.toml"
-        kept = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "DEVICEFLOW_", "XDG_")
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(kept)} | {
-            "HOME": str(home)
+    Attributes:
+        home: Its home, in which it runs; empty.
+        config: Where its configuration is, if it has one.
+        store: Where its logins are kept.
+        environment: Its environment.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.config = self.home / ".config" / "deviceflow" / "config.toml"
+        self.store = folder / "state" / "deviceflow" / "flows.db"
+        left_out = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "DEVICEFLOW_", "XDG_", "PG")
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(left_out)} | {
+            "HOME": str(self.home),
+            "XDG_STATE_HOME": str(folder / "state"),
         }
 
-    def __call__(
-        self, *args: str, act: Callable[[str, str], object] | None = None, **environment: str
-    ) -> Done:
+    def __call__(self, *args: str, act: Act | None = None, **environment: str) -> Done:
         """Run it to its end; when it asks, `act` is called with the page and the code."""
+        with self.running(*args, act=act, environment=environment) as running:
+            return running.end()
+
+    @contextmanager
+    def running(
+        self,
+        *args: str,
+        act: Act | None = None,
+        stdout: int = subprocess.PIPE,
+        environment: Mapping[str, str] | None = None,
+    ) -> Iterator[Running]:
+        """Have it at work, and killed at last if it still is."""
         with subprocess.Popen(
             [*COMMAND, *args],
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             text=True,
             cwd=self.home,
-            env=self.environment | environment,
+            env=self.environment | dict(environment or {}),
+            process_group=0,
         ) as process:
-            killer = threading.Timer(60, process.kill)
+            killer = threading.Timer(PATIENCE, process.kill)
             killer.start()
-            assert process.stdout is not None
-            assert process.stderr is not None
-            prompts = ""
-            for line in process.stderr:
-                prompts += line
-                if act is not None and (asked := PROMPT.search(line)):
-                    act(asked[1], asked[2])
-            out = process.stdout.read()
-            process.wait()
-            killer.cancel()
-        return Done(process.returncode, out, prompts)
+            running = Running(process, act)
+            try:
+                yield running
+            finally:
+                killer.cancel()
+                process.kill()
+                running.person.join(PATIENCE)
+
+    def shell(self, script: str, shell: str = "sh", **environment: str) -> Done:
+        """Run a script that uses the command by its name."""
+        programs = self.home.parent / "bin"
+        programs.mkdir(exist_ok=True)
+        (programs / "deviceflow").write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
+        (programs / "deviceflow").chmod(0o700)
+        path = {"PATH": f"{programs}:{self.environment['PATH']}"}
+        done = subprocess.run(
+            [shell, "-c", script],
+            capture_output=True,
+            check=False,
+            cwd=self.home,
+            env=self.environment | path | environment,
+            text=True,
+            timeout=PATIENCE,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
 
     def configure(self, text: str, mode: int = 0o600) -> None:
         self.config.parent.mkdir(parents=True, exist_ok=True)
         self.config.write_text(text)
         self.config.chmod(mode)
+
+
+class Running:
+    """The command at work, with a person who reads its stderr and acts on what it asks.
+
+    Attributes:
+        process: The process.
+        person: The thread that reads.
+        asked: Set once it has asked.
+        page: Where it has sent the person.
+        user_code: The code it has shown.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], act: Act | None) -> None:
+        self.process = process
+        self.asked = threading.Event()
+        self.page = self.user_code = self._err = ""
+        self._act = act
+        self.person = threading.Thread(target=self._read)
+        self.person.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._err += line
+            if asked := PROMPT.search(line):
+                self.page, self.user_code = asked.groups()
+                if self._act is not None:
+                    self._act(self.page, self.user_code)
+                self.asked.set()
+
+    def when_asked(self) -> str:
+        """Wait until it has shown a code, and return that."""
+        assert self.asked.wait(PATIENCE), self._err
+        return self.user_code
+
+    def end(self) -> Done:
+        """Wait for its end."""
+        out = self.process.stdout.read() if self.process.stdout else ""
+        code = self.process.wait(PATIENCE)
+        self.person.join(PATIENCE)
+        return Done(code, out, self._err)
 
 
 class Done:
@@ -84,12 +174,60 @@ class Done:
 
 @pytest.fixture
 def deviceflow(tmp_path: Path) -> Command:
-    home = tmp_path / "home"
-    home.mkdir()
-    return Command(home)
+    return Command(tmp_path)
 
 
-def decide(server: LocalServer, decision: str) -> Callable[[str, str], object]:
+@pytest.fixture
+def kept(deviceflow: Command) -> Iterator[SQLiteStore]:
+    """Open the command's own store with the library."""
+    deviceflow.store.parent.mkdir(parents=True)
+    deviceflow.store.parent.chmod(0o700)
+    with SQLiteStore(deviceflow.store) as store:
+        yield store
+
+
+def begun(store: Store, server: LocalServer, *decisions: str, **asked: Any) -> Flow:
+    """Return a login that was begun at the server, and decided on."""
+    flow = Client(store).start(Studio(server.url), **asked)
+    for decision in decisions:
+        decide(server, decision)("", str(flow.user_code))
+    return flow
+
+
+def granted(store: Store, server: LocalServer, **asked: Any) -> Flow:
+    """Return a login that was approved, with its token."""
+    flow = begun(store, server, "approve", **asked)
+    Client(store).step(flow.id)
+    return store.get(flow.id)
+
+
+def answered(store: Store, *answers: Mapping[str, Any], at: float | None = None) -> Flow:
+    """Return a login as it is after a server has sent these answers; the first one has the code.
+
+    Args:
+        store: Where it is kept.
+        answers: What is sent; with a `detail` in it, as a refusal.
+        at: When, in seconds since 1970.
+    """
+    code = {
+        "device_code": DEVICE_CODE,
+        "user_code": "WDJB-MJHT",
+        "verification_uri": "https://studio.example.com/device",
+        "token_uri": "https://studio.example.com/token",
+    }
+    script = [answer(200, code | dict(answers[0]))]
+    script += [answer(400 if "detail" in more else 200, more) for more in answers[1:]]
+    clock = VirtualClock(at or time.time())
+    client = Client(store, transport=ScriptedTransport(script), clock=clock)
+    flow = client.start(Studio("https://studio.example.com"))
+    for _ in answers[1:]:
+        clock.advance(client.step(flow.id).wait_seconds)
+    return store.get(flow.id)
+
+
+def decide(server: LocalServer, decision: str) -> Act:
+    """Return what makes the person approve or deny, or the code expire."""
+
     def act(_: str, user_code: str) -> None:
         code = {"user_code": user_code}
         answer = requests.post(f"{server.url}/control/{decision}", json=code, timeout=10)
@@ -99,5 +237,5 @@ def decide(server: LocalServer, decision: str) -> Callable[[str, str], object]:
 
 
 def asked_of(server: LocalServer) -> int:
-    log = requests.get(f"{server.url}/control/log", timeout=10).json()
-    return len(log["logins"])
+    """Return how many codes the server was asked for."""
+    return len(requests.get(f"{server.url}/control/log", timeout=10).json()["logins"])

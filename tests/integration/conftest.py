@@ -14,12 +14,13 @@ import requests
 from playwright.sync_api import Browser, sync_playwright
 
 from deviceflow.server import LocalServer, Settings, create_app
-from tests.integration.command import deviceflow  # noqa: F401  # a fixture
+from tests.integration.command import deviceflow, kept  # noqa: F401  # fixtures
 from tests.integration.oidc_provider import (  # noqa: F401  # fixtures
     oidc_node,
     oidc_provider,
     start_oidc_provider,
 )
+from tests.integration.places import database, events, place  # noqa: F401  # fixtures
 from tests.postgres import postgres_server, postgres_url  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -9,110 +8,86 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
 from deviceflow.server import LocalServer, Settings
+from tests.integration.command import COMMAND, PATIENCE, asked_of, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "deviceflow"]
+    from tests.integration.command import Command
+
 USER_CODE = re.compile(r"the code ([B-Z]{4}-[B-Z]{4})")
 TOKEN = re.compile(r"isat_[\w-]{20,}")
 
 
-class Running:
-    """The command at work, with a person who reads its stderr and acts on the first code."""
+def test_an_approved_login_prints_the_bare_token_on_stdout(
+    deviceflow: Command, local_server: LocalServer
+) -> None:
+    done = deviceflow(
+        *("login", local_server.url, "--show-token", "--no-browser"),
+        act=decide(local_server, "approve"),
+    )
 
-    def __init__(self, server: LocalServer, *args: str, act: str | None, **kwargs: Any) -> None:
-        environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "BROWSER")}
-        self.process = subprocess.Popen(
-            [*COMMAND, "login", server.url, *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            **kwargs,
-        )
-        self.prompts: list[str] = []
-        self.asked = threading.Event()
-        self._person = threading.Thread(target=self._read, args=(server.url, act))
-        self._person.start()
-
-    def _read(self, url: str, act: str | None) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.prompts.append(line)
-            found = USER_CODE.search(line)
-            if found and not self.asked.is_set():
-                if act:
-                    decision = {"user_code": found[1]}
-                    requests.post(f"{url}/control/{act}", json=decision, timeout=10)
-                self.asked.set()
-
-    def end(self) -> tuple[int, str, str]:
-        assert self.process.stdout is not None
-        with self.process.stdout:
-            out = self.process.stdout.read()
-        code = self.process.wait(timeout=60)
-        self._person.join(timeout=10)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code, out, "".join(self.prompts)
-
-
-def test_an_approved_login_prints_the_bare_token_on_stdout(local_server: LocalServer) -> None:
-    code, out, err = Running(local_server, "--show-token", "--no-browser", act="approve").end()
-
-    assert code == 0
-    assert TOKEN.fullmatch(out.strip())
-    assert local_server.url in err
-    assert not TOKEN.search(err)
+    assert done.code == 0
+    assert TOKEN.fullmatch(done.out.removesuffix("\n"))
+    assert local_server.url in done.err
+    assert not TOKEN.search(done.err)
 
 
 def test_the_file_for_the_token_is_its_owners_alone(
-    local_server: LocalServer, tmp_path: Path
+    deviceflow: Command, local_server: LocalServer
 ) -> None:
-    file = tmp_path / "token.txt"
-    code, out, err = Running(local_server, "--output", str(file), act="approve").end()
+    done = deviceflow(
+        "login", local_server.url, "--output", "token.txt", act=decide(local_server, "approve")
+    )
 
-    assert (code, out) == (0, "")
+    file = deviceflow.home / "token.txt"
+    assert (done.code, done.out) == (0, "")
     assert TOKEN.fullmatch(file.read_text().strip())
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert [entry.name for entry in tmp_path.iterdir()] == ["token.txt"]
-    assert str(file) in err
+    assert list(deviceflow.home.iterdir()) == [file]
+    assert "token.txt" in done.err
 
 
 def test_json_is_one_object_and_has_no_token_unless_it_is_asked_for(
-    local_server: LocalServer, tmp_path: Path
+    deviceflow: Command, local_server: LocalServer
 ) -> None:
-    file = tmp_path / "token.txt"
-    code, out, _ = Running(
-        local_server, "--json", "--output", str(file), "--token-name", "mine", act="approve"
-    ).end()
+    done = deviceflow(
+        *("login", local_server.url, "--json", "--output", "token.txt", "--token-name", "mine"),
+        act=decide(local_server, "approve"),
+    )
 
-    said = json.loads(out)
-    assert code == 0
-    assert said["state"] == "authorized"
-    assert said["reason"] is None
-    assert said["issuer"] == local_server.url
-    assert said["token_name"] == "mine"
-    assert said["output"] == str(file)
-    assert file.read_text().strip() not in out
+    assert done.code == 0
+    assert done.said.pop("flow_id")
+    assert {**done.said, "flow_id": None} == {
+        "flow_id": None,
+        "state": "authorized",
+        "reason": None,
+        "wait_seconds": 0.0,
+        "issuer": local_server.url,
+        "token_name": "mine",
+        "expires_at": None,
+        "scope": None,
+        "output": "token.txt",
+    }
+    assert (deviceflow.home / "token.txt").read_text().strip() not in done.out
 
 
-def test_json_with_the_token(local_server: LocalServer) -> None:
-    code, out, _ = Running(local_server, "--json", "--show-token", act="approve").end()
+def test_json_with_the_token(deviceflow: Command, local_server: LocalServer) -> None:
+    done = deviceflow(
+        *("login", local_server.url, "--json", "--show-token"),
+        act=decide(local_server, "approve"),
+    )
 
-    assert code == 0
-    assert TOKEN.fullmatch(json.loads(out)["token"])
+    assert done.code == 0
+    assert TOKEN.fullmatch(done.said["token"])
 
 
 @pytest.mark.parametrize(
@@ -120,58 +95,72 @@ def test_json_with_the_token(local_server: LocalServer) -> None:
     [("deny", 4, "failed", "denied"), ("expire", 3, "expired", None)],
 )
 def test_the_exit_code_says_how_it_ended(
+    deviceflow: Command,
     local_server: LocalServer,
-    tmp_path: Path,
     act: str,
     exit_code: int,
     state: str,
     reason: str | None,
 ) -> None:
-    file = tmp_path / "token.txt"
-    code, out, _ = Running(local_server, "--json", "--output", str(file), act=act).end()
-
-    said = json.loads(out)
-    assert code == exit_code
-    assert (said["state"], said["reason"]) == (state, reason)
-    assert said["error"]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_login_still_pending_at_its_timeout_exits_75(local_server: LocalServer) -> None:
-    code, out, err = Running(local_server, "--show-token", "--timeout", "0.2", act=None).end()
-
-    assert (code, out) == (75, "")
-    assert "still pending after 0.2 seconds, and was given up" in err
-
-
-def test_ctrl_c_exits_130_and_leaves_no_file(local_server: LocalServer, tmp_path: Path) -> None:
-    running = Running(
-        local_server,
-        "--output",
-        str(tmp_path / "token.txt"),
-        "--verbose",
-        act=None,
-        process_group=0,
+    done = deviceflow(
+        *("login", local_server.url, "--json", "--output", "token.txt"),
+        act=decide(local_server, act),
     )
-    assert running.asked.wait(timeout=30)
-    running.process.send_signal(signal.SIGINT)
-    code, out, err = running.end()
 
-    assert (code, out) == (130, "")
-    assert "Traceback" not in err
-    assert "action=cancel" in err
-    assert list(tmp_path.iterdir()) == []
+    assert done.code == exit_code
+    assert (done.said["state"], done.said["reason"]) == (state, reason)
+    assert done.said["error"]
+    assert list(deviceflow.home.iterdir()) == []
 
 
-def login(*args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "login", *args],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **kwargs,
-    )
+def test_a_login_still_pending_at_its_timeout_exits_75_and_goes_on(
+    deviceflow: Command, local_server: LocalServer
+) -> None:
+    done = deviceflow("login", local_server.url, "--show-token", "--timeout", "0.2")
+
+    assert (done.code, done.out) == (75, "")
+    (flow,) = [line.split() for line in deviceflow("list").out.splitlines()]
+    assert flow[1] == "awaiting-user:"
+    assert "still pending after 0.2 seconds" in done.err
+    assert f"deviceflow resume {flow[0]} and" in done.err
+
+
+def test_ctrl_c_exits_130_leaves_no_file_and_the_login_goes_on(
+    deviceflow: Command, local_server: LocalServer
+) -> None:
+    with deviceflow.running(
+        "login", local_server.url, "--output", "token.txt", "--verbose"
+    ) as running:
+        running.when_asked()
+        running.process.send_signal(signal.SIGINT)
+        done = running.end()
+
+    assert (done.code, done.out) == (130, "")
+    assert "action=cancel" not in done.err
+    (flow,) = [line.split() for line in deviceflow("list").out.splitlines()]
+    assert flow[1] in ("awaiting-user:", "polling:")  # by where the signal has found it
+    assert f"deviceflow resume {flow[0]} and" in done.err
+    assert list(deviceflow.home.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["timeout", "interrupted"])
+def test_a_login_in_memory_ends_with_the_command(
+    deviceflow: Command, local_server: LocalServer, how: str
+) -> None:
+    in_memory = ("login", local_server.url, "--show-token", "--verbose", "--store", "memory:")
+    with deviceflow.running(
+        *in_memory, *(("--timeout", "0.2") if how == "timeout" else ())
+    ) as running:
+        running.when_asked()
+        if how == "interrupted":
+            running.process.send_signal(signal.SIGINT)
+        done = running.end()
+
+    assert done.code == (75 if how == "timeout" else 130)
+    assert "action=cancel" in done.err
+    assert f"detail={how}" in done.err
+    assert "resume" not in done.err
+    assert not deviceflow.store.exists()
 
 
 @pytest.mark.parametrize(
@@ -180,70 +169,95 @@ def login(*args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         [],
         ["--output", "no/such/folder/token.txt"],
         ["--output", "."],
+        ["--output", "/dev/full"],
+        ["--output", "link"],
+        ["--output", ""],
         ["--show-token", "--scopes", "experiments,everything"],
         ["--show-token", "--timeout", "soon"],
     ],
 )
 def test_what_cannot_work_is_refused_before_anybody_is_asked(
-    local_server: LocalServer, tmp_path: Path, args: list[str]
+    deviceflow: Command, local_server: LocalServer, args: list[str]
 ) -> None:
-    done = login(local_server.url, *args, cwd=tmp_path)
+    (deviceflow.home / "link").symlink_to(deviceflow.home / "elsewhere")
 
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    log = requests.get(f"{local_server.url}/control/log", timeout=10).json()
-    assert log == {"logins": []}
+    done = deviceflow("login", local_server.url, *args)
 
-
-def test_plain_http_to_another_machine_is_refused() -> None:
-    done = login("http://studio.example.com", "--show-token")
-
-    assert done.returncode == 2
-    assert "allow_http" in done.stderr
+    assert (done.code, done.out) == (2, "")
+    assert asked_of(local_server) == 0
 
 
-def test_an_unreachable_server_exits_5_and_says_what_to_do() -> None:
+def test_plain_http_to_another_machine_is_refused(deviceflow: Command) -> None:
+    done = deviceflow("login", "http://studio.example.com", "--show-token")
+
+    assert done.code == 2
+    assert "allow_http" in done.err
+
+
+def test_an_unreachable_server_exits_5_and_says_what_to_do(deviceflow: Command) -> None:
     with LocalServer(Settings()) as gone:
         url = gone.url
-    done = login(url, "--show-token")
+    done = deviceflow("login", url, "--show-token")
 
-    assert done.returncode == 5
-    assert "Check the address" in done.stderr
+    assert done.code == 5
+    assert "Check the address" in done.err
 
 
-def test_without_the_extra_everything_works_plainer(local_server: LocalServer) -> None:
+def run_without(deviceflow: Command, modules: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run the command where some libraries are not installed."""
     code = (
-        "import sys; sys.modules |= {'rich': None, 'segno': None}; from deviceflow.cli import main"
+        f"import sys; sys.modules |= dict.fromkeys({modules.split()!r});"
+        "from deviceflow.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"{code}; sys.exit(main(sys.argv[1:]))",
-            *("login", local_server.url, "--show-token", "--qr", "--timeout", "0.2"),
-        ],
+    return subprocess.run(
+        [sys.executable, "-c", code, *args],
         capture_output=True,
-        text=True,
-        timeout=60,
         check=False,
+        cwd=deviceflow.home,
+        env=deviceflow.environment,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+def test_without_the_extra_everything_works_plainer(
+    deviceflow: Command, local_server: LocalServer
+) -> None:
+    done = run_without(
+        deviceflow,
+        "rich segno cryptography",
+        *("login", local_server.url, "--show-token", "--qr", "--timeout", "0.2"),
     )
 
     assert done.returncode == 75
     assert "deviceflow[cli]" in done.stderr
+    assert "not kept while it waits" in done.stderr
+    assert "deviceflow[seal]" in done.stderr
+    assert "It was given up" in done.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_without_the_extra_a_login_that_has_to_be_kept_is_refused(
+    deviceflow: Command, local_server: LocalServer, form: list[str]
+) -> None:
+    done = run_without(deviceflow, "cryptography", "start", local_server.url, *form)
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "deviceflow[seal]" in (done.stdout if form else done.stderr)
+    assert asked_of(local_server) == 0
 
 
 @contextmanager
-def terminal(*args: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def terminal(deviceflow: Command, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run the command with stderr on a terminal of its own."""
     ours, theirs = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "BROWSER")}
     with subprocess.Popen(
         [*COMMAND, *args],
         stdout=subprocess.PIPE,
         stderr=theirs,
         stdin=theirs,
-        env=environment | {"TERM": "xterm-256color", "COLUMNS": "120"},
+        env=deviceflow.environment | {"TERM": "xterm-256color", "COLUMNS": "120"},
     ) as process:
         os.close(theirs)
         try:
@@ -261,61 +275,45 @@ def read_until(descriptor: int, wanted: str) -> str:
     return seen
 
 
-def test_on_a_terminal_there_is_a_qr_code_and_a_countdown(local_server: LocalServer) -> None:
-    with terminal("login", local_server.url, "--show-token") as (process, screen):
+def test_on_a_terminal_there_is_a_qr_code_and_a_countdown(
+    deviceflow: Command, local_server: LocalServer
+) -> None:
+    with terminal(deviceflow, "login", local_server.url, "--show-token") as (process, screen):
         seen = read_until(screen, "the code expires in 14:5")
         found = USER_CODE.search(seen)
         assert found
         assert "▀" in seen  # the blocks that a QR code is drawn with
         assert re.search(r"the code expires in 14:5\d", seen)
 
-        approve = {"user_code": found[1]}
-        requests.post(f"{local_server.url}/control/approve", json=approve, timeout=10)
+        decide(local_server, "approve")("", found[1])
         assert process.stdout is not None
         assert TOKEN.fullmatch(process.stdout.read().decode().strip())
         assert process.wait(timeout=30) == 0
 
 
-def test_the_demo_logs_in_and_shows_what_was_logged() -> None:
-    done = subprocess.run(
-        [*COMMAND, "demo", "--auto-approve"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_the_demo_logs_in_and_shows_what_was_logged(deviceflow: Command) -> None:
+    done = deviceflow("demo", "--auto-approve")
 
-    assert done.returncode == 0, done.stderr
-    shown = [line.split()[2] for line in done.stdout.splitlines() if "→" in line]
+    assert done.code == 0, done.err
+    shown = [line.split()[2] for line in done.out.splitlines() if "→" in line]
     assert shown[:2] == ["issue_code", "poll"]
-    assert shown[-1] == "grant"
-    assert not TOKEN.search(done.stdout + done.stderr)
+    assert shown[-2:] == ["grant", "collect"]
+    assert not TOKEN.search(done.out + done.err)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_prints_its_address_serves_and_stops(number: int) -> None:
-    with subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+def test_serve_prints_its_address_serves_and_stops(deviceflow: Command, number: int) -> None:
+    with deviceflow.running("serve", "--port", "0") as running:
+        assert running.process.stdout is not None
+        url = running.process.stdout.readline().strip()
         assert requests.get(f"{url}/device", timeout=10).status_code == 200
         assert requests.get(f"{url}/control/log", timeout=10).status_code == 404
-        process.send_signal(number)
-        assert process.wait(timeout=30) == 0
+        running.process.send_signal(number)
+        assert running.end().code == 0
 
 
-def test_serve_says_what_is_wrong_with_its_settings() -> None:
-    done = subprocess.run(
-        [*COMMAND, "serve", "--host", "0.0.0.0"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_serve_says_what_is_wrong_with_its_settings(deviceflow: Command) -> None:
+    done = deviceflow("serve", "--host", "0.0.0.0")
 
-    assert done.returncode == 2
-    assert "loopback" in done.stderr
+    assert done.code == 2
+    assert "loopback" in done.err

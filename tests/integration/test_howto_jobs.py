@@ -216,7 +216,7 @@ def test_cron_goes_on_once_the_file_of_logins_can_be_used_again(cron: Cron) -> N
     kept = cron.place.home / ".local/state/deviceflow"
     kept.chmod(0o755)
     mail = cron(EACH_MINUTE)
-    assert mail.code == exits.FAILED
+    assert mail.code == exits.STORE
     assert "chmod 700" in mail.said
     kept.chmod(0o700)
     cron.place.decide("approve")
@@ -537,9 +537,9 @@ def test_kubernetes_has_the_job_fail_where_another_pod_would_bother_somebody(
     denied = cluster.login(patience=30)
 
     assert denied.code == exits.DENIED
-    for code in (exits.USAGE, exits.EXPIRED, exits.DENIED):
+    for code in (exits.USAGE, exits.EXPIRED, exits.DENIED, exits.FAILED):
         assert cluster.follows("login", code) == "FailJob"
-    assert cluster.follows("login", exits.FAILED) == "Count"
+    assert cluster.follows("login", exits.STORE) == "Count"
     for code in (1, exits.PENDING):
         assert cluster.follows("report", code) == "FailJob"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -125,23 +126,38 @@ def test_a_keyring_that_does_not_work_is_found_out_before_anybody_is_asked(
 
 
 def test_a_keyring_that_fails_after_all_says_what_to_do_and_not_the_token(
-    save: Callable[..., Done],
+    save: Callable[..., Done], deviceflow: Command
 ) -> None:
     done = save("Full")
 
     assert (done.code, done.out) == (5, "")
     assert "too long: <secret>" in done.err
-    assert "revoke it" in done.err
+    (flow_id,) = re.findall(r"It is kept: deviceflow token (\S+) --acknowledge", done.err)
+    assert len(deviceflow("token", flow_id, "--acknowledge").out) > 30
 
 
-def test_a_token_that_one_place_refuses_is_in_the_other(
-    save: Callable[..., Done], deviceflow: Command
+def test_a_keyring_that_fails_after_all_loses_what_is_in_memory_and_says_so(
+    save: Callable[..., Done],
 ) -> None:
-    done = save("Full", "--output", "token.txt", "--json")
+    done = save("Full", "--store", "memory:")
+
+    assert (done.code, done.out) == (5, "")
+    assert "The token is lost: revoke it" in done.err
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [([], "It is kept: deviceflow token"), (["--store", "memory:"], "in the other place")],
+    ids=["kept", "in memory"],
+)
+def test_a_token_that_one_place_refuses_is_in_the_other(
+    save: Callable[..., Done], deviceflow: Command, store: list[str], words: str
+) -> None:
+    done = save("Full", "--output", "token.txt", "--json", *store)
 
     token = (deviceflow.home / "token.txt").read_text().strip()
     assert done.code == 5
     assert done.said["state"] == "authorized"
-    assert "in the other place" in done.said["error"]
+    assert words in done.said["error"]
     assert len(token) > 20
     assert token not in done.out + done.err

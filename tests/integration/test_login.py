@@ -50,6 +50,7 @@ def test_a_login_step_by_step(
     assert token.access_token.reveal().startswith("isat_")
     moves = [(event["action"], event["from"], event["to"]) for event in transitions]
     assert moves[0] == ("issue_code", "init", "awaiting-user")
+    assert moves.pop() == ("collect", "authorized", "authorized")  # what moves nothing
     assert moves[-1] == ("grant", "polling", "authorized")
     legal = {(row.trigger, source, row.dest) for row in TABLE for source in row.sources}
     assert set(moves) <= legal

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 import deviceflow
-from deviceflow import diagram, errors
-from deviceflow.cli import exits, main
+from deviceflow import Client, Studio, diagram, errors
+from deviceflow.cli import exits, login, main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (errors.StudioAuthError(), exits.FAILED),
         (errors.OutcomeUnknownError(), exits.FAILED),
         (errors.RejectedError(), exits.FAILED),
+        (errors.StoreError(), exits.STORE),
+        (errors.SealError(), exits.STORE),
+        (errors.FlowBusyError(), exits.PENDING),
+        (errors.UnknownFlowError(), exits.USAGE),
+        (errors.TokenGoneError(), exits.USAGE),
     ],
 )
 def test_exit_codes(error: Exception, code: int) -> None:
@@ -103,3 +109,41 @@ def test_a_timeout_that_is_no_number_is_explained(capsys: pytest.CaptureFixture[
         main(["login", "--timeout", "soon", "--show-token"])
 
     assert "a number of seconds from 0 on, and not 'soon'" in capsys.readouterr().err
+
+
+def test_a_flows_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter(["-abcdefghijklmno", "--all", "a-bcdefghijklmno"])
+    monkeypatch.setattr("secrets.token_urlsafe", lambda _: next(ids))
+
+    assert Client().create(Studio()).id == "a-bcdefghijklmno"
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+
+    assert login._user() == str(os.getuid())
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", nowhere)
+    for name in ("DEVICEFLOW_STORE", "DEVICEFLOW_CONFIG", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_a_home_has_no_store(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == exits.STORE
+    assert "no home to keep logins in. Name a store" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_a_home_has_no_profiles(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "# nothing is set"

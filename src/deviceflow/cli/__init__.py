@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 
 from deviceflow import __version__
-from deviceflow.cli import exits
+from deviceflow.cli import exits, streams
 from deviceflow.errors import DeviceFlowError
 
 TYPE_CHECKING = False
@@ -23,20 +23,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process where none are given.
     """
     argv = sys.argv[1:] if argv is None else argv
+    if sys.stderr is None:
+        # Closed by whoever started us. Left so, print would write to stdout instead.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     args = _parser(argv).parse_args(argv)
     try:
         command = import_module(f"deviceflow.cli.{_COMMANDS[args.command][2]}")
-        return int(command.run(args))
+        code = int(command.run(args))
+        streams.flush()
     except DeviceFlowError as error:
-        print(f"deviceflow: {error}", file=sys.stderr)
+        streams.say(f"deviceflow: {error}")
         return exits.of(error)
     except ImportError as missing:
         # An extra is not installed; its package has said which.
-        print(f"deviceflow: {missing}", file=sys.stderr)
+        streams.say(f"deviceflow: {missing}")
         return exits.USAGE
     except KeyboardInterrupt:
-        print("\ndeviceflow: interrupted", file=sys.stderr)
+        streams.say("\ndeviceflow: interrupted")
         return exits.INTERRUPTED
+    return code
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -77,8 +82,8 @@ def _add_login(parser: argparse.ArgumentParser) -> None:
 
 def _add_resume(parser: argparse.ArgumentParser) -> None:
     parser.epilog = exits.EXPLAINED
-    parser.description = "Go on with a login that was interrupted: the newest that has not ended."
-    parser.add_argument("id", nargs="?", metavar="ID", help="this flow instead")
+    parser.description = "Go on with a login that was interrupted: the newest, or the one named."
+    parser.add_argument("id", nargs="?", metavar="ID", help="the login, as list shows it")
     _add_waiting(parser)
 
 
@@ -116,7 +121,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--store",
         metavar="URL",
-        help="memory:, sqlite:///PATH or postgresql://…; by default DEVICEFLOW_STORE, or a file",
+        help="memory:, sqlite:///PATH or postgresql://…; by default DEVICEFLOW_STORE, or your own",
     )
     where.add_argument("--plaintext", action="store_true", help="keep secrets there in clear")
 
@@ -137,8 +142,12 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     _add_job(parser)
 
 
-def _add_one(parser: argparse.ArgumentParser) -> None:
+def _add_id(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="the login, as start has printed it")
+
+
+def _add_one(parser: argparse.ArgumentParser) -> None:
+    _add_id(parser)
     _add_job(parser)
 
 
@@ -177,26 +186,31 @@ def _add_cancel(parser: argparse.ArgumentParser) -> None:
     _add_one(parser)
 
 
-def _add_handover(parser: argparse.ArgumentParser) -> None:
+def _add_acknowledge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--acknowledge", action="store_true", help="then wipe it from the store: it is safe here"
     )
-    _add_one(parser)
 
 
 def _add_token(parser: argparse.ArgumentParser) -> None:
     parser.description = "Print the token of a login that was approved."
     parser.add_argument("--output", metavar="FILE", help="put it into this file instead (0600)")
     _add_format(parser)
-    _add_handover(parser)
+    _add_acknowledge(parser)
+    _add_one(parser)
 
 
 def _add_export_env(parser: argparse.ArgumentParser) -> None:
-    parser.description = 'Print a login\'s token for a shell: eval "$(deviceflow export-env ID)"'
+    # On one line, which is not to be broken.
+    parser.description = 'For a shell\'s eval: env=$(deviceflow export-env ID) && eval "$env"'
+    parser.epilog = exits.EXPLAINED
     parser.add_argument(
         "--name", help="the token's variable; by default Studio's two, DVC_STUDIO_TOKEN and …_URL"
     )
-    _add_handover(parser)
+    _add_acknowledge(parser)
+    _add_id(parser)
+    _add_store(parser)
+    parser.set_defaults(json=False)  # a shell reads what it prints
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
@@ -340,7 +354,10 @@ def _seconds(text: str) -> float:
 
 def _duration(text: str) -> float:
     factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
-    return _seconds(text[:-1] if factor else text) * (factor or 1)
+    try:
+        return _seconds(text[:-1] if factor else text) * (factor or 1)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"an age such as 12h or 7d, and not {text!r}") from None
 
 
 _COMMANDS = {

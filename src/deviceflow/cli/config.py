@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from deviceflow import config
-from deviceflow.cli import target
+from deviceflow.cli import streams, target
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -29,13 +29,15 @@ def run(args: Namespace) -> int:
             "file": str(there.path),
             "profiles": there.profiles(),
         }
-        print(json.dumps(shown))
+        streams.show(json.dumps(shown))
         return 0
     for name, setting in found.settings.items():
-        print(f"{name} = {json.dumps(setting.value, ensure_ascii=False)}  # {setting.source}")
+        streams.show(
+            f"{name} = {json.dumps(setting.value, ensure_ascii=False)}  # {setting.source}"
+        )
     if not found.settings:
-        print("# nothing is set")
+        streams.show("# nothing is set")
     for what in found.passed_over:
-        print(f"# not used: {what}")
-    print(f"# profiles in {there.path}: {', '.join(there.profiles()) or 'none'}")
+        streams.show(f"# not used: {what}")
+    streams.show(f"# profiles in {there.path}: {', '.join(there.profiles()) or 'none'}")
     return 0

@@ -13,7 +13,7 @@ import requests
 
 from deviceflow import auth
 from deviceflow.audit.log import TRANSITION
-from deviceflow.cli import prompt
+from deviceflow.cli import streams
 from deviceflow.secret import Secret
 from deviceflow.server import LocalServer, Settings
 
@@ -30,7 +30,7 @@ def run(args: Namespace) -> int:
     if args.auto_approve:
         webbrowser.register("deviceflow-demo", None, _Approver(), preferred=True)
     with LocalServer(Settings()) as server:
-        prompt.say(f"A local authorization server runs at {server.url}.\n")
+        streams.say(f"A local authorization server runs at {server.url}.\n")
         try:
             name, token = auth.get_access_token(
                 hostname=server.url,

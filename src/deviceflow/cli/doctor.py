@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from deviceflow.cli import exits, target
+from deviceflow.cli import exits, streams, target
 from deviceflow.client import Client
 from deviceflow.clock import SystemClock
 from deviceflow.doctor import Finding, Recorder, as_dict, examine
@@ -45,14 +45,14 @@ def run(args: Namespace) -> int:
         if args.json and findings:
             _print_json(provider, findings, healthy=healthy)
     if not args.json:
-        print("A login would work." if healthy else "A login would fail.")
+        streams.show("A login would work." if healthy else "A login would fail.")
     return 0 if healthy else exits.FAILED
 
 
 def _print(finding: Finding) -> None:
-    print(f"{_MARKS[finding.verdict]} {finding.part}: {finding.said}", flush=True)
+    streams.show(f"{_MARKS[finding.verdict]} {finding.part}: {finding.said}")
     if finding.quirk:
-        print(f"    in a provider entry: {finding.quirk}", flush=True)
+        streams.show(f"    in a provider entry: {finding.quirk}")
 
 
 def _print_json(provider: OAuth, findings: list[Finding], *, healthy: bool | None) -> None:
@@ -62,4 +62,4 @@ def _print_json(provider: OAuth, findings: list[Finding], *, healthy: bool | Non
         "healthy": healthy,
         "findings": [as_dict(found) for found in findings],
     }
-    print(json.dumps(facts))
+    streams.show(json.dumps(facts))

@@ -9,12 +9,13 @@ USAGE = 2
 EXPIRED = 3
 DENIED = 4
 FAILED = 5
+STORE = 74
 PENDING = 75
 INTERRUPTED = 130
 
 EXPLAINED = (
-    "exit codes: 0 authorized, 2 wrong usage, 3 expired, 4 denied, 5 failed, 75 still pending,"
-    " 130 interrupted"
+    "exit codes: 0 authorized, or done, 2 wrong usage, 3 expired, 4 denied, 5 failed, 74 the store"
+    " cannot be used, 75 still pending, 130 interrupted"
 )
 
 _CODES = (
@@ -24,7 +25,10 @@ _CODES = (
     (errors.InvalidScopesError, USAGE),
     (errors.ExpiredError, EXPIRED),
     (errors.DeniedError, DENIED),
+    (errors.StoreError, STORE),
+    (errors.FlowBusyError, PENDING),
     (errors.WaitTimeoutError, PENDING),
+    (errors.FlowBusyError, PENDING),
 )
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from deviceflow.cli import prompt, stored
+from deviceflow.cli import stored, streams
 from deviceflow.cli.sink import TokenFile
 from deviceflow.errors import UsageError
 from deviceflow.secret import Secret
@@ -32,38 +30,38 @@ def run(args: Namespace) -> int:
 
 def _token(args: Namespace) -> int:
     client = stored.client(args)
+    sink = None if args.output is None else TokenFile(args.output)
 
     def put(token: Token) -> None:
         kept = json.dumps(token.as_dict()) if args.format == "json" else token.access_token.reveal()
         if sink is not None:
             sink.put(Secret(kept))
-            prompt.say(f"The token is in {sink.where}.")
+            streams.say(f"The token is in {sink.where}.")
         elif not args.json:
-            print(kept, flush=True)
+            streams.show(kept, foreign=True)
         if args.json:
             said = stored.facts(stored.stands(client.get(args.id, secrets=False)))
-            said |= {"output": args.output} if sink is not None else {}
-            said |= (
-                {"token": token.as_dict() if args.format == "json" else kept} if not sink else {}
-            )
-            print(json.dumps(said), flush=True)
+            if sink is not None:
+                said["output"] = args.output
+            else:
+                said["token"] = token.as_dict() if args.format == "json" else kept
+            streams.show(json.dumps(said))
 
-    with TokenFile(args.output) if args.output else nullcontext() as sink:
-        _hand_over(client, args, put)
+    _hand_over(client, args, put)
     return 0
 
 
 def _export_env(args: Namespace) -> int:
+    if args.name is not None and not _NAME.fullmatch(args.name):
+        raise UsageError(
+            f"{args.name!r} cannot name a variable.", hint="Letters, digits and _, no digit first."
+        )
     client = stored.client(args)
     provider = client.get(args.id, secrets=False).provider
     if args.name is None and provider.dialect != "studio":
         raise UsageError(
             "Only DVC Studio's variables have names that are known here.",
             hint="Name the one for the token: --name GITHUB_TOKEN",
-        )
-    if args.name is not None and not _NAME.fullmatch(args.name):
-        raise UsageError(
-            f"{args.name!r} cannot name a variable.", hint="Letters, digits and _, no digit first."
         )
 
     def put(token: Token) -> None:
@@ -74,9 +72,8 @@ def _export_env(args: Namespace) -> int:
             else dict(zip(_STUDIO, (text, provider.server), strict=True))
         )
         # The server chose the text, and a shell is about to read it.
-        for name, value in given.items():
-            print(f"export {name}={shlex.quote(value)}")
-        sys.stdout.flush()
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in given.items()]
+        streams.show("\n".join(lines), foreign=True)
 
     _hand_over(client, args, put)
     return 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from deviceflow.cli import exits, prompt, stored, target
-from deviceflow.errors import UnknownFlowError, WaitTimeoutError
-from deviceflow.words import instructions
+from deviceflow.cli import exits, prompt, stored, streams, target
+from deviceflow.errors import UnknownFlowError, UsageError, WaitTimeoutError
+from deviceflow.machine import State
+from deviceflow.words import error_of, instructions
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,21 +24,24 @@ def run(args: Namespace) -> int:
 
 
 def _start(args: Namespace) -> int:
+    if args.key == "":
+        raise UsageError("The key is empty: whoever forgot theirs would share a login by it.")
     provider = target.provider(args)
     target.look_for_secret(provider)
     flow = stored.client(args).start(provider, key=args.key)
     if args.json:
-        print(json.dumps(stored.all_facts(flow)))
+        streams.show(json.dumps(stored.all_facts(flow)))
         return 0
     if not flow.state.ended:
         for said in instructions(flow):
-            prompt.say(said)
-    print(flow.id)
+            streams.say(said)
+    streams.show(flow.id)
     return 0
 
 
 def _step(args: Namespace) -> int:
-    return _report(args, stored.client(args).step(args.id))
+    client = stored.client(args)
+    return _report(args, client, client.step(args.id))
 
 
 def _wait(args: Namespace) -> int:
@@ -48,39 +52,41 @@ def _wait(args: Namespace) -> int:
             done = client.settle(args.id, args.timeout)
     except WaitTimeoutError:
         done = stored.stands(client.get(args.id, secrets=False))
-    return _report(args, done)
+    return _report(args, client, done)
 
 
 def _cancel(args: Namespace) -> int:
     done = stored.client(args).cancel(args.id, args.reason)
-    _report(args, done)
+    streams.show(json.dumps(stored.facts(done)) if args.json else stored.line(done))
     return 0
 
 
-def _report(args: Namespace, done: Step) -> int:
-    print(json.dumps(stored.facts(done)) if args.json else stored.line(done))
+def _report(args: Namespace, client: Client, done: Step) -> int:
+    streams.show(json.dumps(stored.facts(done)) if args.json else stored.line(done))
+    if done.state in (State.EXPIRED, State.FAILED):
+        streams.say(f"deviceflow: {error_of(client.get(args.id, secrets=False))}")
     return stored.code(done)
 
 
 def _status(args: Namespace) -> int:
     client = stored.client(args)
-    flow = client.get(args.id, secrets=False) if args.id else newest(client)
+    flow = client.get(args.id, secrets=False) if args.id is not None else _newest(client)
+    done = stored.stands(flow)
     if args.json:
-        print(json.dumps(stored.all_facts(flow)))
-        return stored.code(stored.stands(flow))
-    print(stored.line(stored.stands(flow)))
-    if flow.user_code and not flow.state.ended:
+        streams.show(json.dumps(stored.all_facts(flow)))
+        return stored.code(done)
+    streams.show(stored.line(done))
+    if done.state in (State.EXPIRED, State.FAILED):
+        streams.say(f"deviceflow: {error_of(flow)}")
+    elif stored.outlived(flow):
+        streams.say("The code's life is over: step it, and see whether it was approved in time.")
+    elif flow.user_code and not done.state.ended:
         for said in instructions(flow):
-            print(said)
-    return stored.code(stored.stands(flow))
+            streams.show(said)
+    return stored.code(done)
 
 
-def newest(client: Client) -> Flow:
-    """Return the newest flow that has not ended, or else the newest one.
-
-    Raises:
-        UnknownFlowError: There is none at all.
-    """
+def _newest(client: Client) -> Flow:
     for live in (True, False):
         for flow in client.flows(live=live):
             return flow
@@ -90,7 +96,7 @@ def newest(client: Client) -> Flow:
 def _list(args: Namespace) -> int:
     for flow in stored.client(args).flows(live=not (args.all or args.state)):
         if args.state in (None, flow.state):
-            print(json.dumps(stored.all_facts(flow)) if args.json else _entry(flow))
+            streams.show(json.dumps(stored.all_facts(flow)) if args.json else _entry(flow))
     return 0
 
 
@@ -104,12 +110,12 @@ def _sweep(args: Namespace) -> int:
     if args.json:
         steps = [stored.facts(done) for done in swept.steps]
         problems = [{"flow_id": p.flow_id, "error": str(p)} for p in swept.problems]
-        print(json.dumps({"steps": steps, "problems": problems}))
+        streams.show(json.dumps({"steps": steps, "problems": problems}))
     else:
         for done in swept.steps:
-            print(stored.line(done))
+            streams.show(stored.line(done))
         for problem in swept.problems:
-            prompt.say(f"deviceflow: {problem}")
+            streams.say(f"deviceflow: {problem}")
     return exits.FAILED if swept.problems else 0
 
 
@@ -117,11 +123,13 @@ def _purge(args: Namespace) -> int:
     purged = stored.client(args).purge(tokens_after=args.tokens_after, flows_after=args.flows_after)
     if args.json:
         problems = [{"flow_id": p.flow_id, "error": str(p)} for p in purged.problems]
-        print(json.dumps({"tokens": purged.tokens, "flows": purged.flows, "problems": problems}))
+        streams.show(
+            json.dumps({"tokens": purged.tokens, "flows": purged.flows, "problems": problems})
+        )
     else:
-        print(f"wiped the secrets of {purged.tokens} logins, dropped {purged.flows}")
+        streams.show(f"wiped the secrets of {purged.tokens} logins, dropped {purged.flows}")
         for problem in purged.problems:
-            prompt.say(f"deviceflow: {problem}")
+            streams.say(f"deviceflow: {problem}")
     return exits.FAILED if purged.problems else 0
 
 

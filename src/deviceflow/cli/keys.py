@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from deviceflow.cli import prompt, stored
+from deviceflow.cli import stored, streams
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.sealing import generate_key
 from deviceflow.stores import keys
@@ -24,7 +24,7 @@ def run(args: Namespace) -> int:
 def _generate(args: Namespace) -> int:
     key = generate_key()
     if not args.keyring:
-        print(key.reveal())
+        streams.show(key.reveal())
         return 0
     try:
         import keyring  # an extra
@@ -36,12 +36,14 @@ def _generate(args: Namespace) -> int:
     except Exception as broken:  # noqa: BLE001  # its backends raise whatever they like
         why = str(broken).replace(key.reveal(), "<secret>") or type(broken).__name__
     else:
-        prompt.say(f"The keyring has a new key. It is used where {keys.VARIABLE} is keyring:")
+        streams.say(f"The keyring has a new key. It is used where {keys.VARIABLE} is keyring:")
         return 0
     raise StoreError(f"The keyring would not keep the key: {why}.")
 
 
 def _rotate(args: Namespace) -> int:
+    if args.plaintext:
+        raise UsageError("Secrets that are kept in clear have no key.")
     store = stored.store(args)
     if not isinstance(store, SQLStore):
         raise UsageError("A store in memory has no key.")
@@ -53,7 +55,7 @@ def _rotate(args: Namespace) -> int:
         keys.write_keys(file, [generate_key(), keys.read_keys(file)[0]])
         store.close()
         done = _reseal(SQLiteStore(store.path))
-    prompt.say(f"Sealed anew with the first key: the secrets of {done} logins.")
+    streams.say(f"Sealed anew with the first key: the secrets of {done} logins.")
     return 0
 
 

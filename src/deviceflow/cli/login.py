@@ -9,13 +9,13 @@ import logging
 import os
 import platform
 import sys
-from contextlib import ExitStack
+import time
 from typing import TYPE_CHECKING, Any
 
-from deviceflow.cli import exits, jobs, prompt, stored, target
-from deviceflow.cli.sink import Keyring, TokenFile
+from deviceflow.cli import exits, prompt, stored, streams, target
+from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client import Client
-from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
+from deviceflow.errors import DeviceFlowError, UnknownFlowError, UsageError, WaitTimeoutError
 from deviceflow.machine import State
 from deviceflow.secret import Secret
 from deviceflow.stores.location import VARIABLE
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
+    from deviceflow.cli.sink import Sink
     from deviceflow.flow import Flow
     from deviceflow.providers.base import Provider, Token
 
@@ -34,58 +35,65 @@ def run(args: Namespace) -> int:
     Raises:
         UsageError: The login cannot be made as asked; the person was not bothered.
     """
-    if not (args.output or args.save or args.show_token):
-        raise UsageError(
-            "The token has nowhere to go, so nobody was asked for anything.",
-            hint="Say where to put it: --output FILE, --save keyring, or --show-token for stdout.",
-        )
-    if args.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if args.command == "resume":
-        client = stored.client(args)
-        flow = client.get(args.id, secrets=False) if args.id else jobs.newest(client)
-        if flow.state is State.INIT:
-            client.step(flow.id)
-            flow = client.get(flow.id, secrets=False)
-        return _run(args, client, flow.provider, lambda: flow)
+    return stored.reporting({"login": _login, "resume": _resume}[args.command], args)
+
+
+def _login(args: Namespace) -> int:
+    _prepare(args)
     provider = target.provider(args)
     target.look_for_secret(provider)
     client = _client(args)
     return _run(args, client, provider, lambda: client.start(provider, key=_key(args, provider)))
 
 
+def _resume(args: Namespace) -> int:
+    _prepare(args)
+    client = stored.client(args)
+    named = args.id is not None
+    flow = client.get(args.id, secrets=False) if named else _interrupted(client)
+    return _run(args, client, flow.provider, lambda: _awake(client, flow))
+
+
+def _prepare(args: Namespace) -> None:
+    if args.output is None and not (args.save or args.show_token):
+        raise UsageError(
+            "The token has nowhere to go, so nobody was asked for anything.",
+            hint="Say where to put it: --output FILE, --save keyring, or --show-token for stdout.",
+        )
+    if args.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
 def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[], Flow]) -> int:
-    with ExitStack() as stack:
-        sinks = _sinks(args, provider, stack)
-        try:
-            flow = begin()
-            token = _wait(client, flow, args)
-        except DeviceFlowError as error:
-            if args.json:
-                print(json.dumps(_facts(provider, error) | {"error": str(error)}))
-                return exits.of(error)
+    sinks = _sinks(args, provider)
+    try:
+        flow = begin()
+        token = _wait(client, flow, args)
+    except DeviceFlowError as error:
+        if not args.json:
             raise
-        kept = _as_text(token, args.format)
-        problem = _put(sinks, kept)
+        streams.show(json.dumps(stored.trouble(error, args) | {"issuer": provider.server}))
+        return exits.of(error)
+    problem = _put(sinks, _as_text(token, args.format))
+    if problem is not None:
+        problem.hint = _where_it_is(client, flow, elsewhere=len(sinks) > 1 or args.show_token)
     if args.json:
-        facts = _facts(provider, client.get(flow.id, secrets=False)) | dict(flow.extra)
-        facts |= {"expires_at": token.expires_at, "scope": token.scope}
-        facts |= {"output": args.output} if args.output else {}
-        facts |= _shown(token, args.format) if args.show_token else {}
-        print(json.dumps(facts | ({"error": str(problem)} if problem else {})), flush=True)
-    elif args.show_token:
-        print(kept.reveal(), flush=True)
+        said = stored.facts(stored.stands(client.get(flow.id, secrets=False)))
+        said |= {"issuer": provider.server} | dict(flow.extra)
+        said |= {"expires_at": token.expires_at, "scope": token.scope}
+        said |= {"output": args.output} if args.output else {}
+        said |= _shown(token, args.format) if args.show_token else {}
+        said |= {"error": str(problem)} if problem else {}
+        try:
+            streams.show(json.dumps(said))
+        except streams.OutputError as unseen:
+            unseen.hint = _where_it_is(client, flow, elsewhere=bool(sinks))
+            raise
     if problem is None:
         client.acknowledge(flow.id)
         return exits.AUTHORIZED
-    if client.persistent:
-        problem.hint = f"It is kept: deviceflow token {flow.id} --acknowledge"
-    elif args.show_token or len(sinks) > 1:
-        problem.hint = "It is in the other place only."
-    else:
-        problem.hint = "The token is lost: revoke it at the server, then log in again."
     if args.json:
-        prompt.say(f"deviceflow: {problem}")
+        streams.say(f"deviceflow: {problem}")
         return exits.of(problem)
     raise problem
 
@@ -93,23 +101,52 @@ def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[]
 def _client(args: Namespace) -> Client:
     """Return a client whose flows are in the store, or in memory where nothing can be sealed."""
     try:
-        return stored.client(args)
+        return Client(stored.store(args))
     except ImportError as missing:
         if args.store or os.environ.get(VARIABLE):
             raise
-        prompt.say(f"This login is not kept while it waits. {missing}")
+        streams.say(f"This login is not kept while it waits. {missing}")
         return Client()
 
 
 def _key(args: Namespace, provider: Provider) -> str:
     """Return a key that is the same for the same person with the same arguments, here."""
     asked = [provider.to_dict(), args.output, args.save, args.show_token, args.format]
-    asked += [getpass.getuser(), platform.node()]
+    asked += [_user(), platform.node()]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     return f"login:{digest[:32]}"
 
 
-def _put(sinks: list[TokenFile | Keyring], kept: Secret) -> DeviceFlowError | None:
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's, which has a number and no name
+        return str(os.getuid())
+
+
+def _interrupted(client: Client) -> Flow:
+    """Return the newest login that can be gone on with: unfinished, or its token uncollected."""
+    unfinished = next(client.flows(live=True), None)
+    newest = next(client.flows(), None)
+    waits = newest and newest.state is State.AUTHORIZED and newest.handover is None
+    if found := newest if waits else unfinished:
+        return found
+    raise UnknownFlowError(
+        "There is no login to go on with in this store.", hint="Begin one: deviceflow login"
+    )
+
+
+def _awake(client: Client, flow: Flow) -> Flow:
+    """Return the flow with a code for the person, and not with one that is no good any more."""
+    while flow.state is State.INIT or stored.outlived(flow):
+        done = client.step(flow.id)
+        flow = client.get(flow.id, secrets=False)
+        if not done.state.ended:
+            time.sleep(done.wait_seconds)
+    return flow
+
+
+def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
     """Put the token in each place, one failing or not, and return what went wrong."""
     problem: DeviceFlowError | None = None
     for sink in sinks:
@@ -118,16 +155,28 @@ def _put(sinks: list[TokenFile | Keyring], kept: Secret) -> DeviceFlowError | No
         except DeviceFlowError as trouble:
             problem = trouble
         else:
-            prompt.say(f"Logged in. The token is in {sink.where}.")
+            if sink.where is not None:
+                streams.say(f"Logged in. The token is in {sink.where}.")
     return problem
 
 
-def _sinks(args: Namespace, provider: Provider, stack: ExitStack) -> list[TokenFile | Keyring]:
-    sinks: list[TokenFile | Keyring] = []
-    if args.output:
-        sinks.append(stack.enter_context(TokenFile(args.output)))
+def _where_it_is(client: Client, flow: Flow, *, elsewhere: bool) -> str:
+    """Return what to do about a token that one of its places did not take."""
+    if client.persistent:
+        return f"It is kept: deviceflow token {flow.id} --acknowledge"
+    if elsewhere:
+        return "It is in the other place only."
+    return "The token is lost: revoke it at the server, then log in again."
+
+
+def _sinks(args: Namespace, provider: Provider) -> list[Sink]:
+    sinks: list[Sink] = []
+    if args.output is not None:
+        sinks.append(TokenFile(args.output))
     if args.save:
         sinks.append(Keyring(provider))
+    if args.show_token and not args.json:
+        sinks.append(Stdout())
     return sinks
 
 
@@ -138,7 +187,10 @@ def _wait(client: Client, flow: Flow, args: Namespace) -> Token:
         with prompt.waiting(flow):
             return client.wait(flow.id, args.timeout)
     except WaitTimeoutError:
-        hint = "Go on with it: deviceflow resume, or the same command again."
+        hint = (
+            f"Go on with it: the same command again, or deviceflow resume {flow.id} and where to"
+            " put the token."
+        )
         if not client.persistent:
             client.cancel(flow.id, "timeout")
             hint = "It was given up: run the command again, with a longer --timeout perhaps."
@@ -151,7 +203,8 @@ def _wait(client: Client, flow: Flow, args: Namespace) -> Token:
     except KeyboardInterrupt:
         # It may have come before the waiting, which cancels by itself.
         if client.persistent:
-            prompt.say("\nThe login goes on: deviceflow resume, or the same command again.")
+            streams.say("\nThe login is kept. Go on with it: the same command again, or")
+            streams.say(f"deviceflow resume {flow.id} and where to put the token.")
         else:
             client.cancel(flow.id, "interrupted")
         raise
@@ -163,13 +216,3 @@ def _as_text(token: Token, form: str) -> Secret:
 
 def _shown(token: Token, form: str) -> dict[str, Any]:
     return {"token": token.as_dict() if form == "json" else token.access_token.reveal()}
-
-
-def _facts(provider: Provider, stands: Flow | DeviceFlowError) -> dict[str, Any]:
-    flow_id = stands.flow_id if isinstance(stands, DeviceFlowError) else stands.id
-    return {
-        "flow_id": flow_id,
-        "state": stands.state,
-        "reason": stands.reason,
-        "issuer": provider.server,
-    }

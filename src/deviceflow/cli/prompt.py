@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
 from deviceflow.browser import open_page
+from deviceflow.cli.streams import say
 from deviceflow.untrusted import web_url
 from deviceflow.words import instructions
 
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 
     from deviceflow.flow import Flow
 
-
-def say(line: str) -> None:
-    """Print a line for the person."""
-    print(line, file=sys.stderr, flush=True)
+_SECRETS: Final = (
+    "DEVICEFLOW_CLIENT_SECRET",
+    "DEVICEFLOW_KEYS",
+    "DEVICEFLOW_PRIVATE_KEY",
+    "DEVICEFLOW_STORE",
+    "PGPASSWORD",
+)
+"""What our environment may have secrets in."""
 
 
 def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
@@ -36,11 +41,44 @@ def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
     for line in instructions(flow):
         say(line)
     page = web_url(flow.verification_uri_complete or flow.verification_uri)
-    opened = browser and _has_screen() and open_page(page)
+    with _secrets_kept_back(flow), _stdout_kept_back():
+        opened = browser and _has_screen() and open_page(page)
     if browser and not opened:
         say("No browser could be opened here: open the page on any device.")
     if page and (qr or (qr is None and not opened and sys.stderr.isatty())):
         _show_qr(page, wanted=bool(qr))
+
+
+@contextmanager
+def _secrets_kept_back(flow: Flow) -> Iterator[None]:
+    """Have what is started meanwhile not inherit the secrets in our environment."""
+    place = getattr(getattr(flow.provider, "authentication", None), "reference", None) or ""
+    names = (*_SECRETS, place.removeprefix("env:"))
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@contextmanager
+def _stdout_kept_back() -> Iterator[None]:
+    """Have what is started meanwhile write to stderr: who reads our stdout waits for a token.
+
+    A browser that stays open would keep them waiting for its own end, too.
+    """
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with suppress(OSError):
+            os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _has_screen() -> bool:
@@ -100,6 +138,8 @@ def _lifetime(flow: Flow) -> str:
     if flow.expires_at is None:
         return ""
     seconds = round(flow.expires_at - time.time())
+    if seconds <= 0:
+        return ""
     if seconds < 120:
         return f"; the code expires in {seconds} seconds"
     return f"; the code expires in {round(seconds / 60)} minutes"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from deviceflow.cli import streams
 from deviceflow.errors import UsageError
 from deviceflow.providers import known
 from deviceflow.providers.oauth import OAuth
@@ -63,13 +64,13 @@ def _list(*, json_wanted: bool) -> None:
     entries = known.known()
     if json_wanted:
         listed: dict[str, Any] = {name: entry.to_dict() for name, entry in entries.items()}
-        print(json.dumps(dict(sorted((listed | {"studio": _STUDIO}).items()))))
+        streams.show(json.dumps(dict(sorted((listed | {"studio": _STUDIO}).items()))))
         return
     rows = {name: _row(entry) for name, entry in entries.items()}
     rows["studio"] = f"{_STUDIO['title']} (or give the host of your own)"
     width = max(map(len, rows))
     for name, row in sorted(rows.items()):
-        print(f"{name:<{width}}  {row}")
+        streams.show(f"{name:<{width}}  {row}")
 
 
 def _row(entry: Dialect) -> str:
@@ -83,11 +84,11 @@ def _show(name: str, *, json_wanted: bool) -> None:
     """Print an entry as it may stand in a file of one's own."""
     entry = _STUDIO if name == "studio" else known.entry(name).to_dict()
     if json_wanted:
-        print(json.dumps(entry))
+        streams.show(json.dumps(entry))
         return
-    print(f"[{name}]")
+    streams.show(f"[{name}]")
     for key, value in entry.items():
-        print(f"{key} = {_toml(value)}")
+        streams.show(f"{key} = {_toml(value)}")
 
 
 def _toml(value: Any) -> str:
@@ -105,7 +106,7 @@ def _check(file: str) -> None:
     wrong = [f"Provider {n!r}: {said}" for n, entry in entries.items() for said in _try(n, entry)]
     if wrong:
         raise UsageError(f"{file}: {' '.join(wrong)}")
-    print(f"{file}: {len(entries)} right: {', '.join(entries)}")
+    streams.show(f"{file}: {len(entries)} right: {', '.join(entries)}")
 
 
 def _try(name: str, entry: Dialect) -> list[str]:

@@ -6,7 +6,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from deviceflow.cli import prompt
+from deviceflow.cli import streams
 from deviceflow.errors import UsageError
 from deviceflow.server import LocalServer, Settings
 
@@ -36,8 +36,8 @@ def run(args: Namespace) -> int:
     except (ValueError, OSError) as trouble:
         raise UsageError(f"The server cannot run like that: {trouble}") from None
     with server:
-        print(server.url, flush=True)
-        prompt.say(f"Codes are approved at {server.url}/device. Stop with Ctrl-C.")
-        prompt.say(f"Log in to it: deviceflow login {server.url} --show-token")
+        streams.show(server.url)
+        streams.say(f"Codes are approved at {server.url}/device. Stop with Ctrl-C.")
+        streams.say(f"Log in to it: deviceflow login {server.url} --show-token")
         stop.wait()
     return 0

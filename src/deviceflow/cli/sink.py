@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from deviceflow.cli import streams
 from deviceflow.errors import DeviceFlowError, UsageError
 
 if TYPE_CHECKING:
@@ -30,22 +32,28 @@ class TokenFile:
     def __init__(self, name: str) -> None:
         self.where = name
         self.path = Path(name)
-        if self.path.is_dir():
-            raise UsageError(f"{name} is a directory.", hint="Name a file in it: --output FILE.")
+        if not name:
+            raise UsageError("The file for the token has no name.", hint="Name it: --output FILE.")
+        # It is replaced by another one; a device, or a link, had better not be.
+        if os.path.lexists(name) and not stat.S_ISREG(os.lstat(name).st_mode):
+            what = "a directory" if self.path.is_dir() else "no plain file"
+            raise UsageError(f"{name} is {what}.", hint="Name a file of its own: --output FILE.")
         try:
-            # Readable by the owner alone from the first moment (0600), by mkstemp's promise.
-            handle, self._draft = tempfile.mkstemp(
-                prefix=f".{self.path.name}.", dir=self.path.parent
-            )
+            handle, draft = self._draft()
+            os.close(handle)
+            os.unlink(draft)  # noqa: PTH108  # whoever is killed meanwhile leaves nothing behind
         except OSError as trouble:
             why = trouble.strerror
         else:
-            os.close(handle)
             return
         raise UsageError(
             f"The token could not be written to {name}: {why}.",
-            hint="Nobody was asked for anything. Name a file that can be written: --output FILE.",
+            hint="Nothing was sent yet. Name a file that can be written: --output FILE.",
         )
+
+    def _draft(self) -> tuple[int, str]:
+        # Readable by the owner alone from the first moment (0600), by mkstemp's promise.
+        return tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
 
     def put(self, token: Secret) -> None:
         """Write the token and a newline, all or nothing.
@@ -54,24 +62,39 @@ class TokenFile:
             DeviceFlowError: The disk would not take it.
         """
         try:
-            with open(self._draft, "w", encoding="utf-8") as draft:  # noqa: PTH123
-                draft.write(token.reveal() + "\n")
-                draft.flush()
-                os.fsync(draft.fileno())
-            os.replace(self._draft, self.path)  # noqa: PTH105
+            handle, draft = self._draft()
+            try:
+                with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123
+                    file.write(token.reveal() + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(draft, self.path)  # noqa: PTH105
+            except BaseException:
+                os.unlink(draft)  # noqa: PTH108
+                raise
         except OSError as trouble:
             why = trouble.strerror
+        except UnicodeError:
+            why = "it is no proper Unicode"
         else:
             return
         raise DeviceFlowError(
             f"The login was approved, but its token could not be written to {self.path}: {why}."
         )
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        Path(self._draft).unlink(missing_ok=True)
+class Stdout:
+    """stdout, for what has no other place.
+
+    Attributes:
+        where: None: whoever looks there sees it.
+    """
+
+    where = None
+
+    def put(self, token: Secret) -> None:
+        """Print the token; raises what `streams.show` does."""
+        streams.show(token.reveal(), foreign=True)
 
 
 class Keyring:
@@ -136,3 +159,5 @@ class Keyring:
 
 
 _SERVICE = "deviceflow"
+
+Sink = TokenFile | Keyring | Stdout

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from contextlib import suppress
+from math import ceil
+from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import exits
+from deviceflow.cli import exits, streams
 from deviceflow.client import Client
-from deviceflow.errors import DeviceFlowError, UsageError
+from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
 from deviceflow.machine import Reason, State
 from deviceflow.steps import Step
 from deviceflow.stores.location import VARIABLE, open_store
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from deviceflow.flow import Flow
     from deviceflow.stores.base import Store
 
-_CODES = {
+# Where libpq reads one, in the authority or among the parameters; in what is no URL, too.
+_PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
+_CODES: Final = {
     State.AUTHORIZED: exits.AUTHORIZED,
     State.EXPIRED: exits.EXPIRED,
     State.FAILED: exits.FAILED,
@@ -36,7 +40,7 @@ def store(args: Namespace) -> Store:
         StoreError: It cannot be used.
         ImportError: A library is missing.
     """
-    if args.store and urlsplit(args.store).password:
+    if args.store and _PASSWORD.search(args.store):
         raise UsageError(
             "The store's address has a password in it, and arguments are seen by all.",
             hint=f"Put it into ~/.pgpass or PGPASSWORD, or the address into {VARIABLE}.",
@@ -46,8 +50,18 @@ def store(args: Namespace) -> Store:
 
 
 def client(args: Namespace) -> Client:
-    """Return a client whose flows are in that store; raises what `store` does."""
-    return Client(store(args))
+    """Return a client whose flows are in that store, and outlive this command.
+
+    Raises:
+        DeviceFlowError: They would not; or as for `store`.
+    """
+    kept = store(args)
+    if not kept.persistent:
+        raise UsageError(
+            "A store in memory ends with this command, and the login with it.",
+            hint=f"Name another by --store or {VARIABLE}, or do it all in one: deviceflow login",
+        )
+    return Client(kept)
 
 
 def facts(done: Step) -> dict[str, Any]:
@@ -79,6 +93,11 @@ def stands(flow: Flow) -> Step:
     return Step(flow.id, flow.state, flow.wait_seconds(time.time()), flow.reason)
 
 
+def outlived(flow: Flow) -> bool:
+    """Tell whether nobody can approve it any more, and it has not ended yet."""
+    return not (flow.state.ended or flow.expires_at is None or flow.expires_at > time.time())
+
+
 def line(done: Step) -> str:
     """Return where a flow stands, for a person."""
     said = f"{done.flow_id} {done.state}"
@@ -86,7 +105,7 @@ def line(done: Step) -> str:
         return f"{said}: {done.reason}"
     if done.state.ended:
         return said
-    wait = f"call again in {done.wait_seconds:.0f} seconds" if done.wait_seconds else "due"
+    wait = f"call again in {ceil(done.wait_seconds)} seconds" if done.wait_seconds else "due"
     return f"{said}: {wait}"
 
 
@@ -98,16 +117,31 @@ def code(done: Step) -> int:
 
 
 def reporting(work: Callable[[Namespace], int], args: Namespace) -> int:
-    """Do a command's work; with `--json`, what goes wrong is an object on stdout as well.
+    """Do a command's work; with `--json`, what goes wrong is an object on stdout.
 
     Raises:
         DeviceFlowError: What went wrong, without `--json`.
+        ImportError: Likewise.
+        OutputError: The object cannot be printed.
     """
     try:
         return work(args)
-    except DeviceFlowError as error:
+    except streams.OutputError:
+        raise
+    except (DeviceFlowError, ImportError) as error:
         if not args.json:
             raise
-        said = {"flow_id": error.flow_id, "state": error.state, "reason": error.reason}
-        print(json.dumps(said | {"wait_seconds": None, "error": str(error)}))
-        return exits.of(error)
+        streams.show(json.dumps(trouble(error, args)))
+        return exits.USAGE if isinstance(error, ImportError) else exits.of(error)
+
+
+def trouble(error: DeviceFlowError | ImportError, args: Namespace) -> dict[str, Any]:
+    """Return what `--json` says of an error, and of the flow that it is about."""
+    names = ("flow_id", "state", "reason", "wait_seconds")
+    said = {name: getattr(error, name, None) for name in names}
+    said["flow_id"] = said["flow_id"] or getattr(args, "id", None)
+    if isinstance(error, WaitTimeoutError):
+        with suppress(DeviceFlowError, ImportError):
+            flow = client(args).get(str(error.flow_id), secrets=False)
+            said["wait_seconds"] = stands(flow).wait_seconds
+    return said | {"error": str(error)}

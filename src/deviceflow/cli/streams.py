@@ -1,4 +1,4 @@
-"""What is printed: data on stdout, all of it or an error; words for the person on stderr."""
+"""What is printed: data to stdout, all of it or an error; words for the person to stderr."""
 
 from __future__ import annotations
 
@@ -9,49 +9,60 @@ from contextlib import suppress
 from deviceflow.errors import DeviceFlowError, UsageError
 
 
+class OutputError(DeviceFlowError):
+    """What was to be printed could not be written."""
+
+
 def say(line: str) -> None:
-    """Print a line for the person, if somebody is there to read it."""
+    """Print a line for the person, where somebody is there to read it."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
-def show(text: str) -> None:
-    """Print data to stdout, and see that it got there.
+def show(text: str, *, foreign: bool = False) -> None:
+    """Print data, and see that it got out.
+
+    Args:
+        text: The data.
+        foreign: Whether it is printed as it came from a server.
 
     Raises:
-        UsageError: The text would steer the terminal; a server chose it.
-        DeviceFlowError: It could not be written.
+        UsageError: It is foreign, and would steer the terminal.
+        OutputError: It could not be written.
     """
-    if sys.stdout is not None and sys.stdout.isatty():
-        if not text.replace("\n", "").isprintable():
+    why = "it is closed"
+    if sys.stdout is not None:
+        if foreign and sys.stdout.isatty() and not text.replace("\n", "").isprintable():
             raise UsageError(
                 "There are characters in it that would steer this terminal.",
-                hint="Put it into a file or a pipe, or take it as JSON: --json.",
+                hint="Have it in a file, or as JSON: --output FILE, --json.",
             )
-    try:
-        print(text, file=_stdout())
-    except UnicodeEncodeError as unfit:
-        why = f"it takes no {unfit.encoding} text with such characters"
-    except OSError as broken:
-        why = _given_up(broken)
-    else:
-        flush()
-        return
-    raise _unwritten(why)
+        try:
+            print(text, flush=True)
+        except UnicodeEncodeError as strange:
+            why = f"its encoding, {strange.encoding}, has not all of the characters"
+        except OSError as broken:
+            why = _give_up(broken)
+        else:
+            return
+    raise OutputError(f"stdout could not be written: {why}.")
 
 
 def flush() -> None:
-    """See that what was printed got to stdout.
-
-    Raises:
-        DeviceFlowError: It did not.
-    """
-    if sys.stdout is None:
-        return
+    """See that all got out which was printed; raises what `show` does."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError as broken:
-        why = _given_up(broken)
+        why = _give_up(broken)
     else:
         return
-    raise _unwritten(why)
+    raise OutputError(f"stdout could not be written: {why}.")
+
+
+def _give_up(broken: OSError) -> str:
+    """Have nothing more said of stdout when Python ends, and return why."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    return broken.strerror or type(broken).__name__

@@ -55,11 +55,12 @@ def sealer(
     if known is not None and known.startswith(Plain.prefix):
         raise SealError(
             "This store was made with plaintext=True: its secrets are in clear.",
-            hint="Open it in the same way, or use a new store.",
+            hint="Open it in the same way (--plaintext), or use a new store.",
         )
     if given is not None:
         return Sealer(given)
-    if configured := os.environ.get(VARIABLE, "").strip():
+    configured = Secret(os.environ.get(VARIABLE, "").strip())
+    if configured.reveal():
         return Sealer(_configured(configured))
     if store is None:
         raise SealError(
@@ -74,21 +75,26 @@ def key_file(store: Path) -> Path:
     return store.with_name(f"{store.name}.key")
 
 
-def read_keys(path: Path) -> list[Secret]:
+def read_keys(path: Path, *, group: bool = False) -> list[Secret]:
     """Return the keys in a file, of which each stands on a line of its own.
+
+    Args:
+        path: The file.
+        group: Whether its group may read it: systemd and Kubernetes hand files over so.
 
     Raises:
         StoreError: It cannot be read, or others can read it.
     """
     try:
         exposed = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-        text = path.read_text("ascii")
+        if group:
+            exposed &= ~stat.S_IRGRP
+        if not exposed or os.name != "posix":
+            return [Secret(key) for key in path.read_text("ascii").split()]
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         problem = StoreError(f"The key file {path} cannot be read: {why}.")
     else:
-        if not exposed or os.name != "posix":
-            return [Secret(key) for key in text.split()]
         problem = StoreError(
             f"The key file {path} can be read by others.", hint=f"Mend that: chmod 600 {path}"
         )
@@ -110,25 +116,34 @@ def write_keys(path: Path, keys: Iterable[Secret], *, new: bool = False) -> bool
         StoreError: It cannot be written.
     """
     try:
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.writelines(f"{key.reveal()}\n" for key in keys)
-                file.flush()
-                os.fsync(file.fileno())
-            if not new:
-                os.replace(draft, path)  # noqa: PTH105
-                return True
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                return False
-            return True
-        finally:
-            Path(draft).unlink(missing_ok=True)
+        return put(path, (f"{key.reveal()}\n" for key in keys), new=new)
     except OSError as error:
         why = error.strerror
     raise StoreError(f"The key file {path} cannot be written: {why}.")
+
+
+def put(path: Path, lines: Iterable[str], *, new: bool) -> bool:
+    """Write a file for its owner only, which nobody ever sees half written.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        if not new:
+            os.replace(draft, path)  # noqa: PTH105
+            return True
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        Path(draft).unlink(missing_ok=True)
 
 
 def _beside(store: Path, *, new: bool) -> list[Secret]:
@@ -145,11 +160,11 @@ def _beside(store: Path, *, new: bool) -> list[Secret]:
     return read_keys(path)
 
 
-def _configured(text: str) -> list[Secret]:
+def _configured(text: Secret) -> list[Secret]:
     found: list[Secret] = []
-    for item in re.split(r"[\s,]+", text):
+    for item in filter(None, re.split(r"[\s,]+", text.reveal())):
         if item.startswith("file:"):
-            found += read_keys(Path(item.removeprefix("file:")).expanduser())
+            found += read_keys(Path(item.removeprefix("file:")).expanduser(), group=True)
         elif item == "keyring:":
             found += _from_keyring()
         else:
