@@ -166,7 +166,8 @@ class Client:
             while flow.state is State.INIT:
                 done = self.step(flow.id)
                 if done.state is State.INIT:
-                    self._clock.sleep(done.wait_seconds, wake)
+                    # Another one may be asking already, and have the code in a moment.
+                    self._clock.sleep(min(done.wait_seconds, 0.5), wake)
                 flow = self.get(flow.id)
         if flow.reason is not None:
             self._metadata.pop(provider.server, None)  # it may be why
@@ -185,7 +186,7 @@ class Client:
         provider = _shared(self._discovered(provider.asking(**request)))
         verifier = Secret(secrets.token_urlsafe(48)) if provider.uses_pkce else None
         now = self._now()
-        flow = Flow(secrets.token_urlsafe(12), provider, now, key=key, verifier=verifier)
+        flow = Flow(_new_id(), provider, now, key=key, verifier=verifier)
         kept = self._store.add(flow)
         if kept is flow:
             _say_plain_http(flow, provider.server)
@@ -262,8 +263,9 @@ class Client:
         for _ in range(limit):
             worker = self._worker()
             seconds = self._deadline + LEASE_MARGIN
+            since, begun = self._look()
             try:
-                due = self._store.claim_due(worker, self._timeline.now(), seconds)
+                due = self._store.claim_due(worker, begun, seconds)
             except errors.DeviceFlowError as problem:
                 if problem.flow_id is None:
                     raise
@@ -273,7 +275,7 @@ class Client:
                 break
             try:
                 steps = step(self._deadline, self._approver)
-                done = self._drive(steps, worker, due.flow.id, due)
+                done = self._drive(steps, worker, due.flow.id, (due, since, begun))
             except errors.DeviceFlowError as problem:
                 swept.problems.append(problem)
                 self._store.claim(due.flow.id, worker, self._timeline.now(), _LEFT_ALONE)
@@ -286,9 +288,16 @@ class Client:
         steps: Generator[Effect, Any, Step],
         worker: str,
         flow_id: str,
-        claim: Claim | None = None,
+        taken: tuple[Claim, float, float] | None = None,
     ) -> Step:
-        """Perform what the steps ask for, under the worker's name, who may have the lease."""
+        """Perform what the steps ask for, under the worker's name.
+
+        Args:
+            steps: The steps.
+            worker: The worker.
+            flow_id: The flow.
+            taken: The lease, if the worker has it, and what `_look` said before it was taken.
+        """
         result: Any = None
         interrupt: BaseException | None = None
         now, since, begun = 0.0, 0.0, 0.0
@@ -300,18 +309,17 @@ class Client:
                 break
             match effect:
                 case TakeLease(seconds):
-                    begun, since = self._timeline.now(), self._clock.monotonic()
-                    result = claim or self._store.claim(flow_id, worker, begun, seconds)
+                    if taken:
+                        result, since, begun = taken
+                    else:
+                        since, begun = self._look()
+                        result = self._store.claim(flow_id, worker, begun, seconds)
                     now = getattr(result, "now", begun)
                 case Commit(flow, transition, release):
                     result = self._commit(flow, transition, worker, worker if release else None)
                 case Send(request, timeout):
                     sent = self._clock.monotonic()
-                    # Whichever clock says more: one of them may have stood still meanwhile.
-                    if max(sent - since, self._timeline.now() - begun) > LEASE_MARGIN / 2:
-                        outcome: Response | Failure = Failure("lease", sent=False)
-                    else:
-                        outcome, interrupt = self._send(request, timeout, now)
+                    outcome, interrupt = self._send(request, timeout, now, since, begun)
                     arrived = self._clock.monotonic()
                     result = Exchange(outcome, now + (arrived - since), arrived - sent)
                 case Reload():
@@ -323,12 +331,38 @@ class Client:
             raise interrupt
         return report
 
+    def _look(self) -> tuple[float, float]:
+        """Return what both clocks say, for a lease that is taken next to be counted from.
+
+        Taking it may mean to wait for others, and that is time of the lease, too. The monotonic
+        clock is read first: whoever is kept waiting in between finds it later than it is, and so
+        does not poll too early.
+        """
+        since = self._clock.monotonic()
+        return since, self._timeline.now()
+
     def _send(
-        self, request: Request, timeout: float, now: float
+        self, request: Request, timeout: float, now: float, since: float, begun: float
     ) -> tuple[Response | Failure, BaseException | None]:
-        """Send the request, and return what came of it, and what interrupted it."""
+        """Send the request, unless too little of the lease is left.
+
+        Args:
+            request: The request.
+            timeout: As for `Transport.send`.
+            now: The time.
+            since: What the monotonic clock said before the lease was taken.
+            begun: What the wall clock said then.
+
+        Returns:
+            What came of it, and what interrupted it.
+        """
         try:
-            return self._transport.send(authenticated(request, now), timeout), None
+            ready = authenticated(request, now)  # a key that must be fetched takes its time
+            # Whichever clock says more: one of them may have stood still meanwhile.
+            passed = max(self._clock.monotonic() - since, self._timeline.now() - begun)
+            if passed > LEASE_MARGIN / 2:
+                return Failure("lease", sent=False), None
+            return self._transport.send(ready, timeout), None
         except BaseException as stop:  # noqa: BLE001  # to be raised once it is stored
             unsent = isinstance(stop, errors.UsageError | ImportError)
             # Without the frames below, whose locals hold what was being sent.
@@ -681,7 +715,7 @@ class Client:
         flow, event = self._stranded[flow_id]
         # Perhaps that was kept, and only the answer was lost: whoever has the token by now must
         # not have it revoked as one that came late.
-        if not self._keep(flow, event):
+        if not self._keep_token(flow, event, event["worker"]):
             assert flow.token is not None  # noqa: S101  # what it brings
             steps = deliver(flow.token, flow.attempt, self._now())
             self._drive(steps, self._worker(), flow_id)
@@ -711,6 +745,13 @@ class Client:
 def _shared(provider: Provider) -> Provider:
     """Return the same object for equal settings, which waiting flows then share."""
     return provider
+
+
+def _new_id() -> str:
+    """Return an id that no other flow has, and that no command takes for an option."""
+    while (flow_id := secrets.token_urlsafe(12)).startswith("-"):
+        pass
+    return flow_id
 
 
 def _say_jumped(ahead: float) -> None:

@@ -62,14 +62,13 @@ class Timeline:
         self._clock = clock
         self._jumped = jumped
         self._lock = threading.Lock()
-        self._wall = clock.time()
-        self._steady = clock.monotonic()
+        self._wall, self._steady = self._look()
         self._added = 0.0
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""
         with self._lock:
-            wall, steady = self._clock.time(), self._clock.monotonic()
+            wall, steady = self._look()
             steady_ran = steady - self._steady
             parted = wall - self._wall - steady_ran
             self._wall, self._steady = wall, steady
@@ -80,3 +79,12 @@ class Timeline:
         if jump:
             self._jumped(parted)
         return now
+
+    def _look(self) -> tuple[float, float]:
+        """Return what both clocks say at one moment."""
+        while True:
+            before, wall = self._clock.monotonic(), self._clock.time()
+            steady = self._clock.monotonic()
+            # Else the process was kept waiting in between, and they would seem to have parted.
+            if steady - before < _JUMP / 2:
+                return wall, steady

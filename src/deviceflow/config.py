@@ -256,5 +256,8 @@ def _is_literal(value: object) -> bool:
 def _path() -> Path:
     if named := os.environ.get("DEVICEFLOW_CONFIG"):
         return Path(named).expanduser()
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    try:
+        base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    except RuntimeError:  # this user, a container's perhaps, has no home
+        return Path(os.devnull)
     return Path(base) / "deviceflow" / "config.toml"

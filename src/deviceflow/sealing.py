@@ -9,6 +9,7 @@ told from a text that was changed, and rotation knows what is left to do::
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 from typing import TYPE_CHECKING, Any, Final
@@ -38,24 +39,24 @@ class Sealer:
 
     def __init__(self, keys: Iterable[Secret | str]) -> None:
         fernet = _fernet()
-        opens: dict[str, Any] = {}
+        self._by_name: dict[str, Any] = {}  # first of all, since the repr shows it
         problem = "There is no key to seal with."
         for number, key in enumerate(keys, 1):
             text = key.reveal() if isinstance(key, Secret) else key
             try:
-                opens[_name_of(text)] = fernet.Fernet(text)
+                self._by_name[_name_of(text)] = fernet.Fernet(text)
             except (ValueError, TypeError):
-                problem, opens = f"Key number {number} is no Fernet key.", {}
+                problem = f"Key number {number} is no Fernet key."
+                self._by_name.clear()
                 break
             finally:
                 del text, key
         del keys
-        if not opens:
+        if not self._by_name:
             raise SealError(
                 problem, hint="Make one with `deviceflow keys generate`, and keep it safe."
             )
-        self._by_name = opens
-        self._all = fernet.MultiFernet(list(opens.values()))
+        self._all = fernet.MultiFernet(list(self._by_name.values()))
         self._invalid: type[Exception] = fernet.InvalidToken
 
     def __repr__(self) -> str:
@@ -92,8 +93,8 @@ class Sealer:
                 hint="Give that key as well (DEVICEFLOW_KEYS, after the first). Nothing is lost.",
             )
         try:
-            bound, value = json.loads(self._all.decrypt(token + "=" * (-len(token) % 4)).decode())
-        except (self._invalid, ValueError, UnicodeError):
+            bound, value = json.loads(self._all.decrypt(_exact(token)).decode())
+        except (self._invalid, ValueError, TypeError):
             bound, value = None, None
         if bound != list(context):
             del value  # another one's, perhaps: a traceback may show this frame
@@ -115,6 +116,18 @@ def generate_key() -> Secret:
 
 def _name_of(key: str) -> str:
     return hmac.digest(key.encode(), b"deviceflow key name", "sha256")[:4].hex()
+
+
+def _exact(token: str) -> bytes:
+    """Return the token as Fernet takes it; it would pass over characters that do not belong in it.
+
+    Raises:
+        ValueError: It is not as it was when it was sealed.
+    """
+    whole = f"{token}{'=' * (-len(token) % 4)}".encode("ascii")
+    if base64.urlsafe_b64encode(base64.urlsafe_b64decode(whole)) != whole:
+        raise ValueError
+    return whole
 
 
 def _fernet() -> Any:
@@ -147,7 +160,8 @@ class Plain:
                 return json.loads(kept.removeprefix(self.prefix))
             except ValueError:
                 pass
+        del kept
         raise SealError(
-            "The store holds a sealed secret, and was opened with plaintext=True.",
+            "The store holds a sealed secret, and was opened with plaintext=True (--plaintext).",
             hint="Open it with its key. Nothing is lost.",
         )

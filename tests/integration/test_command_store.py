@@ -184,7 +184,7 @@ def test_a_store_that_cannot_be_used_is_an_object(deviceflow: Command, kept: SQL
 
     done = deviceflow("step", "some-id", "--json")
 
-    assert (done.code, done.err) == (5, "")
+    assert (done.code, done.err) == (exits.STORE, "")
     assert "chmod 600" in done.said.pop("error")
     assert {**done.said, "error": None} == {
         "flow_id": "some-id",

@@ -617,8 +617,8 @@ SABOTAGE: Final[dict[str, tuple[Any, str, Any, Way, str]]] = {
     "words that are not cleaned": (Flow, "_clean", lambda _, text: text, engine_waits, "rejected"),
     "tokens that nobody knew of": (
         flow,
-        "_hidden_if_random",
-        lambda run: run,
+        "hidden_if_random",
+        lambda text: text,
         engine_waits,
         "rejected",
     ),

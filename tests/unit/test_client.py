@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import errors
+from deviceflow.audit.events import render
 from deviceflow.client import Client
 from deviceflow.clock import SystemClock
 from deviceflow.flow import Flow
@@ -69,18 +70,6 @@ def client(clock: VirtualClock, store: MemoryStore) -> Make:
         return Client(**(ours | parts))
 
     return make
-
-
-@pytest.fixture
-def actions(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """Tell the actions that were logged so far."""
-    caplog.set_level(logging.INFO, logger="deviceflow")
-
-    def logged() -> list[str]:
-        events = [vars(record)["deviceflow"] for record in caplog.records]
-        return [event["action"] for event in events if "action" in event]
-
-    return logged
 
 
 def sent(client: Client) -> list[str]:
@@ -679,12 +668,12 @@ def test_cancel_tries_again_where_others_went_on_meanwhile(
 
         busy = False
 
-        def get(self, flow_id: str) -> Flow:
-            flow = super().get(flow_id)
+        def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
+            flow = super().get(flow_id, secrets=secrets)
             if self.busy:
                 self.busy = False
                 theirs = super().get(flow_id)
-                assert self.commit(theirs, theirs.poll(clock.time(), 10))
+                assert self.commit(theirs, render(theirs, theirs.poll(clock.time(), 10)))
             return flow
 
     store = Busy()
@@ -816,7 +805,7 @@ def test_interrupt_while_sending_leaves_a_persistent_flow_resumable_and_in_doubt
     assert actions() == ["issue_code", "poll", "retry"]
     # The lease was given back: it goes on at its due time.
     assert driver.wait(flow.id).access_token == Secret("TOKEN-CANARY")
-    assert actions()[3:] == ["poll", "pending", "poll", "grant"]
+    assert actions()[3:] == ["poll", "pending", "poll", "grant", "collect"]
 
 
 def test_interrupt_while_sleeping_leaves_a_persistent_flow_resumable(
@@ -966,7 +955,7 @@ def test_dead_workers_flow_is_recovered_once_its_lease_is_over(
 ) -> None:
     flow = client(code_answer()).start(STUDIO)
     claim = store.claim(flow.id, "dead.1", clock.time(), 20)
-    store.commit(claim.flow, claim.flow.poll(clock.time(), 10))
+    store.commit(claim.flow, render(claim.flow, claim.flow.poll(clock.time(), 10)))
     driver = client(PENDING)
 
     assert driver.step(flow.id) == Step(flow.id, State.POLLING, 5)

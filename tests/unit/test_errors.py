@@ -28,6 +28,10 @@ FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
     errors.CancelledError: (errors.LoginError,),
     errors.OutcomeUnknownError: (errors.LoginError,),
     errors.WrongApproverError: (errors.LoginError,),
+    errors.StoreError: (DeviceFlowError,),
+    errors.SealError: (errors.StoreError,),
+    errors.TokenGoneError: (errors.UsageError,),
+    errors.FlowBusyError: (DeviceFlowError,),
     errors.WaitTimeoutError: (DeviceFlowError, TimeoutError),
     errors.StudioAuthError: (DeviceFlowError,),
     errors.InvalidScopesError: (errors.StudioAuthError, ValueError),
@@ -37,6 +41,8 @@ BRANCHES: Final = (
     errors.UsageError,
     errors.ServerError,
     errors.LoginError,
+    errors.StoreError,
+    errors.FlowBusyError,
     errors.WaitTimeoutError,
     errors.StudioAuthError,
 )
@@ -95,6 +101,9 @@ def test_error_carries_what_it_is_given(kind: type[DeviceFlowError]) -> None:
         errors.OutcomeUnknownError,
         errors.WaitTimeoutError,
         errors.UnknownFlowError,
+        errors.SealError,
+        errors.FlowBusyError,
+        errors.TokenGoneError,
     ],
 )
 def test_error_that_waiting_ends_with_says_what_to_do_next(kind: type[DeviceFlowError]) -> None:
@@ -123,6 +132,14 @@ def test_trigger_survives_too() -> None:
     again = pickle.loads(pickle.dumps(error))
 
     assert (again.trigger, again.state) == ("poll", "expired")
+
+
+def test_wait_of_a_busy_flow_survives_as_well() -> None:
+    assert errors.FlowBusyError().wait_seconds == 0
+
+    again = pickle.loads(pickle.dumps(errors.FlowBusyError(wait_seconds=7.5)))
+
+    assert again.wait_seconds == 7.5
 
 
 def test_trigger_is_optional() -> None:

@@ -42,6 +42,7 @@ GRANTED: Final = answer(200, {"access_token": "TOKEN-CANARY"})
 DENIED: Final = answer(400, {"detail": "access_denied"})
 HTML: Final = answer(404, "<html>")
 LOST: Final = Failure("timeout", sent=True)
+KEPT: Final = "and is not kept any longer"
 ECHO: Final = answer(400, {"detail": "DEVICE-CANARY \x1b[31mUSER-CANARY\n" + "x" * 500})
 
 
@@ -72,7 +73,8 @@ def test_schema_describes_each_field_and_allows_no_other() -> None:
 def test_schema_knows_each_action_state_and_reason() -> None:
     shipped = schema()
 
-    beside = {"stray_token", "revoke", "revoke_failed"}
+    of_the_token = {"collect", "acknowledge", "purge"}
+    beside = {"stray_token", "revoke", "revoke_failed"} | of_the_token
     assert set(shipped["properties"]["action"]["enum"]) == {*get_args(Trigger), *beside}
     assert shipped["$defs"]["state"]["enum"] == list(State)
     assert set(shipped["properties"]["reason"]["enum"]) == {None, *Reason}
@@ -112,7 +114,7 @@ def test_schema_refuses_what_is_wrong(
 def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validate) -> None:
     flow = Flow("f1", STUDIO, NOW)
 
-    event = render(flow, flow.receive(code_answer(), NOW, duration=0.5))
+    event = render(flow, flow.receive(code_answer(), NOW, duration=0.5), "a client.7.1")
 
     validate(event)
     assert event == {
@@ -139,6 +141,7 @@ def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validat
         "http_status": 200,
         "duration": 0.5,
         "in_doubt": False,
+        "worker": "a client.7.1",
     }
 
 
@@ -155,6 +158,20 @@ def after(*said: Response | Failure) -> Callable[[Flow], Transition]:
         return moved
 
     return receive
+
+
+def handed_over(then: Callable[[Flow, float], Transition]) -> Callable[[Flow], Transition]:
+    def collected(flow: Flow) -> Transition:
+        after(GRANTED)(flow)
+        flow.collect(NOW + 2)
+        return then(flow, NOW + 3)
+
+    return collected
+
+
+def uncollected(flow: Flow) -> Transition:
+    after(GRANTED)(flow)
+    return flow.purge(NOW + 3)
 
 
 def recovered(flow: Flow) -> Transition:
@@ -223,6 +240,26 @@ def stray(flow: Flow) -> Transition:
             lambda flow: flow.cancel(NOW, "by hand"),
             {"action": "cancel", "outcome": "cancelled", "reason": "cancelled", "wait": None},
         ),
+        (
+            handed_over(Flow.collect),
+            {"action": "collect", "outcome": "handed_over", "from": "authorized", "detail": None},
+        ),
+        (
+            handed_over(Flow.acknowledge),
+            {"action": "acknowledge", "outcome": "wiped", "to": "authorized", "detail": None},
+        ),
+        (
+            handed_over(Flow.purge),
+            {"action": "purge", "outcome": "wiped", "detail": f"the token was collected, {KEPT}"},
+        ),
+        (
+            uncollected,
+            {
+                "action": "purge",
+                "outcome": "wiped",
+                "detail": "a token was issued that is not kept: revoke it at the server",
+            },
+        ),
     ],
 )
 def test_event_says_what_happened(
@@ -251,6 +288,16 @@ def test_time_is_utc_to_the_millisecond(waiting: Waiting, validate: Validate, at
     told = datetime.fromisoformat(event["time"])
     assert told.utcoffset() == timedelta(0)
     assert 0 <= at - told.timestamp() < 0.001
+
+
+@pytest.mark.parametrize("worker", [None, "9f2c.41.3"])
+def test_event_says_who_did_it(waiting: Waiting, validate: Validate, worker: str | None) -> None:
+    flow = waiting(NOW)
+
+    event = render(flow, flow.cancel(NOW), worker)
+
+    validate(event)
+    assert event["worker"] == worker
 
 
 SCRIPTS: Final[Mapping[str, Sequence[Response | Failure]]] = {
@@ -283,6 +330,9 @@ def test_each_logged_event_keeps_the_schema_and_shows_no_secret(
     flow = client.start(STUDIO)
     while not client.step(flow.id).state.ended:
         clock.advance(flow.interval)
+    if client.get(flow.id).token is not None:
+        with client.collect(flow.id):
+            pass
 
     events = [
         vars(record)["deviceflow"] for record in caplog.records if record.name == "deviceflow"
@@ -467,6 +517,7 @@ def test_program_that_configured_logging_gets_lines_on_stderr() -> None:
         "pending",
         "poll",
         "grant",
+        "collect",
     ]
     warnings = [line for line in lines if line not in transitions]
     assert [line.split()[0] for line in warnings] == [
@@ -490,7 +541,7 @@ def test_program_that_configured_structlog_gets_the_fields() -> None:
     assert out == ""
     events = [json.loads(line) for line in err.splitlines()]
     named = [event.pop("event") for event in events]
-    assert named.count("deviceflow.transition") == 5
+    assert named.count("deviceflow.transition") == 6
     assert named.count("deviceflow.plain_http") == 2
     assert named.count("deviceflow.clock_jump") == 1
     for name, event in zip(named, events, strict=True):
@@ -505,4 +556,4 @@ def test_program_that_configures_structlog_late_gets_the_rest() -> None:
     assert out == ""
     events = [json.loads(line) for line in err.splitlines()]
     actions = [event["action"] for event in events if "action" in event]
-    assert actions == ["poll", "pending", "poll", "grant"]
+    assert actions == ["poll", "pending", "poll", "grant", "collect"]

@@ -14,7 +14,7 @@ import pytest
 from deviceflow.errors import IllegalTransitionError, UsageError
 from deviceflow.flow import Flow
 from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure
+from deviceflow.messages import Failure, Request
 from deviceflow.providers.base import DeviceCode, Token
 from deviceflow.providers.studio import Studio
 from deviceflow.secret import Secret
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NOW: Final = 1_800_000_000.0
 HTTP_TIMEOUT: Final = 10.0
+AUTHORIZED: Final = State.AUTHORIZED
 
 PENDING: Final = answer(400, {"detail": "authorization_pending"})
 SLOW_DOWN: Final = answer(400, {"detail": "slow_down"})
@@ -44,6 +45,13 @@ HTML: Final = answer(404, "<html><h1>Not here</h1></html>")
 CUT: Final = answer(200, '{"access_token": "TOK')
 LOST: Final = Failure("timeout", sent=True)
 UNSENT: Final = Failure("connection", sent=False)
+
+
+class Revoking(Studio):
+    """A server that takes tokens back."""
+
+    def revocation_request(self, token: Secret, hint: str) -> Request:  # type: ignore[override]
+        return Request("revoke", "https://studio.example.com/revoke", {}, b"")
 
 
 class Counting(Studio):
@@ -1056,6 +1064,127 @@ def test_late_token_without_a_code_is_an_error_and_not_kept() -> None:
     assert (flow.state, flow.token, flow.seq) == (State.INIT, None, 0)
 
 
+# The handing over of the token.
+
+
+def authorized(waiting: Waiting) -> Flow:
+    flow = waiting(NOW)
+    polled(flow, GRANTED)
+    return flow
+
+
+def test_token_is_kept_until_it_is_acknowledged(waiting: Waiting) -> None:
+    flow = authorized(waiting)
+    assert (flow.token is not None, flow.handover) == (True, None)
+
+    for _ in range(2):  # at least once
+        moved = flow.collect(NOW + 2)
+        assert (moved.action, moved.source, moved.dest) == ("collect", AUTHORIZED, AUTHORIZED)
+        assert (flow.token is not None, flow.handover) == (True, "collected")
+    moved = flow.acknowledge(NOW + 3)
+
+    assert (moved.action, moved.dest, moved.at, moved.detail) == (
+        "acknowledge",
+        AUTHORIZED,
+        NOW + 3,
+        None,
+    )
+    assert (flow.token, flow.handover, flow.to_revoke) == (None, "acknowledged", ())
+
+
+def test_sequence_has_no_gap_where_the_state_stays(waiting: Waiting) -> None:
+    flow = authorized(waiting)
+    before = flow.seq
+
+    numbers = [happen(NOW + 2).seq for happen in (flow.collect, flow.acknowledge, flow.purge)]
+
+    assert numbers == [before + 1, before + 2, before + 3]
+
+
+def test_token_that_was_collected_is_purged_and_not_revoked(waiting: Waiting) -> None:
+    flow = authorized(waiting)
+    flow.provider = Revoking("https://studio.example.com")
+    flow.collect(NOW + 2)
+
+    moved = flow.purge(NOW + 3)
+
+    assert moved.detail == "the token was collected, and is not kept any longer"
+    assert (flow.token, flow.handover, flow.to_revoke) == (None, "purged", ())
+    assert flow.stray_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("provider", "kinds", "detail"),
+    [
+        (Studio, [], "a token was issued that is not kept: revoke it at the server"),
+        (Revoking, ["access_token"], "a token was issued that is not kept: it will be revoked"),
+    ],
+)
+def test_token_that_nobody_collected_is_purged_and_revoked_where_that_can_be(
+    waiting: Waiting, provider: type[Studio], kinds: list[str], detail: str
+) -> None:
+    flow = authorized(waiting)
+    flow.provider = provider("https://studio.example.com")
+
+    moved = flow.purge(NOW + 7)
+
+    assert moved.detail == detail
+    assert (flow.token, flow.handover, flow.stray_tokens) == (None, "purged", 1)
+    assert [kind for kind, _ in flow.to_revoke] == kinds
+    assert flow.wake_at == (NOW + 7 if kinds else None)
+
+
+def test_what_could_not_be_revoked_is_given_up_in_the_end(waiting: Waiting) -> None:
+    flow = authorized(waiting)
+    flow.provider = Revoking("https://studio.example.com")
+    flow.purge(NOW + 7)
+
+    moved = flow.purge(NOW + 8)
+
+    assert moved.detail == "what was to be revoked is not kept any longer: revoke it at the server"
+    assert (flow.to_revoke, flow.handover) == ((), "purged")
+
+
+def test_flow_lives_until_its_token_is_collected(waiting: Waiting) -> None:
+    flow = waiting(NOW)
+    assert flow.live
+    polled(flow, GRANTED)
+    assert flow.live
+
+    flow.collect(NOW + 2)
+
+    assert not flow.live
+
+
+@pytest.mark.parametrize("end", [DENIED, EXPIRED, UNKNOWN_CODE])
+def test_flow_that_ended_without_a_token_lives_no_more(waiting: Waiting, end: Result) -> None:
+    flow = waiting(NOW)
+    polled(flow, end)
+
+    assert not flow.live
+    assert flow.ended_at == NOW
+
+
+def test_flow_in_init_is_left_for_somebody_to_be_there() -> None:
+    flow = Flow("f1", Studio("https://studio.example.com"), NOW)
+
+    assert flow.wake_at is None
+    assert flow.wait_seconds(NOW) == 0
+
+
+def test_flow_wakes_when_it_is_due_or_dies(waiting: Waiting) -> None:
+    flow = waiting(NOW, expires_in=12)
+    assert flow.wake_at == NOW
+    polled(flow, PENDING)
+    assert flow.wake_at == flow.due_at == NOW + 5
+    polled(flow, answer(503, "busy", Retry_After="60"), NOW + 5)
+    assert flow.wake_at == flow.expires_at == NOW + 12
+
+    polled(flow, EXPIRED, NOW + 65)
+
+    assert flow.wake_at is None
+
+
 # The record of what happened.
 
 
@@ -1129,6 +1258,34 @@ def test_record_of_each_end_comes_back_whole(waiting: Waiting) -> None:
         assert everything(through_json(flow, secrets=True)) == everything(flow)
 
 
+def test_record_of_each_hand_over_comes_back_whole(waiting: Waiting) -> None:
+    for then in (Flow.collect, Flow.acknowledge, Flow.purge):
+        flow = authorized(waiting)
+        then(flow, NOW + 2)
+        assert everything(through_json(flow, secrets=True)) == everything(flow)
+
+
+def test_secrets_are_in_the_record_by_kind_and_nowhere_else(waiting: Waiting) -> None:
+    flow = waiting(NOW)
+    flow.verifier = Secret("VERIFIER-CANARY")
+    record = flow.to_dict(secrets=True)
+    assert record.pop("secrets") == {
+        "code": ["DEVICE-CANARY", "VERIFIER-CANARY"],
+        "token": None,
+        "revoke": None,
+    }
+    assert record == flow.to_dict()
+
+    flow.poll(NOW, HTTP_TIMEOUT)
+    flow.receive(GRANTED, NOW)
+    flow.to_revoke = (("access_token", Secret("STRAY-CANARY")),)
+    secrets = flow.to_dict(secrets=True)["secrets"]
+
+    assert secrets["code"] is None
+    assert secrets["token"]["access_token"] == "TOKEN-CANARY"
+    assert secrets["revoke"] == [["access_token", "STRAY-CANARY"]]
+
+
 def test_record_of_a_new_flow_comes_back_whole() -> None:
     provider = Studio("https://studio.example.com").asking(
         client_name="robot", scopes=["experiments", "MODELS"], team_names="a, b", expires_in_days=3
@@ -1159,7 +1316,7 @@ def test_record_without_secrets_has_none(waiting: Waiting, end: Result | None) -
 
     record = flow.to_dict()
 
-    assert not record.keys() & {"device_code", "token"}
+    assert "secrets" not in record
     text = json.dumps(record)
     assert "DEVICE-CANARY" not in text
     assert "TOKEN-CANARY" not in text
@@ -1219,8 +1376,24 @@ DAMAGE: Final[Mapping[str, Any]] = {
     "stray_tokens": [None, False],
     "in_doubt": [None, 0, "no"],
     "last_poll_owed": [None, 1],
-    "device_code": [17, ["DEVICE-CANARY"], {"text": "DEVICE-CANARY"}],
-    "token": ["TOKEN-CANARY", ["TOKEN-CANARY"], {"access_token": "TOKEN-CANARY"}, {"a": 1}],
+    "handover": ["lost", True],
+    "ended_at": ["then", math.nan],
+    "secrets": [
+        None,
+        ["DEVICE-CANARY"],
+        "DEVICE-CANARY",
+        {"code": 17},
+        {"code": ["DEVICE-CANARY"]},
+        {"code": ["DEVICE-CANARY", 17]},
+        {"code": {"text": "DEVICE-CANARY"}},
+        {"token": "TOKEN-CANARY"},
+        {"token": ["TOKEN-CANARY"]},
+        {"token": {"access_token": "TOKEN-CANARY"}},
+        {"token": {"a": 1}},
+        {"revoke": "TOKEN-CANARY"},
+        {"revoke": [["access_token"]]},
+        {"revoke": [["access_token", ["TOKEN-CANARY"]]]},
+    ],
     "token_endpoint": [17, ["https://studio.example.com"]],
     "user_code": [17],
     "verification_uri": [17],

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from deviceflow import errors
 from deviceflow.client import Client
-from deviceflow.flow import Flow, Transition
+from deviceflow.flow import Flow
 from deviceflow.machine import TABLE, State
 from deviceflow.messages import MAX_BODY, Failure, Fields, Response
 from deviceflow.providers import from_dict, idtoken
@@ -28,13 +28,14 @@ from deviceflow.providers.dialect import Dialect, read_dialect
 from deviceflow.providers.known import known
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
+from deviceflow.record import KINDS
 from deviceflow.secret import Secret
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock
 from deviceflow.untrusted import endpoint, number, printable, web_url, with_query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from deviceflow.messages import Request
     from deviceflow.providers.base import Provider
@@ -534,19 +535,24 @@ TOKEN_RECORD: Final = Token(Secret(TOKENS[0]), expires_at=NOW).to_dict()
     st.dictionaries(st.sampled_from(sorted(RECORD)), anything, max_size=3),
     st.none() | st.dictionaries(st.sampled_from(sorted(TOKEN_RECORD)), anything, max_size=2),
     st.none() | st.dictionaries(st.sampled_from(sorted(RECORD["provider"])), anything, max_size=2),
+    st.none() | st.dictionaries(st.sampled_from(KINDS), anything, max_size=2),
 )
-@example({}, {"expires_at": 10**400}, None)
-@example({}, None, {"parameters": ["abc"]})
+@example({}, {"expires_at": 10**400}, None, None)
+@example({}, None, {"parameters": ["abc"]}, None)
+@example({}, None, None, {"revoke": [["access_token", 5]]})
 def test_any_record_is_a_flow_or_refused(
     changed: dict[str, Any],
     token: dict[str, Any] | None,
     provider: dict[str, Any] | None,
+    hidden: dict[str, Any] | None,
 ) -> None:
     record = RECORD | changed
     if token is not None:
-        record["token"] = TOKEN_RECORD | token
+        record["secrets"] = RECORD["secrets"] | {"token": TOKEN_RECORD | token}
     if provider is not None:
         record["provider"] = RECORD["provider"] | provider
+    if hidden is not None:
+        record["secrets"] = RECORD["secrets"] | hidden
     flow = outcome(lambda: Flow.from_dict(record))
     if isinstance(flow, errors.DeviceFlowError):
         assert DEVICE not in str(flow)
@@ -555,6 +561,9 @@ def test_any_record_is_a_flow_or_refused(
         assert flow.wait_seconds(NOW) >= 0
         if flow.token is not None:
             flow.token.as_dict()
+        again = Flow.from_dict(json.loads(json.dumps(flow.to_dict(secrets=True))))
+        assert again.wake_at == flow.wake_at
+        assert (again.token is None) == (flow.token is None)
 
 
 @FUZZ
@@ -567,7 +576,7 @@ def test_what_is_no_provider_is_refused(settings_: Any) -> None:
 # Whole logins.
 
 LEGAL: Final = {(row.trigger, source, row.dest) for row in TABLE for source in row.sources}
-BESIDES: Final = ("stray_token", "revoke", "revoke_failed")
+BESIDES: Final = ("stray_token", "revoke", "revoke_failed", "collect", "acknowledge", "purge")
 SECRETS: Final = {DEVICE, USER, *TOKENS}
 
 
@@ -582,24 +591,25 @@ class Witness(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.moves: list[Transition] = []
+        self.moves: list[Mapping[str, Any]] = []
 
-    def commit(self, flow: Flow, transition: Transition, *, release: str | None = None) -> bool:
-        kept = super().commit(flow, transition, release=release)
+    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+        kept = super().commit(flow, event, release=release)
         assert kept
-        assert transition.seq == len(self.moves) + 1
-        self.moves.append(transition)
-        if transition.action in BESIDES:
-            assert transition.source is transition.dest
+        assert event["seq"] == len(self.moves) + 1
+        self.moves.append(event)
+        if event["action"] in BESIDES:
+            assert event["from"] == event["to"]
         else:
-            assert (transition.action, transition.source, transition.dest) in LEGAL
-        assert transition.wait is None or 0 <= transition.wait < math.inf
-        detail = transition.detail or ""
+            assert (event["action"], event["from"], event["to"]) in LEGAL
+        assert event["wait"] is None or 0 <= event["wait"] < math.inf
+        detail = event["detail"] or ""
         assert len(detail) <= 200
         assert detail.isprintable()
         assert not shown_secrets(flow, detail)
         assert (flow.state is State.FAILED) == (flow.reason is not None)
-        assert (flow.token is not None) == (flow.state is State.AUTHORIZED)
+        kept_still = flow.handover in (None, "collected")
+        assert (flow.token is not None) == (flow.state is State.AUTHORIZED and kept_still)
         if flow.state.ended:
             assert flow.device_code is None
             assert flow.verifier is None
@@ -665,6 +675,9 @@ def test_any_login_ends_and_is_legal_all_the_way(
             assert client.step(flow.id).wait_seconds == 0
             assert len(transport.requests) == before
         ended = client.get(flow.id)
+        if ended.token is not None:
+            client.token(flow.id)
+            client.acknowledge(flow.id)
         shown = f"{ended!r} {done!r} {store.moves!r} {transport.requests!r}"
         assert not shown_secrets(ended, shown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
@@ -156,6 +157,35 @@ def test_every_address_must_be_safe(key: str, url: str) -> None:
 
 def test_plain_http_can_be_allowed() -> None:
     assert oauth(token_endpoint="http://as.example.com/t", allow_http=True).allow_http
+
+
+def test_environment_allows_plain_http_unless_the_caller_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", "1")
+
+    assert oauth(token_endpoint="http://as.example.com/t").allow_http
+    with pytest.raises(InsecureURLError):
+        oauth(token_endpoint="http://as.example.com/t", allow_http=False)
+
+
+@pytest.mark.parametrize("here", ["1", "0"])
+@pytest.mark.parametrize("there", ["1", "0"])
+def test_environment_decides_about_plain_http_once(
+    monkeypatch: pytest.MonkeyPatch, here: str, there: str
+) -> None:
+    """A worker elsewhere, with another environment, neither allows it anew nor forbids it."""
+    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", here)
+    settings = json.loads(json.dumps(OAuth(client_id="robot", issuer=ISSUER).to_dict()))
+    endpoints = ("device_authorization_endpoint", "token_endpoint")
+    metadata = {"issuer": ISSUER} | dict.fromkeys(endpoints, "http://as.lan/")
+
+    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", there)
+    elsewhere = providers.from_dict(settings)
+
+    assert elsewhere.allow_http is (here == "1")
+    with contextlib.nullcontext() if here == "1" else pytest.raises(ProtocolError):
+        elsewhere.with_metadata(Fields(metadata))
 
 
 @pytest.mark.parametrize(

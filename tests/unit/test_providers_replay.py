@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 import pytest
 
 from deviceflow import errors
-from deviceflow.client import Client, instructions
+from deviceflow.client import Client
 from deviceflow.flow import Flow
 from deviceflow.machine import Reason, State
 from deviceflow.messages import Failure, Response
@@ -27,6 +27,7 @@ from deviceflow.providers.oauth import GRANT_TYPE, OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from deviceflow.words import instructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

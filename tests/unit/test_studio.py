@@ -412,9 +412,35 @@ def test_settings_are_left_as_they_were() -> None:
     assert settings == Studio(URL).to_dict()
 
 
-def test_settings_that_are_not_allowed_here_say_so() -> None:
-    """Written where plain http was allowed by the environment, and read where it is not."""
+def test_settings_that_contradict_each_other_say_so() -> None:
     settings = Studio("http://studio.lan", allow_http=True).to_dict() | {"allow_http": False}
 
     with pytest.raises(InsecureURLError, match="plain http"):
         providers.from_dict(settings)
+
+
+@pytest.mark.parametrize("here", ["1", "0"])
+@pytest.mark.parametrize("there", ["1", "0"])
+def test_environment_decides_about_plain_http_once(
+    monkeypatch: pytest.MonkeyPatch, code_answer: Callable[..., Response], here: str, there: str
+) -> None:
+    """A worker elsewhere, with another environment, neither allows it anew nor forbids it."""
+    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", here)
+    settings = json.loads(json.dumps(Studio("https://studio.lan").to_dict()))
+    code = code_answer(token_uri="http://studio.lan/token")
+
+    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", there)
+    elsewhere = providers.from_dict(settings)
+
+    assert elsewhere.allow_http is (here == "1")
+    assert elsewhere.read_code(code).outcome == ("issued" if here == "1" else "refused")
+
+
+def test_environment_allows_plain_http_unless_the_caller_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", "1")
+
+    assert Studio("http://studio.lan").allow_http is True
+    with pytest.raises(InsecureURLError):
+        Studio("http://studio.lan", allow_http=False)

@@ -18,6 +18,8 @@ from deviceflow.errors import InsecureURLError
 from deviceflow.untrusted import (
     crosses_in_clear,
     endpoint,
+    hidden_if_random,
+    http_allowed,
     is_loopback,
     number,
     printable,
@@ -287,6 +289,21 @@ def test_what_is_refused_is_not_quoted_raw(url: str) -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no such code", "no such code"),
+        ("token dckv_0123456789abcdef is unknown", "token <hidden> is unknown"),
+        ("1234567890123456789", "1234567890123456789"),
+        ("12345678901234567890", "<hidden>"),
+        ("incomprehensibilities-are-words", "incomprehensibilities-are-words"),
+        ("aaaaaaaaaaaaaaaaaaa9 and bbbbbbbbbbbbbbbbbbb8", "<hidden> and <hidden>"),
+    ],
+)
+def test_what_looks_random_is_hidden(text: str, shown: str) -> None:
+    assert hidden_if_random(text) == shown
+
+
 @pytest.mark.parametrize("url", WITH_USER)
 @pytest.mark.parametrize("allow_http", [False, True])
 def test_address_with_a_user_is_not_sent_to_and_not_quoted(url: str, allow_http: bool) -> None:
@@ -312,25 +329,30 @@ def test_plain_http_is_allowed_by_the_caller(url: str) -> None:
     assert endpoint(url, allow_http=True) == url
 
 
-def test_plain_http_is_allowed_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", "1")
+@pytest.mark.parametrize(
+    ("value", "allowed"), [("1", True), ("", False), ("0", False), ("no", False), ("true", False)]
+)
+def test_environment_allows_by_1_only(
+    monkeypatch: pytest.MonkeyPatch, value: str, allowed: bool
+) -> None:
+    assert not http_allowed()
 
-    assert endpoint(IN_CLEAR[0]) == IN_CLEAR[0]
-
-
-@pytest.mark.parametrize("value", ["", "0", "no", "true"])
-def test_environment_allows_by_1_only(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", value)
+
+    assert http_allowed() is allowed
+
+
+def test_environment_is_not_asked_about_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The providers ask it, when they are made; nobody decides it anew later."""
+    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", "1")
 
     with pytest.raises(InsecureURLError):
         endpoint(IN_CLEAR[0])
 
 
-def test_environment_allows_no_other_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", "1")
-
+def test_allowing_plain_http_allows_no_other_scheme() -> None:
     with pytest.raises(InsecureURLError):
-        endpoint("ftp://studio.example.com/")
+        endpoint("ftp://studio.example.com/", allow_http=True)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Final, Self
 
 import waitress
@@ -69,7 +69,15 @@ class LocalServer:
             return
         # The workers first: they wake the loop through a pipe that the loop's end closes.
         self._server.task_dispatcher.shutdown()
-        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets))
+        pulled = Event()
+
+        def close_all() -> None:
+            # A wake-up from before may be what brings the loop here, and the pipe is closed next.
+            pulled.wait()
+            wasyncore.close_all(self._sockets)
+
+        self._server.trigger.pull_trigger(close_all)
+        pulled.set()
         self._thread.join()
 
     def __enter__(self) -> Self:

@@ -32,7 +32,7 @@ def open_store(url: str | None = None, **options: Any) -> Store:
         ImportError: A library is missing (extras `seal`, `postgres`).
     """
     url = url or os.environ.get(VARIABLE)
-    if url is None:
+    if not url:
         from deviceflow.stores.sqlite import SQLiteStore  # noqa: PLC0415  # one of three is loaded
 
         return SQLiteStore(_private_directory() / "flows.db", **options)
@@ -67,15 +67,15 @@ def state_directory() -> Path:
 
 def _private_directory() -> Path:
     """Make that directory, its owner's alone, or see that it is."""
-    path = state_directory()
+    elsewhere = f"Name a store that can be written: {VARIABLE}=sqlite:///PATH"
     try:
+        path = state_directory()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         exposed = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    except RuntimeError:  # as pathlib says it
+        problem = StoreError("This user has no home to keep logins in.", hint=elsewhere)
     except OSError as error:
-        problem = StoreError(
-            f"{path} cannot be used: {error.strerror}.",
-            hint=f"Name a store that can be written: {VARIABLE}=sqlite:///PATH",
-        )
+        problem = StoreError(f"{path} cannot be used: {error.strerror}.", hint=elsewhere)
     else:
         if os.name != "posix" or not exposed:
             return path

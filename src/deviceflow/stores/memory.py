@@ -50,9 +50,9 @@ class MemoryStore:
                 return _unpark(known)
             if flow.id in self._flows:
                 raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
+            self._flows[flow.id] = _park(flow)
             if flow.key is not None and flow.live:
                 self._keys[flow.key] = flow.id
-            self._flows[flow.id] = _park(flow)
         return flow
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:

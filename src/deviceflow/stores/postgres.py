@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from deviceflow.errors import StoreError
+from deviceflow.errors import StoreError, UsageError
 from deviceflow.stores import keys as key_files
 from deviceflow.stores.sql import SQLStore
 
@@ -40,6 +40,7 @@ class PostgresStore(SQLStore):
         timeout: How many seconds to wait for a connection.
 
     Raises:
+        UsageError: The address cannot be read.
         StoreError: The database cannot be used; the error says why.
         SealError: There is no key, or it is not the one of this database.
         ImportError: A library is missing (extra `postgres`).
@@ -67,8 +68,19 @@ class PostgresStore(SQLStore):
             raise ImportError(
                 "PostgreSQL needs libraries: pip install 'deviceflow[postgres]'"
             ) from None
+        try:
+            psycopg.conninfo.conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            problem = True  # libpq quotes all of it, and it may have a password in it
+        else:
+            problem = False
+        if problem:
+            raise UsageError(
+                "The address of the database cannot be read.",
+                hint="It is like postgresql://user@host:5432/name; what is special in it as %XX.",
+            )
         self._psycopg = psycopg
-        self._trouble = (psycopg.Error, psycopg_pool.PoolTimeout)
+        self._no_connection = psycopg_pool.PoolTimeout
         self._sql = {name: re.sub(r":(\w+)", r"%(\1)s", text) for name, text in self._sql.items()}
         self._timeout = timeout
         self._make_pool: Callable[[], ConnectionPool[Any]] = lambda: psycopg_pool.ConnectionPool(
@@ -76,6 +88,8 @@ class PostgresStore(SQLStore):
             min_size=0,
             max_size=pool_size,
             timeout=timeout,
+            # Or it would try ever more seldom, and not notice soon that the database is back.
+            reconnect_timeout=timeout,
             open=True,
             # Prepared statements do not go through a pooler that pools by transaction.
             kwargs={
@@ -87,13 +101,8 @@ class PostgresStore(SQLStore):
         self._url = url
         self._pool: ConnectionPool[Any] | None = None
         self._pid = os.getpid()
-        self._migrate_if_needed()
         given = None if keys is None else tuple(keys)
-        self._find_sealer = lambda: key_files.sealer(
-            given, plaintext=plaintext, known=self._sealing()
-        )
-        self._sealer = self._find_sealer()
-        self._check_sealer()
+        self._start(lambda: key_files.sealer(given, plaintext=plaintext, known=self._sealing()))
 
     def __repr__(self) -> str:
         return "<PostgresStore>"
@@ -126,21 +135,23 @@ class PostgresStore(SQLStore):
             # A pool that a fork inherited is its parent's.
             self._pool, self._pid = self._make_pool(), os.getpid()
         pool = self._pool
-        for left in reversed(range(_TRIES)):
+        left = _TRIES
+        while True:
+            left -= 1
             try:
                 with pool.connection() as connection:
                     if mode == "write":
                         with connection.transaction():
                             return work(self._on(connection))
                     return work(self._on(connection))
-            except self._trouble as error:
+            except self._psycopg.Error as error:
                 problem = _problem(error)
                 lost = isinstance(error, self._psycopg.OperationalError)
-            if not (lost and left):
-                break
+                waited = isinstance(error, self._no_connection)
+            if waited or not (lost and left):
+                raise problem
             # The database was restarted, perhaps, and every connection is stale.
             pool.check()
-        raise problem
 
     def _on(self, connection: Connection[Any]) -> Execute:
         def do(name: str, values: Mapping[str, Any]) -> Any:

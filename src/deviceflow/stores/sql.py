@@ -173,6 +173,9 @@ _STATEMENTS: Final = {
         INSERT INTO {meta} (name, value) VALUES (:name, :value)
         ON CONFLICT (name) DO UPDATE SET value = :value
     """,
+    "first_meta": """
+        INSERT INTO {meta} (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING
+    """,
     "has_meta": "{has_meta}",
     "create_meta": "CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 }
@@ -180,7 +183,7 @@ _STATEMENTS: Final = {
 _MOVES: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover"})
 """Actions that leave a flow under way, with the secrets that it had."""
 
-_FREE_TEXTS: Final = ("detail", "issuer", "client_id", "client_name")
+_FREE_TEXTS: Final = ("detail", "dialect", "issuer", "client_id", "client_name")
 
 _PAGE: Final = 200
 
@@ -381,7 +384,8 @@ class SQLStore(ABC):
 
     def history(self, flow_id: str) -> list[dict[str, Any]]:
         """Return the events of a flow, as they were logged, in their order."""
-        rows = self._transact(lambda do: do("history", {"id": flow_id}).fetchall(), "read")
+        values = {"id": _storable(flow_id)}
+        rows = self._transact(lambda do: do("history", values).fetchall(), "read")
         return [
             {name: _event_value(name, value) for name, value in zip(FIELDS, row, strict=True)}
             for row in rows
@@ -412,6 +416,25 @@ class SQLStore(ABC):
         return len(rows)
 
     # For the two heirs.
+
+    @abstractmethod
+    def _migrate_if_needed(self) -> None:
+        """Bring the schema up to date."""
+
+    def _start(self, find_sealer: Callable[[], Sealer | Plain]) -> None:
+        """Open the store, or leave nothing open.
+
+        Args:
+            find_sealer: Finds what seals its secrets, once the schema is there.
+        """
+        self._find_sealer = find_sealer
+        try:
+            self._migrate_if_needed()
+            self._sealer = find_sealer()
+            self._check_sealer()
+        except BaseException:
+            self.close()
+            raise
 
     def _is_current(self, do: Execute) -> bool:
         """Tell whether the schema is of this version.
@@ -455,13 +478,15 @@ class SQLStore(ABC):
         Raises:
             SealError: It is another one.
         """
-        sealing = self._sealing()
         if self._sealer.prefix == PLAIN:
             log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
-        if sealing is not None:
-            self._unseal(sealing, "meta", "sealing")
-        if sealing is None or (renew and not sealing.startswith(self._sealer.prefix)):
-            mark = {"name": "sealing", "value": self._sealer.seal("deviceflow", "meta", "sealing")}
+        mark = {"name": "sealing", "value": self._sealer.seal("deviceflow", "meta", "sealing")}
+        sealing = self._sealing()
+        if sealing is None:
+            self._transact(lambda do: do("first_meta", mark))
+            sealing = str(self._sealing())  # another one's, if that was quicker
+        self._unseal(sealing, "meta", "sealing")
+        if renew and not sealing.startswith(self._sealer.prefix):
             self._transact(lambda do: do("set_meta", mark))
 
     def _worded(self, text: str) -> str:

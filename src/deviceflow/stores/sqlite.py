@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -24,6 +25,8 @@ _T = TypeVar("_T")
 
 BUSY: Final = 10.0
 """Seconds to wait for another process that is writing."""
+
+_EFFECTIVE: Final = os.access in os.supports_effective_ids
 
 # What must not be closed: a connection that a fork inherited is its parent's.
 _inherited: Final[list[object]] = []
@@ -63,46 +66,57 @@ class SQLiteStore(SQLStore):
             has_meta="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'",
             clustered=" WITHOUT ROWID",
         )
+        self.path = Path(path).absolute()
         if synchronous not in ("FULL", "NORMAL"):
             raise StoreError(f"synchronous is FULL or NORMAL, and not {synchronous!r}.")
-        self.path = Path(path).absolute()
         self._synchronous = synchronous
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._connection: sqlite3.Connection | None = None
         self._inode = (0, 0)
-        _make_private(self.path)
-        if not self._transact(self._is_current, "read"):
-            self._transact(lambda do: self._migrate(do, self._run))
         given = None if keys is None else tuple(keys)
-        self._find_sealer = lambda: key_files.sealer(
-            given, plaintext=plaintext, store=self.path, known=self._sealing()
+        self._start(
+            lambda: key_files.sealer(
+                given, plaintext=plaintext, store=self.path, known=self._sealing()
+            )
         )
-        self._sealer = self._find_sealer()
-        self._check_sealer()
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {self.path}>"
 
     def close(self) -> None:
         """Close the file. It is opened again where it is needed again."""
+        self._leave_what_is_the_parents()
         with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
+    def _migrate_if_needed(self) -> None:
+        _make_private(self.path)
+        if not self._transact(self._is_current, "read"):
+            self._transact(lambda do: self._migrate(do, self._run))
+
     def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
-        if self._pid != os.getpid():
-            _inherited.append(self._connection)
-            self._lock, self._connection, self._pid = threading.RLock(), None, os.getpid()
+        self._leave_what_is_the_parents()
         try:
             with self._lock:
                 return self._within(work, mode)
         except sqlite3.Error as error:
             problem = self._problem(error)
-        except OSError as error:
+            if not _name_of(error).startswith(("SQLITE_FULL", "SQLITE_BUSY")):
+                self.close()  # a file that was opened for reading only stays so, for example
+        except FileNotFoundError as error:
             problem = StoreError(f"{self.path}: {error.strerror}.", hint=_HINT_GONE)
+        except OSError as error:
+            _, hint = _PROBLEMS["SQLITE_READONLY"]
+            problem = StoreError(f"{self.path} cannot be used: {error.strerror}.", hint=hint)
         raise problem
+
+    def _leave_what_is_the_parents(self) -> None:
+        if self._pid != os.getpid():
+            _inherited.append(self._connection)
+            self._lock, self._connection, self._pid = threading.RLock(), None, os.getpid()
 
     def _within(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
         connection = self._connected(look=mode != "lease")
@@ -150,6 +164,9 @@ class SQLiteStore(SQLStore):
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
+        if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE):
+            # SQLite would leave files beside it that cannot be written either, for good.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         connection = sqlite3.connect(
             self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
@@ -172,11 +189,15 @@ class SQLiteStore(SQLStore):
         return connection
 
     def _problem(self, error: sqlite3.Error) -> StoreError:
-        name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        name = _name_of(error)
         for start, (what, hint) in _PROBLEMS.items():
             if name.startswith(start):
                 return StoreError(f"{self.path}: {what}.", hint=hint)
         return StoreError(f"{self.path}: SQLite says: {error} ({name}).")
+
+
+def _name_of(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", None) or type(error).__name__
 
 
 def _make_private(path: Path) -> None:
@@ -186,11 +207,17 @@ def _make_private(path: Path) -> None:
         StoreError: It cannot be made, or others can read it.
     """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
+        if not path.exists():
+            # It is not opened here: closing it would drop the locks that others in this process
+            # have on it, and SQLite would take it for a file that nobody has open.
+            key_files.put(path, (), new=True)
         mode = path.stat().st_mode
+        why = None if stat.S_ISREG(mode) else "it is no file"
     except OSError as error:
+        why = error.strerror
+    if why:
         problem = StoreError(
-            f"{path} cannot be used as a store: {error.strerror}.",
+            f"{path} cannot be used as a store: {why}.",
             hint="Name a file in a directory that can be written: DEVICEFLOW_STORE=sqlite:///PATH.",
         )
     else:

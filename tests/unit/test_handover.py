@@ -1,0 +1,612 @@
+"""Handing the token over, wiping it, and picking up what nobody drives any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
+
+import pytest
+
+from deviceflow import errors
+from deviceflow.audit.events import render
+from deviceflow.client import DAY, Client
+from deviceflow.flow import Flow
+from deviceflow.machine import Reason, State
+from deviceflow.messages import Failure
+from deviceflow.providers.oauth import OAuth
+from deviceflow.providers.studio import Studio
+from deviceflow.secret import Secret
+from deviceflow.steps import LEASE_MARGIN, Step
+from deviceflow.stores.base import Claim, Held
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from deviceflow.messages import Request, Response
+
+    Actions = Callable[[], list[str]]
+    CodeAnswer = Callable[..., Response]
+    Make = Callable[..., Client]
+
+STUDIO: Final = Studio("https://studio.example.com")
+OAUTH: Final = OAuth(
+    client_id="robot",
+    device_authorization_endpoint="https://as.example.com/device_authorization",
+    token_endpoint="https://as.example.com/token",
+    revocation_endpoint="https://as.example.com/revoke",
+)
+PENDING: Final = answer(400, {"error": "authorization_pending"})
+DENIED: Final = answer(400, {"error": "access_denied"})
+GRANTED: Final = answer(200, {"access_token": "TOKEN-CANARY"})
+BOTH: Final = answer(200, {"access_token": "TOKEN-CANARY", "refresh_token": "REFRESH-CANARY"})
+TOKEN: Final = Secret("TOKEN-CANARY")
+REVOKED: Final = answer(200, "")
+BUSY: Final = answer(503, "busy")
+UNSENT: Final = Failure("connection", sent=False)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def client(clock: VirtualClock, store: MemoryStore) -> Make:
+    """Make a client of the store that is given these answers, one for each request."""
+
+    def make(*script: Any, **parts: Any) -> Client:
+        ours: dict[str, Any] = {"store": store, "clock": clock}
+        return Client(**(ours | {"transport": ScriptedTransport(script)} | parts))
+
+    return make
+
+
+def requests(client: Client) -> list[Request]:
+    transport = client._transport
+    assert isinstance(transport, ScriptedTransport)
+    return transport.requests
+
+
+def sent(client: Client) -> list[str]:
+    return [request.purpose for request in requests(client)]
+
+
+def authorized(client: Client, provider: Any = STUDIO, **how: Any) -> str:
+    flow = client.start(provider, **how)
+    client._clock.advance(flow.wait_seconds(client._clock.time()))  # type: ignore[attr-defined]
+    assert client.step(flow.id).state is State.AUTHORIZED
+    return flow.id
+
+
+# The token.
+
+
+def test_token_can_be_taken_again_and_again_and_each_time_is_on_record(
+    client: Make, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = authorized(driver)
+
+    assert [driver.token(name).access_token for _ in range(2)] == [TOKEN, TOKEN]
+
+    assert actions()[-3:] == ["grant", "collect", "collect"]
+    assert driver.get(name).handover == "collected"
+
+
+def test_wait_takes_the_token_and_acknowledges_nothing(
+    client: Make, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = driver.start(STUDIO).id
+
+    assert driver.wait(name).access_token == TOKEN
+
+    assert actions() == ["issue_code", "poll", "grant", "collect"]
+    assert driver.get(name).token is not None
+
+
+def test_settling_takes_no_token(client: Make, code_answer: CodeAnswer, actions: Actions) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = driver.start(STUDIO).id
+
+    assert driver.settle(name) == Step(name, State.AUTHORIZED)
+
+    assert actions()[-1] == "grant"
+
+
+def test_acknowledged_token_is_wiped_and_said_to_be_gone(
+    client: Make, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = authorized(driver)
+    driver.token(name)
+
+    for _ in range(2):  # once more is as good as once
+        assert driver.acknowledge(name) == Step(name, State.AUTHORIZED)
+
+    assert actions()[-2:] == ["collect", "acknowledge"]
+    assert driver.get(name).token is None
+    with pytest.raises(errors.TokenGoneError, match="acknowledged"):
+        driver.token(name)
+    with pytest.raises(errors.TokenGoneError):
+        driver.wait(name)
+
+
+def collect(client: Client, flow_id: str) -> None:
+    with client.collect(flow_id):
+        pass
+
+
+@pytest.mark.parametrize("use", [Client.token, Client.acknowledge, collect])
+@pytest.mark.parametrize(
+    ("said", "error"), [(PENDING, errors.WaitTimeoutError), (DENIED, errors.DeniedError)]
+)
+def test_without_a_token_there_is_an_error_that_says_why(
+    client: Make,
+    code_answer: CodeAnswer,
+    actions: Actions,
+    use: Callable[[Client, str], object],
+    said: Response,
+    error: type[errors.DeviceFlowError],
+) -> None:
+    driver = client(code_answer(), said)
+    name = driver.start(STUDIO).id
+    driver.step(name)
+    before = actions()
+
+    with pytest.raises(error) as caught:
+        use(driver, name)
+
+    assert caught.value.flow_id == name
+    assert actions() == before
+
+
+def test_collected_token_is_acknowledged_behind_the_block(
+    client: Make, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = authorized(driver)
+
+    with driver.collect(name) as token:
+        assert token.access_token == TOKEN
+        assert actions()[-1] == "collect"
+
+    assert actions()[-1] == "acknowledge"
+    assert driver.get(name).handover == "acknowledged"
+
+
+@pytest.mark.parametrize("stop", [OSError, KeyboardInterrupt])
+def test_block_that_fails_acknowledges_nothing_and_lets_the_next_try(
+    client: Make, code_answer: CodeAnswer, actions: Actions, stop: type[BaseException]
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = authorized(driver)
+
+    with pytest.raises(stop), driver.collect(name):
+        raise stop
+
+    assert "acknowledge" not in actions()
+    with driver.collect(name) as token:
+        assert token.access_token == TOKEN
+
+
+def test_one_at_a_time_collects(client: Make, code_answer: CodeAnswer, clock: VirtualClock) -> None:
+    driver, other = client(code_answer(), GRANTED), client()
+    name = authorized(driver)
+
+    with driver.collect(name, seconds=30):
+        clock.advance(10)
+        with pytest.raises(errors.FlowBusyError) as caught:
+            collect(other, name)
+        assert (caught.value.flow_id, caught.value.wait_seconds) == (name, 20)
+        assert caught.value.state == "authorized"
+        clock.advance(20)
+        with other.collect(name) as token:  # whoever took so long may be dead
+            assert token.access_token == TOKEN
+
+    assert driver.get(name).handover == "acknowledged"
+
+
+def test_collecting_too_early_leaves_the_lease_to_whoever_died_with_it(
+    client: Make, clock: VirtualClock, store: MemoryStore, code_answer: CodeAnswer
+) -> None:
+    driver = client(code_answer())
+    name = driver.start(STUDIO).id
+    store.claim(name, "the dead", clock.time(), 20)
+    clock.advance(60)
+
+    with pytest.raises(errors.WaitTimeoutError):
+        collect(driver, name)
+
+    claim = store.claim(name, "w2", clock.time(), 20)
+    assert isinstance(claim, Claim)
+    assert claim.left_by == "the dead"
+
+
+class Contended(MemoryStore):
+    """Somebody else goes on with the flow between the next look at it and the commit."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
+        flow = super().get(flow_id, secrets=secrets)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return flow
+
+
+@pytest.mark.parametrize("use", ["token", "acknowledge"])
+def test_handing_over_is_tried_again_where_others_went_on_meanwhile(
+    client: Make, code_answer: CodeAnswer, actions: Actions, use: str
+) -> None:
+    contended = Contended()
+    driver, other = client(code_answer(), GRANTED, store=contended), client(store=contended)
+    name = authorized(driver)
+    contended.meanwhile = lambda: other.token(name)
+
+    getattr(driver, use)(name)
+
+    done = {"token": "collect", "acknowledge": "acknowledge"}[use]
+    assert actions()[-2:] == ["collect", done]
+
+
+def test_token_that_is_acknowledged_while_it_is_asked_for_is_gone(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    contended = Contended()
+    driver, other = client(code_answer(), GRANTED, store=contended), client(store=contended)
+    name = authorized(driver)
+    contended.meanwhile = lambda: other.acknowledge(name)
+
+    with pytest.raises(errors.TokenGoneError):
+        driver.token(name)
+
+
+def test_key_is_kept_until_the_token_is_collected(client: Make, code_answer: CodeAnswer) -> None:
+    """A job that is retried after the approval gets its token, and asks nobody anew."""
+    driver = client(code_answer(), GRANTED, code_answer())
+    name = authorized(driver, key="nightly")
+
+    again = driver.start(STUDIO, key="nightly")
+    assert (again.id, again.state) == (name, State.AUTHORIZED)
+    driver.token(name)
+
+    assert driver.start(STUDIO, key="nightly").id != name
+
+
+def test_login_of_a_key_that_is_approved_asks_nobody(client: Make, code_answer: CodeAnswer) -> None:
+    said: list[str] = []
+    driver = client(code_answer(), GRANTED, output=said.append)
+    authorized(driver, key="nightly")
+
+    assert driver.login(STUDIO, key="nightly").access_token == TOKEN
+    assert said == []
+
+
+# Looking at the flows.
+
+
+def test_flows_come_newest_first_and_without_secrets(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer
+) -> None:
+    driver = client(code_answer(), GRANTED, code_answer())
+    done = authorized(driver)
+    clock.advance(1)
+    live = driver.start(STUDIO).id
+
+    assert [flow.id for flow in driver.flows()] == [live, done]
+    assert [flow.id for flow in driver.flows(live=True)] == [live]
+    for flow in driver.flows():
+        assert (flow.token, flow.device_code, flow.to_revoke) == (None, None, ())
+    bare = driver.get(live, secrets=False)
+    assert (bare.user_code, bare.device_code) == ("USER-CANARY", None)
+
+
+def test_client_says_whether_its_flows_outlive_it(client: Make) -> None:
+    assert not client().persistent
+
+
+# Purging.
+
+
+def revoked(client: Client) -> list[str]:
+    bodies = [dict(parse_qsl(r.body.decode())) for r in requests(client) if r.purpose == "revoke"]
+    return [body["token"] for body in bodies]
+
+
+def test_token_that_nobody_collected_is_revoked_after_a_week_and_the_flow_stays(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    driver = client(code_answer(), BOTH, REVOKED, REVOKED)
+    name = authorized(driver, OAUTH)
+    clock.advance(7 * DAY - 1)
+    assert driver.purge() == (0, 0, [])
+    clock.advance(1)
+
+    assert driver.purge() == (1, 0, [])
+
+    assert revoked(driver) == ["REFRESH-CANARY", "TOKEN-CANARY"]
+    assert actions()[-3:] == ["purge", "revoke", "revoke"]
+    with pytest.raises(errors.TokenGoneError, match="kept for a while"):
+        driver.token(name)
+    assert driver.purge() == (0, 0, [])
+
+
+def test_token_that_was_collected_is_wiped_and_never_revoked(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = authorized(driver, OAUTH)
+    driver.token(name)
+    clock.advance(7 * DAY)
+
+    assert driver.purge() == (1, 0, [])
+
+    assert (sent(driver), actions()[-1]) == (["code", "token"], "purge")
+    assert driver.get(name).token is None
+    assert driver.get(name).to_revoke == ()
+
+
+def test_revocation_that_failed_is_tried_by_sweeps_and_given_up_in_the_end(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    driver = client(code_answer(), GRANTED, BUSY, BUSY, BUSY)
+    name = authorized(driver, OAUTH)
+    clock.advance(7 * DAY)
+    driver.purge()
+    assert actions()[-2:] == ["purge", "revoke_failed"]
+    clock.advance(DAY)
+    driver.sweep()
+    assert actions()[-1] == "revoke_failed"
+    clock.advance(82 * DAY)
+
+    assert driver.purge() == (1, 1, [])
+
+    assert actions()[-1] == "purge"
+    with pytest.raises(errors.UnknownFlowError):
+        driver.get(name)
+
+
+def test_old_uncollected_token_is_not_given_up_by_the_purge_that_sets_it_aside(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    driver = client(code_answer(), GRANTED, BUSY, REVOKED)
+    name = authorized(driver, OAUTH)
+    clock.advance(100 * DAY)
+
+    assert driver.purge() == (1, 0, [])
+    assert len(driver.get(name).to_revoke) == 1
+    clock.advance(60)
+    driver.sweep()
+
+    assert actions()[-2:] == ["revoke_failed", "revoke"]
+    assert driver.purge() == (0, 1, [])
+
+
+def test_flows_that_hold_nothing_are_dropped_after_another_while(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer
+) -> None:
+    driver = client(code_answer(), DENIED, code_answer())
+    ended = driver.start(STUDIO).id
+    driver.step(ended)
+    live = driver.start(STUDIO).id
+    clock.advance(90 * DAY)
+
+    assert driver.purge(flows_after=90 * DAY + 1) == (0, 0, [])
+    assert driver.purge() == (0, 1, [])
+
+    assert [flow.id for flow in driver.flows()] == [live]
+
+
+def test_purge_leaves_alone_what_somebody_is_collecting_at_last(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = authorized(driver, OAUTH)
+    clock.advance(7 * DAY)
+
+    with driver.collect(name) as token:
+        assert client().purge() == (0, 0, [])
+        assert token.access_token == TOKEN
+
+    assert actions()[-2:] == ["collect", "acknowledge"]
+
+
+def test_purge_that_somebody_was_quicker_than_records_nothing(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    class Slow(MemoryStore):
+        """The token is acknowledged right after the look for what is left over."""
+
+        def leftover(self, *which: Any) -> list[str]:
+            found = super().leftover(*which)
+            for flow_id in found:
+                other.acknowledge(flow_id)
+            return found
+
+    slow = Slow()
+    driver, other = client(code_answer(), GRANTED, store=slow), client(store=slow)
+    name = authorized(driver, OAUTH)
+    clock.advance(7 * DAY)
+
+    assert driver.purge() == (0, 0, [])
+
+    assert actions()[-1] == "acknowledge"
+    assert isinstance(slow.claim(name, "w1", clock.time(), 20), Claim)
+
+
+def test_purge_goes_on_past_what_it_cannot_wipe(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer
+) -> None:
+    class Damaged(MemoryStore):
+        """One flow cannot be read."""
+
+        broken = ""
+
+        def claim(self, flow_id: str, *how: Any) -> Claim | Held:
+            if flow_id == self.broken:
+                raise errors.SealError(flow_id=flow_id)
+            return super().claim(flow_id, *how)
+
+    damaged = Damaged()
+    driver = client(code_answer(), GRANTED, code_answer(), GRANTED, store=damaged)
+    broken, whole = authorized(driver), authorized(driver)
+    damaged.broken = broken
+    clock.advance(7 * DAY)
+
+    purged = driver.purge()
+
+    assert (purged.tokens, [problem.flow_id for problem in purged.problems]) == (1, [broken])
+    assert driver.get(whole).handover == "purged"
+
+
+# Sweeping.
+
+
+def test_sweep_steps_whatever_is_due_and_nothing_else(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer
+) -> None:
+    driver = client(*[code_answer()] * 3, PENDING, GRANTED, DENIED)
+    first, second, third = (driver.start(STUDIO).id for _ in range(3))
+
+    swept = driver.sweep()
+
+    assert swept.problems == []
+    assert swept.steps == [
+        Step(first, State.AWAITING_USER, 5),
+        Step(second, State.AUTHORIZED),
+        Step(third, State.FAILED, 0, Reason.DENIED),
+    ]
+    assert driver.sweep() == ([], [])
+    assert sent(driver)[3:] == ["token"] * 3
+    assert clock.slept == []
+
+
+def test_sweep_takes_first_what_has_been_due_the_longest_and_no_more_than_it_may(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer
+) -> None:
+    driver = client(code_answer(), code_answer(), PENDING, PENDING)
+    late = driver.start(STUDIO).id
+    clock.advance(1)
+    later = driver.start(STUDIO).id
+
+    assert [done.flow_id for done in driver.sweep(limit=1).steps] == [late]
+    assert [done.flow_id for done in driver.sweep(limit=1).steps] == [later]
+
+
+def test_sweep_never_touches_a_login_that_nobody_has_started(
+    client: Make, clock: VirtualClock, store: MemoryStore, code_answer: CodeAnswer
+) -> None:
+    driver = client(UNSENT, code_answer())
+    created, tried = driver.create(STUDIO).id, driver.create(STUDIO).id
+    assert driver.step(tried).state is State.INIT
+    clock.advance(DAY)
+
+    assert driver.sweep() == ([], [])
+
+    assert {store.get(name).state for name in (created, tried)} == {State.INIT}
+
+
+def test_sweep_brings_what_a_dead_worker_left_to_its_end(
+    client: Make,
+    clock: VirtualClock,
+    store: MemoryStore,
+    code_answer: CodeAnswer,
+    actions: Actions,
+) -> None:
+    name = client(code_answer()).start(STUDIO).id
+    claim = store.claim(name, "the dead", clock.time(), 20)
+    store.commit(claim.flow, render(claim.flow, claim.flow.poll(clock.time(), 10)))
+    clock.advance(60)
+
+    assert client(GRANTED).sweep().steps == [Step(name, State.AUTHORIZED)]
+
+    assert actions() == ["issue_code", "recover", "poll", "grant"]
+
+
+def test_sweep_passes_over_what_it_cannot_step_and_leaves_it_alone_for_a_minute(
+    client: Make, clock: VirtualClock, store: MemoryStore, code_answer: CodeAnswer
+) -> None:
+    driver = client(code_answer(), PENDING)
+    flow = Flow("without-secrets", STUDIO, clock.time())
+    flow.receive(code_answer(), clock.time())
+    store.add(Flow.from_dict(flow.to_dict()))
+    whole = driver.start(STUDIO).id
+
+    swept = driver.sweep()
+
+    assert [done.flow_id for done in swept.steps] == [whole]
+    (problem,) = swept.problems
+    assert isinstance(problem, errors.UsageError)
+    assert problem.flow_id == flow.id
+    held = store.claim(flow.id, "somebody", clock.time(), 20)
+    assert isinstance(held, Held)
+    assert held.seconds == 60
+    clock.advance(4.9)
+    assert driver.sweep() == ([], [])
+    clock.advance(55.1)
+    assert [one.flow_id for one in client(PENDING).sweep().problems] == [flow.id]
+
+
+@pytest.mark.parametrize(("of", "passed_over"), [("f1", True), (None, False)])
+def test_sweep_passes_over_a_damaged_flow_and_not_over_a_store_that_fails(
+    client: Make, code_answer: CodeAnswer, of: str | None, passed_over: bool
+) -> None:
+    class Failing(MemoryStore):
+        fails = True
+
+        def claim_due(self, *how: Any) -> Claim | None:
+            fails, self.fails = self.fails, False
+            if fails:
+                raise errors.StoreError(flow_id=of)
+            return super().claim_due(*how)
+
+    driver = client(code_answer(), PENDING, store=Failing())
+    whole = driver.start(STUDIO).id
+
+    if passed_over:
+        swept = driver.sweep()
+        assert [problem.flow_id for problem in swept.problems] == ["f1"]
+        assert [done.flow_id for done in swept.steps] == [whole]
+    else:
+        with pytest.raises(errors.StoreError):
+            driver.sweep()
+
+
+# A machine that is too slow.
+
+
+@pytest.mark.parametrize("suspended", [True, False])
+def test_step_whose_lease_has_too_little_left_sends_nothing(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions, suspended: bool
+) -> None:
+    class Stalling(MemoryStore):
+        """Takes longer over the poll than a lease can bear."""
+
+        stalls = 0.0
+
+        def commit(self, flow: Flow, event: Mapping[str, Any], **how: Any) -> bool:
+            if event["action"] == "poll":
+                # A suspended machine's monotonic clock may stand still.
+                (clock.set_wall if suspended else clock.advance)(self.stalls)
+            return super().commit(flow, event, **how)
+
+    stalling = Stalling()
+    driver = client(code_answer(), PENDING, store=stalling)
+    name = driver.start(STUDIO).id
+    stalling.stalls = LEASE_MARGIN / 2 + 0.1
+
+    step = driver.step(name)
+
+    assert step.state is State.AWAITING_USER
+    assert sent(driver) == ["code"]
+    assert actions() == ["issue_code", "poll", "retry"]
+    flow = driver.get(name)
+    assert (flow.detail, flow.in_doubt) == ("lease", False)
+    stalling.stalls = LEASE_MARGIN / 2
+    clock.advance(step.wait_seconds)
+    driver.step(name)
+    assert sent(driver) == ["code", "token"]
