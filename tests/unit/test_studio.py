@@ -397,6 +397,8 @@ def test_settings_come_back_whole_through_json() -> None:
         {"dialect": "studio", "url": URL, "invented": 1},
         {"dialect": "studio", "url": URL, "asked": {"invented": 1}},
         {"dialect": "studio", "url": URL, "asked": None},
+        {"dialect": "studio", "url": "http://studio.lan", "allow_http": "no"},
+        {"dialect": "studio", "url": URL, "allow_http": None},
     ],
 )
 def test_settings_that_cannot_be_read_are_refused(settings: Mapping[str, Any]) -> None:

@@ -21,14 +21,17 @@ def from_dict(settings: Mapping[str, Any]) -> Provider:
         UsageError: The settings are not known to this version, or make no sense.
     """
     dialect = settings.get("dialect")
+    typed = isinstance(dialect, str) and isinstance(settings.get("allow_http", False), bool)
     try:
-        if dialect == Studio.dialect:
+        if typed and dialect == Studio.dialect:
             return Studio(**{name: settings[name] for name in settings if name != "dialect"})
-        return OAuth.from_dict(settings)
+        if typed:
+            return OAuth.from_dict(settings)
     except UsageError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UsageError(
-            f"The flow belongs to a provider that this version cannot read: {dialect!r}.",
-            hint="It may have been written by a newer deviceflow: upgrade this one.",
-        ) from None
+        pass
+    raise UsageError(
+        f"The flow belongs to a provider that this version cannot read: {dialect!r}.",
+        hint="It may have been written by a newer deviceflow: upgrade this one.",
+    )

@@ -1,0 +1,280 @@
+"""A store of each kind, in a place of its own, and a clock that obeys: the database's as well."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import logging
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+import pytest
+
+from deviceflow import Client, Flow, MemoryStore, OAuth, PostgresStore, Secret, SQLiteStore
+from deviceflow.audit.events import render
+from deviceflow.messages import Failure
+from deviceflow.sealing import generate_key
+from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.crash.clock import SharedClock, set_database_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from deviceflow.flow import Transition
+    from deviceflow.stores.base import Store
+    from deviceflow.stores.sql import SQLStore
+
+    Stage = Callable[[Flow, float], Iterator[Transition]]
+    from tests.postgres import PostgresServer
+
+_numbers: Final = itertools.count(1)
+
+# A server, by its answers.
+
+OAUTH: Final = OAuth(
+    client_id="robot",
+    device_authorization_endpoint="https://as.example.com/device_authorization",
+    token_endpoint="https://as.example.com/token",
+    revocation_endpoint="https://as.example.com/revoke",
+    pkce="on",
+    scope="read write",
+)
+CODE: Final = answer(
+    200,
+    {
+        "device_code": "DEVICE-CANARY",
+        "user_code": "WDJB-MJHT",
+        "verification_uri": "https://as.example.com/device",
+        "interval": 7,
+        "expires_in": 900,
+    },
+)
+_CLAIMS: Final = b'{"iss": "https://as.example.com", "aud": "robot", "sub": "a", "exp": 4e9}'
+TOKEN: Final = {
+    "access_token": "TOKEN-CANARY",
+    "refresh_token": "REFRESH-CANARY",
+    "id_token": f"e30.{base64.urlsafe_b64encode(_CLAIMS).decode().rstrip('=')}.ID-CANARY",
+    "expires_in": 3600,
+    "scope": "read",
+    "account": {"name": "müller", "secret": "EXTRA-CANARY"},
+}
+PENDING: Final = answer(400, {"error": "authorization_pending"})
+SLOW_DOWN: Final = answer(400, {"error": "slow_down"})
+DENIED: Final = answer(400, {"error": "access_denied"})
+EXPIRED: Final = answer(400, {"error": "expired_token"})
+UNKNOWN_CODE: Final = answer(400, {"error": "invalid_grant"})
+GRANTED: Final = answer(200, TOKEN)
+REVOKED: Final = answer(200, "")
+LOST: Final = Failure("timeout", sent=True)
+SECRETS: Final = (
+    "DEVICE-CANARY",
+    "VERIFIER-CANARY",
+    "TOKEN-CANARY",
+    "REFRESH-CANARY",
+    "ID-CANARY",
+    "EXTRA-CANARY",
+)
+
+
+class Place:
+    """Where flows are kept, to be opened as often as one likes.
+
+    Attributes:
+        kind: `memory`, `sqlite` or `postgres`.
+        url: The store's URL.
+        keys: What seals its secrets.
+        clock: What its clients go by, and itself as well.
+        store: The store, opened once.
+    """
+
+    def __init__(self, kind: str, url: str, clock: VirtualClock | SharedClock) -> None:
+        self.kind = kind
+        self.url = url
+        self.clock = clock
+        self.keys = [generate_key()]
+        self._opened: list[Store] = []
+        self.store: Store = self.open()
+
+    @property
+    def now(self) -> float:
+        return self.clock.time()
+
+    @property
+    def sql(self) -> SQLStore:
+        """The store, where it is one in a database."""
+        assert isinstance(self.store, SQLiteStore | PostgresStore)
+        return self.store
+
+    def open(self, **options: Any) -> Any:
+        """Open the same place again, as another process would."""
+        options = {"keys": self.keys} | options
+        if self.kind == "memory":
+            self._opened.append(self._opened[0] if self._opened else MemoryStore())
+        elif self.kind == "sqlite":
+            self._opened.append(SQLiteStore(self.url.removeprefix("sqlite:///"), **options))
+        else:
+            self._opened.append(PostgresStore(self.url, **options))
+        return self._opened[-1]
+
+    def client(self, *script: Any, store: Store | None = None, **parts: Any) -> Client:
+        """Make a client that is given these answers, one for each request."""
+        transport = ScriptedTransport(script)
+        return Client(store or self.store, clock=self.clock, transport=transport, **parts)
+
+    def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement behind the store's back; tables are `{flows}`, `{audit}`, `{meta}`."""
+        names = ("flows", "audit", "meta")
+        if self.kind == "sqlite":
+            statement = statement.format(**{name: name for name in names})
+            with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection:
+                rows = connection.execute(statement, values).fetchall()
+                connection.commit()
+            return rows
+        statement = statement.format(**{name: f"deviceflow.{name}" for name in names})
+        with psycopg.connect(self.url) as database:
+            done = database.execute(statement.replace("?", "%s").encode(), values)
+            return done.fetchall() if done.description else []
+
+    def close(self) -> None:
+        for store in self._opened:
+            store.close()
+        if isinstance(self.clock, SharedClock):
+            self.clock.close()
+            self.clock.path.unlink()
+
+
+def memory() -> Place:
+    return Place("memory", "memory:", VirtualClock())
+
+
+def sqlite(folder: Any) -> Place:
+    return Place("sqlite", f"sqlite:///{folder / 'flows.db'}", VirtualClock())
+
+
+def postgres(server: PostgresServer, url: str) -> Place:
+    # Where the server may read it, which runs as somebody else.
+    clock = SharedClock.make(server.folder / f"clock-{next(_numbers)}", pace=0)
+    return Place("postgres", set_database_clock(url, clock), clock)
+
+
+def _place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    if request.param == "memory":
+        place = memory()
+    elif request.param == "sqlite":
+        place = sqlite(request.getfixturevalue("tmp_path"))
+    else:
+        url = request.getfixturevalue("postgres_url")
+        place = postgres(request.getfixturevalue("postgres_server"), url)
+    yield place
+    place.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Give a place of each kind."""
+    yield from _place(request)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Give a place of each kind that outlives a process."""
+    yield from _place(request)
+
+
+# Flows, and what happens to them.
+
+
+def new(flow_id: str = "f1", key: str | None = None, *, at: float = 1_800_000_000.0) -> Flow:
+    return Flow(flow_id, OAUTH, at, key=key, verifier=Secret("VERIFIER-CANARY"))
+
+
+def coded(flow: Flow, now: float) -> Iterator[Transition]:
+    yield flow.receive(CODE, now, duration=0.25)
+
+
+def polled(flow: Flow, now: float, *said: Any) -> Iterator[Transition]:
+    yield from coded(flow, now)
+    for result in said:
+        yield flow.poll(now, 10.0)
+        if result is not None:
+            yield flow.receive(result, now, duration=0.5)
+
+
+def stage(*said: Any, then: Iterable[Callable[[Flow, float], Transition]] = ()) -> Stage:
+    def play(flow: Flow, now: float) -> Iterator[Transition]:
+        yield from polled(flow, now, *said)
+        for happen in then:
+            yield happen(flow, now)
+
+    return play
+
+
+def second_token(flow: Flow, now: float) -> Transition:
+    token = OAUTH.read_token(answer(200, TOKEN | {"access_token": "SECOND-CANARY"}), now).token
+    assert token is not None
+    return flow.late_grant(token, 1, now)
+
+
+def recovered(flow: Flow, now: float) -> Transition:
+    return flow.recover(now, "the dead")
+
+
+STAGES: Final[dict[str, Stage]] = {
+    "created": lambda flow, now: iter(()),
+    "waiting": coded,
+    "polling": stage(None),
+    "pending": stage(PENDING),
+    "slowed down": stage(SLOW_DOWN, SLOW_DOWN),
+    "in doubt": stage(LOST),
+    "recovered": stage(None, then=[recovered]),
+    "authorized": stage(GRANTED),
+    "collected": stage(GRANTED, then=[Flow.collect]),
+    "acknowledged": stage(GRANTED, then=[Flow.collect, Flow.acknowledge]),
+    "purged": stage(GRANTED, then=[Flow.purge]),
+    "denied": stage(DENIED),
+    "expired": stage(EXPIRED),
+    "unknown": stage(LOST, UNKNOWN_CODE),
+    "cancelled": stage(then=[Flow.cancel]),
+    "with a second token": stage(GRANTED, then=[second_token]),
+    "with a token too many": stage(then=[Flow.cancel, second_token]),
+}
+
+
+def commit(
+    store: Store, flow: Flow, moved: Transition, worker: str = "w1", release: str | None = None
+) -> bool:
+    return store.commit(flow, render(flow, moved, worker), release=release)
+
+
+def kept(place: Place, name: str, flow_id: str = "f1", key: str | None = None) -> Flow:
+    """Bring a flow to a stage, one commit after another, and return it as it is in the store."""
+    flow = new(flow_id, key, at=place.now)
+    assert place.store.add(flow) is flow
+    for moved in STAGES[name](flow, place.now):
+        assert commit(place.store, flow, moved)
+    return flow
+
+
+def hidden(flow: Flow) -> bool:
+    """Tell whether the flow comes without any of its secrets."""
+    return not any((flow.device_code, flow.verifier, flow.token, flow.to_revoke))
+
+
+def everything(flow: Flow) -> str:
+    """Return all of it, as a text that can be compared."""
+    return json.dumps(flow.to_dict(secrets=True), sort_keys=True)
+
+
+@pytest.fixture
+def events(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
+    """Give the events of flows that were logged so far."""
+    caplog.set_level(logging.INFO, logger="deviceflow")
+
+    def logged() -> list[dict[str, Any]]:
+        found = [vars(record).get("deviceflow", {}) for record in caplog.records]
+        return [event for event in found if "action" in event]
+
+    return logged

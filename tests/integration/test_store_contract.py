@@ -1,0 +1,902 @@
+"""What every store promises, asked of each: memory, SQLite, and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+import jsonschema
+import pytest
+
+from deviceflow import Flow, OAuth, errors
+from deviceflow.audit.events import render, schema
+from deviceflow.machine import Reason, State
+from deviceflow.secret import Secret
+from deviceflow.steps import Step
+from deviceflow.stores.base import Claim, Held
+from tests.integration.places import (
+    CODE,
+    DENIED,
+    EXPIRED,
+    GRANTED,
+    LOST,
+    OAUTH,
+    PENDING,
+    REVOKED,
+    SECRETS,
+    SLOW_DOWN,
+    STAGES,
+    UNKNOWN_CODE,
+    Place,
+    coded,
+    commit,
+    everything,
+    hidden,
+    kept,
+    new,
+    second_token,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deviceflow.flow import Transition
+
+    Events = Callable[[], list[dict[str, Any]]]
+
+THREADS: Final = 16
+ODD: Final = {
+    "NUL": "a\0b",
+    "half a character": "a\ud800b",
+    "an emoji": "\U0001f511 schlüssel",
+    "escapes": "a\x1b[31m\r\n\u202eb",
+    "percent and colon": "%s %(id)s :id ? {flows} '; DROP TABLE flows; --",
+    "long": "x" * 10_000,
+}
+odd = pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+
+
+def at_once(work: Callable[[int], Any], times: int = THREADS) -> list[Any]:
+    barrier = threading.Barrier(times)
+
+    def do(number: int) -> Any:
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(do, range(times)))
+
+
+def claim(place: Place, owner: str = "w1", seconds: float = 20.0, flow_id: str = "f1") -> Claim:
+    taken = place.store.claim(flow_id, owner, place.now, seconds)
+    assert isinstance(taken, Claim)
+    return taken
+
+
+def held(place: Place, owner: str = "w2", flow_id: str = "f1") -> Held:
+    refused = place.store.claim(flow_id, owner, place.now, 20)
+    assert isinstance(refused, Held)
+    return refused
+
+
+def due(place: Place, owner: str = "w1") -> str | None:
+    found = place.store.claim_due(owner, place.now, 20)
+    return found and found.flow.id
+
+
+# Keeping.
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_flow_is_kept_whole_with_its_secrets_and_can_be_had_without(
+    place: Place, name: str
+) -> None:
+    flow = kept(place, name)
+
+    assert everything(place.store.get("f1")) == everything(flow)
+    bare = place.store.get("f1", secrets=False)
+    assert bare.to_dict() == flow.to_dict()
+    assert hidden(bare)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_flow_of_any_age_can_be_added(place: Place, name: str) -> None:
+    flow = new(at=place.now)
+    for _ in STAGES[name](flow, place.now):
+        pass
+
+    assert place.store.add(flow) is flow
+
+    assert everything(place.store.get("f1")) == everything(flow)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_flow_is_there_for_whoever_opens_the_store_next(database: Place, name: str) -> None:
+    flow = kept(database, name)
+    database.store.close()
+
+    assert everything(database.open().get("f1")) == everything(flow)
+    assert everything(database.store.get("f1")) == everything(flow)
+
+
+def test_each_look_is_at_a_copy_of_ones_own(place: Place) -> None:
+    flow = kept(place, "waiting")
+    before = everything(flow)
+
+    for copy in (place.store.get("f1"), claim(place).flow, held(place).flow, flow):
+        copy.cancel(place.now)
+    next(place.store.flows()).cancel(place.now)
+
+    assert everything(place.store.get("f1")) == before
+
+
+@pytest.mark.parametrize("flow_id", ["f9", "", *ODD.values()], ids=ascii)
+def test_unknown_flow_is_an_error_that_names_it(place: Place, flow_id: str) -> None:
+    kept(place, "waiting")
+
+    for use in (
+        place.store.get,
+        lambda name: place.store.claim(name, "w1", place.now, 20),
+    ):
+        with pytest.raises(errors.UnknownFlowError) as caught:
+            use(flow_id)
+        assert caught.value.flow_id == flow_id
+
+
+def test_flow_does_not_take_the_place_of_another_of_its_id(place: Place) -> None:
+    flow = kept(place, "waiting")
+
+    with pytest.raises(errors.UsageError, match="in the store already") as caught:
+        place.store.add(new(at=place.now))
+
+    assert caught.value.flow_id == "f1"
+    assert everything(place.store.get("f1")) == everything(flow)
+
+
+@pytest.mark.parametrize("key", [None, "nightly"])
+def test_flow_whose_adding_was_not_answered_is_added_once(database: Place, key: str | None) -> None:
+    flow = new(key=key)
+
+    assert database.store.add(flow) is flow
+    assert database.store.add(flow) is flow
+
+    assert [one.id for one in database.store.flows()] == ["f1"]
+
+
+def test_store_says_whether_it_persists(place: Place) -> None:
+    assert place.store.persistent is (place.kind != "memory")
+
+
+def test_closed_store_is_opened_again_where_it_is_needed(place: Place) -> None:
+    flow = kept(place, "waiting")
+    place.store.close()
+    place.store.close()
+
+    assert everything(place.store.get("f1")) == everything(flow)
+
+
+def test_time_is_the_places_own(place: Place) -> None:
+    before = place.now
+    place.clock.advance(1000)
+
+    assert place.store.now(place.now) == pytest.approx(before + 1000, abs=1e-4)
+    kept(place, "waiting")
+    assert claim(place).now == pytest.approx(before + 1000, abs=1e-4)
+
+
+def test_postgres_goes_by_its_own_clock_whatever_its_clients_say(place: Place) -> None:
+    kept(place, "waiting")
+    expected = place.now if place.kind == "postgres" else 5.0
+
+    assert place.store.now(5.0) == pytest.approx(expected, abs=1e-4)
+
+
+# Keys.
+
+
+def test_live_flow_of_the_key_is_returned_instead(place: Place) -> None:
+    first = kept(place, "waiting", key="nightly")
+
+    again = place.store.add(new("f2", "nightly"))
+
+    assert everything(again) == everything(first)
+    assert again is not first
+    assert [flow.id for flow in place.store.flows()] == ["f1"]
+
+
+def test_keys_do_not_mix(place: Place) -> None:
+    keys = ["a", "b", "", None, None, "A", "a ", "ä", "a\u0308"]
+
+    flows = [place.store.add(new(f"f{number}", key)) for number, key in enumerate(keys)]
+
+    assert [flow.id for flow in flows] == [f"f{number}" for number in range(len(keys))]
+    assert place.store.add(new("f9", "")).id == "f2"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["collected", "acknowledged", "purged", "denied", "expired", "unknown", "cancelled"],
+)
+def test_key_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> None:
+    kept(place, name, key="nightly")
+
+    assert place.store.add(new("f2", "nightly")).id == "f2"
+    assert place.store.add(new("f3", "nightly")).id == "f2"
+    assert place.store.get("f1").key == "nightly"
+
+
+@pytest.mark.parametrize("name", ["created", "polling", "in doubt", "recovered", "authorized"])
+def test_key_is_kept_until_the_token_is_collected(place: Place, name: str) -> None:
+    kept(place, name, key="nightly")
+
+    assert place.store.add(new("f2", "nightly")).id == "f1"
+
+
+@pytest.mark.parametrize("taken_meanwhile", [True, False])
+def test_token_that_comes_late_does_not_take_the_key_back(
+    place: Place, taken_meanwhile: bool
+) -> None:
+    flow = kept(place, "expired", key="nightly")
+    if taken_meanwhile:
+        place.store.add(new("f2", "nightly"))
+
+    late = second_token(flow, place.now)
+    assert (late.action, flow.live) == ("late_grant", True)
+    assert commit(place.store, flow, late)
+
+    assert place.store.get("f1").state is State.AUTHORIZED
+    assert place.store.add(new("f3", "nightly")).id == ("f2" if taken_meanwhile else "f3")
+
+
+def test_key_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> None:
+    """It clashes, and then there is none of that key."""
+    store: Any = database.store
+    transact, moments = store._transact, [None]
+    store._transact = lambda *args: moments.pop() if moments else transact(*args)
+
+    assert store.add(new("f2", "nightly")).id == "f2"
+
+    assert moments == []
+
+
+def test_one_of_many_threads_makes_the_flow_of_a_key(place: Place) -> None:
+    ids = at_once(lambda number: place.store.add(new(f"f{number}", "nightly")).id)
+
+    assert len(set(ids)) == 1
+    assert [flow.id for flow in place.store.flows()] == ids[:1]
+
+
+CHILD: Final = """
+import sys
+from deviceflow import open_store
+from tests.integration.places import new
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print(store.add(new(sys.argv[2], "nightly")).id)
+"""
+
+
+def test_one_of_many_processes_makes_the_flow_of_a_key(database: Place) -> None:
+    environment = os.environ | {"DEVICEFLOW_KEYS": database.keys[0].reveal()}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, database.url, f"f{number}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for number in range(6)
+    ]
+    for child in children:
+        assert child.stdout
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin
+        child.stdin.write("go\n")
+        child.stdin.flush()
+
+    ids = [child.communicate(timeout=60)[0].strip() for child in children]
+
+    assert len(set(ids)) == 1
+    assert [flow.id for flow in database.store.flows()] == ids[:1]
+
+
+# Committing.
+
+
+def test_commit_on_what_others_changed_is_refused(place: Place) -> None:
+    mine = kept(place, "waiting")
+    theirs = place.store.get("f1")
+    assert commit(place.store, theirs, theirs.poll(place.now, 10), "w2")
+
+    assert not commit(place.store, mine, mine.cancel(place.now))
+
+    assert everything(place.store.get("f1")) == everything(theirs)
+
+
+@pytest.mark.parametrize("step", [Flow.cancel, lambda flow, now: flow.poll(now, 10)])
+def test_commit_whose_answer_was_lost_counts_as_done_on_a_database(
+    place: Place, step: Callable[[Flow, float], Transition]
+) -> None:
+    flow = kept(place, "waiting")
+    moved = step(flow, place.now)
+    assert commit(place.store, flow, moved, "w1")
+
+    # In memory no answer is lost, so the same again is another one who went on.
+    assert commit(place.store, flow, moved, "w1") is (place.kind != "memory")
+    assert not commit(place.store, flow, moved, "w2")
+
+    # And it does so whatever others made of it since.
+    later = place.store.get("f1")
+    if not later.state.ended:
+        assert commit(place.store, later, later.cancel(place.now), "w3")
+        assert commit(place.store, flow, moved, "w1") is (place.kind != "memory")
+    assert everything(place.store.get("f1")) == everything(later)
+
+
+def test_commit_of_a_flow_that_is_not_kept_is_refused(place: Place) -> None:
+    flow = new()
+
+    assert not commit(place.store, flow, next(coded(flow, place.now)))
+
+    assert list(place.store.flows()) == []
+
+
+def test_one_of_many_threads_commits(place: Place) -> None:
+    kept(place, "waiting")
+
+    flows = [place.store.get("f1") for _ in range(THREADS)]
+    moves = [flow.poll(place.now, 10) for flow in flows]
+    done = at_once(lambda n: commit(place.store, flows[n], moves[n], f"w{n}"))
+
+    assert sum(done) == 1
+    assert place.store.get("f1").attempt == 1
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_row_and_history_go_together(database: Place, name: str) -> None:
+    flow = kept(database, name)
+
+    history = database.sql.history("f1")
+
+    assert [event["seq"] for event in history] == list(range(1, flow.seq + 1))
+    assert [event["from"] for event in history] == ["init", *[e["to"] for e in history]][:-1]
+    assert (history[-1]["to"] if history else "init") == database.store.get("f1").state
+
+
+@pytest.mark.parametrize("step", ["poll", "cancel"])
+def test_both_are_kept_or_none(database: Place, step: str) -> None:
+    flow = kept(database, "waiting")
+    before = everything(flow)
+    moved = flow.poll(database.now, 10) if step == "poll" else flow.cancel(database.now)
+    spoilt = render(flow, moved, "w1") | {"outcome": None}  # which the table does not take
+
+    with pytest.raises(errors.StoreError):
+        database.store.commit(flow, spoilt)
+
+    assert everything(database.store.get("f1")) == before
+    assert len(database.sql.history("f1")) == 1
+    assert commit(database.store, flow, moved)
+
+
+def test_history_does_not_fork(database: Place) -> None:
+    """A row of the history that is there already is not written over."""
+    flow = kept(database, "waiting")
+    database.ask("UPDATE {flows} SET seq = 0")
+
+    with pytest.raises(errors.StoreError):
+        commit(database.store, flow, flow.cancel(database.now)._replace(seq=1))
+
+    assert [event["action"] for event in database.sql.history("f1")] == ["issue_code"]
+
+
+def test_history_of_a_flow_that_is_unknown_is_empty(database: Place) -> None:
+    assert database.sql.history("f9") == []
+    assert database.sql.history("a\0\ud800b") == []
+
+
+def test_history_outlives_the_flow(database: Place) -> None:
+    flow = kept(database, "cancelled")
+    assert database.store.forget(database.now) == 1
+
+    assert [event["action"] for event in database.sql.history(flow.id)] == ["issue_code", "cancel"]
+
+
+# Leases.
+
+
+@pytest.mark.parametrize("name", ["created", "waiting", "polling", "authorized", "denied"])
+def test_lease_is_taken_and_the_flow_comes_whole(place: Place, name: str) -> None:
+    flow = kept(place, name)
+
+    taken = claim(place)
+
+    assert everything(taken.flow) == everything(flow)
+    assert taken.now == pytest.approx(place.now, abs=1e-4)
+    assert taken.left_by is None
+
+
+@pytest.mark.parametrize("name", ["waiting", "authorized", "with a token too many"])
+def test_lease_that_is_held_says_for_how_long_and_shows_no_secret(place: Place, name: str) -> None:
+    flow = kept(place, name)
+    claim(place, "w1", 20)
+    place.clock.advance(15)
+
+    refused = held(place)
+
+    assert refused.seconds == pytest.approx(5, abs=1e-4)
+    assert refused.flow.to_dict() == flow.to_dict()
+    assert hidden(refused.flow)
+
+
+def test_lease_that_ran_out_goes_to_the_next_and_says_who_left_it(place: Place) -> None:
+    kept(place, "polling")
+    claim(place, "w1")
+    place.clock.advance(20.001)
+
+    assert claim(place, "w2").left_by == "w1"
+
+    assert isinstance(held(place, "w1"), Held)
+
+
+def test_lease_given_back_is_free_at_once_and_left_by_nobody(place: Place) -> None:
+    kept(place, "waiting")
+    claim(place, "w1")
+
+    place.store.release("f1", "w1")
+
+    assert claim(place, "w2").left_by is None
+
+
+def test_nobody_gives_back_the_lease_of_another(place: Place) -> None:
+    kept(place, "waiting")
+    claim(place, "w1")
+    place.clock.advance(20.001)
+    claim(place, "w2")
+
+    for flow_id, owner in [("f1", "w1"), ("f1", "w9"), ("f9", "w2"), ("f9", "w9")]:
+        place.store.release(flow_id, owner)
+
+    held(place, "w3")
+
+
+def test_lease_can_be_taken_again_by_who_has_it(place: Place) -> None:
+    kept(place, "polling")
+    claim(place, "the dead", 20)
+    place.clock.advance(20.001)
+    claim(place, "w1", 20)
+    place.clock.advance(15)
+
+    again = claim(place, "w1", 60)
+
+    assert again.left_by == "the dead"
+    assert held(place).seconds == pytest.approx(60, abs=1e-4)
+
+
+def test_one_of_many_threads_gets_the_lease(place: Place) -> None:
+    kept(place, "waiting")
+
+    done = at_once(lambda number: place.store.claim("f1", f"w{number}", place.now, 20))
+
+    assert [type(one) for one in done].count(Claim) == 1
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("step", ["poll", "cancel"])
+def test_commit_gives_the_lease_back_in_the_same_breath(
+    place: Place, refused: bool, step: str
+) -> None:
+    kept(place, "waiting")
+    flow = claim(place, "w1").flow
+    if refused:
+        theirs = place.store.get("f1")
+        assert commit(place.store, theirs, theirs.poll(place.now, 10), "w2")
+        held(place)
+    moved = flow.poll(place.now, 10) if step == "poll" else flow.cancel(place.now)
+
+    assert commit(place.store, flow, moved, "w1", "w1") is not refused
+
+    assert claim(place, "w2").left_by is None
+
+
+def test_commit_gives_back_nobody_elses_lease(place: Place) -> None:
+    kept(place, "waiting")
+    flow = claim(place, "w1").flow
+
+    stale = place.store.get("f1")
+
+    assert commit(place.store, flow, flow.poll(place.now, 10), "w2", "w2")
+    assert not commit(place.store, stale, stale.cancel(place.now), "w3", "w3")
+
+    held(place, "w3")
+
+
+def test_commit_without_giving_back_keeps_the_lease(place: Place) -> None:
+    kept(place, "waiting")
+    flow = claim(place, "w1").flow
+
+    commit(place.store, flow, flow.poll(place.now, 10))
+
+    held(place)
+
+
+# What is due.
+
+
+def test_nothing_is_due_in_an_empty_store(place: Place) -> None:
+    assert due(place) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "is_due"),
+    [
+        ("created", 1e6, False),
+        ("waiting", 7.0, False),  # 7 seconds, and the margin of a tenth
+        ("waiting", 7.2, True),
+        ("pending", 7.0, False),
+        ("polling", 1e3, True),
+        ("recovered", 1e3, True),
+        ("authorized", 1e6, False),
+        ("collected", 1e6, False),
+        ("acknowledged", 1e6, False),
+        ("denied", 1e6, False),
+        ("expired", 1e6, False),
+        ("cancelled", 1e6, False),
+        ("purged", 0.001, True),  # there is something to revoke
+        ("with a second token", 0.001, True),
+        ("with a token too many", 0.001, True),
+    ],
+)
+def test_due_is_what_there_is_something_to_do_for(
+    place: Place, name: str, after: float, is_due: bool
+) -> None:
+    kept(place, name)
+    place.clock.advance(after)
+
+    assert due(place) == ("f1" if is_due else None)
+
+
+def test_due_the_longest_comes_first_and_each_once(place: Place) -> None:
+    for number in (2, 1, 3):
+        kept(place, "waiting", f"f{number}")
+        place.clock.advance(1)
+    place.clock.advance(60)
+
+    assert [due(place, f"w{number}") for number in range(4)] == ["f2", "f1", "f3", None]
+
+
+def test_due_comes_whole_and_leased_and_says_who_left_it(place: Place) -> None:
+    flow = kept(place, "polling")
+    claim(place, "the dead")
+    assert due(place) is None
+    place.clock.advance(60)
+
+    found = place.store.claim_due("w1", place.now, 20)
+
+    assert found is not None
+    assert everything(found.flow) == everything(flow)
+    assert found.left_by == "the dead"
+    assert found.now == pytest.approx(place.now, abs=1e-4)
+    assert held(place).seconds == pytest.approx(20, abs=1e-4)
+    assert due(place, "w2") is None
+
+
+def test_due_flow_goes_to_one_of_many_threads(place: Place) -> None:
+    for number in range(THREADS // 2):
+        kept(place, "waiting", f"f{number}")
+    place.clock.advance(60)
+
+    found = at_once(lambda number: due(place, f"w{number}"))
+
+    ids = [one for one in found if one is not None]
+    assert len(ids) == len(set(ids))
+    # A database passes over what others have locked just then; the next one finds it.
+    while (one := due(place, f"x{len(ids)}")) is not None:
+        ids.append(one)
+    assert sorted(ids) == sorted(f"f{number}" for number in range(THREADS // 2))
+
+
+# What is left over, and what is forgotten.
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("waiting", []),
+        ("denied", []),
+        ("acknowledged", []),
+        ("authorized", ["token"]),
+        ("collected", ["token"]),
+        ("purged", ["revoke"]),
+        ("with a second token", ["token", "revoke"]),
+        ("with a token too many", ["revoke"]),
+    ],
+)
+def test_left_over_is_what_ended_before_then_and_holds_such_secrets(
+    place: Place, name: str, kinds: list[str]
+) -> None:
+    kept(place, name)
+    ended = place.now
+
+    for kind in ("token", "revoke"):
+        assert place.store.leftover(kind, ended) == (["f1"] if kind in kinds else [])
+        assert place.store.leftover(kind, ended - 1) == []
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_forgotten_is_what_ended_before_then_and_holds_no_secret(place: Place, name: str) -> None:
+    flow = kept(place, name, key="nightly")
+    forgettable = flow.state.ended and not flow.token and not flow.to_revoke
+
+    assert place.store.forget(place.now - 1) == 0
+    assert place.store.forget(place.now) == (1 if forgettable else 0)
+
+    assert len(list(place.store.flows())) == (0 if forgettable else 1)
+
+
+def test_forgotten_flow_is_unknown_and_so_is_its_lease(place: Place) -> None:
+    flow = kept(place, "denied")
+    claim(place, "w1", 1e6)
+    place.store.forget(place.now)
+
+    with pytest.raises(errors.UnknownFlowError):
+        place.store.get("f1")
+    place.store.release("f1", "w1")
+    assert not commit(place.store, flow, flow.purge(place.now))
+    place.store.add(new())
+    assert claim(place, "w2").left_by is None
+
+
+# Looking at all of them.
+
+
+def test_flows_come_newest_first_without_secrets(place: Place) -> None:
+    for name in ("authorized", "waiting", "with a token too many", "denied"):
+        kept(place, name, f"f-{name.replace(' ', '-')}")
+        place.clock.advance(1)
+
+    flows = list(place.store.flows())
+
+    assert [flow.id for flow in flows] == [
+        "f-denied",
+        "f-with-a-token-too-many",
+        "f-waiting",
+        "f-authorized",
+    ]
+    for flow in flows:
+        assert flow.to_dict() == place.store.get(flow.id).to_dict()
+        assert hidden(flow)
+    assert [flow.id for flow in place.store.flows(live=True)] == ["f-waiting"]
+
+
+def test_flows_come_page_by_page_each_once(place: Place) -> None:
+    for number in range(450):
+        # Many at the same moment, across the ends of pages.
+        flow = new(f"f{number:03}", at=1000.0 + number // 90)
+        if number % 3 == 0:
+            flow.cancel(2000.0)
+        place.store.add(flow)
+
+    ages = {flow.id: flow.created_at for flow in place.store.flows()}
+
+    assert len(ages) == 450
+    assert list(ages.values()) == sorted(ages.values(), reverse=True)
+    live = [flow.id for flow in place.store.flows(live=True)]
+    assert len(live) == len(set(live)) == 300
+
+
+def test_flows_can_be_stepped_while_they_are_looked_at(place: Place) -> None:
+    for number in range(3):
+        kept(place, "waiting", f"f{number}")
+
+    for flow in place.store.flows():
+        whole = place.store.get(flow.id)
+        assert commit(place.store, whole, whole.cancel(place.now))
+
+    assert list(place.store.flows(live=True)) == []
+
+
+# Odd texts.
+
+
+@odd
+def test_any_words_about_a_flow_are_kept(place: Place, text: str) -> None:
+    provider = OAuth(
+        client_id=text, token_endpoint="https://a/t", device_authorization_endpoint="https://a/d"
+    )
+    flow = Flow("f1", provider, place.now)
+    place.store.add(flow)
+    for moved in coded(flow, place.now):
+        flow.detail = flow.user_code = flow.verification_uri = text
+        flow.extra = (("odd", [text]),)
+        flow.device_code = Secret(text)
+        event = render(flow, moved._replace(detail=text), "w1")
+        assert place.store.commit(flow, event)
+
+    back = place.store.get("f1")
+
+    assert everything(back) == everything(flow)
+    assert back.device_code == Secret(text)
+    if place.kind != "memory":
+        (said,) = place.sql.history("f1")
+        # What no database takes is replaced, and nothing else.
+        storable = text.replace("\0", "\ufffd").replace("\ud800", "?")
+        assert said == event | {"client_id": storable, "detail": storable}
+
+
+@odd
+def test_any_token_is_kept(place: Place, text: str) -> None:
+    flow = kept(place, "polling")
+    token = OAUTH.read_token(GRANTED).token
+    assert token is not None
+    token.access_token, token.scope = Secret(text), (text,)
+    moved = flow.late_grant(token, 1, place.now)
+
+    assert commit(place.store, flow, moved)
+
+    assert everything(place.store.get("f1")) == everything(flow)
+
+
+@odd
+def test_any_key_is_one_or_is_refused(place: Place, text: str) -> None:
+    takes = place.kind == "memory" or text not in (
+        ODD["NUL"],
+        ODD["half a character"],
+        ODD["long"],
+    )
+    if takes:
+        place.store.add(new("f1", text))
+        assert place.store.add(new("f2", text)).id == "f1"
+        assert place.store.get("f1").key == text
+    else:
+        with pytest.raises(errors.UsageError, match="A key is a text of at most 500 characters"):
+            place.store.add(new("f1", text))
+        assert list(place.store.flows()) == []
+
+
+def test_longest_key_of_the_longest_characters_is_taken(place: Place) -> None:
+    key = "".join(chr(0x10000 + number) for number in range(500))
+
+    place.store.add(new("f1", key))
+
+    assert place.store.add(new("f2", key)).id == "f1"
+
+
+# Whole logins.
+
+
+def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -> None:
+    """Each step by another client, which opens the store anew, as jobs do."""
+    script = [CODE, PENDING, SLOW_DOWN, LOST, PENDING, GRANTED]
+
+    flow = database.client(script.pop(0), store=database.open()).start(OAUTH, key="nightly")
+    while True:
+        driver = database.client(*script, store=database.open())
+        done = driver.step(flow.id)
+        del script[: len(driver._transport.requests)]  # type: ignore[attr-defined]
+        if done.state.ended:
+            break
+        database.clock.advance(done.wait_seconds)
+    with database.client(store=database.open()).collect(flow.id) as token:
+        assert token.access_token == Secret("TOKEN-CANARY")
+        assert token.extra.as_dict()["account"]["name"] == "müller"
+
+    history = database.sql.history(flow.id)
+    assert [event["action"] for event in history] == [
+        *("issue_code", "poll", "pending", "poll", "slow_down", "poll", "retry"),
+        *("poll", "pending", "poll", "grant", "collect", "acknowledge"),
+    ]
+    assert history == events()
+    checker = jsonschema.Draft202012Validator(schema())
+    for event in history:
+        checker.validate(event)
+    with pytest.raises(errors.TokenGoneError):
+        database.client(store=database.open()).token(flow.id)
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "actions"),
+    [
+        ([DENIED], errors.DeniedError, ["poll", "deny"]),
+        ([EXPIRED], errors.ExpiredError, ["poll", "expire"]),
+        ([PENDING] * 200, errors.ExpiredError, None),
+        (
+            [LOST, UNKNOWN_CODE],
+            errors.OutcomeUnknownError,
+            ["poll", "retry", "poll", "fail"],
+        ),
+    ],
+)
+def test_login_ends_in_each_store_as_in_any(
+    place: Place, script: list[Any], error: type[Exception], actions: list[str] | None
+) -> None:
+    driver = place.client(CODE, *script)
+    flow = driver.start(OAUTH)
+
+    with pytest.raises(error):
+        driver.wait(flow.id)
+
+    if actions is not None and place.kind != "memory":
+        said = [event["action"] for event in place.sql.history(flow.id)]
+        assert said == ["issue_code", *actions]
+    assert place.store.get(flow.id).device_code is None
+
+
+def test_login_goes_on_behind_a_dead_worker(place: Place, events: Events) -> None:
+    flow = place.client(CODE).start(OAUTH)
+    dead = claim(place, "the dead", flow_id=flow.id)
+    assert commit(place.store, dead.flow, dead.flow.poll(place.now, 10), "the dead")
+    driver = place.client(UNKNOWN_CODE)
+
+    assert driver.step(flow.id) == Step(flow.id, State.POLLING, flow.interval)
+    place.clock.advance(60)
+    done = driver.step(flow.id)
+
+    assert (done.state, done.reason) == (State.FAILED, Reason.OUTCOME_UNKNOWN)
+    assert events()[-3]["action"] == "recover"
+    assert events()[-3]["detail"] == "left behind by the dead"
+
+
+def test_stalled_workers_token_is_taken_late(place: Place, events: Events) -> None:
+    def stalled(_: object) -> Any:
+        place.clock.advance(60)
+        place.client(UNKNOWN_CODE).step(flow.id)
+        return GRANTED
+
+    driver = place.client(CODE, stalled)
+    flow = driver.start(OAUTH)
+    place.clock.advance(flow.wait_seconds(place.now))
+
+    assert driver.step(flow.id).state is State.AUTHORIZED
+
+    token = place.client().token(flow.id)
+    assert (token.access_token, token.possibly_revoked) == (Secret("TOKEN-CANARY"), True)
+    said = [event["action"] for event in events()]
+    assert said == ["issue_code", "poll", "recover", "poll", "fail", "late_grant", "collect"]
+
+
+def test_many_threads_stepping_one_flow_send_one_request(place: Place) -> None:
+    driver = place.client(CODE, PENDING)
+    flow = driver.start(OAUTH)
+    place.clock.advance(flow.wait_seconds(place.now))
+
+    at_once(lambda _: driver.step(flow.id))
+
+    assert place.store.get(flow.id).attempt == 1
+    assert len(driver._transport.requests) == 2  # type: ignore[attr-defined]
+
+
+def test_sweep_and_purge_bring_everything_to_its_end(place: Place) -> None:
+    driver = place.client(CODE, CODE, DENIED, GRANTED, REVOKED, REVOKED)
+    for _ in range(2):
+        driver.start(OAUTH)
+        place.clock.advance(1)
+    place.clock.advance(20)
+
+    assert [done.state for done in driver.sweep().steps] == [State.FAILED, State.AUTHORIZED]
+    place.clock.advance(8 * 86400)
+    assert driver.purge() == (1, 0, [])
+    place.clock.advance(90 * 86400)
+    assert driver.purge() == (0, 2, [])
+
+    assert list(driver.flows()) == []
+    if place.kind != "memory":
+        assert place.ask("SELECT count(*) FROM {audit}") == [(8 + 1,)]
+
+
+def test_nothing_that_is_shown_of_a_store_is_secret(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in STAGES:
+        kept(place, name, f"f-{name.replace(' ', '-')}")
+    key = place.keys[0].reveal()
+
+    shown = f"{place.store!r} {vars(place.store)!r} {caplog.text}"
+
+    assert not [secret for secret in (*SECRETS, key) if secret in shown]
