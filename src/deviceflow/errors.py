@@ -45,8 +45,8 @@ class DeviceFlowError(Exception):
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        where = f" [flow {self.flow_id}]" if self.flow_id else ""
-        return f"{self.message}{where}" + (f" {self.hint}" if self.hint else "")
+        where = f"[flow {self.flow_id}]" if self.flow_id else None
+        return " ".join(filter(None, (self.message, self.hint, where)))
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message,), self.__dict__

@@ -139,8 +139,8 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
             errors.RejectedError,
             "It said: no such client.",
         ),
-        (answer(403, {}), errors.RejectedError, "The server refused the login. [flow"),
-        (answer(200, "<html>"), errors.ProtocolError, "cannot be understood. [flow"),
+        (answer(403, {}), errors.RejectedError, "The server refused the login. Its error"),
+        (answer(200, "<html>"), errors.ProtocolError, "cannot be understood. Check that"),
     ],
 )
 def test_start_says_why_the_server_refused(

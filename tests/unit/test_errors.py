@@ -86,7 +86,7 @@ def test_error_carries_what_it_is_given(kind: type[DeviceFlowError]) -> None:
 
     assert (error.message, error.args) == ("It broke.", ("It broke.",))
     assert (error.flow_id, error.state, error.reason) == ("f1", "polling", "denied")
-    assert str(error) == "It broke. [flow f1] Mend it."
+    assert str(error) == "It broke. Mend it. [flow f1]"
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_illegal_trigger_is_our_error_and_names_flow_state_and_trigger() -> None
     error = caught.value
     assert (error.flow_id, error.state, error.trigger) == ("f7", "expired", "poll")
     assert isinstance(error, UsageError)
-    assert str(error).startswith("A flow that is expired cannot poll. [flow f7] Look at")
+    assert str(error).startswith("A flow that is expired cannot poll. Look at")
     # Nothing of `transitions` hangs on it.
     assert error.__cause__ is None
     assert error.__context__ is None
