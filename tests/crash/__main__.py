@@ -1,0 +1,97 @@
+"""Kill the processes of logins a thousand times, or have many step the same ones for a minute.
+
+python -m tests.crash --kills 1000
+python -m tests.crash --concurrency
+"""
+
+# ruff: noqa: T201  # printing is its work
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from tests.crash.crowd import FLOWS, WORKERS, compete
+from tests.crash.kills import campaign
+from tests.crash.places import KINDS
+from tests.crash.zygote import Zygote
+from tests.postgres import PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.crash.crowd import Competition
+    from tests.crash.kills import Tally
+
+_SHOWN: Final = 10
+
+
+def main() -> int:
+    """Do as the command line says; return 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash")
+    parser.add_argument("--kills", type=int, default=1000, help="how many, for each store")
+    parser.add_argument(
+        "--concurrency", action="store_true", help="8 processes step 40 flows instead, in real time"
+    )
+    parser.add_argument("--store", choices=[*KINDS, "both"], default="both")
+    parser.add_argument("--seed", default=secrets.token_hex(4), help="what chance goes by")
+    asked = parser.parse_args()
+    kinds = KINDS if asked.store == "both" else (asked.store,)
+    tallies: dict[str, Tally] = {}
+    crowds: dict[str, Competition] = {}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crash-")))
+        zygote = stack.enter_context(Zygote())
+        for kind in kinds:
+            postgres = stack.enter_context(PostgresServer()) if kind == "postgresql" else None
+            rng = Random(f"{asked.seed} {kind}")
+            if asked.concurrency:
+                (folder / kind).mkdir()
+                crowds[kind] = compete(zygote, folder / kind, postgres, rng, pace=1, interval=1.0)
+            else:
+                tallies[kind] = campaign(kind, asked.kills, rng, zygote, folder, postgres)
+    if asked.concurrency:
+        print_crowds(crowds)
+    else:
+        print_tallies(tallies)
+    print(f"seed {asked.seed}")
+    wrong = [f"{kind}: {problem}" for kind, t in tallies.items() for problem in t.wrong]
+    wrong += [f"{kind}: {problem}" for kind, c in crowds.items() for problem in c.wrong]
+    for problem in wrong[:_SHOWN]:
+        print(problem, file=sys.stderr)
+    return int(bool(wrong))
+
+
+def print_crowds(crowds: Mapping[str, Competition]) -> None:
+    """Print what came of it, a column for each store."""
+    print(f"{WORKERS} processes, {FLOWS} flows".ljust(44) + "".join(f"{c:>12}" for c in crowds))
+    for outcome in sorted({outcome for crowd in crowds.values() for outcome in crowd.outcomes}):
+        print(f"{outcome:<44}" + "".join(f"{c.outcomes[outcome]:>12}" for c in crowds.values()))
+    for what in ("polls", "held", "delivered"):
+        print(f"{what:<44}" + "".join(f"{getattr(c, what):>12}" for c in crowds.values()))
+    print(f"{'violations':<44}" + "".join(f"{len(c.wrong):>12}" for c in crowds.values()))
+    print(f"{'seconds':<44}" + "".join(f"{c.seconds:>12.1f}" for c in crowds.values()))
+
+
+def print_tallies(tallies: Mapping[str, Tally]) -> None:
+    """Print what came of it, a column for each store."""
+    print(f"{'killed':<44}" + "".join(f"{kind:>12}" for kind in tallies))
+    points = {point for tally in tallies.values() for point in tally.kills}
+    for point in sorted(points):
+        print(f"{point:<44}" + "".join(f"{t.kills[point]:>12}" for t in tallies.values()))
+    print(f"{'all':<44}" + "".join(f"{t.kills.total():>12}" for t in tallies.values()))
+    print(f"\n{'logins that ended as':<44}")
+    for outcome in sorted({outcome for tally in tallies.values() for outcome in tally.outcomes}):
+        print(f"{outcome:<44}" + "".join(f"{t.outcomes[outcome]:>12}" for t in tallies.values()))
+    print(f"\n{'violations':<44}" + "".join(f"{len(t.wrong):>12}" for t in tallies.values()))
+    print(f"{'seconds':<44}" + "".join(f"{t.seconds:>12.1f}" for t in tallies.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

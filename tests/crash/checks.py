@@ -1,0 +1,88 @@
+"""What must be so, however many processes died: each check returns what is wrong, in words."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.machine import TABLE, State
+from tests.crash.gate import CANARY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from deviceflow import Flow
+
+_LEGAL: Final = {
+    (row.trigger, source.value, row.dest.value) for row in TABLE for source in row.sources
+}
+_NOTES: Final = frozenset(
+    {"acknowledge", "collect", "purge", "revoke", "revoke_failed", "stray_token"}
+)
+_SLOW_DOWN: Final = 5.0  # seconds (RFC 8628 section 3.5)
+
+
+def wrong_with_history(flow: Flow, history: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Check that the transitions have no gap and no fork, are legal, and lead to the flow."""
+    state, attempt = State.INIT.value, 0
+    for number, event in enumerate(history, 1):
+        action, source, dest = event["action"], event["from"], event["to"]
+        if event["seq"] != number:
+            yield f"transition {number} has the number {event['seq']}"
+        if source != state:
+            yield f"{action} ({number}) begins at {source}, where the one before ended at {state}"
+        in_place = source == dest and State(source).ended and action in _NOTES
+        if not in_place and (action, source, dest) not in _LEGAL:
+            yield f"{action} ({number}) from {source} to {dest} is illegal"
+        attempt += action == "poll"
+        if event["attempt"] != attempt:
+            yield f"{action} ({number}) is of attempt {event['attempt']}, not {attempt}"
+        state = dest
+    if (len(history), state, attempt) != (flow.seq, flow.state.value, flow.attempt):
+        yield (
+            f"the history leads to {state} by {len(history)} transitions and {attempt} attempts;"
+            f" stored is {flow.state} with {flow.seq} and {flow.attempt}"
+        )
+
+
+def wrong_with_polls(
+    login: dict[str, Any], history: Sequence[dict[str, Any]], *, first: bool = True
+) -> Iterator[str]:
+    """Check by the server's log that no poll came too early, and each was announced before.
+
+    Args:
+        login: The server's entry.
+        history: The flow's transitions.
+        first: Whether the first one has to wait as well.
+    """
+    before, interval = login["asked_at"], login["interval"]
+    before -= 0.0 if first else interval
+    announced, slowed = _times(history, "poll"), _times(history, "slow_down")
+    for number, request in enumerate(login["requests"]):
+        came = request["wall"]
+        # Times in a history are cut to milliseconds; what this poll itself is answered is later.
+        allowed = interval + _SLOW_DOWN * sum(time < came - 0.5 for time in slowed)
+        if came - before < allowed:
+            yield f"poll {number + 1} came {came - before:.3f} s after the last, not {allowed:g} s"
+        if request["answer"] == "slow_down":
+            yield f"the server found poll {number + 1} too fast"
+        if sum(time <= came for time in announced) <= number:
+            yield f"poll {number + 1} was sent before it was on record"
+        before = came
+
+
+def _times(history: Sequence[dict[str, Any]], action: str) -> list[float]:
+    return [
+        datetime.fromisoformat(event["time"]).timestamp()
+        for event in history
+        if event["action"] == action
+    ]
+
+
+def wrong_with_files(files: Iterable[Path]) -> Iterator[str]:
+    """Check that no device code and no token stands in a file in clear."""
+    canary = CANARY.encode()
+    for file in files:
+        if canary in file.read_bytes():
+            yield f"{file.name} has a secret in clear"

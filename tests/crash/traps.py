@@ -1,0 +1,173 @@
+"""Named points in the life of a process, at which it is killed or stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import urllib3.util.connection
+
+from deviceflow import transport
+from deviceflow.stores.sql import SQLStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Literal
+
+    from deviceflow.flow import Flow
+    from deviceflow.messages import Failure, Request, Response
+    from deviceflow.stores.base import Claim, Held
+    from deviceflow.stores.sql import Execute, Mode
+    from deviceflow.transport import Transport
+
+    Report = Callable[..., None]
+    Trap = tuple[str, int, int]
+
+_T = TypeVar("_T")
+
+
+class Watcher(Protocol):
+    """Whoever is told which point is reached."""
+
+    def reach(self, point: str) -> None: ...
+
+
+class Traps:
+    """What this process is to do to itself, and where.
+
+    Args:
+        traps: Each a point, which time it is reached, and the signal that is sent then.
+        any_point: The number of the point, whichever it is, at which the process is killed.
+        report: Told before that, by what name.
+    """
+
+    def __init__(self, traps: Iterable[Trap], any_point: int | None, report: Report) -> None:
+        self._traps = {(point, time): number for point, time, number in traps}
+        self._any_point = any_point
+        self._report = report
+        self._reached: Counter[str] = Counter()
+
+    def reach(self, point: str) -> None:
+        """Say that the process is at this point."""
+        self._reached[point] += 1
+        number = self._traps.get((point, self._reached[point]))
+        if self._reached.total() == self._any_point:
+            number = signal.SIGKILL
+        if number is not None:
+            self._report(trapped=point)
+            os.kill(os.getpid(), number)
+
+
+class TrappedStore:
+    """A store with traps around all that a login does, and inside its transactions."""
+
+    persistent = True
+
+    def __init__(self, store: SQLStore, traps: Watcher) -> None:
+        self._store = store
+        self._traps = traps
+        self._doing = ""
+        self._transact = store._transact
+        store._transact = self._watch  # type: ignore[method-assign]
+
+    def now(self, given: float) -> float:
+        return self._store.now(given)
+
+    def add(self, flow: Flow) -> Flow:
+        return self._around("add", lambda: self._store.add(flow))
+
+    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
+        return self._store.get(flow_id, secrets=secrets)
+
+    def flows(self, *, live: bool = False) -> Iterator[Flow]:
+        return self._store.flows(live=live)
+
+    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+        return self._around("claim", lambda: self._store.claim(flow_id, owner, given, seconds))
+
+    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
+        return self._around("claim", lambda: self._store.claim_due(owner, given, seconds))
+
+    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+        return self._around(
+            f"commit: {event['action']}", lambda: self._store.commit(flow, event, release=release)
+        )
+
+    def release(self, flow_id: str, owner: str) -> None:
+        self._around("release", lambda: self._store.release(flow_id, owner))
+
+    def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
+        return self._store.leftover(kind, ended_before)
+
+    def forget(self, ended_before: float) -> int:
+        return self._store.forget(ended_before)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _around(self, what: str, work: Callable[[], _T]) -> _T:
+        self._traps.reach(f"before {what}")
+        self._doing = what
+        done = work()
+        self._doing = ""
+        self._traps.reach(f"after {what}")
+        return done
+
+    def _watch(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
+        def watched(do: Execute) -> _T:
+            def watched_do(name: str, values: Mapping[str, Any]) -> Any:
+                if name == "note":
+                    self._traps.reach(f"between the rows of {self._doing}")
+                return do(name, values)
+
+            done = work(watched_do)
+            if mode == "write":
+                self._traps.reach(f"inside {self._doing}")
+            return done
+
+        return self._transact(watched, mode)
+
+
+class TrappedTransport:
+    """A transport with traps before each request and behind each answer."""
+
+    def __init__(self, sender: Transport, traps: Watcher) -> None:
+        self._transport = sender
+        self._traps = traps
+
+    def send(self, request: Request, timeout: float) -> Response | Failure:
+        self._traps.reach(f"before request: {request.purpose}")
+        result = self._transport.send(request, timeout)
+        self._traps.reach(f"after answer: {request.purpose}")
+        return result
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+def set_in_code(traps: Traps) -> None:
+    """Set the traps that are in the middle of the library's own work, in this process."""
+    migrate: Any = SQLStore._migrate
+    connect: Any = urllib3.util.connection.create_connection
+    readinto: Any = transport._LimitedReader.readinto
+
+    def watched_migrate(store: SQLStore, do: Execute, run: Callable[[str], object]) -> None:
+        def watched_run(statement: str) -> None:
+            run(statement)
+            traps.reach("inside migration")
+
+        migrate(store, do, watched_run)
+
+    def watched_connect(*args: Any, **kwargs: Any) -> Any:
+        traps.reach("before connecting")
+        return connect(*args, **kwargs)
+
+    def watched_readinto(reader: Any, buffer: Any) -> Any:
+        traps.reach("before reading")
+        return readinto(reader, buffer)
+
+    SQLStore._migrate = watched_migrate  # type: ignore[assignment,method-assign]
+    urllib3.util.connection.create_connection = watched_connect
+    transport._LimitedReader.readinto = watched_readinto  # type: ignore[assignment,method-assign]

@@ -1,0 +1,314 @@
+"""What a process does that may die at it: a login from its start, or from where it was left."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from deviceflow import (
+    Client,
+    FlowBusyError,
+    LoginError,
+    OAuth,
+    State,
+    Studio,
+    TokenGoneError,
+    open_store,
+)
+from deviceflow.steps import LEASE_MARGIN
+from deviceflow.stores.base import Held
+from deviceflow.stores.sql import SQLStore
+from deviceflow.transport import RequestsTransport
+from tests.crash.clock import PacedClock, SharedClock
+from tests.crash.traps import TrappedStore, TrappedTransport, Traps, set_in_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deviceflow import Token
+    from deviceflow.messages import Failure, Request, Response
+    from deviceflow.providers.base import Provider
+    from deviceflow.stores.base import Claim
+    from tests.crash.traps import Trap
+
+Dialect = Literal["oauth", "studio"]
+Then = Literal["start", "leave", "collect", "purge", "cancel"]
+
+_NEVER: Final = threading.Event()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """One life of a login: the same program, started again and again.
+
+    Attributes:
+        store: The store's URL.
+        keys: Its keys, where it is not to find them itself.
+        clock: The file of the shared clock.
+        report: The file to write down what happens.
+        server: Where the server is.
+        dialect: The server's dialect.
+        client: The client's name, and the login's key.
+        flow_id: The flow to go on with; None to start it by its key.
+        waits: Whether by `wait` and `acknowledge`; else by `step` and `collect`.
+        then: What to do once it is authorized; `start` and `cancel` end before that.
+        deadline: Seconds that a request may take, which are real ones.
+        traps: Where to die or to stop.
+        any_point: The number of the point at which to die.
+    """
+
+    store: str
+    keys: list[str] | None
+    clock: str
+    report: str
+    server: str
+    dialect: Dialect = "oauth"
+    client: str = "robot"
+    flow_id: str | None = None
+    waits: bool = False
+    then: Then = "collect"
+    deadline: float = 10.0
+    traps: list[Trap] = field(default_factory=list)
+    any_point: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """One of many workers that step the same flows.
+
+    Attributes:
+        store: The store's URL.
+        keys: Its keys, where it is not to find them itself.
+        clock: The file of the shared clock.
+        report: The file to write down what happens.
+        server: Where the server is.
+        clients: The names of the clients whose logins this worker starts, by the same keys; others
+            start the same at the same time.
+        go: A file; once it is there, the flows are stepped.
+        seconds: For how long at the most, by the clock.
+        seed: Of this worker's choices.
+    """
+
+    store: str
+    keys: list[str] | None
+    clock: str
+    report: str
+    server: str
+    clients: list[str]
+    go: str
+    seconds: float
+    seed: str
+
+
+Job = Login | Shift
+
+
+def to_json(job: Job) -> str:
+    """Return the job as one line."""
+    return json.dumps({type(job).__name__: asdict(job)})
+
+
+def run(text: str) -> None:
+    """Do the job that `to_json` gave `text` of."""
+    ((kind, values),) = json.loads(text).items()
+    try:
+        if kind == "Login":
+            log_in(Login(**values))
+        else:
+            work(Shift(**values))
+    except BaseException:
+        Reporter(values["report"])(error=traceback.format_exc())
+        raise
+
+
+class Reporter:
+    """Writes lines that are there even if the process is not, a moment later."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def __call__(self, **what: object) -> None:
+        os.write(self._file, json.dumps(what).encode() + b"\n")
+
+
+def told(path: Path) -> list[dict[str, Any]]:
+    """Return what a process has reported by now."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def provider_of(dialect: Dialect, server: str, client: str) -> Provider:
+    """Return the provider that is the local server, in a dialect."""
+    if dialect == "studio":
+        return Studio(server).asking(client_name=client)
+    return OAuth(
+        client_id=client,
+        device_authorization_endpoint=f"{server}/oauth/device_authorization",
+        token_endpoint=f"{server}/oauth/token",
+    )
+
+
+def log_in(job: Login) -> None:
+    """Drive one login, or what is left of it, to its end."""
+    report = Reporter(job.report)
+    traps = Traps(job.traps, job.any_point, report)
+    set_in_code(traps)
+    clock = SharedClock(Path(job.clock))
+    store = open_store(job.store, **({"keys": job.keys} if job.keys else {}))
+    assert isinstance(store, SQLStore)
+    client = Client(
+        TrappedStore(store, traps),
+        transport=TrappedTransport(RequestsTransport(), traps),
+        clock=clock,
+        deadline=job.deadline,
+    )
+    flow_id = job.flow_id
+    if flow_id is None:
+        provider = provider_of(job.dialect, job.server, job.client)
+        flow_id = client.start(provider, key=job.client).id
+        report(flow_id=flow_id)
+    if job.then == "start":
+        return
+    if job.then == "cancel":
+        client.step(flow_id)
+        client.cancel(flow_id)
+
+    def sink(token: Token) -> None:
+        traps.reach("before the sink")
+        report(delivered=token.access_token.reveal(), possibly_revoked=token.possibly_revoked)
+        traps.reach("after the sink")
+
+    if job.waits and job.then == "collect":
+        _wait(client, flow_id, sink)
+    else:
+        _step(client, clock, flow_id)
+        if job.then == "collect":
+            _collect(client, clock, flow_id, sink)
+        elif job.then == "purge":
+            while client.get(flow_id).token is not None:
+                client.purge(tokens_after=0.0)
+                clock.sleep(LEASE_MARGIN, _NEVER)  # whoever died at it holds the lease still
+    report(done=True)
+    store.close()
+
+
+def _wait(client: Client, flow_id: str, sink: Callable[[Token], None]) -> None:
+    try:
+        token = client.wait(flow_id)
+    except (LoginError, TokenGoneError):
+        return
+    sink(token)
+    client.acknowledge(flow_id)
+
+
+def _step(client: Client, clock: SharedClock, flow_id: str) -> None:
+    while not (done := client.step(flow_id)).state.ended:
+        clock.sleep(done.wait_seconds, _NEVER)
+
+
+def _collect(
+    client: Client, clock: SharedClock, flow_id: str, sink: Callable[[Token], None]
+) -> None:
+    while True:
+        try:
+            with client.collect(flow_id) as token:
+                sink(token)
+        except FlowBusyError as busy:
+            clock.sleep(busy.wait_seconds, _NEVER)
+        except (LoginError, TokenGoneError):
+            return
+        else:
+            return
+
+
+class _PacedTransport:
+    """A transport by a clock that runs faster: its deadlines come sooner."""
+
+    def __init__(self, pace: int) -> None:
+        self._transport = RequestsTransport()
+        self._pace = pace
+
+    def send(self, request: Request, timeout: float) -> Response | Failure:
+        return self._transport.send(request, timeout / self._pace)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class _SinkError(Exception):
+    pass
+
+
+def work(job: Shift) -> None:
+    """Step all the flows, in competition with others, until all have come to their end."""
+    report, rng = Reporter(job.report), Random(job.seed)
+    clock = PacedClock(Path(job.clock))
+    store = open_store(job.store, **({"keys": job.keys} if job.keys else {}))
+    assert isinstance(store, SQLStore)
+    claim, held = store.claim, 0
+
+    def counting_claim(flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+        nonlocal held
+        claimed = claim(flow_id, owner, given, seconds)
+        held += isinstance(claimed, Held)
+        return claimed
+
+    store.claim = counting_claim  # type: ignore[method-assign]
+    client = Client(store, transport=_PacedTransport(clock.pace), clock=clock)
+    for name in rng.sample(job.clients, len(job.clients)):
+        client.start(provider_of("oauth", job.server, name), key=name)
+    report(started=True)
+    while not Path(job.go).exists():
+        time.sleep(0.01)
+
+    due = {flow.id: flow.due_at for flow in client.flows()}
+    until = clock.time() + job.seconds
+    while due and clock.time() < until:
+        chance = rng.random()
+        if chance < 0.3:
+            swept = client.sweep(rng.randint(1, 4))
+            steps = swept.steps
+            for problem in swept.problems:
+                report(problem=str(problem))
+        else:
+            # Mostly what all the others are about to step as well.
+            chosen = rng.choice(list(due)) if chance < 0.5 else min(due, key=lambda one: due[one])
+            steps = [client.step(chosen)]
+        for done in steps:
+            if done.state is not State.AUTHORIZED:
+                over = done.state.ended
+            else:
+                over = _hand_over(client, done.flow_id, rng, report)
+            due[done.flow_id] = clock.time() + done.wait_seconds
+            if over:
+                del due[done.flow_id]
+        clock.sleep(rng.uniform(0.02, 0.3), _NEVER)
+    report(done=True, held=held, left=list(due))
+    store.close()
+
+
+def _sink(rng: Random) -> None:
+    if rng.random() < 0.3:
+        raise _SinkError
+
+
+def _hand_over(client: Client, flow_id: str, rng: Random, report: Reporter) -> bool:
+    """Collect a token, with a sink that fails now and then; tell whether that is done."""
+    try:
+        with client.collect(flow_id) as token:
+            _sink(rng)
+            delivered = token.access_token.reveal()
+    except (_SinkError, FlowBusyError):
+        return False
+    except TokenGoneError:
+        return True
+    report(delivered=delivered, flow_id=flow_id)
+    return True

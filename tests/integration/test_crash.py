@@ -1,0 +1,56 @@
+"""Logins whose processes are killed, and gone on with by others.
+
+A sample of `python -m tests.crash`: each named point once, and some at random.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash.cases import at_random, named
+from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
+from tests.crash.kills import Scene, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.crash.zygote import Zygote
+    from tests.postgres import PostgresServer
+
+CASES = named()
+RANDOM_KILLS = 30
+
+
+@pytest.fixture(scope="module")
+def scene(
+    zygote: Zygote,  # noqa: F811
+    postgres: PostgresServer | None,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Scene]:
+    with Scene(zygote, tmp_path_factory.mktemp("crash"), postgres) as scene:
+        yield scene
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[case.name for case in CASES])
+def test_named_point(scene: Scene, number: int) -> None:
+    case = CASES[number]
+    played = scene.play(f"named-{number}", case)
+    assert not played.wrong
+    assert played.kills == [kill.name for kill in case.kills]
+    assert played.outcome == case.expected
+
+
+def test_random_moments(scene: Scene) -> None:
+    seed = random.getrandbits(32)
+    rng, tally = Random(seed), Tally()
+    for number in itertools.count():
+        case = at_random(rng)
+        tally.add(f"random-{number}", case, scene.play(f"random-{number}", case))
+        if tally.kills.total() >= RANDOM_KILLS:
+            break
+    assert not tally.wrong, f"seed {seed}"
