@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import itertools
 import logging
 import os
+import platform
 import secrets
 import sys
 import threading
@@ -15,7 +17,8 @@ from urllib.parse import urlsplit
 
 from deviceflow import errors
 from deviceflow.audit import log
-from deviceflow.audit.events import render
+from deviceflow.audit.events import Origin, render
+from deviceflow.audit.jsonlines import JSONLinesAudit
 from deviceflow.browser import open_page
 from deviceflow.client_auth import authenticated
 from deviceflow.clock import Clock, SystemClock, Timeline
@@ -59,6 +62,8 @@ DAY: Final = 86400.0
 
 _LEFT_ALONE: Final = 60.0
 """Seconds for which a sweep leaves a flow alone that could not be stepped."""
+
+_UNSAID: Final = Origin()
 
 _BRINGING: Final = ("grant", "late_grant")
 
@@ -106,6 +111,10 @@ class Client:
         approver: The program's own policy on who may approve: it is given the claims of the id
             token, and says whether to take the token. Where no id token came, it is not taken.
         deadline: How many seconds one request may take, all in all.
+        origin: Who it works for, for the record: an actor, an engine and its task. The actor is by
+            default what `DEVICEFLOW_ACTOR` says, or the user of the operating system.
+        audit: A file for the events, where the store keeps no trail of them; by default the one
+            that `DEVICEFLOW_AUDIT` names, if it names one.
     """
 
     def __init__(
@@ -118,6 +127,8 @@ class Client:
         output: Callable[[str], object] | None = None,
         approver: Approver | None = None,
         deadline: float = DEADLINE,
+        origin: Origin = _UNSAID,
+        audit: JSONLinesAudit | None = None,
     ) -> None:
         self._store: Store = MemoryStore() if store is None else store
         self._transport = transport or RequestsTransport()
@@ -129,6 +140,8 @@ class Client:
         self._deadline = deadline
         self._metadata: dict[str, tuple[float, Fields]] = {}
         self._name = secrets.token_hex(6)
+        self._origin = origin._replace(host=platform.node(), actor=origin.actor or _actor())
+        self._audit = audit or JSONLinesAudit.from_env()
         self._steps = itertools.count(1)
         self._waiting: set[tuple[str, threading.Event]] = set()
         self._stranded: dict[str, tuple[Flow, dict[str, Any]]] = {}
@@ -189,7 +202,7 @@ class Client:
         flow = Flow(_new_id(), provider, now, key=key, verifier=verifier)
         kept = self._store.add(flow)
         if kept is flow:
-            _say_plain_http(flow, provider.server)
+            self._say_plain_http(flow, provider.server)
         elif kept.provider.to_dict() != provider.to_dict():
             raise errors.UsageError(
                 f"A login of the key {key!r} is under way at {kept.provider.server}, and asks for"
@@ -677,7 +690,7 @@ class Client:
     def _commit(
         self, flow: Flow, transition: Transition, worker: str, release: str | None = None
     ) -> bool:
-        event = render(flow, transition, worker)
+        event = render(flow, transition, self._origin._replace(worker=worker, pid=os.getpid()))
         if transition.action in _BRINGING:
             self._stranded[flow.id] = (flow, event)
             return self._keep_token(flow, event, release)
@@ -686,10 +699,20 @@ class Client:
     def _keep(self, flow: Flow, event: dict[str, Any], release: str | None = None) -> bool:
         kept = self._store.commit(flow, event, release=release)
         if kept:
+            if self._audit is not None:
+                self._audit.write(event, flow)
             log.emit(log.TRANSITION, event)
             if event["action"] == "issue_code" and flow.token_endpoint:
-                _say_plain_http(flow, flow.token_endpoint)
+                self._say_plain_http(flow, flow.token_endpoint)
         return kept
+
+    def _say_plain_http(self, flow: Flow, url: str) -> None:
+        if crosses_in_clear(url):
+            address = "{0.scheme}://{0.netloc}".format(urlsplit(url))  # a path may hold anything
+            log.emit(log.PLAIN_HTTP, {"flow_id": flow.id, "url": address}, logging.WARNING)
+            self._store.note(
+                "plain_http", self._timeline.now(), f"{flow.id} at {address}", self._origin
+            )
 
     def _keep_token(self, flow: Flow, event: dict[str, Any], release: str | None) -> bool:
         """Keep what brings a token, and hold on to that while the store fails."""
@@ -758,7 +781,8 @@ def _say_jumped(ahead: float) -> None:
     log.emit(log.CLOCK_JUMP, {"wall_clock_ahead": round(ahead, 3)}, logging.WARNING)
 
 
-def _say_plain_http(flow: Flow, url: str) -> None:
-    if crosses_in_clear(url):
-        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))  # a path may hold anything
-        log.emit(log.PLAIN_HTTP, {"flow_id": flow.id, "url": origin}, logging.WARNING)
+def _actor() -> str | None:
+    try:
+        return os.environ.get("DEVICEFLOW_ACTOR") or getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return str(os.getuid()) if hasattr(os, "getuid") else None

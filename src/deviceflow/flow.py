@@ -82,7 +82,8 @@ class Transition(NamedTuple):
         at: When, in seconds since 1970.
         action: The machine's trigger; or what happened without one: a token came that cannot be
             taken (`stray_token`), was revoked or not (`revoke`, `revoke_failed`), was handed over
-            (`collect`), or is kept no more (`acknowledge`, `purge`).
+            (`collect`), or is kept no more (`acknowledge`, `purge`); the flow came from elsewhere
+            (`bring_in`).
         source: The state before.
         dest: The state after.
         status: The HTTP status that led to it.
@@ -133,6 +134,7 @@ class Flow:
         token: The token, once there is one, and until it is acknowledged or purged.
         handover: How far its handing over is: the token was collected, and is still here; it was
             acknowledged, or purged, and is not.
+        head: The hash of its last transition, where a trail of them is kept.
         verifier: The PKCE verifier (RFC 7636), a secret, where the server takes one.
         stray_tokens: How many tokens came that could not be taken, and must be revoked.
         to_revoke: Those of them that the server can be asked to revoke, each with its kind.
@@ -149,6 +151,7 @@ class Flow:
         "extra",
         "failures",
         "handover",
+        "head",
         "id",
         "in_doubt",
         "interval",
@@ -205,6 +208,7 @@ class Flow:
         self.last_poll_owed = False
         self.token: Token | None = None
         self.handover: Handover | None = None
+        self.head: str | None = None
         self.verifier = verifier
         self.stray_tokens = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
@@ -421,6 +425,10 @@ class Flow:
             detail = "the token was collected, and is not kept any longer"
             self.token, self.handover = None, "purged"
         return self._note("purge", now, detail)
+
+    def bring_in(self, now: float) -> Transition:
+        """Put on record that the flow came from elsewhere, where its transitions so far are."""
+        return self._note("bring_in", now)
 
     def _note(self, action: str, now: float, detail: str | None = None) -> Transition:
         """Put on record what leaves the state as it is."""

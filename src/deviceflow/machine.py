@@ -124,6 +124,10 @@ TABLE: Final[tuple[Row, ...]] = (
 )
 
 
+LEADS_TO: Final = {(row.trigger, source): row.dest for row in TABLE for source in row.sources}
+"""The same, to look up: where a trigger leads from a state."""
+
+
 def _condition(test: Callable[[HasState], bool]) -> Callable[[EventData], bool]:
     return lambda event: test(cast("HasState", event.model))
 

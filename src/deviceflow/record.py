@@ -53,6 +53,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "expires_at": _is_time,
     "failures": _is_count,
     "handover": lambda value: value in (None, "collected", "acknowledged", "purged"),
+    "head": _is_text,
     "id": lambda value: isinstance(value, str),
     "in_doubt": _is_flag,
     "interval": lambda value: _is_seconds(value) and value != 0,

@@ -48,6 +48,13 @@ def hidden_if_random(text: str) -> str:
     return _LONG_RUN.sub(lambda run: "<hidden>" if any(map(str.isdigit, run[0])) else run[0], text)
 
 
+def storable(text: str) -> str:
+    """Return `text` as every database and every JSON reader takes it: no NUL, proper Unicode."""
+    if text.isascii() and text.isprintable():
+        return text
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
 def number(value: object, default: float, *, low: float, high: float) -> float:
     """Return `value` as a number between `low` and `high`, or `default` where it is none.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import requests
 
 from deviceflow import Client, Flow, SQLiteStore, Studio
-from deviceflow.audit.events import render
+from deviceflow.audit.events import Origin, render
 from deviceflow.sealing import generate_key
 from deviceflow.stores.sql import _columns
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -91,7 +91,7 @@ def _same_rows_rate(store: SQLiteStore) -> float:
     """Return how many of the very rows that the store writes the bare module writes in a second."""
     client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
     flow = client.start(_STUDIO, client_name="bench")
-    noted = _columns(render(flow, flow.poll(time.time(), 10.0), "bench"))
+    noted = _columns(render(flow, flow.poll(time.time(), 10.0), Origin("bench")))
     values = store._values(flow) | {"release": None}
     connection = store._connected()
     begun = time.perf_counter()
@@ -107,7 +107,7 @@ def _commit_rate(store: SQLiteStore) -> float:
     """Return how many transitions the store keeps in a second."""
     client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
     flow = client.start(_STUDIO, client_name="bench")
-    event = render(flow, flow.poll(time.time(), 10.0), "bench")
+    event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
     begun = time.perf_counter()
     for seq in range(flow.seq, flow.seq + WRITES):
         flow.seq = event["seq"] = seq

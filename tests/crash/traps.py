@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Literal
 
+    from deviceflow.audit.events import Origin
     from deviceflow.flow import Flow
     from deviceflow.messages import Failure, Request, Response
     from deviceflow.stores.base import Claim, Held
@@ -90,13 +91,16 @@ class TrappedStore:
     def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
         return self._around("claim", lambda: self._store.claim_due(owner, given, seconds))
 
-    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
         return self._around(
             f"commit: {event['action']}", lambda: self._store.commit(flow, event, release=release)
         )
 
     def release(self, flow_id: str, owner: str) -> None:
         self._around("release", lambda: self._store.release(flow_id, owner))
+
+    def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
+        self._store.note(action, given, detail, origin)
 
     def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
         return self._store.leftover(kind, ended_before)

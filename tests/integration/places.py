@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from deviceflow import Client, Flow, MemoryStore, OAuth, PostgresStore, Secret, SQLiteStore
-from deviceflow.audit.events import render
+from deviceflow.audit.events import Origin, render
 from deviceflow.messages import Failure
 from deviceflow.sealing import generate_key
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -246,7 +246,7 @@ STAGES: Final[dict[str, Stage]] = {
 def commit(
     store: Store, flow: Flow, moved: Transition, worker: str = "w1", release: str | None = None
 ) -> bool:
-    return store.commit(flow, render(flow, moved, worker), release=release)
+    return store.commit(flow, render(flow, moved, Origin(worker)), release=release)
 
 
 def kept(place: Place, name: str, flow_id: str = "f1", key: str | None = None) -> Flow:

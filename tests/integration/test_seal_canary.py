@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from deviceflow import Flow, SQLiteStore, errors
-from deviceflow.audit.events import render
+from deviceflow.audit.events import Origin, render
 from deviceflow.sealing import generate_key
 from deviceflow.stores.keys import key_file, read_keys
 from deviceflow.testing import answer
@@ -64,7 +64,7 @@ def life(place: Place, look: Callable[[list[str]], object], **options: Any) -> N
             place.clock.advance(done.wait_seconds)
         look(secrets)
         late = store.get(first.id)
-        assert store.commit(late, render(late, second_token(late, place.now), "w1"))
+        assert store.commit(late, render(late, second_token(late, place.now), Origin("w1")))
         secrets.append("SECOND-CANARY")
         with driver.collect(first.id):
             look(secrets)
@@ -161,7 +161,7 @@ def test_files_of_postgresql_have_no_secret(postgres: Place, server: PostgresSer
 
 
 def test_files_show_secrets_in_clear_only_until_they_are_acknowledged(sqlite: Place) -> None:
-    sqlite.ask("DELETE FROM meta WHERE name = 'sealing'")
+    sqlite.ask("DELETE FROM meta WHERE name = 'audit_key'")
     sqlite.store.close()
     with sqlite.open(plaintext=True) as store:
         driver = sqlite.client(CODE, GRANTED, store=store)
@@ -183,7 +183,7 @@ def test_files_show_secrets_in_clear_only_until_they_are_acknowledged(sqlite: Pl
 def test_files_of_postgresql_show_secrets_in_clear_where_that_was_asked_for(
     postgres: Place, server: PostgresServer
 ) -> None:
-    postgres.ask("DELETE FROM {meta} WHERE name = 'sealing'")
+    postgres.ask("DELETE FROM {meta} WHERE name = 'audit_key'")
     store = postgres.open(plaintext=True)
     flow = postgres.client(CODE, store=store).start(OAUTH)
     postgres.ask("CHECKPOINT")

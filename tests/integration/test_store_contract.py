@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from deviceflow import Flow, OAuth, errors
-from deviceflow.audit.events import render, schema
+from deviceflow.audit.events import Origin, render, schema
 from deviceflow.machine import Reason, State
 from deviceflow.secret import Secret
 from deviceflow.steps import Step
@@ -375,7 +375,7 @@ def test_both_are_kept_or_none(database: Place, step: str) -> None:
     flow = kept(database, "waiting")
     before = everything(flow)
     moved = flow.poll(database.now, 10) if step == "poll" else flow.cancel(database.now)
-    spoilt = render(flow, moved, "w1") | {"outcome": None}  # which the table does not take
+    spoilt = render(flow, moved, Origin("w1")) | {"outcome": None}  # which the table does not take
 
     with pytest.raises(errors.StoreError):
         database.store.commit(flow, spoilt)
@@ -716,7 +716,7 @@ def test_any_words_about_a_flow_are_kept(place: Place, text: str) -> None:
         flow.detail = flow.user_code = flow.verification_uri = text
         flow.extra = (("odd", [text]),)
         flow.device_code = Secret(text)
-        event = render(flow, moved._replace(detail=text), "w1")
+        event = render(flow, moved._replace(detail=text), Origin("w1"))
         assert place.store.commit(flow, event)
 
     back = place.store.get("f1")

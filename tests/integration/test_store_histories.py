@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deviceflow import SQLiteStore
-from deviceflow.audit.events import render, schema
+from deviceflow.audit.events import Origin, render, schema
 from deviceflow.machine import TABLE, State
 from deviceflow.messages import Failure
 from deviceflow.providers.base import Token
@@ -126,7 +126,7 @@ def test_history_replays_to_what_is_kept(
             break
         before = store.get(flow.id)
         moved = steps[choice % len(steps)](flow, now)
-        events.append(render(flow, moved, "w1"))
+        events.append(render(flow, moved, Origin("w1")))
         assert store.commit(flow, events[-1])
         # Whoever comes with the same, and has not seen this, comes too late.
         assert not store.commit(before, events[-1] | {"worker": "w2"})

@@ -252,7 +252,7 @@ def test_store_is_opened_sealed_or_in_clear_as_it_was_made(
     database: Place, made: bool, opened: bool
 ) -> None:
     place = database
-    place.ask("DELETE FROM {meta} WHERE name = 'sealing'")
+    place.ask("DELETE FROM {meta} WHERE name = 'audit_key'")
     with place.open(plaintext=made):
         pass
 
@@ -266,7 +266,7 @@ def test_store_is_opened_sealed_or_in_clear_as_it_was_made(
 def test_store_in_clear_says_so_each_time_and_keeps_secrets_as_they_are(
     database: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    database.ask("DELETE FROM {meta} WHERE name = 'sealing'")
+    database.ask("DELETE FROM {meta} WHERE name = 'audit_key'")
     caplog.clear()
 
     database.store = database.open(plaintext=True)
@@ -478,10 +478,7 @@ def test_key_that_is_needed_still_is_named_by_the_rotation_that_lacks_it(
     store = database.open(keys=[other, *database.keys])
     store.reseal()
     kept(database, "waiting", "f2")  # by somebody who has the old key alone
-    database.ask(
-        "UPDATE {meta} SET value = ? WHERE name = 'sealing'",
-        store._sealer.seal("deviceflow", "meta", "sealing"),
-    )
+    store._set_audit_key("set_meta", Secret("another audit key"))
 
     with pytest.raises(errors.SealError, match="It was sealed with the key") as caught:
         database.open(keys=[other]).reseal()

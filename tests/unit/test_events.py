@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from deviceflow.audit import log
-from deviceflow.audit.events import SCHEMA, render, schema
+from deviceflow.audit.events import NOTES, SCHEMA, Origin, render, schema
 from deviceflow.client import Client
 from deviceflow.flow import Flow
 from deviceflow.machine import Reason, State, Trigger
@@ -74,9 +74,9 @@ def test_schema_knows_each_action_state_and_reason() -> None:
     shipped = schema()
 
     of_the_token = {"collect", "acknowledge", "purge"}
-    beside = {"stray_token", "revoke", "revoke_failed"} | of_the_token
+    beside = {"stray_token", "revoke", "revoke_failed", "bring_in", *NOTES} | of_the_token
     assert set(shipped["properties"]["action"]["enum"]) == {*get_args(Trigger), *beside}
-    assert shipped["$defs"]["state"]["enum"] == list(State)
+    assert shipped["$defs"]["state"]["enum"] == [*State, None]
     assert set(shipped["properties"]["reason"]["enum"]) == {None, *Reason}
 
 
@@ -114,7 +114,7 @@ def test_schema_refuses_what_is_wrong(
 def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validate) -> None:
     flow = Flow("f1", STUDIO, NOW)
 
-    event = render(flow, flow.receive(code_answer(), NOW, duration=0.5), "a client.7.1")
+    event = render(flow, flow.receive(code_answer(), NOW, duration=0.5), Origin("a client.7.1"))
 
     validate(event)
     assert event == {
@@ -142,6 +142,9 @@ def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validat
         "duration": 0.5,
         "in_doubt": False,
         "worker": "a client.7.1",
+        **dict.fromkeys(("host", "pid", "engine", "task_id", "actor")),
+        **dict.fromkeys(("token_fingerprint", "code_fingerprint", "key_id")),
+        **dict.fromkeys(("prev_hash", "hash", "mac")),
     }
 
 
@@ -290,14 +293,18 @@ def test_time_is_utc_to_the_millisecond(waiting: Waiting, validate: Validate, at
     assert 0 <= at - told.timestamp() < 0.001
 
 
-@pytest.mark.parametrize("worker", [None, "9f2c.41.3"])
-def test_event_says_who_did_it(waiting: Waiting, validate: Validate, worker: str | None) -> None:
+@pytest.mark.parametrize(
+    "origin",
+    [Origin(), Origin("9f2c.41.3", "host", 41, "celery", "a task", "alice")],
+    ids=["nobody", "somebody"],
+)
+def test_event_says_who_did_it(waiting: Waiting, validate: Validate, origin: Origin) -> None:
     flow = waiting(NOW)
 
-    event = render(flow, flow.cancel(NOW), worker)
+    event = render(flow, flow.cancel(NOW), origin)
 
     validate(event)
-    assert event["worker"] == worker
+    assert Origin(**{name: event[name] for name in Origin._fields}) == origin
 
 
 SCRIPTS: Final[Mapping[str, Sequence[Response | Failure]]] = {

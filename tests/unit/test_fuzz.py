@@ -592,7 +592,7 @@ class Witness(MemoryStore):
         super().__init__()
         self.moves: list[Mapping[str, Any]] = []
 
-    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
         kept = super().commit(flow, event, release=release)
         assert kept
         assert event["seq"] == len(self.moves) + 1

@@ -22,7 +22,7 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from deviceflow.messages import Request, Response
 
@@ -588,7 +588,7 @@ def test_step_whose_lease_has_too_little_left_sends_nothing(
 
         stalls = 0.0
 
-        def commit(self, flow: Flow, event: Mapping[str, Any], **how: Any) -> bool:
+        def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
             if event["action"] == "poll":
                 # A suspended machine's monotonic clock may stand still.
                 (clock.set_wall if suspended else clock.advance)(self.stalls)

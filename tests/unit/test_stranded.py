@@ -16,7 +16,7 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from deviceflow.flow import Flow
 
@@ -62,7 +62,7 @@ class Failing(MemoryStore):
     def mend(self) -> None:
         self._well_at = 0.0
 
-    def commit(self, flow: Flow, event: Mapping[str, Any], **how: Any) -> bool:
+    def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
         if event["action"] == "grant" and not self._well_at:
             self._well_at = self._clock.monotonic() + self._seconds
             self._seconds = 0.0

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from deviceflow.untrusted import storable
 
 if TYPE_CHECKING:
     from deviceflow.flow import Flow, Transition
@@ -33,7 +35,19 @@ _OUTCOMES: Final = {
     "collect": "handed_over",
     "acknowledge": "wiped",
     "purge": "wiped",
+    "bring_in": "brought_in",
 }
+
+NOTES: Final = {
+    "open_plaintext": "weakened",
+    "plain_http": "weakened",
+    "rotate_keys": "sealed_anew",
+    "prune": "dropped",
+}
+"""What happens to a store and not to a flow, and what that means in a word."""
+
+STORE: Final = "store"
+"""The flow id of such events, which have a chain of their own."""
 
 FIELDS: Final = (
     "schema",
@@ -60,14 +74,49 @@ FIELDS: Final = (
     "duration",
     "in_doubt",
     "worker",
+    "host",
+    "pid",
+    "engine",
+    "task_id",
+    "actor",
+    "token_fingerprint",
+    "code_fingerprint",
+    "key_id",
+    "prev_hash",
+    "hash",
+    "mac",
 )
-"""An event's fields, in their order."""
+"""An event's fields, in their order. The last six are filled in by a trail, where one is kept."""
 
 LISTS: Final = frozenset({"scopes", "granted_scopes"})
 """Those of them that are lists of texts, or null."""
 
 
-def render(flow: Flow, transition: Transition, worker: str | None = None) -> dict[str, Any]:
+class Origin(NamedTuple):
+    """Who makes something happen.
+
+    Attributes:
+        worker: The random name of a client, its process's id, and a number.
+        host: The machine's name.
+        pid: The process's id.
+        engine: What runs the work, such as a task queue's name.
+        task_id: The engine's own name for this piece of work.
+        actor: The person or the account in whose name it is done.
+    """
+
+    worker: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    engine: str | None = None
+    task_id: str | None = None
+    actor: str | None = None
+
+
+_NOBODY: Final = Origin()
+_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-6:])
+
+
+def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict[str, Any]:
     """Return the event that says what `transition` made of `flow`.
 
     It holds no secret, and not the user code either.
@@ -75,14 +124,14 @@ def render(flow: Flow, transition: Transition, worker: str | None = None) -> dic
     Args:
         flow: The flow as it is after it.
         transition: What happened.
-        worker: Who did it: the random name of a client, the process's id, and a number.
+        origin: Who did it.
     """
     provider = flow.provider
     scope = flow.token.scope if flow.token else None
     return {
         "schema": SCHEMA,
         "event_id": f"{flow.id}.{transition.seq}",
-        "time": datetime.fromtimestamp(transition.at, UTC).isoformat(timespec="milliseconds"),
+        "time": _text_of(transition.at),
         "flow_id": flow.id,
         "seq": transition.seq,
         "action": transition.action,
@@ -90,21 +139,74 @@ def render(flow: Flow, transition: Transition, worker: str | None = None) -> dic
         "to": transition.dest.value,
         "outcome": _OUTCOMES[transition.action],
         "reason": flow.reason and flow.reason.value,
-        "detail": transition.detail,
+        "detail": _storable(transition.detail),
         "dialect": provider.dialect,
-        "issuer": provider.server,
-        "client_id": provider.client_id,
-        "client_name": provider.client_name,
-        "scopes": list(provider.scopes),
-        "granted_scopes": None if scope is None else list(scope),
+        "issuer": _storable(provider.server),
+        "client_id": _storable(provider.client_id),
+        "client_name": _storable(provider.client_name),
+        "scopes": [storable(scope) for scope in provider.scopes],
+        "granted_scopes": None if scope is None else [storable(name) for name in scope],
         "attempt": flow.attempt,
-        "interval": flow.interval,
-        "wait": transition.wait,
+        "interval": _rounded(flow.interval),
+        "wait": _rounded(transition.wait),
         "http_status": transition.status,
-        "duration": transition.duration,
+        "duration": _rounded(transition.duration),
         "in_doubt": flow.in_doubt,
-        "worker": worker,
+        **_origin(origin),
+        **_NO_EVIDENCE,
     }
+
+
+def render_note(
+    action: str, at: float, seq: int, detail: str | None, origin: Origin = _NOBODY
+) -> dict[str, Any]:
+    """Return the event of something that belongs to no flow, but to the store.
+
+    Args:
+        action: What happened: one of `NOTES`.
+        at: When, in seconds since 1970.
+        seq: Its number in the chain of such events.
+        detail: More of it, in words.
+        origin: Who did it.
+    """
+    return {
+        **dict.fromkeys(FIELDS),
+        "schema": SCHEMA,
+        "event_id": f"{STORE}.{seq}",
+        "time": _text_of(at),
+        "flow_id": STORE,
+        "seq": seq,
+        "action": action,
+        "outcome": NOTES[action],
+        "detail": _storable(detail),
+        "scopes": [],
+        "in_doubt": False,
+        **_origin(origin),
+    }
+
+
+def _origin(origin: Origin) -> dict[str, Any]:
+    return {
+        name: value if name == "pid" else _storable(value)
+        for name, value in origin._asdict().items()
+    }
+
+
+def _text_of(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def _storable(text: object) -> str | None:
+    # A number that a program gave for a text would come back from a database as one; and of an
+    # enum's member, which may be a text as well, this is the text.
+    if text is None:
+        return None
+    return storable(str.__str__(text) if isinstance(text, str) else str(text))
+
+
+def _rounded(seconds: float | None) -> float | None:
+    # Short enough for each language to write it alike, which a canonical form needs.
+    return None if seconds is None else round(seconds, 4)
 
 
 def schema() -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
+    from deviceflow.audit.events import Origin
     from deviceflow.flow import Flow
 
 
@@ -78,13 +79,14 @@ class Store(Protocol):
     def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
 
-    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
         """Keep the flow as it is after its latest transition, and that with it: both or none.
 
         Args:
             flow: The flow.
             event: Its latest transition as an event of `deviceflow.audit/1`. If the stored flow
-                is not at the one before, others went on meanwhile, and nothing is kept.
+                is not at the one before, others went on meanwhile, and nothing is kept. A store
+                that keeps a trail fills the evidence in.
             release: The owner whose lease is given back in the same breath.
 
         Returns:
@@ -93,6 +95,16 @@ class Store(Protocol):
 
     def release(self, flow_id: str, owner: str) -> None:
         """Give the lease back, if `owner` still has it."""
+
+    def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
+        """Put on record what belongs to no flow, where a record is kept.
+
+        Args:
+            action: One of `deviceflow.audit.events.NOTES`.
+            given: What time it is.
+            detail: More of it, in words.
+            origin: Who did it.
+        """
 
     def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
         """Return the ids of flows that ended before then and hold such secrets, some at a time."""

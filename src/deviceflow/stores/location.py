@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -53,6 +54,17 @@ def open_store(url: str | None = None, **options: Any) -> Store:
         "That is no URL of a store.",  # and it may have a password in it
         hint="Give memory:, sqlite:///path, or postgresql://…",
     )
+
+
+def sqlite_file(url: str | None = None) -> Path | None:
+    """Return the file of the store that `open_store` would open, if it is a SQLite file."""
+    url = url or os.environ.get(VARIABLE)
+    with suppress(RuntimeError):  # as pathlib says that this user has no home
+        if not url:
+            return state_directory() / "flows.db"
+        if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+            return Path(unquote(url.removeprefix("sqlite:///"))).expanduser()
+    return None
 
 
 def state_directory() -> Path:

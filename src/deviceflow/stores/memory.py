@@ -15,8 +15,9 @@ from deviceflow.secret import Secret
 from deviceflow.stores.base import Claim, Held
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
+    from deviceflow.audit.events import Origin
     from deviceflow.machine import State
 
 
@@ -86,7 +87,7 @@ class MemoryStore:
             claim = first and self._claim(first.flow_id, owner, given, seconds)
         return claim if isinstance(claim, Claim) else None
 
-    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
         """Keep the flow as it is after `event`, unless others went on meanwhile.
 
         The event itself is not kept: in memory the log is all there is of a flow's history.
@@ -106,6 +107,9 @@ class MemoryStore:
         """Give the lease back, if `owner` still has it."""
         with self._lock:
             self._release(flow_id, owner)
+
+    def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
+        """Do nothing: in memory the log is all there is."""
 
     def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
         """Return the ids of flows that ended before then and hold such secrets."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from deviceflow.errors import StoreError, UsageError
@@ -11,13 +12,13 @@ from deviceflow.stores import keys as key_files
 from deviceflow.stores.sql import SQLStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from psycopg import Connection
     from psycopg_pool import ConnectionPool
 
     from deviceflow.secret import Secret
-    from deviceflow.stores.sql import Execute, Mode
+    from deviceflow.stores.sql import Execute, Mode, Query
 
 _T = TypeVar("_T")
 
@@ -60,6 +61,7 @@ class PostgresStore(SQLStore):
             has_meta="SELECT 1 WHERE to_regclass('deviceflow.meta') IS NOT NULL",
             skip_locked="FOR UPDATE SKIP LOCKED",
             namespace="deviceflow.",
+            bytewise='COLLATE "C" ',
         )
         try:
             import psycopg  # noqa: PLC0415  # an extra
@@ -152,6 +154,24 @@ class PostgresStore(SQLStore):
                 raise problem
             # The database was restarted, perhaps, and every connection is stale.
             pool.check()
+
+    @contextmanager
+    def reading(self) -> Iterator[Query]:
+        problem = None
+        try:
+            with self._psycopg.connect(self._url, prepare_threshold=None) as connection:
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+                def rows(name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]:
+                    with connection.cursor(name) as cursor:
+                        cursor.itersize = 5000
+                        yield from cursor.execute(self._sql[name], values)
+
+                yield rows
+        except self._psycopg.Error as error:
+            problem = _problem(error)
+        if problem is not None:
+            raise problem
 
     def _on(self, connection: Connection[Any]) -> Execute:
         def do(name: str, values: Mapping[str, Any]) -> Any:

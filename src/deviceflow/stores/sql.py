@@ -11,22 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
+import secrets
+import time
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from deviceflow import providers, record
 from deviceflow.audit import log
-from deviceflow.audit.events import FIELDS, LISTS
+from deviceflow.audit.chain import KEY_VARIABLE, STORED, AuditKey, link
+from deviceflow.audit.events import FIELDS, LISTS, STORE, Origin, render, render_note
 from deviceflow.errors import SealError, StoreError, UnknownFlowError, UsageError
 from deviceflow.flow import Flow
 from deviceflow.sealing import PLAIN
+from deviceflow.secret import Secret
 from deviceflow.stores.base import Claim, Held
+from deviceflow.untrusted import storable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from deviceflow.providers.base import Provider
     from deviceflow.sealing import Plain, Sealer
@@ -38,7 +44,7 @@ _T = TypeVar("_T")
 MIGRATIONS: Final = (
     """
     CREATE TABLE {flows} (
-        id TEXT PRIMARY KEY,
+        id TEXT {bytewise}PRIMARY KEY,
         seq BIGINT NOT NULL,
         state TEXT NOT NULL,
         live_key TEXT UNIQUE,
@@ -64,27 +70,38 @@ MIGRATIONS: Final = (
         "schema" TEXT NOT NULL,
         "event_id" TEXT NOT NULL,
         "time" TEXT NOT NULL,
-        "flow_id" TEXT NOT NULL,
+        "flow_id" TEXT {bytewise}NOT NULL,
         "seq" BIGINT NOT NULL,
         "action" TEXT NOT NULL,
-        "from" TEXT NOT NULL,
-        "to" TEXT NOT NULL,
+        "from" TEXT,
+        "to" TEXT,
         "outcome" TEXT NOT NULL,
         "reason" TEXT,
         "detail" TEXT,
-        "dialect" TEXT NOT NULL,
-        "issuer" TEXT NOT NULL,
+        "dialect" TEXT,
+        "issuer" TEXT,
         "client_id" TEXT,
         "client_name" TEXT,
         "scopes" TEXT NOT NULL,
         "granted_scopes" TEXT,
-        "attempt" BIGINT NOT NULL,
-        "interval" DOUBLE PRECISION NOT NULL,
+        "attempt" BIGINT,
+        "interval" DOUBLE PRECISION,
         "wait" DOUBLE PRECISION,
         "http_status" BIGINT,
         "duration" DOUBLE PRECISION,
         "in_doubt" BOOLEAN NOT NULL,
         "worker" TEXT,
+        "host" TEXT,
+        "pid" BIGINT,
+        "engine" TEXT,
+        "task_id" TEXT,
+        "actor" TEXT,
+        "token_fingerprint" TEXT,
+        "code_fingerprint" TEXT,
+        "key_id" TEXT NOT NULL,
+        "prev_hash" TEXT NOT NULL,
+        "hash" TEXT NOT NULL,
+        "mac" TEXT NOT NULL,
         PRIMARY KEY ("flow_id", "seq")
     ){clustered};
     """,
@@ -108,6 +125,17 @@ _TURN: Final = ", ended_at = :ended_at, live_key = CASE WHEN :live THEN live_key
 # With the provider in the very words that the secrets are bound to.
 _SECRETS: Final = "provider = :provider, code = :code, token = :token, revoke = :revoke"
 _AT: Final = " WHERE id = :id AND seq = :before"
+# All flows that may be those that are asked for; see `deviceflow.stores.query`.
+_BEGUN: Final = """
+    SELECT flow_id, MIN("time") AS begun FROM {audit} WHERE flow_id <> :store GROUP BY flow_id
+    HAVING (CAST(:since AS TEXT) IS NULL OR MIN("time") >= :since)
+        AND (CAST(:until AS TEXT) IS NULL OR MIN("time") < :until)
+        AND (CAST(:state AS TEXT) IS NULL OR MAX(CASE WHEN "to" = :state THEN 1 END) = 1)
+        AND (CAST(:reason AS TEXT) IS NULL OR MAX(CASE WHEN reason = :reason THEN 1 END) = 1)
+        AND (CAST(:actor AS TEXT) IS NULL OR MAX(CASE WHEN actor = :actor THEN 1 END) = 1)
+        AND (CAST(:client AS TEXT) IS NULL
+            OR MAX(CASE WHEN client_id = :client OR client_name = :client THEN 1 END) = 1)
+    ORDER BY begun """
 
 _STATEMENTS: Final = {
     "now": "SELECT {now}",
@@ -145,7 +173,16 @@ _STATEMENTS: Final = {
     "turn": _MOVE + _TURN + _SECRETS + _AT,
     "note": "INSERT INTO {audit} ({fields}) VALUES ({values})",
     "noted_by": "SELECT worker FROM {audit} WHERE flow_id = :id AND seq = :seq",
+    "drop": "DELETE FROM {audit} WHERE flow_id = :id",
+    "trail": "SELECT {stored} FROM {audit} ORDER BY flow_id, seq",
+    "stands": "SELECT id, seq, state, record FROM {flows} ORDER BY id",
+    "last": "SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1",
+    "lock": "UPDATE {meta} SET value = value WHERE name = 'version'",
     "history": "SELECT {fields} FROM {audit} WHERE flow_id = :id ORDER BY seq",
+    "begun_oldest": _BEGUN + "ASC, flow_id ASC",
+    "begun_newest": _BEGUN + "DESC, flow_id DESC",
+    "of_these": "SELECT {fields} FROM {audit} WHERE flow_id IN ({these}) ORDER BY flow_id, seq",
+    "events": "SELECT COUNT(*) FROM {audit}",
     "release": """
         UPDATE {flows} SET lease_owner = NULL, lease_until = NULL
         WHERE id = :id AND lease_owner = :owner
@@ -173,19 +210,18 @@ _STATEMENTS: Final = {
         INSERT INTO {meta} (name, value) VALUES (:name, :value)
         ON CONFLICT (name) DO UPDATE SET value = :value
     """,
-    "first_meta": """
-        INSERT INTO {meta} (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING
-    """,
     "has_meta": "{has_meta}",
+    "offer_meta": "INSERT INTO {meta} (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING",
     "create_meta": "CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 }
 
 _MOVES: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover"})
 """Actions that leave a flow under way, with the secrets that it had."""
 
-_FREE_TEXTS: Final = ("detail", "dialect", "issuer", "client_id", "client_name")
-
 _PAGE: Final = 200
+
+THESE: Final = tuple(f"id{number}" for number in range(50))
+"""The names of the values of the query `of_these`: flow ids."""
 
 _json: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
 _LONGEST_KEY: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
@@ -202,6 +238,27 @@ class Execute(Protocol):
     """Runs a statement, by its name, within the transaction that is open."""
 
     def __call__(self, name: str, values: Mapping[str, Any]) -> _Rows: ...
+
+
+class Query(Protocol):
+    """Yields the rows of a query, by its name."""
+
+    def __call__(self, name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]: ...
+
+
+class Snapshot(NamedTuple):
+    """What a store holds at one moment, in the order of the flows' ids, byte by byte.
+
+    Attributes:
+        events: All events of all flows, each flow's by their numbers, as tuples in the order of
+            `deviceflow.audit.chain.STORED`.
+        flows: Each flow's id, its last event's number, its state, and its record as JSON.
+        key: What authenticates the events.
+    """
+
+    events: Iterator[tuple[Any, ...]]
+    flows: Iterator[tuple[str, int, str, str]]
+    key: AuditKey
 
 
 class SQLStore(ABC):
@@ -221,6 +278,7 @@ class SQLStore(ABC):
         skip_locked: str = "",
         namespace: str = "",
         clustered: str = "",
+        bytewise: str = "",
     ) -> None:
         """Remember how this database says it.
 
@@ -230,19 +288,24 @@ class SQLStore(ABC):
             skip_locked: The SQL for passing over rows that others have locked.
             namespace: The schema in which the tables are, with a dot behind it.
             clustered: What makes a table be kept in the order of its key.
+            bytewise: What makes a column be compared byte by byte, as Python does.
         """
         names = {name: f"{namespace}{name}" for name in ("flows", "audit", "meta")}
         self._words = names | {
             "now": now,
             "skip_locked": skip_locked,
             "clustered": clustered,
+            "bytewise": bytewise,
             "has_meta": has_meta,
             "fields": ", ".join(f'"{name}"' for name in FIELDS),
+            "stored": ", ".join(f'"{name}"' for name in STORED),
             "values": ", ".join(f":{name}" for name in FIELDS),
+            "these": ", ".join(f":{name}" for name in THESE),
         }
         self._sql = {name: self._worded(text) for name, text in _STATEMENTS.items()}
         self._find_sealer: Callable[[], Sealer | Plain]
         self._sealer: Sealer | Plain
+        self._audit_key: AuditKey
 
     @abstractmethod
     def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
@@ -256,6 +319,11 @@ class SQLStore(ABC):
         Raises:
             StoreError: It could not be done; a person can tell from it why.
         """
+
+    @abstractmethod
+    @contextmanager
+    def reading(self) -> Iterator[Query]:
+        """Give what yields the rows of a query by its name, however many, all of one moment."""
 
     @abstractmethod
     def close(self) -> None:
@@ -275,17 +343,19 @@ class SQLStore(ABC):
 
     def add(self, flow: Flow) -> Flow:
         """Keep a new flow, or return the live one of the same key instead."""
-        key = flow.key
-        if key is not None and (len(key) > _LONGEST_KEY or _storable(key) != key):
-            raise UsageError(
-                f"A key is a text of at most {_LONGEST_KEY} characters, without the character NUL,"
-                " in proper Unicode."
-            )
+        _check_names(flow)
+        event = None
+        if flow.seq:
+            # Its events so far are elsewhere: the chain here begins with saying so.
+            event = render(flow, flow.bring_in(self.now(time.time())))
+            flow.head = link(event, None, self._audit_key, flow)
         values = self._values(flow) | self._sealed(flow)
         values |= {"created_at": flow.created_at, "live_key": flow.key if flow.live else None}
 
         def work(do: Execute) -> Any:
             if do("add", values).rowcount == 1:
+                if event is not None:
+                    do("note", _columns(event))
                 return flow
             looked = values | {"now": 0.0}
             return do("get", looked).fetchone() or do("of_key", looked).fetchone()
@@ -306,7 +376,7 @@ class SQLStore(ABC):
         Raises:
             UnknownFlowError: There is none of that id.
         """
-        values = {"id": _storable(flow_id), "now": 0.0}
+        values = {"id": storable(flow_id), "now": 0.0}
         row = self._transact(lambda do: do("get", values).fetchone(), "read")
         if row is None:
             raise UnknownFlowError(flow_id=flow_id)
@@ -323,7 +393,7 @@ class SQLStore(ABC):
 
     def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
         """Take the flow's lease for so many seconds, or say who has it."""
-        values = {"id": _storable(flow_id), "owner": owner, "now": given, "seconds": seconds}
+        values = {"id": storable(flow_id), "owner": owner, "now": given, "seconds": seconds}
 
         def work(do: Execute) -> tuple[Any, float | None]:
             if taken := do("claim", values).fetchall():
@@ -344,8 +414,9 @@ class SQLStore(ABC):
         taken = self._transact(lambda do: do("claim_due", values).fetchall(), "lease")
         return self._claimed(taken[0]) if taken else None
 
-    def commit(self, flow: Flow, event: Mapping[str, Any], *, release: str | None = None) -> bool:
+    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
         """Keep the flow as it is after `event`, and that with it, unless others went on."""
+        flow.head = link(event, flow.head, self._audit_key, flow)
         moves = event["action"] in _MOVES
         values = self._values(flow) | {"before": event["seq"] - 1, "release": release}
         if not moves:
@@ -380,16 +451,44 @@ class SQLStore(ABC):
         """Drop the flows that ended before then and hold no secret; return how many."""
         return self._transact(lambda do: do("forget", {"before": ended_before}).rowcount)
 
+    def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
+        """Put on record what belongs to no flow."""
+
+        def work(do: Execute) -> None:
+            do("lock", {})  # one at a time: each is the next link of one chain
+            last = do("last", {"id": STORE}).fetchone() or (0, None)
+            now = do("now", {"now": given}).fetchone()[0]
+            event = render_note(action, now, last[0] + 1, detail, origin)
+            link(event, last[1], self._audit_key)
+            do("note", _columns(event))
+
+        self._transact(work)
+
     # What only a database has.
 
     def history(self, flow_id: str) -> list[dict[str, Any]]:
         """Return the events of a flow, as they were logged, in their order."""
-        values = {"id": _storable(flow_id)}
+        values = {"id": storable(flow_id)}
         rows = self._transact(lambda do: do("history", values).fetchall(), "read")
         return [
             {name: _event_value(name, value) for name, value in zip(FIELDS, row, strict=True)}
             for row in rows
         ]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Give the whole trail and all flows, as they are at one moment."""
+        with self.reading() as rows:
+            yield Snapshot(rows("trail"), rows("stands"), self._audit_key)
+
+    def drop_events(self, flow_ids: Iterable[str]) -> None:
+        """Drop all events of these flows; what is left must be behind a digest that says so."""
+
+        def work(do: Execute) -> None:
+            for flow_id in flow_ids:
+                do("drop", {"id": flow_id})
+
+        self._transact(work)
 
     def reseal(self, limit: int = _PAGE) -> int:
         """Seal with the first key what another key has sealed.
@@ -411,8 +510,10 @@ class SQLStore(ABC):
             flow = self._flow(row)
             sealed = self._sealed(flow) | {"id": flow.id, "before": flow.seq}
             self._transact(lambda do, sealed=sealed: do("reseal", sealed))  # type: ignore[misc]
-        if not rows:
-            self._check_sealer(renew=True)
+        kept = str(self._sealing())
+        if not rows and not kept.startswith(self._sealer.prefix):
+            self._set_audit_key("set_meta", Secret(self._unseal(kept, "meta", "audit key")))
+            self.note("rotate_keys", time.time(), "sealed anew with another key", Origin())
         return len(rows)
 
     # For the two heirs.
@@ -431,7 +532,7 @@ class SQLStore(ABC):
         try:
             self._migrate_if_needed()
             self._sealer = find_sealer()
-            self._check_sealer()
+            self._open_audit_key(time.time())
         except BaseException:
             self.close()
             raise
@@ -469,25 +570,38 @@ class SQLStore(ABC):
         return version
 
     def _sealing(self) -> str | None:
-        """Return the mark that the key has left in the store, if one has."""
-        return self._transact(_meta("sealing"), "read")
+        """Return the audit key as it is sealed in the store; None in a store that is new.
 
-    def _check_sealer(self, *, renew: bool = False) -> None:
-        """See that the key is the store's own; the first one to come leaves it its mark.
+        It is also the mark of the sealing key: whoever opens it has the right one.
+        """
+        return self._transact(_meta("audit_key"), "read")
+
+    def _open_audit_key(self, given: float) -> None:
+        """Get the audit key, and with it the proof that the sealing key is the store's own.
+
+        Args:
+            given: What time it is.
 
         Raises:
             SealError: It is another one.
         """
-        if self._sealer.prefix == PLAIN:
+        plain, new = self._sealer.prefix == PLAIN, self._sealing() is None
+        if new:
+            self._set_audit_key("offer_meta", Secret(secrets.token_urlsafe(32)))
+        if plain:
             log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
-        mark = {"name": "sealing", "value": self._sealer.seal("deviceflow", "meta", "sealing")}
-        sealing = self._sealing()
-        if sealing is None:
-            self._transact(lambda do: do("first_meta", mark))
-            sealing = str(self._sealing())  # another one's, if that was quicker
-        self._unseal(sealing, "meta", "sealing")
-        if renew and not sealing.startswith(self._sealer.prefix):
-            self._transact(lambda do: do("set_meta", mark))
+        self._audit_key = AuditKey(self._read_audit_key())
+        if plain and new:
+            self.note("open_plaintext", given, "secrets are kept in clear", Origin())
+
+    def _read_audit_key(self) -> Secret:
+        own = Secret(self._unseal(str(self._sealing()), "meta", "audit key"))
+        configured = Secret(os.environ.get(KEY_VARIABLE, ""))
+        return configured if configured.reveal() else own
+
+    def _set_audit_key(self, statement: str, key: Secret) -> None:
+        mark = {"name": "audit_key", "value": self._sealer.seal(key.reveal(), "meta", "audit key")}
+        self._transact(lambda do: do(statement, mark))
 
     def _worded(self, text: str) -> str:
         """Return a statement in this database's words."""
@@ -553,6 +667,17 @@ class SQLStore(ABC):
         return sealed
 
 
+def _check_names(flow: Flow) -> None:
+    key = flow.key
+    if flow.id == STORE:
+        raise UsageError("No flow can have this id.", flow_id=flow.id)
+    if key is not None and (len(key) > _LONGEST_KEY or storable(key) != key):
+        raise UsageError(
+            f"A key is a text of at most {_LONGEST_KEY} characters, without the character NUL,"
+            " in proper Unicode."
+        )
+
+
 def _meta(name: str) -> Callable[[Execute], str | None]:
     def read(do: Execute) -> str | None:
         row = do("meta", {"name": name}).fetchone()
@@ -576,21 +701,11 @@ def _provider(text: str) -> Provider:
     return providers.from_dict(json.loads(text))
 
 
-def _storable(text: str) -> str:
-    """Return a text without what a database takes no text with."""
-    if text.isascii() and text.isprintable():
-        return text
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
-
-
 def _columns(event: Mapping[str, Any]) -> dict[str, Any]:
     columns = dict(event)
     for name in LISTS:
         if columns[name] is not None:
             columns[name] = _json(columns[name])
-    for name in _FREE_TEXTS:
-        if columns[name] is not None:
-            columns[name] = _storable(columns[name])
     return columns
 
 

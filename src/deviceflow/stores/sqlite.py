@@ -8,6 +8,8 @@ import sqlite3
 import stat
 import threading
 import time
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -16,10 +18,10 @@ from deviceflow.stores import keys as key_files
 from deviceflow.stores.sql import SQLStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from deviceflow.secret import Secret
-    from deviceflow.stores.sql import Execute, Mode
+    from deviceflow.stores.sql import Execute, Mode, Query
 
 _T = TypeVar("_T")
 
@@ -144,6 +146,38 @@ class SQLiteStore(SQLStore):
         finally:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
 
+    @contextmanager
+    def reading(self) -> Iterator[Query]:
+        # On a connection of its own, which holds on to one moment and keeps nobody from writing.
+        problem = None
+        try:
+            self._transact(lambda _: None, "read")  # it is there, and is ours
+            connection = self._connect()
+            try:
+                connection.execute("BEGIN")
+
+                def rows(name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]:
+                    done = 0
+                    try:
+                        for row in connection.execute(self._sql[name], values or {}):
+                            yield row
+                            done += 1
+                    except sqlite3.OperationalError as error:
+                        if "decode" not in str(error):
+                            raise
+                        # Somebody has put in what is no text, and is not to keep us from reading.
+                        connection.text_factory = _any_text
+                        again = connection.execute(self._sql[name], values or {})
+                        yield from islice(again, done, None)
+
+                yield rows
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            problem = self._problem(error)
+        if problem is not None:
+            raise problem
+
     def _do(self, name: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
         assert self._connection is not None  # noqa: S101  # within a transaction
         return self._connection.execute(self._sql[name], values)
@@ -194,6 +228,10 @@ class SQLiteStore(SQLStore):
             if name.startswith(start):
                 return StoreError(f"{self.path}: {what}.", hint=hint)
         return StoreError(f"{self.path}: SQLite says: {error} ({name}).")
+
+
+def _any_text(text: bytes) -> str:
+    return text.decode(errors="backslashreplace")
 
 
 def _name_of(error: sqlite3.Error) -> str:

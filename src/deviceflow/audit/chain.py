@@ -1,0 +1,180 @@
+"""The evidence in an event: each one's hash takes in the hash of the one before.
+
+A chain is a flow's events in their order. An event is hashed in its canonical form (RFC 8785), all
+of it but `hash` and `mac`; `prev_hash` is the hash of the one before, or 64 zeros. So nothing in
+the middle can be changed, dropped, put in or moved without the rest being made anew, and `mac`
+(HMAC-SHA256 of the hash) shows whether that was done by somebody who has the key.
+
+What a chain cannot show is that its end was cut off; see `deviceflow.audit.digest`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.audit.events import FIELDS, LISTS
+from deviceflow.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from deviceflow.flow import Flow
+
+
+KEY_VARIABLE: Final = "DEVICEFLOW_AUDIT_KEY"
+"""Has the key that authenticates events, where it is not to be the store's own."""
+
+START: Final = "0" * 64
+"""What an event has for the hash of the one before, where there is none."""
+
+HASHED: Final = tuple(sorted({*FIELDS} - {"hash", "mac"}))
+"""The fields that are hashed, in the order in which they are."""
+
+STORED: Final = (*HASHED, "hash", "mac")
+"""All fields, in an order that is good for checking them."""
+
+DAMAGED: Final = (LookupError, OverflowError, TypeError, ValueError)
+"""What is raised for an event that is none: that has something in it which no event can have."""
+
+_COUNTED: Final = ("attempt", "duration", "http_status", "interval", "pid", "wait")
+_FLAGS: Final = {0: False, 1: True}
+_list_text: Final = json.JSONEncoder(separators=(",", ":")).encode
+_json_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def encode_slowly(event: Mapping[str, Any]) -> bytes:
+    """Write JSON by the standard library."""
+    return _json_text(event).encode()
+
+
+# For what an event can hold both encoders write RFC 8785's form: keys in order, texts without NUL
+# and lone surrogates, whole numbers, and fractions of few digits.
+_encode: Callable[[Any], bytes]
+decode: Callable[[str], Any]
+"""Reads JSON, by the fastest way there is; raises a `ValueError` where it is none."""
+try:
+    from orjson import dumps as _encode
+    from orjson import loads as decode
+except ImportError:
+    _encode, decode = encode_slowly, json.loads
+
+
+def canonical(event: Mapping[str, Any]) -> bytes:
+    """Return an event's canonical form (RFC 8785): that of the fields in `HASHED`."""
+    return _written({name: event[name] for name in HASHED})
+
+
+def canonical_of_row(row: Sequence[Any]) -> bytes:
+    """Return the canonical form of an event as a database has it.
+
+    Args:
+        row: The values of the fields in `STORED`, in that order.
+
+    Raises:
+        DAMAGED: One of them is none that was ever written.
+    """
+    event = dict(zip(HASHED, row, strict=False))
+    event["in_doubt"] = _FLAGS[event["in_doubt"]]
+    for name in LISTS:
+        if event[name] is not None:
+            event[name] = _list_of(event[name])
+    return _written(event)
+
+
+def _written(event: dict[str, Any]) -> bytes:
+    for name in _COUNTED:
+        number = event[name]
+        if number is not None and number == (whole := int(number)):
+            event[name] = whole
+    return _encode(event)
+
+
+@lru_cache(1024)
+def _list_of(text: str) -> list[str]:
+    try:
+        read: list[str] = json.loads(text)
+    except RecursionError:
+        raise ValueError(text[:10]) from None
+    if _list_text(read) != text:
+        raise ValueError(text)  # it says the same, but not in the words that were written
+    return read
+
+
+def hash_of(event: Mapping[str, Any]) -> str:
+    """Return the hash that an event should have."""
+    return hashlib.sha256(canonical(event)).hexdigest()
+
+
+def hash_of_row(row: Sequence[Any]) -> str:
+    """Return the hash that an event should have, of the values that a database has.
+
+    Args:
+        row: As for `canonical_of_row`, which also says what is raised.
+    """
+    return hashlib.sha256(canonical_of_row(row)).hexdigest()
+
+
+class AuditKey:
+    """The key that authenticates events. It is not the one that seals secrets.
+
+    Args:
+        key: Any text that nobody can guess.
+
+    Attributes:
+        name: What it is called in an event's `key_id`; nothing can be learnt from it.
+    """
+
+    def __init__(self, key: Secret) -> None:
+        self._key = key.reveal().encode()
+        block = hashlib.sha256(self._key).digest() if len(self._key) > 64 else self._key
+        # HMAC (RFC 2104) as far as it can be done before the text is known: of a trail's texts
+        # each is so short that setting it up would take most of the time.
+        self._inner, self._outer = (
+            hashlib.sha256(bytes(byte ^ pad for byte in block.ljust(64, b"\0")))
+            for pad in (0x36, 0x5C)
+        )
+        self.name = self.mac("deviceflow audit key")[:8]
+
+    def __repr__(self) -> str:
+        return f"<AuditKey {self.name}>"
+
+    def mac(self, digest: str) -> str:
+        """Return what shows that whoever wrote this hash has the key."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(digest.encode())
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+    def fingerprint(self, secret: Secret) -> str:
+        """Return 16 hex digits by which the same secret is known again, under this key."""
+        return secret.fingerprint(self._key)
+
+
+def link(
+    event: dict[str, Any], previous: str | None, key: AuditKey | None, flow: Flow | None = None
+) -> str:
+    """Make an event the next link of a chain, and return its hash.
+
+    Done once; an event that is a link already stays as it is.
+
+    Args:
+        event: The event; its last six fields are filled in.
+        previous: The hash of the one before, if there is one.
+        key: What authenticates it; without a key it is only chained.
+        flow: The flow that it happened to, for the fingerprints.
+    """
+    if event["hash"] is None:
+        event["prev_hash"] = previous or START
+        if key is not None:
+            event["key_id"] = key.name
+            if flow is not None and flow.token is not None:
+                event["token_fingerprint"] = key.fingerprint(flow.token.access_token)
+            if flow is not None and flow.user_code is not None:
+                event["code_fingerprint"] = key.fingerprint(Secret(flow.user_code))
+        digest = event["hash"] = hash_of(event)
+        event["mac"] = key and key.mac(digest)
+    found: str = event["hash"]
+    return found

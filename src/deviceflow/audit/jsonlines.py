@@ -1,0 +1,86 @@
+"""A trail in a file, for programs that have no store: one event a line, chained as in one."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from deviceflow.audit.chain import KEY_VARIABLE, AuditKey, link
+from deviceflow.errors import StoreError
+from deviceflow.secret import Secret
+
+if TYPE_CHECKING:
+    from deviceflow.flow import Flow
+
+VARIABLE: Final = "DEVICEFLOW_AUDIT"
+
+
+class JSONLinesAudit:
+    """Appends each event to a file, as one line of JSON.
+
+    Several processes may write to one file: each line is one write, at the end. The file may be
+    moved away at any time, by logrotate for instance: the next line begins a new one.
+
+    Args:
+        path: The file; it is made, for its owner only (0600), if it is not there.
+        key: What authenticates the events; by default what `DEVICEFLOW_AUDIT_KEY` says. Without a
+            key they are chained all the same, but anybody could make the chain anew.
+        fsync: Whether each line is on the disk before the login goes on.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, key: Secret | None = None, fsync: bool = True
+    ) -> None:
+        configured = os.environ.get(KEY_VARIABLE)
+        key = key or (Secret(configured) if configured else None)
+        self.path = Path(path).absolute()
+        self._key = AuditKey(key) if key else None
+        self._fsync = fsync
+        self._lock = threading.Lock()
+        self._heads: dict[str, str] = {}
+
+    @classmethod
+    def from_env(cls) -> Self | None:
+        """Return the one that `DEVICEFLOW_AUDIT` names, if it names one."""
+        path = os.environ.get(VARIABLE)
+        return cls(path) if path else None
+
+    def write(self, event: dict[str, Any], flow: Flow) -> None:
+        """Append an event; one that is no link of a chain yet becomes one.
+
+        Args:
+            event: The event.
+            flow: The flow that it happened to.
+
+        Raises:
+            StoreError: It could not be written. What happened has happened all the same.
+        """
+        problem: StoreError | None = None
+        with self._lock:
+            self._heads[flow.id] = link(event, self._heads.get(flow.id), self._key, flow)
+            line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+            try:
+                self._append(line.encode())
+            except OSError as error:
+                problem = StoreError(
+                    f"The audit file {self.path} could not be written: {error.strerror}.",
+                    flow_id=flow.id,
+                    hint="The login is as it says, but its last event is not in the file.",
+                )
+        if problem is not None:
+            raise problem
+
+    def _append(self, line: bytes) -> None:
+        # Opened for each line: a line is seconds after the one before, and the file may have moved.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        handle = os.open(self.path, flags, 0o600)
+        try:
+            if os.write(handle, line) != len(line):
+                raise OSError(0, "it took a part of the line only")
+            if self._fsync:
+                os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,230 @@
+"""The chain: what is hashed is RFC 8785's form, by either encoder and after any round trip."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import importlib.util
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
+
+import orjson
+import pytest
+import rfc8785
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deviceflow import Secret, SQLiteStore
+from deviceflow.audit import chain
+from deviceflow.audit.chain import (
+    DAMAGED,
+    HASHED,
+    START,
+    STORED,
+    AuditKey,
+    canonical,
+    canonical_of_row,
+    hash_of,
+    hash_of_row,
+    link,
+)
+from deviceflow.audit.events import FIELDS, render
+from deviceflow.sealing import generate_key
+from deviceflow.stores.sql import _columns
+from tests.evidence.events import events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from deviceflow import Flow
+
+NOW: Final = 1_800_000_000.0
+FLOW: Final = STORED.index("flow_id")
+KEY: Final = AuditKey(Secret("an audit key"))
+MANY: Final = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@contextmanager
+def encoding(encode: Callable[[Any], bytes]) -> Iterator[None]:
+    with mock.patch.object(chain, "_encode", encode):
+        yield
+
+
+def hashed(event: dict[str, Any]) -> dict[str, Any]:
+    return {name: event[name] for name in HASHED}
+
+
+def row_of(event: dict[str, Any]) -> list[Any]:
+    """Return an event as a database has it."""
+    columns = _columns(event)
+    return [columns[name] for name in STORED]
+
+
+@pytest.fixture
+def event(waiting: Callable[..., Flow]) -> dict[str, Any]:
+    flow = waiting(NOW)
+    event = render(flow, flow.poll(NOW, 10.0))
+    link(event, None, KEY, flow)
+    return event
+
+
+# The canonical form.
+
+
+@pytest.mark.parametrize("encode", [orjson.dumps, chain.encode_slowly])
+@MANY
+@given(event=events())
+def test_canonical_form_is_that_of_the_rfc(
+    encode: Callable[[Any], bytes], event: dict[str, Any]
+) -> None:
+    with encoding(encode):
+        assert canonical(event) == rfc8785.dumps(hashed(event))
+
+
+@pytest.mark.parametrize("encode", [orjson.dumps, chain.encode_slowly])
+@MANY
+@given(event=events())
+def test_stored_event_has_the_same_form(
+    encode: Callable[[Any], bytes], event: dict[str, Any]
+) -> None:
+    link(event, None, KEY)
+
+    with encoding(encode):
+        assert canonical_of_row(row_of(event)) == rfc8785.dumps(hashed(event))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteStore]:
+    path = tmp_path_factory.mktemp("chain") / "flows.db"
+    with SQLiteStore(path, keys=[generate_key()], synchronous="NORMAL") as store:
+        yield store
+
+
+@MANY
+@given(event=events())
+def test_event_comes_back_from_sqlite_in_the_same_form(
+    store: SQLiteStore, event: dict[str, Any]
+) -> None:
+    link(event, None, KEY)
+    store.drop_events([event["flow_id"]])
+    store._transact(lambda do: do("note", _columns(event)))
+
+    with store.snapshot() as snapshot:
+        (row,) = (row for row in snapshot.events if row[FLOW] == event["flow_id"])
+    assert canonical_of_row(row) == rfc8785.dumps(hashed(event))
+    assert hash_of(store.history(event["flow_id"])[0]) == event["hash"] == hash_of_row(row)
+
+
+def test_fields_are_hashed_in_the_order_of_the_form() -> None:
+    assert list(HASHED) == sorted(HASHED)
+    assert {*STORED} == {*FIELDS}
+    assert {*STORED} - {*HASHED} == {"hash", "mac"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("in_doubt", 2),
+        ("in_doubt", "yes"),
+        ("scopes", "[ ]"),
+        ("scopes", "nothing"),
+        ("scopes", "[" * 100_000),
+        ("scopes", 5),
+        ("interval", "soon"),
+        ("interval", float("inf")),
+        ("interval", float("nan")),
+        ("attempt", float("inf")),
+        ("http_status", float("-inf")),
+        ("pid", "x"),
+        ("detail", b"bytes"),
+    ],
+)
+@pytest.mark.parametrize("encode", [orjson.dumps, chain.encode_slowly])
+def test_what_no_event_can_hold_is_damage(
+    event: dict[str, Any], encode: Callable[[Any], bytes], name: str, value: Any
+) -> None:
+    row = row_of(event)
+    row[STORED.index(name)] = value
+
+    with encoding(encode), pytest.raises(DAMAGED):
+        canonical_of_row(row)
+
+
+def test_without_orjson_the_standard_library_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "orjson", None)
+    spec = importlib.util.spec_from_file_location("another_chain", Path(chain.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    other = importlib.util.module_from_spec(spec)
+
+    spec.loader.exec_module(other)
+
+    assert other._encode is other.encode_slowly
+    assert other.decode('{"a":1}') == {"a": 1}
+
+
+# The key.
+
+
+@given(key=st.text(max_size=100), text=st.text())
+def test_mac_is_hmac_sha256(key: str, text: str) -> None:
+    mac = AuditKey(Secret(key)).mac(text)
+
+    assert mac == hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def test_key_has_a_name_and_shows_nothing_else() -> None:
+    same, other = AuditKey(Secret("an audit key")), AuditKey(Secret("another"))
+
+    assert KEY.name == same.name != other.name
+    assert repr(KEY) == f"<AuditKey {KEY.name}>"
+
+
+# Links.
+
+
+def test_first_event_follows_on_nothing(event: dict[str, Any]) -> None:
+    assert event["prev_hash"] == START
+    assert event["hash"] == hash_of(event)
+    assert event["mac"] == KEY.mac(event["hash"])
+    assert event["key_id"] == KEY.name
+
+
+def test_each_event_follows_on_the_one_before(waiting: Callable[..., Flow]) -> None:
+    flow = waiting(NOW)
+    first = render(flow, flow.poll(NOW, 10.0))
+    head = link(first, None, KEY, flow)
+    second = render(flow, flow.cancel(NOW))
+    link(second, head, KEY, flow)
+
+    assert second["prev_hash"] == first["hash"]
+    assert first["code_fingerprint"] == second["code_fingerprint"] is not None
+
+
+def test_event_that_is_a_link_stays_as_it_is(event: dict[str, Any]) -> None:
+    before = dict(event)
+
+    assert link(event, "f" * 64, AuditKey(Secret("another"))) == before["hash"]
+    assert event == before
+
+
+def test_without_a_key_events_are_only_chained(waiting: Callable[..., Flow]) -> None:
+    flow = waiting(NOW)
+    event = render(flow, flow.poll(NOW, 10.0))
+
+    link(event, None, None, flow)
+
+    assert event["hash"] == hash_of(event)
+    assert (event["mac"], event["key_id"], event["code_fingerprint"]) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_hash_takes_in_each_field(event: dict[str, Any], name: str) -> None:
+    event[name] = ["else"] if name in ("scopes", "granted_scopes") else 7.5
+
+    assert hash_of(event) != event["hash"]
