@@ -6,9 +6,9 @@ machine to another. Nothing here fails on time: the output is to be read.
 
 from __future__ import annotations
 
-from tests.bench import imports, memory, persist, polling
+from tests.bench import evidence, imports, memory, persist, polling
 
 print(f"{'what':<58} {'ours':>12} {'compared':>12} {'ratio':>7} {'goal':>7}")
-for part in (imports, memory, polling, persist):
+for part in (imports, memory, polling, persist, evidence):
     for row in part.rows():
         print(row)

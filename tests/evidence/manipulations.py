@@ -1,0 +1,561 @@
+"""What somebody who can write to the database, or to the digests' directory, may do there.
+
+Each function does one thing, at a place and in a way that the dice decide, and returns what a
+verification should call it. Where a name depends on how it was done, it says so:
+
+* An edited `flow_id` is a row that was `moved`; an edited `seq` is `reordered`, or `edited` where
+  the row stands in the same order as before.
+* A row with another content and the right hash, but no `mac`: `edited` in the middle of a chain;
+  for the last event of a flow it is no other than a chain that was replaced from there on.
+* A copy beside its original: which of them is the copy cannot be told, so the flow alone counts.
+* Where a digest is missing or forged that says which flows were dropped on purpose, their removal
+  is not behind a digest any more: `removed_flow` is right as well.
+
+Some of it nobody could see, or tell from something else, and is not done here: what is beyond the
+last digest, where neither a later event nor the flow's record speaks against it; without the audit
+key also a row behind all that digests know, and an edited `mac`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from deviceflow import Secret
+from deviceflow.audit.chain import START, STORED, AuditKey
+from deviceflow.audit.digest import Signer, files_of, generate_signing_key, read_digest
+from deviceflow.machine import LEADS_TO, TRIGGERS, State
+from tests.evidence.trails import hash_row, rechain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from random import Random
+
+    from deviceflow.audit.verify import Finding, Kind
+    from tests.evidence.trails import Trail
+
+_THEIRS: Final = AuditKey(Secret("somebody else's"))
+_PLACE: Final = ("flow_id", "seq", "event_id")
+_PROOF: Final = ("prev_hash", "hash", "mac")
+_CONTENT: Final = tuple(name for name in STORED if name not in (*_PLACE, *_PROOF))
+_NULLABLE: Final = frozenset(
+    {*_CONTENT} - {"schema", "time", "action", "outcome", "scopes", "in_doubt", "key_id"}
+)
+
+
+class Done(NamedTuple):
+    """What was done.
+
+    Attributes:
+        kinds: What it may be called.
+        flows: The flows that it was done to.
+        at: The flow and the number where it must be found, if that can be told.
+        digests: Where the digests are, if they are what it was done to.
+    """
+
+    kinds: tuple[Kind, ...]
+    flows: tuple[str, ...] = ()
+    at: tuple[str, int] | None = None
+    digests: Path | None = None
+
+    def is_named_by(self, findings: Sequence[Finding]) -> bool:
+        """Tell whether the findings say what was done, where, and nothing else."""
+        if not findings or not {finding.kind for finding in findings} <= {*self.kinds}:
+            return False
+        if not {finding.flow_id for finding in findings} <= {*self.flows, None}:
+            return "removed_flow" in self.kinds
+        return self.at is None or self.at in {(found.flow_id, found.seq) for found in findings}
+
+
+class Attack:
+    """The dice, and what they decide.
+
+    Attributes:
+        trail: What is manipulated.
+        random: The dice.
+        keyed: Whether the trail is verified with the audit key.
+        scratch: An empty directory.
+    """
+
+    def __init__(self, trail: Trail, random: Random, scratch: Path, *, keyed: bool) -> None:
+        self.trail = trail
+        self.random = random
+        self.scratch = scratch
+        self.keyed = keyed
+
+    def victim(self, least: int = 1, *, of: Sequence[str] | None = None) -> str:
+        """Return a flow with so many events."""
+        trail = self.trail
+        known = [*trail.covered, *trail.fresh] if self.keyed else trail.covered
+        return self.random.choice([id_ for id_ in of or known if len(trail.rows[id_]) >= least])
+
+    def rows(self, flow_id: str) -> list[dict[str, Any]]:
+        """Return copies of its events."""
+        return [dict(row) for row in self.trail.rows[flow_id]]
+
+    def any_row(self) -> dict[str, Any]:
+        """Return an event of any flow."""
+        return self.random.choice(self.rows(self.random.choice(list(self.trail.rows))))
+
+    def flip(self) -> bool:
+        """Return yes or no."""
+        return self.random.random() < 0.5
+
+    def hex(self) -> str:
+        """Return what could be a hash."""
+        return f"{self.random.getrandbits(256):064x}"
+
+    def alter(self, row: dict[str, Any], names: Sequence[str] = _CONTENT) -> None:
+        """Give one of these columns another value, of the right type."""
+        while True:
+            name = self.random.choice(names)
+            value = self._value(name, row)
+            if value != row[name] or type(value) is not type(row[name]):
+                break
+        row[name] = value
+
+    def _value(self, name: str, row: Mapping[str, Any]) -> Any:
+        if name in _NULLABLE and self.random.random() < 0.2:
+            return None
+        if self.flip():
+            return self.any_row()[name]
+        if name in _PROOF:
+            return self.hex()
+        if name in ("scopes", "granted_scopes"):
+            return self.random.choice(["[]", '["WRITE"]', '["MODELS","x"]'])
+        if name in ("attempt", "http_status", "pid"):
+            return self.random.randrange(1000)
+        if name in ("interval", "wait", "duration"):
+            return round(self.random.random() * 100, self.random.randrange(5))
+        if name == "in_doubt":
+            return type(row[name])(not row[name])
+        return self.random.choice(["", "x", "x" * 50, "ü", f"{row[name]} ", f"{row[name]}".upper()])
+
+    def room(self, flow_id: str) -> int:
+        """Return a number behind a flow's events, or one that was made free between them."""
+        rows = self.trail.rows[flow_id]
+        seq: int = self.random.choice([rows[-1]["seq"] + 1, self.random.choice(rows)["seq"]])
+        if seq <= rows[-1]["seq"]:
+            self.trail.shift(flow_id, seq, 1, renamed=self.flip())
+        return seq
+
+    def forge_mac(self, row: dict[str, Any]) -> None:
+        """Give an event whose hash is a new one a `mac`, without the key."""
+        row["mac"] = self.random.choice([row["mac"], self.hex(), _THEIRS.mac(row["hash"])])
+
+
+def edited_field(attack: Attack) -> Done:
+    names = (*_CONTENT, "event_id", "prev_hash", "hash", *(("mac",) if attack.keyed else ()))
+    row = attack.random.choice(attack.rows(attack.victim()))
+    was = dict(row)
+    if attack.random.random() < 0.05:
+        row["scopes"] = row["scopes"].replace("[", "[ ")  # which says the same
+    else:
+        attack.alter(row, names)
+    changed = {name: value for name, value in row.items() if value is not was[name]}
+    attack.trail.set(row["flow_id"], row["seq"], changed)
+    return Done(("edited",), (row["flow_id"],), (row["flow_id"], row["seq"]))
+
+
+def edited_seq(attack: Attack) -> Done:
+    flow_id = attack.victim()
+    rows = attack.rows(flow_id)
+    row = attack.random.choice(rows)
+    beyond = attack.random.choice([rows[-1]["seq"] + attack.random.randrange(1, 9), 0, -1])
+    attack.trail.set(flow_id, row["seq"], {"seq": beyond})
+    stays = row is (rows[-1] if beyond > 0 else rows[0])
+    return Done(("edited" if stays else "reordered",), (flow_id,))
+
+
+def edited_with_its_hash(attack: Attack) -> Done:
+    flow_id = attack.victim(2)
+    row = attack.random.choice(attack.rows(flow_id)[:-1])
+    attack.alter(row)
+    row["hash"] = hash_row(row)
+    attack.forge_mac(row)
+    attack.trail.drop(flow_id, row["seq"], row["seq"])
+    attack.trail.put(row)
+    return Done(("edited",), (flow_id,), (flow_id, row["seq"]))
+
+
+def removed(attack: Attack) -> Done:
+    flow_id = attack.victim(2)
+    row = attack.random.choice(attack.rows(flow_id)[:-1])
+    attack.trail.drop(flow_id, row["seq"], row["seq"])
+    if attack.flip():
+        attack.trail.shift(flow_id, row["seq"] + 1, -1, renamed=attack.flip())
+    at = None if row["action"] == "bring_in" else (flow_id, row["seq"])
+    return Done(("removed",), (flow_id,), at)
+
+
+def inserted(attack: Attack) -> Done:
+    flow_id = attack.victim()
+    rows = attack.rows(flow_id)
+    row = dict(attack.any_row() if attack.random.random() < 0.2 else attack.random.choice(rows))
+    attack.alter(row)
+    seq = attack.room(flow_id)
+    unseen = not attack.keyed and flow_id in attack.trail.forgotten
+    row |= {"flow_id": flow_id, "seq": seq}
+    if attack.flip():
+        row["event_id"] = f"{flow_id}.{seq}"
+    if attack.flip() and not unseen:
+        before = [other for other in rows if other["seq"] < seq]
+        row["prev_hash"] = before[-1]["hash"] if before else START
+        row["hash"] = hash_row(row)
+    attack.forge_mac(row)
+    attack.trail.put(row)
+    return Done(("inserted",), (flow_id,), (flow_id, seq))
+
+
+def duplicated(attack: Attack) -> Done:
+    flow_id = attack.victim()
+    rows = attack.rows(flow_id)
+    row = attack.random.choice(rows)
+    seq = attack.room(flow_id)
+    renamed = {"event_id": f"{flow_id}.{seq}"} if attack.flip() else {}
+    attack.trail.put(row | {"seq": seq} | renamed)
+    return Done(("duplicated",), (flow_id,))
+
+
+def reordered(attack: Attack) -> Done:
+    flow_id = attack.victim(2)
+    one, other = attack.random.sample(attack.rows(flow_id), 2)
+    renamed = attack.flip()
+    for row in (one, other):
+        attack.trail.drop(flow_id, row["seq"], row["seq"])
+    for row, place in ((one, other), (other, one)):
+        name = {"event_id": place["event_id"]} if renamed else {}
+        attack.trail.put(row | {"seq": place["seq"]} | name)
+    return Done(("reordered",), (flow_id,))
+
+
+def cut_tail(attack: Attack) -> Done:
+    flow_id = attack.victim(2)
+    rows = attack.rows(flow_id)
+    left = attack.random.randrange(1, len(rows))
+    attack.trail.drop(flow_id, rows[left]["seq"])
+    if attack.flip() and flow_id in attack.trail.covered:
+        attack.trail.adjust(flow_id, rows[left - 1])
+    return Done(("cut_tail",), (flow_id,), (flow_id, rows[left]["seq"]))
+
+
+def removed_flow(attack: Attack) -> Done:
+    flow_id = attack.victim()
+    attack.trail.drop(flow_id)
+    if attack.flip() and flow_id in attack.trail.covered:
+        attack.trail.do("DELETE FROM {flows} WHERE id = ?", flow_id)
+    return Done(("removed_flow",), (flow_id,))
+
+
+def moved_row(attack: Attack) -> Done:
+    flow_id = attack.victim()
+    row = attack.random.choice(attack.rows(flow_id))
+    attack.trail.drop(flow_id, row["seq"], row["seq"])
+    there = attack.victim() if attack.random.random() < 0.8 else "elsewhere"
+    seq = row["seq"]
+    if there == flow_id:
+        there = "elsewhere"
+    if there != "elsewhere":
+        seq = attack.room(there)
+    renamed = {"event_id": f"{there}.{seq}"} if attack.flip() else {}
+    attack.trail.put(row | {"flow_id": there, "seq": seq} | renamed)
+    return Done(("moved",), (flow_id, there), (there, seq))
+
+
+def moved_flow(attack: Attack) -> Done:
+    flow_id = attack.victim()
+    there = attack.victim() if attack.flip() else "elsewhere"
+    by = 0
+    if there == flow_id:
+        there = "elsewhere"
+    if there != "elsewhere":
+        by = attack.rows(there)[-1]["seq"]
+    statement = "UPDATE {audit} SET flow_id = ?, seq = seq + ? WHERE flow_id = ?"
+    attack.trail.do(statement, there, by, flow_id)
+    return Done(("moved",), (flow_id, there))
+
+
+def _replace(attack: Attack, flow_id: str, first: int, key: AuditKey | None) -> Done:
+    """Make a flow's events anew from one on, each with another content."""
+    rows = attack.rows(flow_id)[first:]
+    attack.trail.drop(flow_id, rows[0]["seq"])
+    attack.alter(rows[0])
+    for row in rows[1:]:
+        if attack.flip():
+            attack.alter(row)
+    rechain(rows, key)
+    for row in rows:
+        if key is None:
+            attack.forge_mac(row)
+        attack.trail.put(row)
+    at = (flow_id, rows[0]["seq"]) if attack.keyed and key is None else None
+    return Done(("replaced_chain",), (flow_id,), at)
+
+
+def replaced_chain(attack: Attack) -> Done:
+    flow_id = attack.victim()
+    rows = attack.rows(flow_id)
+    first = attack.random.choice([0, attack.random.randrange(len(rows))])
+    done = _replace(attack, flow_id, first, None)
+    if attack.flip() and (flow_id in attack.trail.covered or first < len(rows) - 1):
+        _adjust(attack, flow_id)
+    return done
+
+
+def replaced_chain_with_the_key(attack: Attack) -> Done:
+    flow_id = attack.victim(of=attack.trail.covered)
+    first = attack.random.randrange(len(attack.rows(flow_id)))
+    done = _replace(attack, flow_id, first, attack.trail.key)
+    if attack.flip():
+        _adjust(attack, flow_id)
+    return done
+
+
+def _adjust(attack: Attack, flow_id: str) -> None:
+    """Make a flow's record fit the last of its events as they are by now."""
+    names = ", ".join(f'"{name}"' for name in STORED)
+    statement = f"SELECT {names} FROM {{audit}} WHERE flow_id = ? ORDER BY seq DESC LIMIT 1"
+    last = attack.trail.do(statement, flow_id).fetchone()
+    attack.trail.adjust(flow_id, dict(zip(STORED, last, strict=True)))
+
+
+def wrong_state(attack: Attack) -> Done:
+    trail, random = attack.trail, attack.random
+    known = {*trail.covered, *trail.fresh} if attack.keyed else {*trail.covered}
+    flow_id = random.choice(sorted(known - {*trail.forgotten}))
+    rows = attack.rows(flow_id)
+    record = trail.record(flow_id)
+    assert record is not None
+    other = random.choice([state.value for state in State if state != record["state"]])
+    by = random.choice([-1, 1, 7])
+    ways: list[Callable[[], object]] = [
+        lambda: trail.set_flow(flow_id, record, state=other),
+        lambda: trail.set_flow(flow_id, record | {"state": other}),
+        lambda: trail.set_flow(flow_id, record | {"state": other}, state=other),
+        lambda: trail.set_flow(flow_id, record, seq=record["seq"] + by),
+        lambda: trail.set_flow(flow_id, record | {"seq": record["seq"] + by}),
+        lambda: trail.set_flow(
+            flow_id, record | {"seq": record["seq"] + by}, seq=record["seq"] + by
+        ),
+        lambda: trail.set_flow(flow_id, record | {"head": attack.hex()}),
+        lambda: trail.set_flow(flow_id, record | {"head": None}),
+        lambda: trail.set_flow(flow_id, record | {"attempt": record["attempt"] + 1}),
+        lambda: trail.set_flow(flow_id, record | {"in_doubt": not record["in_doubt"]}),
+        lambda: (
+            trail.set_flow(flow_id, record | {"reason": "protocol"})
+            if record["reason"] != "protocol"
+            else trail.set_flow(flow_id, record | {"reason": None})
+        ),
+        lambda: trail.do("UPDATE {flows} SET record = '[]' WHERE id = ?", flow_id),
+    ]
+    if not State(record["state"]).ended:
+        ways.append(lambda: trail.do("DELETE FROM {flows} WHERE id = ?", flow_id))
+    if len(rows) > 1:
+        ways.append(lambda: trail.adjust(flow_id, random.choice(rows[:-1])))
+    random.choice(ways)()
+    return Done(("wrong_state",), (flow_id,))
+
+
+def _rewritten(attack: Attack, least: int, change: Callable[[list[dict[str, Any]]], None]) -> str:
+    """Rewrite a flow that no digest knows as somebody does who has the key."""
+    flow_id = attack.victim(least, of=attack.trail.fresh)
+    rows = attack.rows(flow_id)
+    change(rows)
+    rechain(rows, attack.trail.key)
+    attack.trail.drop(flow_id)
+    for row in rows:
+        attack.trail.put(row)
+    _adjust(attack, flow_id)
+    return flow_id
+
+
+def illegal_transition(attack: Attack) -> Done:
+    at = 0
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        nonlocal at
+        ways = [_with_another_end, _with_another_action]
+        moved = any(row["from"] != row["to"] for row in rows[:-1])
+        if moved and rows[0]["action"] != "bring_in":
+            ways.append(_with_one_less)
+        if rows[-1]["reason"] in ("denied", "cancelled"):
+            ways.append(_with_a_late_token)
+        at = attack.random.choice(ways)(attack, rows)
+
+    flow_id = _rewritten(attack, 2, change)
+    return Done(("illegal_transition",), (flow_id,), (flow_id, at))
+
+
+def _with_another_end(attack: Attack, rows: list[dict[str, Any]]) -> int:
+    at = attack.random.randrange(len(rows))
+    row = rows[at]
+    row["to"] = attack.random.choice([state.value for state in State if state != row["to"]])
+    for follower in rows[at + 1 : at + 2]:
+        follower["from"] = row["to"]
+    return int(row["seq"])
+
+
+def _with_another_action(attack: Attack, rows: list[dict[str, Any]]) -> int:
+    row = attack.random.choice(rows[1:])
+    fitting = {name for name in TRIGGERS if LEADS_TO.get((name, row["from"])) == row["to"]}
+    row["action"] = attack.random.choice(sorted({*TRIGGERS} - fitting))
+    return int(row["seq"])
+
+
+def _with_one_less(attack: Attack, rows: list[dict[str, Any]]) -> int:
+    moved = [n for n, row in enumerate(rows[:-1]) if row["from"] != row["to"]]
+    at = attack.random.choice(moved)
+    del rows[at]
+    for row in rows[at:]:
+        row["seq"] -= 1
+        row["event_id"] = f"{row['flow_id']}.{row['seq']}"
+    rows[0]["prev_hash"] = START
+    return int(rows[at]["seq"])
+
+
+def _with_a_late_token(attack: Attack, rows: list[dict[str, Any]]) -> int:
+    last = rows[-1]
+    seq = last["seq"] + 1
+    late = {"action": "late_grant", "outcome": "granted", "from": "failed", "to": "authorized"}
+    place = {"seq": seq, "event_id": f"{last['flow_id']}.{seq}"}
+    rows.append(last | late | place | {"reason": None})
+    return int(seq)
+
+
+def clock_backwards(attack: Attack) -> Done:
+    at = 0
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        nonlocal at
+        index = attack.random.randrange(1, len(rows))
+        parted = timedelta(seconds=attack.random.choice([1.001, 60, 3600, 86400 * 365]))
+        before, after = rows[index - 1], rows[index]
+        if attack.flip():
+            after["time"] = _time(before["time"], -parted)
+        else:
+            before["time"] = _time(after["time"], parted)
+        at = after["seq"]
+
+    flow_id = _rewritten(attack, 2, change)
+    return Done(("clock_backwards",), (flow_id,), (flow_id, at))
+
+
+def _time(text: str, moved: timedelta) -> str:
+    return (datetime.fromisoformat(text) + moved).isoformat(timespec="milliseconds")
+
+
+# The digests.
+
+
+def _copied(attack: Attack) -> list[Path]:
+    """Return the digests' files in a directory where they can be manipulated."""
+    copy = attack.scratch / "digests"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(attack.trail.digests, copy)
+    return [path for _, path in files_of(copy)]
+
+
+def _about_digests(kind: Kind, *paths: Path) -> Done:
+    also: tuple[Kind, ...] = ("removed_flow",) if any(_drops(path) for path in paths) else ()
+    return Done((kind, *also), digests=paths[0].parent)
+
+
+def _drops(path: Path) -> bool:
+    return bool(read_digest(path).dropped)
+
+
+def missing_digest(attack: Attack) -> Done:
+    path = attack.random.choice(_copied(attack)[:-1])
+    done = _about_digests("missing_digest", path)
+    path.unlink()
+    return done
+
+
+def forged_digest(attack: Attack) -> Done:
+    paths = _copied(attack)
+    path = attack.random.choice(paths)
+    done = _about_digests("forged_digest", path)
+    text = path.read_text()
+    fields = json.loads(text)
+    ways: list[Callable[[], str]] = [
+        lambda: _dumped(_with_other_content(attack, fields)),
+        lambda: _dumped(fields | {"signature": base64.b64encode(bytes(64)).decode()}),
+        lambda: _dumped(fields | {"signature": fields["signature"][1:]}),
+        lambda: _resigned(path, named=True),
+        lambda: _resigned(path, named=False),
+        lambda: text.replace(",", ", ", 1),
+        lambda: text.replace("{", '{"note":"","', 1).replace('""', '"', 1),
+        lambda: text[: attack.random.randrange(len(text))],
+    ]
+    path.write_text(attack.random.choice(ways)())
+    return done
+
+
+def swapped_digests(attack: Attack) -> Done:
+    one, other = attack.random.sample(_copied(attack), 2)
+    done = _about_digests("forged_digest", one, other)
+    texts = one.read_bytes(), other.read_bytes()
+    other.write_bytes(texts[0])
+    one.write_bytes(texts[1])
+    return done
+
+
+def _with_other_content(attack: Attack, fields: dict[str, Any]) -> dict[str, Any]:
+    random = attack.random
+    name = random.choice(["number", "time", "previous", "heads", "dropped"])
+    if name == "number":
+        return fields | {"number": fields["number"] + 1}
+    if name == "time":
+        return fields | {"time": "2020-01-01T00:00:00.000+00:00"}
+    if name == "previous":
+        return fields | {"previous": attack.hex()}
+    heads = dict(fields[name])
+    if heads and random.random() < 0.7:
+        flow_id = random.choice(sorted(heads))
+        seq, digest = heads.pop(flow_id)
+        if attack.flip():
+            heads[flow_id] = random.choice([[seq + 1, digest], [seq, attack.hex()]])
+    else:
+        heads["flow-000"] = [1, attack.hex()]
+    return fields | {name: heads}
+
+
+def _dumped(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n"
+
+
+def _resigned(path: Path, *, named: bool) -> str:
+    theirs, digest = Signer(Secret(generate_signing_key())), read_digest(path)
+    if named:
+        digest = replace(digest, public_key=theirs.public_key)
+    signature = base64.b64encode(theirs._key.sign(digest.signed_part())).decode()
+    return replace(digest, signature=signature).text().decode()
+
+
+MANIPULATIONS: Final[Mapping[str, Callable[[Attack], Done]]] = {
+    "edited field": edited_field,
+    "edited number": edited_seq,
+    "edited with its hash": edited_with_its_hash,
+    "removed row": removed,
+    "inserted row": inserted,
+    "duplicated row": duplicated,
+    "reordered rows": reordered,
+    "cut tail": cut_tail,
+    "removed flow": removed_flow,
+    "moved row": moved_row,
+    "moved flow": moved_flow,
+    "replaced chain": replaced_chain,
+    "replaced chain, with the key": replaced_chain_with_the_key,
+    "missing digest": missing_digest,
+    "forged digest": forged_digest,
+    "swapped digests": swapped_digests,
+    "wrong state": wrong_state,
+    "illegal transition": illegal_transition,
+    "clock backwards": clock_backwards,
+}
+"""All of them, by what a person would say was done."""

@@ -1,0 +1,261 @@
+"""A store with a trail of many flows, its digests, and a way in behind the store's back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from deviceflow import PostgresStore, Secret, SQLiteStore
+from deviceflow.audit.chain import STORED, hash_of_row
+from deviceflow.audit.digest import Signer, files_of, generate_signing_key, read_digest
+from deviceflow.audit.events import STORE, Origin
+from deviceflow.audit.verify import Finding, Verification
+from deviceflow.stores.trail import prune, take_digest
+from tests.evidence.histories import BEGIN, Login
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from random import Random
+
+    from deviceflow.audit.chain import AuditKey
+    from deviceflow.audit.digest import Digest
+    from deviceflow.audit.ledger import Ledger
+    from deviceflow.stores.sql import SQLStore
+
+COVERED: Final = 220
+"""How many flows the digests cover whole."""
+
+FRESH: Final = 40
+"""How many flows began after the last digest."""
+
+_FLOW: Final = STORED.index("flow_id")
+
+
+class _Part(Verification):
+    """Checks some flows of a trail as if they were all; the digests were read before."""
+
+    def __init__(self, *given: Any, signed: Sequence[Digest], only: Collection[str]) -> None:
+        super().__init__(*given)
+        self._given = signed
+        self._only = only
+
+    def _read_digests(self, ledger: Ledger) -> Iterator[Finding]:
+        for digest in self._given:
+            heads = {flow: digest.heads[flow] for flow in self._only if flow in digest.heads}
+            dropped = {flow: digest.dropped[flow] for flow in self._only if flow in digest.dropped}
+            ledger.take(replace(digest, heads=heads, dropped=dropped))
+        return iter(())
+
+
+class Trail:
+    """A trail.
+
+    Attributes:
+        kind: `sqlite` or `postgres`.
+        digests: The directory of the digests.
+        public_key: Whose signature they bear.
+        key: What authenticates events.
+        covered: The flows whose last event a digest knows, and the store's own chain.
+        forgotten: Those of them that the store has dropped, and the store's own chain.
+        fresh: Flows of which no digest knows.
+        pruned: Flows whose events were dropped on purpose.
+        rows: The events of each flow as they were written.
+    """
+
+    def __init__(self, store: SQLStore, digests: Path, random: Random) -> None:
+        self.store = store
+        self.digests = digests
+        self.key: AuditKey = store._audit_key
+        self._signer = Signer(Secret(generate_signing_key()))
+        self.public_key = self._signer.public_key
+        self.covered: list[str] = []
+        self.forgotten: list[str] = []
+        self.fresh: list[str] = []
+        self.pruned: list[str] = []
+        self._fill(random)
+        self.signed = [read_digest(path) for _, path in files_of(digests)]
+        self._database: Any
+        if isinstance(store, SQLiteStore):
+            self.kind = "sqlite"
+            self._database = sqlite3.connect(store.path, isolation_level=None)
+        elif isinstance(store, PostgresStore):
+            self.kind = "postgres"
+            self._database = psycopg.connect(store._url, autocommit=True)
+        everything = self.do(store._sql["trail"]).fetchall()
+        self.rows = {
+            flow_id: [dict(zip(STORED, row, strict=True)) for row in rows]
+            for flow_id, rows in groupby(everything, itemgetter(_FLOW))
+        }
+
+    def close(self) -> None:
+        self._database.close()
+        self.store.close()
+
+    # Making it.
+
+    def _fill(self, random: Random) -> None:
+        self._prune_some(random)
+        logins = [
+            self._begin(random, f"flow-{number:03}", BEGIN + 1e5 * number)
+            for number in range(COVERED)
+        ]
+        for _ in range(4):
+            # Some go on between digests, so that these know several events of them.
+            for login in random.sample(logins, COVERED // 3):
+                login.keep(self.store, 6)
+            self._note()
+            self._sign()
+        self.covered = [STORE, *(login.flow.id for login in logins)]
+        self.forgotten = [STORE, *self._forget(logins, BEGIN + 1e5 * COVERED / 4)]
+        for number in range(FRESH):
+            login = self._begin(random, f"new-{number:02}", BEGIN + 1e5 * COVERED)
+            self.fresh.append(login.flow.id)
+        Login(random, "begun").begin_in(self.store)
+
+    def _begin(self, random: Random, flow_id: str, at: float) -> Login:
+        login = Login(random, flow_id, at)
+        if random.random() < 0.1:
+            # It was begun elsewhere, and is brought here.
+            for _ in login.happen(2):
+                pass
+        login.begin_in(self.store)
+        login.keep(self.store, random.randrange(1, 20))
+        return login
+
+    def _note(self) -> None:
+        for action in ("plain_http", "rotate_keys"):
+            self.store.note(action, time.time(), "something to note", Origin(pid=7))
+
+    def _sign(self) -> None:
+        assert take_digest(self.store, self.digests, self._signer)
+
+    def _prune_some(self, random: Random) -> None:
+        logins = [self._begin(random, f"old-{number:02}", BEGIN - 1e6) for number in range(30)]
+        self._sign()
+        self.pruned = self._forget(logins, BEGIN)
+        assert prune(self.store, self.digests, self._signer, BEGIN)
+
+    def _forget(self, logins: Sequence[Login], before: float) -> list[str]:
+        over = [login.flow.id for login in logins if login.over_by(before)]
+        assert self.store.forget(before) == len(over) > 0
+        return over
+
+    # Behind the store's back.
+
+    def do(self, statement: str, *values: Any) -> Any:
+        """Run a statement; tables are `{flows}` and `{audit}`, and values `?`."""
+        names = {name: self.store._words[name] for name in ("flows", "audit")}
+        if self.kind == "postgres":
+            statement = statement.replace("?", "%s")
+        return self._database.execute(statement.format(**names), values)
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Undo at the end what is done within."""
+        self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._database.execute("ROLLBACK")
+
+    def put(self, row: Mapping[str, Any]) -> None:
+        """Put an event in."""
+        names = ", ".join(f'"{name}"' for name in STORED)
+        marks = ", ".join("?" * len(STORED))
+        self.do(f"INSERT INTO {{audit}} ({names}) VALUES ({marks})", *(row[n] for n in STORED))
+
+    def drop(self, flow_id: str, first: int = -(2**60), last: int = 2**60) -> None:
+        """Drop events of a flow."""
+        self.do(
+            "DELETE FROM {audit} WHERE flow_id = ? AND seq BETWEEN ? AND ?", flow_id, first, last
+        )
+
+    def set(self, flow_id: str, seq: int, values: Mapping[str, Any]) -> None:
+        """Set columns of an event."""
+        names = ", ".join(f'"{name}" = ?' for name in values)
+        statement = f"UPDATE {{audit}} SET {names} WHERE flow_id = ? AND seq = ?"
+        self.do(statement, *values.values(), flow_id, seq)
+
+    def shift(self, flow_id: str, first: int, by: int, *, renamed: bool) -> None:
+        """Give the events from one on other numbers, and perhaps the names that go with these."""
+        self.do(
+            "UPDATE {audit} SET seq = -(seq + ?) WHERE flow_id = ? AND seq >= ?", by, flow_id, first
+        )
+        name = ", event_id = flow_id || '.' || CAST(-seq AS TEXT)" if renamed else ""
+        self.do(f"UPDATE {{audit}} SET seq = -seq{name} WHERE flow_id = ? AND seq < 0", flow_id)
+
+    def record(self, flow_id: str) -> dict[str, Any] | None:
+        """Return a flow's record."""
+        found = self.do("SELECT record FROM {flows} WHERE id = ?", flow_id).fetchone()
+        return None if found is None else dict(json.loads(found[0]))
+
+    def set_flow(self, flow_id: str, record: Mapping[str, Any], **columns: Any) -> None:
+        """Set a flow's record and columns."""
+        columns = {"record": json.dumps(record), **columns}
+        names = ", ".join(f"{name} = ?" for name in columns)
+        self.do(f"UPDATE {{flows}} SET {names} WHERE id = ?", *columns.values(), flow_id)
+
+    def adjust(self, flow_id: str, last: Mapping[str, Any]) -> None:
+        """Make a flow's record fit an event, as if that were its last."""
+        record = self.record(flow_id)
+        if record is None:
+            return
+        record |= {
+            "seq": last["seq"],
+            "state": last["to"],
+            "head": last["hash"],
+            "reason": last["reason"],
+            "attempt": last["attempt"],
+            "in_doubt": bool(last["in_doubt"]),
+        }
+        self.set_flow(flow_id, record, seq=last["seq"], state=str(last["to"]))
+
+    # Looking at it.
+
+    def findings(
+        self, key: AuditKey | None, only: Collection[str] | None = None, digests: Path | None = None
+    ) -> list[Finding]:
+        """Verify the trail, or some of its flows."""
+        trail, stands = (self.store._sql[name] for name in ("trail", "stands"))
+        if only is None:
+            whole = Verification(
+                self.do(trail),
+                self.do(stands),
+                key,
+                digests=digests or self.digests,
+                public_key=self.public_key,
+            )
+            return list(whole.findings())
+        marks = ", ".join("?" * len(only))
+        part = _Part(
+            self.do(trail.replace("ORDER", f"WHERE flow_id IN ({marks}) ORDER"), *only),
+            self.do(stands.replace("ORDER", f"WHERE id IN ({marks}) ORDER"), *only),
+            key,
+            signed=self.signed,
+            only=only,
+        )
+        return list(part.findings())
+
+
+def hash_row(row: Mapping[str, Any]) -> str:
+    """Return the hash that an event should have, as a database has it."""
+    return hash_of_row([row[name] for name in STORED])
+
+
+def rechain(rows: Sequence[dict[str, Any]], key: AuditKey | None) -> None:
+    """Make the hashes of events anew, the first of which is a new one; and their MACs, by a key."""
+    before: str | None = None
+    for row in rows:
+        row["prev_hash"] = row["prev_hash"] if before is None else before
+        before = row["hash"] = hash_row(row)
+        if key is not None:
+            row["mac"] = key.mac(before)

@@ -1,0 +1,488 @@
+"""The trail as evidence, in real databases and files: manipulated, pruned, replayed, written at once.
+
+`python -m tests.evidence --each 2000` does the manipulations more often than is good for a test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import rfc8785
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deviceflow import PostgresStore, Secret, SQLiteStore
+from deviceflow.audit.chain import (
+    HASHED,
+    STORED,
+    AuditKey,
+    canonical_of_row,
+    link,
+)
+from deviceflow.audit.digest import Signer, files_of, generate_signing_key, read_digest
+from deviceflow.audit.events import STORE
+from deviceflow.audit.linesfile import read_lines
+from deviceflow.audit.logins import Login as Told
+from deviceflow.audit.verify import Verification
+from deviceflow.machine import LEADS_TO
+from deviceflow.sealing import generate_key
+from deviceflow.stores.sql import _columns
+from deviceflow.stores.trail import prune, take_digest
+from tests.evidence.events import events
+from tests.evidence.histories import BEGIN, Login
+from tests.evidence.manipulations import MANIPULATIONS
+from tests.evidence.runs import NEEDS_KEY, made, tried
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from deviceflow.stores.sql import SQLStore
+    from tests.evidence.trails import Trail
+    from tests.postgres import PostgresServer
+
+SEED: Final = 5
+EACH: Final = 30
+FEW: Final = settings(
+    max_examples=40,
+    deadline=None,
+    database=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=list(HealthCheck),
+)
+_numbers: Final = count(1)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def trail(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_server: PostgresServer,
+) -> Iterator[Trail]:
+    url = postgres_server.database() if request.param == "postgres" else ""
+    with closing(made(request.param, tmp_path_factory.mktemp("trail"), SEED, url)) as trail:
+        yield trail
+    if url:
+        postgres_server.drop(url)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def store(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_server: PostgresServer,
+) -> Iterator[SQLStore]:
+    """Open a store, for tests that each use flows of their own."""
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("store") / "flows.db"
+        with SQLiteStore(path, synchronous="NORMAL") as store:
+            yield store
+        return
+    url = postgres_server.database()
+    with PostgresStore(url, keys=[generate_key()]) as store:
+        yield store
+    postgres_server.drop(url)
+
+
+@pytest.fixture
+def signer() -> Signer:
+    return Signer(Secret(generate_signing_key()))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def own_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLStore]:
+    """Open a store that is one test's own."""
+    if request.param == "sqlite":
+        with SQLiteStore(tmp_path / "flows.db", synchronous="NORMAL") as store:
+            yield store
+        return
+    url = request.getfixturevalue("postgres_url")
+    with PostgresStore(url, keys=[generate_key()]) as store:
+        yield store
+
+
+def found(
+    store: SQLStore, digests: Path | None = None, signer: Signer | None = None
+) -> list[tuple[str, str | None]]:
+    """Verify a store's trail as the command does."""
+    with store.snapshot() as snapshot:
+        verification = Verification(
+            snapshot.events,
+            snapshot.flows,
+            snapshot.key,
+            digests=digests,
+            public_key=signer and signer.public_key,
+        )
+        return [(finding.kind, finding.flow_id) for finding in verification.findings()]
+
+
+# Manipulations.
+
+
+@pytest.mark.parametrize("kind", MANIPULATIONS)
+def test_each_manipulation_is_found_and_rightly_named(trail: Trail, kind: str) -> None:
+    (tally,) = tried(trail, EACH, SEED, only=[kind])
+
+    assert tally.misses == []
+    assert tally.named == tally.found == tally.tried == EACH
+
+
+@pytest.mark.parametrize("kind", sorted({*MANIPULATIONS} - NEEDS_KEY))
+def test_what_digests_know_is_found_without_the_key(trail: Trail, kind: str) -> None:
+    (tally,) = tried(trail, EACH // 2, SEED, keyed=False, only=[kind])
+
+    assert tally.misses == []
+    assert tally.named == tally.tried
+
+
+def test_trail_of_many_flows_is_clean(trail: Trail) -> None:
+    assert len(trail.covered) > 200
+    assert len(trail.signed) >= 5
+    assert len(trail.pruned) >= 5
+    assert found(trail.store, trail.digests) == []
+
+
+def test_flows_came_to_all_kinds_of_ends(trail: Trail) -> None:
+    last = [(rows[-1]["action"], rows[-1]["to"]) for rows in trail.rows.values()]
+    actions = {row["action"] for rows in trail.rows.values() for row in rows}
+
+    assert {"acknowledge", "deny", "expire", "cancel", "recover", "late_grant"} <= actions
+    assert {"stray_token", "revoke", "purge", "bring_in", "slow_down", "retry"} <= actions
+    assert {state for _, state in last} >= {"awaiting-user", "polling", "authorized", "failed"}
+
+
+# The canonical form.
+
+
+@FEW
+@given(event=events())
+def test_event_comes_back_from_the_database_in_the_rfcs_form(
+    store: SQLStore, event: dict[str, Any]
+) -> None:
+    link(event, None, store._audit_key)
+    if event["flow_id"] == STORE:
+        event["flow_id"] = "noted"
+    store.drop_events([event["flow_id"]])
+    store._transact(lambda do: do("note", _columns(event)))
+
+    with store.snapshot() as snapshot:
+        rows = [row for row in snapshot.events if row[STORED.index("flow_id")] == event["flow_id"]]
+    store.drop_events([event["flow_id"]])
+    assert [canonical_of_row(row) for row in rows] == [
+        rfc8785.dumps({name: event[name] for name in HASHED})
+    ]
+
+
+# Histories.
+
+
+def replayed(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Go through what happened, by the machine's table and nothing else."""
+    first = events[0]
+    brought = first["action"] == "bring_in"
+    state = first["from"] if brought else "init"
+    attempt = first["attempt"] if brought else 0
+    ended_at = first["time"] if brought and state in ("authorized", "expired", "failed") else None
+    handover = None
+    for event in events:
+        action = event["action"]
+        dest = LEADS_TO.get((action, state))
+        assert event["from"] == state
+        if dest is not None:
+            state = dest.value
+            ended_at = event["time"] if dest.ended else None
+        attempt += action == "poll"
+        if action in ("grant", "late_grant"):
+            handover = None
+        handover = {"collect": "collected", "acknowledge": "acknowledged"}.get(action, handover)
+        assert event["to"] == state
+        assert event["attempt"] == attempt
+    last = events[-1]
+    return {
+        "state": state,
+        "attempt": attempt,
+        "seq": last["seq"],
+        "head": last["hash"],
+        "reason": last["reason"],
+        "in_doubt": last["in_doubt"],
+        "interval": last["interval"],
+        "ended": ended_at is not None,
+        "handover": handover,
+    }
+
+
+@FEW
+@given(random=st.randoms(use_true_random=False), most=st.integers(1, 40))
+def test_trail_replays_to_the_flows_record(store: SQLStore, random: Random, most: int) -> None:
+    login = Login(random, f"f{next(_numbers)}")
+    login.begin_in(store)
+    login.keep(store, most)
+
+    flow = store.get(login.flow.id, secrets=False)
+    kept = replayed(store.history(flow.id))
+    if flow.handover == "purged":
+        kept["handover"] = "purged"
+    assert kept == {
+        "state": flow.state.value,
+        "attempt": flow.attempt,
+        "seq": flow.seq,
+        "head": flow.head,
+        "reason": flow.reason and flow.reason.value,
+        "in_doubt": flow.in_doubt,
+        "interval": round(flow.interval, 4),
+        "ended": flow.ended_at is not None,
+        "handover": flow.handover,
+    }
+
+
+@FEW
+@given(random=st.randoms(use_true_random=False), most=st.integers(1, 40))
+def test_time_in_each_state_sums_to_the_flows_life(
+    store: SQLStore, random: Random, most: int
+) -> None:
+    login = Login(random, f"f{next(_numbers)}")
+    store.add(login.flow)
+    login.keep(store, most)
+
+    flow = store.get(login.flow.id, secrets=False)
+    told = Told.of(flow.id, store.history(flow.id))
+    spells = list(told.spells())
+    begun, over = told.times[0], told.times[-1] if flow.ended_at is None else flow.ended_at
+    assert sum(spell.until - spell.since for spell in spells) == pytest.approx(
+        over - begun, abs=0.002
+    )
+    assert told.seconds == pytest.approx(over - begun, abs=0.002)
+    assert all(one.until == next_.since for one, next_ in zip(spells, spells[1:], strict=False))
+
+
+def test_stores_in_which_all_that_happened_are_clean(store: SQLStore) -> None:
+    for number in range(20):
+        login = Login(Random(number), f"g{number}")
+        login.begin_in(store)
+        login.keep(store, 30)
+
+    assert found(store) == []
+
+
+# Retention.
+
+
+def fill(store: SQLStore, name: str, at: float) -> list[str]:
+    """Put flows into a store that end by themselves; return those that it would drop."""
+    logins = [Login(Random(f"{name}{number}"), f"{name}{number}", at) for number in range(40)]
+    for login in logins:
+        login.begin_in(store)
+        login.keep(store, 25)
+    return [login.flow.id for login in logins if login.over_by(at + 1e6)]
+
+
+def test_pruned_trail_is_clean_before_in_between_and_after(
+    own_store: SQLStore, signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (digests := tmp_path / "digests").mkdir()
+    old = fill(own_store, "old", BEGIN - 1e8)
+    fill(own_store, "new", BEGIN)
+    take_digest(own_store, digests, signer)
+    assert own_store.forget(BEGIN - 1e7) == len(old) > 5
+    assert found(own_store, digests, signer) == []
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(own_store), "drop_events", die)
+        prune(own_store, digests, signer, BEGIN - 1e7)
+    assert {*read_digest(files_of(digests)[-1][1]).dropped} == {*old}
+    assert own_store.history(old[0])
+    assert found(own_store, digests, signer) == []
+
+    assert prune(own_store, digests, signer, BEGIN - 1e7) is None  # the digest says it already
+    assert not any(own_store.history(flow_id) for flow_id in old)
+    assert own_store.history(STORE)[-1]["action"] == "prune"
+    assert found(own_store, digests, signer) == []
+
+    assert prune(own_store, digests, signer, BEGIN - 1e7) is None
+    assert take_digest(own_store, digests, signer) is not None
+    fill(own_store, "newer", BEGIN)
+    assert take_digest(own_store, digests, signer) is not None
+    assert take_digest(own_store, digests, signer) is None
+    assert found(own_store, digests, signer) == []
+
+
+def test_what_is_dropped_without_a_digest_is_missed(
+    own_store: SQLStore, signer: Signer, tmp_path: Path
+) -> None:
+    (digests := tmp_path / "digests").mkdir()
+    old = fill(own_store, "old", BEGIN - 1e8)
+    take_digest(own_store, digests, signer)
+    own_store.forget(BEGIN)
+
+    own_store.drop_events(old[:1])
+
+    assert found(own_store, digests, signer) == [("removed_flow", old[0])]
+
+
+def test_flows_that_the_store_still_has_keep_their_events(
+    own_store: SQLStore, signer: Signer, tmp_path: Path
+) -> None:
+    (digests := tmp_path / "digests").mkdir()
+    old = fill(own_store, "old", BEGIN - 1e8)
+
+    assert prune(own_store, digests, signer, BEGIN) is None
+    assert list(digests.iterdir()) == []
+    assert all(own_store.history(flow_id) for flow_id in old)
+
+
+def test_what_ended_later_keeps_its_events(
+    own_store: SQLStore, signer: Signer, tmp_path: Path
+) -> None:
+    (digests := tmp_path / "digests").mkdir()
+    old, new = fill(own_store, "old", BEGIN - 1e8), fill(own_store, "new", BEGIN)
+    own_store.forget(BEGIN + 1e7)
+
+    digest = prune(own_store, digests, signer, BEGIN - 1e7)
+
+    assert digest is not None
+    assert {*digest.dropped} == {*old}
+    assert all(own_store.history(flow_id) for flow_id in new)
+    assert found(own_store, digests, signer) == []
+
+
+# A trail in a file.
+
+WRITER: Final = """
+import sys
+from random import Random
+from deviceflow import Secret
+from deviceflow.audit.events import render
+from deviceflow.audit.jsonlines import JSONLinesAudit
+from tests.evidence.histories import Login, origin
+
+path, name = sys.argv[1:]
+audit = JSONLinesAudit(path, key=Secret("an audit key"), fsync=False)
+random = Random(name)
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(40):
+    login = Login(random, f"{name}-{number}")
+    for transition in login.happen(30):
+        audit.write(render(login.flow, transition, origin(random)), login.flow)
+    if number == 19:
+        print("halfway", flush=True)
+"""
+ROOT: Final = Path(__file__).parents[2]
+
+
+def found_in(*paths: Path) -> tuple[list[tuple[str, str | None]], int, list[str]]:
+    """Verify a trail in files; return the findings, how many events there are, and odd lines."""
+    with read_lines([str(path) for path in paths]) as lines:
+        verification = Verification(lines.events, None, AuditKey(Secret("an audit key")))
+        findings = [(finding.kind, finding.flow_id) for finding in verification.findings()]
+        return findings, verification.events, list(lines.strange)
+
+
+def written(path: Path, names: str, halfway: Callable[[], object] = lambda: None) -> None:
+    """Let several processes write to one file at once."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        for name in names
+    ]
+    for said in ("ready\n", "halfway\n"):
+        for writer in writers:
+            assert writer.stdin is not None
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == said
+        for writer in writers:
+            if said == "ready\n":
+                writer.stdin.write("go\n")
+                writer.stdin.flush()
+        if said == "halfway\n":
+            halfway()
+    for writer in writers:
+        assert writer.wait(60) == 0
+        for pipe in (writer.stdin, writer.stdout):
+            pipe.close()
+
+
+def test_file_that_processes_write_at_once_is_clean(tmp_path: Path) -> None:
+    written(path := tmp_path / "audit.jsonl", "abcd")
+
+    findings, events, strange = found_in(path)
+    assert (findings, strange) == ([], [])
+    assert events == len(path.read_bytes().splitlines()) > 500
+
+
+def test_file_that_is_moved_away_meanwhile_is_clean_with_what_came_after(tmp_path: Path) -> None:
+    path, before = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
+    written(path, "abcd", lambda: path.rename(before))
+
+    assert found_in(path, before)[0] == found_in(before, path)[0] == []
+    assert found_in(path, before)[1] > found_in(before)[1] > 0
+    # A flow whose beginning was moved away is no whole chain.
+    assert {kind for kind, _ in found_in(path)[0]} <= {"removed"}
+
+
+def write_some(path: Path) -> list[bytes]:
+    written(path, "a")
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_line_that_was_cut_in_half_is_told_and_the_one_behind_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    lines = write_some(path)
+    at = next(n for n, line in enumerate(lines) if json.loads(line)["seq"] == 2)
+    flow_id = json.loads(lines[at])["flow_id"]
+    lines[at] = lines[at][:200]
+    path.write_bytes(b"".join(lines))
+
+    findings, events, strange = found_in(path)
+    assert strange == [f"line {at + 1} of audit.jsonl is no event"]
+    assert findings == [("removed", flow_id)]
+    assert events == len(lines) - 1
+
+
+def test_last_line_that_was_cut_in_half_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    lines = write_some(path)
+    path.write_bytes(b"".join(lines)[:-100])
+
+    findings, events, strange = found_in(path)
+    assert (findings, events) == ([], len(lines) - 1)
+    assert strange == [f"line {len(lines)} of audit.jsonl is no event"]
+
+
+@pytest.mark.parametrize("kind", ["edited", "removed", "duplicated", "reordered in the file"])
+def test_manipulated_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "audit.jsonl"
+    lines = write_some(path)
+    at = next(n for n, line in enumerate(lines) if json.loads(line)["seq"] == 2)
+    event = json.loads(lines[at])
+    if kind == "edited":
+        lines[at] = json.dumps(event | {"actor": "somebody else"}).encode() + b"\n"
+    elif kind == "removed":
+        del lines[at]
+    elif kind == "duplicated":
+        lines.append(lines[at])
+    else:
+        lines.reverse()
+    path.write_bytes(b"".join(lines))
+
+    # Processes write as they come: an event's place is its number, and not the line's.
+    expected = [] if kind == "reordered in the file" else [(kind, event["flow_id"])]
+    assert found_in(path)[0] == expected

@@ -1,0 +1,660 @@
+"""Verification: what was done to a trail is found, and called by its name.
+
+Here each kind by an example; `tests.evidence` does them by the thousand.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from deviceflow import Flow, Secret, StoreError, Studio
+from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
+from deviceflow.audit.digest import Signer, generate_signing_key
+from deviceflow.audit.events import STORE, render, render_note
+from deviceflow.audit.ledger import Finding
+from deviceflow.audit.verify import Verification
+from deviceflow.record import open_part
+from deviceflow.stores.sql import _columns
+from deviceflow.testing import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from deviceflow.flow import Transition
+
+    Row = dict[str, Any]
+    Rows = list[Row]
+
+NOW: Final = 1_800_000_000.0
+KEY: Final = AuditKey(Secret("an audit key"))
+TIME: Final = "2027-01-15T09:00:00.000+00:00"
+STUDIO: Final = Studio("https://studio.example.com")
+CODE: Final = answer(
+    200,
+    {
+        "device_code": "d" * 30,
+        "user_code": "WDJB-MJHT",
+        "verification_uri": "https://studio.example.com/login",
+        "token_uri": "https://studio.example.com/token",
+        "token_name": "robot",
+    },
+)
+PENDING: Final = answer(400, {"detail": "authorization_pending"})
+GRANTED: Final = answer(200, {"access_token": "t" * 30})
+DENIED: Final = answer(400, {"detail": "access_denied"})
+
+
+class Trail:
+    """Three logins and a store's own chain, to be spoilt.
+
+    Attributes:
+        events: The events of each flow, as a database has them.
+        flows: Each flow's number of the last event, state and record.
+    """
+
+    def __init__(self, key: AuditKey | None = KEY) -> None:
+        self.key = key
+        self.events: dict[str, Rows] = {}
+        self.flows: dict[str, tuple[int, str, dict[str, Any]]] = {}
+        self._login("granted", PENDING, GRANTED)
+        self._login("denied", PENDING, DENIED)
+        self._login("waiting", PENDING)
+        for seq in (1, 2, 3):
+            before = self.events[STORE][-1]["hash"] if seq > 1 else None
+            event = render_note("plain_http", NOW + seq, seq, "somewhere")
+            link(event, before, key)
+            self.events.setdefault(STORE, []).append(_columns(event))
+
+    def _login(self, flow_id: str, *said: Any) -> None:
+        flow = Flow(flow_id, STUDIO, NOW)
+        self.add(flow, flow.receive(CODE, NOW))
+        for result in said:
+            self.add(flow, flow.poll(flow.due_at, 10.0))
+            self.add(flow, flow.receive(result, flow.due_at))
+
+    def add(self, flow: Flow, transition: Transition) -> None:
+        event = render(flow, transition)
+        flow.head = link(event, flow.head, self.key, flow)
+        self.events.setdefault(flow.id, []).append(_columns(event))
+        self.flows[flow.id] = (flow.seq, flow.state.value, open_part(flow))
+
+    def relink(self, flow_id: str, first: int = 1, key: AuditKey | None = None) -> None:
+        """Make the hashes anew from an event on, as somebody does who has the key or has not."""
+        rows = self.events[flow_id]
+        before = rows[first - 2]["hash"] if first > 1 else START
+        for row in rows[first - 1 :]:
+            row["prev_hash"] = before
+            before = row["hash"] = hash_of_row([row[name] for name in STORED])
+            if key is not None:
+                row["mac"] = key.mac(before)
+
+    def adjust(self, flow_id: str) -> None:
+        """Make a flow's record fit its last event."""
+        last = self.events[flow_id][-1]
+        record = self.flows[flow_id][2] | {name: last[name] for name in ("reason", "attempt")}
+        record |= {"seq": last["seq"], "state": last["to"], "head": last["hash"]}
+        self.flows[flow_id] = (last["seq"], last["to"], record)
+
+    def verification(
+        self, *, digests: Path | None = None, key: AuditKey | None = KEY, **how: Any
+    ) -> Verification:
+        rows = [row for rows in self.events.values() for row in rows]
+        order = {name: index for index, name in enumerate(sorted(map(str, self.events)))}
+        rows.sort(key=lambda row: (order.get(row["flow_id"], 99), _sortable(row["seq"])))
+        flows = [
+            (flow_id, seq, state, json.dumps(record))
+            for flow_id, (seq, state, record) in sorted(self.flows.items())
+        ]
+        events = [tuple(row[name] for name in STORED) for row in rows]
+        return Verification(events, flows, key, digests=digests, **how)
+
+    def found(self, **how: Any) -> list[tuple[str, str | None, int | None]]:
+        return [finding[:3] for finding in self.verification(**how).findings()]
+
+
+def _sortable(seq: Any) -> tuple[bool, Any]:
+    return not isinstance(seq, int), seq
+
+
+@pytest.fixture
+def trail() -> Trail:
+    return Trail()
+
+
+@pytest.fixture
+def signer() -> Signer:
+    return Signer(Secret(generate_signing_key()))
+
+
+def sign(trail: Trail, signer: Signer, directory: Path, **how: Any) -> None:
+    heads = {flow: (rows[-1]["seq"], rows[-1]["hash"]) for flow, rows in trail.events.items()}
+    signer.write(directory, TIME, heads, **how)
+
+
+# Nothing is wrong.
+
+
+def test_untouched_trail_is_clean(trail: Trail, signer: Signer, tmp_path: Path) -> None:
+    sign(trail, signer, tmp_path)
+    seen: list[int] = []
+    verification = trail.verification(digests=tmp_path)
+
+    assert list(verification.findings(seen.append)) == []
+    assert (verification.events, verification.flows, verification.digests) == (16, 4, 1)
+    assert (verification.covered_until, verification.signed_by) == (TIME, signer.public_key)
+    assert seen[-1] == 16
+    assert trail.found(key=None) == []
+
+
+def test_nothing_at_all_is_clean(tmp_path: Path) -> None:
+    verification = Verification([], [], KEY, digests=tmp_path)
+
+    assert list(verification.findings()) == []
+    assert (verification.covered_until, verification.signed_by) == (None, None)
+
+
+def test_flow_to_which_nothing_happened_yet_is_clean(trail: Trail) -> None:
+    flow = Flow("new", STUDIO, NOW)
+    trail.flows["new"] = (0, "init", open_part(flow))
+
+    assert trail.found() == []
+
+
+def test_flow_that_came_from_elsewhere_is_clean(trail: Trail) -> None:
+    flow = Flow("brought", STUDIO, NOW)
+    flow.receive(CODE, NOW)
+    flow.poll(NOW, 10.0)
+    trail.add(flow, flow.bring_in(NOW))
+    trail.add(flow, flow.cancel(NOW))
+
+    assert trail.found() == []
+
+
+def test_late_token_is_clean_where_it_may_be_taken(trail: Trail) -> None:
+    token = STUDIO.read_token(GRANTED, NOW).token
+    assert token is not None
+    flow = Flow("late", STUDIO, NOW)
+    trail.add(flow, flow.receive(CODE, NOW))
+    trail.add(flow, flow.poll(NOW, 10.0))
+    trail.add(flow, flow.receive(answer(400, {"detail": "expired_token"}), NOW))
+    trail.add(flow, flow.late_grant(token, 1, NOW))
+
+    assert trail.found() == []
+
+
+def test_time_may_go_back_a_little(trail: Trail) -> None:
+    row, after = trail.events["waiting"][:2]
+    after["time"] = row["time"].replace(":00.000", ":59.100").replace("T08:00", "T07:59")
+    trail.relink("waiting", 2, KEY)
+    trail.adjust("waiting")
+
+    assert trail.found() == []
+
+
+def test_ended_flow_that_the_store_has_dropped_is_clean(trail: Trail) -> None:
+    del trail.flows["denied"]
+
+    assert trail.found() == []
+
+
+# Each manipulation.
+
+
+@pytest.mark.parametrize("name", ["client_name", "event_id", "prev_hash", "hash", "mac", "key_id"])
+@pytest.mark.parametrize("seq", [1, 3, 5])
+def test_edited_field(trail: Trail, name: str, seq: int) -> None:
+    trail.events["granted"][seq - 1][name] = "f" * 64
+
+    assert trail.found() == [("edited", "granted", seq)]
+
+
+def test_edited_event_whose_own_hash_was_made_anew(trail: Trail) -> None:
+    row = trail.events["granted"][2]
+    row["actor"] = "somebody else"
+    row["hash"] = hash_of_row([row[name] for name in STORED])
+
+    assert trail.found() == [("edited", "granted", 3)]
+    assert trail.found(key=None) == [("edited", "granted", 3)]
+
+
+@pytest.mark.parametrize("seq", [1, 3])
+def test_removed_event(trail: Trail, seq: int) -> None:
+    del trail.events["granted"][seq - 1]
+
+    assert trail.found() == [("removed", "granted", seq)]
+
+
+def test_removed_events_are_told_by_one_finding(trail: Trail) -> None:
+    del trail.events["granted"][1:4]
+    (finding,) = trail.verification().findings()
+
+    assert finding == Finding("removed", "granted", 2, "events 2 to 4 are gone")
+
+
+def test_removed_event_behind_which_the_others_closed_up(trail: Trail) -> None:
+    del trail.events["granted"][1]
+    for row in trail.events["granted"][1:]:
+        row["seq"] -= 1
+        row["event_id"] = f"granted.{row['seq']}"
+
+    assert trail.found() == [("removed", "granted", 2)]
+
+
+def test_inserted_event_behind_the_last(trail: Trail) -> None:
+    last = trail.events["waiting"][-1]
+    place = {"seq": 4, "event_id": "waiting.4", "prev_hash": last["hash"]}
+    trail.events["waiting"].append(last | place | {"action": "cancel", "to": "failed"})
+    trail.relink("waiting", 4)
+
+    assert trail.found() == [("inserted", "waiting", 4)]
+
+
+def test_inserted_event_for_which_the_others_made_room(trail: Trail) -> None:
+    rows = trail.events["granted"]
+    for row in rows[2:]:
+        row["seq"] += 1
+    rows.insert(2, rows[1] | {"seq": 3, "event_id": "granted.3", "actor": "somebody else"})
+
+    assert trail.found() == [("inserted", "granted", 3)]
+
+
+def test_duplicated_event(trail: Trail) -> None:
+    trail.events["waiting"].append(trail.events["waiting"][1] | {"seq": 4})
+
+    assert trail.found() == [("duplicated", "waiting", 4)]
+
+
+def test_reordered_events(trail: Trail) -> None:
+    one, other = trail.events["granted"][1], trail.events["granted"][3]
+    one["seq"], other["seq"] = other["seq"], one["seq"]
+
+    found = trail.found()
+    assert {kind for kind, *_ in found} == {"reordered"}
+    assert {seq for *_, seq in found} == {2, 4}
+
+
+def test_number_that_changes_no_order_was_edited(trail: Trail) -> None:
+    trail.events["granted"][-1]["seq"] = 9
+
+    assert trail.found() == [("edited", "granted", 9)]
+
+
+@pytest.mark.parametrize("left", [1, 4])
+def test_cut_tail(trail: Trail, left: int) -> None:
+    del trail.events["granted"][left:]
+
+    assert trail.found() == [("cut_tail", "granted", left + 1)]
+
+
+def test_cut_tail_that_the_flow_was_made_to_fit(
+    trail: Trail, signer: Signer, tmp_path: Path
+) -> None:
+    sign(trail, signer, tmp_path)
+    del trail.events["granted"][3:]
+    trail.adjust("granted")
+
+    assert trail.found() == []
+    assert trail.found(digests=tmp_path) == [("cut_tail", "granted", 4)]
+    assert trail.found(digests=tmp_path, key=None) == [("cut_tail", "granted", 4)]
+
+
+def test_removed_flow(trail: Trail, signer: Signer, tmp_path: Path) -> None:
+    sign(trail, signer, tmp_path)
+    del trail.events["granted"]
+
+    assert trail.found() == [("removed_flow", "granted", 1)]
+    del trail.flows["granted"]
+    assert trail.found() == []
+    assert trail.found(digests=tmp_path) == [("removed_flow", "granted", 1)]
+
+
+def test_cut_tail_of_the_stores_own_chain(trail: Trail, signer: Signer, tmp_path: Path) -> None:
+    sign(trail, signer, tmp_path)
+    del trail.events[STORE][-1]
+
+    assert trail.found(digests=tmp_path) == [("cut_tail", STORE, 3)]
+
+
+@pytest.mark.parametrize("seq", [1, 3, 5])
+def test_moved_event_is_not_missed_where_it_was(trail: Trail, seq: int) -> None:
+    row = trail.events["granted"].pop(seq - 1)
+    trail.events["denied"].append(row | {"flow_id": "denied", "seq": 6})
+
+    assert trail.found() == [("moved", "denied", 6)]
+
+
+def test_moved_flow(trail: Trail) -> None:
+    rows = trail.events.pop("granted")
+    trail.events["elsewhere"] = [row | {"flow_id": "elsewhere"} for row in rows]
+
+    assert trail.found() == [("moved", "elsewhere", seq) for seq in range(1, 6)]
+
+
+def test_event_that_is_in_two_flows_was_duplicated(trail: Trail) -> None:
+    row = trail.events["granted"][1]
+    trail.events["denied"].append(row | {"flow_id": "denied", "seq": 6})
+
+    assert trail.found() == [("duplicated", "denied", 6)]
+
+
+@pytest.mark.parametrize("first", [1, 3, 5])
+def test_replaced_chain_without_the_key(
+    trail: Trail, signer: Signer, tmp_path: Path, first: int
+) -> None:
+    sign(trail, signer, tmp_path)
+    trail.events["granted"][first - 1]["actor"] = "somebody else"
+    trail.relink("granted", first)
+
+    assert trail.found() == [("replaced_chain", "granted", first)]
+    trail.adjust("granted")
+    assert trail.found(digests=tmp_path) == [("replaced_chain", "granted", first)]
+    assert trail.found(digests=tmp_path, key=None) == [("replaced_chain", "granted", 5)]
+
+
+def test_chain_under_another_key_names_it(trail: Trail) -> None:
+    other = AuditKey(Secret("another"))
+    trail.events["granted"] = Trail(other).events["granted"]
+    (finding,) = trail.verification().findings()
+
+    assert finding[:3] == ("replaced_chain", "granted", 1)
+    assert f"they name the key {other.name}, not {KEY.name}" in finding.said
+
+
+def test_replaced_chain_with_the_key(trail: Trail, signer: Signer, tmp_path: Path) -> None:
+    sign(trail, signer, tmp_path)
+    trail.events["granted"][1]["actor"] = "somebody else"
+    trail.relink("granted", 2, KEY)
+    trail.adjust("granted")
+
+    assert trail.found() == []
+    assert trail.found(digests=tmp_path) == [("replaced_chain", "granted", 5)]
+
+
+def lose_the_head(trail: Trail) -> None:
+    trail.flows["granted"][2]["head"] = "f" * 64
+
+
+def roll_back(trail: Trail) -> None:
+    last = trail.events["granted"].pop()
+    trail.adjust("granted")
+    trail.events["granted"].append(last)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda trail: trail.flows.update(granted=(5, "failed", trail.flows["granted"][2])),
+        lambda trail: trail.flows.update(granted=(4, "authorized", trail.flows["granted"][2])),
+        lambda trail: trail.flows.update(granted=(6, "authorized", trail.flows["granted"][2])),
+        lambda trail: trail.flows["granted"][2].update(state="failed"),
+        lambda trail: trail.flows["granted"][2].update(in_doubt=True),
+        lambda trail: trail.flows["granted"][2].pop("head"),
+        lose_the_head,
+        roll_back,
+    ],
+)
+def test_wrong_state(trail: Trail, spoil: Callable[[Trail], object]) -> None:
+    spoil(trail)
+
+    assert trail.found() == [("wrong_state", "granted", 5)]
+
+
+def test_flow_under_way_that_is_gone(trail: Trail) -> None:
+    del trail.flows["waiting"]
+
+    assert trail.found() == [("wrong_state", "waiting", 3)]
+
+
+def test_flow_under_another_name(trail: Trail) -> None:
+    trail.flows["another"] = trail.flows.pop("granted")
+
+    assert trail.found() == [("wrong_state", "another", None)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "seq"),
+    [
+        ({2: {"action": "grant"}}, 2),
+        ({1: {"from": "polling"}}, 1),
+        ({1: {"action": "collect"}}, 1),
+        ({3: {"to": "expired"}}, 3),
+        ({3: {"action": "bring_in", "from": "awaiting-user"}}, 3),
+        ({5: {"action": "plain_http"}}, 5),
+        ({5: {"to": None}}, 5),
+    ],
+)
+def test_illegal_transition(trail: Trail, changes: Mapping[int, Row], seq: int) -> None:
+    for at, change in changes.items():
+        trail.events["granted"][at - 1] |= change
+    trail.relink("granted", 1, KEY)
+    trail.adjust("granted")
+
+    assert ("illegal_transition", "granted", seq) in trail.found()
+    assert {kind for kind, *_ in trail.found()} == {"illegal_transition"}
+
+
+def test_late_token_after_somebody_said_no_is_illegal(trail: Trail) -> None:
+    last = trail.events["denied"][-1]
+    late = {"action": "late_grant", "from": "failed", "to": "authorized", "reason": None}
+    trail.events["denied"].append(last | late | {"seq": 6, "event_id": "denied.6"})
+    trail.relink("denied", 6, KEY)
+    trail.adjust("denied")
+
+    assert trail.found() == [("illegal_transition", "denied", 6)]
+
+
+def test_chain_that_begins_in_its_middle_is_illegal(trail: Trail) -> None:
+    del trail.events["granted"][:2]
+    trail.relink("granted", 1, KEY)
+    trail.adjust("granted")
+
+    assert ("illegal_transition", "granted", 3) in trail.found()
+
+
+def test_stores_own_chain_holds_what_happens_to_a_store_only(trail: Trail) -> None:
+    trail.events[STORE][1]["action"] = "grant"
+    trail.relink(STORE, 1, KEY)
+
+    assert trail.found() == [("illegal_transition", STORE, 2)]
+
+
+@pytest.mark.parametrize("time", ["2027-01-15T07:59:00.000+00:00", "", "2027"])
+def test_clock_that_went_backwards(trail: Trail, time: str) -> None:
+    trail.events["granted"][2]["time"] = time
+    trail.relink("granted", 1, KEY)
+    trail.adjust("granted")
+
+    assert trail.found() == [("clock_backwards", "granted", 3)]
+
+
+# Without the key.
+
+
+def test_event_behind_the_last_is_told_by_the_flow_alone(trail: Trail) -> None:
+    last = trail.events["waiting"][-1]
+    place = {"seq": 4, "event_id": "waiting.4"}
+    trail.events["waiting"].append(last | place | {"action": "poll", "to": "polling"})
+    trail.relink("waiting", 4)
+
+    assert trail.found(key=None) == [("inserted", "waiting", 4)]
+
+
+# What no event can hold.
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("detail", b"bytes"),
+        ("scopes", "nothing"),
+        ("time", b"bytes"),
+        ("in_doubt", 2),
+        ("action", None),
+        ("pid", float("inf")),
+        ("event_id", None),
+        ("event_id", "granted." + "9" * 400),
+        ("prev_hash", b"bytes"),
+        ("hash", None),
+        ("mac", b"bytes"),
+    ],
+)
+@pytest.mark.parametrize("key", [KEY, None])
+def test_value_of_another_type_was_edited(
+    trail: Trail, name: str, value: Any, key: AuditKey | None
+) -> None:
+    trail.events["granted"][2][name] = value
+
+    only_the_key_tells = name == "mac" and key is None
+    found = [] if only_the_key_tells else [("edited", "granted", 3)]
+    assert trail.found(key=key) == found
+
+
+def test_number_that_is_none(trail: Trail) -> None:
+    trail.events["granted"][4]["seq"] = "many"
+
+    assert {kind for kind, *_ in trail.found()} == {"edited"}
+
+
+def test_flow_id_that_is_none(trail: Trail) -> None:
+    trail.events["granted"][4]["flow_id"] = b"bytes"
+
+    assert {kind for kind, *_ in trail.found()} == {"moved"}
+
+
+@pytest.mark.parametrize("record", ["", "[]", "null", "{", '{"seq":5}'])
+def test_record_that_is_none(trail: Trail, record: str) -> None:
+    verification = trail.verification()
+    verification._flows = [
+        (flow_id, seq, state, record if flow_id == "granted" else json.dumps(kept))
+        for flow_id, (seq, state, kept) in sorted(trail.flows.items())
+    ]
+
+    assert [finding[:3] for finding in verification.findings()] == [("wrong_state", "granted", 5)]
+
+
+def test_absurd_numbers_take_no_time(trail: Trail) -> None:
+    trail.events["granted"][4]["seq"] = 2**62
+    trail.flows["denied"] = (2**62, "failed", trail.flows["denied"][2] | {"seq": 2**62})
+
+    assert trail.found() == [("wrong_state", "denied", 5), ("edited", "granted", 2**62)]
+
+
+# Digests.
+
+
+def test_missing_digests_are_told_by_one_finding(
+    trail: Trail, signer: Signer, tmp_path: Path
+) -> None:
+    for _ in range(4):
+        sign(trail, signer, tmp_path)
+    for number in (1, 3):
+        (tmp_path / f"digest-00000{number}.json").unlink()
+    sign(trail, signer, tmp_path)
+    (tmp_path / "digest-000005.json").rename(tmp_path / "digest-999999999999.json")
+
+    findings = list(trail.verification(digests=tmp_path).findings())
+    assert [finding.said for finding in findings if finding.kind == "missing_digest"] == [
+        "digest 1 is not there",
+        "digest 3 is not there",
+        "digests 5 to 999999999998 are not there",
+    ]
+    assert [finding.said for finding in findings if finding.kind == "forged_digest"] == [
+        "digest-999999999999.json: it is digest 5, under another's name"
+    ]
+
+
+def test_digest_of_another_key_is_forged(trail: Trail, signer: Signer, tmp_path: Path) -> None:
+    sign(trail, signer, tmp_path)
+    sign(trail, Signer(Secret(generate_signing_key())), tmp_path)
+
+    assert trail.found(digests=tmp_path) == [("forged_digest", None, None)]
+    other = Signer(Secret(generate_signing_key())).public_key
+    found = trail.found(digests=tmp_path, public_key=other)
+    assert found == 2 * [("forged_digest", None, None)]
+
+
+def test_digest_that_does_not_follow_on_the_one_before_is_forged(
+    trail: Trail, signer: Signer, tmp_path: Path
+) -> None:
+    sign(trail, signer, tmp_path)
+    sign(trail, signer, tmp_path)
+    (tmp_path / "digest-000001.json").unlink()
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    signer.write(elsewhere, TIME, {})
+    (elsewhere / "digest-000001.json").rename(tmp_path / "digest-000001.json")
+
+    assert trail.found(digests=tmp_path) == [("forged_digest", None, None)]
+
+
+def test_first_digest_that_names_no_key_is_not_believed(
+    trail: Trail, signer: Signer, tmp_path: Path
+) -> None:
+    sign(trail, signer, tmp_path)
+    sign(trail, signer, tmp_path)
+    path = tmp_path / "digest-000001.json"
+    path.write_text(path.read_text().replace(signer.public_key, "x" * 44))
+    verification = trail.verification(digests=tmp_path)
+
+    assert [finding.kind for finding in verification.findings()] == ["forged_digest"]
+    assert verification.signed_by == signer.public_key
+
+
+def test_public_key_that_is_none_is_an_error(trail: Trail, signer: Signer, tmp_path: Path) -> None:
+    sign(trail, signer, tmp_path)
+
+    with pytest.raises(StoreError, match="public key"):
+        trail.found(digests=tmp_path, public_key="x")
+
+
+def test_directory_that_cannot_be_read_is_an_error(trail: Trail, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be read"):
+        trail.found(digests=tmp_path / "gone")
+
+
+def test_flow_that_was_dropped_on_purpose_is_clean(
+    trail: Trail, signer: Signer, tmp_path: Path
+) -> None:
+    sign(trail, signer, tmp_path)
+    last = trail.events["denied"][-1]
+    signer.write(tmp_path, TIME, {}, {"denied": (last["seq"], last["hash"])})
+    del trail.flows["denied"]
+
+    assert trail.found(digests=tmp_path) == []
+    del trail.events["denied"]
+    assert trail.found(digests=tmp_path) == []
+
+
+def test_flow_that_is_dropped_meanwhile_is_clean(
+    trail: Trail, signer: Signer, tmp_path: Path
+) -> None:
+    sign(trail, signer, tmp_path)
+    last = trail.events["denied"][-1]
+    del trail.events["denied"], trail.flows["denied"]
+    verification = trail.verification(digests=tmp_path)
+    events = list(verification._events)
+
+    def reading() -> Iterator[tuple[Any, ...]]:
+        # The digests are read by now, and this one comes too late.
+        signer.write(tmp_path, TIME, {}, {"denied": (last["seq"], last["hash"])})
+        yield from events
+
+    verification._events = reading()
+    assert list(verification.findings()) == []
+
+
+# A trail in a file.
+
+
+def test_trail_alone_is_verified_without_flows(trail: Trail) -> None:
+    verification = trail.verification()
+    verification._flows = None
+    assert list(verification.findings()) == []
+
+    trail.events["granted"][2]["actor"] = "somebody else"
+    verification = trail.verification()
+    verification._flows = None
+    assert [finding[:3] for finding in verification.findings()] == [("edited", "granted", 3)]
