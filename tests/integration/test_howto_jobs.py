@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 import requests
-import yaml  # type: ignore[import-untyped]  # comes with myst-parser
+import yaml
 
 from deviceflow.cli import exits
 from deviceflow.sealing import generate_key

@@ -174,7 +174,7 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--all", action="store_true", help="list those that have ended, too")
     which.add_argument(
         "--state",
-        choices=("init", "awaiting-user", "polling", "authorized", "expired", "failed"),
+        choices=_STATES,
         help="list those in this state",
     )
     _add_job(parser)
@@ -242,6 +242,139 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
     generate.add_argument("--keyring", action="store_true", help="put it into the keyring instead")
     rotate = actions.add_parser("rotate", help="seal everything anew with the first key")
     _add_store(rotate)
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "The audit trail: whether anybody has changed it, and what is in it. Stores in a file or a"
+        " database keep one; each transition of each login is an event of it."
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, (what, fill) in _AUDITS.items():
+        action = actions.add_parser(
+            name, help=what, description=f"{what[0].upper()}{what[1:]}.", formatter_class=_formatter
+        )
+        action.epilog = (
+            "exit codes: 0 done, 1 verify has found something, 2 wrong usage, or no such login,"
+            " 5 the store or a file cannot be used, 130 interrupted"
+        )
+        action.set_defaults(json=False)
+        fill(action)
+        _add_store(action)
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    _add_evidence(parser)
+    parser.add_argument(
+        "--file",
+        metavar="TRAIL.jsonl",
+        action="append",
+        help="verify this file instead, not a store; those that it was rotated to as well",
+    )
+    _add_json(parser)
+
+
+def _add_evidence(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--digests", metavar="DIR", help="the signed digests: what was cut off is seen by them"
+    )
+    parser.add_argument(
+        "--public-key", metavar="FILE", help="whose signature they must bear, as keygen --public"
+    )
+
+
+def _add_json(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_digest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--digests", metavar="DIR", required=True, help="to this directory, which is to be kept"
+    )
+    _add_json(parser)
+
+
+def _add_keygen(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--public",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="print the public half of a key instead: of DEVICEFLOW_AUDIT_SIGNING_KEY, of the"
+        " store's own, or of the one in FILE",
+    )
+
+
+def _add_prune(parser: argparse.ArgumentParser) -> None:
+    _add_digest(parser)
+    parser.add_argument(
+        "--before",
+        type=_moment,
+        metavar="WHEN",
+        required=True,
+        help="the events of logins that ended before then: 400d ago, or 2026-01-31",
+    )
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", metavar="FLOW", help="by default the newest")
+    parser.add_argument("--all", action="store_true", help="a line for each event; no polls as one")
+    _add_json(parser)
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_argument_group("which logins (all, by default)")
+    which.add_argument(
+        "--since", type=_moment, metavar="WHEN", help="begun since: 2d ago, or 2026-01-31 (UTC)"
+    )
+    which.add_argument("--until", type=_moment, metavar="WHEN", help="begun before that")
+    which.add_argument("--state", choices=_STATES, help="in this state")
+    which.add_argument("--reason", choices=_REASONS, help="failed for this reason")
+    which.add_argument("--client", metavar="NAME", help="of the client of this name or id")
+    which.add_argument("--actor", metavar="NAME", help="in which this user did something")
+
+
+def _add_audit_list(parser: argparse.ArgumentParser) -> None:
+    _add_filters(parser)
+    parser.add_argument("--limit", type=_number, metavar="N", help="at most so many, the newest")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("jsonl", "ecs", "csv"),
+        required=True,
+        help="JSON lines, as verify --file takes them; Elastic's schema; or for a spreadsheet",
+    )
+    parser.add_argument("--output", metavar="FILE", help="to this file (0600)")
+    _add_filters(parser)
+
+
+def _add_stats(parser: argparse.ArgumentParser) -> None:
+    _add_filters(parser)
+    _add_json(parser)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="to this file (0600), as HTML"
+    )
+    _add_evidence(parser)
+    _add_filters(parser)
+
+
+_AUDITS = {
+    "verify": ("find out whether anybody has changed the trail", _add_verify),
+    "digest": ("sign what is in it by now: for a timer", _add_digest),
+    "keygen": ("print a new key to sign digests with", _add_keygen),
+    "prune": ("drop events of old logins, behind a digest that says so", _add_prune),
+    "show": ("show what happened in a login", _add_show),
+    "list": ("list the logins, the newest first", _add_audit_list),
+    "export": ("print the events, for other programs", _add_export),
+    "stats": ("count outcomes, waits and polls", _add_stats),
+    "report": ("write a page that can be handed on", _add_report),
+}
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -352,6 +485,32 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _number(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"a whole number from 0 on, and not {text!r}")
+    return number
+
+
+def _moment(text: str) -> float:
+    import time
+    from datetime import UTC, datetime
+
+    try:
+        return time.time() - _duration(text)
+    except argparse.ArgumentTypeError:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        said = f"an age such as 12h or 7d, or a time such as 2026-01-31, and not {text!r}"
+        raise argparse.ArgumentTypeError(said) from None
+
+
 def _duration(text: str) -> float:
     factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
     try:
@@ -360,6 +519,16 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(f"an age such as 12h or 7d, and not {text!r}") from None
 
 
+_STATES = ("init", "awaiting-user", "polling", "authorized", "expired", "failed")
+_REASONS = (
+    "denied",
+    "cancelled",
+    "rejected",
+    "protocol",
+    "unreachable",
+    "wrong_approver",
+    "outcome_unknown",
+)
 _COMMANDS = {
     "login": ("log in, and keep the token", _add_login, "login"),
     "resume": ("go on with a login that was interrupted", _add_resume, "login"),
@@ -374,6 +543,7 @@ _COMMANDS = {
     "sweep": ("step each login that is due", _add_sweep, "jobs"),
     "purge": ("wipe what is old", _add_purge, "jobs"),
     "keys": ("the keys that seal what is kept", _add_keys, "keys"),
+    "audit": ("the audit trail: verify it, read it", _add_audit, "audit"),
     "doctor": ("look at a provider, and say what is wrong", _add_doctor, "doctor"),
     "providers": ("whom deviceflow knows by name", _add_providers, "providers"),
     "config": ("which settings hold, and why", _add_config, "config"),

@@ -1,0 +1,243 @@
+"""The parts of `deviceflow audit` that show what is in the trail."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.audit.events import STORE
+from deviceflow.audit.logins import counted, span, text_of
+from deviceflow.audit.sinks import CSV, ECS, JSONLines
+from deviceflow.audit.stats import PERCENTILES, Stats
+from deviceflow.cli import streams, trail
+from deviceflow.cli.outfile import writing
+from deviceflow.errors import UnknownFlowError
+from deviceflow.stores import query
+from deviceflow.untrusted import printable
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator
+
+    from deviceflow.audit.logins import Line, Login
+    from deviceflow.stores.sql import SQLStore
+
+
+def _show(args: Namespace) -> int:
+    with closing(trail.store(args)) as kept:
+        login = query.one(kept, args.id) if args.id else _newest(kept)
+    if args.json:
+        streams.show(json.dumps(_facts(login) | {"events": login.events}))
+        return 0
+    if login.id != STORE:
+        for said in _head(login):
+            streams.show(said)
+    rows = [_HEADINGS, *(_row(line) for line in login.story(whole=args.all))]
+    widths = [max(len(row[place]) for row in rows) for place in range(3)]
+    for row in rows:
+        streams.show(
+            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}"
+        )
+    return 0
+
+
+_HEADINGS: Final = ("TIME (UTC)", "STATE", "FOR", "WHY")
+
+
+def _row(line: Line) -> tuple[str, str, str, str]:
+    lasted = "" if line.lasted is None else span(line.lasted)
+    return _moment(line.time), printable(line.state, 20), lasted, printable(line.said)
+
+
+def _newest(kept: SQLStore) -> Login:
+    with query.logins(kept) as found:
+        for login in found:
+            return login
+    raise UnknownFlowError("There is no login in this trail.", hint="Begin one: deviceflow start")
+
+
+def _head(login: Login) -> Iterator[str]:
+    yield f"{printable(login.id)}  {_outcome(login)}"
+    who = (login.client, login.issuer, login.actor)
+    client, issuer, actor = (printable(name or "?", 200) for name in who)
+    yield f"{client} at {issuer}, by {actor}"
+    scopes = login.events[0]["scopes"]
+    if scopes:
+        yield f"for {printable(' '.join(scopes), 200)}"
+
+
+def _outcome(login: Login) -> str:
+    state = printable(login.state, 20)
+    return f"{state}: {printable(login.reason, 40)}" if login.reason else state
+
+
+def _moment(at: float) -> str:
+    return text_of(at)[:23].replace("T", " ")
+
+
+def _list(args: Namespace) -> int:
+    left = args.limit
+    with closing(trail.store(args)) as kept, query.logins(kept, _filters(args)) as found:
+        for login in found:
+            if left == 0:
+                break
+            left = left and left - 1
+            streams.show(json.dumps(_facts(login)) if args.json else _entry(login))
+    return 0
+
+
+def _entry(login: Login) -> str:
+    polls = counted(login.count("poll"), "poll")
+    who = (login.client, login.issuer, login.actor)
+    client, issuer, actor = (printable(name or "?", 100) for name in who)
+    return (
+        f"{printable(login.id, 40):<16}  {_moment(login.started)[:19]}  {_outcome(login):<20}"
+        f"  {polls:>9} in {span(login.seconds):<10}  {client} at {issuer} by {actor}"
+    )
+
+
+def _facts(login: Login) -> dict[str, Any]:
+    return {
+        "flow_id": login.id,
+        "started": text_of(login.started),
+        "ended": None if login.ended is None else text_of(login.ended),
+        "state": login.state,
+        "reason": login.reason,
+        "client": login.client,
+        "issuer": login.issuer,
+        "actor": login.actor,
+        "polls": login.count("poll"),
+        "seconds": round(login.seconds, 3),
+        "approved_after": login.approved_after and round(login.approved_after, 3),
+    }
+
+
+def _export(args: Namespace) -> int:
+    filters = _filters(args)
+    sinks: dict[str, Callable[[], JSONLines | ECS | CSV]]
+    sinks = {"jsonl": JSONLines, "ecs": ECS, "csv": CSV}
+    sink = sinks[args.format]()
+    with (
+        closing(trail.store(args)) as kept,
+        writing(args.output) as write,
+        query.logins(kept, filters, oldest_first=True) as found,
+    ):
+        if isinstance(sink, CSV):
+            write(CSV.header)
+        for login in found:
+            for event in login.events:
+                write(sink.line(event))
+        if filters.only_times():
+            for event in query.notes(kept, filters):
+                write(sink.line(event))
+    return 0
+
+
+def _stats(args: Namespace) -> int:
+    with closing(trail.store(args)) as kept, query.logins(kept, _filters(args)) as found:
+        facts = Stats(found).facts()
+    if args.json:
+        streams.show(json.dumps(facts))
+        return 0
+    for name, said in _lines(facts):
+        streams.show(f"{name:<18}{said}".rstrip())
+    return 0
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "logins", str(facts["logins"])
+    if not facts["logins"]:
+        return
+    yield "begun", f"{facts['first'][:19]} to {facts['last'][:19]}".replace("T", " ")
+    for outcome, count in facts["outcomes"].items():
+        yield f"  {printable(outcome, 40)}", str(count)
+    waits, polls = facts["time_to_approval"], facts["polls_per_login"]
+    for percent in PERCENTILES if waits["approvals"] else ():
+        yield "time to approval" * (percent == 50), f"p{percent} {span(waits[f'p{percent}'])}"
+    for percent in PERCENTILES:
+        yield "polls per login" * (percent == 50), f"p{percent} {polls[f'p{percent}']}"
+    for name in _COUNTED:
+        yield name.replace("_", " "), str(facts[name])
+    for kind in ("client", "issuer"):
+        for number, row in enumerate(facts[f"{kind}s"]):
+            said = f"{row['logins']}, {row['approved']} approved: {printable(row[kind], 200)}"
+            yield f"{kind}s" * (not number), said
+
+
+_COUNTED: Final = (
+    "slow_downs",
+    "no_answers",
+    "recoveries",
+    "late_tokens",
+    "in_doubt",
+    "stray_tokens",
+    "revoked",
+    "not_revoked",
+)
+
+
+def _report(args: Namespace) -> int:
+    from deviceflow.audit import report
+
+    trail.check(args)
+    filters = _filters(args)
+    with closing(trail.store(args)) as kept, writing(args.output) as write:
+        verified = trail.verify(args, kept)
+        stats = Stats()
+        drawn: list[Login] = []
+        with query.logins(kept, filters) as found:
+            for login in found:
+                stats.take(login)
+                if len(drawn) < report.TIMELINES:
+                    drawn.append(login)
+        by, findings = verified.by, verified.findings
+        verdict = report.Verdict(
+            findings,
+            len(findings),
+            by.events,
+            by.flows,
+            by.digests,
+            by.covered_until,
+            by.signed_by,
+            verified.self_signed,
+        )
+        page = report.render(
+            stats,
+            drawn,
+            query.notes(kept, filters),
+            verdict,
+            about={"store": trail.name_of(kept)} | _said(filters),
+            made_at=time.time(),
+        )
+        write(page)
+    all_found = counted(len(findings), "finding") if findings else "nothing found"
+    said = f"{counted(stats.logins, 'login')}, {all_found}"
+    streams.say(f"The report is in {args.output}: {said}.")
+    return 0
+
+
+def _filters(args: Namespace) -> query.Filters:
+    return query.Filters(args.since, args.until, args.state, args.client, args.actor, args.reason)
+
+
+def _said(filters: query.Filters) -> dict[str, str]:
+    said = {
+        "since": None if filters.since is None else f"{_moment(filters.since)[:19]} UTC",
+        "until": None if filters.until is None else f"{_moment(filters.until)[:19]} UTC",
+        "state": filters.state,
+        "reason": filters.reason,
+        "client": filters.client,
+        "actor": filters.actor,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+WORK: Final = {
+    "show": _show,
+    "list": _list,
+    "export": _export,
+    "stats": _stats,
+    "report": _report,
+}

@@ -1,0 +1,213 @@
+"""The trail that the commands on it share, and its verification."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from deviceflow.audit.chain import KEY_VARIABLE, AuditKey
+from deviceflow.audit.ledger import Finding
+from deviceflow.audit.verify import Verification
+from deviceflow.cli import stored
+from deviceflow.errors import StoreError, UsageError
+from deviceflow.secret import Secret
+from deviceflow.stores import query, trail
+from deviceflow.stores.location import VARIABLE, sqlite_file
+from deviceflow.stores.sql import SQLStore
+from deviceflow.stores.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator
+
+    from deviceflow.audit.digest import Signer
+
+_STEP = 1000  # events between two looks at the progress
+
+
+class Verified(NamedTuple):
+    """What a verification has found.
+
+    Attributes:
+        findings: What should not be so.
+        by: The verification, with what it has read.
+        self_signed: Whether nobody said beforehand whose signature the digests must bear.
+        keyed: Whether there was a key by which to tell who has written the events.
+    """
+
+    findings: list[Finding]
+    by: Verification
+    self_signed: bool
+    keyed: bool
+
+
+def store(args: Namespace) -> SQLStore:
+    """Open the store whose trail is meant. None is made where there is none.
+
+    Raises:
+        UsageError: It keeps no trail, or cannot be named so.
+        StoreError: It is not there, or cannot be used.
+        ImportError: A library is missing.
+    """
+    file = sqlite_file(args.store)
+    if file is not None and not file.exists():
+        raise StoreError(
+            f"There is no store at {file}.", hint=f"Name the one that is meant: --store, {VARIABLE}"
+        )
+    kept = stored.store(args)
+    if not isinstance(kept, SQLStore):
+        raise UsageError("A store in memory keeps no trail.", hint="Name another one by --store.")
+    return kept
+
+
+def check(args: Namespace) -> None:
+    """See that what is said of digests makes sense.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if args.public_key and not args.digests:
+        raise UsageError(
+            "A public key is that of digests, and none are named.",
+            hint="Say where they are: --digests DIR",
+        )
+
+
+def name_of(kept: SQLStore) -> str:
+    """Return what to call a store, for a person."""
+    return str(kept.path) if isinstance(kept, SQLiteStore) else "PostgreSQL"
+
+
+def file_of(kept: SQLStore) -> Path | None:
+    """Return the store's file, if it is one."""
+    return kept.path if isinstance(kept, SQLiteStore) else None
+
+
+def signer_if_there(file: Path | None) -> Signer | None:
+    """Return what signs a store's digests, if it has a key by now.
+
+    Args:
+        file: The store's file, beside which the key may lie.
+
+    Raises:
+        StoreError: The key cannot be used.
+        ImportError: A library is missing.
+    """
+    if os.environ.get(trail.KEY_VARIABLE, "").strip():
+        return trail.signer(None)
+    if file is not None and trail.key_file(file).exists():
+        return trail.signer(file)
+    return None
+
+
+def verify(args: Namespace, kept: SQLStore) -> Verified:
+    """Verify a store's trail.
+
+    Raises:
+        StoreError: It, the digests or the public key cannot be read.
+        ImportError: A library is missing.
+    """
+    with kept.snapshot() as snapshot, _progress(lambda: query.count(kept)) as progress:
+        public_key = _pinned(args)
+        if public_key is None and args.digests and (signer := signer_if_there(file_of(kept))):
+            public_key = signer.public_key
+        verification = Verification(
+            snapshot.events,
+            snapshot.flows,
+            snapshot.key,
+            digests=Path(args.digests) if args.digests else None,
+            public_key=public_key,
+        )
+        return _found(args, verification, progress, keyed=True)
+
+
+def verify_files(args: Namespace) -> Verified:
+    """Verify a trail in files.
+
+    Raises:
+        StoreError: They, the digests or the public key cannot be read.
+        ImportError: A library is missing.
+    """
+    from deviceflow.audit.linesfile import read_lines
+
+    key = os.environ.get(KEY_VARIABLE)
+    with ExitStack() as stack:
+        lines = stack.enter_context(read_lines(args.file))
+        verification = Verification(
+            lines.events,
+            None,
+            AuditKey(Secret(key)) if key else None,
+            digests=Path(args.digests) if args.digests else None,
+            public_key=_pinned(args),
+        )
+        progress = stack.enter_context(_progress(lambda: None))
+        done = _found(args, verification, progress, keyed=bool(key))
+        strange = [Finding("edited", None, None, said) for said in lines.strange]
+        return done._replace(findings=[*strange, *done.findings])
+
+
+def _found(
+    args: Namespace,
+    verification: Verification,
+    progress: Callable[[int], object],
+    *,
+    keyed: bool,
+) -> Verified:
+    findings = list(verification.findings(progress))
+    self_signed = bool(verification.digests) and not args.public_key
+    return Verified(findings, verification, self_signed, keyed)
+
+
+def _pinned(args: Namespace) -> str | None:
+    if args.public_key is None:
+        return None
+    try:
+        text = Path(args.public_key).read_text("ascii").strip()
+        sound = len(base64.b64decode(text, validate=True)) == 32
+    except OSError as error:
+        raise UsageError(f"{args.public_key} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        sound = False
+    if not sound:
+        raise UsageError(
+            f"{args.public_key} has no public key in it.",
+            hint="It is one line, from: deviceflow audit keygen --public",
+        )
+    return text
+
+
+@contextmanager
+def _progress(count: Callable[[], int | None]) -> Iterator[Callable[[int], object]]:
+    """Give what is told how many events were read: a bar on a terminal with rich."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    try:
+        from rich.console import Console  # an extra
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    except ImportError:
+        yield lambda _: None
+        return
+    columns = (TextColumn("Verifying"), BarColumn(), TaskProgressColumn(show_speed=True))
+    # What goes to stdout is for others: it is not the bar's to print.
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        task = bar.add_task("", total=count())
+        shown = 0
+
+        def tell(read: int) -> None:
+            nonlocal shown
+            if read - shown >= _STEP:
+                shown = read
+                bar.update(task, completed=read)
+
+        yield tell

@@ -1,0 +1,596 @@
+"""`deviceflow audit` as a process of its own, on trails that are whole and on some that are not."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import sqlite3
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from deviceflow.audit.events import FIELDS
+from deviceflow.cli import main
+from deviceflow.sealing import generate_key
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
+from tests.integration.command import COMMAND
+from tests.logins import ALICE, BEGIN, BOB, ROBOT, Scribe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.command import Command, Done
+
+NASTY: Final = "\x1b[31mred\x1b]0;owned\x07 \u202eevil\u202c"
+
+
+class Audit:
+    """Runs the command on a store of its own."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.path = command.home / "flows.db"
+        self.digests = command.home / "digests"
+        self.digests.mkdir()
+        self.url = f"sqlite:///{self.path}"
+        with self.opened() as store:
+            scribe = Scribe(store)
+            self.approved = scribe.login("code", "pending", "token", "collect")
+            self.denied = scribe.login(
+                "code", "denied", at=BEGIN + 1000, provider=ROBOT, origin=BOB
+            )
+            self.open = scribe.login("code", "slow_down", at=BEGIN + 90_000)
+
+    def opened(self) -> SQLiteStore:
+        return SQLiteStore(self.path, synchronous="NORMAL")
+
+    def __call__(self, action: str, *args: str, **environment: str) -> Done:
+        environment["DEVICEFLOW_STORE"] = self.url
+        return self.command("audit", action, *args, act=None, **environment)
+
+    def damage(self, statement: str) -> None:
+        with sqlite3.connect(self.path) as database:
+            assert database.execute(statement).rowcount > 0
+        database.close()
+
+
+@pytest.fixture
+def audit(deviceflow: Command) -> Audit:
+    return Audit(deviceflow)
+
+
+def kinds(done: Done) -> set[tuple[str, str, int]]:
+    return {(f["kind"], f["flow_id"], f["seq"]) for f in done.said["findings"]}
+
+
+# Evidence.
+
+
+def test_a_trail_that_is_whole_is_clean(audit: Audit) -> None:
+    done = audit("verify")
+
+    assert done.code == 0
+    assert done.out.startswith("nothing found: 12 events of 3 chains, 0 digests\n")
+    assert "there is no digest" in done.out
+    assert done.err == ""
+
+
+def test_digests_are_signed_and_followed(audit: Audit) -> None:
+    first = audit("digest", "--digests", "digests")
+    nothing = audit("digest", "--digests", "digests")
+    with audit.opened() as store:
+        Scribe(store).login("code", "cancel", flow_id="another000000001")
+    second = audit("digest", "--digests", "digests", "--json")
+
+    assert (first.code, nothing.code, second.code) == (0, 0, 0)
+    key = second.said["public_key"]
+    assert first.out == f"digest 1: 3 chains, by {key}\n"
+    assert (nothing.out, "Nothing has happened" in nothing.err) == ("", True)
+    assert second.said == {"digest": 2, "flows": 1, "public_key": key}
+    assert audit("keygen", "--public").out == f"{key}\n"
+    verified = audit("verify", "--digests", "digests", "--json")
+    assert verified.code == 0
+    covered = verified.said["covered_until"]
+    assert verified.said == {
+        "findings": [],
+        "events": 14,
+        "flows": 4,
+        "digests": 2,
+        "covered_until": covered,
+        "signed_by": key,
+        "self_signed": True,
+        "keyed": True,
+    }
+    said = audit("verify", "--digests", "digests")
+    assert f"signed by {key} (self-signed)\n" in said.out
+    assert f"what was removed after {covered} cannot be seen" in said.out
+    assert "keep the public key elsewhere" in said.err
+
+
+def test_a_public_key_that_was_kept_elsewhere_is_not_self_signed(audit: Audit) -> None:
+    audit("digest", "--digests", "digests")
+    (audit.command.home / "public").write_text(audit("keygen", "--public").out)
+    (audit.command.home / "other").write_text(
+        audit("keygen", "--public", DEVICEFLOW_AUDIT_SIGNING_KEY=audit("keygen").out).out
+    )
+
+    right = audit("verify", "--digests", "digests", "--public-key", "public", "--json")
+    wrong = audit("verify", "--digests", "digests", "--public-key", "other", "--json")
+
+    assert (right.code, right.said["self_signed"], right.said["findings"]) == (0, False, [])
+    assert wrong.code == 1
+    assert {finding["kind"] for finding in wrong.said["findings"]} == {"forged_digest"}
+
+
+def test_what_was_done_behind_our_back_is_named(audit: Audit) -> None:
+    audit("digest", "--digests", "digests")
+    audit.damage(f"UPDATE audit SET actor = 'eve' WHERE flow_id = '{audit.denied}' AND seq = 2")
+    audit.damage(f"DELETE FROM audit WHERE flow_id = '{audit.approved}'")
+
+    done = audit("verify", "--digests", "digests")
+
+    assert done.code == 1
+    heading, *rows = done.out.splitlines()
+    assert heading.split() == ["WHAT", "LOGIN", "EVENT", "IN", "WORDS"]
+    assert f"edited              {audit.denied}      2  this event is not as it was written" in rows
+    assert any(row.startswith(f"removed flow        {audit.approved}") for row in rows)
+    assert any(row.startswith("2 findings: 6 events of 2 chains, 1 digest") for row in rows)
+    in_json = audit("verify", "--digests", "digests", "--json")
+    assert in_json.code == 1
+    assert ("edited", audit.denied, 2) in kinds(in_json)
+
+
+def test_an_event_that_is_no_text_keeps_nobody_from_reading(audit: Audit) -> None:
+    audit.damage(f"UPDATE audit SET detail = CAST(x'ff' AS TEXT) WHERE flow_id = '{audit.open}'")
+
+    done = audit("verify", "--json")
+
+    assert kinds(done) == {("edited", audit.open, seq) for seq in (1, 2, 3)}
+    assert audit("show", audit.open).out.count("\\xff") == 3
+    assert len(audit("export", "--format", "csv").out.splitlines()) == 13
+
+
+def test_nothing_of_a_trail_steers_the_terminal(audit: Audit) -> None:
+    audit.damage(f"UPDATE audit SET flow_id = '{NASTY}' WHERE flow_id = '{audit.approved}'")
+    for name in ("detail", "actor", "client_id", "issuer", "reason", "to"):
+        audit.damage(f"""UPDATE audit SET "{name}" = '{NASTY}' WHERE flow_id = '{audit.denied}'""")
+
+    for args in (
+        ("verify",),
+        ("show", audit.denied),
+        ("show", "--all", NASTY),
+        ("list",),
+        ("stats",),
+        ("list", "--json"),
+        ("stats", "--json"),
+        ("show", audit.denied, "--json"),
+        ("verify", "--json"),
+        ("export", "--format", "jsonl"),
+        ("export", "--format", "ecs"),
+        ("export", "--format", "csv"),
+    ):
+        done = audit(*args)
+        assert "red" in done.out, args
+        assert not any(char in done.out for char in "\x1b\x07\u202e\u202c"), args
+
+
+def test_a_store_that_is_not_there_is_not_made(audit: Audit) -> None:
+    audit.path.rename(audit.path.with_name("moved.db"))
+
+    for action in (["verify"], ["list"], ["digest", "--digests", "digests"]):
+        done = audit(*action)
+        assert done.code == 5
+        assert "There is no store at" in done.err
+    assert audit("verify", "--json").said["error"].startswith("There is no store at")
+    assert not audit.path.exists()
+
+
+def test_a_store_in_memory_keeps_no_trail(deviceflow: Command) -> None:
+    done = deviceflow("audit", "list", "--store", "memory:")
+
+    assert done.code == 2
+    assert "keeps no trail" in done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("verify", "--digests", "nowhere"), 5, "nowhere cannot be read"),
+        (("verify", "--public-key", "nowhere"), 2, "none are named"),
+        (("report", "-o", "x", "--public-key", "nowhere"), 2, "none are named"),
+        (("verify", "--digests", "x", "--public-key", "nowhere"), 2, "nowhere cannot be read"),
+        (("verify", "--digests", "x", "--public-key", "flows.db"), 2, "has no public key in it"),
+        (("verify", "--file", "nowhere"), 5, "nowhere cannot be read"),
+        (("verify", "--file", "x", "--store", "sqlite:///y"), 2, "not both"),
+        (("show", "nobody"), 2, "no events of this login"),
+        (("list", "--since", "soon"), 2, "an age such as 12h or 7d"),
+        (("list", "--limit", "-1"), 2, "a whole number from 0 on"),
+        (("keygen", "--public"), 2, "no signing key yet"),
+        (("keygen", "--public", "nowhere"), 5, "cannot be read"),
+        (("report", "-o", "digests"), 2, "digests is a directory"),
+        (("export", "--format", "csv", "--output", "no/where"), 5, "could not be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_done_is_said(
+    audit: Audit, args: tuple[str, ...], code: int, said: str
+) -> None:
+    done = audit(*args)
+
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+
+
+def test_a_signing_key_is_one_to_sign_with(audit: Audit) -> None:
+    key = audit("keygen").out.strip()
+    file = audit.command.home / "key"
+    file.write_text(key)
+    file.chmod(0o600)
+
+    public = audit("keygen", "--public", "key").out.strip()
+
+    assert key not in audit("keygen", "--public", "key").out
+    assert audit("keygen", "--public", DEVICEFLOW_AUDIT_SIGNING_KEY=key).out.strip() == public
+    done = audit("digest", "--digests", "digests", "--json", DEVICEFLOW_AUDIT_SIGNING_KEY=key)
+    assert done.said["public_key"] == public
+    assert not audit.path.with_name("flows.db.signing-key").exists()
+
+
+def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
+    audit("digest", "--digests", "digests")
+    with audit.opened() as store:
+        store.forget(BEGIN + 50_000)
+        left = {flow.id for flow in store.flows()}
+
+    kept = audit("prune", "--digests", "digests", "--before", "2026-11-01")
+    pruned = audit("prune", "--digests", "digests", "--before", "2026-11-19", "--json")
+
+    assert "nothing to drop" in kept.err
+    assert (pruned.code, pruned.said["digest"]) == (0, 2)
+    assert pruned.said["dropped"] + len(left) == 3
+    assert audit("verify", "--digests", "digests").code == 0
+    assert "prune" in audit("show", "store", "--all", "--json").out
+
+
+# Files.
+
+
+def test_what_was_exported_is_verified_as_the_store_is(audit: Audit) -> None:
+    with audit.opened() as store:
+        store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+    audit("digest", "--digests", "digests")
+    (audit.command.home / "public").write_text(audit("keygen", "--public").out)
+    audit("export", "--format", "jsonl", "--output", "trail.jsonl")
+    known = ("--digests", "digests", "--public-key", "public", "--json")
+
+    clean = audit("verify", "--file", "trail.jsonl", *known)
+    lines = (audit.command.home / "trail.jsonl").read_text().splitlines(keepends=True)
+    halves = [lines[:5], lines[5:]]
+    for name, half in zip(("old.jsonl", "new.jsonl"), halves, strict=True):
+        (audit.command.home / name).write_text("".join(half))
+    rotated = audit("verify", "--file", "new.jsonl", "--file", "old.jsonl", *known)
+    (audit.command.home / "cut.jsonl").write_text("".join(lines[:2] + lines[3:]))
+    cut = audit("verify", "--file", "cut.jsonl", *known)
+
+    assert (clean.code, clean.said["events"], clean.said["keyed"]) == (0, 13, False)
+    assert clean.said["self_signed"] is False
+    assert (rotated.code, rotated.said["findings"]) == (0, [])
+    assert (cut.code, kinds(cut)) == (1, {("removed", audit.approved, 3)})
+
+
+def test_a_line_that_is_no_event_is_found(audit: Audit) -> None:
+    out = audit("export", "--format", "jsonl").out
+    event = json.loads(out.splitlines()[0])
+    strange = [
+        "{",
+        "[]",
+        "\xff",
+        json.dumps(event | {"seq": "1"}),
+        json.dumps(event | {"more": 1}),
+        json.dumps(event | {"flow_id": "\ud800"}),
+        json.dumps(event | {"schema": "another/1"}),
+        "[" * 100_000,
+    ]
+    (audit.command.home / "trail.jsonl").write_text("\n".join([out, *strange]), "latin-1")
+
+    done = audit("verify", "--file", "trail.jsonl", "--json")
+
+    assert done.code == 1
+    assert [finding["said"] for finding in done.said["findings"]] == [
+        f"line {number} of trail.jsonl is no event" for number in range(14, 22)
+    ]
+
+
+def test_a_file_that_a_program_wrote_is_verified(audit: Audit, tmp_path: Path) -> None:
+    code = (
+        "from deviceflow import Client, Studio\n"
+        "from deviceflow.testing import ScriptedTransport, answer\n"
+        "code = answer(200, {'device_code': 'd', 'user_code': 'u', 'verification_uri': 'https://x.example',"
+        " 'token_uri': 'https://x.example/t', 'expires_in': 900, 'token_name': 'n'})\n"
+        "client = Client(transport=ScriptedTransport([code]))\n"
+        "client.cancel(client.start(Studio('https://x.example')).id)\n"
+    )
+    environment = audit.command.environment | {
+        "DEVICEFLOW_AUDIT": str(tmp_path / "trail.jsonl"),
+        "DEVICEFLOW_AUDIT_KEY": "key",
+    }
+    subprocess.run([COMMAND[0], "-c", code], check=True, env=environment)
+
+    right = audit("verify", "--file", str(tmp_path / "trail.jsonl"), DEVICEFLOW_AUDIT_KEY="key")
+    without = audit("verify", "--file", str(tmp_path / "trail.jsonl"))
+    wrong = audit("verify", "--file", str(tmp_path / "trail.jsonl"), DEVICEFLOW_AUDIT_KEY="other")
+
+    assert (right.code, "no audit key" in right.out) == (0, False)
+    assert (without.code, "no audit key" in without.out) == (0, True)
+    assert wrong.code == 1
+
+
+# Reading.
+
+
+def test_a_login_is_shown_along_its_states(audit: Audit) -> None:
+    done = audit("show", audit.approved)
+
+    assert done.code == 0
+    assert [" ".join(line.split()) for line in done.out.splitlines()] == [
+        f"{audit.approved} authorized",
+        "nightly at https://studio.example.com, by alice",
+        "for EXPERIMENTS MODELS",
+        "TIME (UTC) STATE FOR WHY",
+        "2026-11-18 11:06:40.300 awaiting-user 0.0 s a code was issued (HTTP 200)",
+        "2026-11-18 11:06:40.300 awaiting-user 5.2 s 1 poll: not approved yet (HTTP 400)",
+        "2026-11-18 11:06:45.500 polling 0.2 s poll 2 is sent",
+        "2026-11-18 11:06:45.700 authorized 2.0 s approved: the token came (HTTP 200)",
+        "2026-11-18 11:06:47.700 authorized the token was handed over",
+    ]
+    assert len(audit("show", audit.approved, "--all").out.splitlines()) == 10
+
+
+def test_the_newest_is_shown_where_none_is_named(audit: Audit) -> None:
+    done = audit("show", "--json")
+
+    assert done.said["flow_id"] == audit.open
+    assert (done.said["state"], done.said["ended"]) == ("awaiting-user", None)
+    assert [event["action"] for event in done.said["events"]] == ["issue_code", "poll", "slow_down"]
+    assert all(set(event) == set(FIELDS) for event in done.said["events"])
+
+
+def test_the_newest_of_none(audit: Audit) -> None:
+    audit.damage("DELETE FROM audit")
+
+    assert "no login in this trail" in audit("show").err
+    assert audit("list").out == ""
+    assert audit("stats").out == "logins            0\n"
+
+
+def listed(done: Done) -> list[str]:
+    assert done.code == 0
+    return [json.loads(line)["flow_id"] for line in done.out.splitlines()]
+
+
+def test_logins_are_listed_the_newest_first(audit: Audit) -> None:
+    newest, middle, oldest = audit("list").out.splitlines()
+
+    assert " ".join(newest.split()) == (
+        f"{audit.open} 2026-11-19 12:06:40 awaiting-user 1 poll in 0.2 s"
+        " nightly at https://studio.example.com by alice"
+    )
+    assert middle.split()[:5] == [audit.denied, "2026-11-18", "11:23:20", "failed:", "denied"]
+    assert oldest.startswith(audit.approved)
+    facts = json.loads(audit("list", "--json", "--reason", "denied").out)
+    assert facts == {
+        "flow_id": audit.denied,
+        "started": "2026-11-18T11:23:20.300+00:00",
+        "ended": "2026-11-18T11:23:25.600+00:00",
+        "state": "failed",
+        "reason": "denied",
+        "client": "robot",
+        "issuer": "https://login.example.com",
+        "actor": "bob",
+        "polls": 1,
+        "seconds": 5.3,
+        "approved_after": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        ("", "open denied approved"),
+        ("--state failed", "denied"),
+        ("--state authorized", "approved"),
+        ("--state polling", ""),
+        ("--client robot", "denied"),
+        ("--client nightly", "open approved"),
+        ("--client night", ""),
+        ("--actor alice", "open approved"),
+        ("--reason denied", "denied"),
+        ("--reason cancelled", ""),
+        ("--since 2026-11-19", "open"),
+        ("--until 2026-11-19", "denied approved"),
+        ("--since 2026-11-18T11:10 --until 2026-11-18T12:30+01:00", "denied"),
+        ("--since 36500d", "open denied approved"),
+        ("--until 36500d", ""),
+        ("--limit 2", "open denied"),
+        ("--limit 1 --client nightly --until 2026-11-19", "approved"),
+        ("--limit 0", ""),
+    ],
+)
+def test_filters(audit: Audit, filters: str, names: str) -> None:
+    wanted = [getattr(audit, name) for name in names.split()]
+
+    assert listed(audit("list", "--json", *filters.split())) == wanted
+    if "--limit" not in filters:
+        assert audit("stats", "--json", *filters.split()).said["logins"] == len(wanted)
+        exported = audit("export", "--format", "jsonl", *filters.split()).out.splitlines()
+        ids = {json.loads(line)["flow_id"] for line in exported}
+        assert ids == set(wanted)
+
+
+def test_a_login_whose_first_event_is_gone_is_listed_all_the_same(audit: Audit) -> None:
+    audit.damage(f"DELETE FROM audit WHERE flow_id = '{audit.denied}' AND seq = 1")
+
+    assert audit.denied in listed(audit("list", "--json", "--until", "2026-11-19"))
+
+
+def test_exports_hold_every_event(audit: Audit) -> None:
+    with audit.opened() as store:
+        store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+
+    jsonl = audit("export", "--format", "jsonl").out
+    ecs = audit("export", "--format", "ecs").out
+    table = audit("export", "--format", "csv").out
+
+    events = [json.loads(line) for line in jsonl.splitlines()]
+    assert [event["flow_id"] for event in events] == (
+        [audit.approved] * 6 + [audit.denied] * 3 + [audit.open] * 3 + ["store"]
+    )
+    with audit.opened() as store:
+        assert events[:6] == store.history(audit.approved)
+    assert [json.loads(line)["event"]["id"] for line in ecs.splitlines()] == [
+        event["event_id"] for event in events
+    ]
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [row["hash"] for row in rows] == [event["hash"] for event in events]
+    assert list(rows[0]) == list(FIELDS)
+    assert "store" not in audit("export", "--format", "jsonl", "--client", "nightly").out
+
+
+def test_a_file_is_its_owners_alone_and_whole(audit: Audit) -> None:
+    file = audit.command.home / "trail.csv"
+    file.write_text("before")
+
+    done = audit("export", "--format", "csv", "--output", "trail.csv")
+
+    assert (done.code, done.out) == (0, "")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.read_text().startswith("schema,event_id,")
+    audit.path.write_bytes(b"this is no database, and it is longer than a header of one is" * 20)
+    assert audit("export", "--format", "csv", "--output", "trail.csv").code == 5
+    assert file.read_text().startswith("schema,event_id,")
+    assert [p.name for p in audit.command.home.iterdir() if p.name.startswith(".trail")] == []
+
+
+def test_numbers(audit: Audit) -> None:
+    out = audit("stats").out
+
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[:2] == ["logins 3", "begun 2026-11-18 11:06:40 to 2026-11-19 12:06:40"]
+    for line in ("authorized 1", "denied 1", "unfinished 1", "time to approval p50 5.4 s"):
+        assert line in lines
+    assert "clients 2, 1 approved: nightly" in lines
+    assert audit("stats", "--json").said["outcomes"] == {
+        "authorized": 1,
+        "denied": 1,
+        "unfinished": 1,
+    }
+
+
+def test_a_report_is_written(audit: Audit) -> None:
+    audit("digest", "--digests", "digests")
+
+    done = audit("report", "-o", "r.html", "--digests", "digests", "--state", "failed")
+
+    assert (done.code, done.out) == (0, "")
+    assert "The report is in r.html: 1 login, nothing found." in done.err
+    page = (audit.command.home / "r.html").read_text()
+    assert audit.denied in page
+    assert audit.approved not in page
+    audit.damage(f"DELETE FROM audit WHERE flow_id = '{audit.approved}'")
+    again = audit("report", "-o", "r.html", "--digests", "digests")
+    assert again.code == 0
+    assert "1 finding" in again.err
+    assert audit.approved in (audit.command.home / "r.html").read_text()
+
+
+def test_a_missing_extra_is_named(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(os.environ, "DEVICEFLOW_STORE", audit.url)
+    for module, command in (
+        ("ecs_logging", ["export", "--format", "ecs"]),
+        ("jinja2", ["report", "-o", str(audit.command.home / "r.html")]),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        assert main(["audit", *command]) == 2
+        assert "deviceflow[audit]" in capsys.readouterr().err
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(audit: Audit) -> None:
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "audit", "verify"],
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        text=True,
+        cwd=audit.command.home,
+        env=audit.command.environment | {"DEVICEFLOW_STORE": audit.url, "TERM": "xterm"},
+    )
+    os.close(follower)
+    drawn = b""
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:
+            break
+        if not chunk:
+            break
+        drawn += chunk
+    out, _ = process.communicate(timeout=60)
+    os.close(leader)
+
+    assert process.returncode == 0
+    assert b"Verifying" in drawn
+    assert out.startswith("nothing found: 12 events")
+    assert "\x1b" not in out
+
+
+# PostgreSQL.
+
+
+@pytest.fixture
+def postgres(postgres_url: str) -> dict[str, str]:
+    key = generate_key().reveal()
+    with PostgresStore(postgres_url, keys=[key]) as store:
+        scribe = Scribe(store)
+        for number in range(120):
+            scribe.login("code", "pending", "token", at=BEGIN + number * 100)
+        scribe.login("code", "denied", at=BEGIN + 50, provider=ROBOT, flow_id="denied0000000001")
+        store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+    return {"DEVICEFLOW_STORE": postgres_url, "DEVICEFLOW_KEYS": key}
+
+
+def test_all_of_it_on_postgres(
+    deviceflow: Command, postgres: dict[str, str], tmp_path: Path
+) -> None:
+    def run(*args: str, **more: str) -> Done:
+        return deviceflow("audit", *args, act=None, **(postgres | more))
+
+    key = {"DEVICEFLOW_AUDIT_SIGNING_KEY": run("keygen").out.strip()}
+    (tmp_path / "d").mkdir()
+    digests = ("--digests", str(tmp_path / "d"))
+
+    assert "no key to sign digests with" in run("digest", *digests).err
+    assert run("digest", *digests, **key).out.startswith("digest 1: 122 chains, by ")
+    verified = run("verify", *digests, "--json", **key)
+    assert (verified.code, verified.said["findings"], verified.said["flows"]) == (0, [], 122)
+    ids = listed(run("list", "--json"))
+    assert len(ids) == 121
+    assert ids[-2:] == ["denied0000000001", "login00000000001"]
+    assert listed(run("list", "--json", "--client", "robot")) == ["denied0000000001"]
+    assert listed(run("list", "--json", "--since", "2026-11-18T14:23", "--limit", "9")) == ids[:2]
+    assert run("show", "--json").said["flow_id"] == ids[0]
+    assert run("stats", "--json").said["outcomes"] == {"authorized": 120, "denied": 1}
+    file = tmp_path / "trail.jsonl"
+    assert run("export", "--format", "jsonl", "--output", str(file)).code == 0
+    assert len(file.read_text().splitlines()) == 120 * 5 + 3 + 1
+    assert run("verify", "--file", str(file), *digests).code == 0
+    report = run("report", "-o", str(tmp_path / "r.html"), *digests, **key)
+    assert "121 logins, nothing found" in report.err

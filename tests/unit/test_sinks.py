@@ -1,0 +1,288 @@
+"""Events for collectors: what ECS publishes, lines that parse, cells that compute nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deviceflow.audit import log
+from deviceflow.audit.events import FIELDS, NOTES, SCHEMA, Origin, render, render_note
+from deviceflow.audit.jsonlines import JSONLinesAudit
+from deviceflow.audit.logins import readable
+from deviceflow.audit.sinks import CSV, ECS, JSONLines, ecs
+from deviceflow.flow import Flow, Transition
+from deviceflow.machine import TRIGGERS, State
+from deviceflow.providers.studio import Studio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# From generated/ecs/ecs_flat.yml of https://github.com/elastic/ecs (9.5.0-dev, 2026-05): names and
+# types, and what event.* may be.
+PUBLISHED: Final[dict[str, type | tuple[type, ...]]] = {
+    "@timestamp": str,  # date
+    "event.action": str,  # keyword
+    "event.category": list,
+    "event.dataset": str,
+    "event.duration": int,  # long, nanoseconds
+    "event.hash": str,
+    "event.id": str,
+    "event.kind": str,
+    "event.module": str,
+    "event.outcome": str,
+    "event.reason": str,
+    "event.sequence": int,  # long
+    "event.type": list,
+    "host.name": str,
+    "http.response.status_code": int,  # long
+    "log.level": str,
+    "log.logger": str,
+    "message": str,  # match_only_text
+    "process.pid": int,  # long
+    "related.user": list,
+    "url.domain": str,
+    "url.full": str,  # wildcard
+    "user.name": str,
+}
+ALLOWED: Final = {
+    "event.kind": {"alert", "asset", "enrichment", "event", "metric", "state", "signal"},
+    "event.outcome": {"failure", "success", "unknown"},
+}
+TYPES_IN_CATEGORY: Final = {
+    "authentication": {"start", "end", "info"},
+    "configuration": {"access", "change", "creation", "deletion", "info"},
+}
+EVERYTHING: Final = Origin("w1.7.3", "build-17", 7, "celery", "task-1", "alice")
+
+
+def event_of(action: str, **fields: Any) -> dict[str, Any]:
+    studio = Studio("https://studio.example.com").asking(client_name="nightly", scopes=["MODELS"])
+    flow = Flow("f1", studio, 1_800_000_000.0)
+    happened = Transition(
+        3, 1_800_000_001.5, action, State.AWAITING_USER, State.POLLING, 200, 0.25, 5.0, "said"
+    )
+    evidence = {"prev_hash": "0" * 64, "hash": "a" * 64, "mac": "b" * 64, "key_id": "c72a3b19"}
+    return render(flow, happened, EVERYTHING) | evidence | fields
+
+
+ACTIONS: Final = (*TRIGGERS, "collect", "acknowledge", "purge", "stray_token", "revoke")
+
+
+@pytest.mark.parametrize("action", [*ACTIONS, "revoke_failed", "bring_in", *NOTES])
+def test_every_field_is_one_that_ecs_publishes_or_our_own(action: str) -> None:
+    event = render_note(action, 1e9, 1, "why", EVERYTHING) if action in NOTES else event_of(action)
+
+    said = ecs(event)
+
+    for name, value in said.items():
+        if not name.startswith("deviceflow."):
+            assert isinstance(value, PUBLISHED[name]), name
+        assert value is not None
+    for name, allowed in ALLOWED.items():
+        assert said[name] in allowed
+    (category,), (kind,) = said["event.category"], said["event.type"]
+    assert kind in TYPES_IN_CATEGORY[category]
+
+
+def test_an_event_of_all_fields_uses_all_that_are_mapped() -> None:
+    said = ecs(event_of("fail", reason="rejected"))
+
+    assert {name for name in said if not name.startswith("deviceflow.")} == set(PUBLISHED)
+    assert said["event.duration"] == 250_000_000
+    assert said["url.domain"] == "studio.example.com"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_nothing_is_lost_in_ecs(action: str) -> None:
+    event = event_of(action)
+    names = {"time": "@timestamp", "event_id": "event.id", "seq": "event.sequence"}
+    names |= {"issuer": "url.full", "http_status": "http.response.status_code"}
+    names |= {"host": "host.name", "pid": "process.pid", "actor": "user.name"}
+    names |= {name: f"event.{name}" for name in ("action", "reason", "hash")}
+
+    said = ecs(event)
+
+    back = {name: said.get(names.get(name, f"deviceflow.{name}")) for name in FIELDS}
+    assert back == event
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome"),
+    [
+        ("issue_code", "unknown"),
+        ("retry", "unknown"),
+        ("grant", "success"),
+        ("late_grant", "success"),
+        ("deny", "failure"),
+        ("expire", "failure"),
+        ("fail", "failure"),
+        ("cancel", "failure"),
+        ("collect", "unknown"),
+    ],
+)
+def test_only_an_end_says_whether_a_login_succeeded(action: str, outcome: str) -> None:
+    assert ecs(event_of(action))["event.outcome"] == outcome
+
+
+@pytest.mark.parametrize("issuer", [None, "", "http://[::1", "no address", "\ud800"])
+def test_an_issuer_that_is_no_address_has_no_domain(issuer: str | None) -> None:
+    assert "url.domain" not in ecs(event_of("poll", issuer=issuer))
+
+
+def test_a_line_of_ecs_begins_as_the_logging_spec_wants_it() -> None:
+    line = ECS().line(event_of("poll"))
+
+    said = json.loads(line)
+    assert list(said)[:3] == ["@timestamp", "log.level", "message"]
+    assert "ecs.version" in said
+    assert said["event"]["sequence"] == 3
+    assert said["deviceflow"]["flow_id"] == "f1"
+    assert line.isascii()
+    assert "\n" not in line
+
+
+@pytest.fixture
+def logged() -> Iterator[Callable[[Any], list[str]]]:
+    """Have structlog end with a processor, and return what it writes."""
+    written: list[str] = []
+
+    class Keep:
+        def info(self, line: str) -> None:
+            written.append(line)
+
+        warning = info
+
+    def configure(last: Any) -> list[str]:
+        structlog.configure(
+            processors=[structlog.processors.add_log_level, last],
+            logger_factory=lambda *_: Keep(),
+            cache_logger_on_first_use=False,
+        )
+        return written
+
+    yield configure
+    structlog.reset_defaults()
+
+
+def test_ecs_is_the_last_of_structlogs_processors(logged: Callable[[Any], list[str]]) -> None:
+    written = logged(ECS())
+    event = event_of("stray_token")
+
+    log.emit(log.TRANSITION, event)
+    structlog.get_logger().info("something else", answer=42)
+
+    transition, other = map(json.loads, written)
+    assert transition["event"]["action"] == "stray_token"
+    assert transition["log.level"] == "warning"
+    assert transition["message"] == "f1: stray_token, awaiting-user -> polling"
+    assert (other["message"], other["answer"]) == ("something else", 42)
+    assert event == event_of("stray_token")
+
+
+def test_what_a_program_has_bound_does_not_stand_in_the_way(
+    logged: Callable[[Any], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    written = logged(ECS())
+
+    structlog.get_logger().bind(user="root", host="h", service="s", message="m").info(
+        log.TRANSITION, **event_of("poll")
+    )
+
+    said = json.loads(written[0])
+    assert said["user"] == {"name": "alice"}
+    assert said["labels"] == {"user": "root"}
+    assert said["service"] == "s"
+    assert said["message"] == "f1: poll, awaiting-user -> polling"
+
+
+def test_a_line_of_json_is_what_a_trail_in_a_file_has(
+    tmp_path: Path, logged: Callable[[Any], list[str]]
+) -> None:
+    event = event_of("poll", detail="naïve “détail” \u2028")
+    file = tmp_path / "trail.jsonl"
+    JSONLinesAudit(file, fsync=False).write(event, Flow("f1", Studio("https://x.example"), 0.0))
+    written = logged(JSONLines())
+
+    log.emit(log.TRANSITION, event)
+    structlog.get_logger().info("something else", at=logging)
+
+    assert json.loads(written[0]) == json.loads(file.read_text())
+    assert json.loads(written[0]) == json.loads(JSONLines().line(event))
+    assert list(json.loads(written[0])) == list(FIELDS)
+    assert written[0].isascii()
+    assert json.loads(written[1])["event"] == "something else"
+
+
+FORMULAS: Final = (
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "  =1",
+    "\u200b=1",
+    "\uff1d1",
+    '=HYPERLINK("http://x.example","y")',
+    "=cmd|' /C calc'!A0",
+)
+
+
+def cells(event: dict[str, Any]) -> dict[str, str]:
+    (row,) = csv.reader([CSV().line(event)], strict=True)
+    return dict(zip(CSV.header.split(","), row, strict=True))
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_no_cell_is_a_formula(formula: str) -> None:
+    row = cells(event_of("poll", detail=formula, client_name=formula, scopes=[formula, "x"]))
+
+    for name in ("detail", "client_name", "scopes"):
+        assert row[name].startswith("'")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_whatever_a_text_is_the_row_is_one_line_with_its_cells(text: str) -> None:
+    line = CSV().line(event_of("poll", detail=text, scopes=[text]))
+
+    assert len(line.splitlines()) == 1
+    row = cells(event_of("poll", detail=text))
+    assert row["detail"].lstrip()[:1] not in ("=", "+", "-", "@")
+    assert row["seq"] == "3"
+
+
+def test_a_row_has_what_the_event_has() -> None:
+    row = cells(event_of("poll", detail='a "quoted", word', granted_scopes=["a", "b"]))
+
+    assert row["schema"] == SCHEMA
+    assert row["detail"] == 'a "quoted", word'
+    assert row["granted_scopes"] == "a b"
+    assert row["interval"] == "5.0"
+    assert row["task_id"] == "task-1"
+    assert row["reason"] == ""
+
+
+def test_without_the_extra_ecs_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ecs_logging", None)
+
+    with pytest.raises(ImportError, match=r"deviceflow\[audit\]"):
+        ECS()
+
+
+def test_an_event_of_a_damaged_row_can_still_be_written() -> None:
+    damaged = dict.fromkeys(FIELDS, b"\xff") | {"scopes": "{[", "seq": float("inf")}
+
+    event = readable(damaged)
+
+    assert json.loads(ECS().line(event))["event"]["action"] == "\ufffd"
+    assert json.loads(JSONLines().line(event))["seq"] is None
+    assert cells(event)["scopes"] == "{["
