@@ -1,4 +1,4 @@
-"""The trail as evidence, in real databases and files: manipulated, pruned, replayed, written at once.
+"""The trail as evidence, in real databases and files: manipulated, pruned, replayed.
 
 `python -m tests.evidence --each 2000` does the manipulations more often than is good for a test.
 """
@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from contextlib import closing
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +33,7 @@ from deviceflow.audit.events import STORE
 from deviceflow.audit.linesfile import read_lines
 from deviceflow.audit.logins import Login as Told
 from deviceflow.audit.verify import Verification
-from deviceflow.machine import LEADS_TO
+from deviceflow.machine import LEADS_TO, State
 from deviceflow.sealing import generate_key
 from deviceflow.stores.sql import _columns
 from deviceflow.stores.trail import prune, take_digest
@@ -119,7 +119,7 @@ def found(
             snapshot.flows,
             snapshot.key,
             digests=digests,
-            public_key=signer and signer.public_key,
+            public_key=None if signer is None else signer.public_key,
         )
         return [(finding.kind, finding.flow_id) for finding in verification.findings()]
 
@@ -194,7 +194,7 @@ def replayed(events: list[dict[str, Any]]) -> dict[str, Any]:
     handover = None
     for event in events:
         action = event["action"]
-        dest = LEADS_TO.get((action, state))
+        dest = LEADS_TO.get((action, State(state)))
         assert event["from"] == state
         if dest is not None:
             state = dest.value
@@ -260,7 +260,7 @@ def test_time_in_each_state_sums_to_the_flows_life(
         over - begun, abs=0.002
     )
     assert told.seconds == pytest.approx(over - begun, abs=0.002)
-    assert all(one.until == next_.since for one, next_ in zip(spells, spells[1:], strict=False))
+    assert all(one.until == next_.since for one, next_ in pairwise(spells))
 
 
 def test_stores_in_which_all_that_happened_are_clean(store: SQLStore) -> None:
@@ -297,9 +297,10 @@ def test_pruned_trail_is_clean_before_in_between_and_after(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(type(own_store), "drop_events", die)
-        prune(own_store, digests, signer, BEGIN - 1e7)
+        with pytest.raises(KeyboardInterrupt):
+            prune(own_store, digests, signer, BEGIN - 1e7)
     assert {*read_digest(files_of(digests)[-1][1]).dropped} == {*old}
     assert own_store.history(old[0])
     assert found(own_store, digests, signer) == []
@@ -385,7 +386,7 @@ def found_in(*paths: Path) -> tuple[list[tuple[str, str | None]], int, list[str]
     """Verify a trail in files; return the findings, how many events there are, and odd lines."""
     with read_lines([str(path) for path in paths]) as lines:
         verification = Verification(lines.events, None, AuditKey(Secret("an audit key")))
-        findings = [(finding.kind, finding.flow_id) for finding in verification.findings()]
+        findings = [(str(finding.kind), finding.flow_id) for finding in verification.findings()]
         return findings, verification.events, list(lines.strange)
 
 
@@ -405,11 +406,11 @@ def written(path: Path, names: str, halfway: Callable[[], object] = lambda: None
     ]
     for said in ("ready\n", "halfway\n"):
         for writer in writers:
-            assert writer.stdin is not None
             assert writer.stdout is not None
             assert writer.stdout.readline() == said
         for writer in writers:
             if said == "ready\n":
+                assert writer.stdin is not None
                 writer.stdin.write("go\n")
                 writer.stdin.flush()
         if said == "halfway\n":
@@ -417,6 +418,7 @@ def written(path: Path, names: str, halfway: Callable[[], object] = lambda: None
     for writer in writers:
         assert writer.wait(60) == 0
         for pipe in (writer.stdin, writer.stdout):
+            assert pipe is not None
             pipe.close()
 
 

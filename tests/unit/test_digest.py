@@ -1,4 +1,4 @@
-"""Digests: signed, in a row, written whole or not at all, and nothing in them that is not signed."""
+"""Digests: signed, in a row, written whole or not at all, all of them signed."""
 
 from __future__ import annotations
 
