@@ -198,7 +198,6 @@ def test_what_is_no_url_is_refused_and_not_quoted(url: str) -> None:
 
 
 def test_address_of_a_database_that_cannot_be_read_is_not_quoted() -> None:
-    pytest.importorskip("psycopg")
 
     with pytest.raises(UsageError, match="cannot be read") as caught:
         open_store("postgresql://user:PASSWORD@host:port/name?nonsense")

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from cryptography.fernet import Fernet
 
 from deviceflow.client import Client
 from deviceflow.errors import SealError, UsageError
@@ -125,7 +126,7 @@ def test_what_is_no_sealed_text_is_refused(keys: list[Secret], text: str) -> Non
 
 @pytest.mark.parametrize("inside", [b"7", b"{}", b"[]", b'["x"]', b"\xff", b"", b'[1, 2, "T"]'])
 def test_what_others_sealed_with_the_same_key_is_refused(keys: list[Secret], inside: bytes) -> None:
-    fernet = pytest.importorskip("cryptography.fernet").Fernet(keys[0].reveal())
+    fernet = Fernet(keys[0].reveal())
     sealer = Sealer(keys)
 
     with pytest.raises(SealError):
