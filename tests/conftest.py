@@ -3,6 +3,31 @@
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+
+from deviceflow.audit import log
+from deviceflow.audit.events import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_SCHEMA = jsonschema.Draft202012Validator(schema())
+
+
+@pytest.fixture(autouse=True)
+def _events_are_of_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check each event that any test logs; a store keeps the very same."""
+    emit = log.emit
+
+    def checked(name: str, fields: Mapping[str, Any], *level: int) -> None:
+        if "schema" in fields:
+            _SCHEMA.validate(dict(fields))
+        emit(name, fields, *level)
+
+    monkeypatch.setattr(log, "emit", checked)
