@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import requests
 
 from deviceflow import Client, Flow, SQLiteStore, Studio
+from deviceflow.audit.chain import link
 from deviceflow.audit.events import Origin, render
 from deviceflow.sealing import generate_key
 from deviceflow.stores.sql import _columns
@@ -91,7 +92,9 @@ def _same_rows_rate(store: SQLiteStore) -> float:
     """Return how many of the very rows that the store writes the bare module writes in a second."""
     client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
     flow = client.start(_STUDIO, client_name="bench")
-    noted = _columns(render(flow, flow.poll(time.time(), 10.0), Origin("bench")))
+    event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
+    link(event, flow.head, store._audit_key, flow)
+    noted = _columns(event)
     values = store._values(flow) | {"release": None}
     connection = store._connected()
     begun = time.perf_counter()
@@ -110,8 +113,8 @@ def _commit_rate(store: SQLiteStore) -> float:
     event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
     begun = time.perf_counter()
     for seq in range(flow.seq, flow.seq + WRITES):
-        flow.seq = event["seq"] = seq
-        assert store.commit(flow, event)
+        flow.seq = seq
+        assert store.commit(flow, event | {"seq": seq})
     return WRITES / (time.perf_counter() - begun)
 
 

@@ -3,7 +3,7 @@
     python -m tests.evidence --each 2000 --store both --seed 1 [--without-key]
 
 Each manipulation is done in a transaction that is taken back. The verification is of the flows that
-it was done to; each sixteenth one is of the whole store, and so is each of the digests. Exits 1
+it was done to; each fifth one is of the whole store, and so is each of digests. Exits 1
 where something was not found, or not called what it was.
 """
 

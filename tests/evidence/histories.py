@@ -59,7 +59,7 @@ _SAID: Final = (
     *(2 * [answer(200, {"access_token": "t" * 30, "token_type": "bearer", "scope": "read"})]),
     answer(400, {"error": "access_denied"}),
     answer(400, {"error": "expired_token"}),
-    answer(400, {"error": "invalid_grant", "error_description": "no such code \u2013 sorry"}),
+    answer(400, {"error": "invalid_grant", "error_description": "no such code: “désolé”"}),
 )
 _REVOKED: Final = (answer(200, ""), answer(503, ""), answer(400, ""))
 

@@ -17,7 +17,7 @@ from tests.postgres import PostgresServer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-WHOLE: Final = 16
+WHOLE: Final = 5
 """Of so many verifications one is of the whole store."""
 
 NEEDS_KEY: Final = frozenset({"illegal transition", "clock backwards"})

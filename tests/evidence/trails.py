@@ -175,9 +175,8 @@ class Trail:
 
     def drop(self, flow_id: str, first: int = -(2**60), last: int = 2**60) -> None:
         """Drop events of a flow."""
-        self.do(
-            "DELETE FROM {audit} WHERE flow_id = ? AND seq BETWEEN ? AND ?", flow_id, first, last
-        )
+        statement = "DELETE FROM {audit} WHERE flow_id = ? AND seq BETWEEN ? AND ?"
+        self.do(statement, flow_id, first, last)
 
     def set(self, flow_id: str, seq: int, values: Mapping[str, Any]) -> None:
         """Set columns of an event."""

@@ -1,4 +1,4 @@
-"""The trail as evidence, in real databases and files: manipulated, pruned, replayed.
+"""The trail as evidence, in real databases and files: manipulated, pruned, replayed, shared.
 
 `python -m tests.evidence --each 2000` does the manipulations more often than is good for a test.
 """
@@ -255,11 +255,10 @@ def test_time_in_each_state_sums_to_the_flows_life(
     flow = store.get(login.flow.id, secrets=False)
     told = Told.of(flow.id, store.history(flow.id))
     spells = list(told.spells())
-    begun, over = told.times[0], told.times[-1] if flow.ended_at is None else flow.ended_at
-    assert sum(spell.until - spell.since for spell in spells) == pytest.approx(
-        over - begun, abs=0.002
-    )
-    assert told.seconds == pytest.approx(over - begun, abs=0.002)
+    over = told.times[-1] if flow.ended_at is None else flow.ended_at
+    life = pytest.approx(over - told.times[0], abs=0.002)
+    assert sum(spell.until - spell.since for spell in spells) == life
+    assert told.seconds == life
     assert all(one.until == next_.since for one, next_ in pairwise(spells))
 
 
@@ -386,7 +385,9 @@ def found_in(*paths: Path) -> tuple[list[tuple[str, str | None]], int, list[str]
     """Verify a trail in files; return the findings, how many events there are, and odd lines."""
     with read_lines([str(path) for path in paths]) as lines:
         verification = Verification(lines.events, None, AuditKey(Secret("an audit key")))
-        findings = [(str(finding.kind), finding.flow_id) for finding in verification.findings()]
+        findings: list[tuple[str, str | None]] = [
+            (finding.kind, finding.flow_id) for finding in verification.findings()
+        ]
         return findings, verification.events, list(lines.strange)
 
 
@@ -404,22 +405,23 @@ def written(path: Path, names: str, halfway: Callable[[], object] = lambda: None
         )
         for name in names
     ]
-    for said in ("ready\n", "halfway\n"):
-        for writer in writers:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == said
-        for writer in writers:
-            if said == "ready\n":
-                assert writer.stdin is not None
-                writer.stdin.write("go\n")
-                writer.stdin.flush()
-        if said == "halfway\n":
-            halfway()
     for writer in writers:
-        assert writer.wait(60) == 0
-        for pipe in (writer.stdin, writer.stdout):
-            assert pipe is not None
-            pipe.close()
+        assert _line(writer) == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        assert _line(writer) == "halfway\n"
+    halfway()
+    for writer in writers:
+        writer.communicate(timeout=60)
+        assert writer.returncode == 0
+
+
+def _line(writer: subprocess.Popen[str]) -> str:
+    assert writer.stdout is not None
+    return writer.stdout.readline()
 
 
 def test_file_that_processes_write_at_once_is_clean(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ MANY: Final = settings(
 
 @contextmanager
 def encoding(encode: Callable[[Any], bytes]) -> Iterator[None]:
-    with mock.patch.object(chain, "_encode", encode):
+    with mock.patch.object(chain, "encode", encode):
         yield
 
 
@@ -164,7 +164,7 @@ def test_without_orjson_the_standard_library_writes_it(monkeypatch: pytest.Monke
 
     spec.loader.exec_module(other)
 
-    assert other._encode is other.encode_slowly
+    assert other.encode is other.encode_slowly
     assert other.decode('{"a":1}') == {"a": 1}
 
 
@@ -176,6 +176,13 @@ def test_mac_is_hmac_sha256(key: str, text: str) -> None:
     mac = AuditKey(Secret(key)).mac(text)
 
     assert mac == hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+@given(key=st.text(max_size=100), text=st.text(st.characters(exclude_categories=())))
+def test_fingerprint_is_that_of_the_secret(key: str, text: str) -> None:
+    secret = Secret(text)
+
+    assert AuditKey(Secret(key)).fingerprint(secret) == secret.fingerprint(key.encode() or b"\0")
 
 
 def test_key_has_a_name_and_shows_nothing_else() -> None:

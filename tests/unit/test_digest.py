@@ -1,4 +1,4 @@
-"""Digests: signed, in a row, written whole or not at all, all of them signed."""
+"""Digests: signed, in a row, written whole or not at all, and nothing in them is unsigned."""
 
 from __future__ import annotations
 

@@ -52,14 +52,15 @@ def encode_slowly(event: Mapping[str, Any]) -> bytes:
 
 # For what an event can hold both encoders write RFC 8785's form: keys in order, texts without NUL
 # and lone surrogates, whole numbers, and fractions of few digits.
-_encode: Callable[[Any], bytes]
+encode: Callable[[Any], bytes]
+"""Writes JSON, by the fastest way there is; raises a `ValueError` or `TypeError` if it cannot."""
 decode: Callable[[str], Any]
 """Reads JSON, by the fastest way there is; raises a `ValueError` where it is none."""
 try:
-    from orjson import dumps as _encode
+    from orjson import dumps as encode
     from orjson import loads as decode
 except ImportError:
-    _encode, decode = encode_slowly, json.loads
+    encode, decode = encode_slowly, json.loads
 
 
 def canonical(event: Mapping[str, Any]) -> bytes:
@@ -89,7 +90,7 @@ def _written(event: dict[str, Any]) -> bytes:
         number = event[name]
         if number is not None and number == (whole := int(number)):
             event[name] = whole
-    return _encode(event)
+    return encode(event)
 
 
 @lru_cache(1024)
@@ -128,8 +129,9 @@ class AuditKey:
     """
 
     def __init__(self, key: Secret) -> None:
-        self._key = key.reveal().encode()
-        block = hashlib.sha256(self._key).digest() if len(self._key) > 64 else self._key
+        block = key.reveal().encode()
+        if len(block) > 64:
+            block = hashlib.sha256(block).digest()
         # HMAC (RFC 2104) as far as it can be done before the text is known: of a trail's texts
         # each is so short that setting it up would take most of the time.
         self._inner, self._outer = (
@@ -143,14 +145,17 @@ class AuditKey:
 
     def mac(self, digest: str) -> str:
         """Return what shows that whoever wrote this hash has the key."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(digest.encode())
-        outer.update(inner.digest())
-        return outer.hexdigest()
+        return self._hmac(digest.encode())
 
     def fingerprint(self, secret: Secret) -> str:
         """Return 16 hex digits by which the same secret is known again, under this key."""
-        return secret.fingerprint(self._key)
+        return self._hmac(secret.reveal().encode(errors="surrogatepass"))[:16]
+
+    def _hmac(self, text: bytes) -> str:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
 
 def link(

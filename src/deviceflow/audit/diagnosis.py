@@ -219,6 +219,7 @@ class _Chain:
         self._rows = [_Row(stored) for stored in evidence.rows]
         self._signed = {head.seq: head.hash for head in evidence.heads}
         self._told = self._believed(_told(evidence))
+        self._last_said = max([*self._signed, 0 if self._told is None else self._told[0]])
         self._unsaid = evidence.stands is None and not evidence.heads
         self._own: dict[int, _Row] = {}
         self._numbers = {START: 0} | {digest: seq for seq, digest in self._signed.items()}
@@ -372,12 +373,12 @@ class _Chain:
         if self._key is None:
             return
         own = [row for row in self._rows if row.home == self._id and not row.known]
-        last = self._last()
+        last, highest = self._last(), max(self._own, default=0)
         tail = []
         for row in own:
             if row.number in self._own:
                 yield self._never_written(row)
-            elif row.number < max(self._own, default=0):
+            elif row.number < highest:
                 yield self._edited(row)
             else:
                 tail.append(row)
@@ -404,8 +405,7 @@ class _Chain:
 
     def _last(self) -> int:
         """Return the number of the last event that there should be."""
-        told = 0 if self._told is None else self._told[0]
-        return max([told, *self._signed, *self._own])
+        return max(self._last_said, max(self._own, default=0))
 
     # 4. What is not recognised.
 
@@ -417,30 +417,35 @@ class _Chain:
         if self._told is not None:
             wanted[self._told[1]] = self._told[0]
         before = self._first() - 1
-        for index, row in enumerate(self._rows):
-            if row.home == self._id and self._own.get(row.number) is row:
+        for row, behind in zip(self._rows, self._behind(), strict=True):
+            if self._own.get(row.number) is row:
                 before = row.number
             if row.home is not None:
                 continue
-            number = wanted.get(row.stored[HASH]) or self._gap(row, index, before)
+            number = wanted.get(row.stored[HASH]) or self._gap(row, before, behind)
             if number is None or number in self._own or row.stored[HASH] in copies:
                 self._stray(Stray(self._id, row.seq, None, None, row.stored[HASH], row.begins))
             else:
                 row.home, row.number, row.hash = self._id, number, row.stored[HASH]
                 yield self._edited(row)
 
-    def _gap(self, row: _Row, index: int, before: int) -> int | None:
+    def _behind(self) -> list[int | None]:
+        """Return for each row the number of the next one that is recognised, if one is."""
+        behind: list[int | None] = []
+        number = None
+        for row in reversed(self._rows):
+            behind.append(number)
+            if self._own.get(row.number) is row:
+                number = row.number
+        return behind[::-1]
+
+    def _gap(self, row: _Row, before: int, behind: int | None) -> int | None:
         """Return the number that is missing where the row stands, if one is."""
-        behind = (
-            later.number
-            for later in self._rows[index + 1 :]
-            if later.home == self._id and self._own.get(later.number) is later
-        )
         # Where nothing says how many there are, a row behind the others may be one of them.
-        end = next(behind, self._last() + 1 + self._unsaid)
-        if before < row.seq < end and row.seq not in self._own:
+        last = max(self._last_said, before) + self._unsaid if behind is None else behind - 1
+        if before < row.seq <= last and row.seq not in self._own:
             return row.seq
-        return before + 1 if before + 1 < end and before + 1 not in self._own else None
+        return before + 1 if before < last and before + 1 not in self._own else None
 
     # 3. Marks and order.
 
@@ -560,7 +565,7 @@ def _told(evidence: Evidence) -> tuple[int, str] | None:
     except DAMAGED:
         return None
     fits = (seq, flow_id) == (stands.seq, stands.flow_id) and isinstance(seq, int)
-    return (seq, head) if fits and isinstance(head, str) else None
+    return (seq, head) if fits and isinstance(head, str) and head.isascii() else None
 
 
 def _beside_digests(evidence: Evidence) -> Iterator[Finding]:

@@ -208,6 +208,12 @@ def read_digest(path: Path) -> Digest:
     return _digest(text, path)
 
 
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**53:  # which every reader of JSON takes
+        raise ValueError
+    return value
+
+
 def _sorted(fields: Mapping[str, Any]) -> dict[str, Any]:
     # RFC 8785 goes by UTF-16, and a flow that was brought here may have any name.
     return dict(sorted(fields.items(), key=lambda field: field[0].encode("utf-16-be")))
@@ -218,11 +224,11 @@ def _digest(text: bytes, path: Path) -> Digest:
     try:
         read: dict[str, Any] = json.loads(text)
         digest = Digest(
-            int(read["number"]),
+            _count(read["number"]),
             str(read["time"]),
             read["previous"],
-            {str(flow): (int(seq), str(hash_)) for flow, (seq, hash_) in read["heads"].items()},
-            {str(flow): (int(seq), str(hash_)) for flow, (seq, hash_) in read["dropped"].items()},
+            {flow: (_count(seq), str(hash_)) for flow, (seq, hash_) in read["heads"].items()},
+            {flow: (_count(seq), str(hash_)) for flow, (seq, hash_) in read["dropped"].items()},
             str(read["public_key"]),
             str(read["signature"]),
             hashlib.sha256(text).hexdigest(),

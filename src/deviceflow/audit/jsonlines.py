@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from deviceflow.audit.chain import KEY_VARIABLE, AuditKey, link
+from deviceflow.audit.chain import KEY_VARIABLE, AuditKey, encode, link
 from deviceflow.errors import StoreError
 from deviceflow.secret import Secret
 
@@ -61,9 +60,8 @@ class JSONLinesAudit:
         problem: StoreError | None = None
         with self._lock:
             self._heads[flow.id] = link(event, self._heads.get(flow.id), self._key, flow)
-            line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
             try:
-                self._append(line.encode())
+                self._append(encode(event) + b"\n")
             except OSError as error:
                 problem = StoreError(
                     f"The audit file {self.path} could not be written: {error.strerror}.",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from deviceflow.audit.chain import STORED
+from deviceflow.audit.chain import STORED, encode
 from deviceflow.audit.events import FIELDS, LISTS, SCHEMA
 from deviceflow.errors import StoreError
 
@@ -76,10 +76,11 @@ def _key(line: bytes) -> tuple[str, int] | None:
         if event.keys() != {*FIELDS} or event["schema"] != SCHEMA:
             return None
         flow_id, seq = event["flow_id"], event["seq"]
-        flow_id.encode()
+        encode(event)  # which nobody can do with half a character
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    sound = type(flow_id) is str and type(seq) is int and 0 <= seq <= _MAX_SEQ
+    plain = not any(isinstance(event[name], list | dict) for name in FIELDS if name not in LISTS)
+    sound = plain and type(flow_id) is str and type(seq) is int and 0 <= seq <= _MAX_SEQ
     return (flow_id, seq) if sound else None
 
 
