@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from deviceflow.audit.events import FIELDS
-from deviceflow.cli import main
+from deviceflow.cli import exits, main
 from deviceflow.sealing import generate_key
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
@@ -186,7 +186,7 @@ def test_a_store_that_is_not_there_is_not_made(audit: Audit) -> None:
 
     for action in (["verify"], ["list"], ["digest", "--digests", "digests"]):
         done = audit(*action)
-        assert done.code == 5
+        assert done.code == exits.STORE
         assert "There is no store at" in done.err
     assert audit("verify", "--json").said["error"].startswith("There is no store at")
     assert not audit.path.exists()
@@ -202,20 +202,24 @@ def test_a_store_in_memory_keeps_no_trail(deviceflow: Command) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
-        (("verify", "--digests", "nowhere"), 5, "nowhere cannot be read"),
+        (("verify", "--digests", "nowhere"), exits.STORE, "nowhere cannot be read"),
         (("verify", "--public-key", "nowhere"), 2, "none are named"),
         (("report", "-o", "x", "--public-key", "nowhere"), 2, "none are named"),
         (("verify", "--digests", "x", "--public-key", "nowhere"), 2, "nowhere cannot be read"),
         (("verify", "--digests", "x", "--public-key", "flows.db"), 2, "has no public key in it"),
-        (("verify", "--file", "nowhere"), 5, "nowhere cannot be read"),
+        (("verify", "--file", "nowhere"), exits.STORE, "nowhere cannot be read"),
         (("verify", "--file", "x", "--store", "sqlite:///y"), 2, "not both"),
         (("show", "nobody"), 2, "no events of this login"),
         (("list", "--since", "soon"), 2, "an age such as 12h or 7d"),
         (("list", "--limit", "-1"), 2, "a whole number from 0 on"),
         (("keygen", "--public"), 2, "no signing key yet"),
-        (("keygen", "--public", "nowhere"), 5, "cannot be read"),
+        (("keygen", "--public", "nowhere"), exits.STORE, "cannot be read"),
         (("report", "-o", "digests"), 2, "digests is a directory"),
-        (("export", "--format", "csv", "--output", "no/where"), 5, "could not be written"),
+        (
+            ("export", "--format", "csv", "--output", "no/where"),
+            exits.STORE,
+            "could not be written",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -473,7 +477,7 @@ def test_a_file_is_its_owners_alone_and_whole(audit: Audit) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text().startswith("schema,event_id,")
     audit.path.write_bytes(b"this is no database, and it is longer than a header of one is" * 20)
-    assert audit("export", "--format", "csv", "--output", "trail.csv").code == 5
+    assert audit("export", "--format", "csv", "--output", "trail.csv").code == exits.STORE
     assert file.read_text().startswith("schema,event_id,")
     assert [p.name for p in audit.command.home.iterdir() if p.name.startswith(".trail")] == []
 
