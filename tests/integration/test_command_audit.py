@@ -217,7 +217,7 @@ def test_a_store_in_memory_keeps_no_trail(deviceflow: Command) -> None:
         (("report", "-o", "digests"), 2, "digests is a directory"),
         (
             ("export", "--format", "csv", "--output", "no/where"),
-            exits.STORE,
+            5,
             "could not be written",
         ),
     ],
