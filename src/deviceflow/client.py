@@ -38,7 +38,7 @@ from deviceflow.steps import (
     deliver,
     step,
 )
-from deviceflow.stores.base import Held
+from deviceflow.stores.base import Claim, Held
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import RequestsTransport, Transport
 from deviceflow.untrusted import crosses_in_clear, endpoint, printable, web_url
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from deviceflow.flow import Approver, Transition
     from deviceflow.messages import Fields, Response
     from deviceflow.steps import Effect
-    from deviceflow.stores.base import Claim, Store
+    from deviceflow.stores.base import Store
 
 DEADLINE: Final = 10.0
 """Seconds that one request may take, all in all, unless the client says otherwise."""
@@ -282,19 +282,23 @@ class Client:
             except errors.DeviceFlowError as problem:
                 if problem.flow_id is None:
                     raise
+                self._leave_alone(problem.flow_id, worker)
                 swept.problems.append(problem)
-                continue  # it is damaged, and claimed: it comes again when that is over
+                continue
             if due is None:
                 break
             try:
                 steps = step(self._deadline, self._approver)
                 done = self._drive(steps, worker, due.flow.id, (due, since, begun))
             except errors.DeviceFlowError as problem:
+                self._leave_alone(due.flow.id, worker)
                 swept.problems.append(problem)
-                self._store.claim(due.flow.id, worker, self._timeline.now(), _LEFT_ALONE)
             else:
                 swept.steps.append(done)
         return swept
+
+    def _leave_alone(self, flow_id: str, worker: str) -> None:
+        self._store.leave_alone(flow_id, worker, self._timeline.now(), _LEFT_ALONE)
 
     def _drive(
         self,
@@ -497,7 +501,7 @@ class Client:
         if flow.token is None:
             raise error_of(flow)  # and leave its lease to whoever polls, or died polling
         worker = self._worker()
-        claim = self._store.claim(flow_id, worker, self._timeline.now(), seconds)
+        claim = self._take(flow_id, worker, seconds)
         if isinstance(claim, Held):
             raise errors.FlowBusyError(
                 flow_id=flow_id, state=claim.flow.state, wait_seconds=claim.seconds
@@ -507,6 +511,13 @@ class Client:
             self.acknowledge(flow_id)
         finally:
             self._store.release(flow_id, worker)
+
+    def _take(self, flow_id: str, worker: str, seconds: float) -> Claim | Held:
+        """Take the lease of a flow that has ended."""
+        claim = self._store.claim(flow_id, worker, self._timeline.now(), seconds)
+        if isinstance(claim, Claim) and claim.left_by is not None:
+            self._commit(claim.flow, claim.flow.take_over(claim.now, claim.left_by), worker)
+        return claim
 
     def purge(self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY) -> Purged:
         """Wipe the secrets of logins that ended long ago, then drop the flows; transitions stay.
@@ -536,7 +547,7 @@ class Client:
 
     def _purge(self, flow_id: str, kind: Literal["token", "revoke"]) -> bool:
         worker = self._worker()
-        claim = self._store.claim(flow_id, worker, self._timeline.now(), LEASE_MARGIN)
+        claim = self._take(flow_id, worker, LEASE_MARGIN)
         if isinstance(claim, Held):
             return False  # somebody is collecting it at last
         flow = claim.flow

@@ -430,6 +430,15 @@ class Flow:
         """Put on record that the flow came from elsewhere, where its transitions so far are."""
         return self._note("bring_in", now)
 
+    def take_over(self, now: float, owner: str) -> Transition:
+        """Put on record that the lease ran out of somebody who never gave it back.
+
+        Args:
+            now: The time.
+            owner: Who had it.
+        """
+        return self._note("take_over", now, f"left behind by {owner}")
+
     def _note(self, action: str, now: float, detail: str | None = None) -> Transition:
         """Put on record what leaves the state as it is."""
         self.seq += 1

@@ -105,9 +105,9 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
         return _report(flow, min(claim.seconds, flow.interval))
     now = claim.now
 
-    if flow.state is State.POLLING:
-        # Polling, and nobody held the lease: whoever polled is dead.
-        committed = yield Commit(flow, flow.recover(now, claim.left_by))
+    left = _left_behind(claim)
+    if left is not None:
+        committed = yield Commit(flow, left)
         if not committed:
             return (yield from _overtaken())
     wait = flow.wait_seconds(now)
@@ -129,6 +129,15 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
             return (yield from _overtaken())
     exchange: Exchange = yield Send(request, timeout)
     return (yield from _take_in(flow, exchange, approver))
+
+
+def _left_behind(claim: Claim) -> Transition | None:
+    """Put on record that whoever was at work on the flow died, if that is so."""
+    flow, now, left_by = claim
+    if flow.state is State.POLLING:
+        # Polling, and nobody held the lease.
+        return flow.recover(now, left_by)
+    return None if left_by is None else flow.take_over(now, left_by)
 
 
 def _take_in(

@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from deviceflow import Secret
+from deviceflow.audit.digest import Signer, generate_signing_key
+from deviceflow.audit.verify import Verification
 from deviceflow.machine import TABLE, State
+from deviceflow.stores.trail import take_digest
 from tests.crash.gate import CANARY
 
 if TYPE_CHECKING:
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow import Flow
+    from deviceflow.stores.sql import SQLStore
 
 _LEGAL: Final = {
     (row.trigger, source.value, row.dest.value) for row in TABLE for source in row.sources
@@ -32,7 +37,10 @@ def wrong_with_history(flow: Flow, history: Sequence[dict[str, Any]]) -> Iterato
             yield f"transition {number} has the number {event['seq']}"
         if source != state:
             yield f"{action} ({number}) begins at {source}, where the one before ended at {state}"
-        in_place = source == dest and State(source).ended and action in _NOTES
+        if action == "take_over":
+            in_place = source == dest != State.POLLING
+        else:
+            in_place = source == dest and State(source).ended and action in _NOTES
         if not in_place and (action, source, dest) not in _LEGAL:
             yield f"{action} ({number}) from {source} to {dest} is illegal"
         attempt += action == "poll"
@@ -86,3 +94,32 @@ def wrong_with_files(files: Iterable[Path]) -> Iterator[str]:
     for file in files:
         if canary in file.read_bytes():
             yield f"{file.name} has a secret in clear"
+
+
+class Auditor:
+    """Signs digests of a trail while others write it, and verifies it.
+
+    Attributes:
+        events: How many events the last verification read.
+        digests: How many digests.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._signer = Signer(Secret(generate_signing_key()))
+        self.events = self.digests = 0
+
+    def sign(self, store: SQLStore) -> None:
+        take_digest(store, self._folder, self._signer)
+
+    def wrong(self, store: SQLStore) -> list[str]:
+        """Return what a verification finds, by the last digest and all before."""
+        self.sign(store)
+        with store.snapshot() as trail:
+            verification = Verification(
+                *trail, digests=self._folder, public_key=self._signer.public_key
+            )
+            findings = [f"the trail: {finding}" for finding in verification.findings()]
+        self.events, self.digests = verification.events, verification.digests
+        return findings

@@ -99,6 +99,9 @@ class TrappedStore:
     def release(self, flow_id: str, owner: str) -> None:
         self._around("release", lambda: self._store.release(flow_id, owner))
 
+    def leave_alone(self, flow_id: str, owner: str, given: float, seconds: float) -> None:
+        self._store.leave_alone(flow_id, owner, given, seconds)
+
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         self._store.note(action, given, detail, origin)
 

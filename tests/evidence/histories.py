@@ -82,6 +82,8 @@ def _cancel(flow: Flow, now: float) -> Transition:
 def _moves(flow: Flow, *, late: bool) -> list[Move]:
     """Return what may happen to a flow next; perhaps somebody stalled brings a token late."""
     moves: list[Move] = [_late] if late and flow.attempt else []
+    if late and flow.state is not State.POLLING:
+        moves.append(lambda flow, now: flow.take_over(now, "w1.7.2"))
     match flow.state:
         case State.INIT:
             failed = _received(Failure("connection", sent=False))

@@ -466,6 +466,27 @@ def test_nobody_gives_back_the_lease_of_another(place: Place) -> None:
     held(place, "w3")
 
 
+def test_flow_left_alone_is_nobodys_for_a_while(place: Place) -> None:
+    kept(place, "waiting")
+    claim(place, "w1")
+
+    for flow_id in ["f1", "f9"]:
+        place.store.leave_alone(flow_id, "w1", place.now, 60)
+
+    assert held(place, "w1").seconds == pytest.approx(60, abs=1e-4)
+    place.clock.advance(60.001)
+    assert claim(place, "w2").left_by is None
+
+
+def test_nobody_leaves_alone_what_another_has(place: Place) -> None:
+    kept(place, "waiting")
+    claim(place, "w1", 20)
+
+    place.store.leave_alone("f1", "w2", place.now, 60)
+
+    assert held(place).seconds == pytest.approx(20, abs=1e-4)
+
+
 def test_lease_can_be_taken_again_by_who_has_it(place: Place) -> None:
     kept(place, "polling")
     claim(place, "the dead", 20)

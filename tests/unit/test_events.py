@@ -74,7 +74,8 @@ def test_schema_knows_each_action_state_and_reason() -> None:
     shipped = schema()
 
     of_the_token = {"collect", "acknowledge", "purge"}
-    beside = {"stray_token", "revoke", "revoke_failed", "bring_in", *NOTES} | of_the_token
+    beside = {"stray_token", "revoke", "revoke_failed", "bring_in", "take_over", *NOTES}
+    beside |= of_the_token
     assert set(shipped["properties"]["action"]["enum"]) == {*get_args(Trigger), *beside}
     assert shipped["$defs"]["state"]["enum"] == [*State, None]
     assert set(shipped["properties"]["reason"]["enum"]) == {None, *Reason}
@@ -182,6 +183,10 @@ def recovered(flow: Flow) -> Transition:
     return flow.recover(NOW + 60, "w1")
 
 
+def taken_over(flow: Flow) -> Transition:
+    return flow.take_over(NOW + 60, "w1")
+
+
 def late(flow: Flow) -> Transition:
     recovered(flow)
     return flow.late_grant(Token(Secret("TOKEN-CANARY")), 1, NOW + 61)
@@ -216,6 +221,16 @@ def stray(flow: Flow) -> Transition:
             },
         ),
         (recovered, {"action": "recover", "outcome": "unknown", "detail": "left behind by w1"}),
+        (
+            taken_over,
+            {
+                "action": "take_over",
+                "outcome": "taken_over",
+                "from": "awaiting-user",
+                "to": "awaiting-user",
+                "detail": "left behind by w1",
+            },
+        ),
         (after(GRANTED), {"action": "grant", "outcome": "granted", "to": "authorized"}),
         (late, {"action": "late_grant", "outcome": "granted", "from": "awaiting-user"}),
         (

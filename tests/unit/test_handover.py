@@ -192,7 +192,9 @@ def test_block_that_fails_acknowledges_nothing_and_lets_the_next_try(
         assert token.access_token == TOKEN
 
 
-def test_one_at_a_time_collects(client: Make, code_answer: CodeAnswer, clock: VirtualClock) -> None:
+def test_one_at_a_time_collects(
+    client: Make, code_answer: CodeAnswer, clock: VirtualClock, actions: Actions
+) -> None:
     driver, other = client(code_answer(), GRANTED), client()
     name = authorized(driver)
 
@@ -205,6 +207,7 @@ def test_one_at_a_time_collects(client: Make, code_answer: CodeAnswer, clock: Vi
         clock.advance(20)
         with other.collect(name) as token:  # whoever took so long may be dead
             assert token.access_token == TOKEN
+            assert actions()[-3:] == ["collect", "take_over", "collect"]
 
     assert driver.get(name).handover == "acknowledged"
 
@@ -333,6 +336,23 @@ def test_token_that_nobody_collected_is_revoked_after_a_week_and_the_flow_stays(
     with pytest.raises(errors.TokenGoneError, match="kept for a while"):
         driver.token(name)
     assert driver.purge() == (0, 0, [])
+
+
+def test_purge_goes_on_where_whoever_collected_died(
+    client: Make,
+    clock: VirtualClock,
+    store: MemoryStore,
+    code_answer: CodeAnswer,
+    actions: Actions,
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = authorized(driver)
+    store.claim(name, "the dead", clock.time(), 60)
+    clock.advance(7 * DAY)
+
+    assert driver.purge() == (1, 0, [])
+
+    assert actions()[-2:] == ["take_over", "purge"]
 
 
 def test_token_that_was_collected_is_wiped_and_never_revoked(

@@ -193,6 +193,41 @@ def test_flow_recovered_after_its_deadline_gets_one_poll(waiting: Waiting) -> No
     assert report == Step("f1", State.EXPIRED)
 
 
+def test_flow_left_behind_between_two_polls_is_gone_on_with_on_record(waiting: Waiting) -> None:
+    driver = Listed(
+        Claim(waiting(NOW), NOW, "w1"), True, True, Exchange(PENDING, NOW + 1, 1.0), True
+    )
+
+    driver.run()
+
+    assert driver.names == ["TakeLease", "take_over", "poll", "Send", "pending"]
+    commit = driver.asked[1]
+    assert isinstance(commit, Commit)
+    assert commit.transition.detail == "left behind by w1"
+
+
+@pytest.mark.parametrize("end", [GRANTED, answer(400, {"detail": "access_denied"})])
+def test_flow_left_behind_behind_its_end_is_given_back_on_record(
+    waiting: Waiting, end: Response
+) -> None:
+    flow = after(waiting(NOW), end)
+    driver = Listed(Claim(flow, NOW + 60, "w1"), True, None)
+
+    report = driver.run()
+
+    assert driver.names == ["TakeLease", "take_over", "Release"]
+    assert report == Step("f1", flow.state, 0, flow.reason)
+
+
+def test_flow_left_behind_before_it_asked_for_a_code_asks_for_it() -> None:
+    flow = Flow("f1", Studio("https://studio.example.com"), NOW)
+    driver = Listed(Claim(flow, NOW, "w1"), True, Exchange(answer(503, "busy"), NOW, 0.1), True)
+
+    driver.run()
+
+    assert driver.names == ["TakeLease", "take_over", "Send", "retry"]
+
+
 def test_life_that_is_over_is_declared_so_without_a_request(waiting: Waiting) -> None:
     flow = after(waiting(NOW, expires_in=4), PENDING)
     driver = Listed(Claim(flow, NOW + 4), True)
@@ -242,13 +277,15 @@ def test_poll_that_could_not_be_stored_is_not_sent(
     assert report == Step("f1", theirs.state, wait, theirs.reason)
 
 
-def test_recovery_that_came_second_is_not_gone_on_with(waiting: Waiting) -> None:
+@pytest.mark.parametrize("action", ["recover", "take_over"])
+def test_recovery_that_came_second_is_not_gone_on_with(waiting: Waiting, action: str) -> None:
     theirs = after(waiting(NOW), PENDING)
-    driver = Listed(Claim(left_polling(waiting(NOW)), NOW + 60), False, theirs, None)
+    flow = left_polling(waiting(NOW)) if action == "recover" else waiting(NOW)
+    driver = Listed(Claim(flow, NOW + 60, "w1"), False, theirs, None)
 
     driver.run()
 
-    assert driver.names == ["TakeLease", "recover", "Reload", "Release"]
+    assert driver.names == ["TakeLease", action, "Reload", "Release"]
 
 
 def test_expiry_that_came_second_is_not_reported(waiting: Waiting) -> None:

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.audit.chain import DAMAGED, START, STORED, decode, hash_of_row
 from deviceflow.audit.events import NOTES, STORE
 from deviceflow.audit.ledger import Finding, Hole, Stray
-from deviceflow.machine import AUTHORIZED, ENDS, INIT, LEADS_TO, Reason, State
+from deviceflow.machine import AUTHORIZED, ENDS, INIT, LEADS_TO, POLLING, Reason, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,6 +73,7 @@ FLOW, SEQ, EVENT_ID, TIME, ACTION, FROM, TO, REASON, ATTEMPT, IN_DOUBT, KEY_ID, 
 )
 
 _STAYING: Final = {
+    "take_over": frozenset(State) - {POLLING},
     "stray_token": frozenset(State) - {INIT},
     "revoke": ENDS,
     "revoke_failed": ENDS,

@@ -23,6 +23,7 @@ _OUTCOMES: Final = {
     "slow_down": "slow_down",
     "retry": "no_answer",
     "recover": "unknown",
+    "take_over": "taken_over",
     "grant": "granted",
     "late_grant": "granted",
     "stray_token": "must_be_revoked",

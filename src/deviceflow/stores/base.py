@@ -96,6 +96,9 @@ class Store(Protocol):
     def release(self, flow_id: str, owner: str) -> None:
         """Give the lease back, if `owner` still has it."""
 
+    def leave_alone(self, flow_id: str, owner: str, given: float, seconds: float) -> None:
+        """Give the lease back, if `owner` has it, and let nobody take it for so many seconds."""
+
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         """Put on record what belongs to no flow, where a record is kept.
 

@@ -108,6 +108,12 @@ class MemoryStore:
         with self._lock:
             self._release(flow_id, owner)
 
+    def leave_alone(self, flow_id: str, owner: str, given: float, seconds: float) -> None:
+        """Give the lease back, if `owner` has it, and let nobody take it for so many seconds."""
+        with self._lock:
+            if flow_id in self._flows and self._held(flow_id, owner, given) <= 0:
+                self._leases[flow_id] = (None, given + seconds, None)
+
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         """Do nothing: in memory the log is all there is."""
 

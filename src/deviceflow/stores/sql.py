@@ -187,6 +187,10 @@ _STATEMENTS: Final = {
         UPDATE {flows} SET lease_owner = NULL, lease_until = NULL
         WHERE id = :id AND lease_owner = :owner
     """,
+    "leave_alone": """
+        UPDATE {flows} SET lease_owner = NULL, lease_until = {now} + :seconds
+        WHERE id = :id AND """
+    + _FREE,
     "leftover_token": """
         SELECT id FROM {flows} WHERE token IS NOT NULL AND ended_at <= :before
         ORDER BY ended_at LIMIT :limit
@@ -215,8 +219,8 @@ _STATEMENTS: Final = {
     "create_meta": "CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 }
 
-_MOVES: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover"})
-"""Actions that leave a flow under way, with the secrets that it had."""
+_MOVES: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover", "take_over"})
+"""Actions that neither end a flow nor change its secrets."""
 
 _PAGE: Final = 200
 
@@ -440,6 +444,11 @@ class SQLStore(ABC):
     def release(self, flow_id: str, owner: str) -> None:
         """Give the lease back, if `owner` still has it."""
         self._transact(lambda do: do("release", {"id": flow_id, "owner": owner}), "lease")
+
+    def leave_alone(self, flow_id: str, owner: str, given: float, seconds: float) -> None:
+        """Give the lease back, if `owner` has it, and let nobody take it for so many seconds."""
+        values = {"id": flow_id, "owner": owner, "now": given, "seconds": seconds}
+        self._transact(lambda do: do("leave_alone", values), "lease")
 
     def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
         """Return the ids of flows that ended before then and hold such secrets, some at a time."""
