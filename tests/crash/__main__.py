@@ -73,7 +73,7 @@ def print_crowds(crowds: Mapping[str, Competition]) -> None:
     print(f"{WORKERS} processes, {FLOWS} flows".ljust(44) + "".join(f"{c:>12}" for c in crowds))
     for outcome in sorted({outcome for crowd in crowds.values() for outcome in crowd.outcomes}):
         print(f"{outcome:<44}" + "".join(f"{c.outcomes[outcome]:>12}" for c in crowds.values()))
-    for what in ("polls", "held", "delivered"):
+    for what in ("polls", "held", "delivered", "events", "digests"):
         print(f"{what:<44}" + "".join(f"{getattr(c, what):>12}" for c in crowds.values()))
     print(f"{'violations':<44}" + "".join(f"{len(c.wrong):>12}" for c in crowds.values()))
     print(f"{'seconds':<44}" + "".join(f"{c.seconds:>12.1f}" for c in crowds.values()))
@@ -89,7 +89,9 @@ def print_tallies(tallies: Mapping[str, Tally]) -> None:
     print(f"\n{'logins that ended as':<44}")
     for outcome in sorted({outcome for tally in tallies.values() for outcome in tally.outcomes}):
         print(f"{outcome:<44}" + "".join(f"{t.outcomes[outcome]:>12}" for t in tallies.values()))
-    print(f"\n{'violations':<44}" + "".join(f"{len(t.wrong):>12}" for t in tallies.values()))
+    print(f"\n{'events verified':<44}" + "".join(f"{t.events:>12}" for t in tallies.values()))
+    print(f"{'by digests':<44}" + "".join(f"{t.digests:>12}" for t in tallies.values()))
+    print(f"{'violations':<44}" + "".join(f"{len(t.wrong):>12}" for t in tallies.values()))
     print(f"{'seconds':<44}" + "".join(f"{t.seconds:>12.1f}" for t in tallies.values()))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import State
-from tests.crash.checks import wrong_with_files, wrong_with_history, wrong_with_polls
+from tests.crash.checks import Auditor, wrong_with_files, wrong_with_history, wrong_with_polls
 from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import time_and_place
 from tests.crash.worker import Shift, told
@@ -32,6 +32,7 @@ FLOWS: Final = 40
 _STARTERS: Final = 3  # of each flow, at the same time
 _LIFETIME: Final = 50  # seconds
 _LAST_DECISION: Final = 38.0  # seconds
+_DIGEST_EACH: Final = 0.5  # seconds
 _SECONDS: Final = 90.0  # for a minute's work, at the most
 
 
@@ -44,6 +45,8 @@ class Competition:
         polls: How many token requests were sent.
         held: How often a worker found another one at a flow.
         delivered: How many tokens were handed over.
+        events: How many events the trail has.
+        digests: How many digests of it were signed meanwhile.
         wrong: What must not be so.
         seconds: How long it took.
     """
@@ -52,6 +55,8 @@ class Competition:
     polls: int = 0
     held: int = 0
     delivered: int = 0
+    events: int = 0
+    digests: int = 0
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -80,8 +85,8 @@ def compete(
         time_and_place(folder, postgres, pace) as (clock, place),
         WatchedServer(clock, interval=interval, expires_in=_LIFETIME) as server,
     ):
-        decisions = _decisions()
-        _work(zygote, folder, rng, place, server, clock, decisions)
+        decisions, auditor = _decisions(), Auditor(folder / "digests")
+        _work(zygote, folder, rng, place, server, clock, decisions, auditor)
         reports = [told(_report(folder, number)) for number in range(WORKERS)]
         for line in (line for lines in reports for line in lines):
             done.held += line.get("held", 0)
@@ -92,6 +97,8 @@ def compete(
         with place.open() as store:
             flows = list(store.flows())
             histories = {flow.id: store.history(flow.id) for flow in flows}
+            done.wrong += auditor.wrong(store)
+        done.events, done.digests = auditor.events, auditor.digests
         if sorted(str(flow.key) for flow in flows) != sorted(decisions):
             done.wrong.append(f"of {len(decisions)} keys there are {len(flows)} flows")
         for flow in flows:
@@ -122,8 +129,12 @@ def _work(
     server: WatchedServer,
     clock: SharedClock,
     decisions: dict[str, Decision | None],
+    auditor: Auditor,
 ) -> None:
-    """Start the workers; once each flow has a code, have its person decide at a random time."""
+    """Start the workers; once each flow has a code, have its person decide at a random time.
+
+    Meanwhile one digest after the other is signed.
+    """
     rules = {name: Rule(decision=None) for name in decisions}
     server.gate.rules |= rules
     names, go = list(decisions), folder / "go"
@@ -153,8 +164,12 @@ def _work(
         rule.after = clock.time() - seen.issued_at + rng.uniform(0.0, _LAST_DECISION)
         rule.decision = decisions[seen.client]
     go.touch()
-    for child in children:
-        assert child.has_ended(_SECONDS / clock.pace + PATIENCE), "a worker does not end"
+    until = time.monotonic() + _SECONDS / clock.pace + PATIENCE
+    with place.open() as store:
+        for child in children:
+            while not child.has_ended(_DIGEST_EACH):
+                assert time.monotonic() < until, "a worker does not end"
+                auditor.sign(store)
 
 
 def _wait_for_all(children: list[Child], folder: Path) -> None:
@@ -188,7 +203,7 @@ def _wrong(
     counts = (done["grant"], done["acknowledge"], len(tokens))
     if counts != (approved, approved, approved):
         yield "it was granted {} times, acknowledged {} times, delivered {} times".format(*counts)
-    if done["late_grant"] or done["stray_token"] or done["recover"]:
+    if any(done[action] for action in ("late_grant", "stray_token", "recover", "take_over")):
         yield "somebody lost its lease"
     if tokens and tokens != [s.token for s in server.gate.seen.values() if s.client == flow.key]:
         yield "another token was delivered than was issued"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow import State
 from tests.crash.cases import INTERVAL_OF_SLOW, at_random, named
-from tests.crash.checks import wrong_with_files, wrong_with_history, wrong_with_polls
+from tests.crash.checks import Auditor, wrong_with_files, wrong_with_history, wrong_with_polls
 from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import PostgresPlace, SQLitePlace, clock_for
 from tests.crash.worker import Login, told
@@ -39,11 +39,15 @@ class Played:
     Attributes:
         kills: The points at which its processes were killed.
         outcome: How it ended.
+        events: How many events were verified.
+        digests: By how many digests.
         wrong: What must not be so.
     """
 
     kills: list[str] = field(default_factory=list)
     outcome: str = "none"
+    events: int = 0
+    digests: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -78,6 +82,7 @@ class Scene:
         self._stack = contextlib.ExitStack()
         self.clock = self._stack.enter_context(clock_for(folder, postgres))
         self._database = PostgresPlace(postgres, self.clock) if postgres else None
+        self._auditor = Auditor(folder / "digests")
         self._server = self._serve()
         self._slow_server = self._serve(interval=INTERVAL_OF_SLOW)
         self._brief_server = self._serve(expires_in=_LIFETIME)
@@ -91,9 +96,11 @@ class Scene:
             case: How it goes.
         """
         with self._place(name, fresh=case.fresh) as place:
-            return self._play(name, case, place)
+            if place is self._database:
+                return self._play(name, case, place, self._auditor)
+            return self._play(name, case, place, Auditor(self._folder / f"{name}.digests"))
 
-    def _play(self, name: str, case: Case, place: Place) -> Played:
+    def _play(self, name: str, case: Case, place: Place, auditor: Auditor) -> Played:
         server = self._slow_server if case.slow else self._server
         if case.decision is None:
             server = self._brief_server
@@ -132,7 +139,12 @@ class Scene:
             assert kill is not None, "it was killed by somebody else"
             played.kills.append(lines[-1]["trapped"] if kill.how == "any" else kill.name)
             facts.lost = facts.lost or _is_lost(name, facts, place, server)
-        self._judge(name, case, place, server, facts, played)
+            if facts.flow_id is not None and number % 2:
+                # Not each time: what a dead process has left open, the next one is to find so.
+                with place.open() as store:
+                    auditor.sign(store)
+                place.settle()
+        self._judge(name, case, place, server, facts, played, auditor)
         return played
 
     def close(self) -> list[str]:
@@ -187,6 +199,7 @@ class Scene:
         server: WatchedServer,
         facts: Facts,
         played: Played,
+        auditor: Auditor,
     ) -> None:
         wrong = played.wrong
         if facts.flow_id is None:
@@ -196,6 +209,8 @@ class Scene:
             flow = store.get(facts.flow_id)
             history = store.history(facts.flow_id)
             of_key = [one.id for one in store.flows() if one.key == name]
+            wrong += auditor.wrong(store)
+        played.events, played.digests = auditor.events, auditor.digests
         if of_key != [flow.id]:
             wrong.append(f"of the one key there are the flows {of_key}")
         wrong += wrong_with_history(flow, history)
@@ -278,12 +293,16 @@ class Tally:
 
     kills: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    events: int = 0
+    digests: int = 0
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def add(self, name: str, case: Case, played: Played) -> None:
         self.kills.update(played.kills)
         self.outcomes[played.outcome] += 1
+        self.events += played.events
+        self.digests += played.digests
         self.wrong += [f"{name} ({case}): {problem}" for problem in played.wrong]
 
 

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import itertools
 import random
+import sqlite3
+from contextlib import closing
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
+from deviceflow import SQLiteStore
 from tests.crash.cases import at_random, named
+from tests.crash.checks import Auditor
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
 from tests.crash.kills import Scene, Tally
+from tests.evidence.histories import Login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.crash.zygote import Zygote
     from tests.postgres import PostgresServer
@@ -54,3 +60,18 @@ def test_random_moments(scene: Scene) -> None:
         if tally.kills.total() >= RANDOM_KILLS:
             break
     assert not tally.wrong, f"seed {seed}"
+
+
+def test_auditor_misses_a_transition_that_is_gone(tmp_path: Path) -> None:
+    auditor = Auditor(tmp_path / "digests")
+    with SQLiteStore(tmp_path / "flows.db") as store:
+        login = Login(Random(1), "f1")
+        login.begin_in(store)
+        login.keep(store, 5)
+        assert auditor.wrong(store) == []
+        with closing(sqlite3.connect(store.path, isolation_level=None)) as behind:
+            behind.execute("DELETE FROM audit WHERE seq = 3")
+
+        (problem,) = auditor.wrong(store)
+
+    assert "kind='removed', flow_id='f1', seq=3" in problem
