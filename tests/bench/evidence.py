@@ -116,16 +116,22 @@ def _verify_seconds(path: Path, rows: int) -> float:
 
 _PEAK: Final = """
 import resource, sys
-from deviceflow import SQLiteStore
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from deviceflow import Secret, SQLiteStore
+from deviceflow.audit.digest import Signer, generate_signing_key
 from deviceflow.audit.verify import Verification
-with SQLiteStore(sys.argv[1]) as store, store.snapshot() as snapshot:
-    assert list(Verification(snapshot.events, snapshot.flows, snapshot.key).findings()) == []
+from deviceflow.stores.trail import take_digest
+with SQLiteStore(sys.argv[1]) as store, TemporaryDirectory() as digests:
+    assert take_digest(store, Path(digests), Signer(Secret(generate_signing_key())))
+    with store.snapshot() as snapshot:
+        assert list(Verification(*snapshot, digests=Path(digests)).findings()) == []
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 def _peak(path: Path) -> float:
-    """Return how much memory a process takes at the most that verifies a store, in MB."""
+    """Return how much memory signing a trail and verifying it takes at the most, in MB."""
     command = [sys.executable, "-c", _PEAK, str(path)]
     return int(subprocess.check_output(command, text=True)) / 1024
 

@@ -23,11 +23,18 @@ import json
 import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import Secret
 from deviceflow.audit.chain import START, STORED, AuditKey
-from deviceflow.audit.digest import Signer, files_of, generate_signing_key, read_digest
+from deviceflow.audit.digest import (
+    Signer,
+    files_of,
+    generate_signing_key,
+    read_digest,
+    read_entries,
+)
 from deviceflow.machine import LEADS_TO, TRIGGERS, State
 from tests.evidence.trails import hash_row, rechain
 
@@ -466,7 +473,7 @@ def _about_digests(kind: Kind, *paths: Path) -> Done:
 
 
 def _drops(path: Path) -> bool:
-    return bool(read_digest(path).dropped)
+    return any(entry.dropped for entry in read_entries(path, read_digest(path)))
 
 
 def missing_digest(attack: Attack) -> Done:
@@ -480,14 +487,17 @@ def forged_digest(attack: Attack) -> Done:
     paths = _copied(attack)
     path = attack.random.choice(paths)
     done = _about_digests("forged_digest", path)
-    text = path.read_text()
-    fields = json.loads(text)
+    first, *entries = path.read_text().splitlines(keepends=True)
+    fields = json.loads(first)
+    text = first + "".join(entries)
     ways: list[Callable[[], str]] = [
-        lambda: _dumped(_with_other_content(attack, fields)),
+        lambda: text.replace(first, _dumped(_with_other_content(attack, fields))),
+        lambda: first + "".join(_with_other_entries(attack, entries)),
+        lambda: _with_its_hash(fields, _with_other_entries(attack, entries)),
         lambda: _dumped(fields | {"signature": base64.b64encode(bytes(64)).decode()}),
-        lambda: _dumped(fields | {"signature": fields["signature"][1:]}),
-        lambda: _resigned(path, named=True),
-        lambda: _resigned(path, named=False),
+        lambda: text.replace(fields["signature"], fields["signature"][1:]),
+        lambda: text.replace(first, _resigned(path, named=True)),
+        lambda: text.replace(first, _resigned(path, named=False)),
         lambda: text.replace(",", ", ", 1),
         lambda: text.replace("{", '{"note":"","', 1).replace('""', '"', 1),
         lambda: text[: attack.random.randrange(len(text))],
@@ -506,35 +516,48 @@ def swapped_digests(attack: Attack) -> Done:
 
 
 def _with_other_content(attack: Attack, fields: dict[str, Any]) -> dict[str, Any]:
-    random = attack.random
-    name = random.choice(["number", "time", "previous", "heads", "dropped"])
-    if name == "number":
-        return fields | {"number": fields["number"] + 1}
-    if name == "time":
-        return fields | {"time": "2020-01-01T00:00:00.000+00:00"}
-    if name == "previous":
-        return fields | {"previous": attack.hex()}
-    heads = dict(fields[name])
-    if heads and random.random() < 0.7:
-        flow_id = random.choice(sorted(heads))
-        seq, digest = heads.pop(flow_id)
-        if attack.flip():
-            heads[flow_id] = random.choice([[seq + 1, digest], [seq, attack.hex()]])
-    else:
-        heads["flow-000"] = [1, attack.hex()]
-    return fields | {name: heads}
+    changes: dict[str, Any] = {
+        "number": fields["number"] + 1,
+        "time": "2020-01-01T00:00:00.000+00:00",
+        "previous": attack.hex(),
+        "flows": fields["flows"] + 1,
+        "entries": attack.hex(),
+    }
+    name = attack.random.choice([*changes])
+    return fields | {name: changes[name]}
 
 
-def _dumped(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n"
+def _with_other_entries(attack: Attack, entries: Sequence[str]) -> list[str]:
+    random, changed = attack.random, [*entries]
+    at = random.randrange(len(changed))
+    flow_id, seq, digest, *dropped = json.loads(changed.pop(at))
+    others = [
+        [flow_id, seq + 1, digest, *dropped],
+        [flow_id, seq, attack.hex(), *dropped],
+        [flow_id, seq, digest, *([] if dropped else [True])],
+        ["flow-000", 1, attack.hex()],
+        None,
+    ]
+    if (other := random.choice(others)) is not None:
+        changed.insert(at, _dumped(other))
+    return changed
+
+
+def _with_its_hash(fields: Mapping[str, Any], entries: Sequence[str]) -> str:
+    body = "".join(entries)
+    found = {"flows": len(entries), "entries": sha256(body.encode()).hexdigest()}
+    return _dumped({**fields, **found}) + body
+
+
+def _dumped(said: object) -> str:
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n"
 
 
 def _resigned(path: Path, *, named: bool) -> str:
     theirs, digest = Signer(Secret(generate_signing_key())), read_digest(path)
     if named:
         digest = replace(digest, public_key=theirs.public_key)
-    signature = base64.b64encode(theirs._key.sign(digest.signed_part())).decode()
-    return replace(digest, signature=signature).text().decode()
+    return theirs.sign(digest).line().decode()
 
 
 MANIPULATIONS: Final[Mapping[str, Callable[[Attack], Done]]] = {

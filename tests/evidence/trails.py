@@ -6,7 +6,6 @@ import json
 import sqlite3
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +14,13 @@ import psycopg
 
 from deviceflow import PostgresStore, Secret, SQLiteStore
 from deviceflow.audit.chain import STORED, hash_of_row
-from deviceflow.audit.digest import Signer, files_of, generate_signing_key, read_digest
+from deviceflow.audit.digest import (
+    Signer,
+    files_of,
+    generate_signing_key,
+    read_digest,
+    read_entries,
+)
 from deviceflow.audit.events import STORE, Origin
 from deviceflow.audit.verify import Finding, Verification
 from deviceflow.stores.trail import prune, take_digest
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from deviceflow.audit.chain import AuditKey
-    from deviceflow.audit.digest import Digest
+    from deviceflow.audit.digest import Entry
     from deviceflow.audit.ledger import Ledger
     from deviceflow.stores.sql import SQLStore
 
@@ -43,16 +48,16 @@ _FLOW: Final = STORED.index("flow_id")
 class _Part(Verification):
     """Checks some flows of a trail as if they were all; the digests were read before."""
 
-    def __init__(self, *given: Any, signed: Sequence[Digest], only: Collection[str]) -> None:
+    def __init__(
+        self, *given: Any, signed: Sequence[Sequence[Entry]], only: Collection[str]
+    ) -> None:
         super().__init__(*given)
         self._given = signed
         self._only = only
 
     def _read_digests(self, ledger: Ledger) -> Iterator[Finding]:
-        for digest in self._given:
-            heads = {flow: digest.heads[flow] for flow in self._only if flow in digest.heads}
-            dropped = {flow: digest.dropped[flow] for flow in self._only if flow in digest.dropped}
-            ledger.take(replace(digest, heads=heads, dropped=dropped))
+        for number, entries in enumerate(self._given, 1):
+            ledger.take(number, [entry for entry in entries if entry.flow_id in self._only])
         return iter(())
 
 
@@ -82,7 +87,7 @@ class Trail:
         self.fresh: list[str] = []
         self.pruned: list[str] = []
         self._fill(random)
-        self.signed = [read_digest(path) for _, path in files_of(digests)]
+        self.signed = [[*read_entries(path, read_digest(path))] for _, path in files_of(digests)]
         self._database: Any
         if isinstance(store, SQLiteStore):
             self.kind = "sqlite"

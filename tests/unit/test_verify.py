@@ -12,7 +12,7 @@ import pytest
 
 from deviceflow import Flow, Secret, StoreError, Studio
 from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
-from deviceflow.audit.digest import Signer, generate_signing_key
+from deviceflow.audit.digest import Entry, Signer, generate_signing_key
 from deviceflow.audit.events import STORE, render, render_note
 from deviceflow.audit.ledger import Finding
 from deviceflow.audit.verify import Verification
@@ -130,9 +130,14 @@ def signer() -> Signer:
     return Signer(Secret(generate_signing_key()))
 
 
-def sign(trail: Trail, signer: Signer, directory: Path, **how: Any) -> None:
-    heads = {flow: (rows[-1]["seq"], rows[-1]["hash"]) for flow, rows in trail.events.items()}
-    signer.write(directory, TIME, heads, **how)
+def sign(trail: Trail, signer: Signer, directory: Path) -> None:
+    lasts = [rows[-1] for rows in trail.events.values()]
+    signer.write(directory, TIME, [Entry(e["flow_id"], e["seq"], e["hash"]) for e in lasts])
+
+
+def last_of(trail: Trail) -> tuple[int, str]:
+    last = trail.events["denied"][-1]
+    return last["seq"], last["hash"]
 
 
 # Nothing is wrong.
@@ -552,9 +557,9 @@ def test_missing_digests_are_told_by_one_finding(
     for _ in range(4):
         sign(trail, signer, tmp_path)
     for number in (1, 3):
-        (tmp_path / f"digest-00000{number}.json").unlink()
+        (tmp_path / f"digest-00000{number}.jsonl").unlink()
     sign(trail, signer, tmp_path)
-    (tmp_path / "digest-000005.json").rename(tmp_path / "digest-999999999999.json")
+    (tmp_path / "digest-000005.jsonl").rename(tmp_path / "digest-999999999999.jsonl")
 
     findings = list(trail.verification(digests=tmp_path).findings())
     assert [finding.said for finding in findings if finding.kind == "missing_digest"] == [
@@ -563,7 +568,7 @@ def test_missing_digests_are_told_by_one_finding(
         "digests 5 to 999999999998 are not there",
     ]
     assert [finding.said for finding in findings if finding.kind == "forged_digest"] == [
-        "digest-999999999999.json: it is digest 5, under another's name"
+        "digest-999999999999.jsonl: it is digest 5, under another's name"
     ]
 
 
@@ -582,10 +587,10 @@ def test_digest_that_does_not_follow_on_the_one_before_is_forged(
 ) -> None:
     sign(trail, signer, tmp_path)
     sign(trail, signer, tmp_path)
-    (tmp_path / "digest-000001.json").unlink()
+    (tmp_path / "digest-000001.jsonl").unlink()
     (elsewhere := tmp_path / "elsewhere").mkdir()
-    signer.write(elsewhere, TIME, {})
-    (elsewhere / "digest-000001.json").rename(tmp_path / "digest-000001.json")
+    signer.write(elsewhere, "2026-11-25T12:00:00.000+00:00", [Entry("denied", *last_of(trail))])
+    (elsewhere / "digest-000001.jsonl").rename(tmp_path / "digest-000001.jsonl")
 
     assert trail.found(digests=tmp_path) == [("forged_digest", None, None)]
 
@@ -595,7 +600,7 @@ def test_first_digest_that_names_no_key_is_not_believed(
 ) -> None:
     sign(trail, signer, tmp_path)
     sign(trail, signer, tmp_path)
-    path = tmp_path / "digest-000001.json"
+    path = tmp_path / "digest-000001.jsonl"
     path.write_text(path.read_text().replace(signer.public_key, "x" * 44))
     verification = trail.verification(digests=tmp_path)
 
@@ -619,8 +624,7 @@ def test_flow_that_was_dropped_on_purpose_is_clean(
     trail: Trail, signer: Signer, tmp_path: Path
 ) -> None:
     sign(trail, signer, tmp_path)
-    last = trail.events["denied"][-1]
-    signer.write(tmp_path, TIME, {}, {"denied": (last["seq"], last["hash"])})
+    signer.write(tmp_path, TIME, [Entry("denied", *last_of(trail), dropped=True)])
     del trail.flows["denied"]
 
     assert trail.found(digests=tmp_path) == []
@@ -632,14 +636,14 @@ def test_flow_that_is_dropped_meanwhile_is_clean(
     trail: Trail, signer: Signer, tmp_path: Path
 ) -> None:
     sign(trail, signer, tmp_path)
-    last = trail.events["denied"][-1]
+    last = last_of(trail)
     del trail.events["denied"], trail.flows["denied"]
     verification = trail.verification(digests=tmp_path)
     events = list(verification._events)
 
     def reading() -> Iterator[tuple[Any, ...]]:
         # The digests are read by now, and this one comes too late.
-        signer.write(tmp_path, TIME, {}, {"denied": (last["seq"], last["hash"])})
+        signer.write(tmp_path, TIME, [Entry("denied", *last, dropped=True)])
         yield from events
 
     verification._events = reading()

@@ -54,7 +54,7 @@ def encode_slowly(event: Mapping[str, Any]) -> bytes:
 # and lone surrogates, whole numbers, and fractions of few digits.
 encode: Callable[[Any], bytes]
 """Writes JSON, by the fastest way there is; raises a `ValueError` or `TypeError` if it cannot."""
-decode: Callable[[str], Any]
+decode: Callable[[str | bytes], Any]
 """Reads JSON, by the fastest way there is; raises a `ValueError` where it is none."""
 try:
     from orjson import dumps as encode

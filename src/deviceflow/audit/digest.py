@@ -1,11 +1,10 @@
 """Signed digests: what a chain cannot show, that its end or a whole flow was cut off.
 
-A digest is a small file that says, of every flow whose last event is a new one since the digest
-before, which that is. It names the digest before it by its hash, and is signed (Ed25519). Kept
-where the store's writers cannot reach, a row of them shows whatever happens to the trail behind
-their back; to check them the public key is enough.
-
-A digest can also say which flows were dropped from the trail on purpose.
+A digest is a file that says, of every flow whose last event is a new one since the digest before,
+which that is; or which flows were dropped from the trail on purpose. Its first line is signed
+(Ed25519), names the digest before by its hash, and the lines behind it by theirs: one for each
+flow, however many there are. Kept where the store's writers cannot reach, a row of digests shows
+whatever happens to the trail behind their back; to check them the public key is enough.
 """
 
 from __future__ import annotations
@@ -15,55 +14,78 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
+from deviceflow.audit.chain import decode, encode
 from deviceflow.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator
 
     from deviceflow.secret import Secret
 
 SCHEMA: Final = "deviceflow.digest/1"
 
-_NAME: Final = re.compile(r"digest-(\d{6,})\.json")
-_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_NAME: Final = re.compile(r"digest-(\d{6,})\.jsonl")
+_LONGEST: Final = 2**20
+"""Bytes of a line at the most."""
+
+
+class Entry(NamedTuple):
+    """What a digest says of a flow.
+
+    Attributes:
+        flow_id: The flow.
+        seq: The number of its last event.
+        hash: The hash of that.
+        dropped: Whether its events were dropped from the trail.
+    """
+
+    flow_id: str
+    seq: int
+    hash: str
+    dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """One digest.
+    """The first line of a digest.
 
     Attributes:
         number: Its number, from 1.
         time: When it was taken, in UTC.
-        previous: The SHA-256 of the file before it; None for the first.
-        heads: Of each flow that had a new event, the number and the hash of its last one.
-        dropped: The same of each flow that was dropped from the trail.
+        previous: The SHA-256 of the first line of the one before; None for the first.
+        flows: How many flows it says something of.
+        entries: The SHA-256 of all other lines.
         public_key: Whose signature it bears: 32 bytes of Ed25519 as base64.
         signature: The signature, as base64.
-        hash: The SHA-256 of the file, as the next one names it.
     """
 
     number: int
     time: str
     previous: str | None
-    heads: Mapping[str, tuple[int, str]]
-    dropped: Mapping[str, tuple[int, str]] = field(default_factory=dict)
-    public_key: str = ""
+    flows: int
+    entries: str
+    public_key: str
     signature: str = ""
-    hash: str = ""
+
+    @property
+    def hash(self) -> str:
+        """The SHA-256 of the line, as the next digest names it."""
+        return hashlib.sha256(self.line()).hexdigest()
 
     def signed_part(self) -> bytes:
         """Return what is signed: all of it but the signature, in canonical form (RFC 8785)."""
-        return _encode(_sorted(self._fields())).encode()
+        return encode(dict(sorted(self._fields().items())))
 
-    def text(self) -> bytes:
+    def line(self) -> bytes:
         """Return what is in the file."""
-        return _encode(_sorted(self._fields() | {"signature": self.signature})).encode() + b"\n"
+        fields = self._fields() | {"signature": self.signature}
+        return encode(dict(sorted(fields.items()))) + b"\n"
 
     def _fields(self) -> dict[str, Any]:
         return {
@@ -71,8 +93,8 @@ class Digest:
             "number": self.number,
             "time": self.time,
             "previous": self.previous,
-            "heads": _sorted(self.heads),
-            "dropped": _sorted(self.dropped),
+            "flows": self.flows,
+            "entries": self.entries,
             "public_key": self.public_key,
         }
 
@@ -136,45 +158,42 @@ class Signer:
     def __repr__(self) -> str:
         return f"<Signer {self.public_key}>"
 
-    def write(
-        self,
-        directory: Path,
-        time: str,
-        heads: Mapping[str, tuple[int, str]],
-        dropped: Mapping[str, tuple[int, str]] | None = None,
-    ) -> Digest:
+    def sign(self, digest: Digest) -> Digest:
+        """Return the digest with this key's signature."""
+        signature = self._key.sign(digest.signed_part())
+        return replace(digest, signature=base64.b64encode(signature).decode())
+
+    def write(self, directory: Path, time: str, entries: Iterable[Entry]) -> Digest | None:
         """Write the next digest into a directory: all of it or nothing, and over none.
+
+        Args:
+            directory: Where the digests are.
+            time: When what it says was so, in UTC.
+            entries: What it says; taken one by one.
+
+        Returns:
+            The digest; None where there are no entries.
 
         Raises:
             StoreError: It could not be written; another one may have been, at the same moment.
         """
         files = files_of(directory)
         last = read_digest(files[-1][1]) if files else None
-        unsigned = Digest(
-            1 if last is None else last.number + 1,
-            time,
-            None if last is None else last.hash,
-            heads,
-            dropped or {},
-            self.public_key,
-        )
-        signature = self._key.sign(unsigned.signed_part())
-        text = replace(unsigned, signature=base64.b64encode(signature).decode()).text()
-        path = directory / f"digest-{unsigned.number:06}.json"
+        number = 1 if last is None else last.number + 1
+        path = directory / f"digest-{number:06}.jsonl"
         try:
-            handle, draft = tempfile.mkstemp(prefix=".digest-", dir=directory)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(draft, 0o644)  # noqa: PTH101  # to be copied, and it holds no secret
-                os.link(draft, path)
-            finally:
-                Path(draft).unlink(missing_ok=True)
+            with tempfile.TemporaryFile(dir=directory) as body:
+                flows, digest = _put(entries, body)
+                if not flows:
+                    return None
+                previous = None if last is None else last.hash
+                unsigned = Digest(number, time, previous, flows, digest, self.public_key)
+                signed = self.sign(unsigned)
+                body.seek(0)
+                _put_whole(path, signed.line(), body)
         except OSError as error:
             raise StoreError(f"{path} could not be written: {error.strerror}.") from None
-        return _digest(text, path)
+        return signed
 
 
 def generate_signing_key() -> str:
@@ -196,50 +215,109 @@ def files_of(directory: Path) -> list[tuple[int, Path]]:
 
 
 def read_digest(path: Path) -> Digest:
-    """Return the digest in a file.
+    """Return the digest in a file, of which the first line was read only.
 
     Raises:
         StoreError: It cannot be read, or is no digest.
     """
+    with _open(path) as file:
+        line = file.readline(_LONGEST)
     try:
-        text = path.read_bytes()
+        read = json.loads(line)
+        digest = Digest(
+            _count(read["number"]),
+            str(read["time"]),
+            read["previous"],
+            _count(read["flows"]),
+            str(read["entries"]),
+            str(read["public_key"]),
+            str(read["signature"]),
+        )
+        # What is not signed must not be there, or another reader could take it for signed.
+        as_written = digest.line() == line
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        as_written = False
+    if not as_written:
+        raise _damaged(path)
+    return digest
+
+
+def read_entries(path: Path, digest: Digest) -> Iterator[Entry]:
+    """Yield what a digest says, one by one.
+
+    Raises:
+        StoreError: The file cannot be read, or is not what the digest says it is. That is known
+            at its end: whatever was yielded until then must not be believed.
+    """
+    found, flows = hashlib.sha256(), 0
+    with _open(path) as file:
+        file.readline(_LONGEST)
+        while line := file.readline(_LONGEST):
+            found.update(line)
+            flows += 1
+            try:
+                yield _entry(*decode(line))
+            except (ValueError, TypeError, RecursionError):
+                raise _damaged(path) from None
+    if (found.hexdigest(), flows) != (digest.entries, digest.flows):
+        raise _damaged(path)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from None
-    return _digest(text, path)
+
+
+def _damaged(path: Path) -> StoreError:
+    return StoreError(f"{path} is no digest of this version, or is damaged.")
+
+
+def _put(entries: Iterable[Entry], file: BinaryIO) -> tuple[int, str]:
+    """Write entries as lines; return how many, and their SHA-256."""
+    flows, digest = 0, hashlib.sha256()
+    for entry in entries:
+        try:
+            *said, dropped = _entry(*entry)
+        except (TypeError, ValueError):
+            raise StoreError(
+                "The trail has an event in it that was never written there.",
+                hint="Nothing was signed. See what was done to it: deviceflow audit verify",
+            ) from None
+        line = encode([*said, True] if dropped else said) + b"\n"
+        digest.update(line)
+        file.write(line)
+        flows += 1
+    return flows, digest.hexdigest()
+
+
+def _put_whole(path: Path, first: bytes, rest: BinaryIO) -> None:
+    """Write a file that is there whole or not at all, and none is written over."""
+    handle, draft = tempfile.mkstemp(prefix=".digest-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(first)
+            shutil.copyfileobj(rest, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(draft, 0o644)  # noqa: PTH101  # to be copied, and it holds no secret
+        os.link(draft, path)
+    finally:
+        Path(draft).unlink(missing_ok=True)
+
+
+def _entry(flow_id: object, seq: object, head: object, dropped: object = False) -> Entry:
+    if not (isinstance(flow_id, str) and isinstance(head, str) and isinstance(dropped, bool)):
+        raise TypeError
+    flow_id.encode()  # else it could not be looked for
+    return Entry(flow_id, _count(seq), head, dropped)
 
 
 def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value < 2**53:  # which every reader of JSON takes
         raise ValueError
     return value
-
-
-def _sorted(fields: Mapping[str, Any]) -> dict[str, Any]:
-    # RFC 8785 goes by UTF-16, and a flow that was brought here may have any name.
-    return dict(sorted(fields.items(), key=lambda field: field[0].encode("utf-16-be")))
-
-
-def _digest(text: bytes, path: Path) -> Digest:
-    problem = f"{path} is no digest of this version, or is damaged."
-    try:
-        read: dict[str, Any] = json.loads(text)
-        digest = Digest(
-            _count(read["number"]),
-            str(read["time"]),
-            read["previous"],
-            {flow: (_count(seq), str(hash_)) for flow, (seq, hash_) in read["heads"].items()},
-            {flow: (_count(seq), str(hash_)) for flow, (seq, hash_) in read["dropped"].items()},
-            str(read["public_key"]),
-            str(read["signature"]),
-            hashlib.sha256(text).hexdigest(),
-        )
-        # What is not signed must not be there, or another reader could take it for signed.
-        as_written = digest.text() == text
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise StoreError(problem) from None
-    if not as_written:
-        raise StoreError(problem)
-    return digest
 
 
 def _ed25519() -> tuple[Any, type[Exception]]:

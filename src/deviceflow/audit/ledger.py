@@ -12,10 +12,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+from deviceflow.errors import StoreError
 
-    from deviceflow.audit.digest import Digest
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator
+
+    from deviceflow.audit.digest import Entry
 
 Kind = Literal[
     "edited",
@@ -107,6 +109,9 @@ class Hole(NamedTuple):
     said: str
 
 
+_LATEST = """
+    SELECT seq, hash FROM head WHERE flow = ? AND dropped = ? ORDER BY digest DESC LIMIT 1
+"""
 _STRAYS_OF = """
     SELECT number, begins FROM stray WHERE home = :flow AND number BETWEEN :first AND :last
     UNION SELECT :last, begins FROM stray WHERE hash = :hash ORDER BY 1
@@ -124,7 +129,8 @@ class Ledger:
         self._database.executescript(
             """
             PRAGMA journal_mode = OFF;
-            CREATE TABLE head (flow, digest, seq, hash, dropped);
+            CREATE TABLE head (digest, flow, seq, hash, dropped);
+            CREATE INDEX head_flow ON head (flow, digest);
             CREATE TABLE stray (flow, seq, home, number, hash, begins);
             CREATE INDEX stray_home ON stray (home, number);
             CREATE INDEX stray_hash ON stray (hash);
@@ -138,19 +144,39 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def take(self, digest: Digest) -> None:
-        """Take in what a digest says."""
-        for dropped, heads in ((False, digest.heads), (True, digest.dropped)):
-            self._database.executemany(
-                "INSERT INTO head VALUES (?, ?, ?, ?, ?)",
-                ((flow, digest.number, *head, dropped) for flow, head in heads.items()),
-            )
+    def take(self, number: int, entries: Iterable[Entry]) -> None:
+        """Take in what a digest says: all of it, or nothing if it cannot be read to its end.
+
+        Args:
+            number: The digest's number.
+            entries: What it says.
+
+        Raises:
+            StoreError: As for the entries.
+        """
+        before = self._database.execute("SELECT COALESCE(MAX(rowid), 0) FROM head").fetchone()
+        values = ((number, *entry) for entry in entries)
+        try:
+            self._database.executemany("INSERT INTO head VALUES (?, ?, ?, ?, ?)", values)
+        except StoreError:
+            self._database.execute("DELETE FROM head WHERE rowid > ?", before)
+            raise
+
+    def latest(self, flow_id: str, *, dropped: bool = False) -> tuple[int, str] | None:
+        """Return what the last digest that says anything of a flow says: number and hash.
+
+        Args:
+            flow_id: The flow.
+            dropped: Whether it is to say that the flow was dropped.
+        """
+        found = self._database.execute(_LATEST, (flow_id, dropped)).fetchone()
+        return found and (found[0], found[1])
 
     def heads(self) -> Iterator[tuple[str, list[Head]]]:
         """Yield what the digests say of each flow, in the order of the flows' ids."""
         found = self._database.execute("SELECT * FROM head ORDER BY flow, digest")
-        for flow_id, rows in groupby(found, itemgetter(0)):
-            yield flow_id, [Head(digest, seq, hash_, bool(d)) for _, digest, seq, hash_, d in rows]
+        for flow_id, rows in groupby(found, itemgetter(1)):
+            yield flow_id, [Head(digest, seq, hash_, bool(d)) for digest, _, seq, hash_, d in rows]
 
     def stray(self, stray: Stray) -> None:
         """Remember an event that does not belong where it was found."""

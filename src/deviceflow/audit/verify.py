@@ -31,7 +31,7 @@ from deviceflow.audit.diagnosis import (
     diagnose,
     stands_where,
 )
-from deviceflow.audit.digest import files_of, read_digest
+from deviceflow.audit.digest import files_of, read_digest, read_entries
 from deviceflow.audit.events import NOTES, STORE
 from deviceflow.audit.ledger import Finding, Kind, Ledger
 from deviceflow.errors import StoreError
@@ -130,12 +130,11 @@ class Verification:
             else:
                 if self.signed_by is None and digest.is_signed_by_its_own_key():
                     self.signed_by = digest.public_key
-                wrong = self._forged(digest, number, before)
+                wrong = self._forged(digest, number, before) or _untaken(ledger, path, digest)
             if digest is None or wrong is not None:
                 yield _about_digest("forged_digest", f"{path.name}: {wrong}")
                 before = None
                 continue
-            ledger.take(digest)
             self.digests += 1
             self.covered_until = digest.time
             before = digest
@@ -158,8 +157,18 @@ class Verification:
             if number >= self._read_until:
                 digest = read_digest(path)
                 if self._forged(digest, number, None) is None:
-                    dropped.update(digest.dropped)
+                    said = [entry.flow_id for entry in read_entries(path, digest) if entry.dropped]
+                    dropped.update(said)
         return dropped
+
+
+def _untaken(ledger: Ledger, path: Path, digest: Digest) -> str | None:
+    """Take in what a digest says, or say why not."""
+    try:
+        ledger.take(digest.number, read_entries(path, digest))
+    except StoreError as damaged:
+        return damaged.message
+    return None
 
 
 def _about_digest(kind: Kind, said: str) -> Finding:

@@ -105,12 +105,11 @@ def _digest(args: Namespace) -> int:
         signer = whole_trail.signer(trail.file_of(kept))
         digest = whole_trail.take_digest(kept, Path(args.digests), signer)
     if args.json:
-        flows = len(digest.heads if digest else ())
-        streams.show(json.dumps(_about(digest, signer) | {"flows": flows}))
+        streams.show(json.dumps(_about(digest, signer, "flows")))
     elif digest is None:
         streams.say("Nothing has happened since the last digest.")
     else:
-        named = counted(len(digest.heads), "chain")
+        named = counted(digest.flows, "chain")
         streams.show(f"digest {digest.number}: {named}, by {signer.public_key}")
     return 0
 
@@ -120,18 +119,21 @@ def _prune(args: Namespace) -> int:
         signer = whole_trail.signer(trail.file_of(kept))
         digest = whole_trail.prune(kept, Path(args.digests), signer, args.before)
     if args.json:
-        dropped = len(digest.dropped if digest else ())
-        streams.show(json.dumps(_about(digest, signer) | {"dropped": dropped}))
+        streams.show(json.dumps(_about(digest, signer, "dropped")))
     elif digest is None:
         streams.say("There was nothing to drop.")
     else:
-        dropped_in_words = counted(len(digest.dropped), "login")
-        streams.show(f"digest {digest.number}: dropped {dropped_in_words}, by {signer.public_key}")
+        dropped = counted(digest.flows, "login")
+        streams.show(f"digest {digest.number}: dropped {dropped}, by {signer.public_key}")
     return 0
 
 
-def _about(digest: Digest | None, signer: Signer) -> dict[str, Any]:
-    return {"digest": digest and digest.number, "public_key": signer.public_key}
+def _about(digest: Digest | None, signer: Signer, counted: str) -> dict[str, Any]:
+    return {
+        "digest": digest and digest.number,
+        counted: digest.flows if digest else 0,
+        "public_key": signer.public_key,
+    }
 
 
 def _keygen(args: Namespace) -> int:

@@ -137,6 +137,12 @@ _BEGUN: Final = """
             OR MAX(CASE WHEN client_id = :client OR client_name = :client THEN 1 END) = 1)
     ORDER BY begun """
 
+_LASTS: Final = """
+    SELECT flow_id, seq, hash FROM {audit}
+    JOIN (SELECT flow_id AS name, MAX(seq) AS last FROM {audit} GROUP BY flow_id) AS lasts
+        ON flow_id = name AND seq = last
+"""
+
 _STATEMENTS: Final = {
     "now": "SELECT {now}",
     "add": """
@@ -174,6 +180,13 @@ _STATEMENTS: Final = {
     "note": "INSERT INTO {audit} ({fields}) VALUES ({values})",
     "noted_by": "SELECT worker FROM {audit} WHERE flow_id = :id AND seq = :seq",
     "drop": "DELETE FROM {audit} WHERE flow_id = :id",
+    "lasts": _LASTS + "ORDER BY flow_id",
+    "over": _LASTS
+    + """
+        WHERE "time" < :until AND flow_id <> :store
+            AND NOT EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id)
+        ORDER BY flow_id
+    """,
     "trail": "SELECT {stored} FROM {audit} ORDER BY flow_id, seq",
     "stands": "SELECT id, seq, state, record FROM {flows} ORDER BY id",
     "last": "SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1",

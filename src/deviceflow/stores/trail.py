@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import groupby
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from deviceflow.audit.chain import STORED
-from deviceflow.audit.digest import Signer, files_of, generate_signing_key, read_digest
+from deviceflow.audit.digest import (
+    Entry,
+    Signer,
+    files_of,
+    generate_signing_key,
+    read_digest,
+    read_entries,
+)
 from deviceflow.audit.events import STORE, Origin
+from deviceflow.audit.ledger import Ledger
 from deviceflow.errors import StoreError
 from deviceflow.secret import Secret
 from deviceflow.stores.keys import read_keys, write_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from deviceflow.audit.digest import Digest
     from deviceflow.stores.sql import SQLStore
 
-    Heads = Mapping[str, tuple[int, str]]
-
 KEY_VARIABLE: Final = "DEVICEFLOW_AUDIT_SIGNING_KEY"
-
-_FLOW, _SEQ, _HASH, _TIME, _TO = (
-    STORED.index(name) for name in ("flow_id", "seq", "hash", "time", "to")
-)
 
 
 def signer(store: Path | None) -> Signer:
@@ -69,14 +69,13 @@ def take_digest(store: SQLStore, directory: Path, signer: Signer) -> Digest | No
     Raises:
         StoreError: It could not be written, or the store or a digest not be read.
     """
-    signed, _ = _signed(directory)
-    with store.snapshot() as snapshot:
-        heads = {
-            flow_id: (last[_SEQ], last[_HASH])
-            for flow_id, rows in groupby(snapshot.events, itemgetter(_FLOW))
-            if (last := _last(rows)) and signed.get(flow_id) != (last[_SEQ], last[_HASH])
-        }
-    return signer.write(directory, _now(), heads) if heads else None
+    with _said(directory) as said, store.reading() as rows:
+        new = (
+            Entry(flow_id, seq, head)
+            for flow_id, seq, head in rows("lasts")
+            if said.latest(flow_id) != (seq, head)
+        )
+        return signer.write(directory, _now(), new)
 
 
 def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Digest | None:
@@ -96,36 +95,30 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Di
     Raises:
         StoreError: Something could not be read or written.
     """
-    _, dropped = _signed(directory)
     until = datetime.fromtimestamp(before, UTC).isoformat(timespec="milliseconds")
-    going: dict[str, tuple[int, str]] = {}
-    with store.snapshot() as snapshot:
-        kept = {row[0] for row in snapshot.flows}
-        for flow_id, rows in groupby(snapshot.events, itemgetter(_FLOW)):
-            last = _last(rows)
-            if flow_id not in kept and flow_id != STORE and last[_TIME] < until:
-                going[flow_id] = (last[_SEQ], last[_HASH])
-    new = {flow_id: head for flow_id, head in going.items() if dropped.get(flow_id) != head}
-    digest = signer.write(directory, _now(), {}, new) if new else None
+    going: list[str] = []
+
+    def new() -> Iterator[Entry]:
+        for flow_id, seq, head in rows("over", {"until": until, "store": STORE}):
+            going.append(flow_id)
+            if said.latest(flow_id, dropped=True) != (seq, head):
+                yield Entry(flow_id, seq, head, dropped=True)
+
+    with _said(directory) as said, store.reading() as rows:
+        digest = signer.write(directory, _now(), new())
     if going:
         store.drop_events(going)
         store.note("prune", time.time(), f"the events of {len(going)} flows", Origin())
     return digest
 
 
-def _signed(directory: Path) -> tuple[Heads, Heads]:
-    heads: dict[str, tuple[int, str]] = {}
-    dropped: dict[str, tuple[int, str]] = {}
-    for _, path in files_of(directory):
-        digest = read_digest(path)
-        heads.update(digest.heads)
-        dropped.update(digest.dropped)
-    return heads, dropped
-
-
-def _last(rows: Iterator[tuple[Any, ...]]) -> tuple[Any, ...]:
-    *_, last = rows
-    return last
+@contextmanager
+def _said(directory: Path) -> Iterator[Ledger]:
+    """Give what the digests in a directory say."""
+    with Ledger() as ledger:
+        for number, path in files_of(directory):
+            ledger.take(number, read_entries(path, read_digest(path)))
+        yield ledger
 
 
 def _now() -> str:
