@@ -59,7 +59,8 @@ class JSONLinesAudit:
         """
         problem: StoreError | None = None
         with self._lock:
-            self._heads[flow.id] = link(event, self._heads.get(flow.id), self._key, flow)
+            if event["hash"] is None:  # else a store has linked it, and keeps the heads
+                self._heads[flow.id] = link(event, self._heads.get(flow.id), self._key, flow)
             try:
                 self._append(encode(event) + b"\n")
             except OSError as error:
