@@ -143,6 +143,7 @@ class Client:
         self._origin = origin._replace(host=platform.node(), actor=origin.actor or _actor())
         self._audit = audit or JSONLinesAudit.from_env()
         self._steps = itertools.count(1)
+        self._unverified: set[str] = set()
         self._waiting: set[tuple[str, threading.Event]] = set()
         self._stranded: dict[str, tuple[Flow, dict[str, Any]]] = {}
 
@@ -379,7 +380,7 @@ class Client:
             passed = max(self._clock.monotonic() - since, self._timeline.now() - begun)
             if passed > LEASE_MARGIN / 2:
                 return Failure("lease", sent=False), None
-            return self._transport.send(ready, timeout), None
+            return self._transmit(ready, timeout), None
         except BaseException as stop:  # noqa: BLE001  # to be raised once it is stored
             unsent = isinstance(stop, errors.UsageError | ImportError)
             # Without the frames below, whose locals hold what was being sent.
@@ -574,7 +575,7 @@ class Client:
         provider = self._discovered(provider)
         now = self._timeline.now()
         request = authenticated(provider.refresh_request(token), now)
-        result = self._transport.send(request, self._deadline)
+        result = self._transmit(request, self._deadline)
         answer = None if isinstance(result, Failure) else provider.read_token(result, now)
         if answer is None or answer.outcome in ("retry", "slow_down"):
             raise errors.UnreachableError("The token could not be refreshed now: no usable answer.")
@@ -676,7 +677,7 @@ class Client:
             hint="Check the issuer's address, or give both endpoints themselves.",
         )
         for url in urls:
-            answer = self._transport.send(Request("metadata", url, _JSON, b""), self._deadline)
+            answer = self._transmit(Request("metadata", url, _JSON, b""), self._deadline)
             if isinstance(answer, Failure) or answer.status != 200:
                 continue
             metadata = answer.fields()
@@ -719,11 +720,22 @@ class Client:
 
     def _say_plain_http(self, flow: Flow, url: str) -> None:
         if crosses_in_clear(url):
-            address = "{0.scheme}://{0.netloc}".format(urlsplit(url))  # a path may hold anything
+            address = _address(url)
             log.emit(log.PLAIN_HTTP, {"flow_id": flow.id, "url": address}, logging.WARNING)
             self._store.note(
                 "plain_http", self._timeline.now(), f"{flow.id} at {address}", self._origin
             )
+
+    def _transmit(self, request: Request, timeout: float) -> Response | Failure:
+        if getattr(self._transport, "unverified", False):  # one of the program's own may not say
+            self._say_unverified(_address(request.url))
+        return self._transport.send(request, timeout)
+
+    def _say_unverified(self, address: str) -> None:
+        if address.startswith("https:") and address not in self._unverified:
+            self._unverified.add(address)
+            log.emit(log.UNVERIFIED_TLS, {"url": address}, logging.WARNING)
+            self._store.note("unverified_tls", self._timeline.now(), address, self._origin)
 
     def _keep_token(self, flow: Flow, event: dict[str, Any], release: str | None) -> bool:
         """Keep what brings a token, and hold on to that while the store fails."""
@@ -797,3 +809,7 @@ def _actor() -> str | None:
         return os.environ.get("DEVICEFLOW_ACTOR") or getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name
         return str(os.getuid()) if hasattr(os, "getuid") else None
+
+
+def _address(url: str) -> str:
+    return "{0.scheme}://{0.netloc}".format(urlsplit(url))  # a path may hold anything

@@ -113,6 +113,11 @@ class RequestsTransport:
             interruption.__context__ = interruption.__cause__ = None
             raise interruption.with_traceback(None)  # noqa: B904  # from itself
 
+    @property
+    def unverified(self) -> bool:
+        """Whether certificates are not checked: the session's `verify` is false."""
+        return self._session.verify is False
+
     def close(self) -> None:
         """Close the connections that are kept. A later `send` opens new ones."""
         self._adapter.close()

@@ -1304,6 +1304,33 @@ def test_plain_http_of_an_adopted_code_is_recorded(
     assert plain_http(caplog) == ["http://studio.lan"]
 
 
+def test_server_whose_certificate_is_not_checked_is_on_record_once(
+    clock: VirtualClock, code_answer: CodeAnswer, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unverified(ScriptedTransport):
+        unverified = True
+
+    class Noting(MemoryStore):
+        noted: list[tuple[Any, ...]]
+
+        def note(self, *what: Any) -> None:
+            self.noted.append(what)
+
+    store = Noting()
+    store.noted = []
+    answers = code_answer(token_uri="https://token.example.com/t"), PENDING, GRANTED
+    driver = Client(store=store, transport=Unverified(answers), clock=clock)
+
+    driver.wait(driver.start(STUDIO).id)
+
+    said = [r for r in caplog.records if r.getMessage().startswith("deviceflow.unverified_tls ")]
+    assert [record.levelno for record in said] == 2 * [logging.WARNING]
+    assert [note[::2] for note in store.noted] == [
+        ("unverified_tls", STUDIO.server),
+        ("unverified_tls", "https://token.example.com"),
+    ]
+
+
 def test_nothing_of_the_environment_is_needed() -> None:
     assert "DEVICEFLOW_ALLOW_HTTP" not in os.environ
 

@@ -694,6 +694,15 @@ def test_https(
     assert server.connections == 1
 
 
+def test_a_session_that_checks_no_certificates_makes_that_known() -> None:
+    careless = requests.Session()
+    careless.verify = False
+
+    assert RequestsTransport(careless).unverified
+    assert not RequestsTransport(requests.Session()).unverified
+    assert not RequestsTransport().unverified
+
+
 def test_a_certificate_of_nobody_known_is_refused_before_anything_is_sent(
     serve: Serve, transport: RequestsTransport, tls: _Tls
 ) -> None:

@@ -42,6 +42,7 @@ _OUTCOMES: Final = {
 NOTES: Final = {
     "open_plaintext": "weakened",
     "plain_http": "weakened",
+    "unverified_tls": "weakened",
     "rotate_keys": "sealed_anew",
     "prune": "dropped",
 }

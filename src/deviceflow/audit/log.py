@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TRANSITION: Final = "deviceflow.transition"
 PLAIN_HTTP: Final = "deviceflow.plain_http"
+UNVERIFIED_TLS: Final = "deviceflow.unverified_tls"
 PLAINTEXT: Final = "deviceflow.plaintext"
 CLOCK_JUMP: Final = "deviceflow.clock_jump"
 

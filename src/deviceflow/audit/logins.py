@@ -315,6 +315,7 @@ _WORDS: Final = {
     "bring_in": "brought in from elsewhere, where its events so far are",
     "open_plaintext": "secrets are kept in clear from now on",
     "plain_http": "codes and tokens crossed the network in clear",
+    "unverified_tls": "certificates of servers are not checked",
     "rotate_keys": "sealed anew with another key",
     "prune": "old events were dropped",
 }

@@ -37,7 +37,9 @@ _FIELDS: Final = {
 }
 _SUCCESS: Final = frozenset({"grant", "late_grant"})
 _FAILURE: Final = frozenset({"expire", "deny", "fail", "cancel"})
-_WARNED: Final = frozenset({"open_plaintext", "plain_http", "stray_token", "revoke_failed"})
+_WARNED: Final = frozenset(
+    {"open_plaintext", "plain_http", "unverified_tls", "stray_token", "revoke_failed"}
+)
 _SETS: Final = frozenset(
     {"deviceflow", "event", "host", "http", "log", "process", "related", "url", "user"}
 )
