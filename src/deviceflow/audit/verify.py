@@ -14,9 +14,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.chain import DAMAGED, START, canonical_of_row
-from deviceflow.audit.diagnosis import (
+from deviceflow.audit.diagnosis import diagnose
+from deviceflow.audit.digest import files_of, read_digest, read_entries
+from deviceflow.audit.events import NOTES, STORE
+from deviceflow.audit.evidence import (
     ACTION,
-    CLOCK_TOLERANCE,
     FLOW,
     FROM,
     HASH,
@@ -28,11 +30,9 @@ from deviceflow.audit.diagnosis import (
     TO,
     Evidence,
     Stands,
-    diagnose,
     stands_where,
 )
-from deviceflow.audit.digest import files_of, read_digest, read_entries
-from deviceflow.audit.events import NOTES, STORE
+from deviceflow.audit.history import CLOCK_TOLERANCE
 from deviceflow.audit.ledger import Finding, Kind, Ledger
 from deviceflow.errors import StoreError
 from deviceflow.machine import ENDS, INIT, State
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow.audit.chain import AuditKey
-    from deviceflow.audit.diagnosis import Step
     from deviceflow.audit.digest import Digest
+    from deviceflow.audit.evidence import Step
 
 __all__ = ["CLOCK_TOLERANCE", "Finding", "Kind", "Verification"]
 
