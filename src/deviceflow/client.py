@@ -703,10 +703,16 @@ class Client:
         self, flow: Flow, transition: Transition, worker: str, release: str | None = None
     ) -> bool:
         event = render(flow, transition, self._origin._replace(worker=worker, pid=os.getpid()))
+        if self._audit is not None and not self._store.persistent:
+            self._audit.link(event, flow)  # before the flow is kept, and with it the chain's head
         if transition.action in _BRINGING:
             self._stranded[flow.id] = (flow, event)
-            return self._keep_token(flow, event, release)
-        return self._keep(flow, event, release)
+            kept = self._keep_token(flow, event, release)
+        else:
+            kept = self._keep(flow, event, release)
+        if kept and event["action"] == "issue_code" and flow.token_endpoint:
+            self._say_plain_http(flow, flow.token_endpoint)
+        return kept
 
     def _keep(self, flow: Flow, event: dict[str, Any], release: str | None = None) -> bool:
         kept = self._store.commit(flow, event, release=release)
@@ -714,8 +720,6 @@ class Client:
             if self._audit is not None:
                 self._audit.write(event, flow)
             log.emit(log.TRANSITION, event)
-            if event["action"] == "issue_code" and flow.token_endpoint:
-                self._say_plain_http(flow, flow.token_endpoint)
         return kept
 
     def _say_plain_http(self, flow: Flow, url: str) -> None:

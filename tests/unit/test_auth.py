@@ -38,7 +38,7 @@ ANSWER: dict[str, Any] = {
 }
 PAGE = f"{HOST}/auth/device-login?code=MOCKCODE"
 POLL = call(TOKEN_URI, json={"code": "random-value"}, timeout=5, allow_redirects=False)
-NO_JSON = object()
+NO_JSON: object = ...
 WRONG: tuple[Any, ...] = (None, "", 5, [], {})
 
 
@@ -379,12 +379,12 @@ class TestStart:
             {"scopes": [None]},
             {"team_names": 5},
             {"team_names": [b"a"]},
-            {"client_name": object()},
+            {"client_name": ...},
             {"client_name": ["dvc"]},
             {"token_name": {"a": 1}},
             {"expires_in_days": [1]},
             {"expires_in_days": float("nan")},
-            {"all_teams": object()},
+            {"all_teams": ...},
             {"never_expires": ()},
             {"base_url": 5},
             {"base_url": b"https://example.com"},

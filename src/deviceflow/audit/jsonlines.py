@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -38,14 +37,21 @@ class JSONLinesAudit:
         self.path = Path(path).absolute()
         self._key = AuditKey(key) if key else None
         self._fsync = fsync
-        self._lock = threading.Lock()
-        self._heads: dict[str, str] = {}
 
     @classmethod
     def from_env(cls) -> Self | None:
         """Return the one that `DEVICEFLOW_AUDIT` names, if it names one."""
         path = os.environ.get(VARIABLE)
         return cls(path) if path else None
+
+    def link(self, event: dict[str, Any], flow: Flow) -> None:
+        """Make an event the next link of its flow's chain, if it is none yet.
+
+        Args:
+            event: The event.
+            flow: The flow that it happened to, which keeps the head of the chain.
+        """
+        flow.head = link(event, flow.head, self._key, flow)
 
     def write(self, event: dict[str, Any], flow: Flow) -> None:
         """Append an event; one that is no link of a chain yet becomes one.
@@ -57,18 +63,16 @@ class JSONLinesAudit:
         Raises:
             StoreError: It could not be written. What happened has happened all the same.
         """
+        self.link(event, flow)
         problem: StoreError | None = None
-        with self._lock:
-            if event["hash"] is None:  # else a store has linked it, and keeps the heads
-                self._heads[flow.id] = link(event, self._heads.get(flow.id), self._key, flow)
-            try:
-                self._append(encode(event) + b"\n")
-            except OSError as error:
-                problem = StoreError(
-                    f"The audit file {self.path} could not be written: {error.strerror}.",
-                    flow_id=flow.id,
-                    hint="The login is as it says, but its last event is not in the file.",
-                )
+        try:
+            self._append(encode(event) + b"\n")
+        except OSError as error:
+            problem = StoreError(
+                f"The audit file {self.path} could not be written: {error.strerror}.",
+                flow_id=flow.id,
+                hint="The login is as it says, but its last event is not in the file.",
+            )
         if problem is not None:
             raise problem
 
