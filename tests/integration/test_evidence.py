@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -20,7 +22,7 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import PostgresStore, Secret, SQLiteStore
+from deviceflow import PostgresStore, Secret, SQLiteStore, StoreError
 from deviceflow.audit.chain import (
     HASHED,
     STORED,
@@ -29,6 +31,7 @@ from deviceflow.audit.chain import (
     link,
 )
 from deviceflow.audit.digest import (
+    Entry,
     Signer,
     files_of,
     generate_signing_key,
@@ -36,6 +39,7 @@ from deviceflow.audit.digest import (
     read_entries,
 )
 from deviceflow.audit.events import STORE
+from deviceflow.audit.ledger import Ledger
 from deviceflow.audit.linesfile import read_lines
 from deviceflow.audit.logins import Login as Told
 from deviceflow.audit.verify import Verification
@@ -502,3 +506,67 @@ def test_manipulated_file(tmp_path: Path, kind: str) -> None:
     # Processes write as they come: an event's place is its number, and not the line's.
     expected = [] if kind == "reordered in the file" else [(kind, event["flow_id"])]
     assert found_in(path)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ('"actor":', '"actor":"mallory","actor":'),
+        ('"in_doubt":false', '"in_doubt":0'),
+        ('"attempt":1,', '"attempt":true,'),
+    ],
+)
+def test_line_that_says_two_things_is_no_event(tmp_path: Path, written: str, instead: str) -> None:
+    path = tmp_path / "audit.jsonl"
+    lines = write_some(path)
+    at = next(n for n, line in enumerate(lines) if json.loads(line)["seq"] == 2)
+    flow_id = json.loads(lines[at])["flow_id"]
+    lines[at] = re.sub(r'"attempt":\d+,', '"attempt":1,', lines[at].decode()).encode()
+    assert written.encode() in lines[at]
+    lines[at] = lines[at].replace(written.encode(), instead.encode())
+    path.write_bytes(b"".join(lines))
+
+    findings, _, strange = found_in(path)
+    assert strange == [f"line {at + 1} of audit.jsonl is no event"]
+    assert findings == [("removed", flow_id)]
+
+
+def test_line_in_another_encoding_hides_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    lines = write_some(path)
+    at = next(n for n, line in enumerate(lines) if json.loads(line)["seq"] == 2)
+    flow_id = json.loads(lines[at])["flow_id"]
+    path.write_bytes(b"".join([*lines[:at], *lines[at + 1 :], lines[at].decode().encode("utf-16")]))
+
+    findings, _, strange = found_in(path)
+    assert findings == [("removed", flow_id)]
+    assert strange
+
+
+def test_files_that_overlap_are_clean(tmp_path: Path) -> None:
+    lines = write_some(tmp_path / "audit.jsonl")
+    (one := tmp_path / "one.jsonl").write_bytes(b"".join(lines[:-20]))
+    (other := tmp_path / "other.jsonl").write_bytes(b"".join(lines[20:]))
+
+    assert found_in(one, other) == ([], len(lines), [])
+
+
+def test_where_there_is_no_room_for_the_order_the_error_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    write_some(path)
+    limited = sqlite3.connect("", isolation_level=None)
+    limited.execute("PRAGMA max_page_count = 3")
+    monkeypatch.setattr("deviceflow.audit.linesfile.sqlite3.connect", lambda *_, **__: limited)
+
+    with pytest.raises(StoreError, match="temporary file could not be written"):
+        found_in(path)
+
+
+def test_where_there_is_no_room_to_remember_the_error_says_so() -> None:
+    entries = [Entry("f1", 1, "a" * 64)] * 1000
+    with Ledger() as ledger:
+        ledger._database.execute("PRAGMA max_page_count = 8")
+        with pytest.raises(StoreError, match="temporary file could not be written"):
+            ledger.take(1, entries)

@@ -8,6 +8,7 @@ missing in one flow may have been put into another, long before or after it in t
 from __future__ import annotations
 
 import sqlite3
+from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
@@ -121,6 +122,18 @@ _HOLE_OF = """
 """
 
 
+@contextmanager
+def room() -> Iterator[None]:
+    """Say what it means that there is no room for a temporary database."""
+    problem = None
+    try:
+        yield
+    except sqlite3.Error as error:
+        problem = f"A temporary file could not be written: {error}."
+    if problem is not None:
+        raise StoreError(problem, hint="See that there is room, or set SQLITE_TMPDIR.")
+
+
 class Ledger:
     """Remembers all that, for as long as the `with` block."""
 
@@ -156,11 +169,12 @@ class Ledger:
         """
         before = self._database.execute("SELECT COALESCE(MAX(rowid), 0) FROM head").fetchone()
         values = ((number, *entry) for entry in entries)
-        try:
-            self._database.executemany("INSERT INTO head VALUES (?, ?, ?, ?, ?)", values)
-        except StoreError:
-            self._database.execute("DELETE FROM head WHERE rowid > ?", before)
-            raise
+        with room():
+            try:
+                self._database.executemany("INSERT INTO head VALUES (?, ?, ?, ?, ?)", values)
+            except StoreError:
+                self._database.execute("DELETE FROM head WHERE rowid > ?", before)
+                raise
 
     def latest(self, flow_id: str, *, dropped: bool = False) -> tuple[int, str] | None:
         """Return what the last digest that says anything of a flow says: number and hash.
@@ -180,11 +194,13 @@ class Ledger:
 
     def stray(self, stray: Stray) -> None:
         """Remember an event that does not belong where it was found."""
-        self._database.execute("INSERT INTO stray VALUES (?, ?, ?, ?, ?, ?)", stray)
+        with room():
+            self._database.execute("INSERT INTO stray VALUES (?, ?, ?, ?, ?, ?)", stray)
 
     def hole(self, hole: Hole) -> None:
         """Remember events that are not where they should be."""
-        self._database.execute("INSERT INTO hole VALUES (?, ?, ?, ?, ?, ?)", hole)
+        with room():
+            self._database.execute("INSERT INTO hole VALUES (?, ?, ?, ?, ?, ?)", hole)
 
     def settle(self, dropped: Callable[[], Container[str]]) -> Iterator[Finding]:
         """Say what became of all that: what was moved, and what is nowhere.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deviceflow.audit.chain import STORED, encode
 from deviceflow.audit.events import FIELDS, LISTS, SCHEMA
+from deviceflow.audit.ledger import room
 from deviceflow.errors import StoreError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _list_text = json.JSONEncoder(separators=(",", ":")).encode
 _MAX_SEQ = 2**63 - 1
-_INSERT = "INSERT INTO line VALUES (?, ?, ?)"
+_INSERT = "INSERT INTO line VALUES (?, ?, ?, ?)"
 _BEGIN = b'{"schema":'  # which no text can have in it: its quotes would be escaped
 
 
@@ -37,32 +38,43 @@ class Lines(NamedTuple):
 def read_lines(paths: Sequence[str]) -> Iterator[Lines]:
     """Give the events in files, which are read as one trail. They are put in order on disk.
 
+    What two files have in common, word for word, counts once: exports may overlap.
+
     Raises:
-        StoreError: A file cannot be read.
+        StoreError: A file cannot be read, or there is no room to put its events in order.
     """
-    database = sqlite3.connect("", isolation_level=None)
-    try:
-        database.execute("PRAGMA journal_mode = OFF")
-        database.execute("CREATE TABLE line (flow TEXT, seq INTEGER, text TEXT)")
-        strange = [said for path in paths for said in _take(database, Path(path))]
-        rows = database.execute("SELECT text FROM line ORDER BY flow, seq, rowid")
-        yield Lines((_row(json.loads(text)) for (text,) in rows), strange)
-    finally:
-        database.close()
+    with closing(sqlite3.connect("", isolation_level=None)) as database:
+        with room():
+            database.execute("PRAGMA journal_mode = OFF")
+            database.execute("CREATE TABLE line (flow TEXT, seq INTEGER, text TEXT, file INTEGER)")
+            strange = [
+                said for number, path in enumerate(paths) for said in _take(database, path, number)
+            ]
+        yield Lines(_events(database), strange)
 
 
-def _take(database: sqlite3.Connection, path: Path) -> Iterator[str]:
+def _events(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
+    seen: tuple[str, int] | None = None
+    for text, file in database.execute(
+        "SELECT text, file FROM line ORDER BY flow, seq, text, file"
+    ):
+        if seen is None or seen[0] != text or seen[1] == file:
+            seen = (text, file)
+            yield _row(json.loads(text))
+
+
+def _take(database: sqlite3.Connection, path: str, number: int) -> Iterator[str]:
+    name = Path(path).name
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if key := _key(line):
-                    database.execute(_INSERT, (*key, line.decode()))
+        with Path(path).open("rb") as file:
+            for place, line in enumerate(file, 1):
+                if event := _event(line):
+                    database.execute(_INSERT, (*event, number))
                 elif line.strip():
-                    yield f"line {number} of {path.name} is no event"
+                    yield f"line {place} of {name} is no event"
                     # Half a line is all that a full disk took, perhaps, and another is behind it.
-                    whole = line[max(0, line.rfind(_BEGIN)) :]
-                    if key := _key(whole):
-                        database.execute(_INSERT, (*key, whole.decode()))
+                    if event := _event(line[max(0, line.rfind(_BEGIN)) :]):
+                        database.execute(_INSERT, (*event, number))
     except OSError as error:
         why = error.strerror
     else:
@@ -70,9 +82,11 @@ def _take(database: sqlite3.Connection, path: Path) -> Iterator[str]:
     raise StoreError(f"{path} cannot be read: {why}.")
 
 
-def _key(line: bytes) -> tuple[str, int] | None:
+def _event(line: bytes) -> tuple[str, int, str] | None:
+    """Return the flow, the number and the text of the event that a line is, if it is one."""
     try:
-        event = json.loads(line)
+        text = line.decode()
+        event = json.loads(text, object_pairs_hook=_once)
         if event.keys() != {*FIELDS} or event["schema"] != SCHEMA:
             return None
         flow_id, seq = event["flow_id"], event["seq"]
@@ -80,8 +94,17 @@ def _key(line: bytes) -> tuple[str, int] | None:
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
     plain = not any(isinstance(event[name], list | dict) for name in FIELDS if name not in LISTS)
-    sound = plain and type(flow_id) is str and type(seq) is int and 0 <= seq <= _MAX_SEQ
-    return (flow_id, seq) if sound else None
+    # In a chain true is as good as 1, but a reader would see another event.
+    truths = [name for name in FIELDS if isinstance(event[name], bool)]
+    sound = plain and truths == ["in_doubt"] and type(flow_id) is str and type(seq) is int
+    return (flow_id, seq, text) if sound and 0 <= seq <= _MAX_SEQ else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    event = dict(pairs)
+    if len(event) != len(pairs):
+        raise ValueError  # one reader would see the first of two, and another one the last
+    return event
 
 
 def _row(event: dict[str, Any]) -> tuple[Any, ...]:
