@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from deviceflow import PostgresStore, Secret, SQLiteStore, StoreError
 from deviceflow.audit.chain import (
     HASHED,
+    KEY_VARIABLE,
     STORED,
     AuditKey,
     canonical_of_row,
@@ -370,6 +371,27 @@ def test_what_ended_later_keeps_its_events(
     assert last_dropped(digests) == {*old}
     assert all(own_store.history(flow_id) for flow_id in new)
     assert found(own_store, digests, signer) == []
+
+
+# The key that authenticates events.
+
+
+@pytest.mark.parametrize(
+    ("keys", "clean"),
+    [("", False), ("one", False), ("other", False), ("other,one", True), ("one other", True)],
+)
+def test_trail_is_verified_with_all_keys_that_were_ever_in_use(
+    own_store: SQLStore, monkeypatch: pytest.MonkeyPatch, keys: str, clean: bool
+) -> None:
+    for name in ("", "one", "other,one"):
+        monkeypatch.setenv(KEY_VARIABLE, name)
+        own_store._open_audit_key(0.0)
+        fill(own_store, name or "own", BEGIN)
+        assert found(own_store) == []
+    monkeypatch.setenv(KEY_VARIABLE, keys)
+    own_store._open_audit_key(0.0)
+
+    assert (found(own_store) == []) is clean
 
 
 # A trail in a file.

@@ -13,6 +13,7 @@ import keyring.backend
 import pytest
 
 from deviceflow import SQLiteStore, errors, open_store
+from deviceflow.audit.events import STORE
 from deviceflow.machine import State
 from deviceflow.sealing import Sealer, generate_key
 from deviceflow.secret import Secret
@@ -478,12 +479,32 @@ def test_key_that_is_needed_still_is_named_by_the_rotation_that_lacks_it(
     store = database.open(keys=[other, *database.keys])
     store.reseal()
     kept(database, "waiting", "f2")  # by somebody who has the old key alone
-    store._set_audit_key("set_meta", Secret("another audit key"))
+    mark = store._mark(Secret("another audit key"))
+    store._transact(lambda do: do("set_meta", mark))
 
     with pytest.raises(errors.SealError, match="It was sealed with the key") as caught:
         database.open(keys=[other]).reseal()
 
     assert caught.value.flow_id == "f2"
+
+
+def test_rotation_is_done_and_on_record_or_neither(
+    database: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = database.open(keys=[generate_key(), *database.keys])
+
+    def dying(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_note", dying)
+        with pytest.raises(KeyboardInterrupt):
+            store.reseal()
+    assert store.history(STORE) == []
+
+    store.reseal()
+    store.reseal()
+    assert [event["action"] for event in store.history(STORE)] == ["rotate_keys"]
 
 
 def test_store_that_is_open_notices_that_its_key_file_was_rotated(path: Path, place: Place) -> None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit.events import FIELDS, LISTS
 from deviceflow.secret import Secret
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 KEY_VARIABLE: Final = "DEVICEFLOW_AUDIT_KEY"
-"""Has the key that authenticates events, where it is not to be the store's own."""
+"""Has the key that authenticates events, where it is not to be the store's own; or several."""
 
 START: Final = "0" * 64
 """What an event has for the hash of the one before, where there is none."""
@@ -118,17 +120,25 @@ def hash_of_row(row: Sequence[Any]) -> str:
     return hashlib.sha256(canonical_of_row(row)).hexdigest()
 
 
+def configured() -> list[Secret]:
+    """Return the keys in `DEVICEFLOW_AUDIT_KEY`, of which the first is the one in use."""
+    keys = re.split(r"[\s,]+", os.environ.get(KEY_VARIABLE, ""))
+    return [Secret(key) for key in keys if key]
+
+
 class AuditKey:
     """The key that authenticates events. It is not the one that seals secrets.
 
     Args:
         key: Any text that nobody can guess.
+        older: Those that events are not authenticated by any more; the events still are.
 
     Attributes:
         name: What it is called in an event's `key_id`; nothing can be learnt from it.
     """
 
-    def __init__(self, key: Secret) -> None:
+    def __init__(self, key: Secret, *older: Secret) -> None:
+        self._older: dict[str | None, AuditKey] = {old.name: old for old in map(AuditKey, older)}
         block = key.reveal().encode()
         if len(block) > 64:
             block = hashlib.sha256(block).digest()
@@ -138,14 +148,26 @@ class AuditKey:
             hashlib.sha256(bytes(byte ^ pad for byte in block.ljust(64, b"\0")))
             for pad in (0x36, 0x5C)
         )
-        self.name = self.mac("deviceflow audit key")[:8]
+        self.name: str = self.mac("deviceflow audit key")[:8]
 
     def __repr__(self) -> str:
         return f"<AuditKey {self.name}>"
 
-    def mac(self, digest: str) -> str:
-        """Return what shows that whoever wrote this hash has the key."""
-        return self._hmac(digest.encode())
+    @classmethod
+    def from_env(cls) -> Self | None:
+        """Return that of `DEVICEFLOW_AUDIT_KEY`, if it names any."""
+        keys = configured()
+        return cls(*keys) if keys else None
+
+    def mac(self, digest: str, name: str | None = None) -> str:
+        """Return what shows that whoever wrote this hash has the key.
+
+        Args:
+            digest: The hash.
+            name: Which of the keys, if it is one of the older ones.
+        """
+        older = self._older.get(name)
+        return self._hmac(digest.encode()) if older is None else older.mac(digest)
 
     def fingerprint(self, secret: Secret) -> str:
         """Return 16 hex digits by which the same secret is known again, under this key."""

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from deviceflow.audit.chain import KEY_VARIABLE, AuditKey, encode, link
+from deviceflow.audit.chain import AuditKey, encode, link
 from deviceflow.errors import StoreError
-from deviceflow.secret import Secret
 
 if TYPE_CHECKING:
     from deviceflow.flow import Flow
+    from deviceflow.secret import Secret
 
 VARIABLE: Final = "DEVICEFLOW_AUDIT"
 
@@ -32,10 +32,8 @@ class JSONLinesAudit:
     def __init__(
         self, path: str | os.PathLike[str], *, key: Secret | None = None, fsync: bool = True
     ) -> None:
-        configured = os.environ.get(KEY_VARIABLE)
-        key = key or (Secret(configured) if configured else None)
         self.path = Path(path).absolute()
-        self._key = AuditKey(key) if key else None
+        self._key = AuditKey(key) if key else AuditKey.from_env()
         self._fsync = fsync
 
     @classmethod

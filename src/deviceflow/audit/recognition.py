@@ -154,7 +154,10 @@ class Recognition:
             found = row.hash_as(home, number, event_id)
             if found is None:
                 return False
-            vouched = self._key is not None and self._key.mac(found) == row.stored[MAC]
+            vouched = (
+                self._key is not None
+                and self._key.mac(found, row.stored[KEY_ID]) == row.stored[MAC]
+            )
             if found == row.stored[HASH] or vouched or found in expected:
                 row.home, row.number, row.hash, row.known = home, number, found, vouched
                 if home == self._id:
@@ -332,7 +335,7 @@ class Recognition:
                 and "event_id",
                 row.known
                 and self._key is not None
-                and row.stored[MAC] != self._key.mac(row.hash)
+                and row.stored[MAC] != self._key.mac(row.hash, row.stored[KEY_ID])
                 and "mac",
             ]
             for name in filter(None, wrong):

@@ -22,6 +22,7 @@ from deviceflow.audit.evidence import (
     FLOW,
     FROM,
     HASH,
+    KEY_ID,
     LEGAL,
     MAC,
     PREV,
@@ -233,7 +234,7 @@ def _is_whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> bool:
             return False
         if (
             found != digest
-            or (key is not None and key.mac(digest) != row[MAC])
+            or (key is not None and key.mac(digest, row[KEY_ID]) != row[MAC])
             or row[PREV] != previous
             or row[SEQ] != seq
             or row[FROM] != state

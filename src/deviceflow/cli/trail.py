@@ -9,12 +9,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from deviceflow.audit.chain import KEY_VARIABLE, AuditKey
+from deviceflow.audit.chain import AuditKey
 from deviceflow.audit.ledger import Finding
 from deviceflow.audit.verify import Verification
 from deviceflow.cli import stored
 from deviceflow.errors import StoreError, UsageError
-from deviceflow.secret import Secret
 from deviceflow.stores import query, trail
 from deviceflow.stores.location import VARIABLE, sqlite_file
 from deviceflow.stores.sql import SQLStore
@@ -134,18 +133,18 @@ def verify_files(args: Namespace) -> Verified:
     """
     from deviceflow.audit.linesfile import read_lines
 
-    key = os.environ.get(KEY_VARIABLE)
+    key = AuditKey.from_env()
     with ExitStack() as stack:
         lines = stack.enter_context(read_lines(args.file))
         verification = Verification(
             lines.events,
             None,
-            AuditKey(Secret(key)) if key else None,
+            key,
             digests=Path(args.digests) if args.digests else None,
             public_key=_pinned(args),
         )
         progress = stack.enter_context(_progress(lambda: None))
-        done = _found(args, verification, progress, keyed=bool(key))
+        done = _found(args, verification, progress, keyed=key is not None)
         strange = [Finding("edited", None, None, said) for said in lines.strange]
         return done._replace(findings=[*strange, *done.findings])
 

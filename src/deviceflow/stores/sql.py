@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import secrets
 import time
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Sel
 
 from deviceflow import providers, record
 from deviceflow.audit import log
-from deviceflow.audit.chain import KEY_VARIABLE, STORED, AuditKey, link
+from deviceflow.audit.chain import STORED, AuditKey, configured, link
 from deviceflow.audit.events import FIELDS, LISTS, STORE, Origin, render, render_note
 from deviceflow.errors import SealError, StoreError, UnknownFlowError, UsageError
 from deviceflow.flow import Flow
@@ -240,6 +239,7 @@ _PAGE: Final = 200
 THESE: Final = tuple(f"id{number}" for number in range(50))
 """The names of the values of the query `of_these`: flow ids."""
 
+_NOBODY: Final = Origin()
 _json: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
 _LONGEST_KEY: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 
@@ -475,16 +475,17 @@ class SQLStore(ABC):
 
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         """Put on record what belongs to no flow."""
+        self._transact(lambda do: self._note(do, action, given, detail, origin))
 
-        def work(do: Execute) -> None:
-            do("lock", {})  # one at a time: each is the next link of one chain
-            last = do("last", {"id": STORE}).fetchone() or (0, None)
-            now = do("now", {"now": given}).fetchone()[0]
-            event = render_note(action, now, last[0] + 1, detail, origin)
-            link(event, last[1], self._audit_key)
-            do("note", _columns(event))
-
-        self._transact(work)
+    def _note(
+        self, do: Execute, action: str, given: float, detail: str, origin: Origin = _NOBODY
+    ) -> None:
+        do("lock", {})  # one at a time: each is the next link of one chain
+        last = do("last", {"id": STORE}).fetchone() or (0, None)
+        now = do("now", {"now": given}).fetchone()[0]
+        event = render_note(action, now, last[0] + 1, detail, origin)
+        link(event, last[1], self._audit_key)
+        do("note", _columns(event))
 
     # What only a database has.
 
@@ -534,8 +535,13 @@ class SQLStore(ABC):
             self._transact(lambda do, sealed=sealed: do("reseal", sealed))  # type: ignore[misc]
         kept = str(self._sealing())
         if not rows and not kept.startswith(self._sealer.prefix):
-            self._set_audit_key("set_meta", Secret(self._unseal(kept, "meta", "audit key")))
-            self.note("rotate_keys", time.time(), "sealed anew with another key", Origin())
+            mark = self._mark(Secret(self._unseal(kept, "meta", "audit key")))
+
+            def work(do: Execute) -> None:
+                do("set_meta", mark)
+                self._note(do, "rotate_keys", time.time(), "sealed anew with another key")
+
+            self._transact(work)
         return len(rows)
 
     # For the two heirs.
@@ -607,23 +613,29 @@ class SQLStore(ABC):
         Raises:
             SealError: It is another one.
         """
-        plain, new = self._sealer.prefix == PLAIN, self._sealing() is None
-        if new:
-            self._set_audit_key("offer_meta", Secret(secrets.token_urlsafe(32)))
+        plain = self._sealer.prefix == PLAIN
+        if self._sealing() is None:
+            self._make_audit_key(given, plain=plain)
         if plain:
             log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
-        self._audit_key = AuditKey(self._read_audit_key())
-        if plain and new:
-            self.note("open_plaintext", given, "secrets are kept in clear", Origin())
-
-    def _read_audit_key(self) -> Secret:
         own = Secret(self._unseal(str(self._sealing()), "meta", "audit key"))
-        configured = Secret(os.environ.get(KEY_VARIABLE, ""))
-        return configured if configured.reveal() else own
+        self._audit_key = AuditKey(*configured(), own)
 
-    def _set_audit_key(self, statement: str, key: Secret) -> None:
-        mark = {"name": "audit_key", "value": self._sealer.seal(key.reveal(), "meta", "audit key")}
-        self._transact(lambda do: do(statement, mark))
+    def _make_audit_key(self, given: float, *, plain: bool) -> None:
+        own = Secret(secrets.token_urlsafe(32))
+        mark = self._mark(own)
+        self._audit_key = AuditKey(*configured(), own)
+
+        def work(do: Execute) -> None:
+            # Others may have made the store just now, and put it on record.
+            if do("offer_meta", mark).rowcount == 1 and plain:
+                self._note(do, "open_plaintext", given, "secrets are kept in clear")
+
+        self._transact(work)
+
+    def _mark(self, audit_key: Secret) -> dict[str, str]:
+        sealed = self._sealer.seal(audit_key.reveal(), "meta", "audit key")
+        return {"name": "audit_key", "value": sealed}
 
     def _worded(self, text: str) -> str:
         """Return a statement in this database's words."""
