@@ -414,8 +414,26 @@ def test_flow_under_way_that_is_gone(trail: Trail) -> None:
     assert trail.found() == [("wrong_state", "waiting", 3)]
 
 
+def test_flow_that_is_gone_with_its_token(trail: Trail) -> None:
+    del trail.flows["granted"]
+
+    assert trail.found() == [("wrong_state", "granted", 5)]
+
+
+@pytest.mark.parametrize("action", ["acknowledge", "purge"])
+def test_flow_whose_token_was_wiped_may_be_gone(trail: Trail, action: str) -> None:
+    flow = Flow("safe", STUDIO, NOW)
+    trail.add(flow, flow.receive(CODE, NOW))
+    trail.add(flow, flow.poll(NOW, 10.0))
+    trail.add(flow, flow.receive(GRANTED, NOW))
+    trail.add(flow, getattr(flow, action)(NOW))
+    del trail.flows["safe"]
+
+    assert trail.found() == []
+
+
 def test_flow_under_another_name(trail: Trail) -> None:
-    trail.flows["another"] = trail.flows.pop("granted")
+    trail.flows["another"] = trail.flows.pop("denied")
 
     assert trail.found() == [("wrong_state", "another", None)]
 

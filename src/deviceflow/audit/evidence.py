@@ -36,6 +36,7 @@ FLOW, SEQ, EVENT_ID, TIME, ACTION, FROM, TO, REASON, ATTEMPT, IN_DOUBT, KEY_ID, 
     )
 )
 
+_WIPING: Final = ("acknowledge", "purge")
 _STAYING: Final = {
     "take_over": frozenset(State) - {POLLING},
     "stray_token": frozenset(State) - {INIT},
@@ -127,3 +128,11 @@ def stands_where(stands: Stands, last: Sequence[Any]) -> bool:
         last[IN_DOUBT],
     )
     return said == led_to and (stands.seq, stands.state) == (last[SEQ], last[TO])
+
+
+def may_be_gone(rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Tell whether a store can have dropped a flow of these events: ended, and without a token."""
+    if rows[-1][TO] != AUTHORIZED:
+        return rows[-1][TO] in ENDS
+    # Of a flow that came from elsewhere that may be on record there.
+    return rows[0][ACTION] == "bring_in" or any(row[ACTION] in _WIPING for row in rows)

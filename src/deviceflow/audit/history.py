@@ -16,10 +16,11 @@ from deviceflow.audit.evidence import (
     SEQ,
     TIME,
     TO,
+    may_be_gone,
     stands_where,
 )
 from deviceflow.audit.ledger import Finding
-from deviceflow.machine import ENDS, INIT, Reason
+from deviceflow.machine import INIT, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,8 +105,10 @@ def _beside_flow(evidence: Evidence) -> Iterator[Finding]:
     if evidence.alone or flow_id == STORE:
         return
     if stands is None:
-        if last[TO] not in ENDS:
-            said = f"the flow is gone, and was {last[TO]}: only ended ones are dropped"
+        if not may_be_gone(evidence.rows):
+            said = (
+                f"the flow is gone, and was {last[TO]}: only ended ones without a token are dropped"
+            )
             yield Finding("wrong_state", flow_id, last[SEQ], said)
         return
     if stands_where(stands, last):

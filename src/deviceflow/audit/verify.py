@@ -31,12 +31,13 @@ from deviceflow.audit.evidence import (
     TO,
     Evidence,
     Stands,
+    may_be_gone,
     stands_where,
 )
 from deviceflow.audit.history import CLOCK_TOLERANCE
 from deviceflow.audit.ledger import Finding, Kind, Ledger
 from deviceflow.errors import StoreError
-from deviceflow.machine import ENDS, INIT, State
+from deviceflow.machine import INIT, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -212,8 +213,7 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
             return False
     if evidence.alone or evidence.flow_id == STORE:
         return True
-    last = rows[-1]
-    return stands_where(stands, last) if stands is not None else last[TO] in ENDS
+    return stands_where(stands, rows[-1]) if stands is not None else may_be_gone(rows)
 
 
 def _is_whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> bool:
