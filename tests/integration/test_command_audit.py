@@ -210,7 +210,13 @@ def test_a_store_in_memory_keeps_no_trail(deviceflow: Command) -> None:
         (("verify", "--file", "nowhere"), exits.STORE, "nowhere cannot be read"),
         (("verify", "--file", "x", "--store", "sqlite:///y"), 2, "not both"),
         (("show", "nobody"), 2, "no events of this login"),
-        (("list", "--since", "soon"), 2, "an age such as 12h or 7d"),
+        *(
+            (("list", "--since", when), 2, "an age such as 12h or 7d")
+            for when in ("soon", "20261120", "2026", "1e300", "d", "infd")
+        ),
+        (("list", "--since", "0001-01-01T00:00+05:00"), 2, "an age such as 12h or 7d"),
+        (("list", "--since", "9999-12-31T23:59:59-05:00"), 2, "an age such as 12h or 7d"),
+        (("show", "caf\udce9"), 2, "There are no events of this login"),
         (("list", "--limit", "-1"), 2, "a whole number from 0 on"),
         (("keygen", "--public"), 2, "no signing key yet"),
         (("keygen", "--public", "nowhere"), exits.STORE, "cannot be read"),
@@ -421,6 +427,9 @@ def test_logins_are_listed_the_newest_first(audit: Audit) -> None:
         ("--until 2026-11-19", "denied approved"),
         ("--since 2026-11-18T11:10 --until 2026-11-18T12:30+01:00", "denied"),
         ("--since 36500d", "open denied approved"),
+        ("--since 999999999d", "open denied approved"),
+        ("--client caf\udce9", ""),
+        ("--actor caf\udce9", ""),
         ("--until 36500d", ""),
         ("--limit 2", "open denied"),
         ("--limit 1 --client nightly --until 2026-11-19", "approved"),

@@ -234,6 +234,25 @@ def test_every_outcome_has_its_mark(store: SQLiteStore, end: tuple[str, ...]) ->
         assert f".s-{state}" in styles
 
 
+def test_every_mark_is_drawn_and_explained(store: SQLiteStore) -> None:
+    fill(store, 1)
+    page = of(store)
+
+    for action, said in report._MARKED.items():
+        assert page.count("path", id=f"mark-{action}") == 1
+        assert page.count("use", href=f"#mark-{action}") == 1
+        assert said in page.text
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59.999+00:00", "0001-01-01T00:00:00.000+00:00"])
+def test_a_time_of_another_age_stops_nothing(store: SQLiteStore, time: str) -> None:
+    fill(store, 3)
+    with store._transact(lambda _: store._connected()) as connection:
+        connection.execute("UPDATE audit SET time = ? WHERE flow_id <> 'store'", [time])
+
+    assert of(store).text
+
+
 def test_a_login_of_no_length_is_drawn_too(store: SQLiteStore) -> None:
     Scribe(store).login("code")
 

@@ -58,13 +58,18 @@ def _list_of(value: Any) -> list[str]:
     return [_text_of(item) for item in (value if isinstance(value, list) else [value])]
 
 
+END_OF_TIME: Final = 253_370_764_800.0
+"""The year 9999, behind which nothing can be counted on."""
+
+
 def seconds_of(time: str | None) -> float | None:
-    """Return an event's time in seconds since 1970, if it is one."""
+    """Return an event's time in seconds since 1970, if it is one, and not of another age."""
     try:
         at = datetime.fromisoformat(time or "")
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
+    return seconds if 0 <= seconds < END_OF_TIME else None
 
 
 def text_of(seconds: float) -> str:

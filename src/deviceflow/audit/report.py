@@ -147,6 +147,7 @@ def render(
         short=_short_name,
         when=_when,
         number=_number,
+        marked=_MARKED,
         counted=counted,
         kinds=_kind,
     )

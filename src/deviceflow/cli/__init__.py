@@ -495,24 +495,28 @@ def _number(text: str) -> int:
     return number
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
 def _moment(text: str) -> float:
     import time
-    from datetime import UTC, datetime
 
-    try:
-        return time.time() - _duration(text)
-    except argparse.ArgumentTypeError:
-        pass
-    try:
-        at = datetime.fromisoformat(text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
+    from deviceflow.audit.logins import seconds_of
+
+    at: float | None
+    if text[-1:] in _UNITS:
+        at = max(0.0, time.time() - _duration(text))
+    else:
+        # 20260131 is a date for one reader, and seconds for another.
+        at = None if text.isdecimal() else seconds_of(text)
+    if at is None:
         said = f"an age such as 12h or 7d, or a time such as 2026-01-31, and not {text!r}"
-        raise argparse.ArgumentTypeError(said) from None
+        raise argparse.ArgumentTypeError(said)
+    return at
 
 
 def _duration(text: str) -> float:
-    factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
+    factor = _UNITS.get(text[-1:], 0)
     try:
         return _seconds(text[:-1] if factor else text) * (factor or 1)
     except argparse.ArgumentTypeError:

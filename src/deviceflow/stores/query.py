@@ -20,6 +20,7 @@ from deviceflow.audit.events import FIELDS, STORE
 from deviceflow.audit.logins import Login, readable, seconds_of, text_of
 from deviceflow.errors import UnknownFlowError
 from deviceflow.stores.sql import THESE
+from deviceflow.untrusted import storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,8 +55,8 @@ class Filters:
             "since": None if self.since is None else text_of(self.since),
             "until": None if self.until is None else text_of(self.until),
             "state": self.state,
-            "client": self.client,
-            "actor": self.actor,
+            "client": self.client and storable(self.client),
+            "actor": self.actor and storable(self.actor),
             "reason": self.reason,
         }
 
@@ -141,7 +142,7 @@ def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Lo
 
 
 def _events(rows: Query, flow_id: str) -> list[dict[str, Any]]:
-    return [_event(row) for row in rows("history", {"id": flow_id})]
+    return [_event(row) for row in rows("history", {"id": storable(flow_id)})]
 
 
 def _event(row: Sequence[Any]) -> dict[str, Any]:
