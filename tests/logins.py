@@ -79,7 +79,7 @@ class Scribe:
         Args:
             moves: What happens: `code` first; then polls by what is answered (`pending`,
                 `slow_down`, `down`, `lost`, `token`, `denied`, `expired`, `refused`); or `crash`,
-                `late`, `cancel`, `expire`, `collect`, `acknowledge`.
+                `take_over`, `late`, `cancel`, `expire`, `collect`, `acknowledge`.
             at: When it begins.
             provider: Where.
             origin: Who does it.
@@ -114,6 +114,8 @@ class Scribe:
                 yield getattr(flow, move)(now)
             case "late":
                 yield flow.late_grant(Token(Secret("late-token")), flow.attempt, now + 40)
+            case "take_over":
+                yield flow.take_over(now + 1, "w0.1.1")
             case "crash":
                 yield self._poll(flow, now)
                 yield flow.recover(flow.due_at, "w0.1.1")

@@ -476,6 +476,25 @@ def test_exports_hold_every_event(audit: Audit) -> None:
     assert "store" not in audit("export", "--format", "jsonl", "--client", "nightly").out
 
 
+def test_an_export_of_some_time_is_verified(audit: Audit) -> None:
+    with audit.opened() as store:
+        store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+        store.note("plain_http", BEGIN + 1e6, "f2 at http://x.example", ALICE)
+    for name, when in (("old", "--until 2026-11-19"), ("new", "--since 2026-11-18T12:00")):
+        audit("export", "--format", "jsonl", "--output", name, *when.split())
+
+    for files in (["old"], ["new"], ["old", "new"]):
+        named = [arg for name in files for arg in ("--file", name)]
+        assert audit("verify", *named).code == 0
+
+
+def test_a_store_with_nothing_to_note_says_so(audit: Audit) -> None:
+    done = audit("show", "store")
+
+    assert (done.code, done.out) == (0, "")
+    assert "Nothing is on record but logins" in done.err
+
+
 def test_a_file_is_its_owners_alone_and_whole(audit: Audit) -> None:
     file = audit.command.home / "trail.csv"
     file.write_text("before")

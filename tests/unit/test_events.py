@@ -458,6 +458,18 @@ def test_event_goes_to_structlog_where_the_program_has_configured_it(
 
 
 @pytest.mark.usefixtures("unconfigured")
+def test_a_message_is_one_line_and_steers_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "deviceflow")
+
+    log.emit(log.TRANSITION, {"client_name": "ci\nCRITICAL root: forged\x1b[31m", "seq": 1})
+
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "deviceflow.transition client_name=ci CRITICAL root: forged seq=1"
+    )
+
+
+@pytest.mark.usefixtures("unconfigured")
 def test_structlogs_level_is_respected() -> None:
     said: list[dict[str, Any]] = []
     structlog.configure(

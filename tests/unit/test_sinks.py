@@ -237,6 +237,10 @@ FORMULAS: Final = (
 )
 
 
+def test_no_cell_is_a_formula_where_a_semicolon_parts_them() -> None:
+    assert cells(event_of("poll", detail="x; =1+1;y"))["detail"] == "x;' =1+1;y"
+
+
 def cells(event: dict[str, Any]) -> dict[str, str]:
     (row,) = csv.reader([CSV().line(event)], strict=True)
     return dict(zip(CSV.header.split(","), row, strict=True))

@@ -118,7 +118,7 @@ def test_counts(store: SQLiteStore, scribe: Scribe) -> None:
     scribe.login("code", "lost", "late", provider=ROBOT, at=BEGIN + 20)
     scribe.login("code", "down", "denied", at=BEGIN + 30)
     scribe.login("code", "cancel", provider=ROBOT, origin=BOB, at=BEGIN + 40)
-    scribe.login("code", "lost", at=BEGIN + 50)
+    scribe.login("code", "take_over", "lost", at=BEGIN + 50)
 
     with query.logins(store) as logins:
         facts = Stats(logins).facts()
@@ -129,9 +129,12 @@ def test_counts(store: SQLiteStore, scribe: Scribe) -> None:
     assert facts["outcomes"] == {"authorized": 3, "denied": 1, "cancelled": 1, "unfinished": 1}
     assert facts["time_to_approval"]["approvals"] == 3
     assert facts["polls_per_login"] == {"total": 11, "p50": 1, "p90": 4, "p99": 4}
-    assert {name: facts[name] for name in ("slow_downs", "recoveries", "no_answers")} == {
+    assert {
+        name: facts[name] for name in ("slow_downs", "recoveries", "take_overs", "no_answers")
+    } == {
         "slow_downs": 1,
         "recoveries": 1,
+        "take_overs": 1,
         "no_answers": 3,
     }
     assert (facts["late_tokens"], facts["in_doubt"]) == (1, 1)

@@ -11,6 +11,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from deviceflow.untrusted import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,6 +22,7 @@ UNVERIFIED_TLS: Final = "deviceflow.unverified_tls"
 PLAINTEXT: Final = "deviceflow.plaintext"
 CLOCK_JUMP: Final = "deviceflow.clock_jump"
 
+_LONGEST: Final = 10_000
 _LOGGER: Final = logging.getLogger("deviceflow")
 _LOGGER.addHandler(logging.NullHandler())
 
@@ -44,4 +47,4 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
     elif _LOGGER.isEnabledFor(level):
         said = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
         extra = {"deviceflow_event": name, "deviceflow": dict(fields)}
-        _LOGGER.log(level, "%s %s", name, said, extra=extra)
+        _LOGGER.log(level, "%s %s", name, printable(said, _LONGEST), extra=extra)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -186,8 +187,8 @@ def _cell(value: Any) -> Any:
         value = " ".join(value)
     if not isinstance(value, str):
         return value
-    text = printable(value, 10_000)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\1'\2", printable(value, 10_000))
 
 
-_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# At the beginning of a cell; some spreadsheets part cells by a semicolon.
+_FORMULA: Final = re.compile(r"(^|;)(\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")

@@ -22,6 +22,7 @@ _COUNTED: Final = {
     "slow_downs": "slow_down",
     "no_answers": "retry",
     "recoveries": "recover",
+    "take_overs": "take_over",
     "late_tokens": "late_grant",
     "stray_tokens": "stray_token",
     "revoked": "revoke",

@@ -256,7 +256,8 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         )
         action.epilog = (
             "exit codes: 0 done, 1 verify has found something, 2 wrong usage, or no such login,"
-            " 5 the store or a file cannot be used, 130 interrupted"
+            " 5 what was to be written could not be, 74 the store, a key, a digest or a trail"
+            " cannot be used, 130 interrupted"
         )
         action.set_defaults(json=False)
         fill(action)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 def _show(args: Namespace) -> int:
     with closing(trail.store(args)) as kept:
+        if args.id == STORE and not query.notes(kept):
+            streams.say("Nothing is on record but logins.")
+            return 0
         login = query.one(kept, args.id) if args.id else _newest(kept)
     if args.json:
         streams.show(json.dumps(_facts(login) | {"events": login.events}))
@@ -130,7 +133,9 @@ def _export(args: Namespace) -> int:
             for event in login.events:
                 write(sink.line(event))
         if filters.only_times():
-            for event in query.notes(kept, filters):
+            # Verified as a file, the chain of these must be whole.
+            of = query.ALL if isinstance(sink, JSONLines) else filters
+            for event in query.notes(kept, of):
                 write(sink.line(event))
     return 0
 
@@ -170,6 +175,7 @@ _COUNTED: Final = (
     "slow_downs",
     "no_answers",
     "recoveries",
+    "take_overs",
     "late_tokens",
     "in_doubt",
     "stray_tokens",
