@@ -821,6 +821,17 @@ def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -
         database.client(store=database.open()).token(flow.id)
 
 
+def test_flow_from_elsewhere_is_brought_in_on_record(database: Place, events: Events) -> None:
+    flow = Flow("f1", OAUTH, database.now)
+    flow.receive(CODE, database.now)
+
+    database.store.add(flow)
+
+    (event,) = events()
+    assert (event["action"], event["seq"]) == ("bring_in", 2)
+    assert database.sql.history("f1") == [event]
+
+
 @pytest.mark.parametrize(
     ("script", "error", "actions"),
     [

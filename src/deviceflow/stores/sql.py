@@ -379,13 +379,15 @@ class SQLStore(ABC):
 
         while (kept := self._transact(work)) is None:
             pass  # the key's flow has ended between two statements
-        if isinstance(kept, Flow):
-            return kept
-        if kept[0] != flow.id:
-            return self._flow(kept)
-        if kept[3] != values["record"]:
-            raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
-        return flow  # added already, and the connection was lost just then
+        if not isinstance(kept, Flow):
+            if kept[0] != flow.id:
+                return self._flow(kept)
+            if kept[3] != values["record"]:
+                raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
+            # Added already, and the connection was lost just then.
+        if event is not None:
+            log.emit(log.TRANSITION, event)
+        return flow
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         """Return a copy of the flow, with its secrets or without.
