@@ -55,7 +55,7 @@ class _Part(Verification):
         self._given = signed
         self._only = only
 
-    def _read_digests(self, ledger: Ledger) -> Iterator[Finding]:
+    def read_digests(self, ledger: Ledger) -> Iterator[Finding]:
         for number, entries in enumerate(self._given, 1):
             ledger.take(number, [entry for entry in entries if entry.flow_id in self._only])
         return iter(())
@@ -95,7 +95,7 @@ class Trail:
         elif isinstance(store, PostgresStore):
             self.kind = "postgres"
             self._database = psycopg.connect(store._url, autocommit=True)
-        everything = self.do(store._sql["trail"]).fetchall()
+        everything = self.do(store._sql["trail_all"]).fetchall()
         self.rows = {
             flow_id: [dict(zip(STORED, row, strict=True)) for row in rows]
             for flow_id, rows in groupby(everything, itemgetter(_FLOW))
@@ -229,7 +229,7 @@ class Trail:
         self, key: AuditKey | None, only: Collection[str] | None = None, digests: Path | None = None
     ) -> list[Finding]:
         """Verify the trail, or some of its flows."""
-        trail, stands = (self.store._sql[name] for name in ("trail", "stands"))
+        trail, stands = (self.store._sql[name] for name in ("trail_all", "stands_all"))
         if only is None:
             whole = Verification(
                 self.do(trail),

@@ -145,6 +145,8 @@ def test_what_was_done_behind_our_back_is_named(audit: Audit) -> None:
     in_json = audit("verify", "--digests", "digests", "--json")
     assert in_json.code == 1
     assert ("edited", audit.denied, 2) in kinds(in_json)
+    by_two = audit("verify", "--digests", "digests", "--json", "--processes", "2")
+    assert (by_two.code, kinds(by_two)) == (1, kinds(in_json))
 
 
 def test_an_event_that_is_no_text_keeps_nobody_from_reading(audit: Audit) -> None:
@@ -218,6 +220,7 @@ def test_a_store_in_memory_keeps_no_trail(deviceflow: Command) -> None:
         (("list", "--since", "9999-12-31T23:59:59-05:00"), 2, "an age such as 12h or 7d"),
         (("show", "caf\udce9"), 2, "There are no events of this login"),
         (("list", "--limit", "-1"), 2, "a whole number from 0 on"),
+        (("verify", "--processes", "0"), 2, "a whole number from 1 on"),
         (("keygen", "--public"), 2, "no signing key yet"),
         (("keygen", "--public", "nowhere"), exits.STORE, "cannot be read"),
         (("report", "-o", "digests"), 2, "digests is a directory"),
@@ -613,6 +616,7 @@ def test_all_of_it_on_postgres(
     assert run("digest", *digests, **key).out.startswith("digest 1: 122 chains, by ")
     verified = run("verify", *digests, "--json", **key)
     assert (verified.code, verified.said["findings"], verified.said["flows"]) == (0, [], 122)
+    assert run("verify", *digests, "--json", "--processes", "3", **key).said == verified.said
     ids = listed(run("list", "--json"))
     assert len(ids) == 121
     assert ids[-2:] == ["denied0000000001", "login00000000001"]

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from random import Random
@@ -22,7 +24,7 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import PostgresStore, Secret, SQLiteStore, StoreError
+from deviceflow import PostgresStore, Secret, SQLiteStore, StoreError, open_store
 from deviceflow.audit.chain import (
     HASHED,
     KEY_VARIABLE,
@@ -43,21 +45,22 @@ from deviceflow.audit.events import STORE
 from deviceflow.audit.ledger import Ledger
 from deviceflow.audit.linesfile import read_lines
 from deviceflow.audit.logins import Login as Told
+from deviceflow.audit.parts import PartedVerification
 from deviceflow.audit.verify import Verification
 from deviceflow.machine import LEADS_TO, State
 from deviceflow.sealing import generate_key
-from deviceflow.stores.sql import _columns
+from deviceflow.stores.sql import Snapshot, SQLStore, _columns
 from deviceflow.stores.trail import prune, take_digest
 from tests.evidence.events import events
 from tests.evidence.histories import BEGIN, Login
-from tests.evidence.manipulations import MANIPULATIONS
+from tests.evidence.manipulations import MANIPULATIONS, Attack
 from tests.evidence.runs import NEEDS_KEY, made, tried
+from tests.evidence.trails import Trail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.stores.sql import SQLStore
-    from tests.evidence.trails import Trail
+    from deviceflow.audit.ledger import Finding
     from tests.postgres import PostgresServer
 
 SEED: Final = 5
@@ -371,6 +374,80 @@ def test_what_ended_later_keeps_its_events(
     assert last_dropped(digests) == {*old}
     assert all(own_store.history(flow_id) for flow_id in new)
     assert found(own_store, digests, signer) == []
+
+
+# Several processes.
+
+
+@contextmanager
+def part_of(where: str, keys: list[str], first: str, last: str | None) -> Iterator[Snapshot]:
+    """Open a part of a trail in another process."""
+    store = open_store(where, keys=keys)
+    assert isinstance(store, SQLStore)
+    with store, store.snapshot(first, last) as snapshot:
+        yield snapshot
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_processes_find_what_one_finds(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = "" if kind == "sqlite" else request.getfixturevalue("postgres_url")
+    where, keys = url or f"sqlite:///{tmp_path / 'flows.db'}", [generate_key().reveal()]
+    (digests := tmp_path / "digests").mkdir()
+    store = open_store(where, keys=keys)
+    assert isinstance(store, SQLStore)
+    with closing(Trail(store, digests, Random(7))) as trail:
+
+        def parted(processes: int = 3) -> tuple[list[Finding], int, int]:
+            bounds = trail.store.bounds(processes)
+            assert len(bounds) == processes - 1
+            verification = PartedVerification(
+                partial(part_of, where, keys),
+                bounds,
+                digests=digests,
+                public_key=trail.public_key,
+            )
+            found = sorted(verification.findings(), key=repr)
+            return found, verification.events, verification.flows
+
+        events = sum(map(len, trail.rows.values()))
+        assert parted() == ([], events, len(trail.rows))
+        attack = Attack(trail, Random(8), tmp_path, keyed=True)
+        for name in ("moved row", "moved flow", "removed flow", "cut tail", "wrong state"):
+            MANIPULATIONS[name](attack)
+        (digests / "digest-000003.jsonl").unlink()
+
+        found, *_ = parted()
+        assert found == sorted(trail.findings(trail.key), key=repr)
+        kinds = {finding.kind for finding in found}
+        assert {"moved", "removed_flow", "missing_digest", "wrong_state"} <= kinds
+
+
+@contextmanager
+def dying(_first: str, _last: str | None) -> Iterator[Snapshot]:
+    """Die as a process does that takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield Snapshot(iter(()), iter(()), AuditKey(Secret("")))
+
+
+def test_process_that_is_killed_is_an_error() -> None:
+    with pytest.raises(StoreError, match="ended before its time"):
+        list(PartedVerification(dying, ["f"]).findings())
+
+
+def test_process_that_cannot_open_the_trail_is_an_error(
+    own_store: SQLStore, tmp_path: Path
+) -> None:
+    fill(own_store, "new", BEGIN)
+    (tmp_path / "file").touch()
+    verification = PartedVerification(
+        partial(part_of, f"sqlite:///{tmp_path}/file/where.db", [generate_key().reveal()]),
+        own_store.bounds(2),
+    )
+
+    with pytest.raises(StoreError):
+        list(verification.findings())
 
 
 # The key that authenticates events.

@@ -110,6 +110,10 @@ class Hole(NamedTuple):
     said: str
 
 
+_HEADS = """
+    SELECT * FROM head WHERE flow >= :first AND (:last IS NULL OR flow < :last)
+    ORDER BY flow, digest
+"""
 _LATEST = """
     SELECT seq, hash FROM head WHERE flow = ? AND dropped = ? ORDER BY digest DESC LIMIT 1
 """
@@ -186,9 +190,14 @@ class Ledger:
         found = self._database.execute(_LATEST, (flow_id, dropped)).fetchone()
         return found and (found[0], found[1])
 
-    def heads(self) -> Iterator[tuple[str, list[Head]]]:
-        """Yield what the digests say of each flow, in the order of the flows' ids."""
-        found = self._database.execute("SELECT * FROM head ORDER BY flow, digest")
+    def heads(self, first: str, last: str | None) -> Iterator[tuple[str, list[Head]]]:
+        """Yield what the digests say of each flow, in the order of the flows' ids.
+
+        Args:
+            first: From which id on.
+            last: Before which id; None for all that there are.
+        """
+        found = self._database.execute(_HEADS, {"first": first, "last": last})
         for flow_id, rows in groupby(found, itemgetter(1)):
             yield flow_id, [Head(digest, seq, hash_, bool(d)) for digest, _, seq, hash_, d in rows]
 
@@ -202,17 +211,23 @@ class Ledger:
         with room():
             self._database.execute("INSERT INTO hole VALUES (?, ?, ?, ?, ?, ?)", hole)
 
+    def strays(self) -> Iterator[Stray]:
+        """Yield all events that do not belong where they were found."""
+        return (Stray(*row) for row in self._database.execute("SELECT * FROM stray"))
+
+    def holes(self) -> Iterator[Hole]:
+        """Yield all that is not where it should be."""
+        return (Hole(*row) for row in self._database.execute("SELECT * FROM hole"))
+
     def settle(self, dropped: Callable[[], Container[str]]) -> Iterator[Finding]:
         """Say what became of all that: what was moved, and what is nowhere.
 
         Args:
             dropped: Tells which flows were dropped from the trail while it was being read.
         """
-        for row in self._database.execute("SELECT * FROM stray"):
-            yield self._came(Stray(*row))
+        yield from map(self._came, self.strays())
         gone: Container[str] | None = None
-        for row in self._database.execute("SELECT * FROM hole"):
-            hole = Hole(*row)
+        for hole in self.holes():
             if hole.kind == "removed_flow":
                 gone = dropped() if gone is None else gone
                 if hole.flow_id in gone:

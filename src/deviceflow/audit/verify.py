@@ -63,6 +63,7 @@ class Verification:
         key: What authenticates the events; None to do without.
         digests: The directory of the digests.
         public_key: Whose signature they must bear; None for whatever key the first one names.
+        part: From which flow's id on, and before which one's, the events and flows are all.
 
     Attributes:
         events: How many events were read.
@@ -80,11 +81,13 @@ class Verification:
         *,
         digests: Path | None = None,
         public_key: str | None = None,
+        part: tuple[str, str | None] = ("", None),
     ) -> None:
         self._events = events
         self._flows = flows
         self._key = key
         self._directory = digests
+        self._part = part
         self.signed_by = public_key
         self.events = self.flows = self.digests = 0
         self.covered_until: str | None = None
@@ -101,22 +104,25 @@ class Verification:
         """
         with Ledger() as ledger:
             # Before the events, which then are of a later moment than all digests.
-            yield from self._read_digests(ledger)
-            stands = ((_name(row[0]), Stands(*row)) for row in self._flows or ())
-            groups = ((_name(name), rows) for name, rows in groupby(self._events, _flow_of))
-            for flow_id, rows, flow, heads in _joined(groups, stands, ledger.heads()):
-                events = [] if rows is None else list(rows)
-                evidence = Evidence(
-                    flow_id, events, flow, heads or (), self._key, self._flows is None
-                )
-                if not _is_as_it_should_be(evidence):
-                    yield from diagnose(evidence, ledger)
-                self.flows += bool(events)
-                self.events += len(events)
-                progress(self.events)
+            yield from self.read_digests(ledger)
+            yield from self.examine(ledger, progress)
             yield from ledger.settle(self._dropped_meanwhile)
 
-    def _read_digests(self, ledger: Ledger) -> Iterator[Finding]:
+    def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
+        """Yield what should not be so with the flows, and put in the ledger what is to settle."""
+        stands = ((_name(row[0]), Stands(*row)) for row in self._flows or ())
+        groups = ((_name(name), rows) for name, rows in groupby(self._events, _flow_of))
+        for flow_id, rows, flow, heads in _joined(groups, stands, ledger.heads(*self._part)):
+            events = [] if rows is None else list(rows)
+            evidence = Evidence(flow_id, events, flow, heads or (), self._key, self._flows is None)
+            if not _is_as_it_should_be(evidence):
+                yield from diagnose(evidence, ledger)
+            self.flows += bool(events)
+            self.events += len(events)
+            progress(self.events)
+
+    def read_digests(self, ledger: Ledger) -> Iterator[Finding]:
+        """Put in the ledger what the digests say, and yield what is wrong with them."""
         before: Digest | None = None
         expected = 1
         for number, path in [] if self._directory is None else files_of(self._directory):

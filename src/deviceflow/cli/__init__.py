@@ -282,6 +282,9 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--public-key", metavar="FILE", help="whose signature they must bear, as keygen --public"
     )
+    parser.add_argument(
+        "--processes", type=_some, metavar="N", default=1, help="read it in so many at once"
+    )
 
 
 def _add_json(parser: argparse._ActionsContainer) -> None:
@@ -493,6 +496,13 @@ def _number(text: str) -> int:
         number = -1
     if number < 0:
         raise argparse.ArgumentTypeError(f"a whole number from 0 on, and not {text!r}")
+    return number
+
+
+def _some(text: str) -> int:
+    number = _number(text)
+    if not number:
+        raise argparse.ArgumentTypeError("a whole number from 1 on, and not 0")
     return number
 
 

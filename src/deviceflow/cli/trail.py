@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from contextlib import ExitStack, contextmanager
+from argparse import Namespace
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,10 +22,10 @@ from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable, Iterator
 
     from deviceflow.audit.digest import Signer
+    from deviceflow.stores.sql import Snapshot
 
 _STEP = 1000  # events between two looks at the progress
 
@@ -110,18 +112,33 @@ def verify(args: Namespace, kept: SQLStore) -> Verified:
         StoreError: It, the digests or the public key cannot be read.
         ImportError: A library is missing.
     """
-    with kept.snapshot() as snapshot, _progress(lambda: query.count(kept)) as progress:
-        public_key = _pinned(args)
-        if public_key is None and args.digests and (signer := signer_if_there(file_of(kept))):
-            public_key = signer.public_key
-        verification = Verification(
-            snapshot.events,
-            snapshot.flows,
-            snapshot.key,
-            digests=Path(args.digests) if args.digests else None,
-            public_key=public_key,
-        )
+    public_key = _pinned(args)
+    if public_key is None and args.digests and (signer := signer_if_there(file_of(kept))):
+        public_key = signer.public_key
+    digests = Path(args.digests) if args.digests else None
+    with ExitStack() as stack:
+        if args.processes == 1:
+            snapshot = stack.enter_context(kept.snapshot())
+            verification = Verification(*snapshot, digests=digests, public_key=public_key)
+        else:
+            from deviceflow.audit.parts import PartedVerification
+
+            verification = PartedVerification(
+                partial(_part, args.store, args.plaintext),
+                kept.bounds(args.processes),
+                digests=digests,
+                public_key=public_key,
+            )
+        progress = stack.enter_context(_progress(lambda: query.count(kept)))
         return _found(args, verification, progress, keyed=True)
+
+
+@contextmanager
+def _part(url: str | None, plaintext: bool, first: str, last: str | None) -> Iterator[Snapshot]:
+    """Give a part of the trail to a process that verifies it."""
+    opened = store(Namespace(store=url, plaintext=plaintext))
+    with closing(opened) as kept, kept.snapshot(first, last) as snapshot:
+        yield snapshot
 
 
 def verify_files(args: Namespace) -> Verified:

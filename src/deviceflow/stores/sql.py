@@ -136,6 +136,8 @@ _BEGUN: Final = """
             OR MAX(CASE WHEN client_id = :client OR client_name = :client THEN 1 END) = 1)
     ORDER BY begun """
 
+_TRAIL: Final = "SELECT {{stored}} FROM {{audit}} {} ORDER BY flow_id, seq"
+_STANDS: Final = "SELECT id, seq, state, record FROM {{flows}} {} ORDER BY id"
 _LASTS: Final = """
     SELECT flow_id, seq, hash FROM {audit}
     JOIN (SELECT flow_id AS name, MAX(seq) AS last FROM {audit} GROUP BY flow_id) AS lasts
@@ -186,8 +188,15 @@ _STATEMENTS: Final = {
             AND NOT EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id)
         ORDER BY flow_id
     """,
-    "trail": "SELECT {stored} FROM {audit} ORDER BY flow_id, seq",
-    "stands": "SELECT id, seq, state, record FROM {flows} ORDER BY id",
+    "trail_all": _TRAIL.format(""),
+    "trail_rest": _TRAIL.format("WHERE flow_id >= :first"),
+    "trail_part": _TRAIL.format("WHERE flow_id >= :first AND flow_id < :last"),
+    "stands_all": _STANDS.format(""),
+    "stands_rest": _STANDS.format("WHERE id >= :first"),
+    "stands_part": _STANDS.format(
+        "WHERE id >= :first AND id < :last OR id IS NULL AND :first = ''"
+    ),
+    "event_at": "SELECT flow_id FROM {audit} ORDER BY flow_id, seq LIMIT 1 OFFSET :place",
     "last": "SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1",
     "lock": "UPDATE {meta} SET value = value WHERE name = 'version'",
     "history": "SELECT {fields} FROM {audit} WHERE flow_id = :id ORDER BY seq",
@@ -501,10 +510,28 @@ class SQLStore(ABC):
         ]
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """Give the whole trail and all flows, as they are at one moment."""
+    def snapshot(self, first: str = "", last: str | None = None) -> Iterator[Snapshot]:
+        """Give the trail and the flows, as they are at one moment.
+
+        Args:
+            first: From which flow's id on.
+            last: Before which one's; None for all that there are.
+        """
+        values = {"first": first, "last": last}
+        part = "all" if (first, last) == ("", None) else "rest" if last is None else "part"
         with self.reading() as rows:
-            yield Snapshot(rows("trail"), rows("stands"), self._audit_key)
+            events, flows = rows(f"trail_{part}", values), rows(f"stands_{part}", values)
+            yield Snapshot(events, flows, self._audit_key)
+
+    def bounds(self, parts: int) -> list[str]:
+        """Return the ids that part the flows into so many parts, or fewer, of as many events."""
+        with self.reading() as rows:
+            whole = next(rows("events"))[0]
+            found = {
+                next(rows("event_at", {"place": whole * part // parts}), ("",))[0]
+                for part in range(1, parts)
+            }
+        return sorted(found - {""})
 
     def drop_events(self, flow_ids: Iterable[str]) -> None:
         """Drop all events of these flows; what is left must be behind a digest that says so."""
