@@ -382,7 +382,8 @@ class Client:
                 return Failure("lease", sent=False), None
             return self._transmit(ready, timeout), None
         except BaseException as stop:  # noqa: BLE001  # to be raised once it is stored
-            unsent = isinstance(stop, errors.UsageError | ImportError)
+            # A store's error is about what had to be put on record before.
+            unsent = isinstance(stop, errors.UsageError | errors.StoreError | ImportError)
             # Without the frames below, whose locals hold what was being sent.
             interrupt = stop.with_traceback(None)
             interrupt.__context__ = interrupt.__cause__ = None
@@ -517,7 +518,11 @@ class Client:
         """Take the lease of a flow that has ended."""
         claim = self._store.claim(flow_id, worker, self._timeline.now(), seconds)
         if isinstance(claim, Claim) and claim.left_by is not None:
-            self._commit(claim.flow, claim.flow.take_over(claim.now, claim.left_by), worker)
+            try:
+                self._commit(claim.flow, claim.flow.take_over(claim.now, claim.left_by), worker)
+            except BaseException:
+                self._store.leave_alone(flow_id, worker, self._timeline.now(), 0.0)
+                raise
         return claim
 
     def purge(self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY) -> Purged:
@@ -737,9 +742,9 @@ class Client:
 
     def _say_unverified(self, address: str) -> None:
         if address.startswith("https:") and address not in self._unverified:
-            self._unverified.add(address)
-            log.emit(log.UNVERIFIED_TLS, {"url": address}, logging.WARNING)
             self._store.note("unverified_tls", self._timeline.now(), address, self._origin)
+            log.emit(log.UNVERIFIED_TLS, {"url": address}, logging.WARNING)
+            self._unverified.add(address)
 
     def _keep_token(self, flow: Flow, event: dict[str, Any], release: str | None) -> bool:
         """Keep what brings a token, and hold on to that while the store fails."""

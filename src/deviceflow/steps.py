@@ -132,7 +132,7 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
 
 
 def _left_behind(claim: Claim) -> Transition | None:
-    """Put on record that whoever was at work on the flow died, if that is so."""
+    """Put on record that somebody's lease ran out, if that is so: most likely they died."""
     flow, now, left_by = claim
     if flow.state is State.POLLING:
         # Polling, and nobody held the lease.

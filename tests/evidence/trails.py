@@ -147,7 +147,7 @@ class Trail:
         logins = [self._begin(random, f"old-{number:02}", BEGIN - 1e6) for number in range(30)]
         self._sign()
         self.pruned = self._forget(logins, BEGIN)
-        assert prune(self.store, self.digests, self._signer, BEGIN)
+        assert prune(self.store, self.digests, self._signer, BEGIN).flows
 
     def _forget(self, logins: Sequence[Login], before: float) -> list[str]:
         over = [login.flow.id for login in logins if login.over_by(before)]

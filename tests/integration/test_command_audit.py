@@ -159,6 +159,20 @@ def test_an_event_that_is_no_text_keeps_nobody_from_reading(audit: Audit) -> Non
     assert len(audit("export", "--format", "csv").out.splitlines()) == 13
 
 
+def test_an_id_that_is_no_text_hides_nothing_whoever_reads(audit: Audit) -> None:
+    audit.damage(f"UPDATE audit SET flow_id = CAST(flow_id AS BLOB) WHERE flow_id = '{audit.open}'")
+    audit.damage(f"UPDATE flows SET id = NULL WHERE id = '{audit.denied}'")
+
+    done = audit("verify", "--json")
+
+    assert {(kind, flow_id) for kind, flow_id, _ in kinds(done)} == {
+        ("moved", f"\U0010ffff{audit.open.encode()!r}"),
+        ("wrong_state", "\U0010ffffNone"),
+    }
+    for count in ("2", "4"):
+        assert kinds(audit("verify", "--json", "--processes", count)) == kinds(done)
+
+
 def test_nothing_of_a_trail_steers_the_terminal(audit: Audit) -> None:
     audit.damage(f"UPDATE audit SET flow_id = '{NASTY}' WHERE flow_id = '{audit.approved}'")
     for name in ("detail", "actor", "client_id", "issuer", "reason", "to"):
@@ -221,6 +235,7 @@ def test_a_store_in_memory_keeps_no_trail(deviceflow: Command) -> None:
         (("show", "caf\udce9"), 2, "There are no events of this login"),
         (("list", "--limit", "-1"), 2, "a whole number from 0 on"),
         (("verify", "--processes", "0"), 2, "a whole number from 1 on"),
+        (("verify", "--file", "a", "--processes", "2"), 2, "Files are read by one process"),
         (("keygen", "--public"), 2, "no signing key yet"),
         (("keygen", "--public", "nowhere"), exits.STORE, "cannot be read"),
         (("report", "-o", "digests"), 2, "digests is a directory"),
@@ -496,6 +511,7 @@ def test_a_store_with_nothing_to_note_says_so(audit: Audit) -> None:
 
     assert (done.code, done.out) == (0, "")
     assert "Nothing is on record but logins" in done.err
+    assert audit("show", "store", "--json").said == {"flow_id": "store", "events": []}
 
 
 def test_a_file_is_its_owners_alone_and_whole(audit: Audit) -> None:

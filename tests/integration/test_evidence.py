@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+import time
+from contextlib import closing
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 import pytest
 import rfc8785
 from hypothesis import HealthCheck, given, settings
@@ -49,11 +50,12 @@ from deviceflow.audit.parts import PartedVerification
 from deviceflow.audit.verify import Verification
 from deviceflow.machine import LEADS_TO, State
 from deviceflow.sealing import generate_key
-from deviceflow.stores.sql import Snapshot, SQLStore, _columns
+from deviceflow.stores.sql import SQLStore, _columns
 from deviceflow.stores.trail import prune, take_digest
 from tests.evidence.events import events
 from tests.evidence.histories import BEGIN, Login
 from tests.evidence.manipulations import MANIPULATIONS, Attack
+from tests.evidence.parts import dying, part_of
 from tests.evidence.runs import NEEDS_KEY, made, tried
 from tests.evidence.trails import Trail
 
@@ -184,12 +186,12 @@ def test_event_comes_back_from_the_database_in_the_rfcs_form(
     link(event, None, store._audit_key)
     if event["flow_id"] == STORE:
         event["flow_id"] = "noted"
-    store.drop_events([event["flow_id"]])
+    store._transact(lambda do: do("drop", {"id": event["flow_id"]}))
     store._transact(lambda do: do("note", _columns(event)))
 
     with store.snapshot() as snapshot:
         rows = [row for row in snapshot.events if row[STORED.index("flow_id")] == event["flow_id"]]
-    store.drop_events([event["flow_id"]])
+    store._transact(lambda do: do("drop", {"id": event["flow_id"]}))
     assert [canonical_of_row(row) for row in rows] == [
         rfc8785.dumps({name: event[name] for name in HASHED})
     ]
@@ -316,19 +318,20 @@ def test_pruned_trail_is_clean_before_in_between_and_after(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(own_store), "drop_events", die)
+        patch.setattr(type(own_store), "prune", die)
         with pytest.raises(KeyboardInterrupt):
             prune(own_store, digests, signer, BEGIN - 1e7)
     assert last_dropped(digests) == {*old}
     assert own_store.history(old[0])
     assert found(own_store, digests, signer) == []
 
-    assert prune(own_store, digests, signer, BEGIN - 1e7) is None  # the digest says it already
+    # The digest says it already.
+    assert prune(own_store, digests, signer, BEGIN - 1e7) == (len(old), None)
     assert not any(own_store.history(flow_id) for flow_id in old)
     assert own_store.history(STORE)[-1]["action"] == "prune"
     assert found(own_store, digests, signer) == []
 
-    assert prune(own_store, digests, signer, BEGIN - 1e7) is None
+    assert prune(own_store, digests, signer, BEGIN - 1e7) == (0, None)
     assert take_digest(own_store, digests, signer) is not None
     fill(own_store, "newer", BEGIN)
     assert take_digest(own_store, digests, signer) is not None
@@ -344,7 +347,7 @@ def test_what_is_dropped_without_a_digest_is_missed(
     take_digest(own_store, digests, signer)
     own_store.forget(BEGIN)
 
-    own_store.drop_events(old[:1])
+    own_store.prune(old[:1])
 
     assert found(own_store, digests, signer) == [("removed_flow", old[0])]
 
@@ -355,9 +358,39 @@ def test_flows_that_the_store_still_has_keep_their_events(
     (digests := tmp_path / "digests").mkdir()
     old = fill(own_store, "old", BEGIN - 1e8)
 
-    assert prune(own_store, digests, signer, BEGIN) is None
+    assert prune(own_store, digests, signer, BEGIN) == (0, None)
     assert list(digests.iterdir()) == []
     assert all(own_store.history(flow_id) for flow_id in old)
+
+
+def test_what_is_not_as_it_was_signed_or_was_not_purged_stays_to_be_found(
+    own_store: SQLStore, signer: Signer, tmp_path: Path
+) -> None:
+    (digests := tmp_path / "digests").mkdir()
+    old = fill(own_store, "old", BEGIN - 1e8)
+    take_digest(own_store, digests, signer)
+    behind(own_store, "DELETE FROM {flows}")
+    cut, replaced = [name for name in old if len(own_store.history(name)) > 2][:2]
+    behind(own_store, f"DELETE FROM {{audit}} WHERE flow_id = '{cut}' AND seq > 1")
+    behind(own_store, f"UPDATE {{audit}} SET hash = '{'f' * 64}' WHERE flow_id = '{replaced}'")
+    before = found(own_store, digests, signer)
+    assert {("cut_tail", cut), ("edited", replaced)} <= {*before}
+
+    prune(own_store, digests, signer, BEGIN - 1e7)
+
+    assert found(own_store, digests, signer) == before
+
+
+def behind(store: SQLStore, statement: str) -> None:
+    """Do something behind the store's back."""
+    statement = statement.format(**store._words)
+    if isinstance(store, SQLiteStore):
+        with closing(sqlite3.connect(store.path, isolation_level=None)) as database:
+            database.execute(statement)
+        return
+    assert isinstance(store, PostgresStore)
+    with psycopg.connect(store._url, autocommit=True) as connection:
+        connection.execute(statement)
 
 
 def test_what_ended_later_keeps_its_events(
@@ -367,25 +400,16 @@ def test_what_ended_later_keeps_its_events(
     old, new = fill(own_store, "old", BEGIN - 1e8), fill(own_store, "new", BEGIN)
     own_store.forget(BEGIN + 1e7)
 
-    digest = prune(own_store, digests, signer, BEGIN - 1e7)
+    flows, digest = prune(own_store, digests, signer, BEGIN - 1e7)
 
     assert digest is not None
-    assert digest.flows == len(old)
+    assert flows == digest.flows == len(old)
     assert last_dropped(digests) == {*old}
     assert all(own_store.history(flow_id) for flow_id in new)
     assert found(own_store, digests, signer) == []
 
 
 # Several processes.
-
-
-@contextmanager
-def part_of(where: str, keys: list[str], first: str, last: str | None) -> Iterator[Snapshot]:
-    """Open a part of a trail in another process."""
-    store = open_store(where, keys=keys)
-    assert isinstance(store, SQLStore)
-    with store, store.snapshot(first, last) as snapshot:
-        yield snapshot
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -424,16 +448,40 @@ def test_processes_find_what_one_finds(
         assert {"moved", "removed_flow", "missing_digest", "wrong_state"} <= kinds
 
 
-@contextmanager
-def dying(_first: str, _last: str | None) -> Iterator[Snapshot]:
-    """Die as a process does that takes too much memory."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    yield Snapshot(iter(()), iter(()), AuditKey(Secret("")))
-
-
 def test_process_that_is_killed_is_an_error() -> None:
     with pytest.raises(StoreError, match="ended before its time"):
         list(PartedVerification(dying, ["f"]).findings())
+
+
+ORPHANING: Final = """
+import sys
+from functools import partial
+from deviceflow.audit.parts import PartedVerification
+from tests.evidence.parts import stuck
+
+if __name__ == "__main__":
+    list(PartedVerification(partial(stuck, sys.argv[1]), ["f"]).findings())
+"""
+
+
+def test_processes_end_with_the_one_that_they_work_for(tmp_path: Path) -> None:
+    (script := tmp_path / "verify.py").write_text(ORPHANING)
+    (told := tmp_path / "told").mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    process = subprocess.Popen([sys.executable, script, told], env=environment, cwd=ROOT)
+    while len(list(told.iterdir())) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+
+    process.kill()
+    process.wait(10)
+
+    for path in told.iterdir():
+        ended = Path(f"/proc/{path.name}")
+        until = time.monotonic() + 10
+        while ended.exists():
+            assert time.monotonic() < until, "it goes on"
+            time.sleep(0.01)
 
 
 def test_process_that_cannot_open_the_trail_is_an_error(
@@ -455,15 +503,22 @@ def test_process_that_cannot_open_the_trail_is_an_error(
 
 @pytest.mark.parametrize(
     ("keys", "clean"),
-    [("", False), ("one", False), ("other", False), ("other,one", True), ("one other", True)],
+    [
+        ("", False),
+        ("one,store:", False),
+        ("other,store:", False),
+        ("other,one", False),
+        ("other,one,store:", True),
+        ("store: one other", True),
+    ],
 )
 def test_trail_is_verified_with_all_keys_that_were_ever_in_use(
     own_store: SQLStore, monkeypatch: pytest.MonkeyPatch, keys: str, clean: bool
 ) -> None:
-    for name in ("", "one", "other,one"):
+    for name in ("", "one,store:", "other,one,store:"):
         monkeypatch.setenv(KEY_VARIABLE, name)
         own_store._open_audit_key(0.0)
-        fill(own_store, name or "own", BEGIN)
+        fill(own_store, name[:3] or "own", BEGIN)
         assert found(own_store) == []
     monkeypatch.setenv(KEY_VARIABLE, keys)
     own_store._open_audit_key(0.0)
@@ -613,6 +668,7 @@ def test_manipulated_file(tmp_path: Path, kind: str) -> None:
         ('"actor":', '"actor":"mallory","actor":'),
         ('"in_doubt":false', '"in_doubt":0'),
         ('"attempt":1,', '"attempt":true,'),
+        ('"duration":null', '"duration":NaN'),
     ],
 )
 def test_line_that_says_two_things_is_no_event(tmp_path: Path, written: str, instead: str) -> None:
@@ -648,6 +704,11 @@ def test_files_that_overlap_are_clean(tmp_path: Path) -> None:
     (other := tmp_path / "other.jsonl").write_bytes(b"".join(lines[20:]))
 
     assert found_in(one, other) == ([], len(lines), [])
+    other.write_bytes(b"\r\n".join(line.strip() for line in lines))
+    assert found_in(one, other) == ([], len(lines), [])
+    other.write_bytes(b"".join([*lines, lines[7]]))
+    assert found_in(one, other)[0] == [("duplicated", json.loads(lines[7])["flow_id"])]
+    assert found_in(other, one)[0] == [("duplicated", json.loads(lines[7])["flow_id"])]
 
 
 def test_where_there_is_no_room_for_the_order_the_error_says_so(

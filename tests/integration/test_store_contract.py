@@ -478,6 +478,22 @@ def test_flow_left_alone_is_nobodys_for_a_while(place: Place) -> None:
     assert claim(place, "w2").left_by is None
 
 
+def test_flow_left_alone_is_still_known_to_be_left_by_the_dead(place: Place) -> None:
+    kept(place, "waiting")
+    claim(place, "the dead", 20)
+    place.clock.advance(20.001)
+    claim(place, "w1")
+    place.store.leave_alone("f1", "w1", place.now, 60)
+    place.clock.advance(60.001)
+
+    flow, now, left_by = claim(place, "w2")
+
+    assert left_by == "the dead"
+    assert commit(place.store, flow, flow.take_over(now, left_by), "w2")
+    place.store.leave_alone("f1", "w2", place.now, 0)
+    assert claim(place, "w3").left_by is None
+
+
 def test_nobody_leaves_alone_what_another_has(place: Place) -> None:
     kept(place, "waiting")
     claim(place, "w1", 20)

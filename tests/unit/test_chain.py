@@ -111,7 +111,7 @@ def test_event_comes_back_from_sqlite_in_the_same_form(
     store: SQLiteStore, event: dict[str, Any]
 ) -> None:
     link(event, None, KEY)
-    store.drop_events([event["flow_id"]])
+    store._transact(lambda do: do("drop", {"id": event["flow_id"]}))
     store._transact(lambda do: do("note", _columns(event)))
 
     with store.snapshot() as snapshot:

@@ -1331,6 +1331,35 @@ def test_server_whose_certificate_is_not_checked_is_on_record_once(
     ]
 
 
+def test_what_cannot_be_put_on_record_is_not_sent(
+    clock: VirtualClock, code_answer: CodeAnswer
+) -> None:
+    class Unverified(ScriptedTransport):
+        unverified = False
+
+    class Failing(MemoryStore):
+        notes = 0
+
+        def note(self, *_: Any) -> None:
+            self.notes += 1
+            if self.notes == 1:
+                raise errors.StoreError("The disk is full.")
+
+    store = Failing()
+    transport = Unverified([code_answer(), DENIED])
+    driver = Client(store=store, transport=transport, clock=clock)
+    name = driver.start(STUDIO).id
+    transport.unverified = True
+
+    with pytest.raises(errors.StoreError):
+        driver.step(name)
+
+    assert len(transport.requests) == 1
+    with pytest.raises(errors.DeniedError):
+        driver.wait(name)
+    assert store.notes == 2
+
+
 def test_nothing_of_the_environment_is_needed() -> None:
     assert "DEVICEFLOW_ALLOW_HTTP" not in os.environ
 

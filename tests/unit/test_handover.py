@@ -212,6 +212,32 @@ def test_one_at_a_time_collects(
     assert driver.get(name).handover == "acknowledged"
 
 
+def test_collecting_that_cannot_put_on_record_whose_lease_it_takes_keeps_none(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions
+) -> None:
+    class Failing(MemoryStore):
+        fails = False
+
+        def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+            if self.fails:
+                raise errors.StoreError("The disk is full.")
+            return super().commit(flow, event, **how)
+
+    failing = Failing()
+    driver = client(code_answer(), GRANTED, store=failing)
+    name = authorized(driver)
+    failing.claim(name, "the dead", clock.time(), 20)
+    clock.advance(20)
+    failing.fails = True
+
+    with pytest.raises(errors.StoreError):
+        collect(driver, name)
+
+    failing.fails = False
+    collect(driver, name)
+    assert actions()[-3:] == ["take_over", "collect", "acknowledge"]
+
+
 def test_collecting_too_early_leaves_the_lease_to_whoever_died_with_it(
     client: Make, clock: VirtualClock, store: MemoryStore, code_answer: CodeAnswer
 ) -> None:

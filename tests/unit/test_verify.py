@@ -432,6 +432,16 @@ def test_flow_whose_token_was_wiped_may_be_gone(trail: Trail, action: str) -> No
     assert trail.found() == []
 
 
+def test_record_without_end_is_damage(trail: Trail) -> None:
+    verification = trail.verification()
+    verification._flows = [
+        (flow_id, seq, state, "[" * 100_000 if flow_id == "denied" else json.dumps(kept))
+        for flow_id, (seq, state, kept) in sorted(trail.flows.items())
+    ]
+
+    assert [finding[:2] for finding in verification.findings()] == [("wrong_state", "denied")]
+
+
 def test_flow_under_another_name(trail: Trail) -> None:
     trail.flows["another"] = trail.flows.pop("denied")
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 KEY_VARIABLE: Final = "DEVICEFLOW_AUDIT_KEY"
 """Has the key that authenticates events, where it is not to be the store's own; or several."""
 
+_OWN: Final = "store:"
+
 START: Final = "0" * 64
 """What an event has for the hash of the one before, where there is none."""
 
@@ -38,7 +40,7 @@ HASHED: Final = tuple(sorted({*FIELDS} - {"hash", "mac"}))
 STORED: Final = (*HASHED, "hash", "mac")
 """All fields, in an order that is good for checking them."""
 
-DAMAGED: Final = (LookupError, OverflowError, TypeError, ValueError)
+DAMAGED: Final = (LookupError, OverflowError, RecursionError, TypeError, ValueError)
 """What is raised for an event that is none: that has something in it which no event can have."""
 
 _COUNTED: Final = ("attempt", "duration", "http_status", "interval", "pid", "wait")
@@ -120,10 +122,15 @@ def hash_of_row(row: Sequence[Any]) -> str:
     return hashlib.sha256(canonical_of_row(row)).hexdigest()
 
 
-def configured() -> list[Secret]:
-    """Return the keys in `DEVICEFLOW_AUDIT_KEY`, of which the first is the one in use."""
+def configured(own: Secret | None = None) -> list[Secret]:
+    """Return the keys in `DEVICEFLOW_AUDIT_KEY`, of which the first is the one in use.
+
+    Args:
+        own: The store's own, which `store:` stands for, and which is the one where none is named.
+    """
     keys = re.split(r"[\s,]+", os.environ.get(KEY_VARIABLE, ""))
-    return [Secret(key) for key in keys if key]
+    found = [own if key == _OWN else Secret(key) for key in keys if key]
+    return [key for key in found or [own] if key is not None]
 
 
 class AuditKey:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from deviceflow.audit.chain import STORED, encode
 from deviceflow.audit.events import FIELDS, LISTS, SCHEMA
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 _list_text = json.JSONEncoder(separators=(",", ":")).encode
 _MAX_SEQ = 2**63 - 1
+# What is there twice in one file is a copy.
+_SORTED: Final = """
+    SELECT text, MAX(times) FROM (
+        SELECT flow, seq, text, file, COUNT(*) AS times FROM line GROUP BY flow, seq, text, file
+    )
+    GROUP BY flow, seq, text ORDER BY flow, seq, text
+"""
 _INSERT = "INSERT INTO line VALUES (?, ?, ?, ?)"
 _BEGIN = b'{"schema":'  # which no text can have in it: its quotes would be escaped
 
@@ -54,12 +61,8 @@ def read_lines(paths: Sequence[str]) -> Iterator[Lines]:
 
 
 def _events(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
-    seen: tuple[str, int] | None = None
-    for text, file in database.execute(
-        "SELECT text, file FROM line ORDER BY flow, seq, text, file"
-    ):
-        if seen is None or seen[0] != text or seen[1] == file:
-            seen = (text, file)
+    for text, times in database.execute(_SORTED):
+        for _ in range(times):
             yield _row(json.loads(text))
 
 
@@ -85,8 +88,8 @@ def _take(database: sqlite3.Connection, path: str, number: int) -> Iterator[str]
 def _event(line: bytes) -> tuple[str, int, str] | None:
     """Return the flow, the number and the text of the event that a line is, if it is one."""
     try:
-        text = line.decode()
-        event = json.loads(text, object_pairs_hook=_once)
+        text = line.decode().strip()
+        event = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
         if event.keys() != {*FIELDS} or event["schema"] != SCHEMA:
             return None
         flow_id, seq = event["flow_id"], event["seq"]
@@ -98,6 +101,10 @@ def _event(line: bytes) -> tuple[str, int, str] | None:
     truths = [name for name in FIELDS if isinstance(event[name], bool)]
     sound = plain and truths == ["in_doubt"] and type(flow_id) is str and type(seq) is int
     return (flow_id, seq, text) if sound and 0 <= seq <= _MAX_SEQ else None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)  # NaN, Infinity: no JSON, and null where it is hashed
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -304,7 +304,7 @@ _WORDS: Final = {
     "slow_down": "told to poll more slowly",
     "retry": "no usable answer: again later",
     "recover": "whoever polled died, and the outcome is in doubt",
-    "take_over": "whoever was at work died, with no poll under way",
+    "take_over": "somebody's lease ran out, with no poll under way",
     "grant": "approved: the token came",
     "late_grant": "approved: the token came after others had gone on without it",
     "expire": "it expired",

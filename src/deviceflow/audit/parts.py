@@ -6,10 +6,12 @@ What was moved from one part to another is settled here, where all of them come 
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deviceflow.audit.ledger import Ledger
@@ -85,7 +87,7 @@ class PartedVerification(Verification):
     def _seen(self) -> Iterator[_Seen]:
         # Spawned: a fork would share the connections that are open here.
         spawn = get_context("spawn")
-        with ProcessPoolExecutor(len(self._parts), spawn, _dies_of_interrupts) as pool:
+        with ProcessPoolExecutor(len(self._parts), spawn, _dies_with_its_parent) as pool:
             doing = [
                 pool.submit(_see, self._open_part, part, self._directory, self.signed_by)
                 for part in self._parts
@@ -106,5 +108,13 @@ def _see(
         return _Seen(findings, list(ledger.strays()), list(ledger.holes()), *seen)
 
 
-def _dies_of_interrupts() -> None:
+def _dies_with_its_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_watch, daemon=True).start()
+
+
+def _watch() -> None:
+    parent = parent_process()
+    assert parent is not None  # noqa: S101  # spawned
+    parent.join()
+    os._exit(1)

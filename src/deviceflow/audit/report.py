@@ -57,7 +57,7 @@ _MARKED: Final = {
     "slow_down": "told to poll more slowly",
     "retry": "no usable answer",
     "recover": "whoever polled died",
-    "take_over": "whoever was at work died",
+    "take_over": "a lease ran out between polls",
     "stray_token": "a token came that is not taken",
 }
 

@@ -42,6 +42,8 @@ def _verify(args: Namespace) -> int:
     if args.file:
         if args.store:
             raise UsageError("Verify a store or files, not both.", hint="Leave --store out.")
+        if args.processes > 1:
+            raise UsageError("Files are read by one process.", hint="Leave --processes out.")
         verified = trail.verify_files(args)
     else:
         with closing(trail.store(args)) as kept:
@@ -105,7 +107,8 @@ def _digest(args: Namespace) -> int:
         signer = whole_trail.signer(trail.file_of(kept))
         digest = whole_trail.take_digest(kept, Path(args.digests), signer)
     if args.json:
-        streams.show(json.dumps(_about(digest, signer, "flows")))
+        flows = digest.flows if digest else 0
+        streams.show(json.dumps(_about(digest, signer) | {"flows": flows}))
     elif digest is None:
         streams.say("Nothing has happened since the last digest.")
     else:
@@ -117,23 +120,20 @@ def _digest(args: Namespace) -> int:
 def _prune(args: Namespace) -> int:
     with closing(trail.store(args)) as kept:
         signer = whole_trail.signer(trail.file_of(kept))
-        digest = whole_trail.prune(kept, Path(args.digests), signer, args.before)
+        dropped, digest = whole_trail.prune(kept, Path(args.digests), signer, args.before)
     if args.json:
-        streams.show(json.dumps(_about(digest, signer, "dropped")))
-    elif digest is None:
+        streams.show(json.dumps(_about(digest, signer) | {"dropped": dropped}))
+    elif not dropped:
         streams.say("There was nothing to drop.")
     else:
-        dropped = counted(digest.flows, "login")
-        streams.show(f"digest {digest.number}: dropped {dropped}, by {signer.public_key}")
+        behind = f"digest {digest.number}" if digest else "by digests that were signed before"
+        said = f"{behind}: dropped {counted(dropped, 'login')}"
+        streams.show(f"{said}, by {signer.public_key}" if digest else said)
     return 0
 
 
-def _about(digest: Digest | None, signer: Signer, counted: str) -> dict[str, Any]:
-    return {
-        "digest": digest and digest.number,
-        counted: digest.flows if digest else 0,
-        "public_key": signer.public_key,
-    }
+def _about(digest: Digest | None, signer: Signer) -> dict[str, Any]:
+    return {"digest": digest and digest.number, "public_key": signer.public_key}
 
 
 def _keygen(args: Namespace) -> int:

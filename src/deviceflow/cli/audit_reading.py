@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 def _show(args: Namespace) -> int:
     with closing(trail.store(args)) as kept:
         if args.id == STORE and not query.notes(kept):
+            if args.json:
+                streams.show(json.dumps({"flow_id": STORE, "events": []}))
             streams.say("Nothing is on record but logins.")
             return 0
         login = query.one(kept, args.id) if args.id else _newest(kept)

@@ -101,6 +101,8 @@ class MemoryStore:
             if stored is None or stored.seq != event["seq"] - 1:
                 return False
             self._flows[flow.id] = _park(flow)
+            if flow.id in self._leases:
+                self._leases[flow.id] = (*self._leases[flow.id][:2], None)
             if flow.key is not None and not flow.live:
                 self._free(flow.key, flow.id)
             return True
@@ -114,7 +116,8 @@ class MemoryStore:
         """Give the lease back, if `owner` has it, and let nobody take it for so many seconds."""
         with self._lock:
             if flow_id in self._flows and self._held(flow_id, owner, given) <= 0:
-                self._leases[flow_id] = (None, given + seconds, None)
+                left_by = self._leases.get(flow_id, _FREE)[2]
+                self._leases[flow_id] = (None, given + seconds, left_by)
 
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         """Do nothing: in memory the log is all there is."""
@@ -162,7 +165,7 @@ class MemoryStore:
         if (left := self._held(flow_id, owner, given)) > 0:
             return Held(_bare(flow), left)
         holder, _, left_by = self._leases.get(flow_id, _FREE)
-        left_by = left_by if holder == owner else holder
+        left_by = left_by if holder in (owner, None) else holder
         self._leases[flow_id] = (owner, given + seconds, left_by)
         return Claim(flow, given, left_by)
 

@@ -31,7 +31,7 @@ from deviceflow.stores.base import Claim, Held
 from deviceflow.untrusted import storable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from deviceflow.providers.base import Provider
     from deviceflow.sealing import Plain, Sealer
@@ -110,12 +110,14 @@ MIGRATIONS: Final = (
 _SELECT: Final = "SELECT id, seq, provider, record, code, token, revoke, {now}"
 _COLUMNS: Final = "id, seq, provider, record, code, token, revoke, {now}, left_by"
 _LEASE: Final = """
-    UPDATE {flows} SET left_by = CASE WHEN lease_owner = :owner THEN left_by ELSE lease_owner END,
+    UPDATE {flows} SET left_by =
+            CASE WHEN lease_owner IS NULL OR lease_owner = :owner THEN left_by ELSE lease_owner END,
         lease_owner = :owner, lease_until = {now} + :seconds
 """
 _FREE: Final = "(lease_until IS NULL OR lease_until <= {now} OR lease_owner = :owner)"
 _MOVE: Final = """
     UPDATE {flows} SET seq = :seq, state = :state, record = :record, wake_at = :wake_at,
+        left_by = NULL,
         lease_owner = CASE WHEN lease_owner = :release THEN NULL ELSE lease_owner END,
         lease_until = CASE WHEN lease_owner = :release THEN NULL ELSE lease_until END
 """
@@ -137,7 +139,7 @@ _BEGUN: Final = """
     ORDER BY begun """
 
 _TRAIL: Final = "SELECT {{stored}} FROM {{audit}} {} ORDER BY flow_id, seq"
-_STANDS: Final = "SELECT id, seq, state, record FROM {{flows}} {} ORDER BY id"
+_STANDS: Final = "SELECT id, seq, state, record FROM {{flows}} {} ORDER BY id NULLS LAST"
 _LASTS: Final = """
     SELECT flow_id, seq, hash FROM {audit}
     JOIN (SELECT flow_id AS name, MAX(seq) AS last FROM {audit} GROUP BY flow_id) AS lasts
@@ -186,6 +188,10 @@ _STATEMENTS: Final = {
     + """
         WHERE "time" < :until AND flow_id <> :store
             AND NOT EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id)
+            AND ("to" IN ('expired', 'failed') OR "to" = 'authorized' AND EXISTS (
+                SELECT 1 FROM {audit} AS its WHERE its.flow_id = name
+                    AND its.action IN ('acknowledge', 'purge', 'bring_in')
+            ))
         ORDER BY flow_id
     """,
     "trail_all": _TRAIL.format(""),
@@ -198,6 +204,7 @@ _STATEMENTS: Final = {
     ),
     "event_at": "SELECT flow_id FROM {audit} ORDER BY flow_id, seq LIMIT 1 OFFSET :place",
     "last": "SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1",
+    "event_of": "SELECT seq, hash FROM {audit} WHERE flow_id = :id AND seq = :seq",
     "lock": "UPDATE {meta} SET value = value WHERE name = 'version'",
     "history": "SELECT {fields} FROM {audit} WHERE flow_id = :id ORDER BY seq",
     "begun_oldest": _BEGUN + "ASC, flow_id ASC",
@@ -205,7 +212,7 @@ _STATEMENTS: Final = {
     "of_these": "SELECT {fields} FROM {audit} WHERE flow_id IN ({these}) ORDER BY flow_id, seq",
     "events": "SELECT COUNT(*) FROM {audit}",
     "release": """
-        UPDATE {flows} SET lease_owner = NULL, lease_until = NULL
+        UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, left_by = NULL
         WHERE id = :id AND lease_owner = :owner
     """,
     "leave_alone": """
@@ -528,17 +535,20 @@ class SQLStore(ABC):
         with self.reading() as rows:
             whole = next(rows("events"))[0]
             found = {
-                next(rows("event_at", {"place": whole * part // parts}), ("",))[0]
+                flow_id
                 for part in range(1, parts)
+                for (flow_id,) in rows("event_at", {"place": whole * part // parts})
             }
-        return sorted(found - {""})
+        # What is no text comes behind all that is: in the last part.
+        return sorted(flow_id for flow_id in found if isinstance(flow_id, str) and flow_id)
 
-    def drop_events(self, flow_ids: Iterable[str]) -> None:
-        """Drop all events of these flows; what is left must be behind a digest that says so."""
+    def prune(self, flow_ids: Collection[str]) -> None:
+        """Drop all events of these flows, and note it; a digest must say so by then."""
 
         def work(do: Execute) -> None:
             for flow_id in flow_ids:
                 do("drop", {"id": flow_id})
+            self._note(do, "prune", time.time(), f"the events of {len(flow_ids)} flows")
 
         self._transact(work)
 
@@ -648,12 +658,12 @@ class SQLStore(ABC):
         if plain:
             log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
         own = Secret(self._unseal(str(self._sealing()), "meta", "audit key"))
-        self._audit_key = AuditKey(*configured(), own)
+        self._audit_key = AuditKey(*configured(own))
 
     def _make_audit_key(self, given: float, *, plain: bool) -> None:
         own = Secret(secrets.token_urlsafe(32))
         mark = self._mark(own)
-        self._audit_key = AuditKey(*configured(), own)
+        self._audit_key = AuditKey(*configured(own))
 
         def work(do: Execute) -> None:
             # Others may have made the store just now, and put it on record.

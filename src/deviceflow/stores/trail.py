@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow.audit.digest import (
     Entry,
@@ -16,7 +15,7 @@ from deviceflow.audit.digest import (
     read_digest,
     read_entries,
 )
-from deviceflow.audit.events import STORE, Origin
+from deviceflow.audit.events import STORE
 from deviceflow.audit.ledger import Ledger
 from deviceflow.errors import StoreError
 from deviceflow.secret import Secret
@@ -78,10 +77,23 @@ def take_digest(store: SQLStore, directory: Path, signer: Signer) -> Digest | No
         return signer.write(directory, _now(), new)
 
 
-def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Digest | None:
+class Pruned(NamedTuple):
+    """What was dropped from a trail.
+
+    Attributes:
+        flows: How many flows lost their events.
+        digest: The digest that says so; None where earlier ones did, or there was nothing to drop.
+    """
+
+    flows: int
+    digest: Digest | None
+
+
+def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pruned:
     """Drop the events of flows that ended before then, behind a digest that says so.
 
     The digest is written first: what is interrupted after that is gone on with by the next call.
+    What is not as the digests before have it, or cannot have been purged, is left to be found.
 
     Args:
         store: The store.
@@ -89,27 +101,28 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Di
         signer: What signs.
         before: In seconds since 1970. Flows that are still in the store keep their events.
 
-    Returns:
-        The digest that lists what was dropped; None where there was nothing to drop.
-
     Raises:
         StoreError: Something could not be read or written.
     """
     until = datetime.fromtimestamp(before, UTC).isoformat(timespec="milliseconds")
     going: list[str] = []
 
+    def as_signed(flow_id: str) -> bool:
+        known = said.latest(flow_id)
+        return known is None or known in rows("event_of", {"id": flow_id, "seq": known[0]})
+
     def new() -> Iterator[Entry]:
         for flow_id, seq, head in rows("over", {"until": until, "store": STORE}):
-            going.append(flow_id)
-            if said.latest(flow_id, dropped=True) != (seq, head):
-                yield Entry(flow_id, seq, head, dropped=True)
+            if as_signed(flow_id):
+                going.append(flow_id)
+                if said.latest(flow_id, dropped=True) != (seq, head):
+                    yield Entry(flow_id, seq, head, dropped=True)
 
     with _said(directory) as said, store.reading() as rows:
         digest = signer.write(directory, _now(), new())
     if going:
-        store.drop_events(going)
-        store.note("prune", time.time(), f"the events of {len(going)} flows", Origin())
-    return digest
+        store.prune(going)
+    return Pruned(len(going), digest)
 
 
 @contextmanager
