@@ -58,6 +58,7 @@ from tests.evidence.manipulations import MANIPULATIONS, Attack
 from tests.evidence.parts import dying, part_of
 from tests.evidence.runs import NEEDS_KEY, made, tried
 from tests.evidence.trails import Trail
+from tests.integration.racing import line_of, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -563,35 +564,13 @@ def found_in(*paths: Path) -> tuple[list[tuple[str, str | None]], int, list[str]
 
 def written(path: Path, names: str, halfway: Callable[[], object] = lambda: None) -> None:
     """Let several processes write to one file at once."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=environment,
-        )
-        for name in names
-    ]
+    writers = started(WRITER, ([str(path), name] for name in names))
     for writer in writers:
-        assert _line(writer) == "ready\n"
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    for writer in writers:
-        assert _line(writer) == "halfway\n"
+        assert line_of(writer) == "halfway\n"
     halfway()
     for writer in writers:
         writer.communicate(timeout=60)
         assert writer.returncode == 0
-
-
-def _line(writer: subprocess.Popen[str]) -> str:
-    assert writer.stdout is not None
-    return writer.stdout.readline()
 
 
 def test_file_that_processes_write_at_once_is_clean(tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +37,7 @@ from tests.integration.places import (
     new,
     second_token,
 )
+from tests.integration.racing import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -282,24 +280,11 @@ print(store.add(new(sys.argv[2], "nightly")).id)
 
 
 def test_one_of_many_processes_makes_the_flow_of_a_key(database: Place) -> None:
-    environment = os.environ | {"DEVICEFLOW_KEYS": database.keys[0].reveal()}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", CHILD, database.url, f"f{number}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for number in range(6)
-    ]
-    for child in children:
-        assert child.stdout
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        assert child.stdin
-        child.stdin.write("go\n")
-        child.stdin.flush()
+    children = started(
+        CHILD,
+        ([database.url, f"f{number}"] for number in range(6)),
+        DEVICEFLOW_KEYS=database.keys[0].reveal(),
+    )
 
     ids = [child.communicate(timeout=60)[0].strip() for child in children]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import keyring
@@ -30,6 +28,7 @@ from tests.integration.places import (
     everything,
     kept,
 )
+from tests.integration.racing import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -390,22 +389,7 @@ print(repr(store._sealer))
 
 
 def test_processes_that_open_a_new_store_at_once_have_one_key(path: Path) -> None:
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPENER, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(6)
-    ]
-    for child in children:
-        assert child.stdout
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        assert child.stdin
-        child.stdin.write("go\n")
-        child.stdin.flush()
+    children = started(OPENER, [[str(path)]] * 6)
 
     names = {child.communicate(timeout=60)[0].strip() for child in children}
 
