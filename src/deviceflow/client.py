@@ -38,7 +38,7 @@ from deviceflow.steps import (
     deliver,
     step,
 )
-from deviceflow.stores.base import Claim, Held
+from deviceflow.stores.base import Claim, Held, Note
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import RequestsTransport, Transport
 from deviceflow.untrusted import crosses_in_clear, endpoint, printable, web_url
@@ -201,9 +201,10 @@ class Client:
         verifier = Secret(secrets.token_urlsafe(48)) if provider.uses_pkce else None
         now = self._now()
         flow = Flow(_new_id(), provider, now, key=key, verifier=verifier)
-        kept = self._store.add(flow)
+        address = _clear_address(flow.request().url)
+        kept = self._store.add(flow, note=self._plain_http(flow, address))
         if kept is flow:
-            self._say_plain_http(flow, provider.server)
+            _warn(flow, address)
         elif kept.provider.to_dict() != provider.to_dict():
             raise errors.UsageError(
                 f"A login of the key {key!r} is under way at {kept.provider.server}, and asks for"
@@ -712,28 +713,28 @@ class Client:
             self._audit.link(event, flow)  # before the flow is kept, and with it the chain's head
         if transition.action in _BRINGING:
             self._stranded[flow.id] = (flow, event)
-            kept = self._keep_token(flow, event, release)
-        else:
-            kept = self._keep(flow, event, release)
-        if kept and event["action"] == "issue_code" and flow.token_endpoint:
-            self._say_plain_http(flow, flow.token_endpoint)
-        return kept
+            return self._keep_token(flow, event, release)
+        return self._keep(flow, event, release)
 
     def _keep(self, flow: Flow, event: dict[str, Any], release: str | None = None) -> bool:
-        kept = self._store.commit(flow, event, release=release)
+        address = None
+        if event["action"] == "issue_code":
+            address = _clear_address(flow.token_endpoint)
+        note = self._plain_http(flow, address)
+        kept = self._store.commit(flow, event, release=release, note=note)
         if kept:
             if self._audit is not None:
                 self._audit.write(event, flow)
             log.emit(log.TRANSITION, event)
+            _warn(flow, address)
         return kept
 
-    def _say_plain_http(self, flow: Flow, url: str) -> None:
-        if crosses_in_clear(url):
-            address = _address(url)
-            log.emit(log.PLAIN_HTTP, {"flow_id": flow.id, "url": address}, logging.WARNING)
-            self._store.note(
-                "plain_http", self._timeline.now(), f"{flow.id} at {address}", self._origin
-            )
+    def _plain_http(self, flow: Flow, address: str | None) -> Note | None:
+        """Return what is to be noted of a flow that sends in clear, if it does."""
+        if address is None:
+            return None
+        said = f"{flow.id} at {address}"
+        return Note("plain_http", self._timeline.now(), said, self._origin)
 
     def _transmit(self, request: Request, timeout: float) -> Response | Failure:
         if getattr(self._transport, "unverified", False):  # one of the program's own may not say
@@ -822,3 +823,12 @@ def _actor() -> str | None:
 
 def _address(url: str) -> str:
     return "{0.scheme}://{0.netloc}".format(urlsplit(url))  # a path may hold anything
+
+
+def _clear_address(url: str | None) -> str | None:
+    return _address(url) if url and crosses_in_clear(url) else None
+
+
+def _warn(flow: Flow, address: str | None) -> None:
+    if address is not None:
+        log.emit(log.PLAIN_HTTP, {"flow_id": flow.id, "url": address}, logging.WARNING)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from deviceflow.audit.events import Origin
     from deviceflow.flow import Flow
     from deviceflow.messages import Failure, Request, Response
-    from deviceflow.stores.base import Claim, Held
+    from deviceflow.stores.base import Claim, Held, Note
     from deviceflow.stores.sql import Execute, Mode
     from deviceflow.transport import Transport
 
@@ -76,8 +76,8 @@ class TrappedStore:
     def now(self, given: float) -> float:
         return self._store.now(given)
 
-    def add(self, flow: Flow) -> Flow:
-        return self._around("add", lambda: self._store.add(flow))
+    def add(self, flow: Flow, *, note: Note | None = None) -> Flow:
+        return self._around("add", lambda: self._store.add(flow, note=note))
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         return self._store.get(flow_id, secrets=secrets)
@@ -91,9 +91,17 @@ class TrappedStore:
     def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
         return self._around("claim", lambda: self._store.claim_due(owner, given, seconds))
 
-    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
+    def commit(
+        self,
+        flow: Flow,
+        event: dict[str, Any],
+        *,
+        release: str | None = None,
+        note: Note | None = None,
+    ) -> bool:
         return self._around(
-            f"commit: {event['action']}", lambda: self._store.commit(flow, event, release=release)
+            f"commit: {event['action']}",
+            lambda: self._store.commit(flow, event, release=release, note=note),
         )
 
     def release(self, flow_id: str, owner: str) -> None:

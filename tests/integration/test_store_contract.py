@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from deviceflow import Flow, OAuth, errors
-from deviceflow.audit.events import Origin, render, schema
+from deviceflow.audit.events import STORE, Origin, render, schema
 from deviceflow.machine import Reason, State
 from deviceflow.secret import Secret
 from deviceflow.steps import Step
@@ -820,6 +820,41 @@ def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -
         checker.validate(event)
     with pytest.raises(errors.TokenGoneError):
         database.client(store=database.open()).token(flow.id)
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_plain_http_is_noted_in_the_transaction_that_makes_it_true(
+    database: Place, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    clear = OAuth(
+        client_id="robot",
+        device_authorization_endpoint="http://as.lan/code",
+        token_endpoint="http://token.lan/token",
+        allow_http=True,
+    )
+    store, notes = database.sql, 0
+    put = store._note
+
+    def dying(*args: Any) -> None:
+        nonlocal notes
+        notes += 1
+        if notes == failing:
+            raise KeyboardInterrupt
+        put(*args)
+
+    monkeypatch.setattr(store, "_note", dying)
+    with pytest.raises(KeyboardInterrupt):
+        database.client(CODE).start(clear)
+
+    monkeypatch.undo()
+    assert [flow.seq for flow in store.flows()] == [0] * (failing - 1)
+    details = [event["detail"] for event in store.history(STORE)]
+    assert len(details) == failing - 1
+
+    flow = database.client(CODE).start(clear)
+
+    details = [event["detail"] for event in store.history(STORE)][failing - 1 :]
+    assert details == [f"{flow.id} at http://as.lan", f"{flow.id} at http://token.lan"]
 
 
 def test_flow_from_elsewhere_is_brought_in_on_record(database: Place, events: Events) -> None:

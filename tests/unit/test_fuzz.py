@@ -592,8 +592,8 @@ class Witness(MemoryStore):
         super().__init__()
         self.moves: list[Mapping[str, Any]] = []
 
-    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
-        kept = super().commit(flow, event, release=release)
+    def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+        kept = super().commit(flow, event, **how)
         assert kept
         assert event["seq"] == len(self.moves) + 1
         self.moves.append(event)

@@ -446,12 +446,12 @@ def test_late_token_that_is_not_taken_is_brought_until_it_is_on_record(
             super().__init__()
             self.tries = 0
 
-        def commit(self, flow: Flow, event: Any, *, release: str | None = None) -> bool:
+        def commit(self, flow: Flow, event: Any, **how: Any) -> bool:
             if event["action"] == "stray_token":
                 self.tries += 1
                 if self.tries == 1:
                     return False
-            return super().commit(flow, event, release=release)
+            return super().commit(flow, event, **how)
 
     racing = Racing()
     other = Client(racing, clock=clock, transport=ScriptedTransport([]))

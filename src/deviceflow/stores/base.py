@@ -37,6 +37,22 @@ class Held(NamedTuple):
     seconds: float
 
 
+class Note(NamedTuple):
+    """What belongs to no flow, and is put on record.
+
+    Attributes:
+        action: One of `deviceflow.audit.events.NOTES`.
+        given: What time it is.
+        detail: More of it, in words.
+        origin: Who did it.
+    """
+
+    action: str
+    given: float
+    detail: str
+    origin: Origin
+
+
 class Store(Protocol):
     """Keeps flows. Every method may be called from any thread.
 
@@ -53,8 +69,13 @@ class Store(Protocol):
     def now(self, given: float) -> float:
         """Return what time it is for this store, in seconds since 1970."""
 
-    def add(self, flow: Flow) -> Flow:
-        """Keep a new flow, or return the live one of the same key instead."""
+    def add(self, flow: Flow, *, note: Note | None = None) -> Flow:
+        """Keep a new flow, or return the live one of the same key instead.
+
+        Args:
+            flow: The flow.
+            note: What goes on record with it, where a record is kept: both or none.
+        """
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         """Return a copy of the flow, with its secrets or without.
@@ -79,7 +100,14 @@ class Store(Protocol):
     def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
 
-    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
+    def commit(
+        self,
+        flow: Flow,
+        event: dict[str, Any],
+        *,
+        release: str | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """Keep the flow as it is after its latest transition, and that with it: both or none.
 
         Args:
@@ -88,6 +116,7 @@ class Store(Protocol):
                 is not at the one before, others went on meanwhile, and nothing is kept. A store
                 that keeps a trail fills the evidence in.
             release: The owner whose lease is given back in the same breath.
+            note: What goes on record with it, as for `add`.
 
         Returns:
             Whether it was kept.
@@ -100,14 +129,7 @@ class Store(Protocol):
         """Give the lease back, if `owner` has it, and let nobody take it for so many seconds."""
 
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
-        """Put on record what belongs to no flow, where a record is kept.
-
-        Args:
-            action: One of `deviceflow.audit.events.NOTES`.
-            given: What time it is.
-            detail: More of it, in words.
-            origin: Who did it.
-        """
+        """Put a `Note` on record, where a record is kept."""
 
     def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
         """Return the ids of flows that ended before then and hold such secrets, some at a time."""

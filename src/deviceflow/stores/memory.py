@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from deviceflow.audit.events import Origin
     from deviceflow.machine import State
+    from deviceflow.stores.base import Note
 
 
 _FREE: Final = (None, 0.0, None)
@@ -43,7 +44,7 @@ class MemoryStore:
         """Return the given time."""
         return given
 
-    def add(self, flow: Flow) -> Flow:
+    def add(self, flow: Flow, *, note: Note | None = None) -> Flow:  # noqa: ARG002
         """Keep a new flow, or return the live one of the same key instead."""
         with self._lock:
             known = self._flows.get(self._keys.get(flow.key, "")) if flow.key is not None else None
@@ -87,10 +88,17 @@ class MemoryStore:
             claim = first and self._claim(first.flow_id, owner, given, seconds)
         return claim if isinstance(claim, Claim) else None
 
-    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
+    def commit(
+        self,
+        flow: Flow,
+        event: dict[str, Any],
+        *,
+        release: str | None = None,
+        note: Note | None = None,  # noqa: ARG002
+    ) -> bool:
         """Keep the flow as it is after `event`, unless others went on meanwhile.
 
-        The event itself is not kept: in memory the log is all there is of a flow's history.
+        Event and note are not kept: in memory the log is all there is of a flow's history.
         """
         with self._lock:
             if release is not None:

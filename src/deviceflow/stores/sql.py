@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from deviceflow.providers.base import Provider
     from deviceflow.sealing import Plain, Sealer
+    from deviceflow.stores.base import Note
 
     Mode = Literal["read", "lease", "write"]
 
@@ -374,7 +375,7 @@ class SQLStore(ABC):
         """Return what time it is for this store: the database's, where that has a clock."""
         return float(self._transact(lambda do: do("now", {"now": given}).fetchone()[0], "read"))
 
-    def add(self, flow: Flow) -> Flow:
+    def add(self, flow: Flow, *, note: Note | None = None) -> Flow:
         """Keep a new flow, or return the live one of the same key instead."""
         _check_names(flow)
         event = None
@@ -387,8 +388,7 @@ class SQLStore(ABC):
 
         def work(do: Execute) -> Any:
             if do("add", values).rowcount == 1:
-                if event is not None:
-                    do("note", _columns(event))
+                self._put(do, event and _columns(event), note)
                 return flow
             looked = values | {"now": 0.0}
             return do("get", looked).fetchone() or do("of_key", looked).fetchone()
@@ -449,7 +449,14 @@ class SQLStore(ABC):
         taken = self._transact(lambda do: do("claim_due", values).fetchall(), "lease")
         return self._claimed(taken[0]) if taken else None
 
-    def commit(self, flow: Flow, event: dict[str, Any], *, release: str | None = None) -> bool:
+    def commit(
+        self,
+        flow: Flow,
+        event: dict[str, Any],
+        *,
+        release: str | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """Keep the flow as it is after `event`, and that with it, unless others went on."""
         flow.head = link(event, flow.head, self._audit_key, flow)
         moves = event["action"] in _MOVES
@@ -460,7 +467,7 @@ class SQLStore(ABC):
 
         def work(do: Execute) -> bool:
             if do("move" if moves else "turn", values).rowcount == 1:
-                do("note", noted)
+                self._put(do, noted, note)
                 return True
             # Done already, if the connection was lost just as it was being done.
             noted_by = do("noted_by", values).fetchone()
@@ -494,6 +501,12 @@ class SQLStore(ABC):
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         """Put on record what belongs to no flow."""
         self._transact(lambda do: self._note(do, action, given, detail, origin))
+
+    def _put(self, do: Execute, event: dict[str, Any] | None, note: Note | None) -> None:
+        if event is not None:
+            do("note", event)
+        if note is not None:
+            self._note(do, *note)
 
     def _note(
         self, do: Execute, action: str, given: float, detail: str, origin: Origin = _NOBODY
