@@ -133,7 +133,7 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
     return {
         "schema": SCHEMA,
         "event_id": f"{flow.id}.{transition.seq}",
-        "time": _text_of(transition.at),
+        "time": text_of(transition.at),
         "flow_id": flow.id,
         "seq": transition.seq,
         "action": transition.action,
@@ -175,7 +175,7 @@ def render_note(
         **dict.fromkeys(FIELDS),
         "schema": SCHEMA,
         "event_id": f"{STORE}.{seq}",
-        "time": _text_of(at),
+        "time": text_of(at),
         "flow_id": STORE,
         "seq": seq,
         "action": action,
@@ -194,8 +194,9 @@ def _origin(origin: Origin) -> dict[str, Any]:
     }
 
 
-def _text_of(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+def text_of(seconds: float) -> str:
+    """Return a time, given in seconds since 1970, as events have it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _storable(text: object) -> str | None:

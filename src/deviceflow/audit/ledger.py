@@ -1,4 +1,4 @@
-"""What a verification has to remember of a whole trail, on disk, so that its memory stays flat.
+"""What has to be remembered of a whole trail, on disk, so that memory stays flat.
 
 Three things: what digests say of each flow's last event; events that were found where they do not
 belong; and events that are not where they should be. The last two meet at the end, since what is

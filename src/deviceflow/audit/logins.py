@@ -72,11 +72,6 @@ def seconds_of(time: str | None) -> float | None:
     return seconds if 0 <= seconds < END_OF_TIME else None
 
 
-def text_of(seconds: float) -> str:
-    """Return a time as events have it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
 def span(seconds: float) -> str:
     """Return how long something took, in words."""
     if seconds < 59.95:

@@ -15,7 +15,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow.audit.logins import UNFINISHED, counted, seconds_of, span, text_of
+from deviceflow.audit.events import text_of
+from deviceflow.audit.logins import UNFINISHED, counted, seconds_of, span
 from deviceflow.machine import ENDS, POLLING
 from deviceflow.untrusted import printable
 

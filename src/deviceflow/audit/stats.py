@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.logins import text_of
+from deviceflow.audit.events import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,8 +7,8 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.events import STORE
-from deviceflow.audit.logins import counted, span, text_of
+from deviceflow.audit.events import STORE, text_of
+from deviceflow.audit.logins import counted, span
 from deviceflow.audit.sinks import CSV, ECS, JSONLines
 from deviceflow.audit.stats import PERCENTILES, Stats
 from deviceflow.cli import streams, trail

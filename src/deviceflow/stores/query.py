@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
-from deviceflow.audit.events import FIELDS, STORE
-from deviceflow.audit.logins import Login, readable, seconds_of, text_of
+from deviceflow.audit.events import FIELDS, STORE, text_of
+from deviceflow.audit.logins import Login, readable, seconds_of
 from deviceflow.errors import UnknownFlowError
 from deviceflow.stores.sql import THESE
 from deviceflow.untrusted import storable

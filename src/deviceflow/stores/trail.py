@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow.audit.digest import (
@@ -15,7 +15,7 @@ from deviceflow.audit.digest import (
     read_digest,
     read_entries,
 )
-from deviceflow.audit.events import STORE
+from deviceflow.audit.events import STORE, text_of
 from deviceflow.audit.ledger import Ledger
 from deviceflow.errors import StoreError
 from deviceflow.secret import Secret
@@ -74,7 +74,7 @@ def take_digest(store: SQLStore, directory: Path, signer: Signer) -> Digest | No
             for flow_id, seq, head in rows("lasts")
             if said.latest(flow_id) != (seq, head)
         )
-        return signer.write(directory, _now(), new)
+        return signer.write(directory, text_of(time.time()), new)
 
 
 class Pruned(NamedTuple):
@@ -104,7 +104,6 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pr
     Raises:
         StoreError: Something could not be read or written.
     """
-    until = datetime.fromtimestamp(before, UTC).isoformat(timespec="milliseconds")
     going: list[str] = []
 
     def as_signed(flow_id: str) -> bool:
@@ -112,14 +111,14 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pr
         return known is None or known in rows("event_of", {"id": flow_id, "seq": known[0]})
 
     def new() -> Iterator[Entry]:
-        for flow_id, seq, head in rows("over", {"until": until, "store": STORE}):
+        for flow_id, seq, head in rows("over", {"until": text_of(before), "store": STORE}):
             if as_signed(flow_id):
                 going.append(flow_id)
                 if said.latest(flow_id, dropped=True) != (seq, head):
                     yield Entry(flow_id, seq, head, dropped=True)
 
     with _said(directory) as said, store.reading() as rows:
-        digest = signer.write(directory, _now(), new())
+        digest = signer.write(directory, text_of(time.time()), new())
     if going:
         store.prune(going)
     return Pruned(len(going), digest)
@@ -132,7 +131,3 @@ def _said(directory: Path) -> Iterator[Ledger]:
         for number, path in files_of(directory):
             ledger.take(number, read_entries(path, read_digest(path)))
         yield ledger
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
