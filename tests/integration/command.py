@@ -50,7 +50,8 @@ class Command:
         self.home.mkdir()
         self.config = self.home / ".config" / "deviceflow" / "config.toml"
         self.store = folder / "state" / "deviceflow" / "flows.db"
-        left_out = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "DEVICEFLOW_", "XDG_", "PG")
+        left_out: tuple[str, ...] = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "DEVICEFLOW_", "XDG_")
+        left_out += ("PG", "PYTHONUNBUFFERED")  # with which nothing is left to write at the end
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(left_out)} | {
             "HOME": str(self.home),
             "XDG_STATE_HOME": str(folder / "state"),

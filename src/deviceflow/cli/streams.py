@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from typing import TextIO
 
 from deviceflow.errors import DeviceFlowError, UsageError
 
@@ -15,8 +15,10 @@ class OutputError(DeviceFlowError):
 
 def say(line: str) -> None:
     """Print a line for the person, where somebody is there to read it."""
-    with suppress(OSError):
+    try:
         print(line, file=sys.stderr, flush=True)
+    except OSError as broken:
+        _give_up(sys.stderr, broken)
 
 
 def show(text: str, *, foreign: bool = False) -> None:
@@ -42,7 +44,7 @@ def show(text: str, *, foreign: bool = False) -> None:
         except UnicodeEncodeError as strange:
             why = f"its encoding, {strange.encoding}, has not all of the characters"
         except OSError as broken:
-            why = _give_up(broken)
+            why = _give_up(sys.stdout, broken)
         else:
             return
     raise OutputError(f"stdout could not be written: {why}.")
@@ -54,15 +56,15 @@ def flush() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as broken:
-        why = _give_up(broken)
+        why = _give_up(sys.stdout, broken)
     else:
         return
     raise OutputError(f"stdout could not be written: {why}.")
 
 
-def _give_up(broken: OSError) -> str:
-    """Have nothing more said of stdout when Python ends, and return why."""
+def _give_up(stream: TextIO, broken: OSError) -> str:
+    """Have nothing more said of a stream when Python ends, which would fail then; return why."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)
     return broken.strerror or type(broken).__name__
