@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from deviceflow import errors
+from deviceflow import errors, references
 from deviceflow.audit import log
 from deviceflow.audit.events import Origin, render
 from deviceflow.audit.jsonlines import JSONLinesAudit
@@ -26,7 +26,7 @@ from deviceflow.flow import Flow
 from deviceflow.machine import State
 from deviceflow.messages import Failure, Request
 from deviceflow.providers.base import DeviceCode, Provider, Token
-from deviceflow.secret import Secret
+from deviceflow.secret import Secret, without_frames
 from deviceflow.steps import (
     LEASE_MARGIN,
     Commit,
@@ -38,7 +38,7 @@ from deviceflow.steps import (
     deliver,
     step,
 )
-from deviceflow.stores.base import Claim, Held, Note
+from deviceflow.stores.base import Claim, Held, Leftover, Note
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import RequestsTransport, Transport
 from deviceflow.untrusted import crosses_in_clear, endpoint, printable, web_url
@@ -60,8 +60,8 @@ METADATA_LIFETIME: Final = 3600.0
 
 DAY: Final = 86400.0
 
-_LEFT_ALONE: Final = 60.0
-"""Seconds for which a sweep leaves a flow alone that could not be stepped."""
+_MOST_PROBLEMS: Final = 1000
+"""How many flows one sweep passes over at the most."""
 
 _UNSAID: Final = Origin()
 
@@ -70,12 +70,19 @@ _BRINGING: Final = ("grant", "late_grant")
 _JSON: Final = {"Accept": "application/json"}
 
 
+def _say_unreadable(problem: errors.DeviceFlowError) -> None:
+    log.emit(
+        log.UNREADABLE, {"flow_id": problem.flow_id, "problem": problem.message}, logging.WARNING
+    )
+
+
 class Swept(NamedTuple):
     """What a sweep did.
 
     Attributes:
         steps: Where each flow stands that was due.
-        problems: What kept others from being stepped; they are left alone for a minute.
+        problems: What kept others from being stepped. They are left alone for a minute, and for
+            twice as long each time that this happens again, up to an hour.
     """
 
     steps: list[Step]
@@ -198,6 +205,7 @@ class Client:
             UsageError: The request is not one that can be made.
         """
         provider = _shared(self._discovered(provider.asking(**request)))
+        references.allow(provider)
         verifier = Secret(secrets.token_urlsafe(48)) if provider.uses_pkce else None
         now = self._now()
         flow = Flow(_new_id(), provider, now, key=key, verifier=verifier)
@@ -238,13 +246,20 @@ class Client:
         """
         return self._store.get(flow_id, secrets=secrets)
 
-    def flows(self, *, live: bool = False) -> Iterator[Flow]:
+    def flows(
+        self,
+        *,
+        live: bool = False,
+        on_problem: Callable[[errors.DeviceFlowError], object] = _say_unreadable,
+    ) -> Iterator[Flow]:
         """Yield the flows in the store, the newest first, without their secrets.
 
         Args:
             live: Only those that have not ended.
+            on_problem: Told of each flow that cannot be read, which is passed over. By default
+                that is logged, as `deviceflow.unreadable`.
         """
-        return self._store.flows(live=live)
+        return self._store.flows(live=live, on_problem=on_problem)
 
     def step(self, flow_id: str) -> Step:
         """Do what is due for the flow: at most one request, and no sleeping.
@@ -275,32 +290,30 @@ class Client:
                 self._bring(flow_id)
             except errors.DeviceFlowError as problem:
                 swept.problems.append(problem)
-        for _ in range(limit):
+        self._store.wake_strayed(self._timeline.now())
+        while len(swept.steps) < limit and len(swept.problems) < _MOST_PROBLEMS:
             worker = self._worker()
             seconds = self._deadline + LEASE_MARGIN
             since, begun = self._look()
+            flow_id = ""
             try:
                 due = self._store.claim_due(worker, begun, seconds)
-            except errors.DeviceFlowError as problem:
-                if problem.flow_id is None:
-                    raise
-                self._leave_alone(problem.flow_id, worker)
-                swept.problems.append(problem)
-                continue
-            if due is None:
-                break
-            try:
+                if due is None:
+                    break
+                flow_id = due.flow.id
+                if due.flow.wake_at is None or due.flow.wait_seconds(due.now) > 0:
+                    # Whoever woke it did so behind the store's back.
+                    self._store.rewake(due.flow, worker)
+                    continue
                 steps = step(self._deadline, self._approver)
-                done = self._drive(steps, worker, due.flow.id, (due, since, begun))
+                swept.steps.append(self._drive(steps, worker, flow_id, (due, since, begun)))
             except errors.DeviceFlowError as problem:
-                self._leave_alone(due.flow.id, worker)
+                problem.flow_id = problem.flow_id or flow_id
+                if not problem.flow_id:
+                    raise  # it is about the store
+                self._store.put_off(flow_id, worker, self._timeline.now())
                 swept.problems.append(problem)
-            else:
-                swept.steps.append(done)
         return swept
-
-    def _leave_alone(self, flow_id: str, worker: str) -> None:
-        self._store.leave_alone(flow_id, worker, self._timeline.now(), _LEFT_ALONE)
 
     def _drive(
         self,
@@ -333,6 +346,7 @@ class Client:
                     else:
                         since, begun = self._look()
                         result = self._store.claim(flow_id, worker, begun, seconds)
+                    self._check_references(result, worker)
                     now = getattr(result, "now", begun)
                 case Commit(flow, transition, release):
                     result = self._commit(flow, transition, worker, worker if release else None)
@@ -349,6 +363,17 @@ class Client:
         if interrupt is not None:
             raise interrupt
         return report
+
+    def _check_references(self, claim: Claim | Held, worker: str) -> None:
+        """Give the lease back where the flow's client secret is none of this process's."""
+        if isinstance(claim, Held) or (claim.flow.state.ended and not claim.flow.to_revoke):
+            return
+        try:
+            references.check(claim.flow.provider)
+        except errors.UsageError as problem:
+            problem.flow_id, problem.state = claim.flow.id, claim.flow.state
+            self._store.release(claim.flow.id, worker)
+            raise
 
     def _look(self) -> tuple[float, float]:
         """Return what both clocks say, for a lease that is taken next to be counted from.
@@ -386,8 +411,7 @@ class Client:
             # A store's error is about what had to be put on record before.
             unsent = isinstance(stop, errors.UsageError | errors.StoreError | ImportError)
             # Without the frames below, whose locals hold what was being sent.
-            interrupt = stop.with_traceback(None)
-            interrupt.__context__ = interrupt.__cause__ = None
+            interrupt = without_frames(stop)
             return Failure("interrupted", sent=not unsent), interrupt
 
     def wait(
@@ -522,7 +546,7 @@ class Client:
             try:
                 self._commit(claim.flow, claim.flow.take_over(claim.now, claim.left_by), worker)
             except BaseException:
-                self._store.leave_alone(flow_id, worker, self._timeline.now(), 0.0)
+                self._store.put_off(flow_id, worker, self._timeline.now())
                 raise
         return claim
 
@@ -537,19 +561,19 @@ class Client:
         """
         purged, now = 0, self._now()
         problems: dict[str, errors.DeviceFlowError] = {}
-        done: set[str] = set()
         ages: tuple[tuple[Literal["token", "revoke"], float], ...] = (
             ("token", tokens_after),
             ("revoke", flows_after),
         )
         for kind, age in ages:
-            while ids := set(self._store.leftover(kind, now - age)) - done - set(problems):
-                for flow_id in ids:
+            page: list[Leftover] = []
+            while page := self._store.leftover(kind, now - age, now, page[-1] if page else None):
+                for flow_id, _ in page:
                     try:
                         purged += self._purge(flow_id, kind)
                     except errors.DeviceFlowError as problem:
+                        self._store.put_off(flow_id, self._worker(), self._timeline.now())
                         problems[flow_id] = problem
-                done |= ids
         return Purged(purged, self._store.forget(now - flows_after), list(problems.values()))
 
     def _purge(self, flow_id: str, kind: Literal["token", "revoke"]) -> bool:

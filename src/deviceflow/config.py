@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 SETTINGS: Final[tuple[str, ...]] = (
     "provider",
@@ -118,6 +118,22 @@ def load() -> Config:
     return Config(path, read)
 
 
+def references() -> Iterator[str]:
+    """Yield where the environment and all profiles say that secrets are.
+
+    Raises:
+        UsageError: The configuration file cannot be used.
+    """
+    for name, setting in _environment().items():
+        if name in _LITERAL:
+            yield setting.value
+    config = load()
+    for profile in config.profiles():
+        for name, setting in _of_profile(profile, config).items():
+            if name in _LITERAL:
+                yield from (setting.value, f"profile:{profile}")
+
+
 class Settled(NamedTuple):
     """The settings that hold.
 
@@ -196,8 +212,8 @@ def _environment() -> dict[str, Setting]:
     return found
 
 
-def _of_profile(name: str) -> dict[str, Setting]:
-    config = load()
+def _of_profile(name: str, config: Config | None = None) -> dict[str, Setting]:
+    config = config or load()
     values = {
         key: f"profile:{name}" if key in _LITERAL and _is_literal(value) else value
         for key, value in config.profile(name).items()

@@ -60,6 +60,9 @@ LONGEST_CODE_WAIT: Final = 30.0
 LONGEST_REVOCATION_WAIT: Final = 3600.0
 """Seconds between two tries to revoke a token, at most."""
 
+CLOCK_TOLERANCE: Final = 1.0
+"""Seconds by which clocks may differ before one counts as set back."""
+
 
 def _judged(answer: Answer, approver: Approver | None) -> Answer:
     """Return the answer, with its token unfit if the program's own policy says so."""
@@ -74,6 +77,12 @@ def _judged(answer: Answer, approver: Approver | None) -> Answer:
     return replace(answer, unfit=(Reason.WRONG_APPROVER, problem))
 
 
+def _left(until: float, now: float) -> float:
+    # A time of day as a float has no finer grain. Whoever slept as told must find it due.
+    seconds = until - now
+    return round(seconds, 6) if seconds > 2e-6 else 0.0
+
+
 class Transition(NamedTuple):
     """One thing that happened to a flow.
 
@@ -83,7 +92,7 @@ class Transition(NamedTuple):
         action: The machine's trigger; or what happened without one: a token came that cannot be
             taken (`stray_token`), was revoked or not (`revoke`, `revoke_failed`), was handed over
             (`collect`), or is kept no more (`acknowledge`, `purge`); the flow came from elsewhere
-            (`bring_in`).
+            (`bring_in`), or is sealed with another key (`reseal`).
         source: The state before.
         dest: The state after.
         status: The HTTP status that led to it.
@@ -135,12 +144,15 @@ class Flow:
         handover: How far its handing over is: the token was collected, and is still here; it was
             acknowledged, or purged, and is not.
         head: The hash of its last transition, where a trail of them is kept.
+        moved_at: When its last transition was. No wait of it began later.
+        as_stored: What a store has written of it that later transitions leave as it is.
         verifier: The PKCE verifier (RFC 7636), a secret, where the server takes one.
         stray_tokens: How many tokens came that could not be taken, and must be revoked.
         to_revoke: Those of them that the server can be asked to revoke, each with its kind.
     """
 
     __slots__ = (
+        "as_stored",
         "attempt",
         "created_at",
         "detail",
@@ -157,6 +169,7 @@ class Flow:
         "interval",
         "key",
         "last_poll_owed",
+        "moved_at",
         "provider",
         "reason",
         "seq",
@@ -198,6 +211,7 @@ class Flow:
         self.ended_at: float | None = None
         self.expires_at: float | None = None
         self.due_at = now
+        self.moved_at = now
         self.interval = DEFAULT_INTERVAL
         self.attempt = 0
         self.seq = 0
@@ -212,6 +226,7 @@ class Flow:
         self.verifier = verifier
         self.stray_tokens = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
+        self.as_stored: tuple[str | None, ...] | None = None
 
     def __repr__(self) -> str:
         return f"<Flow {self.id} {self.state}>"
@@ -240,13 +255,31 @@ class Flow:
         """
         if self.state.ended and not self.to_revoke:
             return 0.0
-        wait = (self._deadline_if_last() or self.due_at) - now
-        # A time of day as a float has no finer grain. Whoever slept as told must find it due.
-        return round(wait, 6) if wait > 2e-6 else 0.0
+        if self._clock_was_set_back(now):
+            return 0.0  # or whoever comes next would wait for as long as the clock lost
+        return _left(self._deadline_if_last() or self.due_at, now)
 
     def overdue(self, now: float) -> bool:
         """Tell whether the code's life is over, and no poll is left to make before saying so."""
-        return self._deadline_if_last() is not None and self.wait_seconds(now) == 0
+        deadline = self._deadline_if_last()
+        return deadline is not None and _left(deadline, now) == 0
+
+    def _clock_was_set_back(self, now: float) -> bool:
+        return self.moved_at - now > CLOCK_TOLERANCE
+
+    def follow_clock(self, now: float) -> None:
+        """Move the flow's times to a clock that was set back since its last transition.
+
+        How long ago that was is not known, so what was to be waited for counts as over; only after
+        a poll whose answer never came, all of it is waited for again.
+        """
+        if not self._clock_was_set_back(now):
+            return
+        back = self.moved_at - now
+        self.due_at = self.due_at - back if self.state is State.POLLING else now
+        if self.expires_at is not None:
+            self.expires_at -= back
+        self.moved_at = now
 
     def _deadline_if_last(self) -> float | None:
         """Return the deadline if it comes before the next poll, which then is never made.
@@ -430,6 +463,10 @@ class Flow:
         """Put on record that the flow came from elsewhere, where its transitions so far are."""
         return self._note("bring_in", now)
 
+    def reseal(self, now: float) -> Transition:
+        """Put on record that the flow is sealed with another key."""
+        return self._note("reseal", now)
+
     def take_over(self, now: float, owner: str) -> Transition:
         """Put on record that the lease ran out of somebody who never gave it back.
 
@@ -442,6 +479,7 @@ class Flow:
     def _note(self, action: str, now: float, detail: str | None = None) -> Transition:
         """Put on record what leaves the state as it is."""
         self.seq += 1
+        self.moved_at = now
         return Transition(self.seq, now, action, self.state, self.state, detail=detail)
 
     # The rules.
@@ -640,6 +678,7 @@ class Flow:
         source = self.state
         fire(self, trigger)
         self.seq += 1
+        self.moved_at = now
         self.detail = detail
         self.reason = reason
         return Transition(self.seq, now, trigger, source, self.state, wait=wait, detail=detail)

@@ -59,6 +59,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "interval": lambda value: _is_seconds(value) and value != 0,
     "key": _is_text,
     "last_poll_owed": _is_flag,
+    "moved_at": _is_seconds,
     "seq": _is_count,
     "slow_downs": _is_count,
     "stray_tokens": _is_count,

@@ -1,17 +1,67 @@
-"""Where a client's secret or key is read from, at the moment that it is needed."""
+"""Where a client's secret or key is read from, at the moment that it is needed.
+
+A stored login names the place of its client's secret. Whoever can write to the store could name any
+variable or file there, and have it sent away. So a stored login may name what this process was set
+up for, and nothing else: what its settings and profiles name, what `DEVICEFLOW_ALLOW_SECRETS`
+lists, and what the process has itself begun a login with.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from deviceflow.errors import UsageError
 from deviceflow.secret import Secret
+from deviceflow.untrusted import printable
+
+if TYPE_CHECKING:
+    from deviceflow.providers.base import Provider
+
+ALLOWED: Final = "DEVICEFLOW_ALLOW_SECRETS"
+"""References that stored logins may name, with commas or white space in between."""
+
+_begun: Final[set[str]] = set()
 
 # What Python makes of bytes that are no UTF-8. An error of encoding it would quote the secret.
 _UNSENDABLE: Final = "[\ud800-\udfff]"
+
+
+def allow(provider: Provider) -> None:
+    """Remember where a login's client secret is: this process begins the login by itself."""
+    if (reference := _reference_of(provider)) is not None:
+        _begun.add(reference)
+
+
+def check(provider: Provider) -> None:
+    """See that a stored login names no other place than this process may read.
+
+    Raises:
+        UsageError: It does. Nothing was read.
+    """
+    reference = _reference_of(provider)
+    if reference is None or reference in _begun or reference in _configured():
+        return
+    shown = printable(reference, 200)
+    raise UsageError(
+        f"This stored login names {shown} as the place of its client's secret, and this process was"
+        " not set up to read that.",
+        hint=f"Nothing was read or sent. If the login is yours, allow it: {ALLOWED}={shown}, or"
+        " name the place in a profile. If not, find out who can write to the store.",
+    )
+
+
+def _reference_of(provider: Provider) -> str | None:
+    authentication = getattr(provider, "authentication", None)  # not every dialect has one
+    return authentication and authentication.reference
+
+
+def _configured() -> set[str]:
+    from deviceflow.config import references  # noqa: PLC0415  # most programs have no secrets
+
+    return {*references(), *re.split(r"[\s,]+", os.environ.get(ALLOWED, ""))}
 
 
 def resolve(

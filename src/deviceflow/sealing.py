@@ -1,5 +1,8 @@
 """Secrets sealed with `cryptography`'s MultiFernet (extra `seal`), and bound to where they belong.
 
+The same keys authenticate what is kept in clear beside the secrets: `Sealer.mac`, by a key that is
+derived from the sealing key.
+
 A sealed text says what it is for, inside: opened for anything else it counts as damaged. In front
 of it stands the name of its key, from which nothing can be learnt, so that a missing key can be
 told from a text that was changed, and rotation knows what is left to do::
@@ -10,6 +13,7 @@ told from a text that was changed, and rotation knows what is left to do::
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import json
 from typing import TYPE_CHECKING, Any, Final
@@ -40,18 +44,15 @@ class Sealer:
     def __init__(self, keys: Iterable[Secret | str]) -> None:
         fernet = _fernet()
         self._by_name: dict[str, Any] = {}  # first of all, since the repr shows it
-        problem = "There is no key to seal with."
+        self._mac_keys: dict[str, bytes] = {}
+        keys = wrapped(keys)
         for number, key in enumerate(keys, 1):
-            text = key.reveal() if isinstance(key, Secret) else key
-            try:
-                self._by_name[_name_of(text)] = fernet.Fernet(text)
-            except (ValueError, TypeError):
-                problem = f"Key number {number} is no Fernet key."
+            if not self._take(fernet, key):
                 self._by_name.clear()
+                problem = f"Key number {number} is not a Fernet key."
                 break
-            finally:
-                del text, key
-        del keys
+        else:
+            problem = "There is no key to seal with."
         if not self._by_name:
             raise SealError(
                 problem, hint="Make one with `deviceflow keys generate`, and keep it safe."
@@ -61,6 +62,16 @@ class Sealer:
 
     def __repr__(self) -> str:
         return f"<Sealer {', '.join(self._by_name)}>"
+
+    def _take(self, fernet: Any, key: Secret) -> bool:
+        """Remember a key, and tell whether it is one."""
+        try:
+            name = _name_of(key.reveal())
+            self._by_name[name] = fernet.Fernet(key.reveal())
+        except (AttributeError, TypeError, ValueError):
+            return False
+        self._mac_keys[name] = hmac.digest(key.reveal().encode(), b"deviceflow row key", "sha256")
+        return True
 
     @property
     def prefix(self) -> str:
@@ -87,11 +98,7 @@ class Sealer:
         name, _, token = rest.partition(".")
         if version != _VERSION:
             raise SealError("This is no sealed text of a version that is known here.")
-        if name not in self._by_name:
-            raise SealError(
-                f"It was sealed with the key {name[:8]!r}; given were {', '.join(self._by_name)}.",
-                hint="Give that key as well (DEVICEFLOW_KEYS, after the first). Nothing is lost.",
-            )
+        self._check_name(name)
         try:
             bound, value = json.loads(self._all.decrypt(_exact(token)).decode())
         except (self._invalid, ValueError, TypeError):
@@ -104,6 +111,46 @@ class Sealer:
             )
         return value
 
+    def mac(self, text: str) -> str:
+        """Return what shows that whoever wrote `text` has the first key."""
+        name, key = next(iter(self._mac_keys.items()))
+        return f"{_VERSION}.{name}.{hmac.digest(key, text.encode(), 'sha256').hex()}"
+
+    def check(self, text: str, mac: object) -> None:
+        """See that `mac` was made of `text`, by whoever has one of the keys.
+
+        Raises:
+            SealError: It was not, or its key is not among these.
+        """
+        version, _, rest = mac.partition(".") if isinstance(mac, str) else ("", "", "")
+        name, _, found = rest.partition(".")
+        if version == _VERSION and len(name) == _NAME_LENGTH:
+            self._check_name(name)
+            right = hmac.digest(self._mac_keys[name], text.encode(), "sha256").hex()
+            if hmac.compare_digest(right.encode(), found.encode(errors="replace")):
+                return
+        raise _changed()
+
+    def _check_name(self, name: str) -> None:
+        if name not in self._by_name:
+            raise SealError(
+                f"It was sealed with the key {name[:8]!r}; given were {', '.join(self._by_name)}.",
+                hint="Give that key as well (DEVICEFLOW_KEYS, after the first). Nothing is lost.",
+            )
+
+
+def _changed() -> SealError:
+    return SealError(
+        "The row of this login was not written with this store's key: somebody has changed it.",
+        hint="Nothing was sent. Find out who can write to the store: deviceflow audit verify."
+        " Then start a new login.",
+    )
+
+
+def wrapped(keys: Iterable[Secret | str]) -> tuple[Secret, ...]:
+    """Return the keys as secrets, which no traceback shows."""
+    return tuple(key if isinstance(key, Secret) else Secret(key) for key in keys)
+
 
 def generate_key() -> Secret:
     """Return a new key.
@@ -114,8 +161,11 @@ def generate_key() -> Secret:
     return Secret(_fernet().Fernet.generate_key().decode())
 
 
+_NAME_LENGTH: Final = 8
+
+
 def _name_of(key: str) -> str:
-    return hmac.digest(key.encode(), b"deviceflow key name", "sha256")[:4].hex()
+    return hmac.digest(key.encode(), b"deviceflow key name", "sha256").hex()[:_NAME_LENGTH]
 
 
 def _exact(token: str) -> bytes:
@@ -161,7 +211,26 @@ class Plain:
             except ValueError:
                 pass
         del kept
-        raise SealError(
-            "The store holds a sealed secret, and was opened with plaintext=True (--plaintext).",
-            hint="Open it with its key. Nothing is lost.",
-        )
+        raise _sealed_here()
+
+    def mac(self, text: str) -> str:
+        """Return a digest of a text, which shows what has come to harm, and not who did it."""
+        return self.prefix + hashlib.sha256(text.encode()).hexdigest()
+
+    def check(self, text: str, mac: object) -> None:
+        """See that `mac` is that of `text`.
+
+        Raises:
+            SealError: It is not, or was made with a key.
+        """
+        if isinstance(mac, str) and mac.startswith(f"{_VERSION}."):
+            raise _sealed_here()
+        if mac != self.mac(text):
+            raise _changed()
+
+
+def _sealed_here() -> SealError:
+    return SealError(
+        "The store holds a sealed secret, and was opened with plaintext=True (--plaintext).",
+        hint="Open it with its key. Nothing is lost.",
+    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 import os
-from typing import Final, NoReturn, Self
+from typing import Final, Generic, NoReturn, Self, TypeVar
+
+_T = TypeVar("_T")
 
 _PROCESS_KEY: Final = os.urandom(32)
 
@@ -68,3 +70,29 @@ class Secret:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Secret does not pickle: store it sealed, or call reveal()")
+
+
+class Hidden(Generic[_T]):
+    """A value that may hold secrets, out of sight of a traceback that is rendered with locals.
+
+    It is neither a dict, a tuple nor a text: tools that render locals look into those, whatever
+    their `repr` says.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: _T) -> None:
+        self._value = value
+
+    def reveal(self) -> _T:
+        """Return the value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+def without_frames(stop: BaseException) -> BaseException:
+    """Return what was raised, without the frames below and their locals, which may show secrets."""
+    stop.__context__ = stop.__cause__ = None
+    return stop.with_traceback(None)

@@ -105,6 +105,7 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
         return _report(flow, min(claim.seconds, flow.interval))
     now = claim.now
 
+    flow.follow_clock(now)
     left = _left_behind(claim)
     if left is not None:
         committed = yield Commit(flow, left)

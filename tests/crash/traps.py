@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import urllib3.util.connection
 
 from deviceflow import transport
+from deviceflow.stores.base import refuse
 from deviceflow.stores.sql import SQLStore
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from deviceflow.audit.events import Origin
+    from deviceflow.errors import DeviceFlowError
     from deviceflow.flow import Flow
     from deviceflow.messages import Failure, Request, Response
-    from deviceflow.stores.base import Claim, Held, Note
+    from deviceflow.stores.base import Claim, Held, Leftover, Note
     from deviceflow.stores.sql import Execute, Mode
     from deviceflow.transport import Transport
 
@@ -82,8 +84,10 @@ class TrappedStore:
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         return self._store.get(flow_id, secrets=secrets)
 
-    def flows(self, *, live: bool = False) -> Iterator[Flow]:
-        return self._store.flows(live=live)
+    def flows(
+        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+    ) -> Iterator[Flow]:
+        return self._store.flows(live=live, on_problem=on_problem)
 
     def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
         return self._around("claim", lambda: self._store.claim(flow_id, owner, given, seconds))
@@ -107,14 +111,26 @@ class TrappedStore:
     def release(self, flow_id: str, owner: str) -> None:
         self._around("release", lambda: self._store.release(flow_id, owner))
 
-    def leave_alone(self, flow_id: str, owner: str, given: float, seconds: float) -> None:
-        self._store.leave_alone(flow_id, owner, given, seconds)
+    def put_off(self, flow_id: str, owner: str, given: float) -> None:
+        self._store.put_off(flow_id, owner, given)
+
+    def rewake(self, flow: Flow, owner: str) -> None:
+        self._store.rewake(flow, owner)
+
+    def wake_strayed(self, given: float) -> None:
+        self._store.wake_strayed(given)
 
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         self._store.note(action, given, detail, origin)
 
-    def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
-        return self._store.leftover(kind, ended_before)
+    def leftover(
+        self,
+        kind: Literal["token", "revoke"],
+        ended_before: float,
+        given: float,
+        after: Leftover | None = None,
+    ) -> list[Leftover]:
+        return self._store.leftover(kind, ended_before, given, after)
 
     def forget(self, ended_before: float) -> int:
         return self._store.forget(ended_before)

@@ -74,7 +74,7 @@ def test_schema_knows_each_action_state_and_reason() -> None:
     shipped = schema()
 
     of_the_token = {"collect", "acknowledge", "purge"}
-    beside = {"stray_token", "revoke", "revoke_failed", "bring_in", "take_over", *NOTES}
+    beside = {"stray_token", "revoke", "revoke_failed", "bring_in", "take_over", "reseal", *NOTES}
     beside |= of_the_token
     assert set(shipped["properties"]["action"]["enum"]) == {*get_args(Trigger), *beside}
     assert shipped["$defs"]["state"]["enum"] == [*State, None]

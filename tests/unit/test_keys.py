@@ -114,7 +114,7 @@ def test_what_is_no_key_is_not_shown_and_no_other_key_either(
     key = keys[0].reveal()
     monkeypatch.setenv(VARIABLE, value.format(key))
 
-    with pytest.raises(SealError, match=r"Key number \d is no Fernet key") as caught:
+    with pytest.raises(SealError, match=r"Key number \d is not a Fernet key") as caught:
         sealer(None, plaintext=False)
 
     shown = rendered(caught.value)

@@ -137,10 +137,10 @@ def test_what_others_sealed_with_the_same_key_is_refused(keys: list[Secret], ins
     ("given", "said"),
     [
         ([], "There is no key to seal with."),
-        (["KEY-CANARY"], "Key number 1 is no Fernet key."),
-        ([None, ""], "Key number 2 is no Fernet key."),
-        ([None, "KEY-CANARY-\ud800"], "Key number 2 is no Fernet key."),
-        ([None, "KEY-CANARY" * 9, None], "Key number 2 is no Fernet key."),
+        (["KEY-CANARY"], "Key number 1 is not a Fernet key."),
+        ([None, ""], "Key number 2 is not a Fernet key."),
+        ([None, "KEY-CANARY-\ud800"], "Key number 2 is not a Fernet key."),
+        ([None, "KEY-CANARY" * 9, None], "Key number 2 is not a Fernet key."),
     ],
 )
 def test_what_is_no_key_is_named_by_its_number_alone(

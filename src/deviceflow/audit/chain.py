@@ -11,6 +11,7 @@ What a chain cannot show is that its end was cut off; see `deviceflow.audit.dige
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import re
@@ -139,13 +140,16 @@ class AuditKey:
     Args:
         key: Any text that nobody can guess.
         older: Those that events are not authenticated by any more; the events still are.
+        store: The id of the store whose events they are; None takes those of any.
 
     Attributes:
-        name: What it is called in an event's `key_id`; nothing can be learnt from it.
+        name: What an event's `key_id` says: the key, from which nothing can be learnt, and the
+            store. It is hashed, so an event of another store does not count here.
     """
 
-    def __init__(self, key: Secret, *older: Secret) -> None:
-        self._older: dict[str | None, AuditKey] = {old.name: old for old in map(AuditKey, older)}
+    def __init__(self, key: Secret, *older: Secret, store: str | None = None) -> None:
+        self._older = {old.name: old for old in map(AuditKey, older)}
+        self._store = store
         block = key.reveal().encode()
         if len(block) > 64:
             block = hashlib.sha256(block).digest()
@@ -155,7 +159,8 @@ class AuditKey:
             hashlib.sha256(bytes(byte ^ pad for byte in block.ljust(64, b"\0")))
             for pad in (0x36, 0x5C)
         )
-        self.name: str = self.mac("deviceflow audit key")[:8]
+        short_name = self._hmac(b"deviceflow audit key")[:8]
+        self.name: str = short_name if store is None else f"{short_name}@{store}"
 
     def __repr__(self) -> str:
         return f"<AuditKey {self.name}>"
@@ -166,15 +171,30 @@ class AuditKey:
         keys = configured()
         return cls(*keys) if keys else None
 
-    def mac(self, digest: str, name: str | None = None) -> str:
+    def mac(self, digest: str, name: object = None) -> str:
         """Return what shows that whoever wrote this hash has the key.
 
         Args:
             digest: The hash.
-            name: Which of the keys, if it is one of the older ones.
+            name: The event's `key_id`, by which one of the older keys may be meant. Where it names
+                another store, what is returned is right for no event.
         """
-        older = self._older.get(name)
+        if name in (None, self.name):
+            return self._hmac(digest.encode())
+        short_name, _, store = str(name).partition("@")
+        if self._store not in (None, store):
+            return self._hmac(f"{digest} of another store".encode())
+        older = self._older.get(short_name)
         return self._hmac(digest.encode()) if older is None else older.mac(digest)
+
+    def mark(self, digest: str) -> str:
+        """Return what shows that a row of that digest was made by whoever has the key."""
+        return f"{self.name}:{self.mac(digest)}"
+
+    def has_marked(self, digest: str, mark: str) -> bool:
+        """Tell whether `mark` was made of that digest, by one of the keys."""
+        name, _, mac = mark.rpartition(":")
+        return hmac.compare_digest(self.mac(digest, name).encode(), mac.encode(errors="replace"))
 
     def fingerprint(self, secret: Secret) -> str:
         """Return 16 hex digits by which the same secret is known again, under this key."""
@@ -195,7 +215,7 @@ def link(
     Done once; an event that is a link already stays as it is.
 
     Args:
-        event: The event; its last six fields are filled in.
+        event: The event; its evidence is filled in, but for the digest of the row.
         previous: The hash of the one before, if there is one.
         key: What authenticates it; without a key it is only chained.
         flow: The flow that it happened to, for the fingerprints.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deviceflow.audit.evidence import told_by_record
-from deviceflow.audit.history import strange
+from deviceflow.audit.evidence import is_new, told_by_record
+from deviceflow.audit.history import EDITED_ROW, strange
 from deviceflow.audit.ledger import Finding, Hole
 from deviceflow.audit.recognition import Recognition
 
@@ -36,7 +36,10 @@ def _gone(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
     """Say that a flow has no events, where it should have some."""
     flow_id, stands = evidence.flow_id, evidence.stands
     told = told_by_record(evidence)
-    if stands is not None and told is None and stands.seq:
+    if stands is not None and stands.seq == 0:
+        if not is_new(stands, evidence.key):
+            yield Finding("edited_row", flow_id, None, EDITED_ROW)
+    elif stands is not None and told is None:
         yield Finding("wrong_state", flow_id, None, "its record is not that of its last event")
     known = {head.seq: head.hash for head in evidence.heads}
     if told is not None and told[0]:

@@ -37,6 +37,7 @@ _OUTCOMES: Final = {
     "acknowledge": "wiped",
     "purge": "wiped",
     "bring_in": "brought_in",
+    "reseal": "sealed_anew",
 }
 
 NOTES: Final = {
@@ -83,12 +84,13 @@ FIELDS: Final = (
     "actor",
     "token_fingerprint",
     "code_fingerprint",
+    "row_digest",
     "key_id",
     "prev_hash",
     "hash",
     "mac",
 )
-"""An event's fields, in their order. The last six are filled in by a trail, where one is kept."""
+"""An event's fields, in their order. The last seven are filled in by a trail, where one is kept."""
 
 LISTS: Final = frozenset({"scopes", "granted_scopes"})
 """Those of them that are lists of texts, or null."""
@@ -115,7 +117,7 @@ class Origin(NamedTuple):
 
 
 _NOBODY: Final = Origin()
-_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-6:])
+_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-7:])
 
 
 def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict[str, Any]:

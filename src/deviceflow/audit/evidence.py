@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Step = tuple[str, str | None, str | None]
 
 _AT: Final = {name: index for index, name in enumerate(STORED)}
-FLOW, SEQ, EVENT_ID, TIME, ACTION, FROM, TO, REASON, ATTEMPT, IN_DOUBT, KEY_ID, PREV, HASH, MAC = (
+FLOW, SEQ, EVENT_ID, TIME, ACTION, FROM, TO, REASON, ATTEMPT, IN_DOUBT = (
     _AT[name]
     for name in (
         "flow_id",
@@ -29,11 +29,10 @@ FLOW, SEQ, EVENT_ID, TIME, ACTION, FROM, TO, REASON, ATTEMPT, IN_DOUBT, KEY_ID, 
         "reason",
         "attempt",
         "in_doubt",
-        "key_id",
-        "prev_hash",
-        "hash",
-        "mac",
     )
+)
+ROW_DIGEST, KEY_ID, PREV, HASH, MAC = (
+    _AT[name] for name in ("row_digest", "key_id", "prev_hash", "hash", "mac")
 )
 
 _WIPING: Final = ("acknowledge", "purge")
@@ -45,6 +44,7 @@ _STAYING: Final = {
     "collect": {AUTHORIZED},
     "acknowledge": {AUTHORIZED},
     "purge": ENDS,
+    "reseal": frozenset(State),
 }
 LEGAL: Final[frozenset[Step]] = frozenset(
     {(action, source, dest) for (action, source), dest in LEADS_TO.items()}
@@ -61,12 +61,19 @@ class Stands(NamedTuple):
         seq: The number of its last event.
         state: Its state.
         record: The rest of it, as JSON.
+        head: The hash of its last event; before the first, the key's mark on `digest`.
+        digest: The digest of the whole row; None where there is something in it that was never
+            written there.
+        authentic: Whether the row's MAC is right, or nobody could tell.
     """
 
     flow_id: str
     seq: int
     state: str
     record: str
+    head: str | None
+    digest: str | None
+    authentic: bool
 
 
 class Evidence(NamedTuple):
@@ -96,7 +103,7 @@ def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
         return None
     try:
         record = decode(stands.record)
-        seq, head, flow_id = record["seq"], record["head"], record["id"]
+        seq, head, flow_id = record["seq"], stands.head, record["id"]
     except DAMAGED:
         return None
     fits = (seq, flow_id) == (stands.seq, stands.flow_id) and isinstance(seq, int)
@@ -111,7 +118,7 @@ def stands_where(stands: Stands, last: Sequence[Any]) -> bool:
             record["id"],
             record["seq"],
             record["state"],
-            record["head"],
+            stands.head,
             record["reason"],
             record["attempt"],
             record["in_doubt"],
@@ -128,6 +135,19 @@ def stands_where(stands: Stands, last: Sequence[Any]) -> bool:
         last[IN_DOUBT],
     )
     return said == led_to and (stands.seq, stands.state) == (last[SEQ], last[TO])
+
+
+def is_as_its_event_says(stands: Stands, last: Sequence[Any]) -> bool:
+    """Tell whether a flow's row is, in all of it, the one that its last event was written with."""
+    return stands.authentic and stands.digest == last[ROW_DIGEST]
+
+
+def is_new(stands: Stands, key: AuditKey | None) -> bool:
+    """Tell whether a flow of no event is one that the store has made so."""
+    marked = stands.digest is not None and isinstance(stands.head, str)
+    if not (stands.seq == 0 and stands.authentic and marked):
+        return False
+    return key is None or key.has_marked(str(stands.digest), str(stands.head))
 
 
 def may_be_gone(rows: Sequence[tuple[Any, ...]]) -> bool:

@@ -16,6 +16,7 @@ from deviceflow.audit.evidence import (
     SEQ,
     TIME,
     TO,
+    is_as_its_event_says,
     may_be_gone,
     stands_where,
 )
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deviceflow.audit.evidence import Evidence
+
+EDITED_ROW: Final = "the login's row is not as it was written: its digest or its MAC is another"
 
 CLOCK_TOLERANCE: Final = 1.0
 """Seconds by which one event's time may be before the time of the one before."""
@@ -111,7 +114,10 @@ def _beside_flow(evidence: Evidence) -> Iterator[Finding]:
             )
             yield Finding("wrong_state", flow_id, last[SEQ], said)
         return
-    if stands_where(stands, last):
-        return
-    said = f"the flow is {stands.state} at event {stands.seq}, or is not what its last event says"
-    yield Finding("wrong_state", flow_id, last[SEQ], said)
+    if not stands_where(stands, last):
+        said = (
+            f"the flow is {stands.state} at event {stands.seq}, or is not what its last event says"
+        )
+        yield Finding("wrong_state", flow_id, last[SEQ], said)
+    elif not is_as_its_event_says(stands, last):
+        yield Finding("edited_row", flow_id, last[SEQ], EDITED_ROW)

@@ -33,6 +33,7 @@ Kind = Literal[
     "missing_digest",
     "forged_digest",
     "wrong_state",
+    "edited_row",
     "illegal_transition",
     "clock_backwards",
 ]

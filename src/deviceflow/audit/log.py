@@ -20,6 +20,7 @@ TRANSITION: Final = "deviceflow.transition"
 PLAIN_HTTP: Final = "deviceflow.plain_http"
 UNVERIFIED_TLS: Final = "deviceflow.unverified_tls"
 PLAINTEXT: Final = "deviceflow.plaintext"
+UNREADABLE: Final = "deviceflow.unreadable"
 CLOCK_JUMP: Final = "deviceflow.clock_jump"
 
 _LONGEST: Final = 10_000

@@ -312,6 +312,7 @@ _WORDS: Final = {
     "collect": "the token was handed over",
     "acknowledge": "the token is safe elsewhere, and was wiped here",
     "purge": "what was secret was wiped",
+    "reseal": "sealed with another key",
     "bring_in": "brought in from elsewhere, where its events so far are",
     "open_plaintext": "secrets are kept in clear from now on",
     "plain_http": "codes and tokens crossed the network in clear",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from deviceflow.audit.ledger import Finding, Hole, Stray
 
     Snapshot = tuple[
-        Iterable[tuple[Any, ...]], Iterable[tuple[str, int, str, str]], AuditKey | None
+        Iterable[tuple[Any, ...]], Iterable[Sequence[Any]], AuditKey | None
     ]
     OpenPart = Callable[[str, str | None], AbstractContextManager[Snapshot]]
 

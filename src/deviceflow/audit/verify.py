@@ -31,6 +31,8 @@ from deviceflow.audit.evidence import (
     TO,
     Evidence,
     Stands,
+    is_as_its_event_says,
+    is_new,
     may_be_gone,
     stands_where,
 )
@@ -58,8 +60,8 @@ class Verification:
 
     Args:
         events: All events as tuples in the order of `STORED`, by flow and number.
-        flows: Id, number of the last event, state and record of each flow, by id; None where the
-            trail is all there is, as in a file.
+        flows: The row of each flow, with the fields of `Stands`, by id; None where the trail is all
+            there is, as in a file.
         key: What authenticates the events; None to do without.
         digests: The directory of the digests.
         public_key: Whose signature they must bear; None for whatever key the first one names.
@@ -76,7 +78,7 @@ class Verification:
     def __init__(
         self,
         events: Iterable[tuple[Any, ...]],
-        flows: Iterable[tuple[str, int, str, str]] | None,
+        flows: Iterable[Sequence[Any]] | None,
         key: AuditKey | None,
         *,
         digests: Path | None = None,
@@ -210,7 +212,7 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
     """Tell whether nothing is wrong with a flow: the fast way through, which most take."""
     rows, stands = evidence.rows, evidence.stands
     if not rows:
-        return not evidence.heads and (stands is None or stands.seq == 0)
+        return not evidence.heads and (stands is None or is_new(stands, evidence.key))
     if not _is_whole(rows, evidence.key):
         return False
     first = rows[0][SEQ]
@@ -219,7 +221,9 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
             return False
     if evidence.alone or evidence.flow_id == STORE:
         return True
-    return stands_where(stands, rows[-1]) if stands is not None else may_be_gone(rows)
+    if stands is None:
+        return may_be_gone(rows)
+    return stands_where(stands, rows[-1]) and is_as_its_event_says(stands, rows[-1])
 
 
 def _is_whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> bool:

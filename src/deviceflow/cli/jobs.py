@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from deviceflow.client import Client
+    from deviceflow.errors import DeviceFlowError
     from deviceflow.flow import Flow
     from deviceflow.steps import Step
 
@@ -88,16 +89,20 @@ def _status(args: Namespace) -> int:
 
 def _newest(client: Client) -> Flow:
     for live in (True, False):
-        for flow in client.flows(live=live):
+        for flow in client.flows(live=live, on_problem=stored.say_problem):
             return flow
     raise UnknownFlowError("There is no login in this store.", hint="Begin one: deviceflow start")
 
 
 def _list(args: Namespace) -> int:
-    for flow in stored.client(args).flows(live=not (args.all or args.state)):
+    problems: list[DeviceFlowError] = []
+    live = not (args.all or args.state)
+    for flow in stored.client(args).flows(live=live, on_problem=problems.append):
         if args.state in (None, flow.state):
             streams.show(json.dumps(stored.all_facts(flow)) if args.json else _entry(flow))
-    return 0
+    for problem in problems:
+        streams.say(f"deviceflow: {problem}")
+    return exits.FAILED if problems else 0
 
 
 def _entry(flow: Flow) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import stored, streams
-from deviceflow.errors import StoreError, UsageError
+from deviceflow.cli import exits, stored, streams
+from deviceflow.errors import FlowBusyError, StoreError, UsageError
 from deviceflow.sealing import generate_key
 from deviceflow.stores import keys
 from deviceflow.stores.sql import SQLStore
@@ -14,6 +15,11 @@ from deviceflow.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from argparse import Namespace
+
+    from deviceflow.errors import DeviceFlowError
+
+_PATIENCE: Final = 60.0
+"""Seconds to wait for those who are at work on a login."""
 
 
 def run(args: Namespace) -> int:
@@ -47,20 +53,30 @@ def _rotate(args: Namespace) -> int:
     store = stored.store(args)
     if not isinstance(store, SQLStore):
         raise UsageError("A store in memory has no key.")
-    done = _reseal(store)
+    done, problems = _reseal(store)
     if isinstance(store, SQLiteStore) and not os.environ.get(keys.VARIABLE, "").strip():
         file = keys.key_file(store.path)
-        # The key before stays, for whoever is at work with it, until the next rotation. What an
-        # interrupted one had left to do is done by now.
-        keys.write_keys(file, [generate_key(), keys.read_keys(file)[0]])
+        before = keys.read_keys(file)
+        # The key before stays, for whoever is at work with it, until the next rotation. All of them
+        # stay while there is a login that could not be sealed with the newest.
+        keys.write_keys(file, [generate_key(), *(before if problems else before[:1])])
         store.close()
-        done = _reseal(SQLiteStore(store.path))
-    streams.say(f"Sealed anew with the first key: the secrets of {done} logins.")
-    return 0
+        done, problems = _reseal(SQLiteStore(store.path))
+    for problem in problems:
+        stored.say_problem(problem)
+    streams.say(f"Sealed anew with the first key: {done} logins.")
+    return exits.FAILED if problems else 0
 
 
-def _reseal(store: SQLStore) -> int:
-    done = 0
-    while found := store.reseal():
-        done += found
-    return done
+def _reseal(store: SQLStore) -> tuple[int, list[DeviceFlowError]]:
+    """Seal with the first key all that can be, and wait for who is at work on a login."""
+    done, patience = 0, _PATIENCE
+    while True:
+        flows, problems = store.reseal()
+        done += flows
+        busy = [one.wait_seconds for one in problems if isinstance(one, FlowBusyError)]
+        if not busy or patience <= 0:
+            return done, problems
+        wait = min(max(busy) + 0.1, patience)
+        patience -= wait
+        time.sleep(wait)

@@ -126,7 +126,7 @@ def _user() -> str:
 
 def _interrupted(client: Client) -> Flow:
     """Return the newest login that can be gone on with: unfinished, or its token uncollected."""
-    unfinished = next(client.flows(live=True), None)
+    unfinished = next(client.flows(live=True, on_problem=stored.say_problem), None)
     newest = next(client.flows(), None)
     waits = newest and newest.state is State.AUTHORIZED and newest.handover is None
     if found := newest if waits else unfinished:

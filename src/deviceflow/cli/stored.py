@@ -93,6 +93,11 @@ def stands(flow: Flow) -> Step:
     return Step(flow.id, flow.state, flow.wait_seconds(time.time()), flow.reason)
 
 
+def say_problem(problem: DeviceFlowError) -> None:
+    """Tell the person of a flow that cannot be read and is passed over."""
+    streams.say(f"deviceflow: {problem}")
+
+
 def outlived(flow: Flow) -> bool:
     """Tell whether nobody can approve it any more, and it has not ended yet."""
     return not (flow.state.ended or flow.expires_at is None or flow.expires_at > time.time())

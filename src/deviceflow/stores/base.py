@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from deviceflow.audit.events import Origin
+    from deviceflow.errors import DeviceFlowError
     from deviceflow.flow import Flow
+
+
+FIRST_SETBACK: Final = 60
+"""Seconds for which a flow is put off that cannot be gone on with; they double each time."""
+
+
+def refuse(problem: DeviceFlowError) -> None:
+    """Raise the problem."""
+    raise problem
 
 
 class Claim(NamedTuple):
@@ -35,6 +45,18 @@ class Held(NamedTuple):
 
     flow: Flow
     seconds: float
+
+
+class Leftover(NamedTuple):
+    """A flow that ended and still holds a secret.
+
+    Attributes:
+        id: The flow.
+        ended_at: When it ended, in seconds since 1970.
+    """
+
+    id: str
+    ended_at: float
 
 
 class Note(NamedTuple):
@@ -84,10 +106,17 @@ class Store(Protocol):
             UnknownFlowError: There is none of that id.
         """
 
-    def flows(self, *, live: bool = False) -> Iterator[Flow]:
+    def flows(
+        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+    ) -> Iterator[Flow]:
         """Yield copies of all flows, or of those that have not ended, without their secrets.
 
         The newest comes first.
+
+        Args:
+            live: Whether to leave out those that have ended.
+            on_problem: Told of each flow that cannot be read, and is passed over. By default its
+                error is raised.
         """
 
     def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
@@ -98,7 +127,13 @@ class Store(Protocol):
         """
 
     def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
-        """Take the lease of the flow that has been due the longest, if one is due and free."""
+        """Take the lease of the flow that has been due the longest, if one is due and free.
+
+        One that cannot be read raises its error, and keeps the lease until it is put off.
+        """
+
+    def wake_strayed(self, given: float) -> None:
+        """Wake what waits for a time that was written before the clock was set back."""
 
     def commit(
         self,
@@ -125,14 +160,33 @@ class Store(Protocol):
     def release(self, flow_id: str, owner: str) -> None:
         """Give the lease back, if `owner` still has it."""
 
-    def leave_alone(self, flow_id: str, owner: str, given: float, seconds: float) -> None:
-        """Give the lease back, if `owner` has it, and let nobody take it for so many seconds."""
+    def put_off(self, flow_id: str, owner: str, given: float) -> None:
+        """Give the lease back, if `owner` has it, and have no sweep or purge find the flow for now.
+
+        A minute the first time, and twice as long each time, up to an hour; a commit ends it.
+        """
+
+    def rewake(self, flow: Flow, owner: str) -> None:
+        """Give the lease back, and have sweeps find the flow when it is due, and not before."""
 
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         """Put a `Note` on record, where a record is kept."""
 
-    def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
-        """Return the ids of flows that ended before then and hold such secrets, some at a time."""
+    def leftover(
+        self,
+        kind: Literal["token", "revoke"],
+        ended_before: float,
+        given: float,
+        after: Leftover | None = None,
+    ) -> list[Leftover]:
+        """Return flows that ended before then and hold such secrets, some at a time.
+
+        Args:
+            kind: Which secrets.
+            ended_before: In seconds since 1970.
+            given: What time it is.
+            after: The last one of those that were returned before.
+        """
 
     def forget(self, ended_before: float) -> int:
         """Drop the flows that ended before then and hold no secret; return how many.

@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from deviceflow.errors import UnknownFlowError, UsageError
 from deviceflow.flow import Flow
 from deviceflow.secret import Secret
-from deviceflow.stores.base import Claim, Held
+from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, Leftover, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from deviceflow.audit.events import Origin
+    from deviceflow.errors import DeviceFlowError
     from deviceflow.machine import State
     from deviceflow.stores.base import Note
 
 
 _FREE: Final = (None, 0.0, None)
 """A lease: who has it, until when, and who left it behind before."""
+
+
+_MOST_SETBACKS: Final = 6
 
 
 class MemoryStore:
@@ -36,6 +40,7 @@ class MemoryStore:
         self._flows: dict[str, _Parked] = {}
         self._keys: dict[str, str] = {}
         self._leases: dict[str, tuple[str | None, float, str | None]] = {}
+        self._setbacks: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._flows)
@@ -63,7 +68,12 @@ class MemoryStore:
             flow = self._find(flow_id)
         return flow if secrets else _bare(flow)
 
-    def flows(self, *, live: bool = False) -> Iterator[Flow]:
+    def flows(
+        self,
+        *,
+        live: bool = False,
+        on_problem: Callable[[DeviceFlowError], object] = refuse,  # noqa: ARG002  # there are none
+    ) -> Iterator[Flow]:
         """Yield copies of all flows, or of those that have not ended, the newest first."""
         with self._lock:
             flows = [_bare(_unpark(parked)) for parked in self._flows.values()]
@@ -88,6 +98,9 @@ class MemoryStore:
             claim = first and self._claim(first.flow_id, owner, given, seconds)
         return claim if isinstance(claim, Claim) else None
 
+    def wake_strayed(self, given: float) -> None:
+        """Do nothing: a client's own clock is never set back."""
+
     def commit(
         self,
         flow: Flow,
@@ -109,6 +122,7 @@ class MemoryStore:
             if stored is None or stored.seq != event["seq"] - 1:
                 return False
             self._flows[flow.id] = _park(flow)
+            self._setbacks.pop(flow.id, None)
             if flow.id in self._leases:
                 self._leases[flow.id] = (*self._leases[flow.id][:2], None)
             if flow.key is not None and not flow.live:
@@ -120,23 +134,44 @@ class MemoryStore:
         with self._lock:
             self._release(flow_id, owner)
 
-    def leave_alone(self, flow_id: str, owner: str, given: float, seconds: float) -> None:
-        """Give the lease back, if `owner` has it, and let nobody take it for so many seconds."""
+    def put_off(self, flow_id: str, owner: str, given: float) -> None:
+        """Give the lease back, if `owner` has it, and have no sweep find the flow for a while."""
         with self._lock:
             if flow_id in self._flows and self._held(flow_id, owner, given) <= 0:
                 left_by = self._leases.get(flow_id, _FREE)[2]
-                self._leases[flow_id] = (None, given + seconds, left_by)
+                self._leases[flow_id] = (None, given, left_by)
+                setbacks = self._setbacks.get(flow_id, 0)
+                self._setbacks[flow_id] = min(setbacks + 1, _MOST_SETBACKS)
+                wake_at = given + FIRST_SETBACK * 2**setbacks
+                self._flows[flow_id] = self._flows[flow_id]._replace(wake_at=wake_at)
+
+    def rewake(self, flow: Flow, owner: str) -> None:
+        """Give the lease back, and have sweeps find the flow when it is due."""
+        with self._lock:
+            self._release(flow.id, owner)
+            self._setbacks.pop(flow.id, None)
+            if flow.id in self._flows:
+                wake_at = _wake_at(flow)
+                self._flows[flow.id] = self._flows[flow.id]._replace(wake_at=wake_at)
 
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         """Do nothing: in memory the log is all there is."""
 
-    def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
-        """Return the ids of flows that ended before then and hold such secrets."""
-        return [
-            flow.id
+    def leftover(
+        self,
+        kind: Literal["token", "revoke"],
+        ended_before: float,
+        given: float,  # noqa: ARG002
+        after: Leftover | None = None,
+    ) -> list[Leftover]:
+        """Return the flows that ended before then and hold such secrets."""
+        place = Leftover("", -inf) if after is None else after
+        found = [
+            Leftover(flow.id, flow.ended_at or 0.0)
             for flow in self._ended(ended_before)
             if (flow.token if kind == "token" else flow.to_revoke)
         ]
+        return [one for one in found if (one.ended_at, one.id) > (place.ended_at, place.id)]
 
     def forget(self, ended_before: float) -> int:
         """Drop the flows that ended before then and hold no secret; return how many."""
@@ -150,6 +185,7 @@ class MemoryStore:
         with self._lock:
             parked = self._flows.pop(flow_id, None)
             self._leases.pop(flow_id, None)
+            self._setbacks.pop(flow_id, None)
             key = None if parked is None else _unpark(parked).key
             if key is not None:
                 self._free(key, flow_id)
@@ -187,8 +223,11 @@ class MemoryStore:
             del self._keys[key]
 
     def _release(self, flow_id: str, owner: str) -> None:
-        if self._leases.get(flow_id, _FREE)[0] == owner:
+        holder, _, left_by = self._leases.get(flow_id, _FREE)
+        if holder == owner:
             del self._leases[flow_id]
+            if left_by is not None:
+                self._leases[flow_id] = (None, 0.0, left_by)
 
 
 def _bare(flow: Flow) -> Flow:
@@ -202,9 +241,8 @@ def _bare(flow: Flow) -> Flow:
 
 _ALIKE: Final = ("provider", "interval", "reason", "token_endpoint", "verification_uri")
 _ASIDE: Final = ("token", "verifier", "to_revoke")
-_OWN: Final = tuple(
-    sorted({*Flow.__slots__} - {*_ALIKE, *_ASIDE, "device_code", "id", "seq", "state"})
-)
+_APART: Final = frozenset({*_ALIKE, *_ASIDE, "as_stored", "device_code", "id", "seq", "state"})
+_OWN: Final = tuple(sorted({*Flow.__slots__} - _APART))
 _alike_of: Final = attrgetter(*_ALIKE)
 _aside_of: Final = attrgetter(*_ASIDE)
 _own_of: Final = attrgetter(*_OWN)
@@ -235,13 +273,18 @@ def _park(flow: Flow) -> _Parked:
     aside = _aside_of(flow)
     if aside == _NOTHING_ASIDE:
         aside = _NOTHING_ASIDE
-    wake_at = inf if flow.wake_at is None else flow.wake_at
-    return _Parked(flow.id, flow.state, flow.seq, wake_at, aside, _once(_alike_of(flow)), own)
+    alike = _once(_alike_of(flow))
+    return _Parked(flow.id, flow.state, flow.seq, _wake_at(flow), aside, alike, own)
+
+
+def _wake_at(flow: Flow) -> float:
+    return inf if flow.wake_at is None else flow.wake_at
 
 
 def _unpark(parked: _Parked) -> Flow:
     flow = object.__new__(Flow)
     flow.id, flow.state, flow.seq = parked[:3]
+    flow.as_stored = None
     for name, value in zip(_ALIKE + _ASIDE, parked.alike + parked.aside, strict=True):
         setattr(flow, name, value)
     # Behind an iterator, since a list would show the code where a traceback shows locals.

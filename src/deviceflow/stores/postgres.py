@@ -132,7 +132,7 @@ class PostgresStore(SQLStore):
         if problem:
             raise problem
 
-    def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
+    def _attempt(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
         if self._pool is None or self._pid != os.getpid():
             # A pool that a fork inherited is its parent's.
             self._pool, self._pid = self._make_pool(), os.getpid()

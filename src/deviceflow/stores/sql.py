@@ -1,39 +1,44 @@
 """Flows in a SQL database: one set of statements, which SQLite and PostgreSQL both understand.
 
-Two tables matter. A row of `flows` is a flow as it stands: what queries need as columns, the rest
-as JSON, and its secrets sealed, by kind. `audit` has a row for each of its transitions, written in
-the transaction that makes it true. The number of its last transition is the flow's version: whoever
-moves a flow says which version it was read at, and where that is no longer true, nothing happens.
+Two tables matter. A row of `flows` is a flow as it stands (see `deviceflow.stores.rows`). `audit`
+has a row for each of its transitions, written in the transaction that makes it true. The number of
+its last transition is the flow's version: whoever moves a flow says which version it was read at,
+and where that is no longer true, nothing happens.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
+import os
 import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from contextlib import contextmanager, suppress
-from functools import lru_cache
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeVar
 
-from deviceflow import providers, record
 from deviceflow.audit import log
 from deviceflow.audit.chain import STORED, AuditKey, configured, link
 from deviceflow.audit.events import FIELDS, LISTS, STORE, Origin, render, render_note
-from deviceflow.errors import SealError, StoreError, UnknownFlowError, UsageError
+from deviceflow.errors import (
+    DeviceFlowError,
+    FlowBusyError,
+    StoreError,
+    UnknownFlowError,
+    UsageError,
+)
 from deviceflow.flow import Flow
+from deviceflow.machine import State
 from deviceflow.sealing import PLAIN
-from deviceflow.secret import Secret
-from deviceflow.stores.base import Claim, Held
+from deviceflow.secret import Hidden, Secret, without_frames
+from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, Leftover, refuse
+from deviceflow.stores.rows import COLUMNS, Rows, Stored, name_of
 from deviceflow.untrusted import storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from deviceflow.providers.base import Provider
     from deviceflow.sealing import Plain, Sealer
     from deviceflow.stores.base import Note
 
@@ -41,31 +46,39 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+LONGEST_LEASE: Final = 86400.0
+"""Seconds that a lease can last at most."""
+
 MIGRATIONS: Final = (
     """
     CREATE TABLE {flows} (
-        id TEXT {bytewise}PRIMARY KEY,
+        id TEXT {bytewise}NOT NULL PRIMARY KEY,
         seq BIGINT NOT NULL,
         state TEXT NOT NULL,
         live_key TEXT UNIQUE,
         created_at DOUBLE PRECISION NOT NULL,
         ended_at DOUBLE PRECISION,
+        moved_at DOUBLE PRECISION NOT NULL,
         wake_at DOUBLE PRECISION,
+        setbacks INTEGER NOT NULL DEFAULT 0,
         lease_owner TEXT,
+        leased_at DOUBLE PRECISION,
         lease_until DOUBLE PRECISION,
         left_by TEXT,
         provider TEXT NOT NULL,
         record TEXT NOT NULL,
         code TEXT,
         token TEXT,
-        revoke TEXT
+        revoke TEXT,
+        head TEXT NOT NULL,
+        mac TEXT NOT NULL
     );
     CREATE INDEX flows_wake ON {flows} (wake_at) WHERE wake_at IS NOT NULL;
     CREATE INDEX flows_all ON {flows} (created_at, id);
     CREATE INDEX flows_live ON {flows} (created_at, id) WHERE ended_at IS NULL;
     CREATE INDEX flows_ended ON {flows} (ended_at) WHERE ended_at IS NOT NULL;
-    CREATE INDEX flows_token ON {flows} (ended_at) WHERE token IS NOT NULL;
-    CREATE INDEX flows_revoke ON {flows} (ended_at) WHERE revoke IS NOT NULL;
+    CREATE INDEX flows_token ON {flows} (ended_at, id) WHERE token IS NOT NULL;
+    CREATE INDEX flows_revoke ON {flows} (ended_at, id) WHERE revoke IS NOT NULL;
     CREATE TABLE {audit} (
         "schema" TEXT NOT NULL,
         "event_id" TEXT NOT NULL,
@@ -98,6 +111,7 @@ MIGRATIONS: Final = (
         "actor" TEXT,
         "token_fingerprint" TEXT,
         "code_fingerprint" TEXT,
+        "row_digest" TEXT,
         "key_id" TEXT NOT NULL,
         "prev_hash" TEXT NOT NULL,
         "hash" TEXT NOT NULL,
@@ -108,22 +122,33 @@ MIGRATIONS: Final = (
 )
 """What brings a database from each version of the schema to the next."""
 
-_SELECT: Final = "SELECT id, seq, provider, record, code, token, revoke, {now}"
-_COLUMNS: Final = "id, seq, provider, record, code, token, revoke, {now}, left_by"
+_ROW: Final = f"{', '.join(COLUMNS)}, {{now}}"
+_SELECT: Final = f"SELECT {_ROW} FROM {{flows}} "
 _LEASE: Final = """
     UPDATE {flows} SET left_by =
             CASE WHEN lease_owner IS NULL OR lease_owner = :owner THEN left_by ELSE lease_owner END,
-        lease_owner = :owner, lease_until = {now} + :seconds
+        lease_owner = :owner, leased_at = {now}, lease_until = {now} + :seconds
 """
-_FREE: Final = "(lease_until IS NULL OR lease_until <= {now} OR lease_owner = :owner)"
+# A time that no clock can have written is void: whoever wrote it had another clock, or no lease.
+_FREE: Final = f"""(lease_until IS NULL OR lease_until <= {{now}} OR lease_owner = :owner
+    OR lease_until > {{now}} + {LONGEST_LEASE} OR leased_at IS NULL OR leased_at > {{now}} + 1)"""
 _MOVE: Final = """
-    UPDATE {flows} SET seq = :seq, state = :state, record = :record, wake_at = :wake_at,
-        left_by = NULL,
+    UPDATE {flows} SET seq = :seq, state = :state, moved_at = :moved_at, record = :record,
+        head = :head, mac = :mac, wake_at = :wake_at, setbacks = 0, left_by = NULL,
         lease_owner = CASE WHEN lease_owner = :release THEN NULL ELSE lease_owner END,
         lease_until = CASE WHEN lease_owner = :release THEN NULL ELSE lease_until END
 """
+_BACKED_OFF: Final = "CASE WHEN setbacks BETWEEN 0 AND 5 THEN setbacks ELSE 6 END"
+_PAGED: Final = "ORDER BY created_at DESC, id DESC LIMIT :limit"
+_BEFORE: Final = "(created_at, id) < (:created_at, :id)"
+_LEFT_OVER: Final = """
+    SELECT id, ended_at FROM {flows}
+    WHERE %s IS NOT NULL AND ended_at <= :before AND (ended_at, id) > (:ended_at, :id)
+        AND (setbacks = 0 OR wake_at <= {now})
+    ORDER BY ended_at, id LIMIT :limit
+"""
 # Of its own, since each index that one of these columns is in costs time to keep.
-_TURN: Final = ", ended_at = :ended_at, live_key = CASE WHEN :live THEN live_key END, "
+_TURN: Final = ", ended_at = :ended_at, live_key = :live_key, "
 # With the provider in the very words that the secrets are bound to.
 _SECRETS: Final = "provider = :provider, code = :code, token = :token, revoke = :revoke"
 _AT: Final = " WHERE id = :id AND seq = :before"
@@ -140,7 +165,7 @@ _BEGUN: Final = """
     ORDER BY begun """
 
 _TRAIL: Final = "SELECT {{stored}} FROM {{audit}} {} ORDER BY flow_id, seq"
-_STANDS: Final = "SELECT id, seq, state, record FROM {{flows}} {} ORDER BY id NULLS LAST"
+_STANDS: Final = f"SELECT {', '.join(COLUMNS)} FROM {{{{flows}}}} {{}} ORDER BY id"
 _LASTS: Final = """
     SELECT flow_id, seq, hash FROM {audit}
     JOIN (SELECT flow_id AS name, MAX(seq) AS last FROM {audit} GROUP BY flow_id) AS lasts
@@ -149,36 +174,28 @@ _LASTS: Final = """
 
 _STATEMENTS: Final = {
     "now": "SELECT {now}",
-    "add": """
-        INSERT INTO {flows} (id, seq, state, live_key, created_at, ended_at, wake_at, provider,
-            record, code, token, revoke)
-        VALUES (:id, :seq, :state, :live_key, :created_at, :ended_at, :wake_at, :provider, :record,
-            :code, :token, :revoke)
+    "add": f"""
+        INSERT INTO {{flows}} ({', '.join(COLUMNS)}, wake_at)
+        VALUES ({', '.join(f':{name}' for name in COLUMNS)}, :wake_at)
         ON CONFLICT DO NOTHING
     """,
-    "get": _SELECT + " FROM {flows} WHERE id = :id",
-    "of_key": _SELECT + " FROM {flows} WHERE live_key = :live_key",
-    "all": _SELECT
-    + """
-        FROM {flows} WHERE (created_at, id) < (:created_at, :id)
-        ORDER BY created_at DESC, id DESC LIMIT :limit
-    """,
-    "live": _SELECT
-    + """
-        FROM {flows} WHERE ended_at IS NULL AND (created_at, id) < (:created_at, :id)
-        ORDER BY created_at DESC, id DESC LIMIT :limit
-    """,
-    "claim": _LEASE + " WHERE id = :id AND " + _FREE + " RETURNING " + _COLUMNS,
+    "get": _SELECT + "WHERE id = :id",
+    "of_key": _SELECT + "WHERE live_key = :live_key",
+    "all_first": _SELECT + _PAGED,
+    "all_next": f"{_SELECT} WHERE {_BEFORE} {_PAGED}",
+    "live_first": f"{_SELECT} WHERE ended_at IS NULL {_PAGED}",
+    "live_next": f"{_SELECT} WHERE ended_at IS NULL AND {_BEFORE} {_PAGED}",
+    "claim": f"{_LEASE} WHERE id = :id AND {_FREE} RETURNING {_ROW}, left_by",
     "held": "SELECT lease_until FROM {flows} WHERE id = :id",
-    "claim_due": _LEASE
-    + """
+    "claim_due": f"""{_LEASE}
         WHERE id = (
-            SELECT id FROM {flows} WHERE wake_at <= (SELECT {now}) AND """
-    + _FREE
-    + """
-            ORDER BY wake_at LIMIT 1 {skip_locked}
-        ) RETURNING """
-    + _COLUMNS,
+            SELECT id FROM {{flows}} WHERE wake_at <= (SELECT {{now}}) AND {_FREE}
+            ORDER BY wake_at LIMIT 1 {{skip_locked}}
+        ) RETURNING {_ROW}, left_by
+    """,
+    "wake_strayed": """
+        UPDATE {flows} SET wake_at = {now} WHERE wake_at > {now} AND moved_at > {now} + 1
+    """,
     "move": _MOVE + _AT,
     "turn": _MOVE + _TURN + _SECRETS + _AT,
     "note": "INSERT INTO {audit} ({fields}) VALUES ({values})",
@@ -200,9 +217,7 @@ _STATEMENTS: Final = {
     "trail_part": _TRAIL.format("WHERE flow_id >= :first AND flow_id < :last"),
     "stands_all": _STANDS.format(""),
     "stands_rest": _STANDS.format("WHERE id >= :first"),
-    "stands_part": _STANDS.format(
-        "WHERE id >= :first AND id < :last OR id IS NULL AND :first = ''"
-    ),
+    "stands_part": _STANDS.format("WHERE id >= :first AND id < :last"),
     "event_at": "SELECT flow_id FROM {audit} ORDER BY flow_id, seq LIMIT 1 OFFSET :place",
     "last": "SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1",
     "event_of": "SELECT seq, hash FROM {audit} WHERE flow_id = :id AND seq = :seq",
@@ -213,31 +228,30 @@ _STATEMENTS: Final = {
     "of_these": "SELECT {fields} FROM {audit} WHERE flow_id IN ({these}) ORDER BY flow_id, seq",
     "events": "SELECT COUNT(*) FROM {audit}",
     "release": """
-        UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, left_by = NULL
+        UPDATE {flows} SET lease_owner = NULL, lease_until = NULL
         WHERE id = :id AND lease_owner = :owner
     """,
-    "leave_alone": """
-        UPDATE {flows} SET lease_owner = NULL, lease_until = {now} + :seconds
-        WHERE id = :id AND """
-    + _FREE,
-    "leftover_token": """
-        SELECT id FROM {flows} WHERE token IS NOT NULL AND ended_at <= :before
-        ORDER BY ended_at LIMIT :limit
+    "put_off": f"""
+        UPDATE {{flows}} SET lease_owner = NULL, lease_until = NULL,
+            wake_at = {{now}} + {FIRST_SETBACK} * (1 << {_BACKED_OFF}), setbacks = {_BACKED_OFF} + 1
+        WHERE lease_owner = :owner OR id = :id AND {_FREE}
     """,
-    "leftover_revoke": """
-        SELECT id FROM {flows} WHERE revoke IS NOT NULL AND ended_at <= :before
-        ORDER BY ended_at LIMIT :limit
+    "rewake": """
+        UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, wake_at = :wake_at, setbacks = 0
+        WHERE id = :id AND seq = :seq AND lease_owner = :owner
     """,
+    "leftover_token": _LEFT_OVER % "token",
+    "leftover_revoke": _LEFT_OVER % "revoke",
     "forget": """
         DELETE FROM {flows} WHERE ended_at <= :before AND token IS NULL AND revoke IS NULL
     """,
-    "other_keys": _SELECT
-    + """
-        FROM {flows}
-        WHERE code NOT LIKE :prefix OR token NOT LIKE :prefix OR revoke NOT LIKE :prefix
-        LIMIT :limit
+    "other_keys": """
+        SELECT id FROM {flows}
+        WHERE id > :id AND (mac NOT LIKE :prefix
+            OR code NOT LIKE :prefix OR token NOT LIKE :prefix OR revoke NOT LIKE :prefix)
+        ORDER BY id LIMIT :limit
     """,
-    "reseal": "UPDATE {flows} SET " + _SECRETS + _AT,
+    "any": "SELECT 1 FROM {flows} UNION ALL SELECT 1 FROM {audit} LIMIT 1",
     "meta": "SELECT value FROM {meta} WHERE name = :name",
     "set_meta": """
         INSERT INTO {meta} (name, value) VALUES (:name, :value)
@@ -248,7 +262,7 @@ _STATEMENTS: Final = {
     "create_meta": "CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 }
 
-_MOVES: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover", "take_over"})
+_MOVED: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover", "take_over"})
 """Actions that neither end a flow nor change its secrets."""
 
 _PAGE: Final = 200
@@ -258,6 +272,10 @@ THESE: Final = tuple(f"id{number}" for number in range(50))
 
 _NOBODY: Final = Origin()
 _json: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
+_CREATED_AT: Final = COLUMNS.index("created_at")
+_NOW: Final = len(COLUMNS)
+_HIGHEST: Final = 2**53
+_RESEALING: Final = 10.0
 _LONGEST_KEY: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 
 
@@ -286,13 +304,25 @@ class Snapshot(NamedTuple):
     Attributes:
         events: All events of all flows, each flow's by their numbers, as tuples in the order of
             `deviceflow.audit.chain.STORED`.
-        flows: Each flow's id, its last event's number, its state, and its record as JSON.
+        flows: Each flow's row.
         key: What authenticates the events.
     """
 
     events: Iterator[tuple[Any, ...]]
-    flows: Iterator[tuple[str, int, str, str]]
+    flows: Iterator[Stored]
     key: AuditKey
+
+
+class Resealed(NamedTuple):
+    """What sealing with the first key came to.
+
+    Attributes:
+        flows: How many flows were sealed with it.
+        problems: What kept others from that.
+    """
+
+    flows: int
+    problems: list[DeviceFlowError]
 
 
 class SQLStore(ABC):
@@ -337,12 +367,18 @@ class SQLStore(ABC):
             "these": ", ".join(f":{name}" for name in THESE),
         }
         self._sql = {name: self._worded(text) for name, text in _STATEMENTS.items()}
-        self._find_sealer: Callable[[], Sealer | Plain]
-        self._sealer: Sealer | Plain
+        self._rows: Rows
         self._audit_key: AuditKey
 
-    @abstractmethod
     def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
+        """Do what `_attempt` does; what goes wrong comes without frames that show a row."""
+        try:
+            return self._attempt(work, mode)
+        except BaseException as stop:  # noqa: BLE001  # it goes on, but bare
+            raise without_frames(stop) from None
+
+    @abstractmethod
+    def _attempt(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
         """Do `work`, and in mode `write` in one transaction: all of it, or nothing and an error.
 
         Args:
@@ -382,23 +418,31 @@ class SQLStore(ABC):
         if flow.seq:
             # Its events so far are elsewhere: the chain here begins with saying so.
             event = render(flow, flow.bring_in(self.now(time.time())))
-            flow.head = link(event, None, self._audit_key, flow)
-        values = self._values(flow) | self._sealed(flow)
-        values |= {"created_at": flow.created_at, "live_key": flow.key if flow.live else None}
+        self._rows.seal(flow)
+        digest, columns = self._rows.columns(flow)
+        if event is None:
+            head = self._audit_key.mark(digest)
+        else:
+            event["row_digest"] = digest
+            head = flow.head = link(event, None, self._audit_key, flow)
+        self._rows.sign(columns, digest, head)
 
-        def work(do: Execute) -> Any:
+        def work(do: Execute) -> Flow | Hidden[Any] | None:
+            values = columns.reveal()
             if do("add", values).rowcount == 1:
                 self._put(do, event and _columns(event), note)
                 return flow
             looked = values | {"now": 0.0}
-            return do("get", looked).fetchone() or do("of_key", looked).fetchone()
+            found = do("get", looked).fetchone() or do("of_key", looked).fetchone()
+            return found and Hidden(found)
 
         while (kept := self._transact(work)) is None:
             pass  # the key's flow has ended between two statements
         if not isinstance(kept, Flow):
-            if kept[0] != flow.id:
-                return self._flow(kept)
-            if kept[3] != values["record"]:
+            found = self._rows.flow(kept)
+            if found.id != flow.id:
+                return found
+            if found.head != flow.head or found.as_stored != flow.as_stored:
                 raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
             # Added already, and the connection was lost just then.
         if event is not None:
@@ -411,43 +455,64 @@ class SQLStore(ABC):
         Raises:
             UnknownFlowError: There is none of that id.
         """
-        values = {"id": storable(flow_id), "now": 0.0}
-        row = self._transact(lambda do: do("get", values).fetchone(), "read")
+        values = {"id": _key(flow_id), "now": 0.0}
+        row = self._transact(lambda do: _hidden(do("get", values).fetchone()), "read")
         if row is None:
             raise UnknownFlowError(flow_id=flow_id)
-        return self._flow(row, secrets=secrets)
+        return self._rows.flow(row, secrets=secrets)
 
-    def flows(self, *, live: bool = False) -> Iterator[Flow]:
+    def flows(
+        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+    ) -> Iterator[Flow]:
         """Yield all flows, or those that have not ended, the newest first, without secrets."""
-        after = {"created_at": 1e300, "id": "", "limit": _PAGE, "now": 0.0}
-        while rows := self._page("live" if live else "all", after):
+        name, after = "live" if live else "all", {"limit": _PAGE, "now": 0.0}
+        page = "first"
+        while rows := self._page(f"{name}_{page}", after):
             for row in rows:
-                flow = self._flow(row, secrets=False)
-                yield flow
-            after |= {"created_at": flow.created_at, "id": flow.id}
+                try:
+                    flow = self._rows.flow(row, secrets=False)
+                except DeviceFlowError as problem:
+                    on_problem(problem)
+                else:
+                    yield flow
+            last = rows[-1].reveal()
+            after |= {"created_at": last[_CREATED_AT], "id": last[0]}
+            page = "next"
 
     def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
         """Take the flow's lease for so many seconds, or say who has it."""
-        values = {"id": storable(flow_id), "owner": owner, "now": given, "seconds": seconds}
+        values = {"id": _key(flow_id), "owner": owner, "now": given, "seconds": seconds}
 
-        def work(do: Execute) -> tuple[Any, float | None]:
+        def work(do: Execute) -> tuple[Hidden[Any] | None, float | None]:
             if taken := do("claim", values).fetchall():
-                return taken[0], None
+                return Hidden(taken[0]), None
             row, held = do("get", values).fetchone(), do("held", values).fetchone()
-            return row, (held and held[0]) or 0.0
+            return _hidden(row), (held and held[0]) or 0.0
 
         row, until = self._transact(work, "lease")
         if row is None:
             raise UnknownFlowError(flow_id=flow_id)
-        if until is None:
+        if until is not None:
+            seconds = max(0.0, until - row.reveal()[_NOW])
+            return Held(self._rows.flow(row, secrets=False), seconds)
+        try:
             return self._claimed(row)
-        return Held(self._flow(row, secrets=False), max(0.0, until - row[7]))
+        except DeviceFlowError:
+            # Somebody else may be able to read it, and should not have to wait for that.
+            self.release(flow_id, owner)
+            raise
 
     def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
         values = {"owner": owner, "now": given, "seconds": seconds}
-        taken = self._transact(lambda do: do("claim_due", values).fetchall(), "lease")
+        taken = self._transact(
+            lambda do: [*map(Hidden, do("claim_due", values).fetchall())], "lease"
+        )
         return self._claimed(taken[0]) if taken else None
+
+    def wake_strayed(self, given: float) -> None:
+        """Wake what waits for a time that was written before the clock was set back."""
+        self._transact(lambda do: do("wake_strayed", {"now": given}), "lease")
 
     def commit(
         self,
@@ -458,15 +523,22 @@ class SQLStore(ABC):
         note: Note | None = None,
     ) -> bool:
         """Keep the flow as it is after `event`, and that with it, unless others went on."""
+        # Tried again, it is the very same row: the event names its digest.
+        again = event["hash"] is not None
+        moved = event["action"] in _MOVED and flow.as_stored is not None
+        if not (moved or again):
+            self._rows.seal(flow)
+        digest, columns = self._rows.columns(flow)
+        if not again:
+            event["row_digest"] = digest
         flow.head = link(event, flow.head, self._audit_key, flow)
-        moves = event["action"] in _MOVES
-        values = self._values(flow) | {"before": event["seq"] - 1, "release": release}
-        if not moves:
-            values |= self._sealed(flow) | {"live": flow.live}
+        self._rows.sign(columns, digest, flow.head)
+        columns.reveal().update(before=event["seq"] - 1, release=release)
         noted = _columns(event)
 
         def work(do: Execute) -> bool:
-            if do("move" if moves else "turn", values).rowcount == 1:
+            values = columns.reveal()
+            if do("move" if moved else "turn", values).rowcount == 1:
                 self._put(do, noted, note)
                 return True
             # Done already, if the connection was lost just as it was being done.
@@ -483,16 +555,28 @@ class SQLStore(ABC):
         """Give the lease back, if `owner` still has it."""
         self._transact(lambda do: do("release", {"id": flow_id, "owner": owner}), "lease")
 
-    def leave_alone(self, flow_id: str, owner: str, given: float, seconds: float) -> None:
-        """Give the lease back, if `owner` has it, and let nobody take it for so many seconds."""
-        values = {"id": flow_id, "owner": owner, "now": given, "seconds": seconds}
-        self._transact(lambda do: do("leave_alone", values), "lease")
+    def put_off(self, flow_id: str, owner: str, given: float) -> None:
+        """Give the lease back, if `owner` has it, and have no sweep find the flow for a while."""
+        values = {"id": _key(flow_id), "owner": owner, "now": given}
+        self._transact(lambda do: do("put_off", values), "lease")
 
-    def leftover(self, kind: Literal["token", "revoke"], ended_before: float) -> list[str]:
-        """Return the ids of flows that ended before then and hold such secrets, some at a time."""
-        values = {"before": ended_before, "limit": _PAGE}
+    def rewake(self, flow: Flow, owner: str) -> None:
+        """Give the lease back, and have sweeps find the flow when it is due."""
+        values = {"id": flow.id, "seq": flow.seq, "owner": owner, "wake_at": flow.wake_at}
+        self._transact(lambda do: do("rewake", values), "lease")
+
+    def leftover(
+        self,
+        kind: Literal["token", "revoke"],
+        ended_before: float,
+        given: float,
+        after: Leftover | None = None,
+    ) -> list[Leftover]:
+        """Return flows that ended before then and hold such secrets, some at a time."""
+        place = after or Leftover("", -1e300)
+        values = {"before": ended_before, "now": given, "limit": _PAGE, **place._asdict()}
         found = self._transact(lambda do: do(f"leftover_{kind}", values).fetchall(), "read")
-        return [row[0] for row in found]
+        return [Leftover(*row) for row in found]
 
     def forget(self, ended_before: float) -> int:
         """Drop the flows that ended before then and hold no secret; return how many."""
@@ -512,17 +596,22 @@ class SQLStore(ABC):
         self, do: Execute, action: str, given: float, detail: str, origin: Origin = _NOBODY
     ) -> None:
         do("lock", {})  # one at a time: each is the next link of one chain
-        last = do("last", {"id": STORE}).fetchone() or (0, None)
+        seq, head = do("last", {"id": STORE}).fetchone() or (0, None)
+        if not (isinstance(seq, int) and 0 <= seq < _HIGHEST and isinstance(head, str | None)):
+            raise StoreError(
+                "The store's own events are damaged, so that none can be added.",
+                hint="See what was done to them: deviceflow audit verify",
+            )
         now = do("now", {"now": given}).fetchone()[0]
-        event = render_note(action, now, last[0] + 1, detail, origin)
-        link(event, last[1], self._audit_key)
+        event = render_note(action, now, seq + 1, detail, origin)
+        link(event, head, self._audit_key)
         do("note", _columns(event))
 
     # What only a database has.
 
     def history(self, flow_id: str) -> list[dict[str, Any]]:
         """Return the events of a flow, as they were logged, in their order."""
-        values = {"id": storable(flow_id)}
+        values = {"id": _key(flow_id)}
         rows = self._transact(lambda do: do("history", values).fetchall(), "read")
         return [
             {name: _event_value(name, value) for name, value in zip(FIELDS, row, strict=True)}
@@ -541,7 +630,7 @@ class SQLStore(ABC):
         part = "all" if (first, last) == ("", None) else "rest" if last is None else "part"
         with self.reading() as rows:
             events, flows = rows(f"trail_{part}", values), rows(f"stands_{part}", values)
-            yield Snapshot(events, flows, self._audit_key)
+            yield Snapshot(events, map(self._rows.stored, flows), self._audit_key)
 
     def bounds(self, parts: int) -> list[str]:
         """Return the ids that part the flows into so many parts, or fewer, of as many events."""
@@ -565,36 +654,49 @@ class SQLStore(ABC):
 
         self._transact(work)
 
-    def reseal(self, limit: int = _PAGE) -> int:
+    def reseal(self) -> Resealed:
         """Seal with the first key what another key has sealed.
 
-        To be called until it returns 0; interrupted, it can be gone on with at any time.
-
-        Args:
-            limit: How many flows to look at.
-
-        Returns:
-            How many flows were found.
-
-        Raises:
-            SealError: A key that is still needed is not among those given.
+        Interrupted, it can be done again at any time. A flow that somebody is at work on is not
+        waited for: its problem says when to try again.
         """
-        values = {"prefix": f"{self._sealer.prefix}%", "limit": limit, "now": 0.0}
-        rows = self._transact(lambda do: do("other_keys", values).fetchall(), "read")
-        for row in rows:
-            flow = self._flow(row)
-            sealed = self._sealed(flow) | {"id": flow.id, "before": flow.seq}
-            self._transact(lambda do, sealed=sealed: do("reseal", sealed))  # type: ignore[misc]
+        done, problems = 0, list[DeviceFlowError]()
+        values = {"prefix": f"{self._rows.sealer.prefix}%", "limit": _PAGE, "id": ""}
+        while ids := self._transact(lambda do: do("other_keys", values).fetchall(), "read"):
+            for (flow_id,) in ids:
+                try:
+                    done += self._reseal(flow_id)
+                except DeviceFlowError as problem:
+                    problems.append(problem)
+            values["id"] = ids[-1][0]
         kept = str(self._sealing())
-        if not rows and not kept.startswith(self._sealer.prefix):
-            mark = self._mark(Secret(self._unseal(kept, "meta", "audit key")))
+        if not problems and not kept.startswith(self._rows.sealer.prefix):
+            mark = self._mark(Secret(self._rows.open(kept, "meta", "audit key")))
 
             def work(do: Execute) -> None:
                 do("set_meta", mark)
                 self._note(do, "rotate_keys", time.time(), "sealed anew with another key")
 
             self._transact(work)
-        return len(rows)
+        return Resealed(done, problems)
+
+    def _reseal(self, flow_id: object) -> bool:
+        worker = Origin(worker=f"{secrets.token_hex(6)}.{os.getpid()}", pid=os.getpid())
+        assert worker.worker is not None  # noqa: S101  # just named
+        claim = self.claim(name_of(flow_id), worker.worker, time.time(), _RESEALING)
+        if isinstance(claim, Held):
+            raise FlowBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
+        if claim.left_by is not None and claim.flow.state is not State.POLLING:
+            taken = claim.flow.take_over(claim.now, claim.left_by)
+            self._keep(claim.flow, render(claim.flow, taken, worker))
+        resealed = claim.flow.reseal(claim.now)
+        return self._keep(claim.flow, render(claim.flow, resealed, worker), worker.worker)
+
+    def _keep(self, flow: Flow, event: dict[str, Any], release: str | None = None) -> bool:
+        """Commit what the store itself has done to a flow, and log it."""
+        if kept := self.commit(flow, event, release=release):
+            log.emit(log.TRANSITION, event)
+        return kept
 
     # For the two heirs.
 
@@ -608,14 +710,33 @@ class SQLStore(ABC):
         Args:
             find_sealer: Finds what seals its secrets, once the schema is there.
         """
-        self._find_sealer = find_sealer
         try:
             self._migrate_if_needed()
-            self._sealer = find_sealer()
-            self._open_audit_key(time.time())
+            store_id = self._store_id()
+            self._rows = Rows(store_id, find_sealer)
+            self._open_audit_key(store_id, time.time())
         except BaseException:
             self.close()
             raise
+
+    def _store_id(self) -> str:
+        """Return the store's own name, made at random when the store was."""
+        made = {"name": "store_id", "value": secrets.token_hex(8)}
+
+        def work(do: Execute) -> None:
+            # Without its name nothing in it could be verified any more; so that is not made anew.
+            if do("any", {}).fetchone() is None:
+                do("offer_meta", made)
+
+        if (found := self._transact(_meta("store_id"), "read")) is None:
+            self._transact(work)
+            found = self._transact(_meta("store_id"), "read")
+        if found is None:
+            raise StoreError(
+                "The store's own id is gone from its table `meta`: somebody has removed it.",
+                hint="Nothing was sent. Restore the store from a backup.",
+            )
+        return found
 
     def _is_current(self, do: Execute) -> bool:
         """Tell whether the schema is of this version.
@@ -656,101 +777,61 @@ class SQLStore(ABC):
         """
         return self._transact(_meta("audit_key"), "read")
 
-    def _open_audit_key(self, given: float) -> None:
+    def _open_audit_key(self, store_id: str, given: float) -> None:
         """Get the audit key, and with it the proof that the sealing key is the store's own.
 
         Args:
+            store_id: The store.
             given: What time it is.
 
         Raises:
             SealError: It is another one.
+            StoreError: It is gone.
         """
-        plain = self._sealer.prefix == PLAIN
+        plain = self._rows.sealer.prefix == PLAIN
         if self._sealing() is None:
-            self._make_audit_key(given, plain=plain)
+            self._make_audit_key(given, store_id, plain=plain)
         if plain:
             log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
-        own = Secret(self._unseal(str(self._sealing()), "meta", "audit key"))
-        self._audit_key = AuditKey(*configured(own))
+        own = Secret(self._rows.open(str(self._sealing()), "meta", "audit key"))
+        self._audit_key = AuditKey(*configured(own), store=store_id)
 
-    def _make_audit_key(self, given: float, *, plain: bool) -> None:
+    def _make_audit_key(self, given: float, store_id: str, *, plain: bool) -> None:
         own = Secret(secrets.token_urlsafe(32))
         mark = self._mark(own)
-        self._audit_key = AuditKey(*configured(own))
+        self._audit_key = AuditKey(*configured(own), store=store_id)
 
-        def work(do: Execute) -> None:
-            # Others may have made the store just now, and put it on record.
-            if do("offer_meta", mark).rowcount == 1 and plain:
+        def work(do: Execute) -> bool:
+            if _meta("audit_key")(do) is not None:
+                return True  # others have made the store just now
+            if do("any", {}).fetchone() is not None:
+                return False
+            do("offer_meta", mark)
+            if plain:
                 self._note(do, "open_plaintext", given, "secrets are kept in clear")
+            return True
 
-        self._transact(work)
+        if not self._transact(work):
+            raise StoreError(
+                "The store's audit key is gone from its table `meta`: somebody has removed it.",
+                hint="Nothing was changed. Restore the store from a backup, or verify what is left"
+                " in it with the key from there.",
+            )
 
     def _mark(self, audit_key: Secret) -> dict[str, str]:
-        sealed = self._sealer.seal(audit_key.reveal(), "meta", "audit key")
+        sealed = self._rows.sealer.seal(audit_key.reveal(), "meta", "audit key")
         return {"name": "audit_key", "value": sealed}
 
     def _worded(self, text: str) -> str:
         """Return a statement in this database's words."""
         return re.sub(r"\{(\w+)\}", lambda word: self._words[word[1]], text)
 
-    # Rows and flows.
+    def _page(self, name: str, after: Mapping[str, Any]) -> list[Hidden[Any]]:
+        return self._transact(lambda do: [*map(Hidden, do(name, after).fetchall())], "read")
 
-    def _page(self, name: str, after: Mapping[str, Any]) -> list[Any]:
-        return self._transact(lambda do: do(name, after).fetchall(), "read")
-
-    def _claimed(self, row: Any) -> Claim:
-        *_, now, left_by = row
-        return Claim(self._flow(row[:8]), now, left_by)
-
-    def _flow(self, row: Any, *, secrets: bool = True) -> Flow:
-        flow_id, seq, provider, text, *sealed, _ = row
-        try:
-            flow = Flow(flow_id, _provider(provider), 0.0)
-            record.fill(flow, json.loads(text))
-            whole = (flow.id, flow.seq) == (flow_id, seq)
-            if whole and secrets:
-                bound = _bound(provider, flow)
-                for kind, kept in zip(record.KINDS, sealed, strict=True):
-                    if kept is not None:
-                        record.fill_hidden(flow, kind, self._unseal(kept, kind, flow_id, bound))
-        except (SealError, UsageError) as problem:
-            problem.flow_id = flow_id
-            raise
-        except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
-            whole = False
-        if not whole:
-            raise StoreError(
-                "The record of this flow is damaged.",
-                flow_id=flow_id,
-                hint="Nothing was sent. Restore the store from a backup, or start a new login.",
-            )
-        return flow
-
-    def _unseal(self, kept: str, *context: str) -> Any:
-        with suppress(SealError):
-            return self._sealer.open(kept, *context)
-        # The keys may have been rotated since this store was opened.
-        self._sealer = self._find_sealer()
-        return self._sealer.open(kept, *context)
-
-    def _values(self, flow: Flow) -> dict[str, Any]:
-        return {
-            "id": flow.id,
-            "seq": flow.seq,
-            "state": flow.state.value,
-            "wake_at": flow.wake_at,
-            "ended_at": flow.ended_at,
-            "record": _json(record.open_part(flow)),
-        }
-
-    def _sealed(self, flow: Flow) -> dict[str, str | None]:
-        provider = _text_of(flow.provider)
-        bound = _bound(provider, flow)
-        sealed: dict[str, str | None] = {"provider": provider}
-        for kind in record.KINDS:
-            hidden = record.hidden_part(flow, kind)
-            sealed[kind] = hidden and self._sealer.seal(hidden, kind, flow.id, bound)
-        return sealed
+    def _claimed(self, row: Hidden[Any]) -> Claim:
+        now, left_by = row.reveal()[_NOW:]
+        return Claim(self._rows.flow(row), now, left_by)
 
 
 def _check_names(flow: Flow) -> None:
@@ -772,19 +853,13 @@ def _meta(name: str) -> Callable[[Execute], str | None]:
     return read
 
 
-def _bound(provider: str, flow: Flow) -> str:
-    """Return a digest of where a flow's secrets may be sent, for whom, and on what conditions."""
-    return hashlib.sha256(f"{provider}\n{flow.token_endpoint}".encode()).hexdigest()[:32]
+def _key(flow_id: str) -> str:
+    """Return an id as every database takes it, also one that was found in a damaged row."""
+    return storable(name_of(flow_id))
 
 
-@lru_cache(256)
-def _text_of(provider: Provider) -> str:
-    return json.dumps(provider.to_dict(), sort_keys=True, separators=(",", ":"))
-
-
-@lru_cache(256)
-def _provider(text: str) -> Provider:
-    return providers.from_dict(json.loads(text))
+def _hidden(row: Any) -> Hidden[Any] | None:
+    return None if row is None else Hidden(row)
 
 
 def _columns(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class SQLiteStore(SQLStore):
         if not self._transact(self._is_current, "read"):
             self._transact(lambda do: self._migrate(do, self._run))
 
-    def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
+    def _attempt(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
         self._leave_what_is_the_parents()
         try:
             with self._lock:
