@@ -14,7 +14,7 @@ from deviceflow.audit.events import STORE, Origin, render, schema
 from deviceflow.machine import Reason, State
 from deviceflow.secret import Secret
 from deviceflow.steps import Step
-from deviceflow.stores.base import Claim, Held
+from deviceflow.stores.base import Claim, Held, Leftover
 from tests.integration.places import (
     CODE,
     DENIED,
@@ -451,41 +451,61 @@ def test_nobody_gives_back_the_lease_of_another(place: Place) -> None:
     held(place, "w3")
 
 
-def test_flow_left_alone_is_nobodys_for_a_while(place: Place) -> None:
-    kept(place, "waiting")
-    claim(place, "w1")
+def test_flow_that_is_put_off_is_found_by_no_sweep_for_longer_each_time(place: Place) -> None:
+    flow = kept(place, "waiting")
+    for minutes in [1, 2, 4, 8, 16, 32, 64, 64]:
+        claim(place, "w1")
+        for flow_id in ["f1", "f9"]:
+            place.store.put_off(flow_id, "w1", place.now)
 
-    for flow_id in ["f1", "f9"]:
-        place.store.leave_alone(flow_id, "w1", place.now, 60)
+        place.clock.advance(minutes * 60 - 0.1)
+        assert due(place) is None
+        assert claim(place, "w2").left_by is None  # who asks for this one gets it
+        place.store.release("f1", "w2")
+        place.clock.advance(0.2)
+        assert due(place, "w1") is not None
 
-    assert held(place, "w1").seconds == pytest.approx(60, abs=1e-4)
-    place.clock.advance(60.001)
-    assert claim(place, "w2").left_by is None
+    assert commit(place.store, flow, flow.poll(place.now, 10), "w1", release="w1")
+    place.clock.advance(60)
+    assert due(place) is not None
 
 
-def test_flow_left_alone_is_still_known_to_be_left_by_the_dead(place: Place) -> None:
+def test_flow_that_is_put_off_is_still_known_to_be_left_by_the_dead(place: Place) -> None:
     kept(place, "waiting")
     claim(place, "the dead", 20)
     place.clock.advance(20.001)
     claim(place, "w1")
-    place.store.leave_alone("f1", "w1", place.now, 60)
-    place.clock.advance(60.001)
+    place.store.put_off("f1", "w1", place.now)
 
     flow, now, left_by = claim(place, "w2")
 
     assert left_by == "the dead"
     assert commit(place.store, flow, flow.take_over(now, left_by), "w2")
-    place.store.leave_alone("f1", "w2", place.now, 0)
+    place.store.put_off("f1", "w2", place.now)
     assert claim(place, "w3").left_by is None
 
 
-def test_nobody_leaves_alone_what_another_has(place: Place) -> None:
+def test_nobody_puts_off_what_another_has(place: Place) -> None:
     kept(place, "waiting")
     claim(place, "w1", 20)
 
-    place.store.leave_alone("f1", "w2", place.now, 60)
+    place.store.put_off("f1", "w2", place.now)
 
     assert held(place).seconds == pytest.approx(20, abs=1e-4)
+
+
+def test_flow_that_was_woken_too_early_is_given_its_time_back(place: Place) -> None:
+    flow = kept(place, "waiting")
+    place.store.put_off("f1", "w1", place.now)
+    place.clock.advance(61)
+    assert due(place, "w1") is not None
+
+    flow.due_at = place.now + 30
+    place.store.rewake(flow, "w1")
+
+    assert due(place) is None
+    place.clock.advance(30.001)
+    assert due(place) is not None
 
 
 def test_lease_can_be_taken_again_by_who_has_it(place: Place) -> None:
@@ -647,8 +667,10 @@ def test_left_over_is_what_ended_before_then_and_holds_such_secrets(
     ended = place.now
 
     for kind in ("token", "revoke"):
-        assert place.store.leftover(kind, ended) == (["f1"] if kind in kinds else [])
-        assert place.store.leftover(kind, ended - 1) == []
+        found = place.store.leftover(kind, ended, ended)
+        assert found == ([("f1", ended)] if kind in kinds else [])
+        assert place.store.leftover(kind, ended - 1, ended) == []
+        assert place.store.leftover(kind, ended, ended, Leftover("f1", ended)) == []
 
 
 @pytest.mark.parametrize("name", STAGES)

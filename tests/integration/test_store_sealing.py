@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import keyring
@@ -211,7 +213,7 @@ def test_provider_that_cannot_be_read_is_an_error_that_names_the_flow(
 
     edit(database, "provider", lambda _: settings)
 
-    refused(database, errors.UsageError)
+    refused(database)
     assert swept(database) == ["f1"]
 
 
@@ -384,7 +386,7 @@ from deviceflow import SQLiteStore
 print("ready", flush=True)
 sys.stdin.readline()
 store = SQLiteStore(sys.argv[1])
-print(repr(store._sealer))
+print(repr(store._rows.sealer))
 """
 
 
@@ -402,57 +404,72 @@ def test_processes_that_open_a_new_store_at_once_have_one_key(path: Path) -> Non
 
 
 def prefixes(place: Place) -> set[str]:
-    rows = place.ask("SELECT code, token, revoke FROM {flows}")
+    rows = place.ask("SELECT code, token, revoke, mac FROM {flows}")
     return {text.rpartition(".")[0] + "." for row in rows for text in row if text is not None}
 
 
-def test_secrets_are_sealed_anew_in_batches_and_the_old_key_is_not_needed_any_more(
-    database: Place,
+def test_rows_are_sealed_anew_and_the_old_key_is_not_needed_any_more(
+    database: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = {name: everything(kept(database, name, f"f{n}")) for n, name in enumerate(STAGES)}
-    holding = len(database.ask("SELECT id FROM {flows} WHERE coalesce(code, token, revoke) <> ''"))
     old, new = database.keys[0], generate_key()
     begun = database.open(keys=[new, old])
+    resealed = itertools.count(1)
+    commit_it = begun.commit
 
-    assert begun.reseal(limit=4) == 4  # and then it is interrupted
+    def interrupted(*args: Any, **options: Any) -> bool:
+        if next(resealed) > 4:
+            raise KeyboardInterrupt
+        return bool(commit_it(*args, **options))
+
+    monkeypatch.setattr(begun, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begun.reseal()
 
     assert len(prefixes(database)) == 2
     with pytest.raises(errors.SealError):
         database.open(keys=[new])  # the old one is needed still
-    gone_on_with = database.open(keys=[new, old])
-    batches = []
-    while found := gone_on_with.reseal(limit=4):
-        batches.append(found)
+    database.clock.advance(60)
+    assert database.open(keys=[new, old]).reseal() == (len(STAGES) - 4, [])
 
-    assert sum(batches) == holding - 4
     assert prefixes(database) == {Sealer([new]).prefix}
     again = database.open(keys=[new])
     for number, name in enumerate(STAGES):
-        assert everything(again.get(f"f{number}")) == whole[name]
+        was, now = json.loads(whole[name]), json.loads(everything(again.get(f"f{number}")))
+        went_on = {key for key in now if now[key] != was[key]}
+        assert went_on <= {"head", "moved_at", "seq"}
+        assert again.history(f"f{number}")[-1]["action"] == "reseal"
     with pytest.raises(errors.SealError):
         database.open(keys=[old])
-    assert again.reseal() == 0
+    assert again.reseal() == (0, [])
 
 
-def test_flow_that_goes_on_meanwhile_is_not_set_back(database: Place) -> None:
+def test_flow_that_somebody_is_at_work_on_is_sealed_later(database: Place) -> None:
     flow = kept(database, "waiting")
-    store = database.open(keys=[generate_key(), *database.keys])
-    transact = store._transact
+    keys = [generate_key(), *database.keys]
+    store = database.open(keys=keys)
+    database.store.claim("f1", "w1", time.time(), 20)
 
-    def slow(work: Any, mode: str = "write") -> Any:
-        rows = transact(work, mode)
-        if mode == "read" and flow.seq == 1:
-            assert commit(database.store, flow, flow.poll(database.now, 10))
-        return rows
+    done, (problem,) = store.reseal()
 
-    store._transact = slow
-    assert store.reseal() == 1
-    assert database.store.get("f1").state is State.POLLING
-    assert len(prefixes(database)) == 1
+    assert done == 0
+    assert isinstance(problem, errors.FlowBusyError)
+    assert problem.wait_seconds == pytest.approx(20, abs=1)
+    assert commit(database.store, flow, flow.poll(database.now, 10), release="w1")
+    assert store.reseal() == (1, [])
+    assert database.open(keys=keys[:1]).get("f1").state is State.POLLING
 
-    assert store.reseal() == 1
-    assert store.reseal() == 0
-    assert everything(store.get("f1")) == everything(flow)
+
+def test_lost_key_of_one_flow_does_not_keep_others_from_being_sealed_anew(database: Place) -> None:
+    for number in range(3):
+        kept(database, "waiting", f"f{number}")
+    database.ask("UPDATE {flows} SET mac = 'df1.00000000.x' WHERE id = 'f1'")
+    new = generate_key()
+
+    done, (problem,) = database.open(keys=[new, *database.keys]).reseal()
+
+    assert (done, problem.flow_id) == (2, "f1")
+    assert isinstance(problem, errors.SealError)
 
 
 def test_key_that_is_needed_still_is_named_by_the_rotation_that_lacks_it(
@@ -466,10 +483,10 @@ def test_key_that_is_needed_still_is_named_by_the_rotation_that_lacks_it(
     mark = store._mark(Secret("another audit key"))
     store._transact(lambda do: do("set_meta", mark))
 
-    with pytest.raises(errors.SealError, match="It was sealed with the key") as caught:
-        database.open(keys=[other]).reseal()
+    done, (problem,) = database.open(keys=[other]).reseal()
 
-    assert caught.value.flow_id == "f2"
+    assert (done, problem.flow_id) == (0, "f2")
+    assert "It was sealed with the key" in problem.message
 
 
 def test_rotation_is_done_and_on_record_or_neither(
@@ -497,8 +514,8 @@ def test_store_that_is_open_notices_that_its_key_file_was_rotated(path: Path, pl
     (key,) = read_keys(key_file(path))
     write_keys(key_file(path), [generate_key(), key])
     with SQLiteStore(path) as new:
-        assert new.reseal() == 1
-        assert new.reseal() == 0
+        assert new.reseal() == (1, [])
+        assert new.reseal() == (0, [])
 
     assert old.get(flow.id).device_code == Secret("DEVICE-CANARY")
     assert place.client(store=old).cancel(flow.id).state is State.FAILED

@@ -54,6 +54,7 @@ DAMAGED: Final = (
 """What is raised where a row has something in it that was never written there."""
 
 _COVERED: Final = COLUMNS[:-2]
+_TIMES: Final = slice(COLUMNS.index("created_at"), COLUMNS.index("moved_at") + 1)
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
 
 
@@ -96,7 +97,9 @@ class Rows:
     # From a flow.
 
     def seal(self, flow: Flow) -> None:
-        """Seal the flow's secrets anew, for each row of it from now on."""
+        """Seal the flow's secrets, for each row of it until they are sealed anew."""
+        # Once a flow has let go of its key, another one may have it.
+        live_key = flow.key if flow.as_stored is None else flow.as_stored[0]
         provider = _text_of(flow.provider)
         bound = _bound(provider, flow)
         sealed = [
@@ -104,24 +107,25 @@ class Rows:
             for kind in record.KINDS
             for hidden in [record.hidden_part(flow, kind)]
         ]
-        flow.as_stored = (provider, *sealed)
+        flow.as_stored = (live_key if flow.live else None, provider, *sealed)
 
     def columns(self, flow: Flow) -> tuple[str, Hidden[dict[str, Any]]]:
         """Return the digest of the flow's row, and the row, which `sign` completes."""
         assert flow.as_stored is not None  # noqa: S101  # `seal` came before
+        live_key, provider, *sealed = flow.as_stored
         open_part = record.open_part(flow)
         del open_part["head"]
         values: dict[str, Any] = {
             "id": flow.id,
             "seq": flow.seq,
             "state": flow.state.value,
-            "live_key": flow.key if flow.live else None,
-            "created_at": float(flow.created_at),
-            "ended_at": None if flow.ended_at is None else float(flow.ended_at),
-            "moved_at": float(flow.moved_at),
-            "provider": flow.as_stored[0],
+            "live_key": live_key,
+            "created_at": flow.created_at,
+            "ended_at": flow.ended_at,
+            "moved_at": flow.moved_at,
+            "provider": provider,
             "record": _encode(open_part),
-            **dict(zip(record.KINDS, flow.as_stored[1:], strict=True)),
+            **dict(zip(record.KINDS, sealed, strict=True)),
         }
         digest = self._digest([values[name] for name in _COVERED])
         return digest, Hidden(values | {"wake_at": flow.wake_at})
@@ -156,7 +160,7 @@ class Rows:
             self._check(row)
             flow = Flow(flow_id, _provider(provider), 0.0)
             record.fill(flow, json.loads(text) | {"head": head if seq else None})
-            flow.as_stored = (provider, *sealed)
+            flow.as_stored = (live_key, provider, *sealed)
             if secrets:
                 bound = _bound(provider, flow)
                 for kind, kept in zip(record.KINDS, sealed, strict=True):
@@ -209,6 +213,9 @@ class Rows:
         return Stored(flow_id, seq, state, row[8], row[12], digest, authentic)
 
     def _digest(self, values: Sequence[Any]) -> str:
+        # SQLite's RETURNING gives whole numbers of a column of floats as integers.
+        times = [None if at is None else float(at) for at in values[_TIMES]]
+        values = [*values[: _TIMES.start], *times, *values[_TIMES.stop :]]
         return hashlib.sha256(_encode([self._store_id, *values]).encode()).hexdigest()
 
 

@@ -273,6 +273,7 @@ THESE: Final = tuple(f"id{number}" for number in range(50))
 _NOBODY: Final = Origin()
 _json: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
 _CREATED_AT: Final = COLUMNS.index("created_at")
+_RECORD: Final = COLUMNS.index("record")
 _NOW: Final = len(COLUMNS)
 _HIGHEST: Final = 2**53
 _RESEALING: Final = 10.0
@@ -442,9 +443,10 @@ class SQLStore(ABC):
             found = self._rows.flow(kept)
             if found.id != flow.id:
                 return found
-            if found.head != flow.head or found.as_stored != flow.as_stored:
+            if kept.reveal()[_RECORD] != columns.reveal()["record"]:
                 raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
             # Added already, and the connection was lost just then.
+            flow.as_stored = found.as_stored
         if event is not None:
             log.emit(log.TRANSITION, event)
         return flow
