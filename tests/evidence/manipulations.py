@@ -26,7 +26,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow import Secret
+from deviceflow import Flow, OAuth, Secret
 from deviceflow.audit.chain import START, STORED, AuditKey
 from deviceflow.audit.digest import (
     Signer,
@@ -36,6 +36,8 @@ from deviceflow.audit.digest import (
     read_entries,
 )
 from deviceflow.machine import LEADS_TO, TRIGGERS, State
+from deviceflow.providers.base import Token
+from deviceflow.stores.rows import COLUMNS
 from tests.evidence.trails import hash_row, rechain
 
 if TYPE_CHECKING:
@@ -350,7 +352,7 @@ def wrong_state(attack: Attack) -> Done:
             flow_id, record | {"seq": record["seq"] + by}, seq=record["seq"] + by
         ),
         lambda: trail.set_flow(flow_id, record | {"head": attack.hex()}),
-        lambda: trail.set_flow(flow_id, record | {"head": None}),
+        lambda: trail.set_flow(flow_id, record | {"head": ""}),
         lambda: trail.set_flow(flow_id, record | {"attempt": record["attempt"] + 1}),
         lambda: trail.set_flow(flow_id, record | {"in_doubt": not record["in_doubt"]}),
         lambda: (
@@ -366,6 +368,88 @@ def wrong_state(attack: Attack) -> Done:
         ways.append(lambda: trail.adjust(flow_id, random.choice(rows[:-1])))
     random.choice(ways)()
     return Done(("wrong_state",), (flow_id,))
+
+
+# The logins' rows.
+
+
+def _victim_with_row(attack: Attack) -> str:
+    trail = attack.trail
+    known = {*trail.covered, *trail.fresh} if attack.keyed else {*trail.covered}
+    return attack.random.choice(sorted(known - {*trail.forgotten}))
+
+
+def edited_row(attack: Attack) -> Done:
+    flow_id = _victim_with_row(attack)
+    row = attack.trail.row(flow_id)
+    name = attack.random.choice([name for name in COLUMNS if name not in ("id", "live_key")])
+    attack.trail.set_row(flow_id, {name: _edited(attack, name, row[name])})
+    return Done(("wrong_state", "edited_row"), (flow_id,))
+
+
+def _edited(attack: Attack, name: str, value: Any) -> Any:
+    if name == "record":
+        record = json.loads(value)
+        field = attack.random.choice(sorted(record))
+        edited = attack.random.choice([None, 7, "x", [], attack.hex()])
+        return json.dumps(record | {field: edited if edited != record[field] else "y"})
+    if name == "state":
+        return attack.random.choice([state.value for state in State if state != value])
+    if isinstance(value, int | float):
+        return value + attack.random.choice([-1, 1, 3600])
+    if value is None:
+        return attack.random.choice([0, 1]) if name == "ended_at" else attack.hex()
+    return attack.random.choice([f"{value} ", value[:-1], attack.hex()])
+
+
+def spliced_row(attack: Attack) -> Done:
+    flow_id, other = _victim_with_row(attack), _victim_with_row(attack)
+    while other == flow_id:
+        other = _victim_with_row(attack)
+    row, theirs = attack.trail.row(flow_id), attack.trail.row(other)
+    names = [
+        name for name in COLUMNS if name not in ("id", "live_key") and row[name] != theirs[name]
+    ]
+    spliced = attack.random.choice([names, attack.random.sample(names, 1)])
+    attack.trail.set_row(flow_id, {name: theirs[name] for name in spliced})
+    return Done(("wrong_state", "edited_row"), (flow_id,))
+
+
+def forged_row(attack: Attack) -> Done:
+    """Change a row as somebody does who has the sealing key, and not the audit key."""
+    flow_id = _victim_with_row(attack)
+    flow = attack.trail.store.get(flow_id)
+    ways: list[Callable[[], object]] = [
+        lambda: setattr(flow, "interval", flow.interval + 1),
+        lambda: setattr(flow, "user_code", f"{flow.user_code}X"),
+        lambda: setattr(flow, "verification_uri", "https://elsewhere.example.com/"),
+        lambda: setattr(flow, "expires_at", (flow.expires_at or 0.0) + 1),
+        lambda: setattr(flow, "token", Token(Secret(attack.hex()))),
+        lambda: setattr(flow, "device_code", Secret(attack.hex())),
+        lambda: setattr(flow, "provider", OAuth(client_id="theirs", **_ELSEWHERE)),
+    ]
+    attack.random.choice(ways)()
+    attack.trail.forge(flow)
+    return Done(("wrong_state", "edited_row"), (flow_id,))
+
+
+_ELSEWHERE: Final = {
+    "device_authorization_endpoint": "https://elsewhere.example.com/device",
+    "token_endpoint": "https://elsewhere.example.com/token",
+}
+
+
+def old_row(attack: Attack) -> Done:
+    flow_id, row = attack.random.choice(attack.trail.old_rows)
+    attack.trail.set_row(flow_id, {name: row[name] for name in COLUMNS if name != "live_key"})
+    return Done(("wrong_state",), (flow_id,))
+
+
+def made_up_row(attack: Attack) -> Done:
+    """Put in a new login, with the sealing key or without."""
+    flow = Flow(f"made-up-{attack.hex()[:8]}", OAuth(client_id="x", **_ELSEWHERE), 1e9)
+    attack.trail.insert(flow, sealed=attack.flip())
+    return Done(("edited_row",), (flow.id,))
 
 
 def _rewritten(attack: Attack, least: int, change: Callable[[list[dict[str, Any]]], None]) -> str:
@@ -395,7 +479,7 @@ def illegal_transition(attack: Attack) -> Done:
         at = attack.random.choice(ways)(attack, rows)
 
     flow_id = _rewritten(attack, 2, change)
-    return Done(("illegal_transition",), (flow_id,), (flow_id, at))
+    return Done(("illegal_transition", "edited_row"), (flow_id,), (flow_id, at))
 
 
 def _with_another_end(attack: Attack, rows: list[dict[str, Any]]) -> int:
@@ -449,7 +533,7 @@ def clock_backwards(attack: Attack) -> Done:
         at = after["seq"]
 
     flow_id = _rewritten(attack, 2, change)
-    return Done(("clock_backwards",), (flow_id,), (flow_id, at))
+    return Done(("clock_backwards", "edited_row"), (flow_id,), (flow_id, at))
 
 
 def _time(text: str, moved: timedelta) -> str:
@@ -578,6 +662,11 @@ MANIPULATIONS: Final[Mapping[str, Callable[[Attack], Done]]] = {
     "forged digest": forged_digest,
     "swapped digests": swapped_digests,
     "wrong state": wrong_state,
+    "edited row": edited_row,
+    "spliced row": spliced_row,
+    "forged row": forged_row,
+    "old row": old_row,
+    "made-up row": made_up_row,
     "illegal transition": illegal_transition,
     "clock backwards": clock_backwards,
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WHOLE: Final = 5
 """Of so many verifications one is of the whole store."""
 
-NEEDS_KEY: Final = frozenset({"illegal transition", "clock backwards"})
+NEEDS_KEY: Final = frozenset({"illegal transition", "clock backwards", "made-up row"})
 """What is done where no digest is, and so is not looked for without the key."""
 
 

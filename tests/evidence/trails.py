@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from deviceflow import PostgresStore, Secret, SQLiteStore
-from deviceflow.audit.chain import STORED, hash_of_row
+from deviceflow.audit.chain import STORED, AuditKey, hash_of_row
 from deviceflow.audit.digest import (
     Signer,
     files_of,
@@ -23,6 +23,7 @@ from deviceflow.audit.digest import (
 )
 from deviceflow.audit.events import STORE, Origin
 from deviceflow.audit.verify import Finding, Verification
+from deviceflow.stores.rows import COLUMNS
 from deviceflow.stores.trail import prune, take_digest
 from tests.evidence.histories import BEGIN, Login
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from deviceflow.audit.chain import AuditKey
+    from deviceflow import Flow
     from deviceflow.audit.digest import Entry
     from deviceflow.audit.ledger import Ledger
     from deviceflow.stores.sql import SQLStore
@@ -42,6 +43,7 @@ COVERED: Final = 220
 FRESH: Final = 40
 """How many flows began after the last digest."""
 
+_THEIRS: Final = AuditKey(Secret("somebody else's"))
 _FLOW: Final = STORED.index("flow_id")
 
 
@@ -70,6 +72,7 @@ class Trail:
         public_key: Whose signature they bear.
         key: What authenticates events.
         covered: The flows whose last event a digest knows, and the store's own chain.
+        old_rows: Rows of flows as they were before they went on.
         forgotten: Those of them that the store has dropped, and the store's own chain.
         fresh: Flows of which no digest knows.
         pruned: Flows whose events were dropped on purpose.
@@ -83,6 +86,7 @@ class Trail:
         self._signer = Signer(Secret(generate_signing_key()))
         self.public_key = self._signer.public_key
         self.covered: list[str] = []
+        self.old_rows: list[tuple[str, dict[str, Any]]] = []
         self.forgotten: list[str] = []
         self.fresh: list[str] = []
         self.pruned: list[str] = []
@@ -113,6 +117,7 @@ class Trail:
             self._begin(random, f"flow-{number:03}", BEGIN + 1e5 * number)
             for number in range(COVERED)
         ]
+        begun = {login.flow.id: self._stored(login.flow.id) for login in logins}
         for _ in range(4):
             # Some go on between digests, so that these know several events of them.
             for login in random.sample(logins, COVERED // 3):
@@ -121,10 +126,20 @@ class Trail:
             self._sign()
         self.covered = [STORE, *(login.flow.id for login in logins)]
         self.forgotten = [STORE, *self._forget(logins, BEGIN + 1e5 * COVERED / 4)]
+        self.old_rows = [
+            (flow_id, row)
+            for flow_id, row in begun.items()
+            if flow_id not in self.forgotten and row["seq"] != self._stored(flow_id)["seq"]
+        ]
         for number in range(FRESH):
             login = self._begin(random, f"new-{number:02}", BEGIN + 1e5 * COVERED)
             self.fresh.append(login.flow.id)
         Login(random, "begun").begin_in(self.store)
+
+    def _stored(self, flow_id: str) -> dict[str, Any]:
+        values = {"id": flow_id, "now": 0.0}
+        row = self.store._transact(lambda do: do("get", values).fetchone(), "read")
+        return dict(zip(COLUMNS, row, strict=False))
 
     def _begin(self, random: Random, flow_id: str, at: float) -> Login:
         login = Login(random, flow_id, at)
@@ -199,14 +214,45 @@ class Trail:
 
     def record(self, flow_id: str) -> dict[str, Any] | None:
         """Return a flow's record."""
-        found = self.do("SELECT record FROM {flows} WHERE id = ?", flow_id).fetchone()
-        return None if found is None else dict(json.loads(found[0]))
+        found = self.do("SELECT record, head FROM {flows} WHERE id = ?", flow_id).fetchone()
+        return None if found is None else json.loads(found[0]) | {"head": found[1]}
 
     def set_flow(self, flow_id: str, record: Mapping[str, Any], **columns: Any) -> None:
         """Set a flow's record and columns."""
-        columns = {"record": json.dumps(record), **columns}
+        text = json.dumps({name: record[name] for name in record if name != "head"})
+        columns = {"record": text, "head": record["head"], **columns}
         names = ", ".join(f"{name} = ?" for name in columns)
         self.do(f"UPDATE {{flows}} SET {names} WHERE id = ?", *columns.values(), flow_id)
+
+    def row(self, flow_id: str) -> dict[str, Any]:
+        """Return what is authenticated of a flow's row."""
+        names = ", ".join(COLUMNS)
+        found = self.do(f"SELECT {names} FROM {{flows}} WHERE id = ?", flow_id).fetchone()
+        return dict(zip(COLUMNS, found, strict=True))
+
+    def set_row(self, flow_id: str, columns: Mapping[str, Any]) -> None:
+        """Set columns of a flow's row."""
+        names = ", ".join(f"{name} = ?" for name in columns)
+        self.do(f"UPDATE {{flows}} SET {names} WHERE id = ?", *columns.values(), flow_id)
+
+    def forge(self, flow: Flow) -> None:
+        """Write a flow's row as the store does, without an event."""
+        rows = self.store._rows
+        rows.seal(flow)
+        digest, columns = rows.columns(flow)
+        rows.sign(columns, digest, flow.head)
+        self.set_row(flow.id, {name: columns.reveal()[name] for name in COLUMNS})
+
+    def insert(self, flow: Flow, *, sealed: bool) -> None:
+        """Put a flow's row in: authenticated by the sealing key, or by none."""
+        rows = self.store._rows
+        rows.seal(flow)
+        digest, columns = rows.columns(flow)
+        rows.sign(columns, digest, _THEIRS.mark(digest))
+        row = columns.reveal() | ({} if sealed else {"mac": "df1.00000000.00"})
+        names, marks = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
+        values = [row[name] for name in COLUMNS]
+        self.do(f"INSERT INTO {{flows}} ({names}) VALUES ({marks})", *values)
 
     def adjust(self, flow_id: str, last: Mapping[str, Any]) -> None:
         """Make a flow's record fit an event, as if that were its last."""
@@ -233,7 +279,7 @@ class Trail:
         if only is None:
             whole = Verification(
                 self.do(trail),
-                self.do(stands),
+                map(self.store._rows.stored, self.do(stands)),
                 key,
                 digests=digests or self.digests,
                 public_key=self.public_key,
@@ -242,7 +288,10 @@ class Trail:
         marks = ", ".join("?" * len(only))
         part = _Part(
             self.do(trail.replace("ORDER", f"WHERE flow_id IN ({marks}) ORDER"), *only),
-            self.do(stands.replace("ORDER", f"WHERE id IN ({marks}) ORDER"), *only),
+            map(
+                self.store._rows.stored,
+                self.do(stands.replace("ORDER", f"WHERE id IN ({marks}) ORDER"), *only),
+            ),
             key,
             signed=self.signed,
             only=only,

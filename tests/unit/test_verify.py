@@ -14,6 +14,7 @@ from deviceflow import Flow, Secret, StoreError, Studio
 from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
 from deviceflow.audit.digest import Entry, Signer, generate_signing_key
 from deviceflow.audit.events import STORE, render, render_note
+from deviceflow.audit.evidence import Stands
 from deviceflow.audit.ledger import Finding
 from deviceflow.audit.verify import Verification
 from deviceflow.record import open_part
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 NOW: Final = 1_800_000_000.0
 KEY: Final = AuditKey(Secret("an audit key"))
+DIGEST: Final = "ab" * 32
 TIME: Final = "2027-01-15T09:00:00.000+00:00"
 STUDIO: Final = Studio("https://studio.example.com")
 CODE: Final = answer(
@@ -78,6 +80,7 @@ class Trail:
 
     def add(self, flow: Flow, transition: Transition) -> None:
         event = render(flow, transition)
+        event["row_digest"] = DIGEST
         flow.head = link(event, flow.head, self.key, flow)
         self.events.setdefault(flow.id, []).append(_columns(event))
         self.flows[flow.id] = (flow.seq, flow.state.value, open_part(flow))
@@ -106,7 +109,7 @@ class Trail:
         order = {name: index for index, name in enumerate(sorted(map(str, self.events)))}
         rows.sort(key=lambda row: (order.get(row["flow_id"], 99), _sortable(row["seq"])))
         flows = [
-            (flow_id, seq, state, json.dumps(record))
+            (flow_id, seq, state, json.dumps(record), record["head"], DIGEST, True)
             for flow_id, (seq, state, record) in sorted(self.flows.items())
         ]
         events = [tuple(row[name] for name in STORED) for row in rows]
@@ -160,13 +163,6 @@ def test_nothing_at_all_is_clean(tmp_path: Path) -> None:
 
     assert list(verification.findings()) == []
     assert (verification.covered_until, verification.signed_by) == (None, None)
-
-
-def test_flow_to_which_nothing_happened_yet_is_clean(trail: Trail) -> None:
-    flow = Flow("new", STUDIO, NOW)
-    trail.flows["new"] = (0, "init", open_part(flow))
-
-    assert trail.found() == []
 
 
 def test_flow_that_came_from_elsewhere_is_clean(trail: Trail) -> None:
@@ -397,7 +393,7 @@ def roll_back(trail: Trail) -> None:
         lambda trail: trail.flows.update(granted=(6, "authorized", trail.flows["granted"][2])),
         lambda trail: trail.flows["granted"][2].update(state="failed"),
         lambda trail: trail.flows["granted"][2].update(in_doubt=True),
-        lambda trail: trail.flows["granted"][2].pop("head"),
+        lambda trail: trail.flows["granted"][2].update(head=None),
         lose_the_head,
         roll_back,
     ],
@@ -435,8 +431,8 @@ def test_flow_whose_token_was_wiped_may_be_gone(trail: Trail, action: str) -> No
 def test_record_without_end_is_damage(trail: Trail) -> None:
     verification = trail.verification()
     verification._flows = [
-        (flow_id, seq, state, "[" * 100_000 if flow_id == "denied" else json.dumps(kept))
-        for flow_id, (seq, state, kept) in sorted(trail.flows.items())
+        Stands(*row[:3], "[" * 100_000, *row[4:]) if row[0] == "denied" else Stands(*row)
+        for row in verification._flows or ()
     ]
 
     assert [finding[:2] for finding in verification.findings()] == [("wrong_state", "denied")]
@@ -562,11 +558,47 @@ def test_flow_id_that_is_none(trail: Trail) -> None:
 def test_record_that_is_none(trail: Trail, record: str) -> None:
     verification = trail.verification()
     verification._flows = [
-        (flow_id, seq, state, record if flow_id == "granted" else json.dumps(kept))
-        for flow_id, (seq, state, kept) in sorted(trail.flows.items())
+        Stands(*row[:3], record, *row[4:]) if row[0] == "granted" else Stands(*row)
+        for row in verification._flows or ()
     ]
 
     assert [finding[:3] for finding in verification.findings()] == [("wrong_state", "granted", 5)]
+
+
+@pytest.mark.parametrize("changed", [{"digest": "cd" * 32}, {"digest": None}, {"authentic": False}])
+def test_row_that_is_not_as_its_last_event_says(trail: Trail, changed: dict[str, Any]) -> None:
+    verification = trail.verification()
+    verification._flows = [
+        Stands(*row)._replace(**changed if row[0] == "granted" else {})
+        for row in verification._flows or ()
+    ]
+
+    assert [finding[:3] for finding in verification.findings()] == [("edited_row", "granted", 5)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "keyed", "found"),
+    [
+        ({}, True, False),
+        ({}, False, False),
+        ({"head": f"{KEY.name}:{KEY.mac(DIGEST)[:-1]}"}, True, True),
+        ({"head": "made up"}, True, True),
+        ({"head": "made up"}, False, False),
+        ({"head": 5}, False, True),
+        ({"digest": "cd" * 32}, True, True),
+        ({"digest": None}, True, True),
+        ({"authentic": False}, True, True),
+    ],
+)
+def test_row_of_no_event_is_one_that_the_key_has_marked(
+    trail: Trail, changed: dict[str, Any], keyed: bool, found: bool
+) -> None:
+    verification = trail.verification(key=KEY if keyed else None)
+    new = Stands("new", 0, "init", "{}", KEY.mark(DIGEST), DIGEST, authentic=True)
+    verification._flows = sorted([*(verification._flows or ()), new._replace(**changed)])
+
+    findings = [finding[:3] for finding in verification.findings()]
+    assert findings == ([("edited_row", "new", None)] if found else [])
 
 
 def test_absurd_numbers_take_no_time(trail: Trail) -> None:

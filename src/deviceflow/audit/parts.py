@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from deviceflow.audit.chain import AuditKey
     from deviceflow.audit.ledger import Finding, Hole, Stray
 
-    Snapshot = tuple[
-        Iterable[tuple[Any, ...]], Iterable[Sequence[Any]], AuditKey | None
-    ]
+    Snapshot = tuple[Iterable[tuple[Any, ...]], Iterable[Sequence[Any]], AuditKey | None]
     OpenPart = Callable[[str, str | None], AbstractContextManager[Snapshot]]
 
 

@@ -175,8 +175,8 @@ _LASTS: Final = """
 _STATEMENTS: Final = {
     "now": "SELECT {now}",
     "add": f"""
-        INSERT INTO {{flows}} ({', '.join(COLUMNS)}, wake_at)
-        VALUES ({', '.join(f':{name}' for name in COLUMNS)}, :wake_at)
+        INSERT INTO {{flows}} ({", ".join(COLUMNS)}, wake_at)
+        VALUES ({", ".join(f":{name}" for name in COLUMNS)}, :wake_at)
         ON CONFLICT DO NOTHING
     """,
     "get": _SELECT + "WHERE id = :id",
