@@ -122,6 +122,18 @@ class SQLiteStore(SQLStore):
 
     def _within(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
         connection = self._connected(look=mode != "lease")
+        try:
+            return self._in_mode(connection, work, mode)
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+        # Somebody has put in what is no text, and is not to keep us from reading the rest.
+        connection.text_factory = _any_text
+        return self._in_mode(connection, work, mode)
+
+    def _in_mode(
+        self, connection: sqlite3.Connection, work: Callable[[Execute], _T], mode: Mode
+    ) -> _T:
         if mode == "read":
             return work(self._do)
         if mode == "lease":
@@ -135,6 +147,9 @@ class SQLiteStore(SQLStore):
                 connection.execute("ROLLBACK")
             raise
         return done
+
+    def _leave_no_trace(self) -> None:
+        self._attempt(lambda _: self._run("PRAGMA wal_checkpoint(TRUNCATE)"), "read")
 
     def _without_sync(self, connection: sqlite3.Connection, work: Callable[[Execute], _T]) -> _T:
         # A lease that a power cut takes back is one that nobody holds any more.
@@ -215,7 +230,7 @@ class SQLiteStore(SQLStore):
                         raise
                     time.sleep(0.01)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            # What is wiped is overwritten, too.
+            # What is wiped is overwritten, too; in the write-ahead log, where `_leave_no_trace` does.
             connection.execute("PRAGMA secure_delete = ON")
         except BaseException:
             connection.close()
