@@ -28,6 +28,7 @@ from deviceflow.errors import UsageError
 from deviceflow.machine import Reason, State, Trigger, fire, refusal, takes_late_token
 from deviceflow.messages import Failure, Response
 from deviceflow.providers.base import DEFAULT_INTERVAL, Answer
+from deviceflow.secret import unseen, wrapped
 from deviceflow.untrusted import hidden_if_random, printable
 
 if TYPE_CHECKING:
@@ -763,7 +764,8 @@ class Flow:
         """
         from deviceflow.sealing import Sealer  # noqa: PLC0415  # an extra
 
-        return Sealer(keys).seal(self.to_dict(secrets=True), record.SCHEMA)
+        sealer = Sealer(keys := wrapped(keys))
+        return unseen(lambda: sealer.seal(self.to_dict(secrets=True), record.SCHEMA))
 
     @classmethod
     def unseal(cls, text: str, keys: Sequence[Secret | str]) -> Self:
@@ -780,4 +782,5 @@ class Flow:
         """
         from deviceflow.sealing import Sealer  # noqa: PLC0415  # an extra
 
-        return cls.from_dict(Sealer(keys).open(text, record.SCHEMA))
+        sealer = Sealer(keys := wrapped(keys))
+        return unseen(lambda: cls.from_dict(sealer.open(text, record.SCHEMA)))

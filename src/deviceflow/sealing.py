@@ -19,7 +19,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.errors import SealError
-from deviceflow.secret import Secret
+from deviceflow.secret import Secret, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -145,11 +145,6 @@ def _changed() -> SealError:
         hint="Nothing was sent. Find out who can write to the store: deviceflow audit verify."
         " Then start a new login.",
     )
-
-
-def wrapped(keys: Iterable[Secret | str]) -> tuple[Secret, ...]:
-    """Return the keys as secrets, which no traceback shows."""
-    return tuple(key if isinstance(key, Secret) else Secret(key) for key in keys)
 
 
 def generate_key() -> Secret:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hmac
 import os
-from typing import Final, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 _T = TypeVar("_T")
 
@@ -96,3 +99,16 @@ def without_frames(stop: BaseException) -> BaseException:
     """Return what was raised, without the frames below and their locals, which may show secrets."""
     stop.__context__ = stop.__cause__ = None
     return stop.with_traceback(None)
+
+
+def unseen(work: Callable[[], _T]) -> _T:
+    """Return what `work` returns; what it raises comes without the frames that raised it."""
+    try:
+        return work()
+    except BaseException as stop:  # noqa: BLE001  # it goes on, but bare
+        raise without_frames(stop) from None
+
+
+def wrapped(texts: Iterable[Secret | str]) -> tuple[Secret, ...]:
+    """Return texts, such as keys that a program has given, as secrets."""
+    return tuple(text if isinstance(text, Secret) else Secret(text) for text in texts)

@@ -98,7 +98,7 @@ class Trail:
             self._database = sqlite3.connect(store.path, isolation_level=None)
         elif isinstance(store, PostgresStore):
             self.kind = "postgres"
-            self._database = psycopg.connect(store._url, autocommit=True)
+            self._database = psycopg.connect(store._url.reveal(), autocommit=True)
         everything = self.do(store._sql["trail_all"]).fetchall()
         self.rows = {
             flow_id: [dict(zip(STORED, row, strict=True)) for row in rows]

@@ -94,7 +94,8 @@ class Place:
         self.kind = kind
         self.url = url
         self.clock = clock
-        self.keys = [generate_key()]
+        self.keys: list[Secret] = [generate_key()]
+        self.plaintext = False
         self._opened: list[Store] = []
         self.store: Store = self.open()
 
@@ -110,7 +111,8 @@ class Place:
 
     def open(self, **options: Any) -> Any:
         """Open the same place again, as another process would."""
-        options = {"keys": self.keys} | options
+        how = {"keys": None, "plaintext": True} if self.plaintext else {"keys": self.keys}
+        options = how | options
         if self.kind == "memory":
             self._opened.append(self._opened[0] if self._opened else MemoryStore())
         elif self.kind == "sqlite":
@@ -182,6 +184,17 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 def database(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Give a place of each kind that outlives a process."""
     yield from _place(request)
+
+
+def in_clear(place: Place) -> None:
+    """Put a store in the place of the one there that keeps its secrets in clear."""
+    place.plaintext = True
+    place.store.close()
+    if place.kind == "sqlite":
+        place.url = place.url.replace("flows.db", "plain.db")
+    else:
+        place.ask("DROP SCHEMA deviceflow CASCADE")
+    place.store = place.open()
 
 
 # Flows, and what happens to them.

@@ -390,7 +390,7 @@ def behind(store: SQLStore, statement: str) -> None:
             database.execute(statement)
         return
     assert isinstance(store, PostgresStore)
-    with psycopg.connect(store._url, autocommit=True) as connection:
+    with psycopg.connect(store._url.reveal(), autocommit=True) as connection:
         connection.execute(statement)
 
 

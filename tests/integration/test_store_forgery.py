@@ -21,7 +21,6 @@ from tests.integration import places
 from tests.integration.places import (
     CODE,
     GRANTED,
-    OAUTH,
     PENDING,
     STAGES,
     Place,
@@ -32,7 +31,7 @@ from tests.integration.places import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from deviceflow import Client
@@ -42,16 +41,11 @@ SECRET: Final = "SECRET-OF-THE-WORKER"
 
 
 @pytest.fixture(params=["sealed", "plaintext"])
-def store_of(request: pytest.FixtureRequest, database: Place) -> Iterator[Place]:
+def store_of(request: pytest.FixtureRequest, database: Place) -> Place:
     """Give a database with a store in it, whose secrets are sealed or in clear."""
     if request.param == "plaintext":
-        if database.kind == "sqlite":
-            database.url = database.url.replace("flows.db", "plain.db")
-        else:
-            database.store.close()
-            database.ask("DROP SCHEMA deviceflow CASCADE")
-        database.store = database.open(keys=None, plaintext=True)
-    yield database
+        places.in_clear(database)
+    return database
 
 
 def sent(client: Client) -> list[str]:
@@ -97,13 +91,14 @@ USES: Final[dict[str, Callable[[Client], object]]] = {
     "sweep": lambda client: client.sweep(),
     "step": lambda client: client.step("f1"),
     "wait": lambda client: client.wait("f1", 1),
-    "settle": lambda client: client.settle("f1", 1),
 }
 
 
 @pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("reference", ["client_secret", "private_key"])
-@pytest.mark.parametrize("place_of", ["env:WORKERS_SECRET", "file:/proc/self/environ"])
+@pytest.mark.parametrize(
+    ("reference", "place_of"),
+    [("client_secret", "env:WORKERS_SECRET"), ("private_key", "file:/proc/self/environ")],
+)
 def test_row_that_was_made_up_sends_nothing_of_the_worker(
     store_of: Place, use: str, reference: str, place_of: str
 ) -> None:
@@ -136,11 +131,11 @@ def test_row_that_was_rewound_is_found(database: Place, name: str) -> None:
     assert found(database) <= {("wrong_state", "f1"), ("edited_row", "f1")} != set()
 
 
-SETTINGS: Final = dict(
-    device_authorization_endpoint="https://as.example.com/device_authorization",
-    token_endpoint="https://as.example.com/token",
-    client_id="robot",
-)
+SETTINGS: Final = {
+    "device_authorization_endpoint": "https://as.example.com/device_authorization",
+    "token_endpoint": "https://as.example.com/token",
+    "client_id": "robot",
+}
 
 
 @pytest.mark.parametrize("allowed", ["itself", "setting", "environment", "profile", "nobody"])
@@ -246,7 +241,7 @@ def _raise(problem: errors.DeviceFlowError) -> None:
 
 
 @pytest.mark.parametrize("column", ["wake_at", "setbacks", "lease_until", "leased_at"])
-@pytest.mark.parametrize("value", [-1.0, 0, 1, 1e12, None])
+@pytest.mark.parametrize("value", [-1.0, 1e12, None])
 def test_what_only_delays_is_not_authenticated_and_does_nothing_else(
     database: Place, column: str, value: Any
 ) -> None:

@@ -7,7 +7,7 @@ import threading
 from functools import lru_cache
 from math import inf
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from deviceflow.errors import UnknownFlowError, UsageError
 from deviceflow.flow import Flow
@@ -142,8 +142,7 @@ class MemoryStore:
                 self._leases[flow_id] = (None, given, left_by)
                 setbacks = self._setbacks.get(flow_id, 0)
                 self._setbacks[flow_id] = min(setbacks + 1, _MOST_SETBACKS)
-                wake_at = given + FIRST_SETBACK * 2**setbacks
-                self._flows[flow_id] = self._flows[flow_id]._replace(wake_at=wake_at)
+                self._flows[flow_id].wake_at = given + FIRST_SETBACK * 2**setbacks
 
     def rewake(self, flow: Flow, owner: str) -> None:
         """Give the lease back, and have sweeps find the flow when it is due."""
@@ -151,8 +150,7 @@ class MemoryStore:
             self._release(flow.id, owner)
             self._setbacks.pop(flow.id, None)
             if flow.id in self._flows:
-                wake_at = _wake_at(flow)
-                self._flows[flow.id] = self._flows[flow.id]._replace(wake_at=wake_at)
+                self._flows[flow.id].wake_at = _wake_at(flow)
 
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         """Do nothing: in memory the log is all there is."""
@@ -249,14 +247,28 @@ _own_of: Final = attrgetter(*_OWN)
 _NOTHING_ASIDE: Final = (None, None, ())
 
 
-class _Parked(NamedTuple):
-    flow_id: str
-    state: State
-    seq: int
-    wake_at: float
-    aside: tuple[Any, ...]
-    alike: tuple[Any, ...]
-    own: bytes
+class _Parked:
+    """A flow as it is kept. It is no tuple: what renders locals would look into that."""
+
+    __slots__ = ("alike", "aside", "flow_id", "own", "seq", "state", "wake_at")
+
+    def __init__(
+        self,
+        flow_id: str,
+        state: State,
+        seq: int,
+        wake_at: float,
+        aside: tuple[Any, ...],
+        alike: tuple[Any, ...],
+        own: bytes,
+    ) -> None:
+        self.flow_id = flow_id
+        self.state = state
+        self.seq = seq
+        self.wake_at = wake_at
+        self.aside = aside
+        self.alike = alike
+        self.own = own
 
     def __repr__(self) -> str:
         return f"<parked flow {self.flow_id}>"
@@ -283,7 +295,7 @@ def _wake_at(flow: Flow) -> float:
 
 def _unpark(parked: _Parked) -> Flow:
     flow = object.__new__(Flow)
-    flow.id, flow.state, flow.seq = parked[:3]
+    flow.id, flow.state, flow.seq = parked.flow_id, parked.state, parked.seq
     flow.as_stored = None
     for name, value in zip(_ALIKE + _ASIDE, parked.alike + parked.aside, strict=True):
         setattr(flow, name, value)

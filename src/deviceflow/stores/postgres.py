@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from deviceflow.errors import StoreError, UsageError
+from deviceflow.secret import Secret, wrapped
 from deviceflow.stores import keys as key_files
 from deviceflow.stores.sql import SQLStore
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg_pool import ConnectionPool
 
-    from deviceflow.secret import Secret
     from deviceflow.stores.sql import Execute, Mode, Query
 
 _T = TypeVar("_T")
@@ -56,6 +56,8 @@ class PostgresStore(SQLStore):
         pool_size: int = 8,
         timeout: float = 10.0,
     ) -> None:
+        address = Secret(url)
+        del url
         super().__init__(
             now="CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
             has_meta="SELECT 1 WHERE to_regclass('deviceflow.meta') IS NOT NULL",
@@ -71,7 +73,7 @@ class PostgresStore(SQLStore):
                 "PostgreSQL needs libraries: pip install 'deviceflow[postgres]'"
             ) from None
         try:
-            psycopg.conninfo.conninfo_to_dict(url)
+            psycopg.conninfo.conninfo_to_dict(address.reveal())
         except psycopg.ProgrammingError:
             problem = True  # libpq quotes all of it, and it may have a password in it
         else:
@@ -86,7 +88,7 @@ class PostgresStore(SQLStore):
         self._sql = {name: re.sub(r":(\w+)", r"%(\1)s", text) for name, text in self._sql.items()}
         self._timeout = timeout
         self._make_pool: Callable[[], ConnectionPool[Any]] = lambda: psycopg_pool.ConnectionPool(
-            url,
+            address.reveal(),
             min_size=0,
             max_size=pool_size,
             timeout=timeout,
@@ -100,10 +102,10 @@ class PostgresStore(SQLStore):
                 "application_name": "deviceflow",
             },
         )
-        self._url = url
+        self._url = address
         self._pool: ConnectionPool[Any] | None = None
         self._pid = os.getpid()
-        given = None if keys is None else tuple(keys)
+        given = keys = None if keys is None else wrapped(keys)
         self._start(lambda: key_files.sealer(given, plaintext=plaintext, known=self._sealing()))
 
     def __repr__(self) -> str:
@@ -120,7 +122,9 @@ class PostgresStore(SQLStore):
         problem = None
         try:
             with self._psycopg.connect(
-                self._url, connect_timeout=max(2, int(self._timeout)), prepare_threshold=None
+                self._url.reveal(),
+                connect_timeout=max(2, int(self._timeout)),
+                prepare_threshold=None,
             ) as connection:
                 do = self._on(connection)
                 if not self._is_current(do):
@@ -159,7 +163,7 @@ class PostgresStore(SQLStore):
     def reading(self) -> Iterator[Query]:
         problem = None
         try:
-            with self._psycopg.connect(self._url, prepare_threshold=None) as connection:
+            with self._psycopg.connect(self._url.reveal(), prepare_threshold=None) as connection:
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
                 def rows(name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]:

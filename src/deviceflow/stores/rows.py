@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow import providers, record
 from deviceflow.errors import DeviceFlowError, SealError, StoreError
 from deviceflow.flow import Flow
-from deviceflow.secret import Hidden, without_frames
+from deviceflow.secret import Hidden, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,15 +102,19 @@ class Rows:
         live_key = flow.key if flow.as_stored is None else flow.as_stored[0]
         provider = _text_of(flow.provider)
         bound = _bound(provider, flow)
-        sealed = [
-            hidden and self.sealer.seal(hidden, kind, flow.id, bound)
-            for kind in record.KINDS
-            for hidden in [record.hidden_part(flow, kind)]
-        ]
-        flow.as_stored = (live_key if flow.live else None, provider, *sealed)
+
+        def sealed(kind: record.Kind) -> str | None:
+            hidden = record.hidden_part(flow, kind)
+            return hidden and self.sealer.seal(hidden, kind, flow.id, bound)
+
+        kept = unseen(lambda: Hidden([sealed(kind) for kind in record.KINDS]))
+        flow.as_stored = (live_key if flow.live else None, provider, *kept.reveal())
 
     def columns(self, flow: Flow) -> tuple[str, Hidden[dict[str, Any]]]:
         """Return the digest of the flow's row, and the row, which `sign` completes."""
+        return unseen(lambda: self._columns(flow))
+
+    def _columns(self, flow: Flow) -> tuple[str, Hidden[dict[str, Any]]]:
         assert flow.as_stored is not None  # noqa: S101  # `seal` came before
         live_key, provider, *sealed = flow.as_stored
         open_part = record.open_part(flow)
@@ -144,10 +148,7 @@ class Rows:
             SealError: It was changed, or is sealed with a key that is not here.
             StoreError: It cannot be read.
         """
-        try:
-            found = self._read(row.reveal(), secrets=secrets)
-        except BaseException as stop:  # noqa: BLE001  # it goes on, but bare
-            raise without_frames(stop) from None
+        found = unseen(lambda: self._read(row.reveal(), secrets=secrets))
         if isinstance(found, DeviceFlowError):
             raise found
         return found

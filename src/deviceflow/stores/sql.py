@@ -31,7 +31,7 @@ from deviceflow.errors import (
 from deviceflow.flow import Flow
 from deviceflow.machine import State
 from deviceflow.sealing import PLAIN
-from deviceflow.secret import Hidden, Secret, without_frames
+from deviceflow.secret import Hidden, Secret, unseen
 from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, Leftover, refuse
 from deviceflow.stores.rows import COLUMNS, Rows, Stored, name_of
 from deviceflow.untrusted import storable
@@ -375,10 +375,7 @@ class SQLStore(ABC):
 
     def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
         """Do what `_attempt` does; what goes wrong comes without frames that show a row."""
-        try:
-            return self._attempt(work, mode)
-        except BaseException as stop:  # noqa: BLE001  # it goes on, but bare
-            raise without_frames(stop) from None
+        return unseen(lambda: self._attempt(work, mode))
 
     @abstractmethod
     def _attempt(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
@@ -479,8 +476,7 @@ class SQLStore(ABC):
                     on_problem(problem)
                 else:
                     yield flow
-            last = rows[-1].reveal()
-            after |= {"created_at": last[_CREATED_AT], "id": last[0]}
+            after |= {"created_at": rows[-1].reveal()[_CREATED_AT], "id": rows[-1].reveal()[0]}
             page = "next"
 
     def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
@@ -558,8 +554,8 @@ class SQLStore(ABC):
             self._leave_no_trace()
         return done
 
-    def _leave_no_trace(self) -> None:
-        """Overwrite what was wiped in what the database keeps besides, where that can be done."""
+    def _leave_no_trace(self) -> None:  # noqa: B027  # not every database has such a thing
+        """Overwrite what was wiped in what the database keeps besides, if that can be done."""
 
     def release(self, flow_id: str, owner: str) -> None:
         """Give the lease back, if `owner` still has it."""

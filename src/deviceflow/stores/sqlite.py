@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from deviceflow.errors import StoreError
+from deviceflow.secret import wrapped
 from deviceflow.stores import keys as key_files
 from deviceflow.stores.sql import SQLStore
 
@@ -76,7 +77,7 @@ class SQLiteStore(SQLStore):
         self._pid = os.getpid()
         self._connection: sqlite3.Connection | None = None
         self._inode = (0, 0)
-        given = None if keys is None else tuple(keys)
+        given = keys = None if keys is None else wrapped(keys)
         self._start(
             lambda: key_files.sealer(
                 given, plaintext=plaintext, store=self.path, known=self._sealing()
@@ -230,7 +231,7 @@ class SQLiteStore(SQLStore):
                         raise
                     time.sleep(0.01)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            # What is wiped is overwritten, too; in the write-ahead log, where `_leave_no_trace` does.
+            # What is wiped is overwritten, too; in the write-ahead log by `_leave_no_trace`.
             connection.execute("PRAGMA secure_delete = ON")
         except BaseException:
             connection.close()
