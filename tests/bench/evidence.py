@@ -83,11 +83,12 @@ def _fill(path: Path, rows: int) -> int:
             noted = []
             for flow, transition in _login(number):
                 event = render(flow, transition, _ORIGIN)
+                flow.as_stored = (None, "{}", None, None, None)
+                event["row_digest"], row = store._rows.columns(flow)
                 flow.head = link(event, flow.head, store._audit_key, flow)
                 noted.append(_columns(event))
-            secret = {"provider": "{}", "code": None, "token": None, "revoke": None}
-            kept = {"created_at": flow.created_at, "live_key": None} | secret
-            connection.execute(store._sql["add"], store._values(flow) | kept)
+            store._rows.sign(row, event["row_digest"], flow.head)
+            connection.execute(store._sql["add"], row.reveal())
             connection.executemany(store._sql["note"], noted)
         connection.execute("COMMIT")
     return rows // 15 * 15

@@ -93,9 +93,10 @@ def _same_rows_rate(store: SQLiteStore) -> float:
     client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
     flow = client.start(_STUDIO, client_name="bench")
     event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
-    link(event, flow.head, store._audit_key, flow)
+    event["row_digest"], row = store._rows.columns(flow)
+    store._rows.sign(row, event["row_digest"], link(event, flow.head, store._audit_key, flow))
     noted = _columns(event)
-    values = store._values(flow) | {"release": None}
+    values = row.reveal() | {"release": None}
     connection = store._connected()
     begun = time.perf_counter()
     for seq in range(flow.seq, flow.seq + WRITES):

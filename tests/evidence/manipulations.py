@@ -391,7 +391,7 @@ def _edited(attack: Attack, name: str, value: Any) -> Any:
     if name == "record":
         record = json.loads(value)
         field = attack.random.choice(sorted(record))
-        edited = attack.random.choice([None, 7, "x", [], attack.hex()])
+        edited: Any = attack.random.choice([None, 7, "x", [], attack.hex()])
         return json.dumps(record | {field: edited if edited != record[field] else "y"})
     if name == "state":
         return attack.random.choice([state.value for state in State if state != value])
@@ -426,17 +426,18 @@ def forged_row(attack: Attack) -> Done:
         lambda: setattr(flow, "expires_at", (flow.expires_at or 0.0) + 1),
         lambda: setattr(flow, "token", Token(Secret(attack.hex()))),
         lambda: setattr(flow, "device_code", Secret(attack.hex())),
-        lambda: setattr(flow, "provider", OAuth(client_id="theirs", **_ELSEWHERE)),
+        lambda: setattr(flow, "provider", _ELSEWHERE),
     ]
     attack.random.choice(ways)()
     attack.trail.forge(flow)
     return Done(("wrong_state", "edited_row"), (flow_id,))
 
 
-_ELSEWHERE: Final = {
-    "device_authorization_endpoint": "https://elsewhere.example.com/device",
-    "token_endpoint": "https://elsewhere.example.com/token",
-}
+_ELSEWHERE: Final = OAuth(
+    client_id="theirs",
+    device_authorization_endpoint="https://elsewhere.example.com/device",
+    token_endpoint="https://elsewhere.example.com/token",
+)
 
 
 def old_row(attack: Attack) -> Done:
@@ -447,7 +448,7 @@ def old_row(attack: Attack) -> Done:
 
 def made_up_row(attack: Attack) -> Done:
     """Put in a new login, with the sealing key or without."""
-    flow = Flow(f"made-up-{attack.hex()[:8]}", OAuth(client_id="x", **_ELSEWHERE), 1e9)
+    flow = Flow(f"made-up-{attack.hex()[:8]}", _ELSEWHERE, 1e9)
     attack.trail.insert(flow, sealed=attack.flip())
     return Done(("edited_row",), (flow.id,))
 

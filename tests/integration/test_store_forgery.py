@@ -65,14 +65,14 @@ def forged_settings(**settings: Any) -> str:
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
 
-def rewind(place: Place, flow_id: str = "f1", **settings: Any) -> None:
+def rewind(place: Place, **settings: Any) -> None:
     """Make a row one that waits to ask somebody else's server for a code."""
-    ((text,),) = place.ask("SELECT record FROM {flows} WHERE id = ?", flow_id)
+    ((text,),) = place.ask("SELECT record FROM {flows}")
     record = json.loads(text) | {"state": "init", "reason": None, "due_at": 0.0, "ended_at": None}
-    values = (json.dumps(record, separators=(",", ":")), forged_settings(**settings), flow_id)
+    values = (json.dumps(record, separators=(",", ":")), forged_settings(**settings))
     place.ask(
         "UPDATE {flows} SET state = 'init', ended_at = NULL, code = NULL, token = NULL,"
-        " revoke = NULL, wake_at = 0, record = ?, provider = ? WHERE id = ?",
+        " revoke = NULL, wake_at = 0, record = ?, provider = ?",
         *values,
     )
 
@@ -131,20 +131,18 @@ def test_row_that_was_rewound_is_found(database: Place, name: str) -> None:
     assert found(database) <= {("wrong_state", "f1"), ("edited_row", "f1")} != set()
 
 
-SETTINGS: Final = {
-    "device_authorization_endpoint": "https://as.example.com/device_authorization",
-    "token_endpoint": "https://as.example.com/token",
-    "client_id": "robot",
-}
-
-
 @pytest.mark.parametrize("allowed", ["itself", "setting", "environment", "profile", "nobody"])
 def test_stored_login_may_name_what_the_worker_was_set_up_for(
     store_of: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allowed: str
 ) -> None:
     reference = f"env:WORKERS_SECRET_{allowed.upper()}"
     monkeypatch.setenv(f"WORKERS_SECRET_{allowed.upper()}", SECRET)
-    provider = OAuth(**SETTINGS, client_secret=reference)
+    provider = OAuth(
+        client_id="robot",
+        device_authorization_endpoint="https://as.example.com/device_authorization",
+        token_endpoint="https://as.example.com/token",
+        client_secret=reference,
+    )
     flow = new()
     flow.provider = provider
     if allowed == "itself":

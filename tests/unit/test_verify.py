@@ -119,6 +119,10 @@ class Trail:
         return [finding[:3] for finding in self.verification(**how).findings()]
 
 
+def rows_of(verification: Verification) -> list[Stands]:
+    return [Stands._make(row) for row in verification._flows or ()]
+
+
 def _sortable(seq: Any) -> tuple[bool, Any]:
     return not isinstance(seq, int), seq
 
@@ -431,8 +435,8 @@ def test_flow_whose_token_was_wiped_may_be_gone(trail: Trail, action: str) -> No
 def test_record_without_end_is_damage(trail: Trail) -> None:
     verification = trail.verification()
     verification._flows = [
-        Stands(*row[:3], "[" * 100_000, *row[4:]) if row[0] == "denied" else Stands(*row)
-        for row in verification._flows or ()
+        row._replace(record="[" * 100_000) if row.flow_id == "denied" else row
+        for row in rows_of(verification)
     ]
 
     assert [finding[:2] for finding in verification.findings()] == [("wrong_state", "denied")]
@@ -558,8 +562,8 @@ def test_flow_id_that_is_none(trail: Trail) -> None:
 def test_record_that_is_none(trail: Trail, record: str) -> None:
     verification = trail.verification()
     verification._flows = [
-        Stands(*row[:3], record, *row[4:]) if row[0] == "granted" else Stands(*row)
-        for row in verification._flows or ()
+        row._replace(record=record) if row.flow_id == "granted" else row
+        for row in rows_of(verification)
     ]
 
     assert [finding[:3] for finding in verification.findings()] == [("wrong_state", "granted", 5)]
@@ -569,8 +573,7 @@ def test_record_that_is_none(trail: Trail, record: str) -> None:
 def test_row_that_is_not_as_its_last_event_says(trail: Trail, changed: dict[str, Any]) -> None:
     verification = trail.verification()
     verification._flows = [
-        Stands(*row)._replace(**changed if row[0] == "granted" else {})
-        for row in verification._flows or ()
+        row._replace(**changed if row.flow_id == "granted" else {}) for row in rows_of(verification)
     ]
 
     assert [finding[:3] for finding in verification.findings()] == [("edited_row", "granted", 5)]
@@ -595,7 +598,8 @@ def test_row_of_no_event_is_one_that_the_key_has_marked(
 ) -> None:
     verification = trail.verification(key=KEY if keyed else None)
     new = Stands("new", 0, "init", "{}", KEY.mark(DIGEST), DIGEST, authentic=True)
-    verification._flows = sorted([*(verification._flows or ()), new._replace(**changed)])
+    rows = [*rows_of(verification), new._replace(**changed)]
+    verification._flows = sorted(rows)
 
     findings = [finding[:3] for finding in verification.findings()]
     assert findings == ([("edited_row", "new", None)] if found else [])
