@@ -518,11 +518,11 @@ def test_trail_is_verified_with_all_keys_that_were_ever_in_use(
 ) -> None:
     for name in ("", "one,store:", "other,one,store:"):
         monkeypatch.setenv(KEY_VARIABLE, name)
-        own_store._open_audit_key(own_store._store_id(), 0.0)
+        own_store._open_audit_key(0.0)
         fill(own_store, name[:3] or "own", BEGIN)
         assert found(own_store) == []
     monkeypatch.setenv(KEY_VARIABLE, keys)
-    own_store._open_audit_key(own_store._store_id(), 0.0)
+    own_store._open_audit_key(0.0)
 
     assert (found(own_store) == []) is clean
 

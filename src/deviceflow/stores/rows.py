@@ -90,7 +90,7 @@ class Rows:
     """
 
     def __init__(self, store_id: str, find_sealer: Callable[[], Sealer | Plain]) -> None:
-        self._store_id = store_id
+        self.store_id = store_id
         self._find_sealer = find_sealer
         self.sealer = find_sealer()
 
@@ -217,7 +217,7 @@ class Rows:
         # SQLite's RETURNING gives whole numbers of a column of floats as integers.
         times = [None if at is None else float(at) for at in values[_TIMES]]
         values = [*values[: _TIMES.start], *times, *values[_TIMES.stop :]]
-        return hashlib.sha256(_encode([self._store_id, *values]).encode()).hexdigest()
+        return hashlib.sha256(_encode([self.store_id, *values]).encode()).hexdigest()
 
 
 def name_of(flow_id: object) -> str:

@@ -677,7 +677,7 @@ class SQLStore(ABC):
             values["id"] = ids[-1][0]
         kept = str(self._sealing())
         if not problems and not kept.startswith(self._rows.sealer.prefix):
-            mark = self._mark(Secret(self._rows.open(kept, "meta", "audit key")))
+            mark = self._mark(self._open_mark(kept))
 
             def work(do: Execute) -> None:
                 do("set_meta", mark)
@@ -718,9 +718,8 @@ class SQLStore(ABC):
         """
         try:
             self._migrate_if_needed()
-            store_id = self._store_id()
-            self._rows = Rows(store_id, find_sealer)
-            self._open_audit_key(store_id, time.time())
+            self._rows = Rows(self._store_id(), find_sealer)
+            self._open_audit_key(time.time())
         except BaseException:
             self.close()
             raise
@@ -783,11 +782,10 @@ class SQLStore(ABC):
         """
         return self._transact(_meta("audit_key"), "read")
 
-    def _open_audit_key(self, store_id: str, given: float) -> None:
+    def _open_audit_key(self, given: float) -> None:
         """Get the audit key, and with it the proof that the sealing key is the store's own.
 
         Args:
-            store_id: The store.
             given: What time it is.
 
         Raises:
@@ -796,16 +794,16 @@ class SQLStore(ABC):
         """
         plain = self._rows.sealer.prefix == PLAIN
         if self._sealing() is None:
-            self._make_audit_key(given, store_id, plain=plain)
+            self._make_audit_key(given, plain=plain)
         if plain:
             log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
-        own = Secret(self._rows.open(str(self._sealing()), "meta", "audit key"))
-        self._audit_key = AuditKey(*configured(own), store=store_id)
+        own = self._open_mark(str(self._sealing()))
+        self._audit_key = AuditKey(*configured(own), store=self._rows.store_id)
 
-    def _make_audit_key(self, given: float, store_id: str, *, plain: bool) -> None:
+    def _make_audit_key(self, given: float, *, plain: bool) -> None:
         own = Secret(secrets.token_urlsafe(32))
         mark = self._mark(own)
-        self._audit_key = AuditKey(*configured(own), store=store_id)
+        self._audit_key = AuditKey(*configured(own), store=self._rows.store_id)
 
         def work(do: Execute) -> bool:
             if _meta("audit_key")(do) is not None:
@@ -825,8 +823,11 @@ class SQLStore(ABC):
             )
 
     def _mark(self, audit_key: Secret) -> dict[str, str]:
-        sealed = self._rows.sealer.seal(audit_key.reveal(), "meta", "audit key")
+        sealed = self._rows.sealer.seal(audit_key.reveal(), "audit key", self._rows.store_id)
         return {"name": "audit_key", "value": sealed}
+
+    def _open_mark(self, sealed: str) -> Secret:
+        return Secret(self._rows.open(sealed, "audit key", self._rows.store_id))
 
     def _worded(self, text: str) -> str:
         """Return a statement in this database's words."""
