@@ -46,6 +46,7 @@ class Asked:
         client: The client's name, or its id where the dialect has no names.
         client_id: The client's id as it sent it; None in Studio's dialect, which has none.
         scopes: The scopes asked for.
+        purpose: Why the login is needed, as the client states it.
         token_name: What the token is to be called.
         team_names: The teams that the token is for.
         all_teams: Whether the token is for all teams.
@@ -57,6 +58,7 @@ class Asked:
     client: str
     client_id: str | None = None
     scopes: tuple[str, ...] = ()
+    purpose: str | None = None
     token_name: str | None = None
     team_names: tuple[str, ...] = ()
     all_teams: bool = False
