@@ -193,6 +193,13 @@ class Login:
         return self.state if self.state in ENDS else UNFINISHED
 
     @property
+    def granted_scopes(self) -> list[str] | None:
+        """What was granted, where the server said so."""
+        return next(
+            (event["granted_scopes"] for event in self.events if event["granted_scopes"]), None
+        )
+
+    @property
     def seconds(self) -> float:
         """How long it took to its end, or has taken up to its last event."""
         return max(0.0, (self.times[-1] if self.ended is None else self.ended) - self.started)

@@ -170,6 +170,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "polls per login" * (percent == 50), f"p{percent} {polls[f'p{percent}']}"
     for name in _COUNTED:
         yield name.replace("_", " "), str(facts[name])
+    for name, count in facts["practice"].items():
+        yield name.replace("_", " "), str(count)
     for kind in ("client", "issuer"):
         for number, row in enumerate(facts[f"{kind}s"]):
             said = f"{row['logins']}, {row['approved']} approved: {printable(row[kind], 200)}"
