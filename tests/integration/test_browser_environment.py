@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -115,6 +116,19 @@ def test_the_command_hands_no_secret_to_the_browser(deviceflow: Command) -> None
     assert CANARY not in str(seen)
     assert seen["DISPLAY"] == ":0"
     assert seen["HOME"] == str(deviceflow.home)
+
+
+def test_the_demo_hands_no_secret_to_the_browser(deviceflow: Command) -> None:
+    command, said = browser(deviceflow.home.parent)
+    deviceflow.configure(PROFILES)
+    given = dict.fromkeys((*OWN, "WORK_SECRET", "SIGNING_PEM"), CANARY) | {"BROWSER": command}
+
+    with deviceflow.running("demo", environment=given) as running:
+        seen = inherited(said)
+        running.process.send_signal(signal.SIGINT)
+        assert running.end().code == 130
+
+    assert CANARY not in str(seen)
 
 
 @pytest.mark.parametrize("face", ["auth", "client"])
