@@ -22,7 +22,7 @@ from deviceflow.audit.jsonlines import JSONLinesAudit
 from deviceflow.browser import open_page
 from deviceflow.client_auth import authenticated
 from deviceflow.clock import Clock, SystemClock, Timeline
-from deviceflow.flow import Flow
+from deviceflow.flow import Flow, checked_purpose
 from deviceflow.machine import State
 from deviceflow.messages import Failure, Request
 from deviceflow.providers.base import DeviceCode, Provider, Token
@@ -159,7 +159,14 @@ class Client:
         """Whether its flows outlive this process."""
         return self._store.persistent
 
-    def start(self, provider: Provider, *, key: str | None = None, **request: Any) -> Flow:
+    def start(
+        self,
+        provider: Provider,
+        *,
+        key: str | None = None,
+        purpose: str | None = None,
+        **request: Any,
+    ) -> Flow:
         """Ask the server for a device code, and return the flow that holds it.
 
         A server that does not answer is asked a few times more, within some seconds.
@@ -170,17 +177,20 @@ class Client:
                 returned, with the code it has, instead of asking for a new one; it must be at the
                 same server, and ask for the same. A flow that was approved lives until its token
                 is collected.
+            purpose: Why this login is needed: one line of at most 200 printable characters, and
+                nothing secret. The person who approves is shown it, and each event records it. A
+                server is sent it only where it is known to take it.
             **request: What to ask for; the provider says what there is.
 
         Raises:
             ServerError: The server refused, or could not be reached or understood.
             UsageError: The request is not one that can be made.
         """
-        flow = self.create(provider, key=key, **request)
+        flow = self.create(provider, key=key, purpose=purpose, **request)
         if flow.expires_at is not None and flow.expires_at <= self._now() and not flow.state.ended:
             # Nobody came back while that key's code lived. It may have been approved in time.
             if self.step(flow.id).state in (State.EXPIRED, State.FAILED):
-                flow = self.create(provider, key=key, **request)
+                flow = self.create(provider, key=key, purpose=purpose, **request)
             else:
                 flow = self.get(flow.id)
         with self._waiting_for(flow.id) as wake:
@@ -195,7 +205,14 @@ class Client:
             raise error_of(flow)
         return flow
 
-    def create(self, provider: Provider, *, key: str | None = None, **request: Any) -> Flow:
+    def create(
+        self,
+        provider: Provider,
+        *,
+        key: str | None = None,
+        purpose: str | None = None,
+        **request: Any,
+    ) -> Flow:
         """Return a flow in `init`; nothing is sent yet, its first step asks for the code.
 
         For logins that are asked for now and looked at later: a code's short life should begin
@@ -204,19 +221,20 @@ class Client:
         Raises:
             UsageError: The request is not one that can be made.
         """
+        purpose = checked_purpose(purpose)  # before anything is sent
         provider = _shared(self._discovered(provider.asking(**request)))
         references.allow(provider)
         verifier = Secret(secrets.token_urlsafe(48)) if provider.uses_pkce else None
         now = self._now()
-        flow = Flow(_new_id(), provider, now, key=key, verifier=verifier)
+        flow = Flow(_new_id(), provider, now, key=key, verifier=verifier, purpose=purpose)
         address = _clear_address(flow.request().url)
         kept = self._store.add(flow, note=self._plain_http(flow, address))
         if kept is flow:
             _warn(flow, address)
-        elif kept.provider.to_dict() != provider.to_dict():
+        elif kept.purpose != purpose or kept.provider.to_dict() != provider.to_dict():
             raise errors.UsageError(
                 f"A login of the key {key!r} is under way at {kept.provider.server}, and asks for"
-                " something else.",
+                " something else, or for another purpose.",
                 flow_id=kept.id,
                 state=kept.state,
                 hint="Use another key, or cancel that login first.",
@@ -650,6 +668,7 @@ class Client:
         provider: Provider,
         *,
         key: str | None = None,
+        purpose: str | None = None,
         open_browser: bool = True,
         timeout: float | None = None,
         **request: Any,
@@ -659,6 +678,7 @@ class Client:
         Args:
             provider: The server.
             key: As for `start`.
+            purpose: As for `start`.
             open_browser: Whether to open the page in the person's browser.
             timeout: As for `wait`.
             **request: What to ask for, as for `start`.
@@ -666,7 +686,7 @@ class Client:
         Raises:
             DeviceFlowError: As for `start` and `wait`.
         """
-        flow = self.start(provider, key=key, **request)
+        flow = self.start(provider, key=key, purpose=purpose, **request)
         with self._waiting_for(flow.id):  # a browser on the terminal keeps us until it is closed
             if not flow.state.ended:
                 self._show(flow, open_browser=open_browser)

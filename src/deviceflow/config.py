@@ -18,13 +18,14 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 SETTINGS: Final[tuple[str, ...]] = (
     "provider",
@@ -39,6 +40,8 @@ SETTINGS: Final[tuple[str, ...]] = (
     "scope",
     "audience",
     "resource",
+    "purpose",
+    "scope_ceiling",
     "pkce",
     "allow_http",
 )
@@ -52,7 +55,7 @@ _WHOM: Final[tuple[str, ...]] = (
     "device_authorization_endpoint",
     "token_endpoint",
 )
-_LISTS: Final = ("resource", "scope")
+_LISTS: Final = ("resource", "scope", "scope_ceiling")
 _LITERAL: Final[tuple[str, ...]] = ("client_secret", "private_key")
 _REFERENCES: Final = ("env:", "file:", "profile:")
 
@@ -167,6 +170,7 @@ def settle(given: Mapping[str, Any], profile: str | None) -> Settled:
     # A profile that is named on the command line speaks for it.
     whom = _whom(said) or (_whom(in_profile) if profile else {})
     found: dict[str, Setting] = {}
+    ceilings: list[Setting] = []
     passed_over: list[str] = []
     for layer, settings in layers.items():
         own = _whom(settings)
@@ -181,9 +185,27 @@ def settle(given: Mapping[str, Any], profile: str | None) -> Settled:
             continue
         whom = whom or own
         found = settings | found
+        ceilings += [settings["scope_ceiling"]] if "scope_ceiling" in settings else []
+    if ceilings:
+        found["scope_ceiling"] = reduce(_both, ceilings)
     ordered = [name for name in SETTINGS if name in found]
     ordered += sorted(name for name in found if name not in SETTINGS)
     return Settled({name: found[name] for name in ordered}, passed_over)
+
+
+def _both(one: Setting, other: Setting) -> Setting:
+    """Return a ceiling that is as low as either: none of them lifts another."""
+    allowed = texts(other.value)
+    scopes = [scope for scope in texts(one.value) if scope in allowed]
+    source = f"{one.source}, and {other.source}"
+    if not scopes:
+        raise UsageError(f"No scope is within both ceilings: that of {source}.")
+    return Setting(" ".join(scopes), source)
+
+
+def texts(value: str | Sequence[str]) -> Sequence[str]:
+    """Return the texts of a setting that is a list, or one text with spaces in it."""
+    return value.split() if isinstance(value, str) else value
 
 
 def _whom(settings: Mapping[str, Setting]) -> dict[str, Any]:
@@ -252,6 +274,8 @@ def _check(path: Path, read: Mapping[str, Any]) -> None:
 def _fits(key: str, value: object) -> bool:
     if key == "allow_http":
         return isinstance(value, bool)
+    if key == "scope_ceiling" and value in ("", []):
+        return False  # it would be read as none
     if key == "set":
         return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
     if key in _LISTS and isinstance(value, list):
@@ -260,6 +284,8 @@ def _fits(key: str, value: object) -> bool:
 
 
 def _wanted(key: str) -> str:
+    if key == "scope_ceiling":
+        return "one scope or more: a text, or a list of texts"
     if key in _LISTS:
         return "a text, or a list of texts"
     return {"allow_http": "true or false", "set": "a table of texts"}.get(key, "a text")

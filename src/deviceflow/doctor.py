@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
+from deviceflow.audit.stats import LONG_LIFE
 from deviceflow.client_auth import authenticated
 from deviceflow.clock import Clock, SystemClock
 from deviceflow.errors import DeviceFlowError, ServerError
@@ -51,8 +52,9 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        part: What: `tls`, `discovery`, `client`, `code`, `clock`, `poll`, `early poll`,
-            `left behind`.
+        part: What: `tls`, `discovery`, `client`, `code`, `practice`, `clock`, `poll`, `early poll`,
+            `left behind`. Under `practice` is in what the server departs from RFC 10027, the
+            security practice for cross-device flows.
         verdict: `good`; `note`, where it works but differs; `bad`, where a login would fail.
         said: What was found, in words.
         quirk: A line of TOML for the provider's entry that takes care of it, where one does.
@@ -175,6 +177,7 @@ def _with_code(
     metadata, (_, answered, at) = recorder.metadata(), recorder.of("code")[-1]
     yield from _discovery(provider, metadata)
     yield from _code(provider, flow, answered)
+    yield from _practice(provider, flow, answered)
     yield from _clock(provider, answered, clock)
     while not recorder.of("token") and not client.get(flow.id).state.ended:
         wait = client.step(flow.id).wait_seconds
@@ -312,10 +315,6 @@ def _discovery(provider: OAuth, metadata: Fields | None) -> Iterator[Finding]:
             "PKCE with S256 is offered; on the device grant too, perhaps.",
             "pkce = true",
         )
-    if metadata.text("revocation_endpoint") is None:
-        yield Finding(
-            "discovery", "note", "No revocation_endpoint: tokens have to be revoked by hand."
-        )
     methods = metadata.get("token_endpoint_auth_methods_supported")
     used = provider.authentication.method
     if isinstance(methods, list) and used not in methods:
@@ -335,8 +334,6 @@ def _code(provider: OAuth, flow: Flow, answer: Response | Failure) -> Iterator[F
     named = provider.quirks.answer_names
     life = round((flow.expires_at or 0) - flow.created_at)
     yield Finding("code", "good", f"A code that lives for {life} seconds.")
-    if provider.quirks.answered("expires_in", fields) is None:
-        yield Finding("code", "note", f"No expires_in: it is taken to be {life} seconds.")
     if "verification_uri" not in fields and "verification_uri" not in named:
         yield Finding(
             "code",
@@ -365,6 +362,40 @@ def _code(provider: OAuth, flow: Flow, answer: Response | Failure) -> Iterator[F
             " from its address.",
             'complete_parameter = "user_code"',
         )
+
+
+def _practice(provider: OAuth, flow: Flow, answer: Response | Failure) -> Iterator[Finding]:
+    """Say in what the server departs from RFC 10027."""
+    fields = answer.fields() if isinstance(answer, Response) else None
+    life = round((flow.expires_at or 0) - flow.created_at)
+    said = []
+    if fields is not None and provider.quirks.answered("expires_in", fields) is None:
+        said.append(
+            f"No expires_in, which RFC 8628 section 3.2 requires: {life} seconds are assumed, and"
+            " the code may live longer at the server."
+        )
+    elif life > LONG_LIFE:
+        said.append(
+            f"The code lives for {life} seconds. RFC 10027 section 6.1.2 wants codes short-lived:"
+            f" {LONG_LIFE:g} seconds are usual."
+        )
+    if flow.verification_uri_complete is not None:
+        said.append(
+            "verification_uri_complete has the code in the link: whoever is sent the link can"
+            " approve without reading a code anywhere, unless the page makes them compare it (RFC"
+            " 8628 sections 3.3.1 and 5.4)."
+        )
+    if not provider.scopes:
+        said.append(
+            "No scope is asked for, so the server decides which to grant (RFC 6749 section 3.3)."
+            " RFC 10027 section 6.1.9 wants few."
+        )
+    if provider.revocation_endpoint is None:
+        said.append(
+            "No revocation_endpoint is known: a token that fell into the wrong hands has to be"
+            " revoked at the server, by hand (RFC 10027 section 6.1.6)."
+        )
+    yield from (Finding("practice", "note", one) for one in said)
 
 
 def _clock(provider: OAuth, answer: Response | Failure, clock: Clock) -> Iterator[Finding]:

@@ -64,6 +64,31 @@ LONGEST_REVOCATION_WAIT: Final = 3600.0
 CLOCK_TOLERANCE: Final = 1.0
 """Seconds by which clocks may differ before one counts as set back."""
 
+LONGEST_PURPOSE: Final = 200
+"""Characters that a login's purpose may have."""
+
+
+def checked_purpose(purpose: object) -> str | None:
+    """Return the purpose, if it is one line of printable text or None.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if purpose is None:
+        return None
+    if not isinstance(purpose, str) or not purpose.strip():
+        raise UsageError(
+            "The purpose of a login is a text, and not empty.",
+            hint="Say in a few words why the login is needed, or leave the purpose out.",
+        )
+    if len(purpose) > LONGEST_PURPOSE or printable(purpose, LONGEST_PURPOSE) != purpose:
+        raise UsageError(
+            f"The purpose of a login is one line of at most {LONGEST_PURPOSE} printable"
+            f" characters. This one has {len(purpose)} characters, or some that do not print.",
+            hint="It is shown to the person who approves, and kept in the record.",
+        )
+    return str.__str__(purpose)
+
 
 def _judged(answer: Answer, approver: Approver | None) -> Answer:
     """Return the answer, with its token unfit if the program's own policy says so."""
@@ -119,6 +144,7 @@ class Flow:
     Attributes:
         id: The flow's name; no secret.
         key: The caller's name for it, where one was given: one live flow per key.
+        purpose: Why the login is needed, as the program states it. Shown and recorded.
         provider: The server, and what is asked of it.
         state: Where it stands.
         reason: Why it failed.
@@ -172,6 +198,7 @@ class Flow:
         "last_poll_owed",
         "moved_at",
         "provider",
+        "purpose",
         "reason",
         "seq",
         "slow_downs",
@@ -195,9 +222,11 @@ class Flow:
         *,
         key: str | None = None,
         verifier: Secret | None = None,
+        purpose: str | None = None,
     ) -> None:
         self.id = flow_id
         self.key = key and str.__str__(key)  # an enum's member is a text as well; this is the text
+        self.purpose = checked_purpose(purpose)
         self.provider = provider
         self.state = State.INIT
         self.reason: Reason | None = None
@@ -301,7 +330,7 @@ class Flow:
             UsageError: The flow came here without its secrets.
         """
         if self.state is State.INIT:
-            return self.provider.code_request(self.verifier)
+            return self.provider.code_request(self.verifier, self.purpose)
         if self.state.ended and self.to_revoke:
             kind, token = self.to_revoke[0]
             revocation = self.provider.revocation_request(token, kind)

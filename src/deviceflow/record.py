@@ -60,6 +60,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "key": _is_text,
     "last_poll_owed": _is_flag,
     "moved_at": _is_seconds,
+    "purpose": _is_text,
     "seq": _is_count,
     "slow_downs": _is_count,
     "stray_tokens": _is_count,

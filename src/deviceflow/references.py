@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -53,7 +54,19 @@ def check(provider: Provider) -> None:
     )
 
 
-def _reference_of(provider: Provider) -> str | None:
+def variables(provider: Provider | None = None) -> set[str]:
+    """Return the environment variables that are known to hold a client's secret or key.
+
+    Args:
+        provider: A provider whose variable counts as well.
+    """
+    named = {*_begun, _reference_of(provider) or ""}
+    with suppress(UsageError):  # a configuration that cannot be used
+        named |= _configured()
+    return {reference[4:] for reference in named if reference.startswith("env:")}
+
+
+def _reference_of(provider: Provider | None) -> str | None:
     authentication = getattr(provider, "authentication", None)  # not every dialect has one
     return authentication and authentication.reference
 

@@ -19,6 +19,8 @@ def instructions(flow: Flow) -> list[str]:
     complete = web_url(flow.verification_uri_complete)
     asks = printable(flow.provider.client_name or flow.provider.client_id or "This program", 100)
     lines = [f"{asks} asks for access to {flow.provider.server}."]
+    if flow.purpose:
+        lines.append(f"Purpose: {printable(flow.purpose, 200)}")
     if complete:
         lines.append(f"Open {complete} and check that the page shows the code {code}")
     else:

@@ -158,7 +158,9 @@ class WatchedServer:
     """
 
     def __init__(self, clock: SharedClock, **settings: Any) -> None:
-        self._server = LocalServer(Settings(control=True, **settings), clock=clock.time)
+        self._server = LocalServer(
+            Settings(control=True, open_logins=100_000, **settings), clock=clock.time
+        )
         self.url = self._server.url
         self.gate = Gate(self._server._server.application, clock)
         self._server._server.application = self.gate

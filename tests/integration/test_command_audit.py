@@ -422,6 +422,7 @@ def test_logins_are_listed_the_newest_first(audit: Audit) -> None:
         "client": "robot",
         "issuer": "https://login.example.com",
         "actor": "bob",
+        "purpose": None,
         "polls": 1,
         "seconds": 5.3,
         "approved_after": None,

@@ -91,6 +91,7 @@ def test_start_as_json_says_it_all(deviceflow: Command, server: LocalServer) -> 
         "interval": 5.0,
         "ended_at": None,
         "key": "nightly",
+        "purpose": None,
         "issuer": server.url,
         "client": "deviceflow",
         "detail": None,

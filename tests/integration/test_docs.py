@@ -165,6 +165,14 @@ def test_the_page_on_events_has_every_field_as_the_schema_explains_it() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", page.read_text())
+    texts = {file: [one.read_text() for one in (ROOT / "tests").rglob(file)] for file, _ in named}
+
+    assert [(f, t) for f, t in named if not any(f"def {t}" in text for text in texts[f])] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_pages_that_are_there(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
 

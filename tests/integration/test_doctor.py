@@ -112,6 +112,8 @@ def test_a_server_by_the_book_is_good_in_every_part() -> None:
         ("tls", "note"),  # plain http, on this machine
         ("discovery", "good"),
         ("code", "good"),
+        ("practice", "note"),  # the link has the code in it
+        ("practice", "note"),  # no scope is asked for
         ("clock", "good"),
         ("poll", "good"),
         ("left behind", "note"),
@@ -179,10 +181,42 @@ def test_no_complete_address() -> None:
     assert understood(quirk).complete_parameter == "user_code"
 
 
-def test_no_lifetime() -> None:
-    said, _ = Looked(code(expires_in=None), PENDING).only("code", "note")
+SOUND: Final = {"verification_uri_complete": None}
 
-    assert "900 seconds" in said
+
+def test_a_server_that_keeps_to_the_practice() -> None:
+    assert Looked(code(**SOUND, expires_in=900), PENDING, scope="repo").found("practice") == []
+
+
+@pytest.mark.parametrize(
+    ("answered", "settings", "words"),
+    [
+        (SOUND | {"expires_in": None}, {}, "No expires_in"),
+        (SOUND | {"expires_in": 901}, {}, "lives for 901 seconds"),
+        ({}, {}, "verification_uri_complete has the code in the link"),
+        (SOUND, {"scope": ""}, "No scope is asked for"),
+        (SOUND, {"revocation_endpoint": None}, "No revocation_endpoint is known"),
+    ],
+)
+def test_what_departs_from_the_practice_is_a_note_with_its_source(
+    answered: dict[str, Any], settings: dict[str, Any], words: str
+) -> None:
+    looked = Looked(code(**answered), PENDING, **{"scope": "repo"} | settings)
+
+    said, quirk = looked.only("practice", "note")
+
+    assert words in said
+    assert "RFC" in said
+    assert quirk is None
+    assert looked.bad == []
+
+
+def test_a_link_that_the_entry_makes_counts_as_well() -> None:
+    quirks = read_dialect("mine", {"complete_parameter": "user_code"})
+
+    looked = Looked(code(**SOUND), PENDING, scope="repo", quirks=quirks)
+
+    assert "the code in the link" in looked.only("practice", "note")[0]
 
 
 def test_names_of_its_own_for_what_it_answers() -> None:
@@ -406,7 +440,7 @@ def test_what_metadata_lacks_is_said_and_what_it_has() -> None:
     notes = {said: quirk for verdict, said, quirk in looked.found("discovery") if verdict == "note"}
     assert [quirk for quirk in notes.values() if quirk] == ["pkce = true"]
     assert any("does not list the device grant" in said for said in notes)
-    assert any("revoked by hand" in said for said in notes)
+    assert any("by hand" in said for _, said, _ in looked.found("practice"))
     assert "none is not among" in looked.only("client", "note")[0]
 
 

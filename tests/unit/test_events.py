@@ -136,6 +136,7 @@ def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validat
         "client_name": "robot",
         "scopes": ["models", "DATASETS"],
         "granted_scopes": None,
+        "purpose": None,
         "attempt": 0,
         "interval": 5,
         "wait": 0,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deviceflow import Client, OAuth
 from deviceflow.audit.events import FIELDS
 from deviceflow.audit.logins import Login, readable, span
 from deviceflow.audit.stats import Stats
 from deviceflow.sealing import generate_key
 from deviceflow.stores import query
 from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.logins import BEGIN, BOB, ROBOT, Scribe, fill
 
 if TYPE_CHECKING:
@@ -146,6 +148,65 @@ def test_counts(store: SQLiteStore, scribe: Scribe) -> None:
         "https://studio.example.com",
         "https://login.example.com",
     ]
+
+
+CODE: Final = {
+    "device_code": "d" * 40,
+    "user_code": "WDJB-MJHT",
+    "verification_uri": "https://login.example.com/verify",
+    "interval": 5,
+    "expires_in": 3600,
+}
+PENDING: Final = answer(400, {"error": "authorization_pending"})
+SOUND: Final = {
+    "without_purpose": 0,
+    "without_scope": 0,
+    "granted_more": 0,
+    "approved_late": 0,
+    "plain_http": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("server", "scope", "granted", "purpose", "minutes", "departs"),
+    [
+        ("https://login.example.com", "a b", "a", "nightly", 14, []),
+        ("https://login.example.com", "a b", "b a", "nightly", 14, []),
+        ("https://login.example.com", "a b", "a b admin", "nightly", 14, ["granted_more"]),
+        ("https://login.example.com", "", "admin", "nightly", 14, ["without_scope"]),
+        ("https://login.example.com", "a", None, None, 16, ["approved_late", "without_purpose"]),
+        ("http://login.example.com", "a", "a", "nightly", 14, ["plain_http"]),
+        ("http://127.0.0.1:9", "a", "a", "nightly", 14, []),
+    ],
+)
+def test_what_departs_from_the_practice_is_counted(
+    store: SQLiteStore,
+    server: str,
+    scope: str,
+    granted: str | None,
+    purpose: str | None,
+    minutes: int,
+    departs: list[str],
+) -> None:
+    token = {"access_token": "t" * 30} | ({} if granted is None else {"scope": granted})
+    script = [answer(200, CODE), *[PENDING] * 1000]
+    transport, clock = ScriptedTransport(script), VirtualClock()
+    client = Client(store, transport=transport, clock=clock)
+    provider = OAuth(
+        client_id="robot",
+        device_authorization_endpoint=f"{server}/device",
+        token_endpoint=f"{server}/token",
+        scope=scope,
+        allow_http=True,
+    )
+    flow = client.start(provider, purpose=purpose)
+    until = clock.time() + minutes * 60
+    while clock.time() < until:
+        clock.advance(client.step(flow.id).wait_seconds)
+    Client(store, transport=ScriptedTransport([answer(200, token)]), clock=clock).step(flow.id)
+
+    with query.logins(store) as logins:
+        assert Stats(logins).facts()["practice"] == SOUND | dict.fromkeys(departs, 1)
 
 
 def test_of_nothing_there_is_nothing_to_count() -> None:

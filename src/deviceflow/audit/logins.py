@@ -139,6 +139,7 @@ class Login:
         client: The client's name as a person is shown it, or else its id.
         issuer: The server's address.
         actor: Who began it.
+        purpose: Why it was needed, as the program stated it.
         approved_after: Seconds from the code's issue until the token came, if one did.
     """
 
@@ -152,6 +153,7 @@ class Login:
     client: str | None
     issuer: str | None
     actor: str | None
+    purpose: str | None
     approved_after: float | None
 
     @classmethod
@@ -179,6 +181,7 @@ class Login:
             client=_first(events, "client_name") or _first(events, "client_id"),
             issuer=_first(events, "issuer"),
             actor=_first(events, "actor"),
+            purpose=_first(events, "purpose"),
             approved_after=_approved_after(events, times),
         )
 
@@ -188,6 +191,13 @@ class Login:
         if self.state == "failed":
             return self.reason or "failed"
         return self.state if self.state in ENDS else UNFINISHED
+
+    @property
+    def granted_scopes(self) -> list[str] | None:
+        """What was granted, where the server said so."""
+        return next(
+            (event["granted_scopes"] for event in self.events if event["granted_scopes"]), None
+        )
 
     @property
     def seconds(self) -> float:

@@ -307,7 +307,7 @@ def _drawn(login: Login, findings: int) -> dict[str, Any]:
 
 def _scopes(login: Login) -> tuple[str, str | None]:
     asked = " ".join(login.events[0]["scopes"] or ())
-    granted = next((e["granted_scopes"] for e in login.events if e["granted_scopes"]), None)
+    granted = login.granted_scopes
     return asked, None if granted is None else " ".join(granted)
 
 

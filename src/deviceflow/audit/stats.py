@@ -8,13 +8,20 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.events import text_of
+from deviceflow.untrusted import crosses_in_clear, web_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from deviceflow.audit.logins import Login
 
 PERCENTILES: Final = (50, 90, 99)
+LONG_LIFE: Final = 900.0
+"""Seconds from which on a code's life counts as long.
+
+RFC 10027 section 6.1.2 wants codes short-lived, and names no number. GitHub and Microsoft Entra
+give 15 minutes.
+"""
 TOP: Final = 10
 """How many clients and issuers are told of: those with the most logins."""
 
@@ -41,6 +48,7 @@ class Stats:
         by_hour: The same for each hour since 1970, by when they began.
         in_doubt: How many are in doubt: a token may exist that nobody has.
         totals: Of all of them: `slow_downs`, `recoveries` and others.
+        practice: How many depart from RFC 10027, the practice for cross-device flows, and in what.
         clients: How many logins each client had, and how many of them were approved.
         issuers: The same for each server.
     """
@@ -52,6 +60,7 @@ class Stats:
         self.outcomes: Counter[str] = Counter()
         self.by_hour: Counter[tuple[int, str]] = Counter()
         self.totals: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
+        self.practice: Counter[str] = Counter(dict.fromkeys(_DEPARTURES, 0))
         self.clients: Counter[str] = Counter()
         self.issuers: Counter[str] = Counter()
         self._approved: Counter[tuple[str, str]] = Counter()
@@ -72,6 +81,8 @@ class Stats:
         actions = Counter(event["action"] for event in login.events)
         for name, action in _COUNTED.items():
             self.totals[name] += actions[action]
+        for name, departs in _DEPARTURES.items():
+            self.practice[name] += departs(login)
         self._polls.append(actions["poll"])
         if login.approved_after is not None:
             self._waits.append(login.approved_after)
@@ -98,6 +109,7 @@ class Stats:
             "polls_per_login": {"total": sum(polls), **dict(_percentiles(polls))},
             **self.totals,
             "in_doubt": self.in_doubt,
+            "practice": dict(self.practice),
             "clients": list(self._top("client", self.clients)),
             "issuers": list(self._top("issuer", self.issuers)),
         }
@@ -105,6 +117,26 @@ class Stats:
     def _top(self, kind: str, counted: Counter[str]) -> Iterator[dict[str, Any]]:
         for name, logins in counted.most_common(TOP):
             yield {kind: name, "logins": logins, "approved": self._approved[kind, name]}
+
+
+def _granted_more(login: Login) -> bool:
+    asked = login.events[0]["scopes"]
+    return bool(asked and {*(login.granted_scopes or ())} - {*asked})
+
+
+def _plain_http(login: Login) -> bool:
+    issuer = web_url(login.issuer)
+    return issuer is not None and crosses_in_clear(issuer)
+
+
+# In what a login departs from RFC 10027, as far as its events tell.
+_DEPARTURES: Final[dict[str, Callable[[Login], bool]]] = {
+    "without_purpose": lambda login: login.purpose is None,
+    "without_scope": lambda login: not login.events[0]["scopes"],
+    "granted_more": _granted_more,
+    "approved_late": lambda login: (login.approved_after or 0.0) > LONG_LIFE,
+    "plain_http": _plain_http,
+}
 
 
 def _percentiles(ordered: list[Any]) -> Iterator[tuple[str, Any]]:

@@ -406,6 +406,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     asks.add_argument("--scope", metavar="'A B'", help="with spaces between")
     asks.add_argument("--audience", help="whom the token is for")
     asks.add_argument("--resource", metavar="URL", action="append", help="where it will be used")
+    asks.add_argument("--purpose", metavar="TEXT", help="why, for the person and for the record")
     who = parser.add_argument_group("who must approve, by the id token")
     who.add_argument("--require-email", metavar="EMAIL", help="verified, by a known issuer")
     who.add_argument("--require-sub", metavar="SUB", help="by the issuer's own name for the person")

@@ -71,6 +71,8 @@ def _head(login: Login) -> Iterator[str]:
     scopes = login.events[0]["scopes"]
     if scopes:
         yield f"for {printable(' '.join(scopes), 200)}"
+    if login.purpose:
+        yield f"purpose: {printable(login.purpose, 200)}"
 
 
 def _outcome(login: Login) -> str:
@@ -113,6 +115,7 @@ def _facts(login: Login) -> dict[str, Any]:
         "client": login.client,
         "issuer": login.issuer,
         "actor": login.actor,
+        "purpose": login.purpose,
         "polls": login.count("poll"),
         "seconds": round(login.seconds, 3),
         "approved_after": login.approved_after and round(login.approved_after, 3),
@@ -167,6 +170,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "polls per login" * (percent == 50), f"p{percent} {polls[f'p{percent}']}"
     for name in _COUNTED:
         yield name.replace("_", " "), str(facts[name])
+    for name, count in facts["practice"].items():
+        yield name.replace("_", " "), str(count)
     for kind in ("client", "issuer"):
         for number, row in enumerate(facts[f"{kind}s"]):
             said = f"{row['logins']}, {row['approved']} approved: {printable(row[kind], 200)}"

@@ -13,7 +13,9 @@ import requests
 
 from deviceflow import auth
 from deviceflow.audit.log import TRANSITION
+from deviceflow.browser import kept_back
 from deviceflow.cli import streams
+from deviceflow.references import variables
 from deviceflow.secret import Secret
 from deviceflow.server import LocalServer, Settings
 
@@ -29,7 +31,9 @@ def run(args: Namespace) -> int:
     logger.setLevel(logging.INFO)
     if args.auto_approve:
         webbrowser.register("deviceflow-demo", None, _Approver(), preferred=True)
-    with LocalServer(Settings()) as server:
+    # The browser is opened by the library, which leaves the environment alone beside the server's
+    # threads. Nothing here needs what is kept back.
+    with LocalServer(Settings()) as server, kept_back(*variables()):
         streams.say(f"A local authorization server runs at {server.url}.\n")
         try:
             name, token = auth.get_access_token(

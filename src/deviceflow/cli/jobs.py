@@ -29,7 +29,7 @@ def _start(args: Namespace) -> int:
         raise UsageError("The key is empty: whoever forgot theirs would share a login by it.")
     provider = target.provider(args)
     target.look_for_secret(provider)
-    flow = stored.client(args).start(provider, key=args.key)
+    flow = stored.client(args).start(provider, key=args.key, purpose=target.purpose(args))
     if args.json:
         streams.show(json.dumps(stored.all_facts(flow)))
         return 0

@@ -42,8 +42,10 @@ def _login(args: Namespace) -> int:
     _prepare(args)
     provider = target.provider(args)
     target.look_for_secret(provider)
+    purpose = target.purpose(args)
+    key = _key(args, provider, purpose)
     client = _client(args)
-    return _run(args, client, provider, lambda: client.start(provider, key=_key(args, provider)))
+    return _run(args, client, provider, lambda: client.start(provider, key=key, purpose=purpose))
 
 
 def _resume(args: Namespace) -> int:
@@ -74,6 +76,9 @@ def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[]
             raise
         streams.show(json.dumps(stored.trouble(error, args) | {"issuer": provider.server}))
         return exits.of(error)
+    beyond = target.beyond_ceiling(args, token.scope or ()) if args.command == "login" else []
+    if beyond:
+        streams.say(f"The server granted more than the ceiling for scopes: {', '.join(beyond)}.")
     problem = _put(sinks, _as_text(token, args.format))
     if problem is not None:
         problem.hint = _where_it_is(client, flow, elsewhere=len(sinks) > 1 or args.show_token)
@@ -81,6 +86,7 @@ def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[]
         said = stored.facts(stored.stands(client.get(flow.id, secrets=False)))
         said |= {"issuer": provider.server} | dict(flow.extra)
         said |= {"expires_at": token.expires_at, "scope": token.scope}
+        said |= {"beyond_ceiling": beyond} if beyond else {}
         said |= {"output": args.output} if args.output else {}
         said |= _shown(token, args.format) if args.show_token else {}
         said |= {"error": str(problem)} if problem else {}
@@ -109,9 +115,9 @@ def _client(args: Namespace) -> Client:
         return Client()
 
 
-def _key(args: Namespace, provider: Provider) -> str:
+def _key(args: Namespace, provider: Provider, purpose: str | None) -> str:
     """Return a key that is the same for the same person with the same arguments, here."""
-    asked = [provider.to_dict(), args.output, args.save, args.show_token, args.format]
+    asked = [provider.to_dict(), purpose, args.output, args.save, args.show_token, args.format]
     asked += [_user(), platform.node()]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     return f"login:{digest[:32]}"

@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from deviceflow.browser import open_page
+from deviceflow import references
+from deviceflow.browser import kept_back, open_page
 from deviceflow.cli.streams import say
 from deviceflow.untrusted import web_url
 from deviceflow.words import instructions
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from deviceflow.flow import Flow
-
-_SECRETS: Final = (
-    "DEVICEFLOW_CLIENT_SECRET",
-    "DEVICEFLOW_KEYS",
-    "DEVICEFLOW_PRIVATE_KEY",
-    "DEVICEFLOW_STORE",
-    "PGPASSWORD",
-)
-"""What our environment may have secrets in."""
 
 
 def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
@@ -41,24 +33,12 @@ def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
     for line in instructions(flow):
         say(line)
     page = web_url(flow.verification_uri_complete or flow.verification_uri)
-    with _secrets_kept_back(flow), _stdout_kept_back():
+    with kept_back(*references.variables(flow.provider)), _stdout_kept_back():
         opened = browser and _has_screen() and open_page(page)
     if browser and not opened:
         say("No browser could be opened here: open the page on any device.")
     if page and (qr or (qr is None and not opened and sys.stderr.isatty())):
         _show_qr(page, wanted=bool(qr))
-
-
-@contextmanager
-def _secrets_kept_back(flow: Flow) -> Iterator[None]:
-    """Have what is started meanwhile not inherit the secrets in our environment."""
-    place = getattr(getattr(flow.provider, "authentication", None), "reference", None) or ""
-    names = (*_SECRETS, place.removeprefix("env:"))
-    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
 
 
 @contextmanager

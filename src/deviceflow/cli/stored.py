@@ -80,6 +80,7 @@ def all_facts(flow: Flow) -> dict[str, Any]:
         "expires_at": flow.expires_at,
         "ended_at": flow.ended_at,
         "key": flow.key,
+        "purpose": flow.purpose,
         "issuer": flow.provider.server,
         "client": flow.provider.client_name or flow.provider.client_id,
         "detail": flow.detail,

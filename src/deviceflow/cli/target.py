@@ -11,15 +11,16 @@ from deviceflow.providers import known
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import DEFAULT_URL, Studio
 from deviceflow.references import resolve
-from deviceflow.untrusted import is_loopback
+from deviceflow.untrusted import is_loopback, printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from deviceflow.config import Settled
+    from deviceflow.config import Setting, Settled
     from deviceflow.providers.base import Provider
 
+_OF_THE_LOGIN = ("purpose", "scope_ceiling")
 _FOR_STUDIO = ("allow_http", "scope")
 _WHERE = ("issuer", "device_authorization_endpoint", "token_endpoint")
 
@@ -41,9 +42,51 @@ def provider(args: Namespace) -> Provider:
     """Return whom the arguments mean, and what they ask for.
 
     Raises:
-        UsageError: They do not say it, or contradict each other.
+        UsageError: They do not say it, contradict each other, or ask for more than the ceiling.
     """
     found = settled(args).settings
+    asked = _provider(args, {k: found[k] for k in found if k not in _OF_THE_LOGIN})
+    if (limit := found.get("scope_ceiling")) is None:
+        return asked
+    if not asked.scopes:
+        raise UsageError(
+            "No scope is asked for, so the server decides which to grant, and a ceiling is set"
+            f" by {limit.source}.",
+            hint=f"Ask for some of {_listed(limit)}.",
+        )
+    # Studio takes its scopes in any case, and no other server does.
+    any_case = isinstance(asked, Studio)
+    if beyond := _beyond(limit, asked.scopes, any_case=any_case):
+        raise UsageError(
+            f"The ceiling for scopes does not allow {', '.join(beyond)}. Nothing was sent.",
+            hint=f"It allows {_listed(limit)}, and is set by {limit.source}.",
+        )
+    return asked
+
+
+def purpose(args: Namespace) -> str | None:
+    """Return why the login is needed, where that is said; raises what `settled` does."""
+    setting = settled(args).settings.get("purpose")
+    return None if setting is None else setting.value
+
+
+def beyond_ceiling(args: Namespace, scopes: Iterable[str]) -> list[str]:
+    """Return those of the scopes that the ceiling does not allow, where one is set."""
+    limit = settled(args).settings.get("scope_ceiling")
+    return [] if limit is None else _beyond(limit, scopes)
+
+
+def _beyond(limit: Setting, scopes: Iterable[str], *, any_case: bool = False) -> list[str]:
+    fold = str.upper if any_case else str
+    allowed = [fold(scope) for scope in config.texts(limit.value)]
+    return [printable(scope, 100) for scope in scopes if fold(scope) not in allowed]
+
+
+def _listed(ceiling: Setting) -> str:
+    return ", ".join(config.texts(ceiling.value))
+
+
+def _provider(args: Namespace, found: Mapping[str, Setting]) -> Provider:
     settings = {name: setting.value for name, setting in found.items()}
     parameters = {
         name.removeprefix("set."): settings.pop(name) for name in found if name.startswith("set.")

@@ -44,7 +44,7 @@ class DeviceFlowAuth(AuthBase):
         token: A token from before, so that nobody is asked at first.
         interactive: Whether a person is there to be asked *again*; by default, whether the program
             has a terminal. The first login is made in any case.
-        **request: What to ask for, as for `Client.start`.
+        **request: What to ask for, and the `purpose`, as for `Client.start`.
 
     Attributes:
         token: The token in use; None before the first request. It may be set.

@@ -210,8 +210,13 @@ class Provider(Protocol):
             ProtocolError: The metadata is another server's, or offers no device grant.
         """
 
-    def code_request(self, verifier: Secret | None = None) -> Request:
-        """Return the device authorization request (RFC 8628 section 3.1)."""
+    def code_request(self, verifier: Secret | None = None, purpose: str | None = None) -> Request:
+        """Return the device authorization request (RFC 8628 section 3.1).
+
+        Args:
+            verifier: The PKCE verifier, where the login has one.
+            purpose: Why the login is needed. It is sent only to a server that is known to take it.
+        """
 
     def read_code(self, response: Response) -> Answer:
         """Say what the answer to `code_request` means: issued, retry or refused."""

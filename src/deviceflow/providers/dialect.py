@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -51,6 +52,8 @@ class Dialect:
         complete_parameter: The parameter that carries the user code in the page's address, where
             the server sends no complete one but understands it.
         issuer_template: Whether the issuer in metadata has `{tenantid}` for the tenant.
+        purpose_parameter: The parameter in which the server takes the login's purpose, to show it
+            to the person. No standard has one, and some servers refuse what they do not know.
     """
 
     title: str = "OAuth 2.0"
@@ -81,6 +84,7 @@ class Dialect:
     margin: float = 0.1
     complete_parameter: str | None = None
     issuer_template: bool = False
+    purpose_parameter: str | None = None
 
     def answered(self, name: str, fields: Fields) -> Any:
         """Return the field of an answer that RFC 8628 calls `name`."""
@@ -135,7 +139,13 @@ class Dialect:
         return differing
 
 
-RFC8628: Final = Dialect(sources=("https://www.rfc-editor.org/rfc/rfc8628",))
+@lru_cache(64)
+def taking_purpose(dialect: Dialect) -> Dialect:
+    """Return the dialect for a server whose metadata says that it takes a login's purpose."""
+    return replace(dialect, purpose_parameter=dialect.purpose_parameter or "purpose")
+
+
+RFC8628: Final = Dialect()
 
 _TRANSIENT: Final = frozenset({408, 425, 429})
 _NOT_PROCESSED: Final = frozenset({408, 425, 429, 503})

@@ -17,7 +17,7 @@ from deviceflow.machine import Reason
 from deviceflow.messages import ClientAuth, Fields, Request
 from deviceflow.providers import idtoken
 from deviceflow.providers.base import Answer, DeviceCode, Token
-from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect
+from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect, taking_purpose
 from deviceflow.secret import Secret
 from deviceflow.untrusted import endpoint, http_allowed, number, printable, web_url, with_query
 
@@ -276,6 +276,8 @@ class OAuth:
                 " device_authorization_endpoint.",
                 hint="It may have to be switched on there, or given with its full address here.",
             )
+        if metadata.get("deviceflow_purpose_supported") is True:
+            found["quirks"] = taking_purpose(self.quirks)
         try:
             return replace(self, **found, issuer=said)
         except InsecureURLError as unsafe:
@@ -284,7 +286,7 @@ class OAuth:
 
     # Requests, and what their answers mean.
 
-    def code_request(self, verifier: Secret | None = None) -> Request:
+    def code_request(self, verifier: Secret | None = None, purpose: str | None = None) -> Request:
         """Return the device authorization request (RFC 8628 section 3.1)."""
         asked: dict[str, Any] = {
             "scope": self._scope(),
@@ -297,6 +299,8 @@ class OAuth:
                 "code_challenge_method": "S256",
             }
         parameters = self.quirks.asked(asked) | dict(self.quirks.code_parameters)
+        if purpose and self.quirks.purpose_parameter:
+            parameters[self.quirks.purpose_parameter] = purpose
         url = self.device_authorization_endpoint or ""
         return self._request("code", url, parameters | dict(self.parameters))
 
@@ -433,7 +437,7 @@ class OAuth:
         record = {
             one.name: getattr(self, one.name)
             for one in fields_of(self)
-            if getattr(self, one.name) not in (None, (), RFC8628)
+            if one.name != "quirks" and getattr(self, one.name) not in (None, ())
         }
         for name in ("scope", "resource"):
             if name in record:

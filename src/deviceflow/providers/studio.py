@@ -17,7 +17,14 @@ from deviceflow.messages import Request
 from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token
 from deviceflow.providers.dialect import Dialect
 from deviceflow.secret import Secret
-from deviceflow.untrusted import endpoint, http_allowed, number, web_url, with_query
+from deviceflow.untrusted import (
+    endpoint,
+    http_allowed,
+    is_loopback,
+    number,
+    web_url,
+    with_query,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -194,12 +201,22 @@ class Studio:
         """Return the same provider."""
         return self
 
-    def code_request(self, verifier: Secret | None = None) -> Request:  # noqa: ARG002
-        """Return the request for a device code."""
+    def code_request(
+        self,
+        verifier: Secret | None = None,  # noqa: ARG002
+        purpose: str | None = None,
+    ) -> Request:
+        """Return the request for a device code.
+
+        Studio has no purpose of a login. One on this machine is the local server, which has.
+        """
         base = urlsplit(self.url)
         path = f"{base.path.rstrip('/')}/api/device-login"
         url = urlunsplit((base.scheme, base.netloc, path, "", ""))
-        return Request("code", url, _HEADERS, json.dumps(self.asked.body()).encode())
+        body = self.asked.body()
+        if purpose and is_loopback(base.hostname or ""):
+            body["purpose"] = purpose
+        return Request("code", url, _HEADERS, json.dumps(body).encode())
 
     def read_code(self, response: Response) -> Answer:
         """Say what Studio's answer to `code_request` means."""

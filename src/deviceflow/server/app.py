@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import secrets
 import time
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask, abort, make_response, render_template, request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 
 from deviceflow.server.control import create_control
-from deviceflow.server.grants import Grants
+from deviceflow.server.grants import Grants, TooManyLoginsError
 from deviceflow.server.guesses import Guesses
 from deviceflow.server.oauth import create_oauth
 from deviceflow.server.pages import create_pages
@@ -38,6 +41,7 @@ _HEADERS: Final = {
 }
 _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
 _HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(?::[0-9]+)?")
+_DEEPEST: Final = 32
 _FOR_PROGRAMS: Final = ("/api/", "/oauth/", "/.well-known/", "/control/")
 # Flask writes to stderr where nobody listens to its logger.
 _UNHEARD: Final = logging.NullHandler()
@@ -63,13 +67,16 @@ def create_app(settings: Settings = DEFAULTS, *, clock: Callable[[], float] = ti
     grants = Grants(settings, clock)
     guesses = Guesses(settings.guess_limit, settings.guess_window, clock)
 
+    app.json = _JSON(app)
     app.before_request(_refuse_foreign_names)
+    app.before_request(_refuse_foreign_pages)
     app.register_blueprint(create_oauth(app, settings, grants))
     app.register_blueprint(create_studio(settings, grants))
     app.register_blueprint(create_pages(grants, guesses, clock))
     if settings.control:
         app.register_blueprint(create_control(grants))
     app.register_error_handler(HTTPException, _explain)
+    app.register_error_handler(TooManyLoginsError, _put_off)
     app.after_request(_guard)
     return app
 
@@ -79,6 +86,42 @@ def _refuse_foreign_names() -> None:
     host = _HOST.fullmatch(request.headers.get("Host", "").lower())
     if not host or not is_loopback(host["v6"] or host["name"]):
         abort(make_response("This server answers to loopback names only.\n", 400, _PLAIN))
+
+
+def _refuse_foreign_pages() -> None:
+    # A browser sends a form to any server, and says whose page it was on. Programs say nothing.
+    if not request.path.startswith(_FOR_PROGRAMS):
+        return
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    origin = request.headers.get("Origin", request.host_url.rstrip("/"))
+    if site not in ("none", "same-origin") or origin != request.host_url.rstrip("/"):
+        why = "This comes from another web page. Only programs, and this server's pages, may ask."
+        abort(make_response({"error": "access_denied", "detail": why}, 403))
+
+
+def _put_off(refusal: TooManyLoginsError) -> ResponseReturnValue:
+    response = make_response(
+        {"error": "temporarily_unavailable", "detail": str(refusal)},
+        503,
+    )
+    response.headers["Retry-After"] = str(max(1, math.ceil(refusal.wait)))
+    return response
+
+
+class _JSON(DefaultJSONProvider):
+    """Reads no JSON that is nested deep: what reads it further would fail in its depth."""
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        with suppress(RecursionError):
+            read = super().loads(s, **kwargs)
+            if _fits(read, _DEEPEST):
+                return read
+        raise ValueError("nested too deep")
+
+
+def _fits(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not inner or (levels > 0 and all(_fits(one, levels - 1) for one in inner))
 
 
 def _explain(error: HTTPException) -> ResponseReturnValue:

@@ -19,7 +19,7 @@ Dialect = Literal["rfc8628", "studio"]
 # RFC 8628 section 6.1: no vowels, so no words, and nothing that looks like something else.
 _ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"
 _SLOW_DOWN_STEP: Final = 5.0
-_REMEMBERED: Final = 86400.0
+_REMEMBERED: Final = 3600.0
 
 
 class State(StrEnum):
@@ -34,6 +34,8 @@ class State(StrEnum):
 
 Decision = Literal[State.APPROVED, State.DENIED]
 
+_ENDS: Final = (State.DENIED, State.USED, State.EXPIRED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -44,6 +46,7 @@ class Asked:
         client: The client's name, or its id where the dialect has no names.
         client_id: The client's id as it sent it; None in Studio's dialect, which has none.
         scopes: The scopes asked for.
+        purpose: Why the login is needed, as the client states it.
         token_name: What the token is to be called.
         team_names: The teams that the token is for.
         all_teams: Whether the token is for all teams.
@@ -55,6 +58,7 @@ class Asked:
     client: str
     client_id: str | None = None
     scopes: tuple[str, ...] = ()
+    purpose: str | None = None
     token_name: str | None = None
     team_names: tuple[str, ...] = ()
     all_teams: bool = False
@@ -117,6 +121,18 @@ class Poll:
     record: TokenRequest
 
 
+class TooManyLoginsError(Exception):
+    """As many logins are open as may be.
+
+    Attributes:
+        wait: In how many seconds the first of them expires.
+    """
+
+    def __init__(self, number: int, wait: float) -> None:
+        super().__init__(f"{number} logins are open, and no more are taken: deny one, or wait.")
+        self.wait = wait
+
+
 def normalised(user_code: str) -> str:
     """Return a user code as it is compared: no case, dashes or spaces (RFC 8628 section 6.1)."""
     return "".join(filter(str.isalnum, user_code)).upper()
@@ -141,10 +157,14 @@ class Grants:
                 return f"{letters[:4]}-{letters[4:]}"
 
     def add(self, asked: Asked, device_code: str, user_code: str) -> Grant:
-        """Begin a login."""
+        """Begin a login.
+
+        Raises:
+            TooManyLoginsError: Too many are open.
+        """
         with self._lock:
             now = self._clock()
-            self._forget(now - _REMEMBERED)
+            self._make_room(now)
             grant = Grant(
                 asked=asked,
                 device_code=device_code,
@@ -231,8 +251,18 @@ class Grants:
     def _change(self, device_code: str, **fields: object) -> None:
         self._grants[device_code] = replace(self._grants[device_code], **fields)  # type: ignore[arg-type]
 
-    def _forget(self, before: float) -> None:
-        for grant in [grant for grant in self._grants.values() if grant.expires_at < before]:
-            del self._grants[grant.device_code]
-            del self._requests[grant.device_code]
-            del self._device_codes[normalised(grant.user_code)]
+    def _make_room(self, now: float) -> None:
+        """Forget logins that ended: those of long ago, and the oldest where there are many."""
+        limit = self._settings.open_logins
+        grants = [self._current(code, now) or grant for code, grant in self._grants.items()]
+        ended = [grant for grant in grants if grant.state in _ENDS]
+        if len(grants) - len(ended) >= limit:
+            first = min(grant.expires_at for grant in grants if grant.state not in _ENDS)
+            raise TooManyLoginsError(limit, first - now)
+        before = now - _REMEMBERED
+        too_many = max(0, len(ended) - limit)
+        for number, grant in enumerate(ended):
+            if number < too_many or grant.expires_at < before:
+                del self._grants[grant.device_code]
+                del self._requests[grant.device_code]
+                del self._device_codes[normalised(grant.user_code)]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from deviceflow.server.settings import Settings
 
 _AUTH_METHODS: Final = ["none", "client_secret_basic", "client_secret_post"]
-_SINGLE: Final = ("grant_type", "client_id", "client_secret", "device_code", "scope")
+_SINGLE: Final = ("grant_type", "client_id", "client_secret", "device_code", "scope", "purpose")
 
 
 def create_oauth(app: Flask, settings: Settings, grants: Grants) -> Blueprint:
@@ -71,6 +71,8 @@ def create_oauth(app: Flask, settings: Settings, grants: Grants) -> Blueprint:
             # Required by RFC 8414 section 2, and this grant has none.
             "response_types_supported": [],
             "token_endpoint_auth_methods_supported": _AUTH_METHODS,
+            # Of our own: a device authorization request may say why (`purpose`).
+            "deviceflow_purpose_supported": True,
         }
 
     return oauth
@@ -178,6 +180,7 @@ class _Endpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # Authlib i
             client=printable(client_id, 200),
             client_id=client_id,
             scopes=tuple(printable(scope or "").split()),
+            purpose=printable(request.form.get("purpose", ""), 200).strip() or None,
         )
         self.server.grants.add(asked, data["device_code"], data["user_code"])
 

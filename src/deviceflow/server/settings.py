@@ -38,6 +38,7 @@ class Settings:
         guess_limit: How many wrong user codes are accepted within `guess_window`, from everybody
             together, before the page answers 429 (RFC 8628 section 5.1).
         guess_window: Seconds for which a wrong user code counts.
+        open_logins: How many logins may be open at once. To ask for one more is answered 503.
         control: Whether to serve `/control/`, where a test approves, denies and expires logins
             without a person. Whoever reaches the port can then approve anything.
 
@@ -54,6 +55,7 @@ class Settings:
     any_client: bool = True
     guess_limit: int = 10
     guess_window: float = 60.0
+    open_logins: int = 1000
     control: bool = False
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class Settings:
             raise ValueError(f"port is between 0 and {_HIGHEST_PORT}: {self.port}.")
         if self.interval < 0:
             raise ValueError(f"interval is not negative: {self.interval}.")
-        for name in ("expires_in", "guess_limit", "guess_window"):
+        for name in ("expires_in", "guess_limit", "guess_window", "open_logins"):
             if (value := getattr(self, name)) <= 0:
                 raise ValueError(f"{name} is more than 0: {value}.")
 

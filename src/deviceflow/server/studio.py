@@ -88,6 +88,7 @@ def _read(body: dict[str, Any]) -> Asked:
         dialect="studio",
         client=client,
         scopes=tuple(dict.fromkeys(scopes)),
+        purpose=printable(_text(body, "purpose") or "", 200).strip() or None,
         token_name=printable(_text(body, "token_name") or "", 200).strip()
         or f"token-{secrets.token_hex(4)}",
         team_names=team_names,

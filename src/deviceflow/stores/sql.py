@@ -97,6 +97,7 @@ MIGRATIONS: Final = (
         "client_name" TEXT,
         "scopes" TEXT NOT NULL,
         "granted_scopes" TEXT,
+        "purpose" TEXT,
         "attempt" BIGINT,
         "interval" DOUBLE PRECISION,
         "wait" DOUBLE PRECISION,
