@@ -145,7 +145,7 @@ def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validat
         "in_doubt": False,
         "worker": "a client.7.1",
         **dict.fromkeys(("host", "pid", "engine", "task_id", "actor")),
-        **dict.fromkeys(("token_fingerprint", "code_fingerprint", "key_id")),
+        **dict.fromkeys(("token_fingerprint", "code_fingerprint", "row_digest", "key_id")),
         **dict.fromkeys(("prev_hash", "hash", "mac")),
     }
 
