@@ -279,7 +279,7 @@ class Trail:
         if only is None:
             whole = Verification(
                 self.do(trail),
-                map(self.store._rows.stored, self.do(stands)),
+                map(self.store._rows.stands, self.do(stands)),
                 key,
                 digests=digests or self.digests,
                 public_key=self.public_key,
@@ -289,7 +289,7 @@ class Trail:
         part = _Part(
             self.do(trail.replace("ORDER", f"WHERE flow_id IN ({marks}) ORDER"), *only),
             map(
-                self.store._rows.stored,
+                self.store._rows.stands,
                 self.do(stands.replace("ORDER", f"WHERE id IN ({marks}) ORDER"), *only),
             ),
             key,

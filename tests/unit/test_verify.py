@@ -109,7 +109,7 @@ class Trail:
         order = {name: index for index, name in enumerate(sorted(map(str, self.events)))}
         rows.sort(key=lambda row: (order.get(row["flow_id"], 99), _sortable(row["seq"])))
         flows = [
-            (flow_id, seq, state, json.dumps(record), record["head"], DIGEST, True)
+            Stands(flow_id, seq, state, json.dumps(record), record["head"], DIGEST, authentic=True)
             for flow_id, (seq, state, record) in sorted(self.flows.items())
         ]
         events = [tuple(row[name] for name in STORED) for row in rows]
@@ -117,10 +117,6 @@ class Trail:
 
     def found(self, **how: Any) -> list[tuple[str, str | None, int | None]]:
         return [finding[:3] for finding in self.verification(**how).findings()]
-
-
-def rows_of(verification: Verification) -> list[Stands]:
-    return [Stands._make(row) for row in verification._flows or ()]
 
 
 def _sortable(seq: Any) -> tuple[bool, Any]:
@@ -436,7 +432,7 @@ def test_record_without_end_is_damage(trail: Trail) -> None:
     verification = trail.verification()
     verification._flows = [
         row._replace(record="[" * 100_000) if row.flow_id == "denied" else row
-        for row in rows_of(verification)
+        for row in verification._flows or ()
     ]
 
     assert [finding[:2] for finding in verification.findings()] == [("wrong_state", "denied")]
@@ -563,7 +559,7 @@ def test_record_that_is_none(trail: Trail, record: str) -> None:
     verification = trail.verification()
     verification._flows = [
         row._replace(record=record) if row.flow_id == "granted" else row
-        for row in rows_of(verification)
+        for row in verification._flows or ()
     ]
 
     assert [finding[:3] for finding in verification.findings()] == [("wrong_state", "granted", 5)]
@@ -573,7 +569,8 @@ def test_record_that_is_none(trail: Trail, record: str) -> None:
 def test_row_that_is_not_as_its_last_event_says(trail: Trail, changed: dict[str, Any]) -> None:
     verification = trail.verification()
     verification._flows = [
-        row._replace(**changed if row.flow_id == "granted" else {}) for row in rows_of(verification)
+        row._replace(**changed if row.flow_id == "granted" else {})
+        for row in verification._flows or ()
     ]
 
     assert [finding[:3] for finding in verification.findings()] == [("edited_row", "granted", 5)]
@@ -598,7 +595,7 @@ def test_row_of_no_event_is_one_that_the_key_has_marked(
 ) -> None:
     verification = trail.verification(key=KEY if keyed else None)
     new = Stands("new", 0, "init", "{}", KEY.mark(DIGEST), DIGEST, authentic=True)
-    rows = [*rows_of(verification), new._replace(**changed)]
+    rows = [*(verification._flows or ()), new._replace(**changed)]
     verification._flows = sorted(rows)
 
     findings = [finding[:3] for finding in verification.findings()]

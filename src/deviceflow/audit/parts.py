@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow.audit.chain import AuditKey
+    from deviceflow.audit.evidence import Stands
     from deviceflow.audit.ledger import Finding, Hole, Stray
 
-    Snapshot = tuple[Iterable[tuple[Any, ...]], Iterable[Sequence[Any]], AuditKey | None]
+    Snapshot = tuple[Iterable[tuple[Any, ...]], Iterable[Stands], AuditKey | None]
     OpenPart = Callable[[str, str | None], AbstractContextManager[Snapshot]]
 
 

@@ -60,7 +60,7 @@ class Verification:
 
     Args:
         events: All events as tuples in the order of `STORED`, by flow and number.
-        flows: The row of each flow, with the fields of `Stands`, by id; None where the trail is all
+        flows: Each flow as it stands, by id; None where the trail is all
             there is, as in a file.
         key: What authenticates the events; None to do without.
         digests: The directory of the digests.
@@ -78,7 +78,7 @@ class Verification:
     def __init__(
         self,
         events: Iterable[tuple[Any, ...]],
-        flows: Iterable[Sequence[Any]] | None,
+        flows: Iterable[Stands] | None,
         key: AuditKey | None,
         *,
         digests: Path | None = None,
@@ -112,7 +112,7 @@ class Verification:
 
     def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
         """Yield what should not be so with the flows, and put in the ledger what is to settle."""
-        stands = ((_name(row[0]), Stands(*row)) for row in self._flows or ())
+        stands = ((_name(row.flow_id), row) for row in self._flows or ())
         groups = ((_name(name), rows) for name, rows in groupby(self._events, _flow_of))
         for flow_id, rows, flow, heads in _joined(groups, stands, ledger.heads(*self._part)):
             events = [] if rows is None else list(rows)

@@ -12,9 +12,10 @@ import hashlib
 import json
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import providers, record
+from deviceflow.audit.evidence import Stands
 from deviceflow.errors import DeviceFlowError, SealError, StoreError
 from deviceflow.flow import Flow
 from deviceflow.secret import Hidden, unseen
@@ -56,28 +57,6 @@ DAMAGED: Final = (
 _COVERED: Final = COLUMNS[:-2]
 _TIMES: Final = slice(COLUMNS.index("created_at"), COLUMNS.index("moved_at") + 1)
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
-
-
-class Stored(NamedTuple):
-    """A row, for whoever compares it with its trail.
-
-    Attributes:
-        flow_id: The flow.
-        seq: The number of its last event.
-        state: Its state.
-        record: Most of the rest, as JSON.
-        head: The hash of its last event. Before the first: the key's name and its MAC of `digest`.
-        digest: The row's digest, as it is now; None where it has none.
-        authentic: Whether its MAC is right.
-    """
-
-    flow_id: str
-    seq: int
-    state: str
-    record: str
-    head: str | None
-    digest: str | None
-    authentic: bool
 
 
 class Rows:
@@ -203,15 +182,15 @@ class Rows:
     def _find_sealer_again(self) -> None:
         self.sealer = self._find_sealer()
 
-    def stored(self, row: Sequence[Any]) -> Stored:
-        """Return what a row that begins with `COLUMNS` says, true or not."""
+    def stands(self, row: Sequence[Any]) -> Stands:
+        """Return what a row that begins with `COLUMNS` says, true or not, to compare it."""
         digest, authentic = None, False
         with suppress(SealError, *DAMAGED):
             digest = self._digest(row[: len(_COVERED)])
             self._check(row)
             authentic = True
         flow_id, seq, state = row[:3]
-        return Stored(flow_id, seq, state, row[8], row[12], digest, authentic)
+        return Stands(flow_id, seq, state, row[8], row[12], digest, authentic)
 
     def _digest(self, values: Sequence[Any]) -> str:
         # SQLite's RETURNING gives whole numbers of a column of floats as integers.

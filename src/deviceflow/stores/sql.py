@@ -33,12 +33,13 @@ from deviceflow.machine import State
 from deviceflow.sealing import PLAIN
 from deviceflow.secret import Hidden, Secret, unseen
 from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, Leftover, refuse
-from deviceflow.stores.rows import COLUMNS, Rows, Stored, name_of
+from deviceflow.stores.rows import COLUMNS, Rows, name_of
 from deviceflow.untrusted import storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from deviceflow.audit.evidence import Stands
     from deviceflow.sealing import Plain, Sealer
     from deviceflow.stores.base import Note
 
@@ -313,7 +314,7 @@ class Snapshot(NamedTuple):
     """
 
     events: Iterator[tuple[Any, ...]]
-    flows: Iterator[Stored]
+    flows: Iterator[Stands]
     key: AuditKey
 
 
@@ -637,7 +638,7 @@ class SQLStore(ABC):
         part = "all" if (first, last) == ("", None) else "rest" if last is None else "part"
         with self.reading() as rows:
             events, flows = rows(f"trail_{part}", values), rows(f"stands_{part}", values)
-            yield Snapshot(events, map(self._rows.stored, flows), self._audit_key)
+            yield Snapshot(events, map(self._rows.stands, flows), self._audit_key)
 
     def bounds(self, parts: int) -> list[str]:
         """Return the ids that part the flows into so many parts, or fewer, of as many events."""
