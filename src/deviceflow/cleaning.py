@@ -31,6 +31,7 @@ USER_CODE_PIECE: Final = 6
 """The same for a user code, which is short."""
 
 _SHORTEST: Final = 4  # a shorter code is in any text, and protects nothing
+_ENDLESS: Final = 65536  # beside a longer token than any server takes, no text is shown
 _DEPTH: Final = 4  # hex and base64 within each other
 _ROUNDS: Final = 64  # escapes within each other; each round makes the text shorter
 _HIDDEN: Final = "<secret>"
@@ -57,31 +58,38 @@ class Known:
         user_code: What the person types.
     """
 
-    __slots__ = ("_needles",)
+    __slots__ = ("_endless", "_pieces")
 
     def __init__(self, *secrets: Secret | None, user_code: str | None = None) -> None:
-        folded = [(_folded(one.reveal()), PIECE) for one in secrets if one is not None]
+        self._pieces: dict[int, set[str]] = {}
+        self._endless = False
+        for secret in secrets:
+            if secret is not None:
+                self._add(_folded(secret.reveal()), PIECE)
         if user_code is not None:
-            folded.append((_folded(user_code), USER_CODE_PIECE))
-        self._needles = [
-            (text, min(piece, len(text))) for text, piece in folded if len(text) >= _SHORTEST
-        ]
+            self._add(_folded(user_code), USER_CODE_PIECE)
+
+    def _add(self, folded: str, piece: int) -> None:
+        self._endless = self._endless or len(folded) > _ENDLESS
+        piece = min(piece, len(folded))
+        if piece >= _SHORTEST and not self._endless:
+            found = self._pieces.setdefault(piece, set())
+            found.update(folded[at : at + piece] for at in range(len(folded) - piece + 1))
 
     def __repr__(self) -> str:
-        return f"<Known {len(self._needles)}>"
+        return "<Known>"
 
     def found_in(self, text: str) -> bool:
         """Tell whether a piece of a secret can be read in the text."""
-        if not self._needles:
-            return False
-        shortest = min(piece for _, piece in self._needles)
-        return any(map(self._is_in, _readings(text, shortest, _DEPTH)))
+        if self._endless or not self._pieces:
+            return self._endless
+        return any(map(self._is_in, _readings(text, min(self._pieces), _DEPTH)))
 
     def _is_in(self, folded: str) -> bool:
         return any(
-            folded[at : at + piece] in needle
-            for needle, piece in self._needles
-            for at in range(len(folded) - piece + 1)
+            folded[at : at + length] in pieces
+            for length, pieces in self._pieces.items()
+            for at in range(len(folded) - length + 1)
         )
 
 

@@ -30,7 +30,8 @@ def run(args: Namespace) -> int:
     if args.auto_approve:
         webbrowser.register("deviceflow-demo", None, _Approver(), preferred=True)
     with LocalServer(Settings()) as server:
-        streams.say(f"A local authorization server runs at {server.url}.\n")
+        streams.say(f"A local authorization server runs at {server.url}.")
+        streams.say("")
         try:
             name, token = auth.get_access_token(
                 hostname=server.url,
@@ -39,11 +40,13 @@ def run(args: Namespace) -> int:
                 open_browser=args.auto_approve or not args.no_browser,
             )
         finally:
-            print("\nWhat was logged (deviceflow.transition):")
+            streams.show("")
+            streams.show("What was logged (deviceflow.transition):")
             for event in events.seen:
-                print(_line(event))
+                streams.show(_line(event))
     fingerprint = Secret(token).fingerprint()
-    print(f"\nLogged in: token {name!r}, {len(token)} characters, fingerprint {fingerprint}.")
+    streams.show("")
+    streams.show(f"Logged in: token {name!r}, {len(token)} characters, fingerprint {fingerprint}.")
     return 0
 
 
