@@ -54,7 +54,7 @@ class DeviceCode:
     Attributes:
         device_code: What the program polls with.
         user_code: What the person is shown; None where a code was adopted without it. The repr
-            leaves it out, and the address with it: tracebacks are logged.
+            leaves it out, and the addresses too: tracebacks are logged.
         verification_uri: The page to open; None where the server sent none that can be opened.
         verification_uri_complete: The same with the user code in it.
         token_endpoint: Where to poll; checked.
@@ -66,7 +66,7 @@ class DeviceCode:
     device_code: Secret
     token_endpoint: str
     user_code: PersonText | None = field(default=None, repr=False)
-    verification_uri: PersonText | None = None
+    verification_uri: PersonText | None = field(default=None, repr=False)
     verification_uri_complete: PersonText | None = field(default=None, repr=False)
     interval: float = DEFAULT_INTERVAL
     expires_in: float | None = None
