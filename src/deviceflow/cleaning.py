@@ -33,7 +33,6 @@ USER_CODE_PIECE: Final = 6
 _SHORTEST: Final = 4  # a shorter code is in any text, and protects nothing
 _ENDLESS: Final = 65536  # beside a longer token than any server takes, no text is shown
 _DEPTH: Final = 4  # hex and base64 within each other
-_ROUNDS: Final = 64  # escapes within each other; each round makes the text shorter
 _HIDDEN: Final = "<secret>"
 
 _PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
@@ -173,13 +172,11 @@ def _readings(text: str, shortest: int, depth: int) -> Iterator[str]:
     """Yield what can be read in the text, folded, with all that is encoded in it decoded."""
     if len(text) < shortest:
         return
-    for _ in range(_ROUNDS):
-        text = _without_marks(text)
+    decoded, text = text, ""
+    while decoded != text:  # which ends: what is left to decode gets less
+        text = _without_marks(decoded)
         yield _folded(text)
         decoded = _unescaped(text)
-        if decoded == text:
-            break
-        text = decoded
     if depth:
         for data in _decoded(text, shortest):
             # Zeros stand between the letters of UTF-16.

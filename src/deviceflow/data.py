@@ -94,6 +94,13 @@ DATA: Final = (
         "not cleaned: it is for the program",
     ),
     Datum(
+        "sealed part of a row",
+        SECRET,
+        _NOWHERE,
+        ("flow.as_stored",),
+        "as it is stored; in clear where the store is a plaintext one",
+    ),
+    Datum(
         "client secret",
         SECRET,
         _NOWHERE,
@@ -166,7 +173,7 @@ DATA: Final = (
         PUBLIC,
         _RECORDED,
         (
-            *_fields("flow", "created_at ended_at expires_at due_at interval"),
+            *_fields("flow", "created_at ended_at expires_at due_at moved_at interval"),
             *_fields("code", "interval expires_in"),
             *_fields("event", "time interval wait duration"),
             "token.expires_at",
@@ -218,7 +225,9 @@ DATA: Final = (
         frozenset({LOG, TRAIL, ROW, PROMPT}),
         (
             "flow.head",
-            *_fields("event", "token_fingerprint code_fingerprint key_id prev_hash hash mac"),
+            *_fields(
+                "event", "row_digest token_fingerprint code_fingerprint key_id prev_hash hash mac"
+            ),
         ),
         "fingerprints are keyed",
     ),

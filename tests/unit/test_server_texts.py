@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deviceflow import Client, Flow, MemoryStore, OAuth, Secret, Studio, Token, errors
+from deviceflow.cleaning import Known
 from deviceflow.machine import Reason, State
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from deviceflow.words import instructions
@@ -163,6 +164,17 @@ def test_scopes_of_this_world_are_kept_as_they_are(
     assert event["granted_scopes"] == scope.split()
 
 
+def test_scope_beside_an_endless_token_is_hidden_whole() -> None:
+    token = {"access_token": "tk" * 100_000, "scope": "a b"}
+    login = Login(OAUTH, answer(200, CODE), answer(200, token))
+    login.step()
+
+    issued = login.step().token
+
+    assert issued is not None
+    assert issued.scope == ("<secret>",)
+
+
 def test_scope_that_was_granted_is_not_missed_for_being_long() -> None:
     long = "s" * 300
     provider = OAUTH.asking(scope=[long, "other"])
@@ -261,6 +273,16 @@ BASES: Final[dict[str, Callable[[str], str]]] = {
     "base64url": lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
     "base64 of UTF-16": lambda text: base64.b64encode(text.encode("utf-16-le")).decode(),
 }
+OUTER: Final = (
+    "as it is",
+    "percent",
+    "\\u",
+    "decimal entities",
+    "spaces",
+    "dashes",
+    "hex",
+    "marks",
+)
 # What folds the case must not come before what needs it to be undone.
 _LAST: Final = ("upper case", "swapped case")
 
@@ -302,21 +324,23 @@ def test_no_spelling_of_a_code_gets_into_what_is_kept(
 
 
 @settings(max_examples=200, deadline=None)
-@given(secrets, st.sampled_from(sorted(BASES)), spellings, around)
-@example("abcdefghijklmnop", "base64", [], "no such code: {}")
+@given(secrets, st.sampled_from(sorted(BASES)), spellings, st.sampled_from(OUTER), around)
+@example("abcdefghijklmnop", "base64", [], "as it is", "no such code: {}")
 def test_no_base64_of_a_code_gets_into_what_is_kept(
-    secret: str, base: str, names: list[str], sentence: str
+    secret: str, base: str, inner: list[str], outer: str, sentence: str
 ) -> None:
     spelled = list(secret)
-    for name in [n for n in names if n not in ("full width", "marks", "\\u")][:1]:
+    for name in inner[:1] if base != "base64 of UTF-16" else ():
         spelled = SPELLINGS[name](spelled)
-    text = BASES[base]("".join(spelled))
+    chars = list(BASES[base]("".join(spelled)))
+    spelled = SPELLINGS[outer](chars)
 
-    said = refusal(sentence.format(text), code=CODE | {"device_code": secret})
+    said = refusal(sentence.format("".join(spelled)), code=CODE | {"device_code": secret})
 
-    # So much of it is eight characters wherever they begin.
-    whole = -(-len(text) * 10 // len(secret))
-    assert not [piece for piece in pieces(text, whole) if piece in said]
+    # So much of it is eight characters of the code, wherever they begin.
+    whole = -(-len(chars) * 10 // len(secret))
+    shown = ["".join(spelled[at : at + whole]) for at in range(len(spelled) - whole + 1)]
+    assert not [piece for piece in shown if piece.strip() in said]
 
 
 @pytest.mark.parametrize(
@@ -387,8 +411,21 @@ def test_ordinary_words_are_kept_as_they_are(said: str) -> None:
     assert refusal(said) == said
 
 
+def nested(text: str, times: int) -> str:
+    return nested(base64.b64encode(text.encode()).decode(), times - 1) if times else text
+
+
 @pytest.mark.parametrize(
-    "said", ["x" * 10_000_000, "%41" * 300_000, "AAAA " * 200_000, "&#65" * 9999]
+    "said",
+    [
+        "x" * 10_000_000,
+        "%41" * 300_000,
+        "%" + "25" * 100_000 + "41",
+        "AAAA " * 200_000,
+        "&#65" * 9999,
+        "\ufdfa" * 100_000,
+        nested("d" * 20, 7),
+    ],
 )
 def test_no_text_takes_long(said: str) -> None:
     code = CODE | {"device_code": "d" * 8000}
@@ -400,6 +437,10 @@ def test_no_text_takes_long(said: str) -> None:
 
     assert time.process_time() - before < 3
     assert len(flow.detail or "") <= 200
+
+
+def test_what_is_looked_for_does_not_show() -> None:
+    assert USER not in repr(Known(Secret(DEVICE), user_code=USER))
 
 
 # Codes and links.
