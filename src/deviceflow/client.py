@@ -20,6 +20,7 @@ from deviceflow.audit import log
 from deviceflow.audit.events import Origin, render
 from deviceflow.audit.jsonlines import JSONLinesAudit
 from deviceflow.browser import open_page
+from deviceflow.cleaning import CleanText, Known
 from deviceflow.client_auth import authenticated
 from deviceflow.clock import Clock, SystemClock, Timeline
 from deviceflow.flow import Flow, checked_purpose
@@ -41,7 +42,7 @@ from deviceflow.steps import (
 from deviceflow.stores.base import Claim, Held, Leftover, Note
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import RequestsTransport, Transport
-from deviceflow.untrusted import crosses_in_clear, endpoint, printable, web_url
+from deviceflow.untrusted import crosses_in_clear, endpoint, web_url
 from deviceflow.words import error_of, instructions
 
 if TYPE_CHECKING:
@@ -246,7 +247,10 @@ class Client:
 
         It has no deadline but the server's.
         """
-        code = DeviceCode(device_code, endpoint(token_endpoint, allow_http=provider.allow_http))
+        allow_http, server = provider.allow_http, provider.server
+        code = DeviceCode(
+            device_code, endpoint(token_endpoint, allow_http=allow_http, server=server)
+        )
         flow = self.create(provider)
         self._commit(flow, flow.adopt(code, flow.created_at), self._worker())
         return flow
@@ -628,7 +632,8 @@ class Client:
         if answer is None or answer.outcome in ("retry", "slow_down"):
             raise errors.UnreachableError("The token could not be refreshed now: no usable answer.")
         if answer.token is None:
-            said = printable(answer.error or answer.outcome, 200)
+            known = Known(token.access_token, token.refresh_token, token.id_token)
+            said = CleanText(answer.error or answer.outcome, known, looks=True)
             raise errors.RejectedError(
                 f"The token could not be refreshed: {said}.", hint="Log in again."
             )

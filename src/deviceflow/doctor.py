@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from deviceflow.audit.stats import LONG_LIFE
+from deviceflow.cleaning import NOTHING, CleanText, Known
 from deviceflow.client_auth import authenticated
 from deviceflow.clock import Clock, SystemClock
 from deviceflow.errors import DeviceFlowError, ServerError
@@ -22,7 +23,6 @@ from deviceflow.machine import Reason, State
 from deviceflow.messages import Failure, Response
 from deviceflow.providers.idtoken import LEEWAY
 from deviceflow.providers.oauth import GRANT_TYPE
-from deviceflow.untrusted import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -146,7 +146,7 @@ def examine(
     except ServerError as error:
         yield from _no_code(provider, recorder, error)
         return
-    code = printable(flow.user_code or "", 40)
+    code = flow.user_code or ""
     ends = flow.expires_at or clock.time()
     try:
         yield from _with_code(client, recorder, flow, early_poll=early_poll, clock=clock)
@@ -188,12 +188,14 @@ def _with_code(
         yield Finding("poll", "bad", "The code's life was over before the first poll was due.")
         return
     polled = recorder.of("token")[-1]
-    yield from _poll(stands, polled.result, polled.at - at)
+    known = Known(flow.device_code, flow.verifier, user_code=flow.user_code)
+    yield from _poll(stands, polled.result, polled.at - at, known)
     if stands.token is not None:
         yield _taken_back(recorder, stands, stands.token, clock)
     elif early_poll and not stands.state.ended:
         request = authenticated(stands.request(), clock.time())
-        yield from _early(recorder, stands, recorder.send(request, _PATIENCE), polled.at, clock)
+        early = recorder.send(request, _PATIENCE)
+        yield from _early(recorder, stands, early, polled.at, clock, known)
 
 
 # The way there.
@@ -292,7 +294,7 @@ def _no_metadata(url: str, result: Response | Failure) -> tuple[str, str | None]
             r"/\.well-known/(openid-configuration|oauth-authorization-server)", "", target
         )
         quirk = f"issuer = {_quoted(issuer)}" if issuer.startswith("https://") else None
-        said = f"{url} leads elsewhere (status {result.status}), to {printable(target, 200)}"
+        said = f"{url} leads elsewhere (status {result.status}), to {CleanText(target, NOTHING)}"
         return f"{said}: give the issuer as it is spelled there.", quirk
     if result.status != 200:
         return f"{url} has no metadata: status {result.status}.", None
@@ -302,7 +304,7 @@ def _no_metadata(url: str, result: Response | Failure) -> tuple[str, str | None]
 def _discovery(provider: OAuth, metadata: Fields | None) -> Iterator[Finding]:
     if metadata is None:
         return
-    issuer = printable(metadata.text("issuer") or "", 200)
+    issuer = CleanText(metadata.text("issuer") or "", NOTHING)
     yield Finding("discovery", "good", f"Metadata of {issuer} found.")
     grants = metadata.get("grant_types_supported")
     if isinstance(grants, list) and GRANT_TYPE not in grants:
@@ -421,7 +423,7 @@ def _clock(provider: OAuth, answer: Response | Failure, clock: Clock) -> Iterato
 # The polls.
 
 
-def _poll(flow: Flow, answer: Response | Failure, after: float) -> Iterator[Finding]:
+def _poll(flow: Flow, answer: Response | Failure, after: float, known: Known) -> Iterator[Finding]:
     if isinstance(answer, Failure):
         yield Finding("poll", "bad", f"No answer came to a poll: {answer.kind}.")
         return
@@ -429,7 +431,7 @@ def _poll(flow: Flow, answer: Response | Failure, after: float) -> Iterator[Find
     if flow.state is State.AUTHORIZED:
         yield Finding("poll", "note", "Somebody has approved the code already.")
     elif flow.state is not State.AWAITING_USER or flow.failures:
-        said, quirk = _explained(flow.provider, answer, pending=True)
+        said, quirk = _explained(flow.provider, answer, known, pending=True)
         yield Finding(
             "poll",
             "bad",
@@ -457,7 +459,12 @@ def _poll(flow: Flow, answer: Response | Failure, after: float) -> Iterator[Find
 
 
 def _early(
-    recorder: Recorder, flow: Flow, answer: Response | Failure, last: float, clock: Clock
+    recorder: Recorder,
+    flow: Flow,
+    answer: Response | Failure,
+    last: float,
+    clock: Clock,
+    known: Known,
 ) -> Iterator[Finding]:
     if isinstance(answer, Failure):
         yield Finding("early poll", "note", f"No answer came: {answer.kind}.")
@@ -474,7 +481,7 @@ def _early(
     elif meant.token is not None:
         yield _taken_back(recorder, flow, meant.token, clock)
     else:
-        said, quirk = _explained(flow.provider, answer, pending=True)
+        said, quirk = _explained(flow.provider, answer, known, pending=True)
         yield Finding(
             "early poll",
             "note",
@@ -513,12 +520,15 @@ _ADVICE: Final = {
 }
 
 
-def _explained(provider: Any, answer: Response, *, pending: bool = False) -> tuple[str, str | None]:
+def _explained(
+    provider: Any, answer: Response, known: Known = NOTHING, *, pending: bool = False
+) -> tuple[str, str | None]:
     """Say what an answer says that was not understood, or not welcome.
 
     Args:
         provider: Who answered.
         answer: The answer.
+        known: The secrets that it may echo.
         pending: Whether it should have said that the approval is pending.
 
     Returns:
@@ -533,22 +543,22 @@ def _explained(provider: Any, answer: Response, *, pending: bool = False) -> tup
         return "and no JSON object: is it the endpoint, or a page?", quirk
     error = quirks.error(fields)
     if error is not None:
-        said = printable(error, 200)
+        said = CleanText(error, known, looks=True)
         quirk = None
         if error not in _ADVICE and pending:
-            quirk = f'errors = {{ {_quoted(error)} = "authorization_pending" }}'
+            quirk = f'errors = {{ {_quoted(said)} = "authorization_pending" }}'
         return f"{said}: {_ADVICE.get(error, 'an error of its own.')}", quirk
     for name in _OTHER_ERROR_FIELDS:
         if answer.status >= 400 and (text := fields.text(name)):
-            said = f"{printable(text, 200)!r} in the field {name}."
-            return said, f"error_fields = [{_quoted(name)}]"
+            said = CleanText(text, known, looks=True)
+            return f"{said!r} in the field {name}.", f"error_fields = [{_quoted(name)}]"
     if pending:
-        return f"and no error in it, but {_names(fields)}.", status
+        return f"and no error in it, but {_names(fields, known)}.", status
     renamed = _renamed(fields)
     if renamed:
         pairs = ", ".join(f"{ours} = {_quoted(theirs)}" for ours, theirs in renamed.items())
-        return f"with names of its own: {_names(fields)}.", f"answer_names = {{ {pairs} }}"
-    return f"and a part of the code is missing: it has {_names(fields)}.", None
+        return f"with names of its own: {_names(fields, known)}.", f"answer_names = {{ {pairs} }}"
+    return f"and a part of the code is missing: it has {_names(fields, known)}.", None
 
 
 def _renamed(fields: Fields) -> dict[str, str]:
@@ -558,12 +568,12 @@ def _renamed(fields: Fields) -> dict[str, str]:
     return {ours: theirs for ours, theirs in found.items() if theirs and theirs != ours}
 
 
-def _names(fields: Iterable[str]) -> str:
-    return printable(", ".join(fields), 200) or "nothing"
+def _names(fields: Iterable[str], known: Known) -> str:
+    return CleanText(", ".join(fields), known) or "nothing"
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(printable(text, 200), ensure_ascii=False)
+    return json.dumps(CleanText(text, NOTHING), ensure_ascii=False)
 
 
 def as_dict(finding: Finding) -> dict[str, Any]:

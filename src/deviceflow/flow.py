@@ -24,18 +24,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 from zlib import crc32
 
 from deviceflow import providers, record
+from deviceflow.cleaning import CleanText, Known, ours
 from deviceflow.errors import UsageError
 from deviceflow.machine import Reason, State, Trigger, fire, refusal, takes_late_token
 from deviceflow.messages import Failure, Response
 from deviceflow.providers.base import DEFAULT_INTERVAL, Answer
 from deviceflow.secret import unseen, wrapped
-from deviceflow.untrusted import hidden_if_random, printable
+from deviceflow.untrusted import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     Approver = Callable[[dict[str, Any]], bool]
     Handover = Literal["collected", "acknowledged", "purged"]
+    from deviceflow.cleaning import PersonText
     from deviceflow.messages import Request
     from deviceflow.providers.base import DeviceCode, Provider, Token
     from deviceflow.secret import Secret
@@ -100,7 +102,7 @@ def _judged(answer: Answer, approver: Approver | None) -> Answer:
         return answer
     else:
         problem = "the program does not take a login from whoever approved"
-    return replace(answer, unfit=(Reason.WRONG_APPROVER, problem))
+    return replace(answer, unfit=(Reason.WRONG_APPROVER, ours(problem)))
 
 
 def _left(until: float, now: float) -> float:
@@ -135,7 +137,7 @@ class Transition(NamedTuple):
     status: int | None = None
     duration: float | None = None
     wait: float | None = None
-    detail: str | None = None
+    detail: CleanText | None = None
 
 
 class Flow:
@@ -151,7 +153,7 @@ class Flow:
         detail: The server's own words on it, cleaned.
         device_code: What is polled with; a secret, and gone once the flow has ended.
         user_code: What the person compares or types. To be shown, not logged.
-        verification_uri: The page to open, as the server sent it.
+        verification_uri: The page to open; None where the server sent none that can be opened.
         verification_uri_complete: The same with the code in it, where the dialect has it.
         token_endpoint: Where it polls.
         extra: What else the server sent, as pairs.
@@ -230,13 +232,13 @@ class Flow:
         self.provider = provider
         self.state = State.INIT
         self.reason: Reason | None = None
-        self.detail: str | None = None
+        self.detail: CleanText | None = None
         self.device_code: Secret | None = None
-        self.user_code: str | None = None
-        self.verification_uri: str | None = None
-        self.verification_uri_complete: str | None = None
+        self.user_code: PersonText | None = None
+        self.verification_uri: PersonText | None = None
+        self.verification_uri_complete: PersonText | None = None
         self.token_endpoint: str | None = None
-        self.extra: tuple[tuple[str, Any], ...] = ()
+        self.extra: tuple[tuple[str, CleanText | None], ...] = ()
         self.created_at = now
         self.ended_at: float | None = None
         self.expires_at: float | None = None
@@ -409,6 +411,8 @@ class Flow:
                 answer = self.provider.read_code(result)
             else:
                 answer = _judged(self.provider.read_token(result, now), approver)
+                if answer.token is not None:
+                    answer.token.hide(self._known())
         detail = self._clean(answer.error)
         if in_init:
             transition = self._receive_code(answer, now, duration or 0.0, retry_after, detail)
@@ -423,13 +427,14 @@ class Flow:
             now: The time.
             owner: Who died, for the record.
         """
-        transition = self._fire("recover", now, detail=owner and f"left behind by {owner}")
+        detail = ours(f"left behind by {owner}") if owner else None
+        transition = self._fire("recover", now, detail=detail)
         self.in_doubt = self.last_poll_owed = True
         return transition
 
     def expire(self, now: float) -> Transition:
         """Declare the code's life over."""
-        return self._end("expire", now, detail="the code's lifetime is over")
+        return self._end("expire", now, detail=ours("the code's lifetime is over"))
 
     def cancel(self, now: float, detail: str | None = None) -> Transition:
         """Give the login up."""
@@ -479,13 +484,13 @@ class Flow:
         What is set aside already is given up.
         """
         if self.token is None:
-            detail = "what was to be revoked is not kept any longer: revoke it at the server"
+            detail = ours("what was to be revoked is not kept any longer: revoke it at the server")
             self.to_revoke = ()
         elif self.handover is None:
             detail = self._set_aside(self._revocable(self.token), now)
             self.token, self.handover = None, "purged"
         else:
-            detail = "the token was collected, and is not kept any longer"
+            detail = ours("the token was collected, and is not kept any longer")
             self.token, self.handover = None, "purged"
         return self._note("purge", now, detail)
 
@@ -504,9 +509,9 @@ class Flow:
             now: The time.
             owner: Who had it.
         """
-        return self._note("take_over", now, f"left behind by {owner}")
+        return self._note("take_over", now, ours(f"left behind by {owner}"))
 
-    def _note(self, action: str, now: float, detail: str | None = None) -> Transition:
+    def _note(self, action: str, now: float, detail: CleanText | None = None) -> Transition:
         """Put on record what leaves the state as it is."""
         self.seq += 1
         self.moved_at = now
@@ -514,15 +519,15 @@ class Flow:
 
     # The rules.
 
-    def _set_aside(self, revocable: tuple[tuple[str, Secret], ...], now: float) -> str:
+    def _set_aside(self, revocable: tuple[tuple[str, Secret], ...], now: float) -> CleanText:
         """Remember to revoke a token, and return what to say of that."""
         self.stray_tokens += 1
         if not revocable:
-            return "a token was issued that is not kept: revoke it at the server"
+            return ours("a token was issued that is not kept: revoke it at the server")
         self.to_revoke += revocable
         if self.state.ended:
             self.due_at, self.failures = now, 0
-        return "a token was issued that is not kept: it will be revoked"
+        return ours("a token was issued that is not kept: it will be revoked")
 
     def _revocable(self, token: Token) -> tuple[tuple[str, Secret], ...]:
         """Return what the server can be asked to revoke of a token, each with its kind."""
@@ -558,11 +563,16 @@ class Flow:
         if wait is None:
             self.failures = 0
             self.to_revoke = self.to_revoke[1:]
-        transition = self._note(action, now, detail)
+        transition = self._note(action, now, ours(detail))
         return transition._replace(status=status, duration=duration, wait=wait)
 
     def _receive_code(
-        self, answer: Answer, now: float, duration: float, retry_after: float, detail: str | None
+        self,
+        answer: Answer,
+        now: float,
+        duration: float,
+        retry_after: float,
+        detail: CleanText | None,
     ) -> Transition:
         if answer.code:
             # The lifetime began when the server answered, at the earliest when it was asked.
@@ -582,7 +592,7 @@ class Flow:
         self.user_code = code.user_code
         # The same for every flow of a server: kept once.
         self.token_endpoint = intern(code.token_endpoint)
-        self.verification_uri = code.verification_uri and intern(code.verification_uri)
+        self.verification_uri = code.verification_uri
         self.verification_uri_complete = code.verification_uri_complete
         self.extra = code.extra
         self.interval = code.interval
@@ -592,7 +602,7 @@ class Flow:
         return self._again("issue_code", now, self._pace() if wait is None else wait)
 
     def _receive_token(
-        self, answer: Answer, now: float, retry_after: float, detail: str | None
+        self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
     ) -> Transition:
         if answer.outcome == "refused" and answer.once and not self.failures:
             answer = Answer("retry")
@@ -634,7 +644,7 @@ class Flow:
         return transition
 
     def _again(
-        self, trigger: Trigger, now: float, floor: float, detail: str | None = None
+        self, trigger: Trigger, now: float, floor: float, detail: CleanText | None = None
     ) -> Transition:
         """Go back to waiting, for no less than the interval and `floor` seconds."""
         pace = self._pace()
@@ -679,7 +689,7 @@ class Flow:
         trigger: Trigger,
         now: float,
         reason: Reason | None = None,
-        detail: str | None = None,
+        detail: CleanText | None = None,
     ) -> Transition:
         # An end that the server gives, or that its silence gives, may be about a code that was
         # used up by a token that never arrived. Whoever reads 'denied' would not look for it.
@@ -702,7 +712,7 @@ class Flow:
         now: float,
         *,
         wait: float | None = None,
-        detail: str | None = None,
+        detail: CleanText | None = None,
         reason: Reason | None = None,
     ) -> Transition:
         source = self.state
@@ -717,19 +727,13 @@ class Flow:
         if self.state not in states:
             raise refusal(self, action)
 
-    def _clean(self, text: str | None) -> str | None:
-        """Return the server's words without what steers a terminal, and without our secrets."""
-        if text is None:
-            return None
-        # Cleaned first: a code with something invisible inside would not be found.
-        text = printable(text, 2000)
-        for secret in filter(None, (self.device_code, self.verifier)):
-            if shown := printable(secret.reveal(), 2000):
-                text = text.replace(shown, "<secret>")
-        if shown := printable(self.user_code or "", 2000):
-            text = text.replace(shown, "<user code>")
-        # A token that never came, or a code in another spelling, can be told by its looks alone.
-        return hidden_if_random(text)[:200]
+    def _clean(self, text: str | None) -> CleanText | None:
+        """Return the server's words as what may be kept and logged."""
+        return None if text is None else CleanText(text, self._known(), looks=True)
+
+    def _known(self) -> Known:
+        """Return the secrets that the server knows, and may echo."""
+        return Known(self.device_code, self.verifier, user_code=self.user_code)
 
     # Leaving the process, and coming back.
 

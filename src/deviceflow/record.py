@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
+from deviceflow.cleaning import PersonText, link, ours
 from deviceflow.machine import Reason, State
-from deviceflow.providers.base import Token
+from deviceflow.providers.base import LONGEST_USER_CODE, Token
 from deviceflow.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from deviceflow.cleaning import CleanText
     from deviceflow.flow import Flow
 
 SCHEMA: Final = "deviceflow.flow/1"
@@ -73,6 +75,28 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
 """What is in a record as it is in the flow, and what it must be."""
 
 
+_CLEANED: Final[Mapping[str, Callable[[Any], object]]] = {
+    "detail": ours,
+    "extra": lambda pairs: tuple((str(name), _text(value)) for name, value in pairs),
+    "user_code": lambda text: PersonText(text, LONGEST_USER_CODE),
+    "verification_uri": link,
+    "verification_uri_complete": link,
+}
+
+
+def _text(value: object) -> CleanText | None:
+    return ours(value) if isinstance(value, str) else None
+
+
+def again(name: str, value: Any) -> Any:
+    """Return a part of a flow, as it was kept, in its type: cleaned once more, if it is text.
+
+    Whoever can write where it was kept may have changed it.
+    """
+    clean = _CLEANED.get(name)
+    return value if clean is None or value is None else clean(value)
+
+
 def open_part(flow: Flow) -> dict[str, Any]:
     """Return all of the flow but its provider and its secrets."""
     record = {name: getattr(flow, name) for name in _AS_THEY_ARE}
@@ -105,10 +129,10 @@ def fill(flow: Flow, record: Mapping[str, Any]) -> None:
         value = record[name]
         if not fits(value):
             raise ValueError(name)
-        setattr(flow, name, value)
+        setattr(flow, name, again(name, value))
     flow.state = State(record["state"])
     flow.reason = None if record["reason"] is None else Reason(record["reason"])
-    flow.extra = tuple(record["extra"].items())
+    flow.extra = again("extra", record["extra"].items())
     if (flow.state is State.FAILED) != (flow.reason is not None):
         raise ValueError("reason")
 

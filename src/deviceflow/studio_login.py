@@ -28,7 +28,7 @@ from deviceflow.messages import Failure, Response
 from deviceflow.providers.studio import DEFAULT_URL, Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import LimitedAdapter, read_limited
-from deviceflow.untrusted import endpoint, printable
+from deviceflow.untrusted import endpoint
 
 if TYPE_CHECKING:
     import threading
@@ -170,12 +170,17 @@ class StudioLogin:
 
     def show(self, *, open_browser: bool, message: str | None) -> None:
         """Tell the person on stdout where to go, and open the page there if wanted."""
-        page = self._flow.verification_uri_complete
-        shown = printable(page or self._flow.verification_uri or "", 2000)
-        if page is None:  # not an address to open; a person may know what to make of it
-            shown += f" (code: {printable(self._flow.user_code or '', 100)})"
+        code, complete = self._flow.user_code, self._flow.verification_uri_complete
+        page = complete or self._flow.verification_uri
         with _or_give_up(self._client, self._flow.id):
-            print("Opening this page to log in:" if open_browser else "Log in on this page:", shown)
+            if page is None:  # a person may know where to enter it all the same
+                print(
+                    f"{self._flow.provider.server} sent no usable address. Find its page for device"
+                    f" logins and enter this code there: {code}"
+                )
+            else:
+                doing = "Opening this page to log in:" if open_browser else "Log in on this page:"
+                print(doing, complete or f"{page} (code: {code})")
             print(f"\n{message or DEFAULT_MESSAGE}", flush=True)
             if open_browser and not open_page(page):
                 print(

@@ -23,7 +23,17 @@ _INVISIBLE: Final = re.compile(
     "\U000e0100-\U000e01ef]"
 )
 
-_LONG_RUN: Final = re.compile(r"[\w~+=-]{20,}")
+_RUN: Final = re.compile(r"[\w~+=-]{10,}")
+_PART: Final = re.compile(r"[0-9A-Za-z]{10,}")
+_DIGIT_OR_LETTERS: Final = re.compile(r"[0-9]+|[A-Za-z]+")
+# The 120 pairs of letters that most words are made of; random letters have one in six of them.
+_PAIRS: Final = (
+    "ab ac ad ag al am an ap ar as at bl ca ce ch ck cl co ct da de di do ea ec ed ef el em en ep"
+    " er es et ex fi fo ge ha he ia ic id ie ig il im in io is it iz ke la le li ll lo ly ma me mi"
+    " mo mp na nc nd ne ng ni no ns nt oc od ol om on op or os ot ou pa pe pl po pr ra re ri rm ro"
+    " rr rs rt sc se sh si so sp ss st su ta te th ti to tr ts ty ul un ur us ut va ve"
+)
+_WORDLIKE: Final = 0.35
 
 
 def printable(text: str, limit: int = 500) -> str:
@@ -44,8 +54,25 @@ def printable(text: str, limit: int = 500) -> str:
 
 
 def hidden_if_random(text: str) -> str:
-    """Return `text` without what looks like a code or a token: 20 characters with a digit."""
-    return _LONG_RUN.sub(lambda run: "<hidden>" if any(map(str.isdigit, run[0])) else run[0], text)
+    """Return `text` without what looks like a code or a token, as one that was never seen.
+
+    That is a run of 20 characters with a digit, one of 10 with letters and digits in turns, and one
+    of 12 letters that are not those of words.
+    """
+    return _RUN.sub(lambda run: "<hidden>" if _is_random(run[0]) else run[0], text)
+
+
+def _is_random(run: str) -> bool:
+    if len(run) >= 20 and any(map(str.isdigit, run)):
+        return True
+    for part in _PART.findall(run):
+        if len(_DIGIT_OR_LETTERS.findall(part)) > 4:
+            return True
+        letters = max(_DIGIT_OR_LETTERS.findall(part), key=len).lower()
+        pairs = [letters[at : at + 2] in _PAIRS for at in range(len(letters) - 1)]
+        if letters.isalpha() and len(letters) >= 12 and sum(pairs) < _WORDLIKE * len(pairs):
+            return True
+    return False
 
 
 def storable(text: str) -> str:
@@ -72,15 +99,24 @@ def number(value: object, default: float, *, low: float, high: float) -> float:
     return min(max(read, low), high)
 
 
+LONGEST_URL: Final = 2048
+"""Characters of an address."""
+
 # Only what all parsers read alike, so that the host that is checked is the one that is asked:
 # browsers and urllib3 take a backslash for a slash, and urlsplit passes over what follows a `]`.
 _AUTHORITY: Final = re.compile(r"(?:[^@\\]*@)?(?:\[[^]\[\\@]+\]|[^]\[\\:@]+)(?::[0-9]*)?")
+# Likewise 127.1, 2130706433 and 0x7f.1, which are 127.0.0.1 to some.
+_NUMERIC: Final = re.compile(r"(?:[^:]*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 
 
 def _split(url: str) -> SplitResult | None:
+    if len(url) > LONGEST_URL:
+        return None
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # reading it is the check
+        if _NUMERIC.fullmatch(parts.hostname or ""):
+            ipaddress.IPv4Address(parts.hostname or "")
     except ValueError:
         return None
     safe = parts.scheme in ("http", "https") and _AUTHORITY.fullmatch(parts.netloc)
@@ -92,7 +128,8 @@ def web_url(url: object) -> str | None:
     """Return `url` if it is a plain http(s) address, else None.
 
     Only such an address is shown as a link or given to a browser: never `javascript:`, `file:`,
-    or one with a user name, spaces, control or invisible characters in it.
+    one with a user name, spaces, control or invisible characters in it, or one longer than
+    `LONGEST_URL`.
     """
     parts = _split(url) if isinstance(url, str) else None
     return url if isinstance(url, str) and parts and parts.username is None else None
@@ -106,6 +143,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _names_this_machine(host: str) -> bool:
+    """Tell whether a request to `host` would go to this machine, however that is written."""
+    if is_loopback(host.removesuffix(".")):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    inner = getattr(address, "ipv4_mapped", None) or address
+    return inner.is_loopback or inner.is_unspecified
 
 
 def crosses_in_clear(url: str) -> bool:
@@ -122,16 +171,21 @@ def http_allowed() -> bool:
     return os.environ.get("DEVICEFLOW_ALLOW_HTTP") == "1"
 
 
-def endpoint(url: object, *, allow_http: bool = False) -> str:
+def endpoint(url: object, *, allow_http: bool = False, server: str | None = None) -> str:
     """Return `url` if secrets may be sent there.
+
+    A server on another machine may not name an endpoint on this one, by http or https: it would
+    have us send requests, and the client's secret, to whatever listens here.
 
     Args:
         url: The endpoint's address.
         allow_http: Whether plain http to another machine is good enough.
+        server: The address of the server that it is an endpoint of, where that is known.
 
     Raises:
-        InsecureURLError: It is not an http(s) address, carries a user name or password, or is
-            plain http to another machine without `allow_http`.
+        InsecureURLError: It is not an http(s) address, is longer than `LONGEST_URL`, carries a
+            user name or password, is plain http to another machine without `allow_http`, or is
+            on this machine and the server is not.
     """
     parts = _split(url) if isinstance(url, str) else None
     if not isinstance(url, str) or parts is None:
@@ -143,6 +197,13 @@ def endpoint(url: object, *, allow_http: bool = False) -> str:
         raise InsecureURLError(
             f"The address of {parts.hostname} carries a user name or password.",
             hint="Take it out: addresses are logged.",
+        )
+    elsewhere = server is not None and not _names_this_machine(urlsplit(server).hostname or "")
+    if elsewhere and _names_this_machine(parts.hostname or ""):
+        raise InsecureURLError(
+            f"{parts.scheme}://{parts.netloc} is on this machine, and the server"
+            f" {printable(str(server), 200)} is not.",
+            hint="A server may name endpoints on this machine only if it runs on this machine.",
         )
     if not allow_http and crosses_in_clear(url):
         raise InsecureURLError(

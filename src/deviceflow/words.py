@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
 from deviceflow.machine import Reason, State
-from deviceflow.untrusted import printable, web_url
+from deviceflow.untrusted import printable
 
 if TYPE_CHECKING:
     from deviceflow.flow import Flow
@@ -14,17 +14,22 @@ if TYPE_CHECKING:
 
 def instructions(flow: Flow) -> list[str]:
     """Return what to tell the person, in lines that are safe to print."""
-    page = printable(flow.verification_uri or "", 2000)
-    code = printable(flow.user_code or "", 100)
-    complete = web_url(flow.verification_uri_complete)
     asks = printable(flow.provider.client_name or flow.provider.client_id or "This program", 100)
-    lines = [f"{asks} asks for access to {flow.provider.server}."]
+    server = printable(flow.provider.server, 200)
+    code, page = flow.user_code or "", flow.verification_uri_complete
+    lines = [f"{asks} asks for access to {server}."]
     if flow.purpose:
         lines.append(f"Purpose: {printable(flow.purpose, 200)}")
-    if complete:
-        lines.append(f"Open {complete} and check that the page shows the code {code}")
+    if page is not None:
+        lines.append(f"Open {page} and check that the page shows the code {code}")
+    elif flow.verification_uri is not None:
+        lines.append(f"Open {flow.verification_uri} and enter the code {code}")
     else:
-        lines.append(f"Open {page} and enter the code {code}")
+        lines.append(f"The server sent no usable address. Its code is {code}")
+        lines.append(
+            "If you know the server's page for device logins, go there and enter the code;"
+            " otherwise cancel this login and tell the server's operator."
+        )
     return lines
 
 

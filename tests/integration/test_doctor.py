@@ -742,3 +742,14 @@ def test_a_secret_that_is_gone_by_the_first_poll_leaves_no_code_unmentioned(
         )
 
     assert LEFT_BEHIND in found[-1].said
+
+
+@pytest.mark.parametrize("name", ["error", "message", "the-device-code"])
+@pytest.mark.parametrize(
+    "said", ["the-device-code", "bad the%2Ddevice%2Dcode", b"the-device-code".hex()]
+)
+def test_device_code_that_a_server_echoes_is_not_said(name: str, said: str) -> None:
+    looked = Looked(code(), answer(400, {name: said}))
+
+    shown = repr(looked.findings)
+    assert not [spelled for spelled in ("the-device-code", said) if spelled in shown]

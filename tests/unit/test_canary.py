@@ -1,19 +1,23 @@
-"""No device code, user code or token is seen anywhere, whatever happens to a login.
+"""What is secret, or for the person, is seen only where it may be, whatever happens to a login.
 
-The three functions and the engine go through logins that end in every way, against a server that
-repeats their codes and token wherever it can: in error texts, headers, the reason phrase, and in
+What that is, and where it may appear, is read from the table in `deviceflow.data`. The three
+functions and the engine go through logins that end in every way, against a server that repeats
+their codes and tokens wherever it can: in error texts, headers, the reason phrase, and in
 what is no HTTP at all. Afterwards all that a program, a log collector or a crash reporter could
 have got hold of is searched for them: log records at DEBUG (of `requests` and `transitions` too),
 stdout and stderr, every exception raised, what hangs on it, its tracebacks rendered with the
-locals of all frames but the tests' own, and the reprs of what passed through the library.
+locals of all frames but the tests' own, the reprs of what passed through the library, what a store
+keeps in clear, and what a job would give to a broker.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
 import logging
+import re
 import socket
 import struct
 import sys
@@ -21,6 +25,7 @@ import threading
 import time
 import traceback
 import webbrowser
+from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final
@@ -31,8 +36,11 @@ import structlog
 from rich.pretty import pretty_repr
 from rich.traceback import Traceback
 
-from deviceflow import Client, Flow, MemoryStore, Studio, auth, flow, studio_login
+from deviceflow import Client, Flow, MemoryStore, OAuth, Studio, auth, cleaning, studio_login
+from deviceflow.data import DATA, Place, Sensitivity
+from deviceflow.providers.dialect import RFC8628
 from deviceflow.secret import Secret
+from deviceflow.steps import Step
 from deviceflow.testing import VirtualClock
 from deviceflow.transport import RequestsTransport
 
@@ -47,31 +55,87 @@ TESTS: Final = str(Path(__file__).parents[1])
 CODE: Final = "dc-7Qm3xW9bT2kLzP5vH8"
 USER: Final = "WXYZ-K7QX"
 TOKEN: Final = "isat_4fH8sJ2nV6yR1dG0"
-ECHO: Final = f"{CODE} {USER} {TOKEN}"
+REFRESH: Final = "rt-9Zq1Lw6Kc8Xb3Nv5"
+CLAIMS: Final = {"iss": "https://as.example.com", "aud": "robot", "exp": 4_000_000_000}
+ID_TOKEN: Final = ".".join(
+    base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+    for part in ({"alg": "none"}, CLAIMS, "Jw5Tn8Rk3Yb6Hs9c")
+)
+CLIENT_SECRET: Final = "cs-6Vd4Mf7Pj1Gz2Et"
+LINK: Final = "lnk-5Gd8sQ2w"
+ECHO: Final = f"{CODE} {USER} {TOKEN} {REFRESH} {ID_TOKEN}"
 
-NEEDLES: Final = {"device code": "7Qm3xW9b", "user code": "K7QX", "token": "4fH8sJ2n"}
+CANARIES: Final = {
+    "device code": CODE,
+    "user code": USER,
+    "access token": TOKEN,
+    "refresh token": REFRESH,
+    "id token": ID_TOKEN,
+    "client secret": CLIENT_SECRET,
+    "verification link": LINK,
+}
+NEEDLES: Final = {
+    "device code": "7Qm3xW9b",
+    "user code": "K7QX",
+    "access token": "4fH8sJ2n",
+    "refresh token": "9Zq1Lw6K",
+    "id token": ID_TOKEN[-12:],
+    "client secret": "6Vd4Mf7P",
+    "verification link": "5Gd8sQ2w",
+}
 """A part of each, so that what was cut short is found as well."""
+
+ELSEWHERE: Final = {
+    "PKCE verifier": "found in the requests of a login, below",
+    "complete verification link": "has the verification link and the user code in it",
+    "what else came with the token": "not sent",
+    "sealed part of a row": "test_seal_canary",
+    "private key": "test_client_auth",
+    "sealing keys": "test_seal_canary",
+    "audit key": "test_seal_canary",
+    "signing key": "test_digest",
+    "database password": "test_command_store",
+}
+"""What the logins here do not have, and where it is looked for."""
+
+MAY_BE: Final = {datum.name: datum.places for datum in DATA}
+
+
+def test_all_that_is_not_public_is_looked_for() -> None:
+    assert {*CANARIES} == {*NEEDLES}
+    assert {*NEEDLES, *ELSEWHERE} == {
+        datum.name for datum in DATA if datum.sensitivity is not Sensitivity.PUBLIC
+    }
+
 
 SOON: Final = 0.2
 """Seconds that a request may take, where it takes as long as it may."""
 
 
 class Evidence:
-    """All that could be got hold of, as texts, and where."""
+    """All that could be got hold of, as texts, and where.
+
+    Attributes:
+        texts: What place of the table it is, if one; a name for it; the text.
+        needles: What to look for.
+    """
 
     def __init__(self) -> None:
-        self.texts: list[tuple[str, str]] = []
+        self.texts: list[tuple[Place | None, str, str]] = []
+        self.needles = dict(NEEDLES)
 
     def leaks(self) -> list[str]:
-        """Return what was seen where."""
-        found = []
-        for place, text in self.texts:
-            found += [f"{what} in {place}" for what, part in NEEDLES.items() if part in text]
-        return found
+        """Return what was seen where the table does not let it be."""
+        return [
+            f"{what} in {name}"
+            for place, name, text in self.texts
+            for what, part in self.needles.items()
+            if part in text and place not in MAY_BE[what]
+        ]
 
-    def add(self, place: str, *things: object) -> None:
+    def add(self, name: str, *things: object, at: Place | None = None) -> None:
         for thing in things:
-            self.texts.append((place, thing if isinstance(thing, str) else repr(thing)))
+            self.texts.append((at, name, thing if isinstance(thing, str) else repr(thing)))
 
     def add_object(self, place: str, thing: object) -> None:
         """Add what a debugger and a pretty printer show of it."""
@@ -79,12 +143,12 @@ class Evidence:
 
     def add_record(self, record: logging.LogRecord) -> None:
         place = f"the log of {record.name}"
-        self.add(place, record.getMessage(), record.args, vars(record))
+        self.add(place, record.getMessage(), record.args, vars(record), at=Place.LOG)
         if record.exc_info and record.exc_info[1]:
             self.add_error(record.exc_info[1], place)
 
     def add_error(self, error: BaseException, place: str = "what was raised") -> None:
-        self.add(f"{place}, rendered by rich", *_by_rich(error))
+        self.add(f"{place}, rendered by rich", *_by_rich(error), at=Place.EXCEPTION)
         links, known = [error], set[int]()
         while links:
             link = links.pop()
@@ -92,8 +156,8 @@ class Evidence:
                 continue
             known.add(id(link))
             where = f"{place} ({type(link).__name__})"
-            self.add(where, str(link), repr(link), link.args, vars(link))
-            self.add(f"{where}, rendered", *_by_traceback(link))
+            self.add(where, str(link), repr(link), link.args, vars(link), at=Place.EXCEPTION)
+            self.add(f"{where}, rendered", *_by_traceback(link), at=Place.EXCEPTION)
             for hanging in (getattr(link, "request", None), getattr(link, "response", None)):
                 self.add_message(f"{where}, hanging on it", hanging)
             links += [one for one in (link.__cause__, link.__context__) if one is not None]
@@ -152,6 +216,7 @@ class Collector(logging.Handler):
 
 RESET: Final = b"<reset>"
 HANG: Final = b"<hang>"
+ECHOES: Final = b"<echoes>"
 
 
 def raw(start: str, body: bytes, *headers: str) -> bytes:
@@ -180,7 +245,7 @@ class Server:
         return {
             "device_code": CODE,
             "user_code": USER,
-            "verification_uri": f"{self.url}/login",
+            "verification_uri": f"{self.url}/{LINK}",
             "token_uri": f"{self.url}/token",
             "token_name": "robot",
         } | fields
@@ -201,6 +266,8 @@ class Server:
                     length = int(line.split(b":")[1])
             self.bodies.append(request.read(length))
         reply = self.script.pop(0) if self.script else EXPIRED
+        if reply == ECHOES:
+            reply = says(400, {"detail": self.bodies[-1].decode()})
         if reply == HANG:
             self._open.append(conn)
             return
@@ -219,7 +286,9 @@ class Server:
 
 PENDING: Final = says(400, {"detail": "authorization_pending"})
 EXPIRED: Final = says(400, {"detail": "authorization_expired", "of": ECHO})
-GRANTED: Final = says(200, {"access_token": TOKEN})
+GRANTED: Final = says(
+    200, {"access_token": TOKEN, "refresh_token": REFRESH, "id_token": ID_TOKEN, "scope": ECHO}
+)
 HEADERS: Final = (
     f"X-Echo: {ECHO}",
     f"Set-Cookie: code={CODE}; token={TOKEN}",
@@ -242,6 +311,10 @@ POLLS: Final[dict[str, list[bytes]]] = {
         says(403, {"detail": f"no:\u200b{CODE[:9]}\u200b{CODE[9:]}"})
     ],
     "rejected, code escaped": [says(403, {"detail": f"code%3D{CODE.replace('-', '%2D')}"})],
+    "rejected, in base64": [
+        says(403, {"detail": f"no {base64.b64encode(ECHO.encode()).decode()}"})
+    ],
+    "rejected, with the request": [ECHOES],
     "rejected, in a JSON of its own": [says(401, {"detail": {"code": CODE}, "error": ECHO})],
     "broken": [says(500, {"detail": ECHO}), EXPIRED],
     "busy": [says(503, ECHO.encode(), *HEADERS), GRANTED],
@@ -364,6 +437,22 @@ def engine_adopts(server: Server) -> None:
     client.wait(flow.id)
 
 
+def engine_with_secrets(server: Server) -> None:
+    """Log in by OAuth, as a client with a secret, with PKCE and an id token."""
+    errors = {"authorization_expired": "expired_token"}
+    provider = OAuth(
+        client_id="robot",
+        device_authorization_endpoint=f"{server.url}/code",
+        token_endpoint=f"{server.url}/token",
+        client_secret="env:CANARY_SECRET",
+        pkce="on",
+        scope=["a"],
+        quirks=replace(RFC8628, error_fields=("detail", "error"), errors=errors),
+    )
+    client = _client()
+    client.wait(client.start(provider).id)
+
+
 def engine_logs_in(server: Server) -> None:
     shown: list[str] = []
     client = _client(browser=lambda page: False, output=shown.append)
@@ -371,12 +460,20 @@ def engine_logs_in(server: Server) -> None:
 
 
 FACADES: Final = (check_begun, check_adopted, get)
-ENGINE: Final = (engine_waits, engine_steps, engine_cancels, engine_adopts, engine_logs_in)
+ENGINE: Final = (
+    engine_waits,
+    engine_steps,
+    engine_cancels,
+    engine_adopts,
+    engine_with_secrets,
+    engine_logs_in,
+)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("CANARY_SECRET", CLIENT_SECRET)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setattr(webbrowser, "open", lambda _: False)
     running = Server()
@@ -419,6 +516,10 @@ def _tapped(evidence: Evidence, function: Callable[..., Any]) -> Callable[..., A
         result = function(*args, **kwargs)
         for thing in (*args, *kwargs.values(), result):
             evidence.add_object(f"a repr at {function.__qualname__}", thing)
+            if isinstance(thing, Flow):
+                evidence.add("a row, in clear", json.dumps(thing.to_dict()), at=Place.ROW)
+            if isinstance(thing, Step):
+                evidence.add("what a broker is given", asdict(thing), at=Place.BROKER)
         return result
 
     return tap
@@ -451,12 +552,15 @@ def watch(
             evidence.add_error(error)
         for record in handler.records:
             evidence.add_record(record)
+            evidence.add("an event", vars(record).get("deviceflow"), at=Place.TRAIL)
         for event in events:
             evidence.add_object("an event", dict(event))
         said = capfd.readouterr()
-        # The user code is for the person to see, and only get_access_token shows it.
-        evidence.add("stdout", said.out.replace(USER, "") if way is get else said.out)
+        # Only get_access_token prompts by itself.
+        evidence.add("stdout", said.out, at=Place.PROMPT if way is get else None)
         evidence.add("stderr", said.err)
+        if verifiers := re.findall(rb"code_verifier=([\w~.-]+)", b"&".join(server.bodies)):
+            evidence.needles["PKCE verifier"] = verifiers[0].decode()[:8]
         transitions = [one for one in handler.records if hasattr(one, "deviceflow")] or events
         assert transitions, "nothing was logged, so nothing was tested"
         return evidence.leaks()
@@ -574,7 +678,7 @@ PLANTS: Final = {
 }
 
 
-@pytest.mark.parametrize(("what", "secret"), [*zip(NEEDLES, (CODE, USER, TOKEN), strict=True)])
+@pytest.mark.parametrize(("what", "secret"), CANARIES.items())
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_leak_that_is_planted_is_found(
     watch: Watch, server: Server, plant: str, what: str, secret: str
@@ -616,7 +720,7 @@ SABOTAGE: Final[dict[str, tuple[Any, str, Any, Way, str]]] = {
     ),
     "words that are not cleaned": (Flow, "_clean", lambda _, text: text, engine_waits, "rejected"),
     "tokens that nobody knew of": (
-        flow,
+        cleaning,
         "hidden_if_random",
         lambda text: text,
         engine_waits,

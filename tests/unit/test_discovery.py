@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from deviceflow.cleaning import ours
 from deviceflow.client import METADATA_LIFETIME, Client
 from deviceflow.errors import (
     ProtocolError,
@@ -288,7 +289,7 @@ def test_adopted_code_needs_no_proof_that_was_never_given(
 
 # Refreshing a token.
 
-OLD: Final = Token(Secret("old"), refresh_token=Secret("R1"), scope=("a", "b"))
+OLD: Final = Token(Secret("old"), refresh_token=Secret("R1"), scope=(ours("a"), ours("b")))
 FRESH: Final = answer(200, {"access_token": "new", "expires_in": 60})
 
 
@@ -333,7 +334,7 @@ def test_refresh_without_an_answer_is_not_the_end(client: Make, said: Any) -> No
     [
         (answer(400, {"error": "invalid_grant"}), "invalid_grant"),
         (answer(403, {"error": "access_denied"}), "access_denied"),
-        (answer(400, {"error": "\x1b[31mno" + "x" * 999}), "no"),
+        (answer(400, {"error": "\x1b[31mno " + "ab " * 999}), "no"),
         (answer(400, {}), "refused"),
     ],
 )

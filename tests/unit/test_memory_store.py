@@ -101,7 +101,7 @@ def test_what_is_kept_shows_no_secret(
 ) -> None:
     flow = waiting(NOW)
     store.add(flow)
-    flow.extra = (("odd", object()),)  # what cannot be kept, to see the frames that hold it
+    flow.extra = (("odd", object()),)  # type: ignore[assignment]  # what cannot be kept, to see the frames that hold it
 
     with pytest.raises(ValueError, match="unmarshallable") as caught:
         commit(store, flow, flow.poll(NOW, 10.0))

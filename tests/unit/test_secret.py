@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deviceflow.cleaning import PersonText, link
 from deviceflow.providers.base import Answer, DeviceCode, Token
 from deviceflow.secret import Secret
 
@@ -153,8 +154,8 @@ def test_fingerprint_is_hmac_sha256_cut_to_sixteen_digits() -> None:
         DeviceCode(
             Secret("CANARY"),
             "https://s.example.com/token",
-            user_code="CANARY",
-            verification_uri_complete="https://s.example.com/?code=CANARY",
+            user_code=PersonText("CANARY", 100),
+            verification_uri_complete=link("https://s.example.com/?code=CANARY"),
         ),
     ],
     ids=lambda holder: type(holder).__name__,

@@ -18,6 +18,7 @@ from deviceflow.audit.events import FIELDS, NOTES, SCHEMA, Origin, render, rende
 from deviceflow.audit.jsonlines import JSONLinesAudit
 from deviceflow.audit.logins import readable
 from deviceflow.audit.sinks import CSV, ECS, JSONLines, ecs
+from deviceflow.cleaning import ours
 from deviceflow.flow import Flow, Transition
 from deviceflow.machine import TRIGGERS, State
 from deviceflow.providers.studio import Studio
@@ -68,7 +69,7 @@ def event_of(action: str, **fields: Any) -> dict[str, Any]:
     studio = Studio("https://studio.example.com").asking(client_name="nightly", scopes=["MODELS"])
     flow = Flow("f1", studio, 1_800_000_000.0)
     happened = Transition(
-        3, 1_800_000_001.5, action, State.AWAITING_USER, State.POLLING, 200, 0.25, 5.0, "said"
+        3, 1_800_000_001.5, action, State.AWAITING_USER, State.POLLING, 200, 0.25, 5.0, ours("said")
     )
     evidence = {"prev_hash": "0" * 64, "hash": "a" * 64, "mac": "b" * 64, "key_id": "c72a3b19"}
     return render(flow, happened, EVERYTHING) | evidence | fields

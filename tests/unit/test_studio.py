@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import providers
+from deviceflow.cleaning import PersonText, link, ours
 from deviceflow.errors import InsecureURLError, InvalidScopesError, StudioAuthError, UsageError
 from deviceflow.machine import Reason
 from deviceflow.providers.base import Answer, DeviceCode
@@ -212,13 +213,13 @@ def test_code_answer_is_read(studio: Studio, code_answer: Callable[..., Response
         "issued",
         code=DeviceCode(
             device_code=CODE,
-            user_code="USER-CANARY",
-            verification_uri=f"{URL}/login",
-            verification_uri_complete=f"{URL}/login?code=USER-CANARY",
+            user_code=PersonText("USER-CANARY", 100),
+            verification_uri=link(f"{URL}/login"),
+            verification_uri_complete=link(f"{URL}/login?code=USER-CANARY"),
             token_endpoint=f"{URL}/token",
             interval=7,
             expires_in=600,
-            extra=(("token_name", "robot"),),
+            extra=(("token_name", ours("robot")),),
         ),
     )
 
@@ -228,7 +229,6 @@ def test_code_answer_is_read(studio: Studio, code_answer: Callable[..., Response
     [
         ("https://s.example.com/login?next=%2F", "https://s.example.com/login?next=%2F&code=A+B"),
         ("http://s.example.com/login#a", "http://s.example.com/login?code=A+B#a"),
-        # Kept as it was sent, to be shown cleaned; but never made into a page to open.
         ("javascript:alert(1)", None),
         ("file:///etc/passwd", None),
         ("http://[::1", None),
@@ -242,7 +242,7 @@ def test_page_to_open_is_made_of_web_addresses_only(
     code = studio.read_code(code_answer(verification_uri=page, user_code="A B")).code
 
     assert code is not None
-    assert code.verification_uri == page
+    assert code.verification_uri == (complete and page)
     assert code.verification_uri_complete == complete
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import errors
+from deviceflow.cleaning import ours
 from deviceflow.flow import Flow
 from deviceflow.machine import Reason, State
 from deviceflow.messages import Failure
@@ -34,7 +35,7 @@ REASONS: Final = {
 
 def failed(waiting: Waiting, reason: Reason, detail: str | None = None) -> Flow:
     flow = waiting(NOW)
-    flow.state, flow.reason, flow.detail = State.FAILED, reason, detail
+    flow.state, flow.reason, flow.detail = State.FAILED, reason, ours(detail) if detail else None
     return flow
 
 
@@ -62,13 +63,6 @@ def test_page_without_the_code_has_it_entered(waiting: Waiting) -> None:
     assert instructions(flow)[1] == f"Open {PAGE} and enter the code USER-CANARY"
 
 
-def test_page_that_is_no_web_address_is_not_the_one_to_open(waiting: Waiting) -> None:
-    flow = waiting()
-    flow.verification_uri_complete = "javascript:alert(1)"
-
-    assert instructions(flow)[1] == f"Open {PAGE} and enter the code USER-CANARY"
-
-
 @pytest.mark.parametrize(("client_id", "asks"), [("robot", "robot"), ("\x1b[31mr\n", "r ")])
 def test_client_without_a_name_is_told_by_its_id(client_id: str, asks: str) -> None:
     flow = Flow("f1", OAuth(client_id=client_id, issuer="https://as.example.com"), NOW)
@@ -86,7 +80,7 @@ def test_client_without_either_is_this_program(waiting: Waiting) -> None:
 def test_nothing_that_steers_a_terminal_is_in_the_lines(waiting: Waiting) -> None:
     flow = waiting(verification_uri="java\x1b[2J\nscript:x", user_code="A\u202eB\r")
 
-    assert instructions(flow)[1] == "Open java script:x and enter the code AB "
+    assert instructions(flow)[1] == "The server sent no usable address. Its code is AB "
 
 
 # Why there is no token.

@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         streams.say(f"deviceflow: {missing}")
         return exits.USAGE
     except KeyboardInterrupt:
-        streams.say("\ndeviceflow: interrupted")
+        streams.say("")
+        streams.say("deviceflow: interrupted")
         return exits.INTERRUPTED
     return code
 

@@ -34,7 +34,8 @@ def run(args: Namespace) -> int:
     # The browser is opened by the library, which leaves the environment alone beside the server's
     # threads. Nothing here needs what is kept back.
     with LocalServer(Settings()) as server, kept_back(*variables()):
-        streams.say(f"A local authorization server runs at {server.url}.\n")
+        streams.say(f"A local authorization server runs at {server.url}.")
+        streams.say("")
         try:
             name, token = auth.get_access_token(
                 hostname=server.url,
@@ -43,11 +44,13 @@ def run(args: Namespace) -> int:
                 open_browser=args.auto_approve or not args.no_browser,
             )
         finally:
-            print("\nWhat was logged (deviceflow.transition):")
+            streams.show("")
+            streams.show("What was logged (deviceflow.transition):")
             for event in events.seen:
-                print(_line(event))
+                streams.show(_line(event))
     fingerprint = Secret(token).fingerprint()
-    print(f"\nLogged in: token {name!r}, {len(token)} characters, fingerprint {fingerprint}.")
+    streams.show("")
+    streams.show(f"Logged in: token {name!r}, {len(token)} characters, fingerprint {fingerprint}.")
     return 0
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deviceflow import diagram
+from deviceflow.cli import streams
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ def run(args: Namespace) -> int:
     """Print the diagram, or check or renew the one in a Markdown file."""
     name = args.check or args.write
     if name is None:
-        print(diagram.FORMATS[args.format or "mermaid"]())
+        for line in diagram.FORMATS[args.format or "mermaid"]().splitlines():
+            streams.show(line)
         return 0
     if args.format:
         raise UsageError("A page holds the diagram as Mermaid: give no format beside it.")
@@ -35,9 +36,6 @@ def run(args: Namespace) -> int:
     if args.write:
         file.write_text(current, "utf-8")
     elif current != page:
-        print(
-            f"{file}: the diagram is out of date: deviceflow diagram --write {file}",
-            file=sys.stderr,
-        )
+        streams.say(f"{file}: the diagram is out of date: deviceflow diagram --write {file}")
         return 1
     return 0

@@ -209,7 +209,8 @@ def _wait(client: Client, flow: Flow, args: Namespace) -> Token:
     except KeyboardInterrupt:
         # It may have come before the waiting, which cancels by itself.
         if client.persistent:
-            streams.say("\nThe login is kept. Go on with it: the same command again, or")
+            streams.say("")
+            streams.say("The login is kept. Go on with it: the same command again, or")
             streams.say(f"deviceflow resume {flow.id} and where to put the token.")
         else:
             client.cancel(flow.id, "interrupted")

@@ -75,7 +75,10 @@ def _show_qr(page: str, *, wanted: bool) -> None:
         if wanted:
             say("A QR code needs segno: pip install 'deviceflow[cli]'")
         return
-    segno.make(page, error="l").terminal(sys.stderr, border=2, compact=True)
+    try:
+        segno.make(page, error="l").terminal(sys.stderr, border=2, compact=True)
+    except (ValueError, OSError):  # some addresses are too long for one
+        say("The address is too long for a QR code: open it as it is shown above.")
 
 
 @contextmanager

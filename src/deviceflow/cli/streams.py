@@ -1,4 +1,8 @@
-"""What is printed: data to stdout, all of it or an error; words for the person to stderr."""
+"""What is printed: data to stdout, all of it or an error; words for the person to stderr.
+
+Whatever a command prints goes through here, one line at a time, and loses what steers a terminal:
+rows, servers, files and arguments may have that in them. JSON is ASCII, and so is left as it is.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import sys
 from typing import TextIO
 
 from deviceflow.errors import DeviceFlowError, UsageError
+from deviceflow.untrusted import printable
 
 
 class OutputError(DeviceFlowError):
@@ -16,17 +21,17 @@ class OutputError(DeviceFlowError):
 def say(line: str) -> None:
     """Print a line for the person, where somebody is there to read it."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(_cleaned(line), file=sys.stderr, flush=True)
     except OSError as broken:
         _give_up(sys.stderr, broken)
 
 
 def show(text: str, *, foreign: bool = False) -> None:
-    """Print data, and see that it got out.
+    """Print a line of data, and see that it got out.
 
     Args:
         text: The data.
-        foreign: Whether it is printed as it came from a server.
+        foreign: Whether it must be printed as it came from a server, as a token must.
 
     Raises:
         UsageError: It is foreign, and would steer the terminal.
@@ -40,7 +45,7 @@ def show(text: str, *, foreign: bool = False) -> None:
                 hint="Have it in a file, or as JSON: --output FILE, --json.",
             )
         try:
-            print(text, flush=True)
+            print(text if foreign else _cleaned(text), flush=True)
         except UnicodeEncodeError as strange:
             why = f"its encoding, {strange.encoding}, has not all of the characters"
         except OSError as broken:
@@ -60,6 +65,10 @@ def flush() -> None:
     else:
         return
     raise OutputError(f"stdout could not be written: {why}.")
+
+
+def _cleaned(line: str) -> str:
+    return printable(line, len(line))
 
 
 def _give_up(stream: TextIO, broken: OSError) -> str:

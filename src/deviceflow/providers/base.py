@@ -6,17 +6,45 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
+from deviceflow.cleaning import NOTHING, CleanText, Known, cleaned, ours
 from deviceflow.machine import Reason
 from deviceflow.messages import Fields
 from deviceflow.secret import Secret
+from deviceflow.untrusted import LONGEST_URL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from deviceflow.cleaning import PersonText
     from deviceflow.messages import Request, Response
 
 DEFAULT_INTERVAL: Final = 5.0
 """Seconds between polls where the server names none (RFC 8628 section 3.2)."""
+
+LONGEST_USER_CODE: Final = 100
+
+_LIMITS: Final = {
+    "device_code": 8192,
+    "user_code": LONGEST_USER_CODE,
+    "verification_uri": LONGEST_URL,
+    "verification_uri_complete": LONGEST_URL,
+    "token_uri": LONGEST_URL,
+}
+
+
+def too_long(**sent: str | None) -> str | None:
+    """Return what of a device authorization answer is longer than may be, in words, or None.
+
+    Args:
+        **sent: What the server sent, under the names of RFC 8628 and of DVC Studio.
+    """
+    for name, text in sent.items():
+        if text is not None and len(text) > _LIMITS[name]:
+            return f"{name} is too long: {len(text)} characters of at most {_LIMITS[name]}"
+    return None
+
+
+_BEARER: Final = ours("Bearer")
 
 
 @dataclass(slots=True)
@@ -26,8 +54,8 @@ class DeviceCode:
     Attributes:
         device_code: What the program polls with.
         user_code: What the person is shown; None where a code was adopted without it. The repr
-            leaves it out, and the address with it: tracebacks are logged.
-        verification_uri: The page to open. May not be one that a browser is opened for.
+            leaves it out, and the addresses too: tracebacks are logged.
+        verification_uri: The page to open; None where the server sent none that can be opened.
         verification_uri_complete: The same with the user code in it.
         token_endpoint: Where to poll; checked.
         interval: Seconds between polls.
@@ -37,12 +65,12 @@ class DeviceCode:
 
     device_code: Secret
     token_endpoint: str
-    user_code: str | None = field(default=None, repr=False)
-    verification_uri: str | None = None
-    verification_uri_complete: str | None = field(default=None, repr=False)
+    user_code: PersonText | None = field(default=None, repr=False)
+    verification_uri: PersonText | None = field(default=None, repr=False)
+    verification_uri_complete: PersonText | None = field(default=None, repr=False)
     interval: float = DEFAULT_INTERVAL
     expires_in: float | None = None
-    extra: tuple[tuple[str, Any], ...] = ()
+    extra: tuple[tuple[str, CleanText | None], ...] = ()
 
 
 @dataclass(slots=True)
@@ -64,13 +92,22 @@ class Token:
 
     access_token: Secret
     possibly_revoked: bool = False
-    token_type: str = "Bearer"  # noqa: S105  # a kind of token, not one
+    token_type: CleanText = _BEARER
     expires_at: float | None = None
     refresh_token: Secret | None = None
-    scope: tuple[str, ...] | None = None
-    missing_scope: tuple[str, ...] = ()
+    scope: tuple[CleanText, ...] | None = None
+    missing_scope: tuple[CleanText, ...] = ()
     id_token: Secret | None = None
     extra: Fields = field(default_factory=lambda: Fields({}))
+
+    def __post_init__(self) -> None:
+        self.hide(Known(self.access_token, self.refresh_token, self.id_token))
+
+    def hide(self, known: Known) -> None:
+        """Take secrets out of what is kept and logged of the token: a server may echo them."""
+        self.token_type = CleanText(self.token_type, known)
+        self.scope = None if self.scope is None else cleaned(self.scope, known)
+        self.missing_scope = cleaned(self.missing_scope, known)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it in clear, as sessions of Authlib and requests-oauthlib take it."""
@@ -115,11 +152,11 @@ class Token:
         return cls(
             Secret.of(record["access_token"]),
             possibly_revoked=record["possibly_revoked"] is True,
-            token_type=record["token_type"],
+            token_type=ours(record["token_type"]),
             expires_at=None if expires_at is None else float(expires_at),
             refresh_token=Secret.of(record["refresh_token"]) if record["refresh_token"] else None,
-            scope=None if scope is None else tuple(map(str, scope)),
-            missing_scope=tuple(map(str, record["missing_scope"])),
+            scope=None if scope is None else cleaned(map(str, scope), NOTHING),
+            missing_scope=cleaned(map(str, record["missing_scope"]), NOTHING),
             id_token=Secret.of(record["id_token"]) if record["id_token"] else None,
             extra=Fields(record["extra"]),
         )
@@ -136,7 +173,7 @@ class Answer:
         outcome: The meaning.
         code: The device code, where one was issued.
         token: The token, where one was issued.
-        error: The server's own error code or text, untrusted still.
+        error: The server's own error code or text, to be made a `CleanText` of.
         reason: Why the login failed, where `outcome` is `refused`.
         interval: The new interval in seconds, where `slow_down` named one.
         once: Whether a refusal is to be believed only when it comes again: some servers do not
@@ -154,7 +191,7 @@ class Answer:
     reason: Reason = Reason.REJECTED
     interval: float = 0.0
     once: bool = False
-    unfit: tuple[Reason, str] | None = None
+    unfit: tuple[Reason, CleanText] | None = None
     claims: Fields | None = None
     unreadable: bool = False
     in_doubt: bool = False

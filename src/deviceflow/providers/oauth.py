@@ -12,14 +12,15 @@ from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
+from deviceflow.cleaning import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
 from deviceflow.errors import InsecureURLError, ProtocolError, UsageError
 from deviceflow.machine import Reason
 from deviceflow.messages import ClientAuth, Fields, Request
 from deviceflow.providers import idtoken
-from deviceflow.providers.base import Answer, DeviceCode, Token
+from deviceflow.providers.base import LONGEST_USER_CODE, Answer, DeviceCode, Token, too_long
 from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect, taking_purpose
 from deviceflow.secret import Secret
-from deviceflow.untrusted import endpoint, http_allowed, number, printable, web_url, with_query
+from deviceflow.untrusted import endpoint, http_allowed, number, with_query
 
 if TYPE_CHECKING:
     from deviceflow.messages import Response
@@ -110,9 +111,11 @@ class OAuth:
                 "Where to log in is not known.",
                 hint="Give the issuer, or both the device authorization and the token endpoint.",
             )
+        server = self.issuer or self.device_authorization_endpoint
         for key in _ENDPOINTS:
             if (url := getattr(self, key)) is not None:
-                endpoint(url, allow_http=self.allow_http)
+                named_by = None if url == server else server
+                endpoint(url, allow_http=self.allow_http, server=named_by)
         if self.pkce not in ("auto", "on", "off"):
             raise UsageError("pkce is 'auto', 'on' or 'off'.")
         self._check_client()
@@ -263,7 +266,7 @@ class OAuth:
         pattern = self.quirks.issuer if self.quirks.issuer_template else None
         if said != self.issuer and not (pattern and said and _is_issuer_of(pattern, said)):
             raise ProtocolError(
-                f"The metadata is of another issuer: {printable(str(said), 200)!r}, not"
+                f"The metadata is of another issuer: {CleanText(str(said), NOTHING)!r}, not"
                 f" {self.issuer!r}.",
                 hint="Give the issuer exactly as the server spells it, the last slash included.",
             )
@@ -311,10 +314,21 @@ class OAuth:
             return quirks.classify(response, fields, polled=False)
         code, user_code = quirks.text("device_code", fields), quirks.text("user_code", fields)
         page = quirks.text("verification_uri", fields) or fields.text("verification_url")
+        complete = quirks.text("verification_uri_complete", fields)
         if not (code and user_code and page):
             return Answer("refused", reason=Reason.PROTOCOL, error="a part of the code is missing")
-        complete = quirks.text("verification_uri_complete", fields)
-        if complete is None and quirks.complete_parameter and web_url(page):
+        if problem := too_long(
+            device_code=code,
+            user_code=user_code,
+            verification_uri=page,
+            verification_uri_complete=complete,
+        ):
+            return Answer("refused", reason=Reason.PROTOCOL, error=problem)
+        known = Known(Secret(code))
+        shown = link(page, known)
+        if shown is None:
+            return Answer("refused", reason=Reason.PROTOCOL, error=_NO_LINK)
+        if complete is None and quirks.complete_parameter:
             complete = with_query(page, **{quirks.complete_parameter: user_code})
         interval, life = quirks.answered("interval", fields), quirks.answered("expires_in", fields)
         return Answer(
@@ -322,9 +336,9 @@ class OAuth:
             code=DeviceCode(
                 device_code=Secret(code),
                 token_endpoint=self.token_endpoint or "",
-                user_code=user_code,
-                verification_uri=page,
-                verification_uri_complete=complete,
+                user_code=PersonText(user_code, LONGEST_USER_CODE),
+                verification_uri=shown,
+                verification_uri_complete=link(complete, known),
                 interval=number(interval, quirks.interval, low=1, high=3600),
                 expires_in=number(life, _LIFETIME, low=1, high=_LONGEST),
             ),
@@ -365,11 +379,13 @@ class OAuth:
         known = {quirks.answer_names.get(name, name) for name in _KNOWN_TOKEN_FIELDS}
         token = Token(
             access_token,
-            token_type=quirks.text("token_type", fields) or "Bearer",
+            token_type=ours(quirks.text("token_type", fields) or "Bearer"),
             expires_at=None if life < 0 else now + life,
             refresh_token=Secret(refresh) if refresh else None,
-            scope=granted,
-            missing_scope=tuple(s for s in self.scopes if granted is not None and s not in granted),
+            scope=None if granted is None else cleaned(granted, NOTHING),
+            missing_scope=cleaned(
+                (s for s in self.scopes if granted is not None and s not in granted), NOTHING
+            ),
             id_token=Secret(id_token) if id_token else None,
             extra=Fields({name: fields.get(name) for name in fields if name not in known}),
         )
@@ -382,14 +398,14 @@ class OAuth:
                 claims, issuer=self.issuer, client_id=self.client_id, now=now
             )
         if problem:
-            return Answer("issued", token=token, unfit=(Reason.PROTOCOL, problem))
+            return Answer("issued", token=token, unfit=(Reason.PROTOCOL, ours(problem)))
         if self.require:
             # Whoever has a tenant of their own says there what they like.
             open_to_all = "{tenantid}" in (self.issuer or "") and "tenant" not in dict(self.require)
             pinned = self.issuer is not None and not open_to_all
             problem = idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
             if problem:
-                return Answer("issued", token=token, unfit=(Reason.WRONG_APPROVER, problem))
+                return Answer("issued", token=token, unfit=(Reason.WRONG_APPROVER, ours(problem)))
         return Answer("issued", token=token, claims=claims)
 
     def refresh_request(self, token: Token) -> Request:
@@ -459,6 +475,7 @@ class OAuth:
         return cls(**values, name=name, quirks=read_dialect(name, entry) if entry else RFC8628)
 
 
+_NO_LINK: Final = "verification_uri is not an address to send a person to"
 _FOREVER: Final = 100 * 365 * 86400.0
 _ENDPOINTS: Final = (
     "issuer",

@@ -11,20 +11,21 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
+from deviceflow.cleaning import CleanText, Known, PersonText, link
 from deviceflow.errors import InsecureURLError, InvalidScopesError, UsageError
 from deviceflow.machine import Reason
 from deviceflow.messages import Request
-from deviceflow.providers.base import DEFAULT_INTERVAL, Answer, DeviceCode, Token
+from deviceflow.providers.base import (
+    DEFAULT_INTERVAL,
+    LONGEST_USER_CODE,
+    Answer,
+    DeviceCode,
+    Token,
+    too_long,
+)
 from deviceflow.providers.dialect import Dialect
 from deviceflow.secret import Secret
-from deviceflow.untrusted import (
-    endpoint,
-    http_allowed,
-    is_loopback,
-    number,
-    web_url,
-    with_query,
-)
+from deviceflow.untrusted import endpoint, http_allowed, is_loopback, number, with_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -227,25 +228,40 @@ class Studio:
         page, token_endpoint = fields.text("verification_uri"), fields.text("token_uri")
         if not (code and user_code and page and token_endpoint):
             return Answer("refused", reason=Reason.PROTOCOL, error="a part of the code is missing")
-        try:
-            endpoint(token_endpoint, allow_http=self.allow_http)
-        except InsecureURLError:
-            # It is not quoted: the code may be in it.
-            unsafe = "token_uri is not an https address; http may be allowed with allow_http=True"
-            return Answer("refused", reason=Reason.PROTOCOL, error=unsafe)
+        if problem := too_long(
+            device_code=code, user_code=user_code, verification_uri=page, token_uri=token_endpoint
+        ):
+            return Answer("refused", reason=Reason.PROTOCOL, error=problem)
+        known = Known(Secret(code))
+        if problem := self._problem_with(token_endpoint, known):
+            return Answer("refused", reason=Reason.PROTOCOL, error=problem)
+        # Without a page the login goes on: a person may know where this Studio's is.
+        shown = link(page, known)
+        name, codes = fields.text("token_name"), Known(Secret(code), user_code=user_code)
         return Answer(
             "issued",
             code=DeviceCode(
                 device_code=Secret(code),
-                user_code=user_code,
-                verification_uri=page,
-                verification_uri_complete=web_url(page) and with_query(page, code=user_code),
+                user_code=PersonText(user_code, LONGEST_USER_CODE),
+                verification_uri=shown,
+                verification_uri_complete=shown and link(with_query(page, code=user_code), known),
                 token_endpoint=token_endpoint,
                 interval=number(fields.get("interval"), DEFAULT_INTERVAL, low=1, high=3600),
                 expires_in=number(fields.get("expires_in"), _LIFETIME, low=1, high=_LONGEST),
-                extra=(("token_name", fields.text("token_name")),),
+                extra=(("token_name", CleanText(name, codes) if name else None),),
             ),
         )
+
+    def _problem_with(self, token_endpoint: str, known: Known) -> str | None:
+        """Return why the token is not asked for at an address, in words that do not quote it."""
+        try:
+            endpoint(token_endpoint, allow_http=self.allow_http, server=self.url)
+        except InsecureURLError:
+            return (
+                "token_uri is not an https address, or is on this machine; http may be allowed"
+                " with allow_http=True"
+            )
+        return "token_uri has the device code in it" if known.found_in(token_endpoint) else None
 
     def token_request(
         self,

@@ -9,6 +9,7 @@ from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from deviceflow import record
 from deviceflow.errors import UnknownFlowError, UsageError
 from deviceflow.flow import Flow
 from deviceflow.secret import Secret
@@ -281,7 +282,7 @@ def _once(alike: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _park(flow: Flow) -> _Parked:
     code = flow.device_code
-    own = marshal.dumps((None if code is None else code.reveal(), *_own_of(flow)))
+    own = marshal.dumps((None if code is None else code.reveal(), *map(_plain, _own_of(flow))))
     aside = _aside_of(flow)
     if aside == _NOTHING_ASIDE:
         aside = _NOTHING_ASIDE
@@ -303,8 +304,15 @@ def _unpark(parked: _Parked) -> Flow:
     own = iter(marshal.loads(parked.own))  # noqa: S302  # this process wrote it
     flow.device_code = _secret(next(own))
     for name, value in zip(_OWN, own, strict=True):
-        setattr(flow, name, value)
+        setattr(flow, name, record.again(name, value))
     return flow
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without the types of texts, which `marshal` does not know."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return str(value) if isinstance(value, str) else value
 
 
 def _secret(text: str | None) -> Secret | None:

@@ -1,0 +1,242 @@
+"""Each datum of a login: who may see it, and where it may appear. The tests read this table.
+
+A *secret* appears nowhere but in memory, in requests to its server, sealed, and where the caller
+has it put. What is *for the person* is shown to the person who logs in, and not logged. What is
+*public* may be logged and kept, cleaned if a server said it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class Sensitivity(StrEnum):
+    """Who may see a datum."""
+
+    SECRET = "secret"  # noqa: S105  # a word
+    PERSON = "for the person"
+    PUBLIC = "public"
+
+
+class Place(StrEnum):
+    """Where a datum may appear.
+
+    `ROW` means the part of a store's row, or of an exported flow, that is not sealed; `ARGUMENT`
+    the command line of this or another process; `BROKER` what a job gives to a queue; `PROMPT` what
+    is shown to the person, or printed by a command that was asked for it.
+    """
+
+    LOG = "log"
+    TRAIL = "trail"
+    EXCEPTION = "exception"
+    ROW = "row"
+    ARGUMENT = "arguments"
+    BROKER = "broker"
+    PROMPT = "prompt"
+
+
+class Datum(NamedTuple):
+    """One datum.
+
+    Attributes:
+        name: What it is called.
+        sensitivity: Who may see it.
+        places: Where it may appear.
+        fields: Where it is in the code: attributes of `Flow`, `DeviceCode` and `Token`, fields of
+            events, options and variables of the environment.
+        note: What there is to say about it.
+    """
+
+    name: str
+    sensitivity: Sensitivity
+    places: frozenset[Place]
+    fields: tuple[str, ...]
+    note: str = ""
+
+
+SECRET, PERSON, PUBLIC = Sensitivity
+LOG, TRAIL, EXCEPTION, ROW, ARGUMENT, BROKER, PROMPT = Place
+
+_NOWHERE: Final = frozenset[Place]()
+_RECORDED: Final = frozenset({LOG, TRAIL, EXCEPTION, ROW, BROKER, PROMPT})
+_EVERYWHERE: Final = frozenset(Place)
+
+
+def _fields(prefix: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}.{name}" for name in names.split())
+
+
+DATA: Final = (
+    # Secrets.
+    Datum(
+        "device code",
+        SECRET,
+        _NOWHERE,
+        ("flow.device_code", "code.device_code"),
+        "as good as the token until it is used",
+    ),
+    Datum("PKCE verifier", SECRET, _NOWHERE, ("flow.verifier",)),
+    Datum(
+        "access token",
+        SECRET,
+        _NOWHERE,
+        ("flow.token", "flow.to_revoke", "token.access_token"),
+        "printed where `--show-token`, `token` or `export-env` asks for it",
+    ),
+    Datum("refresh token", SECRET, _NOWHERE, ("token.refresh_token",)),
+    Datum("id token", SECRET, _NOWHERE, ("token.id_token",)),
+    Datum(
+        "what else came with the token",
+        SECRET,
+        _NOWHERE,
+        ("token.extra",),
+        "not cleaned: it is for the program",
+    ),
+    Datum(
+        "sealed part of a row",
+        SECRET,
+        _NOWHERE,
+        ("flow.as_stored",),
+        "as it is stored; in clear where the store is a plaintext one",
+    ),
+    Datum(
+        "client secret",
+        SECRET,
+        _NOWHERE,
+        ("variable.DEVICEFLOW_CLIENT_SECRET",),
+        "settings and rows say where it is: `env:NAME`, `file:PATH`",
+    ),
+    Datum("private key", SECRET, _NOWHERE, ("variable.DEVICEFLOW_PRIVATE_KEY",), "likewise"),
+    Datum("sealing keys", SECRET, _NOWHERE, ("variable.DEVICEFLOW_KEYS",)),
+    Datum("audit key", SECRET, _NOWHERE, ("variable.DEVICEFLOW_AUDIT_KEY",)),
+    Datum("signing key", SECRET, _NOWHERE, ("variable.DEVICEFLOW_AUDIT_SIGNING_KEY",)),
+    Datum(
+        "database password",
+        SECRET,
+        _NOWHERE,
+        ("variable.DEVICEFLOW_STORE", "variable.PGPASSWORD"),
+        "an argument with one in it is refused",
+    ),
+    # For the person.
+    Datum(
+        "user code",
+        PERSON,
+        frozenset({ROW, PROMPT}),
+        ("flow.user_code", "code.user_code"),
+        "the trail has a keyed fingerprint of it",
+    ),
+    Datum(
+        "verification link",
+        PERSON,
+        frozenset({ROW, PROMPT, ARGUMENT}),
+        ("flow.verification_uri", "code.verification_uri"),
+        "a browser is given it as an argument",
+    ),
+    Datum(
+        "complete verification link",
+        PERSON,
+        frozenset({ROW, PROMPT, ARGUMENT}),
+        ("flow.verification_uri_complete", "code.verification_uri_complete"),
+        "likewise; the user code is in it",
+    ),
+    # Public.
+    Datum(
+        "id of the login", PUBLIC, _EVERYWHERE, ("flow.id", *_fields("event", "event_id flow_id"))
+    ),
+    Datum(
+        "key of the login",
+        PUBLIC,
+        frozenset({EXCEPTION, ROW, ARGUMENT, BROKER, PROMPT}),
+        ("flow.key",),
+        "the caller's own name for it",
+    ),
+    Datum(
+        "state, reason and counts",
+        PUBLIC,
+        _RECORDED,
+        (
+            *_fields(
+                "flow",
+                "state reason seq attempt failures unreadable slow_downs in_doubt last_poll_owed"
+                " handover stray_tokens",
+            ),
+            *_fields(
+                "event",
+                "schema seq action from to outcome reason attempt http_status in_doubt",
+            ),
+            "token.possibly_revoked",
+        ),
+    ),
+    Datum(
+        "times",
+        PUBLIC,
+        _RECORDED,
+        (
+            *_fields("flow", "created_at ended_at expires_at due_at moved_at interval"),
+            *_fields("code", "interval expires_in"),
+            *_fields("event", "time interval wait duration"),
+            "token.expires_at",
+        ),
+    ),
+    Datum(
+        "the server's words on it",
+        PUBLIC,
+        _RECORDED,
+        ("flow.detail", "event.detail"),
+        "cleaned, at most 200 characters, without secrets in any spelling",
+    ),
+    Datum(
+        "server, client, provider's settings",
+        PUBLIC,
+        _EVERYWHERE,
+        ("flow.provider", *_fields("event", "dialect issuer client_id client_name scopes")),
+    ),
+    Datum(
+        "purpose of the login",
+        PUBLIC,
+        _EVERYWHERE,
+        ("flow.purpose", "event.purpose"),
+        "the program's own words",
+    ),
+    Datum(
+        "token endpoint",
+        PUBLIC,
+        frozenset({EXCEPTION, ROW, ARGUMENT}),
+        ("flow.token_endpoint", "code.token_endpoint"),
+        "of one in plain http, host and port are logged",
+    ),
+    Datum(
+        "scopes granted, kind of token",
+        PUBLIC,
+        _RECORDED,
+        (*_fields("token", "scope missing_scope token_type"), "event.granted_scopes"),
+        "cleaned likewise; at most 100 scopes",
+    ),
+    Datum(
+        "name of the token",
+        PUBLIC,
+        frozenset({ROW, PROMPT}),
+        ("flow.extra", "code.extra"),
+        "cleaned likewise",
+    ),
+    Datum(
+        "who did it",
+        PUBLIC,
+        frozenset({LOG, TRAIL, ROW, PROMPT}),
+        _fields("event", "worker host pid engine task_id actor"),
+    ),
+    Datum(
+        "evidence",
+        PUBLIC,
+        frozenset({LOG, TRAIL, ROW, PROMPT}),
+        (
+            "flow.head",
+            *_fields(
+                "event", "row_digest token_fingerprint code_fingerprint key_id prev_hash hash mac"
+            ),
+        ),
+        "fingerprints are keyed",
+    ),
+)
+"""The table."""

@@ -1,0 +1,65 @@
+"""The table of what is secret, and where each datum may appear, is whole, and is the docs' own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from deviceflow.audit.events import FIELDS
+from deviceflow.data import DATA, Place, Sensitivity
+from deviceflow.flow import Flow
+from deviceflow.providers.base import DeviceCode, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "explanation" / "secrets.md"
+
+
+def table() -> str:
+    """Return the table as the documentation has it."""
+    head = ["", *Place, ""]
+    rows = [head, ["---"] * len(head)]
+    for sensitivity in Sensitivity:
+        rows.append([f"**{sensitivity}**", *[""] * (len(Place) + 1)])
+        rows += [
+            [datum.name, *("✓" * (place in datum.places) for place in Place), datum.note]
+            for datum in DATA
+            if datum.sensitivity is sensitivity
+        ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def test_each_datum_is_in_the_table_once() -> None:
+    there = Counter(field for datum in DATA for field in datum.fields)
+
+    assert set(there.values()) == {1}
+    assert {field for field in there if not field.startswith("variable.")} == {
+        *(f"flow.{name}" for name in Flow.__slots__),
+        *(f"code.{one.name}" for one in fields(DeviceCode)),
+        *(f"token.{one.name}" for one in fields(Token)),
+        *(f"event.{name}" for name in FIELDS),
+    }
+
+
+def test_secrets_may_appear_nowhere() -> None:
+    for datum in DATA:
+        if datum.sensitivity is Sensitivity.SECRET:
+            assert not datum.places
+        if datum.sensitivity is Sensitivity.PERSON:
+            assert not datum.places & {Place.LOG, Place.TRAIL, Place.EXCEPTION, Place.BROKER}
+
+
+def test_what_is_logged_and_kept_in_clear_may_be(waiting: Callable[..., Flow]) -> None:
+    of = {field: datum for datum in DATA for field in datum.fields}
+
+    for name in FIELDS:
+        assert {Place.LOG, Place.TRAIL} <= of[f"event.{name}"].places
+    for name in waiting().to_dict().keys() - {"schema"}:
+        assert Place.ROW in of[f"flow.{name}"].places
+
+
+def test_documentation_has_the_table_as_it_is() -> None:
+    assert table() in PAGE.read_text("utf-8")
