@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import urllib3.util.connection
 
-from deviceflow import transport
+from deviceflow import client, transport
+from deviceflow.cli import sink, stored, streams
 from deviceflow.stores.base import refuse
 from deviceflow.stores.sql import SQLStore
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from deviceflow.errors import DeviceFlowError
     from deviceflow.flow import Flow
     from deviceflow.messages import Failure, Request, Response
+    from deviceflow.secret import Secret
     from deviceflow.stores.base import Claim, Held, Leftover, Note
     from deviceflow.stores.sql import Execute, Mode
     from deviceflow.transport import Transport
@@ -202,3 +204,36 @@ def set_in_code(traps: Traps) -> None:
     SQLStore._migrate = watched_migrate  # type: ignore[assignment,method-assign]
     urllib3.util.connection.create_connection = watched_connect
     transport._LimitedReader.readinto = watched_readinto  # type: ignore[assignment,method-assign]
+
+
+def set_in_command(traps: Traps) -> None:
+    """Set the traps around what the command does, in this process: store, requests, sinks."""
+    open_store: Any = stored.open_store
+    make_transport: Any = client.RequestsTransport
+    put: Any = sink.TokenFile.put
+    show: Any = streams.show
+    replace: Any = os.replace
+
+    def watched_put(file: sink.TokenFile, token: Secret) -> None:
+        traps.reach("before the sink")
+        put(file, token)
+        traps.reach("after the sink")
+
+    def watched_replace(*args: Any) -> None:
+        traps.reach("inside the sink")
+        replace(*args)
+
+    def watched_show(*args: Any, **how: Any) -> None:
+        traps.reach("before stdout")
+        show(*args, **how)
+        traps.reach("after stdout")
+
+    stored.open_store = lambda *args, **how: TrappedStore(  # type: ignore[assignment,attr-defined]
+        open_store(*args, **how), traps
+    )
+    client.RequestsTransport = lambda: TrappedTransport(  # type: ignore[assignment,misc]
+        make_transport(), traps
+    )
+    sink.TokenFile.put = watched_put  # type: ignore[method-assign]
+    os.replace = watched_replace  # type: ignore[assignment]
+    streams.show = watched_show
