@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Verb = Literal["login", "resume", "token", "export-env"]
 
+_LOGINS: Final = 20  # on one server and one database: the server's log is read whole each time
 COLLECT_LEASE: Final = 61.0  # seconds; nobody else collects while whoever died at it has that
 _COLLECTING: Final[tuple[Verb, ...]] = ("token", "export-env")
 _POINTS: Final = 20  # about as many are reached by a command that hands a token over
@@ -89,7 +90,7 @@ class Handovers:
 
     Attributes:
         kills: How often a command was killed, by the point.
-        done: How many logins.
+        done: How many logins whose token was delivered, and nobody asked twice.
         wrong: What must not be so.
     """
 
@@ -135,7 +136,7 @@ class Desk:
         (folder / "home").mkdir(parents=True)
         place: Place = self._database or SQLitePlace(folder / "store")
         self._server.gate.rules[name] = Rule(decision="approve")
-        played = Handovers(done=1)
+        played = Handovers()
         if case.begun is not None:
             self._begin(name, place, case.begun)
         for number, (verb, kill) in enumerate(zip(case.verbs, (*case.kills, None), strict=True)):
@@ -237,3 +238,22 @@ class Desk:
 def _wrong_with_output(verb: Verb, out: str, err: str) -> Iterator[str]:
     if CANARY in err or (CANARY in out and verb != "export-env"):
         yield f"{verb} has shown a secret"
+
+
+def hand_over(
+    zygote: Zygote, folder: Path, postgres: PostgresServer | None, rng: Random, kills: int
+) -> Handovers:
+    """Kill so many commands: at every named point first, then at random."""
+    tally, cases, number = Handovers(), named(), 0
+    while cases or tally.kills.total() < kills:
+        inside = folder / f"desk-{number}"
+        inside.mkdir()
+        with Desk(zygote, inside, postgres) as desk:
+            for _ in range(_LOGINS):
+                number += 1
+                case = cases.pop() if cases else at_random(rng)
+                played = desk.play(f"login-{number}", case)
+                tally.kills += played.kills
+                tally.done += not played.wrong
+                tally.wrong += [f"{case.name}: {problem}" for problem in played.wrong]
+    return tally
