@@ -237,7 +237,8 @@ class Client:
                 " something else, or for another purpose.",
                 flow_id=kept.id,
                 state=kept.state,
-                hint="Use another key, or end that login first: cancel it, or acknowledge its token.",
+                hint="Use another key, or end that login first: cancel it, or if it was approved,"
+                " acknowledge its token.",
             )
         return kept
 
