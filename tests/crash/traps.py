@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from deviceflow.audit.events import Origin
+    from deviceflow.clock import Clock
     from deviceflow.errors import DeviceFlowError
     from deviceflow.flow import Flow
     from deviceflow.messages import Failure, Request, Response
-    from deviceflow.secret import Secret
     from deviceflow.stores.base import Claim, Held, Leftover, Note
     from deviceflow.stores.sql import Execute, Mode
     from deviceflow.transport import Transport
@@ -206,34 +206,32 @@ def set_in_code(traps: Traps) -> None:
     transport._LimitedReader.readinto = watched_readinto  # type: ignore[assignment,method-assign]
 
 
-def set_in_command(traps: Traps) -> None:
-    """Set the traps around what the command does, in this process: store, requests, sinks."""
-    open_store: Any = stored.open_store
-    make_transport: Any = client.RequestsTransport
-    put: Any = sink.TokenFile.put
-    show: Any = streams.show
-    replace: Any = os.replace
+def set_in_command(traps: Traps, clock: Clock) -> None:
+    """Set the traps around what the command does, in this process; and have it go by the clock."""
+    in_stored: Any = stored
+    in_client: Any = client
+    in_file: Any = sink.TokenFile
+    in_os: Any = os
+    in_streams: Any = streams
+    open_store, transport_of = in_stored.open_store, in_client.RequestsTransport
+    put, replace, show = in_file.put, in_os.replace, in_streams.show
 
-    def watched_put(file: sink.TokenFile, token: Secret) -> None:
-        traps.reach("before the sink")
-        put(file, token)
-        traps.reach("after the sink")
+    def watched(what: str, work: Callable[..., _T]) -> Callable[..., _T]:
+        def do(*args: Any, **how: Any) -> _T:
+            traps.reach(f"before {what}")
+            done = work(*args, **how)
+            traps.reach(f"after {what}")
+            return done
+
+        return do
 
     def watched_replace(*args: Any) -> None:
         traps.reach("inside the sink")
         replace(*args)
 
-    def watched_show(*args: Any, **how: Any) -> None:
-        traps.reach("before stdout")
-        show(*args, **how)
-        traps.reach("after stdout")
-
-    stored.open_store = lambda *args, **how: TrappedStore(  # type: ignore[assignment,attr-defined]
-        open_store(*args, **how), traps
-    )
-    client.RequestsTransport = lambda: TrappedTransport(  # type: ignore[assignment,misc]
-        make_transport(), traps
-    )
-    sink.TokenFile.put = watched_put  # type: ignore[method-assign]
-    os.replace = watched_replace  # type: ignore[assignment]
-    streams.show = watched_show
+    in_stored.open_store = lambda *args, **how: TrappedStore(open_store(*args, **how), traps)
+    in_client.SystemClock = lambda: clock
+    in_client.RequestsTransport = lambda: TrappedTransport(transport_of(), traps)
+    in_file.put = watched("the sink", put)
+    in_os.replace = watched_replace
+    in_streams.show = watched("stdout", show)

@@ -23,7 +23,6 @@ from deviceflow import (
     TokenGoneError,
     open_store,
 )
-from deviceflow import client as client_module
 from deviceflow.cli import main
 from deviceflow.steps import LEASE_MARGIN
 from deviceflow.stores.base import Held
@@ -356,8 +355,7 @@ def command(job: Command) -> None:
     report = Reporter(job.report)
     traps = Traps(job.traps, job.any_point, report)
     set_in_code(traps)
-    set_in_command(traps)
-    client_module.SystemClock = lambda: SharedClock(Path(job.clock))  # type: ignore[assignment,misc]
+    set_in_command(traps, SharedClock(Path(job.clock)))
     folder = Path(job.folder)
     os.chdir(folder)
     for number, name in ((1, "out"), (2, "err")):

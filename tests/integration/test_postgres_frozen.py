@@ -69,7 +69,8 @@ class Route:
         self.freeze = freeze
 
     def open(self, **how: Any) -> PostgresStore:
-        return PostgresStore(self.url, **({"keys": KEYS, "timeout": TIMEOUT} | how))
+        options: dict[str, Any] = {"keys": KEYS, "timeout": TIMEOUT}
+        return PostgresStore(self.url, **(options | how))
 
 
 @pytest.fixture(params=["tcp", "unix", "behind a pooler", "the pooler"])

@@ -521,7 +521,7 @@ def test_at_a_real_server_a_person_is_asked_again_once_the_refresh_token_is_gone
 
 @pytest.mark.parametrize("asked", [{}, {"key": "nightly"}])
 def test_a_token_in_use_is_not_revoked_by_purge(
-    session: requests.Session, real: Real, asked: dict[str, str]
+    session: requests.Session, real: Real, asked: dict[str, Any]
 ) -> None:
     session.auth = DeviceFlowAuth(real.client, real.provider, **asked)
     session.get(real.me)

@@ -73,7 +73,7 @@ class BoundedConnection(Connection[Any]):
             self.pgconn.finish()
             raise
 
-    def __del__(self) -> None:
+    def __del__(self, *_: object) -> None:
         """Say nothing: one that is open as the program ends is closed with it."""
 
 
@@ -165,14 +165,18 @@ class Pool:
 
     def _take(self) -> BoundedConnection | None:
         with self._lock:
+            self._drop_old()
             return self._idle.pop()[1] if self._idle else None
 
     def _put(self, connection: BoundedConnection) -> None:
-        now = time.monotonic()
         with self._lock:
-            self._idle.append((now, connection))
-            while self._idle and (self._closed or self._idle[0][0] < now - IDLE):
-                self._idle.popleft()[1].close()
+            self._idle.append((time.monotonic(), connection))
+            self._drop_old()
+
+    def _drop_old(self) -> None:
+        oldest = time.monotonic() - IDLE
+        while self._idle and (self._closed or self._idle[0][0] < oldest):
+            self._idle.popleft()[1].close()
 
     def _connect(self, until: float) -> BoundedConnection:
         """Open a connection, and try that again until then: the database may be back soon."""

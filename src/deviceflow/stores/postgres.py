@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from deviceflow.stores.pgpool import Pool
     from deviceflow.stores.sql import Execute, Mode, Query
 
 _T = TypeVar("_T")
@@ -102,7 +103,7 @@ class PostgresStore(SQLStore):
         )
         self._connect = pgpool.connect
         self._gave_up = pgpool.GaveUpError
-        self._make_pool = lambda: pgpool.Pool(address, pool_size)
+        self._make_pool: Callable[[], Pool] = lambda: pgpool.Pool(address, pool_size)
         self._pool = self._make_pool()
         self._pid = os.getpid()
         given = keys = None if keys is None else wrapped(keys)
@@ -155,10 +156,10 @@ class PostgresStore(SQLStore):
                 gave_up = isinstance(error, self._gave_up)
                 lost = isinstance(error, self._psycopg.OperationalError)
                 lost = lost or error.sqlstate == _IDLE_TOO_LONG
+            if lost:
+                pool.clear()  # the database was restarted, perhaps, and each of them is stale
             if gave_up or not (lost and left):
                 raise problem
-            # The database was restarted, perhaps, and every connection is stale.
-            pool.clear()
 
     @contextmanager
     def reading(self) -> Iterator[Query]:
