@@ -59,26 +59,21 @@ class BoundedConnection(Connection[Any]):
         Raises:
             GaveUpError: None came in time; the connection is closed.
         """
-        now = time.monotonic()
-        limit = max(self.until, now + self.least)
+        seconds = max(self.until - time.monotonic(), self.least)
         try:
-            return waiting.wait(_bounded(gen, limit), self.pgconn.socket, interval=interval)
-        except GaveUpError as late:
-            self.pgconn.finish()
-            raise GaveUpError(f"it has not answered for {time.monotonic() - now:.0f} s") from late
-        except Error:
-            raise
-        except BaseException:
-            # Ctrl-C, say. psycopg would ask the same server to cancel, and wait for that.
-            self.pgconn.finish()
+            return waiting.wait(_bounded(gen, seconds), self.pgconn.socket, interval=interval)
+        except BaseException as problem:
+            # On Ctrl-C psycopg would ask the same server to cancel, and wait for that.
+            if isinstance(problem, GaveUpError) or not isinstance(problem, Error):
+                self.pgconn.finish()
             raise
 
     def __del__(self, *_: object) -> None:
         """Say nothing: one that is open as the program ends is closed with it."""
 
 
-def _bounded(gen: PQGen[RV], limit: float) -> Generator[Any, Any, RV]:
-    ready = None
+def _bounded(gen: PQGen[RV], seconds: float) -> Generator[Any, Any, RV]:
+    until, ready = time.monotonic() + seconds, None
     while True:
         try:
             wanted = gen.send(ready)  # type: ignore[arg-type]  # None starts a generator
@@ -86,8 +81,8 @@ def _bounded(gen: PQGen[RV], limit: float) -> Generator[Any, Any, RV]:
             result: RV = done.value
             return result
         ready = yield wanted
-        if time.monotonic() > limit:
-            raise GaveUpError
+        if time.monotonic() > until:
+            raise GaveUpError(f"it has not answered for {seconds:.0f} seconds")
 
 
 def connect(url: Secret, until: float) -> BoundedConnection:

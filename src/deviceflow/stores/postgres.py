@@ -202,6 +202,7 @@ def _problem(error: Exception) -> StoreError:
 
 
 _HINTS: Final = {
+    _IDLE_TOO_LONG: "This machine was suspended, or very slow. Nothing is lost: try again.",
     "25006": "It is read-only: name the primary server.",
     "28P01": "Check the user, and the password in ~/.pgpass or PGPASSWORD.",
     "3D000": "Create the database first: createdb",
