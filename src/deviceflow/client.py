@@ -177,7 +177,7 @@ class Client:
             key: The caller's own name for this login. While a flow of that key lives it is
                 returned, with the code it has, instead of asking for a new one; it must be at the
                 same server, and ask for the same. A flow that was approved lives until its token
-                is collected.
+                is acknowledged, or purged.
             purpose: Why this login is needed: one line of at most 200 printable characters, and
                 nothing secret. The person who approves is shown it, and each event records it. A
                 server is sent it only where it is known to take it.
@@ -238,7 +238,8 @@ class Client:
                 " something else, or for another purpose.",
                 flow_id=kept.id,
                 state=kept.state,
-                hint="Use another key, or cancel that login first.",
+                hint="Use another key, or end that login first: cancel it, or if it was approved,"
+                " acknowledge its token.",
             )
         return kept
 
@@ -443,7 +444,7 @@ class Client:
         *,
         on_step: Callable[[Step], object] = lambda _: None,
     ) -> Token:
-        """Step until the flow ends, and return its token.
+        """Step until the flow ends, and return its token, as `token` does.
 
         Interrupted by Ctrl-C, a flow in a store that persists can be gone on with; one in memory
         is cancelled, since nobody could.
@@ -499,7 +500,7 @@ class Client:
     def token(self, flow_id: str) -> Token:
         """Return the token of a flow that is authorized, and put on record that it was.
 
-        It stays in the store until it is acknowledged, or purged.
+        It stays in the store, and is returned again, until it is acknowledged or purged.
 
         Raises:
             WaitTimeoutError: The login is still pending.
@@ -575,7 +576,8 @@ class Client:
     def purge(self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY) -> Purged:
         """Wipe the secrets of logins that ended long ago, then drop the flows; transitions stay.
 
-        A token that nobody collected is revoked where the server can do that.
+        A token that nobody acknowledged is revoked where the server can do that; where it cannot,
+        the event's detail says so.
 
         Args:
             tokens_after: How many seconds after the end a token is wiped.
@@ -676,9 +678,14 @@ class Client:
         purpose: str | None = None,
         open_browser: bool = True,
         timeout: float | None = None,
+        acknowledge: bool | None = None,
         **request: Any,
     ) -> Token:
         """Start a login, tell the person what to do, and wait for the token.
+
+        With a key, the same call returns the same token until the token is acknowledged (see
+        `acknowledge`). So a program that is killed with the token in its hands, and run again,
+        gets it and asks nobody. Once the token is safe, acknowledge it, or `purge` revokes it.
 
         Args:
             provider: The server.
@@ -686,6 +693,8 @@ class Client:
             purpose: As for `start`.
             open_browser: Whether to open the page in the person's browser.
             timeout: As for `wait`.
+            acknowledge: Whether to acknowledge the token before it is returned. By default only
+                where no key is given: nobody could ask for it again.
             **request: What to ask for, as for `start`.
 
         Raises:
@@ -695,7 +704,10 @@ class Client:
         with self._waiting_for(flow.id):  # a browser on the terminal keeps us until it is closed
             if not flow.state.ended:
                 self._show(flow, open_browser=open_browser)
-            return self.wait(flow.id, timeout)
+            token = self.wait(flow.id, timeout)
+        if acknowledge or (acknowledge is None and key is None):
+            self.acknowledge(flow.id)
+        return token
 
     def _show(self, flow: Flow, *, open_browser: bool) -> None:
         # A frame of its own: a traceback of the waiting must not show the user code.

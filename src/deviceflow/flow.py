@@ -265,8 +265,8 @@ class Flow:
 
     @property
     def live(self) -> bool:
-        """Whether it is under way, or its token waits to be collected: its key is taken."""
-        return not self.state.ended or (self.token is not None and self.handover is None)
+        """Whether it has not ended, or its token is still kept: its key is taken."""
+        return not self.state.ended or self.token is not None
 
     # What is to be done, and when.
 
@@ -468,30 +468,47 @@ class Flow:
     # The handing over of the token.
 
     def collect(self, now: float) -> Transition:
-        """Put on record that the token was handed over. It is kept until it is acknowledged."""
+        """Put on record that the token was handed over. It is kept until it is acknowledged.
+
+        Raises:
+            IllegalTransitionError: There is no token.
+        """
+        if self.token is None:
+            raise refusal(self, "collect")
         self.handover = "collected"
         return self._note("collect", now)
 
     def acknowledge(self, now: float) -> Transition:
-        """Forget the token: whoever collected it has it safe."""
+        """Forget the token: whoever collected it has it safe.
+
+        Raises:
+            IllegalTransitionError: There is no token.
+        """
+        if self.token is None:
+            raise refusal(self, "acknowledge")
         self.token, self.handover = None, "acknowledged"
         return self._note("acknowledge", now)
 
     def purge(self, now: float) -> Transition:
         """Forget the secrets that are left after the end.
 
-        A token that nobody collected is of no use to anybody, so it is set aside to be revoked.
-        What is set aside already is given up.
+        A token that nobody acknowledged may be in nobody's hands: whoever collected it may have
+        died with it. So it is set aside to be revoked. What is set aside already is given up.
+
+        Raises:
+            IllegalTransitionError: There is neither a token nor anything left to revoke.
         """
-        if self.token is None:
+        if self.token is not None:
+            what = "nobody collected the token"
+            if self.handover == "collected":
+                what = "the token was collected and never acknowledged"
+            detail = self._set_aside(self._revocable(self.token), now, what)
+            self.token, self.handover = None, "purged"
+        elif self.to_revoke and self.state.ended:
             detail = ours("what was to be revoked is not kept any longer: revoke it at the server")
             self.to_revoke = ()
-        elif self.handover is None:
-            detail = self._set_aside(self._revocable(self.token), now)
-            self.token, self.handover = None, "purged"
         else:
-            detail = ours("the token was collected, and is not kept any longer")
-            self.token, self.handover = None, "purged"
+            raise refusal(self, "purge")
         return self._note("purge", now, detail)
 
     def bring_in(self, now: float) -> Transition:
@@ -519,15 +536,20 @@ class Flow:
 
     # The rules.
 
-    def _set_aside(self, revocable: tuple[tuple[str, Secret], ...], now: float) -> CleanText:
+    def _set_aside(
+        self,
+        revocable: tuple[tuple[str, Secret], ...],
+        now: float,
+        what: str = "a token was issued that is not kept",
+    ) -> CleanText:
         """Remember to revoke a token, and return what to say of that."""
         self.stray_tokens += 1
         if not revocable:
-            return ours("a token was issued that is not kept: revoke it at the server")
+            return ours(f"{what}: revoke it at the server")
         self.to_revoke += revocable
         if self.state.ended:
             self.due_at, self.failures = now, 0
-        return ours("a token was issued that is not kept: it will be revoked")
+        return ours(f"{what}: it will be revoked")
 
     def _revocable(self, token: Token) -> tuple[tuple[str, Secret], ...]:
         """Return what the server can be asked to revoke of a token, each with its kind."""

@@ -1,6 +1,7 @@
 """Kill the processes of logins a thousand times, or have many step the same ones for a minute.
 
 python -m tests.crash --kills 1000
+python -m tests.crash --handovers 500
 python -m tests.crash --concurrency
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from tests.crash.commands import hand_over
 from tests.crash.crowd import FLOWS, WORKERS, compete
 from tests.crash.kills import campaign
 from tests.crash.places import KINDS
@@ -26,6 +28,7 @@ from tests.postgres import PostgresServer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tests.crash.commands import Handovers
     from tests.crash.crowd import Competition
     from tests.crash.kills import Tally
 
@@ -37,12 +40,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash")
     parser.add_argument("--kills", type=int, default=1000, help="how many, for each store")
     parser.add_argument(
+        "--handovers",
+        type=int,
+        metavar="KILLS",
+        help="kill commands while they hand a token over instead, so often for each store",
+    )
+    parser.add_argument(
         "--concurrency", action="store_true", help="8 processes step 40 flows instead, in real time"
     )
     parser.add_argument("--store", choices=[*KINDS, "both"], default="both")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="what chance goes by")
     asked = parser.parse_args()
     kinds = KINDS if asked.store == "both" else (asked.store,)
+    wrong: list[str] = []
     tallies: dict[str, Tally] = {}
     crowds: dict[str, Competition] = {}
     with contextlib.ExitStack() as stack:
@@ -51,21 +61,36 @@ def main() -> int:
         for kind in kinds:
             postgres = stack.enter_context(PostgresServer()) if kind == "postgresql" else None
             rng = Random(f"{asked.seed} {kind}")
-            if asked.concurrency:
+            if asked.handovers is not None:
+                (folder / kind).mkdir()
+                played = hand_over(zygote, folder / kind, postgres, rng, asked.handovers)
+                print_handovers(kind, played)
+                wrong += [f"{kind}: {problem}" for problem in played.wrong]
+            elif asked.concurrency:
                 (folder / kind).mkdir()
                 crowds[kind] = compete(zygote, folder / kind, postgres, rng, pace=1, interval=1.0)
             else:
                 tallies[kind] = campaign(kind, asked.kills, rng, zygote, folder, postgres)
     if asked.concurrency:
         print_crowds(crowds)
-    else:
+    elif asked.handovers is None:
         print_tallies(tallies)
     print(f"seed {asked.seed}")
-    wrong = [f"{kind}: {problem}" for kind, t in tallies.items() for problem in t.wrong]
+    wrong += [f"{kind}: {problem}" for kind, t in tallies.items() for problem in t.wrong]
     wrong += [f"{kind}: {problem}" for kind, c in crowds.items() for problem in c.wrong]
     for problem in wrong[:_SHOWN]:
         print(problem, file=sys.stderr)
     return int(bool(wrong))
+
+
+def print_handovers(kind: str, played: Handovers) -> None:
+    """Print what came of it in one store."""
+    print(kind)
+    for point, times in sorted(played.kills.items()):
+        print(f"{point:<52}{times:>8}")
+    print(f"{'all':<52}{played.kills.total():>8}")
+    print(f"{'logins whose token was delivered':<52}{played.done:>8}")
+    print(f"{'violations':<52}{len(played.wrong):>8}\n")
 
 
 def print_crowds(crowds: Mapping[str, Competition]) -> None:

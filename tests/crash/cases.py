@@ -69,6 +69,7 @@ class Case:
         dialect: The server's dialect.
         slow: Whether the server wants long intervals, longer than a lease.
         fresh: Whether the store is to be made by it.
+        by_key: Whether each life begins with the login's key alone, and knows no flow's id.
         expected: How it has to end; None where that depends on the moment.
     """
 
@@ -81,12 +82,13 @@ class Case:
     dialect: Dialect = "oauth"
     slow: bool = False
     fresh: bool = False
+    by_key: bool = False
     expected: Outcome | None = "token"
 
     @property
     def name(self) -> str:
         """What to call it."""
-        return ", then ".join(kill.name for kill in self.kills)
+        return ", then ".join(kill.name for kill in self.kills) + (" by key" * self.by_key)
 
 
 def _around(what: str) -> list[Kill]:
@@ -138,6 +140,17 @@ def named() -> list[Case]:
             Case(kills=(kill,), waits=True)
             for action in ("collect", "acknowledge")
             for kill in _around_commit(action)
+        ),
+        # Behind `acknowledge` the key is free, and a program that forgot its token asks again.
+        *(
+            Case(kills=(kill,), waits=waits, by_key=True)
+            for waits in (False, True)
+            for kill in (
+                *_around_commit("collect"),
+                Kill("point", "before the sink"),
+                Kill("point", "after the sink"),
+                *_around_commit("acknowledge")[:-1],
+            )
         ),
         *(Case(kills=(kill,), spoil={1: "503"}) for kill in _around_commit("retry")),
         *(Case(kills=(kill,), spoil={1: "slow_down"}) for kill in _around_commit("slow_down")),

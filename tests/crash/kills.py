@@ -118,7 +118,7 @@ class Scene:
                 server=server.url,
                 dialect=case.dialect,
                 client=name,
-                flow_id=facts.flow_id,
+                flow_id=None if case.by_key else facts.flow_id,
                 waits=case.waits,
                 then=case.then,
                 traps=kill.traps if kill else [],

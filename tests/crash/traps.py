@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import urllib3.util.connection
 
-from deviceflow import transport
+from deviceflow import client, transport
+from deviceflow.cli import sink, stored, streams
 from deviceflow.stores.base import refuse
 from deviceflow.stores.sql import SQLStore
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from deviceflow.audit.events import Origin
+    from deviceflow.clock import Clock
     from deviceflow.errors import DeviceFlowError
     from deviceflow.flow import Flow
     from deviceflow.messages import Failure, Request, Response
@@ -202,3 +204,34 @@ def set_in_code(traps: Traps) -> None:
     SQLStore._migrate = watched_migrate  # type: ignore[assignment,method-assign]
     urllib3.util.connection.create_connection = watched_connect
     transport._LimitedReader.readinto = watched_readinto  # type: ignore[assignment,method-assign]
+
+
+def set_in_command(traps: Traps, clock: Clock) -> None:
+    """Set the traps around what the command does, in this process; and have it go by the clock."""
+    in_stored: Any = stored
+    in_client: Any = client
+    in_file: Any = sink.TokenFile
+    in_os: Any = os
+    in_streams: Any = streams
+    open_store, transport_of = in_stored.open_store, in_client.RequestsTransport
+    put, replace, show = in_file.put, in_os.replace, in_streams.show
+
+    def watched(what: str, work: Callable[..., _T]) -> Callable[..., _T]:
+        def do(*args: Any, **how: Any) -> _T:
+            traps.reach(f"before {what}")
+            done = work(*args, **how)
+            traps.reach(f"after {what}")
+            return done
+
+        return do
+
+    def watched_replace(*args: Any) -> None:
+        traps.reach("inside the sink")
+        replace(*args)
+
+    in_stored.open_store = lambda *args, **how: TrappedStore(open_store(*args, **how), traps)
+    in_client.SystemClock = lambda: clock
+    in_client.RequestsTransport = lambda: TrappedTransport(transport_of(), traps)
+    in_file.put = watched("the sink", put)
+    in_os.replace = watched_replace
+    in_streams.show = watched("stdout", show)

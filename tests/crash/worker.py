@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 import traceback
@@ -22,12 +23,19 @@ from deviceflow import (
     TokenGoneError,
     open_store,
 )
+from deviceflow.cli import main
 from deviceflow.steps import LEASE_MARGIN
 from deviceflow.stores.base import Held
 from deviceflow.stores.sql import SQLStore
 from deviceflow.transport import RequestsTransport
 from tests.crash.clock import PacedClock, SharedClock
-from tests.crash.traps import TrappedStore, TrappedTransport, Traps, set_in_code
+from tests.crash.traps import (
+    TrappedStore,
+    TrappedTransport,
+    Traps,
+    set_in_code,
+    set_in_command,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +115,32 @@ class Shift:
     seed: str
 
 
-Job = Login | Shift
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One life of the command `deviceflow`, which dies at a trap.
+
+    Attributes:
+        args: Its arguments.
+        folder: Where it runs; its stdout and stderr go to the files `out` and `err` beside that.
+        store: The store's URL.
+        keys: Its keys, where it is not to find them itself.
+        clock: The file of the shared clock.
+        report: The file to write down what happens.
+        traps: Where to die.
+        any_point: The number of the point at which to die.
+    """
+
+    args: list[str]
+    folder: str
+    store: str
+    keys: list[str] | None
+    clock: str
+    report: str
+    traps: list[Trap] = field(default_factory=list)
+    any_point: int | None = None
+
+
+Job = Login | Shift | Command
 
 
 def to_json(job: Job) -> str:
@@ -119,10 +152,13 @@ def run(text: str) -> None:
     """Do the job that `to_json` gave `text` of."""
     ((kind, values),) = json.loads(text).items()
     try:
-        if kind == "Login":
-            log_in(Login(**values))
-        else:
-            work(Shift(**values))
+        match kind:
+            case "Login":
+                log_in(Login(**values))
+            case "Shift":
+                work(Shift(**values))
+            case _:
+                command(Command(**values))
     except BaseException:
         Reporter(values["report"])(error=traceback.format_exc())
         raise
@@ -312,3 +348,22 @@ def _hand_over(client: Client, flow_id: str, rng: Random, report: Reporter) -> b
         return True
     report(delivered=delivered, flow_id=flow_id)
     return True
+
+
+def command(job: Command) -> None:
+    """Run the command as a process of its own would, by the shared clock."""
+    report = Reporter(job.report)
+    traps = Traps(job.traps, job.any_point, report)
+    set_in_code(traps)
+    set_in_command(traps, SharedClock(Path(job.clock)))
+    folder = Path(job.folder)
+    os.chdir(folder)
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(folder.with_name(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(file, number)
+    os.environ |= {"DEVICEFLOW_STORE": job.store, "HOME": job.folder}
+    if job.keys:
+        os.environ["DEVICEFLOW_KEYS"] = ",".join(job.keys)
+    code = main(job.args)
+    sys.stdout.flush()
+    report(code=code)

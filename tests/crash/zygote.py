@@ -234,7 +234,6 @@ def warm_up() -> None:
 _NEEDED: Final = (
     "deviceflow.stores.postgres",
     "deviceflow.stores.sqlite",
-    "psycopg_pool",
     "tests.crash.worker",
 )
 

@@ -90,6 +90,22 @@ def test_an_acknowledged_token_is_gone(
     assert kept.get(flow.id).token is None
 
 
+def test_a_token_that_nobody_acknowledged_and_studio_cannot_revoke_is_on_record(
+    deviceflow: Command, kept: SQLiteStore, server: LocalServer
+) -> None:
+    flow = granted(kept, server)
+    deviceflow("token", flow.id)
+
+    purged = deviceflow("purge", "--tokens-after", "0")
+    again = deviceflow("token", flow.id)
+
+    assert (purged.code, again.code) == (0, 2)
+    assert (event := kept.history(flow.id)[-1])["action"] == "purge"
+    assert event["detail"] == (
+        "the token was collected and never acknowledged: revoke it at the server"
+    )
+
+
 def test_the_file_for_the_token_is_its_owners_alone(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:

@@ -190,6 +190,22 @@ def test_resume_takes_a_token_that_came_meanwhile(
     assert then == unfinished.user_code
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_resume_takes_a_token_that_was_collected_and_got_lost(
+    deviceflow: Command, kept: SQLiteStore, server: LocalServer, ended: bool
+) -> None:
+    flow = granted(kept, server)
+    Client(kept).token(flow.id)  # whoever collected it has died with it
+    if ended:
+        Client(kept).cancel(begun(kept, server).id)
+
+    done = deviceflow("resume", "--show-token")
+
+    assert flow.token is not None
+    assert (done.code, done.out) == (0, f"{flow.token.access_token.reveal()}\n")
+    assert deviceflow("status", flow.id, "--json").said["handover"] == "acknowledged"
+
+
 def test_resume_asks_for_the_code_that_never_came(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:

@@ -201,6 +201,30 @@ def test_the_wrong_persons_approval_is_not_and_its_token_is_revoked(
     assert said[-1] == ("revoke", "revoked", "wrong_approver")
 
 
+@pytest.mark.parametrize("taken", ["collected", "acknowledged"])
+def test_a_token_that_nobody_acknowledged_is_revoked_by_purge(
+    client: Client,
+    oidc_provider: OIDCProvider,
+    transitions: list[dict[str, Any]],
+    taken: str,
+) -> None:
+    flow = client.start(public(oidc_provider), key="nightly")
+    approve(oidc_provider, flow)
+    token = client.wait(flow.id)
+    if taken == "acknowledged":
+        client.acknowledge(flow.id)
+
+    purged = client.purge(tokens_after=0.0)
+
+    assert purged.problems == []
+    assert oidc_provider.active(token.access_token.reveal()) == (taken == "acknowledged")
+    if taken == "collected":
+        assert token.refresh_token is not None
+        assert not oidc_provider.active(token.refresh_token.reveal())
+        said = [(event["action"], event["outcome"]) for event in transitions]
+        assert said[-2:] == [("revoke", "revoked")] * 2
+
+
 def test_a_policy_that_is_a_function(oidc_provider: OIDCProvider) -> None:
     asked: list[dict[str, Any]] = []
 

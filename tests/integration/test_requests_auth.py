@@ -519,6 +519,19 @@ def test_at_a_real_server_a_person_is_asked_again_once_the_refresh_token_is_gone
     assert real.asked == 2
 
 
+@pytest.mark.parametrize("asked", [{}, {"key": "nightly"}])
+def test_a_token_in_use_is_not_revoked_by_purge(
+    session: requests.Session, real: Real, asked: dict[str, Any]
+) -> None:
+    session.auth = DeviceFlowAuth(real.client, real.provider, **asked)
+    session.get(real.me)
+
+    real.client.purge(tokens_after=0.0)
+
+    assert session.get(real.me).status_code == 200
+    assert real.asked == 1
+
+
 def test_a_token_serves_a_session_of_authlib(real: Real) -> None:
     token = real.client.login(real.provider)
     kept: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ from deviceflow import PostgresStore, SQLiteStore, errors
 from deviceflow.machine import State
 from deviceflow.secret import Secret
 from deviceflow.steps import LEASE_MARGIN
+from deviceflow.stores import pgpool
 from deviceflow.stores import sqlite as sqlite_store
 from tests.integration import places
 from tests.integration.places import (
@@ -35,7 +37,7 @@ from tests.integration.places import (
     kept,
     new,
 )
-from tests.postgres import PostgresServer
+from tests.postgres import PATIENCE, PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -542,18 +544,17 @@ def test_store_can_be_used_on_both_sides_of_a_fork(database: Place) -> None:
 def lossy(postgres: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Lose the answers to commits: as many as are in the list that it returns."""
     losses: list[str] = []
-    transaction = psycopg.Connection.transaction
+    execute: Any = psycopg.Connection.execute
 
-    @contextlib.contextmanager
-    def losing(connection: Any) -> Iterator[Any]:
-        with transaction(connection) as within:
-            yield within
-        if losses:
+    def losing(connection: Any, query: Any, *args: Any, **how: Any) -> Any:
+        done = execute(connection, query, *args, **how)
+        if query == "COMMIT" and losses:
             losses.pop()
             connection.close()
             raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return done
 
-    monkeypatch.setattr(psycopg.Connection, "transaction", losing)
+    monkeypatch.setattr(psycopg.Connection, "execute", losing)
     return losses
 
 
@@ -803,6 +804,29 @@ def test_server_that_is_not_there_is_said_soon(server: PostgresServer) -> None:
         lambda: PostgresStore("postgresql://u:PASSWORD@127.0.0.1:1/x"),
         "cannot be reached: connection failed",
         "try again",
+    )
+
+
+@pytest.mark.parametrize(("idle", "kept_open"), [(60.0, True), (0.0, False)])
+def test_connection_is_used_again_unless_it_was_idle_for_long(
+    postgres: Place, monkeypatch: pytest.MonkeyPatch, idle: float, kept_open: bool
+) -> None:
+    postgres.store.now(0.0)
+    (before,) = sessions(postgres)
+
+    monkeypatch.setattr(pgpool, "IDLE", idle)
+    postgres.store.now(0.0)
+
+    until = time.monotonic() + PATIENCE
+    while (gone := before not in sessions(postgres)) == kept_open:
+        assert time.monotonic() < until, gone
+
+
+def sessions(place: Place) -> list[Any]:
+    """Return the store's sessions, as the database counts them."""
+    return place.ask(
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'deviceflow'"
     )
 
 

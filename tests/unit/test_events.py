@@ -42,7 +42,6 @@ GRANTED: Final = answer(200, {"access_token": "TOKEN-CANARY"})
 DENIED: Final = answer(400, {"detail": "access_denied"})
 HTML: Final = answer(404, "<html>")
 LOST: Final = Failure("timeout", sent=True)
-KEPT: Final = "and is not kept any longer"
 ECHO: Final = answer(400, {"detail": "DEVICE-CANARY \x1b[31mUSER-CANARY\n" + "x" * 500})
 
 
@@ -269,14 +268,18 @@ def stray(flow: Flow) -> Transition:
         ),
         (
             handed_over(Flow.purge),
-            {"action": "purge", "outcome": "wiped", "detail": f"the token was collected, {KEPT}"},
+            {
+                "action": "purge",
+                "outcome": "wiped",
+                "detail": "the token was collected and never acknowledged: revoke it at the server",
+            },
         ),
         (
             uncollected,
             {
                 "action": "purge",
                 "outcome": "wiped",
-                "detail": "a token was issued that is not kept: revoke it at the server",
+                "detail": "nobody collected the token: revoke it at the server",
             },
         ),
     ],

@@ -1096,39 +1096,30 @@ def test_sequence_has_no_gap_where_the_state_stays(waiting: Waiting) -> None:
     flow = authorized(waiting)
     before = flow.seq
 
-    numbers = [happen(NOW + 2).seq for happen in (flow.collect, flow.acknowledge, flow.purge)]
+    numbers = [happen(NOW + 2).seq for happen in (flow.collect, flow.collect, flow.acknowledge)]
 
     assert numbers == [before + 1, before + 2, before + 3]
 
 
-def test_token_that_was_collected_is_purged_and_not_revoked(waiting: Waiting) -> None:
-    flow = authorized(waiting)
-    flow.provider = Revoking("https://studio.example.com")
-    flow.collect(NOW + 2)
-
-    moved = flow.purge(NOW + 3)
-
-    assert moved.detail == "the token was collected, and is not kept any longer"
-    assert (flow.token, flow.handover, flow.to_revoke) == (None, "purged", ())
-    assert flow.stray_tokens == 0
-
-
 @pytest.mark.parametrize(
-    ("provider", "kinds", "detail"),
-    [
-        (Studio, [], "a token was issued that is not kept: revoke it at the server"),
-        (Revoking, ["access_token"], "a token was issued that is not kept: it will be revoked"),
-    ],
+    ("provider", "kinds", "what_then"),
+    [(Studio, [], "revoke it at the server"), (Revoking, ["access_token"], "it will be revoked")],
 )
-def test_token_that_nobody_collected_is_purged_and_revoked_where_that_can_be(
-    waiting: Waiting, provider: type[Studio], kinds: list[str], detail: str
+@pytest.mark.parametrize("taken", [False, True])
+def test_token_that_nobody_acknowledged_is_purged_and_revoked_where_that_can_be(
+    waiting: Waiting, provider: type[Studio], kinds: list[str], what_then: str, taken: bool
 ) -> None:
     flow = authorized(waiting)
     flow.provider = provider("https://studio.example.com")
+    if taken:
+        flow.collect(NOW + 2)
+    what = (
+        "the token was collected and never acknowledged" if taken else "nobody collected the token"
+    )
 
     moved = flow.purge(NOW + 7)
 
-    assert moved.detail == detail
+    assert moved.detail == f"{what}: {what_then}"
     assert (flow.token, flow.handover, flow.stray_tokens) == (None, "purged", 1)
     assert [kind for kind, _ in flow.to_revoke] == kinds
     assert flow.wake_at == (NOW + 7 if kinds else None)
@@ -1145,15 +1136,41 @@ def test_what_could_not_be_revoked_is_given_up_in_the_end(waiting: Waiting) -> N
     assert (flow.to_revoke, flow.handover) == ((), "purged")
 
 
-def test_flow_lives_until_its_token_is_collected(waiting: Waiting) -> None:
+@pytest.mark.parametrize("wipe", [Flow.acknowledge, Flow.purge])
+def test_flow_lives_until_its_token_is_wiped(
+    waiting: Waiting, wipe: Callable[[Flow, float], Transition]
+) -> None:
     flow = waiting(NOW)
     assert flow.live
     polled(flow, GRANTED)
     assert flow.live
-
     flow.collect(NOW + 2)
+    assert flow.live
+
+    wipe(flow, NOW + 3)
 
     assert not flow.live
+
+
+@pytest.mark.parametrize("act", [Flow.collect, Flow.acknowledge, Flow.purge])
+@pytest.mark.parametrize(
+    "said", [None, [], [PENDING], [LOST], [DENIED], [EXPIRED], [GRANTED, Flow.acknowledge]]
+)
+def test_token_that_is_not_there_is_not_handed_over_and_not_wiped(
+    waiting: Waiting,
+    act: Callable[[Flow, float], Transition],
+    said: list[Any] | None,
+) -> None:
+    flow = Flow("f1", Studio("https://studio.example.com"), NOW) if said is None else waiting(NOW)
+    for happens in said or ():
+        happens(flow, NOW) if callable(happens) else polled(flow, happens)
+    before = everything(flow)
+
+    with pytest.raises(IllegalTransitionError) as caught:
+        act(flow, NOW + 1)
+
+    assert (caught.value.trigger, caught.value.state) == (act.__name__, flow.state)
+    assert everything(flow) == before
 
 
 @pytest.mark.parametrize("end", [DENIED, EXPIRED, UNKNOWN_CODE])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -78,6 +79,15 @@ def authorized(client: Client, provider: Any = STUDIO, **how: Any) -> str:
     client._clock.advance(flow.wait_seconds(client._clock.time()))  # type: ignore[attr-defined]
     assert client.step(flow.id).state is State.AUTHORIZED
     return flow.id
+
+
+@pytest.fixture
+def events(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
+    """Give the transitions that were logged so far."""
+    caplog.set_level(logging.INFO, logger="deviceflow")
+    return lambda: [
+        event for r in caplog.records if "action" in (event := vars(r).get("deviceflow", {}))
+    ]
 
 
 # The token.
@@ -294,16 +304,75 @@ def test_token_that_is_acknowledged_while_it_is_asked_for_is_gone(
         driver.token(name)
 
 
-def test_key_is_kept_until_the_token_is_collected(client: Make, code_answer: CodeAnswer) -> None:
-    """A job that is retried after the approval gets its token, and asks nobody anew."""
+@pytest.mark.parametrize("ask", ["start", "login", "wait", "token", "collect"])
+def test_key_is_kept_and_its_token_is_given_again_until_it_is_acknowledged(
+    client: Make, code_answer: CodeAnswer, ask: str
+) -> None:
+    """A job that is killed after the approval, and run again, gets its token and asks nobody."""
+    driver = client(code_answer(), GRANTED)
+    name = authorized(driver, key="nightly")
+    driver.token(name)  # whoever took it dies here
+
+    again = client(code_answer())
+    assert again.start(STUDIO, key="nightly").id == name
+    if ask == "login":
+        assert again.login(STUDIO, key="nightly").access_token == TOKEN
+    elif ask == "wait":
+        assert again.wait(name).access_token == TOKEN
+    elif ask == "collect":
+        with again.collect(name) as token:
+            assert token.access_token == TOKEN
+    else:
+        assert again.token(name).access_token == TOKEN
+    assert sent(again) == []
+
+    again.acknowledge(name)
+    assert again.start(STUDIO, key="nightly").id != name
+
+
+def test_key_is_free_once_the_token_is_purged(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer
+) -> None:
     driver = client(code_answer(), GRANTED, code_answer())
     name = authorized(driver, key="nightly")
-
-    again = driver.start(STUDIO, key="nightly")
-    assert (again.id, again.state) == (name, State.AUTHORIZED)
     driver.token(name)
+    clock.advance(7 * DAY)
+    driver.purge()
 
     assert driver.start(STUDIO, key="nightly").id != name
+
+
+def test_key_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    driver.token(authorized(driver, key="nightly"))
+
+    with pytest.raises(errors.UsageError, match="asks for something else") as caught:
+        driver.start(STUDIO, key="nightly", client_name="another")
+
+    assert caught.value.hint is not None
+    assert "acknowledge" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("how", "handover"),
+    [
+        ({}, "acknowledged"),
+        ({"key": "nightly"}, "collected"),
+        ({"key": "nightly", "acknowledge": True}, "acknowledged"),
+        ({"acknowledge": False}, "collected"),
+    ],
+)
+def test_login_acknowledges_what_nobody_could_ask_for_again(
+    client: Make, code_answer: CodeAnswer, how: dict[str, Any], handover: str
+) -> None:
+    driver = client(code_answer(), GRANTED, output=lambda _: None)
+
+    assert driver.login(STUDIO, open_browser=False, **how).access_token == TOKEN
+
+    (flow,) = driver.flows()
+    assert flow.handover == handover
 
 
 def test_login_of_a_key_that_is_approved_asks_nobody(client: Make, code_answer: CodeAnswer) -> None:
@@ -381,19 +450,47 @@ def test_purge_goes_on_where_whoever_collected_died(
     assert actions()[-2:] == ["take_over", "purge"]
 
 
-def test_token_that_was_collected_is_wiped_and_never_revoked(
-    client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions
+@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("provider", [OAUTH, STUDIO])
+def test_token_that_nobody_acknowledged_is_revoked_where_the_server_can_and_said_where_not(
+    client: Make,
+    clock: VirtualClock,
+    code_answer: CodeAnswer,
+    events: Callable[[], list[dict[str, Any]]],
+    provider: Any,
+    taken: bool,
 ) -> None:
-    driver = client(code_answer(), GRANTED)
-    name = authorized(driver, OAUTH)
-    driver.token(name)
+    driver = client(code_answer(), GRANTED, REVOKED)
+    name = authorized(driver, provider)
+    if taken:
+        driver.token(name)
     clock.advance(7 * DAY)
 
     assert driver.purge() == (1, 0, [])
 
-    assert (sent(driver), actions()[-1]) == (["code", "token"], "purge")
-    assert driver.get(name).token is None
-    assert driver.get(name).to_revoke == ()
+    detail = next(event["detail"] for event in events() if event["action"] == "purge")
+    assert driver.get(name).handover == "purged"
+    if provider is OAUTH:
+        assert revoked(driver) == ["TOKEN-CANARY"]
+        assert detail.endswith("it will be revoked")
+    else:
+        assert revoked(driver) == []
+        assert detail.endswith("revoke it at the server")
+    assert ("never acknowledged" in detail) == taken
+
+
+def test_acknowledged_token_is_never_revoked(
+    client: Make, clock: VirtualClock, code_answer: CodeAnswer
+) -> None:
+    driver = client(code_answer(), GRANTED)
+    name = authorized(driver, OAUTH)
+    driver.token(name)
+    driver.acknowledge(name)
+    clock.advance(7 * DAY)
+
+    assert driver.purge() == (0, 0, [])
+
+    assert revoked(driver) == []
 
 
 def test_revocation_that_failed_is_tried_by_sweeps_and_given_up_in_the_end(

@@ -189,7 +189,9 @@ def _add_cancel(parser: argparse.ArgumentParser) -> None:
 
 def _add_acknowledge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--acknowledge", action="store_true", help="then wipe it from the store: it is safe here"
+        "--acknowledge",
+        action="store_true",
+        help="then wipe it from the store; else `purge` revokes it after a while",
     )
 
 
@@ -223,7 +225,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
 def _add_purge(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Wipe the secrets of logins that ended long ago, and drop them; their transitions stay. A"
-        " token that nobody collected is revoked where the server can."
+        " token that nobody acknowledged is revoked where the server can."
     )
     for name, days, what in (("tokens", "7d", "its token is wiped"), ("flows", "90d", "it goes")):
         parser.add_argument(

@@ -131,12 +131,11 @@ def _user() -> str:
 
 
 def _interrupted(client: Client) -> Flow:
-    """Return the newest login that can be gone on with: unfinished, or its token uncollected."""
-    unfinished = next(client.flows(live=True, on_problem=stored.say_problem), None)
-    newest = next(client.flows(), None)
-    waits = newest and newest.state is State.AUTHORIZED and newest.handover is None
-    if found := newest if waits else unfinished:
-        return found
+    """Return the newest login that has not ended, or whose token is still in the store."""
+    for flow in client.flows(on_problem=stored.say_problem):
+        holds_token = flow.state is State.AUTHORIZED and flow.handover in (None, "collected")
+        if holds_token or not flow.state.ended:
+            return flow
     raise UnknownFlowError(
         "There is no login to go on with in this store.", hint="Begin one: deviceflow login"
     )

@@ -139,7 +139,8 @@ class DeviceFlowAuth(AuthBase):
             return None
 
     def _log_in(self) -> Token:
-        return self._client.login(self._provider, **self._request)
+        # Acknowledged, also under a key: a later purge must not revoke the token that is in use.
+        return self._client.login(self._provider, acknowledge=True, **self._request)
 
 
 def _can_be_sent_again(request: requests.PreparedRequest) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import contextmanager
+import time
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from deviceflow.errors import StoreError, UsageError
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from psycopg import Connection
-    from psycopg_pool import ConnectionPool
 
+    from deviceflow.stores.pgpool import Pool
     from deviceflow.stores.sql import Execute, Mode, Query
 
 _T = TypeVar("_T")
 
 _MIGRATION_LOCK: Final = 0x64665F6D  # any number that others do not use; df_m
 _TRIES: Final = 3
+_IDLE_TOO_LONG: Final = "25P03"
 
 
 class PostgresStore(SQLStore):
@@ -38,7 +40,10 @@ class PostgresStore(SQLStore):
             all who use the database. Where none are given, those of `DEVICEFLOW_KEYS`.
         plaintext: Keep secrets in clear instead.
         pool_size: How many connections to have at the most.
-        timeout: How many seconds to wait for a connection.
+        timeout: How many seconds one call may take, all in all, before it fails with `StoreError`;
+            it may be some seconds more where a connection has to be opened. The server ends what
+            takes longer, too.
+        reading_timeout: How many seconds to wait for each answer while a trail is read as a whole.
 
     Raises:
         UsageError: The address cannot be read.
@@ -55,6 +60,7 @@ class PostgresStore(SQLStore):
         plaintext: bool = False,
         pool_size: int = 8,
         timeout: float = 10.0,
+        reading_timeout: float = 120.0,
     ) -> None:
         address = Secret(url)
         del url
@@ -67,7 +73,8 @@ class PostgresStore(SQLStore):
         )
         try:
             import psycopg  # noqa: PLC0415  # an extra
-            import psycopg_pool  # noqa: PLC0415
+
+            from deviceflow.stores import pgpool  # noqa: PLC0415
         except ImportError:
             raise ImportError(
                 "PostgreSQL needs libraries: pip install 'deviceflow[postgres]'"
@@ -84,26 +91,20 @@ class PostgresStore(SQLStore):
                 hint="It is like postgresql://user@host:5432/name; what is special in it as %XX.",
             )
         self._psycopg = psycopg
-        self._no_connection = psycopg_pool.PoolTimeout
         self._sql = {name: re.sub(r":(\w+)", r"%(\1)s", text) for name, text in self._sql.items()}
-        self._timeout = timeout
-        self._make_pool: Callable[[], ConnectionPool[Any]] = lambda: psycopg_pool.ConnectionPool(
-            address.reveal(),
-            min_size=0,
-            max_size=pool_size,
-            timeout=timeout,
-            # Or it would try ever more seldom, and not notice soon that the database is back.
-            reconnect_timeout=timeout,
-            open=True,
-            # Prepared statements do not go through a pooler that pools by transaction.
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": None,
-                "application_name": "deviceflow",
-            },
-        )
         self._url = address
-        self._pool: ConnectionPool[Any] | None = None
+        self._timeout = timeout
+        self._reading_timeout = reading_timeout
+        # For this transaction only: a pooler gives the session to others. What nobody waits for
+        # any longer ends at the server, too, and a worker that is suspended locks nobody out.
+        self._begin = (
+            f"BEGIN; SET LOCAL statement_timeout = {timeout * 1000:.0f};"
+            f" SET LOCAL idle_in_transaction_session_timeout = {timeout * 500:.0f}"
+        )
+        self._connect = pgpool.connect
+        self._gave_up = pgpool.GaveUpError
+        self._make_pool: Callable[[], Pool] = lambda: pgpool.Pool(address, pool_size)
+        self._pool = self._make_pool()
         self._pid = os.getpid()
         given = keys = None if keys is None else wrapped(keys)
         self._start(lambda: key_files.sealer(given, plaintext=plaintext, known=self._sealing()))
@@ -113,58 +114,60 @@ class PostgresStore(SQLStore):
 
     def close(self) -> None:
         """Close all connections. They are opened again where they are needed again."""
-        if self._pool is not None and self._pid == os.getpid():
+        if self._pid == os.getpid():  # a pool that a fork inherited is its parent's
             self._pool.close()
-        self._pool = None
+        self._pool, self._pid = self._make_pool(), os.getpid()
 
     def _migrate_if_needed(self) -> None:
-        # By a connection of its own, which says what is wrong; a pool says only that time is up.
+        # It says at once what is wrong; a pool tries again for a while.
         problem = None
         try:
-            with self._psycopg.connect(
-                self._url.reveal(),
-                connect_timeout=max(2, int(self._timeout)),
-                prepare_threshold=None,
-            ) as connection:
+            with closing(self._connect(self._url, self._until())) as connection:
                 do = self._on(connection)
                 if not self._is_current(do):
-                    connection.execute(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-                    connection.execute("CREATE SCHEMA IF NOT EXISTS deviceflow")
-                    self._migrate(do, connection.execute)
+                    with connection.transaction():
+                        connection.execute(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+                        connection.execute("CREATE SCHEMA IF NOT EXISTS deviceflow")
+                        self._migrate(do, connection.execute)
         except self._psycopg.Error as error:
             problem = _problem(error)
         if problem:
             raise problem
 
+    def _until(self) -> float:
+        return time.monotonic() + self._timeout
+
     def _attempt(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
-        if self._pool is None or self._pid != os.getpid():
-            # A pool that a fork inherited is its parent's.
+        if self._pid != os.getpid():
             self._pool, self._pid = self._make_pool(), os.getpid()
-        pool = self._pool
-        left = _TRIES
+        pool, until, left = self._pool, self._until(), _TRIES
         while True:
             left -= 1
             try:
-                with pool.connection() as connection:
-                    if mode == "write":
-                        with connection.transaction():
-                            return work(self._on(connection))
-                    return work(self._on(connection))
+                with pool.connection(until) as connection:
+                    if mode != "write":
+                        return work(self._on(connection))
+                    connection.execute(self._begin)
+                    done = work(self._on(connection))
+                    connection.execute("COMMIT")
+                    return done
             except self._psycopg.Error as error:
                 problem = _problem(error)
+                gave_up = isinstance(error, self._gave_up)
                 lost = isinstance(error, self._psycopg.OperationalError)
-                waited = isinstance(error, self._no_connection)
-            if waited or not (lost and left):
+                lost = lost or error.sqlstate == _IDLE_TOO_LONG
+            if lost:
+                pool.clear()  # the database was restarted, perhaps, and each of them is stale
+            if gave_up or not (lost and left):
                 raise problem
-            # The database was restarted, perhaps, and every connection is stale.
-            pool.check()
 
     @contextmanager
     def reading(self) -> Iterator[Query]:
         problem = None
         try:
-            with self._psycopg.connect(self._url.reveal(), prepare_threshold=None) as connection:
-                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            with closing(self._connect(self._url, self._until())) as connection:
+                connection.least = self._reading_timeout
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
                 def rows(name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]:
                     with connection.cursor(name) as cursor:
@@ -192,15 +195,18 @@ def _problem(error: Exception) -> StoreError:
         said = " ".join(str(error).split()) or type(error).__name__
         return StoreError(
             f"The database cannot be reached: {said}.",
-            hint="Nothing is lost: try again when it is back.",
+            hint="Nothing is lost: try again when it is back. If it is running, see whether it,"
+            " or a pooler in front of it, is suspended.",
         )
     return StoreError(f"The database refuses: {said} (SQLSTATE {state}).", hint=_HINTS.get(state))
 
 
 _HINTS: Final = {
+    _IDLE_TOO_LONG: "This machine was suspended, or very slow. Nothing is lost: try again.",
     "25006": "It is read-only: name the primary server.",
     "28P01": "Check the user, and the password in ~/.pgpass or PGPASSWORD.",
     "3D000": "Create the database first: createdb",
+    "57014": "It took too long: see what keeps it busy, or locked. Nothing that was kept is lost.",
     "42501": "Let its owner run deviceflow once, or grant the rights: GRANT CREATE ON DATABASE …",
     "53100": "Make room on the server's disk. Nothing that was kept is lost.",
 }
