@@ -584,7 +584,8 @@ class Client:
             flows_after: How many seconds after the end a flow is dropped.
         """
         purged, now = 0, self._now()
-        problems: dict[str, errors.DeviceFlowError] = {}
+        done: set[str] = set()
+        problems: list[errors.DeviceFlowError] = []
         ages: tuple[tuple[Literal["token", "revoke"], float], ...] = (
             ("token", tokens_after),
             ("revoke", flows_after),
@@ -592,13 +593,14 @@ class Client:
         for kind, age in ages:
             page: list[Leftover] = []
             while page := self._store.leftover(kind, now - age, now, page[-1] if page else None):
-                for flow_id, _ in page:
+                for flow_id in [one.id for one in page if one.id not in done]:
+                    done.add(flow_id)
                     try:
                         purged += self._purge(flow_id, kind)
                     except errors.DeviceFlowError as problem:
                         self._store.put_off(flow_id, self._worker(), self._timeline.now())
-                        problems[flow_id] = problem
-        return Purged(purged, self._store.forget(now - flows_after), list(problems.values()))
+                        problems.append(problem)
+        return Purged(purged, self._store.forget(now - flows_after), problems)
 
     def _purge(self, flow_id: str, kind: Literal["token", "revoke"]) -> bool:
         worker = self._worker()

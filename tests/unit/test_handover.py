@@ -685,9 +685,7 @@ def test_sweep_passes_over_what_it_cannot_step_and_leaves_it_alone_for_a_minute(
     (problem,) = swept.problems
     assert isinstance(problem, errors.UsageError)
     assert problem.flow_id == flow.id
-    held = store.claim(flow.id, "somebody", clock.time(), 20)
-    assert isinstance(held, Held)
-    assert held.seconds == 60
+    assert isinstance(store.claim(flow.id, "somebody", clock.time(), 0.0), Claim)
     clock.advance(4.9)
     assert driver.sweep() == ([], [])
     clock.advance(55.1)
