@@ -185,6 +185,20 @@ def _fernet() -> Any:
     raise missing
 
 
+class Keyless:
+    """Stands for the key where a store is only read, and there is none: it opens nothing."""
+
+    prefix = ""
+
+    def _refuse(self, *_: object) -> Any:
+        raise SealError(
+            "The store was opened for reading only, without the key of its secrets.",
+            hint="Give the key: DEVICEFLOW_KEYS.",
+        )
+
+    seal = open = mac = check = _refuse
+
+
 class Plain:
     """Keeps secrets in clear, for whoever has said that the place is safe enough."""
 

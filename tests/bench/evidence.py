@@ -124,7 +124,7 @@ from deviceflow.audit.digest import Signer, generate_signing_key
 from deviceflow.audit.verify import Verification
 from deviceflow.stores.trail import take_digest
 with SQLiteStore(sys.argv[1]) as store, TemporaryDirectory() as digests:
-    assert take_digest(store, Path(digests), Signer(Secret(generate_signing_key())))
+    assert take_digest(store, Path(digests), Signer(Secret(generate_signing_key())), begin=True)
     with store.snapshot() as snapshot:
         assert list(Verification(*snapshot, digests=Path(digests)).findings()) == []
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import Secret
-from deviceflow.audit.digest import Signer, generate_signing_key
+from deviceflow.audit.digest import Signer, files_of, generate_signing_key
 from deviceflow.audit.verify import Verification
 from deviceflow.machine import TABLE, State
 from deviceflow.stores.trail import take_digest
@@ -111,7 +111,7 @@ class Auditor:
         self.events = self.digests = 0
 
     def sign(self, store: SQLStore) -> None:
-        take_digest(store, self._folder, self._signer)
+        take_digest(store, self._folder, self._signer, begin=not files_of(self._folder))
 
     def wrong(self, store: SQLStore) -> list[str]:
         """Return what a verification finds, by the last digest and all before."""

@@ -562,9 +562,13 @@ def _drops(path: Path) -> bool:
 
 
 def missing_digest(attack: Attack) -> Done:
-    path = attack.random.choice(_copied(attack)[:-1])
-    done = _about_digests("missing_digest", path)
-    path.unlink()
+    """Remove a digest, or all from one on, as an old copy of the directory does."""
+    paths = _copied(attack)
+    at = attack.random.randrange(len(paths))
+    gone = paths[at:] if attack.flip() else [paths[at]]
+    done = _about_digests("missing_digest", *gone)
+    for path in gone:
+        path.unlink()
     return done
 
 

@@ -18,6 +18,7 @@ from deviceflow.audit.digest import (
     Signer,
     files_of,
     generate_signing_key,
+    last_digest,
     read_digest,
     read_entries,
 )
@@ -70,6 +71,7 @@ class Trail:
         kind: `sqlite` or `postgres`.
         digests: The directory of the digests.
         public_key: Whose signature they bear.
+        last: The number and the hash of the last one, as an auditor keeps them.
         key: What authenticates events.
         covered: The flows whose last event a digest knows, and the store's own chain.
         old_rows: Rows of flows as they were before they went on.
@@ -82,6 +84,7 @@ class Trail:
     def __init__(self, store: SQLStore, digests: Path, random: Random) -> None:
         self.store = store
         self.digests = digests
+        assert store._audit_key is not None
         self.key: AuditKey = store._audit_key
         self._signer = Signer(Secret(generate_signing_key()))
         self.public_key = self._signer.public_key
@@ -91,6 +94,8 @@ class Trail:
         self.fresh: list[str] = []
         self.pruned: list[str] = []
         self._fill(random)
+        last = last_digest(digests)
+        self.last = None if last is None else last.id
         self.signed = [[*read_entries(path, read_digest(path))] for _, path in files_of(digests)]
         self._database: Any
         if isinstance(store, SQLiteStore):
@@ -156,7 +161,8 @@ class Trail:
             self.store.note(action, time.time(), "something to note", Origin(pid=7))
 
     def _sign(self) -> None:
-        assert take_digest(self.store, self.digests, self._signer)
+        begin = not files_of(self.digests)
+        assert take_digest(self.store, self.digests, self._signer, begin=begin)
 
     def _prune_some(self, random: Random) -> None:
         logins = [self._begin(random, f"old-{number:02}", BEGIN - 1e6) for number in range(30)]
@@ -283,6 +289,7 @@ class Trail:
                 key,
                 digests=digests or self.digests,
                 public_key=self.public_key,
+                last=self.last,
             )
             return list(whole.findings())
         marks = ", ".join("?" * len(only))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 import pty
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -55,6 +57,16 @@ class Audit:
         environment["DEVICEFLOW_STORE"] = self.url
         return self.command("audit", action, *args, act=None, **environment)
 
+    def digest_id(self, number: int) -> str:
+        """Return the number and hash of a digest, as `head` and `sha256sum` give it."""
+        with (self.digests / f"digest-{number:06}.jsonl").open("rb") as file:
+            return f"{number}:{hashlib.sha256(file.readline()).hexdigest()}"
+
+    def go_on(self, flow_id: str) -> None:
+        """Have something new in the trail."""
+        with self.opened() as store:
+            Scribe(store).login("code", "cancel", flow_id=flow_id)
+
     def damage(self, statement: str) -> None:
         with sqlite3.connect(self.path) as database:
             assert database.execute(statement).rowcount > 0
@@ -83,17 +95,18 @@ def test_a_trail_that_is_whole_is_clean(audit: Audit) -> None:
 
 
 def test_digests_are_signed_and_followed(audit: Audit) -> None:
-    first = audit("digest", "--digests", "digests")
+    first = audit("digest", "--begin", "--digests", "digests")
     nothing = audit("digest", "--digests", "digests")
     with audit.opened() as store:
         Scribe(store).login("code", "cancel", flow_id="another000000001")
     second = audit("digest", "--digests", "digests", "--json")
 
     assert (first.code, nothing.code, second.code) == (0, 0, 0)
-    key = second.said["public_key"]
-    assert first.out == f"digest 1: 3 chains, by {key}\n"
-    assert (nothing.out, "Nothing has happened" in nothing.err) == ("", True)
-    assert second.said == {"digest": 2, "flows": 1, "public_key": key}
+    key, last = second.said["public_key"], second.said["last"]
+    assert first.out == f"digest 1: 3 chains, by {key}\nlast {audit.digest_id(1)}\n"
+    assert nothing.out == f"last {audit.digest_id(1)}\n"
+    assert "Nothing has happened" in nothing.err
+    assert second.said == {"digest": 2, "flows": 1, "last": audit.digest_id(2), "public_key": key}
     assert audit("keygen", "--public").out == f"{key}\n"
     verified = audit("verify", "--digests", "digests", "--json")
     assert verified.code == 0
@@ -105,17 +118,144 @@ def test_digests_are_signed_and_followed(audit: Audit) -> None:
         "digests": 2,
         "covered_until": covered,
         "signed_by": key,
+        "last": last,
         "self_signed": True,
         "keyed": True,
     }
     said = audit("verify", "--digests", "digests")
     assert f"signed by {key} (self-signed)\n" in said.out
+    assert f"\nlast {last}\n" in said.out
     assert f"what was removed after {covered} cannot be seen" in said.out
     assert "keep the public key elsewhere" in said.err
 
 
+@pytest.mark.parametrize("mount", ["empty", "with other files"])
+def test_digests_that_were_asked_for_and_are_not_there_are_a_finding(
+    audit: Audit, mount: str
+) -> None:
+    audit("digest", "--begin", "--digests", "digests")
+    last = audit.digest_id(1)
+    (audit.command.home / "public").write_text(audit("keygen", "--public").out)
+    shutil.rmtree(audit.digests)
+    audit.digests.mkdir()
+    if mount != "empty":
+        (audit.digests / "lost+found").mkdir()
+        (audit.digests / "digest-1.jsonl").touch()
+    audit.damage("DELETE FROM flows")
+    audit.damage("DELETE FROM audit")
+    asked = ("--digests", "digests", "--public-key", "public")
+
+    plain = audit("verify", *asked, "--json")
+    by_two = audit("verify", *asked, "--json", "--processes", "2")
+    known = audit("verify", *asked, "--json", "--last", last)
+    page = audit("report", "-o", "r.html", *asked)
+
+    for done in (plain, by_two):
+        assert done.code == 1
+        (finding,) = done.said["findings"]
+        assert (finding["kind"], finding["flow_id"]) == ("missing_digest", None)
+        assert finding["said"] == "there is no digest in digests"
+    assert [finding["said"] for finding in known.said["findings"]] == ["digest 1 is not there"]
+    assert "1 finding" in page.err
+    out = audit("verify", *asked).out
+    assert "missing digest" in out
+    assert out.count("there is no digest in") == 1
+    (audit.command.home / "trail.jsonl").touch()
+    assert audit("verify", "--file", "trail.jsonl", *asked).code == 1
+
+
+def test_a_directory_that_is_not_there_is_an_error(audit: Audit) -> None:
+    for action in (["verify"], ["digest"], ["digest", "--begin"], ["report", "-o", "r.html"]):
+        done = audit(*action, "--digests", "nowhere")
+        assert done.code == exits.STORE
+        assert "nowhere, cannot be read: No such file or directory" in done.err
+        assert "volume is mounted" in done.err
+
+
+def test_numbering_never_restarts_but_by_an_option(audit: Audit) -> None:
+    refused = audit("digest", "--digests", "digests")
+    pruned = audit("prune", "--digests", "digests", "--before", "2027-01-01")
+    assert (refused.code, refused.out) == (exits.STORE, "")
+    assert (pruned.code, pruned.out) == (exits.STORE, "")
+    for done in (refused, pruned):
+        assert "There is no digest in digests" in done.err
+        assert "audit digest --begin" in done.err
+    assert list(audit.digests.iterdir()) == []
+    assert audit("digest", "--begin", "--digests", "digests").code == 0
+
+    again = audit("digest", "--begin", "--digests", "digests")
+
+    assert again.code == exits.STORE
+    assert "digests already" in again.err
+    assert [path.name for path in audit.digests.iterdir()] == ["digest-000001.jsonl"]
+
+
+def test_digests_are_begun_though_there_is_nothing_to_sign(audit: Audit) -> None:
+    audit.damage("DELETE FROM flows")
+    audit.damage("DELETE FROM audit")
+
+    begun = audit("digest", "--begin", "--digests", "digests", "--json")
+
+    assert (begun.code, begun.said["digest"], begun.said["flows"]) == (0, 1, 0)
+    assert audit("verify", "--digests", "digests").code == 0
+    audit.go_on("another000000001")
+    assert audit("digest", "--digests", "digests", "--json").said["flows"] == 1
+    assert audit("verify", "--digests", "digests").code == 0
+
+
+def test_an_old_copy_of_the_digests_is_found_by_the_last_ones_number_and_hash(
+    audit: Audit,
+) -> None:
+    audit("digest", "--begin", "--digests", "digests")
+    old = audit.command.home / "old"
+    shutil.copytree(audit.digests, old)
+    for number in (2, 3):
+        audit.go_on(f"another00000000{number}")
+        last = audit("digest", "--digests", "digests", "--json").said["last"]
+    assert audit("verify", "--digests", "digests", "--last", last).code == 0
+    assert audit("verify", "--digests", "digests", "--last", audit.digest_id(2)).code == 0
+    shutil.rmtree(audit.digests)
+    shutil.copytree(old, audit.digests)
+    audit.damage("DELETE FROM flows WHERE id LIKE 'another%'")
+    audit.damage("DELETE FROM audit WHERE flow_id LIKE 'another%'")
+
+    blind = audit("verify", "--digests", "digests")
+    seen = audit("verify", "--digests", "digests", "--json", "--last", last)
+
+    assert blind.code == 0  # which is why the last one is to be kept
+    assert seen.code == 1
+    assert [finding["said"] for finding in seen.said["findings"]] == [
+        "digests 2 to 3 are not there"
+    ]
+    assert "1 finding" in audit("report", "-o", "r", "--digests", "digests", "--last", last).err
+    # Somebody goes on from the old copy until the numbers are the same again.
+    for number in (4, 5):
+        audit.go_on(f"another00000000{number}")
+        audit("digest", "--digests", "digests")
+    redone = audit("verify", "--digests", "digests", "--json", "--last", last)
+    assert redone.code == 1
+    assert [(finding["kind"], finding["said"]) for finding in redone.said["findings"]] == [
+        ("forged_digest", "digest-000003.jsonl: it is not the digest whose hash was kept")
+    ]
+
+
+def test_digests_removed_at_the_beginning_are_a_finding(audit: Audit) -> None:
+    audit("digest", "--begin", "--digests", "digests")
+    for number in (2, 3):
+        audit.go_on(f"another00000000{number}")
+        audit("digest", "--digests", "digests")
+    for number in (1, 2):
+        (audit.digests / f"digest-00000{number}.jsonl").unlink()
+
+    done = audit("verify", "--digests", "digests", "--json", "--last", audit.digest_id(3))
+
+    assert [finding["said"] for finding in done.said["findings"]] == [
+        "digests 1 to 2 are not there"
+    ]
+
+
 def test_a_public_key_that_was_kept_elsewhere_is_not_self_signed(audit: Audit) -> None:
-    audit("digest", "--digests", "digests")
+    audit("digest", "--begin", "--digests", "digests")
     (audit.command.home / "public").write_text(audit("keygen", "--public").out)
     (audit.command.home / "other").write_text(
         audit("keygen", "--public", DEVICEFLOW_AUDIT_SIGNING_KEY=audit("keygen").out).out
@@ -130,7 +270,7 @@ def test_a_public_key_that_was_kept_elsewhere_is_not_self_signed(audit: Audit) -
 
 
 def test_what_was_done_behind_our_back_is_named(audit: Audit) -> None:
-    audit("digest", "--digests", "digests")
+    audit("digest", "--begin", "--digests", "digests")
     audit.damage(f"UPDATE audit SET actor = 'eve' WHERE flow_id = '{audit.denied}' AND seq = 2")
     audit.damage(f"DELETE FROM audit WHERE flow_id = '{audit.approved}'")
 
@@ -161,13 +301,13 @@ def test_an_event_that_is_no_text_keeps_nobody_from_reading(audit: Audit) -> Non
 
 def test_an_id_that_is_no_text_hides_nothing_whoever_reads(audit: Audit) -> None:
     audit.damage(f"UPDATE audit SET flow_id = CAST(flow_id AS BLOB) WHERE flow_id = '{audit.open}'")
-    audit.damage(f"UPDATE flows SET id = NULL WHERE id = '{audit.denied}'")
+    audit.damage(f"UPDATE flows SET id = CAST(id AS BLOB) WHERE id = '{audit.denied}'")
 
     done = audit("verify", "--json")
 
     assert {(kind, flow_id) for kind, flow_id, _ in kinds(done)} == {
         ("moved", f"\U0010ffff{audit.open.encode()!r}"),
-        ("wrong_state", "\U0010ffffNone"),
+        ("wrong_state", f"\U0010ffff{audit.denied.encode()!r}"),
     }
     for count in ("2", "4"):
         assert kinds(audit("verify", "--json", "--processes", count)) == kinds(done)
@@ -218,9 +358,13 @@ def test_a_store_in_memory_keeps_no_trail(deviceflow: Command) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
-        (("verify", "--digests", "nowhere"), exits.STORE, "nowhere cannot be read"),
-        (("verify", "--public-key", "nowhere"), 2, "none are named"),
-        (("report", "-o", "x", "--public-key", "nowhere"), 2, "none are named"),
+        (("verify", "--public-key", "nowhere"), 2, "none is named"),
+        (("report", "-o", "x", "--public-key", "nowhere"), 2, "none is named"),
+        (("verify", "--last", f"1:{'0' * 64}"), 2, "none is named"),
+        *(
+            (("verify", "--digests", "digests", "--last", last), 2, "NUMBER:HASH")
+            for last in ("1", f"0:{'0' * 64}", f"x:{'0' * 64}", f"1:{'0' * 63}", f"1:{'A' * 64}")
+        ),
         (("verify", "--digests", "x", "--public-key", "nowhere"), 2, "nowhere cannot be read"),
         (("verify", "--digests", "x", "--public-key", "flows.db"), 2, "has no public key in it"),
         (("verify", "--file", "nowhere"), exits.STORE, "nowhere cannot be read"),
@@ -266,13 +410,15 @@ def test_a_signing_key_is_one_to_sign_with(audit: Audit) -> None:
 
     assert key not in audit("keygen", "--public", "key").out
     assert audit("keygen", "--public", DEVICEFLOW_AUDIT_SIGNING_KEY=key).out.strip() == public
-    done = audit("digest", "--digests", "digests", "--json", DEVICEFLOW_AUDIT_SIGNING_KEY=key)
+    done = audit(
+        "digest", "--begin", "--digests", "digests", "--json", DEVICEFLOW_AUDIT_SIGNING_KEY=key
+    )
     assert done.said["public_key"] == public
     assert not audit.path.with_name("flows.db.signing-key").exists()
 
 
 def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
-    audit("digest", "--digests", "digests")
+    audit("digest", "--begin", "--digests", "digests")
     with audit.opened() as store:
         store.forget(BEGIN + 50_000)
         left = {flow.id for flow in store.flows()}
@@ -293,7 +439,7 @@ def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
 def test_what_was_exported_is_verified_as_the_store_is(audit: Audit) -> None:
     with audit.opened() as store:
         store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
-    audit("digest", "--digests", "digests")
+    audit("digest", "--begin", "--digests", "digests")
     (audit.command.home / "public").write_text(audit("keygen", "--public").out)
     audit("export", "--format", "jsonl", "--output", "trail.jsonl")
     known = ("--digests", "digests", "--public-key", "public", "--json")
@@ -546,7 +692,7 @@ def test_numbers(audit: Audit) -> None:
 
 
 def test_a_report_is_written(audit: Audit) -> None:
-    audit("digest", "--digests", "digests")
+    audit("digest", "--begin", "--digests", "digests")
 
     done = audit("report", "-o", "r.html", "--digests", "digests", "--state", "failed")
 
@@ -629,8 +775,8 @@ def test_all_of_it_on_postgres(
     (tmp_path / "d").mkdir()
     digests = ("--digests", str(tmp_path / "d"))
 
-    assert "no key to sign digests with" in run("digest", *digests).err
-    assert run("digest", *digests, **key).out.startswith("digest 1: 122 chains, by ")
+    assert "no key to sign digests with" in run("digest", "--begin", *digests).err
+    assert run("digest", "--begin", *digests, **key).out.startswith("digest 1: 122 chains, by ")
     verified = run("verify", *digests, "--json", **key)
     assert (verified.code, verified.said["findings"], verified.said["flows"]) == (0, [], 122)
     assert run("verify", *digests, "--json", "--processes", "3", **key).said == verified.said

@@ -311,7 +311,7 @@ def test_pruned_trail_is_clean_before_in_between_and_after(
     (digests := tmp_path / "digests").mkdir()
     old = fill(own_store, "old", BEGIN - 1e8)
     fill(own_store, "new", BEGIN)
-    take_digest(own_store, digests, signer)
+    take_digest(own_store, digests, signer, begin=True)
     assert own_store.forget(BEGIN - 1e7) == len(old) > 5
     assert found(own_store, digests, signer) == []
 
@@ -345,7 +345,7 @@ def test_what_is_dropped_without_a_digest_is_missed(
 ) -> None:
     (digests := tmp_path / "digests").mkdir()
     old = fill(own_store, "old", BEGIN - 1e8)
-    take_digest(own_store, digests, signer)
+    take_digest(own_store, digests, signer, begin=True)
     own_store.forget(BEGIN)
 
     own_store.prune(old[:1])
@@ -359,8 +359,10 @@ def test_flows_that_the_store_still_has_keep_their_events(
     (digests := tmp_path / "digests").mkdir()
     old = fill(own_store, "old", BEGIN - 1e8)
 
+    take_digest(own_store, digests, signer, begin=True)
+
     assert prune(own_store, digests, signer, BEGIN) == (0, None)
-    assert list(digests.iterdir()) == []
+    assert [path.name for path in digests.iterdir()] == ["digest-000001.jsonl"]
     assert all(own_store.history(flow_id) for flow_id in old)
 
 
@@ -369,7 +371,7 @@ def test_what_is_not_as_it_was_signed_or_was_not_purged_stays_to_be_found(
 ) -> None:
     (digests := tmp_path / "digests").mkdir()
     old = fill(own_store, "old", BEGIN - 1e8)
-    take_digest(own_store, digests, signer)
+    take_digest(own_store, digests, signer, begin=True)
     behind(own_store, "DELETE FROM {flows}")
     cut, replaced = [name for name in old if len(own_store.history(name)) > 2][:2]
     behind(own_store, f"DELETE FROM {{audit}} WHERE flow_id = '{cut}' AND seq > 1")
@@ -400,6 +402,10 @@ def test_what_ended_later_keeps_its_events(
     (digests := tmp_path / "digests").mkdir()
     old, new = fill(own_store, "old", BEGIN - 1e8), fill(own_store, "new", BEGIN)
     own_store.forget(BEGIN + 1e7)
+    with pytest.raises(StoreError, match="There is no digest"):
+        prune(own_store, digests, signer, BEGIN - 1e7)
+    assert all(own_store.history(flow_id) for flow_id in old)
+    take_digest(own_store, digests, signer, begin=True)
 
     flows, digest = prune(own_store, digests, signer, BEGIN - 1e7)
 

@@ -388,6 +388,18 @@ def test_table_that_is_missing_is_an_error_of_the_store(sqlite: Place) -> None:
     goes_on(sqlite, name)
 
 
+@pytest.mark.parametrize("version", ["x", "-1", "1.0", "", "٣", " 1", "9" * 5000])
+def test_version_that_is_not_a_number_is_refused(database: Place, version: str) -> None:
+    database.ask("UPDATE {meta} SET value = ? WHERE name = 'version'", version)
+
+    for how in ({}, {"read_only": True}):
+        with pytest.raises(errors.StoreError, match="schema, in its table `meta`, is not a number"):
+            database.open(**how)
+
+    database.ask("UPDATE {meta} SET value = '1' WHERE name = 'version'")
+    database.open()
+
+
 def test_store_of_a_newer_version_is_refused_and_left_as_it_is(database: Place) -> None:
     _, name = started(database)
     database.ask("UPDATE {meta} SET value = '99' WHERE name = 'version'")

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from deviceflow import Secret, StoreError
 from deviceflow.audit.digest import (
     Digest,
+    DigestId,
     Entry,
     Signer,
     files_of,
     generate_signing_key,
+    last_digest,
     read_digest,
     read_entries,
 )
@@ -39,7 +41,7 @@ NAME: Final = "digest-000001.jsonl"
 
 
 def write(signer: Signer, directory: Path) -> Digest:
-    digest = signer.write(directory, TIME, ENTRIES)
+    digest = signer.write(directory, TIME, ENTRIES, begin=not files_of(directory))
     assert digest is not None
     return digest
 
@@ -50,7 +52,7 @@ def signer() -> Signer:
 
 
 def test_digest_comes_back_as_it_was_written(signer: Signer, tmp_path: Path) -> None:
-    written = signer.write(tmp_path, TIME, iter(ENTRIES))
+    written = signer.write(tmp_path, TIME, iter(ENTRIES), begin=True)
 
     read = read_digest(tmp_path / NAME)
     assert read == written
@@ -69,9 +71,48 @@ def test_digest_can_be_checked_by_hand(signer: Signer, tmp_path: Path) -> None:
     assert rest[2] == b'["f0",9,"%s",true]\n' % (b"c" * 64)
 
 
-def test_digest_of_nothing_is_not_written(signer: Signer, tmp_path: Path) -> None:
+def test_digest_of_nothing_is_written_to_begin_and_not_later(
+    signer: Signer, tmp_path: Path
+) -> None:
+    first = signer.write(tmp_path, TIME, [], begin=True)
+
+    assert first is not None
+    assert list(read_entries(tmp_path / NAME, first)) == []
     assert signer.write(tmp_path, TIME, []) is None
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_number_1_is_written_where_that_is_asked_for_and_only_there(
+    signer: Signer, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreError, match="There is no digest in"):
+        signer.write(tmp_path, TIME, ENTRIES)
+    assert last_digest(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+    first = write(signer, tmp_path)
+
+    with pytest.raises(StoreError, match=r"digests in .* already"):
+        signer.write(tmp_path, TIME, ENTRIES, begin=True)
+
+    assert last_digest(tmp_path) == first
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+@given(number=st.integers(1, 10**15 - 1), digest=st.binary(min_size=32, max_size=32))
+def test_number_and_hash_come_back_from_their_text(number: int, digest: bytes) -> None:
+    named = DigestId(number, digest.hex())
+
+    assert DigestId.parse(str(named)) == named
+    assert DigestId.parse(f" {named}\n") == named
+
+
+@given(text=st.text() | st.from_regex(r"\d+:[0-9a-fA-F]*"))
+def test_text_that_names_no_digest_is_refused(text: str) -> None:
+    try:
+        named = DigestId.parse(text)
+    except ValueError:
+        return
+    assert str(named) == text.strip()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +128,7 @@ def test_digest_of_nothing_is_not_written(signer: Signer, tmp_path: Path) -> Non
 )
 def test_what_no_trail_can_have_is_not_signed(signer: Signer, tmp_path: Path, entry: Any) -> None:
     with pytest.raises(StoreError, match="never written there"):
-        signer.write(tmp_path, TIME, [ENTRIES[0], Entry(*entry)])
+        signer.write(tmp_path, TIME, [ENTRIES[0], Entry(*entry)], begin=True)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -159,7 +200,7 @@ def test_no_digest_is_written_over(
     monkeypatch.setattr("deviceflow.audit.digest.files_of", lambda directory: [])
 
     with pytest.raises(StoreError, match="could not be written"):
-        signer.write(tmp_path, TIME, ENTRIES[:1])
+        signer.write(tmp_path, TIME, ENTRIES[:1], begin=True)
 
     assert (tmp_path / NAME).read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1

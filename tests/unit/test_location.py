@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deviceflow.errors import StoreError, UsageError
+from deviceflow.flow import Flow
+from deviceflow.providers.studio import Studio
 from deviceflow.stores.location import VARIABLE, open_store, state_directory
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
@@ -91,13 +93,24 @@ def test_default_is_a_private_file_in_the_users_own_place(
         os.umask(old)
 
     folder = home / ".local/state/deviceflow"
-    assert mode(folder) == 0o700
+    for made in (folder, folder.parent, folder.parent.parent):
+        assert mode(made) == 0o700
     assert {path.name: mode(path) for path in folder.iterdir()} == {
         "flows.db": 0o600,
         "flows.db-shm": 0o600,
         "flows.db-wal": 0o600,
         "flows.db.key": 0o600,
     }
+
+
+def test_directories_that_are_there_keep_their_modes(home: Path, opened: list[Store]) -> None:
+    (home / ".local").mkdir()
+    (home / ".local").chmod(0o755)
+
+    opened.append(open_store())
+
+    assert mode(home / ".local") == 0o755
+    assert mode(home / ".local/state") == 0o700
 
 
 def test_place_is_where_xdg_has_it(
@@ -158,6 +171,30 @@ def test_file_that_others_can_read_is_refused_with_the_command_that_mends_it(
     assert f"chmod 600 {home / 'flows.db'}" in str(caught.value)
     (home / "flows.db").chmod(0o600)
     opened.append(open_store("sqlite:///flows.db"))
+
+
+@pytest.mark.parametrize("exposed", [0o640, 0o604, 0o620, 0o666])
+def test_file_that_others_can_read_is_refused_while_it_is_open_too(
+    home: Path, exposed: int
+) -> None:
+    with SQLiteStore(home / "flows.db", plaintext=True) as store:
+        flow = Flow("f1", Studio("https://studio.example.com"), 1e9)
+        store.add(flow)
+        (home / "flows.db").chmod(exposed)
+
+        for use in (
+            lambda: store.get("f1"),
+            lambda: store.add(Flow("f2", flow.provider, 1e9)),
+            lambda: store.forget(0.0),
+            lambda: list(store.flows()),
+            lambda: store.snapshot().__enter__(),
+        ):
+            with pytest.raises(StoreError, match="can be read by others") as caught:
+                use()
+            assert f"chmod 600 {home / 'flows.db'}" in str(caught.value)
+
+        (home / "flows.db").chmod(0o600)
+        assert store.get("f1").id == "f1"
 
 
 def test_place_that_cannot_be_made_says_what_to_do(home: Path) -> None:

@@ -102,6 +102,14 @@ def test_an_event_of_all_fields_uses_all_that_are_mapped() -> None:
     assert said["url.domain"] == "studio.example.com"
 
 
+@pytest.mark.parametrize("seconds", [1e308, 9.3e9, -1.0])
+def test_a_duration_that_ecs_has_no_place_for_stays_in_our_own_field(seconds: float) -> None:
+    said = ecs(event_of("poll") | {"duration": seconds})
+
+    assert "event.duration" not in said
+    assert said["deviceflow.duration"] == seconds
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_nothing_is_lost_in_ecs(action: str) -> None:
     event = event_of(action)

@@ -12,7 +12,7 @@ import pytest
 
 from deviceflow import Flow, Secret, StoreError, Studio
 from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
-from deviceflow.audit.digest import Entry, Signer, generate_signing_key
+from deviceflow.audit.digest import DigestId, Entry, Signer, files_of, generate_signing_key
 from deviceflow.audit.events import STORE, render, render_note
 from deviceflow.audit.evidence import Stands
 from deviceflow.audit.ledger import Finding
@@ -135,7 +135,8 @@ def signer() -> Signer:
 
 def sign(trail: Trail, signer: Signer, directory: Path) -> None:
     lasts = [rows[-1] for rows in trail.events.values()]
-    signer.write(directory, TIME, [Entry(e["flow_id"], e["seq"], e["hash"]) for e in lasts])
+    entries = [Entry(e["flow_id"], e["seq"], e["hash"]) for e in lasts]
+    signer.write(directory, TIME, entries, begin=not files_of(directory))
 
 
 def last_of(trail: Trail) -> tuple[int, str]:
@@ -158,8 +159,8 @@ def test_untouched_trail_is_clean(trail: Trail, signer: Signer, tmp_path: Path) 
     assert trail.found(key=None) == []
 
 
-def test_nothing_at_all_is_clean(tmp_path: Path) -> None:
-    verification = Verification([], [], KEY, digests=tmp_path)
+def test_nothing_at_all_is_clean() -> None:
+    verification = Verification([], [], KEY)
 
     assert list(verification.findings()) == []
     assert (verification.covered_until, verification.signed_by) == (None, None)
@@ -633,6 +634,37 @@ def test_missing_digests_are_told_by_one_finding(
     ]
 
 
+def test_no_digest_where_there_should_be_some_is_a_finding(tmp_path: Path) -> None:
+    verification = Verification([], [], KEY, digests=tmp_path)
+
+    assert [finding.kind for finding in verification.findings()] == ["missing_digest"]
+    assert (verification.digests, verification.newest) == (0, None)
+
+
+def test_last_digest_that_was_kept_must_be_there(
+    trail: Trail, signer: Signer, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        sign(trail, signer, tmp_path)
+    verification = trail.verification(digests=tmp_path)
+    assert list(verification.findings()) == []
+    last = verification.newest
+    assert last is not None
+    assert trail.found(digests=tmp_path, last=last) == []
+    assert trail.found(digests=tmp_path, last=DigestId(2, "f" * 64)) == [
+        ("forged_digest", None, None)
+    ]
+
+    (tmp_path / "digest-000003.jsonl").unlink()
+    (finding,) = trail.verification(digests=tmp_path, last=last).findings()
+    assert finding[:2] == ("missing_digest", None)
+    assert finding.said == "digest 3 is not there"
+
+    (tmp_path / "digest-000002.jsonl").unlink()
+    (finding,) = trail.verification(digests=tmp_path, last=last).findings()
+    assert finding.said == "digests 2 to 3 are not there"
+
+
 def test_digest_of_another_key_is_forged(trail: Trail, signer: Signer, tmp_path: Path) -> None:
     sign(trail, signer, tmp_path)
     sign(trail, Signer(Secret(generate_signing_key())), tmp_path)
@@ -650,7 +682,8 @@ def test_digest_that_does_not_follow_on_the_one_before_is_forged(
     sign(trail, signer, tmp_path)
     (tmp_path / "digest-000001.jsonl").unlink()
     (elsewhere := tmp_path / "elsewhere").mkdir()
-    signer.write(elsewhere, "2026-11-25T12:00:00.000+00:00", [Entry("denied", *last_of(trail))])
+    entries = [Entry("denied", *last_of(trail))]
+    signer.write(elsewhere, "2026-11-25T12:00:00.000+00:00", entries, begin=True)
     (elsewhere / "digest-000001.jsonl").rename(tmp_path / "digest-000001.jsonl")
 
     assert trail.found(digests=tmp_path) == [("forged_digest", None, None)]

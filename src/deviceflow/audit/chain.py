@@ -18,7 +18,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from deviceflow.audit.events import FIELDS, LISTS
+from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, REQUIRED, WHOLE
 from deviceflow.secret import Secret
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ STORED: Final = (*HASHED, "hash", "mac")
 DAMAGED: Final = (LookupError, OverflowError, RecursionError, TypeError, ValueError)
 """What is raised for an event that is none: that has something in it which no event can have."""
 
-_COUNTED: Final = ("attempt", "duration", "http_status", "interval", "pid", "wait")
+_COUNTED: Final = tuple(sorted(NUMBERS - {"seq"}))
+_GREATEST: Final = 2**53  # up to which whole numbers are exact for every reader of JSON
 _FLAGS: Final = {0: False, 1: True}
 _list_text: Final = json.JSONEncoder(separators=(",", ":")).encode
 _json_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -80,9 +81,12 @@ def canonical_of_row(row: Sequence[Any]) -> bytes:
         row: The values of the fields in `STORED`, in that order.
 
     Raises:
-        DAMAGED: One of them is none that was ever written.
+        DAMAGED: A value is of another type than the schema gives its field, or otherwise one that
+            is never written.
     """
     event = dict(zip(HASHED, row, strict=False))
+    if not _are_types_of_an_event(tuple(map(type, event.values()))):
+        raise TypeError("an event's field has a value of another type")
     event["in_doubt"] = _FLAGS[event["in_doubt"]]
     for name in LISTS:
         if event[name] is not None:
@@ -93,7 +97,11 @@ def canonical_of_row(row: Sequence[Any]) -> bytes:
 def _written(event: dict[str, Any]) -> bytes:
     for name in _COUNTED:
         number = event[name]
-        if number is not None and number == (whole := int(number)):
+        if number is None:
+            continue
+        if not -_GREATEST < number < _GREATEST:
+            raise OverflowError(name)
+        if number == (whole := int(number)):
             event[name] = whole
     return encode(event)
 
@@ -101,12 +109,32 @@ def _written(event: dict[str, Any]) -> bytes:
 @lru_cache(1024)
 def _list_of(text: str) -> list[str]:
     try:
-        read: list[str] = json.loads(text)
+        read: Any = json.loads(text)
     except RecursionError:
         raise ValueError(text[:10]) from None
     if _list_text(read) != text:
         raise ValueError(text)  # it says the same, but not in the words that were written
+    if not (isinstance(read, list) and all(isinstance(item, str) for item in read)):
+        raise TypeError(text)
     return read
+
+
+def _types_of(name: str) -> set[type]:
+    """Return of which types a field may be in a database; there a list is the text of one."""
+    types: set[type] = {str}
+    if name in NUMBERS:
+        types = {int} if name in WHOLE else {int, float}
+    elif name == "in_doubt":
+        types = {bool, int}
+    return types if name in REQUIRED else types | {type(None)}
+
+
+_TYPES: Final = tuple(map(_types_of, HASHED))
+
+
+@lru_cache(1024)  # an event's types are one of few combinations
+def _are_types_of_an_event(types: tuple[type, ...]) -> bool:
+    return all(found in allowed for found, allowed in zip(types, _TYPES, strict=True))
 
 
 def hash_of(event: Mapping[str, Any]) -> str:
@@ -121,6 +149,11 @@ def hash_of_row(row: Sequence[Any]) -> str:
         row: As for `canonical_of_row`, which also says what is raised.
     """
     return hashlib.sha256(canonical_of_row(row)).hexdigest()
+
+
+def names_own() -> bool:
+    """Tell whether `DEVICEFLOW_AUDIT_KEY` means the store's own key as well."""
+    return _OWN in re.split(r"[\s,]+", os.environ.get(KEY_VARIABLE, ""))
 
 
 def configured(own: Secret | None = None) -> list[Secret]:

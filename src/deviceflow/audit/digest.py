@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self
 
 from deviceflow.audit.chain import decode, encode
 from deviceflow.errors import StoreError
@@ -30,9 +30,37 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "deviceflow.digest/1"
 
-_NAME: Final = re.compile(r"digest-(\d{6,})\.jsonl")
+_NAME: Final = re.compile(r"digest-(\d{6,})\.jsonl", re.ASCII)
+_ID: Final = re.compile(r"([1-9]\d{0,14}):([0-9a-f]{64})", re.ASCII)
 _LONGEST: Final = 2**20
 """Bytes of a line at the most."""
+
+
+class DigestId(NamedTuple):
+    """What a digest is known by: whoever keeps that of the last digest can tell a later copy of it.
+
+    Attributes:
+        number: The digest's number.
+        hash: The SHA-256 of its first line, in hex.
+    """
+
+    number: int
+    hash: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the id that `str()` has written: `NUMBER:HASH`.
+
+        Raises:
+            ValueError: The text is not of that form.
+        """
+        match = _ID.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(text)
+        return cls(int(match[1]), match[2])
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.hash}"
 
 
 class Entry(NamedTuple):
@@ -77,6 +105,11 @@ class Digest:
     def hash(self) -> str:
         """The SHA-256 of the line, as the next digest names it."""
         return hashlib.sha256(self.line()).hexdigest()
+
+    @property
+    def id(self) -> DigestId:
+        """Its number and hash."""
+        return DigestId(self.number, self.hash)
 
     def signed_part(self) -> bytes:
         """Return what is signed: all of it but the signature, in canonical form (RFC 8785)."""
@@ -163,28 +196,35 @@ class Signer:
         signature = self._key.sign(digest.signed_part())
         return replace(digest, signature=base64.b64encode(signature).decode())
 
-    def write(self, directory: Path, time: str, entries: Iterable[Entry]) -> Digest | None:
-        """Write the next digest into a directory: all of it or nothing, and over none.
+    def write(
+        self, directory: Path, time: str, entries: Iterable[Entry], *, begin: bool = False
+    ) -> Digest | None:
+        """Write the next digest into a directory, whole or not at all. No file is overwritten.
 
         Args:
             directory: Where the digests are.
             time: When what it says was so, in UTC.
             entries: What it says; taken one by one.
+            begin: Write the first digest, into a directory that has none. It is written even
+                where there are no entries.
 
         Returns:
             The digest; None where there are no entries.
 
         Raises:
-            StoreError: It could not be written; another one may have been, at the same moment.
+            StoreError: The directory has no digest, and `begin` is not set; or it has some, and
+                `begin` is set; or the digest could not be written, because another one was
+                written at the same moment, for example.
         """
-        files = files_of(directory)
-        last = read_digest(files[-1][1]) if files else None
+        last = last_digest(directory)
+        if begin != (last is None):
+            raise _has_some(directory) if begin else _has_none(directory)
         number = 1 if last is None else last.number + 1
         path = directory / f"digest-{number:06}.jsonl"
         try:
             with tempfile.TemporaryFile(dir=directory) as body:
                 flows, digest = _put(entries, body)
-                if not flows:
+                if not flows and not begin:
                     return None
                 previous = None if last is None else last.hash
                 unsigned = Digest(number, time, previous, flows, digest, self.public_key)
@@ -210,8 +250,36 @@ def files_of(directory: Path) -> list[tuple[int, Path]]:
     try:
         found = [(_NAME.fullmatch(path.name), path) for path in directory.iterdir()]
     except OSError as error:
-        raise StoreError(f"{directory} cannot be read: {error.strerror}.") from None
+        raise StoreError(
+            f"The directory of the digests, {directory}, cannot be read: {error.strerror}.",
+            hint="Check the path, and that its volume is mounted.",
+        ) from None
     return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def last_digest(directory: Path) -> Digest | None:
+    """Return the digest with the highest number in a directory; None where there is none.
+
+    Raises:
+        StoreError: The directory or the digest cannot be read.
+    """
+    files = files_of(directory)
+    return read_digest(files[-1][1]) if files else None
+
+
+def _has_none(directory: Path) -> StoreError:
+    return StoreError(
+        f"There is no digest in {directory}, and nothing was signed.",
+        hint="Check the path, and that its volume is mounted. If no digest was ever taken here,"
+        " begin with number 1: deviceflow audit digest --begin",
+    )
+
+
+def _has_some(directory: Path) -> StoreError:
+    return StoreError(
+        f"There are digests in {directory} already, and nothing was signed.",
+        hint="Leave --begin out to write the next one.",
+    )
 
 
 def read_digest(path: Path) -> Digest:

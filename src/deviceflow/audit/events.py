@@ -94,7 +94,19 @@ FIELDS: Final = (
 """An event's fields, in their order. The last seven are filled in by a trail, where one is kept."""
 
 LISTS: Final = frozenset({"scopes", "granted_scopes"})
-"""Those of them that are lists of texts, or null."""
+"""The fields that are lists of texts."""
+
+WHOLE: Final = frozenset({"seq", "attempt", "http_status", "pid"})
+"""The fields that are whole numbers."""
+
+NUMBERS: Final = WHOLE | {"interval", "wait", "duration"}
+"""The fields that are numbers. `in_doubt` is true or false; all fields besides are texts."""
+
+REQUIRED: Final = frozenset(
+    {"schema", "event_id", "time", "flow_id", "seq", "action", "outcome", "scopes", "in_doubt"}
+    | {"prev_hash", "hash"}
+)
+"""The fields that are never null in a trail."""
 
 
 class Origin(NamedTuple):

@@ -58,7 +58,7 @@ def _beside_digests(evidence: Evidence) -> Iterator[Finding]:
 def _beyond(evidence: Evidence) -> Iterator[Finding]:
     """Say which events only the flow's record speaks against, where there is no key to tell."""
     stands = evidence.stands
-    if evidence.key is not None or stands is None:
+    if evidence.key is not None or stands is None or type(stands.seq) is not int:
         return
     known = max((stands.seq, *(head.seq for head in evidence.heads)))
     before = [row for row in evidence.rows if row[SEQ] <= known]

@@ -99,7 +99,9 @@ def _event(line: bytes) -> tuple[str, int, str] | None:
     plain = not any(isinstance(event[name], list | dict) for name in FIELDS if name not in LISTS)
     # In a chain true is as good as 1, but a reader would see another event.
     truths = [name for name in FIELDS if isinstance(event[name], bool)]
+    # All other types are checked where the event is hashed, as those in a database are.
     sound = plain and truths == ["in_doubt"] and type(flow_id) is str and type(seq) is int
+    sound = sound and isinstance(event["mac"], str | None)
     return (flow_id, seq, text) if sound and 0 <= seq <= _MAX_SEQ else None
 
 

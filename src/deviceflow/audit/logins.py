@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow.audit.events import FIELDS, LISTS
+from deviceflow.audit.events import FIELDS, LISTS, NUMBERS
 from deviceflow.machine import ENDS
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ UNFINISHED: Final = "unfinished"
 """The outcome of a login that has not ended."""
 
 _APPROVALS: Final = frozenset({"grant", "late_grant"})
-_NUMBERS: Final = ("seq", "attempt", "interval", "wait", "http_status", "duration", "pid")
-_TEXTS: Final = tuple({*FIELDS} - {*_NUMBERS} - LISTS - {"in_doubt"})
+_TEXTS: Final = tuple({*FIELDS} - NUMBERS - LISTS - {"in_doubt"})
 
 
 def readable(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def readable(event: Mapping[str, Any]) -> dict[str, Any]:
         value = read[name]
         if type(value) is not str and value is not None:
             read[name] = _text_of(value)
-    for name in _NUMBERS:
+    for name in NUMBERS:
         value = read[name]
         if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
             read[name] = None

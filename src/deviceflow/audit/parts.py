@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow.audit.chain import AuditKey
+    from deviceflow.audit.digest import DigestId
     from deviceflow.audit.evidence import Stands
     from deviceflow.audit.ledger import Finding, Hole, Stray
 
@@ -51,6 +52,7 @@ class PartedVerification(Verification):
         bounds: The ids that part the flows.
         digests: As for `Verification`.
         public_key: As for `Verification`.
+        last: As for `Verification`.
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class PartedVerification(Verification):
         *,
         digests: Path | None = None,
         public_key: str | None = None,
+        last: DigestId | None = None,
     ) -> None:
-        super().__init__((), (), None, digests=digests, public_key=public_key)
+        super().__init__((), (), None, digests=digests, public_key=public_key, last=last)
         self._open_part = open_part
         self._parts = list(zip(["", *bounds], [*bounds, None], strict=True))
 

@@ -75,6 +75,7 @@ class Verdict(NamedTuple):
         covered_until: When the last of them was taken.
         signed_by: Whose signature they bear.
         self_signed: Whether nobody said beforehand whose it must be.
+        keyed: Whether the events' MACs were checked.
     """
 
     findings: Sequence[Finding]
@@ -85,6 +86,7 @@ class Verdict(NamedTuple):
     covered_until: str | None
     signed_by: str | None
     self_signed: bool
+    keyed: bool = True
 
 
 def render(

@@ -73,8 +73,9 @@ def ecs(event: Mapping[str, Any]) -> dict[str, Any]:
         "url.domain": _domain_of(event["issuer"]),
         "related.user": event["actor"] and [event["actor"]],
     }
-    if event["duration"] is not None:
-        said["event.duration"] = round(event["duration"] * 1e9)  # in nanoseconds, as ECS has it
+    # In nanoseconds, as ECS has it, for which it keeps 63 bits.
+    if event["duration"] is not None and 0 <= (duration := event["duration"] * 1e9) < 2**63:
+        said["event.duration"] = round(duration)
     return {
         # The library puts lists in order where they are, and these are the event's own.
         name: value[:] if isinstance(value, list) else value

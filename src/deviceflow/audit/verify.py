@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow.audit.chain import AuditKey
-    from deviceflow.audit.digest import Digest
+    from deviceflow.audit.digest import Digest, DigestId
     from deviceflow.audit.evidence import Step
 
 __all__ = ["CLOCK_TOLERANCE", "Finding", "Kind", "Verification"]
@@ -65,6 +65,8 @@ class Verification:
         key: What authenticates the events; None to do without.
         digests: The directory of the digests.
         public_key: Whose signature they must bear; None for whatever key the first one names.
+        last: The last digest by whoever has kept its number and hash. A directory that does not
+            have it is an old copy, or digests were removed from its end.
         part: From which flow's id on, and before which one's, the events and flows are all.
 
     Attributes:
@@ -73,6 +75,7 @@ class Verification:
         digests: How many digests were read.
         covered_until: When the last of them was taken; what was removed after it is not seen.
         signed_by: Whose signature was asked for.
+        newest: The last digest that is sound; to be kept, and given as `last` the next time.
     """
 
     def __init__(
@@ -83,16 +86,19 @@ class Verification:
         *,
         digests: Path | None = None,
         public_key: str | None = None,
+        last: DigestId | None = None,
         part: tuple[str, str | None] = ("", None),
     ) -> None:
         self._events = events
         self._flows = flows
         self._key = key
         self._directory = digests
+        self._last = last
         self._part = part
         self.signed_by = public_key
         self.events = self.flows = self.digests = 0
         self.covered_until: str | None = None
+        self.newest: DigestId | None = None
         self._read_until = 1
 
     def findings(self, progress: Callable[[int], object] = lambda _: None) -> Iterator[Finding]:
@@ -147,8 +153,18 @@ class Verification:
                 continue
             self.digests += 1
             self.covered_until = digest.time
+            self.newest = digest.id
             before = digest
+        if self._directory is not None:
+            yield from self._missing_at_the_end(expected)
         self._read_until = expected
+
+    def _missing_at_the_end(self, expected: int) -> Iterator[Finding]:
+        """Say which digests there should be from a number on."""
+        if self._last is not None and self._last.number >= expected:
+            yield _about_digest("missing_digest", _not_there(expected, self._last.number))
+        elif expected == 1:
+            yield _about_digest("missing_digest", f"there is no digest in {self._directory}")
 
     def _forged(self, digest: Digest, number: int, before: Digest | None) -> str | None:
         """Say what is wrong with a digest, if something is."""
@@ -158,6 +174,8 @@ class Verification:
             return f"it is digest {digest.number}, under another's name"
         if before is not None and digest.previous != before.hash:
             return "it does not follow on the one before"
+        if self._last is not None and number == self._last.number and digest.id != self._last:
+            return "it is not the digest whose hash was kept"
         return None
 
     def _dropped_meanwhile(self) -> set[str]:

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from deviceflow.audit.digest import DigestId
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit code (see `deviceflow.cli.exits`).
@@ -286,6 +288,17 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
         "--public-key", metavar="FILE", help="whose signature they must bear, as keygen --public"
     )
     parser.add_argument(
+        "--last",
+        type=_digest_id,
+        metavar="NUMBER:HASH",
+        help="the last digest, as digest has printed it: an older copy of DIR is found by it",
+    )
+    parser.add_argument(
+        "--no-key",
+        action="store_true",
+        help="do without the audit key: no MACs are checked; the digests alone are evidence",
+    )
+    parser.add_argument(
         "--processes", type=_some, metavar="N", default=1, help="read it in so many at once"
     )
 
@@ -299,6 +312,15 @@ def _add_digest(parser: argparse.ArgumentParser) -> None:
         "--digests", metavar="DIR", required=True, help="to this directory, which is to be kept"
     )
     _add_json(parser)
+
+
+def _add_begin(parser: argparse.ArgumentParser) -> None:
+    _add_digest(parser)
+    parser.add_argument(
+        "--begin",
+        action="store_true",
+        help="write digest 1, in a directory that has none: once, and not from the timer",
+    )
 
 
 def _add_keygen(parser: argparse.ArgumentParser) -> None:
@@ -373,7 +395,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 _AUDITS = {
     "verify": ("find out whether anybody has changed the trail", _add_verify),
-    "digest": ("sign what is in it by now: for a timer", _add_digest),
+    "digest": ("sign what is in it by now: for a timer", _add_begin),
     "keygen": ("print a new key to sign digests with", _add_keygen),
     "prune": ("drop events of old logins, behind a digest that says so", _add_prune),
     "show": ("show what happened in a login", _add_show),
@@ -508,6 +530,17 @@ def _some(text: str) -> int:
     if not number:
         raise argparse.ArgumentTypeError("a whole number from 1 on, and not 0")
     return number
+
+
+def _digest_id(text: str) -> DigestId:
+    from deviceflow.audit.digest import DigestId
+
+    try:
+        return DigestId.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"NUMBER:HASH, as digest has printed it behind the word last, and not {text!r}"
+        ) from None
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.chain import KEY_VARIABLE
-from deviceflow.audit.digest import Signer, generate_signing_key
+from deviceflow.audit.digest import Signer, generate_signing_key, last_digest
 from deviceflow.audit.logins import counted
 from deviceflow.cli import stored, streams, trail
 from deviceflow.errors import UsageError
@@ -64,6 +64,7 @@ def _as_dict(verified: Verified) -> dict[str, Any]:
         "digests": by.digests,
         "covered_until": by.covered_until,
         "signed_by": by.signed_by if by.digests else None,
+        "last": by.newest and str(by.newest),
         "self_signed": verified.self_signed,
         "keyed": verified.keyed,
     }
@@ -80,6 +81,7 @@ def _print(verified: Verified) -> None:
     streams.show(f"{found}: {read}, {counted(by.digests, 'digest')}")
     if by.digests:
         streams.show(f"signed by {by.signed_by}{' (self-signed)' * verified.self_signed}")
+        streams.show(f"last {by.newest}")
         streams.show(f"what was removed after {by.covered_until} cannot be seen")
     else:
         streams.show("there is no digest: an end that was cut off, or a whole login, is not seen")
@@ -103,37 +105,55 @@ def _row(what: str, login: str, event: str, said: str) -> str:
 
 
 def _digest(args: Namespace) -> int:
+    directory = Path(args.digests)
     with closing(trail.store(args)) as kept:
         signer = whole_trail.signer(trail.file_of(kept))
-        digest = whole_trail.take_digest(kept, Path(args.digests), signer)
+        digest = whole_trail.take_digest(kept, directory, signer, begin=args.begin)
+    last = digest or last_digest(directory)
     if args.json:
         flows = digest.flows if digest else 0
-        streams.show(json.dumps(_about(digest, signer) | {"flows": flows}))
-    elif digest is None:
+        streams.show(json.dumps(_about(digest, last, signer) | {"flows": flows}))
+        return 0
+    if digest is None:
         streams.say("Nothing has happened since the last digest.")
     else:
         named = counted(digest.flows, "chain")
         streams.show(f"digest {digest.number}: {named}, by {signer.public_key}")
+    _show_last(last)
     return 0
 
 
 def _prune(args: Namespace) -> int:
-    with closing(trail.store(args)) as kept:
+    directory = Path(args.digests)
+    with closing(trail.store(args, read_only=False)) as kept:
         signer = whole_trail.signer(trail.file_of(kept))
-        dropped, digest = whole_trail.prune(kept, Path(args.digests), signer, args.before)
+        dropped, digest = whole_trail.prune(kept, directory, signer, args.before)
+    last = digest or last_digest(directory)
     if args.json:
-        streams.show(json.dumps(_about(digest, signer) | {"dropped": dropped}))
-    elif not dropped:
+        streams.show(json.dumps(_about(digest, last, signer) | {"dropped": dropped}))
+        return 0
+    if not dropped:
         streams.say("There was nothing to drop.")
     else:
         behind = f"digest {digest.number}" if digest else "by digests that were signed before"
         said = f"{behind}: dropped {counted(dropped, 'login')}"
         streams.show(f"{said}, by {signer.public_key}" if digest else said)
+    _show_last(last)
     return 0
 
 
-def _about(digest: Digest | None, signer: Signer) -> dict[str, Any]:
-    return {"digest": digest and digest.number, "public_key": signer.public_key}
+def _about(digest: Digest | None, last: Digest | None, signer: Signer) -> dict[str, Any]:
+    return {
+        "digest": digest and digest.number,
+        "last": last and str(last.id),
+        "public_key": signer.public_key,
+    }
+
+
+def _show_last(last: Digest | None) -> None:
+    """Print what `verify --last` takes, in the same way whether a digest was written or not."""
+    if last is not None:
+        streams.show(f"last {last.id}")
 
 
 def _keygen(args: Namespace) -> int:

@@ -215,6 +215,7 @@ def _report(args: Namespace) -> int:
             by.covered_until,
             by.signed_by,
             verified.self_signed,
+            verified.keyed,
         )
         page = report.render(
             stats,

@@ -32,8 +32,12 @@ _CODES: Final = {
 }
 
 
-def store(args: Namespace) -> Store:
+def store(args: Namespace, **options: Any) -> Store:
     """Open the store that the arguments name, or the environment, or the user's own.
+
+    Args:
+        args: The arguments.
+        **options: What the store's class takes besides.
 
     Raises:
         UsageError: It cannot be named so.
@@ -45,7 +49,8 @@ def store(args: Namespace) -> Store:
             "The store's address has a password in it, and arguments are seen by all.",
             hint=f"Put it into ~/.pgpass or PGPASSWORD, or the address into {VARIABLE}.",
         )
-    options = {"plaintext": True} if args.plaintext else {}
+    if args.plaintext:
+        options["plaintext"] = True
     return open_store(args.store, **options)
 
 

@@ -11,12 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from deviceflow.audit.chain import AuditKey
+from deviceflow.audit.chain import KEY_VARIABLE, AuditKey
 from deviceflow.audit.ledger import Finding
 from deviceflow.audit.verify import Verification
 from deviceflow.cli import stored
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.stores import query, trail
+from deviceflow.stores.keys import VARIABLE as KEYS_VARIABLE
+from deviceflow.stores.keys import may_read
 from deviceflow.stores.location import VARIABLE, sqlite_file
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
@@ -46,8 +48,12 @@ class Verified(NamedTuple):
     keyed: bool
 
 
-def store(args: Namespace) -> SQLStore:
+def store(args: Namespace, *, read_only: bool = True) -> SQLStore:
     """Open the store whose trail is meant. None is made where there is none.
+
+    Args:
+        args: The arguments.
+        read_only: Whether the user need not be able to write to it.
 
     Raises:
         UsageError: It keeps no trail, or cannot be named so.
@@ -59,7 +65,7 @@ def store(args: Namespace) -> SQLStore:
         raise StoreError(
             f"There is no store at {file}.", hint=f"Name the one that is meant: --store, {VARIABLE}"
         )
-    kept = stored.store(args)
+    kept = stored.store(args, **({"read_only": True} if read_only else {}))
     if not isinstance(kept, SQLStore):
         raise UsageError("A store in memory keeps no trail.", hint="Name another one by --store.")
     return kept
@@ -71,10 +77,10 @@ def check(args: Namespace) -> None:
     Raises:
         UsageError: It does not.
     """
-    if args.public_key and not args.digests:
+    if (args.public_key or args.last) and not args.digests:
         raise UsageError(
-            "A public key is that of digests, and none are named.",
-            hint="Say where they are: --digests DIR",
+            "A public key, or the last digest, is of a directory of digests, and none is named.",
+            hint="Say where it is: --digests DIR",
         )
 
 
@@ -89,7 +95,7 @@ def file_of(kept: SQLStore) -> Path | None:
 
 
 def signer_if_there(file: Path | None) -> Signer | None:
-    """Return what signs a store's digests, if it has a key by now.
+    """Return what signs a store's digests, if it has a key by now that this user may read.
 
     Args:
         file: The store's file, beside which the key may lie.
@@ -100,7 +106,7 @@ def signer_if_there(file: Path | None) -> Signer | None:
     """
     if os.environ.get(trail.KEY_VARIABLE, "").strip():
         return trail.signer(None)
-    if file is not None and trail.key_file(file).exists():
+    if file is not None and may_read(trail.key_file(file)):
         return trail.signer(file)
     return None
 
@@ -112,6 +118,12 @@ def verify(args: Namespace, kept: SQLStore) -> Verified:
         StoreError: It, the digests or the public key cannot be read.
         ImportError: A library is missing.
     """
+    if not (kept.keyed or args.no_key):
+        raise StoreError(
+            "There is no key to check the events' MACs with.",
+            hint=f"Give the audit key ({KEY_VARIABLE}) or the store's keys ({KEYS_VARIABLE});"
+            " or do without, and rely on the digests alone: --no-key",
+        )
     public_key = _pinned(args)
     if public_key is None and args.digests and (signer := signer_if_there(file_of(kept))):
         public_key = signer.public_key
@@ -119,7 +131,9 @@ def verify(args: Namespace, kept: SQLStore) -> Verified:
     with ExitStack() as stack:
         if args.processes == 1:
             snapshot = stack.enter_context(kept.snapshot())
-            verification = Verification(*snapshot, digests=digests, public_key=public_key)
+            verification = Verification(
+                *snapshot, digests=digests, public_key=public_key, last=args.last
+            )
         else:
             from deviceflow.audit.parts import PartedVerification
 
@@ -128,9 +142,10 @@ def verify(args: Namespace, kept: SQLStore) -> Verified:
                 kept.bounds(args.processes),
                 digests=digests,
                 public_key=public_key,
+                last=args.last,
             )
         progress = stack.enter_context(_progress(lambda: query.count(kept)))
-        return _found(args, verification, progress, keyed=True)
+        return _found(args, verification, progress, keyed=kept.keyed)
 
 
 @contextmanager
@@ -159,6 +174,7 @@ def verify_files(args: Namespace) -> Verified:
             key,
             digests=Path(args.digests) if args.digests else None,
             public_key=_pinned(args),
+            last=args.last,
         )
         progress = stack.enter_context(_progress(lambda: None))
         done = _found(args, verification, progress, keyed=key is not None)

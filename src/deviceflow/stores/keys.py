@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow.errors import SealError, StoreError
 from deviceflow.secret import Secret
+from deviceflow.stores.readonly import EFFECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deviceflow.sealing import Plain, Sealer
+    from deviceflow.sealing import Keyless, Plain, Sealer
 
 VARIABLE: Final = "DEVICEFLOW_KEYS"
 KEYRING: Final = ("deviceflow", "keys of the store")
@@ -34,7 +35,8 @@ def sealer(
     plaintext: bool,
     store: Path | None = None,
     known: str | None = None,
-) -> Sealer | Plain:
+    read_only: bool = False,
+) -> Sealer | Plain | Keyless:
     """Return what seals a store's secrets.
 
     Args:
@@ -42,13 +44,14 @@ def sealer(
         plaintext: Whether to keep secrets in clear.
         store: A SQLite file, beside which keys may lie.
         known: The mark that its key has left in a store that was used before.
+        read_only: Whether the store is only read: then there need be no key.
 
     Raises:
         SealError: There is no key, or none that can be used.
         StoreError: Others can read the key file, or it cannot be made.
         ImportError: `cryptography` is missing (extra `seal`).
     """
-    from deviceflow.sealing import Plain, Sealer  # noqa: PLC0415  # costs, so not before
+    from deviceflow.sealing import Keyless, Plain, Sealer  # noqa: PLC0415  # costs, so not before
 
     if plaintext:
         return Plain()
@@ -62,6 +65,8 @@ def sealer(
     configured = Secret(os.environ.get(VARIABLE, "").strip())
     if configured.reveal():
         return Sealer(_configured(configured))
+    if read_only and (store is None or not may_read(key_file(store))):
+        return Keyless()
     if store is None:
         raise SealError(
             "This store is shared, and there is no key to seal its secrets with.",
@@ -73,6 +78,11 @@ def sealer(
 def key_file(store: Path) -> Path:
     """Return where a SQLite file's own keys are."""
     return store.with_name(f"{store.name}.key")
+
+
+def may_read(path: Path) -> bool:
+    """Tell whether a key file is there, and this user may read it."""
+    return os.access(path, os.R_OK, effective_ids=EFFECTIVE)
 
 
 def read_keys(path: Path, *, group: bool = False) -> list[Secret]:
@@ -96,7 +106,7 @@ def read_keys(path: Path, *, group: bool = False) -> list[Secret]:
         problem = StoreError(f"The key file {path} cannot be read: {why}.")
     else:
         problem = StoreError(
-            f"The key file {path} can be read by others.", hint=f"Mend that: chmod 600 {path}"
+            f"The key file {path} can be read by others.", hint=f"Fix it with: chmod 600 {path}"
         )
     raise problem
 

@@ -25,7 +25,8 @@ def open_store(url: str | None = None, **options: Any) -> Store:
         url: `memory:`; `sqlite:///relative/path` or `sqlite:////absolute/path`;
             `postgresql://…`, as libpq has it. Where none is given, `DEVICEFLOW_STORE`; and where
             that is not set, a SQLite file in the user's own place for such things.
-        **options: What `SQLiteStore` or `PostgresStore` take besides: `keys`, `plaintext`, …
+        **options: What `SQLiteStore` or `PostgresStore` take besides: `keys`, `plaintext`,
+            `read_only`, …
 
     Raises:
         UsageError: It is no such URL.
@@ -82,7 +83,10 @@ def _private_directory() -> Path:
     elsewhere = f"Name a store that can be written: {VARIABLE}=sqlite:///PATH"
     try:
         path = state_directory()
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (*reversed(path.parents), path):
+            # Each one by itself: `parents=True` would leave those above to the umask.
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)
         exposed = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     except RuntimeError:  # as pathlib says it
         problem = StoreError("This user has no home to keep logins in.", hint=elsewhere)
@@ -93,6 +97,6 @@ def _private_directory() -> Path:
             return path
         problem = StoreError(
             f"{path} can be read by others, and logins are kept in it.",
-            hint=f"Mend that: chmod 700 {path}",
+            hint=f"Fix it with: chmod 700 {path}",
         )
     raise problem

@@ -39,6 +39,8 @@ class PostgresStore(SQLStore):
         keys: Fernet keys that seal its secrets, the first one, and open them, each; the same for
             all who use the database. Where none are given, those of `DEVICEFLOW_KEYS`.
         plaintext: Keep secrets in clear instead.
+        read_only: Write nothing. The user needs to be able to read the tables only. No key is
+            needed; without one no secret can be read, and no row's MAC checked.
         pool_size: How many connections to have at the most.
         timeout: How many seconds one call may take, all in all, before it fails with `StoreError`;
             it may be some seconds more where a connection has to be opened. The server ends what
@@ -58,6 +60,7 @@ class PostgresStore(SQLStore):
         *,
         keys: Iterable[Secret | str] | None = None,
         plaintext: bool = False,
+        read_only: bool = False,
         pool_size: int = 8,
         timeout: float = 10.0,
         reading_timeout: float = 120.0,
@@ -107,7 +110,12 @@ class PostgresStore(SQLStore):
         self._pool = self._make_pool()
         self._pid = os.getpid()
         given = keys = None if keys is None else wrapped(keys)
-        self._start(lambda: key_files.sealer(given, plaintext=plaintext, known=self._sealing()))
+        self._start(
+            lambda: key_files.sealer(
+                given, plaintext=plaintext, known=self._sealing(), read_only=read_only
+            ),
+            read_only=read_only,
+        )
 
     def __repr__(self) -> str:
         return "<PostgresStore>"
@@ -207,6 +215,7 @@ _HINTS: Final = {
     "28P01": "Check the user, and the password in ~/.pgpass or PGPASSWORD.",
     "3D000": "Create the database first: createdb",
     "57014": "It took too long: see what keeps it busy, or locked. Nothing that was kept is lost.",
-    "42501": "Let its owner run deviceflow once, or grant the rights: GRANT CREATE ON DATABASE …",
+    "42501": "Let its owner run deviceflow once, or grant the rights: GRANT CREATE ON DATABASE …;"
+    " to read only, GRANT USAGE ON SCHEMA deviceflow and SELECT on the tables in it.",
     "53100": "Make room on the server's disk. Nothing that was kept is lost.",
 }

@@ -137,8 +137,9 @@ def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Lo
             for flow_id, events in groupby(rows("of_these", values), lambda row: row[_FLOW])
         }
         for flow_id in some:
-            events = found[flow_id]
-            yield Login.of(events[0]["flow_id"], events)
+            # An id that is not UTF-8 cannot be asked for. It is not ours: verification finds it.
+            if events := found.get(flow_id):
+                yield Login.of(events[0]["flow_id"], events)
 
 
 def _events(rows: Query, flow_id: str) -> list[dict[str, Any]]:

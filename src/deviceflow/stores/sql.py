@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from deviceflow.audit import log
-from deviceflow.audit.chain import STORED, AuditKey, configured, link
+from deviceflow.audit.chain import STORED, AuditKey, configured, link, names_own
 from deviceflow.audit.events import FIELDS, LISTS, STORE, Origin, render, render_note
 from deviceflow.errors import (
     DeviceFlowError,
@@ -30,7 +30,7 @@ from deviceflow.errors import (
 )
 from deviceflow.flow import Flow
 from deviceflow.machine import State
-from deviceflow.sealing import PLAIN
+from deviceflow.sealing import PLAIN, Keyless
 from deviceflow.secret import Hidden, Secret, unseen
 from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, Leftover, refuse
 from deviceflow.stores.rows import COLUMNS, Rows, name_of
@@ -280,6 +280,7 @@ _CREATED_AT: Final = COLUMNS.index("created_at")
 _RECORD: Final = COLUMNS.index("record")
 _NOW: Final = len(COLUMNS)
 _HIGHEST: Final = 2**53
+_VERSION: Final = re.compile(r"[0-9]{1,9}")
 _RESEALING: Final = 10.0
 _LONGEST_KEY: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 
@@ -310,12 +311,12 @@ class Snapshot(NamedTuple):
         events: All events of all flows, each flow's by their numbers, as tuples in the order of
             `deviceflow.audit.chain.STORED`.
         flows: Each flow's row.
-        key: What authenticates the events.
+        key: What authenticates the events; None where the store is only read, and has none.
     """
 
     events: Iterator[tuple[Any, ...]]
     flows: Iterator[Stands]
-    key: AuditKey
+    key: AuditKey | None
 
 
 class Resealed(NamedTuple):
@@ -373,10 +374,23 @@ class SQLStore(ABC):
         }
         self._sql = {name: self._worded(text) for name, text in _STATEMENTS.items()}
         self._rows: Rows
-        self._audit_key: AuditKey
+        self._audit_key: AuditKey | None
+        self._read_only = False
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there is a key to check the events' MACs with; always, if it may be written."""
+        return self._audit_key is not None
+
+    def _key_to_write(self) -> AuditKey:
+        if self._audit_key is None:
+            raise _only_read()
+        return self._audit_key
 
     def _transact(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
         """Do what `_attempt` does; what goes wrong comes without frames that show a row."""
+        if self._read_only and mode != "read":
+            raise _only_read()
         return unseen(lambda: self._attempt(work, mode))
 
     @abstractmethod
@@ -423,7 +437,7 @@ class SQLStore(ABC):
         self._rows.seal(flow)
         digest, columns = self._rows.columns(flow)
         if event is None:
-            head = self._audit_key.mark(digest)
+            head = self._key_to_write().mark(digest)
         else:
             event["row_digest"] = digest
             head = flow.head = link(event, None, self._audit_key, flow)
@@ -712,12 +726,16 @@ class SQLStore(ABC):
     def _migrate_if_needed(self) -> None:
         """Bring the schema up to date."""
 
-    def _start(self, find_sealer: Callable[[], Sealer | Plain]) -> None:
+    def _start(
+        self, find_sealer: Callable[[], Sealer | Plain | Keyless], *, read_only: bool
+    ) -> None:
         """Open the store, or leave nothing open.
 
         Args:
             find_sealer: Finds what seals its secrets, once the schema is there.
+            read_only: Whether nothing may be written to it, not even the schema.
         """
+        self._read_only = read_only
         try:
             self._migrate_if_needed()
             self._rows = Rows(self._store_id(), find_sealer)
@@ -749,9 +767,15 @@ class SQLStore(ABC):
         """Tell whether the schema is of this version.
 
         Raises:
-            StoreError: A newer deviceflow made it.
+            StoreError: A newer deviceflow made it; or it is not, and may not be written.
         """
-        return self._version(do) == len(MIGRATIONS)
+        current = self._version(do) == len(MIGRATIONS)
+        if self._read_only and not current:
+            raise StoreError(
+                "There is no store here yet, or it is of an older version.",
+                hint="Open it once as a user who may write it: deviceflow list",
+            )
+        return current
 
     def _migrate(self, do: Execute, run: Callable[[str], object]) -> None:
         """Bring the schema up to date, under a lock that keeps others from doing the same.
@@ -768,6 +792,12 @@ class SQLStore(ABC):
 
     def _version(self, do: Execute) -> int:
         found = _meta("version")(do) if do("has_meta", {}).fetchone() else None
+        if found is not None and not _VERSION.fullmatch(found):
+            raise StoreError(
+                "The version of the store's schema, in its table `meta`, is not a number: somebody"
+                " has changed it.",
+                hint="Nothing was changed. Restore the store from a backup.",
+            )
         version = int(found or 0)
         if version > len(MIGRATIONS):
             raise StoreError(
@@ -796,7 +826,14 @@ class SQLStore(ABC):
         """
         plain = self._rows.sealer.prefix == PLAIN
         if self._sealing() is None:
+            if self._read_only:
+                raise _audit_key_gone()
             self._make_audit_key(given, plain=plain)
+        if isinstance(self._rows.sealer, Keyless):
+            # Where the store's own key is one of those that are meant, the others are not enough.
+            keys = [] if names_own() else configured()
+            self._audit_key = AuditKey(*keys, store=self._rows.store_id) if keys else None
+            return
         if plain:
             log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
         own = self._open_mark(str(self._sealing()))
@@ -818,11 +855,7 @@ class SQLStore(ABC):
             return True
 
         if not self._transact(work):
-            raise StoreError(
-                "The store's audit key is gone from its table `meta`: somebody has removed it.",
-                hint="Nothing was changed. Restore the store from a backup, or verify what is left"
-                " in it with the key from there.",
-            )
+            raise _audit_key_gone()
 
     def _mark(self, audit_key: Secret) -> dict[str, str]:
         sealed = self._rows.sealer.seal(audit_key.reveal(), "audit key", self._rows.store_id)
@@ -841,6 +874,18 @@ class SQLStore(ABC):
     def _claimed(self, row: Hidden[Any]) -> Claim:
         now, left_by = row.reveal()[_NOW:]
         return Claim(self._rows.flow(row), now, left_by)
+
+
+def _only_read() -> StoreError:
+    return StoreError("This store was opened for reading only: nothing can be written to it.")
+
+
+def _audit_key_gone() -> StoreError:
+    return StoreError(
+        "The store's audit key is gone from its table `meta`: somebody has removed it.",
+        hint="Nothing was changed. Restore the store from a backup, or verify what is left"
+        " in it with the key from there.",
+    )
 
 
 def _check_names(flow: Flow) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from deviceflow.errors import StoreError
 from deviceflow.secret import wrapped
 from deviceflow.stores import keys as key_files
+from deviceflow.stores import readonly
 from deviceflow.stores.sql import SQLStore
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ _T = TypeVar("_T")
 
 BUSY: Final = 10.0
 """Seconds to wait for another process that is writing."""
-
-_EFFECTIVE: Final = os.access in os.supports_effective_ids
 
 # What must not be closed: a connection that a fork inherited is its parent's.
 _inherited: Final[list[object]] = []
@@ -47,6 +46,9 @@ class SQLiteStore(SQLStore):
             given, those of `DEVICEFLOW_KEYS`, else those of the file `PATH.key` beside it, which
             is made (0600) with the store.
         plaintext: Keep secrets in clear instead.
+        read_only: Write nothing: neither to the file, nor a key beside it. The user need not be
+            able to write the file. No key is needed; without one no secret can be read, and no
+            row's MAC checked.
         synchronous: `FULL`: what is committed survives a power cut. `NORMAL` is several times
             faster, and after a power cut a token that came last may be missing.
 
@@ -62,6 +64,7 @@ class SQLiteStore(SQLStore):
         *,
         keys: Iterable[Secret | str] | None = None,
         plaintext: bool = False,
+        read_only: bool = False,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
     ) -> None:
         super().__init__(
@@ -80,8 +83,13 @@ class SQLiteStore(SQLStore):
         given = keys = None if keys is None else wrapped(keys)
         self._start(
             lambda: key_files.sealer(
-                given, plaintext=plaintext, store=self.path, known=self._sealing()
-            )
+                given,
+                plaintext=plaintext,
+                store=self.path,
+                known=self._sealing(),
+                read_only=read_only,
+            ),
+            read_only=read_only,
         )
 
     def __repr__(self) -> str:
@@ -96,7 +104,8 @@ class SQLiteStore(SQLStore):
             self._connection = None
 
     def _migrate_if_needed(self) -> None:
-        _make_private(self.path)
+        if not self._read_only:
+            _make_private(self.path)
         if not self._transact(self._is_current, "read"):
             self._transact(lambda do: self._migrate(do, self._run))
 
@@ -109,11 +118,8 @@ class SQLiteStore(SQLStore):
             problem = self._problem(error)
             if not _name_of(error).startswith(("SQLITE_FULL", "SQLITE_BUSY")):
                 self.close()  # a file that was opened for reading only stays so, for example
-        except FileNotFoundError as error:
-            problem = StoreError(f"{self.path}: {error.strerror}.", hint=_HINT_GONE)
         except OSError as error:
-            _, hint = _PROBLEMS["SQLITE_READONLY"]
-            problem = StoreError(f"{self.path} cannot be used: {error.strerror}.", hint=hint)
+            problem = self._problem(error)
         raise problem
 
     def _leave_what_is_the_parents(self) -> None:
@@ -122,6 +128,9 @@ class SQLiteStore(SQLStore):
             self._lock, self._connection, self._pid = threading.RLock(), None, os.getpid()
 
     def _within(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
+        if self._read_only:
+            with self._opened() as read:
+                return work(lambda name, values: read.execute(self._sql[name], values))
         connection = self._connected(look=mode != "lease")
         try:
             return self._in_mode(connection, work, mode)
@@ -168,9 +177,7 @@ class SQLiteStore(SQLStore):
         problem = None
         try:
             self._transact(lambda _: None, "read")  # it is there, and is ours
-            connection = self._connect()
-            try:
-                connection.execute("BEGIN")
+            with self._opened() as connection:
 
                 def rows(name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]:
                     done = 0
@@ -187,12 +194,21 @@ class SQLiteStore(SQLStore):
                         yield from islice(again, done, None)
 
                 yield rows
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             problem = self._problem(error)
         if problem is not None:
             raise problem
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection with a transaction that writes nothing."""
+        if self._read_only:
+            with readonly.reading(self.path, BUSY) as connection:
+                yield connection
+        else:
+            with closing(self._connect()) as connection:
+                connection.execute("BEGIN")
+                yield connection
 
     def _do(self, name: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
         assert self._connection is not None  # noqa: S101  # within a transaction
@@ -207,6 +223,7 @@ class SQLiteStore(SQLStore):
             return self._connection
         # SQLite goes on with a file that was removed, and what it keeps there is lost.
         found = self.path.stat()
+        _check_private(self.path, found.st_mode)
         if self._connection is None or self._inode != (found.st_dev, found.st_ino):
             self.close()
             self._connection = self._connect()
@@ -214,7 +231,7 @@ class SQLiteStore(SQLStore):
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE):
+        if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=readonly.EFFECTIVE):
             # SQLite would leave files beside it that cannot be written either, for good.
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         connection = sqlite3.connect(
@@ -238,7 +255,12 @@ class SQLiteStore(SQLStore):
             raise
         return connection
 
-    def _problem(self, error: sqlite3.Error) -> StoreError:
+    def _problem(self, error: sqlite3.Error | OSError) -> StoreError:
+        if isinstance(error, FileNotFoundError):
+            return StoreError(f"{self.path}: {error.strerror}.", hint=_HINT_GONE)
+        if isinstance(error, OSError):
+            _, hint = _PROBLEMS["SQLITE_READONLY"]
+            return StoreError(f"{self.path} cannot be used: {error.strerror}.", hint=hint)
         name = _name_of(error)
         for start, (what, hint) in _PROBLEMS.items():
             if name.startswith(start):
@@ -270,18 +292,24 @@ def _make_private(path: Path) -> None:
     except OSError as error:
         why = error.strerror
     if why:
-        problem = StoreError(
+        raise StoreError(
             f"{path} cannot be used as a store: {why}.",
             hint="Name a file in a directory that can be written: DEVICEFLOW_STORE=sqlite:///PATH.",
         )
-    else:
-        if os.name != "posix" or not mode & (stat.S_IRWXG | stat.S_IRWXO):
-            return
-        problem = StoreError(
+    _check_private(path, mode)
+
+
+def _check_private(path: Path, mode: int) -> None:
+    """See that a store's file is its owner's alone.
+
+    Raises:
+        StoreError: Others may read or write it.
+    """
+    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise StoreError(
             f"{path} can be read by others, and logins are kept in it.",
-            hint=f"Mend that: chmod 600 {path}",
+            hint=f"Fix it with: chmod 600 {path}",
         )
-    raise problem
 
 
 _HINT_GONE: Final = "The file was there before: put it back. The login goes on from it."

@@ -19,7 +19,8 @@ from deviceflow.audit.events import STORE, text_of
 from deviceflow.audit.ledger import Ledger
 from deviceflow.errors import StoreError
 from deviceflow.secret import Secret
-from deviceflow.stores.keys import read_keys, write_keys
+from deviceflow.stores.keys import may_read, read_keys, write_keys
+from deviceflow.stores.readonly import may_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,18 @@ def signer(store: Path | None) -> Signer:
         )
     path = key_file(store)
     if not path.exists():
+        if not may_write(store):
+            raise StoreError(
+                "There is no key to sign digests with, and this user may not make one beside the"
+                f" store: {path}.",
+                hint=f"Set {KEY_VARIABLE} to a key of this user's own: deviceflow audit keygen",
+            )
         write_keys(path, [Secret(generate_signing_key())], new=True)
+    if not may_read(path):
+        raise StoreError(
+            f"This user may not read the store's key to sign digests with, {path}.",
+            hint=f"Set {KEY_VARIABLE} to a key of this user's own: deviceflow audit keygen",
+        )
     return Signer(read_keys(path)[0])
 
 
@@ -59,14 +71,25 @@ def key_file(store: Path) -> Path:
     return store.with_name(f"{store.name}.signing-key")
 
 
-def take_digest(store: SQLStore, directory: Path, signer: Signer) -> Digest | None:
-    """Sign and write what each flow's last event is that had a new one since the last digest.
+def take_digest(
+    store: SQLStore, directory: Path, signer: Signer, *, begin: bool = False
+) -> Digest | None:
+    """Sign the last event of each flow that had a new one since the last digest, and write that.
+
+    Nothing is written to the store, which may be opened for reading only.
+
+    Args:
+        store: The store.
+        directory: Where the digests are.
+        signer: What signs.
+        begin: Write the first digest, into a directory that has none.
 
     Returns:
-        The digest; None where nothing has happened since.
+        The digest; None where nothing has happened since the last one.
 
     Raises:
-        StoreError: It could not be written, or the store or a digest not be read.
+        StoreError: There is no digest yet, and `begin` is not set; or there is, and `begin` is
+            set. Or the digest could not be written, or the store or a digest could not be read.
     """
     with _said(directory) as said, store.reading() as rows:
         new = (
@@ -74,7 +97,7 @@ def take_digest(store: SQLStore, directory: Path, signer: Signer) -> Digest | No
             for flow_id, seq, head in rows("lasts")
             if said.latest(flow_id) != (seq, head)
         )
-        return signer.write(directory, text_of(time.time()), new)
+        return signer.write(directory, text_of(time.time()), new, begin=begin)
 
 
 class Pruned(NamedTuple):
@@ -102,7 +125,8 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pr
         before: In seconds since 1970. Flows that are still in the store keep their events.
 
     Raises:
-        StoreError: Something could not be read or written.
+        StoreError: There is no digest in the directory: the first one is taken by `take_digest`.
+            Or something could not be read or written.
     """
     going: list[str] = []
 
