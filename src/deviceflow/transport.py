@@ -25,7 +25,7 @@ from requests.utils import default_user_agent
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError
 
-from deviceflow import __version__
+from deviceflow import __version__, forks
 from deviceflow.errors import UsageError
 from deviceflow.messages import MAX_BODY, Failure, Response
 
@@ -61,14 +61,16 @@ class RequestsTransport:
     A redirect is returned as it is. No cookie is kept or sent, no `.netrc` read, and no `auth`,
     `params` or hook of the session applied. Its other settings and the environment
     (`HTTPS_PROXY`, `NO_PROXY`, `REQUESTS_CA_BUNDLE`, …) are read once for each origin, at the
-    first request there. Threads may share a transport; a process and its fork may not.
+    first request there. Threads may share a transport, and so may a process and its forked
+    children: each process opens connections of its own.
 
     Args:
         session: Where to take `verify`, `cert`, `proxies`, `headers`, `trust_env` and adapters
             from; it stays the caller's to close. An adapter that is exactly `requests`' own
             `HTTPAdapter` gives way to a `LimitedAdapter` without retries. Any other keeps its
             place, and its retries. Unless it is a `LimitedAdapter` too, the deadline binds each
-            wait for bytes there, not the whole, and every `Failure` counts as sent.
+            wait for bytes there, not the whole, and every `Failure` counts as sent. An adapter
+            that is no `HTTPAdapter` must see to it itself that a fork shares no connection.
     """
 
     def __init__(self, session: requests.Session | None = None) -> None:
@@ -80,6 +82,7 @@ class RequestsTransport:
         self._adapter = _CookielessAdapter(pool_maxsize=_CONNECTIONS)
         self._prepared = functools.lru_cache(_REMEMBERED)(self._prepare)
         self._settings = functools.lru_cache(_REMEMBERED)(self._settle)
+        forks.in_child(self._renew)
 
     def send(self, request: Request, timeout: float) -> Response | Failure:
         """Send the request once, and return the answer, or why there is none.
@@ -121,6 +124,11 @@ class RequestsTransport:
     def close(self) -> None:
         """Close the connections that are kept. A later `send` opens new ones."""
         self._adapter.close()
+
+    def _renew(self) -> None:
+        for adapter in self._session.adapters.values():
+            if isinstance(adapter, HTTPAdapter) and not isinstance(adapter, LimitedAdapter):
+                _renew(adapter)
 
     def _exchange(self, request: Request, exchange: _Exchange) -> Response:
         to = self._prepared(request.url, tuple(request.headers.items()), len(request.body))
@@ -171,6 +179,10 @@ class LimitedAdapter(HTTPAdapter):
         """Make the pools for direct connections (called by `requests`)."""
         super().init_poolmanager(*args, **kwargs)
         _limit(self.poolmanager)
+        forks.in_child(self._renew)
+
+    def _renew(self) -> None:
+        _renew(self)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """Return the pools for connections through a proxy (called by `requests`)."""
@@ -378,6 +390,14 @@ class _LimitedConnection(HTTPConnection):
             raise ConnectTimeoutError(
                 self, "The deadline passed before anything was sent."
             ) from None
+
+
+def _renew(adapter: HTTPAdapter) -> None:
+    """Give an adapter new connections in a forked child, as if it had been pickled for it."""
+    pools: Any = adapter
+    forks.abandon(pools.poolmanager, pools.proxy_manager)
+    state: Any = HTTPAdapter.__getstate__(adapter)
+    HTTPAdapter.__setstate__(adapter, state)
 
 
 @functools.cache
