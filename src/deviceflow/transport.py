@@ -394,10 +394,10 @@ class _LimitedConnection(HTTPConnection):
 
 def _renew(adapter: HTTPAdapter) -> None:
     """Give an adapter new connections in a forked child, as if it had been pickled for it."""
-    pools: Any = adapter
-    forks.abandon(pools.poolmanager, pools.proxy_manager)
-    state: Any = HTTPAdapter.__getstate__(adapter)
-    HTTPAdapter.__setstate__(adapter, state)
+    kind: Any = HTTPAdapter  # whose stub lacks both
+    inherited: Any = adapter
+    forks.abandon(inherited.poolmanager, inherited.proxy_manager)
+    kind.__setstate__(adapter, kind.__getstate__(adapter))
 
 
 @functools.cache
