@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # Of each origin, as many idle connections are kept as threads poll there at once, up to this.
 _CONNECTIONS: Final = 64
 _REMEMBERED: Final = 128
+_MAX_WIRE: Final = 2 * MAX_BODY
+"""Bytes that an answer may take on the wire: its body, its head, and what frames them."""
 _GRACE: Final = 0.5
 """Seconds after the deadline in which an answer is read on that has arrived already."""
 # All that servers and networks bring about; the errors of `requests` are heirs of OSError.
@@ -107,9 +109,9 @@ class RequestsTransport:
         exchange = _Exchange(timeout)
         try:
             return self._exchange(request, exchange)
-        except BodyTooLargeError:
-            return Failure("too_large", sent=True)
         except _TROUBLE as trouble:
+            if exchange.too_large or isinstance(trouble, BodyTooLargeError):
+                return Failure("too_large", sent=exchange.sent)
             late = exchange.over() or isinstance(trouble, requests.Timeout)
             return Failure("timeout" if late else "connection", sent=exchange.sent)
         except BaseException as interruption:  # noqa: BLE001  # it goes on, but bare
@@ -170,9 +172,10 @@ class RequestsTransport:
 class LimitedAdapter(HTTPAdapter):
     """An adapter whose timeout bounds the whole exchange, the reading of the body included.
 
-    Mount it to have that on any `Session`: `session.mount("https://", LimitedAdapter())`. Of a
-    pair of timeouts the sum is the bound; a redirect followed is an exchange of its own. What
-    escapes the bound, `RequestsTransport.send` says.
+    It reads no more than 2 MiB of an answer, head and body as they come over the wire. Mount it to
+    have that on any `Session`: `session.mount("https://", LimitedAdapter())`. Of a pair of timeouts
+    the sum is the bound; a redirect followed is an exchange of its own. What escapes the bound,
+    `RequestsTransport.send` says.
     """
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -273,14 +276,19 @@ def _check(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) 
 
 
 class _Exchange:
-    """One request on its way: when its time is up, and whether bytes of it may have left."""
+    """One request on its way: when its time is up, and whether bytes of it may have left.
 
-    __slots__ = ("_ends", "_grace", "sent")
+    Attributes:
+        sent: Whether bytes of the request may have left.
+        too_large: Whether the answer took more bytes than one may.
+    """
+
+    __slots__ = ("_ends", "_grace", "sent", "too_large")
 
     def __init__(self, seconds: float | None) -> None:
         self._ends = None if seconds is None else time.monotonic() + seconds
         self._grace: float | None = None
-        self.sent = False
+        self.sent = self.too_large = False
 
     def takes_late(self) -> bool:
         """Tell whether bytes that are there already are taken; for no more than a moment."""
@@ -314,6 +322,7 @@ class _LimitedReader(io.RawIOBase):
         self._exchange = _current.exchange
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
+        self._left = _MAX_WIRE
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -322,6 +331,15 @@ class _LimitedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
+        read = self._read(buffer)
+        self._left -= read or 0
+        if self._left < 0:
+            # Older releases of urllib3 read lines of any length between chunks and behind them.
+            self._exchange.too_large = True
+            raise BodyTooLargeError(f"The answer takes more than {_MAX_WIRE} bytes.")
+        return read
+
+    def _read(self, buffer: WriteableBuffer) -> int | None:
         try:
             self._sock.settimeout(self._exchange.remaining())
             return self._raw.readinto(buffer)
@@ -344,6 +362,17 @@ class _LimitedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         reader: Any = _LimitedReader(sock)
         super().__init__(reader, *args, **kwargs)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # `http.client` passes over 100 only (RFC 9110 section 15.2 says: over any 1xx). The answer
+        # that comes after a 103 would be read as that to the connection's next request.
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                raise http.client.BadStatusLine(str(status))
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
 
     def begin(self) -> None:
         super().begin()
