@@ -12,41 +12,39 @@ import os
 import threading
 import weakref
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import MethodType
 
-_renewals: Final[dict[weakref.WeakMethod[Any], None]] = {}
-_around: Final[dict[weakref.WeakMethod[Any], None]] = {}
+# By the object whose methods they are, which is not kept alive for it.
+_renewals: weakref.WeakKeyDictionary[Any, Callable[[Any], object]]
+_renewals = weakref.WeakKeyDictionary()
+_around: weakref.WeakKeyDictionary[Any, Callable[[Any], AbstractContextManager[object]]]
+_around = weakref.WeakKeyDictionary()
 _abandoned: Final[list[object]] = []
 
 
 def in_child(renew: Callable[[], object]) -> None:
-    """Call a method in each child that is forked from now on, while its object lives."""
-    _renewals[weakref.WeakMethod(renew, _forget)] = None
+    """Call a method in each child that is forked while its object lives."""
+    method = cast("MethodType", renew)
+    _renewals[method.__self__] = method.__func__
 
 
 def around(hold: Callable[[], AbstractContextManager[object]]) -> None:
     """Enter the context that a method returns before each fork, and leave it on both sides.
 
-    The method's object is held only weakly.
+    Args:
+        hold: The method. It is called while its object lives.
     """
-    _around[weakref.WeakMethod(hold, _forget)] = None
+    method = cast("MethodType", hold)
+    _around[method.__self__] = method.__func__
 
 
 def abandon(*parts: object) -> None:
     """Keep what belongs to the parent, so that the garbage collector does not close it here."""
     _abandoned.extend(parts)
-
-
-def _forget(method: weakref.WeakMethod[Any]) -> None:
-    _renewals.pop(method, None)
-    _around.pop(method, None)
-
-
-def _living(methods: dict[weakref.WeakMethod[Any], None]) -> list[Callable[[], Any]]:
-    return [method for method in (known() for known in list(methods)) if method is not None]
 
 
 class _Fork:
@@ -56,8 +54,8 @@ class _Fork:
 
     def before(self) -> None:
         self._alone.acquire()
-        for hold in _living(_around):
-            self._held.enter_context(hold())
+        for owner, hold in list(_around.items()):
+            self._held.enter_context(hold(owner))
 
     def after(self) -> None:
         self._held.close()
@@ -65,8 +63,8 @@ class _Fork:
 
     def after_in_child(self) -> None:
         self.after()
-        for renew in _living(_renewals):
-            renew()
+        for owner, renew in list(_renewals.items()):
+            renew(owner)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

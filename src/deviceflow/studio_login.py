@@ -98,21 +98,20 @@ class _Wire:
     """Sends as Studio's own client does, and keeps what came for the errors that are raised.
 
     Attributes:
-        answer: What came last, as JSON, whatever it is.
         status: The status that came last; None where nothing came.
         troubles: How many requests in a row nothing came of.
     """
 
     def __init__(self) -> None:
-        self.answer: Any = None
         self.status: int | None = None
         self.troubles = 0
         self._url = ""
+        self._body = b""
         self._trouble: requests.RequestException | None = None
 
     def send(self, request: Request, timeout: float) -> Response | Failure:  # noqa: ARG002
         """Send the request, and keep what came of it."""
-        self.answer = self.status = self._trouble = None
+        self.status = self._trouble = None
         self._url = request.url
         try:
             response = _post(request)
@@ -122,13 +121,16 @@ class _Wire:
             timed_out = isinstance(failed, requests.Timeout)
             return Failure("timeout" if timed_out else "connection", sent=_was_sent(failed))
         self.status, self.troubles = response.status_code, 0
-        body = response.content
-        with suppress(ValueError):
+        self._body = response.content or b""
+        if not self._body:
             # Tests' responses have a `json()`, to be asked once, and nothing behind it.
-            self.answer = read_json(body) if body else response.json()
-        if not body and self.answer is not None:
-            body = json.dumps(self.answer).encode()
-        return Response(response.status_code, response.headers, body or b"")
+            with suppress(ValueError):
+                self._body = json.dumps(response.json()).encode()
+        return Response(response.status_code, response.headers, self._body)
+
+    def answer(self) -> Any:
+        """Return what came last, as JSON, whatever it is."""
+        return read_json(self._body)
 
     def close(self) -> None:
         """Keep nothing open."""
@@ -221,7 +223,7 @@ def start(base_url: str | None, **request: Any) -> StudioLogin:
         if flow.device_code is None:
             raise _no_code(wire, flow)
         _flow_of_code[flow.device_code.fingerprint()] = flow.id
-    return StudioLogin(client, wire, flow, wire.answer)
+    return StudioLogin(client, wire, flow, wire.answer())
 
 
 def check(uri: str, code: Secret) -> Secret | None:
