@@ -372,7 +372,8 @@ class _LimitedResponse(http.client.HTTPResponse):
                 raise http.client.BadStatusLine(str(status))
             if not 101 < status < 200:
                 return version, status, reason
-            http.client.parse_headers(self.fp)
+            while self.fp.readline(_MAX_WIRE).strip():
+                pass
 
     def begin(self) -> None:
         super().begin()
