@@ -67,12 +67,13 @@ def start_device_login(
         never_expires: Whether the token lives for ever.
 
     Returns:
-        Studio's answer, unchanged. `expires_in` (seconds) may be missing in it.
+        Studio's answer, unchanged. `expires_in` (seconds) may be missing in it. A field that is
+        nested more than 32 levels deep, and an integer of more than 640 digits, is None.
 
     Raises:
         InvalidScopesError: A scope is unknown; nothing was sent.
         ValueError: `all_teams=False` without teams, or an address that is none; nothing was sent.
-        requests.HTTPError: Studio answered with another status than 200.
+        requests.HTTPError: Studio answered with another status than 200; a redirect is one.
         requests.RequestException: The request failed, or its answer is no device code.
     """
     from deviceflow import studio_login  # loads requests and transitions

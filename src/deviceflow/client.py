@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from deviceflow import errors, references
+from deviceflow import errors, forks, references
 from deviceflow.audit import log
 from deviceflow.audit.events import Origin, render
 from deviceflow.audit.jsonlines import JSONLinesAudit
@@ -147,11 +147,20 @@ class Client:
         self._approver = approver
         self._deadline = deadline
         self._metadata: dict[str, tuple[float, Fields]] = {}
-        self._name = secrets.token_hex(6)
         self._origin = origin._replace(host=platform.node(), actor=origin.actor or _actor())
         self._audit = audit or JSONLinesAudit.from_env()
         self._steps = itertools.count(1)
         self._unverified: set[str] = set()
+        self._renew()
+        forks.in_child(self._renew)
+
+    def _renew(self) -> None:
+        """Begin, in a forked child too, with what belongs to one process.
+
+        A token that the parent could not save yet is the parent's to save: saved twice, it would
+        be revoked once as a second token.
+        """
+        self._name = secrets.token_hex(6)
         self._waiting: set[tuple[str, threading.Event]] = set()
         self._stranded: dict[str, tuple[Flow, dict[str, Any]]] = {}
 

@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from deviceflow import forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -61,7 +63,8 @@ class Timeline:
     def __init__(self, clock: Clock, jumped: Callable[[float], object]) -> None:
         self._clock = clock
         self._jumped = jumped
-        self._lock = threading.Lock()
+        self._renew_lock()
+        forks.in_child(self._renew_lock)
         self._wall, self._steady = self._look()
         self._added = 0.0
 
@@ -79,6 +82,9 @@ class Timeline:
         if jump:
             self._jumped(parted)
         return now
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def _look(self) -> tuple[float, float]:
         """Return what both clocks say at one moment."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 MAX_BODY: Final = 1024 * 1024
 """How many bytes of an answer are read; a longer one is not an answer. No token is near that."""
 
+MAX_DEPTH: Final = 32
+"""How deeply the JSON of an answer may be nested. No field that means something comes near."""
+
 _MAX_RETRY_AFTER: Final = 3600.0
+_MAX_DIGITS: Final = 640  # of an integer: what Python reads however it is configured
+# Text in quotes, whose brackets do not count, or a bracket. A text without an end goes to the end.
+_BRACKET: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 _MAX_FORM_FIELDS: Final = 100
 
 
@@ -96,13 +103,13 @@ class Response:
         return next((v for k, v in self.headers.items() if k.lower() == wanted), None)
 
     def fields(self) -> Fields | None:
-        """Return the JSON object in the body, or None where it holds none.
+        """Return the JSON object in the body, or None where it holds none; as `read_json` does.
 
         Some servers answer with a form although JSON was asked for; where they say so, it is read.
         """
         try:
-            read = json.loads(self.body)
-        except (ValueError, RecursionError):
+            read = read_json(self.body)
+        except ValueError:
             read = self._form()
         return Fields(read) if isinstance(read, dict) else None
 
@@ -206,6 +213,49 @@ class Fields:
 
     def __repr__(self) -> str:
         return f"<Fields {', '.join(sorted(self._read))}>"
+
+
+def read_json(body: bytes) -> Any:
+    """Return the JSON value in `body`, without what could not be kept.
+
+    What Python just manages to read, it may be unable to write again some frames deeper. A member
+    of the outermost object or array that is nested too deeply (`MAX_DEPTH` counts that one, too)
+    is null in what is returned, and so is an integer of more than 640 digits: nothing else is lost.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    text = body.decode(json.detect_encoding(body), "surrogatepass")
+    try:
+        return json.loads(_shallow(text), parse_int=_integer)
+    except RecursionError:
+        pass  # only where brackets do not match
+    raise ValueError("The brackets in it do not match.")
+
+
+def _shallow(text: str) -> str:
+    """Return JSON text with null for each outermost member that is nested too deeply."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return text
+    kept = []
+    depth = deepest = begin = end = 0
+    for found in _BRACKET.finditer(text):
+        sign = text[found.start()]
+        if sign in "[{":
+            depth += 1
+            if depth == 2:
+                begin, deepest = found.start(), 0
+            deepest = max(deepest, depth)
+        elif sign in "]}":
+            depth -= 1
+            if depth == 1 and deepest > MAX_DEPTH:
+                kept += [text[end:begin], "null"]
+                end = found.end()
+    return "".join([*kept, text[end:]])
+
+
+def _integer(digits: str) -> int | None:
+    return int(digits) if len(digits) <= _MAX_DIGITS else None
 
 
 def _http_date(value: str) -> float | None:

@@ -25,7 +25,7 @@ from requests.utils import default_user_agent
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError
 
-from deviceflow import __version__
+from deviceflow import __version__, forks
 from deviceflow.errors import UsageError
 from deviceflow.messages import MAX_BODY, Failure, Response
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # Of each origin, as many idle connections are kept as threads poll there at once, up to this.
 _CONNECTIONS: Final = 64
 _REMEMBERED: Final = 128
+_MAX_WIRE: Final = 2 * MAX_BODY
+"""Bytes that an answer may take on the wire: its body, its head, and what frames them."""
 _GRACE: Final = 0.5
 """Seconds after the deadline in which an answer is read on that has arrived already."""
 # All that servers and networks bring about; the errors of `requests` are heirs of OSError.
@@ -61,14 +63,16 @@ class RequestsTransport:
     A redirect is returned as it is. No cookie is kept or sent, no `.netrc` read, and no `auth`,
     `params` or hook of the session applied. Its other settings and the environment
     (`HTTPS_PROXY`, `NO_PROXY`, `REQUESTS_CA_BUNDLE`, …) are read once for each origin, at the
-    first request there. Threads may share a transport; a process and its fork may not.
+    first request there. Threads may share a transport, and so may a process and its forked
+    children: each process opens connections of its own.
 
     Args:
         session: Where to take `verify`, `cert`, `proxies`, `headers`, `trust_env` and adapters
             from; it stays the caller's to close. An adapter that is exactly `requests`' own
             `HTTPAdapter` gives way to a `LimitedAdapter` without retries. Any other keeps its
             place, and its retries. Unless it is a `LimitedAdapter` too, the deadline binds each
-            wait for bytes there, not the whole, and every `Failure` counts as sent.
+            wait for bytes there, not the whole, and every `Failure` counts as sent. An adapter
+            that is no `HTTPAdapter` must see to it itself that a fork shares no connection.
     """
 
     def __init__(self, session: requests.Session | None = None) -> None:
@@ -80,6 +84,7 @@ class RequestsTransport:
         self._adapter = _CookielessAdapter(pool_maxsize=_CONNECTIONS)
         self._prepared = functools.lru_cache(_REMEMBERED)(self._prepare)
         self._settings = functools.lru_cache(_REMEMBERED)(self._settle)
+        forks.in_child(self._renew)
 
     def send(self, request: Request, timeout: float) -> Response | Failure:
         """Send the request once, and return the answer, or why there is none.
@@ -104,9 +109,9 @@ class RequestsTransport:
         exchange = _Exchange(timeout)
         try:
             return self._exchange(request, exchange)
-        except BodyTooLargeError:
-            return Failure("too_large", sent=True)
         except _TROUBLE as trouble:
+            if exchange.too_large or isinstance(trouble, BodyTooLargeError):
+                return Failure("too_large", sent=exchange.sent)
             late = exchange.over() or isinstance(trouble, requests.Timeout)
             return Failure("timeout" if late else "connection", sent=exchange.sent)
         except BaseException as interruption:  # noqa: BLE001  # it goes on, but bare
@@ -121,6 +126,11 @@ class RequestsTransport:
     def close(self) -> None:
         """Close the connections that are kept. A later `send` opens new ones."""
         self._adapter.close()
+
+    def _renew(self) -> None:
+        for adapter in self._session.adapters.values():
+            if isinstance(adapter, HTTPAdapter) and not isinstance(adapter, LimitedAdapter):
+                _renew(adapter)
 
     def _exchange(self, request: Request, exchange: _Exchange) -> Response:
         to = self._prepared(request.url, tuple(request.headers.items()), len(request.body))
@@ -162,15 +172,20 @@ class RequestsTransport:
 class LimitedAdapter(HTTPAdapter):
     """An adapter whose timeout bounds the whole exchange, the reading of the body included.
 
-    Mount it to have that on any `Session`: `session.mount("https://", LimitedAdapter())`. Of a
-    pair of timeouts the sum is the bound; a redirect followed is an exchange of its own. What
-    escapes the bound, `RequestsTransport.send` says.
+    It reads no more than 2 MiB of an answer, head and body as they come over the wire. Mount it to
+    have that on any `Session`: `session.mount("https://", LimitedAdapter())`. Of a pair of timeouts
+    the sum is the bound; a redirect followed is an exchange of its own. What escapes the bound,
+    `RequestsTransport.send` says.
     """
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools for direct connections (called by `requests`)."""
         super().init_poolmanager(*args, **kwargs)
         _limit(self.poolmanager)
+        forks.in_child(self._renew)
+
+    def _renew(self) -> None:
+        _renew(self)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """Return the pools for connections through a proxy (called by `requests`)."""
@@ -261,14 +276,19 @@ def _check(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) 
 
 
 class _Exchange:
-    """One request on its way: when its time is up, and whether bytes of it may have left."""
+    """One request on its way: when its time is up, and whether bytes of it may have left.
 
-    __slots__ = ("_ends", "_grace", "sent")
+    Attributes:
+        sent: Whether bytes of the request may have left.
+        too_large: Whether the answer took more bytes than one may.
+    """
+
+    __slots__ = ("_ends", "_grace", "sent", "too_large")
 
     def __init__(self, seconds: float | None) -> None:
         self._ends = None if seconds is None else time.monotonic() + seconds
         self._grace: float | None = None
-        self.sent = False
+        self.sent = self.too_large = False
 
     def takes_late(self) -> bool:
         """Tell whether bytes that are there already are taken; for no more than a moment."""
@@ -302,6 +322,7 @@ class _LimitedReader(io.RawIOBase):
         self._exchange = _current.exchange
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
+        self._left = _MAX_WIRE
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -310,6 +331,15 @@ class _LimitedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
+        read = self._read(buffer)
+        self._left -= read or 0
+        if self._left < 0:
+            # Older releases of urllib3 read lines of any length between chunks and behind them.
+            self._exchange.too_large = True
+            raise BodyTooLargeError(f"The answer takes more than {_MAX_WIRE} bytes.")
+        return read
+
+    def _read(self, buffer: WriteableBuffer) -> int | None:
         try:
             self._sock.settimeout(self._exchange.remaining())
             return self._raw.readinto(buffer)
@@ -332,6 +362,18 @@ class _LimitedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         reader: Any = _LimitedReader(sock)
         super().__init__(reader, *args, **kwargs)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # `http.client` passes over 100 only (RFC 9110 section 15.2 says: over any 1xx). The answer
+        # that comes after a 103 would be read as that to the connection's next request.
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                raise http.client.BadStatusLine(str(status))
+            if not 101 < status < 200:
+                return version, status, reason
+            while self.fp.readline(_MAX_WIRE).strip():
+                pass
 
     def begin(self) -> None:
         super().begin()
@@ -378,6 +420,14 @@ class _LimitedConnection(HTTPConnection):
             raise ConnectTimeoutError(
                 self, "The deadline passed before anything was sent."
             ) from None
+
+
+def _renew(adapter: HTTPAdapter) -> None:
+    """Give an adapter new connections in a forked child, as if it had been pickled for it."""
+    kind: Any = HTTPAdapter  # whose stub lacks both
+    inherited: Any = adapter
+    forks.abandon(inherited.poolmanager, inherited.proxy_manager)
+    kind.__setstate__(adapter, kind.__getstate__(adapter))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import http.server
 import json
@@ -330,11 +331,78 @@ def test_polls_follow_no_redirect(studio: Server, status: int) -> None:
     assert [one.path for one in studio.seen] == [PATH]
 
 
-def test_the_code_request_follows_a_redirect_as_studios_client_does(studio: Server) -> None:
-    studio.code = [says(308, Location="/api/device-login"), says(200, studio.answer())]
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["/api/device-login", "http://127.0.0.1:9/"])
+def test_the_code_request_follows_no_redirect(studio: Server, status: int, where: str) -> None:
+    studio.code = [says(status, Location=where)] * 2
+
+    for begin in (start, get):
+        with pytest.raises(requests.HTTPError, match=f"{status} .* with neither a code") as caught:
+            begin(studio)
+        assert caught.value.response.status_code == status
+    assert [one.path for one in studio.seen] == ["/api/device-login"] * 2
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("how", NO_ANSWER)
+def test_the_code_request_is_limited_as_polls_are(studio: Server, how: str) -> None:
+    studio.code = [NO_ANSWER[how]]
+    began = time.monotonic()
+
+    with pytest.raises(requests.RequestException):
+        start(studio)
+
+    assert time.monotonic() - began < LATE
+    assert studio.sent < MAX_BODY + 20_000_000
+
+
+def test_a_patched_post_is_called_as_ever(studio: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    post, calls = requests.post, []
+
+    @functools.wraps(post)
+    def patched(*args: Any, **given: Any) -> requests.Response:
+        calls.append((args, given))
+        return post(*args, **given)
+
+    for module in (requests, requests.api):
+        monkeypatch.setattr(module, "post", patched)
+    studio.code = [says(307, Location="/api/device-login"), says(200, studio.answer())]
 
     assert start(studio) == studio.answer()
-    assert [one.method for one in studio.seen] == ["POST", "POST"]
+    ((args, given),) = calls
+    assert args == ()
+    assert given == {
+        "url": f"{studio.url}/api/device-login",
+        "json": {"client_name": "test"},
+        "headers": {"Content-type": "application/json"},
+        "timeout": 5,
+    }
+
+
+def test_a_patched_session_post_is_given_polls_only(
+    studio: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = []
+
+    def patched(_: requests.Session, url: str, **given: Any) -> requests.Response:
+        urls.append(url)
+        return requests.post(url, **given)
+
+    monkeypatch.setattr(requests.Session, "post", patched)
+    studio.polls = [GRANTED]
+
+    assert get(studio) == ("robot", "isat_token")
+    assert urls == [f"{studio.url}{PATH}"]
+
+
+def test_what_is_nested_too_deeply_costs_no_login(studio: Server) -> None:
+    deep = b'{"deep":' + b"[" * 100_000 + b"]" * 100_000 + b',"long":' + b"9" * 5000 + b","
+    code, token = (json.dumps(one).encode() for one in (studio.answer(), {"access_token": "t"}))
+    studio.code = [says(200, deep + code[1:])] * 2
+    studio.polls = [says(200, deep + token[1:])]
+
+    assert start(studio) == studio.answer(deep=None, long=None)
+    assert get(studio) == ("robot", "t")
 
 
 @pytest.mark.usefixtures("hurry")

@@ -503,22 +503,6 @@ def test_what_is_committed_is_as_durable_as_asked_for_whatever_leases_are(
     goes_on(sqlite, flow.id)
 
 
-def test_connection_of_the_process_before_a_fork_is_left_to_it(sqlite: Place) -> None:
-    kept(sqlite, "waiting")
-    store = sqlite.store
-    assert isinstance(store, SQLiteStore)
-    theirs = store._connection
-    assert theirs is not None
-    store._pid = -1
-
-    assert store.get("f1").id == "f1"
-
-    assert store._connection is not theirs
-    assert theirs.execute("SELECT count(*) FROM flows").fetchone() == (1,)
-    assert sqlite_store._inherited.pop() is theirs
-    theirs.close()
-
-
 def forked(work: Callable[[], object]) -> int:
     """Do the work in a child that is a copy of this process; 0 if it succeeded."""
     child = os.fork()

@@ -74,7 +74,6 @@ def test_claims_are_read_with_padding_or_without(payload: dict[str, str], *, pad
         token(b"\xff\xfe\xfd"),
         token(b"{"),
         token(b"[" * 100_000),
-        token(b'{"exp": ' + b"9" * 5000 + b"}"),
         token([]),
         token("text"),
         token(None),

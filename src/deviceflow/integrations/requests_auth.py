@@ -16,6 +16,7 @@ from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
+from deviceflow import forks
 from deviceflow.errors import LoginError, RejectedError, ServerError, WaitTimeoutError
 
 if TYPE_CHECKING:
@@ -67,8 +68,12 @@ class DeviceFlowAuth(AuthBase):
         self._provider = provider
         self._interactive = _terminal() if interactive is None else interactive
         self._request = request
-        self._lock = threading.Lock()
+        self._renew_lock()
+        forks.in_child(self._renew_lock)
         self._hopeless: Token | None = None
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Attach the token, after logging in if there is none yet (called by `requests`)."""

@@ -7,12 +7,10 @@ check of its signature.
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import re
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.messages import Fields
+from deviceflow.messages import Fields, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +26,8 @@ def claims_of(id_token: str) -> Fields | None:
         return None
     payload = parts[1] + "=" * (-len(parts[1]) % 4)
     try:
-        read = json.loads(base64.b64decode(payload, altchars=b"-_", validate=True))
-    except (ValueError, RecursionError, binascii.Error):
+        read = read_json(base64.b64decode(payload, altchars=b"-_", validate=True))
+    except ValueError:
         return None
     return Fields(read) if isinstance(read, dict) else None
 

@@ -9,7 +9,7 @@ from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from deviceflow import record
+from deviceflow import forks, record
 from deviceflow.errors import UnknownFlowError, UsageError
 from deviceflow.flow import Flow
 from deviceflow.secret import Secret
@@ -32,12 +32,17 @@ _MOST_SETBACKS: Final = 6
 
 
 class MemoryStore:
-    """Keeps flows while the process lives; nothing of them is written anywhere."""
+    """Keeps flows while the process lives; nothing of them is written anywhere.
+
+    A forked child gets a copy of them as they are then. Only one of the two processes may go on
+    with a login: each would poll with the same code, and only one would be given the token.
+    """
 
     persistent = False
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._renew_lock()
+        forks.in_child(self._renew_lock)
         self._flows: dict[str, _Parked] = {}
         self._keys: dict[str, str] = {}
         self._leases: dict[str, tuple[str | None, float, str | None]] = {}
@@ -191,6 +196,9 @@ class MemoryStore:
 
     def close(self) -> None:
         """Keep what there is: it lives as long as this object does."""
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def _find(self, flow_id: str) -> Flow:
         parked = self._flows.get(flow_id)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from deviceflow import forks
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.secret import Secret, wrapped
 from deviceflow.stores import keys as key_files
@@ -108,7 +108,7 @@ class PostgresStore(SQLStore):
         self._gave_up = pgpool.GaveUpError
         self._make_pool: Callable[[], Pool] = lambda: pgpool.Pool(address, pool_size)
         self._pool = self._make_pool()
-        self._pid = os.getpid()
+        forks.in_child(self._leave_pool)
         given = keys = None if keys is None else wrapped(keys)
         self._start(
             lambda: key_files.sealer(
@@ -122,9 +122,12 @@ class PostgresStore(SQLStore):
 
     def close(self) -> None:
         """Close all connections. They are opened again where they are needed again."""
-        if self._pid == os.getpid():  # a pool that a fork inherited is its parent's
-            self._pool.close()
-        self._pool, self._pid = self._make_pool(), os.getpid()
+        self._pool.close()
+        self._pool = self._make_pool()
+
+    def _leave_pool(self) -> None:
+        forks.abandon(self._pool)
+        self._pool = self._make_pool()
 
     def _migrate_if_needed(self) -> None:
         # It says at once what is wrong; a pool tries again for a while.
@@ -146,8 +149,6 @@ class PostgresStore(SQLStore):
         return time.monotonic() + self._timeout
 
     def _attempt(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
-        if self._pid != os.getpid():
-            self._pool, self._pid = self._make_pool(), os.getpid()
         pool, until, left = self._pool, self._until(), _TRIES
         while True:
             left -= 1

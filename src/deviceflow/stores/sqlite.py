@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+from deviceflow import forks
 from deviceflow.errors import StoreError
 from deviceflow.secret import wrapped
 from deviceflow.stores import keys as key_files
@@ -29,9 +30,6 @@ _T = TypeVar("_T")
 
 BUSY: Final = 10.0
 """Seconds to wait for another process that is writing."""
-
-# What must not be closed: a connection that a fork inherited is its parent's.
-_inherited: Final[list[object]] = []
 
 
 class SQLiteStore(SQLStore):
@@ -77,9 +75,10 @@ class SQLiteStore(SQLStore):
             raise StoreError(f"synchronous is FULL or NORMAL, and not {synchronous!r}.")
         self._synchronous = synchronous
         self._lock = threading.RLock()
-        self._pid = os.getpid()
         self._connection: sqlite3.Connection | None = None
         self._inode = (0, 0)
+        forks.around(self._closed)
+        forks.in_child(self._renew)
         given = keys = None if keys is None else wrapped(keys)
         self._start(
             lambda: key_files.sealer(
@@ -97,7 +96,6 @@ class SQLiteStore(SQLStore):
 
     def close(self) -> None:
         """Close the file. It is opened again where it is needed again."""
-        self._leave_what_is_the_parents()
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -110,7 +108,6 @@ class SQLiteStore(SQLStore):
             self._transact(lambda do: self._migrate(do, self._run))
 
     def _attempt(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
-        self._leave_what_is_the_parents()
         try:
             with self._lock:
                 return self._within(work, mode)
@@ -122,10 +119,22 @@ class SQLiteStore(SQLStore):
             problem = self._problem(error)
         raise problem
 
-    def _leave_what_is_the_parents(self) -> None:
-        if self._pid != os.getpid():
-            _inherited.append(self._connection)
-            self._lock, self._connection, self._pid = threading.RLock(), None, os.getpid()
+    @contextmanager
+    def _closed(self) -> Iterator[None]:
+        """Keep the file closed, so that a fork copies nothing of it.
+
+        SQLite keeps its locks on a file in the process's memory. A child in which one of them
+        counts as held could never write, or would not notice that others take the file from it.
+        """
+        with self._lock:
+            if self._connection is not None and not self._connection.in_transaction:
+                self.close()
+            yield
+
+    def _renew(self) -> None:
+        # Still open where a signal handler has forked in the middle of a transaction.
+        forks.abandon(self._connection)
+        self._lock, self._connection = threading.RLock(), None
 
     def _within(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
         if self._read_only:
