@@ -218,7 +218,7 @@ def test_keys_do_not_mix(place: Place) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["collected", "acknowledged", "purged", "denied", "expired", "unknown", "cancelled"],
+    ["acknowledged", "purged", "denied", "expired", "unknown", "cancelled"],
 )
 def test_key_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> None:
     kept(place, name, key="nightly")
@@ -228,8 +228,10 @@ def test_key_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> Non
     assert place.store.get("f1").key == "nightly"
 
 
-@pytest.mark.parametrize("name", ["created", "polling", "in doubt", "recovered", "authorized"])
-def test_key_is_kept_until_the_token_is_collected(place: Place, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["created", "polling", "in doubt", "recovered", "authorized", "collected"]
+)
+def test_key_is_kept_until_the_token_is_acknowledged(place: Place, name: str) -> None:
     kept(place, name, key="nightly")
 
     assert place.store.add(new("f2", "nightly")).id == "f1"
