@@ -644,12 +644,13 @@ class Client:
         answer = None if isinstance(result, Failure) else provider.read_token(result, now)
         if answer is None or answer.outcome in ("retry", "slow_down"):
             raise errors.UnreachableError("The token could not be refreshed now: no usable answer.")
+        known = Known(token.access_token, token.refresh_token, token.id_token)
         if answer.token is None:
-            known = Known(token.access_token, token.refresh_token, token.id_token)
             said = CleanText(answer.error or answer.outcome, known, looks=True)
             raise errors.RejectedError(
                 f"The token could not be refreshed: {said}.", hint="Log in again."
             )
+        answer.token.hide(known)
         if answer.unfit and answer.token.id_token is not None:
             raise errors.RejectedError(
                 f"The refreshed token is not fit to be used: {answer.unfit[1]}.",

@@ -227,6 +227,16 @@ def test_refusal_to_refresh_does_not_quote_the_token(said: str) -> None:
     assert REFRESH.encode().hex() not in str(caught.value)
 
 
+def test_scope_of_the_next_token_does_not_echo_the_one_before() -> None:
+    token = Token(Secret(ACCESS), refresh_token=Secret(REFRESH))
+    fresh = {"access_token": "fresh-0123456789", "scope": f"a {REFRESH} {ACCESS.upper()}"}
+    transport = ScriptedTransport([answer(200, fresh)])
+
+    refreshed = Client(transport=transport, clock=VirtualClock()).refresh(OAUTH, token)
+
+    assert refreshed.scope == ("a", "<secret>", "<secret>")
+
+
 # Spellings.
 
 
