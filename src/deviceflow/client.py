@@ -550,7 +550,8 @@ class Client:
 
         Args:
             flow_id: The flow.
-            seconds: For how long nobody else can collect it, unless the block is done before.
+            seconds: For how long nobody else can collect it, unless the block is done before; a day
+                at the most.
 
         Raises:
             FlowBusyError: Somebody else is collecting it.
@@ -560,7 +561,7 @@ class Client:
         if flow.token is None:
             raise error_of(flow)  # and leave its lease to whoever polls, or died polling
         worker = self._worker()
-        claim = self._take(flow_id, worker, seconds)
+        claim = self._take(flow_id, worker, min(seconds, DAY))
         if isinstance(claim, Held):
             raise errors.FlowBusyError(
                 flow_id=flow_id, state=claim.flow.state, wait_seconds=claim.seconds

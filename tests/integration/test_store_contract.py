@@ -689,7 +689,7 @@ def test_forgotten_is_what_ended_before_then_and_holds_no_secret(place: Place, n
 
 def test_forgotten_flow_is_unknown_and_so_is_its_lease(place: Place) -> None:
     flow = kept(place, "denied")
-    claim(place, "w1", 1e6)
+    claim(place, "w1", 1e4)
     place.store.forget(place.now)
 
     with pytest.raises(errors.UnknownFlowError):
