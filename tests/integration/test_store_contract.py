@@ -695,7 +695,7 @@ def test_forgotten_flow_is_unknown_and_so_is_its_lease(place: Place) -> None:
     with pytest.raises(errors.UnknownFlowError):
         place.store.get("f1")
     place.store.release("f1", "w1")
-    assert not commit(place.store, flow, flow.purge(place.now))
+    assert not commit(place.store, flow, flow.take_over(place.now, "w1"))
     place.store.add(new())
     assert claim(place, "w2").left_by is None
 
