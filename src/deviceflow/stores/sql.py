@@ -703,20 +703,22 @@ class SQLStore(ABC):
         return Resealed(done, problems)
 
     def _reseal(self, flow_id: object) -> bool:
-        worker = Origin(worker=f"{secrets.token_hex(6)}.{os.getpid()}", pid=os.getpid())
-        assert worker.worker is not None  # noqa: S101  # just named
-        claim = self.claim(name_of(flow_id), worker.worker, time.time(), _RESEALING)
+        owner = f"{secrets.token_hex(6)}.{os.getpid()}"
+        origin = Origin(worker=owner, pid=os.getpid())
+        claim = self.claim(name_of(flow_id), owner, time.time(), _RESEALING)
         if isinstance(claim, Held):
             raise FlowBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
-        if claim.left_by is not None and claim.flow.state is not State.POLLING:
-            taken = claim.flow.take_over(claim.now, claim.left_by)
-            self._keep(claim.flow, render(claim.flow, taken, worker))
-        resealed = claim.flow.reseal(claim.now)
-        return self._keep(claim.flow, render(claim.flow, resealed, worker), worker.worker)
+        flow = claim.flow
+        try:
+            if claim.left_by is not None and flow.state is not State.POLLING:
+                self._keep(flow, render(flow, flow.take_over(claim.now, claim.left_by), origin))
+            return self._keep(flow, render(flow, flow.reseal(claim.now), origin))
+        finally:
+            self.release(flow.id, owner)
 
-    def _keep(self, flow: Flow, event: dict[str, Any], release: str | None = None) -> bool:
+    def _keep(self, flow: Flow, event: dict[str, Any]) -> bool:
         """Commit what the store itself has done to a flow, and log it."""
-        if kept := self.commit(flow, event, release=release):
+        if kept := self.commit(flow, event):
             log.emit(log.TRANSITION, event)
         return kept
 
