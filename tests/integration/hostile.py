@@ -124,7 +124,7 @@ def fields(url: str) -> dict[str, Any]:
         "verification_uri": f"{url}/device",
         "token_uri": f"{url}/token",
         "token_name": "robot",
-        "expires_in": 30,
+        "expires_in": 8,
         "access_token": "T0ken-0123456789-FIRST",
         "issuer": url,
         "device_authorization_endpoint": f"{url}/code",
@@ -385,26 +385,26 @@ def _in(encoding: str, url: str) -> bytes:
 def _bodies() -> Iterator[tuple[str, Case]]:
     plain: dict[str, bytes] = {
         "empty": b"",
-        "spaces": b" " * 1_000_000,
+        "spaces": b" " * 100_000,
         "HTML": b"<!doctype html><title>Sign in</title>",
         "null": b"null",
         "an array": b"[" + b"{}," * 300_000 + b"{}]",
-        "a text": b'"' + b"x" * 1_000_000 + b'"',
-        "a number": b"1" * 1_000_000,
+        "a text": b'"' + b"x" * 100_000 + b'"',
+        "a number": b"1" * 100_000,
         "deep arrays": DEEP[0].encode(),
         "deep objects": DEEP[1].encode(),
-        "deep and open": b"[" * 1_000_000,
-        "escapes": b'{"a": "' + b"\\" * 1_000_000 + b'"}',
-        "quotes": b'"' * 1_000_000,
+        "deep and open": b"[" * 100_000,
+        "escapes": b'{"a": "' + b"\\" * 100_000 + b'"}',
+        "quotes": b'"' * 100_000,
         "not UTF-8": b'{"access_token": "\xff\xfe\xc3("}',
-        "zeros in a body": bytes(1_000_000),
-        "a form": b"a=b&" * 250_000,
+        "zeros in a body": bytes(100_000),
+        "a form": b"a=b&" * 25_000,
     }
     for name, content in plain.items():
         yield name, answers(content)
     yield (
         "a long form",
-        answers(b"a=b&" * 250_000, "Content-Type: application/x-www-form-urlencoded"),
+        answers(b"a=b&" * 25_000, "Content-Type: application/x-www-form-urlencoded"),
     )
     for kind in ("utf-8-sig", "utf-16", "utf-32", "utf-16-le"):
         yield kind, answers(functools.partial(_in, kind))
@@ -414,14 +414,24 @@ def _bodies() -> Iterator[tuple[str, Case]]:
     yield "deep fields", with_text("x", "[" * 960 + "]" * 960)
     for name in ("access_token", "error", "interval", "verification_uri", "issuer"):
         yield f"a deep {name}", with_text(name, DEEP[1])
-    for number in ("9" * 5000, "9" * 900_000, "-1", "1e999", "-1e999", "NaN", "1e-999", "true"):
+    for number in ("9" * 5000, "9" * 90_000, "-1", "1e999", "-1e999", "NaN", "1e-999", "true"):
         numbers = f'{number}, "expires_in": {number}, "interval": {number}'
         yield f"numbers {number[:9]}", with_text("x", numbers)
-    yield "many fields", with_text("x", "1," + ",".join(f'"f{n}": 1' for n in range(80_000)))
+    yield "many fields", with_text("x", "1," + ",".join(f'"f{n}": 1' for n in range(20_000)))
     yield (
         "the same field",
-        with_text("x", '1, "access_token": "a"' + ', "access_token": "b"' * 30_000),
+        with_text("x", '1, "access_token": "a"' + ', "access_token": "b"' * 5_000),
     )
+    yield (
+        "an error and more",
+        answers(
+            lambda url: body(url, error="x" * 500_000, error_description="y" * 400_000),
+            status="400 Bad Request",
+        ),
+    )
+
+
+def _fields() -> Iterator[tuple[str, Case]]:
     odd = {
         "NUL": "a\0b",
         "half a character": "a\ud800",
@@ -438,13 +448,6 @@ def _bodies() -> Iterator[tuple[str, Case]]:
             yield f"{name}: {what}", says(**{name: value})
         for name in ("issuer", "token_endpoint", "error"):
             yield f"{name}: {what}", says(**{name: value})
-    yield (
-        "an error and more",
-        answers(
-            lambda url: body(url, error="x" * 500_000, error_description="y" * 400_000),
-            status="400 Bad Request",
-        ),
-    )
     yield "a script to open", says(verification_uri="javascript:alert(1)")
     yield (
         "an endpoint elsewhere",
@@ -463,11 +466,12 @@ def cases(kind: str) -> dict[str, Case]:
             "broken": _broken,
             "statuses": _statuses,
             "bodies": _bodies,
+            "fields": _fields,
         }[kind]()
     )
 
 
-KINDS: Final = ("waiting", "trickling", "floods", "bombs", "broken", "statuses", "bodies")
+KINDS: Final = ("waiting", "trickling", "floods", "bombs", "broken", "statuses", "bodies", "fields")
 
 
 def tls_cases(context: ssl.SSLContext) -> dict[str, Case]:
