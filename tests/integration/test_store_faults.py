@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ import psycopg
 import pytest
 
 from deviceflow import PostgresStore, SQLiteStore, errors
+from deviceflow.audit.events import Origin
 from deviceflow.machine import State
 from deviceflow.secret import Secret
 from deviceflow.steps import LEASE_MARGIN
@@ -114,15 +116,17 @@ def pages(place: Place, more: int | None) -> None:
 
 
 def fill(place: Place) -> int:
-    """Keep flows until there is no more room, and return how many were kept."""
-    count = 0
-    try:
-        while True:
-            place.store.add(new(f"full-{count}"))
-            count += 1
-    except errors.StoreError as full:
-        assert "the disk is full. Make room" in str(full)  # noqa: PT017  # and it is raised
-        return count
+    """Keep flows and events until there is no more room, and return how many flows were kept."""
+    added = itertools.count()
+
+    def until_full(keep: Callable[[], object]) -> None:
+        with pytest.raises(errors.StoreError, match=r"the disk is full\. Make room"):
+            while True:
+                keep()
+
+    until_full(lambda: place.store.add(new(f"full-{next(added)}")))
+    until_full(lambda: place.store.note("plain_http", place.now, "x", Origin()))
+    return next(added) - 1
 
 
 def test_disk_that_is_full_loses_nothing(sqlite: Place) -> None:
