@@ -120,7 +120,7 @@ def fill(place: Place) -> int:
     added = itertools.count()
 
     def until_full(keep: Callable[[], object]) -> None:
-        with pytest.raises(errors.StoreError, match=r"the disk is full\. Make room"):
+        with pytest.raises(errors.StoreError, match=r"the disk is full\. Make room"):  # noqa: PT012
             while True:
                 keep()
 
