@@ -457,9 +457,7 @@ def forged_move(place: Place, random: Random) -> Attack:
             raise Nothing
         flow.provider = OAuth.from_dict(json.loads(evil_provider(place, random, name)))
         flow.token_endpoint = f"{place.servers.evil}/token"
-        if not store.commit(
-            flow, render(flow, flow.reseal(place.now()), Origin("w1"))
-        ):
+        if not store.commit(flow, render(flow, flow.reseal(place.now()), Origin("w1"))):
             raise Nothing
     return Attack(f"{name} moved on by somebody", {name}, found=place.audited, evil=True)
 

@@ -168,7 +168,9 @@ KINDS: Final[Mapping[str, Callable[[Cell], Any]]] = {
     "text": lambda _: "abc",
     "number as text": lambda cell: cell.random.choice(["7", "-1", "1e400", "\u0667", " 1", "0x1"]),
     "300 kB": lambda cell: cell.random.choice(["x", "\u20ac", "[1],"]) * 100_000,
-    "blob": lambda cell: cell.random.choice([b"", b"\0\xff", str(cell.was).encode("utf-8", "replace")]),
+    "blob": lambda cell: cell.random.choice(
+        [b"", b"\0\xff", str(cell.was).encode("utf-8", "replace")]
+    ),
     "no UTF-8": lambda cell: cell.random.choice(["\udcff\udcfe", f"{cell.was}\udcc3"]),
     "NUL": lambda cell: cell.random.choice(["\0", f"{cell.was}\0", "a\0b"]),
     "3000 brackets": lambda cell: cell.random.choice(["[", '{"a":']) * 3000,

@@ -52,7 +52,9 @@ COMMANDS: Final[Mapping[str, Callable[[Target], list[str]]]] = {
     "list --all": lambda _: ["list", "--all"],
     "list --all --json": lambda _: ["list", "--all", "--json"],
     "list --state": lambda target: [
-        "list", "--state", target.random.choice(["init", "awaiting-user", "authorized", "failed"])
+        "list",
+        "--state",
+        target.random.choice(["init", "awaiting-user", "authorized", "failed"]),
     ],
     "status": lambda _: ["status"],
     "status ID": lambda target: ["status", target.name],
@@ -69,18 +71,35 @@ COMMANDS: Final[Mapping[str, Callable[[Target], list[str]]]] = {
     "token": lambda target: ["token", target.name],
     "token --acknowledge": lambda target: ["token", target.name, "--acknowledge"],
     "token --output": lambda target: [
-        "token", target.name, "--json", "--format", "json", "--output", _file(target, "token")
+        "token",
+        target.name,
+        "--json",
+        "--format",
+        "json",
+        "--output",
+        _file(target, "token"),
     ],
     "export-env": lambda target: ["export-env", "--name", "TOKEN", target.name],
     "export-env, by default": lambda target: ["export-env", target.name],
     "start": lambda target: ["start", *_server(target), "--json"],
     "start --key": lambda target: ["start", *_server(target), "--key", f"key-{target.name}"],
     "login": lambda target: [
-        "login", *_server(target), "--show-token", "--timeout", "0", "--no-browser"
+        "login",
+        *_server(target),
+        "--show-token",
+        "--timeout",
+        "0",
+        "--no-browser",
     ],
     "resume": lambda _: ["resume", "--show-token", "--timeout", "0", "--no-browser"],
     "resume ID": lambda target: [
-        "resume", target.name, "--json", "--output", _file(target, "t"), "--timeout", "0",
+        "resume",
+        target.name,
+        "--json",
+        "--output",
+        _file(target, "t"),
+        "--timeout",
+        "0",
         "--no-browser",
     ],
     "keys rotate": lambda _: ["keys", "rotate"],
@@ -98,15 +117,28 @@ COMMANDS: Final[Mapping[str, Callable[[Target], list[str]]]] = {
     "audit export jsonl": lambda _: ["audit", "export", "--format", "jsonl"],
     "audit export ecs": lambda _: ["audit", "export", "--format", "ecs"],
     "audit export csv": lambda target: [
-        "audit", "export", "--format", "csv", "--output", _file(target, "trail.csv")
+        "audit",
+        "export",
+        "--format",
+        "csv",
+        "--output",
+        _file(target, "trail.csv"),
     ],
     "audit report": lambda target: ["audit", "report", "-o", _file(target, "report.html")],
     "audit digest": lambda target: ["audit", "digest", "--digests", str(target.place.digests)],
     "audit prune": lambda target: [
-        "audit", "prune", "--digests", str(target.place.digests), "--before", "1s"
+        "audit",
+        "prune",
+        "--digests",
+        str(target.place.digests),
+        "--before",
+        "1s",
     ],
     "audit verify --digests": lambda target: [
-        "audit", "verify", "--digests", str(target.place.digests)
+        "audit",
+        "verify",
+        "--digests",
+        str(target.place.digests),
     ],
 }
 """The commands, by what they are called here."""
@@ -163,7 +195,7 @@ def _leftovers(store: SQLStore, target: Target) -> None:
     for kind in ("token", "revoke"):
         page = store.leftover(kind, time.time(), time.time())  # type: ignore[arg-type]
         if page:
-            store.leftover(kind, time.time(), time.time(), page[-1])  # type: ignore[arg-type]
+            store.leftover(kind, time.time(), time.time(), len(page))  # type: ignore[arg-type]
 
 
 def _add(store: SQLStore, target: Target) -> None:
@@ -231,4 +263,3 @@ ALL: Final = (
     *(f"Client.{name}" for name in CLIENT),
     *(f"Store.{name}" for name in STORE_METHODS),
 )
-

@@ -331,9 +331,7 @@ class Place:
         """Set a row's columns, wherever it is."""
         names = ", ".join(f'"{name}" = ?' for name in row)
         where = " AND ".join(f'"{name}" = ?' for name in key)
-        self.ask(
-            f"UPDATE {{{table}}} SET {names} WHERE {where}", *row.values(), *key.values()
-        )
+        self.ask(f"UPDATE {{{table}}} SET {names} WHERE {where}", *row.values(), *key.values())
 
 
 def _is_proper(text: str) -> bool:

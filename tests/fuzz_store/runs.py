@@ -24,7 +24,15 @@ from deviceflow.clock import SystemClock
 from deviceflow.errors import DeviceFlowError
 from deviceflow.stores.location import open_store
 from tests.fuzz_store import attacks
-from tests.fuzz_store.operations import ALL, CLIENT, COMMANDS, STORE_METHODS, TOKENS, WRITTEN, Target
+from tests.fuzz_store.operations import (
+    ALL,
+    CLIENT,
+    COMMANDS,
+    STORE_METHODS,
+    TOKENS,
+    WRITTEN,
+    Target,
+)
 from tests.fuzz_store.places import LIVE, STAGES
 from tests.fuzz_store.servers import SECRET, TOKEN
 
@@ -181,7 +189,9 @@ class Run:
             self.wrong(f"{name}: does not end")
         except BaseException as raw:  # noqa: BLE001  # which is what is looked for
             where = traceback.extract_tb(raw.__traceback__)[-1]
-            self.wrong(f"{name}: raw {type(raw).__name__} at {where.name}:{where.lineno}: {raw}"[:400])
+            self.wrong(
+                f"{name}: raw {type(raw).__name__} at {where.name}:{where.lineno}: {raw}"[:400]
+            )
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         return None
