@@ -11,7 +11,7 @@ import secrets
 import sys
 import threading
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -39,7 +39,7 @@ from deviceflow.steps import (
     deliver,
     step,
 )
-from deviceflow.stores.base import Claim, Held, Leftover, Note
+from deviceflow.stores.base import Claim, Held, Note, each
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.transport import RequestsTransport, Transport
 from deviceflow.untrusted import crosses_in_clear, endpoint, web_url
@@ -327,7 +327,7 @@ class Client:
             worker = self._worker()
             seconds = self._deadline + LEASE_MARGIN
             since, begun = self._look()
-            flow_id = ""
+            flow_id: str | None = None
             try:
                 due = self._store.claim_due(worker, begun, seconds)
                 if due is None:
@@ -340,10 +340,11 @@ class Client:
                 steps = step(self._deadline, self._approver)
                 swept.steps.append(self._drive(steps, worker, flow_id, (due, since, begun)))
             except errors.DeviceFlowError as problem:
-                problem.flow_id = problem.flow_id or flow_id
-                if not problem.flow_id:
+                if problem.flow_id is None:
+                    problem.flow_id = flow_id
+                if problem.flow_id is None:
                     raise  # it is about the store
-                self._store.put_off(flow_id, worker, self._timeline.now())
+                self._store.put_off(problem.flow_id, worker, self._timeline.now())
                 swept.problems.append(problem)
         return swept
 
@@ -601,16 +602,14 @@ class Client:
             ("revoke", flows_after),
         )
         for kind, age in ages:
-            page: list[Leftover] = []
-            while page := self._store.leftover(kind, now - age, now, page[-1] if page else None):
-                for flow_id in [one.id for one in page if one.id not in done]:
-                    done.add(flow_id)
-                    try:
-                        purged += self._purge(flow_id, kind)
-                    except errors.DeviceFlowError as problem:
-                        self._store.put_off(flow_id, self._worker(), self._timeline.now())
-                        problems.append(problem)
-        return Purged(purged, self._store.forget(now - flows_after), problems)
+            for flow_id in each(partial(self._store.leftover, kind, now - age, now), done):
+                try:
+                    purged += self._purge(flow_id, kind)
+                except errors.DeviceFlowError as problem:
+                    self._store.put_off(flow_id, self._worker(), self._timeline.now())
+                    problems.append(problem)
+        dropped = self._store.forget(now - flows_after, on_problem=problems.append)
+        return Purged(purged, dropped, problems)
 
     def _purge(self, flow_id: str, kind: Literal["token", "revoke"]) -> bool:
         worker = self._worker()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deviceflow.errors import DeviceFlowError
     from deviceflow.flow import Flow
     from deviceflow.messages import Failure, Request, Response
-    from deviceflow.stores.base import Claim, Held, Leftover, Note
+    from deviceflow.stores.base import Claim, Held, Note
     from deviceflow.stores.sql import Execute, Mode
     from deviceflow.transport import Transport
 
@@ -130,12 +130,17 @@ class TrappedStore:
         kind: Literal["token", "revoke"],
         ended_before: float,
         given: float,
-        after: Leftover | None = None,
-    ) -> list[Leftover]:
-        return self._store.leftover(kind, ended_before, given, after)
+        skip: int = 0,
+    ) -> list[str]:
+        return self._store.leftover(kind, ended_before, given, skip)
 
-    def forget(self, ended_before: float) -> int:
-        return self._store.forget(ended_before)
+    def forget(
+        self,
+        ended_before: float,
+        *,
+        on_problem: Callable[[DeviceFlowError], object] = refuse,
+    ) -> int:
+        return self._store.forget(ended_before, on_problem=on_problem)
 
     def close(self) -> None:
         self._store.close()

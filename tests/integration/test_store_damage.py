@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from deviceflow import errors
+from deviceflow.audit.verify import Verification
 from deviceflow.machine import State
 from deviceflow.sealing import generate_key
 from deviceflow.testing import answer
+from tests.integration import places
 from tests.integration.places import (
     CODE,
     GRANTED,
@@ -19,8 +21,13 @@ from tests.integration.places import (
     PENDING,
     Place,
     commit,
+    everything,
     kept,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 LOST: Final = "df1.00000000."
 """What begins a text that was sealed with a key that is lost."""
@@ -223,7 +230,6 @@ def test_dead_workers_poll_is_waited_out_though_the_clock_was_set_back(database:
 @pytest.mark.parametrize("how", ["acknowledge", "purge"])
 def test_wiped_secrets_of_a_store_in_clear_are_in_no_file(tmp_path: Any, how: str) -> None:
     from deviceflow import SQLiteStore  # noqa: PLC0415
-    from tests.integration import places  # noqa: PLC0415
 
     place = places.sqlite(tmp_path)
     path = tmp_path / "plain" / "flows.db"
@@ -248,3 +254,89 @@ def test_wiped_secrets_of_a_store_in_clear_are_in_no_file(tmp_path: Any, how: st
         }
         assert kept_still == set()
     place.close()
+
+
+# What only a database takes that has no types, or a loop that trusts what it finds.
+
+
+@pytest.fixture
+def untyped(tmp_path: Path) -> Iterator[Place]:
+    """Give a SQLite database: PostgreSQL checks the types of its columns."""
+    place = places.sqlite(tmp_path)
+    yield place
+    place.close()
+
+
+def spoil_the_id_of(place: Place, flow_id: str, new: bytes | str) -> None:
+    mark = "CAST(? AS TEXT)" if new[:1] == b"\xff" else "?"
+    place.ask(f"UPDATE {{flows}} SET id = {mark} WHERE id = ?", new, flow_id)
+
+
+@pytest.mark.parametrize("spoilt", [b"\xff", b"\0blob", ""])
+def test_id_that_is_none_stops_no_sweep(untyped: Place, spoilt: bytes | str) -> None:
+    kept(untyped, "waiting", "bad")
+    untyped.clock.advance(0.5)
+    kept(untyped, "waiting", "good")
+    spoil_the_id_of(untyped, "bad", spoilt)
+    untyped.clock.advance(60)
+
+    swept = untyped.client(PENDING).sweep()
+
+    assert [step.flow_id for step in swept.steps] == ["good"]
+    assert len(swept.problems) == 1
+
+
+@pytest.mark.parametrize("spoilt", [b"\xff", b"\0blob", ""])
+def test_id_that_is_none_stops_no_purge(untyped: Place, spoilt: bytes | str) -> None:
+    many(untyped, "authorized", "bad", 3)
+    many(untyped, "denied", "old", 2)
+    kept(untyped, "authorized", "good")
+    kept(untyped, "denied", "gone")
+    spoil_the_id_of(untyped, "bad001", spoilt)
+    spoil_the_id_of(untyped, "old001", spoilt * 2 or "x")
+    untyped.clock.advance(91 * 86400)
+
+    purged = untyped.client(*[answer(200)] * 6).purge()
+
+    assert (purged.tokens, purged.flows) == (3, 5)
+    assert len(purged.problems) == 2
+    assert all(isinstance(problem.flow_id, str) for problem in purged.problems)
+
+
+@pytest.mark.parametrize("spoilt", [b"\xff", b"\0blob", ""])
+def test_id_that_is_none_stops_no_rotation(untyped: Place, spoilt: bytes | str) -> None:
+    many(untyped, "waiting", "f", 3)
+    spoil_the_id_of(untyped, "f000", spoilt)
+
+    done, problems = untyped.open(keys=[generate_key(), *untyped.keys]).reseal()
+
+    assert (done, len(problems)) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["created", "waiting", "authorized"])
+def test_purge_drops_no_row_that_it_cannot_read(database: Place, name: str) -> None:
+    """A time of its end is not enough: the row must be as it was written."""
+    flow = kept(database, name)
+    kept(database, "denied", "f2")
+    columns = "ended_at, token"
+    ((ended_at, token),) = database.ask(f"SELECT {columns} FROM {{flows}} WHERE id = 'f1'")
+    database.ask("UPDATE {flows} SET ended_at = 1.0, token = NULL WHERE id = 'f1'")
+    database.clock.advance(91 * 86400)
+
+    purged = database.client().purge()
+
+    assert (purged.tokens, purged.flows) == (0, 1)
+    assert [problem.flow_id for problem in purged.problems] == ["f1"]
+    database.ask("UPDATE {flows} SET ended_at = ?, token = ? WHERE id = 'f1'", ended_at, token)
+    assert everything(database.store.get("f1")) == everything(flow)
+
+
+def test_number_that_is_a_text_or_a_blob_is_found(untyped: Place) -> None:
+    kept(untyped, "waiting")
+    ((moved_at,),) = untyped.ask("SELECT moved_at FROM {flows}")
+    untyped.ask("UPDATE {flows} SET moved_at = ?", str(moved_at).encode())
+
+    with untyped.sql.snapshot() as snapshot:
+        found = [finding.kind for finding in Verification(*snapshot).findings()]
+
+    assert found == ["edited_row"]

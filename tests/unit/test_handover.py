@@ -18,7 +18,7 @@ from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.secret import Secret
 from deviceflow.steps import LEASE_MARGIN, Step
-from deviceflow.stores.base import Claim, Held, Leftover
+from deviceflow.stores.base import Claim, Held
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
@@ -564,9 +564,9 @@ def test_purge_that_somebody_was_quicker_than_records_nothing(
     class Slow(MemoryStore):
         """The token is acknowledged right after the look for what is left over."""
 
-        def leftover(self, *which: Any) -> list[Leftover]:
+        def leftover(self, *which: Any) -> list[str]:
             found = super().leftover(*which)
-            for flow_id, _ in found:
+            for flow_id in found:
                 other.acknowledge(flow_id)
             return found
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from deviceflow.audit.events import Origin
     from deviceflow.errors import DeviceFlowError
     from deviceflow.flow import Flow
 
+
+_T = TypeVar("_T")
 
 FIRST_SETBACK: Final = 60
 """Seconds for which a flow is put off that cannot be gone on with; they double each time."""
@@ -19,6 +21,23 @@ FIRST_SETBACK: Final = 60
 def refuse(problem: DeviceFlowError) -> None:
     """Raise the problem."""
     raise problem
+
+
+def each(page: Callable[[int], Sequence[_T]], seen: set[_T]) -> Iterator[_T]:
+    """Yield the rows of a query, each once, while what is done with them changes what it finds.
+
+    Where a page begins is counted. A damaged id need not compare in the order in which it sorts.
+
+    Args:
+        page: Returns some rows, without the first so many.
+        seen: The rows that are left out; each that is yielded is put in.
+    """
+    skip = 0
+    while rows := page(skip):
+        new = [row for row in rows if row not in seen]
+        skip += 0 if new else len(rows)
+        seen.update(new)
+        yield from new
 
 
 class Claim(NamedTuple):
@@ -45,18 +64,6 @@ class Held(NamedTuple):
 
     flow: Flow
     seconds: float
-
-
-class Leftover(NamedTuple):
-    """A flow that ended and still holds a secret.
-
-    Attributes:
-        id: The flow.
-        ended_at: When it ended, in seconds since 1970.
-    """
-
-    id: str
-    ended_at: float
 
 
 class Note(NamedTuple):
@@ -177,21 +184,31 @@ class Store(Protocol):
         kind: Literal["token", "revoke"],
         ended_before: float,
         given: float,
-        after: Leftover | None = None,
-    ) -> list[Leftover]:
-        """Return flows that ended before then and hold such secrets, some at a time.
+        skip: int = 0,
+    ) -> list[str]:
+        """Return the ids of flows that ended before then and hold such secrets, some at a time.
 
         Args:
             kind: Which secrets.
             ended_before: In seconds since 1970.
             given: What time it is.
-            after: The last one of those that were returned before.
+            skip: How many of them to leave out: those that ended first.
         """
 
-    def forget(self, ended_before: float) -> int:
+    def forget(
+        self,
+        ended_before: float,
+        *,
+        on_problem: Callable[[DeviceFlowError], object] = refuse,
+    ) -> int:
         """Drop the flows that ended before then and hold no secret; return how many.
 
         Their transitions stay.
+
+        Args:
+            ended_before: In seconds since 1970.
+            on_problem: Told of each flow that cannot be read, and is not dropped. By default its
+                error is raised.
         """
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from deviceflow import forks, record
 from deviceflow.errors import UnknownFlowError, UsageError
 from deviceflow.flow import Flow
 from deviceflow.secret import Secret
-from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, Leftover, refuse
+from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -166,18 +166,22 @@ class MemoryStore:
         kind: Literal["token", "revoke"],
         ended_before: float,
         given: float,  # noqa: ARG002
-        after: Leftover | None = None,
-    ) -> list[Leftover]:
-        """Return the flows that ended before then and hold such secrets."""
-        place = Leftover("", -inf) if after is None else after
+        skip: int = 0,
+    ) -> list[str]:
+        """Return the ids of flows that ended before then and hold such secrets."""
         found = [
-            Leftover(flow.id, flow.ended_at or 0.0)
+            flow.id
             for flow in self._ended(ended_before)
             if (flow.token if kind == "token" else flow.to_revoke)
         ]
-        return [one for one in found if (one.ended_at, one.id) > (place.ended_at, place.id)]
+        return found[skip:]
 
-    def forget(self, ended_before: float) -> int:
+    def forget(
+        self,
+        ended_before: float,
+        *,
+        on_problem: Callable[[DeviceFlowError], object] = refuse,  # noqa: ARG002  # none here
+    ) -> int:
         """Drop the flows that ended before then and hold no secret; return how many."""
         over = [f for f in self._ended(ended_before) if not (f.token or f.to_revoke)]
         for flow in over:

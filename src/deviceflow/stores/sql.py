@@ -16,6 +16,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from deviceflow.audit import log
@@ -32,7 +33,7 @@ from deviceflow.flow import Flow
 from deviceflow.machine import State
 from deviceflow.sealing import PLAIN, Keyless
 from deviceflow.secret import Hidden, Secret, unseen
-from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, Leftover, refuse
+from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, each, refuse
 from deviceflow.stores.rows import COLUMNS, Rows, name_of
 from deviceflow.untrusted import storable
 
@@ -144,10 +145,9 @@ _BACKED_OFF: Final = "CASE WHEN setbacks BETWEEN 0 AND 5 THEN setbacks ELSE 6 EN
 _PAGED: Final = "ORDER BY created_at DESC, id DESC LIMIT :limit"
 _BEFORE: Final = "(created_at, id) < (:created_at, :id)"
 _LEFT_OVER: Final = """
-    SELECT id, ended_at FROM {flows}
-    WHERE %s IS NOT NULL AND ended_at <= :before AND (ended_at, id) > (:ended_at, :id)
-        AND (setbacks = 0 OR wake_at <= {now})
-    ORDER BY ended_at, id LIMIT :limit
+    SELECT id FROM {flows}
+    WHERE %s IS NOT NULL AND ended_at <= :before AND (setbacks = 0 OR wake_at <= {now})
+    ORDER BY ended_at, id LIMIT :limit OFFSET :skip
 """
 # Of its own, since each index that one of these columns is in costs time to keep.
 _TURN: Final = ", ended_at = :ended_at, live_key = :live_key, "
@@ -244,14 +244,17 @@ _STATEMENTS: Final = {
     """,
     "leftover_token": _LEFT_OVER % "token",
     "leftover_revoke": _LEFT_OVER % "revoke",
-    "forget": """
-        DELETE FROM {flows} WHERE ended_at <= :before AND token IS NULL AND revoke IS NULL
+    "forgettable": _SELECT
+    + """
+        WHERE ended_at <= :before AND token IS NULL AND revoke IS NULL
+        ORDER BY ended_at, id LIMIT :limit OFFSET :skip
     """,
+    "forget": "DELETE FROM {flows} WHERE id = :id AND mac = :mac",
     "other_keys": """
         SELECT id FROM {flows}
-        WHERE id > :id AND (mac NOT LIKE :prefix
-            OR code NOT LIKE :prefix OR token NOT LIKE :prefix OR revoke NOT LIKE :prefix)
-        ORDER BY id LIMIT :limit
+        WHERE mac NOT LIKE :prefix
+            OR code NOT LIKE :prefix OR token NOT LIKE :prefix OR revoke NOT LIKE :prefix
+        ORDER BY id LIMIT :limit OFFSET :skip
     """,
     "any": "SELECT 1 FROM {flows} UNION ALL SELECT 1 FROM {audit} LIMIT 1",
     "meta": "SELECT value FROM {meta} WHERE name = :name",
@@ -592,17 +595,35 @@ class SQLStore(ABC):
         kind: Literal["token", "revoke"],
         ended_before: float,
         given: float,
-        after: Leftover | None = None,
-    ) -> list[Leftover]:
-        """Return flows that ended before then and hold such secrets, some at a time."""
-        place = after or Leftover("", -1e300)
-        values = {"before": ended_before, "now": given, "limit": _PAGE, **place._asdict()}
+        skip: int = 0,
+    ) -> list[str]:
+        """Return the ids of flows that ended before then and hold such secrets, some at a time."""
+        values = {"before": ended_before, "now": given, "limit": _PAGE, "skip": skip}
         found = self._transact(lambda do: do(f"leftover_{kind}", values).fetchall(), "read")
-        return [Leftover(*row) for row in found]
+        return [name_of(flow_id) for (flow_id,) in found]
 
-    def forget(self, ended_before: float) -> int:
+    def forget(
+        self,
+        ended_before: float,
+        *,
+        on_problem: Callable[[DeviceFlowError], object] = refuse,
+    ) -> int:
         """Drop the flows that ended before then and hold no secret; return how many."""
-        return self._transact(lambda do: do("forget", {"before": ended_before}).rowcount)
+        dropped = skip = 0
+        values = {"before": ended_before, "limit": _PAGE, "now": 0.0}
+        while rows := self._page("forgettable", values | {"skip": skip}):
+            over = list[dict[str, Any]]()
+            for row in rows:
+                try:
+                    self._rows.flow(row, secrets=False)
+                except DeviceFlowError as problem:
+                    on_problem(problem)
+                else:
+                    over.append(dict(zip(COLUMNS, row.reveal(), strict=False)))
+            gone = self._transact(partial(_forget, over))
+            dropped += gone
+            skip += len(rows) - gone
+        return dropped
 
     def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
         """Put on record what belongs to no flow."""
@@ -683,14 +704,17 @@ class SQLStore(ABC):
         waited for: its problem says when to try again.
         """
         done, problems = 0, list[DeviceFlowError]()
-        values = {"prefix": f"{self._rows.sealer.prefix}%", "limit": _PAGE, "id": ""}
-        while ids := self._transact(lambda do: do("other_keys", values).fetchall(), "read"):
-            for (flow_id,) in ids:
-                try:
-                    done += self._reseal(flow_id)
-                except DeviceFlowError as problem:
-                    problems.append(problem)
-            values["id"] = ids[-1][0]
+        values = {"prefix": f"{self._rows.sealer.prefix}%", "limit": _PAGE}
+
+        def page(skip: int) -> list[Any]:
+            found = values | {"skip": skip}
+            return self._transact(lambda do: do("other_keys", found).fetchall(), "read")
+
+        for (flow_id,) in each(page, set()):
+            try:
+                done += self._reseal(flow_id)
+            except DeviceFlowError as problem:
+                problems.append(problem)
         kept = str(self._sealing())
         if not problems and not kept.startswith(self._rows.sealer.prefix):
             mark = self._mark(self._open_mark(kept))
@@ -888,6 +912,10 @@ def _audit_key_gone() -> StoreError:
         hint="Nothing was changed. Restore the store from a backup, or verify what is left"
         " in it with the key from there.",
     )
+
+
+def _forget(rows: list[dict[str, Any]], do: Execute) -> int:
+    return sum(do("forget", {"id": row["id"], "mac": row["mac"]}).rowcount for row in rows)
 
 
 def _check_names(flow: Flow) -> None:
