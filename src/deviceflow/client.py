@@ -23,7 +23,7 @@ from deviceflow.browser import open_page
 from deviceflow.cleaning import CleanText, Known
 from deviceflow.client_auth import authenticated
 from deviceflow.clock import Clock, SystemClock, Timeline
-from deviceflow.flow import Flow, checked_purpose
+from deviceflow.flow import CLOCK_TOLERANCE, Flow, checked_purpose
 from deviceflow.machine import State
 from deviceflow.messages import Failure, Request
 from deviceflow.providers.base import DeviceCode, Provider, Token
@@ -32,6 +32,7 @@ from deviceflow.steps import (
     LEASE_MARGIN,
     Commit,
     Exchange,
+    Look,
     Reload,
     Send,
     Step,
@@ -317,12 +318,15 @@ class Client:
             limit: How many flows to step at the most.
         """
         swept = Swept([], [])
-        for flow_id in list(self._stranded):
+        for unsaved in list(self._stranded):
             try:
-                self._bring(flow_id)
+                self._bring(unsaved)
             except errors.DeviceFlowError as problem:
                 swept.problems.append(problem)
-        self._store.wake_strayed(self._timeline.now())
+        now = self._timeline.now()
+        self._store.wake_strayed(now)
+        for leased, taken_at in self._store.leases_ahead(now):
+            self._void(leased, taken_at, now)
         while len(swept.steps) < limit and len(swept.problems) < _MOST_PROBLEMS:
             worker = self._worker()
             seconds = self._deadline + LEASE_MARGIN
@@ -377,8 +381,7 @@ class Client:
                     if taken:
                         result, since, begun = taken
                     else:
-                        since, begun = self._look()
-                        result = self._store.claim(flow_id, worker, begun, seconds)
+                        result, since, begun = self._claim(flow_id, worker, seconds)
                     self._check_references(result, worker)
                     now = getattr(result, "now", begun)
                 case Commit(flow, transition, release):
@@ -388,6 +391,9 @@ class Client:
                     outcome, interrupt = self._send(request, timeout, now, since, begun)
                     arrived = self._clock.monotonic()
                     result = Exchange(outcome, now + (arrived - since), arrived - sent)
+                case Look():
+                    result = self._now()
+                    now = result - (self._clock.monotonic() - since)
                 case Reload():
                     result = self._store.get(flow_id)
                 case _:  # a Release
@@ -408,15 +414,44 @@ class Client:
             self._store.release(claim.flow.id, worker)
             raise
 
+    def _claim(
+        self, flow_id: str, worker: str, seconds: float
+    ) -> tuple[Claim | Held, float, float]:
+        """Take the lease; return what came of it, and what both clocks said before."""
+        since, begun = self._look()
+        claim = self._store.claim(flow_id, worker, begun, seconds)
+        if isinstance(claim, Held) and self._void(flow_id, claim.since, begun):
+            since, begun = self._look()
+            claim = self._store.claim(flow_id, worker, begun, seconds)
+        return claim, since, begun
+
+    def _void(self, flow_id: str, taken_at: float | None, begun: float) -> bool:
+        """End a lease that a clock has written which was set back since, and tell whether it is.
+
+        Args:
+            flow_id: The flow.
+            taken_at: When the lease was taken.
+            begun: What the clock said before that was read.
+        """
+        if taken_at is None or taken_at <= begun + CLOCK_TOLERANCE:
+            return False
+        now = self._now()  # looked at after the lease was
+        if taken_at <= now + CLOCK_TOLERANCE:
+            return False  # somebody has taken it just now
+        self._store.void(flow_id, taken_at, now)
+        return True
+
     def _look(self) -> tuple[float, float]:
-        """Return what both clocks say, for a lease that is taken next to be counted from.
+        """Return what both clocks say at one moment, for a lease that is taken next to count from.
 
         Taking it may mean to wait for others, and that is time of the lease, too. The monotonic
-        clock is read first: whoever is kept waiting in between finds it later than it is, and so
-        does not poll too early.
+        clock is read first: a moment in between makes it later than it is, and no poll too early.
         """
-        since = self._clock.monotonic()
-        return since, self._timeline.now()
+        while True:
+            since = self._clock.monotonic()
+            begun = self._timeline.now()
+            if self._clock.monotonic() - since < CLOCK_TOLERANCE / 2:
+                return since, begun
 
     def _send(
         self, request: Request, timeout: float, now: float, since: float, begun: float
@@ -575,7 +610,7 @@ class Client:
 
     def _take(self, flow_id: str, worker: str, seconds: float) -> Claim | Held:
         """Take the lease of a flow that has ended."""
-        claim = self._store.claim(flow_id, worker, self._timeline.now(), seconds)
+        claim, _, _ = self._claim(flow_id, worker, seconds)
         if isinstance(claim, Claim) and claim.left_by is not None:
             try:
                 self._commit(claim.flow, claim.flow.take_over(claim.now, claim.left_by), worker)

@@ -297,21 +297,29 @@ class Flow:
         return deadline is not None and _left(deadline, now) == 0
 
     def _clock_was_set_back(self, now: float) -> bool:
+        """Tell so, if the clock was looked at after the flow was read."""
         return self.moved_at - now > CLOCK_TOLERANCE
 
-    def follow_clock(self, now: float) -> None:
+    def follow_clock(self, now: float) -> bool:
         """Move the flow's times to a clock that was set back since its last transition.
 
         How long ago that was is not known, so what was to be waited for counts as over; only after
         a poll whose answer never came, all of it is waited for again.
+
+        Args:
+            now: What the clock says, looked at after the flow was read.
+
+        Returns:
+            Whether the clock was set back.
         """
         if not self._clock_was_set_back(now):
-            return
+            return False
         back = self.moved_at - now
         self.due_at = self.due_at - back if self.state is State.POLLING else now
         if self.expires_at is not None:
             self.expires_at -= back
         self.moved_at = now
+        return True
 
     def _deadline_if_last(self) -> float | None:
         """Return the deadline if it comes before the next poll, which then is never made.

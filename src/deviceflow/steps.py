@@ -81,6 +81,10 @@ class Exchange(NamedTuple):
     duration: float
 
 
+class Look(NamedTuple):
+    """Look at the clock once more; answered by the time, in seconds since 1970."""
+
+
 class Reload(NamedTuple):
     """Read the flow as it is stored by now; answered by that `Flow`."""
 
@@ -89,7 +93,7 @@ class Release(NamedTuple):
     """Give the lease back; answered by None."""
 
 
-Effect = TakeLease | Commit | Send | Reload | Release
+Effect = TakeLease | Commit | Send | Look | Reload | Release
 
 
 def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, Any, Step]:
@@ -105,8 +109,11 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
         return _report(flow, min(claim.seconds, flow.interval))
     now = claim.now
 
-    flow.follow_clock(now)
-    left = _left_behind(claim)
+    if flow.moved_at > now:
+        # Others have moved it since this worker looked at the clock; or the clock was set back.
+        now = yield Look()
+        flow.follow_clock(now)
+    left = _left_behind(claim, now)
     if left is not None:
         committed = yield Commit(flow, left)
         if not committed:
@@ -132,9 +139,9 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
     return (yield from _take_in(flow, exchange, approver))
 
 
-def _left_behind(claim: Claim) -> Transition | None:
+def _left_behind(claim: Claim, now: float) -> Transition | None:
     """Put on record that somebody's lease ran out, if that is so: most likely they died."""
-    flow, now, left_by = claim
+    flow, _, left_by = claim
     if flow.state is State.POLLING:
         # Polling, and nobody held the lease.
         return flow.recover(now, left_by)

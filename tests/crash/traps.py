@@ -119,6 +119,12 @@ class TrappedStore:
     def rewake(self, flow: Flow, owner: str) -> None:
         self._store.rewake(flow, owner)
 
+    def void(self, flow_id: str, since: float, given: float) -> None:
+        self._store.void(flow_id, since, given)
+
+    def leases_ahead(self, given: float) -> list[tuple[str, float]]:
+        return self._store.leases_ahead(given)
+
     def wake_strayed(self, given: float) -> None:
         self._store.wake_strayed(given)
 

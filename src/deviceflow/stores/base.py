@@ -60,10 +60,13 @@ class Held(NamedTuple):
     Attributes:
         flow: The flow as stored, without its secrets; the caller's own copy.
         seconds: What is left of the lease.
+        since: When it was taken, in seconds since 1970, by the clock of then; None where no clock
+            can have been set back since.
     """
 
     flow: Flow
     seconds: float
+    since: float | None = None
 
 
 class Note(NamedTuple):
@@ -137,6 +140,19 @@ class Store(Protocol):
         """Take the lease of the flow that has been due the longest, if one is due and free.
 
         One that cannot be read raises its error, and keeps the lease until it is put off.
+        """
+
+    def void(self, flow_id: str, since: float, given: float) -> None:
+        """End the lease that was taken then, and no other.
+
+        For a lease that a clock has written which was set back since: it would last too long.
+        """
+
+    def leases_ahead(self, given: float) -> list[tuple[str, float]]:
+        """Return flows that are due and under a lease that seems to be taken after `given`.
+
+        Each comes with when that was. Either somebody has taken the lease just now, or the clock
+        was set back since: whoever looks at the clock once more knows.
         """
 
     def wake_strayed(self, given: float) -> None:

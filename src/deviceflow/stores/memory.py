@@ -104,8 +104,15 @@ class MemoryStore:
             claim = first and self._claim(first.flow_id, owner, given, seconds)
         return claim if isinstance(claim, Claim) else None
 
-    def wake_strayed(self, given: float) -> None:
+    def void(self, flow_id: str, since: float, given: float) -> None:
         """Do nothing: a client's own clock is never set back."""
+
+    def leases_ahead(self, given: float) -> list[tuple[str, float]]:  # noqa: ARG002
+        """Return nothing, for the same reason."""
+        return []
+
+    def wake_strayed(self, given: float) -> None:
+        """Do nothing, for the same reason."""
 
     def commit(
         self,

@@ -132,9 +132,9 @@ _LEASE: Final = """
             CASE WHEN lease_owner IS NULL OR lease_owner = :owner THEN left_by ELSE lease_owner END,
         lease_owner = :owner, leased_at = {now}, lease_until = {now} + :seconds
 """
-# A time that no clock can have written is void: whoever wrote it had another clock, or no lease.
+# A lease that is longer than any can be is void.
 _FREE: Final = f"""(lease_until IS NULL OR lease_until <= {{now}} OR lease_owner = :owner
-    OR lease_until > {{now}} + {LONGEST_LEASE} OR leased_at IS NULL OR leased_at > {{now}} + 1)"""
+    OR lease_until > {{now}} + {LONGEST_LEASE})"""
 _MOVE: Final = """
     UPDATE {flows} SET seq = :seq, state = :state, moved_at = :moved_at, record = :record,
         head = :head, mac = :mac, wake_at = :wake_at, setbacks = 0, left_by = NULL,
@@ -188,7 +188,12 @@ _STATEMENTS: Final = {
     "live_first": f"{_SELECT} WHERE ended_at IS NULL {_PAGED}",
     "live_next": f"{_SELECT} WHERE ended_at IS NULL AND {_BEFORE} {_PAGED}",
     "claim": f"{_LEASE} WHERE id = :id AND {_FREE} RETURNING {_ROW}, left_by",
-    "held": "SELECT lease_until FROM {flows} WHERE id = :id",
+    "held": "SELECT lease_until, leased_at FROM {flows} WHERE id = :id",
+    "void": "UPDATE {flows} SET lease_until = {now} WHERE id = :id AND leased_at = :since",
+    "leases_ahead": """
+        SELECT id, leased_at FROM {flows}
+        WHERE wake_at <= {now} AND lease_until > {now} AND leased_at > {now} + 1
+    """,
     "claim_due": f"""{_LEASE}
         WHERE id = (
             SELECT id FROM {{flows}} WHERE wake_at <= (SELECT {{now}}) AND {_FREE}
@@ -502,18 +507,19 @@ class SQLStore(ABC):
         """Take the flow's lease for so many seconds, or say who has it."""
         values = {"id": _key(flow_id), "owner": owner, "now": given, "seconds": seconds}
 
-        def work(do: Execute) -> tuple[Hidden[Any] | None, float | None]:
+        def work(do: Execute) -> tuple[Hidden[Any] | None, tuple[Any, Any] | None]:
             if taken := do("claim", values).fetchall():
                 return Hidden(taken[0]), None
             row, held = do("get", values).fetchone(), do("held", values).fetchone()
-            return _hidden(row), (held and held[0]) or 0.0
+            return _hidden(row), held or (None, None)
 
-        row, until = self._transact(work, "lease")
+        row, held = self._transact(work, "lease")
         if row is None:
             raise UnknownFlowError(flow_id=flow_id)
-        if until is not None:
-            seconds = max(0.0, until - row.reveal()[_NOW])
-            return Held(self._rows.flow(row, secrets=False), seconds)
+        if held is not None:
+            until, since = held
+            seconds = max(0.0, (until or 0.0) - row.reveal()[_NOW])
+            return Held(self._rows.flow(row, secrets=False), seconds, _time(since))
         try:
             return self._claimed(row)
         except DeviceFlowError:
@@ -528,6 +534,17 @@ class SQLStore(ABC):
             lambda do: [*map(Hidden, do("claim_due", values).fetchall())], "lease"
         )
         return self._claimed(taken[0]) if taken else None
+
+    def void(self, flow_id: str, since: float, given: float) -> None:
+        """End the lease that was taken then, and no other."""
+        values = {"id": _key(flow_id), "since": since, "now": given}
+        self._transact(lambda do: do("void", values), "lease")
+
+    def leases_ahead(self, given: float) -> list[tuple[str, float]]:
+        """Return flows that are due and under a lease that seems to be taken after `given`."""
+        values = {"now": given}
+        found = self._transact(lambda do: do("leases_ahead", values).fetchall(), "read")
+        return [(flow_id, at) for flow_id, since in found if (at := _time(since)) is not None]
 
     def wake_strayed(self, given: float) -> None:
         """Wake what waits for a time that was written before the clock was set back."""
@@ -940,6 +957,10 @@ def _meta(name: str) -> Callable[[Execute], str | None]:
 def _key(flow_id: str) -> str:
     """Return an id as every database takes it, also one that was found in a damaged row."""
     return storable(name_of(flow_id))
+
+
+def _time(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None
 
 
 def _hidden(row: Any) -> Hidden[Any] | None:
