@@ -202,25 +202,31 @@ def granted(store: Store, server: LocalServer, **asked: Any) -> Flow:
     return store.get(flow.id)
 
 
-def answered(store: Store, *answers: Mapping[str, Any], at: float | None = None) -> Flow:
+def answered(
+    store: Store,
+    *answers: Mapping[str, Any],
+    at: float | None = None,
+    server: str = "https://studio.example.com",
+) -> Flow:
     """Return a login as it is after a server has sent these answers; the first one has the code.
 
     Args:
         store: Where it is kept.
         answers: What is sent; with a `detail` in it, as a refusal.
         at: When, in seconds since 1970.
+        server: Whose login it is.
     """
     code = {
         "device_code": DEVICE_CODE,
         "user_code": "WDJB-MJHT",
         "verification_uri": "https://studio.example.com/device",
-        "token_uri": "https://studio.example.com/token",
+        "token_uri": f"{server}/token",
     }
     script = [answer(200, code | dict(answers[0]))]
     script += [answer(400 if "detail" in more else 200, more) for more in answers[1:]]
     clock = VirtualClock(at or time.time())
     client = Client(store, transport=ScriptedTransport(script), clock=clock)
-    flow = client.start(Studio("https://studio.example.com"))
+    flow = client.start(Studio(server))
     for _ in answers[1:]:
         clock.advance(client.step(flow.id).wait_seconds)
     return store.get(flow.id)

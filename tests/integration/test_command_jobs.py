@@ -513,7 +513,7 @@ def test_what_a_server_says_steers_no_terminal(
     for done in said:
         assert done.out
         assert (done.out + done.err).replace("\n", "").isprintable()
-    assert ("AB" in said[0].out) == (not ended)
+    assert ("AB  CD" in said[0].out) == (not ended)
     assert json.loads(said[1].out)["user_code"] == "AB  CD"
     assert json.loads(said[3].out) == json.loads(said[1].out)
 

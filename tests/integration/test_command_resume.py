@@ -220,7 +220,8 @@ def test_resume_sends_nobody_to_a_code_that_has_expired(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
     token_uri = f"{server.url}/api/device-login/token"
-    answered(kept, {"expires_in": 600, "token_uri": token_uri}, at=time.time() - 3600)
+    code = {"expires_in": 600, "token_uri": token_uri}
+    answered(kept, code, at=time.time() - 3600, server=server.url)
 
     done = deviceflow("resume", "--show-token", "--json")
 

@@ -84,7 +84,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (deviceflow.home / "digests").mkdir()
     url = f"sqlite:///{path}"
     args = ("--store", url, "--digests", "digests")
-    assert deviceflow("audit", "digest", *args).code == 0
+    assert deviceflow("audit", "digest", "--begin", *args).code == 0
     with sqlite3.connect(path) as database:
         database.execute(
             """UPDATE audit SET "to" = '"><script>x</script>', detail = 'x'
