@@ -195,8 +195,8 @@ class Rows:
         return Stands(flow_id, seq, state, row[8], row[12], digest, authentic)
 
     def _digest(self, values: Sequence[Any]) -> str:
-        # SQLite's RETURNING gives whole numbers of a column of floats as integers. float() would also
-        # take a text or a blob with a number in it.
+        # SQLite's RETURNING gives whole numbers of a column of floats as integers. float() would
+        # also take a text or a blob with a number in it.
         times = [None if at is None else at * 1.0 for at in values[_TIMES]]
         values = [*values[: _TIMES.start], *times, *values[_TIMES.stop :]]
         return hashlib.sha256(_encode([self.store_id, *values]).encode()).hexdigest()
