@@ -26,8 +26,10 @@ from tests.integration.places import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from deviceflow import Client
 
 LOST: Final = "df1.00000000."
 """What begins a text that was sealed with a key that is lost."""
@@ -340,3 +342,66 @@ def test_number_that_is_a_text_or_a_blob_is_found(untyped: Place) -> None:
         found = [finding.kind for finding in Verification(*snapshot).findings()]
 
     assert found == ["edited_row"]
+
+
+# A database that does not do what it is told.
+
+LOOPS: Final[dict[str, Callable[[Client], object]]] = {
+    "token": lambda client: client.token("authorized"),
+    "acknowledge": lambda client: client.acknowledge("authorized"),
+    "cancel": lambda client: client.cancel("waiting"),
+    "step": lambda client: client.step("waiting"),
+    "start": lambda client: client.start(OAUTH, key="its key"),
+    "another start": lambda client: client.start(OAUTH),
+    "wait": lambda client: client.wait("waiting"),
+}
+
+
+def ignore(place: Place, what: str, table: str) -> None:
+    if place.kind == "sqlite":
+        raised = "BEGIN SELECT RAISE(IGNORE); END"
+        place.ask(f"CREATE TRIGGER ignored BEFORE {what} ON {table} {raised}")
+    else:
+        place.ask(
+            "CREATE FUNCTION deviceflow.ignore() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN RETURN NULL; END'"
+        )
+        place.ask(
+            f"CREATE TRIGGER ignored BEFORE {what} ON {{{table}}} FOR EACH ROW"
+            " EXECUTE FUNCTION deviceflow.ignore()"
+        )
+
+
+@pytest.mark.parametrize("use", LOOPS)
+@pytest.mark.parametrize(
+    ("what", "table"), [("UPDATE", "flows"), ("INSERT", "flows"), ("INSERT", "audit")]
+)
+def test_database_that_ignores_statements_makes_nobody_try_for_ever(
+    database: Place, what: str, table: str, use: str
+) -> None:
+    kept(database, "authorized", "authorized")
+    kept(database, "waiting", "waiting")
+    kept(database, "created", "created", "its key")
+    ignore(database, what, table)
+    database.clock.advance(60)
+    driver = database.client(CODE if "start" in use else GRANTED)
+
+    try:
+        LOOPS[use](driver)
+    except errors.StoreError as problem:
+        assert "did not do what it was told" in str(problem)
+    else:
+        assert (what, table) == ("INSERT", "flows")
+        assert use != "another start"
+
+
+def test_row_that_is_there_twice_is_not_moved(untyped: Place) -> None:
+    kept(untyped, "authorized")
+    untyped.ask("CREATE TABLE rows AS SELECT * FROM flows")
+    untyped.ask("DROP TABLE flows")
+    untyped.ask("CREATE TABLE flows AS SELECT * FROM rows UNION ALL SELECT * FROM rows")
+
+    with pytest.raises(errors.StoreError, match="did not do what it was told"):
+        untyped.client().token("f1")
+
+    assert untyped.store.get("f1").handover is None

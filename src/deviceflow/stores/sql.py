@@ -286,8 +286,10 @@ _NOBODY: Final = Origin()
 _json: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
 _CREATED_AT: Final = COLUMNS.index("created_at")
 _RECORD: Final = COLUMNS.index("record")
+_SEQ: Final = COLUMNS.index("seq")
 _NOW: Final = len(COLUMNS)
 _HIGHEST: Final = 2**53
+_TRIES: Final = 3
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
 _RESEALING: Final = 10.0
 _LONGEST_KEY: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
@@ -401,6 +403,15 @@ class SQLStore(ABC):
             raise _only_read()
         return unseen(lambda: self._attempt(work, mode))
 
+    def _again(
+        self, work: Callable[[Execute], _T | None], flow_id: str, mode: Mode = "write"
+    ) -> _T:
+        """Do what `_transact` does, a few times, until something comes of it."""
+        for _ in range(_TRIES):
+            if (found := self._transact(work, mode)) is not None:
+                return found
+        raise _ignored(flow_id)
+
     @abstractmethod
     def _attempt(self, work: Callable[[Execute], _T], mode: Mode) -> _T:
         """Do `work`, and in mode `write` in one transaction: all of it, or nothing and an error.
@@ -460,8 +471,7 @@ class SQLStore(ABC):
             found = do("get", looked).fetchone() or do("of_key", looked).fetchone()
             return found and Hidden(found)
 
-        while (kept := self._transact(work)) is None:
-            pass  # the key's flow has ended between two statements
+        kept = self._again(work, flow.id)  # the key's flow may end between two statements
         if not isinstance(kept, Flow):
             found = self._rows.flow(kept)
             if found.id != flow.id:
@@ -507,19 +517,19 @@ class SQLStore(ABC):
         """Take the flow's lease for so many seconds, or say who has it."""
         values = {"id": _key(flow_id), "owner": owner, "now": given, "seconds": seconds}
 
-        def work(do: Execute) -> tuple[Hidden[Any] | None, tuple[Any, Any] | None]:
+        def work(do: Execute) -> tuple[Hidden[Any], float, object] | None:
             if taken := do("claim", values).fetchall():
-                return Hidden(taken[0]), None
+                return Hidden(taken[0]), 0.0, None
             row, held = do("get", values).fetchone(), do("held", values).fetchone()
-            return _hidden(row), held or (None, None)
+            if row is None:
+                raise UnknownFlowError(flow_id=flow_id)
+            until, since = held or (None, None)
+            left = (until or 0.0) - row[_NOW]
+            return (Hidden(row), left, since) if left > 0 else None
 
-        row, held = self._transact(work, "lease")
-        if row is None:
-            raise UnknownFlowError(flow_id=flow_id)
-        if held is not None:
-            until, since = held
-            seconds = max(0.0, (until or 0.0) - row.reveal()[_NOW])
-            return Held(self._rows.flow(row, secrets=False), seconds, _time(since))
+        row, left, since = self._again(work, flow_id, "lease")  # it may be given back just then
+        if left:
+            return Held(self._rows.flow(row, secrets=False), left, _time(since))
         try:
             return self._claimed(row)
         except DeviceFlowError:
@@ -574,13 +584,17 @@ class SQLStore(ABC):
 
         def work(do: Execute) -> bool:
             values = columns.reveal()
-            if do("move" if moved else "turn", values).rowcount == 1:
+            changed = do("move" if moved else "turn", values).rowcount
+            if changed == 1:
                 self._put(do, noted, note)
                 return True
             # Done already, if the connection was lost just as it was being done.
             noted_by = do("noted_by", values).fetchone()
             if noted_by is not None and noted_by[0] == event["worker"]:
                 return True
+            stored = do("get", values | {"now": 0.0}).fetchone()
+            if changed or (stored is not None and stored[_SEQ] == values["before"]):
+                raise _ignored(flow.id)
             if release is not None:
                 do("release", {"id": flow.id, "owner": release})
             return False
@@ -647,8 +661,8 @@ class SQLStore(ABC):
         self._transact(lambda do: self._note(do, action, given, detail, origin))
 
     def _put(self, do: Execute, event: dict[str, Any] | None, note: Note | None) -> None:
-        if event is not None:
-            do("note", event)
+        if event is not None and do("note", event).rowcount != 1:
+            raise _ignored(event["flow_id"])
         if note is not None:
             self._note(do, *note)
 
@@ -665,7 +679,7 @@ class SQLStore(ABC):
         now = do("now", {"now": given}).fetchone()[0]
         event = render_note(action, now, seq + 1, detail, origin)
         link(event, head, self._audit_key)
-        do("note", _columns(event))
+        self._put(do, _columns(event), None)
 
     # What only a database has.
 
@@ -928,6 +942,15 @@ def _audit_key_gone() -> StoreError:
         "The store's audit key is gone from its table `meta`: somebody has removed it.",
         hint="Nothing was changed. Restore the store from a backup, or verify what is left"
         " in it with the key from there.",
+    )
+
+
+def _ignored(flow_id: str | None = None) -> StoreError:
+    return StoreError(
+        "The database did not do what it was told, and gave no error.",
+        flow_id=flow_id,
+        hint="See whether its tables have triggers or rules, or lack their primary keys. Restore the"
+        " store from a backup.",
     )
 
 
