@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Sel
 from deviceflow.audit import log
 from deviceflow.audit.chain import STORED, AuditKey, configured, link, names_own
 from deviceflow.audit.events import FIELDS, LISTS, STORE, Origin, render, render_note
+from deviceflow.audit.logins import readable
 from deviceflow.errors import (
     DeviceFlowError,
     FlowBusyError,
@@ -684,13 +685,13 @@ class SQLStore(ABC):
     # What only a database has.
 
     def history(self, flow_id: str) -> list[dict[str, Any]]:
-        """Return the events of a flow, as they were logged, in their order."""
+        """Return the events of a flow, as they were logged, in their order.
+
+        Each field is of its type or null, whatever somebody has put into the database.
+        """
         values = {"id": _key(flow_id)}
         rows = self._transact(lambda do: do("history", values).fetchall(), "read")
-        return [
-            {name: _event_value(name, value) for name, value in zip(FIELDS, row, strict=True)}
-            for row in rows
-        ]
+        return [readable(dict(zip(FIELDS, row, strict=True))) for row in rows]
 
     @contextmanager
     def snapshot(self, first: str = "", last: str | None = None) -> Iterator[Snapshot]:
@@ -949,8 +950,8 @@ def _ignored(flow_id: str | None = None) -> StoreError:
     return StoreError(
         "The database did not do what it was told, and gave no error.",
         flow_id=flow_id,
-        hint="See whether its tables have triggers or rules, or lack their primary keys. Restore the"
-        " store from a backup.",
+        hint="See whether its tables have triggers or rules, or lack their primary keys. Restore"
+        " the store from a backup.",
     )
 
 
@@ -996,9 +997,3 @@ def _columns(event: Mapping[str, Any]) -> dict[str, Any]:
         if columns[name] is not None:
             columns[name] = _json(columns[name])
     return columns
-
-
-def _event_value(name: str, value: Any) -> Any:
-    if name in LISTS:
-        return value and json.loads(value)
-    return bool(value) if name == "in_doubt" else value
