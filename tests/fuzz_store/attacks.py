@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "audit": ("flow_id", "seq"),
     "meta": ("name",),
 }
-_REFUSED: Final = (sqlite3.Error, psycopg.Error, UnicodeError, OverflowError, Nothing)
+REFUSED: Final = (sqlite3.Error, psycopg.Error, UnicodeError, OverflowError, Nothing)
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Attack:
         said: What was done, in words.
         logins: The logins that it was done to, by every id that they have now.
         found: Whether `verify` must find it; None where it may.
+        signed: Whether it must be found by the signed digests.
         silent: Logins that nothing may be sent from.
         evil: Whether requests may go where the attacker wants, since he could write whole rows.
         shuts: Whether the store may be unusable as a whole.
@@ -57,6 +59,7 @@ class Attack:
     said: str
     logins: set[str] = field(default_factory=set)
     found: bool | None = True
+    signed: bool = False
     silent: set[str] = field(default_factory=set)
     evil: bool = False
     shuts: bool = False
@@ -104,7 +107,7 @@ def done(case: Case, place: Place, random: Random) -> Attack | None:
         if case.table == "structure":
             return STRUCTURES[case.kind](place, random)
         return _cell(case, place, random)
-    except _REFUSED:
+    except REFUSED:
         return None
 
 
@@ -245,6 +248,50 @@ def spliced_row(place: Place, random: Random) -> Attack:
     )
 
 
+def several_cells(place: Place, random: Random) -> Attack:
+    row = _login(place, random)
+    columns = random.sample([name for name in row if name != "id"], random.randint(2, 5))
+    signed = random.random() < 0.5
+    for column in columns:
+        with contextlib.suppress(*REFUSED):
+            value = random.choice([*KINDS.values()])(Cell(place, random, "flows", column, row))
+            place.put_back("flows", {"id": row["id"]}, {column: value})
+    now = next(one for one in place.rows("flows") if one["id"] == row["id"])
+    columns = [name for name in columns if repr(row[name]) != repr(now[name])]
+    harmless = {*columns} <= {*DELAYS}
+    if signed and not harmless:
+        place.put_back("flows", {"id": row["id"]}, _signed(place, now))
+    return Attack(
+        f"{columns} of {row['id']}: {_shown([now[name] for name in columns])}",
+        {row["id"]},
+        found=not harmless,
+        silent=set() if signed or harmless else {row["id"]},
+        evil=signed,
+        undo=None
+        if signed or harmless
+        else lambda: place.put_back("flows", {"id": row["id"]}, row),
+        quiet=not place.plaintext,
+    )
+
+
+def without_constraints(place: Place, random: Random) -> Attack:
+    """Take types and constraints from the tables, and have a row twice."""
+    if place.kind != "sqlite":
+        raise Nothing
+    for table in TABLES:
+        place.ask(f"ALTER TABLE {table} RENAME TO typed_{table}")
+        names = ", ".join(f'"{name}"' for name in place.saved[table][0])
+        place.ask(f"CREATE TABLE {table} ({names})")
+        place.ask(f"INSERT INTO {table} SELECT * FROM typed_{table}")
+        place.ask(f"DROP TABLE typed_{table}")
+    place.ask("CREATE UNIQUE INDEX names ON meta (name)")
+    table = random.choice(["flows", "audit"])
+    row = random.choice(place.saved[table])
+    place.insert(table, row)
+    name = row["id"] if table == "flows" else row["flow_id"]
+    return Attack(f"a row of {table} of {name} twice", {name})
+
+
 def old_row(place: Place, random: Random) -> Attack:
     name = random.choice([name for name, rows in place.earlier.items() if rows])
     row = random.choice(place.earlier[name])
@@ -260,8 +307,7 @@ def rolled_back(place: Place, random: Random) -> Attack:
     place.ask("DELETE FROM {flows} WHERE id = ?", name)
     place.insert("flows", row)
     place.ask("DELETE FROM {audit} WHERE flow_id = ? AND seq > ?", name, row["seq"])
-    # Only a digest remembers what was.
-    return Attack(f"{name} rolled back to {row['seq']}", {name}, found=False)
+    return Attack(f"{name} rolled back to {row['seq']}", {name}, found=False, signed=True)
 
 
 def _rewound(place: Place, random: Random, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,17 +362,11 @@ def held_lease(place: Place, random: Random) -> Attack:
 def deleted_event(place: Place, random: Random) -> Attack:
     row = random.choice(place.saved["audit"])
     place.ask("DELETE FROM {audit} WHERE flow_id = ? AND seq = ?", row["flow_id"], row["seq"])
-    # The end of the store's own chain is known to digests only.
-    last = row["flow_id"] == STORE and row["seq"] == _events(place, STORE)[-1]["seq"]
-    return _of_events(place, f"event {row['event_id']} deleted", row, found=not last)
-
-
-def _of_events(
-    place: Place, said: str, row: Mapping[str, Any], *, found: bool | None = True
-) -> Attack:
-    attack = Attack(said, {row["flow_id"]}, found=found, same=False)
+    attack = Attack(f"event {row['event_id']} deleted", {row["flow_id"]}, same=False)
     if row["flow_id"] != STORE:
         attack.undo = lambda: place.insert("audit", row)
+    elif row["seq"] == _events(place, STORE)[-1]["seq"]:
+        attack.found, attack.signed = False, True  # no row says how long the store's chain is
     return attack
 
 
@@ -430,7 +470,14 @@ def ignoring_trigger(place: Place, random: Random) -> Attack:
             f"CREATE TRIGGER ignored BEFORE {what} ON {table} BEGIN SELECT RAISE(IGNORE); END"
         )
     else:
-        place.ask(f"CREATE RULE ignored AS ON {what} TO {{{table}}} DO INSTEAD NOTHING")
+        place.ask(
+            "CREATE FUNCTION deviceflow.ignore() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN RETURN NULL; END'"
+        )
+        place.ask(
+            f"CREATE TRIGGER ignored BEFORE {what} ON {{{table}}} FOR EACH ROW"
+            " EXECUTE FUNCTION deviceflow.ignore()"
+        )
     return Attack(f"{what} of {table} ignored", set(STAGES), found=False, shuts=True)
 
 
@@ -467,6 +514,8 @@ STRUCTURES: Final[Mapping[str, Callable[[Place, Random], Attack]]] = {
     "row duplicated": duplicated_row,
     "rows swapped": swapped_rows,
     "row spliced": spliced_row,
+    "several cells": several_cells,
+    "row twice": without_constraints,
     "old row put back": old_row,
     "rolled back": rolled_back,
     "row rewound": rewound_row,

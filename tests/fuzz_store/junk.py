@@ -119,7 +119,7 @@ def evil_provider(place: Place, random: Random, name: str = "mallory") -> str:
         "revocation_endpoint": f"{place.servers.evil}/revoke",
         random.choice(["client_secret", "client_secret", "private_key"]): reference,
     }
-    if random.random() < 0.3:
+    if "client_secret" in record and random.random() < 0.3:
         record["client_auth"] = "client_secret_post"
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
 

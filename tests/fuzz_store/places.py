@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sqlite3
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from unittest import mock
@@ -14,7 +15,9 @@ import psycopg
 
 from deviceflow import Flow, OAuth, PostgresStore, Secret, SQLiteStore, Studio
 from deviceflow.audit.chain import KEY_VARIABLE
+from deviceflow.audit.digest import generate_signing_key
 from deviceflow.audit.events import Origin, render
+from deviceflow.cli import main
 from deviceflow.messages import Failure
 from deviceflow.sealing import generate_key
 from deviceflow.testing import answer
@@ -137,7 +140,9 @@ class Place:
         self.plaintext = secrecy.startswith("plaintext")
         self.audited = secrecy.endswith("audit key")
         self._keys = generate_key()
+        self._signing_key = generate_signing_key()
         self.broken = False
+        self._database: psycopg.Connection[Any] | None = None
         self.earlier: dict[str, list[dict[str, Any]]] = {}
         self.logins: dict[str, dict[str, Any]] = {}
         self._files: dict[Path, bytes] = {}
@@ -161,6 +166,7 @@ class Place:
             "XDG_CONFIG_HOME": str(self.folder / "config"),
             "DEVICEFLOW_STORE": self.url,
             "DEVICEFLOW_ALLOW_SECRETS": ALLOWED,
+            "DEVICEFLOW_AUDIT_SIGNING_KEY": self._signing_key,
             "FUZZ_ALLOWED": "ALLOWED.secret",
             "FUZZ_WORKERS": "CANARY.environment.",
         }
@@ -220,8 +226,12 @@ class Place:
             for _ in range(2):
                 store.note("rotate_keys", time.time(), "a note", Origin("w1"))
         self.saved = {table: self.rows(table) for table in TABLES}
+        with redirect_stdout(io.StringIO()):
+            plain = ["--plaintext"] if self.plaintext else []
+            assert main(["audit", "digest", "--begin", "--digests", str(self.digests), *plain]) == 0
+        self._kept = [self.folder / "store", self.digests]
+        self._files = {f: f.read_bytes() for folder in self._kept for f in folder.iterdir()}
         if self.kind == "sqlite":
-            self._files = {file: file.read_bytes() for file in self.path.parent.iterdir()}
             return
         self.ask("CREATE SCHEMA saved")
         for table in TABLES:
@@ -291,25 +301,30 @@ class Place:
         if self.kind == "sqlite":
             database = sqlite3.connect(self.path)
             database.text_factory = lambda text: text.decode(errors="surrogateescape")
-        else:
-            database = psycopg.connect(self.url)
-        with closing(database):
-            yield database
+            with closing(database):
+                yield database
+            return
+        if self._database is None:
+            self._database = psycopg.connect(self.url)
+        try:
+            yield self._database
+        finally:
+            self._database.rollback()
 
     def reset(self) -> None:
         """Put all of it back as it was."""
         self.servers.sent.clear()
         self.servers.granting.clear()
-        for file in self.digests.iterdir():
-            file.unlink()
+        for folder in self._kept:
+            for file in folder.iterdir():
+                file.unlink()
+        # New files: somebody may have an old one open still.
+        for file, content in self._files.items():
+            file.touch(mode=0o600)
+            file.write_bytes(content)
         if self.kind == "sqlite":
-            for file in self.path.parent.iterdir():
-                if file not in self._files:
-                    file.unlink()
-            for file, content in self._files.items():
-                file.write_bytes(content)
             return
-        with psycopg.connect(self.url) as database:
+        with self._connected() as database:
             if self.broken:
                 database.execute("DROP SCHEMA deviceflow CASCADE")
                 database.commit()
@@ -320,6 +335,7 @@ class Place:
                 database.execute(
                     f"INSERT INTO deviceflow.{table} SELECT * FROM saved.{table}".encode()
                 )
+            database.commit()
 
     def insert(self, table: str, row: Mapping[str, Any]) -> None:
         """Put a row into a table."""
@@ -330,7 +346,8 @@ class Place:
     def put_back(self, table: str, key: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         """Set a row's columns, wherever it is."""
         names = ", ".join(f'"{name}" = ?' for name in row)
-        where = " AND ".join(f'"{name}" = ?' for name in key)
+        same = "IS" if self.kind == "sqlite" else "IS NOT DISTINCT FROM"
+        where = " AND ".join(f'"{name}" {same} ?' for name in key)
         self.ask(f"UPDATE {{{table}}} SET {names} WHERE {where}", *row.values(), *key.values())
 
 

@@ -136,6 +136,7 @@ class Run:
         self.random = random
         self.problems: list[str] = []
         self._stores: list[Any] = []
+        self._left_alone: set[str] = set()
 
     def wrong(self, what: str) -> None:
         """Remember something that should not be so."""
@@ -258,6 +259,10 @@ class Run:
         elif self.attack.found not in (None, found):
             what = "not found" if self.attack.found else f"found, and is nothing: {said.out}"
             self.wrong(f"verify: {what[:400]}")
+        if self.attack.signed:
+            digests = ("--digests", str(self.place.digests))
+            if self.command("audit", "verify", "--json", *digests).code != 1:
+                self.wrong("verify: not found by the digests")
         if said.code == 1 and not self.attack.shuts:
             self._check_named(json.loads(said.out)["findings"])
         return found
@@ -272,6 +277,10 @@ class Run:
         names = sorted(_fit(name) for name in self.attack.logins) or ["waiting"]
         name = self.random.choice([*names, self.random.choice(list(STAGES))])
         target = Target(self.place, name, self.random)
+        if "put_off" in operation:
+            self._left_alone = {name}
+        elif operation == "Client.start":
+            self.attack.silent = self.attack.silent - {name}  # the client asks for a code by itself
         whose, _, what = operation.partition(" ")
         if whose == "deviceflow":
             for file in WRITTEN:
@@ -324,7 +333,7 @@ class Run:
 
     def check_others(self) -> None:
         """See that all other logins go on: a sweep, a list, and a purge reach them."""
-        place, damaged = self.place, self.attack.logins
+        place, damaged = self.place, self.attack.logins | self._left_alone
         store = self.open()
         if store is None or self.attack.shuts:
             return
@@ -371,11 +380,20 @@ class Run:
         """Put back what was there, and see that nothing was lost by what was done meanwhile."""
         attack, place = self.attack, self.place
         assert attack.undo is not None
-        attack.undo()
+        try:
+            attack.undo()
+        except attacks.REFUSED as refused:
+            # Another login may have got the key that was free meanwhile.
+            if "live_key" not in str(refused):
+                self.wrong(f"undone: the database refuses: {refused}")
+            return
         damaged = attack.logins & {*STAGES}
         self.attack = attacks.Attack("undone", quiet=attack.quiet)
         said = self.command("audit", "verify", "--json")
-        findings = json.loads(said.out)["findings"] if said.code in (0, 1) else [said.err]
+        if said.code not in (0, 1):
+            self.wrong(f"undone, verify: {said}"[:500])
+            return
+        findings = json.loads(said.out)["findings"]
         if attack.shuts:
             # What was begun or noted meanwhile was so under another store's name or key.
             findings = [one for one in findings if one["flow_id"] in STAGES]
