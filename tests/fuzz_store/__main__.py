@@ -5,9 +5,9 @@
 Each run puts a store back as it was (18 logins at all stages), changes it behind its back, verifies
 it, does one thing with it, and then sees that all other logins go on. What is changed: any column
 of any table, to any kind of junk; or rows and events are deleted, copied, swapped, rewound, forged.
-The stores: SQLite and PostgreSQL, sealed and in clear, with the audit key in the store or elsewhere.
-What is done: every command, and every method of a client and of a store; some commands as processes
-of their own. What must hold, in each run:
+The stores: SQLite and PostgreSQL, sealed and in clear, with the audit key in the store or
+elsewhere. What is done: every command, and every method of a client and of a store; some commands
+as processes of their own. What must hold, in each run:
 
 1. only errors of ours are raised, and a command ends with a documented exit code and its reason;
 2. each operation ends within 30 seconds, and does not wait for ever;

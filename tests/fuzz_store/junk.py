@@ -26,7 +26,7 @@ _DEEP: Final = '{"a":' * 5000 + "1" + "}" * 5000
 _SHAPES: Final = ("null", "[]", "{}", "5", '"x"', '[["a"]]', '{"a": {"b": []}}', '"\\ud800"', "NaN")
 
 
-class Nothing(Exception):
+class NothingError(Exception):
     """There is nothing of this kind to put there."""
 
 
@@ -56,10 +56,10 @@ class Cell(NamedTuple):
         """What is there, if it is a text.
 
         Raises:
-            Nothing: It is none.
+            NothingError: It is none.
         """
         if not isinstance(self.was, str) or not self.was:
-            raise Nothing
+            raise NothingError
         return self.was
 
 
@@ -85,7 +85,7 @@ def _edited_json(cell: Cell) -> str:
     try:
         read = json.loads(cell.text.removeprefix(prefix))
     except ValueError:
-        raise Nothing from None
+        raise NothingError from None
     choose = cell.random.choice
     if isinstance(read, dict):
         name: Any = choose(_some([*read, "another"]))
@@ -110,8 +110,9 @@ _PARTS: Final[tuple[Any, ...]] = (
 def evil_provider(place: Place, random: Random, name: str = "mallory") -> str:
     """Return settings that lead to the attacker's server, with something of the worker's."""
     file = f"file:{place.canary}"
-    reference = random.choice(["env:FUZZ_WORKERS", file, "file:/proc/self/environ", "profile:work"])
-    record = {
+    places = ["env:FUZZ_WORKERS", file, "file:/proc/self/environ", "profile:work", None]
+    reference = random.choice(places)
+    record: dict[str, Any] = {
         "dialect": "rfc8628",
         "client_id": f"robot.{name}.",
         "device_authorization_endpoint": f"{place.servers.evil}/code",
@@ -119,7 +120,9 @@ def evil_provider(place: Place, random: Random, name: str = "mallory") -> str:
         "revocation_endpoint": f"{place.servers.evil}/revoke",
         random.choice(["client_secret", "client_secret", "private_key"]): reference,
     }
-    if "client_secret" in record and random.random() < 0.3:
+    if reference is None:
+        del record["client_secret" if "client_secret" in record else "private_key"]
+    elif "client_secret" in record and random.random() < 0.3:
         record["client_auth"] = "client_secret_post"
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
@@ -140,13 +143,13 @@ def _evil(cell: Cell) -> str:
 
 def _some(values: list[Any]) -> list[Any]:
     if not values:
-        raise Nothing
+        raise NothingError
     return values
 
 
 def _as_number(cell: Cell) -> Any:
     if isinstance(cell.was, bool) or not isinstance(cell.was, int | float):
-        raise Nothing
+        raise NothingError
     return cell.was + cell.random.choice([1, -1, 0.25, 2**33, -(2**33)])
 
 

@@ -193,9 +193,9 @@ def _start(client: Client, target: Target) -> None:
 
 def _leftovers(store: SQLStore, target: Target) -> None:
     for kind in ("token", "revoke"):
-        page = store.leftover(kind, time.time(), time.time())  # type: ignore[arg-type]
+        page = store.leftover(kind, time.time(), time.time())
         if page:
-            store.leftover(kind, time.time(), time.time(), len(page))  # type: ignore[arg-type]
+            store.leftover(kind, time.time(), time.time(), len(page))
 
 
 def _add(store: SQLStore, target: Target) -> None:

@@ -279,11 +279,12 @@ class Place:
         parts, bound = self._worded(statement).split("?" if self.kind == "sqlite" else "%s"), []
         out = parts[0]
         for part, value in zip(parts[1:], values, strict=True):
-            mark = "?" if self.kind == "sqlite" else "%s"
-            if self.kind == "sqlite" and isinstance(value, str) and not _is_proper(value):
-                mark, value = "CAST(? AS TEXT)", value.encode(errors="surrogateescape")
-            out += mark + part
-            bound.append(value)
+            if self.kind == "sqlite" and isinstance(value, str) and not is_proper(value):
+                out += f"CAST(? AS TEXT){part}"
+                bound.append(value.encode(errors="surrogateescape"))
+            else:
+                out += f"{'?' if self.kind == 'sqlite' else '%s'}{part}"
+                bound.append(value)
         return out, bound
 
     def now(self) -> float:
@@ -337,11 +338,17 @@ class Place:
                 )
             database.commit()
 
-    def insert(self, table: str, row: Mapping[str, Any]) -> None:
-        """Put a row into a table."""
-        names = ", ".join(f'"{name}"' for name in row)
-        marks = ", ".join("?" * len(row))
-        self.ask(f"INSERT INTO {{{table}}} ({names}) VALUES ({marks})", *row.values())
+    def close(self) -> None:
+        """Close what is open."""
+        if self._database is not None:
+            self._database.close()
+
+    def insert(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Put rows into a table."""
+        for row in rows:
+            names = ", ".join(f'"{name}"' for name in row)
+            marks = ", ".join("?" * len(row))
+            self.ask(f"INSERT INTO {{{table}}} ({names}) VALUES ({marks})", *row.values())
 
     def put_back(self, table: str, key: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         """Set a row's columns, wherever it is."""
@@ -351,7 +358,8 @@ class Place:
         self.ask(f"UPDATE {{{table}}} SET {names} WHERE {where}", *row.values(), *key.values())
 
 
-def _is_proper(text: str) -> bool:
+def is_proper(text: str) -> bool:
+    """Tell whether a text can be written in UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

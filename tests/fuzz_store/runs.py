@@ -33,7 +33,7 @@ from tests.fuzz_store.operations import (
     WRITTEN,
     Target,
 )
-from tests.fuzz_store.places import LIVE, STAGES
+from tests.fuzz_store.places import LIVE, STAGES, is_proper
 from tests.fuzz_store.servers import SECRET, TOKEN
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Run:
 
         with (
             self.place.environment(),
-            mock.patch.object(client, "RequestsTransport", lambda: self.place.servers),
+            mock.patch.object(client, "RequestsTransport", return_value=self.place.servers),
             mock.patch.object(client, "SystemClock", _Hurried),
             mock.patch.object(time, "sleep", _Hurried().sleep),
             mock.patch.object(cli_stored, "open_store", opened),
@@ -274,7 +274,8 @@ class Run:
 
     def operate(self, operation: str, *, apart: bool) -> None:
         """Do an operation to the login that was attacked, or to another one."""
-        names = sorted(_fit(name) for name in self.attack.logins) or ["waiting"]
+        # Some are too long for a command line.
+        names = sorted(name[:2000] for name in self.attack.logins) or ["waiting"]
         name = self.random.choice([*names, self.random.choice(list(STAGES))])
         target = Target(self.place, name, self.random)
         if "put_off" in operation:
@@ -286,7 +287,7 @@ class Run:
             for file in WRITTEN:
                 (self.place.folder / file).unlink(missing_ok=True)
             args = COMMANDS[what](target)
-            if not name.startswith("-") and "\0" not in name and _encodes(name):
+            if not name.startswith("-") and "\0" not in name and is_proper(name):
                 self.command(*args, apart=apart)
             self._check_files(args)
             return
@@ -333,48 +334,53 @@ class Run:
 
     def check_others(self) -> None:
         """See that all other logins go on: a sweep, a list, and a purge reach them."""
-        place, damaged = self.place, self.attack.logins | self._left_alone
         store = self.open()
         if store is None or self.attack.shuts:
             return
-        before = {row["id"]: row["seq"] for row in place.saved["flows"]}
+        problems: list[DeviceFlowError] = []
         with self.client(store) as one:
-            problems: list[DeviceFlowError] = []
-
-            def sweep() -> None:
-                problems.extend(one.sweep(1000).problems)
-
-            if error := self.guarded("then, sweep", sweep):
-                self.wrong(f"then, sweep: {error}")
-            after = {row["id"]: row["seq"] for row in place.rows("flows")}
-            for name in place.due - damaged:
-                if name in after and after[name] == before[name]:
-                    self.wrong(f"then, sweep: {name} was not stepped")
-            listed: list[str] = []
-
-            def listing() -> None:
-                listed.extend(flow.id for flow in one.flows(on_problem=problems.append))
-
-            if error := self.guarded("then, list", listing):
-                self.wrong(f"then, list: {error}")
-            if missing := (before.keys() & after.keys()) - damaged - {*listed}:
-                self.wrong(f"then, list: without {missing}")
-
-            def purge() -> None:
-                problems.extend(one.purge(tokens_after=60).problems)
-
-            if error := self.guarded("then, purge", purge):
-                self.wrong(f"then, purge: {error}")
-            left = {row["id"]: row for row in place.rows("flows")}
-            for name in ("authorized", "late", "collected"):
-                if name not in damaged and name in left and left[name]["token"] is not None:
-                    self.wrong(f"then, purge: the token of {name} is there")
-            if "ancient" in left and "ancient" not in damaged:
-                self.wrong("then, purge: ancient is there")
+            self._sweep_others(one, problems)
+            self._list_others(one, problems)
+            self._purge_others(one, problems)
         for problem in problems:
             self._clean("then, a problem", str(problem), steers=False)
-            if problem.flow_id in STAGES and problem.flow_id not in damaged:
+            if problem.flow_id in self._others():
                 self.wrong(f"then, a problem of {problem.flow_id}: {problem}")
+
+    def _others(self) -> set[str]:
+        """Return the logins to which nothing was done, and that are in the store still."""
+        there = {row["id"] for row in self.place.rows("flows")} & {*STAGES}
+        return there - self.attack.logins - self._left_alone
+
+    def _then(self, what: str, work: Callable[[], object]) -> None:
+        if error := self.guarded(f"then, {what}", work):
+            self.wrong(f"then, {what}: {error}")
+
+    def _sweep_others(self, one: Client, problems: list[DeviceFlowError]) -> None:
+        before = {row["id"]: row["seq"] for row in self.place.saved["flows"]}
+        self._then("sweep", lambda: problems.extend(one.sweep(1000).problems))
+        after = {row["id"]: row["seq"] for row in self.place.rows("flows")}
+        for name in self.place.due & self._others():
+            if after[name] == before[name]:
+                self.wrong(f"then, sweep: {name} was not stepped")
+
+    def _list_others(self, one: Client, problems: list[DeviceFlowError]) -> None:
+        listed: list[str] = []
+        self._then(
+            "list", lambda: listed.extend(f.id for f in one.flows(on_problem=problems.append))
+        )
+        if missing := self._others() - {*listed}:
+            self.wrong(f"then, list: without {missing}")
+
+    def _purge_others(self, one: Client, problems: list[DeviceFlowError]) -> None:
+        self._then("purge", lambda: problems.extend(one.purge(tokens_after=60).problems))
+        left = {row["id"]: row for row in self.place.rows("flows")}
+        others = self._others()
+        for name in others & {"authorized", "late", "collected"}:
+            if left[name]["token"] is not None:
+                self.wrong(f"then, purge: the token of {name} is there")
+        if "ancient" in others:
+            self.wrong("then, purge: ancient is there")
 
     def check_undone(self) -> None:
         """Put back what was there, and see that nothing was lost by what was done meanwhile."""
@@ -417,7 +423,9 @@ class Run:
             self.wrong(f"undone: {name} has another token")
 
 
-def perform(place: Place, case: Case, seed: str, number: int) -> Outcome:
+def perform(
+    place: Place, case: Case, seed: str, number: int, operation: str | None = None
+) -> Outcome:
     """Do one run.
 
     Args:
@@ -425,9 +433,10 @@ def perform(place: Place, case: Case, seed: str, number: int) -> Outcome:
         case: What is done to it.
         seed: What chance goes by.
         number: Which run it is.
+        operation: What is then done with it, where that is not left to chance.
     """
     random = Random(f"{seed} {number}")
-    operation = random.choice(ALL)
+    operation = operation or random.choice(ALL)
     place.reset()
     with place.environment():
         attack = attacks.done(case, place, random)
@@ -460,15 +469,3 @@ sys.addaudithook(_audit)
 
 def _ring(*_: object) -> None:
     raise Endless
-
-
-def _fit(name: str) -> str:
-    return name[:2000]
-
-
-def _encodes(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

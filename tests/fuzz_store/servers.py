@@ -100,7 +100,7 @@ class Servers:
             name = next(iter(logins), "nobody")
             return _json(200, token_of(name) if honest else token_of("evil"))
         studio = body.startswith(b"{")
-        pending = {"detail": "AuthorizationPending"} if studio else {"error": PENDING}
+        pending = {"detail" if studio else "error": PENDING}
         return _json(400, pending)
 
     def _code(self, honest: bool, name: str) -> Response:
@@ -156,5 +156,5 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST  # noqa: N815  # http.server's name
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's
         pass

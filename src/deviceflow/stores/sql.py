@@ -472,7 +472,8 @@ class SQLStore(ABC):
             found = do("get", looked).fetchone() or do("of_key", looked).fetchone()
             return found and Hidden(found)
 
-        kept = self._again(work, flow.id)  # the key's flow may end between two statements
+        # The key's flow may end between two statements.
+        kept: Any = self._again(work, flow.id)
         if not isinstance(kept, Flow):
             found = self._rows.flow(kept)
             if found.id != flow.id:
@@ -946,7 +947,7 @@ def _audit_key_gone() -> StoreError:
     )
 
 
-def _ignored(flow_id: str | None = None) -> StoreError:
+def _ignored(flow_id: str) -> StoreError:
     return StoreError(
         "The database did not do what it was told, and gave no error.",
         flow_id=flow_id,
