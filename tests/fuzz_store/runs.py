@@ -151,12 +151,20 @@ class Run:
         logger.setLevel(logging.INFO)
         _opened.clear()
 
+        variables, get = type(os.environ), type(os.environ).__getitem__
+
+        def read(environment: Any, name: str) -> str:
+            if name == "FUZZ_WORKERS":
+                self.wrong("the worker's variable was read")
+            return get(environment, name)
+
         def opened(*args: Any, **options: Any) -> Any:
             self._stores.append(open_store(*args, **options))
             return self._stores[-1]
 
         with (
             self.place.environment(),
+            mock.patch.object(variables, "__getitem__", read),
             mock.patch.object(client, "RequestsTransport", return_value=self.place.servers),
             mock.patch.object(client, "SystemClock", _Hurried),
             mock.patch.object(time, "sleep", _Hurried().sleep),
