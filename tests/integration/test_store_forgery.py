@@ -336,3 +336,11 @@ def test_wiped_key_of_a_store_is_not_made_anew(database: Place, name: str) -> No
         database.open()
 
     assert database.ask("SELECT 1 FROM {meta} WHERE name = ?", name) == []
+
+
+@pytest.mark.parametrize("value", ["plain.1.5", "plain.null", "plain.[]", "plain.{", "", "x"])
+def test_audit_key_that_is_none_is_an_error_of_ours(store_of: Place, value: str) -> None:
+    store_of.ask("UPDATE {meta} SET value = ? WHERE name = 'audit_key'", value)
+
+    with pytest.raises(errors.StoreError):
+        store_of.open()

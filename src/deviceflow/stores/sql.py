@@ -26,6 +26,7 @@ from deviceflow.audit.logins import readable
 from deviceflow.errors import (
     DeviceFlowError,
     FlowBusyError,
+    SealError,
     StoreError,
     UnknownFlowError,
     UsageError,
@@ -921,7 +922,14 @@ class SQLStore(ABC):
         return {"name": "audit_key", "value": sealed}
 
     def _open_mark(self, sealed: str) -> Secret:
-        return Secret(self._rows.open(sealed, "audit key", self._rows.store_id))
+        try:
+            return Secret.of(self._rows.open(sealed, "audit key", self._rows.store_id))
+        except TypeError:
+            problem = SealError(
+                "The store's audit key is damaged in its table `meta`: somebody has changed it.",
+                hint="Nothing was changed. Restore the store from a backup.",
+            )
+        raise problem
 
     def _worded(self, text: str) -> str:
         """Return a statement in this database's words."""
