@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import statistics
@@ -167,24 +166,20 @@ def _fill(store: SQLiteStore) -> None:
     """Put many flows into the store: of ten one waits, and of a thousand one is due."""
     flow = Flow("f", _STUDIO, 0.0)
     flow.receive(answer(200, _CODE), 1000.0)
-    store.add(flow)
-    connection = store._connected()
+    rows, connection = store._rows, store._connected()
+    rows.seal(flow)
     connection.execute("BEGIN")
     for number in range(MANY):
-        due = 10.0 if number % 1000 == 0 else 9e9
         waits = number % 10 == 0
-        connection.execute(
-            "INSERT INTO flows (id, seq, state, record, provider, created_at, wake_at, ended_at)"
-            " SELECT :id, seq, state, json_patch(record, :record), provider, :at, :wake, :ended"
-            " FROM flows WHERE id = 'f'",
-            {
-                "id": f"f{number}",
-                "record": json.dumps({"id": f"f{number}", "due_at": due}),
-                "at": 1000.0 + number,
-                "wake": due if waits else None,
-                "ended": None if waits else 2000.0,
-            },
-        )
+        flow.id, flow.created_at = f"f{number}", 1000.0 + number
+        flow.due_at = 10.0 if number % 1000 == 0 else 9e9
+        flow.ended_at = None if waits else 2000.0
+        if number % 1000 == 0:
+            rows.seal(flow)  # of the others no secret is looked at
+        digest, columns = rows.columns(flow)
+        rows.sign(columns, digest, "")
+        wake_at = flow.due_at if waits else None
+        connection.execute(store._sql["add"], columns.reveal() | {"wake_at": wake_at})
     connection.execute("COMMIT")
 
 
@@ -212,7 +207,7 @@ def _found() -> Iterator[Row]:
             lots, few = _median(partial(call, many)), _median(partial(call, one))
             yield Row(f"{what}, of {MANY:,} / of 1", lots, few, 2.0, "us")
         names = ("id", "now", "owner", "seconds", "created_at", "limit", "before", "skip")
-        for name in ("get", "live", "claim_due", "leftover_token"):
+        for name in ("get", "live_next", "claim_due", "leftover_token"):
             plan = many._connected().execute(
                 f"EXPLAIN QUERY PLAN {many._sql[name]}", dict.fromkeys(names, 1)
             )

@@ -1476,3 +1476,13 @@ def test_key_that_is_an_enums_member_is_kept_as_its_text() -> None:
 
     assert type(flow.key) is str
     assert flow.key == "init"
+
+
+@pytest.mark.parametrize("back", [0.0, 0.9, 60.0])
+def test_flow_follows_a_clock_that_was_set_back_by_more_than_clocks_differ(back: float) -> None:
+    flow = Flow("f1", Studio("https://studio.example.com"), NOW)
+
+    assert flow.follow_clock(NOW - back) is (back > 1)
+    assert flow.moved_at == (NOW - back if back > 1 else NOW)
+    assert flow.expires_at is None
+    assert flow.wait_seconds(NOW) <= max(0.0, back)

@@ -268,3 +268,25 @@ def test_sealed_flow_of_another_version_is_refused_by_name(
         Flow.unseal(Sealer(keys).seal(record, SCHEMA), keys)
 
     assert "CANARY" not in rendered(caught.value)
+
+
+def test_mac_is_checked_with_whichever_key_it_was_made(keys: list[Secret]) -> None:
+    key, other = keys[0], generate_key()
+    mac = Sealer([key]).mac("a row")
+
+    Sealer([other, key]).check("a row", mac)
+
+    for text, made in [("another", mac), ("a row", f"{mac}0"), ("a row", ""), ("a row", None)]:
+        with pytest.raises(SealError, match="somebody has changed it"):
+            Sealer([key]).check(text, made)
+    with pytest.raises(SealError, match="It was sealed with the key"):
+        Sealer([other]).check("a row", mac)
+
+
+def test_mac_of_a_store_in_clear_shows_harm_and_takes_none_of_a_key(keys: list[Secret]) -> None:
+    Plain().check("a row", Plain().mac("a row"))
+
+    with pytest.raises(SealError, match="somebody has changed it"):
+        Plain().check("another", Plain().mac("a row"))
+    with pytest.raises(SealError, match="plaintext=True"):
+        Plain().check("a row", Sealer(keys).mac("a row"))
