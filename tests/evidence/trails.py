@@ -318,4 +318,4 @@ def rechain(rows: Sequence[dict[str, Any]], key: AuditKey | None) -> None:
         row["prev_hash"] = row["prev_hash"] if before is None else before
         before = row["hash"] = hash_row(row)
         if key is not None:
-            row["mac"] = key.mac(before)
+            row["mac"] = key.mac(before, row["key_id"])
