@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import expect
 
 from deviceflow import Client, DeniedError, State, Studio, auth
 from deviceflow.machine import TABLE
@@ -109,9 +110,9 @@ def test_a_real_browser_types_the_code_and_the_program_gets_its_token(
     page.goto(flow.verification_uri)
     page.get_by_label("Code").fill(flow.user_code.replace("-", "").lower())
     page.get_by_role("button", name="Continue").click()
-    assert page.get_by_text("nightly").is_visible()
+    expect(page.get_by_text("nightly")).to_be_visible()
     page.get_by_role("button", name="Approve").click()
-    assert page.get_by_role("heading", name="Approved").is_visible()
+    expect(page.get_by_role("heading", name="Approved")).to_be_visible()
     page.close()
 
     assert client.wait(flow.id).access_token.reveal().startswith("isat_")

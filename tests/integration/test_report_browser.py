@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from playwright.sync_api import expect
 
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.sqlite import SQLiteStore
@@ -189,9 +190,9 @@ def test_no_script_is_needed(look_at: Callable[..., Page]) -> None:
 
     article = page.get_by_role("article").filter(has_text="long000000000001")
     article.get_by_text("What happened").click()
-    assert article.get_by_text("170 polls: not approved yet").is_visible()
+    expect(article.get_by_text("170 polls: not approved yet")).to_be_visible()
     name = "The login along its states: expired after 15 min, 170 polls"
-    assert article.get_by_role("img", name=name, exact=True).is_visible()
+    expect(article.get_by_role("img", name=name, exact=True)).to_be_visible()
 
 
 def test_it_can_be_printed(look_at: Callable[..., Page]) -> None:
