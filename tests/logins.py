@@ -6,16 +6,17 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import Flow, OAuth, Secret, Studio
-from deviceflow.audit.events import Origin, render
-from deviceflow.messages import Failure
-from deviceflow.providers.base import Token
+from deviceflow.audit.events import render
+from deviceflow.core.ports import Origin
+from deviceflow.core.provider import Token
+from deviceflow.core.wire import Failure
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.flow import Transition
-    from deviceflow.providers.base import Provider
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.provider import Provider
     from deviceflow.stores.sql import SQLStore
 
 BEGIN: Final = 1_795_000_000.0  # 2026-11-18 11:06:40 UTC

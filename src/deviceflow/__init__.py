@@ -9,9 +9,15 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from deviceflow.client import Client as Client
-    from deviceflow.clock import Clock as Clock
-    from deviceflow.clock import SystemClock as SystemClock
+    from deviceflow.client._sync import Client as Client
+    from deviceflow.client.clock import Clock as Clock
+    from deviceflow.client.clock import SystemClock as SystemClock
+    from deviceflow.client.step import Step as Step
+    from deviceflow.core.flow import Flow as Flow
+    from deviceflow.core.machine import Reason as Reason
+    from deviceflow.core.machine import State as State
+    from deviceflow.core.provider import Token as Token
+    from deviceflow.core.secret import Secret as Secret
     from deviceflow.errors import CancelledError as CancelledError
     from deviceflow.errors import DeniedError as DeniedError
     from deviceflow.errors import DeviceFlowError as DeviceFlowError
@@ -32,24 +38,18 @@ if TYPE_CHECKING:
     from deviceflow.errors import UsageError as UsageError
     from deviceflow.errors import WaitTimeoutError as WaitTimeoutError
     from deviceflow.errors import WrongApproverError as WrongApproverError
-    from deviceflow.flow import Flow as Flow
-    from deviceflow.integrations.requests_auth import DeviceFlowAuth as DeviceFlowAuth
-    from deviceflow.machine import Reason as Reason
-    from deviceflow.machine import State as State
-    from deviceflow.providers.base import Token as Token
+    from deviceflow.integrations.requests import DeviceFlowAuth as DeviceFlowAuth
     from deviceflow.providers.known import provider as provider
     from deviceflow.providers.oauth import OAuth as OAuth
     from deviceflow.providers.studio import Studio as Studio
-    from deviceflow.secret import Secret as Secret
-    from deviceflow.steps import Step as Step
-    from deviceflow.stores.location import open_store as open_store
     from deviceflow.stores.memory import MemoryStore as MemoryStore
     from deviceflow.stores.postgres import PostgresStore as PostgresStore
     from deviceflow.stores.sqlite import SQLiteStore as SQLiteStore
+    from deviceflow.stores.url import open_store as open_store
 
 _HOMES = {
-    "client": ("Client",),
-    "clock": ("Clock", "SystemClock"),
+    "client._sync": ("Client",),
+    "client.clock": ("Clock", "SystemClock"),
     "errors": (
         "CancelledError",
         "DeniedError",
@@ -72,16 +72,16 @@ _HOMES = {
         "WaitTimeoutError",
         "WrongApproverError",
     ),
-    "flow": ("Flow",),
-    "integrations.requests_auth": ("DeviceFlowAuth",),
-    "machine": ("Reason", "State"),
-    "providers.base": ("Token",),
+    "core.flow": ("Flow",),
+    "integrations.requests": ("DeviceFlowAuth",),
+    "core.machine": ("Reason", "State"),
+    "core.provider": ("Token",),
     "providers.known": ("provider",),
     "providers.oauth": ("OAuth",),
     "providers.studio": ("Studio",),
-    "secret": ("Secret",),
-    "steps": ("Step",),
-    "stores.location": ("open_store",),
+    "core.secret": ("Secret",),
+    "client.step": ("Step",),
+    "stores.url": ("open_store",),
     "stores.memory": ("MemoryStore",),
     "stores.postgres": ("PostgresStore",),
     "stores.sqlite": ("SQLiteStore",),

@@ -76,9 +76,9 @@ def start_device_login(
         requests.HTTPError: Studio answered with another status than 200; a redirect is one.
         requests.RequestException: The request failed, or its answer is no device code.
     """
-    from deviceflow import studio_login  # loads requests and transitions
+    from deviceflow.integrations import studio  # loads requests and transitions
 
-    return studio_login.start(
+    return studio.start(
         base_url,
         client_name=client_name,
         token_name=token_name,
@@ -110,12 +110,12 @@ def check_token_authentication(*, uri: str, device_code: str) -> str | None:
             login is as it was: call again to go on.
         ValueError: `uri` is no web address.
     """
-    from deviceflow import studio_login
-    from deviceflow.secret import Secret
+    from deviceflow.core.secret import Secret
+    from deviceflow.integrations import studio
 
     code = Secret(device_code)
     del device_code  # a traceback with locals would show it
-    token = studio_login.check(uri, code)
+    token = studio.check(uri, code)
     return None if token is None else token.reveal()
 
 
@@ -162,9 +162,9 @@ def get_access_token(
         ValueError: `all_teams=False` without teams, or an address that is none; nothing was sent.
         requests.RequestException: The first request failed, or Studio refused for good.
     """
-    from deviceflow import studio_login
+    from deviceflow.integrations import studio
 
-    login = studio_login.start(
+    login = studio.start(
         hostname,
         client_name=client_name,
         token_name=token_name,

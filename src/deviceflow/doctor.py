@@ -14,25 +14,25 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from deviceflow.audit.stats import LONG_LIFE
-from deviceflow.cleaning import NOTHING, CleanText, Known
-from deviceflow.client_auth import authenticated
-from deviceflow.clock import Clock, SystemClock
+from deviceflow.client.clock import Clock, SystemClock
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.text import NOTHING, CleanText, Known
+from deviceflow.core.wire import Failure, Response
+from deviceflow.credentials.client_auth import authenticated
 from deviceflow.errors import DeviceFlowError, ServerError
-from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure, Response
 from deviceflow.providers.idtoken import LEEWAY
 from deviceflow.providers.oauth import GRANT_TYPE
+from deviceflow.trail.stats import LONG_LIFE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from deviceflow.client import Client
-    from deviceflow.flow import Flow
-    from deviceflow.messages import Fields, Request
-    from deviceflow.providers.base import Token
+    from deviceflow.client._sync import Client
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.provider import Token
+    from deviceflow.core.wire import Fields, Request
     from deviceflow.providers.oauth import OAuth
-    from deviceflow.transport import Transport
+    from deviceflow.transports.requests import Transport
 
 SKEW: Final = 30.0
 """Seconds that a server's clock may be off before it is worth a word."""

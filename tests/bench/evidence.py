@@ -22,19 +22,20 @@ import structlog
 from deviceflow import Client, Flow, Secret, SQLiteStore, Studio
 from deviceflow.audit import chain
 from deviceflow.audit.chain import encode_slowly, link
-from deviceflow.audit.events import Origin, render
-from deviceflow.audit.jsonlines import JSONLinesAudit
-from deviceflow.audit.verify import Verification
-from deviceflow.sealing import generate_key
+from deviceflow.audit.events import render
+from deviceflow.audit.jsonl import JSONLinesAudit
+from deviceflow.core.encryption import generate_key
+from deviceflow.core.ports import Origin
 from deviceflow.stores.sql import _columns
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from deviceflow.trail.verify import Verification
 from tests.bench.table import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.flow import Transition
-    from deviceflow.messages import Response
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.wire import Response
 
     Synchronous = Literal["FULL", "NORMAL"]
 
@@ -120,9 +121,9 @@ import resource, sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from deviceflow import Secret, SQLiteStore
-from deviceflow.audit.digest import Signer, generate_signing_key
-from deviceflow.audit.verify import Verification
-from deviceflow.stores.trail import take_digest
+from deviceflow.trail.digest import Signer, generate_signing_key
+from deviceflow.trail.verify import Verification
+from deviceflow.trail.maintenance import take_digest
 with SQLiteStore(sys.argv[1]) as store, TemporaryDirectory() as digests:
     assert take_digest(store, Path(digests), Signer(Secret(generate_signing_key())), begin=True)
     with store.snapshot() as snapshot:

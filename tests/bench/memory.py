@@ -14,7 +14,7 @@ from tests.bench.table import Row
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.messages import Response
+    from deviceflow.core.wire import Response
 
 FLOWS = 10_000
 GOAL = 600.0

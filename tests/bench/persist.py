@@ -18,8 +18,9 @@ import requests
 
 from deviceflow import Client, Flow, SQLiteStore, Studio
 from deviceflow.audit.chain import link
-from deviceflow.audit.events import Origin, render
-from deviceflow.sealing import generate_key
+from deviceflow.audit.events import render
+from deviceflow.core.encryption import generate_key
+from deviceflow.core.ports import Origin
 from deviceflow.stores.sql import _columns
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.bench.imports import COMMAND
@@ -29,7 +30,7 @@ from tests.bench.table import Row
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.messages import Response
+    from deviceflow.core.wire import Response
 
     Synchronous = Literal["FULL", "NORMAL"]
 

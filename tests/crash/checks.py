@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import Secret
-from deviceflow.audit.digest import Signer, files_of, generate_signing_key
-from deviceflow.audit.verify import Verification
-from deviceflow.machine import TABLE, State
-from deviceflow.stores.trail import take_digest
+from deviceflow.core.machine import TABLE, State
+from deviceflow.trail.digest import Signer, files_of, generate_signing_key
+from deviceflow.trail.maintenance import take_digest
+from deviceflow.trail.verify import Verification
 from tests.crash.gate import CANARY
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from deviceflow.messages import Failure, Request, Response
+    from deviceflow.core.wire import Failure, Request, Response
 
 _INTERVAL: Final = 5.0  # seconds
 

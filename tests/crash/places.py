@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 import psycopg
 
 from deviceflow import PostgresStore, SQLiteStore
-from deviceflow.sealing import generate_key
+from deviceflow.core.encryption import generate_key
 from tests.crash.clock import SharedClock, set_database_clock
 
 if TYPE_CHECKING:

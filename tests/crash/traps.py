@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import urllib3.util.connection
 
-from deviceflow import client, transport
 from deviceflow.cli import sink, stored, streams
-from deviceflow.stores.base import refuse
+from deviceflow.client import _sync as client
+from deviceflow.core.ports import refuse
 from deviceflow.stores.sql import SQLStore
+from deviceflow.transports import requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Literal
 
-    from deviceflow.audit.events import Origin
-    from deviceflow.clock import Clock
+    from deviceflow.client.clock import Clock
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Claim, Held, Note, Origin
+    from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
-    from deviceflow.flow import Flow
-    from deviceflow.messages import Failure, Request, Response
-    from deviceflow.stores.base import Claim, Held, Note
     from deviceflow.stores.sql import Execute, Mode
-    from deviceflow.transport import Transport
+    from deviceflow.transports.requests import Transport
 
     Report = Callable[..., None]
     Trap = tuple[str, int, int]
@@ -195,7 +195,7 @@ def set_in_code(traps: Traps) -> None:
     """Set the traps that are in the middle of the library's own work, in this process."""
     migrate: Any = SQLStore._migrate
     connect: Any = urllib3.util.connection.create_connection
-    readinto: Any = transport._LimitedReader.readinto
+    readinto: Any = requests._LimitedReader.readinto
 
     def watched_migrate(store: SQLStore, do: Execute, run: Callable[[str], object]) -> None:
         def watched_run(statement: str) -> None:
@@ -214,7 +214,7 @@ def set_in_code(traps: Traps) -> None:
 
     SQLStore._migrate = watched_migrate  # type: ignore[assignment,method-assign]
     urllib3.util.connection.create_connection = watched_connect
-    transport._LimitedReader.readinto = watched_readinto  # type: ignore[assignment,method-assign]
+    requests._LimitedReader.readinto = watched_readinto  # type: ignore[assignment,method-assign]
 
 
 def set_in_command(traps: Traps, clock: Clock) -> None:

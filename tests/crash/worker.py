@@ -24,10 +24,10 @@ from deviceflow import (
     open_store,
 )
 from deviceflow.cli import main
-from deviceflow.steps import LEASE_MARGIN
-from deviceflow.stores.base import Held
+from deviceflow.client.step import LEASE_MARGIN
+from deviceflow.core.ports import Held
 from deviceflow.stores.sql import SQLStore
-from deviceflow.transport import RequestsTransport
+from deviceflow.transports.requests import RequestsTransport
 from tests.crash.clock import PacedClock, SharedClock
 from tests.crash.traps import (
     TrappedStore,
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow import Token
-    from deviceflow.messages import Failure, Request, Response
-    from deviceflow.providers.base import Provider
-    from deviceflow.stores.base import Claim
+    from deviceflow.core.ports import Claim
+    from deviceflow.core.provider import Provider
+    from deviceflow.core.wire import Failure, Request, Response
     from tests.crash.traps import Trap
 
 Dialect = Literal["oauth", "studio"]

@@ -224,7 +224,7 @@ def warm_up() -> None:
     """Import all that a child needs, and use it once where it has more to load then."""
     for name in _NEEDED:
         importlib.import_module(name)
-    from deviceflow.sealing import Sealer, generate_key  # noqa: PLC0415  # loaded just now
+    from deviceflow.core.encryption import Sealer, generate_key  # noqa: PLC0415  # loaded just now
 
     Sealer([generate_key()]).seal("warm")
     gc.collect()

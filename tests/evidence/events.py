@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 from deviceflow import Flow, Secret, Studio
-from deviceflow.audit.events import NOTES, Origin, render, render_note
-from deviceflow.flow import Transition
-from deviceflow.machine import Reason, State
-from deviceflow.providers.base import Token
+from deviceflow.audit.events import NOTES, render, render_note
+from deviceflow.core.flow import Transition
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.ports import Origin
+from deviceflow.core.provider import Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable

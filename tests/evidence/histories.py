@@ -6,18 +6,19 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import Flow, OAuth, Secret, Studio
-from deviceflow.audit.events import Origin, render
-from deviceflow.machine import State
-from deviceflow.messages import Failure
-from deviceflow.providers.base import Token
+from deviceflow.audit.events import render
+from deviceflow.core.machine import State
+from deviceflow.core.ports import Origin
+from deviceflow.core.provider import Token
+from deviceflow.core.wire import Failure
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from random import Random
 
-    from deviceflow.flow import Transition
-    from deviceflow.providers.base import Provider
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.provider import Provider
     from deviceflow.stores.sql import SQLStore
 
     Move = Callable[[Flow, float], Transition]

@@ -28,16 +28,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import Flow, OAuth, Secret
 from deviceflow.audit.chain import START, STORED, AuditKey
-from deviceflow.audit.digest import (
+from deviceflow.core.machine import LEADS_TO, TRIGGERS, State
+from deviceflow.core.provider import Token
+from deviceflow.stores._rows import COLUMNS
+from deviceflow.trail.digest import (
     Signer,
     files_of,
     generate_signing_key,
     read_digest,
     read_entries,
 )
-from deviceflow.machine import LEADS_TO, TRIGGERS, State
-from deviceflow.providers.base import Token
-from deviceflow.stores.rows import COLUMNS
 from tests.evidence.trails import hash_row, rechain
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from deviceflow.audit.verify import Finding, Kind
+    from deviceflow.trail.verify import Finding, Kind
     from tests.evidence.trails import Trail
 
 _THEIRS: Final = AuditKey(Secret("somebody else's"))

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow import PostgresStore, SQLiteStore
-from deviceflow.sealing import generate_key
+from deviceflow.core.encryption import generate_key
 from tests.evidence.manipulations import MANIPULATIONS, Attack
 from tests.evidence.trails import Trail
 from tests.postgres import PostgresServer

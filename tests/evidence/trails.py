@@ -14,7 +14,10 @@ import psycopg
 
 from deviceflow import PostgresStore, Secret, SQLiteStore
 from deviceflow.audit.chain import STORED, AuditKey, hash_of_row
-from deviceflow.audit.digest import (
+from deviceflow.audit.events import STORE
+from deviceflow.core.ports import Origin
+from deviceflow.stores._rows import COLUMNS
+from deviceflow.trail.digest import (
     Signer,
     files_of,
     generate_signing_key,
@@ -22,10 +25,8 @@ from deviceflow.audit.digest import (
     read_digest,
     read_entries,
 )
-from deviceflow.audit.events import STORE, Origin
-from deviceflow.audit.verify import Finding, Verification
-from deviceflow.stores.rows import COLUMNS
-from deviceflow.stores.trail import prune, take_digest
+from deviceflow.trail.maintenance import prune, take_digest
+from deviceflow.trail.verify import Finding, Verification
 from tests.evidence.histories import BEGIN, Login
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from deviceflow import Flow
-    from deviceflow.audit.digest import Entry
-    from deviceflow.audit.ledger import Ledger
     from deviceflow.stores.sql import SQLStore
+    from deviceflow.trail.digest import Entry
+    from deviceflow.trail.ledger import Ledger
 
 COVERED: Final = 220
 """How many flows the digests cover whole."""

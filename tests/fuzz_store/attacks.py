@@ -12,9 +12,10 @@ import psycopg
 
 from deviceflow import Flow, OAuth, Secret
 from deviceflow.audit.chain import START
-from deviceflow.audit.events import STORE, Origin, render
-from deviceflow.providers.base import DeviceCode
-from deviceflow.stores.rows import COLUMNS
+from deviceflow.audit.events import STORE, render
+from deviceflow.core.ports import Origin
+from deviceflow.core.provider import DeviceCode
+from deviceflow.stores._rows import COLUMNS
 from tests.fuzz_store.junk import KINDS, Cell, NothingError, evil_provider
 from tests.fuzz_store.places import STAGES, TABLES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow.sealing import PLAIN
+from deviceflow.core.encryption import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import Flow, Secret
-from deviceflow.audit.events import STORE, Origin, render
+from deviceflow.audit.events import STORE, render
+from deviceflow.core.ports import Origin
 from tests.fuzz_store.places import DAY
 
 if TYPE_CHECKING:

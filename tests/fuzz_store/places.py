@@ -13,21 +13,22 @@ from unittest import mock
 
 import psycopg
 
-from deviceflow import Flow, OAuth, PostgresStore, Secret, SQLiteStore, Studio
+from deviceflow import Flow, OAuth, PostgresStore, Secret, SQLiteStore, Studio, export
 from deviceflow.audit.chain import KEY_VARIABLE
-from deviceflow.audit.digest import generate_signing_key
-from deviceflow.audit.events import Origin, render
+from deviceflow.audit.events import render
 from deviceflow.cli import main
-from deviceflow.messages import Failure
-from deviceflow.sealing import generate_key
+from deviceflow.core.encryption import generate_key
+from deviceflow.core.ports import Origin
+from deviceflow.core.wire import Failure
 from deviceflow.testing import answer
+from deviceflow.trail.digest import generate_signing_key
 from tests.fuzz_store.servers import CLIENT, PENDING, VERIFIER, code_of, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from deviceflow.flow import Transition
-    from deviceflow.providers.base import Provider
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.provider import Provider
     from deviceflow.stores.sql import SQLStore
     from tests.fuzz_store.servers import Servers
     from tests.postgres import PostgresServer
@@ -222,7 +223,7 @@ class Place:
             self.rows_of_store = store._rows
             for name, moves in STAGES.items():
                 self._bring(store, name, moves)
-                self.logins[name] = store.get(name).to_dict(secrets=True)
+                self.logins[name] = export.to_dict(store.get(name), secrets=True)
             for _ in range(2):
                 store.note("rotate_keys", time.time(), "a note", Origin("w1"))
         self.saved = {table: self.rows(table) for table in TABLES}

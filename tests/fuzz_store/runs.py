@@ -17,12 +17,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from unittest import mock
 
-from deviceflow import Client, client
+from deviceflow import Client, client, export
 from deviceflow.cli import main
 from deviceflow.cli import stored as cli_stored
-from deviceflow.clock import SystemClock
+from deviceflow.client.clock import SystemClock
 from deviceflow.errors import DeviceFlowError
-from deviceflow.stores.location import open_store
+from deviceflow.stores.url import open_store
 from tests.fuzz_store import attacks
 from tests.fuzz_store.operations import (
     ALL,
@@ -420,7 +420,7 @@ class Run:
                 self.wrong(f"undone: {name} is gone")
             damaged &= {row["id"] for row in place.rows("flows")}
             for name in damaged if attack.same else ():
-                if one.get(name).to_dict(secrets=True) != place.logins[name]:
+                if export.to_dict(one.get(name), secrets=True) != place.logins[name]:
                     self.wrong(f"undone: {name} is not as before")
             for name in damaged & {*LIVE} if attack.same else ():
                 place.servers.granting.add(name)

@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote_plus, urlsplit
 
-from deviceflow.messages import Response
+from deviceflow.core.wire import Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from deviceflow.messages import Failure, Request
+    from deviceflow.core.wire import Failure, Request
 
 # Each login has a client id and secrets of its own, so that a request says whose it is.
 CLIENT: Final = "robot.{}."

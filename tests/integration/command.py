@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from deviceflow.flow import Flow
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Store
     from deviceflow.server import LocalServer
-    from deviceflow.stores.base import Store
 
     Act = Callable[[str, str], object]
 

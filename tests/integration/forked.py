@@ -24,18 +24,18 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from deviceflow import Client, OAuth, SQLiteStore, State, Studio, errors
-from deviceflow.clock import SystemClock
-from deviceflow.integrations.requests_auth import DeviceFlowAuth
-from deviceflow.providers.base import Token
-from deviceflow.secret import Secret
+from deviceflow.client.clock import SystemClock
+from deviceflow.core.provider import Token
+from deviceflow.core.secret import Secret
+from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock
-from deviceflow.transport import LimitedAdapter, RequestsTransport
+from deviceflow.transports.requests import LimitedAdapter, RequestsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from deviceflow.flow import Flow
+    from deviceflow.core.flow import Flow
 
 LOGINS: Final = 8
 WORKERS: Final = 4

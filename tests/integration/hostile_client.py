@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from deviceflow import Client, MemoryStore, OAuth, SQLiteStore, Studio, auth, errors, studio_login
-from deviceflow.providers.base import Token
-from deviceflow.secret import Secret
+from deviceflow import Client, MemoryStore, OAuth, SQLiteStore, Studio, auth, errors
+from deviceflow.core.provider import Token
+from deviceflow.core.secret import Secret
+from deviceflow.integrations import studio as studio_login
 from deviceflow.testing import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.providers.base import Provider
-    from deviceflow.stores.base import Store
+    from deviceflow.core.ports import Store
+    from deviceflow.core.provider import Provider
 
 DEADLINE: Final = 0.4
 """Seconds that a request may take."""

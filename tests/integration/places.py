@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from deviceflow import Client, Flow, MemoryStore, OAuth, PostgresStore, Secret, SQLiteStore
-from deviceflow.audit.events import Origin, render
-from deviceflow.messages import Failure
-from deviceflow.sealing import generate_key
+from deviceflow import Client, Flow, MemoryStore, OAuth, PostgresStore, Secret, SQLiteStore, export
+from deviceflow.audit.events import render
+from deviceflow.core.encryption import generate_key
+from deviceflow.core.ports import Origin
+from deviceflow.core.wire import Failure
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.crash.clock import SharedClock, set_database_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from deviceflow.flow import Transition
-    from deviceflow.stores.base import Store
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.ports import Store
     from deviceflow.stores.sql import SQLStore
 
     Stage = Callable[[Flow, float], Iterator[Transition]]
@@ -278,7 +279,7 @@ def hidden(flow: Flow) -> bool:
 
 def everything(flow: Flow) -> str:
     """Return all of it, as a text that can be compared."""
-    return json.dumps(flow.to_dict(secrets=True), sort_keys=True)
+    return json.dumps(export.to_dict(flow, secrets=True), sort_keys=True)
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ import structlog
 import yaml
 
 from deviceflow.audit import log
-from deviceflow.audit.events import Origin, render_note
-from deviceflow.audit.ledger import Kind
+from deviceflow.audit.events import render_note
 from deviceflow.cli import main
+from deviceflow.core.ports import Origin
+from deviceflow.trail.ledger import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

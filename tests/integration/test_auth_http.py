@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import requests
 
-from deviceflow import auth, studio_login
-from deviceflow.messages import MAX_BODY
+from deviceflow import auth
+from deviceflow.core.wire import MAX_BODY
+from deviceflow.integrations import studio as studio_login
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

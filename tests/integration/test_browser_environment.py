@@ -17,8 +17,8 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deviceflow.browser import kept_back, open_page
-from deviceflow.sealing import generate_key
+from deviceflow.client.browser import kept_back, open_page
+from deviceflow.core.encryption import generate_key
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import PATIENCE, decide
 

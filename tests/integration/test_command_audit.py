@@ -19,7 +19,7 @@ import pytest
 
 from deviceflow.audit.events import FIELDS
 from deviceflow.cli import exits, main
-from deviceflow.sealing import generate_key
+from deviceflow.core.encryption import generate_key
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.command import COMMAND

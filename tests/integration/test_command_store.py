@@ -15,7 +15,7 @@ import pytest
 
 from deviceflow import PostgresStore, SQLiteStore
 from deviceflow.cli import exits
-from deviceflow.sealing import generate_key
+from deviceflow.core.encryption import generate_key
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import answered, begun, decide, granted
 

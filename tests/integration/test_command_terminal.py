@@ -17,7 +17,7 @@ from tests.integration.command import answered
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.providers.base import Provider
+    from deviceflow.core.provider import Provider
     from deviceflow.stores.sqlite import SQLiteStore
     from tests.integration.command import Command, Done
 

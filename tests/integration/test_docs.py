@@ -14,7 +14,7 @@ import structlog
 
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
-from deviceflow.machine import TRIGGERS, Reason
+from deviceflow.core.machine import TRIGGERS, Reason
 from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:

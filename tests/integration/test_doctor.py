@@ -16,8 +16,8 @@ import trustme
 
 from deviceflow import Client, OAuth, UsageError
 from deviceflow.cli import main
+from deviceflow.core.wire import Failure
 from deviceflow.doctor import Finding, Recorder, examine
-from deviceflow.messages import Failure
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.server import LocalServer, Settings
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from deviceflow.messages import Response
+    from deviceflow.core.wire import Response
     from tests.integration.oidc_provider import OIDCProvider
 
 SERVER: Final = "http://127.0.0.1:9"

@@ -34,7 +34,11 @@ from deviceflow.audit.chain import (
     canonical_of_row,
     link,
 )
-from deviceflow.audit.digest import (
+from deviceflow.audit.events import STORE
+from deviceflow.core.encryption import generate_key
+from deviceflow.core.machine import LEADS_TO, State
+from deviceflow.stores.sql import SQLStore, _columns
+from deviceflow.trail.digest import (
     Entry,
     Signer,
     files_of,
@@ -42,16 +46,12 @@ from deviceflow.audit.digest import (
     read_digest,
     read_entries,
 )
-from deviceflow.audit.events import STORE
-from deviceflow.audit.ledger import Ledger
-from deviceflow.audit.linesfile import read_lines
-from deviceflow.audit.logins import Login as Told
-from deviceflow.audit.parts import PartedVerification
-from deviceflow.audit.verify import Verification
-from deviceflow.machine import LEADS_TO, State
-from deviceflow.sealing import generate_key
-from deviceflow.stores.sql import SQLStore, _columns
-from deviceflow.stores.trail import prune, take_digest
+from deviceflow.trail.jsonl_file import read_lines
+from deviceflow.trail.ledger import Ledger
+from deviceflow.trail.login_view import Login as Told
+from deviceflow.trail.maintenance import prune, take_digest
+from deviceflow.trail.parallel import PartedVerification
+from deviceflow.trail.verify import Verification
 from tests.evidence.events import events
 from tests.evidence.histories import BEGIN, Login
 from tests.evidence.manipulations import MANIPULATIONS, Attack
@@ -63,7 +63,7 @@ from tests.integration.racing import line_of, started
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.audit.ledger import Finding
+    from deviceflow.trail.ledger import Finding
     from tests.postgres import PostgresServer
 
 SEED: Final = 5
@@ -463,7 +463,7 @@ def test_process_that_is_killed_is_an_error() -> None:
 ORPHANING: Final = """
 import sys
 from functools import partial
-from deviceflow.audit.parts import PartedVerification
+from deviceflow.trail.parallel import PartedVerification
 from tests.evidence.parts import stuck
 
 if __name__ == "__main__":
@@ -540,7 +540,7 @@ import sys
 from random import Random
 from deviceflow import Secret
 from deviceflow.audit.events import render
-from deviceflow.audit.jsonlines import JSONLinesAudit
+from deviceflow.audit.jsonl import JSONLinesAudit
 from tests.evidence.histories import Login, origin
 
 path, name = sys.argv[1:]
@@ -703,7 +703,7 @@ def test_where_there_is_no_room_for_the_order_the_error_says_so(
     write_some(path)
     limited = sqlite3.connect("", isolation_level=None)
     limited.execute("PRAGMA max_page_count = 3")
-    monkeypatch.setattr("deviceflow.audit.linesfile.sqlite3.connect", lambda *_, **__: limited)
+    monkeypatch.setattr("deviceflow.trail.jsonl_file.sqlite3.connect", lambda *_, **__: limited)
 
     with pytest.raises(StoreError, match="temporary file could not be written"):
         found_in(path)

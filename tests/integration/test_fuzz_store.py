@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import client, references
-from deviceflow.audit.verify import Verification
 from deviceflow.cli import streams
-from deviceflow.sealing import Plain, Sealer
-from deviceflow.stores import rows
+from deviceflow.client import _sync as client
+from deviceflow.core.encryption import Plain, Sealer
+from deviceflow.credentials import secret_refs
+from deviceflow.stores import _rows as rows
+from deviceflow.trail.verify import Verification
 from tests.fuzz_store import runs
 from tests.fuzz_store.attacks import Case
 from tests.fuzz_store.campaign import opened, outcomes
@@ -65,7 +66,7 @@ GUARDS: Final[dict[str, tuple[list[tuple[Any, str, Any]], str, Case, str | None,
         "sent to the attacker",
     ),
     "the list of references": (
-        [(references, "check", accept)],
+        [(secret_refs, "check", accept)],
         "plaintext",
         Case("flows", "provider", "attacker's", signed=True),
         "Client.step",

@@ -21,7 +21,7 @@ import requests
 import yaml
 
 from deviceflow.cli import exits
-from deviceflow.sealing import generate_key
+from deviceflow.core.encryption import generate_key
 from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from deviceflow import Secret, SQLiteStore
 from deviceflow.audit.chain import HASHED, START
-from deviceflow.audit.digest import Signer, generate_signing_key
 from deviceflow.audit.events import FIELDS, LISTS, STORE, schema
 from deviceflow.cli import exits, main
-from deviceflow.stores.trail import take_digest
+from deviceflow.trail.digest import Signer, generate_signing_key
+from deviceflow.trail.maintenance import take_digest
 from tests.logins import ALICE, BEGIN, BOB, ROBOT, Scribe
 
 if TYPE_CHECKING:

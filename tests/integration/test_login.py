@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from deviceflow import Client, DeniedError, State, Studio, auth
-from deviceflow.machine import TABLE
+from deviceflow.core.machine import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deviceflow import Client, MemoryStore, OAuth, SQLiteStore, State
-from deviceflow.messages import MAX_BODY, Response
+from deviceflow.core.wire import MAX_BODY, Response
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:

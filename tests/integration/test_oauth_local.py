@@ -16,6 +16,7 @@ from deviceflow import (
     RejectedError,
     State,
     Studio,
+    export,
 )
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.server import LocalServer, Settings
@@ -376,10 +377,10 @@ def test_login_goes_on_in_another_process(serve_oauth: Serve) -> None:
     server = serve_oauth()
     client, flow = start(server, pkce="on")
     step_when_due(server, client, flow)
-    written = json.dumps(client.get(flow.id).to_dict(secrets=True))
+    written = json.dumps(export.to_dict(client.get(flow.id), secrets=True))
     server.person.approve(code_of(flow))
 
-    moved = type(flow).from_dict(json.loads(written))
+    moved = export.from_dict(json.loads(written))
     other = Client(clock=server.clock)
     other._store.add(moved)
 

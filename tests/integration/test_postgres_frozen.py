@@ -18,8 +18,9 @@ import psycopg
 import pytest
 
 from deviceflow import Client, PostgresStore, StoreError
-from deviceflow.audit.events import Origin, render
-from deviceflow.sealing import generate_key
+from deviceflow.audit.events import render
+from deviceflow.core.encryption import generate_key
+from deviceflow.core.ports import Origin
 from tests.crash.checks import wrong_with_history
 from tests.crash.fixtures import zygote  # noqa: F401  # a fixture
 from tests.crash.stage import Stage
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow import Token
-    from deviceflow.messages import Request, Response
+    from deviceflow.core.wire import Request, Response
     from tests.crash.zygote import Zygote
 
     Freeze = Callable[[], AbstractContextManager[None]]

@@ -12,15 +12,15 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deviceflow import Client, OAuth, Studio, UsageError
+from deviceflow import Client, OAuth, Studio, UsageError, export
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
-from deviceflow.flow import Flow
-from deviceflow.integrations.requests_auth import DeviceFlowAuth
+from deviceflow.core.flow import Flow
+from deviceflow.core.sanitize import printable
+from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.server import LocalServer, Settings
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
-from deviceflow.untrusted import printable
 from tests.integration.command import begun, decide
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_it_is_kept_shown_and_recorded(
     assert shown[1] == f"Purpose: {WHY}"
     (flow,) = kept.flows()
     assert flow.purpose == WHY
-    assert Flow.from_dict(flow.to_dict()).purpose == WHY
+    assert export.from_dict(export.to_dict(flow)).purpose == WHY
     assert {event["purpose"] for event in transitions} == {WHY}
     for event in transitions:
         jsonschema.validate(event, schema())
@@ -176,7 +176,7 @@ def test_a_server_whose_metadata_says_so_is_sent_it(purpose: str | None) -> None
     flow = client.start(BY_ISSUER, purpose=purpose)
 
     assert sent(transport).get("purpose") == (purpose and [purpose])
-    assert Flow.from_dict(flow.to_dict()).provider.to_dict() == flow.provider.to_dict()
+    assert export.from_dict(export.to_dict(flow)).provider.to_dict() == flow.provider.to_dict()
 
 
 def test_an_entry_may_name_the_parameter() -> None:

@@ -20,9 +20,9 @@ import pytest
 from psycopg import sql
 
 from deviceflow import PostgresStore, SQLiteStore, StoreError
-from deviceflow.audit.digest import files_of, generate_signing_key
 from deviceflow.cli import exits
-from deviceflow.sealing import generate_key
+from deviceflow.core.encryption import generate_key
+from deviceflow.trail.digest import files_of, generate_signing_key
 from tests.integration.command import decide
 from tests.integration.places import new
 from tests.logins import BEGIN, BOB, ROBOT, Scribe

@@ -18,14 +18,14 @@ from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from requests_oauthlib import OAuth2Session as OAuthlibSession
 
 from deviceflow import Client, DeniedError, DeviceFlowAuth, OAuth, Secret, Token
-from deviceflow.messages import Failure
+from deviceflow.core.wire import Failure
 from deviceflow.testing import VirtualClock, answer
 from tests.integration.oidc_provider import Hurried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.messages import Request, Response
+    from deviceflow.core.wire import Request, Response
     from tests.integration.oidc_provider import OIDCProvider
 
 THREADS: Final = 8

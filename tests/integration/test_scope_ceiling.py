@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from deviceflow.config import settle
+from deviceflow.credentials.profiles import settle
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import asked_of, decide
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from deviceflow import Flow, SQLiteStore, errors
-from deviceflow.audit.events import Origin, render
-from deviceflow.sealing import generate_key
-from deviceflow.stores.keys import key_file, read_keys
+from deviceflow import Flow, SQLiteStore, errors, export
+from deviceflow.audit.events import render
+from deviceflow.core.encryption import generate_key
+from deviceflow.core.ports import Origin
+from deviceflow.credentials.keys import key_file, read_keys
 from deviceflow.testing import answer
 from tests.integration import places
 from tests.integration.places import (
@@ -205,7 +206,7 @@ def test_files_of_postgresql_show_secrets_in_clear_where_that_was_asked_for(
 def test_sealed_flow_shows_nothing_of_it(sqlite: Place, name: str) -> None:
     flow = kept(sqlite, name)
 
-    sealed = flow.seal(sqlite.keys)
+    sealed = export.seal(flow, sqlite.keys)
 
     assert not [one for one in (*SECRETS, "WDJB-MJHT", "as.example.com", "robot") if one in sealed]
 

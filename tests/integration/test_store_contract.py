@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import jsonschema
 import pytest
 
-from deviceflow import Flow, OAuth, errors
-from deviceflow.audit.events import STORE, Origin, render, schema
-from deviceflow.cleaning import PersonText, ours
-from deviceflow.machine import Reason, State
-from deviceflow.secret import Secret
-from deviceflow.steps import Step
-from deviceflow.stores.base import Claim, Held
+from deviceflow import Flow, OAuth, errors, export
+from deviceflow.audit.events import STORE, render, schema
+from deviceflow.client.step import Step
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.ports import Claim, Held, Origin
+from deviceflow.core.secret import Secret
+from deviceflow.core.text import PersonText, ours
 from tests.integration.places import (
     CODE,
     DENIED,
@@ -43,7 +43,7 @@ from tests.integration.racing import started
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.flow import Transition
+    from deviceflow.core.flow import Transition
 
     Events = Callable[[], list[dict[str, Any]]]
 
@@ -98,7 +98,7 @@ def test_flow_is_kept_whole_with_its_secrets_and_can_be_had_without(
 
     assert everything(place.store.get("f1")) == everything(flow)
     bare = place.store.get("f1", secrets=False)
-    assert bare.to_dict() == flow.to_dict()
+    assert export.to_dict(bare) == export.to_dict(flow)
     assert hidden(bare)
 
 
@@ -419,7 +419,7 @@ def test_lease_that_is_held_says_for_how_long_and_shows_no_secret(place: Place, 
     refused = held(place)
 
     assert refused.seconds == pytest.approx(5, abs=1e-4)
-    assert refused.flow.to_dict() == flow.to_dict()
+    assert export.to_dict(refused.flow) == export.to_dict(flow)
     assert hidden(refused.flow)
 
 
@@ -717,7 +717,7 @@ def test_flows_come_newest_first_without_secrets(place: Place) -> None:
         "f-authorized",
     ]
     for flow in flows:
-        assert flow.to_dict() == place.store.get(flow.id).to_dict()
+        assert export.to_dict(flow) == export.to_dict(place.store.get(flow.id))
         assert hidden(flow)
     assert [flow.id for flow in place.store.flows(live=True)] == ["f-waiting"]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import errors
-from deviceflow.audit.verify import Verification
-from deviceflow.machine import State
-from deviceflow.sealing import generate_key
+from deviceflow.core.encryption import generate_key
+from deviceflow.core.machine import State
 from deviceflow.testing import answer
+from deviceflow.trail.verify import Verification
 from tests.integration import places
 from tests.integration.places import (
     CODE,

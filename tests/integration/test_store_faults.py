@@ -20,11 +20,11 @@ import psycopg
 import pytest
 
 from deviceflow import PostgresStore, SQLiteStore, errors
-from deviceflow.audit.events import Origin
-from deviceflow.machine import State
-from deviceflow.secret import Secret
-from deviceflow.steps import LEASE_MARGIN
-from deviceflow.stores import pgpool
+from deviceflow.client.step import LEASE_MARGIN
+from deviceflow.core.machine import State
+from deviceflow.core.ports import Origin
+from deviceflow.core.secret import Secret
+from deviceflow.stores import _pgpool as pgpool
 from deviceflow.stores import sqlite as sqlite_store
 from tests.integration import places
 from tests.integration.places import (

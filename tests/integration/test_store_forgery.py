@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import OAuth, errors
-from deviceflow.audit.verify import Verification
-from deviceflow.machine import State
+from deviceflow.core.machine import State
+from deviceflow.trail.verify import Verification
 from tests.integration import places
 from tests.integration.places import (
     CODE,

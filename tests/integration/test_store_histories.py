@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deviceflow import SQLiteStore
-from deviceflow.audit.events import Origin, render, schema
-from deviceflow.machine import TABLE, State
-from deviceflow.messages import Failure
-from deviceflow.providers.base import Token
-from deviceflow.secret import Secret
+from deviceflow.audit.events import render, schema
+from deviceflow.core.machine import TABLE, State
+from deviceflow.core.ports import Origin
+from deviceflow.core.provider import Token
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import Failure
 from deviceflow.testing import answer
 from tests.integration.places import (
     CODE,
@@ -39,7 +40,7 @@ from tests.integration.places import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from deviceflow.flow import Flow, Transition
+    from deviceflow.core.flow import Flow, Transition
 
     Step = Callable[[Flow, float], Transition]
 

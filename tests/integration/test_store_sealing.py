@@ -14,10 +14,10 @@ import pytest
 
 from deviceflow import SQLiteStore, errors, open_store
 from deviceflow.audit.events import STORE
-from deviceflow.machine import State
-from deviceflow.sealing import Sealer, generate_key
-from deviceflow.secret import Secret
-from deviceflow.stores.keys import KEYRING, VARIABLE, key_file, read_keys, write_keys
+from deviceflow.core.encryption import Sealer, generate_key
+from deviceflow.core.machine import State
+from deviceflow.core.secret import Secret
+from deviceflow.credentials.keys import KEYRING, VARIABLE, key_file, read_keys, write_keys
 from tests.integration.places import (
     CODE,
     GRANTED,

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.traceback import Traceback
 from structlog.tracebacks import ExceptionDictTransformer
 
-from deviceflow import Flow, PostgresStore, SQLiteStore, errors
-from deviceflow.sealing import generate_key
+from deviceflow import Flow, PostgresStore, SQLiteStore, errors, export
+from deviceflow.core.encryption import generate_key
 from deviceflow.testing import answer
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SECRETS, Place, in_clear, kept
 
@@ -114,7 +114,7 @@ def import_it(place: Place, driver: Client) -> object:
 
 def seal_and_unseal(place: Place, driver: Client) -> object:
     keys = [key.reveal() for key in place.keys]
-    return Flow.unseal(driver.get("authorized").seal(keys), keys)
+    return export.unseal(export.seal(driver.get("authorized"), keys), keys)
 
 
 OPERATIONS: Final[dict[str, Operation]] = {
@@ -189,14 +189,14 @@ def test_keys_that_are_given_as_texts_show_in_no_frame_of_ours(tmp_path: Path) -
     SQLiteStore(path, keys=[right]).close()
     others.mkdir()
     flow = Flow("f1", OAUTH, 0.0)
-    sealed = flow.seal([right])
+    sealed = export.seal(flow, [right])
     uses: list[Callable[[], object]] = [
         lambda: SQLiteStore(path, keys=[wrong]),
         lambda: SQLiteStore(others, keys=[right]),
         lambda: SQLiteStore(tmp_path / "new.db", keys=[right, "no key"]),
-        lambda: Flow.unseal(sealed, [wrong]),
-        lambda: Flow.unseal(sealed[:-4], [right]),
-        lambda: flow.seal([right, "no key"]),
+        lambda: export.unseal(sealed, [wrong]),
+        lambda: export.unseal(sealed[:-4], [right]),
+        lambda: export.seal(flow, [right, "no key"]),
         lambda: PostgresStore("postgresql://127.0.0.1:1/none", keys=[right], timeout=1),
     ]
     for use in uses:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from deviceflow.audit.events import FIELDS
+from deviceflow.core.encryption import generate_key
 from deviceflow.errors import UnknownFlowError
-from deviceflow.sealing import generate_key
-from deviceflow.stores import query
-from deviceflow.stores.location import sqlite_file
 from deviceflow.stores.postgres import PostgresStore
-from deviceflow.stores.query import Filters
 from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.stores.url import sqlite_file
+from deviceflow.trail import query
+from deviceflow.trail.query import Filters
 from tests.logins import ALICE, BEGIN, BOB, ROBOT, Scribe
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.flow import Flow
-from deviceflow.machine import State
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import State
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deviceflow.machine import Trigger
-    from deviceflow.messages import Response
+    from deviceflow.core.machine import Trigger
+    from deviceflow.core.wire import Response
 
 TESTS: Final = str(Path(__file__).parent)
 

@@ -22,7 +22,8 @@ from requests.exceptions import ChunkedEncodingError, InvalidURL, ProxyError, SS
 from urllib3.exceptions import LocationParseError, MaxRetryError, NewConnectionError
 from urllib3.exceptions import SSLError as LowerSSLError
 
-from deviceflow import DeviceFlowError, auth, studio_login
+from deviceflow import DeviceFlowError, auth
+from deviceflow.integrations import studio as studio_login
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

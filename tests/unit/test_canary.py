@@ -1,6 +1,6 @@
 """What is secret, or for the person, is seen only where it may be, whatever happens to a login.
 
-What that is, and where it may appear, is read from the table in `deviceflow.data`. The three
+What that is, and where it may appear, is read from the table in `deviceflow.core.data`. The three
 functions and the engine go through logins that end in every way, against a server that repeats
 their codes and tokens wherever it can: in error texts, headers, the reason phrase, and in
 what is no HTTP at all. Afterwards all that a program, a log collector or a crash reporter could
@@ -36,13 +36,15 @@ import structlog
 from rich.pretty import pretty_repr
 from rich.traceback import Traceback
 
-from deviceflow import Client, Flow, MemoryStore, OAuth, Studio, auth, cleaning, studio_login
-from deviceflow.data import DATA, Place, Sensitivity
+from deviceflow import Client, Flow, MemoryStore, OAuth, Studio, auth, export
+from deviceflow.client.step import Step
+from deviceflow.core import text
+from deviceflow.core.data import DATA, Place, Sensitivity
+from deviceflow.core.secret import Secret
+from deviceflow.integrations import studio as studio_login
 from deviceflow.providers.dialect import RFC8628
-from deviceflow.secret import Secret
-from deviceflow.steps import Step
 from deviceflow.testing import VirtualClock
-from deviceflow.transport import RequestsTransport
+from deviceflow.transports.requests import RequestsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
@@ -517,7 +519,7 @@ def _tapped(evidence: Evidence, function: Callable[..., Any]) -> Callable[..., A
         for thing in (*args, *kwargs.values(), result):
             evidence.add_object(f"a repr at {function.__qualname__}", thing)
             if isinstance(thing, Flow):
-                evidence.add("a row, in clear", json.dumps(thing.to_dict()), at=Place.ROW)
+                evidence.add("a row, in clear", json.dumps(export.to_dict(thing)), at=Place.ROW)
             if isinstance(thing, Step):
                 evidence.add("what a broker is given", asdict(thing), at=Place.BROKER)
         return result
@@ -720,7 +722,7 @@ SABOTAGE: Final[dict[str, tuple[Any, str, Any, Way, str]]] = {
     ),
     "words that are not cleaned": (Flow, "_clean", lambda _, text: text, engine_waits, "rejected"),
     "tokens that nobody knew of": (
-        cleaning,
+        text,
         "hidden_if_random",
         lambda text: text,
         engine_waits,

@@ -32,7 +32,7 @@ from deviceflow.audit.chain import (
     link,
 )
 from deviceflow.audit.events import FIELDS, render
-from deviceflow.sealing import generate_key
+from deviceflow.core.encryption import generate_key
 from deviceflow.stores.sql import _columns
 from tests.evidence.events import events
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import deviceflow
-from deviceflow import Client, Studio, diagram, errors
+from deviceflow import Client, Studio, errors
 from deviceflow.cli import exits, login, main
+from deviceflow.core import diagram
 
 if TYPE_CHECKING:
     from pathlib import Path

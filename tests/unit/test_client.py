@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import errors
+from deviceflow import errors, export
 from deviceflow.audit.events import render
-from deviceflow.client import Client
-from deviceflow.clock import SystemClock
-from deviceflow.flow import Flow
-from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure, Response
+from deviceflow.client._sync import Client
+from deviceflow.client.clock import SystemClock
+from deviceflow.client.step import Step
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import Failure, Response
 from deviceflow.providers.studio import Studio
-from deviceflow.secret import Secret
-from deviceflow.steps import Step
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.messages import Request
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.wire import Request
 
     Make = Callable[..., Client]
     CodeAnswer = Callable[..., Response]
@@ -856,7 +856,7 @@ def test_what_comes_from_outside_goes_on_and_shows_no_secret(
         driver.wait(flow.id)
 
     shown = rendered(caught.value)
-    assert "client.py" in shown
+    assert "_sync.py" in shown
     assert "CANARY" not in shown
     assert driver.get(flow.id).in_doubt
 
@@ -1092,7 +1092,7 @@ def test_token_that_was_left_out_of_an_export_is_not_called_pending(
     flow = driver.start(STUDIO)
     driver.step(flow.id)
     elsewhere = MemoryStore()
-    elsewhere.add(Flow.from_dict(driver.get(flow.id).to_dict()))
+    elsewhere.add(export.from_dict(export.to_dict(driver.get(flow.id))))
 
     with pytest.raises(errors.UsageError, match="exported without its token"):
         client(store=elsewhere).wait(flow.id)

@@ -12,13 +12,14 @@ from urllib.parse import parse_qs
 import pytest
 from joserfc import jwk, jwt
 
-from deviceflow.client import Client
-from deviceflow.client_auth import ASSERTION_LIFETIME, authenticated
+from deviceflow import export
+from deviceflow.client._sync import Client
+from deviceflow.core.machine import State
+from deviceflow.core.wire import ClientAuth, Request
+from deviceflow.credentials.client_auth import ASSERTION_LIFETIME, authenticated
+from deviceflow.credentials.secret_refs import resolve
 from deviceflow.errors import UsageError
-from deviceflow.machine import State
-from deviceflow.messages import ClientAuth, Request
 from deviceflow.providers.oauth import OAuth
-from deviceflow.references import resolve
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
@@ -339,4 +340,4 @@ def test_login_without_its_secret_has_sent_nothing_and_goes_on_once_it_is_there(
     assert client.get(flow.id).state is State.AWAITING_USER
     monkeypatch.setenv("THE_SECRET", "s3cret")
     assert client.wait(flow.id).access_token.reveal() == "T"
-    assert "s3cret" not in json.dumps(client.get(flow.id).to_dict(secrets=True))
+    assert "s3cret" not in json.dumps(export.to_dict(client.get(flow.id), secrets=True))

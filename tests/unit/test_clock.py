@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from deviceflow.clock import SystemClock, Timeline
+from deviceflow.client.clock import SystemClock, Timeline
 from deviceflow.testing import VirtualClock
 
 

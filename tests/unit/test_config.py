@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.config import SETTINGS, load, settle
+from deviceflow.credentials.profiles import SETTINGS, load, settle
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from deviceflow import export
 from deviceflow.audit.events import FIELDS
-from deviceflow.data import DATA, Place, Sensitivity
-from deviceflow.flow import Flow
-from deviceflow.providers.base import DeviceCode, Token
+from deviceflow.core.data import DATA, Place, Sensitivity
+from deviceflow.core.flow import Flow
+from deviceflow.core.provider import DeviceCode, Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ def test_what_is_logged_and_kept_in_clear_may_be(waiting: Callable[..., Flow]) -
 
     for name in FIELDS:
         assert {Place.LOG, Place.TRAIL} <= of[f"event.{name}"].places
-    for name in waiting().to_dict().keys() - {"schema"}:
+    for name in export.to_dict(waiting()).keys() - {"schema"}:
         assert Place.ROW in of[f"flow.{name}"].places
 
 

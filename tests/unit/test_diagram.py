@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from deviceflow.diagram import BEGIN, END, FORMATS, dot, mermaid, within
-from deviceflow.machine import State
+from deviceflow.core.diagram import BEGIN, END, FORMATS, dot, mermaid, within
+from deviceflow.core.machine import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deviceflow.machine import Trigger
+    from deviceflow.core.machine import Trigger
 
 
 def arrows(design: Mapping[Trigger, Mapping[State, State]]) -> set[tuple[str, str, str]]:

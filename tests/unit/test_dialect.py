@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from deviceflow.core.wire import Fields
 from deviceflow.errors import UsageError
-from deviceflow.messages import Fields
 from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect
 from deviceflow.providers.known import known, provider, read_file
 from deviceflow.testing import answer

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceflow import Secret, StoreError
-from deviceflow.audit.digest import (
+from deviceflow.trail.digest import (
     Digest,
     DigestId,
     Entry,
@@ -197,7 +197,7 @@ def test_no_digest_is_written_over(
     write(signer, tmp_path)
     before = (tmp_path / NAME).read_bytes()
     # As if the other one had been written just now.
-    monkeypatch.setattr("deviceflow.audit.digest.files_of", lambda directory: [])
+    monkeypatch.setattr("deviceflow.trail.digest.files_of", lambda directory: [])
 
     with pytest.raises(StoreError, match="could not be written"):
         signer.write(tmp_path, TIME, ENTRIES[:1], begin=True)

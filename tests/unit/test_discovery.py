@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.cleaning import ours
-from deviceflow.client import METADATA_LIFETIME, Client
+from deviceflow import export
+from deviceflow.client._sync import METADATA_LIFETIME, Client
+from deviceflow.core.machine import State
+from deviceflow.core.provider import Token
+from deviceflow.core.secret import Secret
+from deviceflow.core.text import ours
+from deviceflow.core.wire import Failure, Fields
 from deviceflow.errors import (
     ProtocolError,
     RejectedError,
@@ -17,18 +22,14 @@ from deviceflow.errors import (
     UnreachableError,
     UsageError,
 )
-from deviceflow.machine import State
-from deviceflow.messages import Failure, Fields
-from deviceflow.providers.base import Token
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
-from deviceflow.secret import Secret
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.messages import Response
+    from deviceflow.core.wire import Response
 
     Make = Callable[..., Client]
 
@@ -269,7 +270,7 @@ def test_flow_carries_its_endpoints_to_whoever_goes_on_with_it(client: Make) -> 
     flow = client(FOUND, CODE).start(PROVIDER)
 
     assert flow.provider.metadata_urls() == ()
-    assert flow.to_dict()["provider"] == PROVIDER.to_dict() | METADATA
+    assert export.to_dict(flow)["provider"] == PROVIDER.to_dict() | METADATA
 
 
 def test_adopted_code_needs_no_proof_that_was_never_given(

@@ -14,21 +14,22 @@ import pytest
 import structlog
 
 from deviceflow.audit import log
-from deviceflow.audit.events import NOTES, SCHEMA, Origin, render, schema
-from deviceflow.client import Client
-from deviceflow.flow import Flow
-from deviceflow.machine import Reason, State, Trigger
-from deviceflow.messages import Failure
-from deviceflow.providers.base import Token
+from deviceflow.audit.events import NOTES, SCHEMA, render, schema
+from deviceflow.client._sync import Client
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import Reason, State, Trigger
+from deviceflow.core.ports import Origin
+from deviceflow.core.provider import Token
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import Failure
 from deviceflow.providers.studio import Studio
-from deviceflow.secret import Secret
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from deviceflow.flow import Transition
-    from deviceflow.messages import Response
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.wire import Response
 
     Waiting = Callable[..., Flow]
     Validate = Callable[[Mapping[str, Any]], None]

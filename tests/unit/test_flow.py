@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pytest
 
+from deviceflow import export
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.provider import DeviceCode, Token
+from deviceflow.core.sanitize import number
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import Failure, Request
 from deviceflow.errors import IllegalTransitionError, UsageError
-from deviceflow.flow import Flow
-from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure, Request
-from deviceflow.providers.base import DeviceCode, Token
 from deviceflow.providers.studio import Studio
-from deviceflow.secret import Secret
 from deviceflow.testing import answer
-from deviceflow.untrusted import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deviceflow.flow import Transition
-    from deviceflow.messages import Response
-    from deviceflow.providers.base import Answer
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.provider import Answer
+    from deviceflow.core.wire import Response
 
     Waiting = Callable[..., Flow]
     Result = Response | Failure
@@ -185,23 +186,23 @@ def test_adopted_code_has_no_deadline_but_the_servers() -> None:
 
 def test_flow_with_a_code_adopts_no_other(waiting: Waiting) -> None:
     flow = waiting()
-    before = flow.to_dict(secrets=True)
+    before = export.to_dict(flow, secrets=True)
 
     with pytest.raises(IllegalTransitionError) as caught:
         flow.adopt(DeviceCode(Secret("OTHER"), "https://studio.example.com/t"), NOW)
 
     assert caught.value.trigger == "issue_code"
-    assert flow.to_dict(secrets=True) == before
+    assert export.to_dict(flow, secrets=True) == before
 
 
 def test_flow_that_asked_nothing_takes_no_answer(waiting: Waiting) -> None:
     flow = waiting()
-    before = flow.to_dict(secrets=True)
+    before = export.to_dict(flow, secrets=True)
 
     with pytest.raises(IllegalTransitionError, match="cannot receive an answer"):
         flow.receive(GRANTED, NOW)
 
-    assert flow.to_dict(secrets=True) == before
+    assert export.to_dict(flow, secrets=True) == before
 
 
 # The interval.
@@ -343,7 +344,7 @@ def test_margin_is_remembered_where_the_flow_is_stored(
 ) -> None:
     flow = waiting(NOW)
     polled(flow, SLOW_DOWN)
-    flow = Flow.from_dict(json.loads(json.dumps(flow.to_dict(secrets=True))))
+    flow = export.from_dict(json.loads(json.dumps(export.to_dict(flow, secrets=True))))
 
     assert polled(flow, PENDING).wait == 10 + 1
 
@@ -1252,7 +1253,7 @@ def test_repr_shows_no_code(waiting: Waiting) -> None:
 
 
 def through_json(flow: Flow, *, secrets: bool) -> Flow:
-    return Flow.from_dict(json.loads(json.dumps(flow.to_dict(secrets=secrets))))
+    return export.from_dict(json.loads(json.dumps(export.to_dict(flow, secrets=secrets))))
 
 
 def everything(flow: Flow) -> dict[str, Any]:
@@ -1285,18 +1286,18 @@ def test_record_of_each_hand_over_comes_back_whole(waiting: Waiting) -> None:
 def test_secrets_are_in_the_record_by_kind_and_nowhere_else(waiting: Waiting) -> None:
     flow = waiting(NOW)
     flow.verifier = Secret("VERIFIER-CANARY")
-    record = flow.to_dict(secrets=True)
+    record = export.to_dict(flow, secrets=True)
     assert record.pop("secrets") == {
         "code": ["DEVICE-CANARY", "VERIFIER-CANARY"],
         "token": None,
         "revoke": None,
     }
-    assert record == flow.to_dict()
+    assert record == export.to_dict(flow)
 
     flow.poll(NOW, HTTP_TIMEOUT)
     flow.receive(GRANTED, NOW)
     flow.to_revoke = (("access_token", Secret("STRAY-CANARY")),)
-    secrets = flow.to_dict(secrets=True)["secrets"]
+    secrets = export.to_dict(flow, secrets=True)["secrets"]
 
     assert secrets["code"] is None
     assert secrets["token"]["access_token"] == "TOKEN-CANARY"
@@ -1331,7 +1332,7 @@ def test_record_without_secrets_has_none(waiting: Waiting, end: Result | None) -
     if end is not None:
         polled(flow, end)
 
-    record = flow.to_dict()
+    record = export.to_dict(flow)
 
     assert "secrets" not in record
     text = json.dumps(record)
@@ -1360,17 +1361,17 @@ def test_flow_that_came_back_goes_on(waiting: Waiting) -> None:
 
 
 def test_fields_of_a_newer_version_are_passed_over(waiting: Waiting) -> None:
-    record = waiting(NOW).to_dict(secrets=True) | {"invented_later": {"a": 1}}
+    record = export.to_dict(waiting(NOW), secrets=True) | {"invented_later": {"a": 1}}
 
-    assert everything(Flow.from_dict(record)) == everything(waiting(NOW))
+    assert everything(export.from_dict(record)) == everything(waiting(NOW))
 
 
 @pytest.mark.parametrize("schema", [None, "", "deviceflow.flow/2", "deviceflow.flow/0", 1])
 def test_other_schema_is_refused_by_name(waiting: Waiting, schema: Any) -> None:
-    record = waiting(NOW).to_dict(secrets=True) | {"schema": schema}
+    record = export.to_dict(waiting(NOW), secrets=True) | {"schema": schema}
 
     with pytest.raises(UsageError, match=r"deviceflow\.flow/1") as caught:
-        Flow.from_dict(record)
+        export.from_dict(record)
 
     assert repr(schema) in str(caught.value)
 
@@ -1426,10 +1427,10 @@ DAMAGE: Final[Mapping[str, Any]] = {
 def test_damaged_record_is_refused_and_shows_no_secret(
     waiting: Waiting, rendered: Callable[[BaseException], str], name: str, value: Any
 ) -> None:
-    record = waiting(NOW).to_dict(secrets=True) | {name: value}
+    record = export.to_dict(waiting(NOW), secrets=True) | {name: value}
 
     with pytest.raises(UsageError) as caught:
-        Flow.from_dict(record)
+        export.from_dict(record)
 
     assert "CANARY" not in rendered(caught.value)
 
@@ -1439,11 +1440,11 @@ APART = {"as_stored", "device_code", "to_revoke", "token", "verifier"}
 
 @pytest.mark.parametrize("name", sorted({*Flow.__slots__} - APART))
 def test_record_with_a_part_missing_is_refused(waiting: Waiting, name: str) -> None:
-    record = waiting(NOW).to_dict(secrets=True)
+    record = export.to_dict(waiting(NOW), secrets=True)
     del record[name]
 
     with pytest.raises(UsageError, match="incomplete or damaged"):
-        Flow.from_dict(record)
+        export.from_dict(record)
 
 
 @pytest.mark.parametrize("record", [[], "DEVICE-CANARY", None, 5, [("id", "DEVICE-CANARY")]])
@@ -1451,7 +1452,7 @@ def test_what_is_no_record_is_refused(
     rendered: Callable[[BaseException], str], record: Any
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        Flow.from_dict(record)
+        export.from_dict(record)
 
     assert "CANARY" not in rendered(caught.value)
 
@@ -1461,14 +1462,16 @@ def test_failed_record_needs_a_reason(waiting: Waiting) -> None:
     flow.cancel(NOW)
 
     with pytest.raises(UsageError):
-        Flow.from_dict(flow.to_dict() | {"reason": None})
+        export.from_dict(export.to_dict(flow) | {"reason": None})
 
 
 def test_provider_that_cannot_be_read_is_named(waiting: Waiting) -> None:
-    record = waiting(NOW).to_dict(secrets=True) | {"provider": {"dialect": "later", "url": "x"}}
+    record = export.to_dict(waiting(NOW), secrets=True) | {
+        "provider": {"dialect": "later", "url": "x"}
+    }
 
     with pytest.raises(UsageError, match="cannot read: 'later'"):
-        Flow.from_dict(record)
+        export.from_dict(record)
 
 
 def test_key_that_is_an_enums_member_is_kept_as_its_text() -> None:

@@ -17,28 +17,29 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import errors
-from deviceflow.client import Client
-from deviceflow.flow import Flow
-from deviceflow.machine import TABLE, State
-from deviceflow.messages import MAX_BODY, Failure, Fields, Response
-from deviceflow.providers import from_dict, idtoken
-from deviceflow.providers.base import Answer, Outcome, Token
+from deviceflow import errors, export
+from deviceflow.client._sync import Client
+from deviceflow.core.codec import KINDS
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import TABLE, State
+from deviceflow.core.provider import Answer, Outcome, Token
+from deviceflow.core.sanitize import endpoint, number, printable, web_url, with_query
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import MAX_BODY, Failure, Fields, Response
+from deviceflow.providers import idtoken
+from deviceflow.providers.codec import provider_from_dict
 from deviceflow.providers.dialect import Dialect, read_dialect
 from deviceflow.providers.known import known
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
-from deviceflow.record import KINDS
-from deviceflow.secret import Secret
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock
-from deviceflow.untrusted import endpoint, number, printable, web_url, with_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deviceflow.messages import Request
-    from deviceflow.providers.base import Provider
+    from deviceflow.core.provider import Provider
+    from deviceflow.core.wire import Request
 
 NOW: Final = 1_800_000_000.0
 CI: Final = bool(os.environ.get("CI"))
@@ -498,7 +499,7 @@ def test_any_entry_of_a_provider_file_is_read_or_refused(entry: dict[str, Any]) 
     asked = dict.fromkeys(dialect.parameters, "as.example.com")
     provider = outcome(lambda: OAuth.named("mine", dialect, client_id="robot", **(where | asked)))
     if isinstance(provider, OAuth):
-        again = from_dict(json.loads(json.dumps(provider.to_dict())))
+        again = provider_from_dict(json.loads(json.dumps(provider.to_dict())))
         assert again.to_dict() == provider.to_dict()
     else:
         assert isinstance(provider, errors.UsageError)
@@ -523,7 +524,7 @@ def valid_record() -> dict[str, Any]:
         ),
         NOW,
     )
-    return flow.to_dict(secrets=True)
+    return export.to_dict(flow, secrets=True)
 
 
 RECORD: Final = valid_record()
@@ -553,7 +554,7 @@ def test_any_record_is_a_flow_or_refused(
         record["provider"] = RECORD["provider"] | provider
     if hidden is not None:
         record["secrets"] = RECORD["secrets"] | hidden
-    flow = outcome(lambda: Flow.from_dict(record))
+    flow = outcome(lambda: export.from_dict(record))
     if isinstance(flow, errors.DeviceFlowError):
         assert DEVICE not in str(flow)
     else:
@@ -561,15 +562,15 @@ def test_any_record_is_a_flow_or_refused(
         assert flow.wait_seconds(NOW) >= 0
         if flow.token is not None:
             flow.token.as_dict()
-        again = Flow.from_dict(json.loads(json.dumps(flow.to_dict(secrets=True))))
-        assert json.dumps(again.to_dict()) == json.dumps(flow.to_dict())
+        again = export.from_dict(json.loads(json.dumps(export.to_dict(flow, secrets=True))))
+        assert json.dumps(export.to_dict(again)) == json.dumps(export.to_dict(flow))
 
 
 @FUZZ
 @given(anything)
 def test_what_is_no_provider_is_refused(settings_: Any) -> None:
     with pytest.raises(errors.UsageError):
-        from_dict({"dialect": "x", "settings": settings_})
+        provider_from_dict({"dialect": "x", "settings": settings_})
 
 
 # Whole logins.
@@ -612,9 +613,11 @@ class Witness(MemoryStore):
         if flow.state.ended:
             assert flow.device_code is None
             assert flow.verifier is None
-        again = Flow.from_dict(json.loads(json.dumps(flow.to_dict(secrets=True))))
+        again = export.from_dict(json.loads(json.dumps(export.to_dict(flow, secrets=True))))
         # Compared as texts, in which NaN is NaN.
-        assert json.dumps(again.to_dict(secrets=True)) == json.dumps(flow.to_dict(secrets=True))
+        assert json.dumps(export.to_dict(again, secrets=True)) == json.dumps(
+            export.to_dict(flow, secrets=True)
+        )
         return kept
 
 

@@ -8,24 +8,24 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from deviceflow import errors
+from deviceflow import errors, export
 from deviceflow.audit.events import render
-from deviceflow.client import DAY, Client
-from deviceflow.flow import Flow
-from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure
+from deviceflow.client._sync import DAY, Client
+from deviceflow.client.step import LEASE_MARGIN, Step
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.ports import Claim, Held
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
-from deviceflow.secret import Secret
-from deviceflow.steps import LEASE_MARGIN, Step
-from deviceflow.stores.base import Claim, Held
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.messages import Request, Response
+    from deviceflow.core.wire import Request, Response
 
     Actions = Callable[[], list[str]]
     CodeAnswer = Callable[..., Response]
@@ -676,7 +676,7 @@ def test_sweep_passes_over_what_it_cannot_step_and_leaves_it_alone_for_a_minute(
     driver = client(code_answer(), PENDING)
     flow = Flow("without-secrets", STUDIO, clock.time())
     flow.receive(code_answer(), clock.time())
-    store.add(Flow.from_dict(flow.to_dict()))
+    store.add(export.from_dict(export.to_dict(flow)))
     whole = driver.start(STUDIO).id
 
     swept = driver.sweep()

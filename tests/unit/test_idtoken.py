@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.messages import Fields
+from deviceflow.core.wire import Fields
 from deviceflow.providers.idtoken import LEEWAY, claims_of, problem_with, wrong_approver
 
 if TYPE_CHECKING:

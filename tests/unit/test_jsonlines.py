@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import Client, Flow, MemoryStore, Secret, State, StoreError, Studio
+from deviceflow import Client, Flow, MemoryStore, Secret, State, StoreError, Studio, export
 from deviceflow.audit.chain import AuditKey
-from deviceflow.audit.jsonlines import JSONLinesAudit
-from deviceflow.audit.linesfile import read_lines
-from deviceflow.audit.verify import Verification
-from deviceflow.sealing import generate_key
+from deviceflow.audit.jsonl import JSONLinesAudit
+from deviceflow.core.encryption import generate_key
 from deviceflow.testing import ScriptedTransport, answer
+from deviceflow.trail.jsonl_file import read_lines
+from deviceflow.trail.verify import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from deviceflow.messages import Response
+    from deviceflow.core.wire import Response
     from deviceflow.testing import VirtualClock
 
     CodeAnswer = Callable[..., Response]
@@ -136,9 +136,9 @@ def test_flow_that_goes_on_elsewhere_goes_on_with_its_chain(
     )
     flow = here.start(STUDIO)
     here.step(flow.id)
-    sealed = here.get(flow.id).seal(keys)
+    sealed = export.seal(here.get(flow.id), keys)
 
-    (elsewhere := MemoryStore()).add(Flow.unseal(sealed, keys))
+    (elsewhere := MemoryStore()).add(export.unseal(sealed, keys))
     there = Client(
         elsewhere,
         transport=ScriptedTransport([GRANTED]),

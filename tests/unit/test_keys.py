@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deviceflow.core.encryption import Plain, Sealer, generate_key
+from deviceflow.credentials.keys import KEYRING, VARIABLE, key_file, read_keys, sealer, write_keys
 from deviceflow.errors import SealError, StoreError
-from deviceflow.sealing import Plain, Sealer, generate_key
-from deviceflow.stores.keys import KEYRING, VARIABLE, key_file, read_keys, sealer, write_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from deviceflow.secret import Secret
+    from deviceflow.core.secret import Secret
 
     Rendered = Callable[[BaseException], str]
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deviceflow.core.flow import Flow
 from deviceflow.errors import StoreError, UsageError
-from deviceflow.flow import Flow
 from deviceflow.providers.studio import Studio
-from deviceflow.stores.location import VARIABLE, open_store, state_directory
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.stores.url import VARIABLE, open_store, state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.stores.base import Store
+    from deviceflow.core.ports import Store
 
 
 @pytest.fixture(autouse=True)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deviceflow.core.machine import _MACHINE, ENDS, TABLE, TRIGGERS, Reason, State, fire
 from deviceflow.errors import IllegalTransitionError, UsageError
-from deviceflow.machine import _MACHINE, ENDS, TABLE, TRIGGERS, Reason, State, fire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from deviceflow.machine import Trigger
+    from deviceflow.core.machine import Trigger
 
 
 @dataclass(slots=True, weakref_slot=True)

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
+from deviceflow import export
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import TRIGGERS, Reason, State, fire
+from deviceflow.core.provider import Token
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import Failure
 from deviceflow.errors import IllegalTransitionError
-from deviceflow.flow import Flow
-from deviceflow.machine import TRIGGERS, Reason, State, fire
-from deviceflow.messages import Failure
-from deviceflow.providers.base import Token
-from deviceflow.secret import Secret
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from deviceflow.flow import Transition
-    from deviceflow.machine import Trigger
-    from deviceflow.messages import Response
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.machine import Trigger
+    from deviceflow.core.wire import Response
 
     Design = Mapping[Trigger, Mapping[State, State]]
 
@@ -208,7 +209,7 @@ def happenings(
 
 
 def again(flow: Flow) -> Flow:
-    return Flow.from_dict(json.loads(json.dumps(flow.to_dict(secrets=True))))
+    return export.from_dict(json.loads(json.dumps(export.to_dict(flow, secrets=True))))
 
 
 def kind(flow: Flow) -> tuple[Any, ...]:
@@ -239,7 +240,9 @@ def test_whatever_happens_to_a_flow_keeps_its_record_whole(
                 moved = happen(flow, now)
             except IllegalTransitionError:
                 refused += 1
-                assert flow.to_dict(secrets=True) == before.to_dict(secrets=True), name
+                assert export.to_dict(flow, secrets=True) == export.to_dict(before, secrets=True), (
+                    name
+                )
                 continue
             assert (moved.seq, moved.source, moved.dest) == (flow.seq, before.state, flow.state)
             assert flow.seq == before.seq + 1
@@ -254,7 +257,7 @@ def test_whatever_happens_to_a_flow_keeps_its_record_whole(
             assert (flow.device_code is not None) == (
                 flow.state in {State.AWAITING_USER, State.POLLING}
             )
-            assert again(flow).to_dict(secrets=True) == flow.to_dict(secrets=True)
+            assert export.to_dict(again(flow), secrets=True) == export.to_dict(flow, secrets=True)
             if kind(flow) not in seen:
                 seen.add(kind(flow))
                 following.append(flow)

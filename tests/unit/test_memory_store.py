@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from deviceflow.audit.events import render
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import State
+from deviceflow.core.ports import Claim
 from deviceflow.errors import UnknownFlowError
-from deviceflow.flow import Flow
-from deviceflow.machine import State
 from deviceflow.providers.studio import Studio
-from deviceflow.stores.base import Claim
 from deviceflow.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.flow import Transition
+    from deviceflow.core.flow import Transition
 
     Waiting = Callable[..., Flow]
 

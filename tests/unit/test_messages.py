@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.messages import MAX_BODY, Failure, Fields, Request, Response
+from deviceflow.core.wire import MAX_BODY, Failure, Fields, Request, Response
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:

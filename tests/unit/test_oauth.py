@@ -10,25 +10,26 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from deviceflow import providers
+from deviceflow import export
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import Reason
+from deviceflow.core.provider import Token
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import ClientAuth, Fields
 from deviceflow.errors import InsecureURLError, ProtocolError, UsageError
-from deviceflow.flow import Flow
-from deviceflow.machine import Reason
-from deviceflow.messages import ClientAuth, Fields
-from deviceflow.providers.base import Token
+from deviceflow.providers.codec import provider_from_dict
 from deviceflow.providers.dialect import RFC8628, Dialect
 from deviceflow.providers.known import known
 from deviceflow.providers.known import provider as known_provider
 from deviceflow.providers.oauth import GRANT_TYPE, OAuth
-from deviceflow.secret import Secret
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deviceflow.messages import Request
-    from deviceflow.providers.base import Provider
+    from deviceflow.core.provider import Provider
+    from deviceflow.core.wire import Request
 
 NOW: Final = 1_800_000_000.0
 ISSUER: Final = "https://as.example.com"
@@ -181,7 +182,7 @@ def test_environment_decides_about_plain_http_once(
     metadata = {"issuer": ISSUER} | dict.fromkeys(endpoints, "http://as.lan/")
 
     monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", there)
-    elsewhere = providers.from_dict(settings)
+    elsewhere = provider_from_dict(settings)
 
     assert elsewhere.allow_http is (here == "1")
     with contextlib.nullcontext() if here == "1" else pytest.raises(ProtocolError):
@@ -835,7 +836,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
 def test_every_known_provider_comes_back_from_its_record(name: str) -> None:
     provider = known_provider(name, client_id="c", scope="a b", **SETTINGS.get(name, {}))
 
-    again = providers.from_dict(json.loads(json.dumps(provider.to_dict())))
+    again = provider_from_dict(json.loads(json.dumps(provider.to_dict())))
 
     assert isinstance(again, OAuth)
     assert again.to_dict() == provider.to_dict()
@@ -880,7 +881,7 @@ def test_settings_come_back_from_their_record(settings: Mapping[str, Any]) -> No
     provider = oauth(**settings)
     record = json.loads(json.dumps(provider.to_dict()))
 
-    again = providers.from_dict(record)
+    again = provider_from_dict(record)
 
     assert again.to_dict() == record
     if provider.quirks is RFC8628:
@@ -908,17 +909,17 @@ def test_record_that_makes_no_sense_is_refused(changed: Mapping[str, Any]) -> No
     record = {k: v for k, v in (oauth().to_dict() | {**changed}).items() if v is not ...}
 
     with pytest.raises(UsageError):
-        providers.from_dict(record)
+        provider_from_dict(record)
 
 
 def test_verifier_survives_the_record_and_the_store_and_ends_with_the_login() -> None:
     flow = Flow("f1", oauth(pkce="on"), NOW, verifier=VERIFIER)
     code = {"device_code": "d", "user_code": "u", "verification_uri": "https://e.example.com/"}
     flow.receive(answer(200, code), NOW)
-    assert VERIFIER.reveal() not in json.dumps(flow.to_dict())
-    assert "verifier" not in flow.to_dict()
+    assert VERIFIER.reveal() not in json.dumps(export.to_dict(flow))
+    assert "verifier" not in export.to_dict(flow)
 
-    flow = Flow.from_dict(json.loads(json.dumps(flow.to_dict(secrets=True))))
+    flow = export.from_dict(json.loads(json.dumps(export.to_dict(flow, secrets=True))))
     store = MemoryStore()
     store.add(flow)
     flow = store.get("f1")

@@ -16,24 +16,24 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from deviceflow import errors
-from deviceflow.client import Client
-from deviceflow.flow import Flow
-from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure, Response
+from deviceflow import errors, export
+from deviceflow.client._sync import Client
+from deviceflow.core.explain import instructions
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.wire import Failure, Response
 from deviceflow.providers.dialect import Dialect
 from deviceflow.providers.known import provider as known_provider
 from deviceflow.providers.oauth import GRANT_TYPE, OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
-from deviceflow.words import instructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deviceflow.messages import Request
-    from deviceflow.providers.base import Provider
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.provider import Provider
+    from deviceflow.core.wire import Request
 
     Actions = Callable[[], list[str]]
 
@@ -1069,10 +1069,10 @@ def test_keycloaks_verifier_survives_a_restart(clock: VirtualClock) -> None:
     flow = client.start(keycloak)
     clock.advance(client.step(flow.id).wait_seconds)
     clock.advance(client.step(flow.id).wait_seconds)
-    written = json.dumps(client.get(flow.id).to_dict(secrets=True))
+    written = json.dumps(export.to_dict(client.get(flow.id), secrets=True))
 
     store = MemoryStore()
-    store.add(Flow.from_dict(json.loads(written)))
+    store.add(export.from_dict(json.loads(written)))
     after = ScriptedTransport([SLOW_DOWN, GRANTED])
     Client(store, transport=after, clock=clock).wait(flow.id)
 
@@ -1084,7 +1084,7 @@ def test_keycloaks_verifier_survives_a_restart(clock: VirtualClock) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._~-]{43,128}", verifier)
     digest = hashlib.sha256(verifier.encode()).digest()
     assert code["code_challenge"] == base64.urlsafe_b64encode(digest).decode().rstrip("=")
-    assert verifier not in json.dumps(client.get(flow.id).to_dict())
+    assert verifier not in json.dumps(export.to_dict(client.get(flow.id)))
 
 
 @pytest.mark.parametrize(

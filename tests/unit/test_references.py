@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deviceflow import UsageError
-from deviceflow.references import resolve
+from deviceflow.credentials.secret_refs import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.audit import report
 from deviceflow.audit.events import FIELDS
-from deviceflow.audit.ledger import Finding
-from deviceflow.audit.logins import Login, readable
-from deviceflow.audit.report import OUTCOMES, Verdict
-from deviceflow.audit.stats import Stats
-from deviceflow.machine import State
+from deviceflow.audit.reading import readable
+from deviceflow.core.encryption import generate_key
+from deviceflow.core.machine import State
 from deviceflow.providers.studio import Studio
-from deviceflow.sealing import generate_key
-from deviceflow.stores import query
 from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.trail import query, report
+from deviceflow.trail.ledger import Finding
+from deviceflow.trail.login_view import Login
+from deviceflow.trail.report import OUTCOMES, Verdict
+from deviceflow.trail.stats import Stats
 from tests.logins import ALICE, BEGIN, ROBOT, Scribe, fill
 
 if TYPE_CHECKING:

@@ -10,20 +10,21 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from deviceflow.client import Client
+from deviceflow import export
+from deviceflow.client._sync import Client
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import Failure
 from deviceflow.errors import CancelledError, WrongApproverError
-from deviceflow.flow import Flow
-from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure
 from deviceflow.providers.oauth import OAuth
-from deviceflow.secret import Secret
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.messages import Request, Response
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.wire import Request, Response
 
     Actions = Callable[[], list[str]]
 
@@ -258,11 +259,11 @@ def test_token_to_revoke_survives_a_restart(clock: VirtualClock, store: MemorySt
     flow = driver.refused()
     wait = driver.client.step(flow.id).wait_seconds
     stands = driver.client.get(flow.id)
-    assert "CANARY" not in json.dumps(stands.to_dict()).replace("USER-CANARY", "")
-    written = json.dumps(stands.to_dict(secrets=True))
+    assert "CANARY" not in json.dumps(export.to_dict(stands)).replace("USER-CANARY", "")
+    written = json.dumps(export.to_dict(stands, secrets=True))
 
     store = MemoryStore()
-    store.add(Flow.from_dict(json.loads(written)))
+    store.add(export.from_dict(json.loads(written)))
     clock.advance(wait)
     after = Driver(clock, store, REVOKED, REVOKED)
     after.client.step(flow.id)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deviceflow.cleaning import PersonText, link
-from deviceflow.providers.base import Answer, DeviceCode, Token
-from deviceflow.secret import Secret
+from deviceflow.core.provider import Answer, DeviceCode, Token
+from deviceflow.core.secret import Secret
+from deviceflow.core.text import PersonText, link
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import Client, Flow, MemoryStore, OAuth, Secret, Studio, Token, errors
-from deviceflow.cleaning import Known
-from deviceflow.machine import Reason, State
+from deviceflow import Client, Flow, MemoryStore, OAuth, Secret, Studio, Token, errors, export
+from deviceflow.core.explain import instructions
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.text import Known
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
-from deviceflow.words import instructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.messages import Response
-    from deviceflow.providers.base import Provider
+    from deviceflow.core.provider import Provider
+    from deviceflow.core.wire import Response
 
     Spelled = list[str]
     Spell = Callable[[Spelled], Spelled]
@@ -76,7 +76,7 @@ class Login:
 
 def kept(flow: Flow) -> str:
     """Return what is kept of a login in clear, wherever it is sealed."""
-    return json.dumps(flow.to_dict(), ensure_ascii=False)
+    return json.dumps(export.to_dict(flow), ensure_ascii=False)
 
 
 def refusal(said: str, provider: Provider = OAUTH, code: dict[str, Any] = CODE) -> str:
@@ -562,11 +562,11 @@ def test_device_code_in_an_address_is_not_kept_in_clear(provider: Provider, name
 def test_record_is_cleaned_anew_when_it_is_read(changed: dict[str, Any]) -> None:
     flow = Login(STUDIO, answer(200, CODE)).step()
 
-    read = Flow.from_dict(flow.to_dict(secrets=True) | changed)
+    read = export.from_dict(export.to_dict(flow, secrets=True) | changed)
 
     text = kept(read)
     assert len(text) < 2000
-    assert "\\u001b" not in json.dumps(read.to_dict())
+    assert "\\u001b" not in json.dumps(export.to_dict(read))
     assert "javascript" not in text
     assert "u:p@" not in text
 

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceflow.audit import log
-from deviceflow.audit.events import FIELDS, NOTES, SCHEMA, Origin, render, render_note
-from deviceflow.audit.jsonlines import JSONLinesAudit
-from deviceflow.audit.logins import readable
-from deviceflow.audit.sinks import CSV, ECS, JSONLines, ecs
-from deviceflow.cleaning import ours
-from deviceflow.flow import Flow, Transition
-from deviceflow.machine import TRIGGERS, State
+from deviceflow.audit.events import FIELDS, NOTES, SCHEMA, render, render_note
+from deviceflow.audit.formats import CSV, ECS, JSONLines, ecs
+from deviceflow.audit.jsonl import JSONLinesAudit
+from deviceflow.audit.reading import readable
+from deviceflow.core.flow import Flow, Transition
+from deviceflow.core.machine import TRIGGERS, State
+from deviceflow.core.ports import Origin
+from deviceflow.core.text import ours
 from deviceflow.providers.studio import Studio
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from deviceflow import Client, OAuth
 from deviceflow.audit.events import FIELDS
-from deviceflow.audit.logins import Login, readable, span
-from deviceflow.audit.stats import Stats
-from deviceflow.sealing import generate_key
-from deviceflow.stores import query
+from deviceflow.audit.reading import readable
+from deviceflow.core.encryption import generate_key
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from deviceflow.trail import query
+from deviceflow.trail.login_view import Login, span
+from deviceflow.trail.stats import Stats
 from tests.logins import BEGIN, BOB, ROBOT, Scribe, fill
 
 if TYPE_CHECKING:

@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.errors import UsageError
-from deviceflow.flow import Flow
-from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure
-from deviceflow.providers.studio import Studio
-from deviceflow.secret import Secret
-from deviceflow.steps import (
+from deviceflow import export
+from deviceflow.client.step import (
     LEASE_MARGIN,
     Commit,
     Exchange,
@@ -24,14 +19,20 @@ from deviceflow.steps import (
     TakeLease,
     step,
 )
-from deviceflow.stores.base import Claim, Held
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.ports import Claim, Held
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import Failure
+from deviceflow.errors import UsageError
+from deviceflow.providers.studio import Studio
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from deviceflow.messages import Response
-    from deviceflow.steps import Effect
+    from deviceflow.client.step import Effect
+    from deviceflow.core.wire import Response
 
     Waiting = Callable[..., Flow]
 
@@ -70,7 +71,7 @@ class Listed:
 
 def stored(flow: Flow) -> Flow:
     """Return the flow as a store would keep it and give it back."""
-    return Flow.from_dict(json.loads(json.dumps(flow.to_dict(secrets=True))))
+    return export.from_dict(json.loads(json.dumps(export.to_dict(flow, secrets=True))))
 
 
 def left_polling(flow: Flow, now: float = NOW) -> Flow:
@@ -250,7 +251,7 @@ def test_wait_ends_at_the_deadline_where_no_poll_comes_before_it(waiting: Waitin
 
 
 def test_flow_without_its_code_gives_the_lease_back_and_says_why(waiting: Waiting) -> None:
-    flow = Flow.from_dict(waiting(NOW).to_dict())
+    flow = export.from_dict(export.to_dict(waiting(NOW)))
     driver = Listed(Claim(flow, NOW), None)
 
     with pytest.raises(UsageError, match="without its device code"):

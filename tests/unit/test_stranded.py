@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import errors
-from deviceflow.client import Client
-from deviceflow.machine import Reason, State
+from deviceflow.client._sync import Client
+from deviceflow.client.step import LEASE_MARGIN, Step
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.secret import Secret
 from deviceflow.providers.oauth import OAuth
-from deviceflow.secret import Secret
-from deviceflow.steps import LEASE_MARGIN, Step
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.flow import Flow
+    from deviceflow.core.flow import Flow
 
     Actions = Callable[[], list[str]]
     Make = Callable[..., Client]

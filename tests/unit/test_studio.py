@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import providers
-from deviceflow.cleaning import PersonText, link, ours
+from deviceflow.core.machine import Reason
+from deviceflow.core.provider import Answer, DeviceCode
+from deviceflow.core.secret import Secret
+from deviceflow.core.text import PersonText, link, ours
 from deviceflow.errors import InsecureURLError, InvalidScopesError, StudioAuthError, UsageError
-from deviceflow.machine import Reason
-from deviceflow.providers.base import Answer, DeviceCode
+from deviceflow.providers.codec import provider_from_dict
 from deviceflow.providers.studio import AVAILABLE_SCOPES, DEFAULT_URL, Studio
-from deviceflow.secret import Secret
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deviceflow.messages import Response
-    from deviceflow.providers.base import Outcome, Provider
+    from deviceflow.core.provider import Outcome, Provider
+    from deviceflow.core.wire import Response
 
 URL: Final = "https://studio.example.com"
 CODE: Final = Secret("DEVICE-CANARY")
@@ -383,7 +383,7 @@ def test_settings_come_back_whole_through_json() -> None:
     settings = studio.to_dict()
 
     assert settings["dialect"] == "studio"
-    assert providers.from_dict(json.loads(json.dumps(settings))) == studio
+    assert provider_from_dict(json.loads(json.dumps(settings))) == studio
 
 
 @pytest.mark.parametrize(
@@ -403,13 +403,13 @@ def test_settings_come_back_whole_through_json() -> None:
 )
 def test_settings_that_cannot_be_read_are_refused(settings: Mapping[str, Any]) -> None:
     with pytest.raises(UsageError, match="this version cannot read"):
-        providers.from_dict(settings)
+        provider_from_dict(settings)
 
 
 def test_settings_are_left_as_they_were() -> None:
     settings = Studio(URL).to_dict()
 
-    providers.from_dict(settings)
+    provider_from_dict(settings)
 
     assert settings == Studio(URL).to_dict()
 
@@ -418,7 +418,7 @@ def test_settings_that_contradict_each_other_say_so() -> None:
     settings = Studio("http://studio.lan", allow_http=True).to_dict() | {"allow_http": False}
 
     with pytest.raises(InsecureURLError, match="plain http"):
-        providers.from_dict(settings)
+        provider_from_dict(settings)
 
 
 @pytest.mark.parametrize("here", ["1", "0"])
@@ -432,7 +432,7 @@ def test_environment_decides_about_plain_http_once(
     code = code_answer(token_uri="http://studio.lan/token")
 
     monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", there)
-    elsewhere = providers.from_dict(settings)
+    elsewhere = provider_from_dict(settings)
 
     assert elsewhere.allow_http is (here == "1")
     assert elsewhere.read_code(code).outcome == ("issued" if here == "1" else "refused")

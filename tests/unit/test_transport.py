@@ -30,9 +30,14 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 from deviceflow import __version__
+from deviceflow.core.wire import MAX_BODY, Failure, Request, Response
 from deviceflow.errors import UsageError
-from deviceflow.messages import MAX_BODY, Failure, Request, Response
-from deviceflow.transport import BodyTooLargeError, LimitedAdapter, RequestsTransport, read_limited
+from deviceflow.transports.requests import (
+    BodyTooLargeError,
+    LimitedAdapter,
+    RequestsTransport,
+    read_limited,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

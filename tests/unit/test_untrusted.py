@@ -13,9 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from urllib3.util import parse_url
 
-from deviceflow.browser import open_page
-from deviceflow.errors import InsecureURLError
-from deviceflow.untrusted import (
+from deviceflow.client.browser import open_page
+from deviceflow.core.sanitize import (
     crosses_in_clear,
     endpoint,
     hidden_if_random,
@@ -26,6 +25,7 @@ from deviceflow.untrusted import (
     web_url,
     with_query,
 )
+from deviceflow.errors import InsecureURLError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

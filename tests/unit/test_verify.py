@@ -12,20 +12,20 @@ import pytest
 
 from deviceflow import Flow, Secret, StoreError, Studio
 from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
-from deviceflow.audit.digest import DigestId, Entry, Signer, files_of, generate_signing_key
 from deviceflow.audit.events import STORE, render, render_note
-from deviceflow.audit.evidence import Stands
-from deviceflow.audit.ledger import Finding
-from deviceflow.audit.verify import Verification
-from deviceflow.record import open_part
+from deviceflow.core.codec import open_part
+from deviceflow.core.ports import Stands
 from deviceflow.stores.sql import _columns
 from deviceflow.testing import answer
+from deviceflow.trail.digest import DigestId, Entry, Signer, files_of, generate_signing_key
+from deviceflow.trail.ledger import Finding
+from deviceflow.trail.verify import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from deviceflow.flow import Transition
+    from deviceflow.core.flow import Transition
 
     Row = dict[str, Any]
     Rows = list[Row]

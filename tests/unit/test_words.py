@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import errors
-from deviceflow.cleaning import ours
-from deviceflow.flow import Flow
-from deviceflow.machine import Reason, State
-from deviceflow.messages import Failure
+from deviceflow import errors, export
+from deviceflow.core.explain import error_of, instructions
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.text import ours
+from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
 from deviceflow.testing import answer
-from deviceflow.words import error_of, instructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,7 +169,7 @@ def test_token_that_is_gone_is_no_pending_one(
 
 
 def test_token_that_was_left_out_of_a_record_is_not_called_pending(waiting: Waiting) -> None:
-    flow = Flow.from_dict(authorized(waiting).to_dict())
+    flow = export.from_dict(export.to_dict(authorized(waiting)))
 
     with pytest.raises(errors.UsageError, match="exported without its token"):
         raise error_of(flow)

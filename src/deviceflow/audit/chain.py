@@ -5,7 +5,7 @@ of it but `hash` and `mac`; `prev_hash` is the hash of the one before, or 64 zer
 the middle can be changed, dropped, put in or moved without the rest being made anew, and `mac`
 (HMAC-SHA256 of the hash) shows whether that was done by somebody who has the key.
 
-What a chain cannot show is that its end was cut off; see `deviceflow.audit.digest`.
+What a chain cannot show is that its end was cut off; see `deviceflow.trail.digest`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, REQUIRED, WHOLE
-from deviceflow.secret import Secret
+from deviceflow.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from deviceflow.flow import Flow
+    from deviceflow.core.flow import Flow
 
 
 KEY_VARIABLE: Final = "DEVICEFLOW_AUDIT_KEY"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.untrusted import storable
+from deviceflow.core.ports import Origin
+from deviceflow.core.sanitize import storable
 
 if TYPE_CHECKING:
-    from deviceflow.flow import Flow, Transition
+    from deviceflow.core.flow import Flow, Transition
 
 SCHEMA: Final = "deviceflow.audit/1"
 
@@ -107,26 +108,6 @@ REQUIRED: Final = frozenset(
     | {"prev_hash", "hash"}
 )
 """The fields that are never null in a trail."""
-
-
-class Origin(NamedTuple):
-    """Who makes something happen.
-
-    Attributes:
-        worker: The random name of a client, its process's id, and a number.
-        host: The machine's name.
-        pid: The process's id.
-        engine: What runs the work, such as a task queue's name.
-        task_id: The engine's own name for this piece of work.
-        actor: The person or the account in whose name it is done.
-    """
-
-    worker: str | None = None
-    host: str | None = None
-    pid: int | None = None
-    engine: str | None = None
-    task_id: str | None = None
-    actor: str | None = None
 
 
 _NOBODY: Final = Origin()

@@ -11,7 +11,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.untrusted import printable
+from deviceflow.core.sanitize import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

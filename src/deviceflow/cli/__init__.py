@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deviceflow.audit.digest import DigestId
+    from deviceflow.trail.digest import DigestId
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -533,7 +533,7 @@ def _some(text: str) -> int:
 
 
 def _digest_id(text: str) -> DigestId:
-    from deviceflow.audit.digest import DigestId
+    from deviceflow.trail.digest import DigestId
 
     try:
         return DigestId.parse(text)
@@ -549,7 +549,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def _moment(text: str) -> float:
     import time
 
-    from deviceflow.audit.logins import seconds_of
+    from deviceflow.trail.login_view import seconds_of
 
     at: float | None
     if text[-1:] in _UNITS:

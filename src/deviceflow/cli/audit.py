@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.chain import KEY_VARIABLE
-from deviceflow.audit.digest import Signer, generate_signing_key, last_digest
-from deviceflow.audit.logins import counted
 from deviceflow.cli import stored, streams, trail
+from deviceflow.core.sanitize import printable
+from deviceflow.credentials.keys import read_keys
 from deviceflow.errors import UsageError
-from deviceflow.stores import trail as whole_trail
-from deviceflow.stores.keys import read_keys
-from deviceflow.stores.location import sqlite_file
-from deviceflow.untrusted import printable
+from deviceflow.stores.url import sqlite_file
+from deviceflow.trail import maintenance as whole_trail
+from deviceflow.trail.digest import Signer, generate_signing_key, last_digest
+from deviceflow.trail.login_view import counted
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from deviceflow.audit.digest import Digest
-    from deviceflow.audit.ledger import Finding
     from deviceflow.cli.trail import Verified
+    from deviceflow.trail.digest import Digest
+    from deviceflow.trail.ledger import Finding
 
 FOUND: Final = 1
 """The exit code where a verification has found something."""

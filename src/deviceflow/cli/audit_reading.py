@@ -8,21 +8,21 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.events import STORE, text_of
-from deviceflow.audit.logins import counted, span
-from deviceflow.audit.sinks import CSV, ECS, JSONLines
-from deviceflow.audit.stats import PERCENTILES, Stats
+from deviceflow.audit.formats import CSV, ECS, JSONLines
 from deviceflow.cli import streams, trail
 from deviceflow.cli.outfile import writing
+from deviceflow.core.sanitize import printable
 from deviceflow.errors import UnknownFlowError
-from deviceflow.stores import query
-from deviceflow.untrusted import printable
+from deviceflow.trail import query
+from deviceflow.trail.login_view import counted, span
+from deviceflow.trail.stats import PERCENTILES, Stats
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterator
 
-    from deviceflow.audit.logins import Line, Login
     from deviceflow.stores.sql import SQLStore
+    from deviceflow.trail.login_view import Line, Login
 
 
 def _show(args: Namespace) -> int:
@@ -192,7 +192,7 @@ _COUNTED: Final = (
 
 
 def _report(args: Namespace) -> int:
-    from deviceflow.audit import report
+    from deviceflow.trail import report
 
     trail.check(args)
     filters = _filters(args)

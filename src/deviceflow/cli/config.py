@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from deviceflow import config
 from deviceflow.cli import streams, target
+from deviceflow.credentials import profiles
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -18,7 +18,7 @@ def run(args: Namespace) -> int:
     Raises:
         UsageError: The file or the profile cannot be used.
     """
-    found, there = target.settled(args), config.load()
+    found, there = target.settled(args), profiles.load()
     if args.json:
         shown = {
             "settings": {

@@ -13,10 +13,10 @@ import requests
 
 from deviceflow import auth
 from deviceflow.audit.log import TRANSITION
-from deviceflow.browser import kept_back
 from deviceflow.cli import streams
-from deviceflow.references import variables
-from deviceflow.secret import Secret
+from deviceflow.client.browser import kept_back
+from deviceflow.core.secret import Secret
+from deviceflow.credentials.secret_refs import variables
 from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:

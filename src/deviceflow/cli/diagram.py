@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deviceflow import diagram
 from deviceflow.cli import streams
+from deviceflow.core import diagram
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:

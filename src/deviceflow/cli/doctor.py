@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from deviceflow.cli import exits, streams, target
-from deviceflow.client import Client
-from deviceflow.clock import SystemClock
+from deviceflow.client._sync import Client
+from deviceflow.client.clock import SystemClock
 from deviceflow.doctor import Finding, Recorder, as_dict, examine
 from deviceflow.errors import UsageError
 from deviceflow.providers.oauth import OAuth
-from deviceflow.transport import RequestsTransport
+from deviceflow.transports.requests import RequestsTransport
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from deviceflow.cli import stored, streams
 from deviceflow.cli.sink import TokenFile
+from deviceflow.core.secret import Secret
 from deviceflow.errors import UsageError
-from deviceflow.secret import Secret
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from deviceflow.client import Client
-    from deviceflow.providers.base import Token
+    from deviceflow.client._sync import Client
+    from deviceflow.core.provider import Token
 
 _STUDIO = ("DVC_STUDIO_TOKEN", "DVC_STUDIO_URL")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -6,17 +6,17 @@ import json
 from typing import TYPE_CHECKING
 
 from deviceflow.cli import exits, prompt, stored, streams, target
+from deviceflow.core.explain import error_of, instructions
+from deviceflow.core.machine import State
 from deviceflow.errors import UnknownFlowError, UsageError, WaitTimeoutError
-from deviceflow.machine import State
-from deviceflow.words import error_of, instructions
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from deviceflow.client import Client
+    from deviceflow.client._sync import Client
+    from deviceflow.client.step import Step
+    from deviceflow.core.flow import Flow
     from deviceflow.errors import DeviceFlowError
-    from deviceflow.flow import Flow
-    from deviceflow.steps import Step
 
 
 def run(args: Namespace) -> int:

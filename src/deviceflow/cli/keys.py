@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import exits, stored, streams
+from deviceflow.core.encryption import generate_key
+from deviceflow.credentials import keys
 from deviceflow.errors import FlowBusyError, StoreError, UsageError
-from deviceflow.sealing import generate_key
-from deviceflow.stores import keys
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
 

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from deviceflow.cli import exits, prompt, stored, streams, target
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
-from deviceflow.client import Client
+from deviceflow.client._sync import Client
+from deviceflow.core.machine import State
+from deviceflow.core.secret import Secret
 from deviceflow.errors import DeviceFlowError, UnknownFlowError, UsageError, WaitTimeoutError
-from deviceflow.machine import State
-from deviceflow.secret import Secret
-from deviceflow.stores.location import VARIABLE
+from deviceflow.stores.url import VARIABLE
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
     from deviceflow.cli.sink import Sink
-    from deviceflow.flow import Flow
-    from deviceflow.providers.base import Provider, Token
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.provider import Provider, Token
 
 
 def run(args: Namespace) -> int:

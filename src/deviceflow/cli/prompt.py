@@ -8,18 +8,18 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from deviceflow import references
-from deviceflow.browser import kept_back, open_page
 from deviceflow.cli.streams import say
-from deviceflow.untrusted import web_url
-from deviceflow.words import instructions
+from deviceflow.client.browser import kept_back, open_page
+from deviceflow.core.explain import instructions
+from deviceflow.core.sanitize import web_url
+from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.text import Text
 
-    from deviceflow.flow import Flow
+    from deviceflow.core.flow import Flow
 
 
 def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
@@ -33,7 +33,7 @@ def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
     for line in instructions(flow):
         say(line)
     page = web_url(flow.verification_uri_complete or flow.verification_uri)
-    with kept_back(*references.variables(flow.provider)), _stdout_kept_back():
+    with kept_back(*secret_refs.variables(flow.provider)), _stdout_kept_back():
         opened = browser and _has_screen() and open_page(page)
     if browser and not opened:
         say("No browser could be opened here: open the page on any device.")

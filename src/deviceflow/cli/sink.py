@@ -12,8 +12,8 @@ from deviceflow.cli import streams
 from deviceflow.errors import DeviceFlowError, UsageError
 
 if TYPE_CHECKING:
-    from deviceflow.providers.base import Provider
-    from deviceflow.secret import Secret
+    from deviceflow.core.provider import Provider
+    from deviceflow.core.secret import Secret
 
 
 class TokenFile:

@@ -10,18 +10,18 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import exits, streams
-from deviceflow.client import Client
+from deviceflow.client._sync import Client
+from deviceflow.client.step import Step
+from deviceflow.core.machine import Reason, State
 from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
-from deviceflow.machine import Reason, State
-from deviceflow.steps import Step
-from deviceflow.stores.location import VARIABLE, open_store
+from deviceflow.stores.url import VARIABLE, open_store
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from deviceflow.flow import Flow
-    from deviceflow.stores.base import Store
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Store
 
 # Where libpq reads one, in the authority or among the parameters; in what is no URL, too.
 _PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)

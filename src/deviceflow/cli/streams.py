@@ -10,8 +10,8 @@ import os
 import sys
 from typing import TextIO
 
+from deviceflow.core.sanitize import printable
 from deviceflow.errors import DeviceFlowError, UsageError
-from deviceflow.untrusted import printable
 
 
 class OutputError(DeviceFlowError):

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deviceflow import config
+from deviceflow.core.sanitize import is_loopback, printable
+from deviceflow.credentials import profiles
+from deviceflow.credentials.secret_refs import resolve
 from deviceflow.errors import UsageError
 from deviceflow.providers import known
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import DEFAULT_URL, Studio
-from deviceflow.references import resolve
-from deviceflow.untrusted import is_loopback, printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterable, Mapping
 
-    from deviceflow.config import Setting, Settled
-    from deviceflow.providers.base import Provider
+    from deviceflow.core.provider import Provider
+    from deviceflow.credentials.profiles import Setting, Settled
 
 _OF_THE_LOGIN = ("purpose", "scope_ceiling")
 _FOR_STUDIO = ("allow_http", "scope")
@@ -31,11 +31,11 @@ def settled(args: Namespace) -> Settled:
     Raises:
         UsageError: A profile, the file, a secret's place or a `--set` cannot be used.
     """
-    given = {name: getattr(args, name, None) for name in config.SETTINGS}
+    given = {name: getattr(args, name, None) for name in profiles.SETTINGS}
     given["set"] = dict(_pair(text) for text in getattr(args, "set", None) or [])
     if args.target:
         given["provider"] = args.target
-    return config.settle(given, args.profile)
+    return profiles.settle(given, args.profile)
 
 
 def provider(args: Namespace) -> Provider:
@@ -78,12 +78,12 @@ def beyond_ceiling(args: Namespace, scopes: Iterable[str]) -> list[str]:
 
 def _beyond(limit: Setting, scopes: Iterable[str], *, any_case: bool = False) -> list[str]:
     fold = str.upper if any_case else str
-    allowed = [fold(scope) for scope in config.texts(limit.value)]
+    allowed = [fold(scope) for scope in profiles.texts(limit.value)]
     return [printable(scope, 100) for scope in scopes if fold(scope) not in allowed]
 
 
 def _listed(ceiling: Setting) -> str:
-    return ", ".join(config.texts(ceiling.value))
+    return ", ".join(profiles.texts(ceiling.value))
 
 
 def _provider(args: Namespace, found: Mapping[str, Setting]) -> Provider:

@@ -11,23 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from deviceflow._files import may_read
 from deviceflow.audit.chain import KEY_VARIABLE, AuditKey
-from deviceflow.audit.ledger import Finding
-from deviceflow.audit.verify import Verification
 from deviceflow.cli import stored
+from deviceflow.credentials.keys import VARIABLE as KEYS_VARIABLE
 from deviceflow.errors import StoreError, UsageError
-from deviceflow.stores import query, trail
-from deviceflow.stores.keys import VARIABLE as KEYS_VARIABLE
-from deviceflow.stores.keys import may_read
-from deviceflow.stores.location import VARIABLE, sqlite_file
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.stores.url import VARIABLE, sqlite_file
+from deviceflow.trail import maintenance, query
+from deviceflow.trail.ledger import Finding
+from deviceflow.trail.verify import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.audit.digest import Signer
     from deviceflow.stores.sql import Snapshot
+    from deviceflow.trail.digest import Signer
 
 _STEP = 1000  # events between two looks at the progress
 
@@ -104,10 +104,10 @@ def signer_if_there(file: Path | None) -> Signer | None:
         StoreError: The key cannot be used.
         ImportError: A library is missing.
     """
-    if os.environ.get(trail.KEY_VARIABLE, "").strip():
-        return trail.signer(None)
-    if file is not None and may_read(trail.key_file(file)):
-        return trail.signer(file)
+    if os.environ.get(maintenance.KEY_VARIABLE, "").strip():
+        return maintenance.signer(None)
+    if file is not None and may_read(maintenance.key_file(file)):
+        return maintenance.signer(file)
     return None
 
 
@@ -135,7 +135,7 @@ def verify(args: Namespace, kept: SQLStore) -> Verified:
                 *snapshot, digests=digests, public_key=public_key, last=args.last
             )
         else:
-            from deviceflow.audit.parts import PartedVerification
+            from deviceflow.trail.parallel import PartedVerification
 
             verification = PartedVerification(
                 partial(_part, args.store, args.plaintext),
@@ -163,7 +163,7 @@ def verify_files(args: Namespace) -> Verified:
         StoreError: They, the digests or the public key cannot be read.
         ImportError: A library is missing.
     """
-    from deviceflow.audit.linesfile import read_lines
+    from deviceflow.trail.jsonl_file import read_lines
 
     key = AuditKey.from_env()
     with ExitStack() as stack:

@@ -9,11 +9,11 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.errors import UsageError
-from deviceflow.providers.base import DEFAULT_INTERVAL, Answer
 
 if TYPE_CHECKING:
-    from deviceflow.messages import Fields, Response
+    from deviceflow.core.wire import Fields, Response
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 

@@ -10,7 +10,7 @@ import base64
 import re
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.messages import Fields, read_json
+from deviceflow.core.wire import Fields, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,18 +12,18 @@ from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from deviceflow.cleaning import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
+from deviceflow.core.machine import Reason
+from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Token, too_long
+from deviceflow.core.sanitize import endpoint, http_allowed, number, with_query
+from deviceflow.core.secret import Secret
+from deviceflow.core.text import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
+from deviceflow.core.wire import ClientAuth, Fields, Request
 from deviceflow.errors import InsecureURLError, ProtocolError, UsageError
-from deviceflow.machine import Reason
-from deviceflow.messages import ClientAuth, Fields, Request
 from deviceflow.providers import idtoken
-from deviceflow.providers.base import LONGEST_USER_CODE, Answer, DeviceCode, Token, too_long
 from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect, taking_purpose
-from deviceflow.secret import Secret
-from deviceflow.untrusted import endpoint, http_allowed, number, with_query
 
 if TYPE_CHECKING:
-    from deviceflow.messages import Response
+    from deviceflow.core.wire import Response
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 

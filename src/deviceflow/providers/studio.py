@@ -11,11 +11,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
-from deviceflow.cleaning import CleanText, Known, PersonText, link
-from deviceflow.errors import InsecureURLError, InvalidScopesError, UsageError
-from deviceflow.machine import Reason
-from deviceflow.messages import Request
-from deviceflow.providers.base import (
+from deviceflow.core.machine import Reason
+from deviceflow.core.provider import (
     DEFAULT_INTERVAL,
     LONGEST_USER_CODE,
     Answer,
@@ -23,14 +20,17 @@ from deviceflow.providers.base import (
     Token,
     too_long,
 )
+from deviceflow.core.sanitize import endpoint, http_allowed, is_loopback, number, with_query
+from deviceflow.core.secret import Secret
+from deviceflow.core.text import CleanText, Known, PersonText, link
+from deviceflow.core.wire import Request
+from deviceflow.errors import InsecureURLError, InvalidScopesError, UsageError
 from deviceflow.providers.dialect import Dialect
-from deviceflow.secret import Secret
-from deviceflow.untrusted import endpoint, http_allowed, is_loopback, number, with_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deviceflow.messages import Fields, Response
+    from deviceflow.core.wire import Fields, Response
 
 DEFAULT_URL: Final = "https://studio.datachain.ai"
 AVAILABLE_SCOPES: Final = ["EXPERIMENTS", "DATASETS", "MODELS"]

@@ -14,6 +14,7 @@ from flask import Flask, abort, make_response, render_template, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 
+from deviceflow.core.sanitize import is_loopback
 from deviceflow.server.control import create_control
 from deviceflow.server.grants import Grants, TooManyLoginsError
 from deviceflow.server.guesses import Guesses
@@ -21,7 +22,6 @@ from deviceflow.server.oauth import create_oauth
 from deviceflow.server.pages import create_pages
 from deviceflow.server.settings import DEFAULTS, MAX_BODY, Settings
 from deviceflow.server.studio import create_studio
-from deviceflow.untrusted import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable

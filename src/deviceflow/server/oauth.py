@@ -23,8 +23,8 @@ from authlib.oauth2.rfc8628 import (
 )
 from flask import Blueprint, Response, g, request, url_for
 
+from deviceflow.core.sanitize import printable
 from deviceflow.server.grants import Asked, State
-from deviceflow.untrusted import printable
 
 if TYPE_CHECKING:
     from flask import Flask, Request

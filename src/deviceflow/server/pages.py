@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flask import Blueprint, make_response, redirect, render_template, request, session, url_for
 
+from deviceflow.core.sanitize import printable
 from deviceflow.server.grants import State, normalised
-from deviceflow.untrusted import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

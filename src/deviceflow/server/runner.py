@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, Self
 import waitress
 from waitress import wasyncore
 
+from deviceflow.core.sanitize import is_loopback
 from deviceflow.server.app import create_app
 from deviceflow.server.settings import DEFAULTS, MAX_BODY, Settings
-from deviceflow.untrusted import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable

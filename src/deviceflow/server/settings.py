@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from deviceflow.untrusted import is_loopback
+from deviceflow.core.sanitize import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flask import Blueprint, request, url_for
 
+from deviceflow.core.sanitize import printable
 from deviceflow.server.grants import Asked, State
-from deviceflow.untrusted import printable
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue

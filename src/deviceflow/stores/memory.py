@@ -9,19 +9,19 @@ from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from deviceflow import forks, record
+from deviceflow import _forks as forks
+from deviceflow.core import codec
+from deviceflow.core.flow import Flow
+from deviceflow.core.ports import FIRST_SETBACK, Claim, Held, refuse
+from deviceflow.core.secret import Secret
 from deviceflow.errors import UnknownFlowError, UsageError
-from deviceflow.flow import Flow
-from deviceflow.secret import Secret
-from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.audit.events import Origin
+    from deviceflow.core.machine import State
+    from deviceflow.core.ports import Note, Origin
     from deviceflow.errors import DeviceFlowError
-    from deviceflow.machine import State
-    from deviceflow.stores.base import Note
 
 
 _FREE: Final = (None, 0.0, None)
@@ -323,7 +323,7 @@ def _unpark(parked: _Parked) -> Flow:
     own = iter(marshal.loads(parked.own))  # noqa: S302  # this process wrote it
     flow.device_code = _secret(next(own))
     for name, value in zip(_OWN, own, strict=True):
-        setattr(flow, name, record.again(name, value))
+        setattr(flow, name, codec.again(name, value))
     return flow
 
 

@@ -7,10 +7,10 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from deviceflow import forks
+from deviceflow import _forks as forks
+from deviceflow.core.secret import Secret, wrapped
+from deviceflow.credentials import keys as key_files
 from deviceflow.errors import StoreError, UsageError
-from deviceflow.secret import Secret, wrapped
-from deviceflow.stores import keys as key_files
 from deviceflow.stores.sql import SQLStore
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from deviceflow.stores.pgpool import Pool
+    from deviceflow.stores._pgpool import Pool
     from deviceflow.stores.sql import Execute, Mode, Query
 
 _T = TypeVar("_T")
@@ -77,7 +77,7 @@ class PostgresStore(SQLStore):
         try:
             import psycopg  # noqa: PLC0415  # an extra
 
-            from deviceflow.stores import pgpool  # noqa: PLC0415
+            from deviceflow.stores import _pgpool as pgpool  # noqa: PLC0415
         except ImportError:
             raise ImportError(
                 "PostgreSQL needs libraries: pip install 'deviceflow[postgres]'"

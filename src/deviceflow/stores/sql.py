@@ -1,6 +1,6 @@
 """Flows in a SQL database: one set of statements, which SQLite and PostgreSQL both understand.
 
-Two tables matter. A row of `flows` is a flow as it stands (see `deviceflow.stores.rows`). `audit`
+Two tables matter. A row of `flows` is a flow as it stands (see `deviceflow.stores._rows`). `audit`
 has a row for each of its transitions, written in the transaction that makes it true. The number of
 its last transition is the flow's version: whoever moves a flow says which version it was read at,
 and where that is no longer true, nothing happens.
@@ -21,8 +21,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Sel
 
 from deviceflow.audit import log
 from deviceflow.audit.chain import STORED, AuditKey, configured, link, names_own
-from deviceflow.audit.events import FIELDS, LISTS, STORE, Origin, render, render_note
-from deviceflow.audit.logins import readable
+from deviceflow.audit.events import FIELDS, LISTS, STORE, render, render_note
+from deviceflow.audit.reading import readable
+from deviceflow.core.encryption import PLAIN, Keyless
+from deviceflow.core.flow import Flow
+from deviceflow.core.machine import State
+from deviceflow.core.ports import FIRST_SETBACK, Claim, Held, Origin, each, refuse
+from deviceflow.core.sanitize import storable
+from deviceflow.core.secret import Hidden, Secret, unseen
 from deviceflow.errors import (
     DeviceFlowError,
     FlowBusyError,
@@ -31,20 +37,13 @@ from deviceflow.errors import (
     UnknownFlowError,
     UsageError,
 )
-from deviceflow.flow import Flow
-from deviceflow.machine import State
-from deviceflow.sealing import PLAIN, Keyless
-from deviceflow.secret import Hidden, Secret, unseen
-from deviceflow.stores.base import FIRST_SETBACK, Claim, Held, each, refuse
-from deviceflow.stores.rows import COLUMNS, Rows, name_of
-from deviceflow.untrusted import storable
+from deviceflow.stores._rows import COLUMNS, Rows, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from deviceflow.audit.evidence import Stands
-    from deviceflow.sealing import Plain, Sealer
-    from deviceflow.stores.base import Note
+    from deviceflow.core.encryption import Plain, Sealer
+    from deviceflow.core.ports import Note, Stands
 
     Mode = Literal["read", "lease", "write"]
 
@@ -156,7 +155,7 @@ _TURN: Final = ", ended_at = :ended_at, live_key = :live_key, "
 # With the provider in the very words that the secrets are bound to.
 _SECRETS: Final = "provider = :provider, code = :code, token = :token, revoke = :revoke"
 _AT: Final = " WHERE id = :id AND seq = :before"
-# All flows that may be those that are asked for; see `deviceflow.stores.query`.
+# All flows that may be those that are asked for; see `deviceflow.trail.query`.
 _BEGUN: Final = """
     SELECT flow_id, MIN("time") AS begun FROM {audit} WHERE flow_id <> :store GROUP BY flow_id
     HAVING (CAST(:since AS TEXT) IS NULL OR MIN("time") >= :since)

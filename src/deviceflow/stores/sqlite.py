@@ -13,17 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from deviceflow import forks
+from deviceflow import _forks as forks
+from deviceflow._files import EFFECTIVE
+from deviceflow.core.secret import wrapped
+from deviceflow.credentials import keys as key_files
 from deviceflow.errors import StoreError
-from deviceflow.secret import wrapped
-from deviceflow.stores import keys as key_files
-from deviceflow.stores import readonly
+from deviceflow.stores import _readonly as readonly
 from deviceflow.stores.sql import SQLStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from deviceflow.secret import Secret
+    from deviceflow.core.secret import Secret
     from deviceflow.stores.sql import Execute, Mode, Query
 
 _T = TypeVar("_T")
@@ -240,7 +241,7 @@ class SQLiteStore(SQLStore):
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=readonly.EFFECTIVE):
+        if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=EFFECTIVE):
             # SQLite would leave files beside it that cannot be written either, for good.
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         connection = sqlite3.connect(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from deviceflow.messages import Failure, Response
+from deviceflow.core.wire import Failure, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from deviceflow.messages import Request
+    from deviceflow.core.wire import Request
 
     Scripted = Response | Failure | BaseException | Callable[[Request], Response | Failure]
 

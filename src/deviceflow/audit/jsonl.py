@@ -1,0 +1,87 @@
+"""A trail in a file, for programs that have no store: one event a line, chained as in one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from deviceflow.audit.chain import AuditKey, encode, link
+from deviceflow.errors import StoreError
+
+if TYPE_CHECKING:
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.secret import Secret
+
+VARIABLE: Final = "DEVICEFLOW_AUDIT"
+
+
+class JSONLinesAudit:
+    """Appends each event to a file, as one line of JSON.
+
+    Several processes may write to one file: each line is one write, at the end. The file may be
+    moved away at any time, by logrotate for instance: the next line begins a new one.
+
+    Args:
+        path: The file; it is made, for its owner only (0600), if it is not there.
+        key: What authenticates the events; by default what `DEVICEFLOW_AUDIT_KEY` says. Without a
+            key they are chained all the same, but anybody could make the chain anew.
+        fsync: Whether each line is on the disk before the login goes on.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, key: Secret | None = None, fsync: bool = True
+    ) -> None:
+        self.path = Path(path).absolute()
+        self._key = AuditKey(key) if key else AuditKey.from_env()
+        self._fsync = fsync
+
+    @classmethod
+    def from_env(cls) -> Self | None:
+        """Return the one that `DEVICEFLOW_AUDIT` names, if it names one."""
+        path = os.environ.get(VARIABLE)
+        return cls(path) if path else None
+
+    def link(self, event: dict[str, Any], flow: Flow) -> None:
+        """Make an event the next link of its flow's chain, if it is none yet.
+
+        Args:
+            event: The event.
+            flow: The flow that it happened to, which keeps the head of the chain.
+        """
+        flow.head = link(event, flow.head, self._key, flow)
+
+    def write(self, event: dict[str, Any], flow: Flow) -> None:
+        """Append an event; one that is no link of a chain yet becomes one.
+
+        Args:
+            event: The event.
+            flow: The flow that it happened to.
+
+        Raises:
+            StoreError: It could not be written. What happened has happened all the same.
+        """
+        self.link(event, flow)
+        problem: StoreError | None = None
+        try:
+            self._append(encode(event) + b"\n")
+        except OSError as error:
+            problem = StoreError(
+                f"The audit file {self.path} could not be written: {error.strerror}.",
+                flow_id=flow.id,
+                hint="The login is as it says, but its last event is not in the file.",
+            )
+        if problem is not None:
+            raise problem
+
+    def _append(self, line: bytes) -> None:
+        # Opened for each line: a line is seconds after the one before, and the file may have moved.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        handle = os.open(self.path, flags, 0o600)
+        try:
+            if os.write(handle, line) != len(line):
+                raise OSError(0, "it took a part of the line only")
+            if self._fsync:
+                os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,96 @@
+"""Time, as a part that can be replaced."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from deviceflow import _forks as forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Clock(Protocol):
+    """What the drivers need of time. `deviceflow.testing.VirtualClock` is another one."""
+
+    def time(self) -> float:
+        """Return the wall clock's time, in seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Return a time that never goes backwards, in seconds since some moment."""
+
+    def sleep(self, seconds: float, wake: threading.Event) -> None:
+        """Wait `seconds`, or less if `wake` is set meanwhile."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def time(self) -> float:
+        """Return `time.time()`."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return `time.monotonic()`."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float, wake: threading.Event) -> None:
+        """Wait, as `threading.Event` does."""
+        wake.wait(seconds)
+
+
+_JUMP: Final = 1.0
+"""Seconds by which the two clocks may part between two looks before it counts as a jump."""
+
+
+class Timeline:
+    """The time that one client goes by: the wall clock's, but never set back.
+
+    Deadlines are absolute, so the wall clock decides. Set back by an hour, it would make every
+    waiting flow wait an hour longer; the monotonic clock tells, and the lost time is added from
+    then on. Set forward, or after a suspended machine woke (where the monotonic clock may have
+    stood still), the wall clock is right. Where the monotonic clock merely runs fast (WSL's does,
+    by a tenth) the wall clock is the slower one, and waiting for it is the safe side.
+
+    Args:
+        clock: The two clocks.
+        jumped: Told by how many seconds the wall clock ran ahead of the monotonic one since the
+            look before (negative: behind), where that was a jump.
+    """
+
+    def __init__(self, clock: Clock, jumped: Callable[[float], object]) -> None:
+        self._clock = clock
+        self._jumped = jumped
+        self._renew_lock()
+        forks.in_child(self._renew_lock)
+        self._wall, self._steady = self._look()
+        self._added = 0.0
+
+    def now(self) -> float:
+        """Return the time, in seconds since 1970."""
+        with self._lock:
+            wall, steady = self._look()
+            steady_ran = steady - self._steady
+            parted = wall - self._wall - steady_ran
+            self._wall, self._steady = wall, steady
+            jump = abs(parted) > max(_JUMP, steady_ran / 2)
+            if jump and parted < 0:
+                self._added -= parted
+            now = wall + self._added
+        if jump:
+            self._jumped(parted)
+        return now
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def _look(self) -> tuple[float, float]:
+        """Return what both clocks say at one moment."""
+        while True:
+            before, wall = self._clock.monotonic(), self._clock.time()
+            steady = self._clock.monotonic()
+            # Else the process was kept waiting in between, and they would seem to have parted.
+            if steady - before < _JUMP / 2:
+                return wall, steady

@@ -1,0 +1,273 @@
+"""What the drivers need of a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from deviceflow.core.flow import Flow
+    from deviceflow.errors import DeviceFlowError
+
+
+_T = TypeVar("_T")
+
+FIRST_SETBACK: Final = 60
+"""Seconds for which a flow is put off that cannot be gone on with; they double each time."""
+
+
+def refuse(problem: DeviceFlowError) -> None:
+    """Raise the problem."""
+    raise problem
+
+
+def each(page: Callable[[int], Sequence[_T]], seen: set[_T]) -> Iterator[_T]:
+    """Yield the rows of a query, each once, while what is done with them changes what it finds.
+
+    Where a page begins is counted. A damaged id need not compare in the order in which it sorts.
+
+    Args:
+        page: Returns some rows, without the first so many.
+        seen: The rows that are left out; each that is yielded is put in.
+    """
+    skip = 0
+    while rows := page(skip):
+        new = [row for row in rows if row not in seen]
+        skip += 0 if new else len(rows)
+        seen.update(new)
+        yield from new
+
+
+class Origin(NamedTuple):
+    """Who makes something happen.
+
+    Attributes:
+        worker: The random name of a client, its process's id, and a number.
+        host: The machine's name.
+        pid: The process's id.
+        engine: What runs the work, such as a task queue's name.
+        task_id: The engine's own name for this piece of work.
+        actor: The person or the account in whose name it is done.
+    """
+
+    worker: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    engine: str | None = None
+    task_id: str | None = None
+    actor: str | None = None
+
+
+class Claim(NamedTuple):
+    """The flow's lease was taken.
+
+    Attributes:
+        flow: The flow as stored; the caller's own copy.
+        now: What time it is, in seconds since 1970; it decides everything in this step.
+        left_by: Who held the lease before, if it ran out and was not given back.
+    """
+
+    flow: Flow
+    now: float
+    left_by: str | None = None
+
+
+class Held(NamedTuple):
+    """Somebody else holds the flow's lease.
+
+    Attributes:
+        flow: The flow as stored, without its secrets; the caller's own copy.
+        seconds: What is left of the lease.
+        since: When it was taken, in seconds since 1970, by the clock of then; None where no clock
+            can have been set back since.
+    """
+
+    flow: Flow
+    seconds: float
+    since: float | None = None
+
+
+class Note(NamedTuple):
+    """What belongs to no flow, and is put on record.
+
+    Attributes:
+        action: One of `deviceflow.audit.events.NOTES`.
+        given: What time it is.
+        detail: More of it, in words.
+        origin: Who did it.
+    """
+
+    action: str
+    given: float
+    detail: str
+    origin: Origin
+
+
+class Stands(NamedTuple):
+    """A flow as the store has it.
+
+    Attributes:
+        flow_id: The flow.
+        seq: The number of its last event.
+        state: Its state.
+        record: The rest of it, as JSON.
+        head: The hash of its last event; before the first, the key's mark on `digest`.
+        digest: The digest of the whole row; None where there is something in it that was never
+            written there.
+        authentic: Whether the row's MAC is right, or nobody could tell.
+    """
+
+    flow_id: str
+    seq: int
+    state: str
+    record: str
+    head: str | None
+    digest: str | None
+    authentic: bool
+
+
+class Store(Protocol):
+    """Keeps flows. Every method may be called from any thread.
+
+    A time that is given is the client's; a store with a clock that all its clients share goes by
+    that one instead. Each method may raise `StoreError`, and `SealError` where it opens secrets.
+
+    Attributes:
+        persistent: Whether flows outlive the process.
+    """
+
+    @property
+    def persistent(self) -> bool: ...
+
+    def now(self, given: float) -> float:
+        """Return what time it is for this store, in seconds since 1970."""
+
+    def add(self, flow: Flow, *, note: Note | None = None) -> Flow:
+        """Keep a new flow, or return the live one of the same key instead.
+
+        Args:
+            flow: The flow.
+            note: What goes on record with it, where a record is kept: both or none.
+        """
+
+    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
+        """Return a copy of the flow, with its secrets or without.
+
+        Raises:
+            UnknownFlowError: There is none of that id.
+        """
+
+    def flows(
+        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+    ) -> Iterator[Flow]:
+        """Yield copies of all flows, or of those that have not ended, without their secrets.
+
+        The newest comes first.
+
+        Args:
+            live: Whether to leave out those that have ended.
+            on_problem: Told of each flow that cannot be read, and is passed over. By default its
+                error is raised.
+        """
+
+    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+        """Take the flow's lease for so many seconds, or say who has it.
+
+        Raises:
+            UnknownFlowError: There is none of that id.
+        """
+
+    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
+        """Take the lease of the flow that has been due the longest, if one is due and free.
+
+        One that cannot be read raises its error, and keeps the lease until it is put off.
+        """
+
+    def void(self, flow_id: str, since: float, given: float) -> None:
+        """End the lease that was taken then, and no other.
+
+        For a lease that a clock has written which was set back since: it would last too long.
+        """
+
+    def leases_ahead(self, given: float) -> list[tuple[str, float]]:
+        """Return flows that are due and under a lease that seems to be taken after `given`.
+
+        Each comes with when that was. Either somebody has taken the lease just now, or the clock
+        was set back since: whoever looks at the clock once more knows.
+        """
+
+    def wake_strayed(self, given: float) -> None:
+        """Wake what waits for a time that was written before the clock was set back."""
+
+    def commit(
+        self,
+        flow: Flow,
+        event: dict[str, Any],
+        *,
+        release: str | None = None,
+        note: Note | None = None,
+    ) -> bool:
+        """Keep the flow as it is after its latest transition, and that with it: both or none.
+
+        Args:
+            flow: The flow.
+            event: Its latest transition as an event of `deviceflow.audit/1`. If the stored flow
+                is not at the one before, others went on meanwhile, and nothing is kept. A store
+                that keeps a trail fills the evidence in.
+            release: The owner whose lease is given back in the same breath.
+            note: What goes on record with it, as for `add`.
+
+        Returns:
+            Whether it was kept.
+        """
+
+    def release(self, flow_id: str, owner: str) -> None:
+        """Give the lease back, if `owner` still has it."""
+
+    def put_off(self, flow_id: str, owner: str, given: float) -> None:
+        """Give the lease back, if `owner` has it, and have no sweep or purge find the flow for now.
+
+        A minute the first time, and twice as long each time, up to an hour; a commit ends it.
+        """
+
+    def rewake(self, flow: Flow, owner: str) -> None:
+        """Give the lease back, and have sweeps find the flow when it is due, and not before."""
+
+    def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
+        """Put a `Note` on record, where a record is kept."""
+
+    def leftover(
+        self,
+        kind: Literal["token", "revoke"],
+        ended_before: float,
+        given: float,
+        skip: int = 0,
+    ) -> list[str]:
+        """Return the ids of flows that ended before then and hold such secrets, some at a time.
+
+        Args:
+            kind: Which secrets.
+            ended_before: In seconds since 1970.
+            given: What time it is.
+            skip: How many of them to leave out: those that ended first.
+        """
+
+    def forget(
+        self,
+        ended_before: float,
+        *,
+        on_problem: Callable[[DeviceFlowError], object] = refuse,
+    ) -> int:
+        """Drop the flows that ended before then and hold no secret; return how many.
+
+        Their transitions stay.
+
+        Args:
+            ended_before: In seconds since 1970.
+            on_problem: Told of each flow that cannot be read, and is not dropped. By default its
+                error is raised.
+        """
+
+    def close(self) -> None:
+        """Let go of files and connections."""

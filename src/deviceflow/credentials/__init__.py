@@ -1,0 +1,1 @@
+"""What clients and stores prove themselves with: profiles, secret references, keys."""

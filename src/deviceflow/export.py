@@ -1,0 +1,100 @@
+"""A login as a record of JSON types, or as one sealed text, for engines that keep a job's state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deviceflow.core import codec
+from deviceflow.core.flow import Flow
+from deviceflow.core.secret import unseen, wrapped
+from deviceflow.errors import UsageError
+from deviceflow.providers.codec import provider_from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from deviceflow.core.secret import Secret
+
+
+def to_dict(flow: Flow, *, secrets: bool = False) -> dict[str, Any]:
+    """Return the record of a login as JSON types.
+
+    Args:
+        flow: The login.
+        secrets: Whether the record holds the device code and the token, in clear. Without them
+            the record can be read, but the login cannot be resumed from it.
+    """
+    record = {"schema": codec.SCHEMA} | codec.open_part(flow)
+    record["provider"] = flow.provider.to_dict()
+    if secrets:
+        record["secrets"] = {kind: codec.hidden_part(flow, kind) for kind in codec.KINDS}
+    return record
+
+
+def from_dict(record: Mapping[str, Any]) -> Flow:
+    """Return the login that `to_dict` made `record` of.
+
+    Raises:
+        UsageError: The record has another schema version, or is not a record of a login.
+    """
+    flow = _read(record)
+    del record  # it may hold secrets, and a traceback may show this frame
+    if isinstance(flow, UsageError):
+        raise flow
+    return flow
+
+
+def _read(record: Mapping[str, Any]) -> Flow | UsageError:
+    """Return the error, where there is one, without the frames that saw the record."""
+    try:
+        if (schema := record.get("schema")) != codec.SCHEMA:
+            return UsageError(
+                f"This is not a flow of {codec.SCHEMA}: it says {schema!r}.",
+                hint="Read it with the version of deviceflow that wrote it, or a newer one.",
+            )
+        flow = Flow(record["id"], provider_from_dict(record["provider"]), 0.0)
+        codec.fill(flow, record)
+        for kind in codec.KINDS:
+            codec.fill_hidden(flow, kind, record.get("secrets", {}).get(kind))
+    except UsageError as unreadable:
+        return unreadable.with_traceback(None)
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
+        return UsageError("This record of a flow is incomplete or damaged.")
+    return flow
+
+
+def seal(flow: Flow, keys: Sequence[Secret | str]) -> str:
+    """Return the whole record of a login, secrets included, as one sealed, URL-safe text.
+
+    `unseal` gives the login back. Only one process may resume it at a time.
+
+    Args:
+        flow: The login.
+        keys: Fernet keys, such as `deviceflow keys generate` prints; the first one seals.
+
+    Raises:
+        SealError: There is no key, or a key is not a Fernet key.
+        ImportError: `cryptography` is missing (extra `seal`).
+    """
+    from deviceflow.core.encryption import Sealer  # noqa: PLC0415  # an extra
+
+    sealer = Sealer(keys := wrapped(keys))
+    return unseen(lambda: sealer.seal(to_dict(flow, secrets=True), codec.SCHEMA))
+
+
+def unseal(text: str, keys: Sequence[Secret | str]) -> Flow:
+    """Return the login that `seal` made `text` of.
+
+    Args:
+        text: What `seal` returned.
+        keys: Fernet keys, of which one sealed the text.
+
+    Raises:
+        SealError: The text was sealed with another key, or changed since.
+        UsageError: The record has another schema version.
+        ImportError: `cryptography` is missing (extra `seal`).
+    """
+    from deviceflow.core.encryption import Sealer  # noqa: PLC0415  # an extra
+
+    sealer = Sealer(keys := wrapped(keys))
+    return unseen(lambda: from_dict(sealer.open(text, codec.SCHEMA)))

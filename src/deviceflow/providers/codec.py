@@ -1,0 +1,37 @@
+"""A provider from its settings, as a record of a login has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deviceflow.errors import UsageError
+from deviceflow.providers.oauth import OAuth
+from deviceflow.providers.studio import Studio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deviceflow.core.provider import Provider
+
+
+def provider_from_dict(settings: Mapping[str, Any]) -> Provider:
+    """Return the provider whose `to_dict()` gave `settings`.
+
+    Raises:
+        UsageError: The settings are not known to this version, or make no sense.
+    """
+    dialect = settings.get("dialect")
+    typed = isinstance(dialect, str) and isinstance(settings.get("allow_http", False), bool)
+    try:
+        if typed and dialect == Studio.dialect:
+            return Studio(**{name: settings[name] for name in settings if name != "dialect"})
+        if typed:
+            return OAuth.from_dict(settings)
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    raise UsageError(
+        f"The flow belongs to a provider that this version cannot read: {dialect!r}.",
+        hint="It may have been written by a newer deviceflow: upgrade this one.",
+    )

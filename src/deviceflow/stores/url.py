@@ -1,0 +1,102 @@
+"""Where the store is: by its URL, by `DEVICEFLOW_STORE`, or in the user's own place."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from deviceflow.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from deviceflow.core.ports import Store
+
+VARIABLE: Final = "DEVICEFLOW_STORE"
+
+
+def open_store(url: str | None = None, **options: Any) -> Store:
+    """Open the store that a URL names.
+
+    Args:
+        url: `memory:`; `sqlite:///relative/path` or `sqlite:////absolute/path`;
+            `postgresql://…`, as libpq has it. Where none is given, `DEVICEFLOW_STORE`; and where
+            that is not set, a SQLite file in the user's own place for such things.
+        **options: What `SQLiteStore` or `PostgresStore` take besides: `keys`, `plaintext`,
+            `read_only`, …
+
+    Raises:
+        UsageError: It is no such URL.
+        StoreError: The store cannot be used.
+        ImportError: A library is missing (extras `seal`, `postgres`).
+    """
+    url = url or os.environ.get(VARIABLE)
+    if not url:
+        from deviceflow.stores.sqlite import SQLiteStore  # noqa: PLC0415  # one of three is loaded
+
+        return SQLiteStore(_private_directory() / "flows.db", **options)
+    scheme, _, rest = url.partition(":")
+    if scheme == "memory":
+        from deviceflow.stores.memory import MemoryStore  # noqa: PLC0415
+
+        return MemoryStore()
+    if scheme == "sqlite" and rest.startswith("///") and len(rest) > 3:
+        from deviceflow.stores.sqlite import SQLiteStore  # noqa: PLC0415
+
+        return SQLiteStore(Path(unquote(rest[3:])).expanduser(), **options)
+    if scheme in ("postgresql", "postgres"):
+        from deviceflow.stores.postgres import PostgresStore  # noqa: PLC0415
+
+        return PostgresStore(url, **options)
+    raise UsageError(
+        "That is no URL of a store.",  # and it may have a password in it
+        hint="Give memory:, sqlite:///path, or postgresql://…",
+    )
+
+
+def sqlite_file(url: str | None = None) -> Path | None:
+    """Return the file of the store that `open_store` would open, if it is a SQLite file."""
+    url = url or os.environ.get(VARIABLE)
+    with suppress(RuntimeError):  # as pathlib says that this user has no home
+        if not url:
+            return state_directory() / "flows.db"
+        if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+            return Path(unquote(url.removeprefix("sqlite:///"))).expanduser()
+    return None
+
+
+def state_directory() -> Path:
+    """Return the user's own place for what programs remember."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "deviceflow"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/deviceflow"
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(base) / "deviceflow"
+
+
+def _private_directory() -> Path:
+    """Make that directory, its owner's alone, or see that it is."""
+    elsewhere = f"Name a store that can be written: {VARIABLE}=sqlite:///PATH"
+    try:
+        path = state_directory()
+        for folder in (*reversed(path.parents), path):
+            # Each one by itself: `parents=True` would leave those above to the umask.
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)
+        exposed = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    except RuntimeError:  # as pathlib says it
+        problem = StoreError("This user has no home to keep logins in.", hint=elsewhere)
+    except OSError as error:
+        problem = StoreError(f"{path} cannot be used: {error.strerror}.", hint=elsewhere)
+    else:
+        if os.name != "posix" or not exposed:
+            return path
+        problem = StoreError(
+            f"{path} can be read by others, and logins are kept in it.",
+            hint=f"Fix it with: chmod 700 {path}",
+        )
+    raise problem

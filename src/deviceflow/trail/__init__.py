@@ -1,0 +1,1 @@
+"""The read side of the audit: queries, statistics, reports, digests, verification."""

@@ -1,0 +1,50 @@
+"""Saying what was done to a flow's events, once it is clear that they are not as they should be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deviceflow.trail.evidence import is_new, told_by_record
+from deviceflow.trail.history import EDITED_ROW, strange
+from deviceflow.trail.ledger import Finding, Hole
+from deviceflow.trail.reconstruct import Recognition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deviceflow.trail.evidence import Evidence
+    from deviceflow.trail.ledger import Ledger
+
+
+def diagnose(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
+    """Yield what should not be so with a flow.
+
+    Args:
+        evidence: The flow.
+        ledger: Is told of what may have been moved from one flow to another.
+    """
+    if not evidence.rows:
+        yield from _gone(evidence, ledger)
+        return
+    recognition = Recognition(evidence, ledger)
+    yield from recognition.findings()
+    if recognition.is_sound:
+        yield from strange(evidence)
+
+
+def _gone(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
+    """Say that a flow has no events, where it should have some."""
+    flow_id, stands = evidence.flow_id, evidence.stands
+    told = told_by_record(evidence)
+    if stands is not None and stands.seq == 0:
+        if not is_new(stands, evidence.key):
+            yield Finding("edited_row", flow_id, None, EDITED_ROW)
+    elif stands is not None and told is None:
+        yield Finding("wrong_state", flow_id, None, "its record is not that of its last event")
+    known = {head.seq: head.hash for head in evidence.heads}
+    if told is not None and told[0]:
+        known.setdefault(*told)
+    if known and not any(head.dropped for head in evidence.heads):
+        last = max(known)
+        said = "all of its events are gone"
+        ledger.hole(Hole(flow_id, 1, last, known[last], "removed_flow", said))

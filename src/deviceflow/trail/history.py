@@ -1,0 +1,123 @@
+"""Saying whether what a flow's events tell can have been so, where their chain is whole."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from deviceflow.audit.events import NOTES, STORE
+from deviceflow.core.machine import INIT, Reason
+from deviceflow.trail.evidence import (
+    ACTION,
+    FROM,
+    HASH,
+    LEGAL,
+    REASON,
+    SEQ,
+    TIME,
+    TO,
+    is_as_its_event_says,
+    may_be_gone,
+    stands_where,
+)
+from deviceflow.trail.ledger import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deviceflow.trail.evidence import Evidence
+
+EDITED_ROW: Final = "the login's row is not as it was written: its digest or its MAC is another"
+
+CLOCK_TOLERANCE: Final = 1.0
+"""Seconds by which one event's time may be before the time of the one before."""
+
+_NO_LATE_TOKEN: Final = (Reason.DENIED, Reason.CANCELLED)
+
+
+def strange(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what is wrong with a chain that is whole: whose it is, first of all."""
+    others = list(_beside_digests(evidence)) or list(_beyond(evidence))
+    yield from others
+    if not others:
+        yield from _history(evidence)
+        yield from _beside_flow(evidence)
+
+
+def _beside_digests(evidence: Evidence) -> Iterator[Finding]:
+    """Say whether a chain that is whole is another than digests have seen."""
+    hashes = {row[SEQ]: row[HASH] for row in evidence.rows}
+    for head in evidence.heads:
+        if hashes.get(head.seq) != head.hash:
+            said = f"event {head.seq} is not the one that digest {head.digest} has seen"
+            yield Finding("replaced_chain", evidence.flow_id, head.seq, said)
+            return
+
+
+def _beyond(evidence: Evidence) -> Iterator[Finding]:
+    """Say which events only the flow's record speaks against, where there is no key to tell."""
+    stands = evidence.stands
+    if evidence.key is not None or stands is None or type(stands.seq) is not int:
+        return
+    known = max((stands.seq, *(head.seq for head in evidence.heads)))
+    before = [row for row in evidence.rows if row[SEQ] <= known]
+    if before and stands_where(stands, before[-1]):
+        for row in evidence.rows[len(before) :]:
+            said = "the flow knows nothing of this event"
+            yield Finding("inserted", evidence.flow_id, row[SEQ], said)
+
+
+def _history(evidence: Evidence) -> Iterator[Finding]:
+    """Say whether what happened can have happened so."""
+    first = evidence.rows[0]
+    if first[SEQ] != 1 and first[ACTION] != "bring_in":
+        said = f"{first[ACTION]} is not where a flow begins"
+        yield Finding("illegal_transition", evidence.flow_id, first[SEQ], said)
+    state = first[FROM] if first[ACTION] == "bring_in" else INIT.value
+    reason, before = None, ""
+    for row in evidence.rows:
+        action, source, dest = row[ACTION], row[FROM], row[TO]
+        if evidence.flow_id == STORE:
+            legal = action in NOTES and (source, dest) == (None, None)
+        elif row is first and action == "bring_in":
+            legal = source == dest
+        else:
+            refused = action == "late_grant" and reason in _NO_LATE_TOKEN
+            legal = source == state and (action, source, dest) in LEGAL and not refused
+        if not legal:
+            said = f"{action} does not lead from {state} to {dest}"
+            yield Finding("illegal_transition", evidence.flow_id, row[SEQ], said)
+        if row[TIME] < before and _seconds(row[TIME], before) > CLOCK_TOLERANCE:
+            said = f"its time is before that of the event before: {row[TIME]}"
+            yield Finding("clock_backwards", evidence.flow_id, row[SEQ], said)
+        state, reason, before = dest, row[REASON], row[TIME]
+
+
+def _seconds(earlier: str, later: str) -> float:
+    try:
+        parted = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
+    except (TypeError, ValueError):
+        return inf  # whoever wrote that is no clock of ours
+    return parted.total_seconds()
+
+
+def _beside_flow(evidence: Evidence) -> Iterator[Finding]:
+    """Say whether the flow stands where its events lead to."""
+    flow_id, stands, last = evidence.flow_id, evidence.stands, evidence.rows[-1]
+    if evidence.alone or flow_id == STORE:
+        return
+    if stands is None:
+        if not may_be_gone(evidence.rows):
+            said = (
+                f"the flow is gone, and was {last[TO]}: only ended ones without a token are dropped"
+            )
+            yield Finding("wrong_state", flow_id, last[SEQ], said)
+        return
+    if not stands_where(stands, last):
+        said = (
+            f"the flow is {stands.state} at event {stands.seq}, or is not what its last event says"
+        )
+        yield Finding("wrong_state", flow_id, last[SEQ], said)
+    elif not is_as_its_event_says(stands, last):
+        yield Finding("edited_row", flow_id, last[SEQ], EDITED_ROW)

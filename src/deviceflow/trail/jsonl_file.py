@@ -1,0 +1,124 @@
+"""Reading trails in files, of JSON lines: what `JSONLinesAudit` writes, or `audit export`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+from deviceflow.audit.chain import STORED, encode
+from deviceflow.audit.events import FIELDS, LISTS, SCHEMA
+from deviceflow.errors import StoreError
+from deviceflow.trail.ledger import room
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_list_text = json.JSONEncoder(separators=(",", ":")).encode
+_MAX_SEQ = 2**63 - 1
+# What is there twice in one file is a copy.
+_SORTED: Final = """
+    SELECT text, MAX(times) FROM (
+        SELECT flow, seq, text, file, COUNT(*) AS times FROM line GROUP BY flow, seq, text, file
+    )
+    GROUP BY flow, seq, text ORDER BY flow, seq, text
+"""
+_INSERT = "INSERT INTO line VALUES (?, ?, ?, ?)"
+_BEGIN = b'{"schema":'  # which no text can have in it: its quotes would be escaped
+
+
+class Lines(NamedTuple):
+    """What files hold.
+
+    Attributes:
+        events: The events, by flow and number, as tuples in the order of `STORED`.
+        strange: What to say of each line that is no event.
+    """
+
+    events: Iterator[tuple[Any, ...]]
+    strange: Sequence[str]
+
+
+@contextmanager
+def read_lines(paths: Sequence[str]) -> Iterator[Lines]:
+    """Give the events in files, which are read as one trail. They are put in order on disk.
+
+    What two files have in common, word for word, counts once: exports may overlap.
+
+    Raises:
+        StoreError: A file cannot be read, or there is no room to put its events in order.
+    """
+    with closing(sqlite3.connect("", isolation_level=None)) as database:
+        with room():
+            database.execute("PRAGMA journal_mode = OFF")
+            database.execute("CREATE TABLE line (flow TEXT, seq INTEGER, text TEXT, file INTEGER)")
+            strange = [
+                said for number, path in enumerate(paths) for said in _take(database, path, number)
+            ]
+        yield Lines(_events(database), strange)
+
+
+def _events(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
+    for text, times in database.execute(_SORTED):
+        for _ in range(times):
+            yield _row(json.loads(text))
+
+
+def _take(database: sqlite3.Connection, path: str, number: int) -> Iterator[str]:
+    name = Path(path).name
+    try:
+        with Path(path).open("rb") as file:
+            for place, line in enumerate(file, 1):
+                if event := _event(line):
+                    database.execute(_INSERT, (*event, number))
+                elif line.strip():
+                    yield f"line {place} of {name} is no event"
+                    # Half a line is all that a full disk took, perhaps, and another is behind it.
+                    if event := _event(line[max(0, line.rfind(_BEGIN)) :]):
+                        database.execute(_INSERT, (*event, number))
+    except OSError as error:
+        why = error.strerror
+    else:
+        return
+    raise StoreError(f"{path} cannot be read: {why}.")
+
+
+def _event(line: bytes) -> tuple[str, int, str] | None:
+    """Return the flow, the number and the text of the event that a line is, if it is one."""
+    try:
+        text = line.decode().strip()
+        event = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+        if event.keys() != {*FIELDS} or event["schema"] != SCHEMA:
+            return None
+        flow_id, seq = event["flow_id"], event["seq"]
+        encode(event)  # which nobody can do with half a character
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    plain = not any(isinstance(event[name], list | dict) for name in FIELDS if name not in LISTS)
+    # In a chain true is as good as 1, but a reader would see another event.
+    truths = [name for name in FIELDS if isinstance(event[name], bool)]
+    # All other types are checked where the event is hashed, as those in a database are.
+    sound = plain and truths == ["in_doubt"] and type(flow_id) is str and type(seq) is int
+    sound = sound and isinstance(event["mac"], str | None)
+    return (flow_id, seq, text) if sound and 0 <= seq <= _MAX_SEQ else None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)  # NaN, Infinity: no JSON, and null where it is hashed
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    event = dict(pairs)
+    if len(event) != len(pairs):
+        raise ValueError  # one reader would see the first of two, and another one the last
+    return event
+
+
+def _row(event: dict[str, Any]) -> tuple[Any, ...]:
+    # As a database has it, in which lists are texts.
+    for name in LISTS:
+        if event[name] is not None:
+            event[name] = _list_text(event[name])
+    return tuple(event[name] for name in STORED)

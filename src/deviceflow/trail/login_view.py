@@ -1,0 +1,295 @@
+"""What the events of a login come to: who asked for what, what became of it, and when.
+
+The events may be those of a trail that somebody has tampered with. Whatever is in them, it is read
+for what it can be taken for; whether it is true is what `deviceflow.trail.verify` says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from deviceflow.core.machine import ENDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+UNFINISHED: Final = "unfinished"
+"""The outcome of a login that has not ended."""
+
+_APPROVALS: Final = frozenset({"grant", "late_grant"})
+
+
+END_OF_TIME: Final = 253_370_764_800.0
+"""The year 9999, behind which nothing can be counted on."""
+
+
+def seconds_of(time: str | None) -> float | None:
+    """Return an event's time in seconds since 1970, if it is one, and not of another age."""
+    try:
+        at = datetime.fromisoformat(time or "")
+        seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 <= seconds < END_OF_TIME else None
+
+
+def span(seconds: float) -> str:
+    """Return how long something took, in words."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    for size, unit, part, name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if seconds >= size - part / 2:
+            whole, rest = divmod(round(seconds / part), size // part)
+            return f"{whole} {unit} {rest} {name}" if rest else f"{whole} {unit}"
+    return ""  # not reached: a minute is the last size
+
+
+def counted(number: int, what: str) -> str:
+    """Return how many there are of something, in words."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+class Spell(NamedTuple):
+    """A login's stay in a state.
+
+    Attributes:
+        state: The state.
+        since: When it began, in seconds since 1970.
+        until: When it ended; for the last one, the time of the last event.
+    """
+
+    state: str
+    since: float
+    until: float
+
+
+class Line(NamedTuple):
+    """One line of a login's story.
+
+    Attributes:
+        time: When, in seconds since 1970.
+        state: The state from then on.
+        lasted: Seconds until the next line; None for the last one.
+        said: What happened, in words.
+        action: The same as the event has it; of a row of polls, `pending`.
+    """
+
+    time: float
+    state: str
+    lasted: float | None
+    said: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One login, by its events.
+
+    Attributes:
+        id: The flow's id.
+        events: Its events, in their order.
+        times: The time of each, in seconds since 1970; what is no time counts as that before.
+        started: When the first of them happened.
+        ended: When it came to the end that it came to; None if it has not.
+        state: The state it is in.
+        reason: Why it failed.
+        client: The client's name as a person is shown it, or else its id.
+        issuer: The server's address.
+        actor: Who began it.
+        purpose: Why it was needed, as the program stated it.
+        approved_after: Seconds from the code's issue until the token came, if one did.
+    """
+
+    id: str
+    events: Sequence[dict[str, Any]]
+    times: Sequence[float]
+    started: float
+    ended: float | None
+    state: str
+    reason: str | None
+    client: str | None
+    issuer: str | None
+    actor: str | None
+    purpose: str | None
+    approved_after: float | None
+
+    @classmethod
+    def of(cls, flow_id: str, events: Sequence[dict[str, Any]]) -> Login:
+        """Return what the events come to.
+
+        Args:
+            flow_id: The flow's id.
+            events: Its events as from `readable`; at least one.
+        """
+        times: list[float] = []
+        for event in events:
+            at = seconds_of(event["time"])
+            times.append(at if at is not None else times[-1] if times else 0.0)
+        last = events[-1]
+        state = last["to"] or "unknown"
+        return cls(
+            id=flow_id,
+            events=events,
+            times=times,
+            started=times[0],
+            ended=_ended(events, times, state),
+            state=state,
+            reason=last["reason"],
+            client=_first(events, "client_name") or _first(events, "client_id"),
+            issuer=_first(events, "issuer"),
+            actor=_first(events, "actor"),
+            purpose=_first(events, "purpose"),
+            approved_after=_approved_after(events, times),
+        )
+
+    @property
+    def outcome(self) -> str:
+        """What became of it: its reason if it failed, else the end's name, or `unfinished`."""
+        if self.state == "failed":
+            return self.reason or "failed"
+        return self.state if self.state in ENDS else UNFINISHED
+
+    @property
+    def granted_scopes(self) -> list[str] | None:
+        """What was granted, where the server said so."""
+        return next(
+            (event["granted_scopes"] for event in self.events if event["granted_scopes"]), None
+        )
+
+    @property
+    def seconds(self) -> float:
+        """How long it took to its end, or has taken up to its last event."""
+        return max(0.0, (self.times[-1] if self.ended is None else self.ended) - self.started)
+
+    def count(self, action: str) -> int:
+        """Return how many events of that action there are."""
+        return sum(event["action"] == action for event in self.events)
+
+    def spells(self) -> Iterator[Spell]:
+        """Yield its stays in states, one after another, up to its end."""
+        since, state = self.started, self.events[0]["to"] or "unknown"
+        for event, at in zip(self.events, self.times, strict=True):
+            dest = event["to"] or "unknown"
+            if dest != state:
+                yield Spell(state, since, max(since, at))
+                since, state = max(since, at), dest
+        if state not in ENDS:
+            yield Spell(state, since, max(since, self.times[-1]))
+
+    def story(self, *, whole: bool = False) -> list[Line]:
+        """Return what happened, line by line.
+
+        Args:
+            whole: Give each event a line; else polls that were answered with "not yet" are told of
+                in one.
+        """
+        groups = [[index] for index in range(len(self.events))]
+        if not whole:
+            groups = list(_grouped([event["action"] for event in self.events]))
+        lines = []
+        for group, after in zip(groups, [*groups[1:], None], strict=True):
+            begun = self.times[group[0]]
+            lasted = None if after is None else max(0.0, self.times[after[0]] - begun)
+            last = self.events[group[-1]]
+            polls = sum(self.events[index]["action"] == "poll" for index in group)
+            said = _not_yet(last, polls) if len(group) > 1 else _said(last)
+            lines.append(Line(begun, last["to"] or "-", lasted, said, str(last["action"])))
+        return lines
+
+
+def _first(events: Iterable[Mapping[str, Any]], name: str) -> Any:
+    return next((event[name] for event in events if event[name] is not None), None)
+
+
+def _ended(events: Sequence[Mapping[str, Any]], times: Sequence[float], state: str) -> float | None:
+    if state not in ENDS:
+        return None
+    first = len(events) - 1
+    while first and events[first - 1]["to"] == state:
+        first -= 1
+    return times[first]
+
+
+def _approved_after(events: Sequence[Mapping[str, Any]], times: Sequence[float]) -> float | None:
+    issued = None
+    for event, at in zip(events, times, strict=True):
+        if event["action"] == "issue_code" and issued is None:
+            issued = at
+        elif event["action"] in _APPROVALS:
+            # Where it began elsewhere, nobody here knows when the code was issued.
+            return None if issued is None else max(0.0, at - issued)
+    return None
+
+
+def _grouped(actions: Sequence[str]) -> Iterator[list[int]]:
+    """Yield the numbers of events, those of polls that were answered with "not yet" together."""
+    index = 0
+    while index < len(actions):
+        end = index
+        while tuple(actions[end : end + 2]) == ("poll", "pending"):
+            end += 2
+        end = max(end, index + 1)
+        yield list(range(index, end))
+        index = end
+
+
+def _not_yet(last: Mapping[str, Any], polls: int) -> str:
+    return f"{counted(polls, 'poll')}: not approved yet{_facts(last)}"
+
+
+def _said(event: Mapping[str, Any]) -> str:
+    action = event["action"]
+    said = _WORDS.get(action, str(action))
+    if action == "poll" and event["attempt"] is not None:
+        said = f"poll {event['attempt']} is sent"
+    elif action == "slow_down" and event["interval"] is not None:
+        said = f"told to poll more slowly: every {event['interval']:g} s from now on"
+    elif action == "fail" and event["reason"]:
+        said = f"{said}: {event['reason']}"
+    detail = "" if event["detail"] in (None, "", said) else f": {event['detail']}"
+    return f"{said}{_facts(event)}{detail}"
+
+
+def _facts(event: Mapping[str, Any]) -> str:
+    facts = []
+    if event["http_status"] is not None:
+        facts.append(f"HTTP {event['http_status']}")
+    if event["in_doubt"] and event["action"] != "recover":
+        facts.append("in doubt")
+    return f" ({', '.join(facts)})" if facts else ""
+
+
+_WORDS: Final = {
+    "issue_code": "a code was issued",
+    "poll": "a poll is sent",
+    "pending": "not approved yet",
+    "slow_down": "told to poll more slowly",
+    "retry": "no usable answer: again later",
+    "recover": "whoever polled died, and the outcome is in doubt",
+    "take_over": "somebody's lease ran out, with no poll under way",
+    "grant": "approved: the token came",
+    "late_grant": "approved: the token came after others had gone on without it",
+    "expire": "it expired",
+    "deny": "the person said no",
+    "fail": "failed",
+    "cancel": "given up",
+    "stray_token": "a token came that is not taken",
+    "revoke": "a token was revoked",
+    "revoke_failed": "a token could not be revoked",
+    "collect": "the token was handed over",
+    "acknowledge": "the token is safe elsewhere, and was wiped here",
+    "purge": "what was secret was wiped",
+    "reseal": "sealed with another key",
+    "bring_in": "brought in from elsewhere, where its events so far are",
+    "open_plaintext": "secrets are kept in clear from now on",
+    "plain_http": "codes and tokens crossed the network in clear",
+    "unverified_tls": "certificates of servers are not checked",
+    "rotate_keys": "sealed anew with another key",
+    "prune": "old events were dropped",
+}

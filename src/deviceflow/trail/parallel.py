@@ -1,0 +1,122 @@
+"""Finding out whether anybody has changed a trail, in several processes at once.
+
+Each takes a part of the flows, which it reads by itself, and looks at them as one process would.
+What was moved from one part to another is settled here, where all of them come together.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from deviceflow.errors import StoreError
+from deviceflow.trail.ledger import Ledger
+from deviceflow.trail.verify import Verification
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from deviceflow.audit.chain import AuditKey
+    from deviceflow.core.ports import Stands
+    from deviceflow.trail.digest import DigestId
+    from deviceflow.trail.ledger import Finding, Hole, Stray
+
+    Snapshot = tuple[Iterable[tuple[Any, ...]], Iterable[Stands], AuditKey | None]
+    OpenPart = Callable[[str, str | None], AbstractContextManager[Snapshot]]
+
+
+class _Seen(NamedTuple):
+    """What one process has seen of its part."""
+
+    findings: list[Finding]
+    strays: list[Stray]
+    holes: list[Hole]
+    events: int
+    flows: int
+
+
+class PartedVerification(Verification):
+    """Checks a trail in several processes.
+
+    Args:
+        open_part: Opens the trail in another process, to which it is sent, and gives its events,
+            its flows and the key, of the flows whose ids are from the first text on, and before
+            the second.
+        bounds: The ids that part the flows.
+        digests: As for `Verification`.
+        public_key: As for `Verification`.
+        last: As for `Verification`.
+    """
+
+    def __init__(
+        self,
+        open_part: OpenPart,
+        bounds: Sequence[str],
+        *,
+        digests: Path | None = None,
+        public_key: str | None = None,
+        last: DigestId | None = None,
+    ) -> None:
+        super().__init__((), (), None, digests=digests, public_key=public_key, last=last)
+        self._open_part = open_part
+        self._parts = list(zip(["", *bounds], [*bounds, None], strict=True))
+
+    def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
+        """Yield what should not be so with the flows, and put in the ledger what is to settle."""
+        try:
+            for seen in self._seen():
+                for stray in seen.strays:
+                    ledger.stray(stray)
+                for hole in seen.holes:
+                    ledger.hole(hole)
+                self.events += seen.events
+                self.flows += seen.flows
+                progress(self.events)
+                yield from seen.findings
+        except BrokenProcessPool:
+            raise StoreError(
+                "A process that verified a part of the trail ended before its time.",
+                hint="Try again with fewer at once.",
+            ) from None
+
+    def _seen(self) -> Iterator[_Seen]:
+        # Spawned: a fork would share the connections that are open here.
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(len(self._parts), spawn, _dies_with_its_parent) as pool:
+            doing = [
+                pool.submit(_see, self._open_part, part, self._directory, self.signed_by)
+                for part in self._parts
+            ]
+            for done in as_completed(doing):
+                yield done.result()
+
+
+def _see(
+    open_part: OpenPart, part: tuple[str, str | None], digests: Path | None, public_key: str | None
+) -> _Seen:
+    with open_part(*part) as snapshot, Ledger() as ledger:
+        verification = Verification(*snapshot, digests=digests, public_key=public_key, part=part)
+        for _ in verification.read_digests(ledger):
+            pass  # whoever has parted the trail says it
+        findings = list(verification.examine(ledger, lambda _: None))
+        seen = verification.events, verification.flows
+        return _Seen(findings, list(ledger.strays()), list(ledger.holes()), *seen)
+
+
+def _dies_with_its_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_watch, daemon=True).start()
+
+
+def _watch() -> None:
+    parent = parent_process()
+    assert parent is not None  # noqa: S101  # spawned
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,416 @@
+"""Recognising the events of a flow whose chain is not whole, and saying what was done to it.
+
+Whoever reads a trail cannot ask what happened to it; there is only what was left. But an event's
+hash takes in which flow it belongs to and which number it has there, so that an event that was put
+elsewhere still tells where it comes from: under its old place its hash is right. And most of the
+hashes that there should be are known from more than one side: from the event itself, from the one
+that follows on it, from the flow's record, from digests, and by their `mac`. So:
+
+1. Each row is *recognised*, if under some flow and number it has the hash that is known: then it is
+   an event that was once written. What else is altered of it (its place, its `hash`, its `mac`) was
+   altered behind the store's back.
+2. Of the flow's own events each number is *chosen* once. What is left over is a copy, or was never
+   written: `duplicated`, `inserted`. What is from another flow was `moved` here.
+3. Those chosen are `reordered` if they do not stand in the order of their numbers. That the others
+   are shifted by what was put in or taken out is no finding of its own.
+4. A row that is not recognised was `edited` if an event is missing where it stands; else it was
+   `inserted`.
+5. Numbers that nobody has are `removed` events, or a `cut_tail` if nothing comes after them, or
+   the whole flow was removed.
+6. Rows at the end that follow on each other, and bear no `mac` of the audit key's, are a
+   `replaced_chain`; as are rows that all is right with but what a digest knows.
+
+Some things cannot be told apart, and are given one name. The flow's last event, written anew with
+another content and its right hash, is a chain replaced from there on, and is called that unless its
+hash is known. An event whose number alone was changed is `reordered`, unless it stands in the
+same order as before, and then `edited`. Without the audit key a row that was added behind the last
+one is told by the flow's record alone.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.audit.chain import DAMAGED, START, hash_of_row
+from deviceflow.trail.evidence import EVENT_ID, FLOW, HASH, KEY_ID, MAC, PREV, SEQ, told_by_record
+from deviceflow.trail.ledger import Finding, Hole, Stray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deviceflow.audit.chain import AuditKey
+    from deviceflow.trail.evidence import Evidence
+    from deviceflow.trail.ledger import Kind, Ledger
+
+_PASSES: Final = 9
+_EVENT_NUMBER: Final = re.compile(r"(.+)\.(\d{1,18})", re.DOTALL)
+
+
+class _Row:
+    """A stored event, and what is found out about it.
+
+    Attributes:
+        stored: Its values.
+        seq: The number that it is stored under.
+        home: The flow that it is recognised as an event of.
+        number: Its number in that.
+        hash: The hash that it has there.
+        known: Whether whoever has the key, or what follows on it, vouches for that hash.
+        begins: Whether it says that it is the first of its flow.
+        edited: Whether it is not what was written under its number.
+    """
+
+    def __init__(self, stored: tuple[Any, ...]) -> None:
+        self.stored = stored
+        self.seq = stored[SEQ] if isinstance(stored[SEQ], int) else -1
+        self.home: str | None = None
+        self.number = -1
+        self.hash = ""
+        self.known = False
+        self.begins = stored[PREV] == START
+        self.edited = False
+
+    def hash_as(self, flow_id: str, number: int, event_id: str) -> str | None:
+        """Return the hash that it should have under another name, if it could have one."""
+        values = list(self.stored)
+        values[FLOW], values[SEQ], values[EVENT_ID] = flow_id, number, event_id
+        try:
+            return hash_of_row(values)
+        except DAMAGED:
+            return None
+
+
+class Recognition:
+    """The rows of one flow, and what became of its chain."""
+
+    def __init__(self, evidence: Evidence, ledger: Ledger) -> None:
+        self._evidence = evidence
+        self._id = evidence.flow_id
+        self._key = evidence.key
+        self._ledger = ledger
+        self._rows = [_Row(stored) for stored in evidence.rows]
+        self._signed = {head.seq: head.hash for head in evidence.heads}
+        self._told = self._believed(told_by_record(evidence))
+        self._last_said = max([*self._signed, 0 if self._told is None else self._told[0]])
+        self._unsaid = evidence.stands is None and not evidence.heads
+        self._own: dict[int, _Row] = {}
+        self._numbers = {START: 0} | {digest: seq for seq, digest in self._signed.items()}
+        if self._told is not None:
+            self._numbers[self._told[1]] = self._told[0]
+        self.is_sound = True
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what was done to the chain, and remember what may have gone elsewhere."""
+        for finding in self._look():
+            self.is_sound = False
+            yield finding
+
+    def _look(self) -> Iterator[Finding]:
+        self._recognise()
+        self._vouch()
+        if not self._evidence.alone and all(row.home != self._id for row in self._rows):
+            self._unsaid = False  # a flow that nobody knows has no events
+        yield from self._choose()
+        yield from self._unvouched()
+        yield from self._unrecognised()
+        yield from self._marks()
+        yield from self._order()
+        self._holes()
+        if self.is_sound:
+            yield from self._links()
+
+    def _find(self, kind: Kind, said: str, seq: int) -> Finding:
+        return Finding(kind, self._id, seq, said)
+
+    def _believed(self, told: tuple[int, str] | None) -> tuple[int, str] | None:
+        """Return the last event by the flow's record, unless that gives it another number."""
+        if told is None:
+            return None
+        seq, head = told
+        for row in self._rows:
+            if row.stored[HASH] == head and row.hash_as(self._id, seq, f"{self._id}.{seq}") != head:
+                named = _EVENT_NUMBER.fullmatch(str(row.stored[EVENT_ID]))
+                if named and row.hash_as(named[1], int(named[2]), named[0]) == head:
+                    return None
+        return told
+
+    # 1. Recognising.
+
+    def _recognise(self) -> None:
+        """Find out which event each row is."""
+        expected = {row.stored[PREV] for row in self._rows} | {*self._signed.values()}
+        if self._told is not None:
+            expected.add(self._told[1])
+        left, passes = list(self._rows), 0
+        while left and passes < _PASSES:
+            # Each knows its neighbours' numbers: so up, and down again.
+            left = [row for row in left if not self._is_recognised(row, expected)][::-1]
+            passes += 1
+
+    def _is_recognised(self, row: _Row, expected: set[str]) -> bool:
+        for home, number, event_id in self._names(row):
+            found = row.hash_as(home, number, event_id)
+            if found is None:
+                return False
+            vouched = (
+                self._key is not None
+                and self._key.mac(found, row.stored[KEY_ID]) == row.stored[MAC]
+            )
+            if found == row.stored[HASH] or vouched or found in expected:
+                row.home, row.number, row.hash, row.known = home, number, found, vouched
+                if home == self._id:
+                    self._numbers.setdefault(found, number)
+                    self._numbers.setdefault(row.stored[PREV], number - 1)
+                return True
+        return False
+
+    def _names(self, row: _Row) -> Iterator[tuple[str, int, str]]:
+        """Yield under which names it may have been written: flow, number, and event id."""
+        event_id = str(row.stored[EVENT_ID])
+        yield self._id, row.seq, f"{self._id}.{row.seq}"
+        if named := _EVENT_NUMBER.fullmatch(event_id):
+            yield named[1], int(named[2]), event_id
+        before, number = self._numbers.get(row.stored[PREV]), self._numbers.get(row.stored[HASH])
+        if before is not None:
+            yield self._id, before + 1, f"{self._id}.{before + 1}"
+        if number is not None:
+            yield self._id, number, f"{self._id}.{number}"
+
+    def _vouch(self) -> None:
+        """Find out which rows are genuine although their `mac` is not, by what follows on them."""
+        if self._key is None:
+            return
+        own = [row for row in self._rows if row.home == self._id]
+        sure = {row.stored[PREV] for row in own if row.known} | {*self._signed.values()}
+        for row in sorted(own, key=lambda row: row.number, reverse=True):
+            row.known = row.known or row.hash in sure
+            if row.known:
+                sure.add(row.stored[PREV])
+        if self._told is None or self._told[0] in self._signed:
+            return
+        # The flow's record is not signed, so it vouches for one event only.
+        genuine = {row.hash for row in own if row.known} | {START}
+        for row in own:
+            if row.hash == self._told[1] and row.stored[PREV] in genuine:
+                row.known = True
+
+    # 2. Choosing.
+
+    def _choose(self) -> Iterator[Finding]:
+        """Choose a row for each number; say what the others are."""
+        claims: dict[int, list[tuple[tuple[bool, ...], int, _Row]]] = {}
+        followed = {row.stored[PREV] for row in self._rows}
+        for index, row in enumerate(self._rows):
+            if row.home == self._id and (row.known or self._key is None):
+                claim = (self._doubts(index, followed), index, row)
+                claims.setdefault(row.number, []).append(claim)
+            elif row.home not in (self._id, None):
+                self._found_elsewhere(row)
+        for number, rows in claims.items():
+            (_, _, best), *others = sorted(rows)
+            self._own[number] = best
+            for _, _, row in others:
+                if row.hash == best.hash:
+                    said = f"event {number} is there once more"
+                    yield self._find("duplicated", said, row.seq)
+                else:
+                    yield self._never_written(row)
+
+    def _doubts(self, index: int, followed: set[str]) -> tuple[bool, ...]:
+        """Return what speaks against a row that claims a number, what weighs most first."""
+        row = self._rows[index]
+        before, after = self._number_at(index - 1), self._number_at(index + 1)
+        return (
+            self._signed.get(row.number) != row.hash,
+            row.hash not in followed,
+            self._told is None or self._told[1] != row.hash,
+            (before, after) != (row.number - 1, row.number + 1),
+            before != row.number - 1 and after != row.number + 1,
+        )
+
+    def _number_at(self, index: int) -> int | None:
+        at_hand = 0 <= index < len(self._rows) and self._rows[index].home == self._id
+        return self._rows[index].number if at_hand else None
+
+    def _found_elsewhere(self, row: _Row) -> None:
+        self._stray(Stray(self._id, row.seq, row.home, row.number, row.hash, row.begins))
+
+    def _stray(self, stray: Stray) -> None:
+        self.is_sound = False
+        self._ledger.stray(stray)
+
+    def _never_written(self, row: _Row) -> Finding:
+        return self._find("inserted", "this event was never written here", row.seq)
+
+    # 6. What is whole, and not the work of whoever has the key.
+
+    def _unvouched(self) -> Iterator[Finding]:
+        if self._key is None:
+            return
+        own = [row for row in self._rows if row.home == self._id and not row.known]
+        last, highest = self._last(), max(self._own, default=0)
+        tail = []
+        for row in own:
+            if row.number in self._own:
+                yield self._never_written(row)
+            elif row.number < highest:
+                yield self._edited(row)
+            else:
+                tail.append(row)
+        tail.sort(key=lambda row: row.number)
+        if not tail:
+            return
+        if self._unsaid or tail[0].number <= last:
+            for row in tail:
+                self._edited(row)
+            yield self._find("replaced_chain", self._said_of(tail[0], self._key), tail[0].seq)
+        else:
+            for row in tail:
+                yield self._never_written(row)
+
+    def _edited(self, row: _Row) -> Finding:
+        row.edited = True
+        self._own[row.number] = row
+        return self._find("edited", "this event is not as it was written", row.seq)
+
+    def _said_of(self, row: _Row, key: AuditKey) -> str:
+        said = "from here on the events were made anew, without the key"
+        named = row.stored[KEY_ID]
+        return said if named == key.name else f"{said} (they name the key {named}, not {key.name})"
+
+    def _last(self) -> int:
+        """Return the number of the last event that there should be."""
+        return max(self._last_said, max(self._own, default=0))
+
+    # 4. What is not recognised.
+
+    def _unrecognised(self) -> Iterator[Finding]:
+        """Say of rows whose hash is not theirs whether they were edited, or never written."""
+        copies = {row.hash for row in self._own.values()}
+        wanted = {row.stored[PREV]: number - 1 for number, row in self._own.items()}
+        wanted |= {digest: number for number, digest in self._signed.items()}
+        if self._told is not None:
+            wanted[self._told[1]] = self._told[0]
+        before = self._first() - 1
+        for row, behind in zip(self._rows, self._behind(), strict=True):
+            if self._own.get(row.number) is row:
+                before = row.number
+            if row.home is not None:
+                continue
+            number = wanted.get(row.stored[HASH]) or self._gap(row, before, behind)
+            if number is None or number in self._own or row.stored[HASH] in copies:
+                self._stray(Stray(self._id, row.seq, None, None, row.stored[HASH], row.begins))
+            else:
+                row.home, row.number, row.hash = self._id, number, row.stored[HASH]
+                yield self._edited(row)
+
+    def _behind(self) -> list[int | None]:
+        """Return for each row the number of the next one that is recognised, if one is."""
+        behind: list[int | None] = []
+        number = None
+        for row in reversed(self._rows):
+            behind.append(number)
+            if self._own.get(row.number) is row:
+                number = row.number
+        return behind[::-1]
+
+    def _gap(self, row: _Row, before: int, behind: int | None) -> int | None:
+        """Return the number that is missing where the row stands, if one is."""
+        # Where nothing says how many there are, a row behind the others may be one of them.
+        last = max(self._last_said, before) + self._unsaid if behind is None else behind - 1
+        if before < row.seq <= last and row.seq not in self._own:
+            return row.seq
+        return before + 1 if before < last and before + 1 not in self._own else None
+
+    # 3. Marks and order.
+
+    def _marks(self) -> Iterator[Finding]:
+        """Say of events that are whole, and in their place, what beside their content is wrong."""
+        for number, row in self._own.items():
+            wrong = [
+                row.stored[HASH] != row.hash and "hash",
+                row.stored[EVENT_ID] not in (f"{self._id}.{number}", f"{self._id}.{row.seq}")
+                and "event_id",
+                row.known
+                and self._key is not None
+                and row.stored[MAC] != self._key.mac(row.hash, row.stored[KEY_ID])
+                and "mac",
+            ]
+            for name in filter(None, wrong):
+                yield self._find("edited", f"its {name} is not as it was written", row.seq)
+
+    def _order(self) -> Iterator[Finding]:
+        """Say which events stand where they do not belong."""
+        standing = [row for row in self._rows if self._own.get(row.number) is row]
+        out = _displaced([row.number for row in standing])
+        for row in standing:
+            if row.number in out:
+                yield self._find("reordered", f"event {row.number} does not belong here", row.seq)
+        if not out:
+            yield from self._shifts()
+
+    def _shifts(self) -> Iterator[Finding]:
+        """Say which events have another number with nothing put in or taken out before them."""
+        seq = number = self._first() - 1
+        put_in = 0
+        for row in self._rows:
+            if self._own.get(row.number) is not row:
+                put_in += 1
+                continue
+            taken_out = row.number - number - 1
+            if not -taken_out <= (row.seq - seq) - (row.number - number) <= put_in:
+                yield self._find("edited", f"its number is not {row.number} any more", row.seq)
+            seq, number, put_in = row.seq, row.number, 0
+
+    def _first(self) -> int:
+        """Return the number of the first event that there should be."""
+        first = min(self._own, default=1)
+        row = self._own.get(first)
+        # An edited one may have been the first, whatever it says by now.
+        return first if row is not None and (row.begins or row.edited) else 1
+
+    # 5. What is not there.
+
+    def _holes(self) -> None:
+        before = self._first() - 1
+        for number in sorted(self._own):
+            if before + 1 < number:
+                digest = self._own[number].stored[PREV]
+                self._miss(before + 1, number - 1, digest, "removed", "gone")
+            before = number
+        last = self._last()
+        if before < last:
+            kind: Kind = "cut_tail" if self._own else "removed_flow"
+            told = {} if self._told is None else dict([self._told])
+            self._miss(before + 1, last, (told | self._signed).get(last), kind, "cut off")
+
+    def _miss(self, first: int, last: int, digest: str | None, kind: Kind, how: str) -> None:
+        self.is_sound = False
+        said = f"event {first} is {how}" if first == last else f"events {first} to {last} are {how}"
+        self._ledger.hole(Hole(self._id, first, last, digest, kind, said))
+
+    def _links(self) -> Iterator[Finding]:
+        """Say where events do not follow on each other that are whole each by itself."""
+        before: _Row | None = None
+        for _, row in sorted(self._own.items()):
+            if before is None:
+                if not row.begins:
+                    yield self._find("replaced_chain", "it follows on another event", row.seq)
+            elif row.stored[PREV] != before.hash:
+                if self._signed.get(before.number) == before.hash:
+                    yield self._find("replaced_chain", "it follows on another event", row.seq)
+                else:
+                    yield self._edited(before)
+            before = row
+
+
+def _displaced(numbers: list[int]) -> set[int]:
+    """Return which numbers are not where they belong: those few without which the rest are."""
+    belong = sorted(numbers)
+    exchanged = {number for number, other in zip(numbers, belong, strict=True) if number != other}
+    taken_out = set(numbers)
+    for block in SequenceMatcher(None, numbers, belong, autojunk=False).get_matching_blocks():
+        taken_out.difference_update(numbers[block.a : block.a + block.size])
+    return min(exchanged, taken_out, key=len)

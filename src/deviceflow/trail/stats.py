@@ -1,0 +1,146 @@
+"""What the logins of a trail come to in numbers."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.audit.events import text_of
+from deviceflow.core.sanitize import crosses_in_clear, web_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from deviceflow.trail.login_view import Login
+
+PERCENTILES: Final = (50, 90, 99)
+LONG_LIFE: Final = 900.0
+"""Seconds from which on a code's life counts as long.
+
+RFC 10027 section 6.1.2 wants codes short-lived, and names no number. GitHub and Microsoft Entra
+give 15 minutes.
+"""
+TOP: Final = 10
+"""How many clients and issuers are told of: those with the most logins."""
+
+_COUNTED: Final = {
+    "slow_downs": "slow_down",
+    "no_answers": "retry",
+    "recoveries": "recover",
+    "take_overs": "take_over",
+    "late_tokens": "late_grant",
+    "stray_tokens": "stray_token",
+    "revoked": "revoke",
+    "not_revoked": "revoke_failed",
+}
+
+
+class Stats:
+    """Counts logins; a few bytes for each are all that it keeps.
+
+    Attributes:
+        logins: How many there were.
+        first: When the first of them began, in seconds since 1970; None if there was none.
+        last: When the last of them began.
+        outcomes: How many had which outcome, as `Login.outcome` has it.
+        by_hour: The same for each hour since 1970, by when they began.
+        in_doubt: How many are in doubt: a token may exist that nobody has.
+        totals: Of all of them: `slow_downs`, `recoveries` and others.
+        practice: How many depart from RFC 10027, the practice for cross-device flows, and in what.
+        clients: How many logins each client had, and how many of them were approved.
+        issuers: The same for each server.
+    """
+
+    def __init__(self, logins: Iterable[Login] = ()) -> None:
+        self.logins = self.in_doubt = 0
+        self.first: float | None = None
+        self.last: float | None = None
+        self.outcomes: Counter[str] = Counter()
+        self.by_hour: Counter[tuple[int, str]] = Counter()
+        self.totals: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
+        self.practice: Counter[str] = Counter(dict.fromkeys(_DEPARTURES, 0))
+        self.clients: Counter[str] = Counter()
+        self.issuers: Counter[str] = Counter()
+        self._approved: Counter[tuple[str, str]] = Counter()
+        self._waits = array("d")
+        self._polls = array("Q")
+        for login in logins:
+            self.take(login)
+
+    def take(self, login: Login) -> None:
+        """Count one more."""
+        outcome = login.outcome
+        self.logins += 1
+        self.first = login.started if self.first is None else min(self.first, login.started)
+        self.last = login.started if self.last is None else max(self.last, login.started)
+        self.outcomes[outcome] += 1
+        self.by_hour[int(login.started // 3600), outcome] += 1
+        self.in_doubt += bool(login.events[-1]["in_doubt"])
+        actions = Counter(event["action"] for event in login.events)
+        for name, action in _COUNTED.items():
+            self.totals[name] += actions[action]
+        for name, departs in _DEPARTURES.items():
+            self.practice[name] += departs(login)
+        self._polls.append(actions["poll"])
+        if login.approved_after is not None:
+            self._waits.append(login.approved_after)
+        for kind, counted, name in (
+            ("client", self.clients, login.client or "?"),
+            ("issuer", self.issuers, login.issuer or "?"),
+        ):
+            counted[name] += 1
+            self._approved[kind, name] += outcome == "authorized"
+
+    def waits(self) -> list[float]:
+        """Return the seconds that each approval took, from the code's issue to the token."""
+        return sorted(self._waits)
+
+    def facts(self) -> dict[str, Any]:
+        """Return all of it as JSON types."""
+        waits, polls = self.waits(), sorted(self._polls)
+        return {
+            "logins": self.logins,
+            "first": None if self.first is None else text_of(self.first),
+            "last": None if self.last is None else text_of(self.last),
+            "outcomes": dict(self.outcomes.most_common()),
+            "time_to_approval": {"approvals": len(waits), **dict(_percentiles(waits))},
+            "polls_per_login": {"total": sum(polls), **dict(_percentiles(polls))},
+            **self.totals,
+            "in_doubt": self.in_doubt,
+            "practice": dict(self.practice),
+            "clients": list(self._top("client", self.clients)),
+            "issuers": list(self._top("issuer", self.issuers)),
+        }
+
+    def _top(self, kind: str, counted: Counter[str]) -> Iterator[dict[str, Any]]:
+        for name, logins in counted.most_common(TOP):
+            yield {kind: name, "logins": logins, "approved": self._approved[kind, name]}
+
+
+def _granted_more(login: Login) -> bool:
+    asked = login.events[0]["scopes"]
+    return bool(asked and {*(login.granted_scopes or ())} - {*asked})
+
+
+def _plain_http(login: Login) -> bool:
+    issuer = web_url(login.issuer)
+    return issuer is not None and crosses_in_clear(issuer)
+
+
+# In what a login departs from RFC 10027, as far as its events tell.
+_DEPARTURES: Final[dict[str, Callable[[Login], bool]]] = {
+    "without_purpose": lambda login: login.purpose is None,
+    "without_scope": lambda login: not login.events[0]["scopes"],
+    "granted_more": _granted_more,
+    "approved_late": lambda login: (login.approved_after or 0.0) > LONG_LIFE,
+    "plain_http": _plain_http,
+}
+
+
+def _percentiles(ordered: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield percentiles by the nearest rank: each is one that occurred."""
+    for percent in PERCENTILES:
+        rank = math.ceil(len(ordered) * percent / 100)
+        yield f"p{percent}", round(ordered[rank - 1], 3) if ordered else None

@@ -1,0 +1,284 @@
+"""Finding out whether anybody has changed a trail.
+
+The events are read once, in the order of their flows and numbers, beside the flows as they stand
+and what signed digests say of them; of the events only one flow's are in memory at a time. A flow
+whose events are as they should be costs little; one that is not is looked at closely by
+`deviceflow.trail.diagnosis`, which says what was done to it.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.audit.chain import DAMAGED, START, canonical_of_row
+from deviceflow.audit.events import NOTES, STORE
+from deviceflow.core.machine import INIT, State
+from deviceflow.errors import StoreError
+from deviceflow.trail.diagnosis import diagnose
+from deviceflow.trail.digest import files_of, read_digest, read_entries
+from deviceflow.trail.evidence import (
+    ACTION,
+    FLOW,
+    FROM,
+    HASH,
+    KEY_ID,
+    LEGAL,
+    MAC,
+    PREV,
+    SEQ,
+    TIME,
+    TO,
+    Evidence,
+    is_as_its_event_says,
+    is_new,
+    may_be_gone,
+    stands_where,
+)
+from deviceflow.trail.history import CLOCK_TOLERANCE
+from deviceflow.trail.ledger import Finding, Kind, Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from deviceflow.audit.chain import AuditKey
+    from deviceflow.core.ports import Stands
+    from deviceflow.trail.digest import Digest, DigestId
+    from deviceflow.trail.evidence import Step
+
+__all__ = ["CLOCK_TOLERANCE", "Finding", "Kind", "Verification"]
+
+
+_flow_of: Final = itemgetter(FLOW)
+
+
+class Verification:
+    """Checks a trail.
+
+    Args:
+        events: All events as tuples in the order of `STORED`, by flow and number.
+        flows: Each flow as it stands, by id; None where the trail is all
+            there is, as in a file.
+        key: What authenticates the events; None to do without.
+        digests: The directory of the digests.
+        public_key: Whose signature they must bear; None for whatever key the first one names.
+        last: The last digest by whoever has kept its number and hash. A directory that does not
+            have it is an old copy, or digests were removed from its end.
+        part: From which flow's id on, and before which one's, the events and flows are all.
+
+    Attributes:
+        events: How many events were read.
+        flows: How many flows had some.
+        digests: How many digests were read.
+        covered_until: When the last of them was taken; what was removed after it is not seen.
+        signed_by: Whose signature was asked for.
+        newest: The last digest that is sound; to be kept, and given as `last` the next time.
+    """
+
+    def __init__(
+        self,
+        events: Iterable[tuple[Any, ...]],
+        flows: Iterable[Stands] | None,
+        key: AuditKey | None,
+        *,
+        digests: Path | None = None,
+        public_key: str | None = None,
+        last: DigestId | None = None,
+        part: tuple[str, str | None] = ("", None),
+    ) -> None:
+        self._events = events
+        self._flows = flows
+        self._key = key
+        self._directory = digests
+        self._last = last
+        self._part = part
+        self.signed_by = public_key
+        self.events = self.flows = self.digests = 0
+        self.covered_until: str | None = None
+        self.newest: DigestId | None = None
+        self._read_until = 1
+
+    def findings(self, progress: Callable[[int], object] = lambda _: None) -> Iterator[Finding]:
+        """Yield what should not be so.
+
+        Args:
+            progress: Told how many events were read, now and then.
+
+        Raises:
+            StoreError: The trail or the digests' directory cannot be read.
+        """
+        with Ledger() as ledger:
+            # Before the events, which then are of a later moment than all digests.
+            yield from self.read_digests(ledger)
+            yield from self.examine(ledger, progress)
+            yield from ledger.settle(self._dropped_meanwhile)
+
+    def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
+        """Yield what should not be so with the flows, and put in the ledger what is to settle."""
+        stands = ((_name(row.flow_id), row) for row in self._flows or ())
+        groups = ((_name(name), rows) for name, rows in groupby(self._events, _flow_of))
+        for flow_id, rows, flow, heads in _joined(groups, stands, ledger.heads(*self._part)):
+            events = [] if rows is None else list(rows)
+            evidence = Evidence(flow_id, events, flow, heads or (), self._key, self._flows is None)
+            if not _is_as_it_should_be(evidence):
+                yield from diagnose(evidence, ledger)
+            self.flows += bool(events)
+            self.events += len(events)
+            progress(self.events)
+
+    def read_digests(self, ledger: Ledger) -> Iterator[Finding]:
+        """Put in the ledger what the digests say, and yield what is wrong with them."""
+        before: Digest | None = None
+        expected = 1
+        for number, path in [] if self._directory is None else files_of(self._directory):
+            if number > expected:
+                yield _about_digest("missing_digest", _not_there(expected, number - 1))
+                before = None
+            expected = number + 1
+            digest: Digest | None = None
+            try:
+                digest = read_digest(path)
+            except StoreError as damaged:
+                wrong: str | None = damaged.message
+            else:
+                if self.signed_by is None and digest.is_signed_by_its_own_key():
+                    self.signed_by = digest.public_key
+                wrong = self._forged(digest, number, before) or _untaken(ledger, path, digest)
+            if digest is None or wrong is not None:
+                yield _about_digest("forged_digest", f"{path.name}: {wrong}")
+                before = None
+                continue
+            self.digests += 1
+            self.covered_until = digest.time
+            self.newest = digest.id
+            before = digest
+        if self._directory is not None:
+            yield from self._missing_at_the_end(expected)
+        self._read_until = expected
+
+    def _missing_at_the_end(self, expected: int) -> Iterator[Finding]:
+        """Say which digests there should be from a number on."""
+        if self._last is not None and self._last.number >= expected:
+            yield _about_digest("missing_digest", _not_there(expected, self._last.number))
+        elif expected == 1:
+            yield _about_digest("missing_digest", f"there is no digest in {self._directory}")
+
+    def _forged(self, digest: Digest, number: int, before: Digest | None) -> str | None:
+        """Say what is wrong with a digest, if something is."""
+        if self.signed_by is None or not digest.is_signed_by(self.signed_by):
+            return "it does not bear the right signature"
+        if digest.number != number:
+            return f"it is digest {digest.number}, under another's name"
+        if before is not None and digest.previous != before.hash:
+            return "it does not follow on the one before"
+        if self._last is not None and number == self._last.number and digest.id != self._last:
+            return "it is not the digest whose hash was kept"
+        return None
+
+    def _dropped_meanwhile(self) -> set[str]:
+        """Return the flows that were dropped on purpose since the digests were read."""
+        dropped: set[str] = set()
+        for number, path in [] if self._directory is None else files_of(self._directory):
+            if number >= self._read_until:
+                digest = read_digest(path)
+                if self._forged(digest, number, None) is None:
+                    said = [entry.flow_id for entry in read_entries(path, digest) if entry.dropped]
+                    dropped.update(said)
+        return dropped
+
+
+def _untaken(ledger: Ledger, path: Path, digest: Digest) -> str | None:
+    """Take in what a digest says, or say why not."""
+    try:
+        ledger.take(digest.number, read_entries(path, digest))
+    except StoreError as damaged:
+        return damaged.message
+    return None
+
+
+def _about_digest(kind: Kind, said: str) -> Finding:
+    return Finding(kind, None, None, said)
+
+
+def _not_there(first: int, last: int) -> str:
+    if first == last:
+        return f"digest {first} is not there"
+    return f"digests {first} to {last} are not there"
+
+
+def _name(flow_id: object) -> str:
+    """Return the text by which to sort; what is none comes behind all texts, as in SQLite."""
+    return flow_id if isinstance(flow_id, str) else f"\U0010ffff{flow_id!r}"
+
+
+def _joined(*streams: Iterator[tuple[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    """Yield what the streams have under each key, in the keys' order, which is theirs, too."""
+    waiting = [next(stream, None) for stream in streams]
+    while keys := [found[0] for found in waiting if found is not None]:
+        key = min(keys)
+        here = [found if found is not None and found[0] == key else None for found in waiting]
+        yield (key, *(found and found[1] for found in here))
+        for number, found in enumerate(here):
+            if found is not None:
+                waiting[number] = next(streams[number], None)
+
+
+def _is_as_it_should_be(evidence: Evidence) -> bool:
+    """Tell whether nothing is wrong with a flow: the fast way through, which most take."""
+    rows, stands = evidence.rows, evidence.stands
+    if not rows:
+        return not evidence.heads and (stands is None or is_new(stands, evidence.key))
+    if not _is_whole(rows, evidence.key):
+        return False
+    first = rows[0][SEQ]
+    for head in evidence.heads:
+        if not 0 <= head.seq - first < len(rows) or rows[head.seq - first][HASH] != head.hash:
+            return False
+    if evidence.alone or evidence.flow_id == STORE:
+        return True
+    if stands is None:
+        return may_be_gone(rows)
+    return stands_where(stands, rows[-1]) and is_as_its_event_says(stands, rows[-1])
+
+
+def _is_whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> bool:
+    """Tell whether each event is as it was written, follows on the one before, and may do so."""
+    first = rows[0]
+    seq, legal = 1, _PLAIN
+    state: str | None = INIT.value
+    if first[ACTION] == "bring_in":
+        seq, state, legal = first[SEQ], first[FROM], _BROUGHT_IN
+    elif first[FLOW] == STORE:
+        state, legal = None, _NOTES
+    previous, before = START, ""
+    for row in rows:
+        digest = row[HASH]
+        try:
+            found = sha256(canonical_of_row(row)).hexdigest()
+        except DAMAGED:
+            return False
+        if (
+            found != digest
+            or (key is not None and key.mac(digest, row[KEY_ID]) != row[MAC])
+            or row[PREV] != previous
+            or row[SEQ] != seq
+            or row[FROM] != state
+            or (row[ACTION], state, row[TO]) not in legal
+            or row[TIME] < before
+        ):
+            return False
+        seq, state, previous, before = seq + 1, row[TO], digest, row[TIME]
+        if legal is _BROUGHT_IN:
+            legal = _PLAIN
+    return True
+
+
+# Whether a late token may be taken depends on more than the state, and is looked at closely.
+_PLAIN: Final[frozenset[Step]] = frozenset(step for step in LEGAL if step[0] != "late_grant")
+_BROUGHT_IN: Final[frozenset[Step]] = frozenset(
+    ("bring_in", state.value, state.value) for state in State
+)
+_NOTES: Final[frozenset[Step]] = frozenset((action, None, None) for action in NOTES)
