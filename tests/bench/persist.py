@@ -208,7 +208,7 @@ def _found() -> Iterator[Row]:
             lots, few = _median(partial(call, many)), _median(partial(call, one))
             yield Row(f"{what}, of {MANY:,} / of 1", lots, few, 2.0, "us")
         names = ("id", "now", "owner", "seconds", "created_at", "limit", "before", "skip")
-        for name in ("get", "live_next", "claim_due", "leftover_token"):
+        for name in ("get", "live_next", "claim_due", "with_token"):
             plan = many._connected().execute(
                 f"EXPLAIN QUERY PLAN {many._sql[name]}", dict.fromkeys(names, 1)
             )

@@ -74,7 +74,7 @@ class Seen:
 
 
 class Gate:
-    """Stands before the server's application.
+    """StoredFlow before the server's application.
 
     Attributes:
         rules: What is to happen, by client.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from deviceflow.client.clock import Clock
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Held, Note, Origin
+    from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import Execute, Mode
@@ -68,7 +68,8 @@ class Traps:
 class TrappedStore:
     """A store with traps around all that a login does, and inside its transactions."""
 
-    persistent = True
+    durable = True
+    keeps_trail = True
 
     def __init__(self, store: SQLStore, traps: Watcher) -> None:
         self._store = store
@@ -80,8 +81,8 @@ class TrappedStore:
     def now(self, given: float) -> float:
         return self._store.now(given)
 
-    def add(self, flow: Flow, *, note: Note | None = None) -> Flow:
-        return self._around("add", lambda: self._store.add(flow, note=note))
+    def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
+        return self._around("add", lambda: self._store.add(flow, store_event=store_event))
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         return self._store.get(flow_id, secrets=secrets)
@@ -91,7 +92,7 @@ class TrappedStore:
     ) -> Iterator[Flow]:
         return self._store.flows(live=live, on_problem=on_problem)
 
-    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | LeaseHeld:
         return self._around("claim", lambda: self._store.claim(flow_id, owner, given, seconds))
 
     def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
@@ -103,50 +104,50 @@ class TrappedStore:
         event: dict[str, Any],
         *,
         release: str | None = None,
-        note: Note | None = None,
+        store_event: StoreEvent | None = None,
     ) -> bool:
         return self._around(
             f"commit: {event['action']}",
-            lambda: self._store.commit(flow, event, release=release, note=note),
+            lambda: self._store.commit(flow, event, release=release, store_event=store_event),
         )
 
     def release(self, flow_id: str, owner: str) -> None:
         self._around("release", lambda: self._store.release(flow_id, owner))
 
-    def put_off(self, flow_id: str, owner: str, given: float) -> None:
-        self._store.put_off(flow_id, owner, given)
+    def snooze(self, flow_id: str, owner: str, given: float) -> None:
+        self._store.snooze(flow_id, owner, given)
 
-    def rewake(self, flow: Flow, owner: str) -> None:
-        self._store.rewake(flow, owner)
+    def reschedule(self, flow: Flow, owner: str) -> None:
+        self._store.reschedule(flow, owner)
 
-    def void(self, flow_id: str, since: float, given: float) -> None:
-        self._store.void(flow_id, since, given)
+    def end_lease(self, flow_id: str, since: float, given: float) -> None:
+        self._store.end_lease(flow_id, since, given)
 
-    def leases_ahead(self, given: float) -> list[tuple[str, float]]:
-        return self._store.leases_ahead(given)
+    def leases_taken_after(self, given: float) -> list[tuple[str, float]]:
+        return self._store.leases_taken_after(given)
 
-    def wake_strayed(self, given: float) -> None:
-        self._store.wake_strayed(given)
+    def wake_after_clock_change(self, given: float) -> None:
+        self._store.wake_after_clock_change(given)
 
-    def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
-        self._store.note(action, given, detail, origin)
+    def record_store_event(self, action: str, given: float, detail: str, origin: Origin) -> None:
+        self._store.record_store_event(action, given, detail, origin)
 
-    def leftover(
+    def ids_with_secrets(
         self,
         kind: Literal["token", "revoke"],
         ended_before: float,
         given: float,
         skip: int = 0,
     ) -> list[str]:
-        return self._store.leftover(kind, ended_before, given, skip)
+        return self._store.ids_with_secrets(kind, ended_before, given, skip)
 
-    def forget(
+    def delete_ended(
         self,
         ended_before: float,
         *,
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int:
-        return self._store.forget(ended_before, on_problem=on_problem)
+        return self._store.delete_ended(ended_before, on_problem=on_problem)
 
     def close(self) -> None:
         self._store.close()

@@ -25,7 +25,7 @@ from deviceflow import (
 )
 from deviceflow.cli import main
 from deviceflow.client.step import LEASE_MARGIN
-from deviceflow.core.ports import Held
+from deviceflow.core.ports import LeaseHeld
 from deviceflow.stores.sql import SQLStore
 from deviceflow.transports.requests import RequestsTransport
 from tests.crash.clock import PacedClock, SharedClock
@@ -291,10 +291,12 @@ def work(job: Shift) -> None:
     assert isinstance(store, SQLStore)
     claim, held = store.claim, 0
 
-    def counting_claim(flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+    def counting_claim(
+        flow_id: str, owner: str, client_now: float, seconds: float
+    ) -> Claim | LeaseHeld:
         nonlocal held
-        claimed = claim(flow_id, owner, given, seconds)
-        held += isinstance(claimed, Held)
+        claimed = claim(flow_id, owner, client_now, seconds)
+        held += isinstance(claimed, LeaseHeld)
         return claimed
 
     store.claim = counting_claim  # type: ignore[method-assign]

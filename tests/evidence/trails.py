@@ -159,7 +159,7 @@ class Trail:
 
     def _note(self) -> None:
         for action in ("plain_http", "rotate_keys"):
-            self.store.note(action, time.time(), "something to note", Origin(pid=7))
+            self.store.record_store_event(action, time.time(), "something to note", Origin(pid=7))
 
     def _sign(self) -> None:
         begin = not files_of(self.digests)
@@ -173,7 +173,7 @@ class Trail:
 
     def _forget(self, logins: Sequence[Login], before: float) -> list[str]:
         over = [login.flow.id for login in logins if login.over_by(before)]
-        assert self.store.forget(before) == len(over) > 0
+        assert self.store.delete_ended(before) == len(over) > 0
         return over
 
     # Behind the store's back.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.fuzz_store.places import Place
 
-DELAYS: Final = ("wake_at", "setbacks", "lease_owner", "leased_at", "lease_until", "left_by")
+DELAYS: Final = ("wake_at", "setbacks", "lease_owner", "leased_at", "lease_until", "previous_owner")
 """The columns of `flows` that are not authenticated: they can only delay a login."""
 
 AUTHENTICATED: Final = COLUMNS

@@ -162,10 +162,10 @@ def _collect(client: Client, target: Target) -> None:
 def _claim_and(act: str) -> Callable[[SQLStore, Target], object]:
     def work(store: SQLStore, target: Target) -> None:
         taken = store.claim(target.name, "fuzz", time.time(), 30)
-        if act == "rewake":
-            store.rewake(taken.flow, "fuzz")
+        if act == "reschedule":
+            store.reschedule(taken.flow, "fuzz")
         else:
-            getattr(store, act)(target.name, "fuzz", *((time.time(),) * (act == "put_off")))
+            getattr(store, act)(target.name, "fuzz", *((time.time(),) * (act == "snooze")))
 
     return work
 
@@ -194,9 +194,9 @@ def _start(client: Client, target: Target) -> None:
 
 def _leftovers(store: SQLStore, target: Target) -> None:
     for kind in ("token", "revoke"):
-        page = store.leftover(kind, time.time(), time.time())
+        page = store.ids_with_secrets(kind, time.time(), time.time())
         if page:
-            store.leftover(kind, time.time(), time.time(), len(page))
+            store.ids_with_secrets(kind, time.time(), time.time(), len(page))
 
 
 def _add(store: SQLStore, target: Target) -> None:
@@ -243,14 +243,16 @@ STORE_METHODS: Final[Mapping[str, Callable[[SQLStore, Target], object]]] = {
     "flows": lambda store, _: list(store.flows(on_problem=lambda _: None)),
     "flows, refusing": lambda store, _: list(store.flows()),
     "claim, release": _claim_and("release"),
-    "claim, put_off": _claim_and("put_off"),
-    "claim, rewake": _claim_and("rewake"),
+    "claim, snooze": _claim_and("snooze"),
+    "claim, reschedule": _claim_and("reschedule"),
     "claim_due": lambda store, _: store.claim_due("fuzz", time.time(), 0.001),
-    "wake_strayed": lambda store, _: store.wake_strayed(time.time()),
+    "wake_after_clock_change": lambda store, _: store.wake_after_clock_change(time.time()),
     "commit": _commit,
-    "note": lambda store, _: store.note("rotate_keys", time.time(), "x", Origin("fuzz")),
-    "leftover": _leftovers,
-    "forget": lambda store, _: store.forget(time.time() - 90 * DAY),
+    "note": lambda store, _: store.record_store_event(
+        "rotate_keys", time.time(), "x", Origin("fuzz")
+    ),
+    "ids_with_secrets": _leftovers,
+    "delete_ended": lambda store, _: store.delete_ended(time.time() - 90 * DAY),
     "history": lambda store, target: store.history(target.name),
     "history of the store": lambda store, _: store.history(STORE),
     "snapshot, bounds": _read_all,

@@ -225,7 +225,7 @@ class Place:
                 self._bring(store, name, moves)
                 self.logins[name] = export.to_dict(store.get(name), secrets=True)
             for _ in range(2):
-                store.note("rotate_keys", time.time(), "a note", Origin("w1"))
+                store.record_store_event("rotate_keys", time.time(), "a note", Origin("w1"))
         self.saved = {table: self.rows(table) for table in TABLES}
         with redirect_stdout(io.StringIO()):
             plain = ["--plaintext"] if self.plaintext else []

@@ -286,7 +286,7 @@ class Run:
         names = sorted(name[:2000] for name in self.attack.logins) or ["waiting"]
         name = self.random.choice([*names, self.random.choice(list(STAGES))])
         target = Target(self.place, name, self.random)
-        if "put_off" in operation:
+        if "snooze" in operation:
             self._left_alone = {name}
         elif operation == "Client.start":
             self.attack.silent = self.attack.silent - {name}  # the client asks for a code by itself

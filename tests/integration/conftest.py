@@ -32,7 +32,7 @@ GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 class Clock:
-    """Stands still until it is told to go on. Starts on a Tuesday in November 2026."""
+    """StoredFlow still until it is told to go on. Starts on a Tuesday in November 2026."""
 
     def __init__(self) -> None:
         self.now = 1_795_500_000.0

@@ -420,7 +420,7 @@ def test_a_signing_key_is_one_to_sign_with(audit: Audit) -> None:
 def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
     audit("digest", "--begin", "--digests", "digests")
     with audit.opened() as store:
-        store.forget(BEGIN + 50_000)
+        store.delete_ended(BEGIN + 50_000)
         left = {flow.id for flow in store.flows()}
 
     kept = audit("prune", "--digests", "digests", "--before", "2026-11-01")
@@ -438,7 +438,7 @@ def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
 
 def test_what_was_exported_is_verified_as_the_store_is(audit: Audit) -> None:
     with audit.opened() as store:
-        store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+        store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
     audit("digest", "--begin", "--digests", "digests")
     (audit.command.home / "public").write_text(audit("keygen", "--public").out)
     audit("export", "--format", "jsonl", "--output", "trail.jsonl")
@@ -620,7 +620,7 @@ def test_a_login_whose_first_event_is_gone_is_listed_all_the_same(audit: Audit) 
 
 def test_exports_hold_every_event(audit: Audit) -> None:
     with audit.opened() as store:
-        store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+        store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
 
     jsonl = audit("export", "--format", "jsonl").out
     ecs = audit("export", "--format", "ecs").out
@@ -643,8 +643,8 @@ def test_exports_hold_every_event(audit: Audit) -> None:
 
 def test_an_export_of_some_time_is_verified(audit: Audit) -> None:
     with audit.opened() as store:
-        store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
-        store.note("plain_http", BEGIN + 1e6, "f2 at http://x.example", ALICE)
+        store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+        store.record_store_event("plain_http", BEGIN + 1e6, "f2 at http://x.example", ALICE)
     for name, when in (("old", "--until 2026-11-19"), ("new", "--since 2026-11-18T12:00")):
         audit("export", "--format", "jsonl", "--output", name, *when.split())
 
@@ -761,7 +761,7 @@ def postgres(postgres_url: str) -> dict[str, str]:
         for number in range(120):
             scribe.login("code", "pending", "token", at=BEGIN + number * 100)
         scribe.login("code", "denied", at=BEGIN + 50, provider=ROBOT, flow_id="denied0000000001")
-        store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+        store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
     return {"DEVICEFLOW_STORE": postgres_url, "DEVICEFLOW_KEYS": key}
 
 

@@ -312,7 +312,7 @@ def test_pruned_trail_is_clean_before_in_between_and_after(
     old = fill(own_store, "old", BEGIN - 1e8)
     fill(own_store, "new", BEGIN)
     take_digest(own_store, digests, signer, begin=True)
-    assert own_store.forget(BEGIN - 1e7) == len(old) > 5
+    assert own_store.delete_ended(BEGIN - 1e7) == len(old) > 5
     assert found(own_store, digests, signer) == []
 
     def die(*_: object) -> None:
@@ -346,7 +346,7 @@ def test_what_is_dropped_without_a_digest_is_missed(
     (digests := tmp_path / "digests").mkdir()
     old = fill(own_store, "old", BEGIN - 1e8)
     take_digest(own_store, digests, signer, begin=True)
-    own_store.forget(BEGIN)
+    own_store.delete_ended(BEGIN)
 
     own_store.prune(old[:1])
 
@@ -401,7 +401,7 @@ def test_what_ended_later_keeps_its_events(
 ) -> None:
     (digests := tmp_path / "digests").mkdir()
     old, new = fill(own_store, "old", BEGIN - 1e8), fill(own_store, "new", BEGIN)
-    own_store.forget(BEGIN + 1e7)
+    own_store.delete_ended(BEGIN + 1e7)
     with pytest.raises(StoreError, match="There is no digest"):
         prune(own_store, digests, signer, BEGIN - 1e7)
     assert all(own_store.history(flow_id) for flow_id in old)

@@ -62,7 +62,7 @@ class Trail:
             scribe.login("code", "pending", "token", "collect")
             scribe.login("code", "denied", at=BEGIN + 1000, provider=ROBOT, origin=BOB)
             scribe.login("code", "slow_down", at=BEGIN + 90_000)
-            store.note("plain_http", BEGIN, "somewhere", ALICE)
+            store.record_store_event("plain_http", BEGIN, "somewhere", ALICE)
             take_digest(store, self.digests, Signer(Secret(generate_signing_key())), begin=True)
         self.lines = [
             json.loads(line)

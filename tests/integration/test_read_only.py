@@ -359,7 +359,7 @@ def test_nothing_is_written_to_a_store_that_was_opened_to_read(store: Store) -> 
         with SQLiteStore(store.path, keys=keys, read_only=True) as opened:
             for write, args in (
                 (opened.add, (new(),)),
-                (opened.forget, (BEGIN * 2,)),
+                (opened.delete_ended, (BEGIN * 2,)),
                 (opened.claim, (flow.id, "somebody", BEGIN, 10.0)),
                 (opened.prune, ([flow.id],)),
             ):

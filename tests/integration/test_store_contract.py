@@ -13,7 +13,7 @@ from deviceflow import Flow, OAuth, errors, export
 from deviceflow.audit.events import STORE, render, schema
 from deviceflow.client.step import Step
 from deviceflow.core.machine import Reason, State
-from deviceflow.core.ports import Claim, Held, Origin
+from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.secret import Secret
 from deviceflow.core.text import PersonText, ours
 from tests.integration.places import (
@@ -76,9 +76,9 @@ def claim(place: Place, owner: str = "w1", seconds: float = 20.0, flow_id: str =
     return taken
 
 
-def held(place: Place, owner: str = "w2", flow_id: str = "f1") -> Held:
+def held(place: Place, owner: str = "w2", flow_id: str = "f1") -> LeaseHeld:
     refused = place.store.claim(flow_id, owner, place.now, 20)
-    assert isinstance(refused, Held)
+    assert isinstance(refused, LeaseHeld)
     return refused
 
 
@@ -167,7 +167,7 @@ def test_flow_whose_adding_was_not_answered_is_added_once(database: Place, key: 
 
 
 def test_store_says_whether_it_persists(place: Place) -> None:
-    assert place.store.persistent is (place.kind != "memory")
+    assert place.store.durable is (place.kind != "memory")
 
 
 def test_closed_store_is_opened_again_where_it_is_needed(place: Place) -> None:
@@ -391,7 +391,7 @@ def test_history_of_a_flow_that_is_unknown_is_empty(database: Place) -> None:
 
 def test_history_outlives_the_flow(database: Place) -> None:
     flow = kept(database, "cancelled")
-    assert database.store.forget(database.now) == 1
+    assert database.store.delete_ended(database.now) == 1
 
     assert [event["action"] for event in database.sql.history(flow.id)] == ["issue_code", "cancel"]
 
@@ -407,7 +407,7 @@ def test_lease_is_taken_and_the_flow_comes_whole(place: Place, name: str) -> Non
 
     assert everything(taken.flow) == everything(flow)
     assert taken.now == pytest.approx(place.now, abs=1e-4)
-    assert taken.left_by is None
+    assert taken.previous_owner is None
 
 
 @pytest.mark.parametrize("name", ["waiting", "authorized", "with a token too many"])
@@ -428,9 +428,9 @@ def test_lease_that_ran_out_goes_to_the_next_and_says_who_left_it(place: Place) 
     claim(place, "w1")
     place.clock.advance(20.001)
 
-    assert claim(place, "w2").left_by == "w1"
+    assert claim(place, "w2").previous_owner == "w1"
 
-    assert isinstance(held(place, "w1"), Held)
+    assert isinstance(held(place, "w1"), LeaseHeld)
 
 
 def test_lease_given_back_is_free_at_once_and_left_by_nobody(place: Place) -> None:
@@ -439,7 +439,7 @@ def test_lease_given_back_is_free_at_once_and_left_by_nobody(place: Place) -> No
 
     place.store.release("f1", "w1")
 
-    assert claim(place, "w2").left_by is None
+    assert claim(place, "w2").previous_owner is None
 
 
 def test_nobody_gives_back_the_lease_of_another(place: Place) -> None:
@@ -459,11 +459,11 @@ def test_flow_that_is_put_off_is_found_by_no_sweep_for_longer_each_time(place: P
     for minutes in [1, 2, 4, 8, 16, 32, 64, 64]:
         claim(place, "w1")
         for flow_id in ["f1", "f9"]:
-            place.store.put_off(flow_id, "w1", place.now)
+            place.store.snooze(flow_id, "w1", place.now)
 
         place.clock.advance(minutes * 60 - 0.1)
         assert due(place) is None
-        assert claim(place, "w2").left_by is None  # who asks for this one gets it
+        assert claim(place, "w2").previous_owner is None  # who asks for this one gets it
         place.store.release("f1", "w2")
         place.clock.advance(0.2)
         assert due(place, "w1") is not None
@@ -478,33 +478,33 @@ def test_flow_that_is_put_off_is_still_known_to_be_left_by_the_dead(place: Place
     claim(place, "the dead", 20)
     place.clock.advance(20.001)
     claim(place, "w1")
-    place.store.put_off("f1", "w1", place.now)
+    place.store.snooze("f1", "w1", place.now)
 
-    flow, now, left_by = claim(place, "w2")
+    flow, now, previous_owner = claim(place, "w2")
 
-    assert left_by == "the dead"
-    assert commit(place.store, flow, flow.take_over(now, left_by), "w2")
-    place.store.put_off("f1", "w2", place.now)
-    assert claim(place, "w3").left_by is None
+    assert previous_owner == "the dead"
+    assert commit(place.store, flow, flow.take_over(now, previous_owner), "w2")
+    place.store.snooze("f1", "w2", place.now)
+    assert claim(place, "w3").previous_owner is None
 
 
 def test_nobody_puts_off_what_another_has(place: Place) -> None:
     kept(place, "waiting")
     claim(place, "w1", 20)
 
-    place.store.put_off("f1", "w2", place.now)
+    place.store.snooze("f1", "w2", place.now)
 
     assert held(place).seconds == pytest.approx(20, abs=1e-4)
 
 
 def test_flow_that_was_woken_too_early_is_given_its_time_back(place: Place) -> None:
     flow = kept(place, "waiting")
-    place.store.put_off("f1", "w1", place.now)
+    place.store.snooze("f1", "w1", place.now)
     place.clock.advance(61)
     assert due(place, "w1") is not None
 
     flow.due_at = place.now + 30
-    place.store.rewake(flow, "w1")
+    place.store.reschedule(flow, "w1")
 
     assert due(place) is None
     place.clock.advance(30.001)
@@ -520,7 +520,7 @@ def test_lease_can_be_taken_again_by_who_has_it(place: Place) -> None:
 
     again = claim(place, "w1", 60)
 
-    assert again.left_by == "the dead"
+    assert again.previous_owner == "the dead"
     assert held(place).seconds == pytest.approx(60, abs=1e-4)
 
 
@@ -547,7 +547,7 @@ def test_commit_gives_the_lease_back_in_the_same_breath(
 
     assert commit(place.store, flow, moved, "w1", "w1") is not refused
 
-    assert claim(place, "w2").left_by is None
+    assert claim(place, "w2").previous_owner is None
 
 
 def test_commit_gives_back_nobody_elses_lease(place: Place) -> None:
@@ -626,7 +626,7 @@ def test_due_comes_whole_and_leased_and_says_who_left_it(place: Place) -> None:
 
     assert found is not None
     assert everything(found.flow) == everything(flow)
-    assert found.left_by == "the dead"
+    assert found.previous_owner == "the dead"
     assert found.now == pytest.approx(place.now, abs=1e-4)
     assert held(place).seconds == pytest.approx(20, abs=1e-4)
     assert due(place, "w2") is None
@@ -670,10 +670,10 @@ def test_left_over_is_what_ended_before_then_and_holds_such_secrets(
     ended = place.now
 
     for kind in ("token", "revoke"):
-        found = place.store.leftover(kind, ended, ended)
+        found = place.store.ids_with_secrets(kind, ended, ended)
         assert found == (["f1"] if kind in kinds else [])
-        assert place.store.leftover(kind, ended - 1, ended) == []
-        assert place.store.leftover(kind, ended, ended, 1) == []
+        assert place.store.ids_with_secrets(kind, ended - 1, ended) == []
+        assert place.store.ids_with_secrets(kind, ended, ended, 1) == []
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -681,8 +681,8 @@ def test_forgotten_is_what_ended_before_then_and_holds_no_secret(place: Place, n
     flow = kept(place, name, key="nightly")
     forgettable = flow.state.ended and not flow.token and not flow.to_revoke
 
-    assert place.store.forget(place.now - 1) == 0
-    assert place.store.forget(place.now) == (1 if forgettable else 0)
+    assert place.store.delete_ended(place.now - 1) == 0
+    assert place.store.delete_ended(place.now) == (1 if forgettable else 0)
 
     assert len(list(place.store.flows())) == (0 if forgettable else 1)
 
@@ -690,14 +690,14 @@ def test_forgotten_is_what_ended_before_then_and_holds_no_secret(place: Place, n
 def test_forgotten_flow_is_unknown_and_so_is_its_lease(place: Place) -> None:
     flow = kept(place, "denied")
     claim(place, "w1", 1e4)
-    place.store.forget(place.now)
+    place.store.delete_ended(place.now)
 
     with pytest.raises(errors.UnknownFlowError):
         place.store.get("f1")
     place.store.release("f1", "w1")
     assert not commit(place.store, flow, flow.take_over(place.now, "w1"))
     place.store.add(new())
-    assert claim(place, "w2").left_by is None
+    assert claim(place, "w2").previous_owner is None
 
 
 # Looking at all of them.

@@ -125,7 +125,7 @@ def fill(place: Place) -> int:
                 keep()
 
     until_full(lambda: place.store.add(new(f"full-{next(added)}")))
-    until_full(lambda: place.store.note("plain_http", place.now, "x", Origin()))
+    until_full(lambda: place.store.record_store_event("plain_http", place.now, "x", Origin()))
     return next(added) - 1
 
 

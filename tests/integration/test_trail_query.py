@@ -89,7 +89,7 @@ def test_who_is_meant(store: SQLStore) -> None:
 
 
 def test_what_is_in_no_login(store: SQLStore) -> None:
-    store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+    store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
     login = Scribe(store).login("code")
 
     noted = query.notes(store)

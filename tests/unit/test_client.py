@@ -47,9 +47,10 @@ UNSENT: Final = Failure("connection", sent=False)
 
 
 class PersistentStore(MemoryStore):
-    """Stands for a store that outlives the process."""
+    """StoredFlow for a store that outlives the process."""
 
-    persistent = True
+    durable = True
+    keeps_trail = True
 
 
 @pytest.fixture
@@ -1312,7 +1313,7 @@ def test_server_whose_certificate_is_not_checked_is_on_record_once(
     class Noting(MemoryStore):
         noted: list[tuple[Any, ...]]
 
-        def note(self, *what: Any) -> None:
+        def record_store_event(self, *what: Any) -> None:
             self.noted.append(what)
 
     store = Noting()
@@ -1339,7 +1340,7 @@ def test_what_cannot_be_put_on_record_is_not_sent(
     class Failing(MemoryStore):
         notes = 0
 
-        def note(self, *_: Any) -> None:
+        def record_store_event(self, *_: Any) -> None:
             self.notes += 1
             if self.notes == 1:
                 raise errors.StoreError("The disk is full.")

@@ -14,7 +14,7 @@ from deviceflow.client._sync import DAY, Client
 from deviceflow.client.step import LEASE_MARGIN, Step
 from deviceflow.core.flow import Flow
 from deviceflow.core.machine import Reason, State
-from deviceflow.core.ports import Claim, Held
+from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.secret import Secret
 from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
@@ -261,7 +261,7 @@ def test_collecting_too_early_leaves_the_lease_to_whoever_died_with_it(
 
     claim = store.claim(name, "w2", clock.time(), 20)
     assert isinstance(claim, Claim)
-    assert claim.left_by == "the dead"
+    assert claim.previous_owner == "the dead"
 
 
 class Contended(MemoryStore):
@@ -404,7 +404,7 @@ def test_flows_come_newest_first_and_without_secrets(
 
 
 def test_client_says_whether_its_flows_outlive_it(client: Make) -> None:
-    assert not client().persistent
+    assert not client().durable
 
 
 # Purging.
@@ -564,8 +564,8 @@ def test_purge_that_somebody_was_quicker_than_records_nothing(
     class Slow(MemoryStore):
         """The token is acknowledged right after the look for what is left over."""
 
-        def leftover(self, *which: Any) -> list[str]:
-            found = super().leftover(*which)
+        def ids_with_secrets(self, *which: Any) -> list[str]:
+            found = super().ids_with_secrets(*which)
             for flow_id in found:
                 other.acknowledge(flow_id)
             return found
@@ -589,7 +589,7 @@ def test_purge_goes_on_past_what_it_cannot_wipe(
 
         broken = ""
 
-        def claim(self, flow_id: str, *how: Any) -> Claim | Held:
+        def claim(self, flow_id: str, *how: Any) -> Claim | LeaseHeld:
             if flow_id == self.broken:
                 raise errors.SealError(flow_id=flow_id)
             return super().claim(flow_id, *how)

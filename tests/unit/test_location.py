@@ -185,7 +185,7 @@ def test_file_that_others_can_read_is_refused_while_it_is_open_too(
         for use in (
             lambda: store.get("f1"),
             lambda: store.add(Flow("f2", flow.provider, 1e9)),
-            lambda: store.forget(0.0),
+            lambda: store.delete_ended(0.0),
             lambda: list(store.flows()),
             lambda: store.snapshot().__enter__(),
         ):

@@ -312,7 +312,7 @@ def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_belongs_to_no_login(store: SQLiteStore) -> None:
-    store.note("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+    store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
     Scribe(store).login("code", provider=Studio("https://studio.example.com"))
 
     assert "2026-11-18 11:06:40 plain http f1 at http://x.example alice" in of(store).text

@@ -21,7 +21,7 @@ from deviceflow.client.step import (
 )
 from deviceflow.core.flow import Flow
 from deviceflow.core.machine import Reason, State
-from deviceflow.core.ports import Claim, Held
+from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.secret import Secret
 from deviceflow.core.wire import Failure
 from deviceflow.errors import UsageError
@@ -147,7 +147,7 @@ def test_nothing_is_done_for_a_flow_that_has_ended(waiting: Waiting, end: Respon
 def test_held_flow_is_left_alone_until_the_lease_is_over_or_the_next_poll_is(
     waiting: Waiting, left: float, wait: float
 ) -> None:
-    driver = Listed(Held(left_polling(waiting(NOW)), left))
+    driver = Listed(LeaseHeld(left_polling(waiting(NOW)), left))
 
     report = driver.run()
 

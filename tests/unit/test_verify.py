@@ -14,7 +14,7 @@ from deviceflow import Flow, Secret, StoreError, Studio
 from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
 from deviceflow.audit.events import STORE, render, render_note
 from deviceflow.core.codec import open_part
-from deviceflow.core.ports import Stands
+from deviceflow.core.ports import StoredFlow
 from deviceflow.stores.sql import _columns
 from deviceflow.testing import answer
 from deviceflow.trail.digest import DigestId, Entry, Signer, files_of, generate_signing_key
@@ -109,7 +109,9 @@ class Trail:
         order = {name: index for index, name in enumerate(sorted(map(str, self.events)))}
         rows.sort(key=lambda row: (order.get(row["flow_id"], 99), _sortable(row["seq"])))
         flows = [
-            Stands(flow_id, seq, state, json.dumps(record), record["head"], DIGEST, authentic=True)
+            StoredFlow(
+                flow_id, seq, state, json.dumps(record), record["head"], DIGEST, authentic=True
+            )
             for flow_id, (seq, state, record) in sorted(self.flows.items())
         ]
         events = [tuple(row[name] for name in STORED) for row in rows]
@@ -595,7 +597,7 @@ def test_row_of_no_event_is_one_that_the_key_has_marked(
     trail: Trail, changed: dict[str, Any], keyed: bool, found: bool
 ) -> None:
     verification = trail.verification(key=KEY if keyed else None)
-    new = Stands("new", 0, "init", "{}", KEY.mark(DIGEST), DIGEST, authentic=True)
+    new = StoredFlow("new", 0, "init", "{}", KEY.mark(DIGEST), DIGEST, authentic=True)
     rows = [*(verification._flows or ()), new._replace(**changed)]
     verification._flows = sorted(rows)
 

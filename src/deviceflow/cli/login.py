@@ -167,7 +167,7 @@ def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
 
 def _where_it_is(client: Client, flow: Flow, *, elsewhere: bool) -> str:
     """Return what to do about a token that one of its places did not take."""
-    if client.persistent:
+    if client.durable:
         return f"It is kept: deviceflow token {flow.id} --acknowledge"
     if elsewhere:
         return "It is in the other place only."
@@ -196,7 +196,7 @@ def _wait(client: Client, flow: Flow, args: Namespace) -> Token:
             f"Go on with it: the same command again, or deviceflow resume {flow.id} and where to"
             " put the token."
         )
-        if not client.persistent:
+        if not client.durable:
             client.cancel(flow.id, "timeout")
             hint = "It was given up: run the command again, with a longer --timeout perhaps."
         raise WaitTimeoutError(
@@ -207,7 +207,7 @@ def _wait(client: Client, flow: Flow, args: Namespace) -> Token:
         ) from None
     except KeyboardInterrupt:
         # It may have come before the waiting, which cancels by itself.
-        if client.persistent:
+        if client.durable:
             streams.say("")
             streams.say("The login is kept. Go on with it: the same command again, or")
             streams.say(f"deviceflow resume {flow.id} and where to put the token.")

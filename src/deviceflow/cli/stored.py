@@ -61,7 +61,7 @@ def client(args: Namespace) -> Client:
         DeviceFlowError: They would not; or as for `store`.
     """
     kept = store(args)
-    if not kept.persistent:
+    if not kept.durable:
         raise UsageError(
             "A store in memory ends with this command, and the login with it.",
             hint=f"Name another by --store or {VARIABLE}, or do it all in one: deviceflow login",

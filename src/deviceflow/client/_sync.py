@@ -37,7 +37,7 @@ from deviceflow.client.step import (
 from deviceflow.core.explain import error_of, instructions
 from deviceflow.core.flow import CLOCK_TOLERANCE, Flow, checked_purpose
 from deviceflow.core.machine import State
-from deviceflow.core.ports import Claim, Held, Note, Origin, each
+from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent, each
 from deviceflow.core.provider import DeviceCode, Provider, Token
 from deviceflow.core.sanitize import crosses_in_clear, endpoint, web_url
 from deviceflow.core.secret import Secret, without_frames
@@ -168,9 +168,9 @@ class Client:
         self._stranded: dict[str, tuple[Flow, dict[str, Any]]] = {}
 
     @property
-    def persistent(self) -> bool:
+    def durable(self) -> bool:
         """Whether its flows outlive this process."""
-        return self._store.persistent
+        return self._store.durable
 
     def start(
         self,
@@ -241,7 +241,7 @@ class Client:
         now = self._now()
         flow = Flow(_new_id(), provider, now, key=key, verifier=verifier, purpose=purpose)
         address = _clear_address(flow.request().url)
-        kept = self._store.add(flow, note=self._plain_http(flow, address))
+        kept = self._store.add(flow, store_event=self._plain_http(flow, address))
         if kept is flow:
             _warn(flow, address)
         elif kept.purpose != purpose or kept.provider.to_dict() != provider.to_dict():
@@ -326,8 +326,8 @@ class Client:
             except errors.DeviceFlowError as problem:
                 swept.problems.append(problem)
         now = self._timeline.now()
-        self._store.wake_strayed(now)
-        for leased, taken_at in self._store.leases_ahead(now):
+        self._store.wake_after_clock_change(now)
+        for leased, taken_at in self._store.leases_taken_after(now):
             self._void(leased, taken_at, now)
         while len(swept.steps) < limit and len(swept.problems) < _MOST_PROBLEMS:
             worker = self._worker()
@@ -341,7 +341,7 @@ class Client:
                 flow_id = due.flow.id
                 if due.flow.wake_at is None or due.flow.wait_seconds(due.now) > 0:
                     # Whoever woke it did so behind the store's back.
-                    self._store.rewake(due.flow, worker)
+                    self._store.reschedule(due.flow, worker)
                     continue
                 steps = step(self._deadline, self._approver)
                 swept.steps.append(self._drive(steps, worker, flow_id, (due, since, begun)))
@@ -350,7 +350,7 @@ class Client:
                     problem.flow_id = flow_id
                 if problem.flow_id is None:
                     raise  # it is about the store
-                self._store.put_off(problem.flow_id, worker, self._timeline.now())
+                self._store.snooze(problem.flow_id, worker, self._timeline.now())
                 swept.problems.append(problem)
         return swept
 
@@ -405,9 +405,9 @@ class Client:
             raise interrupt
         return report
 
-    def _check_references(self, claim: Claim | Held, worker: str) -> None:
+    def _check_references(self, claim: Claim | LeaseHeld, worker: str) -> None:
         """Give the lease back where the flow's client secret is none of this process's."""
-        if isinstance(claim, Held) or (claim.flow.state.ended and not claim.flow.to_revoke):
+        if isinstance(claim, LeaseHeld) or (claim.flow.state.ended and not claim.flow.to_revoke):
             return
         try:
             secret_refs.check(claim.flow.provider)
@@ -418,11 +418,11 @@ class Client:
 
     def _claim(
         self, flow_id: str, worker: str, seconds: float
-    ) -> tuple[Claim | Held, float, float]:
+    ) -> tuple[Claim | LeaseHeld, float, float]:
         """Take the lease; return what came of it, and what both clocks said before."""
         since, begun = self._look()
         claim = self._store.claim(flow_id, worker, begun, seconds)
-        if isinstance(claim, Held) and self._void(flow_id, claim.since, begun):
+        if isinstance(claim, LeaseHeld) and self._void(flow_id, claim.since, begun):
             since, begun = self._look()
             claim = self._store.claim(flow_id, worker, begun, seconds)
         return claim, since, begun
@@ -440,7 +440,7 @@ class Client:
         now = self._now()  # looked at after the lease was
         if taken_at <= now + CLOCK_TOLERANCE:
             return False  # somebody has taken it just now
-        self._store.void(flow_id, taken_at, now)
+        self._store.end_lease(flow_id, taken_at, now)
         return True
 
     def _look(self) -> tuple[float, float]:
@@ -600,7 +600,7 @@ class Client:
             raise error_of(flow)  # and leave its lease to whoever polls, or died polling
         worker = self._worker()
         claim = self._take(flow_id, worker, min(seconds, DAY))
-        if isinstance(claim, Held):
+        if isinstance(claim, LeaseHeld):
             raise errors.FlowBusyError(
                 flow_id=flow_id, state=claim.flow.state, wait_seconds=claim.seconds
             )
@@ -610,14 +610,16 @@ class Client:
         finally:
             self._store.release(flow_id, worker)
 
-    def _take(self, flow_id: str, worker: str, seconds: float) -> Claim | Held:
+    def _take(self, flow_id: str, worker: str, seconds: float) -> Claim | LeaseHeld:
         """Take the lease of a flow that has ended."""
         claim, _, _ = self._claim(flow_id, worker, seconds)
-        if isinstance(claim, Claim) and claim.left_by is not None:
+        if isinstance(claim, Claim) and claim.previous_owner is not None:
             try:
-                self._commit(claim.flow, claim.flow.take_over(claim.now, claim.left_by), worker)
+                self._commit(
+                    claim.flow, claim.flow.take_over(claim.now, claim.previous_owner), worker
+                )
             except BaseException:
-                self._store.put_off(flow_id, worker, self._timeline.now())
+                self._store.snooze(flow_id, worker, self._timeline.now())
                 raise
         return claim
 
@@ -639,19 +641,19 @@ class Client:
             ("revoke", flows_after),
         )
         for kind, age in ages:
-            for flow_id in each(partial(self._store.leftover, kind, now - age, now), done):
+            for flow_id in each(partial(self._store.ids_with_secrets, kind, now - age, now), done):
                 try:
                     purged += self._purge(flow_id, kind)
                 except errors.DeviceFlowError as problem:
-                    self._store.put_off(flow_id, self._worker(), self._timeline.now())
+                    self._store.snooze(flow_id, self._worker(), self._timeline.now())
                     problems.append(problem)
-        dropped = self._store.forget(now - flows_after, on_problem=problems.append)
+        dropped = self._store.delete_ended(now - flows_after, on_problem=problems.append)
         return Purged(purged, dropped, problems)
 
     def _purge(self, flow_id: str, kind: Literal["token", "revoke"]) -> bool:
         worker = self._worker()
         claim = self._take(flow_id, worker, LEASE_MARGIN)
-        if isinstance(claim, Held):
+        if isinstance(claim, LeaseHeld):
             return False  # somebody is collecting it at last
         flow = claim.flow
         if not (flow.token if kind == "token" else flow.to_revoke):
@@ -819,7 +821,7 @@ class Client:
         self, flow: Flow, transition: Transition, worker: str, release: str | None = None
     ) -> bool:
         event = render(flow, transition, self._origin._replace(worker=worker, pid=os.getpid()))
-        if self._audit is not None and not self._store.persistent:
+        if self._audit is not None and not self._store.keeps_trail:
             self._audit.link(event, flow)  # before the flow is kept, and with it the chain's head
         if transition.action in _BRINGING:
             self._stranded[flow.id] = (flow, event)
@@ -831,7 +833,7 @@ class Client:
         if event["action"] == "issue_code":
             address = _clear_address(flow.token_endpoint)
         note = self._plain_http(flow, address)
-        kept = self._store.commit(flow, event, release=release, note=note)
+        kept = self._store.commit(flow, event, release=release, store_event=note)
         if kept:
             if self._audit is not None:
                 self._audit.write(event, flow)
@@ -839,12 +841,12 @@ class Client:
             _warn(flow, address)
         return kept
 
-    def _plain_http(self, flow: Flow, address: str | None) -> Note | None:
+    def _plain_http(self, flow: Flow, address: str | None) -> StoreEvent | None:
         """Return what is to be noted of a flow that sends in clear, if it does."""
         if address is None:
             return None
         said = f"{flow.id} at {address}"
-        return Note("plain_http", self._timeline.now(), said, self._origin)
+        return StoreEvent("plain_http", self._timeline.now(), said, self._origin)
 
     def _transmit(self, request: Request, timeout: float) -> Response | Failure:
         if getattr(self._transport, "unverified", False):  # one of the program's own may not say
@@ -853,7 +855,9 @@ class Client:
 
     def _say_unverified(self, address: str) -> None:
         if address.startswith("https:") and address not in self._unverified:
-            self._store.note("unverified_tls", self._timeline.now(), address, self._origin)
+            self._store.record_store_event(
+                "unverified_tls", self._timeline.now(), address, self._origin
+            )
             log.emit(log.UNVERIFIED_TLS, {"url": address}, logging.WARNING)
             self._unverified.add(address)
 
@@ -900,7 +904,7 @@ class Client:
         try:
             yield waiting[1]
         except KeyboardInterrupt:
-            if not self._store.persistent:
+            if not self._store.durable:
                 self.cancel(flow_id, "interrupted")
             raise
         finally:

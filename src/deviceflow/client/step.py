@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.core.machine import State
-from deviceflow.core.ports import Held
+from deviceflow.core.ports import LeaseHeld
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Step:
 
 
 class TakeLease(NamedTuple):
-    """Take the lease for so many seconds. Answered by a `Claim` or `Held`."""
+    """Take the lease for so many seconds. Answered by a `Claim` or `LeaseHeld`."""
 
     seconds: float
 
@@ -103,9 +103,9 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
         timeout: The hard deadline for the one request, in seconds.
         approver: As for `Flow.receive`.
     """
-    claim: Claim | Held = yield TakeLease(timeout + LEASE_MARGIN)
+    claim: Claim | LeaseHeld = yield TakeLease(timeout + LEASE_MARGIN)
     flow = claim.flow
-    if isinstance(claim, Held):
+    if isinstance(claim, LeaseHeld):
         return _report(flow, min(claim.seconds, flow.interval))
     now = claim.now
 
@@ -141,11 +141,11 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
 
 def _left_behind(claim: Claim, now: float) -> Transition | None:
     """Put on record that somebody's lease ran out, if that is so: most likely they died."""
-    flow, _, left_by = claim
+    flow, _, previous_owner = claim
     if flow.state is State.POLLING:
         # Polling, and nobody held the lease.
-        return flow.recover(now, left_by)
-    return None if left_by is None else flow.take_over(now, left_by)
+        return flow.recover(now, previous_owner)
+    return None if previous_owner is None else flow.take_over(now, previous_owner)
 
 
 def _take_in(

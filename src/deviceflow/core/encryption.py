@@ -186,7 +186,7 @@ def _fernet() -> Any:
 
 
 class Keyless:
-    """Stands for the key where a store is only read, and there is none: it opens nothing."""
+    """StoredFlow for the key where a store is only read, and there is none: it opens nothing."""
 
     prefix = ""
 

@@ -65,15 +65,15 @@ class Claim(NamedTuple):
     Attributes:
         flow: The flow as stored; the caller's own copy.
         now: What time it is, in seconds since 1970; it decides everything in this step.
-        left_by: Who held the lease before, if it ran out and was not given back.
+        previous_owner: Who held the lease before, if it ran out and was not given back.
     """
 
     flow: Flow
     now: float
-    left_by: str | None = None
+    previous_owner: str | None = None
 
 
-class Held(NamedTuple):
+class LeaseHeld(NamedTuple):
     """Somebody else holds the flow's lease.
 
     Attributes:
@@ -88,23 +88,23 @@ class Held(NamedTuple):
     since: float | None = None
 
 
-class Note(NamedTuple):
+class StoreEvent(NamedTuple):
     """What belongs to no flow, and is put on record.
 
     Attributes:
         action: One of `deviceflow.audit.events.NOTES`.
-        given: What time it is.
+        client_now: What time it is.
         detail: More of it, in words.
         origin: Who did it.
     """
 
     action: str
-    given: float
+    client_now: float
     detail: str
     origin: Origin
 
 
-class Stands(NamedTuple):
+class StoredFlow(NamedTuple):
     """A flow as the store has it.
 
     Attributes:
@@ -134,21 +134,25 @@ class Store(Protocol):
     that one instead. Each method may raise `StoreError`, and `SealError` where it opens secrets.
 
     Attributes:
-        persistent: Whether flows outlive the process.
+        durable: Whether flows outlive the process.
+        keeps_trail: Whether it keeps each flow's events, and links them into a chain.
     """
 
     @property
-    def persistent(self) -> bool: ...
+    def durable(self) -> bool: ...
 
-    def now(self, given: float) -> float:
+    @property
+    def keeps_trail(self) -> bool: ...
+
+    def now(self, client_now: float) -> float:
         """Return what time it is for this store, in seconds since 1970."""
 
-    def add(self, flow: Flow, *, note: Note | None = None) -> Flow:
+    def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
         """Keep a new flow, or return the live one of the same key instead.
 
         Args:
             flow: The flow.
-            note: What goes on record with it, where a record is kept: both or none.
+            store_event: What goes on record with it, where a record is kept: both or none.
         """
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
@@ -171,33 +175,35 @@ class Store(Protocol):
                 error is raised.
         """
 
-    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+    def claim(
+        self, flow_id: str, owner: str, client_now: float, seconds: float
+    ) -> Claim | LeaseHeld:
         """Take the flow's lease for so many seconds, or say who has it.
 
         Raises:
             UnknownFlowError: There is none of that id.
         """
 
-    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
+    def claim_due(self, owner: str, client_now: float, seconds: float) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free.
 
         One that cannot be read raises its error, and keeps the lease until it is put off.
         """
 
-    def void(self, flow_id: str, since: float, given: float) -> None:
+    def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """End the lease that was taken then, and no other.
 
         For a lease that a clock has written which was set back since: it would last too long.
         """
 
-    def leases_ahead(self, given: float) -> list[tuple[str, float]]:
-        """Return flows that are due and under a lease that seems to be taken after `given`.
+    def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:
+        """Return flows that are due and under a lease that seems to be taken after `client_now`.
 
         Each comes with when that was. Either somebody has taken the lease just now, or the clock
         was set back since: whoever looks at the clock once more knows.
         """
 
-    def wake_strayed(self, given: float) -> None:
+    def wake_after_clock_change(self, client_now: float) -> None:
         """Wake what waits for a time that was written before the clock was set back."""
 
     def commit(
@@ -206,7 +212,7 @@ class Store(Protocol):
         event: dict[str, Any],
         *,
         release: str | None = None,
-        note: Note | None = None,
+        store_event: StoreEvent | None = None,
     ) -> bool:
         """Keep the flow as it is after its latest transition, and that with it: both or none.
 
@@ -216,7 +222,7 @@ class Store(Protocol):
                 is not at the one before, others went on meanwhile, and nothing is kept. A store
                 that keeps a trail fills the evidence in.
             release: The owner whose lease is given back in the same breath.
-            note: What goes on record with it, as for `add`.
+            store_event: What goes on record with it, as for `add`.
 
         Returns:
             Whether it was kept.
@@ -225,23 +231,25 @@ class Store(Protocol):
     def release(self, flow_id: str, owner: str) -> None:
         """Give the lease back, if `owner` still has it."""
 
-    def put_off(self, flow_id: str, owner: str, given: float) -> None:
+    def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
         """Give the lease back, if `owner` has it, and have no sweep or purge find the flow for now.
 
         A minute the first time, and twice as long each time, up to an hour; a commit ends it.
         """
 
-    def rewake(self, flow: Flow, owner: str) -> None:
+    def reschedule(self, flow: Flow, owner: str) -> None:
         """Give the lease back, and have sweeps find the flow when it is due, and not before."""
 
-    def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
-        """Put a `Note` on record, where a record is kept."""
+    def record_store_event(
+        self, action: str, client_now: float, detail: str, origin: Origin
+    ) -> None:
+        """Put a `StoreEvent` on record, where a record is kept."""
 
-    def leftover(
+    def ids_with_secrets(
         self,
         kind: Literal["token", "revoke"],
         ended_before: float,
-        given: float,
+        client_now: float,
         skip: int = 0,
     ) -> list[str]:
         """Return the ids of flows that ended before then and hold such secrets, some at a time.
@@ -249,11 +257,11 @@ class Store(Protocol):
         Args:
             kind: Which secrets.
             ended_before: In seconds since 1970.
-            given: What time it is.
+            client_now: What time it is.
             skip: How many of them to leave out: those that ended first.
         """
 
-    def forget(
+    def delete_ended(
         self,
         ended_before: float,
         *,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow.core import codec
 from deviceflow.core.encryption import Keyless
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import Stands
+from deviceflow.core.ports import StoredFlow
 from deviceflow.core.secret import Hidden, unseen
 from deviceflow.errors import DeviceFlowError, SealError, StoreError
 from deviceflow.providers.codec import provider_from_dict
@@ -184,7 +184,7 @@ class Rows:
     def _find_sealer_again(self) -> None:
         self.sealer = self._find_sealer()
 
-    def stands(self, row: Sequence[Any]) -> Stands:
+    def stands(self, row: Sequence[Any]) -> StoredFlow:
         """Return what a row that begins with `COLUMNS` says, true or not, to compare it."""
         digest, authentic = None, False
         with suppress(SealError, *DAMAGED):
@@ -193,7 +193,7 @@ class Rows:
                 self._check(row)
             authentic = True
         flow_id, seq, state = row[:3]
-        return Stands(flow_id, seq, state, row[8], row[12], digest, authentic)
+        return StoredFlow(flow_id, seq, state, row[8], row[12], digest, authentic)
 
     def _digest(self, values: Sequence[Any]) -> str:
         # SQLite's RETURNING gives whole numbers of a column of floats as integers. float() would

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from deviceflow import _forks as forks
 from deviceflow.core import codec
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import FIRST_SETBACK, Claim, Held, refuse
+from deviceflow.core.ports import FIRST_SETBACK, Claim, LeaseHeld, refuse
 from deviceflow.core.secret import Secret
 from deviceflow.errors import UnknownFlowError, UsageError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from deviceflow.core.machine import State
-    from deviceflow.core.ports import Note, Origin
+    from deviceflow.core.ports import Origin, StoreEvent
     from deviceflow.errors import DeviceFlowError
 
 
@@ -38,7 +38,8 @@ class MemoryStore:
     with a login: each would poll with the same code, and only one would be given the token.
     """
 
-    persistent = False
+    durable = False
+    keeps_trail = False
 
     def __init__(self) -> None:
         self._renew_lock()
@@ -51,11 +52,11 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._flows)
 
-    def now(self, given: float) -> float:
+    def now(self, client_now: float) -> float:
         """Return the given time."""
-        return given
+        return client_now
 
-    def add(self, flow: Flow, *, note: Note | None = None) -> Flow:  # noqa: ARG002
+    def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:  # noqa: ARG002
         """Keep a new flow, or return the live one of the same key instead."""
         with self._lock:
             known = self._flows.get(self._keys.get(flow.key, "")) if flow.key is not None else None
@@ -87,31 +88,34 @@ class MemoryStore:
             if not (live and flow.state.ended):
                 yield flow
 
-    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+    def claim(
+        self, flow_id: str, owner: str, client_now: float, seconds: float
+    ) -> Claim | LeaseHeld:
         """Take the flow's lease for so many seconds, or say who has it."""
         with self._lock:
-            return self._claim(flow_id, owner, given, seconds)
+            return self._claim(flow_id, owner, client_now, seconds)
 
-    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
+    def claim_due(self, owner: str, client_now: float, seconds: float) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
         with self._lock:
             free = (
                 parked
                 for parked in self._flows.values()
-                if parked.wake_at <= given and self._held(parked.flow_id, owner, given) <= 0
+                if parked.wake_at <= client_now
+                and self._held(parked.flow_id, owner, client_now) <= 0
             )
             first = min(free, key=attrgetter("wake_at"), default=None)
-            claim = first and self._claim(first.flow_id, owner, given, seconds)
+            claim = first and self._claim(first.flow_id, owner, client_now, seconds)
         return claim if isinstance(claim, Claim) else None
 
-    def void(self, flow_id: str, since: float, given: float) -> None:
+    def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """Do nothing: a client's own clock is never set back."""
 
-    def leases_ahead(self, given: float) -> list[tuple[str, float]]:  # noqa: ARG002
+    def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:  # noqa: ARG002
         """Return nothing, for the same reason."""
         return []
 
-    def wake_strayed(self, given: float) -> None:
+    def wake_after_clock_change(self, client_now: float) -> None:
         """Do nothing, for the same reason."""
 
     def commit(
@@ -120,7 +124,7 @@ class MemoryStore:
         event: dict[str, Any],
         *,
         release: str | None = None,
-        note: Note | None = None,  # noqa: ARG002
+        store_event: StoreEvent | None = None,  # noqa: ARG002
     ) -> bool:
         """Keep the flow as it is after `event`, unless others went on meanwhile.
 
@@ -147,17 +151,17 @@ class MemoryStore:
         with self._lock:
             self._release(flow_id, owner)
 
-    def put_off(self, flow_id: str, owner: str, given: float) -> None:
+    def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
         """Give the lease back, if `owner` has it, and have no sweep find the flow for a while."""
         with self._lock:
-            if flow_id in self._flows and self._held(flow_id, owner, given) <= 0:
-                left_by = self._leases.get(flow_id, _FREE)[2]
-                self._leases[flow_id] = (None, given, left_by)
+            if flow_id in self._flows and self._held(flow_id, owner, client_now) <= 0:
+                previous_owner = self._leases.get(flow_id, _FREE)[2]
+                self._leases[flow_id] = (None, client_now, previous_owner)
                 setbacks = self._setbacks.get(flow_id, 0)
                 self._setbacks[flow_id] = min(setbacks + 1, _MOST_SETBACKS)
-                self._flows[flow_id].wake_at = given + FIRST_SETBACK * 2**setbacks
+                self._flows[flow_id].wake_at = client_now + FIRST_SETBACK * 2**setbacks
 
-    def rewake(self, flow: Flow, owner: str) -> None:
+    def reschedule(self, flow: Flow, owner: str) -> None:
         """Give the lease back, and have sweeps find the flow when it is due."""
         with self._lock:
             self._release(flow.id, owner)
@@ -165,14 +169,16 @@ class MemoryStore:
             if flow.id in self._flows:
                 self._flows[flow.id].wake_at = _wake_at(flow)
 
-    def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
+    def record_store_event(
+        self, action: str, client_now: float, detail: str, origin: Origin
+    ) -> None:
         """Do nothing: in memory the log is all there is."""
 
-    def leftover(
+    def ids_with_secrets(
         self,
         kind: Literal["token", "revoke"],
         ended_before: float,
-        given: float,  # noqa: ARG002
+        client_now: float,  # noqa: ARG002
         skip: int = 0,
     ) -> list[str]:
         """Return the ids of flows that ended before then and hold such secrets."""
@@ -183,7 +189,7 @@ class MemoryStore:
         ]
         return found[skip:]
 
-    def forget(
+    def delete_ended(
         self,
         ended_before: float,
         *,
@@ -217,19 +223,21 @@ class MemoryStore:
             raise UnknownFlowError(flow_id=flow_id)
         return _unpark(parked)
 
-    def _held(self, flow_id: str, owner: str, given: float) -> float:
+    def _held(self, flow_id: str, owner: str, client_now: float) -> float:
         """Return for how many seconds others hold the lease; 0 or less if none do."""
         holder, until, _ = self._leases.get(flow_id, _FREE)
-        return 0.0 if holder == owner else until - given
+        return 0.0 if holder == owner else until - client_now
 
-    def _claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+    def _claim(
+        self, flow_id: str, owner: str, client_now: float, seconds: float
+    ) -> Claim | LeaseHeld:
         flow = self._find(flow_id)
-        if (left := self._held(flow_id, owner, given)) > 0:
-            return Held(_bare(flow), left)
-        holder, _, left_by = self._leases.get(flow_id, _FREE)
-        left_by = left_by if holder in (owner, None) else holder
-        self._leases[flow_id] = (owner, given + seconds, left_by)
-        return Claim(flow, given, left_by)
+        if (left := self._held(flow_id, owner, client_now)) > 0:
+            return LeaseHeld(_bare(flow), left)
+        holder, _, previous_owner = self._leases.get(flow_id, _FREE)
+        previous_owner = previous_owner if holder in (owner, None) else holder
+        self._leases[flow_id] = (owner, client_now + seconds, previous_owner)
+        return Claim(flow, client_now, previous_owner)
 
     def _ended(self, before: float) -> list[Flow]:
         with self._lock:
@@ -241,11 +249,11 @@ class MemoryStore:
             del self._keys[key]
 
     def _release(self, flow_id: str, owner: str) -> None:
-        holder, _, left_by = self._leases.get(flow_id, _FREE)
+        holder, _, previous_owner = self._leases.get(flow_id, _FREE)
         if holder == owner:
             del self._leases[flow_id]
-            if left_by is not None:
-                self._leases[flow_id] = (None, 0.0, left_by)
+            if previous_owner is not None:
+                self._leases[flow_id] = (None, 0.0, previous_owner)
 
 
 def _bare(flow: Flow) -> Flow:

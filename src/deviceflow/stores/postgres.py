@@ -109,10 +109,10 @@ class PostgresStore(SQLStore):
         self._make_pool: Callable[[], Pool] = lambda: pgpool.Pool(address, pool_size)
         self._pool = self._make_pool()
         forks.in_child(self._leave_pool)
-        given = keys = None if keys is None else wrapped(keys)
+        passed = keys = None if keys is None else wrapped(keys)
         self._start(
             lambda: key_files.sealer(
-                given, plaintext=plaintext, known=self._sealing(), read_only=read_only
+                passed, plaintext=plaintext, known=self._sealing(), read_only=read_only
             ),
             read_only=read_only,
         )

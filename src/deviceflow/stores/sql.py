@@ -26,7 +26,7 @@ from deviceflow.audit.reading import readable
 from deviceflow.core.encryption import PLAIN, Keyless
 from deviceflow.core.flow import Flow
 from deviceflow.core.machine import State
-from deviceflow.core.ports import FIRST_SETBACK, Claim, Held, Origin, each, refuse
+from deviceflow.core.ports import FIRST_SETBACK, Claim, LeaseHeld, Origin, each, refuse
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden, Secret, unseen
 from deviceflow.errors import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from deviceflow.core.encryption import Plain, Sealer
-    from deviceflow.core.ports import Note, Stands
+    from deviceflow.core.ports import StoredFlow, StoreEvent
 
     Mode = Literal["read", "lease", "write"]
 
@@ -67,7 +67,7 @@ MIGRATIONS: Final = (
         lease_owner TEXT,
         leased_at DOUBLE PRECISION,
         lease_until DOUBLE PRECISION,
-        left_by TEXT,
+        previous_owner TEXT,
         provider TEXT NOT NULL,
         record TEXT NOT NULL,
         code TEXT,
@@ -129,8 +129,9 @@ MIGRATIONS: Final = (
 _ROW: Final = f"{', '.join(COLUMNS)}, {{now}}"
 _SELECT: Final = f"SELECT {_ROW} FROM {{flows}} "
 _LEASE: Final = """
-    UPDATE {flows} SET left_by =
-            CASE WHEN lease_owner IS NULL OR lease_owner = :owner THEN left_by ELSE lease_owner END,
+    UPDATE {flows} SET previous_owner =
+            CASE WHEN lease_owner IS NULL OR lease_owner = :owner
+                THEN previous_owner ELSE lease_owner END,
         lease_owner = :owner, leased_at = {now}, lease_until = {now} + :seconds
 """
 # A lease that is longer than any can be is void.
@@ -138,7 +139,7 @@ _FREE: Final = f"""(lease_until IS NULL OR lease_until <= {{now}} OR lease_owner
     OR lease_until > {{now}} + {LONGEST_LEASE})"""
 _MOVE: Final = """
     UPDATE {flows} SET seq = :seq, state = :state, moved_at = :moved_at, record = :record,
-        head = :head, mac = :mac, wake_at = :wake_at, setbacks = 0, left_by = NULL,
+        head = :head, mac = :mac, wake_at = :wake_at, setbacks = 0, previous_owner = NULL,
         lease_owner = CASE WHEN lease_owner = :release THEN NULL ELSE lease_owner END,
         lease_until = CASE WHEN lease_owner = :release THEN NULL ELSE lease_until END
 """
@@ -188,10 +189,10 @@ _STATEMENTS: Final = {
     "all_next": f"{_SELECT} WHERE {_BEFORE} {_PAGED}",
     "live_first": f"{_SELECT} WHERE ended_at IS NULL {_PAGED}",
     "live_next": f"{_SELECT} WHERE ended_at IS NULL AND {_BEFORE} {_PAGED}",
-    "claim": f"{_LEASE} WHERE id = :id AND {_FREE} RETURNING {_ROW}, left_by",
+    "claim": f"{_LEASE} WHERE id = :id AND {_FREE} RETURNING {_ROW}, previous_owner",
     "held": "SELECT lease_until, leased_at FROM {flows} WHERE id = :id",
-    "void": "UPDATE {flows} SET lease_until = {now} WHERE id = :id AND leased_at = :since",
-    "leases_ahead": """
+    "end_lease": "UPDATE {flows} SET lease_until = {now} WHERE id = :id AND leased_at = :since",
+    "leases_taken_after": """
         SELECT id, leased_at FROM {flows}
         WHERE wake_at <= {now} AND lease_until > {now} AND leased_at > {now} + 1
     """,
@@ -199,9 +200,9 @@ _STATEMENTS: Final = {
         WHERE id = (
             SELECT id FROM {{flows}} WHERE wake_at <= (SELECT {{now}}) AND {_FREE}
             ORDER BY wake_at LIMIT 1 {{skip_locked}}
-        ) RETURNING {_ROW}, left_by
+        ) RETURNING {_ROW}, previous_owner
     """,
-    "wake_strayed": """
+    "wake_after_clock_change": """
         UPDATE {flows} SET wake_at = {now} WHERE wake_at > {now} AND moved_at > {now} + 1
     """,
     "move": _MOVE + _AT,
@@ -239,23 +240,23 @@ _STATEMENTS: Final = {
         UPDATE {flows} SET lease_owner = NULL, lease_until = NULL
         WHERE id = :id AND lease_owner = :owner
     """,
-    "put_off": f"""
+    "snooze": f"""
         UPDATE {{flows}} SET lease_owner = NULL, lease_until = NULL,
             wake_at = {{now}} + {FIRST_SETBACK} * (1 << {_BACKED_OFF}), setbacks = {_BACKED_OFF} + 1
         WHERE lease_owner = :owner OR id = :id AND {_FREE}
     """,
-    "rewake": """
+    "reschedule": """
         UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, wake_at = :wake_at, setbacks = 0
         WHERE id = :id AND seq = :seq AND lease_owner = :owner
     """,
-    "leftover_token": _LEFT_OVER % "token",
-    "leftover_revoke": _LEFT_OVER % "revoke",
+    "with_token": _LEFT_OVER % "token",
+    "with_revoke": _LEFT_OVER % "revoke",
     "forgettable": _SELECT
     + """
         WHERE ended_at <= :before AND token IS NULL AND revoke IS NULL
         ORDER BY ended_at, id LIMIT :limit OFFSET :skip
     """,
-    "forget": "DELETE FROM {flows} WHERE id = :id AND mac = :mac",
+    "delete_ended": "DELETE FROM {flows} WHERE id = :id AND mac = :mac",
     "other_keys": """
         SELECT id FROM {flows}
         WHERE mac NOT LIKE :prefix
@@ -326,7 +327,7 @@ class Snapshot(NamedTuple):
     """
 
     events: Iterator[tuple[Any, ...]]
-    flows: Iterator[Stands]
+    flows: Iterator[StoredFlow]
     key: AuditKey | None
 
 
@@ -346,10 +347,12 @@ class SQLStore(ABC):
     """What `SQLiteStore` and `PostgresStore` have in common: all but the connection.
 
     Attributes:
-        persistent: True: flows outlive the process.
+        durable: True: flows outlive the process.
+        keeps_trail: True: each flow's events are kept beside it.
     """
 
-    persistent = True
+    durable = True
+    keeps_trail = True
 
     def __init__(
         self,
@@ -443,11 +446,13 @@ class SQLStore(ABC):
 
     # The protocol.
 
-    def now(self, given: float) -> float:
+    def now(self, client_now: float) -> float:
         """Return what time it is for this store: the database's, where that has a clock."""
-        return float(self._transact(lambda do: do("now", {"now": given}).fetchone()[0], "read"))
+        return float(
+            self._transact(lambda do: do("now", {"now": client_now}).fetchone()[0], "read")
+        )
 
-    def add(self, flow: Flow, *, note: Note | None = None) -> Flow:
+    def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
         """Keep a new flow, or return the live one of the same key instead."""
         _check_names(flow)
         event = None
@@ -466,7 +471,7 @@ class SQLStore(ABC):
         def work(do: Execute) -> Flow | Hidden[Any] | None:
             values = columns.reveal()
             if do("add", values).rowcount == 1:
-                self._put(do, event and _columns(event), note)
+                self._put(do, event and _columns(event), store_event)
                 return flow
             looked = values | {"now": 0.0}
             found = do("get", looked).fetchone() or do("of_key", looked).fetchone()
@@ -515,9 +520,11 @@ class SQLStore(ABC):
             after |= {"created_at": rows[-1].reveal()[_CREATED_AT], "id": rows[-1].reveal()[0]}
             page = "next"
 
-    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | Held:
+    def claim(
+        self, flow_id: str, owner: str, client_now: float, seconds: float
+    ) -> Claim | LeaseHeld:
         """Take the flow's lease for so many seconds, or say who has it."""
-        values = {"id": _key(flow_id), "owner": owner, "now": given, "seconds": seconds}
+        values = {"id": _key(flow_id), "owner": owner, "now": client_now, "seconds": seconds}
 
         def work(do: Execute) -> tuple[Hidden[Any], float, object] | None:
             if taken := do("claim", values).fetchall():
@@ -531,7 +538,7 @@ class SQLStore(ABC):
 
         row, left, since = self._again(work, flow_id, "lease")  # it may be given back just then
         if left:
-            return Held(self._rows.flow(row, secrets=False), left, _time(since))
+            return LeaseHeld(self._rows.flow(row, secrets=False), left, _time(since))
         try:
             return self._claimed(row)
         except DeviceFlowError:
@@ -539,28 +546,28 @@ class SQLStore(ABC):
             self.release(flow_id, owner)
             raise
 
-    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
+    def claim_due(self, owner: str, client_now: float, seconds: float) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
-        values = {"owner": owner, "now": given, "seconds": seconds}
+        values = {"owner": owner, "now": client_now, "seconds": seconds}
         taken = self._transact(
             lambda do: [*map(Hidden, do("claim_due", values).fetchall())], "lease"
         )
         return self._claimed(taken[0]) if taken else None
 
-    def void(self, flow_id: str, since: float, given: float) -> None:
+    def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """End the lease that was taken then, and no other."""
-        values = {"id": _key(flow_id), "since": since, "now": given}
-        self._transact(lambda do: do("void", values), "lease")
+        values = {"id": _key(flow_id), "since": since, "now": client_now}
+        self._transact(lambda do: do("end_lease", values), "lease")
 
-    def leases_ahead(self, given: float) -> list[tuple[str, float]]:
-        """Return flows that are due and under a lease that seems to be taken after `given`."""
-        values = {"now": given}
-        found = self._transact(lambda do: do("leases_ahead", values).fetchall(), "read")
+    def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:
+        """Return flows that are due and under a lease that seems to be taken after `client_now`."""
+        values = {"now": client_now}
+        found = self._transact(lambda do: do("leases_taken_after", values).fetchall(), "read")
         return [(flow_id, at) for flow_id, since in found if (at := _time(since)) is not None]
 
-    def wake_strayed(self, given: float) -> None:
+    def wake_after_clock_change(self, client_now: float) -> None:
         """Wake what waits for a time that was written before the clock was set back."""
-        self._transact(lambda do: do("wake_strayed", {"now": given}), "lease")
+        self._transact(lambda do: do("wake_after_clock_change", {"now": client_now}), "lease")
 
     def commit(
         self,
@@ -568,7 +575,7 @@ class SQLStore(ABC):
         event: dict[str, Any],
         *,
         release: str | None = None,
-        note: Note | None = None,
+        store_event: StoreEvent | None = None,
     ) -> bool:
         """Keep the flow as it is after `event`, and that with it, unless others went on."""
         # Tried again, it is the very same row: the event names its digest.
@@ -588,7 +595,7 @@ class SQLStore(ABC):
             values = columns.reveal()
             changed = do("move" if moved else "turn", values).rowcount
             if changed == 1:
-                self._put(do, noted, note)
+                self._put(do, noted, store_event)
                 return True
             # Done already, if the connection was lost just as it was being done.
             noted_by = do("noted_by", values).fetchone()
@@ -613,29 +620,29 @@ class SQLStore(ABC):
         """Give the lease back, if `owner` still has it."""
         self._transact(lambda do: do("release", {"id": flow_id, "owner": owner}), "lease")
 
-    def put_off(self, flow_id: str, owner: str, given: float) -> None:
+    def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
         """Give the lease back, if `owner` has it, and have no sweep find the flow for a while."""
-        values = {"id": _key(flow_id), "owner": owner, "now": given}
-        self._transact(lambda do: do("put_off", values), "lease")
+        values = {"id": _key(flow_id), "owner": owner, "now": client_now}
+        self._transact(lambda do: do("snooze", values), "lease")
 
-    def rewake(self, flow: Flow, owner: str) -> None:
+    def reschedule(self, flow: Flow, owner: str) -> None:
         """Give the lease back, and have sweeps find the flow when it is due."""
         values = {"id": flow.id, "seq": flow.seq, "owner": owner, "wake_at": flow.wake_at}
-        self._transact(lambda do: do("rewake", values), "lease")
+        self._transact(lambda do: do("reschedule", values), "lease")
 
-    def leftover(
+    def ids_with_secrets(
         self,
         kind: Literal["token", "revoke"],
         ended_before: float,
-        given: float,
+        client_now: float,
         skip: int = 0,
     ) -> list[str]:
         """Return the ids of flows that ended before then and hold such secrets, some at a time."""
-        values = {"before": ended_before, "now": given, "limit": _PAGE, "skip": skip}
-        found = self._transact(lambda do: do(f"leftover_{kind}", values).fetchall(), "read")
+        values = {"before": ended_before, "now": client_now, "limit": _PAGE, "skip": skip}
+        found = self._transact(lambda do: do(f"with_{kind}", values).fetchall(), "read")
         return [name_of(flow_id) for (flow_id,) in found]
 
-    def forget(
+    def delete_ended(
         self,
         ended_before: float,
         *,
@@ -658,18 +665,22 @@ class SQLStore(ABC):
             skip += len(rows) - gone
         return dropped
 
-    def note(self, action: str, given: float, detail: str, origin: Origin) -> None:
+    def record_store_event(
+        self, action: str, client_now: float, detail: str, origin: Origin
+    ) -> None:
         """Put on record what belongs to no flow."""
-        self._transact(lambda do: self._note(do, action, given, detail, origin))
+        self._transact(lambda do: self._note(do, action, client_now, detail, origin))
 
-    def _put(self, do: Execute, event: dict[str, Any] | None, note: Note | None) -> None:
+    def _put(
+        self, do: Execute, event: dict[str, Any] | None, store_event: StoreEvent | None
+    ) -> None:
         if event is not None and do("note", event).rowcount != 1:
             raise _ignored(event["flow_id"])
-        if note is not None:
-            self._note(do, *note)
+        if store_event is not None:
+            self._note(do, *store_event)
 
     def _note(
-        self, do: Execute, action: str, given: float, detail: str, origin: Origin = _NOBODY
+        self, do: Execute, action: str, client_now: float, detail: str, origin: Origin = _NOBODY
     ) -> None:
         do("lock", {})  # one at a time: each is the next link of one chain
         seq, head = do("last", {"id": STORE}).fetchone() or (0, None)
@@ -678,7 +689,7 @@ class SQLStore(ABC):
                 "The store's own events are damaged, so that none can be added.",
                 hint="See what was done to them: deviceflow audit verify",
             )
-        now = do("now", {"now": given}).fetchone()[0]
+        now = do("now", {"now": client_now}).fetchone()[0]
         event = render_note(action, now, seq + 1, detail, origin)
         link(event, head, self._audit_key)
         self._put(do, _columns(event), None)
@@ -763,12 +774,14 @@ class SQLStore(ABC):
         owner = f"{secrets.token_hex(6)}.{os.getpid()}"
         origin = Origin(worker=owner, pid=os.getpid())
         claim = self.claim(name_of(flow_id), owner, time.time(), _RESEALING)
-        if isinstance(claim, Held):
+        if isinstance(claim, LeaseHeld):
             raise FlowBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
         flow = claim.flow
         try:
-            if claim.left_by is not None and flow.state is not State.POLLING:
-                self._keep(flow, render(flow, flow.take_over(claim.now, claim.left_by), origin))
+            if claim.previous_owner is not None and flow.state is not State.POLLING:
+                self._keep(
+                    flow, render(flow, flow.take_over(claim.now, claim.previous_owner), origin)
+                )
             return self._keep(flow, render(flow, flow.reseal(claim.now), origin))
         finally:
             self.release(flow.id, owner)
@@ -873,11 +886,11 @@ class SQLStore(ABC):
         """
         return self._transact(_meta("audit_key"), "read")
 
-    def _open_audit_key(self, given: float) -> None:
+    def _open_audit_key(self, client_now: float) -> None:
         """Get the audit key, and with it the proof that the sealing key is the store's own.
 
         Args:
-            given: What time it is.
+            client_now: What time it is.
 
         Raises:
             SealError: It is another one.
@@ -887,7 +900,7 @@ class SQLStore(ABC):
         if self._sealing() is None:
             if self._read_only:
                 raise _audit_key_gone()
-            self._make_audit_key(given, plain=plain)
+            self._make_audit_key(client_now, plain=plain)
         if isinstance(self._rows.sealer, Keyless):
             # Where the store's own key is one of those that are meant, the others are not enough.
             keys = [] if names_own() else configured()
@@ -898,7 +911,7 @@ class SQLStore(ABC):
         own = self._open_mark(str(self._sealing()))
         self._audit_key = AuditKey(*configured(own), store=self._rows.store_id)
 
-    def _make_audit_key(self, given: float, *, plain: bool) -> None:
+    def _make_audit_key(self, client_now: float, *, plain: bool) -> None:
         own = Secret(secrets.token_urlsafe(32))
         mark = self._mark(own)
         self._audit_key = AuditKey(*configured(own), store=self._rows.store_id)
@@ -910,7 +923,7 @@ class SQLStore(ABC):
                 return False
             do("offer_meta", mark)
             if plain:
-                self._note(do, "open_plaintext", given, "secrets are kept in clear")
+                self._note(do, "open_plaintext", client_now, "secrets are kept in clear")
             return True
 
         if not self._transact(work):
@@ -938,8 +951,8 @@ class SQLStore(ABC):
         return self._transact(lambda do: [*map(Hidden, do(name, after).fetchall())], "read")
 
     def _claimed(self, row: Hidden[Any]) -> Claim:
-        now, left_by = row.reveal()[_NOW:]
-        return Claim(self._rows.flow(row), now, left_by)
+        now, previous_owner = row.reveal()[_NOW:]
+        return Claim(self._rows.flow(row), now, previous_owner)
 
 
 def _only_read() -> StoreError:
@@ -964,7 +977,7 @@ def _ignored(flow_id: str) -> StoreError:
 
 
 def _forget(rows: list[dict[str, Any]], do: Execute) -> int:
-    return sum(do("forget", {"id": row["id"], "mac": row["mac"]}).rowcount for row in rows)
+    return sum(do("delete_ended", {"id": row["id"], "mac": row["mac"]}).rowcount for row in rows)
 
 
 def _check_names(flow: Flow) -> None:

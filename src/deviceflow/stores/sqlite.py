@@ -80,10 +80,10 @@ class SQLiteStore(SQLStore):
         self._inode = (0, 0)
         forks.around(self._closed)
         forks.in_child(self._renew)
-        given = keys = None if keys is None else wrapped(keys)
+        passed = keys = None if keys is None else wrapped(keys)
         self._start(
             lambda: key_files.sealer(
-                given,
+                passed,
                 plaintext=plaintext,
                 store=self.path,
                 known=self._sealing(),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deviceflow.audit.chain import AuditKey
-    from deviceflow.core.ports import Stands
+    from deviceflow.core.ports import StoredFlow
     from deviceflow.trail.ledger import Head
 
     Step = tuple[str, str | None, str | None]
@@ -68,7 +68,7 @@ class Evidence(NamedTuple):
 
     flow_id: str
     rows: Sequence[tuple[Any, ...]]
-    stands: Stands | None
+    stands: StoredFlow | None
     heads: Sequence[Head]
     key: AuditKey | None
     alone: bool
@@ -88,7 +88,7 @@ def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
     return (seq, head) if fits and isinstance(head, str) and head.isascii() else None
 
 
-def stands_where(stands: Stands, last: Sequence[Any]) -> bool:
+def stands_where(stands: StoredFlow, last: Sequence[Any]) -> bool:
     """Tell whether a flow stands where its last event has left it."""
     try:
         record = decode(stands.record)
@@ -115,12 +115,12 @@ def stands_where(stands: Stands, last: Sequence[Any]) -> bool:
     return said == led_to and (stands.seq, stands.state) == (last[SEQ], last[TO])
 
 
-def is_as_its_event_says(stands: Stands, last: Sequence[Any]) -> bool:
+def is_as_its_event_says(stands: StoredFlow, last: Sequence[Any]) -> bool:
     """Tell whether a flow's row is, in all of it, the one that its last event was written with."""
     return stands.authentic and stands.digest == last[ROW_DIGEST]
 
 
-def is_new(stands: Stands, key: AuditKey | None) -> bool:
+def is_new(stands: StoredFlow, key: AuditKey | None) -> bool:
     """Tell whether a flow of no event is one that the store has made so."""
     marked = stands.digest is not None and isinstance(stands.head, str)
     if not (stands.seq == 0 and stands.authentic and marked):

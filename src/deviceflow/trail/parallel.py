@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow.audit.chain import AuditKey
-    from deviceflow.core.ports import Stands
+    from deviceflow.core.ports import StoredFlow
     from deviceflow.trail.digest import DigestId
     from deviceflow.trail.ledger import Finding, Hole, Stray
 
-    Snapshot = tuple[Iterable[tuple[Any, ...]], Iterable[Stands], AuditKey | None]
+    Snapshot = tuple[Iterable[tuple[Any, ...]], Iterable[StoredFlow], AuditKey | None]
     OpenPart = Callable[[str, str | None], AbstractContextManager[Snapshot]]
 
 

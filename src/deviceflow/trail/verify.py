@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow.audit.chain import AuditKey
-    from deviceflow.core.ports import Stands
+    from deviceflow.core.ports import StoredFlow
     from deviceflow.trail.digest import Digest, DigestId
     from deviceflow.trail.evidence import Step
 
@@ -81,7 +81,7 @@ class Verification:
     def __init__(
         self,
         events: Iterable[tuple[Any, ...]],
-        flows: Iterable[Stands] | None,
+        flows: Iterable[StoredFlow] | None,
         key: AuditKey | None,
         *,
         digests: Path | None = None,
