@@ -480,7 +480,7 @@ def test_flow_that_is_put_off_is_still_known_to_be_left_by_the_dead(place: Place
     claim(place, "w1")
     place.store.snooze("f1", "w1", place.now)
 
-    flow, now, previous_owner = claim(place, "w2")
+    flow, now, previous_owner, _ = claim(place, "w2")
 
     assert previous_owner == "the dead"
     assert commit(place.store, flow, flow.take_over(now, previous_owner), "w2")

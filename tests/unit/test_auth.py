@@ -694,7 +694,7 @@ class TestCheck:
 
     @pytest.mark.parametrize("seconds", [0, -1])
     def test_no_time_to_sleep_is_no_sleep(self, seams: Seams, seconds: float) -> None:
-        studio_login._CLOCK.sleep(seconds, threading.Event())
+        studio_login._CLOCK.sleep(seconds)
 
         assert not seams.sleep.called
 

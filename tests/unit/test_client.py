@@ -246,8 +246,8 @@ def test_many_threads_start_one_login_with_one_request(
     class Hasty(SystemClock):
         """Real time, in which nobody sleeps for long."""
 
-        def sleep(self, seconds: float, wake: threading.Event) -> None:
-            wake.wait(min(seconds, 0.005))
+        def sleep(self, seconds: float) -> None:
+            time.sleep(min(seconds, 0.005))
 
     def slowly(_: Request) -> Response:
         time.sleep(0.05)
@@ -732,7 +732,7 @@ def interrupt(_: object) -> Response:
 class Interrupted(VirtualClock):
     """A clock whose owner presses Ctrl-C while it sleeps."""
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         raise KeyboardInterrupt
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from deviceflow import errors, export
 from deviceflow.audit.events import render
-from deviceflow.client._sync import DAY, Client
-from deviceflow.client.step import LEASE_MARGIN, Step
+from deviceflow.client._sync import Client
+from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.client.purge import DAY
+from deviceflow.client.step import Step
 from deviceflow.core.flow import Flow
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Claim, LeaseHeld

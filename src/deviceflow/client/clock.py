@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from deviceflow import _forks as forks
+from deviceflow.audit import log
+from deviceflow.client.lease import Clocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +24,8 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return a time that never goes backwards, in seconds since some moment."""
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        """Wait `seconds`, or less if `wake` is set meanwhile."""
+    def sleep(self, seconds: float) -> None:
+        """Wait `seconds`."""
 
 
 class SystemClock:
@@ -36,9 +39,9 @@ class SystemClock:
         """Return `time.monotonic()`."""
         return time.monotonic()
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        """Wait, as `threading.Event` does."""
-        wake.wait(seconds)
+    def sleep(self, seconds: float) -> None:
+        """Wait, as `time.sleep` does; not at all for less than nothing."""
+        time.sleep(max(0.0, seconds))
 
 
 _JUMP: Final = 1.0
@@ -68,6 +71,18 @@ class Timeline:
         self._wall, self._steady = self._look()
         self._added = 0.0
 
+    def read(self) -> Clocks:
+        """Return what both clocks say at one moment, for a lease that is taken next.
+
+        The monotonic clock is read first: a moment in between makes it seem later than it is when
+        the lease began, and no poll is too early.
+        """
+        while True:
+            steady = self._clock.monotonic()
+            wall = self.now()
+            if self._clock.monotonic() - steady < _JUMP / 2:
+                return Clocks(wall, steady)
+
     def now(self) -> float:
         """Return the time, in seconds since 1970."""
         with self._lock:
@@ -94,3 +109,8 @@ class Timeline:
             # Else the process was kept waiting in between, and they would seem to have parted.
             if steady - before < _JUMP / 2:
                 return wall, steady
+
+
+def log_jump(ahead: float) -> None:
+    """Log that the wall clock ran so many seconds ahead of the monotonic one."""
+    log.emit(log.CLOCK_JUMP, {"wall_clock_ahead": round(ahead, 3)}, logging.WARNING)

@@ -66,11 +66,13 @@ class Claim(NamedTuple):
         flow: The flow as stored; the caller's own copy.
         now: What time it is, in seconds since 1970; it decides everything in this step.
         previous_owner: Who held the lease before, if it ran out and was not given back.
+        event: The event of a move that was stored together with the lease.
     """
 
     flow: Flow
     now: float
     previous_owner: str | None = None
+    event: dict[str, Any] | None = None
 
 
 class LeaseHeld(NamedTuple):
