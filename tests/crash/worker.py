@@ -40,14 +40,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow import Token
-    from deviceflow.core.ports import Claim
+    from deviceflow.core.ports import Claim, Decide
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Failure, Request, Response
     from tests.crash.traps import Trap
 
 Dialect = Literal["oauth", "studio"]
 Then = Literal["start", "leave", "collect", "purge", "cancel"]
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,10 +289,14 @@ def work(job: Shift) -> None:
     claim, held = store.claim, 0
 
     def counting_claim(
-        flow_id: str, owner: str, client_now: float, seconds: float
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
         nonlocal held
-        claimed = claim(flow_id, owner, client_now, seconds)
+        claimed = claim(flow_id, owner, client_now, seconds, decide)
         held += isinstance(claimed, LeaseHeld)
         return claimed
 

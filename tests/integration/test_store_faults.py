@@ -681,7 +681,9 @@ def test_token_that_comes_while_the_server_is_away_is_brought_there_later(
 
     driver, name = started(postgres, stopped)
     try:
-        failing(lambda: driver.step(name), "in this process only", "the next step of the login saves")
+        failing(
+            lambda: driver.step(name), "in this process only", "the next step of the login saves"
+        )
     finally:
         server.start()
 

@@ -10,7 +10,6 @@ import json
 import logging
 import ssl
 import sys
-import threading
 import time
 import webbrowser
 from typing import TYPE_CHECKING, Any, NamedTuple

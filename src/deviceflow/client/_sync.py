@@ -18,7 +18,7 @@ from deviceflow.client.clock import Clock, SystemClock, Timeline, log_jump
 from deviceflow.client.context import DEADLINE, context_of
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
-from deviceflow.core.ports import Claim, Origin
+from deviceflow.core.ports import Origin
 from deviceflow.core.secret import unseen, without_frames
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import authenticated
@@ -422,7 +422,7 @@ class Client:
             case do.ReadClocks():
                 return self._timeline.read()
             case do.ClaimFlow(flow_id, owner, client_now, seconds, decide):
-                return self._decided(store.claim(flow_id, owner, client_now, seconds), decide)
+                return store.claim(flow_id, owner, client_now, seconds, decide)
             case do.Prepare(request, now):
                 return do.Prepared(
                     unseen(lambda: authenticated(request, now)),
@@ -447,7 +447,7 @@ class Client:
             case do.Release(flow_id, owner):
                 return store.release(flow_id, owner)
             case do.ClaimDue(owner, client_now, seconds, decide):
-                return self._decided(store.claim_due(owner, client_now, seconds), decide)
+                return store.claim_due(owner, client_now, seconds, decide)
             case do.CheckCredentials(provider):
                 return secret_refs.check(provider)
             case do.Snooze(flow_id, owner, client_now):
@@ -502,13 +502,3 @@ class Client:
             waker.wait(seconds)
         elif not waker.is_set():
             self._clock.sleep(seconds)
-
-    def _decided(self, claim: Any, decide: do.Decide | None) -> Any:
-        if decide is None or not isinstance(claim, Claim):
-            return claim
-        event = decide(claim)
-        if event is None:
-            return claim
-        if self._store.commit(claim.flow, event):
-            return claim._replace(event=event)
-        return claim._replace(flow=self._store.get(claim.flow.id))

@@ -10,7 +10,8 @@ from deviceflow.core.flow import CLOCK_TOLERANCE
 from deviceflow.core.ports import Claim, LeaseHeld
 
 if TYPE_CHECKING:
-    from deviceflow.client.effects import Decide, Op
+    from deviceflow.client.effects import Op
+    from deviceflow.core.ports import Decide
 
 
 def take_lease(

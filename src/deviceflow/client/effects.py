@@ -25,25 +25,18 @@ Two rules make that safe:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
-from deviceflow.core.ports import Claim
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deviceflow.client.step import Step
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Origin, StoreEvent
+    from deviceflow.core.ports import Decide, Origin, StoreEvent
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
-
-Decide: TypeAlias = Callable[[Claim], dict[str, Any] | None]
-"""Moves a claimed flow and returns the event of that move, or does nothing and returns None.
-
-It is pure, and may be called once more where a transaction is repeated.
-"""
-
 
 # Logins in the store.
 
