@@ -152,7 +152,7 @@ def commits(committed: bool = True) -> Expected:  # it is the answer
 
 def sends(result: Response | Failure | BaseException, seconds: float = 0.0) -> Expected:
     """Have a request answered after so many seconds."""
-    return Send, Exchange(result, STEADY, STEADY + seconds)
+    return Send, Exchange(result, STEADY + seconds)
 
 
 def loads(flow: Flow) -> Expected:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.core.wire import Response
+    from tests.listed import Expected
 
     CodeAnswer = Callable[..., Response]
     Waiting = Callable[..., Flow]
@@ -147,12 +148,10 @@ def test_create_refuses_a_key_whose_login_asks_for_something_else(waiting: Waiti
 
 def test_create_fetches_metadata_once_an_hour() -> None:
     shared = context()
-    created = [tells(), (Add, lambda add: add.flow)]
+    created: list[Expected] = [tells(), (Add, lambda add: add.flow)]
     for passed, fetches in ((0.0, True), (3599.0, False), (3600.0, True)):
-        fetched = [sends(METADATA)] if fetches else []
+        fetched = [sends(METADATA), clocks_at(passed)] if fetches else []
         driver = Listed(clocks_at(passed), *fetched, *created)
-        if fetches:
-            driver = Listed(clocks_at(passed), sends(METADATA), clocks_at(passed), *created)
 
         flow = driver.run(start.create(shared, DISCOVERED, None, None, {}))
 
@@ -215,7 +214,7 @@ def test_start_forgets_the_metadata_of_a_server_that_refuses() -> None:
 @pytest.mark.parametrize("durable", [True, False])
 def test_interrupted_start_cancels_what_nobody_could_go_on_with(durable: bool) -> None:
     created = Flow("f1", STUDIO, NOW)
-    cancels = [] if durable else [loads(created), tells(), commits(), (Wake, None)]
+    cancels: list[Expected] = [] if durable else [loads(created), tells(), commits(), (Wake, None)]
     driver = Listed(
         tells(),
         (Add, created),
@@ -651,7 +650,6 @@ def test_token_that_cannot_be_committed_is_held_and_saved_by_the_next_step(
     failing = Listed(
         claims(flow),
         sends(GRANTED),
-        clocks_at(0),
         (Commit, FAILING),
         clocks_at(LEASE_MARGIN),
     )
@@ -712,7 +710,7 @@ def test_sweep_saves_tokens_and_tells_of_those_that_it_cannot_save(waiting: Wait
         Listed(claims(waiting(NOW)), sends(GRANTED), (Commit, Raised(KeyboardInterrupt()))).run(
             step(shared, "f1")
         )
-    rest = [(WakeAfterClockChange, None), (LeasesTakenAfter, []), (ClaimDue, None)]
+    rest: list[Expected] = [(WakeAfterClockChange, None), (LeasesTakenAfter, []), (ClaimDue, None)]
 
     failing = Listed(clocks_at(0), (Commit, FAILING), clocks_at(LEASE_MARGIN), *rest)
     assert [p.flow_id for p in failing.run(sweep.sweep(shared, 100)).problems] == ["f1"]

@@ -487,13 +487,12 @@ class Client:
                 return self._browser(url)
 
     def _send(self, request: Request, timeout: float) -> do.Exchange:
-        began = self._clock.monotonic()
         result: Response | Failure | BaseException
         try:
             result = self._transport.send(request, timeout)
         except BaseException as stop:  # noqa: BLE001  # the operation raises it
             result = without_frames(stop)
-        return do.Exchange(result, began, self._clock.monotonic())
+        return do.Exchange(result, self._clock.monotonic())
 
     def _sleep(self, seconds: float, waker: threading.Event | None) -> None:
         if waker is None:

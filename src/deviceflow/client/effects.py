@@ -238,12 +238,10 @@ class Exchange(NamedTuple):
     Attributes:
         result: The response, or why there is none. An exception is what interrupted the sending,
             without the frames that held what was sent.
-        began: When the request was sent, by the monotonic clock.
-        ended: When the answer had come, by the same clock.
+        ended: When that was, by the monotonic clock.
     """
 
     result: Response | Failure | BaseException
-    began: float
     ended: float
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client.effects import Prepare, ReadClocks, Send
@@ -23,14 +23,16 @@ class Outcome(NamedTuple):
 
     Attributes:
         result: The response, or why there is none.
-        now: What time it is for the store, in seconds since 1970.
+        now: What time it was then for the store, in seconds since 1970.
+        ended: The same by the monotonic clock.
         duration: How many seconds the exchange took.
         stop: What interrupted it, to be raised once the result is stored.
     """
 
     result: Response | Failure
     now: float
-    duration: float
+    ended: float
+    duration: float = 0.0
     stop: BaseException | None = None
 
 
@@ -66,14 +68,24 @@ def transmit_under(context: Context, request: Request, lease: Lease) -> Op[Outco
         stop = raised
     if stop is not None:
         clocks = yield ReadClocks()
-        now = lease.time_at(clocks.steady)
-        return Outcome(Failure("interrupted", sent=False), now, 0.0, stop)
+        return _unsent("interrupted", lease, clocks, stop)
     if not lease.covers(context.deadline, clocks):
-        return Outcome(Failure("lease", sent=False), lease.time_at(clocks.steady), 0.0)
+        return _unsent("lease", lease, clocks)
 
     exchange: Exchange = yield Send(prepared.request, context.deadline)
-    now, duration = lease.time_at(exchange.ended), exchange.ended - exchange.began
-    if isinstance(exchange.result, BaseException):
-        sent = not isinstance(exchange.result, _NOTHING_SENT)
-        return Outcome(Failure("interrupted", sent=sent), now, duration, exchange.result)
-    return Outcome(exchange.result, now, duration)
+    result, stop = exchange.result, None
+    if isinstance(result, BaseException):
+        stop = result
+        result = Failure("interrupted", sent=not isinstance(stop, _NOTHING_SENT))
+    ended = exchange.ended
+    return Outcome(result, lease.time_at(ended), ended, ended - clocks.steady, stop)
+
+
+def _unsent(
+    kind: Literal["interrupted", "lease"],
+    lease: Lease,
+    clocks: Clocks,
+    stop: BaseException | None = None,
+) -> Outcome:
+    steady = clocks.steady
+    return Outcome(Failure(kind, sent=False), lease.time_at(steady), steady, stop=stop)

@@ -74,7 +74,7 @@ class Recorder:
     def commit(self, flow: Flow, event: dict[str, Any], release: str | None = None) -> Op[bool]:
         """Commit a rendered event, and publish it. It does not wait, and tries once."""
         address = _address_in_clear(flow.token_endpoint) if event["action"] == _ISSUE_CODE else None
-        note = yield from self._plain_http(flow, address)
+        note = self._plain_http(flow, address)
         committed: bool = yield Commit(flow, event, release, note)
         if committed:
             yield from self.publish(flow, event)
@@ -92,7 +92,7 @@ class Recorder:
     def add(self, flow: Flow) -> Op[Flow]:
         """Keep a new flow, or return the live one of its key; warn if it begins in clear."""
         address = _address_in_clear(flow.request().url)
-        note = yield from self._plain_http(flow, address)
+        note = self._plain_http(flow, address)
         kept: Flow = yield Add(flow, note)
         if kept is flow:
             yield from _warn_of_plain_http(flow, address)
@@ -109,12 +109,11 @@ class Recorder:
             yield Emit(log.UNVERIFIED_TLS, {"url": address}, logging.WARNING)
             self._unverified.add(address)
 
-    def _plain_http(self, flow: Flow, address: str | None) -> Op[StoreEvent | None]:
+    def _plain_http(self, flow: Flow, address: str | None) -> StoreEvent | None:
         if address is None:
             return None
-        clocks = yield ReadClocks()
         detail = f"{flow.id} at {address}"
-        return StoreEvent("plain_http", clocks.wall, detail, self._identity.origin)
+        return StoreEvent("plain_http", flow.moved_at, detail, self._identity.origin)
 
 
 _ISSUE_CODE = "issue_code"

@@ -188,12 +188,12 @@ def _left_behind(claim: Claim, now: float) -> Transition | None:
 
 def _take_in(context: Context, flow: Flow, outcome: Outcome, worker: str) -> Op[Step]:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
-    result, now, duration, _ = outcome
+    now, duration = outcome.now, outcome.duration
     had_token, orphaned, waiting = flow.token is not None, flow.stray_tokens, len(flow.to_revoke)
-    transition = flow.receive(result, now, duration=duration, approver=context.approver)
+    transition = flow.receive(outcome.result, now, duration=duration, approver=context.approver)
     if (flow.token is not None and not had_token) or flow.stray_tokens > orphaned:
         issued = Issued(flow.token, flow.attempt, flow.to_revoke[waiting:])
-        flow = yield from record_issued(context, flow, transition, issued, worker, now)
+        flow = yield from record_issued(context, flow, transition, issued, worker, outcome)
         return report(flow, flow.wait_seconds(now))
     if (yield from context.recorder.record(flow, transition, worker, release=True)):
         return report(flow, flow.wait_seconds(now))

@@ -16,6 +16,7 @@ from deviceflow.client.lease import LEASE_MARGIN
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
+    from deviceflow.client.exchange import Outcome
     from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.provider import Token
     from deviceflow.core.secret import Secret
@@ -86,7 +87,7 @@ def record_issued(
     transition: Transition,
     issued: Issued,
     worker: str,
-    now: float,
+    outcome: Outcome,
 ) -> Op[Flow]:
     """Commit a transition that brings a token, and give the lease back.
 
@@ -98,7 +99,7 @@ def record_issued(
         transition: What the answer meant.
         issued: What it brought.
         worker: Who holds the lease.
-        now: The time.
+        outcome: The answer.
 
     Returns:
         The flow as it is stored.
@@ -108,9 +109,10 @@ def record_issued(
     """
     event = context.recorder.render(flow, transition, worker)
     context.unsaved.hold(worker, UnsavedToken(flow, event, issued))
-    committed = yield from _commit_patiently(context, flow, event, worker)
+    until = outcome.ended + LEASE_MARGIN
+    committed = yield from _commit_patiently(context, flow, event, until, worker)
     if not committed:
-        flow = yield from _deliver(context, issued, flow.id, now, worker)
+        flow = yield from _deliver(context, issued, flow.id, outcome.now, until, worker)
     context.unsaved.discard(worker)
     return flow
 
@@ -124,14 +126,17 @@ def save(context: Context, flow_id: str) -> Op[None]:
     for worker, (flow, event, issued) in context.unsaved.of(flow_id):
         # The commit may have succeeded, and only its answer was lost: whoever has the token by now
         # must not have it revoked as a late one. So the very same event comes first.
-        committed = yield from _commit_patiently(context, flow, event, worker)
+        until = (yield ReadClocks()).steady + LEASE_MARGIN
+        committed = yield from _commit_patiently(context, flow, event, until, worker)
         if not committed:
             now: float = yield StoreNow()
-            yield from _deliver(context, issued, flow.id, now, worker)
+            yield from _deliver(context, issued, flow.id, now, until, worker)
         context.unsaved.discard(worker)
 
 
-def _deliver(context: Context, issued: Issued, flow_id: str, now: float, worker: str) -> Op[Flow]:
+def _deliver(
+    context: Context, issued: Issued, flow_id: str, now: float, until: float, worker: str
+) -> Op[Flow]:
     """Store a token with a flow that others have moved meanwhile."""
     while True:
         flow: Flow = yield Load(flow_id)
@@ -144,16 +149,30 @@ def _deliver(context: Context, issued: Issued, flow_id: str, now: float, worker:
             transition = flow.late_grant(token, issued.attempt, now)
         event = context.recorder.render(flow, transition, worker)
         context.unsaved.hold(worker, UnsavedToken(flow, event, issued))
-        committed = yield from _commit_patiently(context, flow, event)
+        committed = yield from _commit_patiently(context, flow, event, until)
         if committed:
             return flow
 
 
 def _commit_patiently(
-    context: Context, flow: Flow, event: dict[str, Any], release: str | None = None
+    context: Context,
+    flow: Flow,
+    event: dict[str, Any],
+    until: float,
+    release: str | None = None,
 ) -> Op[bool]:
-    """Commit, and try again each second while the store fails, for `LEASE_MARGIN` seconds."""
-    until = (yield ReadClocks()).steady + LEASE_MARGIN
+    """Commit, and try again each second while the store fails.
+
+    Args:
+        context: The client's.
+        flow: The flow.
+        event: Its event.
+        until: When to give up, by the monotonic clock.
+        release: Whose lease is given back.
+
+    Raises:
+        StoreError: The store still fails.
+    """
     while True:
         try:
             return (yield from context.recorder.commit(flow, event, release))
