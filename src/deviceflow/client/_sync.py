@@ -365,8 +365,6 @@ class Client:
         Raises:
             DeviceFlowError: As for `start` and `wait`.
         """
-        if acknowledge is None:
-            acknowledge = key is None
         operation = logins.login(
             self._context,
             provider,

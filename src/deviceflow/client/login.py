@@ -29,14 +29,14 @@ def login(
     *,
     open_browser: bool,
     timeout: float | None,
-    acknowledges: bool,
+    acknowledges: bool | None,
 ) -> Op[Token]:
     """Start a login, tell the person what to do, and wait for the token."""
     flow = yield from start(context, provider, key, purpose, request)
     shown = _show_and_wait(context, flow, open_browser=open_browser, timeout=timeout)
     # A browser on the terminal keeps us until it is closed: Ctrl-C counts there, too.
     token = yield from watching(context, flow.id, shown)
-    if acknowledges:
+    if acknowledges or (acknowledges is None and key is None):  # nobody could ask for it again
         yield from acknowledge(context, flow.id)
     return token
 
