@@ -10,12 +10,12 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from deviceflow.client._sync import Client as Client
-    from deviceflow.client.clock import Clock as Clock
     from deviceflow.client.clock import SystemClock as SystemClock
     from deviceflow.client.step import Step as Step
     from deviceflow.core.flow import Flow as Flow
     from deviceflow.core.machine import Reason as Reason
     from deviceflow.core.machine import State as State
+    from deviceflow.core.ports import Clock as Clock
     from deviceflow.core.provider import Token as Token
     from deviceflow.core.secret import Secret as Secret
     from deviceflow.errors import DeniedError as DeniedError
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "client._sync": ("Client",),
-    "client.clock": ("Clock", "SystemClock"),
+    "client.clock": ("SystemClock",),
+    "core.ports": ("Clock",),
     "errors": (
         "LoginCancelledError",
         "DeniedError",
