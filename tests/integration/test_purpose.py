@@ -12,11 +12,12 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deviceflow import Client, OAuth, Studio, UsageError, export
+from deviceflow import Client, OAuth, Studio, export
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
 from deviceflow.core.flow import Flow
 from deviceflow.core.sanitize import printable
+from deviceflow.errors import UsageError
 from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.server import LocalServer, Settings
