@@ -14,6 +14,7 @@ from deviceflow.errors import DeviceFlowError
 FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
     errors.DeviceFlowError: (Exception,),
     errors.UsageError: (DeviceFlowError,),
+    errors.InvalidArgumentError: (errors.UsageError, ValueError),
     errors.IllegalTransitionError: (errors.UsageError,),
     errors.UnknownFlowError: (errors.UsageError, LookupError),
     errors.InsecureURLError: (errors.UsageError, ValueError),

@@ -60,7 +60,7 @@ def logged() -> Callable[..., dict[str, Any]]:
     ) -> dict[str, Any]:
         given: list[dict[str, Any]] = []
 
-        def last(_: object, __: object, event_dict: dict[str, Any]) -> Any:
+        def last(_: object, __: object, event_dict: Any) -> Any:
             given.append(event_dict)
             raise structlog.DropEvent
 
