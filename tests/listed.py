@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Effect, Op
-    from deviceflow.core.flow import Approver, Flow
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.provider import Approver
     from deviceflow.core.wire import Failure, Response
 
 NOW: Final = 1_800_000_000.0

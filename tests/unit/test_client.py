@@ -15,6 +15,7 @@ import pytest
 
 from deviceflow import errors, export
 from deviceflow.audit.events import render
+from deviceflow.audit.origin import origin
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
 from deviceflow.client.step import Step
@@ -1379,3 +1380,36 @@ def test_client_as_a_context_closes_its_transport_and_keeps_its_flows(
 
     assert closed == [True]
     assert store.get(flow.id).state is State.AWAITING_USER
+
+
+# Who is told.
+
+
+def test_hook_is_told_of_each_transition_that_is_committed(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    told: list[dict[str, Any]] = []
+    driver = client(code_answer(), GRANTED, on_transition=told.append)
+
+    driver.wait(driver.start(STUDIO).id)
+
+    assert [event["action"] for event in told] == ["issue_code", "poll", "grant", "collect"]
+
+
+def test_block_of_code_says_who_acts_for_a_client_of_many(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    told: list[dict[str, Any]] = []
+    driver = client(code_answer(), PENDING, PENDING, on_transition=told.append)
+    flow = driver.start(STUDIO)
+
+    with origin(actor="somebody", task_id="t1"):
+        driver.step(flow.id)
+    driver.cancel(flow.id)
+
+    assert [(event["actor"] == "somebody", event["task_id"]) for event in told] == [
+        (False, None),
+        (True, "t1"),
+        (True, "t1"),
+        (False, None),
+    ]

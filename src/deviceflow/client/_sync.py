@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from deviceflow import _forks as forks
-from deviceflow.audit import log
 from deviceflow.audit.jsonl import JSONLinesAudit
+from deviceflow.audit.log import CLOCK_JUMP, Emitter
 from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, wait
 from deviceflow.client import login as logins
 from deviceflow.client.browser import open_page
-from deviceflow.client.clock import Clock, SystemClock, Timeline, log_jump
+from deviceflow.client.clock import SystemClock, Timeline
 from deviceflow.client.context import DEADLINE, context_of
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
@@ -23,18 +24,19 @@ from deviceflow.core.secret import unseen, without_frames
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import authenticated
 from deviceflow.stores.memory import MemoryStore
-from deviceflow.transports.requests import RequestsTransport, Transport
+from deviceflow.transports.requests import RequestsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from deviceflow.audit.log import OnTransition
     from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.step import Step
     from deviceflow.client.sweep import Swept
-    from deviceflow.core.flow import Approver, Flow
-    from deviceflow.core.ports import Store
-    from deviceflow.core.provider import Provider, Token
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Clock, Store, Transport
+    from deviceflow.core.provider import Approver, Provider, Token
     from deviceflow.core.secret import Secret
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
@@ -58,7 +60,10 @@ class Client:
             token, and says whether to take the token. Where no id token came, it is not taken.
         deadline: How many seconds one request may take, all in all.
         origin: Who it works for, for the record: an actor, an engine and its task. The actor is by
-            default what `DEVICEFLOW_ACTOR` says, or the user of the operating system.
+            default what `DEVICEFLOW_ACTOR` says, or the user of the operating system. What
+            `deviceflow.origin` sets for a block of code counts instead.
+        on_transition: Called with the event of each transition, once the transition is committed
+            and logged. What the hook raises is logged and ends nothing.
         audit: A file for the events, where the store keeps no trail of them; by default the one
             that `DEVICEFLOW_AUDIT` names, if it names one.
     """
@@ -74,14 +79,16 @@ class Client:
         approver: Approver | None = None,
         deadline: float = DEADLINE,
         origin: Origin = Origin(),  # noqa: B008  # it is immutable
+        on_transition: OnTransition | None = None,
         audit: JSONLinesAudit | None = None,
     ) -> None:
         self._store: Store = MemoryStore() if store is None else store
         self._transport = transport or RequestsTransport()
         self._clock = clock or SystemClock()
-        self._timeline = Timeline(self._clock, log_jump)
+        self._timeline = Timeline(self._clock, self._log_jump)
         self._browser = browser
         self._output = output or (lambda line: print(line, file=sys.stderr))  # noqa: T201
+        self._emitter = Emitter(on_transition)
         self._audit = audit or JSONLinesAudit.from_env()
         self._context = context_of(
             durable=self._store.durable,
@@ -93,6 +100,9 @@ class Client:
         )
         self._renew()
         forks.in_child(self._renew)
+
+    def _log_jump(self, ahead: float) -> None:
+        self._emitter.emit(CLOCK_JUMP, {"wall_clock_ahead": round(ahead, 3)}, logging.WARNING)
 
     def _renew(self) -> None:
         self._wakers: set[tuple[str, threading.Event]] = set()
@@ -431,7 +441,7 @@ class Client:
             case do.Commit(flow, event, release, store_event):
                 return store.commit(flow, event, release=release, store_event=store_event)
             case do.Emit(name, fields, level):
-                return log.emit(name, fields, level)
+                return self._emitter.emit(name, fields, level)
             case do.WriteAudit(event, flow):
                 if self._audit is not None:
                     self._audit.write(event, flow)

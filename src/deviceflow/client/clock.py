@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from deviceflow import _forks as forks
-from deviceflow.audit import log
 from deviceflow.client.lease import Clocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-class Clock(Protocol):
-    """What the drivers need of time. `deviceflow.testing.VirtualClock` is another one."""
-
-    def time(self) -> float:
-        """Return the wall clock's time, in seconds since 1970."""
-
-    def monotonic(self) -> float:
-        """Return a time that never goes backwards, in seconds since some moment."""
-
-    def sleep(self, seconds: float) -> None:
-        """Wait `seconds`."""
+    from deviceflow.core.ports import Clock
 
 
 class SystemClock:
@@ -109,8 +96,3 @@ class Timeline:
             # Else the process was kept waiting in between, and they would seem to have parted.
             if steady - before < _JUMP / 2:
                 return wall, steady
-
-
-def log_jump(ahead: float) -> None:
-    """Log that the wall clock ran so many seconds ahead of the monotonic one."""
-    log.emit(log.CLOCK_JUMP, {"wall_clock_ahead": round(ahead, 3)}, logging.WARNING)

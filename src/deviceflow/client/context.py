@@ -12,8 +12,8 @@ from deviceflow.client.unsaved import UnsavedTokens
 
 if TYPE_CHECKING:
     from deviceflow.audit.jsonl import JSONLinesAudit
-    from deviceflow.core.flow import Approver
     from deviceflow.core.ports import Origin
+    from deviceflow.core.provider import Approver
 
 DEADLINE: Final = 10.0
 """Seconds that one request may take, all in all, unless the client says otherwise."""

@@ -9,6 +9,7 @@ import platform
 import secrets
 
 from deviceflow import _forks as forks
+from deviceflow.audit.origin import current
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret
 
@@ -22,7 +23,7 @@ class Identity:
     """
 
     def __init__(self, origin: Origin = Origin()) -> None:  # noqa: B008  # it is immutable
-        self.origin = origin._replace(host=platform.node(), actor=origin.actor or _actor())
+        self._origin = origin._replace(host=platform.node(), actor=origin.actor or _actor())
         self._numbers = itertools.count(1)
         self._renew()
         forks.in_child(self._renew)
@@ -34,6 +35,11 @@ class Identity:
     def worker(self) -> str:
         """Return a name for one piece of work that no other has, in this process or elsewhere."""
         return f"{self._prefix}{next(self._numbers)}"
+
+    @property
+    def origin(self) -> Origin:
+        """Who is said to act now: the client's origin, with what `deviceflow.origin` has set."""
+        return current(self._origin)
 
     def origin_of(self, worker: str) -> Origin:
         """Return who is said to have done a piece of work."""
