@@ -416,7 +416,8 @@ class Client:
                     raised = stop
         finally:
             operation.close()
-            self._wakers.difference_update(wakers.items())
+            if wakers:
+                self._wakers.difference_update(wakers.items())
 
     def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:  # noqa: C901, PLR0912  # one case for each effect
         """Perform one effect, and return its answer.
@@ -429,6 +430,8 @@ class Client:
         match effect:
             case do.ReadClocks():
                 return self._timeline.read()
+            case do.Emit(name, fields, level):
+                return self._emitter.emit(name, fields, level)
             case do.ClaimFlow(flow_id, owner, client_now, seconds, decide):
                 return store.claim(flow_id, owner, client_now, seconds, decide)
             case do.Prepare(request, now):
@@ -440,8 +443,6 @@ class Client:
                 return self._send(request, timeout)
             case do.Commit(flow, event, release, store_event):
                 return store.commit(flow, event, release=release, store_event=store_event)
-            case do.Emit(name, fields, level):
-                return self._emitter.emit(name, fields, level)
             case do.WriteAudit(event, flow):
                 if self._audit is not None:
                     self._audit.write(event, flow)
