@@ -332,6 +332,6 @@ def or_else(operation: Op[_T], *effects: Effect) -> Op[_T]:
     except GeneratorExit:
         raise
     except BaseException:
-        for effect in effects:
-            yield effect  # noqa: UP028  # it is sent an answer, which a tuple's iterator cannot take
+        for effect in effects:  # noqa: UP028  # a tuple's iterator cannot be sent an answer
+            yield effect
         raise
