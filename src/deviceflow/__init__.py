@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from deviceflow.client.clock import SystemClock as SystemClock
     from deviceflow.client.step import Step as Step
     from deviceflow.core.flow import Flow as Flow
-    from deviceflow.core.machine import Reason as Reason
-    from deviceflow.core.machine import State as State
     from deviceflow.core.provider import Token as Token
     from deviceflow.core.secret import Secret as Secret
+    from deviceflow.core.states import Reason as Reason
+    from deviceflow.core.states import State as State
     from deviceflow.errors import CancelledError as CancelledError
     from deviceflow.errors import DeniedError as DeniedError
     from deviceflow.errors import DeviceFlowError as DeviceFlowError
@@ -74,7 +74,7 @@ _HOMES = {
     ),
     "core.flow": ("Flow",),
     "integrations.requests": ("DeviceFlowAuth",),
-    "core.machine": ("Reason", "State"),
+    "core.states": ("Reason", "State"),
     "core.provider": ("Token",),
     "providers.known": ("provider",),
     "providers.oauth": ("OAuth",),

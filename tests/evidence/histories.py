@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import Flow, OAuth, Secret, Studio
 from deviceflow.audit.events import render
-from deviceflow.core.machine import State
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
+from deviceflow.core.states import State
 from deviceflow.core.wire import Failure
 from deviceflow.testing import answer
 
@@ -73,7 +73,7 @@ def _received(*results: Any) -> list[Move]:
 
 
 def _late(flow: Flow, now: float) -> Transition:
-    return flow.late_grant(Token(Secret(f"late-{now}")), flow.attempt, now)
+    return flow.late_token(Token(Secret(f"late-{now}")), flow.attempt, now)
 
 
 def _cancel(flow: Flow, now: float) -> Transition:

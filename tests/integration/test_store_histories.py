@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from deviceflow import SQLiteStore
 from deviceflow.audit.events import render, schema
-from deviceflow.core.machine import TABLE, State
+from deviceflow.core.actions import ACTIONS, LOGIN_TRIGGERS
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.core.wire import Failure
 from deviceflow.testing import answer
 from tests.integration.places import (
@@ -50,8 +51,8 @@ POLLS: Final = [
     *(answer(200, "<html>"), answer(503, "busy"), Failure("connection", sent=False)),
 ]
 REVOCATIONS: Final = [REVOKED, answer(503, "busy"), answer(400, {"error": "no"})]
-LEGAL: Final = {(row.trigger, source, row.dest) for row in TABLE for source in row.sources}
-BESIDES: Final = {"collect", "acknowledge", "purge", "stray_token", "revoke", "revoke_failed"}
+LEGAL: Final = {(name, *move) for name in LOGIN_TRIGGERS for move in name.login.items()}
+BESIDES: Final = {*ACTIONS.values()} - {*LOGIN_TRIGGERS}
 numbers: Final = itertools.count(1)
 
 
@@ -60,7 +61,7 @@ def received(result: Any) -> Step:
 
 
 def late(flow: Flow, now: float) -> Transition:
-    return flow.late_grant(Token(Secret(f"LATE-{now}")), flow.attempt, now)
+    return flow.late_token(Token(Secret(f"LATE-{now}")), flow.attempt, now)
 
 
 def possible(flow: Flow) -> list[Step]:

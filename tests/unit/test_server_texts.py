@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from deviceflow import Client, Flow, MemoryStore, OAuth, Secret, Studio, Token, errors, export
 from deviceflow.core.explain import instructions
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import Known
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 

@@ -20,9 +20,9 @@ from deviceflow.client.step import (
     step,
 )
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.errors import UsageError
 from deviceflow.providers.studio import Studio
@@ -324,7 +324,7 @@ def test_token_that_came_too_late_is_brought_to_the_flow_as_it_stands_now(
 
     report = driver.run()
 
-    assert driver.names == ["TakeLease", "poll", "Send", "grant", "Reload", "late_grant"]
+    assert driver.names == ["TakeLease", "poll", "Send", "issue_token", "Reload", "late_token"]
     assert report == Step("f1", State.AUTHORIZED)
     assert theirs.token is not None
     assert theirs.token.access_token == Secret("TOKEN-CANARY")
@@ -349,7 +349,7 @@ def test_late_token_is_brought_until_it_is_taken(waiting: Waiting) -> None:
 
     driver.run()
 
-    assert driver.names[-4:] == ["Reload", "late_grant", "Reload", "late_grant"]
+    assert driver.names[-4:] == ["Reload", "late_token", "Reload", "late_token"]
     assert second.token is not None
     assert second.token.possibly_revoked
 
@@ -363,9 +363,9 @@ def test_late_token_of_a_cancelled_flow_is_recorded(waiting: Waiting) -> None:
 
     report = driver.run()
 
-    assert driver.names[-2:] == ["Reload", "stray_token"]
+    assert driver.names[-2:] == ["Reload", "orphan_token"]
     assert report == Step("f1", State.FAILED, 0, Reason.CANCELLED)
-    assert theirs.stray_tokens == 1
+    assert theirs.orphaned_tokens == 1
 
 
 # In general.

@@ -34,13 +34,14 @@ from deviceflow.client.step import (
     deliver,
     step,
 )
+from deviceflow.core import actions
 from deviceflow.core.explain import error_of, instructions
 from deviceflow.core.flow import CLOCK_TOLERANCE, Flow, checked_purpose
-from deviceflow.core.machine import State
 from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent, each
 from deviceflow.core.provider import DeviceCode, Provider, Token
 from deviceflow.core.sanitize import crosses_in_clear, endpoint, web_url
 from deviceflow.core.secret import Secret, without_frames
+from deviceflow.core.states import Handover, State
 from deviceflow.core.text import CleanText, Known
 from deviceflow.core.wire import Failure, Request
 from deviceflow.credentials import secret_refs
@@ -68,8 +69,6 @@ _MOST_PROBLEMS: Final = 1000
 """How many flows one sweep passes over at the most."""
 
 _UNSAID: Final = Origin()
-
-_BRINGING: Final = ("grant", "late_grant")
 
 _JSON: Final = {"Accept": "application/json"}
 
@@ -573,7 +572,7 @@ class Client:
         """
         while True:
             flow = self._store.get(flow_id)
-            if flow.handover != "acknowledged":
+            if flow.handover is not Handover.ACKNOWLEDGED:
                 if flow.token is None:
                     raise error_of(flow)
                 if not self._commit(flow, flow.acknowledge(self._now()), self._worker()):
@@ -659,7 +658,8 @@ class Client:
         if not (flow.token if kind == "token" else flow.to_revoke):
             self._store.release(flow_id, worker)
             return False  # somebody was quicker
-        wiped = self._commit(flow, flow.purge(claim.now), worker, worker)
+        wipe = flow.purge if kind == "token" else flow.abandon_revocation
+        wiped = self._commit(flow, wipe(claim.now), worker, worker)
         for _ in flow.to_revoke:
             self.step(flow_id)
         return wiped
@@ -823,14 +823,14 @@ class Client:
         event = render(flow, transition, self._origin._replace(worker=worker, pid=os.getpid()))
         if self._audit is not None and not self._store.keeps_trail:
             self._audit.link(event, flow)  # before the flow is kept, and with it the chain's head
-        if transition.action in _BRINGING:
+        if transition.action.issues_token:
             self._stranded[flow.id] = (flow, event)
             return self._keep_token(flow, event, release)
         return self._keep(flow, event, release)
 
     def _keep(self, flow: Flow, event: dict[str, Any], release: str | None = None) -> bool:
         address = None
-        if event["action"] == "issue_code":
+        if event["action"] == actions.ISSUE_CODE:
             address = _clear_address(flow.token_endpoint)
         note = self._plain_http(flow, address)
         kept = self._store.commit(flow, event, release=release, store_event=note)
@@ -846,7 +846,7 @@ class Client:
         if address is None:
             return None
         said = f"{flow.id} at {address}"
-        return StoreEvent("plain_http", self._timeline.now(), said, self._origin)
+        return StoreEvent(actions.PLAIN_HTTP, self._timeline.now(), said, self._origin)
 
     def _transmit(self, request: Request, timeout: float) -> Response | Failure:
         if getattr(self._transport, "unverified", False):  # one of the program's own may not say
@@ -856,7 +856,7 @@ class Client:
     def _say_unverified(self, address: str) -> None:
         if address.startswith("https:") and address not in self._unverified:
             self._store.record_store_event(
-                "unverified_tls", self._timeline.now(), address, self._origin
+                actions.UNVERIFIED_TLS, self._timeline.now(), address, self._origin
             )
             log.emit(log.UNVERIFIED_TLS, {"url": address}, logging.WARNING)
             self._unverified.add(address)

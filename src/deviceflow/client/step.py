@@ -17,18 +17,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow.core.machine import State
 from deviceflow.core.ports import LeaseHeld
+from deviceflow.core.states import State
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from deviceflow.core.flow import Approver, Flow, Transition
-    from deviceflow.core.machine import Reason
     from deviceflow.core.ports import Claim
     from deviceflow.core.provider import Token
     from deviceflow.core.secret import Secret
+    from deviceflow.core.states import Reason
     from deviceflow.core.wire import Failure, Request, Response
 
 LEASE_MARGIN: Final = 10.0
@@ -153,15 +153,15 @@ def _take_in(
 ) -> Generator[Effect, Any, Step]:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     result, now, duration = exchange
-    strays, waiting = flow.stray_tokens, len(flow.to_revoke)
+    orphans, waiting = flow.orphaned_tokens, len(flow.to_revoke)
     transition = flow.receive(result, now, duration=duration, approver=approver)
     committed = yield Commit(flow, transition, release=True)
     if committed:
         return _report(flow, flow.wait_seconds(now))
     if flow.token is not None:
         return (yield from deliver(flow.token, flow.attempt, now))
-    if flow.stray_tokens > strays:
-        return (yield from _set_aside_late(flow.to_revoke[waiting:], now))
+    if flow.orphaned_tokens > orphans:
+        return (yield from _orphan_late(flow.to_revoke[waiting:], now))
     return (yield from _overtaken())
 
 
@@ -178,18 +178,18 @@ def deliver(token: Token, attempt: int, now: float) -> Generator[Effect, Any, St
         flow: Flow = yield Reload()
         if flow.token is not None and flow.token.access_token == token.access_token:
             break  # it is there: only the store's answer was lost
-        committed = yield Commit(flow, flow.late_grant(token, attempt, now))
+        committed = yield Commit(flow, flow.late_token(token, attempt, now))
     return _report(flow, flow.wait_seconds(now))
 
 
-def _set_aside_late(
+def _orphan_late(
     revocable: tuple[tuple[str, Secret], ...], now: float
 ) -> Generator[Effect, Any, Step]:
     """Put a token that may not be taken on the record of a flow that others went on with."""
     committed = False
     while not committed:
         flow: Flow = yield Reload()
-        committed = yield Commit(flow, flow.set_aside(revocable, now))
+        committed = yield Commit(flow, flow.orphan_token(revocable, now))
     return _report(flow, flow.wait_seconds(now))
 
 
