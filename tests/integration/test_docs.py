@@ -14,7 +14,7 @@ import structlog
 
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
-from deviceflow.core.actions import ACTIONS
+from deviceflow.core.actions import LOGIN_TRIGGERS
 from deviceflow.core.states import Reason
 from deviceflow.server import LocalServer, Settings
 
@@ -161,7 +161,7 @@ def test_the_page_on_events_has_every_field_as_the_schema_explains_it() -> None:
     assert {name: rows.get(name) for name in schema()["properties"]} == {
         name: field["description"] for name, field in schema()["properties"].items()
     }
-    for name in (*ACTIONS, *Reason):
+    for name in (*LOGIN_TRIGGERS, *Reason):
         assert f"`{name}`" in page
 
 
