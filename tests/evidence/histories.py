@@ -99,9 +99,9 @@ def _moves(flow: Flow, *, late: bool) -> list[Move]:
     if flow.token is not None:
         moves += 4 * [lambda flow, now: flow.collect(now)]
         moves += 4 * [lambda flow, now: flow.acknowledge(now)]
-    if flow.token is not None or flow.to_revoke:
         moves.append(lambda flow, now: flow.purge(now))
     if flow.to_revoke:
+        moves.append(lambda flow, now: flow.abandon_revocation(now))
         moves += _received(*_REVOKED)
     return moves
 

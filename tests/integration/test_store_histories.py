@@ -75,11 +75,9 @@ def possible(flow: Flow) -> list[Step]:
         return [*steps[flow.state], type(flow).cancel]
     ended: list[Step] = [late] if flow.attempt or flow.reason else []
     if flow.token is not None:
-        ended += [type(flow).collect, type(flow).acknowledge]
-    if flow.token is not None or flow.to_revoke:
-        ended += [type(flow).purge]
+        ended += [type(flow).collect, type(flow).acknowledge, type(flow).purge]
     if flow.to_revoke:
-        ended += map(received, REVOCATIONS)
+        ended += [type(flow).abandon_revocation, *map(received, REVOCATIONS)]
     return ended
 
 
