@@ -84,7 +84,8 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
         severity: How loud it is.
         changes_secrets: Whether it changes which secrets the flow has, or how they are sealed.
         wipes: Whether it removes a secret that someone may still try to read from the store's file.
-        marked: Whether a login's timeline marks it: something did not go as hoped.
+        mark: Its mark on a login's timeline, where something did not go as hoped: the path of an
+            SVG, about 10 units wide, around 0.
         counted_as: The statistic that counts it, if one does.
         event_type: Its `event.type` in the Elastic Common Schema.
     """
@@ -100,7 +101,7 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
     severity: Severity = Severity.INFO
     changes_secrets: bool = False
     wipes: bool = False
-    marked: bool = False
+    mark: str | None = None
     counted_as: str | None = None
     event_type: str = "info"
 
@@ -194,7 +195,7 @@ SLOW_DOWN: Final = _trigger(
     {POLLING: AWAITING_USER},
     words="told to poll more slowly",
     outcome="slow_down",
-    marked=True,
+    mark="M0 5-5-4H5z",
     counted_as="slow_downs",
 )
 RETRY: Final = _trigger(
@@ -202,7 +203,7 @@ RETRY: Final = _trigger(
     {INIT: INIT, POLLING: AWAITING_USER},
     words="no usable answer: again later",
     outcome="no_answer",
-    marked=True,
+    mark="M-4 0a4 4 0 1 0 8 0 4 4 0 1 0-8 0zm2 0a2 2 0 1 1 4 0 2 2 0 1 1-4 0z",
     counted_as="no_answers",
 )
 RECOVER: Final = _trigger(
@@ -210,7 +211,7 @@ RECOVER: Final = _trigger(
     {POLLING: AWAITING_USER},
     words="whoever polled died, and the outcome is in doubt",
     outcome="unknown",
-    marked=True,
+    mark="M-1.5-5h3v3.500h3.500v3H1.500V5h-3V1.500H-5v-3h3.500z",
     counted_as="recoveries",
 )
 ISSUE_TOKEN: Final = _trigger(
@@ -278,7 +279,7 @@ TAKE_OVER: Final = _beside(
     {*State} - {POLLING},  # a poll that was left behind is recovered
     words="somebody's lease ran out, with no poll under way",
     outcome="taken_over",
-    marked=True,
+    mark="M-5-1.500h10v3h-10z",
     counted_as="take_overs",
 )
 ORPHAN_TOKEN: Final = _beside(
@@ -288,7 +289,7 @@ ORPHAN_TOKEN: Final = _beside(
     outcome="must_be_revoked",
     severity=Severity.WARNING,
     changes_secrets=True,
-    marked=True,
+    mark="M0-5 5 0 0 5-5 0zm0 3L-2 0 0 2 2 0z",
     counted_as="orphaned_tokens",
 )
 REVOKE: Final = _beside(

@@ -55,7 +55,7 @@ _SIZES: Final = (
     (30 * 86_400, "30 days"),
 )
 _BINS: Final = (10, 30, 60, 120, 300, 600, 900, math.inf)
-_MARKED: Final = {action: action.words for action in ACTIONS.values() if action.marked}
+_MARKED: Final = {action: action.words for action in ACTIONS.values() if action.mark}
 
 
 class Verdict(NamedTuple):
@@ -146,6 +146,7 @@ def render(
         when=_when,
         number=_number,
         marked=_MARKED,
+        marks={action: action.mark for action in _MARKED},
         counted=counted,
         kinds=_kind,
     )
