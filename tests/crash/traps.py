@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Literal
 
-    from deviceflow.client.clock import Clock
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.ports import Claim, Clock, Decide, LeaseHeld, Origin, StoreEvent, Transport
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import Execute, Mode
-    from deviceflow.transports.requests import Transport
 
     Report = Callable[..., None]
     Trap = tuple[str, int, int]
@@ -93,11 +91,24 @@ class TrappedStore:
     ) -> Iterator[Flow]:
         return self._store.flows(live=live, on_problem=on_problem)
 
-    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | LeaseHeld:
-        return self._around("claim", lambda: self._store.claim(flow_id, owner, given, seconds))
+    def claim(
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
+    ) -> Claim | LeaseHeld:
+        return self._around(
+            "claim", lambda: self._store.claim(flow_id, owner, client_now, seconds, decide)
+        )
 
-    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
-        return self._around("claim", lambda: self._store.claim_due(owner, given, seconds))
+    def claim_due(
+        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
+    ) -> Claim | None:
+        return self._around(
+            "claim", lambda: self._store.claim_due(owner, client_now, seconds, decide)
+        )
 
     def commit(
         self,

@@ -13,19 +13,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from deviceflow import (
-    Client,
-    FlowBusyError,
-    LoginError,
-    OAuth,
-    State,
-    Studio,
-    TokenGoneError,
-    open_store,
-)
+from deviceflow import Client, LoginError, OAuth, State, Studio, open_store
 from deviceflow.cli import main
 from deviceflow.client.step import LEASE_MARGIN
 from deviceflow.core.ports import LeaseHeld
+from deviceflow.errors import FlowBusyError, TokenGoneError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.transports.requests import RequestsTransport
 from tests.crash.clock import PacedClock, SharedClock
@@ -41,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow import Token
-    from deviceflow.core.ports import Claim
+    from deviceflow.core.ports import Claim, Decide
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Failure, Request, Response
     from tests.crash.traps import Trap
@@ -292,10 +284,14 @@ def work(job: Shift) -> None:
     claim, held = store.claim, 0
 
     def counting_claim(
-        flow_id: str, owner: str, client_now: float, seconds: float
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
         nonlocal held
-        claimed = claim(flow_id, owner, client_now, seconds)
+        claimed = claim(flow_id, owner, client_now, seconds, decide)
         held += isinstance(claimed, LeaseHeld)
         return claimed
 

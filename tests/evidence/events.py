@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hypothesis import strategies as st
 
-from deviceflow import Flow, Secret, Studio
+from deviceflow import Secret, Studio
 from deviceflow.audit.events import render, render_store_event
 from deviceflow.core.actions import ACTIONS, STORE_EVENTS
-from deviceflow.core.flow import Transition
+from deviceflow.core.flow import Flow, Transition
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.states import Reason, State

@@ -26,9 +26,10 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow import Flow, OAuth, Secret
+from deviceflow import OAuth, Secret
 from deviceflow.audit.chain import START, STORED, AuditKey
 from deviceflow.core.actions import ENDS_HANDOVER, LOGIN_TRIGGERS
+from deviceflow.core.flow import Flow
 from deviceflow.core.provider import Token
 from deviceflow.core.states import State
 from deviceflow.stores._rows import COLUMNS

@@ -25,7 +25,7 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import PostgresStore, Secret, SQLiteStore, StoreError, open_store
+from deviceflow import Secret, open_store
 from deviceflow.audit.chain import (
     HASHED,
     KEY_VARIABLE,
@@ -38,7 +38,10 @@ from deviceflow.audit.events import STORE
 from deviceflow.core.actions import ACTIONS, Kind
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.states import Handover, State
+from deviceflow.errors import StoreError
+from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql import SQLStore, _columns
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import (
     Entry,
     Signer,

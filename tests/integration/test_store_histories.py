@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import SQLiteStore
 from deviceflow.audit.events import render, schema
 from deviceflow.core.actions import ACTIONS, LOGIN_TRIGGERS
 from deviceflow.core.ports import Origin
@@ -23,6 +22,7 @@ from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.core.wire import Failure
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from tests.integration.places import (
     CODE,

@@ -24,9 +24,9 @@ from deviceflow.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from deviceflow.core.flow import Approver, Flow, Transition
+    from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.ports import Claim
-    from deviceflow.core.provider import Token
+    from deviceflow.core.provider import Approver, Token
     from deviceflow.core.secret import Secret
     from deviceflow.core.states import Reason
     from deviceflow.core.wire import Failure, Request, Response
@@ -141,7 +141,7 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
 
 def _left_behind(claim: Claim, now: float) -> Transition | None:
     """Put on record that somebody's lease ran out, if that is so: most likely they died."""
-    flow, _, previous_owner = claim
+    flow, previous_owner = claim.flow, claim.previous_owner
     if flow.state is State.POLLING:
         # Polling, and nobody held the lease.
         return flow.recover(now, previous_owner)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 from sys import intern
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from deviceflow.core import actions
@@ -35,11 +35,8 @@ from deviceflow.core.wire import Failure, Response
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Approver = Callable[[dict[str, Any]], bool]
     from deviceflow.core.actions import Action
-    from deviceflow.core.provider import DeviceCode, Provider, Token
+    from deviceflow.core.provider import Approver, DeviceCode, Provider, Token
     from deviceflow.core.secret import Secret
     from deviceflow.core.text import PersonText
     from deviceflow.core.wire import Request
