@@ -16,7 +16,6 @@ from deviceflow.client.purge import Purged
 from deviceflow.client.step import Step
 from deviceflow.client.sweep import Swept
 from deviceflow.core.flow import Flow, Transition
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import (
     Claim,
     Clock,
@@ -29,6 +28,7 @@ from deviceflow.core.ports import (
 )
 from deviceflow.core.provider import Answer, Approver, DeviceCode, Provider, Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Fields, Request, Response
 
 __all__ = [
