@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from deviceflow.client.clock import SystemClock
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import NOTHING, CleanText, Known
 from deviceflow.core.wire import Failure, Response
 from deviceflow.credentials.client_auth import authenticated

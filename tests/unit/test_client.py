@@ -19,8 +19,8 @@ from deviceflow.audit.origin import origin
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
 from deviceflow.client.step import Step
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Response
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
@@ -807,7 +807,7 @@ def test_interrupt_while_sending_leaves_a_persistent_flow_resumable_and_in_doubt
     assert actions() == ["issue_code", "poll", "retry"]
     # The lease was given back: it goes on at its due time.
     assert driver.wait(flow.id).access_token == Secret("TOKEN-CANARY")
-    assert actions()[3:] == ["poll", "pending", "poll", "grant", "collect"]
+    assert actions()[3:] == ["poll", "pending", "poll", "issue_token", "collect"]
 
 
 def test_interrupt_while_sleeping_leaves_a_persistent_flow_resumable(
@@ -983,7 +983,7 @@ def test_stalled_workers_token_is_taken_late(
     step = driver.step(flow.id)
 
     assert step == Step(flow.id, State.AUTHORIZED)
-    assert actions() == ["issue_code", "poll", "recover", "poll", "fail", "late_grant"]
+    assert actions() == ["issue_code", "poll", "recover", "poll", "fail", "late_token"]
     token = driver.token(flow.id)
     assert token.access_token == Secret("TOKEN-CANARY")
     assert token.possibly_revoked
@@ -1002,7 +1002,7 @@ def test_stalled_workers_token_is_whole_where_nobody_polled_again(
 
     driver.step(flow.id)
 
-    assert actions() == ["issue_code", "poll", "recover", "late_grant"]
+    assert actions() == ["issue_code", "poll", "recover", "late_token"]
     assert not driver.token(flow.id).possibly_revoked
 
 
@@ -1020,9 +1020,9 @@ def test_second_token_does_not_replace_the_first(
     step = driver.step(flow.id)
 
     assert step == Step(flow.id, State.AUTHORIZED)
-    assert actions()[-2:] == ["grant", "stray_token"]
+    assert actions()[-2:] == ["issue_token", "orphan_token"]
     assert driver.token(flow.id).access_token == Secret("TOKEN-CANARY")
-    assert driver.get(flow.id).stray_tokens == 1
+    assert driver.get(flow.id).orphaned_tokens == 1
 
 
 def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
@@ -1038,9 +1038,9 @@ def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
     with pytest.raises(errors.LoginCancelledError):
         driver.wait(flow.id)
 
-    assert actions() == ["issue_code", "poll", "cancel", "stray_token"]
+    assert actions() == ["issue_code", "poll", "cancel", "orphan_token"]
     stands = driver.get(flow.id)
-    assert (stands.token, stands.stray_tokens) == (None, 1)
+    assert (stands.token, stands.orphaned_tokens) == (None, 1)
 
 
 def test_pending_that_comes_after_cancelling_changes_nothing(
@@ -1393,7 +1393,7 @@ def test_hook_is_told_of_each_transition_that_is_committed(
 
     driver.wait(driver.start(STUDIO).id)
 
-    assert [event["action"] for event in told] == ["issue_code", "poll", "grant", "collect"]
+    assert [event["action"] for event in told] == ["issue_code", "poll", "issue_token", "collect"]
 
 
 def test_block_of_code_says_who_acts_for_a_client_of_many(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.client.step import Step
+    from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Decide, Origin, StoreEvent
     from deviceflow.core.provider import Provider
@@ -154,7 +155,7 @@ class DeleteEnded(NamedTuple):
 class RecordStoreEvent(NamedTuple):
     """Put on record what belongs to no flow. Answered by None."""
 
-    action: str
+    action: Action
     client_now: float
     detail: str
     origin: Origin

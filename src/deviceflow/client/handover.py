@@ -10,6 +10,7 @@ from deviceflow.client.effects import Load, Release, Snooze, StoreNow, or_else
 from deviceflow.client.step import Step
 from deviceflow.core.explain import error_of
 from deviceflow.core.ports import Claim, LeaseHeld
+from deviceflow.core.states import Handover
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
@@ -51,7 +52,7 @@ def acknowledge(context: Context, flow_id: str) -> Op[Step]:
     """Wipe the token from the store. Once more is as good as once."""
     while True:
         flow: Flow = yield Load(flow_id)
-        if flow.handover == "acknowledged":
+        if flow.handover is Handover.ACKNOWLEDGED:
             break
         if flow.token is None:
             raise error_of(flow)

@@ -12,9 +12,9 @@ from deviceflow.client.step import step
 from deviceflow.client.wait import watching
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import Flow, checked_purpose
-from deviceflow.core.machine import State
 from deviceflow.core.provider import DeviceCode, Provider
 from deviceflow.core.sanitize import endpoint
+from deviceflow.core.states import State
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
-from deviceflow.core.machine import Reason
 from deviceflow.core.provider import (
     DEFAULT_INTERVAL,
     LONGEST_USER_CODE,
@@ -22,6 +21,7 @@ from deviceflow.core.provider import (
 )
 from deviceflow.core.sanitize import endpoint, http_allowed, is_loopback, number, with_query
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason
 from deviceflow.core.text import CleanText, Known, PersonText, link
 from deviceflow.core.wire import Request
 from deviceflow.errors import (
