@@ -8,9 +8,11 @@ import jsonschema
 import pytest
 import requests
 
-from deviceflow import Client, OAuth, Studio, UsageError, export
+from deviceflow import Client, OAuth, Studio, export
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
+from deviceflow.core.flow import Flow
+from deviceflow.errors import UsageError
 from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import begun, decide

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deviceflow import Client, OAuth, Studio, UsageError, export
+from deviceflow import Client, OAuth, Studio, export
 from deviceflow.core.explain import instructions
 from deviceflow.core.flow import Flow
 from deviceflow.core.sanitize import printable
+from deviceflow.errors import UsageError
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
