@@ -79,7 +79,7 @@ def test_missing_key_is_told_from_damage_and_no_key_is_shown(
 ) -> None:
     sealed = Sealer(keys[:1]).seal("TOKEN-CANARY", "token")
 
-    with pytest.raises(SealError, match=r"It was sealed with the key '[0-9a-f]{8}'") as caught:
+    with pytest.raises(SealError, match=r"The sealing key '[0-9a-f]{8}' is missing") as caught:
         Sealer(keys[1:]).open(sealed, "token")
 
     assert "DEVICEFLOW_KEYS" in str(caught.value)
@@ -265,7 +265,7 @@ def test_sealed_flow_of_another_version_is_refused_by_name(
 ) -> None:
     record = export.to_dict(waiting(1.0), secrets=True) | {"schema": "deviceflow.flow/2"}
 
-    with pytest.raises(UsageError, match=r"schema .deviceflow\.flow/2., not .deviceflow\.flow/1.") as caught:
+    with pytest.raises(UsageError, match=r"deviceflow.flow/2.*, not .*deviceflow.flow/1") as caught:
         export.unseal(Sealer(keys).seal(record, SCHEMA), keys)
 
     assert "CANARY" not in rendered(caught.value)
@@ -280,7 +280,7 @@ def test_mac_is_checked_with_whichever_key_it_was_made(keys: list[Secret]) -> No
     for text, made in [("another", mac), ("a row", f"{mac}0"), ("a row", ""), ("a row", None)]:
         with pytest.raises(SealError, match="somebody has changed it"):
             Sealer([key]).check(text, made)
-    with pytest.raises(SealError, match="It was sealed with the key"):
+    with pytest.raises(SealError, match=r"The sealing key '[0-9a-f]{8}' is missing"):
         Sealer([other]).check("a row", mac)
 
 

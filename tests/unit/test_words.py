@@ -80,7 +80,7 @@ def test_client_without_either_is_this_program(waiting: Waiting) -> None:
 def test_nothing_that_steers_a_terminal_is_in_the_lines(waiting: Waiting) -> None:
     flow = waiting(verification_uri="java\x1b[2J\nscript:x", user_code="A\u202eB\r")
 
-    assert instructions(flow)[1] == "The server sent no usable address. Its code is AB "
+    assert instructions(flow)[1] == "The server sent no usable URL. The code is AB "
 
 
 # Why there is no token.
@@ -111,14 +111,18 @@ def test_login_that_goes_on_is_pending(waiting: Waiting) -> None:
 @pytest.mark.parametrize(
     ("reason", "detail", "said"),
     [
-        (Reason.REJECTED, "no such client", "It said: no such client."),
+        (Reason.REJECTED, "no such client", "The server's message: no such client."),
         (Reason.DENIED, "access_denied", None),
         (Reason.CANCELLED, "by hand", None),
-        (Reason.WRONG_APPROVER, "approved by bob", "In particular: approved by bob."),
+        (Reason.WRONG_APPROVER, "approved by bob", "Details: approved by bob."),
         (Reason.UNREACHABLE, "connection", "The connection failed."),
-        (Reason.UNREACHABLE, "timeout", "No answer came in time."),
-        (Reason.UNREACHABLE, "too_large", "What it sends is too long for an answer."),
-        (Reason.UNREACHABLE, "lease", "This machine was too slow to send anything."),
+        (Reason.UNREACHABLE, "timeout", "The request timed out."),
+        (Reason.UNREACHABLE, "too_large", "The response is too large."),
+        (
+            Reason.UNREACHABLE,
+            "lease",
+            "This machine was too slow: the lease ran out before the request was sent.",
+        ),
     ],
 )
 def test_detail_is_told_as_whose_words_it_is(
