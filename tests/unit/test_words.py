@@ -140,7 +140,7 @@ def test_answer_that_was_lost_is_told_of_once(waiting: Waiting, reason: Reason, 
     flow = failed(waiting, reason)
     flow.in_doubt = True
 
-    assert ("a token may exist: look for it there" in str(error_of(flow))) == told
+    assert ("a token may exist. Look for the token at the" in str(error_of(flow))) == told
 
 
 def test_doubt_about_a_login_that_goes_on_is_not_told_yet(waiting: Waiting) -> None:
@@ -156,7 +156,7 @@ def test_doubt_about_a_login_that_goes_on_is_not_told_yet(waiting: Waiting) -> N
     ("then", "said"),
     [
         (Flow.acknowledge, "was handed over and acknowledged"),
-        (Flow.purge, "was kept for a while"),
+        (Flow.purge, "was purged"),
     ],
 )
 def test_token_that_is_gone_is_no_pending_one(

@@ -148,7 +148,7 @@ class Sealer:
 
 def _changed() -> SealError:
     return SealError(
-        "The MAC of this login's row is wrong: somebody has changed the row without the key.",
+        "The MAC of this login's row is wrong: somebody has changed the row.",
         hint="Nothing was sent. Run deviceflow audit verify, find out who can write to the store,"
         " and start a new login.",
     )

@@ -62,8 +62,8 @@ def error_of(flow: Flow) -> errors.DeviceFlowError:
         message = f"{message} Details: {flow.detail}."
     if flow.in_doubt and flow.state.ended and kind is not errors.OutcomeUnknownError:
         message = (
-            f"{message} A response was lost, so the server may have issued a token. Look for the"
-            " token at the server, and revoke it."
+            f"{message} A response was lost, and a token may exist. Look for the token at the"
+            " server, and revoke it."
         )
     return kind(message, flow_id=flow.id, state=flow.state, reason=flow.reason)
 
