@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 
-from deviceflow import Flow, OAuth, Secret
+from deviceflow import OAuth, Secret
 from deviceflow.audit.chain import START
 from deviceflow.audit.events import STORE, render
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import DeviceCode
 from deviceflow.stores._rows import COLUMNS
@@ -308,7 +309,7 @@ def rolled_back(place: Place, random: Random) -> Attack:
 
 def _rewound(place: Place, random: Random, row: Mapping[str, Any]) -> dict[str, Any]:
     record = json.loads(row["record"])
-    record |= {"state": "init", "reason": None, "due_at": 0.0, "ended_at": None, "handover": None}
+    record |= {"state": "init", "reason": None, "due_at": 0.0, "ended_at": None, "handover": "none"}
     return {
         "state": "init",
         "ended_at": None,

@@ -99,8 +99,8 @@ def test_entry_can_say_everything_and_is_written_as_it_was_read() -> None:
         (
             {"errors": {"a": "nope", "b": "never", "c": "invalid_grant"}},
             (
-                "unknown error code in errors: never, nope."
-                " Valid error codes are access_denied, authorization_pending, "
+                "unknown error code in errors: never, nope. Valid error codes are access_denied, "
+                "authorization_pending, "
             ),
         ),
         (

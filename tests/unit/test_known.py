@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deviceflow import UsageError, provider
+from deviceflow import provider
+from deviceflow.errors import UsageError
 from deviceflow.providers.known import entry, known, read_file
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.sanitize import printable
+from deviceflow.core.states import Handover, Reason, State
 
 if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
@@ -68,9 +68,11 @@ def error_of(flow: Flow) -> errors.DeviceFlowError:
     return kind(message, flow_id=flow.id, state=flow.state, reason=flow.reason)
 
 
-_GONE: Final[dict[str | None, str]] = {
-    "acknowledged": "was handed over and acknowledged, so the store does not have it any more",
-    "purged": "was purged, so the store does not have it any more",
+_GONE: Final[dict[Handover, str]] = {
+    Handover.ACKNOWLEDGED: (
+        "was handed over and acknowledged, so the store does not have it any more"
+    ),
+    Handover.PURGED: "was purged, so the store does not have it any more",
 }
 
 _FAILURES: Final = {
@@ -83,7 +85,7 @@ _FAILURES: Final = {
 
 _ERRORS: Final = {
     Reason.DENIED: errors.DeniedError,
-    Reason.CANCELLED: errors.CancelledError,
+    Reason.CANCELLED: errors.LoginCancelledError,
     Reason.REJECTED: errors.RejectedError,
     Reason.PROTOCOL: errors.ProtocolError,
     Reason.UNREACHABLE: errors.UnreachableError,

@@ -1,4 +1,4 @@
-"""What the drivers need of a store."""
+"""What the drivers need of the world: a clock, something that sends requests, and a store."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
+    from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
+    Decide = Callable[["Claim"], dict[str, Any] | None]
+    """What to do with a flow whose lease was just taken, decided within the same transaction.
+
+    It is given the claim, may move the claim's flow by one transition, and returns the event of
+    that transition, rendered and not yet linked; or None where the flow is left as it is. It is
+    pure: a store may call it again, with another claim, where a connection was lost.
+    """
 
 _T = TypeVar("_T")
 
@@ -66,11 +75,13 @@ class Claim(NamedTuple):
         flow: The flow as stored; the caller's own copy.
         now: What time it is, in seconds since 1970; it decides everything in this step.
         previous_owner: Who held the lease before, if it ran out and was not given back.
+        event: The event of the transition that was decided on, and kept with the lease.
     """
 
     flow: Flow
     now: float
     previous_owner: str | None = None
+    event: dict[str, Any] | None = None
 
 
 class LeaseHeld(NamedTuple):
@@ -92,13 +103,13 @@ class StoreEvent(NamedTuple):
     """What belongs to no flow, and is put on record.
 
     Attributes:
-        action: One of `deviceflow.audit.events.NOTES`.
+        action: One of `deviceflow.core.actions.STORE_EVENTS`.
         client_now: What time it is.
         detail: More of it, in words.
         origin: Who did it.
     """
 
-    action: str
+    action: Action
     client_now: float
     detail: str
     origin: Origin
@@ -125,6 +136,29 @@ class StoredFlow(NamedTuple):
     head: str | None
     digest: str | None
     authentic: bool
+
+
+class Clock(Protocol):
+    """What the drivers need of time. `deviceflow.testing.VirtualClock` is another one."""
+
+    def time(self) -> float:
+        """Return the wall clock's time, in seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Return a time that never goes backwards, in seconds since some moment."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait `seconds`."""
+
+
+class Transport(Protocol):
+    """What the drivers need to send a request."""
+
+    def send(self, request: Request, timeout: float) -> Response | Failure:
+        """Send the request once, within `timeout` seconds, and say what came of it."""
+
+    def close(self) -> None:
+        """Let go of what is kept between requests."""
 
 
 class Store(Protocol):
@@ -176,18 +210,34 @@ class Store(Protocol):
         """
 
     def claim(
-        self, flow_id: str, owner: str, client_now: float, seconds: float
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
         """Take the flow's lease for so many seconds, or say who has it.
+
+        Args:
+            flow_id: The flow.
+            owner: Who takes the lease.
+            client_now: What time it is.
+            seconds: For how long.
+            decide: Decides, once the lease is taken, on a transition that is kept with the lease:
+                both or none. What it raises is raised, and then nothing is kept, the lease neither.
 
         Raises:
             UnknownFlowError: There is none of that id.
         """
 
-    def claim_due(self, owner: str, client_now: float, seconds: float) -> Claim | None:
+    def claim_due(
+        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
+    ) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free.
 
-        One that cannot be read raises its error, and keeps the lease until it is put off.
+        One that cannot be read raises its error, and keeps the lease until it is snoozed. The
+        arguments are those of `claim`.
         """
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
@@ -241,7 +291,7 @@ class Store(Protocol):
         """Give the lease back, and have sweeps find the flow when it is due, and not before."""
 
     def record_store_event(
-        self, action: str, client_now: float, detail: str, origin: Origin
+        self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         """Put a `StoreEvent` on record, where a record is kept."""
 

@@ -21,14 +21,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Sel
 
 from deviceflow.audit import log
 from deviceflow.audit.chain import STORED, AuditKey, configured, link, names_own
-from deviceflow.audit.events import FIELDS, LISTS, STORE, render, render_note
+from deviceflow.audit.events import FIELDS, LISTS, STORE, render, render_store_event
 from deviceflow.audit.reading import readable
+from deviceflow.core.actions import (
+    ACTIONS,
+    ENDS_HANDOVER,
+    IMPORT,
+    OPEN_PLAINTEXT,
+    PRUNE,
+    ROTATE_KEYS,
+)
 from deviceflow.core.encryption import PLAIN, Keyless
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import State
 from deviceflow.core.ports import FIRST_SETBACK, Claim, LeaseHeld, Origin, each, refuse
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden, Secret, unseen
+from deviceflow.core.states import State
 from deviceflow.errors import (
     DeviceFlowError,
     FlowBusyError,
@@ -42,8 +50,9 @@ from deviceflow.stores._rows import COLUMNS, Rows, name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Plain, Sealer
-    from deviceflow.core.ports import StoredFlow, StoreEvent
+    from deviceflow.core.ports import Decide, StoredFlow, StoreEvent
 
     Mode = Literal["read", "lease", "write"]
 
@@ -217,7 +226,7 @@ _STATEMENTS: Final = {
             AND NOT EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id)
             AND ("to" IN ('expired', 'failed') OR "to" = 'authorized' AND EXISTS (
                 SELECT 1 FROM {audit} AS its WHERE its.flow_id = name
-                    AND its.action IN ('acknowledge', 'purge', 'bring_in')
+                    AND its.action IN ({token_gone})
             ))
         ORDER BY flow_id
     """,
@@ -274,11 +283,6 @@ _STATEMENTS: Final = {
     "create_meta": "CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 }
 
-_MOVED: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover", "take_over"})
-"""Actions that neither end a flow nor change its secrets."""
-
-_WIPING: Final = frozenset({"acknowledge", "purge", "revoke"})
-
 _PAGE: Final = 200
 
 THESE: Final = tuple(f"id{number}" for number in range(50))
@@ -289,6 +293,7 @@ _json: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that
 _CREATED_AT: Final = COLUMNS.index("created_at")
 _RECORD: Final = COLUMNS.index("record")
 _SEQ: Final = COLUMNS.index("seq")
+_MAC: Final = COLUMNS.index("mac")
 _NOW: Final = len(COLUMNS)
 _HIGHEST: Final = 2**53
 _TRIES: Final = 3
@@ -385,6 +390,7 @@ class SQLStore(ABC):
             "stored": ", ".join(f'"{name}"' for name in STORED),
             "values": ", ".join(f":{name}" for name in FIELDS),
             "these": ", ".join(f":{name}" for name in THESE),
+            "token_gone": ", ".join(f"'{name}'" for name in (*ENDS_HANDOVER, IMPORT)),
         }
         self._sql = {name: self._worded(text) for name, text in _STATEMENTS.items()}
         self._rows: Rows
@@ -458,7 +464,7 @@ class SQLStore(ABC):
         event = None
         if flow.seq:
             # Its events so far are elsewhere: the chain here begins with saying so.
-            event = render(flow, flow.bring_in(self.now(time.time())))
+            event = render(flow, flow.record_import(self.now(time.time())))
         self._rows.seal(flow)
         digest, columns = self._rows.columns(flow)
         if event is None:
@@ -521,38 +527,79 @@ class SQLStore(ABC):
             page = "next"
 
     def claim(
-        self, flow_id: str, owner: str, client_now: float, seconds: float
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
         """Take the flow's lease for so many seconds, or say who has it."""
         values = {"id": _key(flow_id), "owner": owner, "now": client_now, "seconds": seconds}
+        kept = _Kept()
 
-        def work(do: Execute) -> tuple[Hidden[Any], float, object] | None:
+        def work(do: Execute) -> Claim | LeaseHeld | None:
             if taken := do("claim", values).fetchall():
-                return Hidden(taken[0]), 0.0, None
+                return self._decided(do, Hidden(taken[0]), decide, kept)
             row, held = do("get", values).fetchone(), do("held", values).fetchone()
             if row is None:
                 raise UnknownFlowError(flow_id=flow_id)
             until, since = held or (None, None)
             left = (until or 0.0) - row[_NOW]
-            return (Hidden(row), left, since) if left > 0 else None
+            if left <= 0:
+                return None
+            return LeaseHeld(self._rows.flow(Hidden(row), secrets=False), left, _time(since))
 
-        row, left, since = self._again(work, flow_id, "lease")  # it may be given back just then
-        if left:
-            return LeaseHeld(self._rows.flow(row, secrets=False), left, _time(since))
-        try:
-            return self._claimed(row)
-        except DeviceFlowError:
-            # Somebody else may be able to read it, and should not have to wait for that.
-            self.release(flow_id, owner)
-            raise
+        # It may be given back just then. One that cannot be read is not kept from others either,
+        # who may be able to: the error undoes the lease.
+        done: Any = self._again(work, flow_id)
+        kept_or_held: Claim | LeaseHeld = done
+        return kept_or_held
 
-    def claim_due(self, owner: str, client_now: float, seconds: float) -> Claim | None:
+    def claim_due(
+        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
+    ) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
         values = {"owner": owner, "now": client_now, "seconds": seconds}
-        taken = self._transact(
-            lambda do: [*map(Hidden, do("claim_due", values).fetchall())], "lease"
-        )
-        return self._claimed(taken[0]) if taken else None
+        kept = _Kept()
+
+        def work(do: Execute) -> Claim | DeviceFlowError | None:
+            taken = [*map(Hidden, do("claim_due", values).fetchall())]
+            if not taken:
+                return None
+            try:
+                self._rows.flow(taken[0])
+            except DeviceFlowError as problem:
+                return problem  # and the lease is kept
+            return self._decided(do, taken[0], decide, kept)
+
+        done = self._transact(work)
+        if isinstance(done, DeviceFlowError):
+            raise done
+        return done
+
+    def _decided(self, do: Execute, row: Hidden[Any], decide: Decide | None, kept: _Kept) -> Claim:
+        """Return the claim of a row, moved and kept as `decide` says.
+
+        Args:
+            do: Runs a statement.
+            row: The row, whose lease was taken.
+            decide: As for `claim`.
+            kept: What an attempt before this one has kept, if its answer was lost.
+        """
+        claim = self._claimed(row)
+        if kept.claim is not None and row.reveal()[_MAC] == kept.mac:
+            return kept.claim
+        event = None if decide is None else decide(claim)
+        if event is None:
+            return claim
+        moved, columns = self._written(claim.flow, event)
+        values = columns.reveal() | {"release": None}
+        if do(moved, values).rowcount != 1:
+            raise _ignored(claim.flow.id)
+        self._put(do, _columns(event), None)
+        kept.claim, kept.mac = claim._replace(event=event), values["mac"]
+        return kept.claim
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """End the lease that was taken then, and no other."""
@@ -578,22 +625,13 @@ class SQLStore(ABC):
         store_event: StoreEvent | None = None,
     ) -> bool:
         """Keep the flow as it is after `event`, and that with it, unless others went on."""
-        # Tried again, it is the very same row: the event names its digest.
-        again = event["hash"] is not None
-        moved = event["action"] in _MOVED and flow.as_stored is not None
-        if not (moved or again):
-            self._rows.seal(flow)
-        digest, columns = self._rows.columns(flow)
-        if not again:
-            event["row_digest"] = digest
-        flow.head = link(event, flow.head, self._audit_key, flow)
-        self._rows.sign(columns, digest, flow.head)
-        columns.reveal().update(before=event["seq"] - 1, release=release)
+        statement, columns = self._written(flow, event)
+        columns.reveal().update(release=release)
         noted = _columns(event)
 
         def work(do: Execute) -> bool:
             values = columns.reveal()
-            changed = do("move" if moved else "turn", values).rowcount
+            changed = do(statement, values).rowcount
             if changed == 1:
                 self._put(do, noted, store_event)
                 return True
@@ -609,9 +647,24 @@ class SQLStore(ABC):
             return False
 
         done = self._transact(work)
-        if done and event["action"] in _WIPING and self._rows.sealer.prefix == PLAIN:
+        if done and ACTIONS[event["action"]].wipes and self._rows.sealer.prefix == PLAIN:
             self._leave_no_trace()
         return done
+
+    def _written(self, flow: Flow, event: dict[str, Any]) -> tuple[str, Hidden[dict[str, Any]]]:
+        """Link the event, and return which statement keeps the flow, and the values of its row."""
+        # Tried again, it is the very same row: the event names its digest.
+        again = event["hash"] is not None
+        moved = not ACTIONS[event["action"]].changes_secrets and flow.as_stored is not None
+        if not (moved or again):
+            self._rows.seal(flow)
+        digest, columns = self._rows.columns(flow)
+        if not again:
+            event["row_digest"] = digest
+        flow.head = link(event, flow.head, self._audit_key, flow)
+        self._rows.sign(columns, digest, flow.head)
+        columns.reveal().update(before=event["seq"] - 1)
+        return "move" if moved else "turn", columns
 
     def _leave_no_trace(self) -> None:  # noqa: B027  # not every database has such a thing
         """Overwrite what was wiped in what the database keeps besides, if that can be done."""
@@ -666,7 +719,7 @@ class SQLStore(ABC):
         return dropped
 
     def record_store_event(
-        self, action: str, client_now: float, detail: str, origin: Origin
+        self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         """Put on record what belongs to no flow."""
         self._transact(lambda do: self._note(do, action, client_now, detail, origin))
@@ -680,7 +733,7 @@ class SQLStore(ABC):
             self._note(do, *store_event)
 
     def _note(
-        self, do: Execute, action: str, client_now: float, detail: str, origin: Origin = _NOBODY
+        self, do: Execute, action: Action, client_now: float, detail: str, origin: Origin = _NOBODY
     ) -> None:
         do("lock", {})  # one at a time: each is the next link of one chain
         seq, head = do("last", {"id": STORE}).fetchone() or (0, None)
@@ -690,7 +743,7 @@ class SQLStore(ABC):
                 hint="See what was done to them: deviceflow audit verify",
             )
         now = do("now", {"now": client_now}).fetchone()[0]
-        event = render_note(action, now, seq + 1, detail, origin)
+        event = render_store_event(action, now, seq + 1, detail, origin)
         link(event, head, self._audit_key)
         self._put(do, _columns(event), None)
 
@@ -737,7 +790,7 @@ class SQLStore(ABC):
         def work(do: Execute) -> None:
             for flow_id in flow_ids:
                 do("drop", {"id": flow_id})
-            self._note(do, "prune", time.time(), f"the events of {len(flow_ids)} flows")
+            self._note(do, PRUNE, time.time(), f"the events of {len(flow_ids)} flows")
 
         self._transact(work)
 
@@ -765,7 +818,7 @@ class SQLStore(ABC):
 
             def work(do: Execute) -> None:
                 do("set_meta", mark)
-                self._note(do, "rotate_keys", time.time(), "sealed anew with another key")
+                self._note(do, ROTATE_KEYS, time.time(), "resealed with another key")
 
             self._transact(work)
         return Resealed(done, problems)
@@ -923,7 +976,7 @@ class SQLStore(ABC):
                 return False
             do("offer_meta", mark)
             if plain:
-                self._note(do, "open_plaintext", client_now, "secrets are kept in clear")
+                self._note(do, OPEN_PLAINTEXT, client_now, "secrets are kept in clear")
             return True
 
         if not self._transact(work):
@@ -953,6 +1006,14 @@ class SQLStore(ABC):
     def _claimed(self, row: Hidden[Any]) -> Claim:
         now, previous_owner = row.reveal()[_NOW:]
         return Claim(self._rows.flow(row), now, previous_owner)
+
+
+class _Kept:
+    """What was kept with a lease, for the case that only the answer to that was lost."""
+
+    def __init__(self) -> None:
+        self.claim: Claim | None = None
+        self.mac = ""
 
 
 def _only_read() -> StoreError:

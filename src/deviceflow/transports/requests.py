@@ -13,7 +13,7 @@ import http.client
 import io
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -46,16 +46,6 @@ _GRACE: Final = 0.5
 """Seconds after the deadline in which a response that has already arrived may still be read."""
 # Everything that a server or the network can cause. The errors of `requests` derive from OSError.
 _TROUBLE: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
-
-
-class Transport(Protocol):
-    """Sends requests for a client."""
-
-    def send(self, request: Request, timeout: float) -> Response | Failure:
-        """Send the request once, within `timeout` seconds. Return the response or the failure."""
-
-    def close(self) -> None:
-        """Close the connections that are kept open between requests."""
 
 
 class RequestsTransport:
