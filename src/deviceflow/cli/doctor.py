@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
 
 
 def _print(finding: Finding) -> None:
-    streams.show(f"{_MARKS[finding.verdict]} {finding.part}: {finding.said}")
+    streams.show(f"{_MARKS[finding.verdict]} {finding.part}: {finding.message}")
     if finding.quirk:
         streams.show(f"    in a provider entry: {finding.quirk}")
 
