@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from deviceflow.core.machine import State as State
     from deviceflow.core.provider import Token as Token
     from deviceflow.core.secret import Secret as Secret
-    from deviceflow.errors import CancelledError as CancelledError
     from deviceflow.errors import DeniedError as DeniedError
     from deviceflow.errors import DeviceFlowError as DeviceFlowError
     from deviceflow.errors import ExpiredError as ExpiredError
     from deviceflow.errors import FlowBusyError as FlowBusyError
     from deviceflow.errors import IllegalTransitionError as IllegalTransitionError
     from deviceflow.errors import InsecureURLError as InsecureURLError
+    from deviceflow.errors import LoginCancelledError as LoginCancelledError
     from deviceflow.errors import LoginError as LoginError
     from deviceflow.errors import OutcomeUnknownError as OutcomeUnknownError
     from deviceflow.errors import ProtocolError as ProtocolError
@@ -51,7 +51,7 @@ _HOMES = {
     "client._sync": ("Client",),
     "client.clock": ("Clock", "SystemClock"),
     "errors": (
-        "CancelledError",
+        "LoginCancelledError",
         "DeniedError",
         "DeviceFlowError",
         "ExpiredError",

@@ -135,7 +135,7 @@ class DeniedError(LoginError):
     default_hint = "If that was a mistake, start the login again."
 
 
-class CancelledError(LoginError):
+class LoginCancelledError(LoginError):
     """The program, or its owner, gave the login up."""
 
     default_message = "The login was cancelled."

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from deviceflow.client.clock import Clock
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import Execute, Mode
@@ -92,11 +92,24 @@ class TrappedStore:
     ) -> Iterator[Flow]:
         return self._store.flows(live=live, on_problem=on_problem)
 
-    def claim(self, flow_id: str, owner: str, given: float, seconds: float) -> Claim | LeaseHeld:
-        return self._around("claim", lambda: self._store.claim(flow_id, owner, given, seconds))
+    def claim(
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
+    ) -> Claim | LeaseHeld:
+        return self._around(
+            "claim", lambda: self._store.claim(flow_id, owner, client_now, seconds, decide)
+        )
 
-    def claim_due(self, owner: str, given: float, seconds: float) -> Claim | None:
-        return self._around("claim", lambda: self._store.claim_due(owner, given, seconds))
+    def claim_due(
+        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
+    ) -> Claim | None:
+        return self._around(
+            "claim", lambda: self._store.claim_due(owner, client_now, seconds, decide)
+        )
 
     def commit(
         self,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow import Token
-    from deviceflow.core.ports import Claim
+    from deviceflow.core.ports import Claim, Decide
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Failure, Request, Response
     from tests.crash.traps import Trap
@@ -292,10 +292,14 @@ def work(job: Shift) -> None:
     claim, held = store.claim, 0
 
     def counting_claim(
-        flow_id: str, owner: str, client_now: float, seconds: float
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
         nonlocal held
-        claimed = claim(flow_id, owner, client_now, seconds)
+        claimed = claim(flow_id, owner, client_now, seconds, decide)
         held += isinstance(claimed, LeaseHeld)
         return claimed
 

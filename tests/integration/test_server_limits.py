@@ -80,7 +80,7 @@ def test_a_login_that_a_foreign_page_asks_for_is_refused(
     answer = remote.post(path, headers=headers, **body)
 
     assert answer.status_code == 403
-    assert "another web page" in answer.json()["detail"]
+    assert "Cross-origin requests are refused" in answer.json()["detail"]
     assert logins(remote) == []
 
 
@@ -134,7 +134,7 @@ def test_a_real_browser_on_a_foreign_page_begins_no_login(
             }""",
             f"{remote.url}/oauth/device_authorization",
         )
-    assert "another web page" in window.content()
+    assert "Cross-origin requests are refused" in window.content()
     window.context.close()
 
     assert logins(remote) == []
@@ -152,7 +152,7 @@ def test_only_so_many_logins_are_open_at_once(
 
     assert [answer.status_code for answer in begun] == [200, 200, 200, 503, 503]
     assert begun[-1].json()["error"] == "temporarily_unavailable"
-    assert "3 logins are open" in begun[-1].json()["detail"]
+    assert "Too many open logins: 3, which is the limit" in begun[-1].json()["detail"]
     assert int(begun[-1].headers["Retry-After"]) > 0
 
     code = {"user_code": begun[0].json()["user_code"]}

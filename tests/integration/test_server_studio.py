@@ -118,7 +118,7 @@ def test_wide_requests_are_shown_as_such(local: Callable[..., Local]) -> None:
     started = server.start_studio(all_teams=True, never_expires=True)
     text = server.person.enter(started["user_code"]).text
     assert "All your teams" in text
-    assert "For ever" in text
+    assert "Never expires" in text
 
 
 @pytest.mark.parametrize(

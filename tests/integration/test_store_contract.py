@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,9 +42,8 @@ from tests.integration.places import (
 from tests.integration.racing import started
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from deviceflow.core.flow import Transition
+    from deviceflow.core.ports import Decide
 
     Events = Callable[[], list[dict[str, Any]]]
 
@@ -480,7 +480,7 @@ def test_flow_that_is_put_off_is_still_known_to_be_left_by_the_dead(place: Place
     claim(place, "w1")
     place.store.snooze("f1", "w1", place.now)
 
-    flow, now, previous_owner = claim(place, "w2")
+    flow, now, previous_owner, _ = claim(place, "w2")
 
     assert previous_owner == "the dead"
     assert commit(place.store, flow, flow.take_over(now, previous_owner), "w2")
@@ -569,6 +569,176 @@ def test_commit_without_giving_back_keeps_the_lease(place: Place) -> None:
     commit(place.store, flow, flow.poll(place.now, 10))
 
     held(place)
+
+
+# Deciding, with the lease, on a transition.
+
+
+def polls(claimed: Claim) -> dict[str, Any]:
+    moved = claimed.flow.poll(claimed.now, 10.0)
+    return render(claimed.flow, moved, Origin("w1"))
+
+
+def leaves(_: Claim) -> None:
+    """Decide on nothing."""
+
+
+def breaks(claimed: Claim) -> dict[str, Any]:
+    polls(claimed)
+    raise LookupError("no decision")
+
+
+def claims(place: Place, decide: Decide | None, owner: str = "w1") -> Claim | LeaseHeld:
+    return place.store.claim("f1", owner, place.now, 20.0, decide)
+
+
+def claims_due(place: Place, decide: Decide | None) -> Claim | None:
+    return place.store.claim_due("w1", place.now, 20.0, decide)
+
+
+both_claims = pytest.mark.parametrize("take", [claims, claims_due])
+Take = Callable[[Place, "Decide | None"], "Claim | LeaseHeld | None"]
+
+
+@both_claims
+def test_what_is_decided_is_kept_with_the_lease(place: Place, take: Take) -> None:
+    kept(place, "waiting")
+    place.clock.advance(60)
+
+    taken = take(place, polls)
+
+    assert isinstance(taken, Claim)
+    assert taken.event is not None
+    assert (taken.flow.state, taken.flow.seq) == (State.POLLING, 2)
+    assert taken.now == pytest.approx(place.now, abs=1e-4)
+    assert everything(place.store.get("f1")) == everything(taken.flow)
+    held(place, "w2")
+    answered = taken.flow.receive(PENDING, place.now)
+    assert commit(place.store, taken.flow, answered, "w1", "w1")
+    assert claim(place, "w2").previous_owner is None
+
+
+def test_event_that_was_decided_on_is_linked_and_kept(database: Place) -> None:
+    flow = kept(database, "waiting")
+
+    taken = claims(database, polls)
+
+    assert isinstance(taken, Claim)
+    assert taken.event is not None
+    assert taken.event["prev_hash"] == flow.head
+    assert taken.event["hash"] == taken.flow.head
+    assert database.sql.history("f1")[-1] == taken.event
+
+
+def test_event_that_was_decided_on_is_linked_after_others_went_on(database: Place) -> None:
+    """Also by a store that has seen the flow before."""
+    kept(database, "pending")
+    other = database.open()
+    theirs = other.claim("f1", "w2", database.now, 20.0, polls)
+    assert isinstance(theirs, Claim)
+    assert commit(other, theirs.flow, theirs.flow.receive(PENDING, database.now), "w2", "w2")
+
+    taken = claims(database, polls)
+
+    assert isinstance(taken, Claim)
+    assert [event["seq"] for event in database.sql.history("f1")] == [1, 2, 3, 4, 5, 6]
+    assert (taken.flow.seq, taken.flow.attempt) == (6, 3)
+
+
+@pytest.mark.parametrize("take", [claims, claims_due])
+@pytest.mark.parametrize("decide", [leaves, None])
+def test_where_nothing_is_decided_the_flow_stays_as_it_is(
+    place: Place, take: Take, decide: Decide | None
+) -> None:
+    flow = kept(place, "waiting")
+    place.clock.advance(60)
+
+    taken = take(place, decide)
+
+    assert isinstance(taken, Claim)
+    assert taken.event is None
+    assert everything(place.store.get("f1")) == everything(taken.flow) == everything(flow)
+    held(place, "w2")
+
+
+@both_claims
+def test_where_the_decision_breaks_nothing_is_kept_and_the_lease_is_free(
+    place: Place, take: Take
+) -> None:
+    flow = kept(place, "waiting")
+    place.clock.advance(60)
+
+    with pytest.raises(LookupError, match="no decision"):
+        take(place, breaks)
+
+    assert everything(place.store.get("f1")) == everything(flow)
+    assert claim(place, "w2").previous_owner is None
+
+
+def test_nothing_is_decided_while_others_have_the_lease(place: Place) -> None:
+    flow = kept(place, "waiting")
+    claim(place, "w2")
+
+    assert isinstance(claims(place, polls), LeaseHeld)
+    place.clock.advance(10)
+    assert claims_due(place, polls) is None
+
+    assert everything(place.store.get("f1")) == everything(flow)
+
+
+def test_decision_is_told_who_left_the_lease_behind(place: Place) -> None:
+    kept(place, "waiting")
+    claim(place, "w2")
+    place.clock.advance(20.001)
+
+    def take_over(claimed: Claim) -> dict[str, Any]:
+        moved = claimed.flow.take_over(claimed.now, str(claimed.previous_owner))
+        return render(claimed.flow, moved, Origin("w1"))
+
+    taken = claims(place, take_over)
+
+    assert isinstance(taken, Claim)
+    assert taken.event is not None
+    assert taken.event["detail"] == "left behind by w2"
+    place.store.release("f1", "w1")
+    assert claim(place, "w3").previous_owner is None  # it is on record, and done with
+
+
+def test_decision_can_end_the_flow(place: Place) -> None:
+    kept(place, "waiting", key="nightly")
+
+    def give_up(claimed: Claim) -> dict[str, Any]:
+        return render(claimed.flow, claimed.flow.cancel(claimed.now), Origin("w1"))
+
+    taken = claims(place, give_up)
+
+    assert isinstance(taken, Claim)
+    assert everything(place.store.get("f1")) == everything(taken.flow)
+    assert place.store.add(new("f2", "nightly")).id == "f2"
+
+
+def test_flow_that_was_claimed_is_the_callers_own(place: Place) -> None:
+    kept(place, "waiting")
+    taken = claims(place, polls)
+    assert isinstance(taken, Claim)
+    before = everything(taken.flow)
+    place.clock.advance(21)
+
+    again = claims(place, lambda c: render(c.flow, c.flow.recover(c.now), Origin("w3")), "w3")
+
+    assert isinstance(again, Claim)
+    assert everything(taken.flow) == before
+    taken.flow.cancel(place.now)
+    assert everything(place.store.get("f1")) == everything(again.flow)
+
+
+def test_one_of_many_threads_claims_and_polls(place: Place) -> None:
+    kept(place, "waiting")
+
+    done = at_once(lambda n: place.store.claim("f1", f"w{n}", place.now, 20.0, polls))
+
+    assert sum(isinstance(taken, Claim) for taken in done) == 1
+    assert place.store.get("f1").attempt == 1
 
 
 # What is due.

@@ -635,7 +635,7 @@ def test_cancel_ends_the_login_with_its_reason(
     assert done == Step(flow.id, State.FAILED, 0, Reason.CANCELLED)
     assert driver.get(flow.id).detail == "no longer wanted"
     assert actions() == ["issue_code", "cancel"]
-    with pytest.raises(errors.CancelledError):
+    with pytest.raises(errors.LoginCancelledError):
         driver.wait(flow.id)
     assert sent(driver) == ["code"]
 
@@ -657,7 +657,7 @@ def test_cancel_before_the_code_is_possible(client: Make) -> None:
     flow = driver.create(STUDIO)
 
     assert driver.cancel(flow.id).reason is Reason.CANCELLED
-    with pytest.raises(errors.CancelledError):
+    with pytest.raises(errors.LoginCancelledError):
         driver.token(flow.id)
 
 
@@ -700,7 +700,7 @@ def test_cancel_from_another_thread_wakes_the_waiting_at_once(
     thread = threading.Thread(target=cancel)
     thread.start()
     begun = time.monotonic()
-    with pytest.raises(errors.CancelledError):
+    with pytest.raises(errors.LoginCancelledError):
         driver.wait(flow.id, on_step=lambda _: waiting.set())
     thread.join()
 
@@ -1034,7 +1034,7 @@ def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
     driver = client(code_answer(), cancelled)
     flow = driver.start(STUDIO)
 
-    with pytest.raises(errors.CancelledError):
+    with pytest.raises(errors.LoginCancelledError):
         driver.wait(flow.id)
 
     assert actions() == ["issue_code", "poll", "cancel", "stray_token"]

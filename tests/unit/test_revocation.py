@@ -15,7 +15,7 @@ from deviceflow.client._sync import Client
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.secret import Secret
 from deviceflow.core.wire import Failure
-from deviceflow.errors import CancelledError, WrongApproverError
+from deviceflow.errors import LoginCancelledError, WrongApproverError
 from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -380,7 +380,7 @@ def test_token_that_comes_after_cancelling_is_revoked(
     assert (flow.reason, flow.stray_tokens) == (Reason.CANCELLED, 1)
     assert actions()[-2:] == ["cancel", "stray_token"]
 
-    with pytest.raises(CancelledError):
+    with pytest.raises(LoginCancelledError):
         driver.client.wait(name)
 
     assert driver.revocations() == BOTH

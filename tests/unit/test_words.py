@@ -24,7 +24,7 @@ NOW: Final = 1_800_000_000.0
 PAGE: Final = "https://studio.example.com/login"
 REASONS: Final = {
     Reason.DENIED: errors.DeniedError,
-    Reason.CANCELLED: errors.CancelledError,
+    Reason.CANCELLED: errors.LoginCancelledError,
     Reason.REJECTED: errors.RejectedError,
     Reason.PROTOCOL: errors.ProtocolError,
     Reason.UNREACHABLE: errors.UnreachableError,

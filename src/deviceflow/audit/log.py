@@ -1,8 +1,9 @@
 """Where an event goes: to structlog if the program has configured it, else to `logging`.
 
-The library configures nothing. structlog unconfigured prints to stdout, which would break each
-program whose stdout is data; `logging` without a handler prints warnings to stderr, so the logger
-`deviceflow` has a `NullHandler`. The program is asked at each event, as it may configure late.
+The library configures nothing of its own accord; `deviceflow.logs.configure` does, where a program
+asks for it. structlog unconfigured prints to stdout, which would break each program whose stdout is
+data; `logging` without a handler prints warnings to stderr, so the logger `deviceflow` has a
+`NullHandler`. The program is asked at each event, as it may configure late.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.core.sanitize import printable
+from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
 
 TRANSITION: Final = "deviceflow.transition"
 PLAIN_HTTP: Final = "deviceflow.plain_http"
@@ -39,8 +42,8 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
     """
     structlog = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
-        logger = structlog.get_logger("deviceflow")
         try:
+            logger = _bound_logger(structlog)
             # Not all of structlog's loggers have a `log` that takes a level.
             (logger.warning if level >= logging.WARNING else logger.info)(name, **fields)
         except Exception:  # what a program's processors raise must not end its login
@@ -49,3 +52,77 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
         said = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
         extra = {"deviceflow_event": name, "deviceflow": dict(fields)}
         _LOGGER.log(level, "%s %s", name, printable(said, _LONGEST), extra=extra)
+
+
+_kept: tuple[dict[str, Any], Any] = ({}, None)
+"""A bound logger, and the configuration that it was made of."""
+
+
+def _bound_logger(structlog: ModuleType) -> Any:
+    """Return a bound logger, as `structlog.get_logger("deviceflow").bind()` does, but faster.
+
+    It is made anew for each event unless the program wants loggers to be cached, and then whenever
+    any part of the configuration is another one. `structlog.testing.capture_logs` empties and
+    fills the list of processors, which is the same list in all of them.
+    """
+    global _kept  # noqa: PLW0603  # one for the process, as structlog's configuration is
+    config, logger = _kept
+    now: dict[str, Any] = structlog.get_config()
+    if all(config.get(name) is value for name, value in now.items()):
+        return logger
+    logger = now["wrapper_class"](
+        now["logger_factory"]("deviceflow"),
+        processors=now["processors"],
+        context=now["context_class"](),
+    )
+    if hasattr(type(logger), "sync_bl"):  # of an AsyncBoundLogger, whose methods must be awaited
+        logger = logger.sync_bl
+    if now["cache_logger_on_first_use"]:
+        _kept = (now, logger)
+    return logger
+
+
+class Emitter:
+    """Tells of transitions that are committed: the log first, then the program's hook.
+
+    Args:
+        on_transition: Called with each event, a dict of its own with the fields of
+            `deviceflow.audit/1`. What it raises is logged, by the logger `deviceflow` of
+            `logging`, and ends nothing: the transition has happened.
+
+    Raises:
+        UsageError: The hook cannot be called, or is a coroutine function.
+    """
+
+    def __init__(self, on_transition: Callable[[dict[str, Any]], object] | None = None) -> None:
+        if on_transition is not None:
+            _check_hook(on_transition)
+        self._on_transition = on_transition
+
+    def transition(self, event: Mapping[str, Any]) -> None:
+        """Log a transition, and call the hook.
+
+        Args:
+            event: The event as it was committed.
+        """
+        emit(TRANSITION, event)
+        if self._on_transition is not None:
+            try:
+                self._on_transition(dict(event))
+            except Exception:  # the transition is committed, whatever the program makes of it
+                _LOGGER.exception("on_transition failed for the event %s", event["event_id"])
+
+
+def _check_hook(hook: object) -> None:
+    from inspect import iscoroutinefunction  # noqa: PLC0415  # costs, and few have a hook
+
+    if not callable(hook):
+        raise UsageError(
+            f"on_transition must be a function, not {type(hook).__name__}.",
+            hint="It is called with one argument, the event.",
+        )
+    if iscoroutinefunction(hook) or iscoroutinefunction(type(hook).__call__):
+        raise UsageError(
+            "on_transition must be a plain function: a coroutine function would never be awaited.",
+            hint="Have a plain function put the event into an asyncio.Queue, or start a task.",
+        )

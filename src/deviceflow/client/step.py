@@ -141,7 +141,7 @@ def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, 
 
 def _left_behind(claim: Claim, now: float) -> Transition | None:
     """Put on record that somebody's lease ran out, if that is so: most likely they died."""
-    flow, _, previous_owner = claim
+    flow, previous_owner = claim.flow, claim.previous_owner
     if flow.state is State.POLLING:
         # Polling, and nobody held the lease.
         return flow.recover(now, previous_owner)

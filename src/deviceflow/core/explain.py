@@ -82,7 +82,7 @@ _OUR_WORDS: Final = {
 
 _ERRORS: Final = {
     Reason.DENIED: errors.DeniedError,
-    Reason.CANCELLED: errors.CancelledError,
+    Reason.CANCELLED: errors.LoginCancelledError,
     Reason.REJECTED: errors.RejectedError,
     Reason.PROTOCOL: errors.ProtocolError,
     Reason.UNREACHABLE: errors.UnreachableError,

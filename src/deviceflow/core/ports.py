@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.errors import DeviceFlowError
 
+    Decide = Callable[["Claim"], dict[str, Any] | None]
+    """What to do with a flow whose lease was just taken, decided within the same transaction.
+
+    It is given the claim, may move the claim's flow by one transition, and returns the event of
+    that transition, rendered and not yet linked; or None where the flow is left as it is. It is
+    pure: a store may call it again, with another claim, where a connection was lost.
+    """
 
 _T = TypeVar("_T")
 
@@ -66,11 +73,13 @@ class Claim(NamedTuple):
         flow: The flow as stored; the caller's own copy.
         now: What time it is, in seconds since 1970; it decides everything in this step.
         previous_owner: Who held the lease before, if it ran out and was not given back.
+        event: The event of the transition that was decided on, and kept with the lease.
     """
 
     flow: Flow
     now: float
     previous_owner: str | None = None
+    event: dict[str, Any] | None = None
 
 
 class LeaseHeld(NamedTuple):
@@ -176,18 +185,34 @@ class Store(Protocol):
         """
 
     def claim(
-        self, flow_id: str, owner: str, client_now: float, seconds: float
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
         """Take the flow's lease for so many seconds, or say who has it.
+
+        Args:
+            flow_id: The flow.
+            owner: Who takes the lease.
+            client_now: What time it is.
+            seconds: For how long.
+            decide: Decides, once the lease is taken, on a transition that is kept with the lease:
+                both or none. What it raises is raised, and then nothing is kept, the lease neither.
 
         Raises:
             UnknownFlowError: There is none of that id.
         """
 
-    def claim_due(self, owner: str, client_now: float, seconds: float) -> Claim | None:
+    def claim_due(
+        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
+    ) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free.
 
-        One that cannot be read raises its error, and keeps the lease until it is put off.
+        One that cannot be read raises its error, and keeps the lease until it is snoozed. The
+        arguments are those of `claim`.
         """
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:

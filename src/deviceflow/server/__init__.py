@@ -1,7 +1,7 @@
-"""A local authorization server, for a first run and for tests; on this machine only.
+"""A local authorization server for a first run and for tests. It listens on loopback only.
 
-It speaks both dialects of the device grant: RFC 8628 and DVC Studio's. A person approves in the
-browser, on the server's own page.
+The server speaks both dialects of the device grant: RFC 8628 and DVC Studio's. A person approves
+in the browser, on the server's own page.
 
     with LocalServer(Settings(interval=1)) as server:
         print(server.url)

@@ -1,4 +1,4 @@
-"""The web application: the parts put together, and the rules that hold for every answer."""
+"""The web application: all endpoints, and the rules that apply to every response."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
 _HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(?::[0-9]+)?")
 _DEEPEST: Final = 32
 _FOR_PROGRAMS: Final = ("/api/", "/oauth/", "/.well-known/", "/control/")
-# Flask writes to stderr where nobody listens to its logger.
+# Without a handler, Flask's logger writes to stderr.
 _UNHEARD: Final = logging.NullHandler()
 
 
@@ -51,9 +51,9 @@ def create_app(settings: Settings = DEFAULTS, *, clock: Callable[[], float] = ti
     """Return the authorization server as a WSGI application.
 
     Args:
-        settings: How it behaves.
-        clock: Tells the time in seconds since the epoch. Lifetimes, intervals and the limit on
-            guesses are counted by it.
+        settings: How the server behaves.
+        clock: Returns the time in seconds since the epoch. Lifetimes, intervals and the limit on
+            guesses use this clock.
     """
     logging.getLogger(__package__).addHandler(_UNHEARD)
     app = Flask(__name__)
@@ -76,30 +76,31 @@ def create_app(settings: Settings = DEFAULTS, *, clock: Callable[[], float] = ti
     if settings.control:
         app.register_blueprint(create_control(grants))
     app.register_error_handler(HTTPException, _explain)
-    app.register_error_handler(TooManyLoginsError, _put_off)
+    app.register_error_handler(TooManyLoginsError, _ask_to_retry)
     app.after_request(_guard)
     return app
 
 
 def _refuse_foreign_names() -> None:
-    # Under DNS rebinding, the name of a foreign page leads here.
+    # With DNS rebinding, the host name of an attacker's page resolves to this machine.
     host = _HOST.fullmatch(request.headers.get("Host", "").lower())
     if not host or not is_loopback(host["v6"] or host["name"]):
-        abort(make_response("This server answers to loopback names only.\n", 400, _PLAIN))
+        why = "This server accepts requests for loopback host names only, such as localhost.\n"
+        abort(make_response(why, 400, _PLAIN))
 
 
 def _refuse_foreign_pages() -> None:
-    # A browser sends a form to any server, and says whose page it was on. Programs say nothing.
+    # A browser sends a form to any server, and names the page's origin. Programs send no origin.
     if not request.path.startswith(_FOR_PROGRAMS):
         return
     site = request.headers.get("Sec-Fetch-Site", "none")
     origin = request.headers.get("Origin", request.host_url.rstrip("/"))
     if site not in ("none", "same-origin") or origin != request.host_url.rstrip("/"):
-        why = "This comes from another web page. Only programs, and this server's pages, may ask."
+        why = "Cross-origin requests are refused. Send the request from a program."
         abort(make_response({"error": "access_denied", "detail": why}, 403))
 
 
-def _put_off(refusal: TooManyLoginsError) -> ResponseReturnValue:
+def _ask_to_retry(refusal: TooManyLoginsError) -> ResponseReturnValue:
     response = make_response(
         {"error": "temporarily_unavailable", "detail": str(refusal)},
         503,
@@ -109,14 +110,14 @@ def _put_off(refusal: TooManyLoginsError) -> ResponseReturnValue:
 
 
 class _JSON(DefaultJSONProvider):
-    """Reads no JSON that is nested deep: what reads it further would fail in its depth."""
+    """Refuses deeply nested JSON, on which recursive code fails later."""
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         with suppress(RecursionError):
             read = super().loads(s, **kwargs)
             if _fits(read, _DEEPEST):
                 return read
-        raise ValueError("nested too deep")
+        raise ValueError("The JSON is nested too deeply.")
 
 
 def _fits(value: Any, levels: int) -> bool:

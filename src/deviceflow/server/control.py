@@ -1,4 +1,4 @@
-"""The person, played by a test: approve, deny, expire; and what the server witnessed."""
+"""Endpoints for tests: approve, deny and expire logins without a person, and read the log."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def create_control(grants: Grants) -> Blueprint:
-    """Return the control endpoints. Nothing guards them, so they are served only when asked for.
+    """Return the control endpoints. They need no login, so they are off by default.
 
-    Only JSON is read: a foreign web page cannot send that here without asking the server first.
+    They accept JSON only: a browser asks the server before it sends JSON from another origin.
     """
     control = Blueprint("control", __name__, url_prefix="/control")
 

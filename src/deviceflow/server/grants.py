@@ -1,4 +1,4 @@
-"""The logins under way, in memory, and the rules that both dialects share."""
+"""The server's logins, in memory, and the rules that both dialects share."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 Dialect = Literal["rfc8628", "studio"]
 
-# RFC 8628 section 6.1: no vowels, so no words, and nothing that looks like something else.
+# RFC 8628 section 6.1: without vowels, and without letters that look like digits.
 _ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"
 _SLOW_DOWN_STEP: Final = 5.0
 _REMEMBERED: Final = 3600.0
 
 
 class State(StrEnum):
-    """Where a login stands, as the server sees it."""
+    """What became of a login, as the server sees it."""
 
     WAITING = "waiting"
     APPROVED = "approved"
@@ -39,19 +39,19 @@ _ENDS: Final = (State.DENIED, State.USED, State.EXPIRED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a client asks a person to approve; texts are fit to be shown, except `client_id`.
+    """What a client asks a person to approve. All texts can be printed, except `client_id`.
 
     Attributes:
-        dialect: The dialect that it was asked in.
+        dialect: The dialect of the request.
         client: The client's name, or its id where the dialect has no names.
-        client_id: The client's id as it sent it; None in Studio's dialect, which has none.
+        client_id: The client's id as the client sent it; None in Studio's dialect.
         scopes: The scopes asked for.
         purpose: Why the login is needed, as the client states it.
-        token_name: What the token is to be called.
+        token_name: The name of the token.
         team_names: The teams that the token is for.
         all_teams: Whether the token is for all teams.
         expires_in_days: The token's lifetime in days.
-        never_expires: Whether the token lives for ever.
+        never_expires: Whether the token never expires.
     """
 
     dialect: Dialect
@@ -68,17 +68,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """One login at one moment; a change makes another one.
+    """One login at one moment. It is immutable: a change makes a new object.
 
     Attributes:
-        asked: What was asked for.
-        device_code: The client's secret.
-        user_code: What the person types.
-        asked_at: When it was asked for, in the clock's seconds.
-        expires_at: When the codes die, in the clock's seconds.
+        asked: What the client asked for.
+        device_code: The secret that the client polls with.
+        user_code: The code that the person types.
+        asked_at: When the client asked, in the clock's seconds.
+        expires_at: When the codes expire, in the clock's seconds.
         interval: Seconds that the client must leave between two token requests.
         last_request: When the last token request arrived, in the clock's seconds.
-        state: Where it stands.
+        state: What became of the login so far.
     """
 
     asked: Asked
@@ -93,12 +93,12 @@ class Grant:
 
 @dataclass(slots=True)
 class TokenRequest:
-    """A token request that came, kept as a witness of when it did.
+    """The log entry of one token request.
 
     Attributes:
-        monotonic: `time.monotonic()` at its arrival.
-        wall: The server's clock at its arrival.
-        answer: The error code it got, or `issued`; None until it is answered.
+        monotonic: `time.monotonic()` when the request arrived.
+        wall: The server's clock when the request arrived.
+        answer: The error code of the response, or `issued`; None until the server responds.
     """
 
     monotonic: float
@@ -108,12 +108,12 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What a token request found on its arrival.
+    """The login at the moment when a token request arrived.
 
     Attributes:
-        grant: The login as it stood.
-        too_early: Whether less than the interval has passed since the request before.
-        record: The request's own entry in the log.
+        grant: The login.
+        too_early: Whether less than the interval has passed since the previous request.
+        record: The request's log entry.
     """
 
     grant: Grant
@@ -122,24 +122,26 @@ class Poll:
 
 
 class TooManyLoginsError(Exception):
-    """As many logins are open as may be.
+    """The limit of open logins is reached.
 
     Attributes:
-        wait: In how many seconds the first of them expires.
+        wait: Seconds until the first of the open logins expires.
     """
 
     def __init__(self, number: int, wait: float) -> None:
-        super().__init__(f"{number} logins are open, and no more are taken: deny one, or wait.")
+        super().__init__(
+            f"Too many open logins: {number}, which is the limit. Deny one, or try again later."
+        )
         self.wait = wait
 
 
 def normalised(user_code: str) -> str:
-    """Return a user code as it is compared: no case, dashes or spaces (RFC 8628 section 6.1)."""
+    """Return a user code for comparison: upper case, no dashes or spaces (RFC 8628 section 6.1)."""
     return "".join(filter(str.isalnum, user_code)).upper()
 
 
 class Grants:
-    """All logins. Any thread may call anything; every rule is applied in one piece."""
+    """All logins of the server. Thread-safe: each method holds the lock while it runs."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -150,21 +152,21 @@ class Grants:
         self._requests: dict[str, list[TokenRequest]] = {}
 
     def new_user_code(self) -> str:
-        """Return a user code that no login has."""
+        """Return a user code that no other login has."""
         while True:
             letters = "".join(secrets.choice(_ALPHABET) for _ in range(8))
             if letters not in self._device_codes:
                 return f"{letters[:4]}-{letters[4:]}"
 
     def add(self, asked: Asked, device_code: str, user_code: str) -> Grant:
-        """Begin a login.
+        """Add a login.
 
         Raises:
-            TooManyLoginsError: Too many are open.
+            TooManyLoginsError: The limit of open logins is reached.
         """
         with self._lock:
             now = self._clock()
-            self._make_room(now)
+            self._drop_ended(now)
             grant = Grant(
                 asked=asked,
                 device_code=device_code,
@@ -179,7 +181,7 @@ class Grants:
             return grant
 
     def poll(self, device_code: str, dialect: Dialect) -> Poll | None:
-        """Take note of a token request; None where no login in that dialect has the code."""
+        """Record a token request. None if no login of that dialect has the device code."""
         with self._lock:
             now = self._clock()
             grant = self._current(device_code, now)
@@ -194,13 +196,13 @@ class Grants:
             return Poll(grant, too_early, record)
 
     def slow_down(self, poll: Poll) -> None:
-        """Ask more patience of that client from now on (RFC 8628 section 3.5)."""
+        """Increase the login's interval by 5 seconds (RFC 8628 section 3.5)."""
         with self._lock:
             code = poll.grant.device_code
             self._change(code, interval=self._grants[code].interval + _SLOW_DOWN_STEP)
 
     def redeem(self, poll: Poll) -> bool:
-        """Use an approved code up; False where another request was faster."""
+        """Use up an approved code. False if another request has used it already."""
         with self._lock:
             code = poll.grant.device_code
             if self._grants[code].state is not State.APPROVED:
@@ -209,36 +211,36 @@ class Grants:
             return True
 
     def find(self, user_code: str) -> Grant | None:
-        """Return the login that a person means, whatever its state."""
+        """Return the login that has the user code, in any state."""
         with self._lock:
-            return self._meant(user_code)
+            return self._by_user_code(user_code)
 
     def decide(self, user_code: str, decision: Decision) -> bool:
-        """Approve or deny a login; False where there was none to decide on any more."""
+        """Approve or deny a login. False if no login with that code is waiting."""
         with self._lock:
-            grant = self._meant(user_code)
+            grant = self._by_user_code(user_code)
             if grant is None or grant.state is not State.WAITING:
                 return False
             self._change(grant.device_code, state=decision)
             return True
 
     def expire(self, user_code: str) -> bool:
-        """End a login's lifetime now; False where it had ended already."""
+        """Let a login expire now. False if its code is used or has expired already."""
         with self._lock:
-            grant = self._meant(user_code)
+            grant = self._by_user_code(user_code)
             if grant is None or grant.state in (State.USED, State.EXPIRED):
                 return False
             self._change(grant.device_code, expires_at=self._clock())
             return True
 
     def log(self) -> list[tuple[Grant, list[TokenRequest]]]:
-        """Return every login with the token requests that came for it, oldest first."""
+        """Return every login with its token requests, oldest first."""
         with self._lock:
             now = self._clock()
             current = (self._current(code, now) for code in self._grants)
             return [(grant, self._requests[grant.device_code][:]) for grant in current if grant]
 
-    def _meant(self, user_code: str) -> Grant | None:
+    def _by_user_code(self, user_code: str) -> Grant | None:
         device_code = self._device_codes.get(normalised(user_code), "")
         return self._current(device_code, self._clock())
 
@@ -251,8 +253,8 @@ class Grants:
     def _change(self, device_code: str, **fields: object) -> None:
         self._grants[device_code] = replace(self._grants[device_code], **fields)  # type: ignore[arg-type]
 
-    def _make_room(self, now: float) -> None:
-        """Forget logins that ended: those of long ago, and the oldest where there are many."""
+    def _drop_ended(self, now: float) -> None:
+        """Delete ended logins: those that expired an hour ago, and the oldest beyond the limit."""
         limit = self._settings.open_logins
         grants = [self._current(code, now) or grant for code, grant in self._grants.items()]
         ended = [grant for grant in grants if grant.state in _ENDS]

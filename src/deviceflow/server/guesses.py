@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 class Guesses:
-    """The wrong codes of the last while.
+    """Counts wrong user codes within a sliding window.
 
-    They count for everybody together: a guesser has as many cookies and addresses as they like.
+    The limit applies to all visitors together: an attacker can use many cookies and addresses.
     """
 
     def __init__(self, limit: int, window: float, clock: Callable[[], float]) -> None:
-        """Allow `limit` wrong codes in any `window` seconds of the `clock`."""
+        """Allow `limit` wrong codes within `window` seconds of the `clock`."""
         self._window = window
         self._clock = clock
         self._lock = Lock()
         self._wrong: deque[float] = deque(maxlen=limit)
 
     def wait(self) -> float:
-        """Return the seconds until a code may be tried; 0 where it may be now."""
+        """Return the seconds until the next code may be tried; 0 if it may be tried now."""
         with self._lock:
             if len(self._wrong) < (self._wrong.maxlen or 0):
                 return 0.0

@@ -1,4 +1,4 @@
-"""The OAuth dialect (RFC 8628), on Authlib's device grant."""
+"""The RFC 8628 dialect, built on Authlib's device grant."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SINGLE: Final = ("grant_type", "client_id", "client_secret", "device_code", "sc
 
 
 def create_oauth(app: Flask, settings: Settings, grants: Grants) -> Blueprint:
-    """Return the endpoints of RFC 8628, and the metadata that leads to them (RFC 8414)."""
+    """Return the endpoints of RFC 8628, and the metadata that names them (RFC 8414)."""
     oauth = Blueprint("oauth", __name__)
     server = _Server(app, settings, grants)
     oauth.register_error_handler(
@@ -52,7 +52,8 @@ def create_oauth(app: Flask, settings: Settings, grants: Grants) -> Blueprint:
 
     @oauth.post("/oauth/token")
     def token() -> ResponseReturnValue:
-        # Authlib calls a missing grant type an unsupported one (RFC 6749 section 5.2).
+        # Authlib reports a missing grant type as unsupported_grant_type, which is wrong (RFC 6749
+        # section 5.2).
         if not request.form.get("grant_type"):
             raise InvalidRequestError("Missing 'grant_type' in payload")
         answer: Response = server.create_token_response()
@@ -105,14 +106,14 @@ class _Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
 class _Form(FlaskOAuth2Payload):  # type: ignore[misc]  # Authlib is untyped
     @property
     def data(self) -> Any:
-        # Authlib reads the query as well, where no code may be (RFC 6749 section 3.2).
+        # Authlib also reads the query, which must not carry codes (RFC 6749 section 3.2).
         return self._request.form
 
 
 class _Request(FlaskOAuth2Request):  # type: ignore[misc]  # Authlib is untyped
     def __init__(self, request: Request) -> None:
-        # Authlib takes plain http at localhost only, in older versions not at 127.0.0.1. Where
-        # the request came to was checked before.
+        # Authlib accepts plain http for localhost, but older versions refuse 127.0.0.1. The real
+        # host was checked before.
         OAuth2Request.__init__(
             self, request.method, f"http://localhost:0{request.path}", headers=request.headers
         )
@@ -143,7 +144,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
     ) -> Any:
         try:
             return super().authenticate_client(request, methods, endpoint)
-        except UnicodeDecodeError:  # not foreseen by Authlib in the Authorization header
+        except UnicodeDecodeError:  # which Authlib does not catch for the Authorization header
             raise InvalidClientError(status_code=401) from None
 
 
@@ -156,7 +157,7 @@ class _Endpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # Authlib i
     @property
     def INTERVAL(self) -> float:  # noqa: N802  # Authlib's name
         interval: float = self.server.settings.interval
-        # Not every client understands 5.0.
+        # Some clients cannot parse 5.0.
         return int(interval) if interval == int(interval) else interval
 
     def authenticate_client(self, request: _Request) -> Any:
@@ -173,7 +174,7 @@ class _Endpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # Authlib i
     def save_device_credential(
         self, client_id: str, scope: str | None, data: dict[str, Any]
     ) -> None:
-        # Some versions of Authlib give no client id here where it came by HTTP Basic.
+        # Some versions of Authlib pass no client id here if the client used HTTP Basic.
         client_id = g.client.get_client_id()
         asked = Asked(
             dialect="rfc8628",
@@ -210,8 +211,8 @@ class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
         return self.request.client
 
     def query_device_credential(self, device_code: str) -> _Credential:
-        # Unknown, used, and another client's codes are all this error (RFC 6749 section 5.2);
-        # Authlib has invalid_request and unauthorized_client for some.
+        # RFC 6749 section 5.2 has invalid_grant for unknown codes, used codes, and codes of
+        # another client. Authlib uses invalid_request and unauthorized_client for some.
         poll: Poll | None = self.server.grants.poll(device_code, "rfc8628")
         if poll is None:
             raise InvalidGrantError("Unknown 'device_code'")
@@ -220,7 +221,7 @@ class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
         if credential.get_client_id() != self.request.client.get_client_id():
             raise InvalidGrantError("The 'device_code' was issued to another client")
         if poll.grant.state is State.USED:
-            raise InvalidGrantError("The 'device_code' was used")
+            raise InvalidGrantError("The 'device_code' was already used")
         return credential
 
     def validate_device_credential(self, credential: _Credential) -> Any:
@@ -242,10 +243,10 @@ class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
         return True
 
     def create_token_response(self) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
-        # Authlib's own writes the token to the debug log.
+        # Authlib's own method writes the token to the debug log.
         credential = self.request.credential
         if not self.server.grants.redeem(credential.poll):
-            raise InvalidGrantError("The 'device_code' was used")
+            raise InvalidGrantError("The 'device_code' was already used")
         token = self.generate_token(
             user=self.request.user, scope=credential.get_scope(), include_refresh_token=False
         )

@@ -1,4 +1,4 @@
-"""The pages where a person types the code, sees who asks for what, and approves or denies."""
+"""The pages where a person enters the code, reads who asks for what, and approves or denies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ENDED: Final = {
 def create_pages(grants: Grants, guesses: Guesses, clock: Callable[[], float]) -> Blueprint:
     """Return the verification pages (RFC 8628 section 3.3). They need no JavaScript.
 
-    Nobody signs in to this server: whoever can open its pages approves as its only user.
+    The server has one user and no sign-in: whoever can open its pages can approve.
     """
     pages = Blueprint("pages", __name__)
     views = _Pages(grants, guesses, clock)
@@ -66,8 +66,8 @@ def _try_again(refusal: _TryAgain) -> ResponseReturnValue:
 
 
 def _refuse_forgeries() -> None:
-    # The token alone has to tell: from a page with `Referrer-Policy: no-referrer`, browsers send
-    # `Origin: null`.
+    # The CSRF token is the only check: browsers send `Origin: null` from a page with
+    # `Referrer-Policy: no-referrer`.
     sent, expected = request.form.get("csrf_token", ""), session.get("csrf", "")
     known = expected and hmac.compare_digest(sent.encode(), expected.encode())
     if request.method == "POST" and not known:
@@ -79,8 +79,8 @@ def _home() -> ResponseReturnValue:
 
 
 def _enter() -> ResponseReturnValue:
-    # A code in the link only fills in the field. The link may be somebody else's, so the person
-    # has to say that the code is theirs (RFC 8628 section 5.4).
+    # A code in the link only fills in the field. An attacker may have sent the link, so the person
+    # must confirm the code (RFC 8628 section 5.4).
     return _form()
 
 
@@ -91,7 +91,7 @@ class _Pages:
         self._clock = clock
 
     def confirm(self) -> ResponseReturnValue:
-        grant = self._meant()
+        grant = self._entered()
         if grant.state is not State.WAITING:
             raise _TryAgain(_ENDED[grant.state])
         return render_template(
@@ -102,15 +102,15 @@ class _Pages:
         wanted = _DECISIONS.get(request.form.get("decision", ""))
         if wanted is None:
             raise _TryAgain("Please approve or deny the login.")
-        self._grants.decide(self._meant().user_code, wanted)
-        grant = self._meant()
-        # A double click asks for what was just done, and the program may have used it by then.
+        self._grants.decide(self._entered().user_code, wanted)
+        grant = self._entered()
+        # A double click repeats the decision, and the program may have used the code by then.
         if grant.state is not wanted and (grant.state, wanted) != (State.USED, State.APPROVED):
             raise _TryAgain(_ENDED[grant.state])
         session["done"] = [wanted, grant.asked.client]
         return redirect(url_for(".done"), 303)
 
-    def _meant(self) -> Grant:
+    def _entered(self) -> Grant:
         if wait := math.ceil(self._guesses.wait()):
             seconds = "1 second" if wait == 1 else f"{wait} seconds"
             raise _TryAgain(

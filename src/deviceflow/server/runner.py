@@ -1,4 +1,4 @@
-"""The server in a thread of its own."""
+"""Run the server in a thread."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-# Without a handler, Python prints waitress's warnings (a busy moment, a hung-up client) to stderr.
+# Without a handler, waitress's warnings (full queue, disconnected client) go to stderr.
 _UNHEARD: Final = logging.NullHandler()
 
 
 class LocalServer:
-    """The authorization server on a loopback port, until it is closed.
+    """The authorization server on a loopback port.
 
-    It listens from its creation on; as a context manager it closes itself. It prints nothing.
+    The server listens as soon as the object is created, until `close()` is called. As a context
+    manager it closes at the end of the block. It prints nothing.
 
     Attributes:
-        url: Where it is, such as `http://127.0.0.1:49152`; no slash at the end.
+        url: The server's URL without a trailing slash, such as `http://127.0.0.1:49152`.
     """
 
     def __init__(
@@ -38,12 +39,12 @@ class LocalServer:
         """Start serving.
 
         Args:
-            settings: How it behaves, and where it listens.
-            clock: Tells the time in seconds since the epoch, as for `create_app`.
+            settings: How the server behaves, and where it listens.
+            clock: Returns the time in seconds since the epoch, as for `create_app`.
 
         Raises:
-            OSError: The port is taken, or not ours to take.
-            ValueError: The host's name leads to another address than this machine's own.
+            OSError: The port is in use, or this user may not bind it.
+            ValueError: The host name does not resolve to a loopback address.
         """
         logging.getLogger("waitress").addHandler(_UNHEARD)
         listener = _listen(settings.host, settings.port)
@@ -56,7 +57,7 @@ class LocalServer:
             sockets=[listener],
             threads=8,
             connection_limit=1000,
-            # select() ends at file descriptor 1024.
+            # select() cannot handle file descriptors above 1023.
             asyncore_use_poll=True,
             max_request_body_size=MAX_BODY,
         )
@@ -64,15 +65,15 @@ class LocalServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Answer what is under way, stop, and wait for that."""
+        """Finish the requests in progress, and stop the server."""
         if not self._thread.is_alive():
             return
-        # The workers first: they wake the loop through a pipe that the loop's end closes.
+        # Stop the workers first: they wake the loop through a pipe that the loop closes at its end.
         self._server.task_dispatcher.shutdown()
         pulled = Event()
 
         def close_all() -> None:
-            # A wake-up from before may be what brings the loop here, and the pipe is closed next.
+            # An earlier wake-up may bring the loop here. Wait, or the pipe is closed too early.
             pulled.wait()
             wasyncore.close_all(self._sockets)
 
@@ -95,5 +96,5 @@ class LocalServer:
 def _listen(host: str, port: int) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     if not is_loopback(str(address[0])):
-        raise ValueError(f"{host!r} leads to {address[0]}, which is not a loopback address.")
+        raise ValueError(f"{host!r} resolves to {address[0]}, which is not a loopback address.")
     return socket.create_server(address, family=family, backlog=1024)

@@ -1,4 +1,4 @@
-"""What can be set about the server."""
+"""The settings of the local server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_BODY: Final = 64 * 1024
-"""How many bytes of a request's body are read."""
+"""The longest request body that is accepted, in bytes."""
 
 _HIGHEST_PORT: Final = 65535
 
@@ -24,26 +24,27 @@ class Settings:
 
     Attributes:
         host: The loopback name or address to listen on, such as `127.0.0.1` or `::1`.
-        port: The TCP port to listen on; 0 takes a free one.
+        port: The TCP port to listen on; 0 chooses a free one.
         expires_in: Lifetime of a device code and its user code, in seconds (RFC 8628 section 3.2).
         interval: Seconds between two token requests for one code (RFC 8628 section 3.2). Each
             `slow_down` adds 5 s for that code. Studio's dialect has no interval.
-        rate_check: When a token request that came too early is answered `slow_down`. `after`:
-            only while nobody has decided, as RFC 8628 section 3.5 has it. `before`: whatever was
-            decided, as GitHub does it, so that a client that always polls too early never sees
-            the approval. `off`: never.
+        rate_check: When the server answers `slow_down` to a token request that comes too early.
+            `after`: only while nobody has decided (RFC 8628 section 3.5). `before`: even after
+            the approval, as GitHub does; a client that always polls too early then never sees the
+            approval. `off`: never.
         client_secrets: The clients that must authenticate (RFC 6749 section 2.3): client id to
             secret.
-        any_client: Whether client ids that have no secret here are accepted, as public clients.
-        guess_limit: How many wrong user codes are accepted within `guess_window`, from everybody
-            together, before the page answers 429 (RFC 8628 section 5.1).
+        any_client: Whether to accept client ids without a secret here, as public clients.
+        guess_limit: How many wrong user codes all visitors together may enter within
+            `guess_window`, before the page answers 429 (RFC 8628 section 5.1).
         guess_window: Seconds for which a wrong user code counts.
-        open_logins: How many logins may be open at once. To ask for one more is answered 503.
+        open_logins: How many logins may be open at once. A request for another one is answered
+            503.
         control: Whether to serve `/control/`, where a test approves, denies and expires logins
-            without a person. Whoever reaches the port can then approve anything.
+            without a person. Whoever can reach the port can then approve any login.
 
     Raises:
-        ValueError: The host is not loopback, or a number makes no sense.
+        ValueError: The host is not loopback, or a number is out of range.
     """
 
     host: str = "127.0.0.1"
@@ -61,18 +62,21 @@ class Settings:
     def __post_init__(self) -> None:
         if not is_loopback(self.host):
             raise ValueError(
-                f"The local server approves logins for whoever asks, so it listens on this"
-                f" machine only: {self.host!r} is not a loopback address. Use 127.0.0.1 or ::1."
+                f"{self.host!r} is not a loopback address. The local server lets anybody who can"
+                f" connect approve logins, so it listens on this machine only."
+                f" Use 127.0.0.1 or ::1."
             )
         if self.rate_check not in get_args(RateCheck):
-            raise ValueError(f"rate_check is one of {get_args(RateCheck)}: {self.rate_check!r}.")
+            raise ValueError(
+                f"rate_check must be one of {get_args(RateCheck)}, not {self.rate_check!r}."
+            )
         if not 0 <= self.port <= _HIGHEST_PORT:
-            raise ValueError(f"port is between 0 and {_HIGHEST_PORT}: {self.port}.")
+            raise ValueError(f"port must be between 0 and {_HIGHEST_PORT}, not {self.port}.")
         if self.interval < 0:
-            raise ValueError(f"interval is not negative: {self.interval}.")
+            raise ValueError(f"interval must not be negative, but is {self.interval}.")
         for name in ("expires_in", "guess_limit", "guess_window", "open_logins"):
             if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"{name} is more than 0: {value}.")
+                raise ValueError(f"{name} must be greater than 0, not {value}.")
 
 
 DEFAULTS: Final = Settings()

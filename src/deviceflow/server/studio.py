@@ -1,6 +1,6 @@
-"""DVC Studio's JSON dialect.
+"""DVC Studio's JSON dialect of the device grant.
 
-As Studio's own client speaks it, https://github.com/treeverse/dvc-studio-client (`auth.py`).
+It is taken from Studio's own client, https://github.com/treeverse/dvc-studio-client (`auth.py`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def create_studio(settings: Settings, grants: Grants) -> Blueprint:
     def token() -> ResponseReturnValue:
         code = _text(_body(), "code")
         if code is None:
-            raise _Refused("code: this field is required.")
+            raise _Refused("code: This field is required.")
         poll = grants.poll(code, "studio")
         if poll is None:
             return {"detail": "authorization_expired"}, 400
@@ -74,16 +74,18 @@ def _body() -> dict[str, Any]:
 def _read(body: dict[str, Any]) -> Asked:
     client = printable(_text(body, "client_name") or "", 200).strip()
     if not client:
-        raise _Refused("client_name: this field is required.")
+        raise _Refused("client_name: This field is required.")
     scopes = [scope.upper() for scope in _texts(body, "scopes")]
     if unknown := [printable(scope, 50) for scope in scopes if scope not in _SCOPES]:
-        raise _Refused(f"scopes: not one of {', '.join(_SCOPES)}: {', '.join(unknown)}.")
+        raise _Refused(
+            f"scopes: Unknown scope {', '.join(unknown)}. Use some of {', '.join(_SCOPES)}."
+        )
     team_names = tuple(printable(name, 100) for name in _texts(body, "team_names"))
     if _flag(body, "all_teams") is False and not team_names:
-        raise _Refused("all_teams: without it, team_names is required.")
+        raise _Refused("team_names: This field is required if all_teams is false.")
     days = body.get("expires_in_days")
     if days is not None and (type(days) is not int or days <= 0):
-        raise _Refused("expires_in_days: a positive integer is required.")
+        raise _Refused("expires_in_days: Must be a positive integer.")
     return Asked(
         dialect="studio",
         client=client,
@@ -101,7 +103,7 @@ def _read(body: dict[str, Any]) -> Asked:
 def _text(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
-        raise _Refused(f"{name}: a text is required.")
+        raise _Refused(f"{name}: Must be a string.")
     return value
 
 
@@ -110,12 +112,12 @@ def _texts(body: dict[str, Any], name: str) -> list[str]:
     if values is None:
         return []
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise _Refused(f"{name}: a list of texts is required.")
+        raise _Refused(f"{name}: Must be a list of strings.")
     return values
 
 
 def _flag(body: dict[str, Any], name: str) -> bool | None:
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
-        raise _Refused(f"{name}: true or false is required.")
+        raise _Refused(f"{name}: Must be true or false.")
     return value

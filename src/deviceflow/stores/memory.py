@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from deviceflow.core.machine import State
-    from deviceflow.core.ports import Origin, StoreEvent
+    from deviceflow.core.ports import Decide, Origin, StoreEvent
     from deviceflow.errors import DeviceFlowError
 
 
@@ -89,13 +89,20 @@ class MemoryStore:
                 yield flow
 
     def claim(
-        self, flow_id: str, owner: str, client_now: float, seconds: float
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
         """Take the flow's lease for so many seconds, or say who has it."""
         with self._lock:
-            return self._claim(flow_id, owner, client_now, seconds)
+            return self._claim(flow_id, owner, client_now, seconds, decide)
 
-    def claim_due(self, owner: str, client_now: float, seconds: float) -> Claim | None:
+    def claim_due(
+        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
+    ) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
         with self._lock:
             free = (
@@ -105,7 +112,7 @@ class MemoryStore:
                 and self._held(parked.flow_id, owner, client_now) <= 0
             )
             first = min(free, key=attrgetter("wake_at"), default=None)
-            claim = first and self._claim(first.flow_id, owner, client_now, seconds)
+            claim = first and self._claim(first.flow_id, owner, client_now, seconds, decide)
         return claim if isinstance(claim, Claim) else None
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
@@ -138,12 +145,7 @@ class MemoryStore:
                 return True  # done already, and only the file of the trail failed
             if stored is None or stored.seq != event["seq"] - 1:
                 return False
-            self._flows[flow.id] = _park(flow)
-            self._setbacks.pop(flow.id, None)
-            if flow.id in self._leases:
-                self._leases[flow.id] = (*self._leases[flow.id][:2], None)
-            if flow.key is not None and not flow.live:
-                self._free(flow.key, flow.id)
+            self._keep(flow)
             return True
 
     def release(self, flow_id: str, owner: str) -> None:
@@ -228,16 +230,28 @@ class MemoryStore:
         holder, until, _ = self._leases.get(flow_id, _FREE)
         return 0.0 if holder == owner else until - client_now
 
+    def _keep(self, flow: Flow) -> None:
+        self._flows[flow.id] = _park(flow)
+        self._setbacks.pop(flow.id, None)
+        if flow.id in self._leases:
+            self._leases[flow.id] = (*self._leases[flow.id][:2], None)
+        if flow.key is not None and not flow.live:
+            self._free(flow.key, flow.id)
+
     def _claim(
-        self, flow_id: str, owner: str, client_now: float, seconds: float
+        self, flow_id: str, owner: str, client_now: float, seconds: float, decide: Decide | None
     ) -> Claim | LeaseHeld:
         flow = self._find(flow_id)
         if (left := self._held(flow_id, owner, client_now)) > 0:
             return LeaseHeld(_bare(flow), left)
         holder, _, previous_owner = self._leases.get(flow_id, _FREE)
         previous_owner = previous_owner if holder in (owner, None) else holder
+        claim = Claim(flow, client_now, previous_owner)
+        event = None if decide is None else decide(claim)
         self._leases[flow_id] = (owner, client_now + seconds, previous_owner)
-        return Claim(flow, client_now, previous_owner)
+        if event is not None:
+            self._keep(flow)
+        return claim._replace(event=event)
 
     def _ended(self, before: float) -> list[Flow]:
         with self._lock:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from deviceflow.core.encryption import Plain, Sealer
-    from deviceflow.core.ports import StoredFlow, StoreEvent
+    from deviceflow.core.ports import Decide, StoredFlow, StoreEvent
 
     Mode = Literal["read", "lease", "write"]
 
@@ -289,6 +289,7 @@ _json: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that
 _CREATED_AT: Final = COLUMNS.index("created_at")
 _RECORD: Final = COLUMNS.index("record")
 _SEQ: Final = COLUMNS.index("seq")
+_MAC: Final = COLUMNS.index("mac")
 _NOW: Final = len(COLUMNS)
 _HIGHEST: Final = 2**53
 _TRIES: Final = 3
@@ -521,38 +522,79 @@ class SQLStore(ABC):
             page = "next"
 
     def claim(
-        self, flow_id: str, owner: str, client_now: float, seconds: float
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
         """Take the flow's lease for so many seconds, or say who has it."""
         values = {"id": _key(flow_id), "owner": owner, "now": client_now, "seconds": seconds}
+        kept = _Kept()
 
-        def work(do: Execute) -> tuple[Hidden[Any], float, object] | None:
+        def work(do: Execute) -> Claim | LeaseHeld | None:
             if taken := do("claim", values).fetchall():
-                return Hidden(taken[0]), 0.0, None
+                return self._decided(do, Hidden(taken[0]), decide, kept)
             row, held = do("get", values).fetchone(), do("held", values).fetchone()
             if row is None:
                 raise UnknownFlowError(flow_id=flow_id)
             until, since = held or (None, None)
             left = (until or 0.0) - row[_NOW]
-            return (Hidden(row), left, since) if left > 0 else None
+            if left <= 0:
+                return None
+            return LeaseHeld(self._rows.flow(Hidden(row), secrets=False), left, _time(since))
 
-        row, left, since = self._again(work, flow_id, "lease")  # it may be given back just then
-        if left:
-            return LeaseHeld(self._rows.flow(row, secrets=False), left, _time(since))
-        try:
-            return self._claimed(row)
-        except DeviceFlowError:
-            # Somebody else may be able to read it, and should not have to wait for that.
-            self.release(flow_id, owner)
-            raise
+        # It may be given back just then. One that cannot be read is not kept from others either,
+        # who may be able to: the error undoes the lease.
+        done: Any = self._again(work, flow_id)
+        kept_or_held: Claim | LeaseHeld = done
+        return kept_or_held
 
-    def claim_due(self, owner: str, client_now: float, seconds: float) -> Claim | None:
+    def claim_due(
+        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
+    ) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
         values = {"owner": owner, "now": client_now, "seconds": seconds}
-        taken = self._transact(
-            lambda do: [*map(Hidden, do("claim_due", values).fetchall())], "lease"
-        )
-        return self._claimed(taken[0]) if taken else None
+        kept = _Kept()
+
+        def work(do: Execute) -> Claim | DeviceFlowError | None:
+            taken = [*map(Hidden, do("claim_due", values).fetchall())]
+            if not taken:
+                return None
+            try:
+                self._rows.flow(taken[0])
+            except DeviceFlowError as problem:
+                return problem  # and the lease is kept
+            return self._decided(do, taken[0], decide, kept)
+
+        done = self._transact(work)
+        if isinstance(done, DeviceFlowError):
+            raise done
+        return done
+
+    def _decided(self, do: Execute, row: Hidden[Any], decide: Decide | None, kept: _Kept) -> Claim:
+        """Return the claim of a row, moved and kept as `decide` says.
+
+        Args:
+            do: Runs a statement.
+            row: The row, whose lease was taken.
+            decide: As for `claim`.
+            kept: What an attempt before this one has kept, if its answer was lost.
+        """
+        claim = self._claimed(row)
+        if kept.claim is not None and row.reveal()[_MAC] == kept.mac:
+            return kept.claim
+        event = None if decide is None else decide(claim)
+        if event is None:
+            return claim
+        moved, columns = self._written(claim.flow, event)
+        values = columns.reveal() | {"release": None}
+        if do(moved, values).rowcount != 1:
+            raise _ignored(claim.flow.id)
+        self._put(do, _columns(event), None)
+        kept.claim, kept.mac = claim._replace(event=event), values["mac"]
+        return kept.claim
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """End the lease that was taken then, and no other."""
@@ -578,22 +620,13 @@ class SQLStore(ABC):
         store_event: StoreEvent | None = None,
     ) -> bool:
         """Keep the flow as it is after `event`, and that with it, unless others went on."""
-        # Tried again, it is the very same row: the event names its digest.
-        again = event["hash"] is not None
-        moved = event["action"] in _MOVED and flow.as_stored is not None
-        if not (moved or again):
-            self._rows.seal(flow)
-        digest, columns = self._rows.columns(flow)
-        if not again:
-            event["row_digest"] = digest
-        flow.head = link(event, flow.head, self._audit_key, flow)
-        self._rows.sign(columns, digest, flow.head)
-        columns.reveal().update(before=event["seq"] - 1, release=release)
+        statement, columns = self._written(flow, event)
+        columns.reveal().update(release=release)
         noted = _columns(event)
 
         def work(do: Execute) -> bool:
             values = columns.reveal()
-            changed = do("move" if moved else "turn", values).rowcount
+            changed = do(statement, values).rowcount
             if changed == 1:
                 self._put(do, noted, store_event)
                 return True
@@ -612,6 +645,21 @@ class SQLStore(ABC):
         if done and event["action"] in _WIPING and self._rows.sealer.prefix == PLAIN:
             self._leave_no_trace()
         return done
+
+    def _written(self, flow: Flow, event: dict[str, Any]) -> tuple[str, Hidden[dict[str, Any]]]:
+        """Link the event, and return which statement keeps the flow, and the values of its row."""
+        # Tried again, it is the very same row: the event names its digest.
+        again = event["hash"] is not None
+        moved = event["action"] in _MOVED and flow.as_stored is not None
+        if not (moved or again):
+            self._rows.seal(flow)
+        digest, columns = self._rows.columns(flow)
+        if not again:
+            event["row_digest"] = digest
+        flow.head = link(event, flow.head, self._audit_key, flow)
+        self._rows.sign(columns, digest, flow.head)
+        columns.reveal().update(before=event["seq"] - 1)
+        return "move" if moved else "turn", columns
 
     def _leave_no_trace(self) -> None:  # noqa: B027  # not every database has such a thing
         """Overwrite what was wiped in what the database keeps besides, if that can be done."""
@@ -953,6 +1001,14 @@ class SQLStore(ABC):
     def _claimed(self, row: Hidden[Any]) -> Claim:
         now, previous_owner = row.reveal()[_NOW:]
         return Claim(self._rows.flow(row), now, previous_owner)
+
+
+class _Kept:
+    """What was kept with a lease, for the case that only the answer to that was lost."""
+
+    def __init__(self) -> None:
+        self.claim: Claim | None = None
+        self.mac = ""
 
 
 def _only_read() -> StoreError:
