@@ -70,10 +70,10 @@ def examine(
     except (DeviceFlowError, ImportError, KeyboardInterrupt):
         yield _left_behind(code, ends - clock.time())
         raise
-    flow = client.get(flow.id)
-    if flow.reason is Reason.DENIED or flow.state is State.EXPIRED:
+    ended = client.get(flow.id)
+    if ended.reason is Reason.DENIED or ended.state is State.EXPIRED:
         yield Finding("left behind", "note", f"The code {code} is not open any more.")
-    elif flow.state is not State.AUTHORIZED:
+    elif ended.state is not State.AUTHORIZED:
         client.cancel(flow.id, "only looked at")
         yield _left_behind(code, ends - clock.time())
 
@@ -100,19 +100,19 @@ def _with_code(
         wait = client.step(flow.id).wait_seconds
         if not recorder.of("token"):
             clock.sleep(wait, threading.Event())
-    flow = client.get(flow.id)
+    polled_flow = client.get(flow.id)  # a flow that has ended has no secrets any more
     if not recorder.of("token"):
         yield Finding("poll", "bad", "The code's life was over before the first poll was due.")
         return
     polled = recorder.of("token")[-1]
     known = Known(flow.device_code, flow.verifier, user_code=flow.user_code)
-    yield from first_poll(flow, polled.result, polled.at - at, known)
-    if flow.token is not None:
-        yield revoke_unwanted(recorder, flow, flow.token, clock)
-    elif early_poll and not flow.state.ended:
-        request = authenticated(flow.request(), clock.time())
+    yield from first_poll(polled_flow, polled.result, polled.at - at, known)
+    if polled_flow.token is not None:
+        yield revoke_unwanted(recorder, polled_flow, polled_flow.token, clock)
+    elif early_poll and not polled_flow.state.ended:
+        request = authenticated(polled_flow.request(), clock.time())
         early = recorder.send(request, PATIENCE)
-        yield from second_poll(recorder, flow, early, polled.at, clock, known)
+        yield from second_poll(recorder, polled_flow, early, polled.at, clock, known)
 
 
 def _no_code(provider: OAuth, recorder: Recorder, error: ServerError) -> Iterator[Finding]:
