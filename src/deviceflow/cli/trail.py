@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from argparse import Namespace
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from deviceflow._files import may_read
 from deviceflow.audit.chain import KEY_VARIABLE, AuditKey
 from deviceflow.cli import stored
+from deviceflow.cli.options import EvidenceOptions, StoreOptions
 from deviceflow.credentials.keys import VARIABLE as KEYS_VARIABLE
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.stores.sql import SQLStore
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _STEP = 1000  # events between two looks at the progress
 
 
+class VerifiedStore(EvidenceOptions, StoreOptions):
+    """What says which store is verified, and by what."""
+
+
 class Verified(NamedTuple):
     """What a verification has found.
 
@@ -48,7 +52,7 @@ class Verified(NamedTuple):
     keyed: bool
 
 
-def store(args: Namespace, *, read_only: bool = True) -> SQLStore:
+def store(args: StoreOptions, *, read_only: bool = True) -> SQLStore:
     """Open the store whose trail is meant. None is made where there is none.
 
     Args:
@@ -71,7 +75,7 @@ def store(args: Namespace, *, read_only: bool = True) -> SQLStore:
     return kept
 
 
-def check(args: Namespace) -> None:
+def check(args: EvidenceOptions) -> None:
     """See that what is said of digests makes sense.
 
     Raises:
@@ -111,7 +115,7 @@ def signer_if_there(file: Path | None) -> Signer | None:
     return None
 
 
-def verify(args: Namespace, kept: SQLStore) -> Verified:
+def verify(args: VerifiedStore, kept: SQLStore) -> Verified:
     """Verify a store's trail.
 
     Raises:
@@ -151,12 +155,14 @@ def verify(args: Namespace, kept: SQLStore) -> Verified:
 @contextmanager
 def _part(url: str | None, plaintext: bool, first: str, last: str | None) -> Iterator[Snapshot]:
     """Give a part of the trail to a process that verifies it."""
-    opened = store(Namespace(store=url, plaintext=plaintext))
+    named = StoreOptions()
+    named.store, named.plaintext = url, plaintext
+    opened = store(named)
     with closing(opened) as kept, kept.snapshot(first, last) as snapshot:
         yield snapshot
 
 
-def verify_files(args: Namespace) -> Verified:
+def verify_files(args: EvidenceOptions, files: list[str]) -> Verified:
     """Verify a trail in files.
 
     Raises:
@@ -167,7 +173,7 @@ def verify_files(args: Namespace) -> Verified:
 
     key = AuditKey.from_env()
     with ExitStack() as stack:
-        lines = stack.enter_context(read_lines(args.file))
+        lines = stack.enter_context(read_lines(files))
         verification = Verification(
             lines.events,
             None,
@@ -183,7 +189,7 @@ def verify_files(args: Namespace) -> Verified:
 
 
 def _found(
-    args: Namespace,
+    args: EvidenceOptions,
     verification: Verification,
     progress: Callable[[int], object],
     *,
@@ -194,7 +200,7 @@ def _found(
     return Verified(findings, verification, self_signed, keyed)
 
 
-def _pinned(args: Namespace) -> str | None:
+def _pinned(args: EvidenceOptions) -> str | None:
     if args.public_key is None:
         return None
     try:
