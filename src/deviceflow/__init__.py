@@ -5,7 +5,7 @@ The names below are loaded on first use: importing this package costs next to no
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from deviceflow._version import __version__ as __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

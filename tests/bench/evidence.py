@@ -121,7 +121,7 @@ import resource, sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from deviceflow import Secret, SQLiteStore
-from deviceflow.trail.digest import Signer, generate_signing_key
+from deviceflow.trail.digest import Signer
 from deviceflow.trail.verify import Verification
 from deviceflow.trail.maintenance import take_digest
 with SQLiteStore(sys.argv[1]) as store, TemporaryDirectory() as digests:

@@ -22,7 +22,8 @@ from psycopg import sql
 from deviceflow import PostgresStore, SQLiteStore, StoreError
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
-from deviceflow.trail.digest import files_of, generate_signing_key
+from deviceflow.credentials.keys.signing import generate_signing_key
+from deviceflow.trail.digest import files_of
 from tests.integration.command import decide
 from tests.integration.places import new
 from tests.logins import BEGIN, BOB, ROBOT, Scribe

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceflow import Secret, StoreError
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.trail.digest import (
     Digest,
     DigestId,
     Entry,
     Signer,
     files_of,
-    generate_signing_key,
     last_digest,
     read_digest,
     read_entries,

@@ -15,9 +15,10 @@ from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
 from deviceflow.audit.events import STORE, render, render_note
 from deviceflow.core.codec import open_part
 from deviceflow.core.ports import StoredFlow
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.sql import _columns
 from deviceflow.testing import answer
-from deviceflow.trail.digest import DigestId, Entry, Signer, files_of, generate_signing_key
+from deviceflow.trail.digest import DigestId, Entry, Signer, files_of
 from deviceflow.trail.ledger import Finding
 from deviceflow.trail.verify import Verification
 

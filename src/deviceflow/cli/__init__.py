@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from deviceflow import __version__
+from deviceflow._version import __version__
 from deviceflow.cli import exits, streams
 from deviceflow.cli.commands import COMMANDS
 from deviceflow.errors import DeviceFlowError

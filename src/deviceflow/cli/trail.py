@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import base64
-import os
 import sys
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from deviceflow._files import may_read
-from deviceflow.audit.chain import KEY_VARIABLE, AuditKey
+from deviceflow.audit.chain import AuditKey
 from deviceflow.cli import stored
 from deviceflow.cli.options import EvidenceOptions, StoreOptions
-from deviceflow.credentials.keys import VARIABLE as KEYS_VARIABLE
+from deviceflow.credentials.keys import audit, sealing, signing
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.stores.url import VARIABLE, sqlite_file
-from deviceflow.trail import maintenance, query
+from deviceflow.trail import query
+from deviceflow.trail.digest import Signer
 from deviceflow.trail.ledger import Finding
 from deviceflow.trail.verify import Verification
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from deviceflow.stores.sql import Snapshot
-    from deviceflow.trail.digest import Signer
 
 _STEP = 1000  # events between two looks at the progress
 
@@ -98,23 +96,6 @@ def file_of(kept: SQLStore) -> Path | None:
     return kept.path if isinstance(kept, SQLiteStore) else None
 
 
-def signer_if_there(file: Path | None) -> Signer | None:
-    """Return what signs a store's digests, if it has a key by now that this user may read.
-
-    Args:
-        file: The store's file, beside which the key may lie.
-
-    Raises:
-        StoreError: The key cannot be used.
-        ImportError: A library is missing.
-    """
-    if os.environ.get(maintenance.KEY_VARIABLE, "").strip():
-        return maintenance.signer(None)
-    if file is not None and may_read(maintenance.key_file(file)):
-        return maintenance.signer(file)
-    return None
-
-
 def verify(args: VerifiedStore, kept: SQLStore) -> Verified:
     """Verify a store's trail.
 
@@ -125,12 +106,12 @@ def verify(args: VerifiedStore, kept: SQLStore) -> Verified:
     if not (kept.keyed or args.no_key):
         raise StoreError(
             "There is no key to check the events' MACs with.",
-            hint=f"Give the audit key ({KEY_VARIABLE}) or the store's keys ({KEYS_VARIABLE});"
+            hint=f"Give the audit key ({audit.VARIABLE}) or the store's keys ({sealing.VARIABLE});"
             " or do without, and rely on the digests alone: --no-key",
         )
     public_key = _pinned(args)
-    if public_key is None and args.digests and (signer := signer_if_there(file_of(kept))):
-        public_key = signer.public_key
+    if public_key is None and args.digests and (key := signing.signing_key_if_there(file_of(kept))):
+        public_key = Signer(key).public_key
     digests = Path(args.digests) if args.digests else None
     with ExitStack() as stack:
         if args.processes == 1:
@@ -171,7 +152,7 @@ def verify_files(args: EvidenceOptions, files: list[str]) -> Verified:
     """
     from deviceflow.trail.jsonl_file import read_lines
 
-    key = AuditKey.from_env()
+    key = AuditKey.of(audit.configured())
     with ExitStack() as stack:
         lines = stack.enter_context(read_lines(files))
         verification = Verification(

@@ -7,21 +7,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.chain import KEY_VARIABLE
 from deviceflow.cli import arguments, options, streams, trail
 from deviceflow.cli.commands import Command
 from deviceflow.core.sanitize import printable
-from deviceflow.credentials.keys import read_keys
+from deviceflow.credentials.keys import audit, read_keys, signing
 from deviceflow.errors import UsageError
 from deviceflow.stores.url import sqlite_file
 from deviceflow.trail import maintenance as whole_trail
-from deviceflow.trail.digest import Signer, generate_signing_key, last_digest
+from deviceflow.trail.digest import Signer, last_digest
 from deviceflow.trail.login_view import counted
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from deviceflow.cli.trail import Verified
+    from deviceflow.core.secret import Secret
     from deviceflow.trail.digest import Digest
     from deviceflow.trail.ledger import Finding
 
@@ -154,7 +154,7 @@ def _print(verified: Verified) -> None:
         streams.show("there is no digest: an end that was cut off, or a whole login, is not seen")
     if not verified.keyed:
         streams.show(
-            f"there is no audit key ({KEY_VARIABLE}): what no digest covers may be made anew"
+            f"there is no audit key ({audit.VARIABLE}): what no digest covers may be made anew"
         )
     if verified.self_signed:
         streams.say("Self-signed: to be sure, keep the public key elsewhere, and name it.")
@@ -225,18 +225,18 @@ def _show_last(last: Digest | None) -> None:
 
 def _keygen(args: KeygenOptions) -> int:
     if args.public is None:
-        streams.show(generate_signing_key())
+        streams.show(signing.generate_signing_key())
         return 0
     if args.public:
-        signer: Signer | None = Signer(read_keys(Path(args.public))[0])
+        key: Secret | None = read_keys(Path(args.public))[0]
     else:
-        signer = trail.signer_if_there(sqlite_file(args.store))
-    if signer is None:
+        key = signing.signing_key_if_there(sqlite_file(args.store))
+    if key is None:
         raise UsageError(
             "There is no signing key yet.",
-            hint=f"Take a digest, set {whole_trail.KEY_VARIABLE}, or name a file: --public FILE",
+            hint=f"Take a digest, set {signing.VARIABLE}, or name a file: --public FILE",
         )
-    streams.show(signer.public_key)
+    streams.show(Signer(key).public_key)
     return 0
 
 

@@ -18,7 +18,6 @@ from deviceflow.cli.commands import Command
 from deviceflow.client.browser import kept_back
 from deviceflow.core.secret import Secret
 from deviceflow.credentials.secret_refs import variables
-from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -39,6 +38,8 @@ def _add_demo(parser: ArgumentParser) -> None:
 
 def _run(args: DemoOptions) -> int:
     """Log in to a local server by `get_access_token`, and print the transitions."""
+    from deviceflow.server import LocalServer, Settings  # an extra
+
     events = _Events()
     logger = logging.getLogger("deviceflow")
     logger.addHandler(events)

@@ -10,7 +10,7 @@ from deviceflow.cli import exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.core.encryption import generate_key
 from deviceflow.credentials import keys
-from deviceflow.errors import FlowBusyError, StoreError, UsageError
+from deviceflow.errors import FlowBusyError, UsageError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
 
@@ -47,19 +47,9 @@ def _generate(args: GenerateOptions) -> int:
     if not args.keyring:
         streams.show(key.reveal())
         return 0
-    try:
-        import keyring  # an extra
-
-        before = keyring.get_password(*keys.KEYRING)
-        keyring.set_password(*keys.KEYRING, " ".join(filter(None, (key.reveal(), before))))
-    except ImportError:
-        why = "the library is missing: pip install 'deviceflow[cli]'"
-    except Exception as broken:  # noqa: BLE001  # its backends raise whatever they like
-        why = str(broken).replace(key.reveal(), "<secret>") or type(broken).__name__
-    else:
-        streams.say(f"The keyring has a new key. It is used where {keys.VARIABLE} is keyring:")
-        return 0
-    raise StoreError(f"The keyring would not keep the key: {why}.")
+    keys.add_to_keyring(key)
+    streams.say(f"The keyring has a new key. It is used where {keys.VARIABLE} is keyring:")
+    return 0
 
 
 def _rotate(args: options.StoreOptions) -> int:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from deviceflow.cli import arguments, streams
 from deviceflow.cli.commands import Command
 from deviceflow.errors import UsageError
-from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -55,6 +54,8 @@ def _run(args: ServeOptions) -> int:
     Raises:
         UsageError: The settings make no sense, or the port is taken.
     """
+    from deviceflow.server import LocalServer, Settings  # an extra
+
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
