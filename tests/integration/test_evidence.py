@@ -25,14 +25,17 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import PostgresStore, Secret, SQLiteStore, StoreError, open_store
+from deviceflow import Secret, open_store
 from deviceflow.audit.chain import HASHED, STORED, AuditKey, canonical_of_row, link
 from deviceflow.audit.events import STORE
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.machine import LEADS_TO, State
 from deviceflow.credentials.keys import audit as audit_keys
 from deviceflow.credentials.keys.signing import generate_signing_key
+from deviceflow.errors import StoreError
+from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql import SQLStore, _columns
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Entry, Signer, files_of, read_digest, read_entries
 from deviceflow.trail.jsonl_file import read_lines
 from deviceflow.trail.ledger import Ledger

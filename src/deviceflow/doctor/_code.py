@@ -12,8 +12,8 @@ from deviceflow.trail.stats import LONG_LIFE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.client.clock import Clock
     from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Clock
     from deviceflow.providers.oauth import OAuth
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from deviceflow.client.clock import Clock, SystemClock
+from deviceflow.client.clock import SystemClock
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.text import Known
 from deviceflow.core.wire import Failure
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from deviceflow.client._sync import Client
     from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Clock
     from deviceflow.doctor._recorder import Recorder
     from deviceflow.providers.oauth import OAuth
 

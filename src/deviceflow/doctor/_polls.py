@@ -14,8 +14,8 @@ from deviceflow.doctor._recorder import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.client.clock import Clock
     from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Clock
     from deviceflow.core.provider import Token
     from deviceflow.core.text import Known
     from deviceflow.doctor._recorder import Recorder

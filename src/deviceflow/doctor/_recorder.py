@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from deviceflow.client.clock import Clock, SystemClock
+from deviceflow.client.clock import SystemClock
 from deviceflow.core.wire import Failure, Response
 
 if TYPE_CHECKING:
+    from deviceflow.core.ports import Clock, Transport
     from deviceflow.core.wire import Fields, Request
-    from deviceflow.transports.requests import Transport
 
 PATIENCE: Final = 10.0
 """Seconds that a server has for an answer."""

@@ -16,7 +16,7 @@ from deviceflow.doctor._recorder import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.client.clock import Clock
+    from deviceflow.core.ports import Clock
     from deviceflow.providers.oauth import OAuth
 
 
