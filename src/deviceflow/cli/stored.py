@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +32,9 @@ _CODES: Final = {
 }
 
 
+_opened: Final = ExitStack()
+
+
 def store(args: StoreOptions, **options: Any) -> Store:
     """Open the store that the arguments name, or the environment, or the user's own.
 
@@ -51,7 +54,9 @@ def store(args: StoreOptions, **options: Any) -> Store:
         )
     if args.plaintext:
         options["plaintext"] = True
-    return open_store(args.store, **options)
+    kept = open_store(args.store, **options)
+    _opened.callback(kept.close)
+    return kept
 
 
 def client(args: StoreOptions) -> Client:
@@ -128,7 +133,9 @@ def code(done: Step) -> int:
 
 
 def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
-    """Return what does a command's work; with `--json`, what goes wrong is an object on stdout.
+    """Return what does a command's work, and closes the stores that it has opened.
+
+    With `--json`, what goes wrong is an object on stdout.
 
     What is returned raises a `DeviceFlowError` or `ImportError` without `--json`, and an
     `OutputError` where the object cannot be printed.
@@ -140,10 +147,12 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
         except streams.OutputError:
             raise
         except (DeviceFlowError, ImportError) as error:
-            if not args.json:
+            if not getattr(args, "json", False):
                 raise
             streams.show(json.dumps(trouble(error, args)))
             return exits.USAGE if isinstance(error, ImportError) else exits.of(error)
+        finally:
+            _opened.close()
 
     return run
 
