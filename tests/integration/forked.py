@@ -159,7 +159,7 @@ class _FullDisk(SQLiteStore):
     full = True
 
     def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
-        if self.full and event["action"] == "grant":
+        if self.full and event["action"] == "issue_token":
             raise errors.StoreError("The disk is full.")
         return super().commit(flow, event, **how)
 
@@ -195,7 +195,7 @@ def unsaved(url: str) -> list[Any]:
         client.step(flow.id)
         stands = client.get(flow.id)
         revoked = [kind for kind, _ in stands.to_revoke]
-        return [*codes, said.read_text(), _token(stands), stands.stray_tokens, revoked]
+        return [*codes, said.read_text(), _token(stands), stands.orphaned_tokens, revoked]
 
 
 class _Gate:

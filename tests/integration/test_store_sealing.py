@@ -15,8 +15,8 @@ import pytest
 from deviceflow import errors, open_store
 from deviceflow.audit.events import STORE
 from deviceflow.core.encryption import Sealer, generate_key
-from deviceflow.core.machine import State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.credentials.keys import KEYRING, VARIABLE, key_file, read_keys, write_keys
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.places import (

@@ -15,8 +15,8 @@ from deviceflow.client._sync import Client
 from deviceflow.core.codec import SCHEMA
 from deviceflow.core.encryption import Keyless, Plain, Sealer, generate_key
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.errors import SealError, UsageError
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from deviceflow import Client, OAuth, Secret, Studio, Token, errors, export
 from deviceflow.core.explain import instructions
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import Known
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer

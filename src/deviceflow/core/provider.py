@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
-from deviceflow.core.machine import Reason
 from deviceflow.core.sanitize import LONGEST_URL
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason
 from deviceflow.core.text import NOTHING, CleanText, Known, cleaned, ours
 from deviceflow.core.wire import Fields
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from deviceflow.client.clock import SystemClock
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import Known
 from deviceflow.core.wire import Failure
 from deviceflow.credentials.client_auth import authenticated
@@ -100,7 +99,7 @@ def _with_code(
     while not recorder.of("token") and not client.get(flow.id).state.ended:
         wait = client.step(flow.id).wait_seconds
         if not recorder.of("token"):
-            clock.sleep(wait, threading.Event())
+            clock.sleep(wait)
     polled_flow = client.get(flow.id)  # a flow that has ended has no secrets any more
     if not recorder.of("token"):
         yield Finding("poll", "bad", "The code's life was over before the first poll was due.")

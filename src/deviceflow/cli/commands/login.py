@@ -17,8 +17,8 @@ from deviceflow.cli import arguments, exits, options, prompt, stored, streams, t
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
-from deviceflow.core.machine import State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, UnknownFlowError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE
 
@@ -199,7 +199,7 @@ def _user() -> str:
 def _interrupted(client: Client) -> Flow:
     """Return the newest login that has not ended, or whose token is still in the store."""
     for flow in client.flows(on_problem=stored.say_problem):
-        holds_token = flow.state is State.AUTHORIZED and flow.handover in (None, "collected")
+        holds_token = flow.handover.token_kept
         if holds_token or not flow.state.ended:
             return flow
     raise UnknownFlowError(
