@@ -12,7 +12,9 @@ provider returns; and `Claim` and `LeaseHeld`, which a store returns.
 from __future__ import annotations
 
 from deviceflow.audit.log import OnTransition
+from deviceflow.client.purge import Purged
 from deviceflow.client.step import Step
+from deviceflow.client.sweep import Swept
 from deviceflow.core.flow import Flow, Transition
 from deviceflow.core.ports import (
     Claim,
@@ -42,6 +44,7 @@ __all__ = [
     "OnTransition",
     "Origin",
     "Provider",
+    "Purged",
     "Reason",
     "Request",
     "Response",
@@ -51,6 +54,7 @@ __all__ = [
     "Store",
     "StoreEvent",
     "StoredFlow",
+    "Swept",
     "Token",
     "Transition",
     "Transport",

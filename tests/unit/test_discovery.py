@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import export
-from deviceflow.client._sync import METADATA_LIFETIME, Client
+from deviceflow.client._sync import Client
+from deviceflow.client.metadata import METADATA_LIFETIME
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
@@ -129,7 +130,7 @@ def test_second_place_is_looked_at_where_the_first_has_none_that_fits(
         (
             answer(200, METADATA | {"token_endpoint": "http://as.example.com/t"}),
             ProtocolError,
-            "is plain http",
+            "uses plain http",
         ),
     ],
 )

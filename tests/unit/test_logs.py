@@ -423,6 +423,19 @@ def test_a_test_that_captures_logs_sees_those_of_a_program_that_configures(
     assert capsys.readouterr().err == ""
 
 
+def test_a_program_can_configure_after_a_test_has_captured_logs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with structlog.testing.capture_logs():
+        pass
+    assert structlog.is_configured()
+
+    logs.configure(json=True)
+    log.emit("one", {})
+
+    assert json.loads(capsys.readouterr().err)["event"] == "one"
+
+
 @pytest.mark.parametrize("level", ["loud", 15, "getLogger"])
 def test_a_level_that_is_none_is_refused(level: Any) -> None:
     with pytest.raises(UsageError, match="no log level"):
