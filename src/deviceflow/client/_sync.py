@@ -15,7 +15,7 @@ from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, wait
 from deviceflow.client import login as logins
 from deviceflow.client.browser import open_page
-from deviceflow.client.clock import SystemClock, Timeline
+from deviceflow.client.clock import SystemClock, Timeline, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE, context_of
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
@@ -506,7 +506,7 @@ class Client:
     def _sleep(self, seconds: float, waker: threading.Event | None) -> None:
         if waker is None:
             self._clock.sleep(seconds)
-        elif getattr(self._clock.sleep, "__func__", None) is SystemClock.sleep:
+        elif sleeps_in_real_time(self._clock):
             waker.wait(seconds)
         elif not waker.is_set():
             self._clock.sleep(seconds)
