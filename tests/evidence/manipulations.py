@@ -32,14 +32,9 @@ from deviceflow.core.actions import ENDS_HANDOVER, LOGIN_TRIGGERS
 from deviceflow.core.flow import Flow
 from deviceflow.core.provider import Token
 from deviceflow.core.states import State
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores._rows import COLUMNS
-from deviceflow.trail.digest import (
-    Signer,
-    files_of,
-    generate_signing_key,
-    read_digest,
-    read_entries,
-)
+from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
 from tests.evidence.trails import hash_row, rechain
 
 if TYPE_CHECKING:

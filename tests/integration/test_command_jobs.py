@@ -54,7 +54,7 @@ def oauth(server: LocalServer) -> OAuth:
 
 
 def polls_of(server: LocalServer, user_code: str | None) -> int:
-    logins = requests.get(f"{server.url}/control/log", timeout=10).json()["logins"]
+    logins = requests.get(f"{server.url}/control/log", timeout=60).json()["logins"]
     return len(next(one["requests"] for one in logins if one["user_code"] == user_code))
 
 
@@ -394,7 +394,7 @@ def test_a_shells_loop_drives_a_login(
 
     def person() -> None:
         while True:
-            logins = requests.get(f"{server.url}/control/log", timeout=10).json()["logins"]
+            logins = requests.get(f"{server.url}/control/log", timeout=60).json()["logins"]
             if len(logins) > known and logins[-1]["requests"]:
                 break
             time.sleep(0.05)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 HOW_TO: Final = Path(__file__).parents[2] / "docs" / "how-to"
-PATIENCE: Final = 30.0  # seconds, for what takes a fraction of one
+PATIENCE: Final = 60.0  # seconds, for what takes a fraction of one
 
 
 def files(page: str) -> dict[str, str]:
@@ -94,14 +94,14 @@ class Place:
 
     def logins(self, state: str | None = None) -> list[str]:
         """Return the codes that the server has given out, or those in a state."""
-        log = requests.get(f"{self.server.url}/control/log", timeout=10).json()
+        log = requests.get(f"{self.server.url}/control/log", timeout=60).json()
         return [entry["user_code"] for entry in log["logins"] if state in (None, entry["state"])]
 
     def decide(self, decision: str) -> None:
         """Approve, deny or expire the one login that waits."""
         [code] = self.logins("waiting")
         answer = requests.post(
-            f"{self.server.url}/control/{decision}", json={"user_code": code}, timeout=10
+            f"{self.server.url}/control/{decision}", json={"user_code": code}, timeout=60
         )
         answer.raise_for_status()
 

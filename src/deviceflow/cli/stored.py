@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,9 +17,9 @@ from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE, open_store
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable
 
+    from deviceflow.cli.options import StoreOptions
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Store
 
@@ -32,7 +32,10 @@ _CODES: Final = {
 }
 
 
-def store(args: Namespace, **options: Any) -> Store:
+_opened: Final = ExitStack()
+
+
+def store(args: StoreOptions, **options: Any) -> Store:
     """Open the store that the arguments name, or the environment, or the user's own.
 
     Args:
@@ -51,10 +54,12 @@ def store(args: Namespace, **options: Any) -> Store:
         )
     if args.plaintext:
         options["plaintext"] = True
-    return open_store(args.store, **options)
+    kept = open_store(args.store, **options)
+    _opened.callback(kept.close)
+    return kept
 
 
-def client(args: Namespace) -> Client:
+def client(args: StoreOptions) -> Client:
     """Return a client whose flows are in that store, and outlive this command.
 
     Raises:
@@ -127,26 +132,32 @@ def code(done: Step) -> int:
     return _CODES.get(done.state, exits.PENDING)
 
 
-def reporting(work: Callable[[Namespace], int], args: Namespace) -> int:
-    """Do a command's work; with `--json`, what goes wrong is an object on stdout.
+def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
+    """Return what does a command's work, and closes the stores that it has opened.
 
-    Raises:
-        DeviceFlowError: What went wrong, without `--json`.
-        ImportError: Likewise.
-        OutputError: The object cannot be printed.
+    With `--json`, what goes wrong is an object on stdout.
+
+    What is returned raises a `DeviceFlowError` or `ImportError` without `--json`, and an
+    `OutputError` where the object cannot be printed.
     """
-    try:
-        return work(args)
-    except streams.OutputError:
-        raise
-    except (DeviceFlowError, ImportError) as error:
-        if not args.json:
+
+    def run(args: Any) -> int:
+        try:
+            return work(args)
+        except streams.OutputError:
             raise
-        streams.show(json.dumps(trouble(error, args)))
-        return exits.USAGE if isinstance(error, ImportError) else exits.of(error)
+        except (DeviceFlowError, ImportError) as error:
+            if not getattr(args, "json", False):
+                raise
+            streams.show(json.dumps(trouble(error, args)))
+            return exits.USAGE if isinstance(error, ImportError) else exits.of(error)
+        finally:
+            _opened.close()
+
+    return run
 
 
-def trouble(error: DeviceFlowError | ImportError, args: Namespace) -> dict[str, Any]:
+def trouble(error: DeviceFlowError | ImportError, args: StoreOptions) -> dict[str, Any]:
     """Return what `--json` says of an error, and of the flow that it is about."""
     names = ("flow_id", "state", "reason", "wait_seconds")
     said = {name: getattr(error, name, None) for name in names}

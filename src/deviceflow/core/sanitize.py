@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import os
 import re
 import unicodedata
 from typing import Final
@@ -162,14 +161,6 @@ def crosses_in_clear(url: str) -> bool:
     """Return whether `url` is plain http to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
-
-
-def http_allowed() -> bool:
-    """Return whether the environment allows plain http: `DEVICEFLOW_ALLOW_HTTP=1`.
-
-    It is read once, when a provider is created. The provider keeps the value.
-    """
-    return os.environ.get("DEVICEFLOW_ALLOW_HTTP") == "1"
 
 
 def endpoint(url: object, *, allow_http: bool = False, server: str | None = None) -> str:

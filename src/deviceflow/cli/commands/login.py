@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import getpass
 import hashlib
 import json
@@ -10,9 +11,10 @@ import os
 import platform
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import exits, prompt, stored, streams, target
+from deviceflow.cli import arguments, exits, options, prompt, stored, streams, target
+from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
 from deviceflow.core.secret import Secret
@@ -21,7 +23,7 @@ from deviceflow.errors import DeviceFlowError, UnknownFlowError, UsageError, Wai
 from deviceflow.stores.url import VARIABLE
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
     from collections.abc import Callable
 
     from deviceflow.cli.sink import Sink
@@ -29,34 +31,92 @@ if TYPE_CHECKING:
     from deviceflow.core.provider import Provider, Token
 
 
-def run(args: Namespace) -> int:
-    """Log in, or go on with a login that was interrupted, and return the exit code.
+class WaitingOptions(options.FormatOption, options.JobOptions):
+    """What both commands take: where the token goes, and how a person is asked."""
 
-    Raises:
-        UsageError: The login cannot be made as asked; the person was not bothered.
-    """
-    return stored.reporting({"login": _login, "resume": _resume}[args.command], args)
+    output: str | None
+    save: str | None
+    show_token: bool
+    no_browser: bool
+    qr: bool | None
+    timeout: float | None
+    verbose: bool
 
 
-def _login(args: Namespace) -> int:
+class LoginOptions(options.TargetOptions, WaitingOptions):
+    """What `login` takes."""
+
+
+class ResumeOptions(WaitingOptions):
+    """What `resume` takes."""
+
+    id: str | None
+
+
+def _add_login(parser: ArgumentParser) -> None:
+    parser.epilog = exits.EXPLAINED
+    parser.description = (
+        "Log in to a provider by name, to a DVC Studio by its host, or to any server by --issuer or"
+        " by its endpoints. The prompts go to stderr, the data to stdout. Interrupted, and run"
+        " again with the same arguments, it offers the same code while that lives."
+    )
+    options.add_target(parser)
+    _add_waiting(parser)
+
+
+def _add_resume(parser: ArgumentParser) -> None:
+    parser.epilog = exits.EXPLAINED
+    parser.description = "Go on with a login that was interrupted: the newest, or the one named."
+    parser.add_argument("id", nargs="?", metavar="ID", help="the login, as list shows it")
+    _add_waiting(parser)
+
+
+def _add_waiting(parser: ArgumentParser) -> None:
+    """Add what says where the token goes, and how a person is asked."""
+    puts = parser.add_argument_group("where the token goes (one is needed)")
+    puts.add_argument("--output", metavar="FILE", help="to this file, for its owner only (0600)")
+    puts.add_argument("--save", choices=("keyring",), help="to the desktop's keyring")
+    puts.add_argument("--show-token", action="store_true", help="to stdout")
+    options.add_format(puts)
+    shows = parser.add_argument_group("how")
+    shows.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    shows.add_argument("--no-browser", action="store_true", help="open no browser here")
+    shows.add_argument(
+        "--qr",
+        action=argparse.BooleanOptionalAction,
+        help="show the page's address as a QR code; by default where no browser opens here",
+    )
+    shows.add_argument(
+        "--timeout", type=arguments.seconds, metavar="SECONDS", help="stop waiting then"
+    )
+    shows.add_argument("--verbose", "-v", action="store_true", help="log transitions to stderr")
+    options.add_store(parser)
+
+
+def _login(args: LoginOptions) -> int:
     _prepare(args)
     provider = target.provider(args)
     target.look_for_secret(provider)
     purpose = target.purpose(args)
     key = _key(args, provider, purpose)
     client = _client(args)
-    return _run(args, client, provider, lambda: client.start(provider, key=key, purpose=purpose))
+    return _run(
+        args,
+        client,
+        provider,
+        lambda: client.start(provider, key=key, purpose=purpose),
+        asked=args,
+    )
 
 
-def _resume(args: Namespace) -> int:
+def _resume(args: ResumeOptions) -> int:
     _prepare(args)
     client = stored.client(args)
-    named = args.id is not None
-    flow = client.get(args.id, secrets=False) if named else _interrupted(client)
+    flow = _interrupted(client) if args.id is None else client.get(args.id, secrets=False)
     return _run(args, client, flow.provider, lambda: _awake(client, flow))
 
 
-def _prepare(args: Namespace) -> None:
+def _prepare(args: WaitingOptions) -> None:
     if args.output is None and not (args.save or args.show_token):
         raise UsageError(
             "The token has nowhere to go, so nobody was asked for anything.",
@@ -66,7 +126,13 @@ def _prepare(args: Namespace) -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
 
-def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[], Flow]) -> int:
+def _run(
+    args: WaitingOptions,
+    client: Client,
+    provider: Provider,
+    begin: Callable[[], Flow],
+    asked: options.TargetOptions | None = None,
+) -> int:
     sinks = _sinks(args, provider)
     try:
         flow = begin()
@@ -76,7 +142,7 @@ def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[]
             raise
         streams.show(json.dumps(stored.trouble(error, args) | {"issuer": provider.server}))
         return exits.of(error)
-    beyond = target.beyond_ceiling(args, token.scope or ()) if args.command == "login" else []
+    beyond = [] if asked is None else target.beyond_ceiling(asked, token.scope or ())
     if beyond:
         streams.say(f"The server granted more than the ceiling for scopes: {', '.join(beyond)}.")
     problem = _put(sinks, _as_text(token, args.format))
@@ -104,7 +170,7 @@ def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[]
     raise problem
 
 
-def _client(args: Namespace) -> Client:
+def _client(args: WaitingOptions) -> Client:
     """Return a client whose flows are in the store, or in memory where nothing can be sealed."""
     try:
         return Client(stored.store(args))
@@ -115,7 +181,7 @@ def _client(args: Namespace) -> Client:
         return Client()
 
 
-def _key(args: Namespace, provider: Provider, purpose: str | None) -> str:
+def _key(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
     """Return a key that is the same for the same person with the same arguments, here."""
     asked = [provider.to_dict(), purpose, args.output, args.save, args.show_token, args.format]
     asked += [_user(), platform.node()]
@@ -174,7 +240,7 @@ def _where_it_is(client: Client, flow: Flow, *, elsewhere: bool) -> str:
     return "The token is lost: revoke it at the server, then log in again."
 
 
-def _sinks(args: Namespace, provider: Provider) -> list[Sink]:
+def _sinks(args: WaitingOptions, provider: Provider) -> list[Sink]:
     sinks: list[Sink] = []
     if args.output is not None:
         sinks.append(TokenFile(args.output))
@@ -185,7 +251,7 @@ def _sinks(args: Namespace, provider: Provider) -> list[Sink]:
     return sinks
 
 
-def _wait(client: Client, flow: Flow, args: Namespace) -> Token:
+def _wait(client: Client, flow: Flow, args: WaitingOptions) -> Token:
     try:
         if not flow.state.ended:
             prompt.ask(flow, browser=not args.no_browser, qr=args.qr)
@@ -222,3 +288,9 @@ def _as_text(token: Token, form: str) -> Secret:
 
 def _shown(token: Token, form: str) -> dict[str, Any]:
     return {"token": token.as_dict() if form == "json" else token.access_token.reveal()}
+
+
+COMMANDS: Final = {
+    "login": Command(_add_login, stored.reporting(_login)),
+    "resume": Command(_add_resume, stored.reporting(_resume)),
+}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import stored, streams
+from deviceflow.cli import exits, options, stored, streams
+from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import TokenFile
 from deviceflow.core.secret import Secret
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
     from collections.abc import Callable
 
     from deviceflow.client._sync import Client
@@ -23,12 +24,55 @@ _STUDIO = ("DVC_STUDIO_TOKEN", "DVC_STUDIO_URL")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def run(args: Namespace) -> int:
-    """Hand the token over, and return the exit code."""
-    return stored.reporting({"token": _token, "export-env": _export_env}[args.command], args)
+class HandOverOptions(options.IdArgument, options.JobOptions):
+    """What both commands take."""
+
+    acknowledge: bool
 
 
-def _token(args: Namespace) -> int:
+class TokenOptions(options.FormatOption, HandOverOptions):
+    """What `token` takes."""
+
+    output: str | None
+
+
+class ExportOptions(HandOverOptions):
+    """What `export-env` takes."""
+
+    name: str | None
+
+
+def _add_acknowledge(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--acknowledge",
+        action="store_true",
+        help="then wipe it from the store; else `purge` revokes it after a while",
+    )
+
+
+def _add_token(parser: ArgumentParser) -> None:
+    parser.description = "Print the token of a login that was approved."
+    parser.add_argument("--output", metavar="FILE", help="put it into this file instead (0600)")
+    options.add_format(parser)
+    _add_acknowledge(parser)
+    options.add_id(parser)
+    options.add_job(parser)
+
+
+def _add_export_env(parser: ArgumentParser) -> None:
+    # On one line, which is not to be broken.
+    parser.description = 'For a shell\'s eval: env=$(deviceflow export-env ID) && eval "$env"'
+    parser.epilog = exits.EXPLAINED
+    parser.add_argument(
+        "--name", help="the token's variable; by default Studio's two, DVC_STUDIO_TOKEN and …_URL"
+    )
+    _add_acknowledge(parser)
+    options.add_id(parser)
+    options.add_store(parser)
+    parser.set_defaults(json=False)  # a shell reads what it prints
+
+
+def _token(args: TokenOptions) -> int:
     client = stored.client(args)
     sink = None if args.output is None else TokenFile(args.output)
 
@@ -51,7 +95,7 @@ def _token(args: Namespace) -> int:
     return 0
 
 
-def _export_env(args: Namespace) -> int:
+def _export_env(args: ExportOptions) -> int:
     if args.name is not None and not _NAME.fullmatch(args.name):
         raise UsageError(
             f"{args.name!r} cannot name a variable.", hint="Letters, digits and _, no digit first."
@@ -79,9 +123,15 @@ def _export_env(args: Namespace) -> int:
     return 0
 
 
-def _hand_over(client: Client, args: Namespace, put: Callable[[Token], object]) -> None:
+def _hand_over(client: Client, args: HandOverOptions, put: Callable[[Token], object]) -> None:
     if args.acknowledge:
         with client.collect(args.id) as token:
             put(token)
     else:
         put(client.token(args.id))
+
+
+COMMANDS: Final = {
+    "token": Command(_add_token, stored.reporting(_token)),
+    "export-env": Command(_add_export_env, stored.reporting(_export_env)),
+}

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import streams
+from deviceflow.cli.commands import Command
 from deviceflow.core import diagram
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
+    from typing import Literal
 
 
-def run(args: Namespace) -> int:
+class DiagramOptions:
+    """What `diagram` takes."""
+
+    format: Literal["mermaid", "dot"] | None
+    machine: Literal["login", "hand-over"]
+    check: str | None
+    write: str | None
+
+
+def _add_diagram(parser: ArgumentParser) -> None:
+    parser.description = "Draw a machine from the table of actions."
+    parser.add_argument("format", nargs="?", choices=("mermaid", "dot"), help="mermaid, by default")
+    parser.add_argument(
+        "--machine", choices=("login", "hand-over"), default="login", help="login, by default"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", metavar="FILE", help="fail if a diagram in FILE is not current")
+    what.add_argument("--write", metavar="FILE", help="bring the diagrams in FILE up to date")
+
+
+def _run(args: DiagramOptions) -> int:
     """Print a machine's diagram, or check or renew those in a Markdown file."""
     name = args.check or args.write
     if name is None:
@@ -40,3 +62,6 @@ def run(args: Namespace) -> int:
         streams.say(f"{file}: a diagram is out of date: deviceflow diagram --write {file}")
         return 1
     return 0
+
+
+COMMANDS: Final = {"diagram": Command(_add_diagram, _run)}
