@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 LOGINS: Final = 8
 WORKERS: Final = 4
-PATIENCE: Final = 20
+PATIENCE: Final = 60
 """Seconds after which a child counts as hanging."""
 
 
@@ -335,11 +335,11 @@ def held_login(url: str) -> list[int]:
     auth = DeviceFlowAuth(client, provider(url))
     session = requests.Session()
     session.auth = auth
-    gate.hold(lambda: session.get(f"{url}/api", timeout=5))
+    gate.hold(lambda: session.get(f"{url}/api", timeout=60))
 
     def child() -> None:
         auth.token = Token(Secret("from elsewhere"))
-        assert session.get(f"{url}/api", timeout=5).ok
+        assert session.get(f"{url}/api", timeout=60).ok
 
     return ended([fork(child)])
 

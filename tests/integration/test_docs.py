@@ -48,11 +48,11 @@ def approving() -> Iterator[LocalServer]:
 
     def approve() -> None:
         while not over.wait(0.05):
-            log = requests.get(f"{server.url}/control/log", timeout=5).json()
+            log = requests.get(f"{server.url}/control/log", timeout=60).json()
             for login in log["logins"]:
                 if login["state"] == "waiting":
                     code = {"user_code": login["user_code"]}
-                    requests.post(f"{server.url}/control/approve", json=code, timeout=5)
+                    requests.post(f"{server.url}/control/approve", json=code, timeout=60)
 
     with LocalServer(Settings(control=True, interval=1)) as server:
         person = threading.Thread(target=approve)

@@ -85,11 +85,11 @@ def test_get_access_token_with_a_person_who_follows_the_printed_address(
 
     thread = threading.Thread(target=program)
     thread.start()
-    assert shown.address.wait(timeout=30)
+    assert shown.address.wait(timeout=60)
     address = f"http{shown.getvalue().split('http', 1)[1].split()[0]}"
     page = server.person.open(address)
     server.person.press(server.person.press(page, "Continue"), "Approve")
-    thread.join(timeout=30)
+    thread.join(timeout=60)
 
     [(name, token)] = got
     assert name == "t"

@@ -139,7 +139,7 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
         (
             answer(400, {"detail": "no \x1b[31msuch\x1b[0m client"}),
             errors.RejectedError,
-            "It said: no such client.",
+            "The server's message: no such client.",
         ),
         (answer(403, {}), errors.RejectedError, "The server refused the login. Its error"),
         (answer(200, "<html>"), errors.ProtocolError, "cannot be understood. Check that"),
@@ -228,7 +228,7 @@ def test_our_own_words_are_not_called_the_servers(client: Make) -> None:
     with pytest.raises(errors.UnreachableError, match="The connection failed") as caught:
         client(UNSENT, UNSENT, UNSENT).start(STUDIO)
 
-    assert "It said" not in str(caught.value)
+    assert "The server's message" not in str(caught.value)
 
 
 def test_ended_flow_of_the_key_gives_way_to_a_new_one(
@@ -494,7 +494,7 @@ def test_servers_words_are_in_the_error_cleaned(client: Make, code_answer: CodeA
     driver = client(code_answer(), answer(400, {"detail": "bad \x1b[5mcode\x07 DEVICE-CANARY"}))
     flow = driver.start(STUDIO)
 
-    with pytest.raises(errors.RejectedError, match="It said: bad code <secret>"):
+    with pytest.raises(errors.RejectedError, match="The server's message: bad code <secret>"):
         driver.wait(flow.id)
 
 
@@ -1181,7 +1181,7 @@ def test_login_never_opens_a_hostile_page_and_never_prints_it_raw(
 
     assert opened == []
     assert not [line for line in said if line.startswith("Open ")]
-    assert said[1] == "The server sent no usable address. Its code is USER-CANARY"
+    assert said[1] == "The server sent no usable URL. The code is USER-CANARY"
     assert all(line.isprintable() for line in said)
 
 

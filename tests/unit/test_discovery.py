@@ -130,7 +130,7 @@ def test_second_place_is_looked_at_where_the_first_has_none_that_fits(
         (
             answer(200, METADATA | {"token_endpoint": "http://as.example.com/t"}),
             ProtocolError,
-            "is plain http",
+            "uses plain http",
         ),
     ],
 )

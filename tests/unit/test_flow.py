@@ -1487,7 +1487,7 @@ def test_provider_that_cannot_be_read_is_named(waiting: Waiting) -> None:
         "provider": {"dialect": "later", "url": "x"}
     }
 
-    with pytest.raises(UsageError, match="cannot read: 'later'"):
+    with pytest.raises(UsageError, match="cannot be read: dialect 'later'"):
         export.from_dict(record)
 
 

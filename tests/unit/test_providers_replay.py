@@ -1014,7 +1014,7 @@ def test_refusal_of_a_code_is_told_in_the_servers_words(
     found = [answer(200, server.metadata[1])] if server.metadata else []
     client = Client(transport=ScriptedTransport([*found, said]), clock=clock)
 
-    with pytest.raises(errors.RejectedError, match=re.escape(f"It said: {kept}.")):
+    with pytest.raises(errors.RejectedError, match=re.escape(f"The server's message: {kept}.")):
         client.start(server.provider)
 
 

@@ -1,4 +1,4 @@
-"""What is said to a person about a flow: where to go, and why there is no token."""
+"""Messages for people about a login: where to approve, and why there is no token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def instructions(flow: Flow) -> list[str]:
-    """Return what to tell the person, in lines that are safe to print."""
+    """Return the prompt for the person, as lines that are safe to print."""
     asks = printable(flow.provider.client_name or flow.provider.client_id or "This program", 100)
     server = printable(flow.provider.server, 200)
     code, page = flow.user_code or "", flow.verification_uri_complete
@@ -25,16 +25,16 @@ def instructions(flow: Flow) -> list[str]:
     elif flow.verification_uri is not None:
         lines.append(f"Open {flow.verification_uri} and enter the code {code}")
     else:
-        lines.append(f"The server sent no usable address. Its code is {code}")
+        lines.append(f"The server sent no usable URL. The code is {code}")
         lines.append(
-            "If you know the server's page for device logins, go there and enter the code;"
+            "If you know the server's page for device logins, open it and enter the code;"
             " otherwise cancel this login and tell the server's operator."
         )
     return lines
 
 
 def error_of(flow: Flow) -> errors.DeviceFlowError:
-    """Return the error that says why the flow has no token."""
+    """Return the error that says why the login has no token."""
     kind: type[errors.DeviceFlowError]
     if flow.handover in _GONE:
         return errors.TokenGoneError(
@@ -42,10 +42,10 @@ def error_of(flow: Flow) -> errors.DeviceFlowError:
         )
     if flow.state is State.AUTHORIZED:
         return errors.UsageError(
-            "This flow was exported without its token.",
+            "The record of this login was exported without its token.",
             flow_id=flow.id,
             state=flow.state,
-            hint="Export it with to_dict(secrets=True), and keep that text as a secret.",
+            hint="Export the login with to_dict(login, secrets=True), and keep the record secret.",
         )
     if flow.state is State.EXPIRED:
         kind = errors.ExpiredError
@@ -54,29 +54,32 @@ def error_of(flow: Flow) -> errors.DeviceFlowError:
     else:
         kind = _ERRORS[flow.reason]
     message = kind.default_message
-    if flow.detail in _OUR_WORDS:
-        message = f"{message} {_OUR_WORDS[flow.detail]}"
+    if flow.detail in _FAILURES:
+        message = f"{message} {_FAILURES[flow.detail]}"
     elif flow.detail and issubclass(kind, errors.ServerError):
-        message = f"{message} It said: {flow.detail}."
+        message = f"{message} The server's message: {flow.detail}."
     elif flow.detail and kind is errors.WrongApproverError:
-        message = f"{message} In particular: {flow.detail}."
+        message = f"{message} Details: {flow.detail}."
     if flow.in_doubt and flow.state.ended and kind is not errors.OutcomeUnknownError:
         message = (
-            f"{message} An answer was lost, and a token may exist: look for it there, revoke it."
+            f"{message} A response was lost, and a token may exist. Look for the token at the"
+            " server, and revoke it."
         )
     return kind(message, flow_id=flow.id, state=flow.state, reason=flow.reason)
 
 
 _GONE: Final[dict[Handover, str]] = {
-    Handover.ACKNOWLEDGED: "was handed over and acknowledged, and is not kept any more",
-    Handover.PURGED: "was kept for a while, and is not kept any more",
+    Handover.ACKNOWLEDGED: (
+        "was handed over and acknowledged, so the store does not have it any more"
+    ),
+    Handover.PURGED: "was purged, so the store does not have it any more",
 }
 
-_OUR_WORDS: Final = {
+_FAILURES: Final = {
     "connection": "The connection failed.",
-    "lease": "This machine was too slow to send anything.",
-    "timeout": "No answer came in time.",
-    "too_large": "What it sends is too long for an answer.",
+    "lease": "This machine was too slow: the lease ran out before the request was sent.",
+    "timeout": "The request timed out.",
+    "too_large": "The response is too large.",
 }
 
 
