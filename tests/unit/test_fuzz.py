@@ -22,7 +22,7 @@ from deviceflow.client._sync import Client
 from deviceflow.core.actions import ACTIONS, LOGIN_TRIGGERS
 from deviceflow.core.codec import KINDS
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import Claim
+from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.provider import Answer, Outcome, Token
 from deviceflow.core.sanitize import endpoint, number, printable, web_url, with_query
 from deviceflow.core.secret import Secret
