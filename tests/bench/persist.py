@@ -21,7 +21,7 @@ from deviceflow.audit.chain import link
 from deviceflow.audit.events import render
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.ports import Origin
-from deviceflow.stores.sql import _columns
+from deviceflow.stores.sql.events import columns
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.bench.imports import COMMAND
 from tests.bench.polling import POLLS, FastClock, bare_seconds, pending_server, step_seconds
@@ -95,14 +95,16 @@ def _same_rows_rate(store: SQLiteStore) -> float:
     event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
     event["row_digest"], row = store._rows.columns(flow)
     store._rows.sign(row, event["row_digest"], link(event, flow.head, store._audit_key, flow))
-    noted = _columns(event)
+    noted = columns(event)
     values = row.reveal() | {"release": None}
-    connection = store._connected()
+    move, note = store._statements["move"], store._statements["add_event"]
+    connection = store._connection.connected()
     begun = time.perf_counter()
     for seq in range(flow.seq, flow.seq + WRITES):
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(store._sql["move"], values | {"before": seq - 1, "seq": seq})
-        connection.execute(store._sql["note"], noted | {"seq": seq})
+        moved = move.values_of(values | {"before": seq - 1, "seq": seq})
+        connection.execute(move.text, moved)
+        connection.execute(note.text, note.values_of(noted | {"seq": seq}))
         connection.execute("COMMIT")
     return WRITES / (time.perf_counter() - begun)
 
@@ -167,8 +169,9 @@ def _fill(store: SQLiteStore) -> None:
     """Put many flows into the store: of ten one waits, and of a thousand one is due."""
     flow = Flow("f", _STUDIO, 0.0)
     flow.receive(answer(200, _CODE), 1000.0)
-    rows, connection = store._rows, store._connected()
+    rows, connection = store._rows, store._connection.connected()
     rows.seal(flow)
+    add = store._statements["add"]
     connection.execute("BEGIN")
     for number in range(MANY):
         waits = number % 10 == 0
@@ -180,7 +183,7 @@ def _fill(store: SQLiteStore) -> None:
         digest, columns = rows.columns(flow)
         rows.sign(columns, digest, "")
         wake_at = flow.due_at if waits else None
-        connection.execute(store._sql["add"], columns.reveal() | {"wake_at": wake_at})
+        connection.execute(add.text, add.values_of(columns.reveal() | {"wake_at": wake_at}))
     connection.execute("COMMIT")
 
 
@@ -207,10 +210,11 @@ def _found() -> Iterator[Row]:
         for what, call in calls.items():
             lots, few = _median(partial(call, many)), _median(partial(call, one))
             yield Row(f"{what}, of {MANY:,} / of 1", lots, few, 2.0, "us")
-        names = ("id", "now", "owner", "seconds", "created_at", "limit", "before", "skip")
-        for name in ("get", "live_next", "claim_due", "with_token"):
-            plan = many._connected().execute(
-                f"EXPLAIN QUERY PLAN {many._sql[name]}", dict.fromkeys(names, 1)
+        names = ("id", "now", "owner", "created_at", "limit", "ended_before", "skip")
+        for name in ("get", "live_next", "find_due", "with_token"):
+            query = many._statements[name]
+            plan = many._connection.connected().execute(
+                f"EXPLAIN QUERY PLAN {query.text}", query.values_of(dict.fromkeys(names, 1))
             )
             print(f"  plan of {name}:", "; ".join(row[3] for row in plan if "SEARCH" in row[3]))
 

@@ -30,7 +30,7 @@ from deviceflow import Flow, OAuth, Secret
 from deviceflow.audit.chain import START, STORED, AuditKey
 from deviceflow.core.machine import LEADS_TO, TRIGGERS, State
 from deviceflow.core.provider import Token
-from deviceflow.stores._rows import COLUMNS
+from deviceflow.stores.sql.rows import COLUMNS
 from deviceflow.trail.digest import (
     Signer,
     files_of,
@@ -360,7 +360,7 @@ def wrong_state(attack: Attack) -> Done:
             if record["reason"] != "protocol"
             else trail.set_flow(flow_id, record | {"reason": None})
         ),
-        lambda: trail.do("UPDATE {flows} SET record = '[]' WHERE id = ?", flow_id),
+        lambda: trail.do("UPDATE {flows} SET progress = '[]' WHERE id = ?", flow_id),
     ]
     if not State(record["state"]).ended:
         ways.append(lambda: trail.do("DELETE FROM {flows} WHERE id = ?", flow_id))
@@ -388,7 +388,7 @@ def edited_row(attack: Attack) -> Done:
 
 
 def _edited(attack: Attack, name: str, value: Any) -> Any:
-    if name == "record":
+    if name in ("record", "progress"):
         record = json.loads(value)
         field = attack.random.choice(sorted(record))
         edited: Any = attack.random.choice([None, 7, "x", [], attack.hex()])

@@ -11,7 +11,7 @@ from deviceflow.cli import streams
 from deviceflow.client import _sync as client
 from deviceflow.core.encryption import Plain, Sealer
 from deviceflow.credentials import secret_refs
-from deviceflow.stores import _rows as rows
+from deviceflow.stores.sql import rows
 from deviceflow.trail.verify import Verification
 from tests.fuzz_store import runs
 from tests.fuzz_store.attacks import Case
@@ -77,7 +77,7 @@ GUARDS: Final[dict[str, tuple[list[tuple[Any, str, Any]], str, Case, str | None,
         "plaintext",
         Case("flows", "record", "3000 brackets", signed=True),
         None,
-        "raw RecursionError",
+        "raw JSONDecodeError",
     ),
     "the verification": (
         [(Verification, "findings", lambda *_: iter(()))],

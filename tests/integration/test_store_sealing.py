@@ -18,6 +18,8 @@ from deviceflow.core.encryption import Sealer, generate_key
 from deviceflow.core.machine import State
 from deviceflow.core.secret import Secret
 from deviceflow.credentials.keys import KEYRING, VARIABLE, key_file, read_keys, write_keys
+from deviceflow.stores.sql.keys import sealed_audit_key
+from deviceflow.stores.sql.operations import statement
 from tests.integration.places import (
     CODE,
     GRANTED,
@@ -181,11 +183,14 @@ def test_edited_secret_is_found_and_nothing_is_sent(
         ("record", lambda text: text[:-10]),
         ("record", lambda text: "null"),
         ("record", lambda text: "[]"),
-        ("record", changed(state="running")),
-        ("record", changed(due_at="soon")),
-        ("record", changed(seq=7)),
-        ("record", changed(id="f2")),
-        ("record", changed(interval=10**400)),
+        ("progress", changed(state="running")),
+        ("progress", changed(due_at="soon")),
+        ("progress", changed(seq=7)),
+        ("progress", changed(id="f2")),
+        ("progress", changed(interval=10**400)),
+        ("progress", lambda text: text[:-10]),
+        ("progress", lambda text: "null"),
+        ("progress", lambda text: "[]"),
         ("provider", lambda text: text[:-1]),
         ("provider", lambda text: "[]"),
         ("provider", lambda text: "null"),
@@ -286,9 +291,11 @@ def test_first_to_come_decides_about_the_key(
 ) -> None:
     """Two open a new store at once, with two keys: one of them is told."""
     kind = type(database.sql)
-    looks = [None, None]  # at a moment when the other one's mark is not there yet
-    sealing = kind._sealing
-    monkeypatch.setattr(kind, "_sealing", lambda store: looks.pop() if looks else sealing(store))
+    looks = [None]  # at a moment when the other one's mark is not there yet
+    sealed = kind._sealed_audit_key
+    monkeypatch.setattr(
+        kind, "_sealed_audit_key", lambda store: looks.pop() if looks else sealed(store)
+    )
 
     with pytest.raises(errors.SealError, match="It was sealed with the key"):
         database.open(keys=[generate_key()])
@@ -480,8 +487,8 @@ def test_key_that_is_needed_still_is_named_by_the_rotation_that_lacks_it(
     store = database.open(keys=[other, *database.keys])
     store.reseal()
     kept(database, "waiting", "f2")  # by somebody who has the old key alone
-    mark = store._mark(Secret("another audit key"))
-    store._transact(lambda do: do("set_meta", mark))
+    kept_so = sealed_audit_key(Secret("another audit key"), store._rows)
+    store._perform(statement("set_meta", kept_so))
 
     done, (problem,) = database.open(keys=[other]).reseal()
 

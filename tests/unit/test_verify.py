@@ -15,7 +15,7 @@ from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
 from deviceflow.audit.events import STORE, render, render_note
 from deviceflow.core.codec import open_part
 from deviceflow.core.ports import StoredFlow
-from deviceflow.stores.sql import _columns
+from deviceflow.stores.sql.events import columns
 from deviceflow.testing import answer
 from deviceflow.trail.digest import DigestId, Entry, Signer, files_of, generate_signing_key
 from deviceflow.trail.ledger import Finding
@@ -69,7 +69,7 @@ class Trail:
             before = self.events[STORE][-1]["hash"] if seq > 1 else None
             event = render_note("plain_http", NOW + seq, seq, "somewhere")
             link(event, before, key)
-            self.events.setdefault(STORE, []).append(_columns(event))
+            self.events.setdefault(STORE, []).append(columns(event))
 
     def _login(self, flow_id: str, *said: Any) -> None:
         flow = Flow(flow_id, STUDIO, NOW)
@@ -82,7 +82,7 @@ class Trail:
         event = render(flow, transition)
         event["row_digest"] = DIGEST
         flow.head = link(event, flow.head, self.key, flow)
-        self.events.setdefault(flow.id, []).append(_columns(event))
+        self.events.setdefault(flow.id, []).append(columns(event))
         self.flows[flow.id] = (flow.seq, flow.state.value, open_part(flow))
 
     def relink(self, flow_id: str, first: int = 1, key: AuditKey | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from deviceflow import _forks as forks
 from deviceflow.core import codec
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import FIRST_SETBACK, Claim, LeaseHeld, refuse
+from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, refuse
 from deviceflow.core.secret import Secret
 from deviceflow.errors import UnknownFlowError, UsageError
 
@@ -28,7 +28,7 @@ _FREE: Final = (None, 0.0, None)
 """A lease: who has it, until when, and who left it behind before."""
 
 
-_MOST_SETBACKS: Final = 6
+_MOST_SNOOZES: Final = 6
 
 
 class MemoryStore:
@@ -47,7 +47,7 @@ class MemoryStore:
         self._flows: dict[str, _Parked] = {}
         self._keys: dict[str, str] = {}
         self._leases: dict[str, tuple[str | None, float, str | None]] = {}
-        self._setbacks: dict[str, int] = {}
+        self._snoozes: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._flows)
@@ -159,15 +159,15 @@ class MemoryStore:
             if flow_id in self._flows and self._held(flow_id, owner, client_now) <= 0:
                 previous_owner = self._leases.get(flow_id, _FREE)[2]
                 self._leases[flow_id] = (None, client_now, previous_owner)
-                setbacks = self._setbacks.get(flow_id, 0)
-                self._setbacks[flow_id] = min(setbacks + 1, _MOST_SETBACKS)
-                self._flows[flow_id].wake_at = client_now + FIRST_SETBACK * 2**setbacks
+                snoozes = self._snoozes.get(flow_id, 0)
+                self._snoozes[flow_id] = min(snoozes + 1, _MOST_SNOOZES)
+                self._flows[flow_id].wake_at = client_now + FIRST_SNOOZE * 2**snoozes
 
     def reschedule(self, flow: Flow, owner: str) -> None:
         """Give the lease back, and have sweeps find the flow when it is due."""
         with self._lock:
             self._release(flow.id, owner)
-            self._setbacks.pop(flow.id, None)
+            self._snoozes.pop(flow.id, None)
             if flow.id in self._flows:
                 self._flows[flow.id].wake_at = _wake_at(flow)
 
@@ -208,7 +208,7 @@ class MemoryStore:
         with self._lock:
             parked = self._flows.pop(flow_id, None)
             self._leases.pop(flow_id, None)
-            self._setbacks.pop(flow_id, None)
+            self._snoozes.pop(flow_id, None)
             key = None if parked is None else _unpark(parked).key
             if key is not None:
                 self._free(key, flow_id)
@@ -232,7 +232,7 @@ class MemoryStore:
 
     def _keep(self, flow: Flow) -> None:
         self._flows[flow.id] = _park(flow)
-        self._setbacks.pop(flow.id, None)
+        self._snoozes.pop(flow.id, None)
         if flow.id in self._leases:
             self._leases[flow.id] = (*self._leases[flow.id][:2], None)
         if flow.key is not None and not flow.live:
