@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow import Flow, OAuth, Secret, Studio
+from deviceflow import OAuth, Secret, Studio
 from deviceflow.audit.events import render
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.wire import Failure
@@ -114,7 +115,7 @@ class Scribe:
             case "collect" | "acknowledge":
                 yield getattr(flow, move)(now)
             case "late":
-                yield flow.late_grant(Token(Secret("late-token")), flow.attempt, now + 40)
+                yield flow.late_token(Token(Secret("late-token")), flow.attempt, now + 40)
             case "take_over":
                 yield flow.take_over(now + 1, "w0.1.1")
             case "crash":

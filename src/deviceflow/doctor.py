@@ -7,15 +7,14 @@ import os
 import re
 import socket
 import ssl
-import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from deviceflow.client.clock import Clock, SystemClock
-from deviceflow.core.machine import Reason, State
+from deviceflow.client.clock import SystemClock
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import NOTHING, CleanText, Known
 from deviceflow.core.wire import Failure, Response
 from deviceflow.credentials.client_auth import authenticated
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 
     from deviceflow.client._sync import Client
     from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Clock, Transport
     from deviceflow.core.provider import Token
     from deviceflow.core.wire import Fields, Request
     from deviceflow.providers.oauth import OAuth
-    from deviceflow.transports.requests import Transport
 
 SKEW: Final = 30.0
 """Seconds that a server's clock may be off before it is worth a word."""
@@ -182,7 +181,7 @@ def _with_code(
     while not recorder.of("token") and not client.get(flow.id).state.ended:
         wait = client.step(flow.id).wait_seconds
         if not recorder.of("token"):
-            clock.sleep(wait, threading.Event())
+            clock.sleep(wait)
     stands = client.get(flow.id)
     if not recorder.of("token"):
         yield Finding("poll", "bad", "The code's life was over before the first poll was due.")

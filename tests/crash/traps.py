@@ -16,17 +16,16 @@ from deviceflow.stores.sql import schema
 from deviceflow.transports import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Literal
 
-    from deviceflow.client.clock import Clock
+    from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.ports import Claim, Clock, Decide, LeaseHeld, Origin, StoreEvent, Transport
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import SQLStore
     from deviceflow.stores.sql.connection import Mode, Operation, Statements
-    from deviceflow.transports.requests import Transport
 
     Report = Callable[..., None]
     Trap = tuple[str, int, int]
@@ -68,7 +67,7 @@ class Traps:
 
 def relayed(
     attempt: Statements[_T],
-    before: Callable[[str], object] = lambda _: None,
+    before: Callable[[str, Mapping[str, Any]], object] = lambda *_: None,
     after: Callable[[str], object] = lambda _: None,
 ) -> Statements[_T]:
     """Pass on what an attempt at an operation yields, and tell of each statement by its name."""
@@ -79,7 +78,7 @@ def relayed(
         except StopIteration as stop:
             done: _T = stop.value
             return done
-        before(name)
+        before(name, values)
         rows = yield name, values
         after(name)
 
@@ -161,7 +160,7 @@ class TrappedStore:
     def wake_after_clock_change(self, given: float) -> None:
         self._store.wake_after_clock_change(given)
 
-    def record_store_event(self, action: str, given: float, detail: str, origin: Origin) -> None:
+    def record_store_event(self, action: Action, given: float, detail: str, origin: Origin) -> None:
         self._store.record_store_event(action, given, detail, origin)
 
     def ids_with_secrets(
@@ -188,16 +187,21 @@ class TrappedStore:
         self._traps.reach(f"before {what}")
         self._doing = what
         done = work()
+        self._traps.reach(f"after {self._doing}")
         self._doing = ""
-        self._traps.reach(f"after {what}")
         return done
 
     def _watch(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
-        def before(name: str) -> None:
+        what = self._doing
+
+        def before(name: str, values: Mapping[str, Any]) -> None:
             if name == "add_event":
+                if what == "claim":
+                    self._doing = f"claim: {values['action']}"
                 self._traps.reach(f"between the rows of {self._doing}")
 
         def watched(now: float) -> Statements[_T]:
+            self._doing = what
             done = yield from relayed(operation(now), before=before)
             if mode == "write":
                 self._traps.reach(f"inside {self._doing}")

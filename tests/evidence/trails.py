@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from deviceflow import PostgresStore, Secret, SQLiteStore
+from deviceflow import Secret
 from deviceflow.audit.chain import STORED, AuditKey, hash_of_row
 from deviceflow.audit.events import STORE
+from deviceflow.core.actions import PLAIN_HTTP, ROTATE_KEYS
 from deviceflow.core.ports import Origin
+from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql.operations import query
 from deviceflow.stores.sql.rows import COLUMNS
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import (
     Signer,
     files_of,
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from deviceflow.stores.sql import SQLStore
     from deviceflow.trail.digest import Entry
     from deviceflow.trail.ledger import Ledger
@@ -158,7 +161,7 @@ class Trail:
         return login
 
     def _note(self) -> None:
-        for action in ("plain_http", "rotate_keys"):
+        for action in (PLAIN_HTTP, ROTATE_KEYS):
             self.store.record_store_event(action, time.time(), "something to note", Origin(pid=7))
 
     def _sign(self) -> None:

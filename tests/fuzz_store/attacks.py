@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 
-from deviceflow import Flow, OAuth, Secret
+from deviceflow import OAuth, Secret
 from deviceflow.audit.chain import START
 from deviceflow.audit.events import STORE, render
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import DeviceCode
 from deviceflow.stores.sql.rows import COLUMNS
@@ -307,8 +308,9 @@ def rolled_back(place: Place, random: Random) -> Attack:
 
 
 def _rewound(place: Place, random: Random, row: Mapping[str, Any]) -> dict[str, Any]:
-    record = json.loads(row["record"]) | {"ended_at": None, "handover": None}
-    progress = json.loads(row["progress"]) | {"state": "init", "reason": None, "due_at": 0.0}
+    record = json.loads(row["record"]) | {"ended_at": None}
+    progress = json.loads(row["progress"])
+    progress |= {"state": "init", "reason": None, "due_at": 0.0, "handover": "none"}
     return {
         "state": "init",
         "ended_at": None,

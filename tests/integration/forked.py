@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, Final
 import requests
 from requests.adapters import HTTPAdapter
 
-from deviceflow import Client, OAuth, SQLiteStore, State, Studio, errors
+from deviceflow import Client, OAuth, State, Studio, errors
 from deviceflow.client.clock import SystemClock
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.stores.memory import MemoryStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock
 from deviceflow.transports.requests import LimitedAdapter, RequestsTransport
 
@@ -158,7 +159,7 @@ class _FullDisk(SQLiteStore):
     full = True
 
     def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
-        if self.full and event["action"] == "grant":
+        if self.full and event["action"] == "issue_token":
             raise errors.StoreError("The disk is full.")
         return super().commit(flow, event, **how)
 
@@ -194,7 +195,7 @@ def unsaved(url: str) -> list[Any]:
         client.step(flow.id)
         stands = client.get(flow.id)
         revoked = [kind for kind, _ in stands.to_revoke]
-        return [*codes, said.read_text(), _token(stands), stands.stray_tokens, revoked]
+        return [*codes, said.read_text(), _token(stands), stands.orphaned_tokens, revoked]
 
 
 class _Gate:

@@ -297,7 +297,7 @@ def test_the_demo_logs_in_and_shows_what_was_logged(deviceflow: Command) -> None
     assert done.code == 0, done.err
     shown = [line.split()[2] for line in done.out.splitlines() if "→" in line]
     assert shown[:2] == ["issue_code", "poll"]
-    assert shown[-2:] == ["grant", "collect"]
+    assert shown[-2:] == ["issue_token", "collect"]
     assert not TOKEN.search(done.out + done.err)
 
 

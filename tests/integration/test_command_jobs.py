@@ -96,7 +96,7 @@ def test_start_as_json_says_it_all(deviceflow: Command, server: LocalServer) -> 
         "client": "deviceflow",
         "detail": None,
         "in_doubt": False,
-        "handover": None,
+        "handover": "none",
     }
 
 
@@ -170,7 +170,7 @@ def test_wait_comes_back_when_the_person_has_approved(
         "wait_seconds": 0.0,
     }
     assert kept.get(flow.id).token is not None
-    assert kept.get(flow.id).handover is None
+    assert kept.get(flow.id).handover == "ready"
 
 
 def test_wait_waits_no_longer_than_it_is_told(

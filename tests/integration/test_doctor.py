@@ -14,10 +14,11 @@ import pytest
 import requests
 import trustme
 
-from deviceflow import Client, OAuth, UsageError
+from deviceflow import Client, OAuth
 from deviceflow.cli import main
 from deviceflow.core.wire import Failure
 from deviceflow.doctor import Finding, Recorder, examine
+from deviceflow.errors import UsageError
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.server import LocalServer, Settings
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -406,7 +407,7 @@ def test_a_token_that_was_approved_meanwhile_is_revoked(
 
 
 class Interrupting(VirtualClock):
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         raise KeyboardInterrupt
 
 

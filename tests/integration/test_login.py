@@ -11,14 +11,14 @@ import pytest
 from playwright.sync_api import expect
 
 from deviceflow import Client, DeniedError, State, Studio, auth
-from deviceflow.core.machine import TABLE
+from deviceflow.core.actions import LOGIN_TRIGGERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from playwright.sync_api import Browser
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from tests.integration.conftest import Page, Person, Remote
 
 
@@ -52,8 +52,8 @@ def test_a_login_step_by_step(
     moves = [(event["action"], event["from"], event["to"]) for event in transitions]
     assert moves[0] == ("issue_code", "init", "awaiting-user")
     assert moves.pop() == ("collect", "authorized", "authorized")  # what moves nothing
-    assert moves[-1] == ("grant", "polling", "authorized")
-    legal = {(row.trigger, source, row.dest) for row in TABLE for source in row.sources}
+    assert moves[-1] == ("issue_token", "polling", "authorized")
+    legal = {(name, *move) for name in LOGIN_TRIGGERS for move in name.login.items()}
     assert set(moves) <= legal
 
 

@@ -7,22 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deviceflow import (
-    Client,
-    DeniedError,
-    ExpiredError,
-    OAuth,
-    RejectedError,
-    State,
-    WrongApproverError,
-)
+from deviceflow import Client, DeniedError, ExpiredError, OAuth, State
+from deviceflow.errors import RejectedError, WrongApproverError
 from tests.integration.oidc_provider import Hurried
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from deviceflow import Flow, Token
+    from deviceflow import Token
+    from deviceflow.core.flow import Flow
     from tests.integration.oidc_provider import OIDCProvider
 
 SCOPE = "openid email offline_access"
@@ -63,7 +57,7 @@ def test_discovery_a_code_an_approval_and_every_kind_of_token(
     assert token.refresh_token is not None
     assert token.id_token is not None
     assert set(token.scope or ()) == set(SCOPE.split())
-    assert [event["action"] for event in transitions][-2:] == ["grant", "collect"]
+    assert [event["action"] for event in transitions][-2:] == ["issue_token", "collect"]
     assert set(transitions[-1]["granted_scopes"]) == set(SCOPE.split())
     assert transitions[-1]["issuer"] == oidc_provider.issuer
 

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from deviceflow import Client, PostgresStore, StoreError
+from deviceflow import Client
 from deviceflow.audit.events import render
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.ports import Origin
+from deviceflow.errors import StoreError
+from deviceflow.stores.postgres import PostgresStore
 from tests.crash.checks import wrong_with_history
 from tests.crash.fixtures import zygote  # noqa: F401  # a fixture
 from tests.crash.stage import Stage
@@ -139,7 +142,7 @@ def methods(store: PostgresStore) -> dict[str, Callable[[], object]]:
         "snooze": lambda: store.snooze(flow.id, "w1", 0.0),
         "reschedule": lambda: store.reschedule(flow, "w1"),
         "wake_after_clock_change": lambda: store.wake_after_clock_change(0.0),
-        "note": lambda: store.record_store_event("plain_http", 0.0, "f1", Origin("w1")),
+        "note": lambda: store.record_store_event(PLAIN_HTTP, 0.0, "f1", Origin("w1")),
         "ids_with_secrets": lambda: store.ids_with_secrets("token", 0.0, 0.0),
         "delete_ended": lambda: store.delete_ended(0.0),
         "history": lambda: store.history(flow.id),
@@ -216,7 +219,7 @@ def test_commit_that_is_not_answered_is_done_once(
     assert step.state.ended
     monkeypatch.undo()
     actions = [event["action"] for event in place.sql.history(name)]
-    assert actions == ["issue_code", "poll", "grant"]
+    assert actions == ["issue_code", "poll", "issue_token"]
     assert driver.token(name).access_token.reveal() == "TOKEN-CANARY"
     place.close()
 
@@ -281,8 +284,10 @@ def test_logins_go_on_whenever_the_server_is_suspended(server: PostgresServer) -
         history = place.sql.history(flow.id)
         assert list(wrong_with_history(flow, history)) == []
         actions = [event["action"] for event in history]
-        assert (actions.count("grant"), actions.count("acknowledge")) == (1, 1), f"seed {seed}"
-        assert not {"late_grant", "stray_token"} & {*actions}
+        assert (actions.count("issue_token"), actions.count("acknowledge")) == (1, 1), (
+            f"seed {seed}"
+        )
+        assert not {"late_token", "orphan_token"} & {*actions}
     place.close()
 
 
@@ -324,7 +329,7 @@ def test_worker_that_is_suspended_in_its_transaction_does_not_hold_up_the_others
     """The database ends its session, and what it had locked is free."""
     with Stage(zygote, tmp_path, server) as stage:
         stage.start()
-        suspended = stage.fork("suspended", ("inside commit: poll", 1, signal.SIGSTOP))
+        suspended = stage.fork("suspended", ("inside claim: poll", 1, signal.SIGSTOP))
         suspended.wait_until_stopped()
 
         assert stage.fork("other").wait() == 0

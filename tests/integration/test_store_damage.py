@@ -10,7 +10,7 @@ import pytest
 
 from deviceflow import errors
 from deviceflow.core.encryption import generate_key
-from deviceflow.core.machine import State
+from deviceflow.core.states import State
 from deviceflow.testing import answer
 from deviceflow.trail.verify import Verification
 from tests.integration import places
@@ -231,7 +231,7 @@ def test_dead_workers_poll_is_waited_out_though_the_clock_was_set_back(database:
 
 @pytest.mark.parametrize("how", ["acknowledge", "purge"])
 def test_wiped_secrets_of_a_store_in_clear_are_in_no_file(tmp_path: Any, how: str) -> None:
-    from deviceflow import SQLiteStore  # noqa: PLC0415
+    from deviceflow.stores.sqlite import SQLiteStore  # noqa: PLC0415
 
     place = places.sqlite(tmp_path)
     path = tmp_path / "plain" / "flows.db"
@@ -401,7 +401,7 @@ def test_row_that_is_there_twice_is_not_moved(untyped: Place) -> None:
     with pytest.raises(errors.StoreError, match="did not do what it was told"):
         untyped.client().token("f1")
 
-    assert untyped.store.get("f1").handover is None
+    assert untyped.store.get("f1").handover == "ready"
 
 
 @pytest.mark.parametrize("junk", ["0x1", "", "[" * 3000, '{"a": 1}', "7"])

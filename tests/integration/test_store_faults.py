@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from deviceflow import PostgresStore, SQLiteStore, errors
-from deviceflow.client.step import LEASE_MARGIN
-from deviceflow.core.machine import State
+from deviceflow import errors
+from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.stores import _pgpool as pgpool
 from deviceflow.stores import sqlite as sqlite_store
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from tests.crash.traps import relayed
 from tests.integration import places
 from tests.integration.places import (
@@ -126,7 +129,7 @@ def fill(place: Place) -> int:
                 keep()
 
     until_full(lambda: place.store.add(new(f"full-{next(added)}")))
-    until_full(lambda: place.store.record_store_event("plain_http", place.now, "x", Origin()))
+    until_full(lambda: place.store.record_store_event(PLAIN_HTTP, place.now, "x", Origin()))
     return next(added) - 1
 
 
@@ -155,14 +158,14 @@ def test_token_that_comes_when_the_disk_is_full_is_kept_until_there_is_room(
     until = sqlite.now + patience
     sleep = sqlite.clock.sleep
 
-    def room_later(seconds: float, wake: Any) -> None:
-        sleep(seconds, wake)
+    def room_later(seconds: float) -> None:
+        sleep(seconds)
         if sqlite.now >= until:
             pages(sqlite, None)
 
     sqlite.clock.sleep = room_later  # type: ignore[method-assign]
     if patience > LEASE_MARGIN:
-        failing(lambda: driver.step(name), "the disk is full", "its next step brings it there")
+        failing(lambda: driver.step(name), "the disk is full", "the next step of the login saves")
         sqlite.clock.advance(patience)
         pages(sqlite, None)
         assert sqlite.store.get(name).state is State.POLLING
@@ -170,12 +173,14 @@ def test_token_that_comes_when_the_disk_is_full_is_kept_until_there_is_room(
     assert driver.step(name).state is State.AUTHORIZED
 
     assert driver.token(name).access_token == TOKEN
-    assert [event["action"] for event in events()][-3:] == ["poll", "grant", "collect"]
+    assert [event["action"] for event in events()][-3:] == ["poll", "issue_token", "collect"]
 
 
 CHILD: Final = """
 import os, resource, sys
-from deviceflow import Client, SQLiteStore, StoreError
+from deviceflow import Client
+from deviceflow.errors import StoreError
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, new
 
@@ -577,10 +582,10 @@ def test_commit_whose_answer_is_lost_is_done_once(
     driver.acknowledge(flow.id)
 
     assert (token.access_token, lossy) == (TOKEN, [])
-    actions = ["issue_code", "poll", "pending", "poll", "grant", "collect", "acknowledge"]
+    actions = ["issue_code", "poll", "pending", "poll", "issue_token", "collect", "acknowledge"]
     assert [event["action"] for event in events()] == actions
     assert postgres.sql.history(flow.id) == events()
-    assert driver.get(flow.id).stray_tokens == 0
+    assert driver.get(flow.id).orphaned_tokens == 0
 
 
 def test_commit_whose_answer_is_lost_too_often_is_an_error(
@@ -605,12 +610,12 @@ def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
 
     def unanswered(*args: Any, **kwargs: Any) -> bool:
         done = keep(*args, **kwargs)
-        if args[1]["action"] == "grant" and not answers:
+        if args[1]["action"] == "issue_token" and not answers:
             raise errors.StoreError("No answer.")
         return done
 
     database.store.commit = unanswered  # type: ignore[method-assign]
-    failing(lambda: driver.step(name), "No answer", "its next step brings it there")
+    failing(lambda: driver.step(name), "No answer", "the next step of the login saves")
     answers = True
     other = database.client(store=database.open())
     if until in ("collected", "acknowledged"):
@@ -623,8 +628,8 @@ def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert database.store.get(name).stray_tokens == (1 if until == "purged" else 0)
-    assert "stray_token" not in [event["action"] for event in events()]
+    assert database.store.get(name).orphaned_tokens == (1 if until == "purged" else 0)
+    assert "orphan_token" not in [event["action"] for event in events()]
     assert database.store.get(name).handover == until
 
 
@@ -682,14 +687,21 @@ def test_token_that_comes_while_the_server_is_away_is_brought_there_later(
 
     driver, name = started(postgres, stopped)
     try:
-        failing(lambda: driver.step(name), "in this process only", "its next step brings it there")
+        failing(
+            lambda: driver.step(name), "in this process only", "the next step of the login saves"
+        )
     finally:
         server.start()
 
     assert driver.step(name).state is State.AUTHORIZED
 
     assert driver.token(name).access_token == TOKEN
-    assert [event["action"] for event in events()] == ["issue_code", "poll", "grant", "collect"]
+    assert [event["action"] for event in events()] == [
+        "issue_code",
+        "poll",
+        "issue_token",
+        "collect",
+    ]
 
 
 # A server that throws clients out, or refuses them.
@@ -733,7 +745,12 @@ def test_connection_that_is_ended_within_a_commit_is_tried_again(
     assert driver.wait(name).access_token == TOKEN
 
     assert thrown == [statement]
-    assert [event["action"] for event in events()] == ["issue_code", "poll", "grant", "collect"]
+    assert [event["action"] for event in events()] == [
+        "issue_code",
+        "poll",
+        "issue_token",
+        "collect",
+    ]
     assert postgres.sql.history(name) == events()
 
 

@@ -15,11 +15,12 @@ import pytest
 
 from deviceflow import errors, export
 from deviceflow.audit.events import render
+from deviceflow.audit.origin import origin
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
 from deviceflow.client.step import Step
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Response
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
@@ -246,8 +247,8 @@ def test_many_threads_start_one_login_with_one_request(
     class Hasty(SystemClock):
         """Real time, in which nobody sleeps for long."""
 
-        def sleep(self, seconds: float, wake: threading.Event) -> None:
-            wake.wait(min(seconds, 0.005))
+        def sleep(self, seconds: float) -> None:
+            time.sleep(min(seconds, 0.005))
 
     def slowly(_: Request) -> Response:
         time.sleep(0.05)
@@ -732,7 +733,7 @@ def interrupt(_: object) -> Response:
 class Interrupted(VirtualClock):
     """A clock whose owner presses Ctrl-C while it sleeps."""
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         raise KeyboardInterrupt
 
 
@@ -806,7 +807,7 @@ def test_interrupt_while_sending_leaves_a_persistent_flow_resumable_and_in_doubt
     assert actions() == ["issue_code", "poll", "retry"]
     # The lease was given back: it goes on at its due time.
     assert driver.wait(flow.id).access_token == Secret("TOKEN-CANARY")
-    assert actions()[3:] == ["poll", "pending", "poll", "grant", "collect"]
+    assert actions()[3:] == ["poll", "pending", "poll", "issue_token", "collect"]
 
 
 def test_interrupt_while_sleeping_leaves_a_persistent_flow_resumable(
@@ -982,7 +983,7 @@ def test_stalled_workers_token_is_taken_late(
     step = driver.step(flow.id)
 
     assert step == Step(flow.id, State.AUTHORIZED)
-    assert actions() == ["issue_code", "poll", "recover", "poll", "fail", "late_grant"]
+    assert actions() == ["issue_code", "poll", "recover", "poll", "fail", "late_token"]
     token = driver.token(flow.id)
     assert token.access_token == Secret("TOKEN-CANARY")
     assert token.possibly_revoked
@@ -1001,7 +1002,7 @@ def test_stalled_workers_token_is_whole_where_nobody_polled_again(
 
     driver.step(flow.id)
 
-    assert actions() == ["issue_code", "poll", "recover", "late_grant"]
+    assert actions() == ["issue_code", "poll", "recover", "late_token"]
     assert not driver.token(flow.id).possibly_revoked
 
 
@@ -1019,9 +1020,9 @@ def test_second_token_does_not_replace_the_first(
     step = driver.step(flow.id)
 
     assert step == Step(flow.id, State.AUTHORIZED)
-    assert actions()[-2:] == ["grant", "stray_token"]
+    assert actions()[-2:] == ["issue_token", "orphan_token"]
     assert driver.token(flow.id).access_token == Secret("TOKEN-CANARY")
-    assert driver.get(flow.id).stray_tokens == 1
+    assert driver.get(flow.id).orphaned_tokens == 1
 
 
 def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
@@ -1037,9 +1038,9 @@ def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
     with pytest.raises(errors.LoginCancelledError):
         driver.wait(flow.id)
 
-    assert actions() == ["issue_code", "poll", "cancel", "stray_token"]
+    assert actions() == ["issue_code", "poll", "cancel", "orphan_token"]
     stands = driver.get(flow.id)
-    assert (stands.token, stands.stray_tokens) == (None, 1)
+    assert (stands.token, stands.orphaned_tokens) == (None, 1)
 
 
 def test_pending_that_comes_after_cancelling_changes_nothing(
@@ -1379,3 +1380,36 @@ def test_client_as_a_context_closes_its_transport_and_keeps_its_flows(
 
     assert closed == [True]
     assert store.get(flow.id).state is State.AWAITING_USER
+
+
+# Who is told.
+
+
+def test_hook_is_told_of_each_transition_that_is_committed(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    told: list[dict[str, Any]] = []
+    driver = client(code_answer(), GRANTED, on_transition=told.append)
+
+    driver.wait(driver.start(STUDIO).id)
+
+    assert [event["action"] for event in told] == ["issue_code", "poll", "issue_token", "collect"]
+
+
+def test_block_of_code_says_who_acts_for_a_client_of_many(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    told: list[dict[str, Any]] = []
+    driver = client(code_answer(), PENDING, PENDING, on_transition=told.append)
+    flow = driver.start(STUDIO)
+
+    with origin(actor="somebody", task_id="t1"):
+        driver.step(flow.id)
+    driver.cancel(flow.id)
+
+    assert [(event["actor"] == "somebody", event["task_id"]) for event in told] == [
+        (False, None),
+        (True, "t1"),
+        (True, "t1"),
+        (False, None),
+    ]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import export
-from deviceflow.client._sync import METADATA_LIFETIME, Client
-from deviceflow.core.machine import State
+from deviceflow.client._sync import Client
+from deviceflow.client.metadata import METADATA_LIFETIME
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.core.text import ours
 from deviceflow.core.wire import Failure, Fields
 from deviceflow.errors import (
@@ -354,7 +355,7 @@ def test_token_without_a_refresh_token_is_not_refreshed(client: Make) -> None:
 
 
 def test_studios_tokens_are_not_refreshed(client: Make) -> None:
-    with pytest.raises(UsageError, match="log in again"):
+    with pytest.raises(UsageError, match="Log in again"):
         client().refresh(Studio("https://studio.example.com"), OLD)
 
 

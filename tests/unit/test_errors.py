@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from typing import Final
 
 import pytest
 
-import deviceflow
 from deviceflow import errors
 from deviceflow.errors import DeviceFlowError
 
 FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
     errors.DeviceFlowError: (Exception,),
     errors.UsageError: (DeviceFlowError,),
+    errors.InvalidArgumentError: (errors.UsageError, ValueError),
     errors.IllegalTransitionError: (errors.UsageError,),
     errors.UnknownFlowError: (errors.UsageError, LookupError),
     errors.InsecureURLError: (errors.UsageError, ValueError),
@@ -46,6 +47,20 @@ BRANCHES: Final = (
     errors.WaitTimeoutError,
     errors.StudioAuthError,
 )
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    row = r"^( *)[*+-] (\w+Error)(?: \(also an? (\w+)\))?"
+    rows = re.findall(row, errors.__doc__ or "", re.MULTILINE)
+    path: list[str] = []
+    tree: dict[str, tuple[str, ...]] = {}
+    for indent, name, also in rows:
+        path = [*path[: len(indent) // 2], name]
+        tree[name] = tuple(filter(None, (path[-2] if path[:-1] else "Exception", also)))
+
+    assert tree == {
+        kind.__name__: tuple(base.__name__ for base in bases) for kind, bases in FAMILY.items()
+    }
 
 
 def test_no_error_is_left_out_here() -> None:
@@ -144,10 +159,3 @@ def test_wait_of_a_busy_flow_survives_as_well() -> None:
 
 def test_trigger_is_optional() -> None:
     assert errors.IllegalTransitionError().trigger is None
-
-
-@pytest.mark.parametrize("kind", FAMILY)
-def test_engines_errors_are_public_names(kind: type[DeviceFlowError]) -> None:
-    studios = issubclass(kind, errors.StudioAuthError)  # those are exported by deviceflow.auth
-
-    assert getattr(deviceflow, kind.__name__, None) is (None if studios else kind)

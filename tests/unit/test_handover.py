@@ -10,12 +10,14 @@ import pytest
 
 from deviceflow import errors, export
 from deviceflow.audit.events import render
-from deviceflow.client._sync import DAY, Client
-from deviceflow.client.step import LEASE_MARGIN, Step
+from deviceflow.client._sync import Client
+from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.client.purge import DAY
+from deviceflow.client.step import Step
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
@@ -101,7 +103,7 @@ def test_token_can_be_taken_again_and_again_and_each_time_is_on_record(
 
     assert [driver.token(name).access_token for _ in range(2)] == [TOKEN, TOKEN]
 
-    assert actions()[-3:] == ["grant", "collect", "collect"]
+    assert actions()[-3:] == ["issue_token", "collect", "collect"]
     assert driver.get(name).handover == "collected"
 
 
@@ -113,7 +115,7 @@ def test_wait_takes_the_token_and_acknowledges_nothing(
 
     assert driver.wait(name).access_token == TOKEN
 
-    assert actions() == ["issue_code", "poll", "grant", "collect"]
+    assert actions() == ["issue_code", "poll", "issue_token", "collect"]
     assert driver.get(name).token is not None
 
 
@@ -123,7 +125,7 @@ def test_settling_takes_no_token(client: Make, code_answer: CodeAnswer, actions:
 
     assert driver.settle(name) == Step(name, State.AUTHORIZED)
 
-    assert actions()[-1] == "grant"
+    assert actions()[-1] == "issue_token"
 
 
 def test_acknowledged_token_is_wiped_and_said_to_be_gone(
@@ -508,7 +510,7 @@ def test_revocation_that_failed_is_tried_by_sweeps_and_given_up_in_the_end(
 
     assert driver.purge() == (1, 1, [])
 
-    assert actions()[-1] == "purge"
+    assert actions()[-1] == "abandon_revocation"
     with pytest.raises(errors.UnknownFlowError):
         driver.get(name)
 
@@ -667,7 +669,7 @@ def test_sweep_brings_what_a_dead_worker_left_to_its_end(
 
     assert client(GRANTED).sweep().steps == [Step(name, State.AUTHORIZED)]
 
-    assert actions() == ["issue_code", "recover", "poll", "grant"]
+    assert actions() == ["issue_code", "recover", "poll", "issue_token"]
 
 
 def test_sweep_passes_over_what_it_cannot_step_and_leaves_it_alone_for_a_minute(
@@ -725,15 +727,15 @@ def test_step_whose_lease_has_too_little_left_sends_nothing(
     client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions, suspended: bool
 ) -> None:
     class Stalling(MemoryStore):
-        """Takes longer over the poll than a lease can bear."""
+        """Takes longer over the claim than a lease can bear."""
 
         stalls = 0.0
 
-        def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
-            if event["action"] == "poll":
-                # A suspended machine's monotonic clock may stand still.
-                (clock.set_wall if suspended else clock.advance)(self.stalls)
-            return super().commit(flow, event, **how)
+        def claim(self, *args: Any) -> Claim | LeaseHeld:
+            claim = super().claim(*args)
+            # A suspended machine's monotonic clock may stand still.
+            (clock.set_wall if suspended else clock.advance)(self.stalls)
+            return claim
 
     stalling = Stalling()
     driver = client(code_answer(), PENDING, store=stalling)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import Client, Flow, MemoryStore, Secret, State, StoreError, Studio, export
+from deviceflow import Client, Secret, State, Studio, export
 from deviceflow.audit.chain import AuditKey
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.core.encryption import generate_key
+from deviceflow.errors import StoreError
+from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, answer
 from deviceflow.trail.jsonl_file import read_lines
 from deviceflow.trail.verify import Verification
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from deviceflow.core.flow import Flow
     from deviceflow.core.wire import Response
     from deviceflow.testing import VirtualClock
 
@@ -90,7 +93,7 @@ def test_events_of_two_threads_are_one_chain_whoever_writes_first(
     assert verified(audit.path) == ([], 4)
 
 
-@pytest.mark.parametrize("action", ["grant", "pending"])
+@pytest.mark.parametrize("action", ["issue_token", "pending"])
 def test_event_is_in_the_file_or_the_program_is_told(
     tmp_path: Path, clock: VirtualClock, code_answer: CodeAnswer, action: str
 ) -> None:
@@ -100,7 +103,7 @@ def test_event_is_in_the_file_or_the_program_is_told(
     client = Client(transport=script, clock=clock, audit=audit)
     flow = client.start(STUDIO)
 
-    if action == "grant":
+    if action == "issue_token":
         assert client.wait(flow.id).access_token == Secret("TOKEN-CANARY")
         assert verified(audit.path) == ([], 6)
     else:
@@ -112,7 +115,7 @@ def test_event_is_in_the_file_or_the_program_is_told(
 def test_token_is_held_while_its_event_cannot_be_written(
     tmp_path: Path, clock: VirtualClock, code_answer: CodeAnswer
 ) -> None:
-    audit = Full(tmp_path / "audit.jsonl", "grant", times=1000)
+    audit = Full(tmp_path / "audit.jsonl", "issue_token", times=1000)
     script = ScriptedTransport([code_answer(), GRANTED])
     client = Client(transport=script, clock=clock, audit=audit)
     flow = client.start(STUDIO)

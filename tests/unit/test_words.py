@@ -9,7 +9,7 @@ import pytest
 from deviceflow import errors, export
 from deviceflow.core.explain import error_of, instructions
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import ours
 from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth

@@ -498,11 +498,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_diagram(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Draw the machine from its transition table."
+    parser.description = "Draw a machine from the table of actions."
     parser.add_argument("format", nargs="?", choices=("mermaid", "dot"), help="mermaid, by default")
+    parser.add_argument(
+        "--machine", choices=("login", "hand-over"), default="login", help="login, by default"
+    )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", metavar="FILE", help="fail if the diagram in FILE is not current")
-    what.add_argument("--write", metavar="FILE", help="bring the diagram in FILE up to date")
+    what.add_argument("--check", metavar="FILE", help="fail if a diagram in FILE is not current")
+    what.add_argument("--write", metavar="FILE", help="bring the diagrams in FILE up to date")
 
 
 def _seconds(text: str) -> float:

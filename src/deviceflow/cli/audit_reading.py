@@ -11,6 +11,7 @@ from deviceflow.audit.events import STORE, text_of
 from deviceflow.audit.formats import CSV, ECS, JSONLines
 from deviceflow.cli import streams, trail
 from deviceflow.cli.outfile import writing
+from deviceflow.core.actions import COUNTED, POLL
 from deviceflow.core.sanitize import printable
 from deviceflow.errors import UnknownFlowError
 from deviceflow.trail import query
@@ -96,7 +97,7 @@ def _list(args: Namespace) -> int:
 
 
 def _entry(login: Login) -> str:
-    polls = counted(login.count("poll"), "poll")
+    polls = counted(login.count(POLL), "poll")
     who = (login.client, login.issuer, login.actor)
     client, issuer, actor = (printable(name or "?", 100) for name in who)
     return (
@@ -116,7 +117,7 @@ def _facts(login: Login) -> dict[str, Any]:
         "issuer": login.issuer,
         "actor": login.actor,
         "purpose": login.purpose,
-        "polls": login.count("poll"),
+        "polls": login.count(POLL),
         "seconds": round(login.seconds, 3),
         "approved_after": login.approved_after and round(login.approved_after, 3),
     }
@@ -168,7 +169,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "time to approval" * (percent == 50), f"p{percent} {span(waits[f'p{percent}'])}"
     for percent in PERCENTILES:
         yield "polls per login" * (percent == 50), f"p{percent} {polls[f'p{percent}']}"
-    for name in _COUNTED:
+    for name in (*COUNTED, "in_doubt"):
         yield name.replace("_", " "), str(facts[name])
     for name, count in facts["practice"].items():
         yield name.replace("_", " "), str(count)
@@ -176,19 +177,6 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for number, row in enumerate(facts[f"{kind}s"]):
             said = f"{row['logins']}, {row['approved']} approved: {printable(row[kind], 200)}"
             yield f"{kind}s" * (not number), said
-
-
-_COUNTED: Final = (
-    "slow_downs",
-    "no_answers",
-    "recoveries",
-    "take_overs",
-    "late_tokens",
-    "in_doubt",
-    "stray_tokens",
-    "revoked",
-    "not_revoked",
-)
 
 
 def _report(args: Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`deviceflow diagram`: the machine, drawn from its table."""
+"""`deviceflow diagram`: the machines, drawn from their table."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def run(args: Namespace) -> int:
-    """Print the diagram, or check or renew the one in a Markdown file."""
+    """Print a machine's diagram, or check or renew those in a Markdown file."""
     name = args.check or args.write
     if name is None:
-        for line in diagram.FORMATS[args.format or "mermaid"]().splitlines():
+        drawn = diagram.FORMATS[args.format or "mermaid"](diagram.DRAWINGS[args.machine])
+        for line in drawn.splitlines():
             streams.show(line)
         return 0
     if args.format:
@@ -30,12 +31,12 @@ def run(args: Namespace) -> int:
     current = diagram.within(page)
     if current is None:
         raise UsageError(
-            f"{file} has no place for the diagram.",
-            hint=f"Put these two lines where it belongs: {diagram.BEGIN} {diagram.END}",
+            f"{file} has no place for a diagram.",
+            hint=f"Put these two lines where it belongs: {' '.join(diagram.LOGIN.marks)}",
         )
     if args.write:
         file.write_text(current, "utf-8")
     elif current != page:
-        streams.say(f"{file}: the diagram is out of date: deviceflow diagram --write {file}")
+        streams.say(f"{file}: a diagram is out of date: deviceflow diagram --write {file}")
         return 1
     return 0

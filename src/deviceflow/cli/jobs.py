@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deviceflow.cli import exits, prompt, stored, streams, target
 from deviceflow.core.explain import error_of, instructions
-from deviceflow.core.machine import State
+from deviceflow.core.states import State
 from deviceflow.errors import UnknownFlowError, UsageError, WaitTimeoutError
 
 if TYPE_CHECKING:

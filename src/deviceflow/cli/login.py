@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from deviceflow.cli import exits, prompt, stored, streams, target
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
-from deviceflow.core.machine import State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, UnknownFlowError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE
 
@@ -133,7 +133,7 @@ def _user() -> str:
 def _interrupted(client: Client) -> Flow:
     """Return the newest login that has not ended, or whose token is still in the store."""
     for flow in client.flows(on_problem=stored.say_problem):
-        holds_token = flow.state is State.AUTHORIZED and flow.handover in (None, "collected")
+        holds_token = flow.handover.token_kept
         if holds_token or not flow.state.ended:
             return flow
     raise UnknownFlowError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow.cli import exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.client.step import Step
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE, open_store
 

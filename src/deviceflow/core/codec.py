@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.provider import LONGEST_USER_CODE, Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Handover, Reason, State
 from deviceflow.core.text import PersonText, link, ours
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "ended_at": _is_time,
     "expires_at": _is_time,
     "failures": _is_count,
-    "handover": lambda value: value in (None, "collected", "acknowledged", "purged"),
+    "handover": lambda value: value in [*Handover],
     "head": _is_text,
     "id": lambda value: isinstance(value, str),
     "in_doubt": _is_flag,
@@ -62,10 +62,10 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "key": _is_text,
     "last_poll_owed": _is_flag,
     "moved_at": _is_seconds,
+    "orphaned_tokens": _is_count,
     "purpose": _is_text,
     "seq": _is_count,
     "slow_downs": _is_count,
-    "stray_tokens": _is_count,
     "token_endpoint": _is_text,
     "unreadable": _is_count,
     "user_code": _is_text,
@@ -77,6 +77,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
 
 _CLEANED: Final[Mapping[str, Callable[[Any], object]]] = {
     "detail": ours,
+    "handover": Handover,
     "extra": lambda pairs: tuple((str(name), _text(value)) for name, value in pairs),
     "user_code": lambda text: PersonText(text, LONGEST_USER_CODE),
     "verification_uri": link,
@@ -135,6 +136,8 @@ def fill(flow: Flow, record: Mapping[str, Any]) -> None:
     flow.extra = again("extra", record["extra"].items())
     if (flow.state is State.FAILED) != (flow.reason is not None):
         raise ValueError("reason")
+    if (flow.state is State.AUTHORIZED) != (flow.handover is not Handover.NONE):
+        raise ValueError("handover")
 
 
 def fill_hidden(flow: Flow, kind: Kind, hidden: Any) -> None:

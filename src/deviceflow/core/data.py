@@ -159,7 +159,7 @@ DATA: Final = (
             *_fields(
                 "flow",
                 "state reason seq attempt failures unreadable slow_downs in_doubt last_poll_owed"
-                " handover stray_tokens",
+                " handover orphaned_tokens",
             ),
             *_fields(
                 "event",

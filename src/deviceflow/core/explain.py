@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.sanitize import printable
+from deviceflow.core.states import Handover, Reason, State
 
 if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
@@ -67,9 +67,9 @@ def error_of(flow: Flow) -> errors.DeviceFlowError:
     return kind(message, flow_id=flow.id, state=flow.state, reason=flow.reason)
 
 
-_GONE: Final[dict[str | None, str]] = {
-    "acknowledged": "was handed over and acknowledged, and is not kept any more",
-    "purged": "was kept for a while, and is not kept any more",
+_GONE: Final[dict[Handover, str]] = {
+    Handover.ACKNOWLEDGED: "was handed over and acknowledged, and is not kept any more",
+    Handover.PURGED: "was kept for a while, and is not kept any more",
 }
 
 _OUR_WORDS: Final = {

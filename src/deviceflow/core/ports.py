@@ -1,4 +1,4 @@
-"""What the drivers need of a store."""
+"""What the drivers need of the world: a clock, something that sends requests, and a store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
+    from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
     Decide = Callable[["Claim"], dict[str, Any] | None]
@@ -101,13 +103,13 @@ class StoreEvent(NamedTuple):
     """What belongs to no flow, and is put on record.
 
     Attributes:
-        action: One of `deviceflow.audit.events.NOTES`.
+        action: One of `deviceflow.core.actions.STORE_EVENTS`.
         client_now: What time it is.
         detail: More of it, in words.
         origin: Who did it.
     """
 
-    action: str
+    action: Action
     client_now: float
     detail: str
     origin: Origin
@@ -134,6 +136,29 @@ class StoredFlow(NamedTuple):
     head: str | None
     digest: str | None
     authentic: bool
+
+
+class Clock(Protocol):
+    """What the drivers need of time. `deviceflow.testing.VirtualClock` is another one."""
+
+    def time(self) -> float:
+        """Return the wall clock's time, in seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Return a time that never goes backwards, in seconds since some moment."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait `seconds`."""
+
+
+class Transport(Protocol):
+    """What the drivers need to send a request."""
+
+    def send(self, request: Request, timeout: float) -> Response | Failure:
+        """Send the request once, within `timeout` seconds, and say what came of it."""
+
+    def close(self) -> None:
+        """Let go of what is kept between requests."""
 
 
 class Store(Protocol):
@@ -266,7 +291,7 @@ class Store(Protocol):
         """Give the lease back, and have sweeps find the flow when it is due, and not before."""
 
     def record_store_event(
-        self, action: str, client_now: float, detail: str, origin: Origin
+        self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         """Put a `StoreEvent` on record, where a record is kept."""
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
-from deviceflow.core.machine import Reason
 from deviceflow.core.sanitize import LONGEST_URL
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason
 from deviceflow.core.text import NOTHING, CleanText, Known, cleaned, ours
 from deviceflow.core.wire import Fields
 
@@ -195,6 +195,17 @@ class Answer:
     claims: Fields | None = None
     unreadable: bool = False
     in_doubt: bool = False
+
+
+class Approver(Protocol):
+    """The program's own policy on who may approve a login."""
+
+    def __call__(self, claims: dict[str, Any], /) -> bool:
+        """Tell whether to take the token.
+
+        Args:
+            claims: Those of the id token that came with it, verified as far as the provider says.
+        """
 
 
 class Provider(Protocol):

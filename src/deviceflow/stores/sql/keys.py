@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from deviceflow.audit.chain import AuditKey, configured, names_own
+from deviceflow.core.actions import OPEN_PLAINTEXT, ROTATE_KEYS
 from deviceflow.core.encryption import PLAIN, Keyless
 from deviceflow.core.secret import Secret
 from deviceflow.errors import SealError, StoreError
@@ -60,7 +61,7 @@ def make_audit_key(own: Secret, rows: Rows) -> Operation[bool]:
             return False
         yield "set_meta_once", kept
         if plain:
-            yield from add_store_event(key, now, "open_plaintext", "secrets are kept in clear")
+            yield from add_store_event(key, now, OPEN_PLAINTEXT, "secrets are kept in clear")
         return True
 
     return attempt
@@ -71,7 +72,7 @@ def replace_audit_key(kept: dict[str, str], key: AuditKey | None) -> Operation[N
 
     def attempt(now: float) -> Statements[None]:
         yield "set_meta", kept
-        yield from add_store_event(key, now, "rotate_keys", "sealed anew with another key")
+        yield from add_store_event(key, now, ROTATE_KEYS, "resealed with another key")
 
     return attempt
 

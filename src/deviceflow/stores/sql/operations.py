@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.chain import link
-from deviceflow.audit.events import STORE, render, render_note
+from deviceflow.audit.events import STORE, render, render_store_event
+from deviceflow.core.actions import ACTIONS, POLL, PRUNE
 from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from deviceflow.audit.chain import AuditKey
+    from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Decide, StoreEvent
     from deviceflow.stores.sql.connection import Operation, Statements
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
 
     Values = dict[str, Any]
     Row = Sequence[Any]
-
-MOVES: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover", "take_over"})
-"""Actions that neither end a flow nor change its secrets."""
 
 NOBODY: Final = Origin()
 _TRIES: Final = 3
@@ -72,7 +71,7 @@ class Operations:
         """
         event = None
         if flow.seq:
-            event = render(flow, flow.bring_in(client_now))
+            event = render(flow, flow.record_import(client_now))
         self._rows.seal(flow)
         if event is None:
             digest, columns = self._rows.columns(flow)
@@ -147,7 +146,7 @@ class Operations:
         """Make an event the next link of its flow's chain, and return the row that goes with it."""
         # Tried again, it is the very same row: the event names its digest.
         again = event["hash"] is not None
-        if not again and (event["action"] not in MOVES or flow.as_stored is None):
+        if not again and (ACTIONS[event["action"]].changes_secrets or flow.as_stored is None):
             self._rows.seal(flow)
         digest, columns = self._rows.columns(flow)
         if not again:
@@ -249,7 +248,7 @@ class Operations:
             for flow_id in flow_ids:
                 yield "delete_events", {"id": flow_id}
             said = f"the events of {len(flow_ids)} flows"
-            yield from add_store_event(self._audit_key, now, "prune", said)
+            yield from add_store_event(self._audit_key, now, PRUNE, said)
 
         return attempt
 
@@ -300,7 +299,7 @@ class _Claiming:
         fence = known.fence()
         claim = Claim(known.flow, now)
         event = self._decide(claim)
-        if event is None or event["action"] != "poll":
+        if event is None or event["action"] != POLL:
             return None
         values = self._link_to_row(known.flow, event).reveal()
         values |= fence | self._lease | {"decided_at": now}
@@ -343,7 +342,7 @@ class _Claiming:
 def add_store_event(
     key: AuditKey | None,
     now: float,
-    action: str,
+    action: Action,
     detail: str,
     origin: Origin = NOBODY,
 ) -> Statements[None]:
@@ -363,7 +362,7 @@ def add_store_event(
             "The store's own events are damaged, so that none can be added.",
             hint="See what was done to them: deviceflow audit verify",
         )
-    event = render_note(action, now, seq + 1, detail, origin)
+    event = render_store_event(action, now, seq + 1, detail, origin)
     link(event, head, key)
     if (yield "add_event", events.columns(event)).rowcount != 1:
         raise ignored(event["flow_id"])

@@ -213,7 +213,7 @@ WHERE "time" < :until AND flow_id <> :store
     AND NOT EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id)
     AND ("to" IN ('expired', 'failed') OR "to" = 'authorized' AND EXISTS (
         SELECT 1 FROM {audit} AS its WHERE its.flow_id = name
-            AND its.action IN ('acknowledge', 'purge', 'bring_in')
+            AND its.action IN ({token_gone})
     ))
 ORDER BY flow_id
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import _forks as forks
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import State
+from deviceflow.core.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

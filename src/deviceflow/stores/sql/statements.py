@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.chain import STORED
 from deviceflow.audit.events import FIELDS
+from deviceflow.core.actions import ENDS_HANDOVER, IMPORT
 from deviceflow.core.ports import FIRST_SNOOZE
 from deviceflow.stores.sql.rows import COLUMNS
 
@@ -97,6 +98,7 @@ class Statements(dict[str, Statement]):
             "fields": ", ".join(f'"{name}"' for name in FIELDS),
             "field_values": _values(FIELDS),
             "stored": ", ".join(f'"{name}"' for name in STORED),
+            "token_gone": ", ".join(f"'{name}'" for name in (*ENDS_HANDOVER, IMPORT)),
             "ids": _values(IDS),
             "longest_lease": str(LONGEST_LEASE),
             "first_snooze": str(FIRST_SNOOZE),

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 from deviceflow.audit import log
 from deviceflow.audit.events import FIELDS, STORE, render
 from deviceflow.audit.reading import readable
+from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN, Keyless
-from deviceflow.core.machine import State
 from deviceflow.core.ports import LeaseHeld, Origin, StoreEvent, each, refuse
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret, unseen
+from deviceflow.core.states import State
 from deviceflow.errors import (
     DeviceFlowError,
     FlowBusyError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from deviceflow.audit.chain import AuditKey
+    from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Plain, Sealer
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Claim, Decide, StoredFlow
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_WIPING: Final = frozenset({"acknowledge", "purge", "revoke"})
 _PAGE: Final = 200
 _CREATED_AT: Final = COLUMNS.index("created_at")
 _RESEALING: Final = 10.0
@@ -268,7 +269,7 @@ class SQLStore:
         kept = self._perform(operation, "write", now)
         if kept:
             flow.as_stored.columns = None
-            if event["action"] in _WIPING and self._rows.sealer.prefix == PLAIN:
+            if ACTIONS[event["action"]].wipes and self._rows.sealer.prefix == PLAIN:
                 self._connection.overwrite_deleted()
         if kept and release is not None:
             self._remembered.put(flow, row.reveal())
@@ -326,7 +327,7 @@ class SQLStore:
         return dropped
 
     def record_store_event(
-        self, action: str, client_now: float, detail: str, origin: Origin
+        self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         """Put on record what belongs to no flow."""
         event = StoreEvent(action, client_now, detail, origin)
