@@ -21,7 +21,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError
 from requests.structures import CaseInsensitiveDict
-from requests.utils import default_user_agent
+from requests.utils import default_user_agent, select_proxy
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError
 
@@ -42,6 +42,8 @@ _CONNECTIONS: Final = 64
 _REMEMBERED: Final = 128
 _MAX_WIRE: Final = 2 * MAX_BODY
 """Bytes that an answer may take on the wire: its body, its head, and what frames them."""
+_SHORT_BODY: Final = 64 * 1024
+"""Bytes of a body that is sent together with the head of its request."""
 _GRACE: Final = 0.5
 """Seconds after the deadline in which an answer is read on that has arrived already."""
 # All that servers and networks bring about; the errors of `requests` are heirs of OSError.
@@ -103,7 +105,7 @@ class RequestsTransport:
         except _TROUBLE as trouble:
             if exchange.too_large or isinstance(trouble, BodyTooLargeError):
                 return Failure("too_large", sent=exchange.sent)
-            late = exchange.over() or isinstance(trouble, requests.Timeout)
+            late = exchange.over() or _is_timeout(trouble)
             return Failure("timeout" if late else "connection", sent=exchange.sent)
         except BaseException as interruption:  # noqa: BLE001  # it goes on, but bare
             interruption.__context__ = interruption.__cause__ = None
@@ -117,14 +119,20 @@ class RequestsTransport:
     def close(self) -> None:
         """Close the connections that are kept. A later `send` opens new ones."""
         self._adapter.close()
+        self._prepared.cache_clear()
 
     def _renew(self) -> None:
+        self._prepared.cache_clear()
         for adapter in self._session.adapters.values():
             if isinstance(adapter, HTTPAdapter) and not isinstance(adapter, LimitedAdapter):
                 _renew(adapter)
 
     def _exchange(self, request: Request, exchange: _Exchange) -> Response:
         to = self._prepared(request.url, tuple(request.headers.items()), len(request.body))
+        if to.pool is not None and to.pool.pool is not None:
+            return self._exchange_directly(request, exchange, to)
+        if to.pool is not None:
+            self._prepared.cache_clear()  # it was closed, since there are too many origins
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url, prepared.body = request.method, to.url, request.body or None
         timeout: Any = exchange
@@ -135,6 +143,29 @@ class RequestsTransport:
             exchange.sent = True
         with to.adapter.send(prepared, stream=True, timeout=timeout, **to.settings) as response:
             return Response(response.status_code, response.headers, read_limited(response).content)
+
+    def _exchange_directly(self, request: Request, exchange: _Exchange, to: _Prepared) -> Response:
+        """Send by the pool of connections, as the adapter does, without finding that again."""
+        seconds = exchange.remaining()
+        before, _current.exchange = _current.exchange, exchange
+        try:
+            raw = to.pool.urlopen(
+                request.method,
+                to.target,
+                body=request.body or None,
+                headers=to.headers,
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+                retries=self._adapter.max_retries,
+                timeout=urllib3.Timeout(connect=seconds, read=seconds),
+            )
+            with self._adapter.build_response(None, raw) as response:
+                body = read_limited(response).content
+        finally:
+            _current.exchange = before
+        return Response(response.status_code, response.headers, body)
 
     def _prepare(self, url: str, headers: tuple[tuple[str, str], ...], length: int) -> _Prepared:
         model = requests.PreparedRequest()
@@ -148,9 +179,13 @@ class RequestsTransport:
         if type(adapter) is HTTPAdapter:
             adapter = self._adapter
         settings = self._settings(urlsplit(url)._replace(path="/", query="", fragment="").geturl())
+        pool = None
         if isinstance(adapter, LimitedAdapter):
-            _check(adapter, model, **settings)
-        return _Prepared(url, model.headers, adapter, settings)
+            pool = _checked(adapter, model, **settings)
+        if adapter is not self._adapter or select_proxy(url, settings["proxies"]):
+            pool = None
+        target = self._adapter.request_url(model, settings["proxies"])
+        return _Prepared(url, model.headers, adapter, settings, target, pool)
 
     def _settle(self, origin: str) -> dict[str, Any]:
         session = self._session
@@ -252,10 +287,27 @@ class _Prepared(NamedTuple):
     headers: Any
     adapter: Any
     settings: dict[str, Any]
+    target: str
+    pool: Any
 
 
-def _check(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) -> None:
-    """Tell what is wrong with this machine's settings from what is wrong with the network."""
+def _is_timeout(trouble: Exception) -> bool:
+    if isinstance(trouble, requests.Timeout):
+        return True
+    reason = getattr(trouble, "reason", None)  # of urllib3's error for having tried often enough
+    timeout = urllib3.exceptions.TimeoutError
+    refused = urllib3.exceptions.NewConnectionError  # a timeout only by its ancestry
+    return any(
+        isinstance(one, timeout) and not isinstance(one, refused) for one in (trouble, reason)
+    )
+
+
+def _checked(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) -> Any:
+    """Return the pool of connections for a request.
+
+    Raises:
+        UsageError: This machine's settings are wrong, as opposed to its network.
+    """
     try:
         pool = adapter.get_connection_with_tls_context(request, verify, proxies, cert)
         adapter.cert_verify(pool, request.url, verify, cert)
@@ -264,6 +316,7 @@ def _check(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) 
         why = f"{error}." if type(error) is OSError else "The proxy's address cannot be used."
         names = "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
         raise UsageError(why, hint=f"Check {names}, or the session's settings.") from None
+    return pool
 
 
 class _Exchange:
@@ -377,6 +430,22 @@ class _LimitedConnection(HTTPConnection):
     response_class = _LimitedResponse
     debuglevel = 0  # set to 1 on a class above, as many do, it prints what is sent
 
+    _held: list[bytes] | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request's head and its body, if that is short, in one piece."""
+        self._held = []
+        try:
+            super().request(*args, **kwargs)
+            self._send_held()
+        finally:
+            self._held = None
+
+    def _send_held(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            self.send(b"".join(held))
+
     def connect(self) -> None:
         before = _current.exchange.sent
         try:
@@ -396,6 +465,11 @@ class _LimitedConnection(HTTPConnection):
         return sock
 
     def send(self, data: Any) -> None:
+        if self._held is not None:
+            if isinstance(data, bytes) and len(data) <= _SHORT_BODY and len(self._held) < 2:
+                self._held.append(data)
+                return
+            self._send_held()
         if self.sock is None:
             self.connect()
         self.sock.settimeout(self._left())
