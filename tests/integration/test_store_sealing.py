@@ -18,6 +18,7 @@ from deviceflow.core.encryption import Sealer, generate_key
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.credentials.keys import KEYRING, VARIABLE, key_file, read_keys, write_keys
+from deviceflow.stores.sql import keys
 from deviceflow.stores.sql.keys import sealed_audit_key
 from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
@@ -506,7 +507,7 @@ def test_rotation_is_done_and_on_record_or_neither(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_note", dying)
+        patch.setattr(keys, "add_store_event", dying)
         with pytest.raises(KeyboardInterrupt):
             store.reseal()
     assert store.history(STORE) == []

@@ -73,6 +73,7 @@ class PostgresStore(SQLStore):
     ) -> None:
         address = Secret(url)
         del url
+        passed = keys = None if keys is None else wrapped(keys)
         try:
             import psycopg  # noqa: PLC0415  # an extra
 
@@ -92,7 +93,6 @@ class PostgresStore(SQLStore):
                 "The address of the database cannot be read.",
                 hint="It is like postgresql://user@host:5432/name; what is special in it as %XX.",
             )
-        passed = keys = None if keys is None else wrapped(keys)
         statements = Statements(DIALECT)
         super().__init__(
             connections.PostgresConnection(

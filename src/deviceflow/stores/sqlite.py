@@ -54,12 +54,12 @@ class SQLiteStore(SQLStore):
         read_only: bool = False,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
     ) -> None:
+        passed = keys = None if keys is None else wrapped(keys)
         self.path = Path(path).absolute()
         if synchronous not in ("FULL", "NORMAL"):
             raise StoreError(f"synchronous is FULL or NORMAL, and not {synchronous!r}.")
         if not read_only:
             make_private(self.path)
-        passed = keys = None if keys is None else wrapped(keys)
         statements = Statements(DIALECT)
         super().__init__(
             SQLiteConnection(self.path, statements, read_only=read_only, synchronous=synchronous),

@@ -22,6 +22,7 @@ MOST: Final = 16_384
 """How many flows are remembered; then those that were not claimed for the longest are not."""
 
 _slots_of: Final = attrgetter(*Flow.__slots__)
+_setters: Final = [getattr(Flow, name).__set__ for name in Flow.__slots__]
 
 
 class RememberedFlow:
@@ -47,7 +48,7 @@ class RememberedFlow:
             "old_mac": self.mac,
             "old_progress": self.progress,
             "old_head": flow.head,
-            "old_state": flow.state.value,
+            "old_state": str(flow.state),
             "old_moved_at": flow.moved_at,
         }
 
@@ -99,6 +100,6 @@ class RememberedFlows:
 
 def _copy(flow: Flow) -> Flow:
     copy = object.__new__(Flow)
-    for name, value in zip(Flow.__slots__, _slots_of(flow), strict=True):
-        setattr(copy, name, value)
+    for put, value in zip(_setters, _slots_of(flow), strict=True):
+        put(copy, value)
     return copy
