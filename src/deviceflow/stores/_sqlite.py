@@ -109,10 +109,11 @@ class SQLiteConnection:
             return performed(attempt, connection.execute, self._statements)
         if mode == "lease":
             return self._without_sync(connection, attempt)
+        execute = connection.cursor().execute
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            done = performed(attempt, connection.execute, self._statements)
-            connection.execute("COMMIT")
+            execute("BEGIN IMMEDIATE")
+            done = performed(attempt, execute, self._statements)
+            execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

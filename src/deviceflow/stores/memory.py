@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import marshal
 import threading
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from deviceflow import _forks as forks
-from deviceflow.core import codec
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, refuse
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Handover
+from deviceflow.core.text import CleanText, PersonText
 from deviceflow.errors import UnknownFlowError, UsageError
 
 if TYPE_CHECKING:
@@ -283,10 +284,20 @@ def _bare(flow: Flow) -> Flow:
 _ALIKE: Final = ("provider", "interval", "reason", "token_endpoint", "verification_uri")
 _ASIDE: Final = ("token", "verifier", "to_revoke")
 _APART: Final = frozenset({*_ALIKE, *_ASIDE, "as_stored", "device_code", "id", "seq", "state"})
-_OWN: Final = tuple(sorted({*Flow.__slots__} - _APART))
+_TYPES: Final[dict[str, Callable[[Any], Any]]] = {
+    "detail": partial(str.__new__, CleanText),
+    "extra": lambda pairs: tuple((name, _again(text)) for name, text in pairs),
+    "handover": Handover,
+    "user_code": partial(str.__new__, PersonText),
+    "verification_uri_complete": partial(str.__new__, PersonText),
+}
+"""The types of texts, which were cleaned when they came, and never left this process since."""
+
+_OWN: Final = tuple(sorted({*Flow.__slots__} - _APART - _TYPES.keys()))
 _alike_of: Final = attrgetter(*_ALIKE)
 _aside_of: Final = attrgetter(*_ASIDE)
 _own_of: Final = attrgetter(*_OWN)
+_texts_of: Final = attrgetter(*_TYPES)
 _NOTHING_ASIDE: Final = (None, None, ())
 
 
@@ -324,7 +335,8 @@ def _once(alike: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _park(flow: Flow) -> _Parked:
     code = flow.device_code
-    own = marshal.dumps((None if code is None else code.reveal(), *map(_plain, _own_of(flow))))
+    texts = map(_plain, _texts_of(flow))
+    own = marshal.dumps((None if code is None else code.reveal(), *_own_of(flow), *texts))
     aside = _aside_of(flow)
     if aside == _NOTHING_ASIDE:
         aside = _NOTHING_ASIDE
@@ -345,9 +357,15 @@ def _unpark(parked: _Parked) -> Flow:
     # Behind an iterator, since a list would show the code where a traceback shows locals.
     own = iter(marshal.loads(parked.own))  # noqa: S302  # this process wrote it
     flow.device_code = _secret(next(own))
-    for name, value in zip(_OWN, own, strict=True):
-        setattr(flow, name, codec.again(name, value))
+    for name, value in zip(_OWN, own, strict=False):
+        setattr(flow, name, value)
+    for name, text in zip(_TYPES, own, strict=True):
+        setattr(flow, name, None if text is None else _TYPES[name](text))
     return flow
+
+
+def _again(text: str | None) -> CleanText | None:
+    return None if text is None else str.__new__(CleanText, text)
 
 
 def _plain(value: Any) -> Any:
