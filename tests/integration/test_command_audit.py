@@ -156,7 +156,7 @@ def test_digests_that_were_asked_for_and_are_not_there_are_a_finding(
         (finding,) = done.said["findings"]
         assert (finding["kind"], finding["flow_id"]) == ("missing_digest", None)
         assert finding["said"] == "there is no digest in digests"
-    assert [finding["said"] for finding in known.said["findings"]] == ["digest 1 is not there"]
+    assert [finding["said"] for finding in known.said["findings"]] == ["digest 1 is missing"]
     assert "1 finding" in page.err
     out = audit("verify", *asked).out
     assert "missing digest" in out
@@ -225,9 +225,7 @@ def test_an_old_copy_of_the_digests_is_found_by_the_last_ones_number_and_hash(
 
     assert blind.code == 0  # which is why the last one is to be kept
     assert seen.code == 1
-    assert [finding["said"] for finding in seen.said["findings"]] == [
-        "digests 2 to 3 are not there"
-    ]
+    assert [finding["said"] for finding in seen.said["findings"]] == ["digests 2 to 3 are missing"]
     assert "1 finding" in audit("report", "-o", "r", "--digests", "digests", "--last", last).err
     # Somebody goes on from the old copy until the numbers are the same again.
     for number in (4, 5):
@@ -236,7 +234,7 @@ def test_an_old_copy_of_the_digests_is_found_by_the_last_ones_number_and_hash(
     redone = audit("verify", "--digests", "digests", "--json", "--last", last)
     assert redone.code == 1
     assert [(finding["kind"], finding["said"]) for finding in redone.said["findings"]] == [
-        ("forged_digest", "digest-000003.jsonl: it is not the digest whose hash was kept")
+        ("forged_digest", "digest-000003.jsonl: its hash is not the one given as the last digest's")
     ]
 
 
@@ -250,9 +248,7 @@ def test_digests_removed_at_the_beginning_are_a_finding(audit: Audit) -> None:
 
     done = audit("verify", "--digests", "digests", "--json", "--last", audit.digest_id(3))
 
-    assert [finding["said"] for finding in done.said["findings"]] == [
-        "digests 1 to 2 are not there"
-    ]
+    assert [finding["said"] for finding in done.said["findings"]] == ["digests 1 to 2 are missing"]
 
 
 def test_a_public_key_that_was_kept_elsewhere_is_not_self_signed(audit: Audit) -> None:
@@ -280,7 +276,9 @@ def test_what_was_done_behind_our_back_is_named(audit: Audit) -> None:
     assert done.code == 1
     heading, *rows = done.out.splitlines()
     assert heading.split() == ["WHAT", "LOGIN", "EVENT", "IN", "WORDS"]
-    assert f"edited              {audit.denied}      2  this event is not as it was written" in rows
+    assert (
+        f"edited              {audit.denied}      2  the content of this event was changed" in rows
+    )
     assert any(row.startswith(f"removed flow        {audit.approved}") for row in rows)
     assert any(row.startswith("2 findings: 6 events of 2 chains, 1 digest") for row in rows)
     in_json = audit("verify", "--digests", "digests", "--json")
@@ -377,7 +375,7 @@ def test_a_store_in_memory_keeps_no_trail(deviceflow: Command) -> None:
         ),
         (("list", "--since", "0001-01-01T00:00+05:00"), 2, "an age such as 12h or 7d"),
         (("list", "--since", "9999-12-31T23:59:59-05:00"), 2, "an age such as 12h or 7d"),
-        (("show", "caf\udce9"), 2, "There are no events of this login"),
+        (("show", "caf\udce9"), 2, "The trail has no events of this login"),
         (("list", "--limit", "-1"), 2, "a whole number from 0 on"),
         (("verify", "--processes", "0"), 2, "a whole number from 1 on"),
         (("verify", "--file", "a", "--processes", "2"), 2, "Files are read by one process"),

@@ -1,11 +1,12 @@
-"""The evidence in an event: each one's hash takes in the hash of the one before.
+"""The hash chain: each event contains the hash of the previous event of its flow.
 
-A chain is a flow's events in their order. An event is hashed in its canonical form (RFC 8785), all
-of it but `hash` and `mac`; `prev_hash` is the hash of the one before, or 64 zeros. So nothing in
-the middle can be changed, dropped, put in or moved without the rest being made anew, and `mac`
-(HMAC-SHA256 of the hash) shows whether that was done by somebody who has the key.
+A chain is the events of one flow in order. The hash of an event is the SHA-256 of its canonical
+form (RFC 8785), without the fields `hash` and `mac`. `prev_hash` is the hash of the previous event,
+or 64 zeros. So nobody can change, remove, insert or move an event without computing all following
+events again. `mac`, the HMAC-SHA256 of the hash, shows whether somebody with the audit key did so.
 
-What a chain cannot show is that its end was cut off; see `deviceflow.trail.digest`.
+A chain does not show that its last events were removed. Signed digests do: see
+`deviceflow.trail.digest`.
 """
 
 from __future__ import annotations
@@ -26,35 +27,35 @@ if TYPE_CHECKING:
 
 
 START: Final = "0" * 64
-"""What an event has for the hash of the one before, where there is none."""
+"""The `prev_hash` of the first event of a chain."""
 
 HASHED: Final = tuple(sorted({*FIELDS} - {"hash", "mac"}))
-"""The fields that are hashed, in the order in which they are."""
+"""The fields that are hashed, in the order of the canonical form."""
 
 STORED: Final = (*HASHED, "hash", "mac")
-"""All fields, in an order that is good for checking them."""
+"""All fields: the hashed ones first, in the order of the canonical form."""
 
 DAMAGED: Final = (LookupError, OverflowError, RecursionError, TypeError, ValueError)
-"""What is raised for an event that is none: that has something in it which no event can have."""
+"""The exceptions that are raised for a damaged event, with a value that no event can have."""
 
 _COUNTED: Final = tuple(sorted(NUMBERS - {"seq"}))
-_GREATEST: Final = 2**53  # up to which whole numbers are exact for every reader of JSON
+_GREATEST: Final = 2**53  # larger integers are not exact in every JSON parser
 _FLAGS: Final = {0: False, 1: True}
 _list_text: Final = json.JSONEncoder(separators=(",", ":")).encode
 _json_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def encode_slowly(event: Mapping[str, Any]) -> bytes:
-    """Write JSON by the standard library."""
+    """Encode JSON with the standard library."""
     return _json_text(event).encode()
 
 
-# For what an event can hold both encoders write RFC 8785's form: keys in order, texts without NUL
-# and lone surrogates, whole numbers, and fractions of few digits.
+# For the values of events, both encoders write the form of RFC 8785: sorted keys, texts without NUL
+# and lone surrogates, integers, and fractions with few digits.
 encode: Callable[[Any], bytes]
-"""Writes JSON, by the fastest way there is; raises a `ValueError` or `TypeError` if it cannot."""
+"""Encodes JSON with the fastest encoder installed. Raises `ValueError` or `TypeError`."""
 decode: Callable[[str | bytes], Any]
-"""Reads JSON, by the fastest way there is; raises a `ValueError` where it is none."""
+"""Decodes JSON with the fastest decoder installed. Raises `ValueError` for invalid JSON."""
 try:
     from orjson import dumps as encode
     from orjson import loads as decode
@@ -63,23 +64,22 @@ except ImportError:
 
 
 def canonical(event: Mapping[str, Any]) -> bytes:
-    """Return an event's canonical form (RFC 8785): that of the fields in `HASHED`."""
+    """Return an event's canonical form (RFC 8785), with the fields in `HASHED`."""
     return _written({name: event[name] for name in HASHED})
 
 
 def canonical_of_row(row: Sequence[Any]) -> bytes:
-    """Return the canonical form of an event as a database has it.
+    """Return the canonical form of an event that was read from a database.
 
     Args:
         row: The values of the fields in `STORED`, in that order.
 
     Raises:
-        DAMAGED: A value is of another type than the schema gives its field, or otherwise one that
-            is never written.
+        DAMAGED: A value has the wrong type for its field, or is one that deviceflow never writes.
     """
     event = dict(zip(HASHED, row, strict=False))
     if not _are_types_of_an_event(tuple(map(type, event.values()))):
-        raise TypeError("an event's field has a value of another type")
+        raise TypeError("a field of the event has a value of the wrong type")
     event["in_doubt"] = _FLAGS[event["in_doubt"]]
     for name in LISTS:
         if event[name] is not None:
@@ -106,14 +106,14 @@ def _list_of(text: str) -> list[str]:
     except RecursionError:
         raise ValueError(text[:10]) from None
     if _list_text(read) != text:
-        raise ValueError(text)  # it says the same, but not in the words that were written
+        raise ValueError(text)  # the same list, but not the text that deviceflow writes
     if not (isinstance(read, list) and all(isinstance(item, str) for item in read)):
         raise TypeError(text)
     return read
 
 
 def _types_of(name: str) -> set[type]:
-    """Return of which types a field may be in a database; there a list is the text of one."""
+    """Return the types that a field may have in a database, where lists are JSON texts."""
     types: set[type] = {str}
     if name in NUMBERS:
         types = {int} if name in WHOLE else {int, float}
@@ -125,36 +125,36 @@ def _types_of(name: str) -> set[type]:
 _TYPES: Final = tuple(map(_types_of, HASHED))
 
 
-@lru_cache(1024)  # an event's types are one of few combinations
+@lru_cache(1024)  # only a few combinations of types occur
 def _are_types_of_an_event(types: tuple[type, ...]) -> bool:
     return all(found in allowed for found, allowed in zip(types, _TYPES, strict=True))
 
 
 def hash_of(event: Mapping[str, Any]) -> str:
-    """Return the hash that an event should have."""
+    """Return the hash of an event's canonical form."""
     return hashlib.sha256(canonical(event)).hexdigest()
 
 
 def hash_of_row(row: Sequence[Any]) -> str:
-    """Return the hash that an event should have, of the values that a database has.
+    """Return the hash of an event that was read from a database.
 
     Args:
-        row: As for `canonical_of_row`, which also says what is raised.
+        row: As for `canonical_of_row`, whose exceptions are raised.
     """
     return hashlib.sha256(canonical_of_row(row)).hexdigest()
 
 
 class AuditKey:
-    """The key that authenticates events. It is not the one that seals secrets.
+    """The key that authenticates events. It is not the sealing key.
 
     Args:
-        key: Any text that nobody can guess.
-        older: Those that events are not authenticated by any more; the events still are.
-        store: The id of the store whose events they are; None takes those of any.
+        key: A text that nobody can guess.
+        older: Previous keys. New events do not use them; old events are verified with them.
+        store: The id of the store; None accepts the events of every store.
 
     Attributes:
-        name: What an event's `key_id` says: the key, from which nothing can be learnt, and the
-            store. It is hashed, so an event of another store does not count here.
+        name: The `key_id` of events: a hash that identifies the key without revealing it, and the
+            store's id. The `key_id` is hashed, so events of another store are not accepted.
     """
 
     def __init__(self, key: Secret, *older: Secret, store: str | None = None) -> None:
@@ -163,8 +163,8 @@ class AuditKey:
         block = key.reveal().encode()
         if len(block) > 64:
             block = hashlib.sha256(block).digest()
-        # HMAC (RFC 2104) as far as it can be done before the text is known: of a trail's texts
-        # each is so short that setting it up would take most of the time.
+        # The part of HMAC (RFC 2104) that does not depend on the text, computed once. The texts
+        # are so short that this part would take most of the time.
         self._inner, self._outer = (
             hashlib.sha256(bytes(byte ^ pad for byte in block.ljust(64, b"\0")))
             for pad in (0x36, 0x5C)
@@ -177,16 +177,16 @@ class AuditKey:
 
     @classmethod
     def of(cls, keys: Sequence[Secret]) -> Self | None:
-        """Return the first of the keys, with the others as its older ones; None of none."""
+        """Return an audit key from the current key and the older ones; None if there is no key."""
         return cls(*keys) if keys else None
 
     def mac(self, digest: str, name: object = None) -> str:
-        """Return what shows that whoever wrote this hash has the key.
+        """Return the MAC of a hash.
 
         Args:
             digest: The hash.
-            name: The event's `key_id`, by which one of the older keys may be meant. Where it names
-                another store, what is returned is right for no event.
+            name: The event's `key_id`, which may name an older key. If it names another store, the
+                returned MAC is valid for no event.
         """
         if name in (None, self.name):
             return self._hmac(digest.encode())
@@ -197,16 +197,16 @@ class AuditKey:
         return self._hmac(digest.encode()) if older is None else older.mac(digest)
 
     def mark(self, digest: str) -> str:
-        """Return what shows that a row of that digest was made by whoever has the key."""
+        """Return a mark for a row's digest, which only a holder of the key can make."""
         return f"{self.name}:{self.mac(digest)}"
 
     def has_marked(self, digest: str, mark: str) -> bool:
-        """Tell whether `mark` was made of that digest, by one of the keys."""
+        """Tell whether `mark` was made of that digest with one of the keys."""
         name, _, mac = mark.rpartition(":")
         return hmac.compare_digest(self.mac(digest, name).encode(), mac.encode(errors="replace"))
 
     def fingerprint(self, secret: Secret) -> str:
-        """Return 16 hex digits by which the same secret is known again, under this key."""
+        """Return a keyed hash of 16 hex digits, by which a secret is recognised."""
         return self._hmac(secret.reveal().encode(errors="surrogatepass"))[:16]
 
     def _hmac(self, text: bytes) -> str:
@@ -219,15 +219,15 @@ class AuditKey:
 def link(
     event: dict[str, Any], previous: str | None, key: AuditKey | None, flow: Flow | None = None
 ) -> str:
-    """Make an event the next link of a chain, and return its hash.
+    """Link an event to its chain, and return its hash.
 
-    Done once; an event that is a link already stays as it is.
+    An event that is linked already is not changed.
 
     Args:
-        event: The event; its evidence is filled in, but for the digest of the row.
-        previous: The hash of the one before, if there is one.
-        key: What authenticates it; without a key it is only chained.
-        flow: The flow that it happened to, for the fingerprints.
+        event: The event. Its hashes, MAC and fingerprints are filled in; `row_digest` is not.
+        previous: The hash of the previous event, if there is one.
+        key: The audit key; None for a chain without MACs.
+        flow: The flow of the event, for the fingerprints.
     """
     if event["hash"] is None:
         event["prev_hash"] = previous or START

@@ -1,4 +1,4 @@
-"""An event as a database has it, whatever somebody has put into it: typed, or null."""
+"""Convert an event from a database to its types. A value of the wrong type becomes text or null."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _TEXTS: Final = tuple({*FIELDS} - NUMBERS - LISTS - {"in_doubt"})
 
 
 def readable(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an event with each field of its type, or null, whatever a database has there."""
-    # SQLite takes any type for any column, and so does whoever writes to it behind our back.
+    """Return the event with each field in its type, or null if the value is not usable."""
+    # SQLite accepts any type in any column, so somebody may have written anything there.
     read = dict(event)
     for name in _TEXTS:
         value = read[name]

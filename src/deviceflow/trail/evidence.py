@@ -1,4 +1,4 @@
-"""All that there is of one flow: its events, the flow itself, and what digests say of it."""
+"""The evidence on one flow: its events, its row in the store, and its entries in digests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _legal() -> Iterator[tuple[Step, Standing]]:
             continue
         known = [(source, action.handover.get(source)) for source in Handover]
         dests = {dest for _, dest in known if dest is not None}
-        # Where the hand-over is not known, an action that is declared for one state of it may be.
+        # If the hand-over is unknown, an action that is declared for one of its states is legal.
         unknown = (None, dests.pop() if len(dests) == 1 else None)
         for source, dest in action.login.items():
             for handover, after in (*known, unknown):
@@ -54,14 +54,14 @@ def _legal() -> Iterator[tuple[Step, Standing]]:
 
 
 LEGAL: Final[Mapping[Step, Standing]] = dict(_legal())
-"""What may happen to a login: an action in the states before it, and the states after it.
+"""The legal steps of a login: an action with the states before it, and the states after it.
 
-Of a login that was imported in `authorized` the hand-over is not known at first: None.
+The hand-over of a login that was imported in `authorized` is unknown at first: None.
 """
 
 
 def at(state: str | None) -> Standing:
-    """Return the states of a login of which no more than the state is known."""
+    """Return the states of a login if only the login's state is known."""
     return state, None if state == AUTHORIZED else NONE
 
 
@@ -71,15 +71,15 @@ def before(first: Sequence[Any]) -> Standing:
 
 
 class Evidence(NamedTuple):
-    """All that there is of one flow.
+    """The evidence on one flow.
 
     Attributes:
         flow_id: The flow.
         rows: Its events, as tuples in the order of `STORED`.
-        stored: The flow as the store has it, where it has it still.
-        heads: What digests say of it.
-        key: What authenticates events, where it is there.
-        alone: Whether the events are all there is, and no store beside them.
+        stored: The flow's row in the store; None if the store has none any more.
+        heads: The flow's entries in digests.
+        key: The audit key, if available.
+        alone: Whether there are only events and no store, as in a JSON Lines file.
     """
 
     flow_id: str
@@ -91,7 +91,7 @@ class Evidence(NamedTuple):
 
 
 def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
-    """Return the number and the hash of the last event by the flow's record, if it says so."""
+    """Return the number and the hash of the last event, as the flow's row names them."""
     stored = evidence.stored
     if stored is None:
         return None
@@ -105,7 +105,7 @@ def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
 
 
 def is_where_it_was_led(stored: StoredFlow, last: Sequence[Any]) -> bool:
-    """Tell whether a flow is stored where its last event has left it."""
+    """Tell whether the flow's row has the state, number and hash of its last event."""
     try:
         record = decode(stored.record)
         said = (
@@ -132,12 +132,12 @@ def is_where_it_was_led(stored: StoredFlow, last: Sequence[Any]) -> bool:
 
 
 def is_as_its_event_says(stored: StoredFlow, last: Sequence[Any]) -> bool:
-    """Tell whether a flow's row is, in all of it, the one that its last event was written with."""
+    """Tell whether the whole row is the one that was committed with the flow's last event."""
     return stored.authentic and stored.digest == last[ROW_DIGEST]
 
 
 def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:
-    """Tell whether a flow of no event is one that the store has made so."""
+    """Tell whether a flow without events is a new one that the store itself added."""
     marked = stored.digest is not None and isinstance(stored.head, str)
     if not (stored.seq == 0 and stored.authentic and marked):
         return False
@@ -145,8 +145,8 @@ def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:
 
 
 def may_be_gone(rows: Sequence[tuple[Any, ...]]) -> bool:
-    """Tell whether a store can have dropped a flow of these events: ended, and without a token."""
+    """Tell whether a store may have deleted a flow with these events: ended, without a token."""
     if rows[-1][TO] != AUTHORIZED:
         return rows[-1][TO] in ENDS
-    # Of a flow that came from elsewhere that may be on record there.
+    # The end of an imported flow's hand-over may be recorded in the store that it came from.
     return rows[0][ACTION] == IMPORT or any(row[ACTION] in ENDS_HANDOVER for row in rows)

@@ -1,4 +1,4 @@
-"""Saying whether what a flow's events tell can have been so, where their chain is whole."""
+"""Check the history that an intact chain tells: legal transitions, times, and the flow's row."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
     from deviceflow.trail.evidence import Evidence, Standing
 
-EDITED_ROW: Final = "the login's row is not as it was written: its digest or its MAC is another"
+EDITED_ROW: Final = "the login's row was changed: its digest or its MAC does not match"
 
 CLOCK_TOLERANCE: Final = 1.0
-"""Seconds by which one event's time may be before the time of the one before."""
+"""Seconds by which an event's time may be before the time of the previous event."""
 
 _NO_LATE_TOKEN: Final = (Reason.DENIED, Reason.CANCELLED)
 
 
 def strange(evidence: Evidence) -> Iterator[Finding]:
-    """Yield what is wrong with a chain that is whole: whose it is, first of all."""
+    """Yield what is wrong with an intact chain: first, whether it is the original chain."""
     others = list(_beside_digests(evidence)) or list(_beyond(evidence))
     yield from others
     if not others:
@@ -49,17 +49,17 @@ def strange(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _beside_digests(evidence: Evidence) -> Iterator[Finding]:
-    """Say whether a chain that is whole is another than digests have seen."""
+    """Report an intact chain that is not the one in the digests."""
     hashes = {row[SEQ]: row[HASH] for row in evidence.rows}
     for head in evidence.heads:
         if hashes.get(head.seq) != head.hash:
-            said = f"event {head.seq} is not the one that digest {head.digest} has seen"
+            said = f"event {head.seq} has another hash than in digest {head.digest}"
             yield Finding("replaced_chain", evidence.flow_id, head.seq, said)
             return
 
 
 def _beyond(evidence: Evidence) -> Iterator[Finding]:
-    """Say which events only the flow's record speaks against, where there is no key to tell."""
+    """Report events behind the last one that the flow's row names, if there is no audit key."""
     stored = evidence.stored
     if evidence.key is not None or stored is None or type(stored.seq) is not int:
         return
@@ -67,15 +67,15 @@ def _beyond(evidence: Evidence) -> Iterator[Finding]:
     before = [row for row in evidence.rows if row[SEQ] <= known]
     if before and is_where_it_was_led(stored, before[-1]):
         for row in evidence.rows[len(before) :]:
-            said = "the flow knows nothing of this event"
+            said = "the event comes after the last event that the flow's row names"
             yield Finding("inserted", evidence.flow_id, row[SEQ], said)
 
 
 def _history(evidence: Evidence) -> Iterator[Finding]:
-    """Say whether what happened can have happened so."""
+    """Report illegal transitions, and times that go backwards."""
     first = evidence.rows[0]
     if first[SEQ] != 1 and first[ACTION] != IMPORT:
-        said = f"{first[ACTION]} is not where a flow begins"
+        said = f"a flow cannot begin with {first[ACTION]}"
         yield Finding("illegal_transition", evidence.flow_id, first[SEQ], said)
     standing = before(first)
     reason, time = None, ""
@@ -95,7 +95,7 @@ def _history(evidence: Evidence) -> Iterator[Finding]:
             said = _illegal(action, standing, dest)
             yield Finding("illegal_transition", evidence.flow_id, row[SEQ], said)
         if row[TIME] < time and _seconds(row[TIME], time) > CLOCK_TOLERANCE:
-            said = f"its time is before that of the event before: {row[TIME]}"
+            said = f"the event's time, {row[TIME]}, is before the previous event's"
             yield Finding("clock_backwards", evidence.flow_id, row[SEQ], said)
         standing, reason, time = led, row[REASON], row[TIME]
 
@@ -103,7 +103,7 @@ def _history(evidence: Evidence) -> Iterator[Finding]:
 def _illegal(action: str, standing: Standing, dest: str | None) -> str:
     state, handover = standing
     if dest in {LEGAL[step][0] for of in Handover if (step := (action, state, of)) in LEGAL}:
-        return f"{action} cannot happen to a token that is {handover}"
+        return f"{action} is not allowed when the hand-over is {handover}"
     return f"{action} does not lead from {state} to {dest}"
 
 
@@ -111,25 +111,27 @@ def _seconds(earlier: str, later: str) -> float:
     try:
         parted = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
     except (TypeError, ValueError):
-        return inf  # whoever wrote that is no clock of ours
+        return inf  # not a time that deviceflow writes
     return parted.total_seconds()
 
 
 def _beside_flow(evidence: Evidence) -> Iterator[Finding]:
-    """Say whether the flow stands where its events lead to."""
+    """Report a flow whose row does not match the flow's last event."""
     flow_id, stored, last = evidence.flow_id, evidence.stored, evidence.rows[-1]
     if evidence.alone or flow_id == STORE:
         return
     if stored is None:
         if not may_be_gone(evidence.rows):
             said = (
-                f"the flow is gone, and was {last[TO]}: only ended ones without a token are dropped"
+                f"the flow was deleted in the state {last[TO]}:"
+                " only ended flows without a token are deleted"
             )
             yield Finding("wrong_state", flow_id, last[SEQ], said)
         return
     if not is_where_it_was_led(stored, last):
         said = (
-            f"the flow is {stored.state} at event {stored.seq}, or is not what its last event says"
+            f"the row's state is {stored.state} at event {stored.seq},"
+            " which does not match the flow's last event"
         )
         yield Finding("wrong_state", flow_id, last[SEQ], said)
     elif not is_as_its_event_says(stored, last):
