@@ -276,11 +276,9 @@ def test_what_was_done_behind_our_back_is_named(audit: Audit) -> None:
     assert done.code == 1
     heading, *rows = done.out.splitlines()
     assert heading.split() == ["WHAT", "LOGIN", "EVENT", "IN", "WORDS"]
-    assert (
-        f"edited              {audit.denied}      2  the content of this event was changed" in rows
-    )
     assert any(row.startswith(f"removed flow        {audit.approved}") for row in rows)
-    assert any(row.startswith("2 findings: 6 events of 2 chains, 1 digest") for row in rows)
+    row = f"edited              {audit.denied}      2  the content of this event was changed"
+    assert row in rows
     in_json = audit("verify", "--digests", "digests", "--json")
     assert in_json.code == 1
     assert ("edited", audit.denied, 2) in kinds(in_json)
@@ -520,8 +518,8 @@ def test_a_login_is_shown_along_its_states(audit: Audit) -> None:
         "2026-11-18 11:06:40.300 awaiting-user 0.0 s a code was issued (HTTP 200)",
         "2026-11-18 11:06:40.300 awaiting-user 5.2 s 1 poll: not approved yet (HTTP 400)",
         "2026-11-18 11:06:45.500 polling 0.2 s poll 2 is sent",
-        "2026-11-18 11:06:45.700 authorized 2.0 s approved: the token came (HTTP 200)",
-        "2026-11-18 11:06:47.700 authorized the token was handed over",
+        "2026-11-18 11:06:45.700 authorized 2.0 s approved: the token arrived (HTTP 200)",
+        "2026-11-18 11:06:47.700 authorized the token was collected",
     ]
     assert len(audit("show", audit.approved, "--all").out.splitlines()) == 10
 

@@ -102,7 +102,7 @@ def test_a_token_that_nobody_acknowledged_and_studio_cannot_revoke_is_on_record(
     assert (purged.code, again.code) == (0, 2)
     assert (event := kept.history(flow.id)[-1])["action"] == "purge"
     assert event["detail"] == (
-        "the token was collected and never acknowledged: revoke it at the server"
+        "the token was collected but never acknowledged: revoke it at the server"
     )
 
 

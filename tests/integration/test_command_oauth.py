@@ -157,7 +157,7 @@ def test_an_approval_by_the_wrong_person_leaves_no_token_in_the_file(real: Real)
     )
 
     assert done.code == 5
-    assert "not by whom it had to be" in done.err
+    assert "not by the required person" in done.err
     assert "action=revoke" in done.err
     assert not (real.command.home / "token.txt").exists()
 

@@ -255,7 +255,7 @@ def _said(event: Mapping[str, Any]) -> str:
     if action == POLL and event["attempt"] is not None:
         said = f"poll {event['attempt']} is sent"
     elif action == SLOW_DOWN and event["interval"] is not None:
-        said = f"told to poll more slowly: every {event['interval']:g} s from now on"
+        said = f"the server asked for slower polling: every {event['interval']:g} s from now on"
     elif action == FAIL and event["reason"]:
         said = f"{said}: {event['reason']}"
     detail = "" if event["detail"] in (None, "", said) else f": {event['detail']}"

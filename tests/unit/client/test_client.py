@@ -142,7 +142,7 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
             "The server's message: no such client.",
         ),
         (answer(403, {}), errors.RejectedError, "The server refused the login. Its error"),
-        (answer(200, "<html>"), errors.ProtocolError, "cannot be understood. Check that"),
+        (answer(200, "<html>"), errors.ProtocolError, "do not conform to the protocol. Check that"),
     ],
 )
 def test_start_says_why_the_server_refused(

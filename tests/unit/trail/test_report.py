@@ -212,7 +212,7 @@ def test_each_login_is_drawn_along_its_states(store: SQLiteStore) -> None:
         assert page.count("use", href=f"#mark-{mark}") == 2
     assert page.count("use", **{"class": "end o-authorized"}) == 1
     assert "1 poll: not approved yet (HTTP 400)" in page.text
-    assert "the token was handed over" in page.text
+    assert "the token was collected" in page.text
 
 
 @pytest.mark.parametrize(
