@@ -769,7 +769,7 @@ def test_all_of_it_on_postgres(
     (tmp_path / "d").mkdir()
     digests = ("--digests", str(tmp_path / "d"))
 
-    assert "no key to sign digests with" in run("digest", "--begin", *digests).err
+    assert "no key to sign digests" in run("digest", "--begin", *digests).err
     assert run("digest", "--begin", *digests, **key).out.startswith("digest 1: 122 chains, by ")
     verified = run("verify", *digests, "--json", **key)
     assert (verified.code, verified.said["findings"], verified.said["flows"]) == (0, [], 122)

@@ -192,7 +192,7 @@ def test_a_server_that_keeps_to_the_practice() -> None:
 @pytest.mark.parametrize(
     ("answered", "settings", "words"),
     [
-        (SOUND | {"expires_in": None}, {}, "No expires_in"),
+        (SOUND | {"expires_in": None}, {}, "no expires_in"),
         (SOUND | {"expires_in": 901}, {}, "valid for 901 seconds"),
         ({}, {}, "verification_uri_complete contains the code"),
         (SOUND, {"scope": ""}, "requests no scope"),
@@ -348,7 +348,7 @@ def test_a_code_that_lives_shorter_than_the_interval() -> None:
             answer(400, {"error": "slow_down"}),
             "slow_down, with status 400, 0.0 seconds after the previous",
         ),
-        (answer(400, {"error": "slow_down", "interval": 10}), "an interval of 10 seconds"),
+        (answer(400, {"error": "slow_down", "interval": 10}), "The new interval is 10 seconds"),
         (answer(429, ""), "slow_down, with status 429"),
         (PENDING, "tolerates early polls"),
     ],
@@ -516,7 +516,7 @@ def test_discovery_without_an_answer_or_without_sense() -> None:
         (-29, "openid", "good", "agree"),
         (90, "openid", "note", "90 seconds ahead of"),
         (-300, "", "note", "300 seconds behind"),
-        (300, "openid", "bad", "would be refused"),
+        (300, "openid", "bad", "would be rejected"),
     ],
 )
 def test_the_servers_clock_is_compared(ahead: int, scope: str, verdict: str, words: str) -> None:

@@ -283,7 +283,7 @@ def test_keys_that_the_auditor_may_not_read_are_passed_over(store: Store) -> Non
 
     assert (verified[0], json.loads(verified[1])["keyed"]) == (0, True)
     assert digest[0] == exits.STORE
-    assert "may not read the store's key" in digest[2]
+    assert "no permission to read the signing key" in digest[2]
     assert "DEVICEFLOW_AUDIT_SIGNING_KEY" in digest[2]
 
 

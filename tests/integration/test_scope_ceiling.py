@@ -93,7 +93,7 @@ def test_ceilings_with_nothing_in_common_allow_nothing(work: Command) -> None:
     done = work(*START, "--scope", "repo", DEVICEFLOW_SCOPE_CEILING="admin")
 
     assert done.code == 2
-    assert "No scope is within both ceilings" in done.err
+    assert "No scope is allowed by both scope ceilings" in done.err
 
 
 def test_the_environment_alone_sets_one(

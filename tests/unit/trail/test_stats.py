@@ -68,7 +68,7 @@ def test_a_login_that_failed_says_why(store: SQLiteStore, scribe: Scribe) -> Non
 
     assert (login.outcome, login.reason) == ("rejected", "rejected")
     assert login.approved_after is None
-    assert said(login)[-1] == ("failed", "failed: rejected (HTTP 400): no such code")
+    assert said(login)[-1] == ("failed", "the login failed: rejected (HTTP 400): no such code")
 
 
 def test_a_login_that_has_not_ended(store: SQLiteStore, scribe: Scribe) -> None:
