@@ -79,7 +79,7 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(
     done = deviceflow("list", "--store", url)
 
     assert (done.code, done.out) == (2, "")
-    assert "arguments are seen by all" in done.err
+    assert "can see command line arguments" in done.err
     assert PASSWORD not in done.out + done.err
 
 

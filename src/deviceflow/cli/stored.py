@@ -1,4 +1,4 @@
-"""The store that the commands share, and what they say of a flow in it."""
+"""The store that the commands share, and their output about a login."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Store
 
-# Where libpq reads one, in the authority or among the parameters; in what is no URL, too.
+# Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
 _PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
 _CODES: Final = {
     State.AUTHORIZED: exits.AUTHORIZED,
@@ -36,21 +36,22 @@ _opened: Final = ExitStack()
 
 
 def store(args: StoreOptions, **options: Any) -> Store:
-    """Open the store that the arguments name, or the environment, or the user's own.
+    """Open the store that the arguments or the environment name, else the user's store.
 
     Args:
         args: The arguments.
-        **options: What the store's class takes besides.
+        **options: Further arguments of the store's class.
 
     Raises:
-        UsageError: It cannot be named so.
-        StoreError: It cannot be used.
+        UsageError: The URL is invalid, or contains a password.
+        StoreError: The store cannot be used.
         ImportError: A library is missing.
     """
     if args.store and _PASSWORD.search(args.store):
         raise UsageError(
-            "The store's address has a password in it, and arguments are seen by all.",
-            hint=f"Put it into ~/.pgpass or PGPASSWORD, or the address into {VARIABLE}.",
+            "The store's URL contains a password, and other users of this machine can see command"
+            " line arguments.",
+            hint=f"Put the password into ~/.pgpass or PGPASSWORD, or the URL into {VARIABLE}.",
         )
     if args.plaintext:
         options["plaintext"] = True
@@ -60,16 +61,16 @@ def store(args: StoreOptions, **options: Any) -> Store:
 
 
 def client(args: StoreOptions) -> Client:
-    """Return a client whose flows are in that store, and outlive this command.
+    """Return a client that uses the store. The logins must survive this command.
 
     Raises:
-        DeviceFlowError: They would not; or as for `store`.
+        DeviceFlowError: The store is in memory, or as for `store`.
     """
     kept = store(args)
     if not kept.durable:
         raise UsageError(
-            "A store in memory ends with this command, and the login with it.",
-            hint=f"Name another by --store or {VARIABLE}, or do it all in one: deviceflow login",
+            "A login in memory would be lost at the end of this command.",
+            hint=f"Set --store or {VARIABLE} to another store, or use: deviceflow login",
         )
     return Client(kept)
 
@@ -105,12 +106,12 @@ def stands(flow: Flow) -> Step:
 
 
 def say_problem(problem: DeviceFlowError) -> None:
-    """Tell the person of a flow that cannot be read and is passed over."""
+    """Print the error of a login that cannot be read and is skipped."""
     streams.say(f"deviceflow: {problem}")
 
 
 def outlived(flow: Flow) -> bool:
-    """Tell whether nobody can approve it any more, and it has not ended yet."""
+    """Tell whether the code has expired and the login has not ended yet."""
     return not (flow.state.ended or flow.expires_at is None or flow.expires_at > time.time())
 
 
@@ -133,12 +134,10 @@ def code(done: Step) -> int:
 
 
 def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
-    """Return what does a command's work, and closes the stores that it has opened.
+    """Wrap a command's function: close the stores that it opened, and report errors as JSON.
 
-    With `--json`, what goes wrong is an object on stdout.
-
-    What is returned raises a `DeviceFlowError` or `ImportError` without `--json`, and an
-    `OutputError` where the object cannot be printed.
+    With `--json`, an error is printed as an object on stdout. Without it, the `DeviceFlowError` or
+    `ImportError` is raised. An `OutputError` is always raised.
     """
 
     def run(args: Any) -> int:
@@ -158,7 +157,7 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
 
 
 def trouble(error: DeviceFlowError | ImportError, args: StoreOptions) -> dict[str, Any]:
-    """Return what `--json` says of an error, and of the flow that it is about."""
+    """Return the JSON fields of an error and of the login that it is about."""
     names = ("flow_id", "state", "reason", "wait_seconds")
     said = {name: getattr(error, name, None) for name in names}
     said["flow_id"] = said["flow_id"] or getattr(args, "id", None)

@@ -100,7 +100,9 @@ def test_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch, store: Path, va
 
 
 def test_shared_database_without_a_key_is_refused_with_the_command_that_makes_one() -> None:
-    with pytest.raises(SealError, match="shared, and there is no key") as caught:
+    with pytest.raises(
+        SealError, match="no key to seal the secrets of this shared store"
+    ) as caught:
         sealer(None, plaintext=False)
 
     assert f"Set {VARIABLE}" in str(caught.value)
@@ -217,7 +219,10 @@ def test_key_file_that_others_can_reach_is_refused_with_the_command_that_mends_i
     [
         (lambda path: None, "No such file or directory"),
         (lambda path: path.mkdir(mode=0o700), "Is a directory"),
-        (lambda path: path.touch(0o600) or path.write_bytes(b"\xffKEY-CANARY"), "it is not ASCII text"),
+        (
+            lambda path: path.touch(0o600) or path.write_bytes(b"\xffKEY-CANARY"),
+            "it is not ASCII text",
+        ),
     ],
 )
 def test_key_file_that_cannot_be_read_says_why(

@@ -250,7 +250,7 @@ def test_secret_itself_on_the_command_line_is_refused(name: str) -> None:
 def test_secret_that_others_can_read_is_refused(write: Write, mode: int, name: str) -> None:
     file = write(f'[profiles.work]\n{name} = "CANARY"', mode)
 
-    with pytest.raises(UsageError, match="others can read it") as caught:
+    with pytest.raises(UsageError, match="other users can read the file") as caught:
         load().profile("work")
 
     assert f"chmod 600 {file}" in str(caught.value)
