@@ -133,6 +133,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from deviceflow import Secret
 from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.trail.digest import Signer
 from deviceflow.trail.verify import Verification
 from deviceflow.trail.maintenance import take_digest

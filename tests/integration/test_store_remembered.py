@@ -250,3 +250,12 @@ def test_forked_child_remembers_nothing(tmp_path: Any) -> None:
     done = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path / "flows.db")], check=False)
 
     assert done.returncode == 0
+
+
+def test_store_that_is_closed_remembers_nothing(database: Place) -> None:
+    driver, flow_id = begun(database, PENDING)
+
+    database.store.close()
+
+    assert len(database.sql._remembered) == 0
+    assert driver.step(flow_id).state is State.AWAITING_USER

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, REQUIRED, WHOLE
+from deviceflow.core.keyed_hash import KeyedHash
 from deviceflow.core.secret import Secret
 
 if TYPE_CHECKING:
@@ -160,15 +161,7 @@ class AuditKey:
     def __init__(self, key: Secret, *older: Secret, store: str | None = None) -> None:
         self._older = {old.name: old for old in map(AuditKey, older)}
         self._store = store
-        block = key.reveal().encode()
-        if len(block) > 64:
-            block = hashlib.sha256(block).digest()
-        # HMAC (RFC 2104) as far as it can be done before the text is known: of a trail's texts
-        # each is so short that setting it up would take most of the time.
-        self._inner, self._outer = (
-            hashlib.sha256(bytes(byte ^ pad for byte in block.ljust(64, b"\0")))
-            for pad in (0x36, 0x5C)
-        )
+        self._hmac = KeyedHash(key.reveal().encode()).of
         short_name = self._hmac(b"deviceflow audit key")[:8]
         self.name: str = short_name if store is None else f"{short_name}@{store}"
 
@@ -208,12 +201,6 @@ class AuditKey:
     def fingerprint(self, secret: Secret) -> str:
         """Return 16 hex digits by which the same secret is known again, under this key."""
         return self._hmac(secret.reveal().encode(errors="surrogatepass"))[:16]
-
-    def _hmac(self, text: bytes) -> str:
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(text)
-        outer.update(inner.digest())
-        return outer.hexdigest()
 
 
 def link(

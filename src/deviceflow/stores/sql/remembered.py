@@ -67,12 +67,13 @@ class RememberedFlows:
         return f"<{len(self)} remembered flows>"
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may use the store as well
         self._flows: dict[str, RememberedFlow] = {}
 
     def take(self, flow_id: str) -> RememberedFlow | None:
         """Return a flow that is remembered, and forget it; it is the caller's from now on."""
-        return self._flows.pop(flow_id, None)
+        with self._lock:
+            return self._flows.pop(flow_id, None)
 
     def put(self, flow: Flow, row: Mapping[str, Any]) -> None:
         """Remember a copy of a flow, which was written in this row, if it waits for its next poll.
@@ -91,11 +92,12 @@ class RememberedFlows:
 
     def forget(self, flow_id: str) -> None:
         """Forget a flow: it came to its end, or others went on with it."""
-        self._flows.pop(flow_id, None)
+        self.take(flow_id)
 
     def forget_all(self) -> None:
         """Forget all flows."""
-        self._renew()
+        with self._lock:
+            self._flows.clear()
 
 
 def _copy(flow: Flow) -> Flow:
