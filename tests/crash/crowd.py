@@ -77,7 +77,7 @@ def compete(
         folder: An empty folder.
         postgres: The server for a database; None for a SQLite file.
         rng: What chance goes by.
-        pace: How many seconds by the clock pass in a real one; with 0 they pass as the workers work.
+        pace: How many seconds by the clock pass in a real one; with 0 it moves as they work.
         interval: Seconds between two polls.
     """
     done, begun = Competition(), time.monotonic()

@@ -23,6 +23,7 @@ from deviceflow import errors, export
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sql import remembered, rows
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SECRETS, Place, in_clear, kept
@@ -176,6 +177,29 @@ def test_no_traceback_of_a_failing_store_shows_a_secret(place: Place, name: str)
 
     assert seen
     assert [shown(one) for one in seen] == [set()] * len(seen)
+
+
+@pytest.mark.parametrize("where", ["digest", "sign", "remember"])
+def test_no_traceback_of_an_interruption_at_a_row_shows_a_secret(
+    database: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    in_clear(database)
+    driver = database.client(CODE)
+
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    if where == "digest":
+        monkeypatch.setattr(rows, "_digest", interrupt)
+    elif where == "sign":
+        monkeypatch.setattr(database.sql._rows.sealer, "mac", interrupt)
+    else:
+        monkeypatch.setattr(remembered, "_copy", interrupt)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        driver.start(OAUTH)
+
+    assert shown(caught.value) == set()
 
 
 @pytest.mark.parametrize("column", ["record", "progress", "provider", "code", "token", "mac"])
