@@ -16,7 +16,7 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from deviceflow.core.secret import Hidden
 
 MOST: Final = 16_384
 """How many flows are remembered; then those that were not claimed for the longest are not."""
@@ -75,7 +75,7 @@ class RememberedFlows:
         with self._lock:
             return self._flows.pop(flow_id, None)
 
-    def put(self, flow: Flow, row: Mapping[str, Any]) -> None:
+    def put(self, flow: Flow, row: Hidden[dict[str, Any]]) -> None:
         """Remember a copy of a flow, which was written in this row, if it waits for its next poll.
 
         If it does not, it is forgotten.
@@ -83,7 +83,7 @@ class RememberedFlows:
         if flow.state is not State.AWAITING_USER or flow.to_revoke:
             self.forget(flow.id)
             return
-        kept = RememberedFlow(_copy(flow), row["progress"], row["mac"])
+        kept = RememberedFlow(_copy(flow), row.reveal()["progress"], row.reveal()["mac"])
         with self._lock:
             self._flows.pop(flow.id, None)
             self._flows[flow.id] = kept

@@ -280,7 +280,7 @@ class SQLStore:
             if ACTIONS[event["action"]].wipes and self._rows.sealer.prefix == PLAIN:
                 self._connection.overwrite_deleted()
         if kept and release is not None:
-            self._remembered.put(flow, row.reveal())
+            self._remembered.put(flow, row)
         else:
             self._remembered.forget(flow.id)
         return kept
