@@ -357,6 +357,8 @@ class Recognition:
     def _marks(self) -> Iterator[Finding]:
         """Say of events that are whole, and in their place, what beside their content is wrong."""
         for number, row in self._own.items():
+            if row.edited:
+                continue
             wrong = [
                 row.stored[HASH] != row.hash and "hash",
                 row.said.get("flow_id") != self._id and "flow_id",
