@@ -380,7 +380,7 @@ def replaced_chain_with_the_key(attack: Attack) -> Done:
 
 def _adjust(attack: Attack, flow_id: str) -> None:
     """Make a flow's record fit the last of its events as they are by now."""
-    attack.trail.adjust(flow_id, attack.trail.last(flow_id))
+    attack.trail.adjust(flow_id, attack.trail.end_of(flow_id))
 
 
 def wrong_state(attack: Attack) -> Done:

@@ -206,7 +206,7 @@ class Trail:
         marks = ", ".join("?" * len(STORED))
         self.do(f"INSERT INTO {{audit}} ({names}) VALUES ({marks})", *(values[n] for n in STORED))
 
-    def last(self, flow_id: str) -> dict[str, Any]:
+    def end_of(self, flow_id: str) -> dict[str, Any]:
         """Return a flow's last event as it is by now."""
         names = ", ".join(f'"{name}"' for name in STORED)
         statement = f"SELECT {names} FROM {{audit}} WHERE flow_id = ? ORDER BY seq DESC LIMIT 1"
@@ -325,7 +325,8 @@ class Trail:
 def fields_of(row: Sequence[Any]) -> dict[str, Any]:
     """Return the event of a row that nobody has touched."""
     values = dict(zip(STORED, row, strict=True))
-    return json.loads(values["text"]) | {name: values[name] for name in ("hash", "mac")}
+    event: dict[str, Any] = json.loads(values["text"])
+    return event | {name: values[name] for name in ("hash", "mac")}
 
 
 def columns_of(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,8 +82,25 @@ def read(text: object) -> tuple[dict[str, Any], str]:
         text: What a trail has for the text of an event.
 
     Raises:
-        DAMAGED: It is no text, or no event, or a value is of another type than the schema gives
-            its field, or it says what it says in another form than the canonical one.
+        DAMAGED: As for `parse`; or the text says what it says in another form than the canonical
+            one.
+    """
+    event = parse(text)
+    written = encode(event)
+    if written != text.encode():  # type: ignore[attr-defined]  # a text, or `parse` had raised
+        raise ValueError("an event is written in another way")
+    return event, hashlib.sha256(written).hexdigest()
+
+
+def parse(text: object) -> dict[str, Any]:
+    """Return the event that a text says, each field of its type, without `hash` and `mac`.
+
+    Args:
+        text: What a trail has for the text of an event.
+
+    Raises:
+        DAMAGED: It is no text, or no event, or has its fields in another order, or a value is of
+            another type than the schema gives its field.
     """
     if type(text) is not str:
         raise TypeError("the text of an event is no text")
@@ -91,21 +108,14 @@ def read(text: object) -> tuple[dict[str, Any], str]:
     if type(event) is not dict or [*event] != _ORDER:
         raise ValueError("an event has other fields, or has them in another order")
     types = tuple(map(type, event.values()))
-    if types not in _known_types:
-        _check_types(types)
-    for number in _numbers_of(event):
-        if number is not None and not (
-            -_GREATEST < number < _GREATEST and (type(number) is int or not number.is_integer())
-        ):
+    numbers_of = _known_types.get(types) or _checked(types)
+    for number in numbers_of(event):
+        if not (-_GREATEST < number < _GREATEST) or (type(number) is float and number.is_integer()):
             raise ValueError("a number is too great, or is written in another way")
-    for texts in _lists_of(event):
-        for item in texts or ():
-            if type(item) is not str:
-                raise TypeError("a list has something in it that is no text")
-    written = encode(event)
-    if written != text.encode():
-        raise ValueError("an event is written in another way")
-    return event, hashlib.sha256(written).hexdigest()
+    for scope in event["scopes"] + (event["granted_scopes"] or []):
+        if type(scope) is not str:
+            raise TypeError("a list has something in it that is no text")
+    return event
 
 
 def _types_of(name: str) -> set[type]:
@@ -120,18 +130,21 @@ def _types_of(name: str) -> set[type]:
     return types if name in REQUIRED else types | {type(None)}
 
 
-_ORDER: Final = [*HASHED]
+_ORDER: Final[list[str]] = [*decode(encode(dict.fromkeys(HASHED)))]  # as the decoder caches them
 _TYPES: Final = tuple(map(_types_of, HASHED))
-_known_types: Final[set[tuple[type, ...]]] = set()  # an event's types are one of few combinations
-_numbers_of: Final = itemgetter(*sorted(NUMBERS))
-_lists_of: Final = itemgetter(*sorted(LISTS))
+_known_types: Final[dict[tuple[type, ...], itemgetter[Any]]] = {}
+"""For each combination of types that was seen and is right, what returns the numbers."""
 
 
-def _check_types(types: tuple[type, ...]) -> None:
+def _checked(types: tuple[type, ...]) -> itemgetter[Any]:
     if not all(found in allowed for found, allowed in zip(types, _TYPES, strict=True)):
         raise TypeError("an event's field has a value of another type")
-    if len(_known_types) < _MOST_KNOWN:
-        _known_types.add(types)
+    if len(_known_types) >= _MOST_KNOWN:
+        _known_types.clear()
+    numbers = [name for name, found in zip(HASHED, types, strict=True) if found in (int, float)]
+    # Of one name it would return no tuple.
+    found = _known_types[types] = itemgetter(*numbers, "seq", "seq")
+    return found
 
 
 def hash_of(event: Mapping[str, Any]) -> str:

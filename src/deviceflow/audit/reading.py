@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.chain import DAMAGED, STORED, decode, read
+from deviceflow.audit.chain import DAMAGED, STORED, decode, parse
 from deviceflow.audit.events import FIELDS, LISTS, NUMBERS
 from deviceflow.core.sanitize import storable
 
@@ -30,7 +30,7 @@ def event_of(row: Sequence[Any]) -> dict[str, Any]:
     """
     proof = {"hash": row[_HASH], "mac": row[_MAC]}
     try:
-        said, _ = read(row[_TEXT])
+        said = parse(row[_TEXT])
     except DAMAGED:
         return readable(dict.fromkeys(FIELDS) | _said_by(row) | proof)
     if type(row[_HASH]) is str and type(row[_MAC]) in _PROOF:

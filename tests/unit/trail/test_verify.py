@@ -14,6 +14,7 @@ import pytest
 from deviceflow import Secret, Studio
 from deviceflow.audit.chain import (
     DAMAGED,
+    HASHED,
     START,
     STORED,
     AuditKey,
@@ -140,7 +141,7 @@ def _stored(row: Row) -> tuple[Any, ...]:
     try:
         text = canonical(row).decode()
     except DAMAGED:
-        text = json.dumps(row, default=str)
+        text = json.dumps({name: row[name] for name in HASHED}, default=str, separators=(",", ":"))
     columns = {**row, "text": text, **row.get("columns", {})}
     return tuple(columns[name] for name in STORED)
 
