@@ -639,11 +639,11 @@ def test_an_entry_is_shown_as_it_may_stand_in_a_file(deviceflow: Command, name: 
         ),
         (
             "[mine]\nissuer = 'https://a.example'\nanswer_names = { verification_url = 'uri' }",
-            "has the unknown keys",
+            "has the unknown keys verification_url",
         ),
         (
             "[mine]\nissuer = 'https://a.example'\nrequest_names = { scopes = 'scope' }",
-            "has the unknown keys",
+            "has the unknown keys scopes",
         ),
         ("[\"my.host\"]\nissuer = 'https://a.example'", "Invalid provider name"),
         ("[studio]\nissuer = 'https://a.example'", "Invalid provider name"),

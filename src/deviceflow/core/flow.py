@@ -20,12 +20,10 @@ nothing.
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from zlib import crc32
 
-from deviceflow.core import actions
+from deviceflow.core import actions, pacing
 from deviceflow.core.actions import Kind
 from deviceflow.core.machine import fire, refusal
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
@@ -42,29 +40,8 @@ if TYPE_CHECKING:
     from deviceflow.core.text import PersonText
     from deviceflow.core.wire import Request
 
-SLOW_DOWN: Final = 5.0
-"""Seconds that each `slow_down` adds to the interval (RFC 8628 section 3.5)."""
-
-LAST_POLL: Final = 1.0
-"""Seconds before the deadline at which the last poll is due, if the interval allows it."""
-
-LONGEST_BACKOFF: Final = 60.0
-"""The longest back-off in seconds. The server's interval may be longer."""
-
 UNREADABLE_LIMIT: Final = 3
 """How many unreadable responses in a row end a flow."""
-
-CODE_ATTEMPTS: Final = 3
-"""How many requests for a device code are made before the server counts as unreachable."""
-
-LONGEST_CODE_WAIT: Final = 30.0
-"""The longest Retry-After in seconds that is waited for before a device code is requested again."""
-
-LONGEST_REVOCATION_WAIT: Final = 3600.0
-"""The longest pause in seconds between two attempts to revoke a token."""
-
-CLOCK_TOLERANCE: Final = 1.0
-"""Seconds by which a clock may be behind before it counts as set back."""
 
 LONGEST_PURPOSE: Final = 200
 """The longest purpose of a login, in characters."""
@@ -104,12 +81,6 @@ def _judged(answer: Answer, approver: Approver | None) -> Answer:
     else:
         problem = "the program does not accept the person who approved"
     return replace(answer, unfit=(Reason.WRONG_APPROVER, ours(problem)))
-
-
-def _left(until: float, now: float) -> float:
-    # A Unix time as a float has no finer resolution. After the sleep, the flow must be due.
-    seconds = until - now
-    return round(seconds, 6) if seconds > 2e-6 else 0.0
 
 
 class Transition(NamedTuple):
@@ -286,16 +257,16 @@ class Flow:
             return 0.0
         if self._clock_was_set_back(now):
             return 0.0  # else the wait would be longer by the time that the clock lost
-        return _left(self._deadline_if_last() or self.due_at, now)
+        return pacing.seconds_left(self._deadline_if_last() or self.due_at, now)
 
     def overdue(self, now: float) -> bool:
         """Tell whether the code has expired, and no last poll remains to be made."""
         deadline = self._deadline_if_last()
-        return deadline is not None and _left(deadline, now) == 0
+        return deadline is not None and pacing.seconds_left(deadline, now) == 0
 
     def _clock_was_set_back(self, now: float) -> bool:
         """Tell whether the clock was set back. The flow must have been read before the clock."""
-        return self.moved_at - now > CLOCK_TOLERANCE
+        return self.moved_at - now > pacing.CLOCK_TOLERANCE
 
     def follow_clock(self, now: float) -> bool:
         """Adjust the flow's times to a clock that was set back since the last transition.
@@ -591,7 +562,7 @@ class Flow:
             detail = f"the server refused to revoke the {kind}: revoke it at the server"
         else:
             self.failures += 1
-            backoff = min(2.0 ** min(self.failures, 12), LONGEST_REVOCATION_WAIT) * self._jitter()
+            backoff = pacing.revocation_backoff(self.failures) * self._jitter()
             asked = result.retry_after(now) if isinstance(result, Response) else 0.0
             wait = max(backoff, asked)
             self.due_at = now + wait
@@ -616,8 +587,8 @@ class Flow:
             return self._take_code(answer.code, now, now - duration)
         if answer.outcome == "retry" and not answer.unreadable:
             self.failures += 1
-            wait = max(2.0 ** (self.failures - 1) * self._jitter(), retry_after)
-            if self.failures < CODE_ATTEMPTS and wait <= LONGEST_CODE_WAIT:
+            wait = max(pacing.code_backoff(self.failures) * self._jitter(), retry_after)
+            if self.failures < pacing.CODE_ATTEMPTS and wait <= pacing.LONGEST_CODE_WAIT:
                 self.due_at = now + wait
                 return self._fire(actions.RETRY, now, wait=wait, detail=detail)
             return self._end(actions.FAIL, now, Reason.UNREACHABLE, detail=detail)
@@ -661,7 +632,7 @@ class Flow:
                 action = actions.PENDING
             case "slow_down":
                 self.slow_downs += 1
-                self.interval = max(self.interval + SLOW_DOWN, answer.interval)
+                self.interval = max(self.interval + pacing.SLOW_DOWN, answer.interval)
                 action = actions.SLOW_DOWN
             case _:
                 if self.unreadable >= UNREADABLE_LIMIT:
@@ -689,30 +660,20 @@ class Flow:
             floor = max(floor, pace)
         wait = floor
         if self.failures:
-            # The exponent is limited: 2.0**1024 raises an OverflowError.
-            backoff = min(self.interval * 2.0 ** min(self.failures, 9), LONGEST_BACKOFF)
-            wait = max(wait, backoff * self._jitter())
-        left = inf if self.expires_at is None else max(0.0, self.expires_at - now)
-        # If no further poll fits between the next one and the deadline, the next poll is the last
-        # one. It is made just before the deadline, so that an approval in the last interval counts.
-        last = max(floor, left - LAST_POLL)
-        if last < min(left, wait + pace):
-            wait = last
+            backoff = pacing.poll_backoff(self.interval, self.failures) * self._jitter()
+            wait = max(wait, backoff)
+        wait = pacing.next_poll(wait, floor, pace, now, self.expires_at)
         self.due_at = now + wait
-        wait = round(min(wait, left), 6)
+        if self.expires_at is not None:
+            wait = min(wait, max(0.0, self.expires_at - now))
+        wait = round(wait, 6)
         return self._fire(action, now, wait=wait, detail=detail)
 
     def _pace(self) -> float:
-        """Return the seconds between two polls: the interval and a margin.
-
-        The margin grows by a tenth of the interval with each `slow_down`, because some clocks run
-        fast by that much (https://github.com/cli/cli/issues/9370).
-        """
-        return self.interval + self.provider.margin + self.interval * min(self.slow_downs, 5) / 10
+        return pacing.between_polls(self.interval, self.provider.margin, self.slow_downs)
 
     def _jitter(self) -> float:
-        """Return a factor from 1 to 1.25. It is the same each time for the same transition."""
-        return 1 + crc32(f"{self.id}{self.seq}".encode()) / 2**34
+        return pacing.jitter(self.id, self.seq)
 
     def _issue(self, action: Action, token: Token, now: float) -> Transition:
         transition = self._fire(action, now)
