@@ -159,7 +159,7 @@ def nowhere(store: Path) -> None:
         (without_its_key, "of this store is missing"),
         (with_a_readable_key, "chmod 600"),
         (with_no_key_in_its_file, "not a Fernet key"),
-        (of_something_else, "no SQLite database"),
+        (of_something_else, "not a SQLite database"),
         (of_the_future, "made by a newer deviceflow"),
         (a_directory, "cannot be used as a store"),
         (nowhere, "cannot be used"),
@@ -209,7 +209,7 @@ def test_login_says_as_json_what_is_wrong_with_the_store(
     done = deviceflow("login", server.url, "--show-token", "--json", "--store", "sqlite:")
 
     assert (done.code, done.err) == (2, "")
-    assert "no URL of a store" in done.said["error"]
+    assert "The URL of the store is invalid" in done.said["error"]
 
 
 # Keys.

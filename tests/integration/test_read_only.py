@@ -298,8 +298,8 @@ def test_a_copy_without_its_shm_file_says_what_to_do(store: Store) -> None:
     ((code, _, err),) = store.audit("verify")
 
     assert code == exits.STORE
-    assert "flows.db-shm is gone" in err
-    assert "copy both files" in err
+    assert "the file flows.db-shm for flows.db-wal is missing" in err
+    assert "copy the database" in err
 
 
 _SLOW_READER: Final = """
