@@ -394,7 +394,7 @@ def test_table_that_is_missing_is_an_error_of_the_store(sqlite: Place) -> None:
     _, name = started(sqlite)
     sqlite.ask("ALTER TABLE flows RENAME TO lost")
 
-    failing(lambda: sqlite.store.get(name), "SQLite says: no such table: flows", "")
+    failing(lambda: sqlite.store.get(name), "SQLite error: no such table: flows", "")
 
     sqlite.ask("ALTER TABLE lost RENAME TO flows")
     goes_on(sqlite, name)

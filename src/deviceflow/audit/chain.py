@@ -78,7 +78,9 @@ def canonical(event: Mapping[str, Any]) -> bytes:
 
 
 def read(text: object) -> tuple[dict[str, Any], str]:
-    """Parse the canonical text of an event. Return the event without `hash` and `mac`, and the hash.
+    """Parse the canonical text of an event, and return the event and its hash.
+
+    The event has no `hash` and `mac`.
 
     Args:
         text: The stored text of an event.

@@ -67,8 +67,8 @@ def advise(
     renamed = _renamed(fields)
     if renamed:
         pairs = ", ".join(f"{ours} = {quoted(theirs)}" for ours, theirs in renamed.items())
-        said = f"the fields have other names than in RFC 8628: {_names(fields, known)}."
-        return said, f"answer_names = {{ {pairs} }}"
+        others = f"the fields have other names than in RFC 8628: {_names(fields, known)}."
+        return others, f"answer_names = {{ {pairs} }}"
     return f"a required field is missing; the body has {_names(fields, known)}.", None
 
 
