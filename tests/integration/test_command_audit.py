@@ -432,7 +432,7 @@ def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
     kept = audit("prune", "--digests", "digests", "--before", "2026-11-01")
     pruned = audit("prune", "--digests", "digests", "--before", "2026-11-19", "--json")
 
-    assert "nothing to drop" in kept.err
+    assert "no events to prune" in kept.err
     assert (pruned.code, pruned.said["digest"]) == (0, 2)
     assert pruned.said["dropped"] + len(left) == 3
     assert audit("verify", "--digests", "digests").code == 0
@@ -484,7 +484,7 @@ def test_a_line_that_is_no_event_is_found(audit: Audit) -> None:
 
     assert done.code == 1
     assert [finding["said"] for finding in done.said["findings"]] == [
-        f"line {number} of trail.jsonl is no event" for number in range(14, 22)
+        f"line {number} of trail.jsonl is not an event" for number in range(14, 22)
     ]
 
 

@@ -655,10 +655,10 @@ def test_server_that_stops_and_comes_back(
     try:
         for use in (driver.step, driver.get, driver.cancel):
             failing(
-                lambda use=use: use(name),
+                lambda use=use: use(name),  # type: ignore[misc]
                 "cannot be reached",
                 "try again when the database is available",
-            )  # type: ignore[misc]
+            )
         failing(postgres.open, "cannot be reached", "try again when the database is available")
     finally:
         server.start()

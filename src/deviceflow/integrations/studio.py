@@ -50,7 +50,7 @@ _KEPT: Final = 86400.0
 
 DEFAULT_MESSAGE: Final = "Approve the login there, then come back: this program goes on by itself."
 
-# The exceptions that `requests` raises. Its own are subclasses of OSError, and it raises others too.
+# What `requests` raises: its own exceptions, which are subclasses of OSError, and others.
 _TROUBLE: Final = (OSError, ValueError, urllib3.exceptions.HTTPError)
 
 _NOT_SENT: Final = (
