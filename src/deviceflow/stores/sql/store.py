@@ -318,6 +318,8 @@ class SQLStore:
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int:
         """Drop the flows that ended before then and hold no secret; return how many."""
+        if self._read_only:
+            raise _only_read()
         dropped = skip = 0
         values = {"ended_before": ended_before, "limit": _PAGE}
         while rows := self._page("without_secrets", values | {"skip": skip}):
