@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from deviceflow.audit import log
-from deviceflow.audit.events import FIELDS, STORE, render
-from deviceflow.audit.reading import readable
+from deviceflow.audit.events import STORE, render
+from deviceflow.audit.reading import event_of
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN, Keyless
 from deviceflow.core.ports import LeaseHeld, Origin, StoreEvent, each, refuse
@@ -351,7 +351,7 @@ class SQLStore:
         Each field is of its type or null, whatever somebody has put into the database.
         """
         rows = self._perform(query("history", {"id": storable(flow_id)}), "read")
-        return [readable(dict(zip(FIELDS, row, strict=True))) for row in rows]
+        return [event_of(row) for row in rows]
 
     def reading(self) -> AbstractContextManager[Query]:
         """Give what yields the rows of a query by its name, however many, all of one moment."""
