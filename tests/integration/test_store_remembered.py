@@ -253,7 +253,7 @@ def test_login_that_ends_while_its_poll_is_answered_stays_as_it_ended(database: 
         other.cancel(flow_id)
         return answered
 
-    driver._transport.send = send_late  # type: ignore[method-assign]
+    driver._transport.send = send_late  # type: ignore[method-assign, assignment]
 
     assert driver.step(flow_id).state is State.FAILED
     assert len(database.sql._remembered) == 0
