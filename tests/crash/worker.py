@@ -184,7 +184,7 @@ def told(path: Path) -> list[dict[str, Any]]:
 def provider_of(dialect: Dialect, server: str, client: str) -> Provider:
     """Return the provider that is the local server, in a dialect."""
     if dialect == "studio":
-        return Studio(server).asking(client_name=client)
+        return Studio(server).with_request(client_name=client)
     return OAuth(
         client_id=client,
         device_authorization_endpoint=f"{server}/oauth/device_authorization",

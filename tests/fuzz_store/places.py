@@ -205,7 +205,7 @@ class Place:
     def provider(self, name: str) -> Provider:
         """Return where a login is, and what it asks for."""
         if name == "studio":
-            return Studio(self.servers.honest).asking(client_name=CLIENT.format(name))
+            return Studio(self.servers.honest).with_request(client_name=CLIENT.format(name))
         return OAuth(
             client_id=CLIENT.format(name),
             device_authorization_endpoint=f"{self.servers.honest}/code",
@@ -213,7 +213,7 @@ class Place:
             revocation_endpoint=f"{self.servers.honest}/revoke",
             client_secret=ALLOWED if name == "secret" else None,
             pkce="on",
-            scope="read write",
+            scopes="read write",
         )
 
     def _fill(self) -> None:

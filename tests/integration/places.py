@@ -41,7 +41,7 @@ OAUTH: Final = OAuth(
     token_endpoint="https://as.example.com/token",
     revocation_endpoint="https://as.example.com/revoke",
     pkce="on",
-    scope="read write",
+    scopes="read write",
 )
 CODE: Final = answer(
     200,

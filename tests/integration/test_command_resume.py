@@ -113,7 +113,7 @@ sys.exit(main(sys.argv[1:]))
 def test_another_login_has_another_code(deviceflow: Command, server: LocalServer) -> None:
     base = code_of(deviceflow, *at(server), LOGNAME="alice")
     others = [
-        code_of(deviceflow, *at(server, "--show-token", "--scope", "models"), LOGNAME="alice"),
+        code_of(deviceflow, *at(server, "--show-token", "--scopes", "models"), LOGNAME="alice"),
         code_of(deviceflow, *at(server, "--output", "token.txt"), LOGNAME="alice"),
         code_of(deviceflow, *at(server, "--show-token", "--format", "json"), LOGNAME="alice"),
         code_of(deviceflow, *at(server), LOGNAME="bob"),

@@ -53,14 +53,14 @@ def hostile(kept: SQLiteStore) -> SQLiteStore:
         client_id=f"id {HOSTILE}",
         device_authorization_endpoint="https://as.example.com/code",
         token_endpoint="https://as.example.com/token",
-        scope=[f"scope {HOSTILE}"],
+        scopes=[f"scope {HOSTILE}"],
         parameters={"what": HOSTILE},
     )
     providers: tuple[Provider, ...] = (oauth, Studio("https://s.example.com"))
     for number, provider in enumerate(providers):
         flow = client.create(provider, key=f"key {number} {HOSTILE}")
         client.cancel(flow.id, f"reason {HOSTILE}")
-    studio = Studio("https://s.example.com").asking(client_name=HOSTILE, token_name=HOSTILE)
+    studio = Studio("https://s.example.com").with_request(client_name=HOSTILE, token_name=HOSTILE)
     client.create(studio)
     answered(
         kept,
@@ -152,7 +152,7 @@ TOML: Final = json.dumps(HOSTILE).replace("\\u009b", "\u009b").replace("\\u202e"
 )
 def test_configuration_steers_no_terminal(deviceflow: Command, command: list[str]) -> None:
     deviceflow.configure(
-        f"[profiles.work]\nclient_id = {TOML}\nissuer = {TOML}\nscope = {TOML}\n"
+        f"[profiles.work]\nclient_id = {TOML}\nissuer = {TOML}\nscopes = {TOML}\n"
         f'[profiles.{TOML}]\nclient_id = "x"\n'
         f'[profiles.other]\n{TOML} = "x"\n'
     )

@@ -185,7 +185,7 @@ SOUND: Final = {"verification_uri_complete": None}
 
 
 def test_a_server_that_keeps_to_the_practice() -> None:
-    assert Looked(code(**SOUND, expires_in=900), PENDING, scope="repo").found("practice") == []
+    assert Looked(code(**SOUND, expires_in=900), PENDING, scopes="repo").found("practice") == []
 
 
 @pytest.mark.parametrize(
@@ -194,14 +194,14 @@ def test_a_server_that_keeps_to_the_practice() -> None:
         (SOUND | {"expires_in": None}, {}, "No expires_in"),
         (SOUND | {"expires_in": 901}, {}, "lives for 901 seconds"),
         ({}, {}, "verification_uri_complete has the code in the link"),
-        (SOUND, {"scope": ""}, "No scope is asked for"),
+        (SOUND, {"scopes": ""}, "No scope is asked for"),
         (SOUND, {"revocation_endpoint": None}, "No revocation_endpoint is known"),
     ],
 )
 def test_what_departs_from_the_practice_is_a_note_with_its_source(
     answered: dict[str, Any], settings: dict[str, Any], words: str
 ) -> None:
-    looked = Looked(code(**answered), PENDING, **{"scope": "repo"} | settings)
+    looked = Looked(code(**answered), PENDING, **{"scopes": "repo"} | settings)
 
     said, quirk = looked.only("practice", "note")
 
@@ -214,7 +214,7 @@ def test_what_departs_from_the_practice_is_a_note_with_its_source(
 def test_a_link_that_the_entry_makes_counts_as_well() -> None:
     quirks = read_dialect("mine", {"complete_parameter": "user_code"})
 
-    looked = Looked(code(**SOUND), PENDING, scope="repo", quirks=quirks)
+    looked = Looked(code(**SOUND), PENDING, scopes="repo", quirks=quirks)
 
     assert "the code in the link" in looked.only("practice", "note")[0]
 
@@ -515,7 +515,7 @@ def test_discovery_without_an_answer_or_without_sense() -> None:
     ],
 )
 def test_the_servers_clock_is_compared(ahead: int, scope: str, verdict: str, words: str) -> None:
-    looked = Looked(answer(200, CODE, **at(ahead)), PENDING, scope=scope)
+    looked = Looked(answer(200, CODE, **at(ahead)), PENDING, scopes=scope)
 
     assert words in looked.only("clock", verdict)[0]
 
@@ -658,7 +658,7 @@ def test_the_real_server_is_well(
     exit_code, said = look(
         capsys,
         *("real", "--client-id", "basic", "--client-secret", "env:THE_SECRET"),
-        *("--scope", "openid", "--early-poll"),
+        *("--scopes", "openid", "--early-poll"),
     )
 
     assert exit_code == 0

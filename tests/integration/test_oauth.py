@@ -34,7 +34,7 @@ def client() -> Client:
 
 
 def public(server: OIDCProvider, **settings: Any) -> OAuth:
-    return OAuth(issuer=server.issuer, client_id="public", scope=SCOPE, **settings)
+    return OAuth(issuer=server.issuer, client_id="public", scopes=SCOPE, **settings)
 
 
 def approve(server: OIDCProvider, flow: Flow, login: str = "alice@example.com") -> None:
@@ -62,7 +62,7 @@ def test_discovery_a_code_an_approval_and_every_kind_of_token(
     assert token.expires_at is not None
     assert token.refresh_token is not None
     assert token.id_token is not None
-    assert set(token.scope or ()) == set(SCOPE.split())
+    assert set(token.scopes or ()) == set(SCOPE.split())
     assert [event["action"] for event in transitions][-2:] == ["grant", "collect"]
     assert set(transitions[-1]["granted_scopes"]) == set(SCOPE.split())
     assert transitions[-1]["issuer"] == oidc_provider.issuer
@@ -97,7 +97,7 @@ def test_a_client_with_a_secret(
         client_id=method.rsplit("_", 1)[1],
         client_secret="env:THE_SECRET",
         client_auth=method,
-        scope=SCOPE,
+        scopes=SCOPE,
     )
 
     token = log_in(client, oidc_provider, provider, "alice@example.com")
@@ -128,7 +128,7 @@ def test_a_client_that_signs(
     else:
         file.write_text(json.dumps(key.as_dict(private=True)))
     provider = OAuth(
-        issuer=oidc_provider.issuer, client_id="jwt", private_key=f"file:{file}", scope=SCOPE
+        issuer=oidc_provider.issuer, client_id="jwt", private_key=f"file:{file}", scopes=SCOPE
     )
 
     token = log_in(client, oidc_provider, provider, "alice@example.com")
@@ -243,7 +243,7 @@ def test_without_an_id_token_a_policy_refuses(client: Client, oidc_provider: OID
     provider = OAuth(
         issuer=oidc_provider.issuer,
         client_id="public",
-        scope="offline_access",
+        scopes="offline_access",
         require={"sub": "alice"},
     )
 
@@ -255,9 +255,9 @@ def test_what_was_asked_for_and_not_granted_is_said(
     client: Client, oidc_provider: OIDCProvider
 ) -> None:
     provider = OAuth(
-        issuer=oidc_provider.issuer, client_id="public", scope="openid profile:none offline_access"
+        issuer=oidc_provider.issuer, client_id="public", scopes="openid profile:none offline_access"
     )
 
     token = log_in(client, oidc_provider, provider, "alice@example.com")
 
-    assert token.missing_scope == ("profile:none",)
+    assert token.missing_scopes == ("profile:none",)

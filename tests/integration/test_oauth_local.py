@@ -74,7 +74,7 @@ def serve_oauth() -> Iterator[Serve]:
 
 
 def oauth(server: Remote, **settings: Any) -> OAuth:
-    return OAuth(**({"issuer": server.url, "client_id": "robot", "scope": "read"} | settings))
+    return OAuth(**({"issuer": server.url, "client_id": "robot", "scopes": "read"} | settings))
 
 
 def code_of(flow: Flow) -> str:
@@ -132,7 +132,7 @@ def test_pending_then_approved_on_the_page(serve_oauth: Serve) -> None:
 
     assert page.title.startswith("Approved")
     assert token.token_type == "Bearer"
-    assert token.scope == ("read",)
+    assert token.scopes == ("read",)
     assert token.expires_at is not None
     assert token.expires_at > server.clock.time()
     assert server.answers() == ["authorization_pending", "issued"]
@@ -307,7 +307,7 @@ def test_audience_resource_and_parameters_are_passed_over(serve_oauth: Serve) ->
     )
     server.person.approve(code_of(flow))
 
-    assert client.wait(flow.id).scope == ("read",)
+    assert client.wait(flow.id).scopes == ("read",)
 
 
 # The other dialect of the same server.
@@ -323,7 +323,7 @@ def log_in_to_studio(server: Server, provider: Any) -> tuple[Token, Flow]:
 
 def test_studios_dialect_of_the_same_server(serve_oauth: Serve) -> None:
     server = serve_oauth()
-    studio = Studio(server.url).asking(client_name="robot", token_name="t", scopes=["models"])
+    studio = Studio(server.url).with_request(client_name="robot", token_name="t", scopes=["models"])
 
     token, flow = log_in_to_studio(server, studio)
 

@@ -471,7 +471,7 @@ class Real:
         self.asked = 0
         self.client = Client(clock=Hurried(), browser=self._approve, output=lambda _: None)
         self.provider = OAuth(
-            issuer=server.issuer, client_id="public", scope="openid email offline_access"
+            issuer=server.issuer, client_id="public", scopes="openid email offline_access"
         )
 
     def _approve(self, page: str) -> bool:

@@ -448,7 +448,7 @@ def engine_with_secrets(server: Server) -> None:
         token_endpoint=f"{server.url}/token",
         client_secret="env:CANARY_SECRET",
         pkce="on",
-        scope=["a"],
+        scopes=["a"],
         quirks=replace(RFC8628, error_fields=("detail", "error"), errors=errors),
     )
     client = _client()

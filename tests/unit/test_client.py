@@ -89,7 +89,7 @@ def test_start_asks_for_a_code_and_returns_the_flow(client: Make, code_answer: C
 
     assert flow.state is State.AWAITING_USER
     assert flow.user_code == "USER-CANARY"
-    assert flow.provider == STUDIO.asking(client_name="robot", scopes=["models"])
+    assert flow.provider == STUDIO.with_request(client_name="robot", scopes=["models"])
     assert sent(driver) == ["code"]
     transport = driver._transport
     assert isinstance(transport, ScriptedTransport)

@@ -290,7 +290,7 @@ def test_adopted_code_needs_no_proof_that_was_never_given(
 
 # Refreshing a token.
 
-OLD: Final = Token(Secret("old"), refresh_token=Secret("R1"), scope=(ours("a"), ours("b")))
+OLD: Final = Token(Secret("old"), refresh_token=Secret("R1"), scopes=(ours("a"), ours("b")))
 FRESH: Final = answer(200, {"access_token": "new", "expires_in": 60})
 
 
@@ -303,7 +303,7 @@ def test_token_is_refreshed_where_metadata_says(client: Make, clock: VirtualCloc
     assert token.access_token == Secret("new")
     assert token.expires_at == clock.time() + 60
     assert token.refresh_token == Secret("R1")
-    assert token.scope == ("a", "b")
+    assert token.scopes == ("a", "b")
 
 
 def test_new_refresh_token_and_scope_replace_the_old_ones(client: Make) -> None:
@@ -312,7 +312,7 @@ def test_new_refresh_token_and_scope_replace_the_old_ones(client: Make) -> None:
 
     token = driver.refresh(PROVIDER, OLD)
 
-    assert (token.refresh_token, token.scope) == (Secret("R2"), ("a",))
+    assert (token.refresh_token, token.scopes) == (Secret("R2"), ("a",))
 
 
 @pytest.mark.parametrize(

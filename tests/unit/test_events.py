@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Validate = Callable[[Mapping[str, Any]], None]
 
 NOW: Final = 1_800_000_000.25
-STUDIO: Final = Studio("https://studio.example.com").asking(
+STUDIO: Final = Studio("https://studio.example.com").with_request(
     client_name="robot", scopes=["models", "DATASETS"]
 )
 PENDING: Final = answer(400, {"detail": "authorization_pending"})

@@ -1305,7 +1305,7 @@ def test_secrets_are_in_the_record_by_kind_and_nowhere_else(waiting: Waiting) ->
 
 
 def test_record_of_a_new_flow_comes_back_whole() -> None:
-    provider = Studio("https://studio.example.com").asking(
+    provider = Studio("https://studio.example.com").with_request(
         client_name="robot", scopes=["experiments", "MODELS"], team_names="a, b", expires_in_days=3
     )
     flow = Flow("f1", provider, NOW, key="nightly")

@@ -265,7 +265,7 @@ def every_provider() -> dict[str, Provider]:
         "pkce": oauth(pkce="on"),
     }
     for name, entry in known().items():
-        found[name] = oauth(name=name, quirks=entry, client_secret="env:THE_SECRET", scope="a b")
+        found[name] = oauth(name=name, quirks=entry, client_secret="env:THE_SECRET", scopes="a b")
     return found
 
 

@@ -111,7 +111,7 @@ def oauth(**settings: Any) -> OAuth:
         "client_id": "robot",
         "device_authorization_endpoint": "https://as.example.com/device_authorization",
         "token_endpoint": "https://as.example.com/token",
-        "scope": "read write",
+        "scopes": "read write",
     }
     return OAuth(**(ours | settings))
 
@@ -163,7 +163,7 @@ GRANTED: Final = answer(200, RFC_TOKEN, **NO_STORE)
 SERVERS: Final[dict[str, Server]] = {
     "RFC 8628": rfc(),
     "DVC Studio": Server(
-        provider=Studio("https://studio.example.com").asking(
+        provider=Studio("https://studio.example.com").with_request(
             client_name="robot", token_name="nightly", scopes=["experiments", "MODELS"]
         ),
         code_at="https://studio.example.com/api/device-login",
@@ -187,7 +187,7 @@ SERVERS: Final[dict[str, Server]] = {
         first=0,
     ),
     "GitHub": Server(
-        provider=known_provider("github", client_id="Iv1.0123", scope="repo gist"),
+        provider=known_provider("github", client_id="Iv1.0123", scopes="repo gist"),
         code_at="https://github.com/login/device/code",
         code_sent={"client_id": "Iv1.0123", "scope": "repo gist"},
         code={
@@ -207,7 +207,7 @@ SERVERS: Final[dict[str, Server]] = {
     ),
     "Google": Server(
         provider=known_provider(
-            "google", client_id="g.apps", client_secret="env:THE_SECRET", scope="openid email"
+            "google", client_id="g.apps", client_secret="env:THE_SECRET", scopes="openid email"
         ),
         metadata=(
             "https://accounts.google.com/.well-known/openid-configuration",
@@ -237,7 +237,7 @@ SERVERS: Final[dict[str, Server]] = {
         },
     ),
     "Microsoft Entra": Server(
-        provider=known_provider("microsoft", client_id="6731de76", scope="user.read"),
+        provider=known_provider("microsoft", client_id="6731de76", scopes="user.read"),
         metadata=(
             "https://login.microsoftonline.com/common/v2.0/.well-known/openid-configuration",
             {
@@ -271,7 +271,7 @@ SERVERS: Final[dict[str, Server]] = {
             "auth0",
             domain="acme.eu.auth0.com",
             client_id="nat1ve",
-            scope="openid offline_access",
+            scopes="openid offline_access",
             audience="https://api.acme.example",
         ),
         metadata=(
@@ -326,7 +326,7 @@ SERVERS: Final[dict[str, Server]] = {
         encoding="application/json",
     ),
     "Twitch": Server(
-        provider=known_provider("twitch", client_id="tw1tch", scope="user:read:chat bits:read"),
+        provider=known_provider("twitch", client_id="tw1tch", scopes="user:read:chat bits:read"),
         code_at="https://id.twitch.tv/oauth2/device",
         code_sent={"client_id": "tw1tch", "scopes": "user:read:chat bits:read"},
         code={
@@ -350,7 +350,7 @@ SERVERS: Final[dict[str, Server]] = {
             "ping",
             base="https://am.example.com/am/oauth2/realms/root/realms/alpha",
             client_id="p1ng",
-            scope="write",
+            scopes="write",
             pkce="off",
             parameters={"response_type": "token"},
         ),
@@ -376,7 +376,7 @@ SERVERS: Final[dict[str, Server]] = {
             "oracle-idcs",
             domain="idcs-1.identity.oraclecloud.com",
             client_id="0racle",
-            scope="openid offline_access",
+            scopes="openid offline_access",
         ),
         code_at="https://idcs-1.identity.oraclecloud.com/oauth2/v1/device",
         code_sent={
@@ -400,7 +400,7 @@ SERVERS: Final[dict[str, Server]] = {
     ),
     "WSO2": Server(
         provider=known_provider(
-            "wso2", base="https://is.example.com:9443", client_id="ws0two", scope="openid"
+            "wso2", base="https://is.example.com:9443", client_id="ws0two", scopes="openid"
         ),
         code_at="https://is.example.com:9443/oauth2/device_authorize",
         code_sent={"client_id": "ws0two", "scope": "openid"},
@@ -428,7 +428,7 @@ SERVERS: Final[dict[str, Server]] = {
             base="https://dex.example.com/dex",
             client_id="d3x",
             client_secret="env:THE_SECRET",
-            scope="openid",
+            scopes="openid",
             pkce="off",
         ),
         metadata=(
@@ -529,7 +529,7 @@ def twitch(message: str) -> Response:
     return answer(400, {"status": 400, "message": message})
 
 
-RFC_END: Final = approved(token_type="Bearer", life=3600, scope=("read", "write"))
+RFC_END: Final = approved(token_type="Bearer", life=3600, scopes=("read", "write"))
 
 SCRIPTS: Final[dict[str, Script]] = {
     "RFC 8628: pending, then approved": Script(
@@ -572,14 +572,14 @@ SCRIPTS: Final[dict[str, Script]] = {
             (STUDIO_PENDING, "pending", 5.0),
             (answer(200, {"access_token": "isat_0123456789"}), "grant", None),
         ],
-        **approved(token_type="Bearer", life=None, scope=None),
+        **approved(token_type="Bearer", life=None, scopes=None),
     ),
     "DVC Studio: expired": Script(
         [(answer(400, {"detail": "authorization_expired"}), "expire", None)], state=State.EXPIRED
     ),
     "GitHub: errors with status 200, then approved": Script(
         [(GH_PENDING, "pending", 5.1), (GH_TOKEN, "grant", None)],
-        **approved(token_type="bearer", life=None, scope=("repo", "gist")),
+        **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
     "GitHub: slow_down names the new interval": Script(
         [
@@ -587,7 +587,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             (gh("slow_down", interval=30), "slow_down", 30 + 0.1 + 6),
             (GH_TOKEN, "grant", None),
         ],
-        **approved(token_type="bearer", life=None, scope=("repo", "gist")),
+        **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
     "GitHub: form-encoded although JSON was asked for": Script(
         [
@@ -599,7 +599,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="bearer", life=None, scope=("repo", "gist")),
+        **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
     "GitHub: the code is not found at the moment of approval": Script(
         [
@@ -607,7 +607,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             (gh("incorrect_device_code"), "retry", (10, 12.5)),
             (GH_TOKEN, "grant", None),
         ],
-        **approved(token_type="bearer", life=None, scope=("repo", "gist")),
+        **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
     "GitHub: the code is not found, and again not": Script(
         [
@@ -658,7 +658,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         **approved(
             token_type="Bearer",
             life=3920,
-            scope=("openid", "https://www.googleapis.com/auth/userinfo.email"),
+            scopes=("openid", "https://www.googleapis.com/auth/userinfo.email"),
         ),
     ),
     "Google: 403 for too fast and for denied": Script(
@@ -696,7 +696,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             ),
         ],
         **approved(
-            token_type="Bearer", life=3599, scope=("User.Read", "profile", "openid", "email")
+            token_type="Bearer", life=3599, scopes=("User.Read", "profile", "openid", "email")
         ),
     ),
     "Microsoft Entra: declined": Script(
@@ -728,7 +728,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="Bearer", life=86400, scope=None),
+        **approved(token_type="Bearer", life=86400, scopes=None),
     ),
     # Only once: after it there is invalid_grant, which nobody may come to see.
     "Auth0: expired once": Script(
@@ -760,7 +760,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="bearer", life=7200, scope=("public",)),
+        **approved(token_type="bearer", life=7200, scopes=("public",)),
     ),
     "Trakt: 404 unknown": Script(
         [(answer(404, ""), "fail", None)], Reason.REJECTED, said="invalid_grant"
@@ -788,7 +788,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="bearer", life=14124, scope=("user:read:chat", "bits:read")),
+        **approved(token_type="bearer", life=14124, scopes=("user:read:chat", "bits:read")),
     ),
     "Twitch: unknown code": Script(
         [(twitch("invalid device code"), "fail", None)], Reason.REJECTED, said="invalid_grant"
@@ -814,7 +814,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="Bearer", life=3599, scope=("write",)),
+        **approved(token_type="Bearer", life=3599, scopes=("write",)),
     ),
     "PingAM: expired is 401": Script(
         [(error(401, "expired_token"), "expire", None)], state=State.EXPIRED
@@ -833,7 +833,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="Bearer", life=3600, scope=None),
+        **approved(token_type="Bearer", life=3600, scopes=None),
     ),
     "WSO2: as it is today": Script(
         [
@@ -859,7 +859,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="bearer", life=86399, scope=None),
+        **approved(token_type="bearer", life=86399, scopes=None),
     ),
     "Dex: unknown code": Script(
         [(error(400, "invalid_request"), "fail", None)], Reason.REJECTED, said="invalid_request"
@@ -968,9 +968,9 @@ def test_login(title: str, clock: VirtualClock, actions: Actions) -> None:
     if script.state is State.AUTHORIZED:
         token = client.token(flow.id)
         life = token.expires_at and token.expires_at - clock.time()
-        assert (token.token_type, token.scope) == (
+        assert (token.token_type, token.scopes) == (
             script.token["token_type"],
-            script.token["scope"],
+            script.token["scopes"],
         )
         assert life == (script.token["life"] and pytest.approx(script.token["life"]))
 
@@ -1055,7 +1055,7 @@ def test_oracle_wants_a_scope_before_anything_is_sent(clock: VirtualClock) -> No
 
 def test_keycloaks_verifier_survives_a_restart(clock: VirtualClock) -> None:
     keycloak = known_provider(
-        "keycloak", base="https://sso.example.com", realm="acme", client_id="k3y", scope="openid"
+        "keycloak", base="https://sso.example.com", realm="acme", client_id="k3y", scopes="openid"
     )
     metadata = {
         "issuer": "https://sso.example.com/realms/acme",
@@ -1201,7 +1201,7 @@ def test_scope_is_a_text_with_spaces_or_commas_or_a_list(
     flow = replay(clock, answer(200, {"access_token": "t", "scope": sent}))
 
     assert flow.token
-    assert flow.token.scope == scope
+    assert flow.token.scopes == scope
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_studio_is_the_public_one_unless_said_otherwise() -> None:
 
 
 def test_engine_is_told_what_it_needs(studio: Studio) -> None:
-    asking: Provider = studio.asking(client_name="robot", scopes="experiments,MODELS")
+    asking: Provider = studio.with_request(client_name="robot", scopes="experiments,MODELS")
 
     assert asking.dialect == "studio"
     assert asking.server == URL
@@ -111,21 +111,21 @@ def test_token_is_asked_for_where_the_answer_said(studio: Studio) -> None:
 def test_what_is_asked_is_sent_and_nothing_else(
     studio: Studio, asked: Mapping[str, Any], sent: Mapping[str, Any]
 ) -> None:
-    assert body(studio.asking(**asked)) == sent
+    assert body(studio.with_request(**asked)) == sent
 
 
 def test_asking_nothing_changes_nothing(studio: Studio) -> None:
-    assert studio.asking() is studio
+    assert studio.with_request() is studio
 
 
 def test_asking_leaves_the_provider_as_it_was(studio: Studio) -> None:
-    studio.asking(client_name="robot")
+    studio.with_request(client_name="robot")
 
     assert body(studio) == {"client_name": "client"}
 
 
 def test_asking_again_adds_to_what_was_asked(studio: Studio) -> None:
-    asking = studio.asking(client_name="robot").asking(token_name="nightly")
+    asking = studio.with_request(client_name="robot").with_request(token_name="nightly")
 
     assert body(asking) == {"client_name": "robot", "token_name": "nightly"}
 
@@ -142,7 +142,7 @@ def test_unknown_scopes_are_refused_by_name_before_anything_is_sent(
     studio: Studio, scopes: Any, named: str
 ) -> None:
     with pytest.raises(InvalidScopesError) as caught:
-        studio.asking(scopes=scopes)
+        studio.with_request(scopes=scopes)
 
     error = caught.value
     assert isinstance(error, StudioAuthError)
@@ -159,7 +159,7 @@ def test_available_scopes_are_studios() -> None:
 
 def test_token_for_no_team_is_refused(studio: Studio) -> None:
     with pytest.raises(ValueError, match="needs team_names"):
-        studio.asking(all_teams=False)
+        studio.with_request(all_teams=False)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,12 @@ def test_token_for_no_team_is_refused(studio: Studio) -> None:
 )
 def test_what_cannot_be_sent_is_refused(studio: Studio, asked: Mapping[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(asked))):
-        studio.asking(**asked)
+        studio.with_request(**asked)
 
 
 def test_unknown_parameters_are_refused_by_name(studio: Studio) -> None:
     with pytest.raises(UsageError, match="does not take audience, realm") as caught:
-        studio.asking(realm="r", client_name="robot", audience="a")
+        studio.with_request(realm="r", client_name="robot", audience="a")  # type: ignore[call-arg]
 
     assert "token_name" in str(caught.value)
 
@@ -196,7 +196,7 @@ def test_plain_http_is_allowed_where_the_caller_says_so() -> None:
 
 def test_equal_settings_are_equal_and_have_one_hash() -> None:
     def make() -> Studio:
-        return Studio(URL).asking(scopes=["models"], team_names=["a"])
+        return Studio(URL).with_request(scopes=["models"], team_names=["a"])
 
     assert make() == make()
     assert hash(make()) == hash(make())
@@ -370,7 +370,7 @@ def test_structured_detail_gives_way_to_error(studio: Studio) -> None:
 
 
 def test_settings_come_back_whole_through_json() -> None:
-    studio = Studio("http://studio.lan:8000/", allow_http=True).asking(
+    studio = Studio("http://studio.lan:8000/", allow_http=True).with_request(
         client_name="robot",
         token_name="nightly",
         scopes=["experiments", "MODELS"],

@@ -428,7 +428,9 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     client.add_argument("--client-auth", metavar="METHOD", help="client_secret_post, say")
     client.add_argument("--pkce", choices=("auto", "on", "off"), help="RFC 7636")
     asks = parser.add_argument_group("what to ask for")
-    asks.add_argument("--scope", metavar="'A B'", help="with spaces between")
+    asks.add_argument(
+        "--scopes", metavar="'A B'", help="with spaces between; for DVC Studio, or commas"
+    )
     asks.add_argument("--audience", help="whom the token is for")
     asks.add_argument("--resource", metavar="URL", action="append", help="where it will be used")
     asks.add_argument("--purpose", metavar="TEXT", help="why, for the person and for the record")
@@ -439,7 +441,6 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     studio = parser.add_argument_group("DVC Studio only")
     studio.add_argument("--client-name", help="who asks, as Studio shows it")
     studio.add_argument("--token-name", help="what to call the token")
-    studio.add_argument("--scopes", help="with commas between, such as experiments,models")
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:

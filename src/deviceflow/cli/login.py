@@ -76,7 +76,7 @@ def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[]
             raise
         streams.show(json.dumps(stored.trouble(error, args) | {"issuer": provider.server}))
         return exits.of(error)
-    beyond = target.beyond_ceiling(args, token.scope or ()) if args.command == "login" else []
+    beyond = target.beyond_ceiling(args, token.scopes or ()) if args.command == "login" else []
     if beyond:
         streams.say(f"The server granted more than the ceiling for scopes: {', '.join(beyond)}.")
     problem = _put(sinks, _as_text(token, args.format))
@@ -85,7 +85,7 @@ def _run(args: Namespace, client: Client, provider: Provider, begin: Callable[[]
     if args.json:
         said = stored.facts(stored.stands(client.get(flow.id, secrets=False)))
         said |= {"issuer": provider.server} | dict(flow.extra)
-        said |= {"expires_at": token.expires_at, "scope": token.scope}
+        said |= {"expires_at": token.expires_at, "scopes": token.scopes}
         said |= {"beyond_ceiling": beyond} if beyond else {}
         said |= {"output": args.output} if args.output else {}
         said |= _shown(token, args.format) if args.show_token else {}

@@ -235,7 +235,7 @@ class Client:
             UsageError: The request is not one that can be made.
         """
         purpose = checked_purpose(purpose)  # before anything is sent
-        provider = _shared(self._discovered(provider.asking(**request)))
+        provider = _shared(self._discovered(provider.with_request(**request)))
         secret_refs.allow(provider)
         verifier = Secret(secrets.token_urlsafe(48)) if provider.uses_pkce else None
         now = self._now()
@@ -697,8 +697,8 @@ class Client:
             )
         if answer.token.refresh_token is None:
             answer.token.refresh_token = token.refresh_token
-        if answer.token.scope is None:
-            answer.token.scope = token.scope  # not said is unchanged (RFC 6749 section 6)
+        if answer.token.scopes is None:
+            answer.token.scopes = token.scopes  # not said is unchanged (RFC 6749 section 6)
         return answer.token
 
     def cancel(self, flow_id: str, detail: str | None = None) -> Step:

@@ -210,7 +210,7 @@ DATA: Final = (
         "scopes granted, kind of token",
         PUBLIC,
         _RECORDED,
-        (*_fields("token", "scope missing_scope token_type"), "event.granted_scopes"),
+        (*_fields("token", "scopes missing_scopes token_type"), "event.granted_scopes"),
         "cleaned likewise; at most 100 scopes",
     ),
     Datum(

@@ -1,7 +1,7 @@
 """`requests`' convention: a session that logs in when it is first used.
 
 session = requests.Session()
-session.auth = DeviceFlowAuth(client, provider, scope="repo")
+session.auth = DeviceFlowAuth(client, provider, scopes="repo")
 session.get("https://api.example.com/me")  # a person is asked once, here
 """
 

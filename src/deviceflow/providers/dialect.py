@@ -33,7 +33,7 @@ class Dialect:
         client_auth: How the client authenticates where it has a secret.
         needs_secret: Whether it must have one.
         secret_with: In which requests the secret goes: both, or only that for a code or a token.
-        requires: Arguments that must be given, such as `scope` or `audience`.
+        requires: Arguments that must be given, such as `scopes` or `audience`.
         pkce: Whether the server takes PKCE (RFC 7636) on the device grant.
         request: How requests are encoded.
         request_names: The server's names for fields of requests.

@@ -6,14 +6,14 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, Unpack, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from deviceflow.core.machine import Reason
-from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Token, too_long
+from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Pairs, Token, too_long
 from deviceflow.core.sanitize import endpoint, http_allowed, number, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.text import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
@@ -23,11 +23,11 @@ from deviceflow.providers import idtoken
 from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect, taking_purpose
 
 if TYPE_CHECKING:
+    from deviceflow.core.provider import LoginRequest
     from deviceflow.core.wire import Response
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 
-Pairs = Iterable[tuple[str, str]] | Mapping[str, str]
 AuthMethod = Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 _LIFETIME: Final = 900.0
@@ -36,7 +36,7 @@ _REFERENCE: Final = re.compile(r"(env|file|profile):.+", re.DOTALL)
 _KNOWN_TOKEN_FIELDS: Final = frozenset(
     {"access_token", "expires_in", "id_token", "refresh_token", "scope", "token_type"}
 )
-_ASKABLE: Final = ("audience", "parameters", "require", "resource", "scope")
+_REQUEST: Final = ("audience", "parameters", "require", "resource", "scopes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class OAuth:
             PEM or a JSON Web Key. It needs the extra `oauth`.
         client_auth: How the client authenticates; by default as its dialect does where it has a
             secret, by `private_key_jwt` where it has a key, else not at all.
-        scope: What to ask for: a list, or one text with spaces.
+        scopes: What to ask for: a list, or one text with spaces.
         audience: Who the token is for, where the server wants to know.
         resource: Where it is to be used (RFC 8707); several may be named.
         parameters: What else to send in the device authorization request.
@@ -84,9 +84,9 @@ class OAuth:
     client_secret: str | None = None
     private_key: str | None = None
     client_auth: AuthMethod | None = None
-    scope: Iterable[str] | str = ()
+    scopes: Sequence[str] = ()
     audience: str | None = None
-    resource: Iterable[str] | str = ()
+    resource: Sequence[str] = ()
     parameters: Pairs = ()
     pkce: Literal["auto", "on", "off"] = "auto"
     require: Pairs = ()
@@ -99,7 +99,7 @@ class OAuth:
 
     def __post_init__(self) -> None:
         settle = object.__setattr__
-        settle(self, "scope", _texts(self.scope))
+        settle(self, "scopes", _texts(self.scopes))
         settle(self, "resource", _texts(self.resource))
         settle(self, "parameters", _pairs(self.parameters))
         settle(self, "require", _pairs(self.require))
@@ -189,11 +189,6 @@ class OAuth:
         return urlunsplit((parts.scheme, parts.netloc, "", "", ""))
 
     @property
-    def scopes(self) -> tuple[str, ...]:
-        """The scopes asked for."""
-        return tuple(self.scope)
-
-    @property
     def margin(self) -> float:
         """Seconds added to the interval."""
         return self.quirks.margin
@@ -217,22 +212,23 @@ class OAuth:
         reference = references.get(method, self.client_secret)
         return ClientAuth(method, self.client_id, reference, self.token_endpoint or "")
 
-    def asking(self, **request: Any) -> Self:
-        """Return the same provider for a login that asks for `request`.
+    def with_request(self, **request: Unpack[LoginRequest]) -> Self:
+        """Return the same provider with what one login asks for.
 
         Args:
-            **request: `scope`, `audience`, `resource`, `parameters`, `require`: in place of the
+            **request: `scopes`, `audience`, `resource`, `parameters`, `require`: instead of the
                 provider's own.
 
         Raises:
-            UsageError: There is no such thing to ask for.
+            UsageError: An OAuth server takes no such request, or what it requires is missing.
         """
-        if unknown := request.keys() - {*_ASKABLE}:
+        if unknown := request.keys() - {*_REQUEST}:
             raise UsageError(
                 f"A login cannot ask for {', '.join(sorted(unknown))} here.",
-                hint=f"It takes {', '.join(_ASKABLE)}.",
+                hint=f"It takes {', '.join(_REQUEST)}.",
             )
-        asked = replace(self, **request) if request else self
+        options: dict[str, Any] = dict(request)
+        asked = replace(self, **options) if options else self
         if missing := [name for name in self.quirks.requires if not getattr(asked, name, None)]:
             raise UsageError(f"{self.quirks.title} needs {', '.join(missing)} as well.")
         return asked
@@ -382,8 +378,8 @@ class OAuth:
             token_type=ours(quirks.text("token_type", fields) or "Bearer"),
             expires_at=None if life < 0 else now + life,
             refresh_token=Secret(refresh) if refresh else None,
-            scope=None if granted is None else cleaned(granted, NOTHING),
-            missing_scope=cleaned(
+            scopes=None if granted is None else cleaned(granted, NOTHING),
+            missing_scopes=cleaned(
                 (s for s in self.scopes if granted is not None and s not in granted), NOTHING
             ),
             id_token=Secret(id_token) if id_token else None,
@@ -455,7 +451,7 @@ class OAuth:
             for one in fields_of(self)
             if one.name != "quirks" and getattr(self, one.name) not in (None, ())
         }
-        for name in ("scope", "resource"):
+        for name in ("scopes", "resource"):
             if name in record:
                 record[name] = list(record[name])
         for name in ("parameters", "require"):
@@ -498,7 +494,7 @@ def _challenge(verifier: Secret) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _texts(values: Iterable[str] | str) -> tuple[str, ...]:
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values.split()) if isinstance(values, str) else tuple(values)
 
 
