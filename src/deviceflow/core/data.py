@@ -43,8 +43,8 @@ class Datum(NamedTuple):
         name: What it is called.
         sensitivity: Who may see it.
         places: Where it may appear.
-        fields: Where it is in the code: attributes of `Flow`, `DeviceCode` and `Token`, fields of
-            events, options and variables of the environment.
+        fields: Where it is in the code: attributes of `Flow`, `Login`, `DeviceCode` and `Token`,
+            fields of events, options and variables of the environment.
         note: What there is to say about it.
     """
 
@@ -123,32 +123,39 @@ DATA: Final = (
         "user code",
         PERSON,
         frozenset({ROW, PROMPT}),
-        ("flow.user_code", "code.user_code"),
+        ("flow.user_code", "login.user_code", "code.user_code"),
         "the trail has a keyed fingerprint of it",
     ),
     Datum(
         "verification link",
         PERSON,
         frozenset({ROW, PROMPT, ARGUMENT}),
-        ("flow.verification_uri", "code.verification_uri"),
+        ("flow.verification_uri", "login.verification_uri", "code.verification_uri"),
         "a browser is given it as an argument",
     ),
     Datum(
         "complete verification link",
         PERSON,
         frozenset({ROW, PROMPT, ARGUMENT}),
-        ("flow.verification_uri_complete", "code.verification_uri_complete"),
+        (
+            "flow.verification_uri_complete",
+            "login.verification_uri_complete",
+            "code.verification_uri_complete",
+        ),
         "likewise; the user code is in it",
     ),
     # Public.
     Datum(
-        "id of the login", PUBLIC, _EVERYWHERE, ("flow.id", *_fields("event", "event_id flow_id"))
+        "id of the login",
+        PUBLIC,
+        _EVERYWHERE,
+        ("flow.id", "login.id", *_fields("event", "event_id flow_id")),
     ),
     Datum(
         "key of the login",
         PUBLIC,
         frozenset({EXCEPTION, ROW, ARGUMENT, BROKER, PROMPT}),
-        ("flow.key",),
+        ("flow.key", "login.name"),
         "the caller's own name for it",
     ),
     Datum(
@@ -161,6 +168,7 @@ DATA: Final = (
                 "state reason seq attempt failures unreadable slow_downs in_doubt last_poll_owed"
                 " handover stray_tokens",
             ),
+            *_fields("login", "state reason attempt failures in_doubt handover orphaned_tokens"),
             *_fields(
                 "event",
                 "schema seq action from to outcome reason attempt http_status in_doubt",
@@ -174,6 +182,7 @@ DATA: Final = (
         _RECORDED,
         (
             *_fields("flow", "created_at ended_at expires_at due_at moved_at interval"),
+            *_fields("login", "created_at ended_at expires_at wait_seconds interval"),
             *_fields("code", "interval expires_in"),
             *_fields("event", "time interval wait duration"),
             "token.expires_at",
@@ -183,27 +192,31 @@ DATA: Final = (
         "the server's words on it",
         PUBLIC,
         _RECORDED,
-        ("flow.detail", "event.detail"),
+        ("flow.detail", "login.detail", "event.detail"),
         "cleaned, at most 200 characters, without secrets in any spelling",
     ),
     Datum(
         "server, client, provider's settings",
         PUBLIC,
         _EVERYWHERE,
-        ("flow.provider", *_fields("event", "dialect issuer client_id client_name scopes")),
+        (
+            "flow.provider",
+            "login.provider",
+            *_fields("event", "dialect issuer client_id client_name scopes"),
+        ),
     ),
     Datum(
         "purpose of the login",
         PUBLIC,
         _EVERYWHERE,
-        ("flow.purpose", "event.purpose"),
+        ("flow.purpose", "login.purpose", "event.purpose"),
         "the program's own words",
     ),
     Datum(
         "token endpoint",
         PUBLIC,
         frozenset({EXCEPTION, ROW, ARGUMENT}),
-        ("flow.token_endpoint", "code.token_endpoint"),
+        ("flow.token_endpoint", "login.token_endpoint", "code.token_endpoint"),
         "of one in plain http, host and port are logged",
     ),
     Datum(
@@ -217,7 +230,7 @@ DATA: Final = (
         "name of the token",
         PUBLIC,
         frozenset({ROW, PROMPT}),
-        ("flow.extra", "code.extra"),
+        ("flow.extra", "login.extra", "code.extra"),
         "cleaned likewise",
     ),
     Datum(
