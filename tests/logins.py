@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow import Flow, OAuth, Secret, Studio
+from deviceflow import OAuth, Secret, Studio
 from deviceflow.audit.events import render
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.wire import Failure

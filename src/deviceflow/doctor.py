@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from deviceflow.client.clock import Clock, SystemClock
+from deviceflow.client.clock import SystemClock
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.text import NOTHING, CleanText, Known
 from deviceflow.core.wire import Failure, Response
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from deviceflow.client._sync import Client
     from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Clock, Transport
     from deviceflow.core.provider import Token
     from deviceflow.core.wire import Fields, Request
     from deviceflow.providers.oauth import OAuth
-    from deviceflow.transports.requests import Transport
 
 SKEW: Final = 30.0
 """Seconds that a server's clock may be off before it is worth a word."""

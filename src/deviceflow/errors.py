@@ -21,7 +21,7 @@ class DeviceFlowError(Exception):
         message: What happened and what it means, in words for a person.
         flow_id: The flow that it happened to, where there is one.
         state: That flow's state, one of `deviceflow.State`'s values.
-        reason: A code from the closed set `deviceflow.Reason`, where a flow failed.
+        reason: A code from the closed set `deviceflow.typing.Reason`, where a flow failed.
         hint: What to do next. Shown behind the message.
     """
 

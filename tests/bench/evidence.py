@@ -19,14 +19,16 @@ from unittest import mock
 import orjson
 import structlog
 
-from deviceflow import Client, Flow, Secret, SQLiteStore, Studio
+from deviceflow import Client, Secret, Studio
 from deviceflow.audit import chain
 from deviceflow.audit.chain import encode_slowly, link
 from deviceflow.audit.events import render
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.stores.sql import _columns
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from deviceflow.trail.verify import Verification
 from tests.bench.table import Row
@@ -120,7 +122,8 @@ _PEAK: Final = """
 import resource, sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from deviceflow import Secret, SQLiteStore
+from deviceflow import Secret
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Signer, generate_signing_key
 from deviceflow.trail.verify import Verification
 from deviceflow.trail.maintenance import take_digest

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import requests
 
-from deviceflow import Client, Flow, SQLiteStore, Studio
+from deviceflow import Client, Studio
 from deviceflow.audit.chain import link
 from deviceflow.audit.events import render
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.stores.sql import _columns
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.bench.imports import COMMAND
 from tests.bench.polling import POLLS, FastClock, bare_seconds, pending_server, step_seconds

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from deviceflow.stores.sql import SQLStore
 
 _LEGAL: Final = {

@@ -20,7 +20,7 @@ _FIELDS: Final = 3
 
 
 class SharedClock:
-    """A `deviceflow.Clock` that goes as real time does, times `pace`, and some seconds ahead.
+    """A `Clock` that goes as real time does, times `pace`, and some seconds ahead.
 
     Attributes:
         path: The file it stands in.

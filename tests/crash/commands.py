@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from tests.crash.places import Place
     from tests.crash.worker import Then
     from tests.crash.zygote import Zygote

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from tests.crash.clock import SharedClock
     from tests.crash.gate import Decision
     from tests.crash.places import Place

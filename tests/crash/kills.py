@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from tests.crash.cases import Case, Kill
     from tests.crash.places import Kind, Place
     from tests.crash.zygote import Child, Zygote

@@ -10,7 +10,8 @@ import itertools
 import threading
 from typing import TYPE_CHECKING, Final
 
-from deviceflow import Client, SQLiteStore, State
+from deviceflow import Client, State
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock, answer
 from tests.crash.checks import wrong_with_history
 from tests.crash.traps import TrappedStore, TrappedTransport

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import psycopg
 
-from deviceflow import PostgresStore, SQLiteStore
 from deviceflow.core.encryption import generate_key
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from tests.crash.clock import SharedClock, set_database_clock
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from tests.crash.worker import Login, told
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from tests.crash.traps import Trap
     from tests.crash.worker import Then
     from tests.crash.zygote import Child, Zygote

@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Literal
 
-    from deviceflow.client.clock import Clock
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.ports import Claim, Clock, Decide, LeaseHeld, Origin, StoreEvent, Transport
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import Execute, Mode
-    from deviceflow.transports.requests import Transport
 
     Report = Callable[..., None]
     Trap = tuple[str, int, int]

@@ -13,19 +13,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from deviceflow import (
-    Client,
-    FlowBusyError,
-    LoginError,
-    OAuth,
-    State,
-    Studio,
-    TokenGoneError,
-    open_store,
-)
+from deviceflow import Client, LoginError, OAuth, State, Studio, open_store
 from deviceflow.cli import main
 from deviceflow.client.step import LEASE_MARGIN
 from deviceflow.core.ports import LeaseHeld
+from deviceflow.errors import FlowBusyError, TokenGoneError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.transports.requests import RequestsTransport
 from tests.crash.clock import PacedClock, SharedClock

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hypothesis import strategies as st
 
-from deviceflow import Flow, Secret, Studio
+from deviceflow import Secret, Studio
 from deviceflow.audit.events import NOTES, render, render_note
-from deviceflow.core.flow import Transition
+from deviceflow.core.flow import Flow, Transition
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token

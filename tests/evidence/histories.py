@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow import Flow, OAuth, Secret, Studio
+from deviceflow import OAuth, Secret, Studio
 from deviceflow.audit.events import render
+from deviceflow.core.flow import Flow
 from deviceflow.core.machine import State
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token

@@ -26,8 +26,9 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow import Flow, OAuth, Secret
+from deviceflow import OAuth, Secret
 from deviceflow.audit.chain import START, STORED, AuditKey
+from deviceflow.core.flow import Flow
 from deviceflow.core.machine import LEADS_TO, TRIGGERS, State
 from deviceflow.core.provider import Token
 from deviceflow.stores._rows import COLUMNS

@@ -8,8 +8,9 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from deviceflow import PostgresStore, SQLiteStore
 from deviceflow.core.encryption import generate_key
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from tests.evidence.manipulations import MANIPULATIONS, Attack
 from tests.evidence.trails import Trail
 from tests.postgres import PostgresServer

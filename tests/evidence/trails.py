@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from deviceflow import PostgresStore, Secret, SQLiteStore
+from deviceflow import Secret
 from deviceflow.audit.chain import STORED, AuditKey, hash_of_row
 from deviceflow.audit.events import STORE
 from deviceflow.core.ports import Origin
 from deviceflow.stores._rows import COLUMNS
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import (
     Signer,
     files_of,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from deviceflow.stores.sql import SQLStore
     from deviceflow.trail.digest import Entry
     from deviceflow.trail.ledger import Ledger

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 
-from deviceflow import Flow, OAuth, Secret
+from deviceflow import OAuth, Secret
 from deviceflow.audit.chain import START
 from deviceflow.audit.events import STORE, render
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import DeviceCode
 from deviceflow.stores._rows import COLUMNS

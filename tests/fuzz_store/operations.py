@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow import Flow, Secret
+from deviceflow import Secret
 from deviceflow.audit.events import STORE, render
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from tests.fuzz_store.places import DAY
 

@@ -13,13 +13,16 @@ from unittest import mock
 
 import psycopg
 
-from deviceflow import Flow, OAuth, PostgresStore, Secret, SQLiteStore, Studio, export
+from deviceflow import OAuth, Secret, Studio, export
 from deviceflow.audit.chain import KEY_VARIABLE
 from deviceflow.audit.events import render
 from deviceflow.cli import main
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.wire import Failure
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from deviceflow.trail.digest import generate_signing_key
 from tests.fuzz_store.servers import CLIENT, PENDING, VERIFIER, code_of, token_of

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, Final
 import requests
 from requests.adapters import HTTPAdapter
 
-from deviceflow import Client, OAuth, SQLiteStore, State, Studio, errors
+from deviceflow import Client, OAuth, State, Studio, errors
 from deviceflow.client.clock import SystemClock
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.stores.memory import MemoryStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock
 from deviceflow.transports.requests import LimitedAdapter, RequestsTransport
 

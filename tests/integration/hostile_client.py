@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from deviceflow import Client, MemoryStore, OAuth, SQLiteStore, Studio, auth, errors
+from deviceflow import Client, OAuth, Studio, auth, errors
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.integrations import studio as studio_login
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock
 
 if TYPE_CHECKING:

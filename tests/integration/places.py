@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from deviceflow import Client, Flow, MemoryStore, OAuth, PostgresStore, Secret, SQLiteStore, export
+from deviceflow import Client, OAuth, Secret, export
 from deviceflow.audit.events import render
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.wire import Failure
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.crash.clock import SharedClock, set_database_clock
 

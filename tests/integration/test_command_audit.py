@@ -712,13 +712,10 @@ def test_a_missing_extra_is_named(
     audit: Audit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(os.environ, "DEVICEFLOW_STORE", audit.url)
-    for module, command in (
-        ("ecs_logging", ["export", "--format", "ecs"]),
-        ("jinja2", ["report", "-o", str(audit.command.home / "r.html")]),
-    ):
-        monkeypatch.setitem(sys.modules, module, None)
-        assert main(["audit", *command]) == 2
-        assert "deviceflow[audit]" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+
+    assert main(["audit", "report", "-o", str(audit.command.home / "r.html")]) == 2
+    assert "deviceflow[audit]" in capsys.readouterr().err
 
 
 def test_a_bar_is_drawn_on_a_terminal_only(audit: Audit) -> None:

@@ -19,7 +19,7 @@ from tests.integration.command import COMMAND, PATIENCE, answered, begun, grante
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from deviceflow.stores.sqlite import SQLiteStore
     from tests.integration.command import Command
 

@@ -358,18 +358,21 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["gihub"], "no provider 'gihub'"),
+        (["gihub"], "Unknown provider 'gihub'"),
         (["github"], "client id is needed"),
         (["github", "--client-id", "x", "--set", "hosst=ghe.example.com"], "It has host"),
         (["github", "--client-id", "x", "--set", "client_id=y"], "no parameter client_id"),
         (["github", "--client-id", "x", "--set", "host"], "NAME=VALUE"),
         (["github", "--client-id", "x", "--token-name", "t"], "only DVC Studio"),
         (["keycloak", "--client-id", "x", "--set", "base=https://a.example"], "needs realm"),
-        (["google", "--client-id", "x"], "wants a client secret"),
+        (["google", "--client-id", "x"], "needs a client secret"),
         (["oracle-idcs", "--client-id", "x", "--set", "domain=d"], "needs scope"),
         (["--issuer", "https://a.example", "--client-id", "x", "--set", "a=b"], "--set"),
         (["--issuer", "http://a.example", "--client-id", "x"], "plain http"),
-        (["--token-endpoint", "https://a.example/t", "--client-id", "x"], "both the device"),
+        (
+            ["--token-endpoint", "https://a.example/t", "--client-id", "x"],
+            "both device_authorization_endpoint and token_endpoint",
+        ),
         (["--issuer", "https://a.example", "--client-id", "x", "--client-auth", "tls"], "one of"),
         (["studio.example.com", "--client-id", "x"], "no client-id"),
         (["studio.example.com", "--require-sub", "x"], "no sub"),
@@ -613,16 +616,25 @@ def test_an_entry_is_shown_as_it_may_stand_in_a_file(deviceflow: Command, name: 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[mine", "is no provider file"),
-        ("title = 'Mine'", "'title' stands outside"),
+        ("[mine", "cannot be read as a provider file"),
+        ("title = 'Mine'", "'title' is not in a provider's table"),
         ("", "no provider in it"),
-        ("[mine]\ntitel = 'Mine'", "no field 'titel'"),
-        ("[mine]\ntitle = 'Mine'", "Where to log in is not known"),
+        ("[mine]\ntitel = 'Mine'", "unknown field 'titel'"),
+        ("[mine]\ntitle = 'Mine'", "No server to log in to is given"),
         ("[mine]\nissuer = 'http://example.com'", "plain http"),
-        ("[mine]\nissuer = 'https://{tenant}.example.com'", "issuer has tenant in it"),
-        ("[mine]\nissuer = 'https://a.example'\ninterval = 'often'", "interval is a number"),
+        (
+            "[mine]\nissuer = 'https://{tenant}.example.com'",
+            "undefined parameter in issuer: tenant",
+        ),
+        (
+            "[mine]\nissuer = 'https://a.example'\ninterval = 'often'",
+            "interval must be a non-negative number",
+        ),
         ("[mine]\nissuer = 'https://a.example'\nrequest = 'xml'", "one of form, json"),
-        ("[mine]\nissuer = 'https://a.example'\nerrors = { wait = 'wait' }", "leads to wait"),
+        (
+            "[mine]\nissuer = 'https://a.example'\nerrors = { wait = 'wait' }",
+            "unknown error code in errors: wait",
+        ),
         ("[mine]\nissuer = 'https://a.example'\nstatuses = { x = 'slow_down' }", "no HTTP status"),
         (
             "[mine]\nissuer = 'https://a.example'\nanswer_names = { verification_url = 'uri' }",
@@ -632,8 +644,8 @@ def test_an_entry_is_shown_as_it_may_stand_in_a_file(deviceflow: Command, name: 
             "[mine]\nissuer = 'https://a.example'\nrequest_names = { scopes = 'scope' }",
             "RFC 8628's names",
         ),
-        ("[\"my.host\"]\nissuer = 'https://a.example'", "cannot be called that"),
-        ("[studio]\nissuer = 'https://a.example'", "cannot be called that"),
+        ("[\"my.host\"]\nissuer = 'https://a.example'", "Invalid provider name"),
+        ("[studio]\nissuer = 'https://a.example'", "Invalid provider name"),
     ],
 )
 def test_a_provider_file_that_is_wrong_is_refused_in_words(

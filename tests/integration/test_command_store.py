@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from deviceflow import PostgresStore, SQLiteStore
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
 from deviceflow.server import LocalServer, Settings
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.command import answered, begun, decide, granted
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deviceflow import SQLiteStore
+from deviceflow.stores.sqlite import SQLiteStore
 from tests.crash.cases import at_random, named
 from tests.crash.checks import Auditor
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures

@@ -14,10 +14,11 @@ import pytest
 import requests
 import trustme
 
-from deviceflow import Client, OAuth, UsageError
+from deviceflow import Client, OAuth
 from deviceflow.cli import main
 from deviceflow.core.wire import Failure
 from deviceflow.doctor import Finding, Recorder, examine
+from deviceflow.errors import UsageError
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.server import LocalServer, Settings
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer

@@ -25,7 +25,7 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import PostgresStore, Secret, SQLiteStore, StoreError, open_store
+from deviceflow import Secret, open_store
 from deviceflow.audit.chain import (
     HASHED,
     KEY_VARIABLE,
@@ -37,7 +37,10 @@ from deviceflow.audit.chain import (
 from deviceflow.audit.events import STORE
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.machine import LEADS_TO, State
+from deviceflow.errors import StoreError
+from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql import SQLStore, _columns
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import (
     Entry,
     Signer,

@@ -21,10 +21,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import Secret, SQLiteStore
+from deviceflow import Secret
 from deviceflow.audit.chain import HASHED, START
 from deviceflow.audit.events import FIELDS, LISTS, STORE, schema
 from deviceflow.cli import exits, main
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Signer, generate_signing_key
 from deviceflow.trail.maintenance import take_digest
 from tests.logins import ALICE, BEGIN, BOB, ROBOT, Scribe

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
     from tests.integration.conftest import Page, Person, Remote
 
 

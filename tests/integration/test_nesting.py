@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import Client, MemoryStore, OAuth, SQLiteStore, State
+from deviceflow import Client, OAuth, State
 from deviceflow.core.wire import MAX_BODY, Response
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:

@@ -7,22 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deviceflow import (
-    Client,
-    DeniedError,
-    ExpiredError,
-    OAuth,
-    RejectedError,
-    State,
-    WrongApproverError,
-)
+from deviceflow import Client, DeniedError, ExpiredError, OAuth, State
+from deviceflow.errors import RejectedError, WrongApproverError
 from tests.integration.oidc_provider import Hurried
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from deviceflow import Flow, Token
+    from deviceflow import Token
+    from deviceflow.core.flow import Flow
     from tests.integration.oidc_provider import OIDCProvider
 
 SCOPE = "openid email offline_access"

@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import (
-    Client,
-    DeniedError,
-    ExpiredError,
-    OAuth,
-    RejectedError,
-    State,
-    Studio,
-    export,
-)
+from deviceflow import Client, DeniedError, ExpiredError, OAuth, State, Studio, export
+from deviceflow.errors import RejectedError
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.server import LocalServer, Settings
 from deviceflow.testing import VirtualClock
@@ -26,7 +18,8 @@ from tests.integration.conftest import Remote
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow import Flow, Token
+    from deviceflow import Token
+    from deviceflow.core.flow import Flow
 
     Serve = Callable[..., "Server"]
 

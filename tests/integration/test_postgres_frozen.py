@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from deviceflow import Client, PostgresStore, StoreError
+from deviceflow import Client
 from deviceflow.audit.events import render
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.ports import Origin
+from deviceflow.errors import StoreError
+from deviceflow.stores.postgres import PostgresStore
 from tests.crash.checks import wrong_with_history
 from tests.crash.fixtures import zygote  # noqa: F401  # a fixture
 from tests.crash.stage import Stage

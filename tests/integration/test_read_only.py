@@ -19,9 +19,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from deviceflow import PostgresStore, SQLiteStore, StoreError
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
+from deviceflow.errors import StoreError
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import files_of, generate_signing_key
 from tests.integration.command import decide
 from tests.integration.places import new
@@ -298,7 +300,8 @@ def test_a_copy_without_its_shm_file_says_what_to_do(store: Store) -> None:
 
 _SLOW_READER: Final = """
 import os, sys
-from deviceflow import SQLiteStore, StoreError
+from deviceflow.errors import StoreError
+from deviceflow.stores.sqlite import SQLiteStore
 path, user = sys.argv[1], int(sys.argv[2])
 if os.geteuid() == 0:
     os.setgroups([])

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from deviceflow import Flow, SQLiteStore, errors, export
+from deviceflow import errors, export
 from deviceflow.audit.events import render
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.ports import Origin
 from deviceflow.credentials.keys import key_file, read_keys
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from tests.integration import places
 from tests.integration.places import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from deviceflow import Client
+    from deviceflow.core.flow import Flow
 
 TESTS: Final = str(Path(__file__).parents[1])
 BUSY: Final = answer(503, "busy")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import jsonschema
 import pytest
 
-from deviceflow import Flow, OAuth, errors, export
+from deviceflow import OAuth, errors, export
 from deviceflow.audit.events import STORE, render, schema
 from deviceflow.client.step import Step
+from deviceflow.core.flow import Flow
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.secret import Secret

@@ -231,7 +231,7 @@ def test_dead_workers_poll_is_waited_out_though_the_clock_was_set_back(database:
 
 @pytest.mark.parametrize("how", ["acknowledge", "purge"])
 def test_wiped_secrets_of_a_store_in_clear_are_in_no_file(tmp_path: Any, how: str) -> None:
-    from deviceflow import SQLiteStore  # noqa: PLC0415
+    from deviceflow.stores.sqlite import SQLiteStore  # noqa: PLC0415
 
     place = places.sqlite(tmp_path)
     path = tmp_path / "plain" / "flows.db"

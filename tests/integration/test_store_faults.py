@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from deviceflow import PostgresStore, SQLiteStore, errors
+from deviceflow import errors
 from deviceflow.client.step import LEASE_MARGIN
 from deviceflow.core.machine import State
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret
 from deviceflow.stores import _pgpool as pgpool
 from deviceflow.stores import sqlite as sqlite_store
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration import places
 from tests.integration.places import (
     CODE,
@@ -174,7 +176,9 @@ def test_token_that_comes_when_the_disk_is_full_is_kept_until_there_is_room(
 
 CHILD: Final = """
 import os, resource, sys
-from deviceflow import Client, SQLiteStore, StoreError
+from deviceflow import Client
+from deviceflow.errors import StoreError
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, new
 

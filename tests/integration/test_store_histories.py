@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import SQLiteStore
 from deviceflow.audit.events import render, schema
 from deviceflow.core.machine import TABLE, State
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.wire import Failure
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from tests.integration.places import (
     CODE,

@@ -12,12 +12,13 @@ import keyring
 import keyring.backend
 import pytest
 
-from deviceflow import SQLiteStore, errors, open_store
+from deviceflow import errors, open_store
 from deviceflow.audit.events import STORE
 from deviceflow.core.encryption import Sealer, generate_key
 from deviceflow.core.machine import State
 from deviceflow.core.secret import Secret
 from deviceflow.credentials.keys import KEYRING, VARIABLE, key_file, read_keys, write_keys
+from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.places import (
     CODE,
     GRANTED,
@@ -382,7 +383,7 @@ def test_store_whose_key_file_others_can_read_is_refused_until_that_is_mended(pa
 
 OPENER: Final = """
 import sys
-from deviceflow import SQLiteStore
+from deviceflow.stores.sqlite import SQLiteStore
 print("ready", flush=True)
 sys.stdin.readline()
 store = SQLiteStore(sys.argv[1])

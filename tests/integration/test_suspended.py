@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import Reason, State
+from deviceflow import State
+from deviceflow.core.machine import Reason
 from tests.crash.checks import wrong_with_history, wrong_with_polls
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
 from tests.crash.pauses import APPROVED_AFTER, play, points_of_a_login

@@ -19,8 +19,11 @@ from rich.console import Console
 from rich.traceback import Traceback
 from structlog.tracebacks import ExceptionDictTransformer
 
-from deviceflow import Flow, PostgresStore, SQLiteStore, errors, export
+from deviceflow import errors, export
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.flow import Flow
+from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SECRETS, Place, in_clear, kept
 

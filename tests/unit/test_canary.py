@@ -36,13 +36,15 @@ import structlog
 from rich.pretty import pretty_repr
 from rich.traceback import Traceback
 
-from deviceflow import Client, Flow, MemoryStore, OAuth, Studio, auth, export
+from deviceflow import Client, OAuth, Studio, auth, export
 from deviceflow.client.step import Step
 from deviceflow.core import text
 from deviceflow.core.data import DATA, Place, Sensitivity
+from deviceflow.core.flow import Flow
 from deviceflow.core.secret import Secret
 from deviceflow.integrations import studio as studio_login
 from deviceflow.providers.dialect import RFC8628
+from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock
 from deviceflow.transports.requests import RequestsTransport
 

@@ -17,7 +17,7 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import Secret, SQLiteStore
+from deviceflow import Secret
 from deviceflow.audit import chain
 from deviceflow.audit.chain import (
     DAMAGED,
@@ -34,12 +34,13 @@ from deviceflow.audit.chain import (
 from deviceflow.audit.events import FIELDS, render
 from deviceflow.core.encryption import generate_key
 from deviceflow.stores.sql import _columns
+from deviceflow.stores.sqlite import SQLiteStore
 from tests.evidence.events import events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow import Flow
+    from deviceflow.core.flow import Flow
 
 NOW: Final = 1_800_000_000.0
 FLOW: Final = STORED.index("flow_id")

@@ -69,50 +69,59 @@ def test_entry_can_say_everything_and_is_written_as_it_was_read() -> None:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ({"isuer": "x"}, "there is no field 'isuer'. The fields are title, sources, issuer, "),
-        ({"title": ""}, "title is a text, not ''"),
-        ({"title": 7}, "title is a text, not 7"),
-        ({"issuer": ["x"]}, r"issuer is a text, not \['x'\]"),
-        ({"issuer": None}, "issuer is a text, not None"),
-        ({"scope_separator": ""}, "scope_separator is a text, not ''"),
-        ({"pkce": 1}, "pkce is true or false, not 1"),
-        ({"pkce": "true"}, "pkce is true or false, not 'true'"),
-        ({"interval": "5"}, "interval is a number that is not negative, not '5'"),
-        ({"interval": True}, "interval is a number that is not negative, not True"),
-        ({"interval": -1}, "interval is a number that is not negative, not -1"),
-        ({"margin": float("nan")}, "margin is a number that is not negative, not nan"),
-        ({"interval": 0}, "interval is between 1 and 3600 seconds"),
-        ({"interval": 0.5}, "interval is between 1 and 3600 seconds"),
-        ({"interval": 3601}, "interval is between 1 and 3600 seconds"),
-        ({"interval": float("inf")}, "interval is between 1 and 3600 seconds"),
-        ({"margin": float("inf")}, "margin is at most 3600 seconds"),
-        ({"sources": "x"}, "sources is a list of texts, not 'x'"),
-        ({"sources": [7]}, r"sources is a list of texts, not \[7\]"),
-        ({"parameters": ["x"]}, r"parameters is a table of texts, not \['x'\]"),
-        ({"parameters": {"x": 7}}, "parameters is a table of texts, not {'x': 7}"),
-        ({"request": "xml"}, "request is one of form, json"),
-        ({"client_auth": "none"}, "client_auth is one of client_secret_basic, client_secret_post"),
-        ({"secret_with": "none"}, "secret_with is one of both, code, token"),
+        ({"isuer": "x"}, "unknown field 'isuer'. Valid fields are title, sources, issuer, "),
+        ({"title": ""}, "title must be a non-empty string, not ''"),
+        ({"title": 7}, "title must be a non-empty string, not 7"),
+        ({"issuer": ["x"]}, r"issuer must be a non-empty string, not \['x'\]"),
+        ({"issuer": None}, "issuer must be a non-empty string, not None"),
+        ({"scope_separator": ""}, "scope_separator must be a non-empty string, not ''"),
+        ({"pkce": 1}, "pkce must be true or false, not 1"),
+        ({"pkce": "true"}, "pkce must be true or false, not 'true'"),
+        ({"interval": "5"}, "interval must be a non-negative number, not '5'"),
+        ({"interval": True}, "interval must be a non-negative number, not True"),
+        ({"interval": -1}, "interval must be a non-negative number, not -1"),
+        ({"margin": float("nan")}, "margin must be a non-negative number, not nan"),
+        ({"interval": 0}, "interval must be between 1 and 3600 seconds"),
+        ({"interval": 0.5}, "interval must be between 1 and 3600 seconds"),
+        ({"interval": 3601}, "interval must be between 1 and 3600 seconds"),
+        ({"interval": float("inf")}, "interval must be between 1 and 3600 seconds"),
+        ({"margin": float("inf")}, "margin must be at most 3600 seconds"),
+        ({"sources": "x"}, "sources must be a list of strings, not 'x'"),
+        ({"sources": [7]}, r"sources must be a list of strings, not \[7\]"),
+        ({"parameters": ["x"]}, r"parameters must be a table of strings, not \['x'\]"),
+        ({"parameters": {"x": 7}}, "parameters must be a table of strings, not {'x': 7}"),
+        ({"request": "xml"}, "request must be one of form, json"),
+        (
+            {"client_auth": "none"},
+            "client_auth must be one of client_secret_basic, client_secret_post",
+        ),
+        ({"secret_with": "none"}, "secret_with must be one of both, code, token"),
         (
             {"errors": {"a": "nope", "b": "never", "c": "invalid_grant"}},
-            "errors leads to never, nope. It can lead to access_denied, authorization_pending, ",
+            (
+                "unknown error code in errors: never, nope. Valid error codes are access_denied, "
+                "authorization_pending, "
+            ),
         ),
-        ({"statuses": {"400": "pending"}}, "statuses leads to pending. It can lead to "),
+        (
+            {"statuses": {"400": "pending"}},
+            "unknown error code in statuses: pending. Valid error codes are ",
+        ),
         (
             {"issuer": "https://{domain}/{realm}", "parameters": {"realm": ""}},
-            "issuer has domain in it. Name it in parameters",
+            "undefined parameter in issuer: domain. Add it to parameters",
         ),
-        ({"token_endpoint": "https://{0}/"}, "token_endpoint has 0 in it"),
-        ({"token_endpoint": "https://{/"}, "token_endpoint is no pattern"),
-        ({"token_endpoint": "https://}/"}, "token_endpoint is no pattern"),
-        ({"token_endpoint": "https://{}/"}, "token_endpoint is no pattern"),
+        ({"token_endpoint": "https://{0}/"}, "undefined parameter in token_endpoint: 0"),
+        ({"token_endpoint": "https://{/"}, "unbalanced braces in token_endpoint"),
+        ({"token_endpoint": "https://}/"}, "unbalanced braces in token_endpoint"),
+        ({"token_endpoint": "https://{}/"}, "unbalanced braces in token_endpoint"),
         (
             {"token_endpoint": "https://{a.b}/", "parameters": {"a": ""}},
-            "token_endpoint is no pattern",
+            "unbalanced braces in token_endpoint",
         ),
         (
             {"token_endpoint": "https://{a!r:>9}/", "parameters": {"a": ""}},
-            "token_endpoint is no pattern",
+            "unbalanced braces in token_endpoint",
         ),
     ],
 )
@@ -184,10 +193,10 @@ def test_own_file_may_be_in_the_home_directory(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"[mine", "is no provider file"),
-        (b"\xff\xfe", "is no provider file"),
-        (b"[mine]\nx = 1", "Provider 'mine': there is no field 'x'"),
-        (b"title = 'x'", "'title' stands outside of any provider's table"),
+        (b"[mine", "cannot be read as a provider file"),
+        (b"\xff\xfe", "cannot be read as a provider file"),
+        (b"[mine]\nx = 1", "Provider 'mine': unknown field 'x'"),
+        (b"title = 'x'", "'title' is not in a provider's table"),
     ],
 )
 def test_own_file_that_cannot_be_read_is_an_error(
@@ -205,7 +214,7 @@ def test_own_file_that_is_not_there_is_an_error(
 ) -> None:
     monkeypatch.setenv("DEVICEFLOW_PROVIDERS", str(tmp_path / "missing.toml"))
 
-    with pytest.raises(UsageError, match="is no provider file"):
+    with pytest.raises(UsageError, match="cannot be read as a provider file"):
         known()
 
 

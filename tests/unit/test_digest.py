@@ -15,7 +15,8 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deviceflow import Secret, StoreError
+from deviceflow import Secret
+from deviceflow.errors import StoreError
 from deviceflow.trail.digest import (
     Digest,
     DigestId,

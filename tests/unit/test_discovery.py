@@ -354,7 +354,7 @@ def test_token_without_a_refresh_token_is_not_refreshed(client: Make) -> None:
 
 
 def test_studios_tokens_are_not_refreshed(client: Make) -> None:
-    with pytest.raises(UsageError, match="log in again"):
+    with pytest.raises(UsageError, match="Log in again"):
         client().refresh(Studio("https://studio.example.com"), OLD)
 
 

@@ -8,7 +8,6 @@ from typing import Final
 
 import pytest
 
-import deviceflow
 from deviceflow import errors
 from deviceflow.errors import DeviceFlowError
 
@@ -144,10 +143,3 @@ def test_wait_of_a_busy_flow_survives_as_well() -> None:
 
 def test_trigger_is_optional() -> None:
     assert errors.IllegalTransitionError().trigger is None
-
-
-@pytest.mark.parametrize("kind", FAMILY)
-def test_engines_errors_are_public_names(kind: type[DeviceFlowError]) -> None:
-    studios = issubclass(kind, errors.StudioAuthError)  # those are exported by deviceflow.auth
-
-    assert getattr(deviceflow, kind.__name__, None) is (None if studios else kind)

@@ -491,6 +491,22 @@ def test_last_poll_is_made_just_before_the_deadline(waiting: Waiting) -> None:
     assert flow.overdue(NOW + 12)
 
 
+def test_clock_that_was_set_back_leaves_nothing_to_wait_for(waiting: Waiting) -> None:
+    flow = waiting(NOW)
+
+    assert flow.wait_seconds(NOW - 3600) == 0
+
+
+def test_another_key_is_on_record_and_moves_nothing(waiting: Waiting) -> None:
+    flow = waiting(NOW)
+    before = export.to_dict(flow, secrets=True)
+
+    moved = flow.reseal(NOW + 1)
+
+    assert (moved.action, moved.source, moved.dest) == ("reseal", flow.state, flow.state)
+    assert flow.due_at == before["due_at"]
+
+
 @pytest.mark.parametrize("last", [PENDING, UNSENT])
 def test_last_poll_is_not_moved_before_its_due_time(waiting: Waiting, last: Result) -> None:
     flow = waiting(NOW, expires_in=15.5)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import Client, Flow, MemoryStore, Secret, State, StoreError, Studio, export
+from deviceflow import Client, Secret, State, Studio, export
 from deviceflow.audit.chain import AuditKey
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.core.encryption import generate_key
+from deviceflow.errors import StoreError
+from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, answer
 from deviceflow.trail.jsonl_file import read_lines
 from deviceflow.trail.verify import Verification
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from deviceflow.core.flow import Flow
     from deviceflow.core.wire import Response
     from deviceflow.testing import VirtualClock
 

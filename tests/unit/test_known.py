@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deviceflow import UsageError, provider
+from deviceflow import provider
+from deviceflow.errors import UsageError
 from deviceflow.providers.known import entry, known, read_file
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ def test_an_unknown_name_is_answered_with_those_that_are_known() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[ours", "is no provider file"),
-        ("title = 'Ours'", "outside of any"),
-        ("['login.example.com']", "cannot be called that"),
-        ("[studio]", "cannot be called that"),
-        ("[ours]\ntitel = 'Ours'", "no field 'titel'.*The fields are"),
+        ("[ours", "cannot be read as a provider file"),
+        ("title = 'Ours'", "is not in a provider's table"),
+        ("['login.example.com']", "Invalid provider name"),
+        ("[studio]", "Invalid provider name"),
+        ("[ours]\ntitel = 'Ours'", "unknown field 'titel'.*Valid fields are"),
     ],
 )
 def test_a_file_that_is_wrong_is_named_with_what_is_wrong(
@@ -58,15 +59,15 @@ def test_a_file_that_is_wrong_is_named_with_what_is_wrong(
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no provider file"):
+    with pytest.raises(UsageError, match="cannot be read as a provider file"):
         read_file(tmp_path / "mine.toml")
 
 
 def test_a_setting_that_the_provider_does_not_have_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"GitHub has no tenant.*it has host"):
+    with pytest.raises(UsageError, match=r"GitHub has no setting tenant.*own parameters are: host"):
         provider("github", client_id="robot", tenant="ours")
 
 
 def test_without_a_client_id_it_is_said_who_gives_one() -> None:
-    with pytest.raises(UsageError, match="A client id is needed"):
+    with pytest.raises(UsageError, match="No client id is given"):
         provider("github")

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deviceflow import UsageError
 from deviceflow.credentials.secret_refs import resolve
+from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 from deviceflow import export
 from deviceflow.client._sync import Client
 from deviceflow.core.codec import SCHEMA
-from deviceflow.core.encryption import Plain, Sealer, generate_key
+from deviceflow.core.encryption import Keyless, Plain, Sealer, generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.machine import State
 from deviceflow.core.secret import Secret
@@ -165,6 +165,14 @@ def test_sealer_shows_only_the_names_of_its_keys(keys: list[Secret]) -> None:
 
     assert re.fullmatch(r"<Sealer [0-9a-f]{8}, [0-9a-f]{8}, [0-9a-f]{8}>", shown)
     assert repr(Sealer(keys)) == shown
+
+
+@pytest.mark.parametrize("use", ["seal", "open", "mac", "check"])
+def test_without_a_key_nothing_is_sealed_or_opened(use: str) -> None:
+    with pytest.raises(SealError, match="without the key") as caught:
+        getattr(Keyless(), use)("text")
+
+    assert "DEVICEFLOW_KEYS" in (caught.value.hint or "")
 
 
 def test_keys_are_made_at_random() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deviceflow.core.provider import Answer, DeviceCode, Token
-from deviceflow.core.secret import Secret
+from deviceflow.core.secret import Hidden, Secret
 from deviceflow.core.text import PersonText, link
 
 if TYPE_CHECKING:
@@ -162,3 +162,10 @@ def test_fingerprint_is_hmac_sha256_cut_to_sixteen_digits() -> None:
 )
 def test_what_holds_codes_and_tokens_shows_none(holder: object) -> None:
     assert "CANARY" not in repr(holder)
+
+
+def test_hidden_value_shows_only_to_whoever_asks_for_it() -> None:
+    hidden = Hidden(["CANARY"])
+
+    assert "CANARY" not in f"{hidden} {hidden!r}"
+    assert hidden.reveal() == ["CANARY"]

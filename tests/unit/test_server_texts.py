@@ -12,15 +12,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deviceflow import Client, Flow, MemoryStore, OAuth, Secret, Studio, Token, errors, export
+from deviceflow import Client, OAuth, Secret, Studio, Token, errors, export
 from deviceflow.core.explain import instructions
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.text import Known
+from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deviceflow.core.flow import Flow
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Response
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deviceflow.audit import log
 from deviceflow.audit.events import FIELDS, NOTES, SCHEMA, render, render_note
 from deviceflow.audit.formats import CSV, ECS, JSONLines, ecs
 from deviceflow.audit.jsonl import JSONLinesAudit
@@ -25,7 +21,6 @@ from deviceflow.core.text import ours
 from deviceflow.providers.studio import Studio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # From generated/ecs/ecs_flat.yml of https://github.com/elastic/ecs (9.5.0-dev, 2026-05): names and
@@ -46,6 +41,7 @@ PUBLISHED: Final[dict[str, type | tuple[type, ...]]] = {
     "event.type": list,
     "host.name": str,
     "http.response.status_code": int,  # long
+    "ecs.version": str,
     "log.level": str,
     "log.logger": str,
     "message": str,  # match_only_text
@@ -154,84 +150,23 @@ def test_a_line_of_ecs_begins_as_the_logging_spec_wants_it() -> None:
     line = ECS().line(event_of("poll"))
 
     said = json.loads(line)
-    assert list(said)[:3] == ["@timestamp", "log.level", "message"]
-    assert "ecs.version" in said
+    assert list(said)[:4] == ["@timestamp", "log.level", "message", "ecs.version"]
     assert said["event"]["sequence"] == 3
     assert said["deviceflow"]["flow_id"] == "f1"
     assert line.isascii()
     assert "\n" not in line
 
 
-@pytest.fixture
-def logged() -> Iterator[Callable[[Any], list[str]]]:
-    """Have structlog end with a processor, and return what it writes."""
-    written: list[str] = []
-
-    class Keep:
-        def info(self, line: str) -> None:
-            written.append(line)
-
-        warning = info
-
-    def configure(last: Any) -> list[str]:
-        structlog.configure(
-            processors=[structlog.processors.add_log_level, last],
-            logger_factory=lambda *_: Keep(),
-            cache_logger_on_first_use=False,
-        )
-        return written
-
-    yield configure
-    structlog.reset_defaults()
-
-
-def test_ecs_is_the_last_of_structlogs_processors(logged: Callable[[Any], list[str]]) -> None:
-    written = logged(ECS())
-    event = event_of("stray_token")
-
-    log.emit(log.TRANSITION, event)
-    structlog.get_logger().info("something else", answer=42)
-
-    transition, other = map(json.loads, written)
-    assert transition["event"]["action"] == "stray_token"
-    assert transition["log.level"] == "warning"
-    assert transition["message"] == "f1: stray_token, awaiting-user -> polling"
-    assert (other["message"], other["answer"]) == ("something else", 42)
-    assert event == event_of("stray_token")
-
-
-def test_what_a_program_has_bound_does_not_stand_in_the_way(
-    logged: Callable[[Any], list[str]], caplog: pytest.LogCaptureFixture
-) -> None:
-    written = logged(ECS())
-
-    structlog.get_logger().bind(user="root", host="h", service="s", message="m").info(
-        log.TRANSITION, **event_of("poll")
-    )
-
-    said = json.loads(written[0])
-    assert said["user"] == {"name": "alice"}
-    assert said["labels"] == {"user": "root"}
-    assert said["service"] == "s"
-    assert said["message"] == "f1: poll, awaiting-user -> polling"
-
-
-def test_a_line_of_json_is_what_a_trail_in_a_file_has(
-    tmp_path: Path, logged: Callable[[Any], list[str]]
-) -> None:
+def test_a_line_of_json_is_what_a_trail_in_a_file_has(tmp_path: Path) -> None:
     event = event_of("poll", detail="naïve “détail” \u2028")
     file = tmp_path / "trail.jsonl"
     JSONLinesAudit(file, fsync=False).write(event, Flow("f1", Studio("https://x.example"), 0.0))
-    written = logged(JSONLines())
 
-    log.emit(log.TRANSITION, event)
-    structlog.get_logger().info("something else", at=logging)
+    line = JSONLines().line(event)
 
-    assert json.loads(written[0]) == json.loads(file.read_text())
-    assert json.loads(written[0]) == json.loads(JSONLines().line(event))
-    assert list(json.loads(written[0])) == list(FIELDS)
-    assert written[0].isascii()
-    assert json.loads(written[1])["event"] == "something else"
+    assert json.loads(line) == json.loads(file.read_text())
+    assert list(json.loads(line)) == list(FIELDS)
+    assert line.isascii()
 
 
 FORMULAS: Final = (
@@ -285,13 +220,6 @@ def test_a_row_has_what_the_event_has() -> None:
     assert row["interval"] == "5.0"
     assert row["task_id"] == "task-1"
     assert row["reason"] == ""
-
-
-def test_without_the_extra_ecs_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ecs_logging", None)
-
-    with pytest.raises(ImportError, match=r"deviceflow\[audit\]"):
-        ECS()
 
 
 def test_an_event_of_a_damaged_row_can_still_be_written() -> None:

@@ -207,6 +207,29 @@ def test_flow_left_behind_between_two_polls_is_gone_on_with_on_record(waiting: W
     assert commit.transition.detail == "left behind by w1"
 
 
+def test_flow_that_moved_since_the_clock_was_read_is_not_polled_too_early(
+    waiting: Waiting,
+) -> None:
+    flow = after(waiting(NOW), PENDING)
+    driver = Listed(Claim(flow, flow.moved_at - 1, None), flow.moved_at, None)
+
+    report = driver.run()
+
+    assert driver.names == ["TakeLease", "Look", "Release"]
+    assert report.wait_seconds == pytest.approx(5)
+
+
+def test_clock_that_was_set_back_makes_nobody_wait_for_what_it_lost(waiting: Waiting) -> None:
+    flow, now = waiting(NOW), NOW - 3600
+    driver = Listed(Claim(flow, now, None), now, True, Exchange(PENDING, now + 1, 1.0), True)
+
+    report = driver.run()
+
+    assert driver.names == ["TakeLease", "Look", "poll", "Send", "pending"]
+    assert flow.expires_at == now + 600
+    assert report.wait_seconds == pytest.approx(5)
+
+
 @pytest.mark.parametrize("end", [GRANTED, answer(400, {"detail": "access_denied"})])
 def test_flow_left_behind_behind_its_end_is_given_back_on_record(
     waiting: Waiting, end: Response

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import Flow, Secret, StoreError, Studio
+from deviceflow import Secret, Studio
 from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
 from deviceflow.audit.events import STORE, render, render_note
 from deviceflow.core.codec import open_part
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import StoredFlow
+from deviceflow.errors import StoreError
 from deviceflow.stores.sql import _columns
 from deviceflow.testing import answer
 from deviceflow.trail.digest import DigestId, Entry, Signer, files_of, generate_signing_key

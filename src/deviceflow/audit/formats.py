@@ -1,26 +1,22 @@
-"""Events in the forms that collectors of logs take: ECS, JSON lines, CSV.
+"""Events of a trail as lines, in the forms that collectors of logs take: ECS, JSON lines, CSV.
 
-`ECS` and `JSONLines` can be the last of structlog's processors::
-
-    structlog.configure(processors=[structlog.processors.add_log_level, ECS()])
-
-and each writes an event of a trail by `line`. ECS needs a library: extra `audit`.
+For what is logged as it happens, `deviceflow.logs` has processors for structlog.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from deviceflow.audit.events import FIELDS, NOTES, SCHEMA
+from deviceflow.audit import jsonlines
+from deviceflow.audit.events import FIELDS, NOTES
 from deviceflow.core.sanitize import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Mapping
 
 # By https://www.elastic.co/docs/reference/ecs; what has no place there is under `deviceflow`.
 _FIELDS: Final = {
@@ -41,11 +37,11 @@ _FAILURE: Final = frozenset({"expire", "deny", "fail", "cancel"})
 _WARNED: Final = frozenset(
     {"open_plaintext", "plain_http", "unverified_tls", "stray_token", "revoke_failed"}
 )
-_SETS: Final = frozenset(
-    {"deviceflow", "event", "host", "http", "log", "process", "related", "url", "user"}
-)
+ECS_VERSION: Final = "9.5.0"
+"""The version of the schema whose names and types these are."""
 
-_ascii: Final = json.JSONEncoder(separators=(",", ":"), default=str).encode
+_FIRST: Final = ("@timestamp", "log.level", "message", "ecs.version")
+"""The fields that a line begins with, as they are (https://github.com/elastic/ecs-logging)."""
 
 
 def ecs(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,18 +66,14 @@ def ecs(event: Mapping[str, Any]) -> dict[str, Any]:
         "log.logger": "deviceflow",
         "log.level": "warning" if action in _WARNED else "info",
         "message": _message(event),
+        "ecs.version": ECS_VERSION,
         "url.domain": _domain_of(event["issuer"]),
         "related.user": event["actor"] and [event["actor"]],
     }
     # In nanoseconds, as ECS has it, for which it keeps 63 bits.
     if event["duration"] is not None and 0 <= (duration := event["duration"] * 1e9) < 2**63:
         said["event.duration"] = round(duration)
-    return {
-        # The library puts lists in order where they are, and these are the event's own.
-        name: value[:] if isinstance(value, list) else value
-        for name, value in said.items()
-        if value is not None
-    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _type_of(action: str) -> str:
@@ -112,63 +104,37 @@ def _domain_of(address: str | None) -> str | None:
         return None
 
 
-class ECS:
-    """Writes one line of ECS for each event; other events as `ecs-logging` does.
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields whose names have dots as objects in objects, in the order of ECS's logs.
 
-    Raises:
-        ImportError: `ecs-logging` is missing (extra `audit`).
+    Args:
+        fields: As `ecs` returns them.
     """
+    said: dict[str, Any] = {name: fields[name] for name in _FIRST if name in fields}
+    for name, value in fields.items():
+        if name not in said:
+            *path, last = name.split(".")
+            inner = said
+            for part in path:
+                inner = inner.setdefault(part, {})
+            inner[last] = value
+    return said
 
-    def __init__(self) -> None:
-        try:
-            from ecs_logging import StructlogFormatter  # noqa: PLC0415  # an extra
-        except ImportError:
-            raise ImportError("ECS needs a library: pip install 'deviceflow[audit]'") from None
-        self._format = StructlogFormatter()
 
-    def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> str:
-        """Write one: structlog's last processor.
-
-        Args:
-            logger: Not looked at.
-            name: The level's name.
-            event_dict: The event, with whatever the program has bound to its logger.
-        """
-        given = dict(event_dict)
-        if given.get("schema") == SCHEMA:
-            said = ecs(given)
-            bound = {key: value for key, value in given.items() if key not in {*FIELDS, "event"}}
-            # What has the name of a set of fields cannot stand beside the fields in it.
-            for key in bound.keys() & _SETS:
-                bound[f"labels.{key}"] = str(bound.pop(key))
-            given = bound | said | {"event": said["message"]}
-            del given["message"]
-        return str(self._format(logger, name, given))
+class ECS:
+    """Writes one line of ECS for each event."""
 
     def line(self, event: Mapping[str, Any]) -> str:
         """Return an event of a trail as one line."""
-        said = ecs(event)
-        return str(self._format(None, "info", said | {"event": said.pop("message")}))
+        return jsonlines.line(nested(ecs(event)))
 
 
 class JSONLines:
-    """Writes one line of JSON for each event, with its own fields only: as a trail in a file is."""
-
-    def __call__(self, logger: Any, name: str, event_dict: MutableMapping[str, Any]) -> str:  # noqa: ARG002
-        """Write one: structlog's last processor.
-
-        Args:
-            logger: Not looked at.
-            name: The level's name.
-            event_dict: The event. One that is no event of a trail is written as it is.
-        """
-        if event_dict.get("schema") == SCHEMA:
-            return self.line(event_dict)
-        return _ascii(dict(event_dict))
+    """Writes one line of JSON for each event: as a trail in a file is."""
 
     def line(self, event: Mapping[str, Any]) -> str:
         """Return an event of a trail as one line. It is ASCII, so it steers no terminal."""
-        return _ascii({name: event[name] for name in FIELDS})
+        return jsonlines.line({name: event[name] for name in FIELDS})
 
 
 class CSV:

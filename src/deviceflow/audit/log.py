@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from deviceflow.core.sanitize import printable
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from types import ModuleType
 
 TRANSITION: Final = "deviceflow.transition"
@@ -82,19 +82,29 @@ def _bound_logger(structlog: ModuleType) -> Any:
     return logger
 
 
+class OnTransition(Protocol):
+    """The program's hook."""
+
+    def __call__(self, event: dict[str, Any], /) -> object:
+        """Take note of a transition that is committed and logged.
+
+        Args:
+            event: The fields of `deviceflow.audit/1`: a dict of the hook's own.
+        """
+
+
 class Emitter:
     """Tells of transitions that are committed: the log first, then the program's hook.
 
     Args:
-        on_transition: Called with each event, a dict of its own with the fields of
-            `deviceflow.audit/1`. What it raises is logged, by the logger `deviceflow` of
-            `logging`, and ends nothing: the transition has happened.
+        on_transition: Called with each event. What it raises is logged, by the logger
+            `deviceflow` of `logging`, and ends nothing: the transition has happened.
 
     Raises:
         UsageError: The hook cannot be called, or is a coroutine function.
     """
 
-    def __init__(self, on_transition: Callable[[dict[str, Any]], object] | None = None) -> None:
+    def __init__(self, on_transition: OnTransition | None = None) -> None:
         if on_transition is not None:
             _check_hook(on_transition)
         self._on_transition = on_transition

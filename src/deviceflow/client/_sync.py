@@ -21,7 +21,7 @@ from deviceflow.audit import log
 from deviceflow.audit.events import render
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.client.browser import open_page
-from deviceflow.client.clock import Clock, SystemClock, Timeline
+from deviceflow.client.clock import SystemClock, Timeline
 from deviceflow.client.step import (
     LEASE_MARGIN,
     Commit,
@@ -46,14 +46,15 @@ from deviceflow.core.wire import Failure, Request
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import authenticated
 from deviceflow.stores.memory import MemoryStore
-from deviceflow.transports.requests import RequestsTransport, Transport
+from deviceflow.transports.requests import RequestsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from deviceflow.client.step import Effect
-    from deviceflow.core.flow import Approver, Transition
-    from deviceflow.core.ports import Store
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.ports import Clock, Store, Transport
+    from deviceflow.core.provider import Approver
     from deviceflow.core.wire import Fields, Response
 
 DEADLINE: Final = 10.0

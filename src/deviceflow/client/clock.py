@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from deviceflow import _forks as forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-class Clock(Protocol):
-    """What the drivers need of time. `deviceflow.testing.VirtualClock` is another one."""
-
-    def time(self) -> float:
-        """Return the wall clock's time, in seconds since 1970."""
-
-    def monotonic(self) -> float:
-        """Return a time that never goes backwards, in seconds since some moment."""
-
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        """Wait `seconds`, or less if `wake` is set meanwhile."""
+    from deviceflow.core.ports import Clock
 
 
 class SystemClock:

@@ -24,10 +24,10 @@ from deviceflow.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from deviceflow.core.flow import Approver, Flow, Transition
+    from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.machine import Reason
     from deviceflow.core.ports import Claim
-    from deviceflow.core.provider import Token
+    from deviceflow.core.provider import Approver, Token
     from deviceflow.core.secret import Secret
     from deviceflow.core.wire import Failure, Request, Response
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 from sys import intern
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from zlib import crc32
 
 from deviceflow.core.machine import Reason, State, Trigger, fire, refusal, takes_late_token
@@ -31,11 +31,8 @@ from deviceflow.core.wire import Failure, Response
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Approver = Callable[[dict[str, Any]], bool]
     Handover = Literal["collected", "acknowledged", "purged"]
-    from deviceflow.core.provider import DeviceCode, Provider, Token
+    from deviceflow.core.provider import Approver, DeviceCode, Provider, Token
     from deviceflow.core.secret import Secret
     from deviceflow.core.text import PersonText
     from deviceflow.core.wire import Request

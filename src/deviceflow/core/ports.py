@@ -1,13 +1,15 @@
-"""What the drivers need of a store."""
+"""What the drivers need of the world: a clock, something that sends requests, and a store."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Sequence
 
     from deviceflow.core.flow import Flow
+    from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
     Decide = Callable[["Claim"], dict[str, Any] | None]
@@ -134,6 +136,29 @@ class StoredFlow(NamedTuple):
     head: str | None
     digest: str | None
     authentic: bool
+
+
+class Clock(Protocol):
+    """What the drivers need of time. `deviceflow.testing.VirtualClock` is another one."""
+
+    def time(self) -> float:
+        """Return the wall clock's time, in seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Return a time that never goes backwards, in seconds since some moment."""
+
+    def sleep(self, seconds: float, wake: threading.Event) -> None:
+        """Wait `seconds`, or less if `wake` is set meanwhile."""
+
+
+class Transport(Protocol):
+    """What the drivers need to send a request."""
+
+    def send(self, request: Request, timeout: float) -> Response | Failure:
+        """Send the request once, within `timeout` seconds, and say what came of it."""
+
+    def close(self) -> None:
+        """Let go of what is kept between requests."""
 
 
 class Store(Protocol):

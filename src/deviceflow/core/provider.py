@@ -233,6 +233,17 @@ class LoginRequest(TypedDict, total=False):
     never_expires: bool | None
 
 
+class Approver(Protocol):
+    """The program's own policy on who may approve a login."""
+
+    def __call__(self, claims: dict[str, Any], /) -> bool:
+        """Tell whether to take the token.
+
+        Args:
+            claims: Those of the id token that came with it, verified as far as the provider says.
+        """
+
+
 class Provider(Protocol):
     """One server and what one login asks of it: plain settings, hashable, and pure functions.
 

@@ -1,1 +1,1 @@
-"""The servers that can be logged in to, and what their answers mean. Pure: no I/O."""
+"""Providers: what to send to a server, and how to read its responses. Pure functions, no I/O."""

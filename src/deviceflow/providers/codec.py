@@ -1,4 +1,4 @@
-"""A provider from its settings, as a record of a login has them."""
+"""Make a provider from its settings as they are in the record of a login."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def provider_from_dict(settings: Mapping[str, Any]) -> Provider:
-    """Return the provider whose `to_dict()` gave `settings`.
+    """Return the provider whose `to_dict()` returned `settings`.
 
     Raises:
-        UsageError: The settings are not known to this version, or make no sense.
+        UsageError: The settings are unknown to this version, or invalid.
     """
     dialect = settings.get("dialect")
     typed = isinstance(dialect, str) and isinstance(settings.get("allow_http", False), bool)
@@ -32,6 +32,6 @@ def provider_from_dict(settings: Mapping[str, Any]) -> Provider:
     except (KeyError, TypeError, ValueError, AttributeError):
         pass
     raise UsageError(
-        f"The flow belongs to a provider that this version cannot read: {dialect!r}.",
-        hint="It may have been written by a newer deviceflow: upgrade this one.",
+        f"The provider settings of this login cannot be read: dialect {dialect!r}.",
+        hint="A newer version of deviceflow may have written them: upgrade deviceflow.",
     )

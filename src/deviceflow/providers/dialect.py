@@ -1,4 +1,4 @@
-"""How a server departs from RFC 8628, as data; and the one code that reads answers by it."""
+"""How a provider departs from RFC 8628, as data, and how its error responses are read."""
 
 from __future__ import annotations
 
@@ -20,40 +20,42 @@ _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dialect:
-    """What differs at one provider. An entry of a provider file has these fields.
+    """How one provider differs from RFC 8628. An entry of a provider file has these fields.
 
     Attributes:
         title: The provider's name, for people.
-        sources: The pages where the facts were read.
-        issuer: The issuer's address; `{name}` stands for a parameter.
-        device_authorization_endpoint: The endpoint, where there is no discovery; a pattern too.
-        token_endpoint: Likewise.
-        revocation_endpoint: Likewise (RFC 7009).
-        parameters: The parameters of the patterns, with their defaults; an empty one must be given.
-        client_auth: How the client authenticates where it has a secret.
-        needs_secret: Whether it must have one.
-        secret_with: In which requests the secret goes: both, or only that for a code or a token.
-        requires: Arguments that must be given, such as `scopes` or `audience`.
-        pkce: Whether the server takes PKCE (RFC 7636) on the device grant.
+        sources: The pages that document the differences.
+        issuer: The issuer's URL; `{name}` stands for a parameter.
+        device_authorization_endpoint: The endpoint's URL, for providers without metadata. It may
+            contain `{name}` too.
+        token_endpoint: The token endpoint's URL, likewise.
+        revocation_endpoint: The revocation endpoint's URL (RFC 7009), likewise.
+        parameters: The parameters of these URLs, with defaults. The caller must give those whose
+            default is empty.
+        client_auth: How a client with a secret authenticates.
+        needs_secret: Whether the client must have a secret.
+        secret_with: Which requests carry the secret: both, or only the one for a code or a token.
+        requires: Arguments that the caller must give, such as `scopes` or `audience`.
+        pkce: Whether the server accepts PKCE (RFC 7636) with the device grant.
         request: How requests are encoded.
-        request_names: The server's names for fields of requests.
-        answer_names: The server's names for fields of answers.
-        code_parameters: What to send besides in a device authorization request.
-        token_parameters: What to send besides in a token request.
-        token_scope: Whether the scopes go into the token request too.
-        sends_grant_type: Whether the token request has a `grant_type`.
-        scope_separator: What stands between scopes in a request.
-        error_fields: Where an answer has its error code; the first one that is there counts.
-        errors: What error codes mean: each to one of RFC 8628's or RFC 6749's.
-        statuses: What statuses of token answers mean where the body names no error, likewise.
-        asks_again: Whether an unknown code is polled once more before that is believed.
-        interval: Seconds between polls where the server names none.
-        margin: Seconds added to the interval.
-        complete_parameter: The parameter that carries the user code in the page's address, where
-            the server sends no complete one but understands it.
-        issuer_template: Whether the issuer in metadata has `{tenantid}` for the tenant.
-        purpose_parameter: The parameter in which the server takes the login's purpose, to show it
-            to the person. No standard has one, and some servers refuse what they do not know.
+        request_names: The server's names for request fields.
+        answer_names: The server's names for response fields.
+        code_parameters: Additional parameters of the device authorization request.
+        token_parameters: Additional parameters of the token request.
+        token_scope: Whether the token request includes the scopes.
+        sends_grant_type: Whether the token request includes `grant_type`.
+        scope_separator: The separator between scopes in a request.
+        error_fields: The fields that may hold the error code, in order of precedence.
+        errors: The server's error codes, each with the error of RFC 8628 or RFC 6749 that it means.
+        statuses: Status codes of token responses without an error code, with their meaning.
+        asks_again: Whether to poll once more before an unknown code ends the login.
+        interval: Seconds between polls, if the server names none.
+        margin: Seconds to add to the interval.
+        complete_parameter: The query parameter that passes the user code to the verification page,
+            for servers that support it but send no `verification_uri_complete`.
+        issuer_template: Whether the issuer in the metadata contains `{tenantid}`.
+        purpose_parameter: The parameter that passes the login's purpose to the server, which shows
+            it to the person. No standard defines one, and some servers refuse unknown parameters.
     """
 
     title: str = "OAuth 2.0"
@@ -87,32 +89,33 @@ class Dialect:
     purpose_parameter: str | None = None
 
     def answered(self, name: str, fields: Fields) -> Any:
-        """Return the field of an answer that RFC 8628 calls `name`."""
+        """Return the response field that RFC 8628 calls `name`."""
         return fields.get(self.answer_names.get(name, name))
 
     def text(self, name: str, fields: Fields) -> str | None:
-        """Return that field if it is a text with something in it."""
+        """Return that field if it is a non-empty string."""
         return fields.text(self.answer_names.get(name, name))
 
     def asked(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters of a request under the server's names, empty ones left out."""
+        """Return request parameters under the server's names, without the empty ones."""
         return {self.request_names.get(k, k): v for k, v in parameters.items() if v}
 
     def error(self, fields: Fields | None) -> str | None:
-        """Return the error that an answer names, in RFC 8628's words where it is a known one.
+        """Return the error code of a response, translated to RFC 8628's code if it is known.
 
-        The body counts before the status: errors come with 200 (GitHub), 401, 403 and 428 too.
+        The body takes precedence over the status: some servers send errors with 200 (GitHub), 401,
+        403 or 428.
         """
         texts = (fields.text(name) for name in self.error_fields) if fields else ()
         named = next((text for text in texts if text), None)
         return None if named is None else self.errors.get(named, named)
 
     def classify(self, response: Response, fields: Fields | None, *, polled: bool = True) -> Answer:
-        """Say what an answer means that brings neither code nor token.
+        """Return the meaning of a response that contains neither a code nor a token.
 
-        408, 425, 429 and 5xx are final only if the body names an error that is. What was not
-        parsed, or names no error below 400, is no answer of the protocol, whatever its status: a
-        gateway's HTML, an empty body, a redirect. Any other error is a refusal.
+        408, 425, 429 and 5xx are retried, unless the body names a final error. A body that cannot
+        be parsed, or a status below 400 without an error code, is not a response of the protocol:
+        a gateway's HTML, an empty body, a redirect. Any other error is a refusal.
         """
         status, error = response.status, self.error(fields)
         if error is None and polled:
@@ -129,7 +132,7 @@ class Dialect:
         return Answer("refused", error=error)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what differs from RFC 8628, as JSON types."""
+        """Return the fields that differ from RFC 8628, as JSON types."""
         differing: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -141,7 +144,7 @@ class Dialect:
 
 @lru_cache(64)
 def taking_purpose(dialect: Dialect) -> Dialect:
-    """Return the dialect for a server whose metadata says that it takes a login's purpose."""
+    """Return the dialect for a server whose metadata says that it accepts a login's purpose."""
     return replace(dialect, purpose_parameter=dialect.purpose_parameter or "purpose")
 
 
@@ -174,27 +177,30 @@ def read_dialect(name: str, entry: Mapping[str, Any]) -> Dialect:
     """Return the dialect that an entry of a provider file describes.
 
     Args:
-        name: The entry's name, for the error.
-        entry: Its fields, those of `Dialect`.
+        name: The entry's name, for error messages.
+        entry: The entry's fields, those of `Dialect`.
 
     Raises:
-        UsageError: A field is unknown, of the wrong type, or means nothing.
+        UsageError: A field is unknown, has the wrong type, or an invalid value.
     """
     known = {one.name: one for one in fields(Dialect)}
     values: dict[str, Any] = {}
     for key, value in entry.items():
         if key not in known:
             raise UsageError(
-                f"Provider {name!r}: there is no field {key!r}.",
-                hint=f"The fields are {', '.join(known)}.",
+                f"Provider {name!r}: unknown field {key!r}.",
+                hint=f"Valid fields are {', '.join(known)}.",
             )
         values[key] = _typed(f"Provider {name!r}: {key}", getattr(RFC8628, key), value)
         if key in _CHOICES and value not in _CHOICES[key]:
-            raise UsageError(f"Provider {name!r}: {key} is one of {', '.join(_CHOICES[key])}.")
+            raise UsageError(
+                f"Provider {name!r}: {key} must be one of {', '.join(_CHOICES[key])},"
+                f" not {value!r}."
+            )
         if key in ("errors", "statuses") and (wrong := {*value.values()} - _ERRORS):
             raise UsageError(
-                f"Provider {name!r}: {key} leads to {', '.join(sorted(wrong))}.",
-                hint=f"It can lead to {', '.join(sorted(map(str, _ERRORS)))}.",
+                f"Provider {name!r}: unknown error code in {key}: {', '.join(sorted(wrong))}.",
+                hint=f"Valid error codes are {', '.join(sorted(map(str, _ERRORS)))}.",
             )
     return _checked(name, Dialect(**values))
 
@@ -209,20 +215,20 @@ _PATTERNS: Final = (
 
 
 def _checked(name: str, dialect: Dialect) -> Dialect:
-    """Return the dialect if its fields fit each other and are within bounds."""
+    """Return the dialect if its fields are consistent and in range."""
     for key in _PATTERNS:
         pattern = getattr(dialect, key) or ""
         if wrong := set(re.split(r"\{(\w+)\}", pattern)[1::2]) - dialect.parameters.keys():
             raise UsageError(
-                f"Provider {name!r}: {key} has {', '.join(sorted(wrong))} in it.",
-                hint="Name it in parameters, with a default or an empty text.",
+                f"Provider {name!r}: undefined parameter in {key}: {', '.join(sorted(wrong))}.",
+                hint="Add it to parameters, with a default or an empty string.",
             )
         if {"{", "}"} & set(re.sub(r"\{\w+\}", "", pattern)):
-            raise UsageError(f"Provider {name!r}: {key} is no pattern: {pattern!r}.")
+            raise UsageError(f"Provider {name!r}: unbalanced braces in {key}: {pattern!r}.")
     if not 1 <= dialect.interval <= _LONGEST_INTERVAL:
-        raise UsageError(f"Provider {name!r}: interval is between 1 and 3600 seconds.")
+        raise UsageError(f"Provider {name!r}: interval must be between 1 and 3600 seconds.")
     if dialect.margin > _LONGEST_INTERVAL:
-        raise UsageError(f"Provider {name!r}: margin is at most 3600 seconds.")
+        raise UsageError(f"Provider {name!r}: margin must be at most 3600 seconds.")
     return dialect
 
 
@@ -234,23 +240,23 @@ _CHOICES: Final = {
 
 
 def _typed(what: str, default: Any, value: Any) -> Any:
-    """Return `value` as what the field holds, judged by its default."""
+    """Return `value` in the type of the field's default."""
     match default:
         case bool():
             fits, wanted = isinstance(value, bool), "true or false"
         case int() | float():
             fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-            wanted = "a number that is not negative"
+            wanted = "a non-negative number"
         case tuple():
             fits = isinstance(value, list) and all(isinstance(text, str) for text in value)
-            wanted = "a list of texts"
+            wanted = "a list of strings"
         case Mapping():
             fits = isinstance(value, Mapping) and all(isinstance(t, str) for t in value.values())
-            wanted = "a table of texts"
+            wanted = "a table of strings"
         case _:
-            fits, wanted = isinstance(value, str) and bool(value), "a text"
+            fits, wanted = isinstance(value, str) and bool(value), "a non-empty string"
     if not fits:
-        raise UsageError(f"{what} is {wanted}, not {value!r}.")
+        raise UsageError(f"{what} must be {wanted}, not {value!r}.")
     if isinstance(value, list):
         return tuple(value)
     return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value

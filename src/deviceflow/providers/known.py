@@ -1,4 +1,4 @@
-"""The providers that are known by name: those that come along, and the user's own."""
+"""Providers that are known by name: those in this package, and those in the user's own file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-# A name with a dot or a colon in it would be taken for a host.
+# The command line reads a name with a dot or a colon as a host.
 _NAME: Final = re.compile(r"[\w-]+")
 _TAKEN: Final = ("localhost", "studio")
 
@@ -28,11 +28,11 @@ def provider(name: str, **settings: Any) -> OAuth:
 
     Args:
         name: One of `known()`, such as `github`.
-        **settings: `OAuth`'s arguments, `client_id` at least, and what the entry needs besides,
+        **settings: `OAuth`'s arguments, at least `client_id`, and the entry's own parameters,
             such as `tenant` or `domain`.
 
     Raises:
-        UsageError: There is no such provider, or a setting is missing or wrong.
+        UsageError: There is no provider of that name, or a setting is missing or invalid.
     """
     return OAuth.named(name, entry(name), **settings)
 
@@ -41,37 +41,37 @@ def entry(name: str) -> Dialect:
     """Return the entry of that name.
 
     Raises:
-        UsageError: There is no such provider.
+        UsageError: There is no provider of that name.
     """
     entries = known()
     if name not in entries:
         raise UsageError(
-            f"There is no provider {name!r}.",
-            hint=f"Known are {', '.join(sorted(entries))}; or give the issuer's address.",
+            f"Unknown provider {name!r}.",
+            hint=f"Use one of {', '.join(sorted(entries))}; or give the issuer's URL.",
         )
     return entries[name]
 
 
 def known() -> Mapping[str, Dialect]:
-    """Return all entries by name; those in the file `DEVICEFLOW_PROVIDERS` go first.
+    """Return all entries by name. Entries in the file `DEVICEFLOW_PROVIDERS` take precedence.
 
     Raises:
-        UsageError: That file cannot be read, or has an entry that means nothing.
+        UsageError: That file cannot be read, or has an invalid entry.
     """
     own = os.environ.get("DEVICEFLOW_PROVIDERS")
     return {**_supplied(), **(read_file(Path(own).expanduser()) if own else {})}
 
 
 def read_file(path: Path) -> dict[str, Dialect]:
-    """Return the entries of a provider file: TOML, a table for each, with `Dialect`'s fields.
+    """Return the entries of a provider file: TOML, one table for each, with `Dialect`'s fields.
 
     Raises:
-        UsageError: It cannot be read, or has an entry that means nothing.
+        UsageError: The file cannot be read, or has an invalid entry.
     """
     try:
         return _read(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as trouble:
-        raise UsageError(f"{path} is no provider file: {trouble}.") from None
+        raise UsageError(f"{path} cannot be read as a provider file: {trouble}.") from None
     except UsageError as wrong:
         problem, hint = wrong.message, wrong.hint
     raise UsageError(f"{path}: {problem}", hint=hint)
@@ -86,11 +86,15 @@ def _read(text: str) -> dict[str, Dialect]:
     entries: dict[str, Dialect] = {}
     for name, entry in tomllib.loads(text).items():
         if not isinstance(entry, dict):
-            raise UsageError(f"{name!r} stands outside of any provider's table.")
+            raise UsageError(
+                f"{name!r} is not in a provider's table.",
+                hint="Each provider has a table of its own, such as [ours].",
+            )
         if not _NAME.fullmatch(name) or name in _TAKEN:
             raise UsageError(
-                f"Provider {name!r} cannot be called that.",
-                hint="A name has letters, digits, dashes and underscores in it; studio is taken.",
+                f"Invalid provider name {name!r}.",
+                hint="Use letters, digits, dashes and underscores; localhost and studio are"
+                " reserved.",
             )
         entries[name] = read_dialect(name, entry)
     return entries

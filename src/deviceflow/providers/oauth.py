@@ -1,4 +1,7 @@
-"""Any server with the OAuth device authorization grant (RFC 8628), by data on what differs."""
+"""Any server with the OAuth device authorization grant (RFC 8628).
+
+A `Dialect` says how a provider differs from the standard.
+"""
 
 from __future__ import annotations
 
@@ -43,37 +46,38 @@ _REQUEST: Final = ("audience", "parameters", "require", "resource", "scopes")
 class OAuth:
     """An OAuth or OpenID provider with the device authorization grant.
 
-    Either `issuer`, whose metadata names the endpoints, or both endpoints are needed.
+    Give either `issuer`, whose metadata names the endpoints, or both endpoints.
 
     Args:
-        client_id: The client, as registered with the server.
-        issuer: The issuer's address. Its metadata is fetched when a login starts (RFC 8414,
-            OpenID Connect Discovery).
-        device_authorization_endpoint: Where a code is asked for (RFC 8628 section 3.1).
-        token_endpoint: Where it is polled.
-        revocation_endpoint: Where tokens are revoked (RFC 7009).
-        client_secret: Where the client's secret is: `env:NAME`, `file:PATH` or `profile:NAME`.
-            Never the secret itself: this goes into records.
-        private_key: Where the client's private key is, likewise, for `private_key_jwt` (RFC 7523):
-            PEM or a JSON Web Key. It needs the extra `oauth`.
-        client_auth: How the client authenticates; by default as its dialect does where it has a
-            secret, by `private_key_jwt` where it has a key, else not at all.
-        scopes: What to ask for: a list, or one text with spaces.
-        audience: Who the token is for, where the server wants to know.
-        resource: Where it is to be used (RFC 8707); several may be named.
-        parameters: What else to send in the device authorization request.
-        pkce: Whether to use PKCE (RFC 7636, S256): `on`, `off`, or `auto`, where the dialect says
-            that the server takes it.
-        require: Who must have approved: claims of the id token that must be so, such as
+        client_id: The client id, as registered with the server.
+        issuer: The issuer's URL. Its metadata is fetched when a login starts (RFC 8414, OpenID
+            Connect Discovery).
+        device_authorization_endpoint: The URL for device authorization requests (RFC 8628 section
+            3.1).
+        token_endpoint: The URL for token requests.
+        revocation_endpoint: The URL for revocation requests (RFC 7009).
+        client_secret: A reference to the client's secret: `env:NAME`, `file:PATH` or
+            `profile:NAME`. Never the secret itself, because these settings are stored.
+        private_key: A reference to the client's private key, likewise, for `private_key_jwt` (RFC
+            7523): PEM or a JSON Web Key. Needs the extra `oauth`.
+        client_auth: How the client authenticates. By default as the dialect says if there is a
+            secret, by `private_key_jwt` if there is a key, else not at all.
+        scopes: The scopes to ask for: a list, or one string with spaces.
+        audience: Who the token is for, if the server needs to know.
+        resource: Where the token will be used (RFC 8707): one URL or several.
+        parameters: Additional parameters of the device authorization request.
+        pkce: Whether to use PKCE (RFC 7636, S256): `on`, `off`, or `auto`, which uses PKCE if the
+            dialect says that the server accepts it.
+        require: Who must approve: required values of id token claims, such as
             `{"email": "a@example.com"}`, `sub`, or `tenant`.
-        allow_http: Whether plain http to another machine is allowed; by default, whether the
-            environment says so (`DEVICEFLOW_ALLOW_HTTP=1`).
-        name: The provider's name in `deviceflow providers list`, or one's own.
-        quirks: What differs from RFC 8628.
+        allow_http: Whether to allow plain http to another machine. By default as the environment
+            says (`DEVICEFLOW_ALLOW_HTTP=1`).
+        name: The provider's name in `deviceflow providers list`, or any other name.
+        quirks: How the provider differs from RFC 8628.
 
     Raises:
-        UsageError: The settings are not enough, contradict each other, or are none.
-        InsecureURLError: An address is not one to send a login to.
+        UsageError: A setting is missing or invalid, or two contradict each other.
+        InsecureURLError: A URL is not safe to send a login to.
     """
 
     client_id: str
@@ -98,18 +102,18 @@ class OAuth:
     first_wait: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        settle = object.__setattr__
-        settle(self, "scopes", _texts(self.scopes))
-        settle(self, "resource", _texts(self.resource))
-        settle(self, "parameters", _pairs(self.parameters))
-        settle(self, "require", _pairs(self.require))
+        set_field = object.__setattr__
+        set_field(self, "scopes", _texts(self.scopes))
+        set_field(self, "resource", _texts(self.resource))
+        set_field(self, "parameters", _pairs(self.parameters))
+        set_field(self, "require", _pairs(self.require))
         self._check()
 
     def _check(self) -> None:
         if not (self.issuer or (self.device_authorization_endpoint and self.token_endpoint)):
             raise UsageError(
-                "Where to log in is not known.",
-                hint="Give the issuer, or both the device authorization and the token endpoint.",
+                "No server to log in to is given.",
+                hint="Give issuer, or both device_authorization_endpoint and token_endpoint.",
             )
         server = self.issuer or self.device_authorization_endpoint
         for key in _ENDPOINTS:
@@ -117,30 +121,37 @@ class OAuth:
                 named_by = None if url == server else server
                 endpoint(url, allow_http=self.allow_http, server=named_by)
         if self.pkce not in ("auto", "on", "off"):
-            raise UsageError("pkce is 'auto', 'on' or 'off'.")
+            raise UsageError(f"pkce must be 'auto', 'on' or 'off', not {self.pkce!r}.")
         self._check_client()
 
     def _check_client(self) -> None:
         if not self.client_id:
-            raise UsageError("A client id is needed.", hint="The server's operator gives one out.")
+            raise UsageError(
+                "No client id is given.",
+                hint="Register a client with the server, and give its id as client_id.",
+            )
         for what in ("client_secret", "private_key"):
             reference = getattr(self, what)
             if reference is not None and not _REFERENCE.fullmatch(reference):
                 raise UsageError(
-                    f"The {what.replace('_', ' ')} is given itself, and would end up in records.",
-                    hint=f"Say where it is instead: {what}='env:NAME' or 'file:PATH'.",
+                    f"{what} must be a reference, because these settings are stored in clear.",
+                    hint=f"Say where the {what.replace('_', ' ')} is: {what}='env:NAME' or"
+                    " 'file:PATH'.",
                 )
         if self.quirks.needs_secret and not (self.client_secret or self.private_key):
             raise UsageError(
-                f"{self.quirks.title} wants a client secret as well as the client id.",
+                f"{self.quirks.title} needs a client secret as well as the client id.",
                 hint="Say where it is: client_secret='env:NAME' or 'file:PATH'.",
             )
         method = self.authentication.method
         if method not in get_args(AuthMethod):
-            raise UsageError(f"client_auth is one of {', '.join(get_args(AuthMethod))}.")
+            raise UsageError(f"client_auth must be one of {', '.join(get_args(AuthMethod))}.")
         if method != "none" and not self.authentication.reference:
             needed = "private_key" if method == "private_key_jwt" else "client_secret"
-            raise UsageError(f"{method} needs a {needed}.")
+            raise UsageError(
+                f"client_auth={method!r} needs a {needed}.",
+                hint=f"Say where it is: {needed}='env:NAME' or 'file:PATH'.",
+            )
 
     @classmethod
     def named(cls, name: str, entry: Dialect, **settings: Any) -> Self:
@@ -152,15 +163,15 @@ class OAuth:
             **settings: This class's arguments, and the entry's own parameters.
 
         Raises:
-            UsageError: A parameter that the entry needs is missing, or one is not known.
+            UsageError: A required parameter is missing, or a setting is unknown.
         """
         parameters = {
             key: settings.pop(key, None) or default for key, default in entry.parameters.items()
         }
         if unknown := settings.keys() - {one.name for one in fields_of(cls)}:
             raise UsageError(
-                f"{entry.title} has no {', '.join(sorted(unknown))}.",
-                hint=f"Of its own it has {', '.join(parameters) or 'nothing'}.",
+                f"{entry.title} has no setting {', '.join(sorted(unknown))}.",
+                hint=f"Its own parameters are: {', '.join(parameters) or 'none'}.",
             )
         missing = [key for key, value in parameters.items() if not value]
         if missing:
@@ -182,7 +193,7 @@ class OAuth:
 
     @property
     def server(self) -> str:
-        """The issuer, or where the endpoints are."""
+        """The issuer, or the origin of the token endpoint."""
         if self.issuer is not None:
             return self.issuer
         parts = urlsplit(self.token_endpoint or "")
@@ -200,7 +211,7 @@ class OAuth:
 
     @property
     def authentication(self) -> ClientAuth:
-        """How the client shows who it is."""
+        """How the client authenticates."""
         method: AuthMethod = "none"
         if self.client_auth is not None:
             method = self.client_auth
@@ -216,29 +227,32 @@ class OAuth:
         """Return the same provider with what one login asks for.
 
         Args:
-            **request: `scopes`, `audience`, `resource`, `parameters`, `require`: instead of the
+            **request: `scopes`, `audience`, `resource`, `parameters`, `require`. They replace the
                 provider's own.
 
         Raises:
-            UsageError: An OAuth server takes no such request, or what it requires is missing.
+            UsageError: An argument is unknown, or one that the provider requires is missing.
         """
         if unknown := request.keys() - {*_REQUEST}:
             raise UsageError(
-                f"A login cannot ask for {', '.join(sorted(unknown))} here.",
-                hint=f"It takes {', '.join(_REQUEST)}.",
+                f"Unknown argument of an OAuth login: {', '.join(sorted(unknown))}.",
+                hint=f"Valid arguments are {', '.join(_REQUEST)}.",
             )
         options: dict[str, Any] = dict(request)
         asked = replace(self, **options) if options else self
         if missing := [name for name in self.quirks.requires if not getattr(asked, name, None)]:
-            raise UsageError(f"{self.quirks.title} needs {', '.join(missing)} as well.")
+            raise UsageError(
+                f"{self.quirks.title} needs {', '.join(missing)}.",
+                hint=f"Give it as an argument: {missing[0]}=…",
+            )
         return asked
 
     # Discovery.
 
     def metadata_urls(self) -> tuple[str, ...]:
-        """Return where the metadata may be, to be tried in turn; none if it is not needed.
+        """Return the URLs where the metadata may be, in order; none if it is not needed.
 
-        RFC 8414 puts the well-known part before the issuer's path, OpenID Connect after it.
+        RFC 8414 inserts the well-known part before the issuer's path, OpenID Connect after it.
         """
         if self.issuer is None or (self.device_authorization_endpoint and self.token_endpoint):
             return ()
@@ -256,34 +270,35 @@ class OAuth:
         """Return the same provider with the endpoints that its metadata names.
 
         Raises:
-            ProtocolError: The metadata is another issuer's, or has no device grant.
+            ProtocolError: The metadata is for another issuer, or does not offer the device grant.
         """
-        said = metadata.text("issuer")
+        issuer = metadata.text("issuer")
         pattern = self.quirks.issuer if self.quirks.issuer_template else None
-        if said != self.issuer and not (pattern and said and _is_issuer_of(pattern, said)):
+        if issuer != self.issuer and not (pattern and issuer and _is_issuer_of(pattern, issuer)):
             raise ProtocolError(
-                f"The metadata is of another issuer: {CleanText(str(said), NOTHING)!r}, not"
+                f"The metadata is of another issuer: {CleanText(str(issuer), NOTHING)!r}, not"
                 f" {self.issuer!r}.",
-                hint="Give the issuer exactly as the server spells it, the last slash included.",
+                hint="Give the issuer exactly as the server spells it, including a trailing slash.",
             )
         found: dict[str, Any] = {
             key: getattr(self, key) or metadata.text(key) for key in _ENDPOINTS if key != "issuer"
         }
         if not found["device_authorization_endpoint"] or not found["token_endpoint"]:
             raise ProtocolError(
-                f"{self.issuer} does not offer the device grant: its metadata names no"
+                f"{self.issuer} does not offer the device grant: its metadata has no"
                 " device_authorization_endpoint.",
-                hint="It may have to be switched on there, or given with its full address here.",
+                hint="Enable the device grant at the server, or give the full URL of the"
+                " device_authorization_endpoint.",
             )
         if metadata.get("deviceflow_purpose_supported") is True:
             found["quirks"] = taking_purpose(self.quirks)
         try:
-            return replace(self, **found, issuer=said)
+            return replace(self, **found, issuer=issuer)
         except InsecureURLError as unsafe:
             problem = unsafe.message
         raise ProtocolError(f"The metadata of {self.issuer} cannot be used: {problem}")
 
-    # Requests, and what their answers mean.
+    # Requests and responses.
 
     def code_request(self, verifier: Secret | None = None, purpose: str | None = None) -> Request:
         """Return the device authorization request (RFC 8628 section 3.1)."""
@@ -304,7 +319,7 @@ class OAuth:
         return self._request("code", url, parameters | dict(self.parameters))
 
     def read_code(self, response: Response) -> Answer:
-        """Say what the answer to `code_request` means (RFC 8628 section 3.2)."""
+        """Return the meaning of the response to `code_request` (RFC 8628 section 3.2)."""
         fields, quirks = response.fields(), self.quirks
         if fields is None or quirks.error(fields) or response.status >= 300:
             return quirks.classify(response, fields, polled=False)
@@ -356,7 +371,7 @@ class OAuth:
         return self._request("token", token_endpoint, parameters)
 
     def read_token(self, response: Response, now: float = 0.0) -> Answer:
-        """Say what the answer to `token_request` means (RFC 8628 section 3.5)."""
+        """Return the meaning of the response to `token_request` (RFC 8628 section 3.5)."""
         fields, quirks = response.fields(), self.quirks
         token = quirks.text("access_token", fields) if fields and response.status < 300 else None
         if fields is None or token is None:
@@ -396,7 +411,7 @@ class OAuth:
         if problem:
             return Answer("issued", token=token, unfit=(Reason.PROTOCOL, ours(problem)))
         if self.require:
-            # Whoever has a tenant of their own says there what they like.
+            # Whoever owns a tenant can put any email address into its id tokens.
             open_to_all = "{tenantid}" in (self.issuer or "") and "tenant" not in dict(self.require)
             pinned = self.issuer is not None and not open_to_all
             problem = idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
@@ -408,15 +423,19 @@ class OAuth:
         """Return the request for the next token (RFC 6749 section 6).
 
         Raises:
-            UsageError: No refresh token came with this one, or the token endpoint is not known.
+            UsageError: The token has no refresh token, or the token endpoint is unknown.
         """
         if token.refresh_token is None or self.token_endpoint is None:
-            raise UsageError("This token cannot be refreshed: no refresh token came with it.")
+            raise UsageError(
+                "This token cannot be refreshed: no refresh token came with it.",
+                hint="Log in again. Many providers send a refresh token for the scope"
+                " offline_access.",
+            )
         asked = {"grant_type": "refresh_token", "refresh_token": token.refresh_token.reveal()}
         return self._request("token", self.token_endpoint, asked)
 
     def revocation_request(self, token: Secret, hint: str) -> Request | None:
-        """Return the request that revokes a token (RFC 7009), where the server takes one.
+        """Return the request that revokes a token (RFC 7009); None if the server has no endpoint.
 
         Args:
             token: The token.
@@ -436,7 +455,8 @@ class OAuth:
         auth: ClientAuth | None = self.authentication
         if self.quirks.secret_with not in ("both", purpose) and purpose != "revoke":
             auth = None
-        # RFC 6749 section 2.3: never two ways at once; but many want the id for a code.
+        # RFC 6749 section 2.3 allows one authentication method per request. For a code, many
+        # servers need the client id as a parameter all the same.
         if auth is None or purpose == "code" or auth.method != "client_secret_basic":
             parameters = {"client_id": self.client_id} | parameters
         if self.quirks.request == "json":
@@ -445,7 +465,7 @@ class OAuth:
         return Request(purpose, url, _FORM, body, auth=auth)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON types; secrets are references in them."""
+        """Return the settings as JSON types. They contain references, not secrets."""
         record = {
             one.name: getattr(self, one.name)
             for one in fields_of(self)
@@ -464,14 +484,14 @@ class OAuth:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """Return the provider that `to_dict` gave `record` of."""
+        """Return the provider whose `to_dict` returned `record`."""
         values = dict(record)
         name = values.pop("dialect")
         entry = values.pop("quirks", None)
         return cls(**values, name=name, quirks=read_dialect(name, entry) if entry else RFC8628)
 
 
-_NO_LINK: Final = "verification_uri is not an address to send a person to"
+_NO_LINK: Final = "verification_uri is not a valid http(s) URL"
 _FOREVER: Final = 100 * 365 * 86400.0
 _ENDPOINTS: Final = (
     "issuer",
@@ -504,13 +524,13 @@ def _pairs(values: Pairs) -> tuple[tuple[str, str], ...]:
 
 
 def _granted(scope: Any) -> tuple[str, ...] | None:
-    """Return the scopes granted; GitHub puts commas between them, Twitch sends a list."""
+    """Return the granted scopes. GitHub separates them with commas, Twitch sends a list."""
     if isinstance(scope, list):
         return tuple(text for text in scope if isinstance(text, str) and text)
     return (tuple(re.findall(r"[^\s,]+", scope)) or None) if isinstance(scope, str) else None
 
 
-def _is_issuer_of(pattern: str, said: str) -> bool:
-    """Tell whether `said` is the pattern with any tenant, or with a template of its own, in it."""
+def _is_issuer_of(pattern: str, issuer: str) -> bool:
+    """Return whether `issuer` is the pattern with any tenant, or any template, in its place."""
     literal = re.split(r"\{\w+\}", pattern)
-    return bool(re.fullmatch(r"(?:\{\w+\}|[\w.-]+)".join(map(re.escape, literal)), said))
+    return bool(re.fullmatch(r"(?:\{\w+\}|[\w.-]+)".join(map(re.escape, literal)), issuer))

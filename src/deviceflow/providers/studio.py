@@ -1,6 +1,6 @@
 """DVC Studio's JSON dialect of the device grant.
 
-Read in Studio's own client, https://github.com/treeverse/dvc-studio-client (`auth.py`).
+It is taken from Studio's own client, https://github.com/treeverse/dvc-studio-client (`auth.py`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _texts(name: str, values: Iterable[str] | None) -> tuple[str, ...]:
         texts = tuple(values or ())
         "".join(texts)
     except TypeError:
-        raise ValueError(f"{name} must be texts, not {values!r}.") from None
+        raise ValueError(f"{name} must be a list of strings, not {values!r}.") from None
     return texts
 
 
@@ -84,14 +84,14 @@ class StudioRequest:
     """What a login asks of Studio.
 
     Attributes:
-        client_name: The program, as Studio shows it to the person.
-        token_name: What to call the token; Studio makes a name up where none is given.
-        scopes: Some of `AVAILABLE_SCOPES`, in any case, sent as given: a list, or one text with
-            commas.
+        client_name: The program's name, which Studio shows to the person.
+        token_name: The name of the token; by default Studio invents one.
+        scopes: Some of `AVAILABLE_SCOPES`, in upper or lower case: a list, or one string with
+            commas. They are sent as given.
         team_names: The teams that the token is for, likewise.
         all_teams: Whether the token is for all teams.
         expires_in_days: The token's lifetime in days.
-        never_expires: Whether the token lives for ever.
+        never_expires: Whether the token never expires.
     """
 
     client_name: str = "client"
@@ -107,7 +107,7 @@ class StudioRequest:
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         for name in ("client_name", "token_name", "all_teams", "expires_in_days", "never_expires"):
             if not _can_be_sent(getattr(self, name)):
-                raise ValueError(f"{name} cannot be {getattr(self, name)!r}.")
+                raise ValueError(f"Invalid value of {name}: {getattr(self, name)!r}.")
         unknown = [scope for scope in self.scopes if scope.upper() not in AVAILABLE_SCOPES]
         if unknown:
             raise InvalidScopesError(
@@ -115,10 +115,10 @@ class StudioRequest:
                 hint=f"Ask for some of {', '.join(AVAILABLE_SCOPES)}.",
             )
         if self.all_teams is False and not self.team_names:
-            raise ValueError("all_teams=False needs team_names: the token would be for no team.")
+            raise ValueError("all_teams=False needs team_names, or the token is for no team.")
 
     def body(self) -> dict[str, Any]:
-        """Return what is sent: the client's name, and what was asked for besides."""
+        """Return the request's body: the client's name, and every argument that was given."""
         body: dict[str, Any] = {"client_name": self.client_name}
         if self.token_name:
             body["token_name"] = self.token_name
@@ -137,12 +137,12 @@ class Studio:
     """A DVC Studio server.
 
     Args:
-        url: Its address.
-        allow_http: Whether plain http to another machine is allowed; by default, whether the
-            environment says so (`DEVICEFLOW_ALLOW_HTTP=1`), as on a private network.
+        url: The server's URL.
+        allow_http: Whether to allow plain http to another machine, as on a private network. By
+            default as the environment says (`DEVICEFLOW_ALLOW_HTTP=1`).
 
     Raises:
-        InsecureURLError: The address is not one to send a login to.
+        InsecureURLError: The URL is not safe to send a login to.
         InvalidScopesError: A scope is unknown.
         ValueError: `all_teams=False` without teams.
     """
@@ -154,7 +154,7 @@ class Studio:
     dialect: ClassVar[str] = "studio"
     client_id: ClassVar[None] = None
     uses_pkce: ClassVar[bool] = False
-    # Studio counts no arrivals and has no slow_down, so nothing is added to its interval.
+    # Studio does not check the interval and has no slow_down, so there is no margin.
     first_wait: ClassVar[float] = 0.0
     margin: ClassVar[float] = 0.0
 
@@ -165,17 +165,17 @@ class Studio:
 
     @property
     def server(self) -> str:
-        """The server's address."""
+        """The server's URL."""
         return self.url
 
     @property
     def client_name(self) -> str:
-        """The program, as Studio shows it to the person."""
+        """The program's name, which Studio shows to the person."""
         return self.request.client_name
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The scopes asked for, as given."""
+        """The scopes that the login asks for, as given."""
         return self.request.scopes
 
     def with_request(self, **request: Unpack[LoginRequest]) -> Self:
@@ -183,15 +183,15 @@ class Studio:
 
         Args:
             **request: `client_name`, `token_name`, `scopes`, `team_names`, `all_teams`,
-                `expires_in_days`, `never_expires`; each as Studio's API means it.
+                `expires_in_days`, `never_expires`, with the meaning of Studio's API.
 
         Raises:
-            UsageError: Studio has no such parameter.
+            UsageError: Studio has no such argument.
         """
         if unknown := request.keys() - StudioRequest.__slots__:
             raise UsageError(
-                f"A DVC Studio login does not take {', '.join(sorted(unknown))}.",
-                hint=f"It takes {', '.join(StudioRequest.__slots__)}.",
+                f"Unknown argument of a DVC Studio login: {', '.join(sorted(unknown))}.",
+                hint=f"Valid arguments are {', '.join(StudioRequest.__slots__)}.",
             )
         if not request:
             return self
@@ -213,7 +213,7 @@ class Studio:
     ) -> Request:
         """Return the request for a device code.
 
-        Studio has no purpose of a login. One on this machine is the local server, which has.
+        Studio does not accept a purpose. A server on this machine is the local one, which does.
         """
         base = urlsplit(self.url)
         path = f"{base.path.rstrip('/')}/api/device-login"
@@ -224,7 +224,7 @@ class Studio:
         return Request("code", url, _HEADERS, json.dumps(body).encode())
 
     def read_code(self, response: Response) -> Answer:
-        """Say what Studio's answer to `code_request` means."""
+        """Return the meaning of Studio's response to `code_request`."""
         fields = response.fields()
         if response.status != 200 or fields is None:
             return _DIALECT.classify(response, fields)
@@ -239,7 +239,7 @@ class Studio:
         known = Known(Secret(code))
         if problem := self._problem_with(token_endpoint, known):
             return Answer("refused", reason=Reason.PROTOCOL, error=problem)
-        # Without a page the login goes on: a person may know where this Studio's is.
+        # The login continues without a verification page: the person may know its URL.
         shown = link(page, known)
         name, codes = fields.text("token_name"), Known(Secret(code), user_code=user_code)
         return Answer(
@@ -257,15 +257,15 @@ class Studio:
         )
 
     def _problem_with(self, token_endpoint: str, known: Known) -> str | None:
-        """Return why the token is not asked for at an address, in words that do not quote it."""
+        """Return why a token endpoint is refused, in a message that does not quote its URL."""
         try:
             endpoint(token_endpoint, allow_http=self.allow_http, server=self.url)
         except InsecureURLError:
             return (
-                "token_uri is not an https address, or is on this machine; http may be allowed"
-                " with allow_http=True"
+                "token_uri is not an https URL, or is on this machine; allow_http=True would"
+                " allow http"
             )
-        return "token_uri has the device code in it" if known.found_in(token_endpoint) else None
+        return "token_uri contains the device code" if known.found_in(token_endpoint) else None
 
     def token_request(
         self,
@@ -278,7 +278,7 @@ class Studio:
         return Request("token", token_endpoint, _HEADERS, body)
 
     def read_token(self, response: Response, now: float = 0.0) -> Answer:  # noqa: ARG002
-        """Say what Studio's answer to `token_request` means."""
+        """Return the meaning of Studio's response to `token_request`."""
         fields = response.fields()
         token = fields.text("access_token") if fields and response.status == 200 else None
         if token is None:
@@ -286,11 +286,11 @@ class Studio:
         return Answer("issued", token=Token(Secret(token)))
 
     def revocation_request(self, token: Secret, hint: str) -> None:
-        """Return nothing: Studio's tokens are revoked by hand, in its settings."""
+        """Return nothing: Studio's tokens can be revoked in its settings only."""
 
     def refresh_request(self, token: Token) -> Request:  # noqa: ARG002
-        """Raise `UsageError`: Studio's tokens are not refreshed."""
-        raise UsageError("DVC Studio's tokens are not refreshed: log in again.")
+        """Raise `UsageError`: Studio has no refresh tokens."""
+        raise UsageError("DVC Studio does not refresh tokens.", hint="Log in again.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class VirtualClock:
-    """A `deviceflow.Clock` under a test's hand: sleeping on it takes no time.
+    """A `deviceflow.typing.Clock` under a test's hand: sleeping on it takes no time.
 
     Args:
         wall: What the wall clock says at first, in seconds since 1970.

@@ -13,7 +13,7 @@ import http.client
 import io
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -46,16 +46,6 @@ _GRACE: Final = 0.5
 """Seconds after the deadline in which an answer is read on that has arrived already."""
 # All that servers and networks bring about; the errors of `requests` are heirs of OSError.
 _TROUBLE: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
-
-
-class Transport(Protocol):
-    """What the drivers need to send a request."""
-
-    def send(self, request: Request, timeout: float) -> Response | Failure:
-        """Send the request once, within `timeout` seconds, and say what came of it."""
-
-    def close(self) -> None:
-        """Let go of what is kept between requests."""
 
 
 class RequestsTransport:

@@ -1,0 +1,57 @@
+"""Any fields as one line of JSON, by the fastest encoder that is installed."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_ascii: Final = json.JSONEncoder(separators=(",", ":"), default=str, allow_nan=False).encode
+
+
+def line_slowly(fields: Mapping[str, Any]) -> str:
+    """Return `fields` as JSON, by the standard library."""
+    try:
+        return _ascii(fields)
+    except Exception:  # noqa: BLE001  # str() of a value may raise anything
+        # A key that is no text, a number that JSON has not, a value that contains itself, …
+        return _ascii({str(name): _plain(value) for name, value in fields.items()})
+
+
+line: Callable[[Mapping[str, Any]], str]
+"""Returns fields as one line of JSON, in ASCII, so that it steers no terminal; never raises.
+
+What JSON has no type for is there as its text, and numbers that JSON has not are null.
+"""
+try:
+    from orjson import OPT_PASSTHROUGH_DATACLASS, OPT_PASSTHROUGH_DATETIME
+    from orjson import dumps as _dumps
+except ImportError:
+    line = line_slowly
+else:
+    # Texts for these, as the standard library's encoder is told to write.
+    _OPTIONS: Final = OPT_PASSTHROUGH_DATACLASS | OPT_PASSTHROUGH_DATETIME
+
+    def line_quickly(fields: Mapping[str, Any]) -> str:
+        """Return `fields` as JSON, by orjson where that writes ASCII."""
+        try:
+            written = _dumps(fields, str, _OPTIONS)
+        except (TypeError, ValueError, RecursionError):  # orjson's own error is a TypeError
+            return line_slowly(fields)
+        return written.decode("ascii") if written.isascii() else line_slowly(fields)
+
+    line = line_quickly
+
+
+def _plain(value: object) -> str | int | float | bool | None:
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  # the text of whatever a program logs
+        return f"<{type(value).__name__}>"

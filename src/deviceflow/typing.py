@@ -1,0 +1,60 @@
+"""The types of the public signatures: protocols to implement, and values that come back.
+
+Protocols, which a program may implement for itself: `Store` keeps logins, `Transport` sends
+requests, `Clock` tells the time, `Provider` speaks a server's dialect, `Approver` decides on who
+approved, `OnTransition` is told of each transition.
+
+Values: everything else. None of them needs to be made by a program, except `Origin`, which a client
+takes; `Response` and `Failure`, which a transport returns; `DeviceCode` and `Answer`, which a
+provider returns; and `Claim` and `LeaseHeld`, which a store returns.
+"""
+
+from __future__ import annotations
+
+from deviceflow.audit.log import OnTransition
+from deviceflow.client.step import Step
+from deviceflow.core.flow import Flow, Transition
+from deviceflow.core.login import Login
+from deviceflow.core.machine import Reason, State
+from deviceflow.core.ports import (
+    Claim,
+    Clock,
+    LeaseHeld,
+    Origin,
+    Store,
+    StoredFlow,
+    StoreEvent,
+    Transport,
+)
+from deviceflow.core.provider import Answer, Approver, DeviceCode, LoginRequest, Provider, Token
+from deviceflow.core.secret import Secret
+from deviceflow.core.wire import Failure, Fields, Request, Response
+
+__all__ = [
+    "Answer",
+    "Approver",
+    "Claim",
+    "Clock",
+    "DeviceCode",
+    "Failure",
+    "Fields",
+    "Flow",
+    "LeaseHeld",
+    "Login",
+    "LoginRequest",
+    "OnTransition",
+    "Origin",
+    "Provider",
+    "Reason",
+    "Request",
+    "Response",
+    "Secret",
+    "State",
+    "Step",
+    "Store",
+    "StoreEvent",
+    "StoredFlow",
+    "Token",
+    "Transition",
+    "Transport",
+]
