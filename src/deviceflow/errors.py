@@ -58,6 +58,12 @@ class UsageError(DeviceFlowError):
     default_message = "deviceflow was called in a way that cannot work."
 
 
+class InvalidArgumentError(UsageError, ValueError):
+    """An argument has a value that cannot be used; nothing was sent."""
+
+    default_message = "An argument has a value that cannot be used."
+
+
 class IllegalTransitionError(UsageError):
     """A trigger was fired in a state that has no such transition.
 
@@ -210,7 +216,7 @@ class StudioAuthError(DeviceFlowError):
     """Logging in to DVC Studio failed; the root of what `deviceflow.auth` raises of its own."""
 
 
-class InvalidScopesError(StudioAuthError, ValueError):
+class InvalidScopesError(StudioAuthError, InvalidArgumentError):
     """A scope was asked for that DVC Studio does not have."""
 
 

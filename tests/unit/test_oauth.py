@@ -16,7 +16,7 @@ from deviceflow.core.machine import Reason
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.wire import ClientAuth, Fields
-from deviceflow.errors import InsecureURLError, ProtocolError, UsageError
+from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError
 from deviceflow.providers.codec import provider_from_dict
 from deviceflow.providers.dialect import RFC8628, Dialect
 from deviceflow.providers.known import known
@@ -212,6 +212,13 @@ def test_environment_decides_about_plain_http_once(
 )
 def test_scopes_are_a_text_with_spaces_or_a_list(scopes: Any, read: tuple[str, ...]) -> None:
     assert oauth(scopes=scopes).scopes == read
+
+
+@pytest.mark.parametrize("name", ["scopes", "resource"])
+@pytest.mark.parametrize("value", [7, [7], None])
+def test_what_is_no_list_of_texts_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{name} must be a list of strings"):
+        oauth(**{name: value})
 
 
 def test_engine_is_told_what_it_needs() -> None:

@@ -11,7 +11,13 @@ from deviceflow.core.machine import Reason
 from deviceflow.core.provider import Answer, DeviceCode
 from deviceflow.core.secret import Secret
 from deviceflow.core.text import PersonText, link, ours
-from deviceflow.errors import InsecureURLError, InvalidScopesError, StudioAuthError, UsageError
+from deviceflow.errors import (
+    InsecureURLError,
+    InvalidArgumentError,
+    InvalidScopesError,
+    StudioAuthError,
+    UsageError,
+)
 from deviceflow.providers.codec import provider_from_dict
 from deviceflow.providers.studio import AVAILABLE_SCOPES, DEFAULT_URL, Studio
 from deviceflow.testing import answer
@@ -158,7 +164,7 @@ def test_available_scopes_are_studios() -> None:
 
 
 def test_token_for_no_team_is_refused(studio: Studio) -> None:
-    with pytest.raises(ValueError, match="needs team_names"):
+    with pytest.raises(InvalidArgumentError, match="needs team_names"):
         studio.with_request(all_teams=False)
 
 
@@ -173,7 +179,7 @@ def test_token_for_no_team_is_refused(studio: Studio) -> None:
     ],
 )
 def test_what_cannot_be_sent_is_refused(studio: Studio, asked: Mapping[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(asked))):
+    with pytest.raises(InvalidArgumentError, match=next(iter(asked))):
         studio.with_request(**asked)
 
 

@@ -21,7 +21,7 @@ from deviceflow.core.sanitize import endpoint, http_allowed, number, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.text import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
 from deviceflow.core.wire import ClientAuth, Fields, Request
-from deviceflow.errors import InsecureURLError, ProtocolError, UsageError
+from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError
 from deviceflow.providers import idtoken
 from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect, taking_purpose
 
@@ -103,8 +103,8 @@ class OAuth:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        set_field(self, "scopes", _texts(self.scopes))
-        set_field(self, "resource", _texts(self.resource))
+        set_field(self, "scopes", _texts("scopes", self.scopes))
+        set_field(self, "resource", _texts("resource", self.resource))
         set_field(self, "parameters", _pairs(self.parameters))
         set_field(self, "require", _pairs(self.require))
         self._check()
@@ -514,8 +514,16 @@ def _challenge(verifier: Secret) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _texts(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(values.split()) if isinstance(values, str) else tuple(values)
+def _texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    texts = values.split() if isinstance(values, str) else values
+    try:
+        texts = tuple(texts)
+        "".join(texts)
+    except TypeError:
+        raise InvalidArgumentError(
+            f"{name} must be a list of strings, or one string with spaces, not {values!r}."
+        ) from None
+    return texts
 
 
 def _pairs(values: Pairs) -> tuple[tuple[str, str], ...]:

@@ -24,7 +24,12 @@ from deviceflow.core.sanitize import endpoint, http_allowed, is_loopback, number
 from deviceflow.core.secret import Secret
 from deviceflow.core.text import CleanText, Known, PersonText, link
 from deviceflow.core.wire import Request
-from deviceflow.errors import InsecureURLError, InvalidScopesError, UsageError
+from deviceflow.errors import (
+    InsecureURLError,
+    InvalidArgumentError,
+    InvalidScopesError,
+    UsageError,
+)
 from deviceflow.providers.dialect import Dialect
 
 if TYPE_CHECKING:
@@ -53,7 +58,7 @@ def _texts(name: str, values: Iterable[str] | None) -> tuple[str, ...]:
         texts = tuple(values or ())
         "".join(texts)
     except TypeError:
-        raise ValueError(f"{name} must be a list of strings, not {values!r}.") from None
+        raise InvalidArgumentError(f"{name} must be a list of strings, not {values!r}.") from None
     return texts
 
 
@@ -107,7 +112,7 @@ class StudioRequest:
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         for name in ("client_name", "token_name", "all_teams", "expires_in_days", "never_expires"):
             if not _can_be_sent(getattr(self, name)):
-                raise ValueError(f"Invalid value of {name}: {getattr(self, name)!r}.")
+                raise InvalidArgumentError(f"Invalid value of {name}: {getattr(self, name)!r}.")
         unknown = [scope for scope in self.scopes if scope.upper() not in AVAILABLE_SCOPES]
         if unknown:
             raise InvalidScopesError(
@@ -115,7 +120,9 @@ class StudioRequest:
                 hint=f"Ask for some of {', '.join(AVAILABLE_SCOPES)}.",
             )
         if self.all_teams is False and not self.team_names:
-            raise ValueError("all_teams=False needs team_names, or the token is for no team.")
+            raise InvalidArgumentError(
+                "all_teams=False needs team_names, or the token is for no team."
+            )
 
     def body(self) -> dict[str, Any]:
         """Return the request's body: the client's name, and every argument that was given."""
@@ -144,7 +151,7 @@ class Studio:
     Raises:
         InsecureURLError: The URL is not safe to send a login to.
         InvalidScopesError: A scope is unknown.
-        ValueError: `all_teams=False` without teams.
+        InvalidArgumentError: An argument cannot be sent, or `all_teams=False` without teams.
     """
 
     url: str = DEFAULT_URL
