@@ -1,12 +1,44 @@
-"""What can go wrong, in four branches under `DeviceFlowError`.
+"""What can go wrong: every exception that this library raises on purpose.
 
-* `UsageError`: the caller did something that cannot work (as h11's `LocalProtocolError`).
-* `ServerError`: the server did something that it must not (h11's `RemoteProtocolError`).
-* `LoginError`: nobody misbehaved, and still there is no token: expired, denied, cancelled, unknown.
-* `StoreError`: the place where flows are kept failed, or cannot be used as it is.
+* DeviceFlowError
 
-`WaitTimeoutError` and `FlowBusyError` stand beside them: nothing is over yet, only the caller's
-patience, or another worker is at it.
+  + UsageError: the caller did something that cannot work; nothing was sent, nothing is lost
+
+    - InvalidArgumentError (also a ValueError): an argument has a value that cannot be used
+    - InsecureURLError (also a ValueError): an address would carry secrets over plain http
+    - IllegalTransitionError: the login is in a state that has no such transition
+    - UnknownFlowError (also a LookupError): the store has no login of that id
+    - TokenGoneError: the token was acknowledged, or purged
+
+  + LoginError: nobody misbehaved, and still there is no token
+
+    - DeniedError: the person said no
+    - ExpiredError: nobody approved in time
+    - LoginCancelledError: the program gave the login up
+    - WrongApproverError: somebody approved who should not have
+    - OutcomeUnknownError: a token may exist that nobody holds
+
+  + ServerError: the server did something that it must not, or refused for good
+
+    - UnreachableError: no usable answer came
+    - ProtocolError: its answers cannot be understood
+    - RejectedError: it refused the login (RFC 6749 section 5.2, RFC 8628 section 3.5)
+
+  + StoreError: the store of logins failed, or cannot be used as it is
+
+    - SealError: a sealed secret cannot be opened
+
+  + FlowBusyError: another worker is at the login; try again
+  + WaitTimeoutError (also a TimeoutError): the caller's patience is over, the login is not
+  + StudioAuthError: what `deviceflow.auth` raises of its own, as it documents
+
+    - InvalidScopesError (also a ValueError): DVC Studio has no such scope
+    - AuthorizationExpiredError: nobody approved the login to DVC Studio in time
+
+Misuse is a UsageError, with three exceptions. A library that is missing is an ImportError, which
+names the extra to install. Arguments that a function does not have are Python's own TypeError. And
+scopes that DVC Studio does not have are an InvalidScopesError wherever they are given, since
+`deviceflow.auth` documents that.
 
 This module imports nothing, so that naming an exception costs a program nothing.
 """
@@ -59,7 +91,7 @@ class UsageError(DeviceFlowError):
 
 
 class InvalidArgumentError(UsageError, ValueError):
-    """An argument has a value that cannot be used; nothing was sent."""
+    """An argument has a value that cannot be used."""
 
     default_message = "An argument has a value that cannot be used."
 
@@ -216,7 +248,7 @@ class StudioAuthError(DeviceFlowError):
     """Logging in to DVC Studio failed; the root of what `deviceflow.auth` raises of its own."""
 
 
-class InvalidScopesError(StudioAuthError, InvalidArgumentError):
+class InvalidScopesError(StudioAuthError, ValueError):
     """A scope was asked for that DVC Studio does not have."""
 
 

@@ -6,12 +6,13 @@ import logging
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import requests
 import structlog
 
+from deviceflow import logs, typing
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
 from deviceflow.core.machine import TRIGGERS, Reason
@@ -162,6 +163,15 @@ def test_the_page_on_events_has_every_field_as_the_schema_explains_it() -> None:
     }
     for name in (*TRIGGERS, *Reason):
         assert f"`{name}`" in page
+
+
+@pytest.mark.parametrize("module", [logs, typing], ids=lambda module: str(module.__name__))
+def test_the_page_on_a_module_has_every_name(module: Any) -> None:
+    page = (ROOT / f"docs/reference/{module.__name__.rpartition('.')[2]}.md").read_text()
+
+    named = {*re.findall(rf":: {module.__name__}\.(\w+)$", page, re.MULTILINE)}
+    named |= {*re.findall(r"`(\w+)`", page)}
+    assert {name for name in module.__all__ if name not in named} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

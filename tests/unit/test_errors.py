@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from typing import Final
 
 import pytest
@@ -14,6 +15,7 @@ from deviceflow.errors import DeviceFlowError
 FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
     errors.DeviceFlowError: (Exception,),
     errors.UsageError: (DeviceFlowError,),
+    errors.InvalidArgumentError: (errors.UsageError, ValueError),
     errors.IllegalTransitionError: (errors.UsageError,),
     errors.UnknownFlowError: (errors.UsageError, LookupError),
     errors.InsecureURLError: (errors.UsageError, ValueError),
@@ -33,8 +35,7 @@ FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
     errors.FlowBusyError: (DeviceFlowError,),
     errors.WaitTimeoutError: (DeviceFlowError, TimeoutError),
     errors.StudioAuthError: (DeviceFlowError,),
-    errors.InvalidArgumentError: (errors.UsageError, ValueError),
-    errors.InvalidScopesError: (errors.StudioAuthError, errors.InvalidArgumentError),
+    errors.InvalidScopesError: (errors.StudioAuthError, ValueError),
     errors.AuthorizationExpiredError: (errors.StudioAuthError,),
 }
 BRANCHES: Final = (
@@ -46,6 +47,20 @@ BRANCHES: Final = (
     errors.WaitTimeoutError,
     errors.StudioAuthError,
 )
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    row = r"^( *)[*+-] (\w+Error)(?: \(also an? (\w+)\))?"
+    rows = re.findall(row, errors.__doc__ or "", re.MULTILINE)
+    path: list[str] = []
+    tree: dict[str, tuple[str, ...]] = {}
+    for indent, name, also in rows:
+        path = [*path[: len(indent) // 2], name]
+        tree[name] = tuple(filter(None, (path[-2] if path[:-1] else "Exception", also)))
+
+    assert tree == {
+        kind.__name__: tuple(base.__name__ for base in bases) for kind, bases in FAMILY.items()
+    }
 
 
 def test_no_error_is_left_out_here() -> None:
@@ -67,10 +82,7 @@ def test_error_has_its_parents(kind: type[DeviceFlowError]) -> None:
 def test_error_is_in_one_branch(kind: type[DeviceFlowError]) -> None:
     branches = [branch for branch in BRANCHES if issubclass(kind, branch)]
 
-    if kind is errors.InvalidScopesError:  # misuse, and named by Studio's own client as well
-        assert branches == [errors.UsageError, errors.StudioAuthError]
-    else:
-        assert len(branches) == (0 if kind is DeviceFlowError else 1)
+    assert len(branches) == (0 if kind is DeviceFlowError else 1)
 
 
 @pytest.mark.parametrize("kind", FAMILY)

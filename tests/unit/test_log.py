@@ -133,17 +133,29 @@ def test_the_hook_is_called_behind_the_log_with_a_copy(caplog: pytest.LogCapture
         event.clear()
 
     event = dict(EVENT)
-    Emitter(hook).transition(event)
+    Emitter(hook).emit(log.TRANSITION, event)
 
     assert told == [(EVENT, 1)]
     assert event == EVENT
+
+
+def test_the_hook_is_told_of_transitions_only(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[dict[str, Any]] = []
+    emitter = Emitter(told.append)
+
+    emitter.emit(log.CLOCK_JUMP, {"wall_clock_ahead": 7}, logging.WARNING)
+    emitter.emit(log.TRANSITION, EVENT)
+    Emitter().emit(log.TRANSITION, EVENT)
+
+    assert told == [EVENT]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 def test_a_hook_that_raises_ends_nothing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     def hook(event: dict[str, Any]) -> None:
         raise LookupError(event["flow_id"])
 
-    Emitter(hook).transition(EVENT)
+    Emitter(hook).emit(log.TRANSITION, EVENT)
 
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("deviceflow", logging.ERROR)
@@ -157,7 +169,7 @@ def test_a_hook_can_be_interrupted() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Emitter(hook).transition(EVENT)
+        Emitter(hook).emit(log.TRANSITION, EVENT)
 
 
 async def _coroutine_function(_: object) -> None: ...

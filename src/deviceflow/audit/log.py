@@ -94,7 +94,7 @@ class OnTransition(Protocol):
 
 
 class Emitter:
-    """Tells of transitions that are committed: the log first, then the program's hook.
+    """Tells of a client's events: the log first, then of a transition the program's hook.
 
     Args:
         on_transition: Called with each event. What it raises is logged, by the logger
@@ -109,18 +109,20 @@ class Emitter:
             _check_hook(on_transition)
         self._on_transition = on_transition
 
-    def transition(self, event: Mapping[str, Any]) -> None:
-        """Log a transition, and call the hook.
+    def emit(self, name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> None:
+        """Log one event, and call the hook if it is a transition.
 
         Args:
-            event: The event as it was committed.
+            name: As for the function `emit`.
+            fields: As there. A transition is committed by now.
+            level: As there.
         """
-        emit(TRANSITION, event)
-        if self._on_transition is not None:
+        emit(name, fields, level)
+        if name == TRANSITION and self._on_transition is not None:
             try:
-                self._on_transition(dict(event))
+                self._on_transition(dict(fields))
             except Exception:  # the transition is committed, whatever the program makes of it
-                _LOGGER.exception("on_transition failed for the event %s", event["event_id"])
+                _LOGGER.exception("on_transition failed for the event %s", fields["event_id"])
 
 
 def _check_hook(hook: object) -> None:

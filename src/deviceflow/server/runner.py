@@ -12,6 +12,7 @@ import waitress
 from waitress import wasyncore
 
 from deviceflow.core.sanitize import is_loopback
+from deviceflow.errors import InvalidArgumentError
 from deviceflow.server.app import create_app
 from deviceflow.server.settings import DEFAULTS, MAX_BODY, Settings
 
@@ -44,7 +45,7 @@ class LocalServer:
 
         Raises:
             OSError: The port is in use, or this user may not bind it.
-            ValueError: The host name does not resolve to a loopback address.
+            InvalidArgumentError: The host name does not resolve to a loopback address.
         """
         logging.getLogger("waitress").addHandler(_UNHEARD)
         listener = _listen(settings.host, settings.port)
@@ -96,5 +97,7 @@ class LocalServer:
 def _listen(host: str, port: int) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     if not is_loopback(str(address[0])):
-        raise ValueError(f"{host!r} resolves to {address[0]}, which is not a loopback address.")
+        raise InvalidArgumentError(
+            f"{host!r} resolves to {address[0]}, which is not a loopback address."
+        )
     return socket.create_server(address, family=family, backlog=1024)

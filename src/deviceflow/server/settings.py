@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from deviceflow.core.sanitize import is_loopback
+from deviceflow.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,7 @@ class Settings:
             without a person. Whoever can reach the port can then approve any login.
 
     Raises:
-        ValueError: The host is not loopback, or a number is out of range.
+        InvalidArgumentError: The host is not loopback, or a number is out of range.
     """
 
     host: str = "127.0.0.1"
@@ -61,22 +62,24 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"{self.host!r} is not a loopback address. The local server lets anybody who can"
                 f" connect approve logins, so it listens on this machine only."
                 f" Use 127.0.0.1 or ::1."
             )
         if self.rate_check not in get_args(RateCheck):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"rate_check must be one of {get_args(RateCheck)}, not {self.rate_check!r}."
             )
         if not 0 <= self.port <= _HIGHEST_PORT:
-            raise ValueError(f"port must be between 0 and {_HIGHEST_PORT}, not {self.port}.")
+            raise InvalidArgumentError(
+                f"port must be between 0 and {_HIGHEST_PORT}, not {self.port}."
+            )
         if self.interval < 0:
-            raise ValueError(f"interval must not be negative, but is {self.interval}.")
+            raise InvalidArgumentError(f"interval must not be negative, but is {self.interval}.")
         for name in ("expires_in", "guess_limit", "guess_window", "open_logins"):
             if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"{name} must be greater than 0, not {value}.")
+                raise InvalidArgumentError(f"{name} must be greater than 0, not {value}.")
 
 
 DEFAULTS: Final = Settings()
