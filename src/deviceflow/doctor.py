@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import ssl
-import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -182,7 +181,7 @@ def _with_code(
     while not recorder.of("token") and not client.get(flow.id).state.ended:
         wait = client.step(flow.id).wait_seconds
         if not recorder.of("token"):
-            clock.sleep(wait, threading.Event())
+            clock.sleep(wait)
     stands = client.get(flow.id)
     if not recorder.of("token"):
         yield Finding("poll", "bad", "The code's life was over before the first poll was due.")

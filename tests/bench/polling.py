@@ -20,7 +20,6 @@ from deviceflow import Client, Studio
 from tests.bench.table import Row
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator
 
 ROUNDS = 9
@@ -41,7 +40,7 @@ class FastClock:
     def monotonic(self) -> float:
         return time.monotonic() + self._ahead
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         self._ahead += seconds
 
 

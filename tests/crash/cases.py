@@ -97,8 +97,10 @@ def _around(what: str) -> list[Kill]:
 
 
 def _around_commit(action: str, time: int = 1) -> list[Kill]:
-    what = f"commit: {action}"
-    points = (f"before {what}", f"between the rows of {what}", f"inside {what}", f"after {what}")
+    # A poll is kept with the lease, in one transaction.
+    what = "claim: poll" if action == "poll" else f"commit: {action}"
+    before = () if action == "poll" else (f"before {what}",)
+    points = (*before, f"between the rows of {what}", f"inside {what}", f"after {what}")
     return [Kill("point", point, time) for point in points]
 
 
@@ -107,10 +109,10 @@ def named() -> list[Case]:
     kills = [
         *_around("add"),
         *(
-            Kill("point", f"{when} claim", time)
-            for when in ("before", "after")
+            Kill("point", "before claim", time)
             for time in (1, 3)  # the code is due then, and the first poll
         ),
+        Kill("point", "after claim"),
         Kill("point", "before release"),
         Kill("point", "after release"),
         *(Kill("point", f"{when}: code") for when in ("before request", "after answer")),
@@ -129,7 +131,7 @@ def named() -> list[Case]:
         Kill("point", "after answer: token", 2),
         *_around_commit("grant")[:-1],
     ]
-    dead_in_poll = Kill("point", "after commit: poll")
+    dead_in_poll = Kill("point", "after claim: poll")
     lost = Kill("point", "before commit: grant")
     return [
         Case(kills=(Kill("point", "inside migration"),), fresh=True),

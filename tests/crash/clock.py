@@ -12,7 +12,6 @@ import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
-    import threading
     from pathlib import Path
 
 _WORD: Final = 8
@@ -52,10 +51,9 @@ class SharedClock:
         """Return the monotonic clock's time, in seconds."""
         return time.monotonic() * self.pace + self._ahead()
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         """Move the time on, instead of waiting."""
-        if not wake.is_set():
-            self.advance(seconds)
+        self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
         """Move the time on, for everybody."""
@@ -77,9 +75,9 @@ class SharedClock:
 class PacedClock(SharedClock):
     """The same for many who sleep at once: they do wait, only not as long."""
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         """Wait until so much of its time has passed."""
-        wake.wait(seconds / self.pace)
+        time.sleep(seconds / self.pace)
 
 
 _DATABASE_CLOCK: Final = """

@@ -7,7 +7,6 @@ each one is tried.
 from __future__ import annotations
 
 import itertools
-import threading
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import Client, State
@@ -28,7 +27,6 @@ _INTERVAL: Final = 5.0  # seconds
 APPROVED_AFTER: Final = 12.0  # seconds: between the second poll and the third
 
 _SERVER: Final = "http://127.0.0.1:1"
-_NEVER: Final = threading.Event()
 
 
 class Points:
@@ -66,8 +64,8 @@ class _WatchedClock:
         self._points.reach("after monotonic()")
         return read
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        self._clock.sleep(seconds, wake)
+    def sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
 
 
 class _Server:
@@ -142,7 +140,7 @@ def play(
             if turn % 2:
                 client.sweep()
             else:
-                clock.sleep(client.step(flow_id).wait_seconds, _NEVER)
+                clock.sleep(client.step(flow_id).wait_seconds)
             if client.get(flow_id).state.ended:
                 break
         flow, history = store.get(flow_id), store.history(flow_id)

@@ -167,14 +167,20 @@ class TrappedStore:
         self._traps.reach(f"before {what}")
         self._doing = what
         done = work()
+        self._traps.reach(f"after {self._doing}")
         self._doing = ""
-        self._traps.reach(f"after {what}")
         return done
 
     def _watch(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
+        what = self._doing
+
         def watched(do: Execute) -> _T:
+            self._doing = what
+
             def watched_do(name: str, values: Mapping[str, Any]) -> Any:
                 if name == "note":
+                    if what == "claim":
+                        self._doing = f"claim: {values['action']}"
                     self._traps.reach(f"between the rows of {self._doing}")
                 return do(name, values)
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
 import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from deviceflow import Client, LoginError, OAuth, State, Studio, open_store
 from deviceflow.cli import main
-from deviceflow.client.step import LEASE_MARGIN
+from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.ports import LeaseHeld
 from deviceflow.errors import FlowBusyError, TokenGoneError
 from deviceflow.stores.sql import SQLStore
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 Dialect = Literal["oauth", "studio"]
 Then = Literal["start", "leave", "collect", "purge", "cancel"]
-
-_NEVER: Final = threading.Event()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +220,7 @@ def log_in(job: Login) -> None:
         elif job.then == "purge":
             while client.get(flow_id).token is not None:
                 client.purge(tokens_after=0.0)
-                clock.sleep(LEASE_MARGIN, _NEVER)  # whoever died at it holds the lease still
+                clock.sleep(LEASE_MARGIN)  # whoever died at it holds the lease still
     report(done=True)
     store.close()
 
@@ -239,7 +236,7 @@ def _wait(client: Client, flow_id: str, sink: Callable[[Token], None]) -> None:
 
 def _step(client: Client, clock: SharedClock, flow_id: str) -> None:
     while not (done := client.step(flow_id)).state.ended:
-        clock.sleep(done.wait_seconds, _NEVER)
+        clock.sleep(done.wait_seconds)
 
 
 def _collect(
@@ -250,7 +247,7 @@ def _collect(
             with client.collect(flow_id) as token:
                 sink(token)
         except FlowBusyError as busy:
-            clock.sleep(busy.wait_seconds, _NEVER)
+            clock.sleep(busy.wait_seconds)
         except (LoginError, TokenGoneError):
             return
         else:
@@ -324,7 +321,7 @@ def work(job: Shift) -> None:
             due[done.flow_id] = clock.time() + done.wait_seconds
             if over:
                 del due[done.flow_id]
-        clock.sleep(rng.uniform(0.02, 0.3), _NEVER)
+        clock.sleep(rng.uniform(0.02, 0.3))
     report(done=True, held=held, left=list(due))
     store.close()
 

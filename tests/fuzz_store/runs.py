@@ -37,7 +37,6 @@ from tests.fuzz_store.places import LIVE, STAGES, is_proper
 from tests.fuzz_store.servers import SECRET, TOKEN
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator, Sequence
 
     from deviceflow.stores.sql import SQLStore
@@ -91,7 +90,7 @@ class _Hurried(SystemClock):
 
     slept = 0.0
 
-    def sleep(self, seconds: float, wake: threading.Event | None = None) -> None:
+    def sleep(self, seconds: float) -> None:
         # No less than a little: whoever waits for nothing again and again is in a loop.
         _Hurried.slept += max(seconds, 0.1)
         if _Hurried.slept > _LONGEST_SLEEP:

@@ -19,7 +19,6 @@ import requests
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
 
 FOLDER: Final = Path(__file__).with_name("oidc")
@@ -162,7 +161,7 @@ class Hurried:
     def monotonic(self) -> float:
         return time.monotonic() + self._skipped
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         self._skipped += seconds
 
 

@@ -407,7 +407,7 @@ def test_a_token_that_was_approved_meanwhile_is_revoked(
 
 
 class Interrupting(VirtualClock):
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         raise KeyboardInterrupt
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from deviceflow.cli import streams
 from deviceflow.client import _sync as client
+from deviceflow.client.purge import Purged
 from deviceflow.core.encryption import Plain, Sealer
 from deviceflow.credentials import secret_refs
 from deviceflow.stores import _rows as rows
@@ -101,7 +102,7 @@ GUARDS: Final[dict[str, tuple[list[tuple[Any, str, Any]], str, Case, str | None,
         "waits without end",
     ),
     "the other logins": (
-        [(client.Client, "purge", lambda *_, **__: client.Purged(0, 0, []))],
+        [(client.Client, "purge", lambda *_, **__: Purged(0, 0, []))],
         "sealed",
         Case("flows", "previous_owner", "text"),
         None,

@@ -326,7 +326,7 @@ def test_worker_that_is_suspended_in_its_transaction_does_not_hold_up_the_others
     """The database ends its session, and what it had locked is free."""
     with Stage(zygote, tmp_path, server) as stage:
         stage.start()
-        suspended = stage.fork("suspended", ("inside commit: poll", 1, signal.SIGSTOP))
+        suspended = stage.fork("suspended", ("inside claim: poll", 1, signal.SIGSTOP))
         suspended.wait_until_stopped()
 
         assert stage.fork("other").wait() == 0

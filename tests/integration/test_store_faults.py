@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from deviceflow import errors
-from deviceflow.client.step import LEASE_MARGIN
+from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.machine import State
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret
@@ -156,14 +156,14 @@ def test_token_that_comes_when_the_disk_is_full_is_kept_until_there_is_room(
     until = sqlite.now + patience
     sleep = sqlite.clock.sleep
 
-    def room_later(seconds: float, wake: Any) -> None:
-        sleep(seconds, wake)
+    def room_later(seconds: float) -> None:
+        sleep(seconds)
         if sqlite.now >= until:
             pages(sqlite, None)
 
     sqlite.clock.sleep = room_later  # type: ignore[method-assign]
     if patience > LEASE_MARGIN:
-        failing(lambda: driver.step(name), "the disk is full", "its next step brings it there")
+        failing(lambda: driver.step(name), "the disk is full", "the next step of the login saves")
         sqlite.clock.advance(patience)
         pages(sqlite, None)
         assert sqlite.store.get(name).state is State.POLLING
@@ -613,7 +613,7 @@ def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
         return done
 
     database.store.commit = unanswered  # type: ignore[method-assign]
-    failing(lambda: driver.step(name), "No answer", "its next step brings it there")
+    failing(lambda: driver.step(name), "No answer", "the next step of the login saves")
     answers = True
     other = database.client(store=database.open())
     if until in ("collected", "acknowledged"):
@@ -685,7 +685,9 @@ def test_token_that_comes_while_the_server_is_away_is_brought_there_later(
 
     driver, name = started(postgres, stopped)
     try:
-        failing(lambda: driver.step(name), "in this process only", "its next step brings it there")
+        failing(
+            lambda: driver.step(name), "in this process only", "the next step of the login saves"
+        )
     finally:
         server.start()
 

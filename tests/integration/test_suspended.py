@@ -34,9 +34,8 @@ PAUSES: Final = (
 DEADLINE: Final = 1.5  # seconds, where the transport's own has to pass: that is in real time
 
 ANSWERED: Final[Trap] = ("before commit: grant", 1, STOP)
-# Its first claim finds nothing due.
-CLAIMED: Final[Trap] = ("after claim", 2, STOP)
-ANNOUNCED: Final[Trap] = ("after commit: poll", 1, STOP)
+ANNOUNCED: Final[Trap] = ("after claim: poll", 1, STOP)
+RECOVERED: Final[Trap] = ("after commit: poll", 1, STOP)
 READING: Final[Trap] = ("before reading", 1, STOP)
 CONNECTING: Final[Trap] = ("before connecting", 1, STOP)
 
@@ -127,7 +126,7 @@ def test_nobody_polled_meanwhile(stage: Stage) -> None:
 
 def test_another_poll_is_on_its_way(stage: Stage) -> None:
     suspended = suspended_with_its_answer(stage)
-    other = stage.fork("other", ANNOUNCED)
+    other = stage.fork("other", RECOVERED)
     other.wait_until_stopped()
     resume(suspended)
     assert actions(stage.stored()[1])[2:] == ["recover", "poll", "late_grant"]
@@ -159,10 +158,9 @@ def test_killed_when_it_brings_the_token_late(stage: Stage, when: str) -> None:
         assert stage.stored()[0].reason is Reason.OUTCOME_UNKNOWN
 
 
-@pytest.mark.parametrize("trap", [CLAIMED, ANNOUNCED], ids=lambda trap: str(trap[0]))
-def test_suspended_before_its_request_while_others_go_on(stage: Stage, trap: Trap) -> None:
+def test_suspended_before_its_request_while_others_go_on(stage: Stage) -> None:
     stage.rule.after = 2 * LEASE
-    suspended = stage.fork("suspended", trap)
+    suspended = stage.fork("suspended", ANNOUNCED)
     suspended.wait_until_stopped()
     run(stage.fork("other"))
     requests = stage.login()["requests"]
@@ -173,9 +171,8 @@ def test_suspended_before_its_request_while_others_go_on(stage: Stage, trap: Tra
     assert "late_grant" not in actions(stage.stored()[1])
 
 
-@pytest.mark.parametrize("trap", [CLAIMED, ANNOUNCED], ids=lambda trap: str(trap[0]))
-def test_suspended_before_its_request_and_alone(stage: Stage, trap: Trap) -> None:
-    suspended = stage.fork("suspended", trap)
+def test_suspended_before_its_request_and_alone(stage: Stage) -> None:
+    suspended = stage.fork("suspended", ANNOUNCED)
     suspended.wait_until_stopped()
     stage.clock.advance(LEASE)
     resume(suspended)

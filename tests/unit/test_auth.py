@@ -10,7 +10,6 @@ import json
 import logging
 import ssl
 import sys
-import threading
 import time
 import webbrowser
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -694,7 +693,7 @@ class TestCheck:
 
     @pytest.mark.parametrize("seconds", [0, -1])
     def test_no_time_to_sleep_is_no_sleep(self, seams: Seams, seconds: float) -> None:
-        studio_login._CLOCK.sleep(seconds, threading.Event())
+        studio_login._CLOCK.sleep(seconds)
 
         assert not seams.sleep.called
 

@@ -15,6 +15,7 @@ import pytest
 
 from deviceflow import errors, export
 from deviceflow.audit.events import render
+from deviceflow.audit.origin import origin
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
 from deviceflow.client.step import Step
@@ -246,8 +247,8 @@ def test_many_threads_start_one_login_with_one_request(
     class Hasty(SystemClock):
         """Real time, in which nobody sleeps for long."""
 
-        def sleep(self, seconds: float, wake: threading.Event) -> None:
-            wake.wait(min(seconds, 0.005))
+        def sleep(self, seconds: float) -> None:
+            time.sleep(min(seconds, 0.005))
 
     def slowly(_: Request) -> Response:
         time.sleep(0.05)
@@ -732,7 +733,7 @@ def interrupt(_: object) -> Response:
 class Interrupted(VirtualClock):
     """A clock whose owner presses Ctrl-C while it sleeps."""
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
+    def sleep(self, seconds: float) -> None:
         raise KeyboardInterrupt
 
 
@@ -1379,3 +1380,36 @@ def test_client_as_a_context_closes_its_transport_and_keeps_its_flows(
 
     assert closed == [True]
     assert store.get(flow.id).state is State.AWAITING_USER
+
+
+# Who is told.
+
+
+def test_hook_is_told_of_each_transition_that_is_committed(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    told: list[dict[str, Any]] = []
+    driver = client(code_answer(), GRANTED, on_transition=told.append)
+
+    driver.wait(driver.start(STUDIO).id)
+
+    assert [event["action"] for event in told] == ["issue_code", "poll", "grant", "collect"]
+
+
+def test_block_of_code_says_who_acts_for_a_client_of_many(
+    client: Make, code_answer: CodeAnswer
+) -> None:
+    told: list[dict[str, Any]] = []
+    driver = client(code_answer(), PENDING, PENDING, on_transition=told.append)
+    flow = driver.start(STUDIO)
+
+    with origin(actor="somebody", task_id="t1"):
+        driver.step(flow.id)
+    driver.cancel(flow.id)
+
+    assert [(event["actor"] == "somebody", event["task_id"]) for event in told] == [
+        (False, None),
+        (True, "t1"),
+        (True, "t1"),
+        (False, None),
+    ]

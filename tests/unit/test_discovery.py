@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import export
-from deviceflow.client._sync import METADATA_LIFETIME, Client
+from deviceflow.client._sync import Client
+from deviceflow.client.metadata import METADATA_LIFETIME
 from deviceflow.core.machine import State
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret

@@ -10,8 +10,10 @@ import pytest
 
 from deviceflow import errors, export
 from deviceflow.audit.events import render
-from deviceflow.client._sync import DAY, Client
-from deviceflow.client.step import LEASE_MARGIN, Step
+from deviceflow.client._sync import Client
+from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.client.purge import DAY
+from deviceflow.client.step import Step
 from deviceflow.core.flow import Flow
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Claim, LeaseHeld
@@ -725,15 +727,15 @@ def test_step_whose_lease_has_too_little_left_sends_nothing(
     client: Make, clock: VirtualClock, code_answer: CodeAnswer, actions: Actions, suspended: bool
 ) -> None:
     class Stalling(MemoryStore):
-        """Takes longer over the poll than a lease can bear."""
+        """Takes longer over the claim than a lease can bear."""
 
         stalls = 0.0
 
-        def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
-            if event["action"] == "poll":
-                # A suspended machine's monotonic clock may stand still.
-                (clock.set_wall if suspended else clock.advance)(self.stalls)
-            return super().commit(flow, event, **how)
+        def claim(self, *args: Any) -> Claim | LeaseHeld:
+            claim = super().claim(*args)
+            # A suspended machine's monotonic clock may stand still.
+            (clock.set_wall if suspended else clock.advance)(self.stalls)
+            return claim
 
     stalling = Stalling()
     driver = client(code_answer(), PENDING, store=stalling)

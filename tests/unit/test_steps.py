@@ -3,70 +3,64 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from deviceflow import export
-from deviceflow.client.step import (
-    LEASE_MARGIN,
+from deviceflow.client.effects import (
+    CheckCredentials,
+    ClaimFlow,
     Commit,
-    Exchange,
-    Release,
-    Reload,
+    Emit,
+    EndLease,
+    Prepare,
+    ReadClocks,
     Send,
-    Step,
-    TakeLease,
-    step,
 )
+from deviceflow.client.lease import LEASE_MARGIN, Clocks
+from deviceflow.client.step import Step, step
 from deviceflow.core.flow import Flow
 from deviceflow.core.machine import Reason, State
-from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.secret import Secret
 from deviceflow.core.wire import Failure
-from deviceflow.errors import UsageError
+from deviceflow.errors import StoreError, UsageError
+from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import answer
+from tests.listed import (
+    NOW,
+    STEADY,
+    TIMEOUT,
+    Listed,
+    Raised,
+    claims,
+    commits,
+    context,
+    held,
+    loads,
+    releases,
+    sends,
+    tells,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from deviceflow.client.step import Effect
     from deviceflow.core.wire import Response
+    from tests.listed import Expected
 
     Waiting = Callable[..., Flow]
 
-NOW: Final = 1_800_000_000.0
-TIMEOUT: Final = 10.0
 PENDING: Final = answer(400, {"detail": "authorization_pending"})
 GRANTED: Final = answer(200, {"access_token": "TOKEN-CANARY"})
 
 
-class Listed:
-    """A driver that answers from a list, and keeps what it was asked for."""
+class Stepping(Listed):
+    """Drives one step."""
 
-    def __init__(self, *results: Any) -> None:
-        self._results = iter(results)
-        self.asked: list[Effect] = []
-
-    def run(self) -> Step:
-        steps = step(TIMEOUT)
-        result: Any = None
-        while True:
-            try:
-                self.asked.append(steps.send(result))
-            except StopIteration as stop:
-                assert list(self._results) == []
-                report: Step = stop.value
-                return report
-            result = next(self._results)
-
-    @property
-    def names(self) -> list[str]:
-        return [
-            effect.transition.action if isinstance(effect, Commit) else type(effect).__name__
-            for effect in self.asked
-        ]
+    def step(self) -> Step:
+        return self.run(step(context(), "f1"))
 
 
 def stored(flow: Flow) -> Flow:
@@ -87,23 +81,50 @@ def after(flow: Flow, *results: Response | Failure) -> Flow:
     return flow
 
 
-def test_poll_is_on_record_before_it_leaves_and_its_meaning_gives_the_lease_back(
+def committed(driver: Listed) -> list[Commit]:
+    return [effect for effect in driver.effects if isinstance(effect, Commit)]
+
+
+def confidential(reference: str) -> Flow:
+    provider = OAuth(
+        client_id="robot",
+        client_secret=reference,
+        device_authorization_endpoint="https://as.example.com/device_authorization",
+        token_endpoint="https://as.example.com/token",
+    )
+    flow = Flow("f1", provider, NOW)
+    code = {"device_code": "DEVICE-CANARY", "user_code": "U", "verification_uri": "https://a.b/"}
+    flow.receive(answer(200, code), NOW)
+    flow.due_at = NOW
+    return flow
+
+
+def test_poll_is_kept_with_the_lease_and_its_meaning_gives_the_lease_back(
     waiting: Waiting,
 ) -> None:
-    driver = Listed(Claim(waiting(NOW), NOW), True, Exchange(PENDING, NOW + 2, 2.0), True)
+    driver = Stepping(claims(waiting(NOW)), sends(PENDING, 2.0), commits())
 
-    report = driver.run()
+    report = driver.step()
 
-    lease, poll, send, meaning = driver.asked
-    assert lease == TakeLease(TIMEOUT + LEASE_MARGIN)
-    assert isinstance(poll, Commit)
-    assert (poll.transition.action, poll.release) == ("poll", False)
+    assert [type(effect) for effect in driver.effects] == [
+        *(ReadClocks, ClaimFlow, Emit),
+        *(Prepare, ReadClocks, Send),
+        *(Commit, Emit),
+    ]
+    _, claim, poll, _, _, send, meaning, logged = driver.effects
+    assert isinstance(claim, ClaimFlow)
+    assert (claim.flow_id, claim.client_now) == ("f1", NOW)
+    assert claim.seconds == TIMEOUT + LEASE_MARGIN
+    assert isinstance(poll, Emit)
+    assert (poll.fields["action"], poll.fields["worker"]) == ("poll", claim.owner)
     assert isinstance(send, Send)
     assert (send.request.purpose, send.timeout) == ("token", TIMEOUT)
     assert json.loads(send.request.body) == {"code": "DEVICE-CANARY"}
     assert isinstance(meaning, Commit)
-    assert (meaning.transition.action, meaning.release) == ("pending", True)
-    assert meaning.transition.duration == 2
+    assert (meaning.event["action"], meaning.release) == ("pending", claim.owner)
+    assert meaning.event["duration"] == 2
+    assert isinstance(logged, Emit)
+    assert logged.fields is meaning.event
     assert report == Step("f1", State.AWAITING_USER, 5)
 
 
@@ -113,33 +134,33 @@ def test_lease_outlives_the_request() -> None:
 
 def test_code_is_asked_for_first_without_a_poll() -> None:
     flow = Flow("f1", Studio("https://studio.example.com"), NOW)
-    driver = Listed(Claim(flow, NOW), Exchange(answer(503, "busy"), NOW, 0.1), True)
+    driver = Stepping(claims(flow), sends(answer(503, "busy"), 0.1), commits())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "Send", "retry"]
+    assert driver.names == ["ClaimFlow", "Send", "retry"]
     assert report.state is State.INIT
     assert report.wait_seconds >= 1
 
 
 def test_nothing_is_sent_before_it_is_due(waiting: Waiting) -> None:
     flow = after(waiting(NOW), PENDING)
-    driver = Listed(Claim(flow, flow.due_at - 3), None)
+    driver = Stepping(claims(flow, flow.due_at - 3), releases())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "Release"]
+    assert driver.names == ["ClaimFlow", "Release"]
     assert report == Step("f1", State.AWAITING_USER, 3)
 
 
 @pytest.mark.parametrize("end", [GRANTED, answer(400, {"detail": "access_denied"})])
 def test_nothing_is_done_for_a_flow_that_has_ended(waiting: Waiting, end: Response) -> None:
     flow = after(waiting(NOW), end)
-    driver = Listed(Claim(flow, NOW + 1e6), None)
+    driver = Stepping(claims(flow, NOW + 1e6), releases())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "Release"]
+    assert driver.names == ["ClaimFlow", "Release"]
     assert report == Step("f1", flow.state, 0, flow.reason)
 
 
@@ -147,85 +168,105 @@ def test_nothing_is_done_for_a_flow_that_has_ended(waiting: Waiting, end: Respon
 def test_held_flow_is_left_alone_until_the_lease_is_over_or_the_next_poll_is(
     waiting: Waiting, left: float, wait: float
 ) -> None:
-    driver = Listed(LeaseHeld(left_polling(waiting(NOW)), left))
+    driver = Stepping(held(left_polling(waiting(NOW)), left))
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease"]
+    assert driver.names == ["ClaimFlow"]
     assert report == Step("f1", State.POLLING, wait)
+
+
+def test_lease_that_a_clock_took_which_was_set_back_since_is_ended(waiting: Waiting) -> None:
+    flow = left_polling(waiting(NOW))
+    driver = Stepping(
+        held(flow, 3600, NOW + 3580),
+        tells(NOW),
+        (EndLease, None),
+        claims(after(waiting(NOW), PENDING)),
+        releases(),
+    )
+
+    driver.step()
+
+    assert driver.names == ["ClaimFlow", "StoreNow", "EndLease", "ClaimFlow", "Release"]
+    ended = next(effect for effect in driver.effects if isinstance(effect, EndLease))
+    assert ended == EndLease("f1", NOW + 3580, NOW)
+
+
+def test_lease_that_somebody_took_just_now_is_not_ended(waiting: Waiting) -> None:
+    driver = Stepping(held(left_polling(waiting(NOW)), 20, NOW + 5), tells(NOW + 5))
+
+    assert driver.step() == Step("f1", State.POLLING, 5)
 
 
 def test_flow_left_behind_in_polling_is_recovered_and_not_polled_too_early(
     waiting: Waiting,
 ) -> None:
-    driver = Listed(Claim(left_polling(waiting(NOW)), NOW + 12, "w1"), True, None)
+    driver = Stepping(claims(left_polling(waiting(NOW)), NOW + 12, "w1"), commits(), releases())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "recover", "Release"]
-    commit = driver.asked[1]
-    assert isinstance(commit, Commit)
+    assert driver.names == ["ClaimFlow", "recover", "Release"]
+    commit = committed(driver)[0]
     assert commit.flow.in_doubt
-    assert commit.transition.detail == "left behind by w1"
+    assert commit.event["detail"] == "left behind by w1"
     assert report == Step("f1", State.AWAITING_USER, 3)
 
 
 def test_flow_left_behind_long_ago_is_recovered_and_polled_in_one_step(waiting: Waiting) -> None:
-    driver = Listed(
-        Claim(left_polling(waiting(NOW)), NOW + 60),
-        True,
-        True,
-        Exchange(PENDING, NOW + 61, 1.0),
-        True,
+    driver = Stepping(
+        claims(left_polling(waiting(NOW)), NOW + 60),
+        commits(),
+        commits(),
+        sends(PENDING, 1.0),
+        commits(),
     )
 
-    driver.run()
+    driver.step()
 
-    assert driver.names == ["TakeLease", "recover", "poll", "Send", "pending"]
+    assert driver.names == ["ClaimFlow", "recover", "poll", "Send", "pending"]
 
 
 def test_flow_recovered_after_its_deadline_gets_one_poll(waiting: Waiting) -> None:
     flow = left_polling(waiting(NOW, expires_in=20))
-    driver = Listed(Claim(flow, NOW + 60), True, True, Exchange(PENDING, NOW + 60, 0.0), True)
+    driver = Stepping(claims(flow, NOW + 60), commits(), commits(), sends(PENDING), commits())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "recover", "poll", "Send", "expire"]
+    assert driver.names == ["ClaimFlow", "recover", "poll", "Send", "expire"]
     assert report == Step("f1", State.EXPIRED)
 
 
 def test_flow_left_behind_between_two_polls_is_gone_on_with_on_record(waiting: Waiting) -> None:
-    driver = Listed(
-        Claim(waiting(NOW), NOW, "w1"), True, True, Exchange(PENDING, NOW + 1, 1.0), True
+    driver = Stepping(
+        claims(waiting(NOW), NOW, "w1"), commits(), commits(), sends(PENDING, 1.0), commits()
     )
 
-    driver.run()
+    driver.step()
 
-    assert driver.names == ["TakeLease", "take_over", "poll", "Send", "pending"]
-    commit = driver.asked[1]
-    assert isinstance(commit, Commit)
-    assert commit.transition.detail == "left behind by w1"
+    assert driver.names == ["ClaimFlow", "take_over", "poll", "Send", "pending"]
+    assert committed(driver)[0].event["detail"] == "left behind by w1"
 
 
 def test_flow_that_moved_since_the_clock_was_read_is_not_polled_too_early(
     waiting: Waiting,
 ) -> None:
     flow = after(waiting(NOW), PENDING)
-    driver = Listed(Claim(flow, flow.moved_at - 1, None), flow.moved_at, None)
+    driver = Stepping(claims(flow, flow.moved_at - 1), tells(flow.moved_at), releases())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "Look", "Release"]
+    assert driver.names == ["ClaimFlow", "StoreNow", "Release"]
     assert report.wait_seconds == pytest.approx(5)
 
 
 def test_clock_that_was_set_back_makes_nobody_wait_for_what_it_lost(waiting: Waiting) -> None:
     flow, now = waiting(NOW), NOW - 3600
-    driver = Listed(Claim(flow, now, None), now, True, Exchange(PENDING, now + 1, 1.0), True)
+    driver = Stepping(claims(flow, now), tells(now), commits(), sends(PENDING, 1.0), commits())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "Look", "poll", "Send", "pending"]
+    assert driver.names == ["ClaimFlow", "StoreNow", "poll", "Send", "pending"]
     assert flow.expires_at == now + 600
     assert report.wait_seconds == pytest.approx(5)
 
@@ -235,52 +276,146 @@ def test_flow_left_behind_behind_its_end_is_given_back_on_record(
     waiting: Waiting, end: Response
 ) -> None:
     flow = after(waiting(NOW), end)
-    driver = Listed(Claim(flow, NOW + 60, "w1"), True, None)
+    driver = Stepping(claims(flow, NOW + 60, "w1"), commits(), releases())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "take_over", "Release"]
+    assert driver.names == ["ClaimFlow", "take_over", "Release"]
     assert report == Step("f1", flow.state, 0, flow.reason)
 
 
 def test_flow_left_behind_before_it_asked_for_a_code_asks_for_it() -> None:
     flow = Flow("f1", Studio("https://studio.example.com"), NOW)
-    driver = Listed(Claim(flow, NOW, "w1"), True, Exchange(answer(503, "busy"), NOW, 0.1), True)
+    driver = Stepping(
+        claims(flow, NOW, "w1"), commits(), sends(answer(503, "busy"), 0.1), commits()
+    )
 
-    driver.run()
+    driver.step()
 
-    assert driver.names == ["TakeLease", "take_over", "Send", "retry"]
+    assert driver.names == ["ClaimFlow", "take_over", "Send", "retry"]
 
 
 def test_life_that_is_over_is_declared_so_without_a_request(waiting: Waiting) -> None:
     flow = after(waiting(NOW, expires_in=4), PENDING)
-    driver = Listed(Claim(flow, NOW + 4), True)
+    driver = Stepping(claims(flow, NOW + 4), commits())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "expire"]
-    commit = driver.asked[1]
-    assert isinstance(commit, Commit)
-    assert commit.release
+    assert driver.names == ["ClaimFlow", "expire"]
+    commit = committed(driver)[0]
+    assert commit.release == commit.event["worker"]
     assert report == Step("f1", State.EXPIRED)
 
 
 def test_wait_ends_at_the_deadline_where_no_poll_comes_before_it(waiting: Waiting) -> None:
     busy = answer(503, "busy", Retry_After="3600")
-    flow = waiting(NOW, expires_in=100)
-    driver = Listed(Claim(flow, NOW), True, Exchange(busy, NOW, 0.0), True)
+    driver = Stepping(claims(waiting(NOW, expires_in=100)), sends(busy), commits())
 
-    assert driver.run().wait_seconds == 100
+    assert driver.step().wait_seconds == 100
 
 
 def test_flow_without_its_code_gives_the_lease_back_and_says_why(waiting: Waiting) -> None:
     flow = export.from_dict(export.to_dict(waiting(NOW)))
-    driver = Listed(Claim(flow, NOW), None)
+    driver = Stepping(claims(flow), releases())
 
     with pytest.raises(UsageError, match="without its device code"):
-        driver.run()
+        driver.step()
 
-    assert driver.names == ["TakeLease", "Release"]
+    assert driver.names == ["ClaimFlow", "Release"]
+
+
+# Credentials.
+
+
+def test_secret_that_was_not_begun_with_here_is_checked_before_anything_is_recorded() -> None:
+    flow = confidential("env:SOMEBODY_ELSES")
+    driver = Stepping(
+        claims(flow), (CheckCredentials, Raised(UsageError("not allowed"))), releases()
+    )
+
+    with pytest.raises(UsageError) as caught:
+        driver.step()
+
+    assert driver.names == ["ClaimFlow", "CheckCredentials", "Release"]
+    assert (caught.value.flow_id, caught.value.state) == ("f1", State.AWAITING_USER)
+    assert (flow.seq, flow.attempt) == (1, 0)
+
+
+def test_secret_that_was_checked_is_polled_with_on_the_longer_way() -> None:
+    driver = Stepping(
+        claims(confidential("env:ALLOWED")),
+        (CheckCredentials, None),
+        commits(),
+        sends(answer(400, {"error": "authorization_pending"})),
+        commits(),
+    )
+
+    driver.step()
+
+    assert driver.names == ["ClaimFlow", "CheckCredentials", "poll", "Send", "pending"]
+
+
+@pytest.mark.parametrize("error", [UsageError("no key"), ImportError("no joserfc"), SystemExit()])
+def test_credentials_that_cannot_be_had_leave_no_doubt_since_nothing_was_sent(
+    waiting: Waiting, error: BaseException
+) -> None:
+    driver = Stepping(claims(waiting(NOW)), (Prepare, Raised(error)), commits())
+
+    with pytest.raises(type(error)) as caught:
+        driver.step()
+
+    assert caught.value is error
+    assert driver.names == ["ClaimFlow", "poll", "Prepare", "retry"]
+    assert not committed(driver)[0].flow.in_doubt
+
+
+# Interruptions.
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(), GeneratorExit()])
+def test_what_interrupts_the_sending_is_stored_as_in_doubt_and_then_raised(
+    waiting: Waiting, stop: BaseException
+) -> None:
+    driver = Stepping(claims(waiting(NOW)), sends(stop, 1.0), commits())
+
+    with pytest.raises(type(stop)) as caught:
+        driver.step()
+
+    assert caught.value is stop
+    assert driver.names == ["ClaimFlow", "poll", "Send", "retry"]
+    commit = committed(driver)[0]
+    assert (commit.event["detail"], commit.event["duration"]) == ("interrupted", 1)
+    assert commit.flow.in_doubt
+
+
+def test_interruption_is_raised_even_where_it_cannot_be_stored(waiting: Waiting) -> None:
+    driver = Stepping(
+        claims(waiting(NOW)), sends(KeyboardInterrupt()), (Commit, Raised(StoreError()))
+    )
+
+    with pytest.raises(KeyboardInterrupt):
+        driver.step()
+
+
+@pytest.mark.parametrize("clock", ["wall", "steady"])
+@pytest.mark.parametrize(("passed", "sent"), [(5.0, True), (5.1, False)])
+def test_request_is_sent_only_while_the_lease_covers_it(
+    waiting: Waiting, clock: str, passed: float, sent: bool
+) -> None:
+    late = Clocks(NOW, STEADY)._replace(**{clock: Clocks(NOW, STEADY)._asdict()[clock] + passed})
+    request = [sends(PENDING)] if sent else []
+    driver = Stepping(
+        (ReadClocks, Clocks(NOW, STEADY)),
+        claims(waiting(NOW)),
+        (ReadClocks, late),
+        *request,
+        commits(),
+    )
+
+    driver.step()
+
+    assert committed(driver)[0].event["detail"] == (None if sent else "lease")
+    assert ("Send" in driver.names) is sent
 
 
 # Others went on meanwhile.
@@ -293,11 +428,13 @@ def test_poll_that_could_not_be_stored_is_not_sent(
     waiting: Waiting, end: Response | None, wait: float
 ) -> None:
     theirs = after(waiting(NOW), *([end] if end else []))
-    driver = Listed(Claim(waiting(NOW), NOW), False, theirs, None)
+    driver = Stepping(
+        claims(waiting(NOW), NOW, "w1"), commits(), commits(False), loads(theirs), releases()
+    )
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "poll", "Reload", "Release"]
+    assert driver.names == ["ClaimFlow", "take_over", "poll", "Load", "Release"]
     assert report == Step("f1", theirs.state, wait, theirs.reason)
 
 
@@ -305,34 +442,34 @@ def test_poll_that_could_not_be_stored_is_not_sent(
 def test_recovery_that_came_second_is_not_gone_on_with(waiting: Waiting, action: str) -> None:
     theirs = after(waiting(NOW), PENDING)
     flow = left_polling(waiting(NOW)) if action == "recover" else waiting(NOW)
-    driver = Listed(Claim(flow, NOW + 60, "w1"), False, theirs, None)
+    driver = Stepping(claims(flow, NOW + 60, "w1"), commits(False), loads(theirs), releases())
 
-    driver.run()
+    driver.step()
 
-    assert driver.names == ["TakeLease", action, "Reload", "Release"]
+    assert driver.names == ["ClaimFlow", action, "Load", "Release"]
 
 
 def test_expiry_that_came_second_is_not_reported(waiting: Waiting) -> None:
     flow = after(waiting(NOW, expires_in=4), PENDING)
     theirs = stored(flow)
     theirs.cancel(NOW + 4)
-    driver = Listed(Claim(flow, NOW + 4), False, theirs, None)
+    driver = Stepping(claims(flow, NOW + 4), commits(False), loads(theirs), releases())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "expire", "Reload", "Release"]
+    assert driver.names == ["ClaimFlow", "expire", "Load", "Release"]
     assert report == Step("f1", State.FAILED, 0, Reason.CANCELLED)
 
 
 def test_answer_that_came_too_late_and_brings_no_token_is_dropped(waiting: Waiting) -> None:
     theirs = after(waiting(NOW), PENDING)
-    driver = Listed(
-        Claim(waiting(NOW), NOW), True, Exchange(PENDING, NOW + 60, 60.0), False, theirs, None
+    driver = Stepping(
+        claims(waiting(NOW)), sends(PENDING, 60.0), commits(False), loads(theirs), releases()
     )
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "poll", "Send", "pending", "Reload", "Release"]
+    assert driver.names == ["ClaimFlow", "poll", "Send", "pending", "Load", "Release"]
     assert report == Step("f1", State.AWAITING_USER, 5)
 
 
@@ -341,13 +478,13 @@ def test_token_that_came_too_late_is_brought_to_the_flow_as_it_stands_now(
 ) -> None:
     theirs = left_polling(waiting(NOW))
     theirs.recover(NOW + 30)
-    driver = Listed(
-        Claim(waiting(NOW), NOW), True, Exchange(GRANTED, NOW + 60, 60.0), False, theirs, True
+    driver = Stepping(
+        claims(waiting(NOW)), sends(GRANTED, 60.0), commits(False), loads(theirs), commits()
     )
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names == ["TakeLease", "poll", "Send", "grant", "Reload", "late_grant"]
+    assert driver.names == ["ClaimFlow", "poll", "Send", "grant", "Load", "late_grant"]
     assert report == Step("f1", State.AUTHORIZED)
     assert theirs.token is not None
     assert theirs.token.access_token == Secret("TOKEN-CANARY")
@@ -359,20 +496,19 @@ def test_late_token_is_brought_until_it_is_taken(waiting: Waiting) -> None:
     first.recover(NOW + 30)
     second = stored(first)
     left_polling(second, NOW + 30)
-    driver = Listed(
-        Claim(waiting(NOW), NOW),
-        True,
-        Exchange(GRANTED, NOW + 60, 60.0),
-        False,
-        first,
-        False,
-        second,
-        True,
+    driver = Stepping(
+        claims(waiting(NOW)),
+        sends(GRANTED, 60.0),
+        commits(False),
+        loads(first),
+        commits(False),
+        loads(second),
+        commits(),
     )
 
-    driver.run()
+    driver.step()
 
-    assert driver.names[-4:] == ["Reload", "late_grant", "Reload", "late_grant"]
+    assert driver.names[-4:] == ["Load", "late_grant", "Load", "late_grant"]
     assert second.token is not None
     assert second.token.possibly_revoked
 
@@ -380,13 +516,13 @@ def test_late_token_is_brought_until_it_is_taken(waiting: Waiting) -> None:
 def test_late_token_of_a_cancelled_flow_is_recorded(waiting: Waiting) -> None:
     theirs = left_polling(waiting(NOW))
     theirs.cancel(NOW + 1)
-    driver = Listed(
-        Claim(waiting(NOW), NOW), True, Exchange(GRANTED, NOW + 2, 2.0), False, theirs, True
+    driver = Stepping(
+        claims(waiting(NOW)), sends(GRANTED, 2.0), commits(False), loads(theirs), commits()
     )
 
-    report = driver.run()
+    report = driver.step()
 
-    assert driver.names[-2:] == ["Reload", "stray_token"]
+    assert driver.names[-2:] == ["Load", "stray_token"]
     assert report == Step("f1", State.FAILED, 0, Reason.CANCELLED)
     assert theirs.stray_tokens == 1
 
@@ -402,19 +538,22 @@ def test_late_token_of_a_cancelled_flow_is_recorded(waiting: Waiting) -> None:
 def test_step_sends_at_most_once_whatever_comes_of_it(
     waiting: Waiting, result: Response | Failure, kept: bool
 ) -> None:
-    flow = waiting(NOW)
-    theirs: Iterable[Any] = () if kept else (after(waiting(NOW), PENDING), True)
-    driver = Listed(Claim(flow, NOW), True, Exchange(result, NOW, 0.0), kept, *theirs)
+    theirs: list[Expected] = []
+    if not kept:
+        theirs = [loads(after(waiting(NOW), PENDING))]
+        theirs += [commits() if result is GRANTED else releases()]
+    driver = Stepping(claims(waiting(NOW)), sends(result), commits(kept), *theirs)
 
-    driver.run()
+    driver.step()
 
     assert driver.names.count("Send") == 1
 
 
 @pytest.mark.parametrize("result", [PENDING, GRANTED])
 def test_effects_show_no_secret(waiting: Waiting, result: Response) -> None:
-    driver = Listed(Claim(waiting(NOW), NOW), True, Exchange(result, NOW, 0.0), True)
+    exchange = sends(result)
+    driver = Stepping(claims(waiting(NOW)), exchange, commits())
 
-    report = driver.run()
+    report = driver.step()
 
-    assert "CANARY" not in repr([driver.asked, report, Release(), Reload()])
+    assert "CANARY" not in repr([driver.effects, report, exchange[1]])

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import _forks as forks
+from deviceflow.client.lease import Clocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +26,9 @@ class SystemClock:
         """Return `time.monotonic()`."""
         return time.monotonic()
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        """Wait, as `threading.Event` does."""
-        wake.wait(seconds)
+    def sleep(self, seconds: float) -> None:
+        """Wait, as `time.sleep` does; not at all for less than nothing."""
+        time.sleep(max(0.0, seconds))
 
 
 _JUMP: Final = 1.0
@@ -56,6 +57,18 @@ class Timeline:
         forks.in_child(self._renew_lock)
         self._wall, self._steady = self._look()
         self._added = 0.0
+
+    def read(self) -> Clocks:
+        """Return what both clocks say at one moment, for a lease that is taken next.
+
+        The monotonic clock is read first: a moment in between makes it seem later than it is when
+        the lease began, and no poll is too early.
+        """
+        while True:
+            steady = self._clock.monotonic()
+            wall = self.now()
+            if self._clock.monotonic() - steady < _JUMP / 2:
+                return Clocks(wall, steady)
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""

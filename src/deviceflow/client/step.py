@@ -1,38 +1,40 @@
-"""One step of a login, written once for every driver.
+"""One step of a login: what is due, and at most one request. Nothing in it sleeps.
 
-`step` is a generator. It yields what it needs of the world, and is sent what came of it; so a
-driver is a short loop that performs what is yielded, sync or async, and a test is one that answers
-from a list. The order of what it yields is the protocol:
+A poll that is due costs two transactions of the store:
 
-1. `TakeLease`: be the only one, and learn what time it is;
-2. `Commit` of `poll`, so that the request is on record before it leaves;
-3. `Send`, at most once;
-4. `Commit` of what the answer means, which gives the lease back.
+1. `ClaimFlow` takes the lease and stores `poll`, so that the request is on record before it is
+   sent; `BeginPoll` decides that within the transaction;
+2. `Send`, at most once;
+3. `Commit` of what the answer means, which gives the lease back.
 
-Nothing in it sleeps.
+Whatever is not such a poll takes the longer way: the flow is claimed first, and each decision is a
+commit of its own.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from deviceflow.client.claim import take_lease
+from deviceflow.client.effects import CheckCredentials, Load, ReadClocks, Release, StoreNow
+from deviceflow.client.exchange import transmit_under
+from deviceflow.client.unsaved import Issued, record_issued, save
 from deviceflow.core.machine import State
 from deviceflow.core.ports import LeaseHeld
-from deviceflow.errors import UsageError
+from deviceflow.credentials import secret_refs
+from deviceflow.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.exchange import Outcome
+    from deviceflow.client.lease import Clocks, Lease
     from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.machine import Reason
     from deviceflow.core.ports import Claim
-    from deviceflow.core.provider import Approver, Token
-    from deviceflow.core.secret import Secret
-    from deviceflow.core.wire import Failure, Request, Response
-
-LEASE_MARGIN: Final = 10.0
-"""Seconds that a lease outlives the deadline of the request that is sent under it."""
+    from deviceflow.core.wire import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,153 +54,159 @@ class Step:
     reason: Reason | None = None
 
 
-class TakeLease(NamedTuple):
-    """Take the lease for so many seconds. Answered by a `Claim` or `LeaseHeld`."""
+class BeginPoll:
+    """Decides within a claim whether the flow may poll at once, and moves it to `polling` if so.
 
-    seconds: float
-
-
-class Commit(NamedTuple):
-    """Store the flow with its transition; answered by whether that was done."""
-
-    flow: Flow
-    transition: Transition
-    release: bool = False
-
-
-class Send(NamedTuple):
-    """Send the request within so many seconds; answered by an `Exchange`."""
-
-    request: Request
-    timeout: float
-
-
-class Exchange(NamedTuple):
-    """What came of a request: the answer or why there is none, when, and after how long."""
-
-    result: Response | Failure
-    now: float
-    duration: float
-
-
-class Look(NamedTuple):
-    """Look at the clock once more; answered by the time, in seconds since 1970."""
-
-
-class Reload(NamedTuple):
-    """Read the flow as it is stored by now; answered by that `Flow`."""
-
-
-class Release(NamedTuple):
-    """Give the lease back; answered by None."""
-
-
-Effect = TakeLease | Commit | Send | Look | Reload | Release
-
-
-def step(timeout: float, approver: Approver | None = None) -> Generator[Effect, Any, Step]:
-    """Do what is due for one flow, if anything is.
+    It leaves everything else to the longer way: a flow that somebody left behind, that is not due,
+    overdue, ended or without a code, whose clock seems to be set back, whose request cannot be
+    built, or whose client secret this process has not been checked to may read.
 
     Args:
-        timeout: The hard deadline for the one request, in seconds.
-        approver: As for `Flow.receive`.
-    """
-    claim: Claim | LeaseHeld = yield TakeLease(timeout + LEASE_MARGIN)
-    flow = claim.flow
-    if isinstance(claim, LeaseHeld):
-        return _report(flow, min(claim.seconds, flow.interval))
-    now = claim.now
+        context: The client's.
+        worker: Who claims.
 
+    Attributes:
+        request: The token request of the flow that polls.
+    """
+
+    def __init__(self, context: Context, worker: str) -> None:
+        self._context = context
+        self._worker = worker
+        self.request: Request | None = None
+
+    def __call__(self, claim: Claim) -> dict[str, Any] | None:
+        """Move the claimed flow and return the event, or return None."""
+        flow, now, previous_owner = claim[:3]
+        self.request = None
+        if (
+            flow.state is not State.AWAITING_USER
+            or previous_owner is not None
+            or flow.moved_at > now
+            or flow.wait_seconds(now) > 0
+            or flow.overdue(now)
+            or not secret_refs.begun_here(flow.provider)
+        ):
+            return None
+        try:
+            self.request = flow.request()
+        except UsageError:
+            return None
+        poll = flow.poll(now, self._context.deadline)
+        return self._context.recorder.render(flow, poll, self._worker)
+
+
+def step(context: Context, flow_id: str) -> Op[Step]:
+    """Do what is due for one flow, if anything is."""
+    yield from save(context, flow_id)
+    worker = context.identity.worker()
+    begin = BeginPoll(context, worker)
+    claim, lease = yield from take_lease(flow_id, worker, context.lease_seconds, begin)
+    if isinstance(claim, LeaseHeld):
+        return report(claim.flow, min(claim.seconds, claim.flow.interval))
+    return (yield from step_claimed(context, claim, lease, begin))
+
+
+def step_claimed(context: Context, claim: Claim, lease: Lease, begin: BeginPoll) -> Op[Step]:
+    """Do what is due for a flow whose lease was just taken.
+
+    Args:
+        context: The client's.
+        claim: What came of taking the lease.
+        lease: The lease.
+        begin: The decision that was made within the claim.
+    """
+    flow = claim.flow
+    if claim.event is not None and begin.request is not None:
+        request = begin.request
+        yield from context.recorder.publish(flow, claim.event)
+    else:
+        begun = yield from _begin(context, claim, lease)
+        if isinstance(begun, Step):
+            return begun
+        request, lease = begun
+
+    outcome = yield from transmit_under(context, request, lease)
+    if outcome.stop is None:
+        return (yield from _take_in(context, flow, outcome, lease.owner))
+    with suppress(StoreError):  # the interruption counts; the flow is as if this process had died
+        yield from _take_in(context, flow, outcome, lease.owner)
+    raise outcome.stop
+
+
+def _begin(context: Context, claim: Claim, lease: Lease) -> Op[tuple[Request, Lease] | Step]:
+    """Do what comes before a request, each step on record; return the request if one is due."""
+    flow, now, record = claim.flow, claim.now, context.recorder.record
+    yield from _check_credentials(flow, lease.owner)
     if flow.moved_at > now:
         # Others have moved it since this worker looked at the clock; or the clock was set back.
-        now = yield Look()
+        now = yield StoreNow()
         flow.follow_clock(now)
+        clocks: Clocks = yield ReadClocks()
+        lease = lease.corrected(now, clocks.steady)
     left = _left_behind(claim, now)
-    if left is not None:
-        committed = yield Commit(flow, left)
-        if not committed:
-            return (yield from _overtaken())
+    if left is not None and not (yield from record(flow, left, lease.owner)):
+        return (yield from _overtaken(flow.id, lease.owner))
     wait = flow.wait_seconds(now)
     if wait > 0 or (flow.state.ended and not flow.to_revoke):
-        yield Release()
-        return _report(flow, wait)
+        yield Release(flow.id, lease.owner)
+        return report(flow, wait)
     if flow.overdue(now):
-        committed = yield Commit(flow, flow.expire(now), release=True)
-        return _report(flow) if committed else (yield from _overtaken())
-
+        if (yield from record(flow, flow.expire(now), lease.owner, release=True)):
+            return report(flow)
+        return (yield from _overtaken(flow.id, lease.owner))
     try:
         request = flow.request()
     except UsageError:
-        yield Release()
+        yield Release(flow.id, lease.owner)
         raise
     if flow.state is State.AWAITING_USER:
-        committed = yield Commit(flow, flow.poll(now, timeout))
-        if not committed:
-            return (yield from _overtaken())
-    exchange: Exchange = yield Send(request, timeout)
-    return (yield from _take_in(flow, exchange, approver))
+        poll = flow.poll(now, context.deadline)
+        if not (yield from record(flow, poll, lease.owner)):
+            return (yield from _overtaken(flow.id, lease.owner))
+    return request, lease
+
+
+def _check_credentials(flow: Flow, owner: str) -> Op[None]:
+    """Give the lease back where the flow names a client secret that is none of this process's."""
+    if flow.state.ended and not flow.to_revoke:
+        return
+    try:
+        yield CheckCredentials(flow.provider)
+    except UsageError as problem:
+        problem.flow_id, problem.state = flow.id, flow.state
+        yield Release(flow.id, owner)
+        raise
 
 
 def _left_behind(claim: Claim, now: float) -> Transition | None:
     """Put on record that somebody's lease ran out, if that is so: most likely they died."""
-    flow, previous_owner = claim.flow, claim.previous_owner
+    flow, owner = claim.flow, claim.previous_owner
     if flow.state is State.POLLING:
-        # Polling, and nobody held the lease.
-        return flow.recover(now, previous_owner)
-    return None if previous_owner is None else flow.take_over(now, previous_owner)
+        return flow.recover(now, owner)  # nobody held the lease
+    return None if owner is None else flow.take_over(now, owner)
 
 
-def _take_in(
-    flow: Flow, exchange: Exchange, approver: Approver | None
-) -> Generator[Effect, Any, Step]:
+def _take_in(context: Context, flow: Flow, outcome: Outcome, worker: str) -> Op[Step]:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
-    result, now, duration = exchange
-    strays, waiting = flow.stray_tokens, len(flow.to_revoke)
-    transition = flow.receive(result, now, duration=duration, approver=approver)
-    committed = yield Commit(flow, transition, release=True)
-    if committed:
-        return _report(flow, flow.wait_seconds(now))
-    if flow.token is not None:
-        return (yield from deliver(flow.token, flow.attempt, now))
-    if flow.stray_tokens > strays:
-        return (yield from _set_aside_late(flow.to_revoke[waiting:], now))
-    return (yield from _overtaken())
+    now, duration = outcome.now, outcome.duration
+    had_token, orphaned, waiting = flow.token is not None, flow.stray_tokens, len(flow.to_revoke)
+    transition = flow.receive(outcome.result, now, duration=duration, approver=context.approver)
+    if (flow.token is not None and not had_token) or flow.stray_tokens > orphaned:
+        issued = Issued(flow.token, flow.attempt, flow.to_revoke[waiting:])
+        flow = yield from record_issued(context, flow, transition, issued, worker, outcome)
+        return report(flow, flow.wait_seconds(now))
+    if (yield from context.recorder.record(flow, transition, worker, release=True)):
+        return report(flow, flow.wait_seconds(now))
+    return (yield from _overtaken(flow.id, worker))
 
 
-def deliver(token: Token, attempt: int, now: float) -> Generator[Effect, Any, Step]:
-    """Bring a token to a flow that others went on with meanwhile: it must not be lost.
-
-    Args:
-        token: The token.
-        attempt: The poll that brought it.
-        now: The time.
-    """
-    committed = False
-    while not committed:
-        flow: Flow = yield Reload()
-        if flow.token is not None and flow.token.access_token == token.access_token:
-            break  # it is there: only the store's answer was lost
-        committed = yield Commit(flow, flow.late_grant(token, attempt, now))
-    return _report(flow, flow.wait_seconds(now))
+def _overtaken(flow_id: str, worker: str) -> Op[Step]:
+    """Report how far others have moved the flow."""
+    flow: Flow = yield Load(flow_id)
+    yield Release(flow_id, worker)
+    return report(flow, 0.0 if flow.state.ended else flow.interval)
 
 
-def _set_aside_late(
-    revocable: tuple[tuple[str, Secret], ...], now: float
-) -> Generator[Effect, Any, Step]:
-    """Put a token that may not be taken on the record of a flow that others went on with."""
-    committed = False
-    while not committed:
-        flow: Flow = yield Reload()
-        committed = yield Commit(flow, flow.set_aside(revocable, now))
-    return _report(flow, flow.wait_seconds(now))
-
-
-def _overtaken() -> Generator[Effect, Any, Step]:
-    """Report how far others have brought the flow."""
-    flow: Flow = yield Reload()
-    yield Release()
-    return _report(flow, 0.0 if flow.state.ended else flow.interval)
-
-
-def _report(flow: Flow, wait: float = 0.0) -> Step:
+def report(flow: Flow, wait: float = 0.0) -> Step:
+    """Return where a flow stands."""
     return Step(flow.id, flow.state, wait, flow.reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator, Sequence
 
     from deviceflow.core.flow import Flow
@@ -147,8 +146,8 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return a time that never goes backwards, in seconds since some moment."""
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        """Wait `seconds`, or less if `wake` is set meanwhile."""
+    def sleep(self, seconds: float) -> None:
+        """Wait `seconds`."""
 
 
 class Transport(Protocol):

@@ -36,6 +36,15 @@ def allow(provider: Provider) -> None:
         _begun.add(reference)
 
 
+def begun_here(provider: Provider) -> bool:
+    """Tell, without a look at settings, whether a login may name its client secret's place.
+
+    It may if it names none, or if this process has begun a login that names the same.
+    """
+    reference = _reference_of(provider)
+    return reference is None or reference in _begun
+
+
 def check(provider: Provider) -> None:
     """See that a stored login names no other place than this process may read.
 
@@ -43,7 +52,7 @@ def check(provider: Provider) -> None:
         UsageError: It does. Nothing was read.
     """
     reference = _reference_of(provider)
-    if reference is None or reference in _begun or reference in _configured():
+    if reference is None or begun_here(provider) or reference in _configured():
         return
     shown = printable(reference, 200)
     raise UsageError(

@@ -31,7 +31,6 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.transports.requests import LimitedAdapter, read_limited
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator
 
     from deviceflow.client.step import Step
@@ -79,8 +78,8 @@ class _ProgramClock:
     def monotonic(self) -> float:
         return time.monotonic() + self._skipped
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        if wake.is_set() or seconds <= 0:
+    def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
             return
         wall, steady = self.time() + seconds, self.monotonic() + seconds
         time.sleep(seconds)

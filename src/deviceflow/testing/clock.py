@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import threading
-
 
 class VirtualClock:
     """A `deviceflow.typing.Clock` under a test's hand: sleeping on it takes no time.
@@ -31,11 +26,10 @@ class VirtualClock:
         """Return the monotonic clock's time, in seconds."""
         return self._steady
 
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        """Move both clocks on by `seconds`, unless `wake` is set already."""
-        if not wake.is_set():
-            self.slept.append(seconds)
-            self.advance(seconds)
+    def sleep(self, seconds: float) -> None:
+        """Move both clocks on by `seconds`, at once."""
+        self.slept.append(seconds)
+        self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
         """Move both clocks on, as time does."""

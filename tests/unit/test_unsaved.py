@@ -1,4 +1,4 @@
-"""A token that came while the store was failing: it is kept, and brought there."""
+"""A token whose first commit failed: the client holds it, and saves it later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from deviceflow import errors
 from deviceflow.client._sync import Client
-from deviceflow.client.step import LEASE_MARGIN, Step
+from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.client.step import Step
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.secret import Secret
 from deviceflow.providers.oauth import OAuth
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Actions = Callable[[], list[str]]
     Make = Callable[..., Client]
-    Strand = Callable[[], tuple[Client, str]]
+    Unsaved = Callable[[], tuple[Client, str]]
     Rendered = Callable[[BaseException], str]
 
 OAUTH: Final = OAuth(
@@ -93,17 +94,17 @@ def started(driver: Client, clock: VirtualClock) -> str:
 
 
 @pytest.fixture
-def strand(client: Make, clock: VirtualClock) -> Strand:
+def unsaved(client: Make, clock: VirtualClock) -> Unsaved:
     """Return a client that holds a token, and the name of the flow."""
 
-    def stranded() -> tuple[Client, str]:
+    def failed() -> tuple[Client, str]:
         driver = client(CODE, GRANTED, REVOKED)
         name = started(driver, clock)
         with pytest.raises(errors.StoreError):
             driver.step(name)
         return driver, name
 
-    return stranded
+    return failed
 
 
 def test_store_that_fails_for_a_moment_is_tried_again_within_the_step(
@@ -136,20 +137,20 @@ def test_store_that_goes_on_failing_is_an_error_that_says_where_the_token_is(
     assert "The disk is full. The login was approved, and its token is in this process" in str(
         error
     )
-    assert "Keep it running: its next step brings it there. Make room." in str(error)
+    assert "the next step of the login saves the token. Make room." in str(error)
     assert "CANARY" not in rendered(error).replace("USER-CODE", "")
     assert "CANARY" not in repr(vars(driver))
 
 
 @pytest.mark.parametrize("later", [0.0, 15.0, 3600.0])
-def test_next_step_brings_the_token(
-    strand: Strand,
+def test_next_step_saves_the_token(
+    unsaved: Unsaved,
     store: Failing,
     clock: VirtualClock,
     actions: Actions,
     later: float,
 ) -> None:
-    driver, name = strand()
+    driver, name = unsaved()
     with pytest.raises(errors.StoreError):
         driver.step(name)
     clock.advance(later)
@@ -163,17 +164,17 @@ def test_next_step_brings_the_token(
     assert actions() == ["issue_code", "poll", "grant", "collect"]
 
 
-def test_waiting_brings_it_as_well(strand: Strand, store: Failing) -> None:
-    driver, name = strand()
+def test_waiting_saves_it_as_well(unsaved: Unsaved, store: Failing) -> None:
+    driver, name = unsaved()
     store.mend()
 
     assert driver.wait(name).access_token == TOKEN
 
 
-def test_sweep_brings_it_as_well_and_tells_of_it_until_then(
-    strand: Strand, store: Failing, actions: Actions
+def test_sweep_saves_it_as_well_and_tells_of_it_until_then(
+    unsaved: Unsaved, store: Failing, actions: Actions
 ) -> None:
-    driver, name = strand()
+    driver, name = unsaved()
 
     problem = driver.sweep().problems[0]
     assert problem.flow_id == name
@@ -184,14 +185,14 @@ def test_sweep_brings_it_as_well_and_tells_of_it_until_then(
     assert actions()[-1] == "grant"
 
 
-def test_others_who_went_on_meanwhile_are_brought_the_token(
-    strand: Strand,
+def test_token_is_saved_late_where_others_went_on_meanwhile(
+    unsaved: Unsaved,
     store: Failing,
     client: Make,
     clock: VirtualClock,
     actions: Actions,
 ) -> None:
-    driver, name = strand()
+    driver, name = unsaved()
     store.mend()
     clock.advance(60)
     client(PENDING).step(name)
@@ -204,9 +205,9 @@ def test_others_who_went_on_meanwhile_are_brought_the_token(
 
 
 def test_token_of_a_login_that_was_cancelled_meanwhile_is_revoked_once(
-    strand: Strand, store: Failing, client: Make, actions: Actions
+    unsaved: Unsaved, store: Failing, client: Make, actions: Actions
 ) -> None:
-    driver, name = strand()
+    driver, name = unsaved()
     store.mend()
     client().cancel(name)
 
@@ -249,8 +250,8 @@ def test_step_of_another_thread_meanwhile_does_not_lose_the_token(
     class Asked(VirtualClock):
         """While the first step waits for the store, another one is made."""
 
-        def sleep(self, seconds: float, wake: Any) -> None:
-            super().sleep(seconds, wake)
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
             if len(self.slept) == 1:
                 store.mend()
                 assert driver.step(name).state is State.AUTHORIZED

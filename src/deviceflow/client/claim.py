@@ -1,0 +1,59 @@
+"""Taking a flow's lease, where a clock may have been set back since others took it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deviceflow.client.effects import ClaimFlow, EndLease, ReadClocks, StoreNow
+from deviceflow.client.lease import Clocks, Lease
+from deviceflow.core.flow import CLOCK_TOLERANCE
+from deviceflow.core.ports import Claim, LeaseHeld
+
+if TYPE_CHECKING:
+    from deviceflow.client.effects import Op
+    from deviceflow.core.ports import Decide
+
+
+def take_lease(
+    flow_id: str, owner: str, seconds: float, decide: Decide | None = None
+) -> Op[tuple[Claim | LeaseHeld, Lease]]:
+    """Take a flow's lease.
+
+    Args:
+        flow_id: The flow.
+        owner: Who is to hold the lease.
+        seconds: For how long.
+        decide: What is to happen to the flow in the same transaction.
+
+    Returns:
+        What came of it, and the lease, which counts only with a `Claim`.
+    """
+    clocks: Clocks = yield ReadClocks()
+    claim: Claim | LeaseHeld = yield ClaimFlow(flow_id, owner, clocks.wall, seconds, decide)
+    if isinstance(claim, LeaseHeld):
+        ended = yield from end_lease_from_the_future(flow_id, claim.since, clocks.wall)
+        if ended:
+            clocks = yield ReadClocks()
+            claim = yield ClaimFlow(flow_id, owner, clocks.wall, seconds, decide)
+    now = claim.now if isinstance(claim, Claim) else clocks.wall
+    return claim, Lease(owner, seconds, clocks, now)
+
+
+def end_lease_from_the_future(flow_id: str, since: float | None, begun: float) -> Op[bool]:
+    """End a lease that was taken by a clock which was set back since: it would last too long.
+
+    Args:
+        flow_id: The flow.
+        since: When the lease was taken.
+        begun: What the clock said before that was read.
+
+    Returns:
+        Whether it was such a lease.
+    """
+    if since is None or since <= begun + CLOCK_TOLERANCE:
+        return False
+    now: float = yield StoreNow()  # looked at after the lease was
+    if since <= now + CLOCK_TOLERANCE:
+        return False  # somebody has taken it just now
+    yield EndLease(flow_id, since, now)
+    return True

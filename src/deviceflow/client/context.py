@@ -1,0 +1,71 @@
+"""What the operations of one client share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from deviceflow.client.identity import Identity
+from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.client.metadata import Metadata
+from deviceflow.client.recorder import Recorder
+from deviceflow.client.unsaved import UnsavedTokens
+
+if TYPE_CHECKING:
+    from deviceflow.audit.jsonl import JSONLinesAudit
+    from deviceflow.core.ports import Origin
+    from deviceflow.core.provider import Approver
+
+DEADLINE: Final = 10.0
+"""Seconds that one request may take, all in all, unless the client says otherwise."""
+
+
+class Context(NamedTuple):
+    """The settings of one client, and what it remembers between operations.
+
+    Attributes:
+        identity: Who the client is.
+        recorder: What puts things on record.
+        metadata: The metadata of servers that it has asked.
+        unsaved: The tokens whose commit failed.
+        durable: Whether the store outlives the process.
+        deadline: Seconds that one request may take, all in all.
+        approver: The program's policy on who may approve.
+    """
+
+    identity: Identity
+    recorder: Recorder
+    metadata: Metadata
+    unsaved: UnsavedTokens
+    durable: bool = False
+    deadline: float = DEADLINE
+    approver: Approver | None = None
+
+    @property
+    def lease_seconds(self) -> float:
+        """For how long a lease is taken under which a request is sent."""
+        return self.deadline + LEASE_MARGIN
+
+
+def context_of(
+    *,
+    durable: bool,
+    keeps_trail: bool,
+    audit: JSONLinesAudit | None,
+    origin: Origin,
+    deadline: float,
+    approver: Approver | None,
+) -> Context:
+    """Return the context of a new client.
+
+    Args:
+        durable: Whether the client's store outlives the process.
+        keeps_trail: Whether the store keeps and links each flow's events.
+        audit: The audit file, if there is one. It links the events where the store does not.
+        origin: Who the client works for.
+        deadline: Seconds that one request may take.
+        approver: The program's policy on who may approve.
+    """
+    identity = Identity(origin)
+    link = None if audit is None or keeps_trail else audit.link
+    recorder = Recorder(identity, link, writes_audit=audit is not None)
+    return Context(identity, recorder, Metadata(), UnsavedTokens(), durable, deadline, approver)

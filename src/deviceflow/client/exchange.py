@@ -1,0 +1,91 @@
+"""One request: its credentials, what goes on record of the connection, and the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from deviceflow import errors
+from deviceflow.client.effects import Prepare, ReadClocks, Send
+from deviceflow.core.wire import Failure
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Exchange, Op, Prepared
+    from deviceflow.client.lease import Clocks, Lease
+    from deviceflow.core.wire import Request, Response
+
+_NOTHING_SENT: Final = (errors.UsageError, ImportError)
+"""What a transport raises before it sends anything."""
+
+
+class Outcome(NamedTuple):
+    """What came of a request that was to be sent under a lease.
+
+    Attributes:
+        result: The response, or why there is none.
+        now: What time it was then for the store, in seconds since 1970.
+        ended: The same by the monotonic clock.
+        duration: How many seconds the exchange took.
+        stop: What interrupted it, to be raised once the result is stored.
+    """
+
+    result: Response | Failure
+    now: float
+    ended: float
+    duration: float = 0.0
+    stop: BaseException | None = None
+
+
+def transmit(context: Context, request: Request, now: float) -> Op[Response | Failure]:
+    """Send a request that belongs to no login.
+
+    Args:
+        context: The client's.
+        request: The request.
+        now: The time, for an assertion that the client signs.
+    """
+    prepared: Prepared = yield Prepare(request, now)
+    yield from context.recorder.unverified_tls(prepared)
+    exchange: Exchange = yield Send(prepared.request, context.deadline)
+    if isinstance(exchange.result, BaseException):
+        raise exchange.result
+    return exchange.result
+
+
+def transmit_under(context: Context, request: Request, lease: Lease) -> Op[Outcome]:
+    """Send the request of a login, unless too little is left of the lease.
+
+    Whatever interrupts it is part of the outcome, since the outcome has to be stored first.
+    """
+    stop: BaseException | None = None
+    try:
+        prepared: Prepared = yield Prepare(request, lease.now)  # a key may have to be fetched
+        yield from context.recorder.unverified_tls(prepared)
+        clocks: Clocks = yield ReadClocks()
+    except GeneratorExit:
+        raise
+    except BaseException as raised:  # noqa: BLE001  # to be raised once the outcome is stored
+        stop = raised
+    if stop is not None:
+        clocks = yield ReadClocks()
+        return _unsent("interrupted", lease, clocks, stop)
+    if not lease.covers(context.deadline, clocks):
+        return _unsent("lease", lease, clocks)
+
+    exchange: Exchange = yield Send(prepared.request, context.deadline)
+    result, stop = exchange.result, None
+    if isinstance(result, BaseException):
+        stop = result
+        result = Failure("interrupted", sent=not isinstance(stop, _NOTHING_SENT))
+    ended = exchange.ended
+    return Outcome(result, lease.time_at(ended), ended, ended - clocks.steady, stop)
+
+
+def _unsent(
+    kind: Literal["interrupted", "lease"],
+    lease: Lease,
+    clocks: Clocks,
+    stop: BaseException | None = None,
+) -> Outcome:
+    steady = clocks.steady
+    return Outcome(Failure(kind, sent=False), lease.time_at(steady), steady, stop=stop)

@@ -1,0 +1,118 @@
+"""Handing the token over: shown, collected under a lease, acknowledged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from deviceflow import errors
+from deviceflow.client.claim import take_lease
+from deviceflow.client.effects import Load, ReadClocks, Release, Snooze, StoreNow
+from deviceflow.client.step import Step
+from deviceflow.core.explain import error_of
+from deviceflow.core.ports import Claim, LeaseHeld
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.provider import Token
+
+LONGEST_COLLECTION: Final = 86400.0
+"""Seconds for which a token can be kept from others while it is collected, at most."""
+
+
+class Collection(NamedTuple):
+    """A token that is being collected.
+
+    Attributes:
+        flow_id: The flow.
+        owner: Who holds the flow's lease meanwhile.
+        token: The token.
+    """
+
+    flow_id: str
+    owner: str
+    token: Token
+
+
+def token(context: Context, flow_id: str) -> Op[Token]:
+    """Return the token of a flow that is authorized, and put on record that it was."""
+    while True:
+        flow: Flow = yield Load(flow_id)
+        if flow.token is None:
+            raise error_of(flow)
+        now: float = yield StoreNow()
+        token, collected = flow.token, flow.collect(now)
+        if (yield from context.recorder.record(flow, collected, context.identity.worker())):
+            return token
+
+
+def acknowledge(context: Context, flow_id: str) -> Op[Step]:
+    """Wipe the token from the store. Once more is as good as once."""
+    while True:
+        flow: Flow = yield Load(flow_id)
+        if flow.handover == "acknowledged":
+            break
+        if flow.token is None:
+            raise error_of(flow)
+        now: float = yield StoreNow()
+        acknowledged = flow.acknowledge(now)
+        if (yield from context.recorder.record(flow, acknowledged, context.identity.worker())):
+            break
+    return Step(flow.id, flow.state)
+
+
+def begin_collection(context: Context, flow_id: str, seconds: float) -> Op[Collection]:
+    """Take the token, and keep others from it for so many seconds.
+
+    `end_collection` has to follow, whatever happens.
+    """
+    flow: Flow = yield Load(flow_id)
+    if flow.token is None:
+        raise error_of(flow)  # and leave its lease to whoever polls, or died polling
+    owner = context.identity.worker()
+    claim = yield from claim_ended(context, flow_id, owner, min(seconds, LONGEST_COLLECTION))
+    if isinstance(claim, LeaseHeld):
+        raise errors.FlowBusyError(
+            flow_id=flow_id, state=claim.flow.state, wait_seconds=claim.seconds
+        )
+    try:
+        return Collection(flow_id, owner, (yield from token(context, flow_id)))
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield Release(flow_id, owner)
+        raise
+
+
+def end_collection(context: Context, held: Collection, *, acknowledged: bool) -> Op[None]:
+    """Acknowledge the token if it is safe, and let others have it if it is not."""
+    try:
+        if acknowledged:
+            yield from acknowledge(context, held.flow_id)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield Release(held.flow_id, held.owner)
+        raise
+    yield Release(held.flow_id, held.owner)
+
+
+def claim_ended(
+    context: Context, flow_id: str, owner: str, seconds: float
+) -> Op[Claim | LeaseHeld]:
+    """Take the lease of a flow that has ended, and put on record whose lease had run out."""
+    claim, _ = yield from take_lease(flow_id, owner, seconds)
+    if isinstance(claim, LeaseHeld) or claim.previous_owner is None:
+        return claim
+    taken_over = claim.flow.take_over(claim.now, claim.previous_owner)
+    try:
+        yield from context.recorder.record(claim.flow, taken_over, owner)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        clocks: Clocks = yield ReadClocks()
+        yield Snooze(flow_id, owner, clocks.wall)
+        raise
+    return claim

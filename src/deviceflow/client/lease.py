@@ -1,0 +1,64 @@
+"""How long a lease lasts, by the slower of two clocks."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+LEASE_MARGIN: Final = 10.0
+"""Seconds that a lease outlives the deadline of the request that is sent under it."""
+
+
+class Clocks(NamedTuple):
+    """What both clocks said at one moment.
+
+    Attributes:
+        wall: The wall clock, in seconds since 1970; never set back (see `Timeline`).
+        steady: The monotonic clock, in seconds.
+    """
+
+    wall: float
+    steady: float
+
+
+class Lease(NamedTuple):
+    """A lease that this process holds.
+
+    The clocks are read before the lease is taken: the time that taking it lasted belongs to the
+    lease.
+
+    Attributes:
+        owner: Who holds it.
+        seconds: For how long it was taken.
+        taken: What both clocks said right before.
+        now: What time it was then for the store, in seconds since 1970.
+    """
+
+    owner: str
+    seconds: float
+    taken: Clocks
+    now: float
+
+    def left(self, clocks: Clocks) -> float:
+        """Return the seconds that are left of it.
+
+        The clock that says less decides: the other one may have stood still meanwhile.
+        """
+        passed = max(clocks.steady - self.taken.steady, clocks.wall - self.taken.wall)
+        return self.seconds - passed
+
+    def covers(self, timeout: float, clocks: Clocks) -> bool:
+        """Tell whether a request that takes up to `timeout` seconds may still be sent."""
+        return self.left(clocks) >= timeout + LEASE_MARGIN / 2
+
+    def time_at(self, steady: float) -> float:
+        """Return what time it is for the store when the monotonic clock says `steady`."""
+        return self.now + (steady - self.taken.steady)
+
+    def corrected(self, now: float, steady: float) -> Lease:
+        """Return it by a clock of the store that says `now` when the monotonic one says `steady`.
+
+        Args:
+            now: In seconds since 1970, looked at after the lease was taken.
+            steady: The monotonic clock.
+        """
+        return self._replace(now=now - (steady - self.taken.steady))

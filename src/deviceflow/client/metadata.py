@@ -1,0 +1,80 @@
+"""The metadata of servers (RFC 8414): asked for once an hour, and kept in the client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from deviceflow import errors
+from deviceflow.client.effects import ReadClocks
+from deviceflow.client.exchange import transmit
+from deviceflow.core.wire import Request, Response
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.provider import Provider
+    from deviceflow.core.wire import Fields
+
+METADATA_LIFETIME: Final = 3600.0
+"""Seconds for which a client keeps the metadata of a server."""
+
+_JSON: Final = {"Accept": "application/json"}
+
+
+class Metadata:
+    """The metadata that a client has fetched."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[float, Fields]] = {}
+
+    def get(self, server: str, steady: float) -> Fields | None:
+        """Return a server's metadata, if they were fetched within the last hour."""
+        fetched, metadata = self._kept.get(server, (0.0, None))
+        return metadata if steady < fetched + METADATA_LIFETIME else None
+
+    def keep(self, server: str, steady: float, metadata: Fields) -> None:
+        """Keep a server's metadata that were fetched at that time of the monotonic clock."""
+        self._kept[server] = (steady, metadata)
+
+    def discard(self, server: str) -> None:
+        """Fetch a server's metadata anew next time."""
+        self._kept.pop(server, None)
+
+
+def discover(context: Context, provider: Provider) -> Op[Provider]:
+    """Return the provider with its endpoints, from its server's metadata where it needs them.
+
+    Raises:
+        ServerError: No metadata could be fetched, or none that fit the provider.
+    """
+    urls = provider.metadata_urls()
+    if not urls:
+        return provider
+    clocks: Clocks = yield ReadClocks()
+    kept = context.metadata.get(provider.server, clocks.steady)
+    if kept is not None:
+        return provider.with_metadata(kept)
+    problem: errors.ServerError = errors.UnreachableError(
+        f"No metadata of {provider.server} could be had.",
+        hint="Check the issuer's address, or give both endpoints themselves.",
+    )
+    for url in urls:
+        request = Request("metadata", url, _JSON, b"")
+        answer = yield from transmit(context, request, clocks.wall)
+        metadata = _fields(answer) if isinstance(answer, Response) else None
+        if metadata is None:
+            continue
+        try:
+            discovered = provider.with_metadata(metadata)
+        except errors.ProtocolError as unfit:
+            problem = unfit
+            continue
+        clocks = yield ReadClocks()
+        context.metadata.keep(provider.server, clocks.steady, metadata)
+        return discovered
+    raise problem
+
+
+def _fields(response: Response) -> Fields | None:
+    return response.fields() if response.status == 200 else None

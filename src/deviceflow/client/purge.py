@@ -1,0 +1,91 @@
+"""Wiping the secrets of logins that ended long ago, and deleting the logins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from deviceflow import errors
+from deviceflow.client.effects import (
+    DeleteEnded,
+    IdsWithSecrets,
+    ReadClocks,
+    Release,
+    Snooze,
+    StoreNow,
+)
+from deviceflow.client.handover import claim_ended
+from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.client.step import step
+from deviceflow.core.ports import LeaseHeld
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks
+
+    Kind = Literal["token", "revoke"]
+
+DAY: Final = 86400.0
+"""Seconds of a day."""
+
+
+class Purged(NamedTuple):
+    """What a purge did.
+
+    Attributes:
+        tokens: How many flows' secrets were wiped.
+        flows: How many flows were dropped.
+        problems: What kept others from being wiped.
+    """
+
+    tokens: int
+    flows: int
+    problems: list[errors.DeviceFlowError]
+
+
+def purge(context: Context, tokens_after: float, flows_after: float) -> Op[Purged]:
+    """Wipe secrets, then delete flows, that ended so many seconds ago."""
+    wiped, problems = 0, list[errors.DeviceFlowError]()
+    now: float = yield StoreNow()
+    seen: set[str] = set()
+    ages: tuple[tuple[Kind, float], ...] = (("token", tokens_after), ("revoke", flows_after))
+    for kind, age in ages:
+        skip = 0
+        ids: list[str]
+        # Each flow once. What is wiped is found no more, so only what was passed is skipped.
+        while ids := (yield IdsWithSecrets(kind, now - age, now, skip)):
+            new = [flow_id for flow_id in ids if flow_id not in seen]
+            skip += 0 if new else len(ids)
+            seen.update(new)
+            for flow_id in new:
+                wiped += yield from _try_to_wipe(context, flow_id, kind, problems)
+    deleted, unreadable = yield DeleteEnded(now - flows_after)
+    return Purged(wiped, deleted, problems + unreadable)
+
+
+def _try_to_wipe(
+    context: Context, flow_id: str, kind: Kind, problems: list[errors.DeviceFlowError]
+) -> Op[bool]:
+    try:
+        return (yield from _wipe(context, flow_id, kind))
+    except errors.DeviceFlowError as problem:
+        clocks: Clocks = yield ReadClocks()
+        yield Snooze(flow_id, context.identity.worker(), clocks.wall)
+        problems.append(problem)
+    return False
+
+
+def _wipe(context: Context, flow_id: str, kind: Kind) -> Op[bool]:
+    worker = context.identity.worker()
+    claim = yield from claim_ended(context, flow_id, worker, LEASE_MARGIN)
+    if isinstance(claim, LeaseHeld):
+        return False  # somebody is collecting it at last
+    flow = claim.flow
+    if not (flow.token if kind == "token" else flow.to_revoke):
+        yield Release(flow_id, worker)
+        return False  # somebody was quicker
+    purged = flow.purge(claim.now)
+    wiped = yield from context.recorder.record(flow, purged, worker, release=True)
+    for _ in flow.to_revoke:
+        yield from step(context, flow_id)
+    return wiped

@@ -1,0 +1,46 @@
+"""The next token, in exchange for a refresh token (RFC 6749 section 6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deviceflow import errors
+from deviceflow.client.effects import ReadClocks
+from deviceflow.client.exchange import transmit
+from deviceflow.client.metadata import discover
+from deviceflow.core.text import CleanText, Known
+from deviceflow.core.wire import Failure
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.provider import Provider, Token
+
+
+def refresh(context: Context, provider: Provider, token: Token) -> Op[Token]:
+    """Return the next token."""
+    provider = yield from discover(context, provider)
+    clocks: Clocks = yield ReadClocks()
+    now = clocks.wall
+    result = yield from transmit(context, provider.refresh_request(token), now)
+    answer = None if isinstance(result, Failure) else provider.read_token(result, now)
+    if answer is None or answer.outcome in ("retry", "slow_down"):
+        raise errors.UnreachableError("The token could not be refreshed now: no usable answer.")
+    known = Known(token.access_token, token.refresh_token, token.id_token)
+    refreshed = answer.token
+    if refreshed is None:
+        message = CleanText(answer.error or answer.outcome, known, looks=True)
+        raise errors.RejectedError(
+            f"The token could not be refreshed: {message}.", hint="Log in again."
+        )
+    refreshed.hide(known)
+    if answer.unfit and refreshed.id_token is not None:
+        raise errors.RejectedError(
+            f"The refreshed token is not fit to be used: {answer.unfit[1]}.", hint="Log in again."
+        )
+    if refreshed.refresh_token is None:
+        refreshed.refresh_token = token.refresh_token
+    if refreshed.scopes is None:
+        refreshed.scopes = token.scopes  # not said is unchanged (RFC 6749 section 6)
+    return refreshed

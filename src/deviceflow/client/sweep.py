@@ -1,0 +1,86 @@
+"""Stepping whatever is due: what a periodic task does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from deviceflow import errors
+from deviceflow.client.claim import end_lease_from_the_future
+from deviceflow.client.effects import (
+    ClaimDue,
+    LeasesTakenAfter,
+    ReadClocks,
+    Reschedule,
+    Snooze,
+    WakeAfterClockChange,
+)
+from deviceflow.client.lease import Clocks, Lease
+from deviceflow.client.step import BeginPoll, Step, step_claimed
+from deviceflow.client.unsaved import save
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.core.ports import Claim
+
+MOST_PROBLEMS: Final = 1000
+"""How many flows one sweep passes over at the most."""
+
+
+class Swept(NamedTuple):
+    """What a sweep did.
+
+    Attributes:
+        steps: Where each flow stands that was due.
+        problems: What kept others from being stepped. They are left alone for a minute, and for
+            twice as long each time that this happens again, up to an hour.
+    """
+
+    steps: list[Step]
+    problems: list[errors.DeviceFlowError]
+
+
+def sweep(context: Context, limit: int) -> Op[Swept]:
+    """Step the flows that are due, each once, and no more than `limit`."""
+    swept = Swept([], [])
+    for flow_id in context.unsaved.flow_ids():
+        try:
+            yield from save(context, flow_id)
+        except errors.DeviceFlowError as problem:
+            swept.problems.append(problem)
+    clocks: Clocks = yield ReadClocks()
+    yield WakeAfterClockChange(clocks.wall)
+    leases: list[tuple[str, float]] = yield LeasesTakenAfter(clocks.wall)
+    for flow_id, since in leases:
+        yield from end_lease_from_the_future(flow_id, since, clocks.wall)
+    while len(swept.steps) < limit and len(swept.problems) < MOST_PROBLEMS:
+        if not (yield from _step_next(context, swept)):
+            break
+    return swept
+
+
+def _step_next(context: Context, swept: Swept) -> Op[bool]:
+    """Step the flow that is due the longest; return whether there was one."""
+    worker, seconds = context.identity.worker(), context.lease_seconds
+    begin = BeginPoll(context, worker)
+    clocks: Clocks = yield ReadClocks()
+    flow_id: str | None = None
+    try:
+        due: Claim | None = yield ClaimDue(worker, clocks.wall, seconds, begin)
+        if due is None:
+            return False
+        flow_id = due.flow.id
+        if due.event is None and (due.flow.wake_at is None or due.flow.wait_seconds(due.now) > 0):
+            yield Reschedule(due.flow, worker)  # what woke it bypassed the client
+            return True
+        lease = Lease(worker, seconds, clocks, due.now)
+        swept.steps.append((yield from step_claimed(context, due, lease, begin)))
+    except errors.DeviceFlowError as problem:
+        if problem.flow_id is None:
+            problem.flow_id = flow_id
+        if problem.flow_id is None:
+            raise  # it is about the store
+        clocks = yield ReadClocks()
+        yield Snooze(problem.flow_id, worker, clocks.wall)
+        swept.problems.append(problem)
+    return True
