@@ -12,7 +12,6 @@ provider returns; and `Claim` and `LeaseHeld`, which a store returns.
 from __future__ import annotations
 
 from deviceflow.audit.log import OnTransition
-from deviceflow.client.step import Step
 from deviceflow.core.flow import Flow, Transition
 from deviceflow.core.login import Login
 from deviceflow.core.machine import Reason, State
@@ -50,7 +49,6 @@ __all__ = [
     "Response",
     "Secret",
     "State",
-    "Step",
     "Store",
     "StoreEvent",
     "StoredFlow",

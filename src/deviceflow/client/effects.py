@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, Ty
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.client.step import Step
     from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.ports import Decide, Origin, StoreEvent
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Failure, Request, Response
@@ -56,10 +56,14 @@ class Load(NamedTuple):
 
 
 class ListFlows(NamedTuple):
-    """Read all flows, or the live ones. Answered by an iterator over them, without secrets."""
+    """Read all flows, or the live ones, without secrets.
+
+    Answered by an iterator over what `present` makes of each.
+    """
 
     live: bool
     on_problem: Callable[[DeviceFlowError], object]
+    present: Callable[[Flow], Login]
 
 
 class ClaimFlow(NamedTuple):
@@ -266,8 +270,8 @@ class Emit(NamedTuple):
 class Notify(NamedTuple):
     """Tell a function of the caller how the login stands. Answered by None."""
 
-    on_step: Callable[[Step], object]
-    step: Step
+    on_step: Callable[[Login], object]
+    login: Login
 
 
 class Print(NamedTuple):

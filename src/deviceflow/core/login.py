@@ -75,14 +75,13 @@ class Login:
     orphaned_tokens: int
 
     @classmethod
-    def of(cls, flow: Flow, now: float, *, wait_seconds: float | None = None) -> Self:
+    def of(cls, flow: Flow, wait_seconds: float) -> Self:
         """Return the snapshot of a flow.
 
         Args:
             flow: The flow, with its secrets or without.
-            now: The time.
-            wait_seconds: When the next step is due, where not the flow says so but whoever else
-                is at work on it.
+            wait_seconds: When the next step is due: as the flow says, or later, where another
+                worker has the lease.
         """
         login = object.__new__(cls)
         # Each poll makes one, and a frozen class's own `__init__` takes twice as long.
@@ -102,7 +101,7 @@ class Login:
             created_at=flow.created_at,
             expires_at=flow.expires_at,
             ended_at=flow.ended_at,
-            wait_seconds=flow.wait_seconds(now) if wait_seconds is None else wait_seconds,
+            wait_seconds=wait_seconds,
             interval=flow.interval,
             attempt=flow.attempt,
             failures=flow.failures,
