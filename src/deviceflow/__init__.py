@@ -8,7 +8,7 @@ and value types from `deviceflow.typing`, stores from `deviceflow.stores`, log p
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from deviceflow._version import __version__ as __version__
 
 _HOME_OF = {
     "Client": "client._sync",

@@ -124,7 +124,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from deviceflow import Secret
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.trail.digest import Signer, generate_signing_key
+from deviceflow.trail.digest import Signer
 from deviceflow.trail.verify import Verification
 from deviceflow.trail.maintenance import take_digest
 with SQLiteStore(sys.argv[1]) as store, TemporaryDirectory() as digests:

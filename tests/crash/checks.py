@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import Secret
 from deviceflow.core.machine import TABLE, State
-from deviceflow.trail.digest import Signer, files_of, generate_signing_key
+from deviceflow.credentials.keys.signing import generate_signing_key
+from deviceflow.trail.digest import Signer, files_of
 from deviceflow.trail.maintenance import take_digest
 from deviceflow.trail.verify import Verification
 from tests.crash.gate import CANARY

@@ -31,14 +31,9 @@ from deviceflow.audit.chain import START, STORED, AuditKey
 from deviceflow.core.flow import Flow
 from deviceflow.core.machine import LEADS_TO, TRIGGERS, State
 from deviceflow.core.provider import Token
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores._rows import COLUMNS
-from deviceflow.trail.digest import (
-    Signer,
-    files_of,
-    generate_signing_key,
-    read_digest,
-    read_entries,
-)
+from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
 from tests.evidence.trails import hash_row, rechain
 
 if TYPE_CHECKING:

@@ -16,17 +16,11 @@ from deviceflow import Secret
 from deviceflow.audit.chain import STORED, AuditKey, hash_of_row
 from deviceflow.audit.events import STORE
 from deviceflow.core.ports import Origin
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores._rows import COLUMNS
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.trail.digest import (
-    Signer,
-    files_of,
-    generate_signing_key,
-    last_digest,
-    read_digest,
-    read_entries,
-)
+from deviceflow.trail.digest import Signer, files_of, last_digest, read_digest, read_entries
 from deviceflow.trail.maintenance import prune, take_digest
 from deviceflow.trail.verify import Finding, Verification
 from tests.evidence.histories import BEGIN, Login

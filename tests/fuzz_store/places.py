@@ -14,17 +14,17 @@ from unittest import mock
 import psycopg
 
 from deviceflow import OAuth, Secret, Studio, export
-from deviceflow.audit.chain import KEY_VARIABLE
 from deviceflow.audit.events import render
 from deviceflow.cli import main
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.wire import Failure
+from deviceflow.credentials.keys import audit as audit_keys
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
-from deviceflow.trail.digest import generate_signing_key
 from tests.fuzz_store.servers import CLIENT, PENDING, VERIFIER, code_of, token_of
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Place:
         if self.kind == "postgres" and not self.plaintext:
             values["DEVICEFLOW_KEYS"] = self._keys.reveal()
         if self.audited and audit_key:
-            values[KEY_VARIABLE] = _OURS
+            values[audit_keys.VARIABLE] = _OURS
         with mock.patch.dict(os.environ, values, clear=True):
             yield
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 import trustme
 
-from deviceflow import Client, OAuth
+from deviceflow import OAuth
 from deviceflow.cli import main
 from deviceflow.core.wire import Failure
 from deviceflow.doctor import Finding, Recorder, examine
@@ -72,12 +72,11 @@ class Looked:
         recorder = Recorder(self.transport, self.clock)
         where = {"issuer": SERVER} if issuer else {k: METADATA[k] for k in _NAMES}
         provider = OAuth(**{"client_id": "robot"} | where | settings)
-        client = Client(transport=recorder, clock=self.clock)
-        for finding in examine(client, recorder, provider, early_poll=early_poll, clock=self.clock):
+        for finding in examine(recorder, provider, early_poll=early_poll, clock=self.clock):
             self.findings.append(finding)
 
     def found(self, part: str) -> list[tuple[str, str, str | None]]:
-        return [(f.verdict, f.said, f.quirk) for f in self.findings if f.part == part]
+        return [(f.verdict, f.message, f.quirk) for f in self.findings if f.part == part]
 
     def only(self, part: str, verdict: str) -> tuple[str, str | None]:
         """Return the one finding there is of that kind: what it says, and the quirk."""
@@ -403,7 +402,7 @@ def test_a_token_that_was_approved_meanwhile_is_revoked(
     assert b"token=the-token" in sent[1]
     said = [said for kind, said, _ in looked.found("left behind") if kind == verdict]
     assert words in said[0]
-    assert not any("the-token" in finding.said for finding in looked.findings)
+    assert not any("the-token" in finding.message for finding in looked.findings)
 
 
 class Interrupting(VirtualClock):
@@ -419,10 +418,10 @@ def test_interrupted_it_still_mentions_the_code() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         found.extend(
-            examine(Client(transport=recorder, clock=clock), recorder, provider, clock=clock)
+            examine(recorder, provider, clock=clock)
         )
 
-    assert LEFT_BEHIND in found[-1].said
+    assert LEFT_BEHIND in found[-1].message
 
 
 # Discovery.
@@ -583,8 +582,8 @@ def test_a_certificate_that_is_not_trusted(
 
     assert exit_code == 5
     assert parts(said) == [("tls", "bad")]
-    assert "not trusted here" in said["findings"][0]["said"]
-    assert "REQUESTS_CA_BUNDLE" in said["findings"][0]["said"]
+    assert "not trusted here" in said["findings"][0]["message"]
+    assert "REQUESTS_CA_BUNDLE" in said["findings"][0]["message"]
 
 
 def test_it_trusts_whom_requests_trusts(
@@ -601,8 +600,8 @@ def test_it_trusts_whom_requests_trusts(
 
     assert exit_code == 5
     assert parts(said) == [("tls", "good"), ("discovery", "bad"), ("discovery", "bad")]
-    assert "TLSv1.3" in said["findings"][0]["said"]
-    assert "status 404" in said["findings"][1]["said"]
+    assert "TLSv1.3" in said["findings"][0]["message"]
+    assert "status 404" in said["findings"][1]["message"]
 
 
 def test_a_server_behind_a_proxy_is_not_looked_at_past_it(
@@ -613,7 +612,7 @@ def test_a_server_behind_a_proxy_is_not_looked_at_past_it(
     _, said = look(capsys, "--issuer", "https://sso.example.com", "--client-id", "robot")
 
     assert said["findings"][0]["verdict"] == "note"
-    assert "by a proxy" in said["findings"][0]["said"]
+    assert "by a proxy" in said["findings"][0]["message"]
 
 
 def test_a_port_that_nobody_listens_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -691,8 +690,8 @@ def test_what_takes_care_of_an_oddity_is_printed_below_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport = ScriptedTransport([code(interval=None), PENDING])
-    monkeypatch.setattr("deviceflow.cli.doctor.RequestsTransport", lambda: transport)
-    monkeypatch.setattr("deviceflow.cli.doctor.SystemClock", VirtualClock)
+    monkeypatch.setattr("deviceflow.cli.commands.doctor.RequestsTransport", lambda: transport)
+    monkeypatch.setattr("deviceflow.cli.commands.doctor.SystemClock", VirtualClock)
     names = {f"--{name.replace('_', '-')}": METADATA[name] for name in _NAMES}
 
     main(["doctor", "--client-id", "robot", *[text for pair in names.items() for text in pair]])
@@ -739,10 +738,10 @@ def test_a_secret_that_is_gone_by_the_first_poll_leaves_no_code_unmentioned(
     monkeypatch.delenv("THE_SECRET")
     with pytest.raises(UsageError, match="env:THE_SECRET"):
         found.extend(
-            examine(Client(transport=recorder, clock=clock), recorder, provider, clock=clock)
+            examine(recorder, provider, clock=clock)
         )
 
-    assert LEFT_BEHIND in found[-1].said
+    assert LEFT_BEHIND in found[-1].message
 
 
 @pytest.mark.parametrize("name", ["error", "message", "the-device-code"])

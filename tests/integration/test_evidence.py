@@ -26,29 +26,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deviceflow import Secret, open_store
-from deviceflow.audit.chain import (
-    HASHED,
-    KEY_VARIABLE,
-    STORED,
-    AuditKey,
-    canonical_of_row,
-    link,
-)
+from deviceflow.audit.chain import HASHED, STORED, AuditKey, canonical_of_row, link
 from deviceflow.audit.events import STORE
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.machine import LEADS_TO, State
+from deviceflow.credentials.keys import audit as audit_keys
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.errors import StoreError
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql import SQLStore, _columns
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.trail.digest import (
-    Entry,
-    Signer,
-    files_of,
-    generate_signing_key,
-    read_digest,
-    read_entries,
-)
+from deviceflow.trail.digest import Entry, Signer, files_of, read_digest, read_entries
 from deviceflow.trail.jsonl_file import read_lines
 from deviceflow.trail.ledger import Ledger
 from deviceflow.trail.login_view import Login as Told
@@ -526,11 +514,11 @@ def test_trail_is_verified_with_all_keys_that_were_ever_in_use(
     own_store: SQLStore, monkeypatch: pytest.MonkeyPatch, keys: str, clean: bool
 ) -> None:
     for name in ("", "one,store:", "other,one,store:"):
-        monkeypatch.setenv(KEY_VARIABLE, name)
+        monkeypatch.setenv(audit_keys.VARIABLE, name)
         own_store._open_audit_key(0.0)
         fill(own_store, name[:3] or "own", BEGIN)
         assert found(own_store) == []
-    monkeypatch.setenv(KEY_VARIABLE, keys)
+    monkeypatch.setenv(audit_keys.VARIABLE, keys)
     own_store._open_audit_key(0.0)
 
     assert (found(own_store) == []) is clean

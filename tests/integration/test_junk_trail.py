@@ -25,8 +25,9 @@ from deviceflow import Secret
 from deviceflow.audit.chain import HASHED, START
 from deviceflow.audit.events import FIELDS, LISTS, STORE, schema
 from deviceflow.cli import exits, main
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.trail.digest import Signer, generate_signing_key
+from deviceflow.trail.digest import Signer
 from deviceflow.trail.maintenance import take_digest
 from tests.logins import ALICE, BEGIN, BOB, ROBOT, Scribe
 

@@ -21,10 +21,11 @@ from psycopg import sql
 
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.errors import StoreError
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.trail.digest import files_of, generate_signing_key
+from deviceflow.trail.digest import files_of
 from tests.integration.command import decide
 from tests.integration.places import new
 from tests.logins import BEGIN, BOB, ROBOT, Scribe

@@ -8,7 +8,8 @@ import pytest
 
 import deviceflow
 from deviceflow import Client, Studio, errors
-from deviceflow.cli import exits, login, main
+from deviceflow.cli import exits, main
+from deviceflow.cli.commands import login
 from deviceflow.core import diagram
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def test_a_missing_extra_is_named(
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("deviceflow.server")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, f"deviceflow.cli.{command}", raising=False)
+    monkeypatch.delitem(sys.modules, f"deviceflow.cli.commands.{command}", raising=False)
     monkeypatch.setitem(sys.modules, "flask", None)
 
     assert main([command]) == exits.USAGE

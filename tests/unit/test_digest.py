@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceflow import Secret
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.errors import StoreError
 from deviceflow.trail.digest import (
     Digest,
@@ -23,7 +24,6 @@ from deviceflow.trail.digest import (
     Entry,
     Signer,
     files_of,
-    generate_signing_key,
     last_digest,
     read_digest,
     read_entries,

@@ -13,12 +13,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from urllib3.util import parse_url
 
+from deviceflow._environment import http_allowed
 from deviceflow.client.browser import open_page
 from deviceflow.core.sanitize import (
     crosses_in_clear,
     endpoint,
     hidden_if_random,
-    http_allowed,
     is_loopback,
     number,
     printable,

@@ -16,10 +16,11 @@ from deviceflow.audit.events import STORE, render, render_note
 from deviceflow.core.codec import open_part
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import StoredFlow
+from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.errors import StoreError
 from deviceflow.stores.sql import _columns
 from deviceflow.testing import answer
-from deviceflow.trail.digest import DigestId, Entry, Signer, files_of, generate_signing_key
+from deviceflow.trail.digest import DigestId, Entry, Signer, files_of
 from deviceflow.trail.ledger import Finding
 from deviceflow.trail.verify import Verification
 

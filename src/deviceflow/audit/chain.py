@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -26,11 +24,6 @@ if TYPE_CHECKING:
 
     from deviceflow.core.flow import Flow
 
-
-KEY_VARIABLE: Final = "DEVICEFLOW_AUDIT_KEY"
-"""Has the key that authenticates events, where it is not to be the store's own; or several."""
-
-_OWN: Final = "store:"
 
 START: Final = "0" * 64
 """What an event has for the hash of the one before, where there is none."""
@@ -151,22 +144,6 @@ def hash_of_row(row: Sequence[Any]) -> str:
     return hashlib.sha256(canonical_of_row(row)).hexdigest()
 
 
-def names_own() -> bool:
-    """Tell whether `DEVICEFLOW_AUDIT_KEY` means the store's own key as well."""
-    return _OWN in re.split(r"[\s,]+", os.environ.get(KEY_VARIABLE, ""))
-
-
-def configured(own: Secret | None = None) -> list[Secret]:
-    """Return the keys in `DEVICEFLOW_AUDIT_KEY`, of which the first is the one in use.
-
-    Args:
-        own: The store's own, which `store:` stands for, and which is the one where none is named.
-    """
-    keys = re.split(r"[\s,]+", os.environ.get(KEY_VARIABLE, ""))
-    found = [own if key == _OWN else Secret(key) for key in keys if key]
-    return [key for key in found or [own] if key is not None]
-
-
 class AuditKey:
     """The key that authenticates events. It is not the one that seals secrets.
 
@@ -199,9 +176,8 @@ class AuditKey:
         return f"<AuditKey {self.name}>"
 
     @classmethod
-    def from_env(cls) -> Self | None:
-        """Return that of `DEVICEFLOW_AUDIT_KEY`, if it names any."""
-        keys = configured()
+    def of(cls, keys: Sequence[Secret]) -> Self | None:
+        """Return the first of the keys, with the others as its older ones; None of none."""
         return cls(*keys) if keys else None
 
     def mac(self, digest: str, name: object = None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit.chain import AuditKey, encode, link
+from deviceflow.credentials.keys.audit import configured
 from deviceflow.errors import StoreError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class JSONLinesAudit:
         self, path: str | os.PathLike[str], *, key: Secret | None = None, fsync: bool = True
     ) -> None:
         self.path = Path(path).absolute()
-        self._key = AuditKey(key) if key else AuditKey.from_env()
+        self._key = AuditKey.of([key] if key else configured())
         self._fsync = fsync
 
     @classmethod

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deviceflow._files import try_to_write, written_whole
 from deviceflow.cli import streams
+from deviceflow.cli.outfile import check_replaceable
 from deviceflow.errors import DeviceFlowError, UsageError
 
 if TYPE_CHECKING:
@@ -34,14 +33,9 @@ class TokenFile:
         self.path = Path(name)
         if not name:
             raise UsageError("The file for the token has no name.", hint="Name it: --output FILE.")
-        # It is replaced by another one; a device, or a link, had better not be.
-        if os.path.lexists(name) and not stat.S_ISREG(os.lstat(name).st_mode):
-            what = "a directory" if self.path.is_dir() else "no plain file"
-            raise UsageError(f"{name} is {what}.", hint="Name a file of its own: --output FILE.")
+        check_replaceable(self.path)
         try:
-            handle, draft = self._draft()
-            os.close(handle)
-            os.unlink(draft)  # noqa: PTH108  # whoever is killed meanwhile leaves nothing behind
+            try_to_write(self.path)  # whoever is killed meanwhile leaves nothing behind
         except OSError as trouble:
             why = trouble.strerror
         else:
@@ -51,10 +45,6 @@ class TokenFile:
             hint="Nothing was sent yet. Name a file that can be written: --output FILE.",
         )
 
-    def _draft(self) -> tuple[int, str]:
-        # Readable by the owner alone from the first moment (0600), by mkstemp's promise.
-        return tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-
     def put(self, token: Secret) -> None:
         """Write the token and a newline, all or nothing.
 
@@ -62,16 +52,8 @@ class TokenFile:
             DeviceFlowError: The disk would not take it.
         """
         try:
-            handle, draft = self._draft()
-            try:
-                with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123
-                    file.write(token.reveal() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(draft, self.path)  # noqa: PTH105
-            except BaseException:
-                os.unlink(draft)  # noqa: PTH108
-                raise
+            with written_whole(self.path) as file:
+                file.write(f"{token.reveal()}\n".encode())
         except OSError as trouble:
             why = trouble.strerror
         except UnicodeError:

@@ -14,9 +14,9 @@ from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import DEFAULT_URL, Studio
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Iterable, Mapping
 
+    from deviceflow.cli.options import TargetOptions
     from deviceflow.core.provider import Provider
     from deviceflow.credentials.profiles import Setting, Settled
 
@@ -25,7 +25,7 @@ _FOR_STUDIO = ("allow_http", "scopes")
 _WHERE = ("issuer", "device_authorization_endpoint", "token_endpoint")
 
 
-def settled(args: Namespace) -> Settled:
+def settled(args: TargetOptions) -> Settled:
     """Return the settings for the arguments, each with where it comes from.
 
     Raises:
@@ -38,7 +38,7 @@ def settled(args: Namespace) -> Settled:
     return profiles.settle(given, args.profile)
 
 
-def provider(args: Namespace) -> Provider:
+def provider(args: TargetOptions) -> Provider:
     """Return whom the arguments mean, and what they ask for.
 
     Raises:
@@ -64,13 +64,13 @@ def provider(args: Namespace) -> Provider:
     return asked
 
 
-def purpose(args: Namespace) -> str | None:
+def purpose(args: TargetOptions) -> str | None:
     """Return why the login is needed, where that is said; raises what `settled` does."""
     setting = settled(args).settings.get("purpose")
     return None if setting is None else setting.value
 
 
-def beyond_ceiling(args: Namespace, scopes: Iterable[str]) -> list[str]:
+def beyond_ceiling(args: TargetOptions, scopes: Iterable[str]) -> list[str]:
     """Return those of the scopes that the ceiling does not allow, where one is set."""
     limit = settled(args).settings.get("scope_ceiling")
     return [] if limit is None else _beyond(limit, scopes)
@@ -86,7 +86,7 @@ def _listed(ceiling: Setting) -> str:
     return ", ".join(profiles.texts(ceiling.value))
 
 
-def _provider(args: Namespace, found: Mapping[str, Setting]) -> Provider:
+def _provider(args: TargetOptions, found: Mapping[str, Setting]) -> Provider:
     settings = {name: setting.value for name, setting in found.items()}
     parameters = {
         name.removeprefix("set."): settings.pop(name) for name in found if name.startswith("set.")
@@ -151,7 +151,7 @@ def _with_id(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _studio(
-    args: Namespace, host: str | None, settings: dict[str, Any], required: dict[str, str]
+    args: TargetOptions, host: str | None, settings: dict[str, Any], required: dict[str, str]
 ) -> Studio:
     beside = [key for key in settings if key not in _FOR_STUDIO]
     if beside or required:
@@ -168,7 +168,7 @@ def _studio(
     )
 
 
-def _no_studio_options(args: Namespace) -> None:
+def _no_studio_options(args: TargetOptions) -> None:
     given = [name for name in ("client_name", "token_name") if getattr(args, name)]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)

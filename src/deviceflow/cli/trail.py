@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import base64
-import os
 import sys
-from argparse import Namespace
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from deviceflow._files import may_read
-from deviceflow.audit.chain import KEY_VARIABLE, AuditKey
+from deviceflow.audit.chain import AuditKey
 from deviceflow.cli import stored
-from deviceflow.credentials.keys import VARIABLE as KEYS_VARIABLE
+from deviceflow.cli.options import EvidenceOptions, StoreOptions
+from deviceflow.credentials.keys import audit, sealing, signing
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.stores.url import VARIABLE, sqlite_file
-from deviceflow.trail import maintenance, query
+from deviceflow.trail import query
+from deviceflow.trail.digest import Signer
 from deviceflow.trail.ledger import Finding
 from deviceflow.trail.verify import Verification
 
@@ -27,9 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from deviceflow.stores.sql import Snapshot
-    from deviceflow.trail.digest import Signer
 
 _STEP = 1000  # events between two looks at the progress
+
+
+class VerifiedStore(EvidenceOptions, StoreOptions):
+    """What says which store is verified, and by what."""
 
 
 class Verified(NamedTuple):
@@ -48,7 +50,7 @@ class Verified(NamedTuple):
     keyed: bool
 
 
-def store(args: Namespace, *, read_only: bool = True) -> SQLStore:
+def store(args: StoreOptions, *, read_only: bool = True) -> SQLStore:
     """Open the store whose trail is meant. None is made where there is none.
 
     Args:
@@ -71,7 +73,7 @@ def store(args: Namespace, *, read_only: bool = True) -> SQLStore:
     return kept
 
 
-def check(args: Namespace) -> None:
+def check(args: EvidenceOptions) -> None:
     """See that what is said of digests makes sense.
 
     Raises:
@@ -94,24 +96,7 @@ def file_of(kept: SQLStore) -> Path | None:
     return kept.path if isinstance(kept, SQLiteStore) else None
 
 
-def signer_if_there(file: Path | None) -> Signer | None:
-    """Return what signs a store's digests, if it has a key by now that this user may read.
-
-    Args:
-        file: The store's file, beside which the key may lie.
-
-    Raises:
-        StoreError: The key cannot be used.
-        ImportError: A library is missing.
-    """
-    if os.environ.get(maintenance.KEY_VARIABLE, "").strip():
-        return maintenance.signer(None)
-    if file is not None and may_read(maintenance.key_file(file)):
-        return maintenance.signer(file)
-    return None
-
-
-def verify(args: Namespace, kept: SQLStore) -> Verified:
+def verify(args: VerifiedStore, kept: SQLStore) -> Verified:
     """Verify a store's trail.
 
     Raises:
@@ -121,12 +106,12 @@ def verify(args: Namespace, kept: SQLStore) -> Verified:
     if not (kept.keyed or args.no_key):
         raise StoreError(
             "There is no key to check the events' MACs with.",
-            hint=f"Give the audit key ({KEY_VARIABLE}) or the store's keys ({KEYS_VARIABLE});"
+            hint=f"Give the audit key ({audit.VARIABLE}) or the store's keys ({sealing.VARIABLE});"
             " or do without, and rely on the digests alone: --no-key",
         )
     public_key = _pinned(args)
-    if public_key is None and args.digests and (signer := signer_if_there(file_of(kept))):
-        public_key = signer.public_key
+    if public_key is None and args.digests and (key := signing.signing_key_if_there(file_of(kept))):
+        public_key = Signer(key).public_key
     digests = Path(args.digests) if args.digests else None
     with ExitStack() as stack:
         if args.processes == 1:
@@ -151,12 +136,14 @@ def verify(args: Namespace, kept: SQLStore) -> Verified:
 @contextmanager
 def _part(url: str | None, plaintext: bool, first: str, last: str | None) -> Iterator[Snapshot]:
     """Give a part of the trail to a process that verifies it."""
-    opened = store(Namespace(store=url, plaintext=plaintext))
+    named = StoreOptions()
+    named.store, named.plaintext = url, plaintext
+    opened = store(named)
     with closing(opened) as kept, kept.snapshot(first, last) as snapshot:
         yield snapshot
 
 
-def verify_files(args: Namespace) -> Verified:
+def verify_files(args: EvidenceOptions, files: list[str]) -> Verified:
     """Verify a trail in files.
 
     Raises:
@@ -165,9 +152,9 @@ def verify_files(args: Namespace) -> Verified:
     """
     from deviceflow.trail.jsonl_file import read_lines
 
-    key = AuditKey.from_env()
+    key = AuditKey.of(audit.configured())
     with ExitStack() as stack:
-        lines = stack.enter_context(read_lines(args.file))
+        lines = stack.enter_context(read_lines(files))
         verification = Verification(
             lines.events,
             None,
@@ -183,7 +170,7 @@ def verify_files(args: Namespace) -> Verified:
 
 
 def _found(
-    args: Namespace,
+    args: EvidenceOptions,
     verification: Verification,
     progress: Callable[[int], object],
     *,
@@ -194,7 +181,7 @@ def _found(
     return Verified(findings, verification, self_signed, keyed)
 
 
-def _pinned(args: Namespace) -> str | None:
+def _pinned(args: EvidenceOptions) -> str | None:
     if args.public_key is None:
         return None
     try:

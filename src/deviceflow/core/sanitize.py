@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import os
 import re
 import unicodedata
 from typing import Final
@@ -161,14 +160,6 @@ def crosses_in_clear(url: str) -> bool:
     """Tell whether `url` is plain http to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
-
-
-def http_allowed() -> bool:
-    """Tell whether the environment allows plain http: `DEVICEFLOW_ALLOW_HTTP=1`.
-
-    It is asked when a provider is made, and the answer is one of its settings from then on.
-    """
-    return os.environ.get("DEVICEFLOW_ALLOW_HTTP") == "1"
 
 
 def endpoint(url: object, *, allow_http: bool = False, server: str | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from functools import cache
@@ -10,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from deviceflow._environment import providers_file
 from deviceflow.errors import UsageError
 from deviceflow.providers.dialect import Dialect, read_dialect
 from deviceflow.providers.oauth import OAuth
@@ -58,7 +58,7 @@ def known() -> Mapping[str, Dialect]:
     Raises:
         UsageError: That file cannot be read, or has an invalid entry.
     """
-    own = os.environ.get("DEVICEFLOW_PROVIDERS")
+    own = providers_file()
     return {**_supplied(), **(read_file(Path(own).expanduser()) if own else {})}
 
 

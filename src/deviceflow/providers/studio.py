@@ -11,6 +11,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
+from deviceflow._environment import http_allowed
 from deviceflow.core.machine import Reason
 from deviceflow.core.provider import (
     DEFAULT_INTERVAL,
@@ -20,7 +21,7 @@ from deviceflow.core.provider import (
     Token,
     too_long,
 )
-from deviceflow.core.sanitize import endpoint, http_allowed, is_loopback, number, with_query
+from deviceflow.core.sanitize import endpoint, is_loopback, number, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.text import CleanText, Known, PersonText, link
 from deviceflow.core.wire import Request

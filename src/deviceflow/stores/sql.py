@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from deviceflow.audit import log
-from deviceflow.audit.chain import STORED, AuditKey, configured, link, names_own
+from deviceflow.audit.chain import STORED, AuditKey, link
 from deviceflow.audit.events import FIELDS, LISTS, STORE, render, render_note
 from deviceflow.audit.reading import readable
 from deviceflow.core.encryption import PLAIN, Keyless
@@ -29,6 +29,7 @@ from deviceflow.core.machine import State
 from deviceflow.core.ports import FIRST_SETBACK, Claim, LeaseHeld, Origin, each, refuse
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden, Secret, unseen
+from deviceflow.credentials.keys.audit import configured, names_own
 from deviceflow.errors import (
     DeviceFlowError,
     FlowBusyError,

@@ -8,13 +8,13 @@ import sqlite3
 import stat
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from deviceflow import _forks as forks
-from deviceflow._files import EFFECTIVE
+from deviceflow._files import EFFECTIVE, written_whole
 from deviceflow.core.secret import wrapped
 from deviceflow.credentials import keys as key_files
 from deviceflow.errors import StoreError
@@ -296,7 +296,8 @@ def _make_private(path: Path) -> None:
         if not path.exists():
             # It is not opened here: closing it would drop the locks that others in this process
             # have on it, and SQLite would take it for a file that nobody has open.
-            key_files.put(path, (), new=True)
+            with suppress(FileExistsError), written_whole(path, new=True):
+                pass
         mode = path.stat().st_mode
         why = None if stat.S_ISREG(mode) else "it is no file"
     except OSError as error:

@@ -12,19 +12,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self
 
+from deviceflow._files import written_whole
 from deviceflow.audit.chain import decode, encode
 from deviceflow.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from deviceflow.core.secret import Secret
 
@@ -230,15 +230,13 @@ class Signer:
                 unsigned = Digest(number, time, previous, flows, digest, self.public_key)
                 signed = self.sign(unsigned)
                 body.seek(0)
-                _put_whole(path, signed.line(), body)
+                # To be copied, and it holds no secret: others may read it.
+                with written_whole(path, new=True, mode=0o644) as file:
+                    file.write(signed.line())
+                    shutil.copyfileobj(body, file)
         except OSError as error:
             raise StoreError(f"{path} could not be written: {error.strerror}.") from None
         return signed
-
-
-def generate_signing_key() -> str:
-    """Return a new Ed25519 private key: 32 bytes as base64."""
-    return base64.b64encode(os.urandom(32)).decode()
 
 
 def files_of(directory: Path) -> list[tuple[int, Path]]:
@@ -358,21 +356,6 @@ def _put(entries: Iterable[Entry], file: BinaryIO) -> tuple[int, str]:
         file.write(line)
         flows += 1
     return flows, digest.hexdigest()
-
-
-def _put_whole(path: Path, first: bytes, rest: BinaryIO) -> None:
-    """Write a file that is there whole or not at all, and none is written over."""
-    handle, draft = tempfile.mkstemp(prefix=".digest-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(first)
-            shutil.copyfileobj(rest, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o644)  # noqa: PTH101  # to be copied, and it holds no secret
-        os.link(draft, path)
-    finally:
-        Path(draft).unlink(missing_ok=True)
 
 
 def _entry(flow_id: object, seq: object, head: object, dropped: object = False) -> Entry:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from deviceflow._files import may_read, may_write
 from deviceflow.audit.events import STORE, text_of
-from deviceflow.core.secret import Secret
-from deviceflow.credentials.keys import read_keys, write_keys
-from deviceflow.errors import StoreError
+from deviceflow.credentials.keys.signing import signing_key
 from deviceflow.trail.digest import (
     Entry,
     Signer,
     files_of,
-    generate_signing_key,
     read_digest,
     read_entries,
 )
@@ -29,11 +24,9 @@ if TYPE_CHECKING:
     from deviceflow.stores.sql import SQLStore
     from deviceflow.trail.digest import Digest
 
-KEY_VARIABLE: Final = "DEVICEFLOW_AUDIT_SIGNING_KEY"
-
 
 def signer(store: Path | None) -> Signer:
-    """Return what signs digests: by `DEVICEFLOW_AUDIT_SIGNING_KEY`, or a file beside the store.
+    """Return what signs digests; see `deviceflow.credentials.keys.signing`.
 
     Args:
         store: A SQLite file, beside which the key is made (0600) on first use.
@@ -42,33 +35,7 @@ def signer(store: Path | None) -> Signer:
         StoreError: There is no key, or none that can be used.
         ImportError: `cryptography` is missing (extra `seal`).
     """
-    if configured := os.environ.get(KEY_VARIABLE, "").strip():
-        return Signer(Secret(configured))
-    if store is None:
-        raise StoreError(
-            "There is no key to sign digests with.",
-            hint=f"Set {KEY_VARIABLE}: deviceflow audit keygen",
-        )
-    path = key_file(store)
-    if not path.exists():
-        if not may_write(store):
-            raise StoreError(
-                "There is no key to sign digests with, and this user may not make one beside the"
-                f" store: {path}.",
-                hint=f"Set {KEY_VARIABLE} to a key of this user's own: deviceflow audit keygen",
-            )
-        write_keys(path, [Secret(generate_signing_key())], new=True)
-    if not may_read(path):
-        raise StoreError(
-            f"This user may not read the store's key to sign digests with, {path}.",
-            hint=f"Set {KEY_VARIABLE} to a key of this user's own: deviceflow audit keygen",
-        )
-    return Signer(read_keys(path)[0])
-
-
-def key_file(store: Path) -> Path:
-    """Return where a SQLite file's own key to sign with is."""
-    return store.with_name(f"{store.name}.signing-key")
+    return Signer(signing_key(store))
 
 
 def take_digest(

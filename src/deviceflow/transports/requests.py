@@ -25,8 +25,8 @@ from requests.utils import default_user_agent
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError
 
-from deviceflow import __version__
 from deviceflow import _forks as forks
+from deviceflow._version import __version__
 from deviceflow.core.wire import MAX_BODY, Failure, Response
 from deviceflow.errors import UsageError
 

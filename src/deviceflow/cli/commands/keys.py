@@ -6,15 +6,16 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import exits, stored, streams
+from deviceflow.cli import exits, options, stored, streams
+from deviceflow.cli.commands import Command
 from deviceflow.core.encryption import generate_key
 from deviceflow.credentials import keys
-from deviceflow.errors import FlowBusyError, StoreError, UsageError
+from deviceflow.errors import FlowBusyError, UsageError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
 
     from deviceflow.errors import DeviceFlowError
 
@@ -22,32 +23,36 @@ _PATIENCE: Final = 60.0
 """Seconds to wait for those who are at work on a login."""
 
 
-def run(args: Namespace) -> int:
-    """Generate or rotate, and return the exit code."""
-    return {"generate": _generate, "rotate": _rotate}[args.action](args)
+class GenerateOptions:
+    """What `generate` takes."""
+
+    keyring: bool
 
 
-def _generate(args: Namespace) -> int:
+def _add_keys(parser: ArgumentParser) -> None:
+    parser.description = "The keys that seal the secrets in a store."
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    generate = actions.add_parser("generate", help="print a new key, for DEVICEFLOW_KEYS")
+    Command(_add_generate, _generate).add_to(generate)
+    rotate = actions.add_parser("rotate", help="seal everything anew with the first key")
+    Command(options.add_store, _rotate).add_to(rotate)
+
+
+def _add_generate(parser: ArgumentParser) -> None:
+    parser.add_argument("--keyring", action="store_true", help="put it into the keyring instead")
+
+
+def _generate(args: GenerateOptions) -> int:
     key = generate_key()
     if not args.keyring:
         streams.show(key.reveal())
         return 0
-    try:
-        import keyring  # an extra
-
-        before = keyring.get_password(*keys.KEYRING)
-        keyring.set_password(*keys.KEYRING, " ".join(filter(None, (key.reveal(), before))))
-    except ImportError:
-        why = "the library is missing: pip install 'deviceflow[cli]'"
-    except Exception as broken:  # noqa: BLE001  # its backends raise whatever they like
-        why = str(broken).replace(key.reveal(), "<secret>") or type(broken).__name__
-    else:
-        streams.say(f"The keyring has a new key. It is used where {keys.VARIABLE} is keyring:")
-        return 0
-    raise StoreError(f"The keyring would not keep the key: {why}.")
+    keys.add_to_keyring(key)
+    streams.say(f"The keyring has a new key. It is used where {keys.VARIABLE} is keyring:")
+    return 0
 
 
-def _rotate(args: Namespace) -> int:
+def _rotate(args: options.StoreOptions) -> int:
     if args.plaintext:
         raise UsageError("Secrets that are kept in clear have no key.")
     store = stored.store(args)
@@ -80,3 +85,6 @@ def _reseal(store: SQLStore) -> tuple[int, list[DeviceFlowError]]:
         wait = min(max(busy) + 0.1, patience)
         patience -= wait
         time.sleep(wait)
+
+
+COMMANDS: Final = {"keys": Command(_add_keys)}

@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import streams
+from deviceflow.cli import options, streams
+from deviceflow.cli.commands import Command
 from deviceflow.errors import UsageError
 from deviceflow.providers import known
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import DEFAULT_URL
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
     from collections.abc import Mapping
 
     from deviceflow.providers.dialect import Dialect
@@ -44,33 +45,50 @@ _ASKED: Final = frozenset(
 )
 
 
-def run(args: Namespace) -> int:
-    """List the providers, show one, or check a file.
+class ShowOptions(options.JSONOption):
+    """What `show` takes."""
 
-    Raises:
-        UsageError: There is no such provider, or the file is not right.
-    """
-    match args.action:
-        case "list":
-            _list(json_wanted=args.json)
-        case "show":
-            _show(args.name, json_wanted=args.json)
-        case _:
-            _check(args.file)
-    return 0
+    name: str
 
 
-def _list(*, json_wanted: bool) -> None:
+class CheckOptions:
+    """What `check` takes."""
+
+    file: str
+
+
+def _add_providers(parser: ArgumentParser) -> None:
+    parser.description = "Providers known by name; DEVICEFLOW_PROVIDERS names a file with more."
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="list them, and what each needs")
+    Command(options.add_json, _list).add_to(listing)
+    show = actions.add_parser("show", help="show an entry, as it may stand in such a file")
+    Command(_add_show, _show).add_to(show)
+    check = actions.add_parser("check", help="check a file of one's own")
+    Command(_add_check, _check).add_to(check)
+
+
+def _add_show(parser: ArgumentParser) -> None:
+    parser.add_argument("name")
+    options.add_json(parser)
+
+
+def _add_check(parser: ArgumentParser) -> None:
+    parser.add_argument("file")
+
+
+def _list(args: options.JSONOption) -> int:
     entries = known.known()
-    if json_wanted:
+    if args.json:
         listed: dict[str, Any] = {name: entry.to_dict() for name, entry in entries.items()}
         streams.show(json.dumps(dict(sorted((listed | {"studio": _STUDIO}).items()))))
-        return
+        return 0
     rows = {name: _row(entry) for name, entry in entries.items()}
     rows["studio"] = f"{_STUDIO['title']} (or give the host of your own)"
     width = max(map(len, rows))
     for name, row in sorted(rows.items()):
         streams.show(f"{name:<{width}}  {row}")
+    return 0
 
 
 def _row(entry: Dialect) -> str:
@@ -80,15 +98,16 @@ def _row(entry: Dialect) -> str:
     return f"{entry.title} (needs {', '.join(needs)})" if needs else entry.title
 
 
-def _show(name: str, *, json_wanted: bool) -> None:
+def _show(args: ShowOptions) -> int:
     """Print an entry as it may stand in a file of one's own."""
-    entry = _STUDIO if name == "studio" else known.entry(name).to_dict()
-    if json_wanted:
+    entry = _STUDIO if args.name == "studio" else known.entry(args.name).to_dict()
+    if args.json:
         streams.show(json.dumps(entry))
-        return
-    streams.show(f"[{name}]")
+        return 0
+    streams.show(f"[{args.name}]")
     for key, value in entry.items():
         streams.show(f"{key} = {_toml(value)}")
+    return 0
 
 
 def _toml(value: Any) -> str:
@@ -99,14 +118,15 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _check(file: str) -> None:
-    entries = known.read_file(Path(file))
+def _check(args: CheckOptions) -> int:
+    entries = known.read_file(Path(args.file))
     if not entries:
-        raise UsageError(f"{file} has no provider in it.", hint="Each is a table: [name].")
+        raise UsageError(f"{args.file} has no provider in it.", hint="Each is a table: [name].")
     wrong = [f"Provider {n!r}: {said}" for n, entry in entries.items() for said in _try(n, entry)]
     if wrong:
-        raise UsageError(f"{file}: {' '.join(wrong)}")
-    streams.show(f"{file}: {len(entries)} right: {', '.join(entries)}")
+        raise UsageError(f"{args.file}: {' '.join(wrong)}")
+    streams.show(f"{args.file}: {len(entries)} right: {', '.join(entries)}")
+    return 0
 
 
 def _try(name: str, entry: Dialect) -> list[str]:
@@ -132,3 +152,6 @@ def _strange(what: str, names: Mapping[str, str], known_names: frozenset[str]) -
         return []
     names_there = ", ".join(sorted(known_names))
     return [f"{what} has {', '.join(strange)}; on its left are RFC 8628's names: {names_there}."]
+
+
+COMMANDS: Final = {"providers": Command(_add_providers)}

@@ -1,27 +1,27 @@
-"""`deviceflow audit`: the trail's evidence, and what is in it."""
+"""The actions of `deviceflow audit` that make evidence of the trail, and check it."""
 
 from __future__ import annotations
 
 import json
 from contextlib import closing
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.chain import KEY_VARIABLE
-from deviceflow.cli import stored, streams, trail
+from deviceflow.cli import arguments, options, streams, trail
+from deviceflow.cli.commands import Command
 from deviceflow.core.sanitize import printable
-from deviceflow.credentials.keys import read_keys
+from deviceflow.credentials.keys import audit, read_keys, signing
 from deviceflow.errors import UsageError
 from deviceflow.stores.url import sqlite_file
 from deviceflow.trail import maintenance as whole_trail
-from deviceflow.trail.digest import Signer, generate_signing_key, last_digest
+from deviceflow.trail.digest import Signer, last_digest
 from deviceflow.trail.login_view import counted
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
 
     from deviceflow.cli.trail import Verified
+    from deviceflow.core.secret import Secret
     from deviceflow.trail.digest import Digest
     from deviceflow.trail.ledger import Finding
 
@@ -29,22 +29,89 @@ FOUND: Final = 1
 """The exit code where a verification has found something."""
 
 
-def run(args: Namespace) -> int:
-    """Do one of the actions, and return the exit code."""
-    work = _WORK.get(args.action)
-    if work is None:
-        work = import_module("deviceflow.cli.audit_reading").WORK[args.action]
-    return stored.reporting(work, args)
+class VerifyOptions(trail.VerifiedStore, options.JSONOption):
+    """What `verify` takes."""
+
+    file: list[str] | None
 
 
-def _verify(args: Namespace) -> int:
+class PruneOptions(options.JobOptions):
+    """What `prune` takes."""
+
+    digests: str
+    before: float
+
+
+class DigestOptions(options.JobOptions):
+    """What `digest` takes."""
+
+    digests: str
+    begin: bool
+
+
+class KeygenOptions(options.StoreOptions):
+    """What `keygen` takes."""
+
+    public: str | None
+
+
+def _add_verify(parser: ArgumentParser) -> None:
+    options.add_evidence(parser)
+    parser.add_argument(
+        "--file",
+        metavar="TRAIL.jsonl",
+        action="append",
+        help="verify this file instead, not a store; those that it was rotated to as well",
+    )
+    options.add_json(parser)
+
+
+def _add_directory(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--digests", metavar="DIR", required=True, help="to this directory, which is to be kept"
+    )
+    options.add_json(parser)
+
+
+def _add_digest(parser: ArgumentParser) -> None:
+    _add_directory(parser)
+    parser.add_argument(
+        "--begin",
+        action="store_true",
+        help="write digest 1, in a directory that has none: once, and not from the timer",
+    )
+
+
+def _add_keygen(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--public",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="print the public half of a key instead: of DEVICEFLOW_AUDIT_SIGNING_KEY, of the"
+        " store's own, or of the one in FILE",
+    )
+
+
+def _add_prune(parser: ArgumentParser) -> None:
+    _add_directory(parser)
+    parser.add_argument(
+        "--before",
+        type=arguments.moment,
+        metavar="WHEN",
+        required=True,
+        help="the events of logins that ended before then: 400d ago, or 2026-01-31",
+    )
+
+
+def _verify(args: VerifyOptions) -> int:
     trail.check(args)
     if args.file:
         if args.store:
             raise UsageError("Verify a store or files, not both.", hint="Leave --store out.")
         if args.processes > 1:
             raise UsageError("Files are read by one process.", hint="Leave --processes out.")
-        verified = trail.verify_files(args)
+        verified = trail.verify_files(args, args.file)
     else:
         with closing(trail.store(args)) as kept:
             verified = trail.verify(args, kept)
@@ -87,7 +154,7 @@ def _print(verified: Verified) -> None:
         streams.show("there is no digest: an end that was cut off, or a whole login, is not seen")
     if not verified.keyed:
         streams.show(
-            f"there is no audit key ({KEY_VARIABLE}): what no digest covers may be made anew"
+            f"there is no audit key ({audit.VARIABLE}): what no digest covers may be made anew"
         )
     if verified.self_signed:
         streams.say("Self-signed: to be sure, keep the public key elsewhere, and name it.")
@@ -104,7 +171,7 @@ def _row(what: str, login: str, event: str, said: str) -> str:
     return f"{what:<18}  {login:<16}  {event:>5}  {printable(said)}"
 
 
-def _digest(args: Namespace) -> int:
+def _digest(args: DigestOptions) -> int:
     directory = Path(args.digests)
     with closing(trail.store(args)) as kept:
         signer = whole_trail.signer(trail.file_of(kept))
@@ -123,7 +190,7 @@ def _digest(args: Namespace) -> int:
     return 0
 
 
-def _prune(args: Namespace) -> int:
+def _prune(args: PruneOptions) -> int:
     directory = Path(args.digests)
     with closing(trail.store(args, read_only=False)) as kept:
         signer = whole_trail.signer(trail.file_of(kept))
@@ -156,21 +223,29 @@ def _show_last(last: Digest | None) -> None:
         streams.show(f"last {last.id}")
 
 
-def _keygen(args: Namespace) -> int:
+def _keygen(args: KeygenOptions) -> int:
     if args.public is None:
-        streams.show(generate_signing_key())
+        streams.show(signing.generate_signing_key())
         return 0
     if args.public:
-        signer: Signer | None = Signer(read_keys(Path(args.public))[0])
+        key: Secret | None = read_keys(Path(args.public))[0]
     else:
-        signer = trail.signer_if_there(sqlite_file(args.store))
-    if signer is None:
+        key = signing.signing_key_if_there(sqlite_file(args.store))
+    if key is None:
         raise UsageError(
             "There is no signing key yet.",
-            hint=f"Take a digest, set {whole_trail.KEY_VARIABLE}, or name a file: --public FILE",
+            hint=f"Take a digest, set {signing.VARIABLE}, or name a file: --public FILE",
         )
-    streams.show(signer.public_key)
+    streams.show(Signer(key).public_key)
     return 0
 
 
-_WORK: Final = {"verify": _verify, "digest": _digest, "keygen": _keygen, "prune": _prune}
+ACTIONS: Final = {
+    "verify": ("find out whether anybody has changed the trail", Command(_add_verify, _verify)),
+    "digest": ("sign what is in it by now: for a timer", Command(_add_digest, _digest)),
+    "keygen": ("print a new key to sign digests with", Command(_add_keygen, _keygen)),
+    "prune": (
+        "drop events of old logins, behind a digest that says so",
+        Command(_add_prune, _prune),
+    ),
+}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import exits, streams, target
-from deviceflow.client._sync import Client
+from deviceflow.cli import exits, options, streams, target
+from deviceflow.cli.commands import Command
 from deviceflow.client.clock import SystemClock
 from deviceflow.doctor import Finding, Recorder, as_dict, examine
 from deviceflow.errors import UsageError
@@ -14,12 +14,28 @@ from deviceflow.providers.oauth import OAuth
 from deviceflow.transports.requests import RequestsTransport
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
 
 _MARKS = {"good": "✓", "note": "•", "bad": "✗"}
 
 
-def run(args: Namespace) -> int:
+class DoctorOptions(options.TargetOptions, options.JSONOption):
+    """What `doctor` takes."""
+
+    early_poll: bool
+
+
+def _add_doctor(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Walk through a login up to the point where a person would be needed, and say what was"
+        " found. It asks for one code, and leaves it to expire."
+    )
+    options.add_target(parser)
+    parser.add_argument("--early-poll", action="store_true", help="poll once too early as well")
+    options.add_json(parser)
+
+
+def _run(args: DoctorOptions) -> int:
     """Look at the provider, and return 5 if a login would fail.
 
     Raises:
@@ -31,11 +47,10 @@ def run(args: Namespace) -> int:
     target.look_for_secret(provider)
     clock = SystemClock()
     recorder = Recorder(RequestsTransport(), clock)
-    client = Client(transport=recorder, clock=clock)
     findings: list[Finding] = []
     healthy: bool | None = None
     try:
-        for finding in examine(client, recorder, provider, early_poll=args.early_poll, clock=clock):
+        for finding in examine(recorder, provider, early_poll=args.early_poll, clock=clock):
             findings.append(finding)
             if not args.json:
                 _print(finding)
@@ -50,7 +65,7 @@ def run(args: Namespace) -> int:
 
 
 def _print(finding: Finding) -> None:
-    streams.show(f"{_MARKS[finding.verdict]} {finding.part}: {finding.said}")
+    streams.show(f"{_MARKS[finding.verdict]} {finding.part}: {finding.message}")
     if finding.quirk:
         streams.show(f"    in a provider entry: {finding.quirk}")
 
@@ -63,3 +78,6 @@ def _print_json(provider: OAuth, findings: list[Finding], *, healthy: bool | Non
         "findings": [as_dict(found) for found in findings],
     }
     streams.show(json.dumps(facts))
+
+
+COMMANDS: Final = {"doctor": Command(_add_doctor, _run)}

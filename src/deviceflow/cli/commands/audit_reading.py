@@ -1,4 +1,4 @@
-"""The parts of `deviceflow audit` that show what is in the trail."""
+"""The actions of `deviceflow audit` that show what is in the trail."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.events import STORE, text_of
 from deviceflow.audit.formats import CSV, ECS, JSONLines
-from deviceflow.cli import streams, trail
+from deviceflow.cli import arguments, options, streams, trail
+from deviceflow.cli.commands import Command
 from deviceflow.cli.outfile import writing
+from deviceflow.core.machine import Reason, State
 from deviceflow.core.sanitize import printable
 from deviceflow.errors import UnknownFlowError
 from deviceflow.trail import query
@@ -18,14 +20,108 @@ from deviceflow.trail.login_view import counted, span
 from deviceflow.trail.stats import PERCENTILES, Stats
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
     from collections.abc import Callable, Iterator
 
     from deviceflow.stores.sql import SQLStore
     from deviceflow.trail.login_view import Line, Login
 
 
-def _show(args: Namespace) -> int:
+class ShowOptions(options.JobOptions):
+    """What `show` takes."""
+
+    id: str | None
+    all: bool
+
+
+class FilterOptions(options.StoreOptions):
+    """Which logins are meant."""
+
+    since: float | None
+    until: float | None
+    state: str | None
+    reason: str | None
+    client: str | None
+    actor: str | None
+
+
+class ListOptions(FilterOptions, options.JSONOption):
+    """What `list` takes."""
+
+    limit: int | None
+
+
+class ExportOptions(FilterOptions):
+    """What `export` takes."""
+
+    format: str
+    output: str | None
+
+
+class StatsOptions(FilterOptions, options.JSONOption):
+    """What `stats` takes."""
+
+
+class ReportOptions(FilterOptions, trail.VerifiedStore):
+    """What `report` takes."""
+
+    output: str
+
+
+def _add_show(parser: ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", metavar="FLOW", help="by default the newest")
+    parser.add_argument("--all", action="store_true", help="a line for each event; no polls as one")
+    options.add_json(parser)
+
+
+def _add_filters(parser: ArgumentParser) -> None:
+    which = parser.add_argument_group("which logins (all, by default)")
+    which.add_argument(
+        "--since",
+        type=arguments.moment,
+        metavar="WHEN",
+        help="begun since: 2d ago, or 2026-01-31 (UTC)",
+    )
+    which.add_argument("--until", type=arguments.moment, metavar="WHEN", help="begun before that")
+    which.add_argument("--state", choices=list(State), help="in this state")
+    which.add_argument("--reason", choices=list(Reason), help="failed for this reason")
+    which.add_argument("--client", metavar="NAME", help="of the client of this name or id")
+    which.add_argument("--actor", metavar="NAME", help="in which this user did something")
+
+
+def _add_list(parser: ArgumentParser) -> None:
+    _add_filters(parser)
+    parser.add_argument(
+        "--limit", type=arguments.natural, metavar="N", help="at most so many, the newest"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+def _add_export(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("jsonl", "ecs", "csv"),
+        required=True,
+        help="JSON lines, as verify --file takes them; Elastic's schema; or for a spreadsheet",
+    )
+    parser.add_argument("--output", metavar="FILE", help="to this file (0600)")
+    _add_filters(parser)
+
+
+def _add_stats(parser: ArgumentParser) -> None:
+    _add_filters(parser)
+    options.add_json(parser)
+
+
+def _add_report(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="to this file (0600), as HTML"
+    )
+    options.add_evidence(parser)
+    _add_filters(parser)
+
+
+def _show(args: ShowOptions) -> int:
     with closing(trail.store(args)) as kept:
         if args.id == STORE and not query.notes(kept):
             if args.json:
@@ -84,7 +180,7 @@ def _moment(at: float) -> str:
     return text_of(at)[:23].replace("T", " ")
 
 
-def _list(args: Namespace) -> int:
+def _list(args: ListOptions) -> int:
     left = args.limit
     with closing(trail.store(args)) as kept, query.logins(kept, _filters(args)) as found:
         for login in found:
@@ -122,7 +218,7 @@ def _facts(login: Login) -> dict[str, Any]:
     }
 
 
-def _export(args: Namespace) -> int:
+def _export(args: ExportOptions) -> int:
     filters = _filters(args)
     sinks: dict[str, Callable[[], JSONLines | ECS | CSV]]
     sinks = {"jsonl": JSONLines, "ecs": ECS, "csv": CSV}
@@ -145,7 +241,7 @@ def _export(args: Namespace) -> int:
     return 0
 
 
-def _stats(args: Namespace) -> int:
+def _stats(args: StatsOptions) -> int:
     with closing(trail.store(args)) as kept, query.logins(kept, _filters(args)) as found:
         facts = Stats(found).facts()
     if args.json:
@@ -191,7 +287,7 @@ _COUNTED: Final = (
 )
 
 
-def _report(args: Namespace) -> int:
+def _report(args: ReportOptions) -> int:
     from deviceflow.trail import report
 
     trail.check(args)
@@ -232,7 +328,7 @@ def _report(args: Namespace) -> int:
     return 0
 
 
-def _filters(args: Namespace) -> query.Filters:
+def _filters(args: FilterOptions) -> query.Filters:
     return query.Filters(args.since, args.until, args.state, args.client, args.actor, args.reason)
 
 
@@ -248,10 +344,10 @@ def _said(filters: query.Filters) -> dict[str, str]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-WORK: Final = {
-    "show": _show,
-    "list": _list,
-    "export": _export,
-    "stats": _stats,
-    "report": _report,
+ACTIONS: Final = {
+    "show": ("show what happened in a login", Command(_add_show, _show)),
+    "list": ("list the logins, the newest first", Command(_add_list, _list)),
+    "export": ("print the events, for other programs", Command(_add_export, _export)),
+    "stats": ("count outcomes, waits and polls", Command(_add_stats, _stats)),
+    "report": ("write a page that can be handed on", Command(_add_report, _report)),
 }

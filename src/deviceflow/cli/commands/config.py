@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import streams, target
+from deviceflow.cli import options, streams, target
+from deviceflow.cli.commands import Command
 from deviceflow.credentials import profiles
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
 
 
-def run(args: Namespace) -> int:
+class ShowOptions(options.TargetOptions, options.JSONOption):
+    """What `show` takes."""
+
+
+def _add_config(parser: ArgumentParser) -> None:
+    parser.description = "Show the settings that a login would have, and where each comes from."
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    Command(_add_show, _show).add_to(actions.add_parser("show", help="show them"))
+
+
+def _add_show(parser: ArgumentParser) -> None:
+    options.add_target(parser)
+    options.add_json(parser)
+
+
+def _show(args: ShowOptions) -> int:
     """Print the settings. Secrets are references, and are printed as such.
 
     Raises:
@@ -41,3 +57,6 @@ def run(args: Namespace) -> int:
         streams.show(f"# not used: {what}")
     streams.show(f"# profiles in {there.path}: {', '.join(there.profiles()) or 'none'}")
     return 0
+
+
+COMMANDS: Final = {"config": Command(_add_config)}

@@ -6,7 +6,7 @@ import logging
 import threading
 import webbrowser
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
 
 import requests
@@ -14,17 +14,32 @@ import requests
 from deviceflow import auth
 from deviceflow.audit.log import TRANSITION
 from deviceflow.cli import streams
+from deviceflow.cli.commands import Command
 from deviceflow.client.browser import kept_back
 from deviceflow.core.secret import Secret
 from deviceflow.credentials.secret_refs import variables
-from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
 
 
-def run(args: Namespace) -> int:
+class DemoOptions:
+    """What `demo` takes."""
+
+    auto_approve: bool
+    no_browser: bool
+
+
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.description = "Start a local authorization server, log in to it, show what was logged."
+    parser.add_argument("--auto-approve", action="store_true", help="approve without a person")
+    parser.add_argument("--no-browser", action="store_true", help="open no browser here")
+
+
+def _run(args: DemoOptions) -> int:
     """Log in to a local server by `get_access_token`, and print the transitions."""
+    from deviceflow.server import LocalServer, Settings  # an extra
+
     events = _Events()
     logger = logging.getLogger("deviceflow")
     logger.addHandler(events)
@@ -105,3 +120,6 @@ class _Form(HTMLParser):
             self.action = got.get("action") or ""
         elif tag == "input" and (name := got.get("name")):
             self.fields[name] = got.get("value") or ""
+
+
+COMMANDS: Final = {"demo": Command(_add_demo, _run)}

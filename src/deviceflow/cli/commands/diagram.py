@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import streams
+from deviceflow.cli.commands import Command
 from deviceflow.core import diagram
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser
+    from typing import Literal
 
 
-def run(args: Namespace) -> int:
+class DiagramOptions:
+    """What `diagram` takes."""
+
+    format: Literal["mermaid", "dot"] | None
+    check: str | None
+    write: str | None
+
+
+def _add_diagram(parser: ArgumentParser) -> None:
+    parser.description = "Draw the machine from its transition table."
+    parser.add_argument("format", nargs="?", choices=("mermaid", "dot"), help="mermaid, by default")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", metavar="FILE", help="fail if the diagram in FILE is not current")
+    what.add_argument("--write", metavar="FILE", help="bring the diagram in FILE up to date")
+
+
+def _run(args: DiagramOptions) -> int:
     """Print the diagram, or check or renew the one in a Markdown file."""
     name = args.check or args.write
     if name is None:
@@ -39,3 +57,6 @@ def run(args: Namespace) -> int:
         streams.say(f"{file}: the diagram is out of date: deviceflow diagram --write {file}")
         return 1
     return 0
+
+
+COMMANDS: Final = {"diagram": Command(_add_diagram, _run)}

@@ -1,0 +1,81 @@
+"""The types of arguments: numbers, durations, times, and the id of a digest."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from deviceflow.trail.digest import DigestId
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds from 0 on."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ArgumentTypeError(f"a number of seconds from 0 on, and not {text!r}")
+    return number
+
+
+def natural(text: str) -> int:
+    """Return a whole number from 0 on."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ArgumentTypeError(f"a whole number from 0 on, and not {text!r}")
+    return number
+
+
+def positive(text: str) -> int:
+    """Return a whole number from 1 on."""
+    number = natural(text)
+    if not number:
+        raise ArgumentTypeError("a whole number from 1 on, and not 0")
+    return number
+
+
+def duration(text: str) -> float:
+    """Return an age such as `12h` or `7d`, in seconds."""
+    factor = _UNITS.get(text[-1:], 0)
+    try:
+        return seconds(text[:-1] if factor else text) * (factor or 1)
+    except ArgumentTypeError:
+        raise ArgumentTypeError(f"an age such as 12h or 7d, and not {text!r}") from None
+
+
+def moment(text: str) -> float:
+    """Return a time, or that of so long ago, in seconds since 1970."""
+    import time
+
+    from deviceflow.trail.login_view import seconds_of
+
+    at: float | None
+    if text[-1:] in _UNITS:
+        at = max(0.0, time.time() - duration(text))
+    else:
+        # 20260131 is a date for one reader, and seconds for another.
+        at = None if text.isdecimal() else seconds_of(text)
+    if at is None:
+        raise ArgumentTypeError(
+            f"an age such as 12h or 7d, or a time such as 2026-01-31, and not {text!r}"
+        )
+    return at
+
+
+def digest_id(text: str) -> DigestId:
+    """Return the id of a digest, as `deviceflow audit digest` prints it."""
+    from deviceflow.trail.digest import DigestId
+
+    try:
+        return DigestId.parse(text)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"NUMBER:HASH, as digest has printed it behind the word last, and not {text!r}"
+        ) from None

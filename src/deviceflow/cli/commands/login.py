@@ -1,0 +1,294 @@
+"""`deviceflow login` and `resume`: one login, and its token put where it was told to go."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import hashlib
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.cli import arguments, exits, options, prompt, stored, streams, target
+from deviceflow.cli.commands import Command
+from deviceflow.cli.sink import Keyring, Stdout, TokenFile
+from deviceflow.client._sync import Client
+from deviceflow.core.machine import State
+from deviceflow.core.secret import Secret
+from deviceflow.errors import DeviceFlowError, UnknownFlowError, UsageError, WaitTimeoutError
+from deviceflow.stores.url import VARIABLE
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Callable
+
+    from deviceflow.cli.sink import Sink
+    from deviceflow.core.login import Login
+    from deviceflow.core.provider import Provider, Token
+
+
+class WaitingOptions(options.FormatOption, options.JobOptions):
+    """What both commands take: where the token goes, and how a person is asked."""
+
+    output: str | None
+    save: str | None
+    show_token: bool
+    no_browser: bool
+    qr: bool | None
+    timeout: float | None
+    verbose: bool
+
+
+class LoginOptions(options.TargetOptions, WaitingOptions):
+    """What `login` takes."""
+
+
+class ResumeOptions(WaitingOptions):
+    """What `resume` takes."""
+
+    id: str | None
+
+
+def _add_login(parser: ArgumentParser) -> None:
+    parser.epilog = exits.EXPLAINED
+    parser.description = (
+        "Log in to a provider by name, to a DVC Studio by its host, or to any server by --issuer or"
+        " by its endpoints. The prompts go to stderr, the data to stdout. Interrupted, and run"
+        " again with the same arguments, it offers the same code while that lives."
+    )
+    options.add_target(parser)
+    _add_waiting(parser)
+
+
+def _add_resume(parser: ArgumentParser) -> None:
+    parser.epilog = exits.EXPLAINED
+    parser.description = "Go on with a login that was interrupted: the newest, or the one named."
+    parser.add_argument("id", nargs="?", metavar="ID", help="the login, as list shows it")
+    _add_waiting(parser)
+
+
+def _add_waiting(parser: ArgumentParser) -> None:
+    """Add what says where the token goes, and how a person is asked."""
+    puts = parser.add_argument_group("where the token goes (one is needed)")
+    puts.add_argument("--output", metavar="FILE", help="to this file, for its owner only (0600)")
+    puts.add_argument("--save", choices=("keyring",), help="to the desktop's keyring")
+    puts.add_argument("--show-token", action="store_true", help="to stdout")
+    options.add_format(puts)
+    shows = parser.add_argument_group("how")
+    shows.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    shows.add_argument("--no-browser", action="store_true", help="open no browser here")
+    shows.add_argument(
+        "--qr",
+        action=argparse.BooleanOptionalAction,
+        help="show the page's address as a QR code; by default where no browser opens here",
+    )
+    shows.add_argument(
+        "--timeout", type=arguments.seconds, metavar="SECONDS", help="stop waiting then"
+    )
+    shows.add_argument("--verbose", "-v", action="store_true", help="log transitions to stderr")
+    options.add_store(parser)
+
+
+def _login(args: LoginOptions) -> int:
+    _prepare(args)
+    provider = target.provider(args)
+    target.look_for_secret(provider)
+    purpose = target.purpose(args)
+    name = _name(args, provider, purpose)
+    client = _client(args)
+    return _run(
+        args,
+        client,
+        provider,
+        lambda: client.start(provider, name=name, purpose=purpose),
+        asked=args,
+    )
+
+
+def _resume(args: ResumeOptions) -> int:
+    _prepare(args)
+    client = stored.client(args)
+    login = _interrupted(client) if args.id is None else client.get(args.id)
+    return _run(args, client, login.provider, lambda: _awake(client, login))
+
+
+def _prepare(args: WaitingOptions) -> None:
+    if args.output is None and not (args.save or args.show_token):
+        raise UsageError(
+            "The token has nowhere to go, so nobody was asked for anything.",
+            hint="Say where to put it: --output FILE, --save keyring, or --show-token for stdout.",
+        )
+    if args.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
+def _run(
+    args: WaitingOptions,
+    client: Client,
+    provider: Provider,
+    begin: Callable[[], Login],
+    asked: options.TargetOptions | None = None,
+) -> int:
+    sinks = _sinks(args, provider)
+    try:
+        login = begin()
+        token = _wait(client, login, args)
+    except DeviceFlowError as error:
+        if not args.json:
+            raise
+        streams.show(json.dumps(stored.trouble(error, args) | {"issuer": provider.server}))
+        return exits.of(error)
+    beyond = [] if asked is None else target.beyond_ceiling(asked, token.scopes or ())
+    if beyond:
+        streams.say(f"The server granted more than the ceiling for scopes: {', '.join(beyond)}.")
+    problem = _put(sinks, _as_text(token, args.format))
+    if problem is not None:
+        problem.hint = _where_it_is(client, login, elsewhere=len(sinks) > 1 or args.show_token)
+    if args.json:
+        said = stored.facts(client.get(login.id))
+        said |= {"issuer": provider.server} | dict(login.extra)
+        said |= {"expires_at": token.expires_at, "scopes": token.scopes}
+        said |= {"beyond_ceiling": beyond} if beyond else {}
+        said |= {"output": args.output} if args.output else {}
+        said |= _shown(token, args.format) if args.show_token else {}
+        said |= {"error": str(problem)} if problem else {}
+        try:
+            streams.show(json.dumps(said))
+        except streams.OutputError as unseen:
+            unseen.hint = _where_it_is(client, login, elsewhere=bool(sinks))
+            raise
+    if problem is None:
+        client.acknowledge(login.id)
+        return exits.AUTHORIZED
+    if args.json:
+        streams.say(f"deviceflow: {problem}")
+        return exits.of(problem)
+    raise problem
+
+
+def _client(args: WaitingOptions) -> Client:
+    """Return a client whose logins are in the store, or in memory where nothing can be sealed."""
+    try:
+        return Client(stored.store(args))
+    except ImportError as missing:
+        if args.store or os.environ.get(VARIABLE):
+            raise
+        streams.say(f"This login is not kept while it waits. {missing}")
+        return Client()
+
+
+def _name(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
+    """Return a name that is the same for the same person with the same arguments, here."""
+    asked = [provider.to_dict(), purpose, args.output, args.save, args.show_token, args.format]
+    asked += [_user(), platform.node()]
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return f"login:{digest[:32]}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's, which has a number and no name
+        return str(os.getuid())
+
+
+def _interrupted(client: Client) -> Login:
+    """Return the newest login that has not ended, or whose token is still in the store."""
+    for login in client.logins(on_problem=stored.say_problem):
+        if login.has_token or not login.state.ended:
+            return login
+    raise UnknownFlowError(
+        "There is no login to go on with in this store.", hint="Begin one: deviceflow login"
+    )
+
+
+def _awake(client: Client, login: Login) -> Login:
+    """Return the login with a code for the person, and not with one that is no good any more."""
+    while login.state is State.INIT or stored.outlived(login):
+        login = client.step(login.id)
+        if not login.state.ended:
+            time.sleep(login.wait_seconds)
+    return login
+
+
+def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
+    """Put the token in each place, one failing or not, and return what went wrong."""
+    problem: DeviceFlowError | None = None
+    for sink in sinks:
+        try:
+            sink.put(kept)
+        except DeviceFlowError as trouble:
+            problem = trouble
+        else:
+            if sink.where is not None:
+                streams.say(f"Logged in. The token is in {sink.where}.")
+    return problem
+
+
+def _where_it_is(client: Client, login: Login, *, elsewhere: bool) -> str:
+    """Return what to do about a token that one of its places did not take."""
+    if client.durable:
+        return f"It is kept: deviceflow token {login.id} --acknowledge"
+    if elsewhere:
+        return "It is in the other place only."
+    return "The token is lost: revoke it at the server, then log in again."
+
+
+def _sinks(args: WaitingOptions, provider: Provider) -> list[Sink]:
+    sinks: list[Sink] = []
+    if args.output is not None:
+        sinks.append(TokenFile(args.output))
+    if args.save:
+        sinks.append(Keyring(provider))
+    if args.show_token and not args.json:
+        sinks.append(Stdout())
+    return sinks
+
+
+def _wait(client: Client, login: Login, args: WaitingOptions) -> Token:
+    try:
+        if not login.state.ended:
+            prompt.ask(login, browser=not args.no_browser, qr=args.qr)
+        with prompt.waiting(login):
+            return client.wait_for_token(login.id, args.timeout)
+    except WaitTimeoutError:
+        hint = (
+            f"Go on with it: the same command again, or deviceflow resume {login.id} and where to"
+            " put the token."
+        )
+        if not client.durable:
+            client.cancel(login.id, "timeout")
+            hint = "It was given up: run the command again, with a longer --timeout perhaps."
+        raise WaitTimeoutError(
+            f"The login is still pending after {args.timeout:g} seconds.",
+            flow_id=login.id,
+            state=login.state,
+            hint=hint,
+        ) from None
+    except KeyboardInterrupt:
+        # It may have come before the waiting, which cancels by itself.
+        if client.durable:
+            streams.say("")
+            streams.say("The login is kept. Go on with it: the same command again, or")
+            streams.say(f"deviceflow resume {login.id} and where to put the token.")
+        else:
+            client.cancel(login.id, "interrupted")
+        raise
+
+
+def _as_text(token: Token, form: str) -> Secret:
+    return Secret(json.dumps(token.as_dict())) if form == "json" else token.access_token
+
+
+def _shown(token: Token, form: str) -> dict[str, Any]:
+    return {"token": token.as_dict() if form == "json" else token.access_token.reveal()}
+
+
+COMMANDS: Final = {
+    "login": Command(_add_login, stored.reporting(_login)),
+    "resume": Command(_add_resume, stored.reporting(_resume)),
+}

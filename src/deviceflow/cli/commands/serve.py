@@ -1,0 +1,82 @@
+"""`deviceflow serve`: the local authorization server, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Final
+
+from deviceflow.cli import arguments, streams
+from deviceflow.cli.commands import Command
+from deviceflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from typing import Literal
+
+
+class ServeOptions:
+    """What `serve` takes."""
+
+    host: str
+    port: int
+    interval: float
+    expires_in: int
+    rate_check: Literal["before", "after", "off"]
+    control: bool
+
+
+def _add_serve(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Run a local authorization server on this machine, until Ctrl-C. It speaks DVC Studio's"
+        " dialect and RFC 8628. Its address is printed on stdout."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
+    parser.add_argument("--port", type=int, default=8628, help="0 takes a free one (%(default)s)")
+    parser.add_argument(
+        "--interval", type=arguments.seconds, default=5.0, help="seconds between polls (5)"
+    )
+    parser.add_argument("--expires-in", type=int, default=900, help="a code's seconds (900)")
+    parser.add_argument(
+        "--rate-check",
+        choices=("before", "after", "off"),
+        default="after",
+        help="whether polling too fast is noticed before an approval is, or after (%(default)s)",
+    )
+    parser.add_argument(
+        "--control", action="store_true", help="serve /control/, where tests approve and deny"
+    )
+
+
+def _run(args: ServeOptions) -> int:
+    """Serve until a signal says to stop.
+
+    Raises:
+        UsageError: The settings make no sense, or the port is taken.
+    """
+    from deviceflow.server import LocalServer, Settings  # an extra
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = Settings(
+            host=args.host,
+            port=args.port,
+            interval=args.interval,
+            expires_in=args.expires_in,
+            rate_check=args.rate_check,
+            control=args.control,
+        )
+        server = LocalServer(settings)
+    except (ValueError, OSError) as trouble:
+        raise UsageError(f"The server cannot run like that: {trouble}") from None
+    with server:
+        streams.show(server.url)
+        streams.say(f"Codes are approved at {server.url}/device. Stop with Ctrl-C.")
+        streams.say(f"Log in to it: deviceflow login {server.url} --show-token")
+        stop.wait()
+    return 0
+
+
+COMMANDS: Final = {"serve": Command(_add_serve, _run)}

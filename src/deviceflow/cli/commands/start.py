@@ -1,0 +1,51 @@
+"""`deviceflow start`: begin a login, which the other commands go on with."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from deviceflow.cli import options, stored, streams, target
+from deviceflow.cli.commands import Command
+from deviceflow.core.explain import instructions
+from deviceflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+
+class StartOptions(options.TargetOptions, options.JobOptions):
+    """What `start` takes."""
+
+    name: str | None
+
+
+def _add_start(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Begin a login: print its id to stdout, and where to go to stderr. Whom to log in to is"
+        " said as for login."
+    )
+    options.add_target(parser)
+    parser.add_argument(
+        "--name", help="one login at a time of this name: an open one is shown again"
+    )
+    options.add_job(parser)
+
+
+def _start(args: StartOptions) -> int:
+    if args.name == "":
+        raise UsageError("The name is empty: whoever forgot theirs would share a login by it.")
+    provider = target.provider(args)
+    target.look_for_secret(provider)
+    login = stored.client(args).start(provider, name=args.name, purpose=target.purpose(args))
+    if args.json:
+        streams.show(json.dumps(stored.all_facts(login)))
+        return 0
+    if not login.state.ended:
+        for said in instructions(login):
+            streams.say(said)
+    streams.show(login.id)
+    return 0
+
+
+COMMANDS: Final = {"start": Command(_add_start, stored.reporting(_start))}

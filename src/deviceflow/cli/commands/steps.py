@@ -1,0 +1,92 @@
+"""`deviceflow step`, `wait` and `cancel`: go on with a login, or give it up."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from deviceflow.cli import arguments, options, prompt, stored, streams
+from deviceflow.cli.commands import Command
+from deviceflow.core.explain import error_of
+from deviceflow.core.machine import State
+from deviceflow.errors import WaitTimeoutError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from deviceflow.core.login import Login
+
+
+class StepOptions(options.IdArgument, options.JobOptions):
+    """What `step` takes."""
+
+
+class WaitOptions(StepOptions):
+    """What `wait` takes."""
+
+    timeout: float | None
+
+
+class CancelOptions(StepOptions):
+    """What `cancel` takes."""
+
+    reason: str | None
+
+
+def _add_one(parser: ArgumentParser) -> None:
+    options.add_id(parser)
+    options.add_job(parser)
+
+
+def _add_step(parser: ArgumentParser) -> None:
+    parser.description = "Do what is due for a login: at most one request, and no waiting."
+    _add_one(parser)
+
+
+def _add_wait(parser: ArgumentParser) -> None:
+    parser.description = "Wait until a login ends. Its token is left where it is."
+    _add_one(parser)
+    parser.add_argument(
+        "--timeout", type=arguments.seconds, metavar="SECONDS", help="stop waiting then"
+    )
+
+
+def _add_cancel(parser: ArgumentParser) -> None:
+    parser.description = "Give a login up. One that has ended stays as it is."
+    parser.add_argument("--reason", metavar="TEXT", help="why, for the record")
+    _add_one(parser)
+
+
+def _step(args: StepOptions) -> int:
+    return _report(args, stored.client(args).step(args.id))
+
+
+def _wait(args: WaitOptions) -> int:
+    client = stored.client(args)
+    login = client.get(args.id)
+    try:
+        with prompt.waiting(login):
+            login = client.wait(args.id, args.timeout)
+    except WaitTimeoutError:
+        login = client.get(args.id)
+    return _report(args, login)
+
+
+def _cancel(args: CancelOptions) -> int:
+    login = stored.client(args).cancel(args.id, args.reason)
+    streams.show(json.dumps(stored.facts(login)) if args.json else stored.line(login))
+    return 0
+
+
+def _report(args: StepOptions, login: Login) -> int:
+    streams.show(json.dumps(stored.facts(login)) if args.json else stored.line(login))
+    if login.state in (State.EXPIRED, State.FAILED):
+        streams.say(f"deviceflow: {error_of(login)}")
+    return stored.code(login)
+
+
+COMMANDS: Final = {
+    "step": Command(_add_step, stored.reporting(_step)),
+    "wait": Command(_add_wait, stored.reporting(_wait)),
+    "cancel": Command(_add_cancel, stored.reporting(_cancel)),
+}

@@ -1,0 +1,81 @@
+"""`deviceflow sweep` and `purge`: what a timer does with all logins."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from deviceflow.cli import arguments, exits, options, stored, streams
+from deviceflow.cli.commands import Command
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+
+class SweepOptions(options.JobOptions):
+    """What `sweep` takes."""
+
+    limit: int
+
+
+class PurgeOptions(options.JobOptions):
+    """What `purge` takes."""
+
+    tokens_after: float
+    flows_after: float
+
+
+def _add_sweep(parser: ArgumentParser) -> None:
+    parser.description = "Step each login that is due: for a timer, so that none is forgotten."
+    parser.add_argument("--limit", type=int, default=100, help="at most so many (%(default)s)")
+    options.add_job(parser)
+
+
+def _add_purge(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Wipe the secrets of logins that ended long ago, and drop them; their transitions stay. A"
+        " token that nobody acknowledged is revoked where the server can."
+    )
+    for name, days, what in (("tokens", "7d", "its token is wiped"), ("flows", "90d", "it goes")):
+        parser.add_argument(
+            f"--{name}-after",
+            type=arguments.duration,
+            default=arguments.duration(days),
+            metavar="AGE",
+            help=f"so long after a login's end {what}: 12h, 7d; by default {days}",
+        )
+    options.add_job(parser)
+
+
+def _sweep(args: SweepOptions) -> int:
+    swept = stored.client(args).sweep(args.limit)
+    if args.json:
+        logins = [stored.facts(login) for login in swept.logins]
+        problems = [{"flow_id": p.flow_id, "error": str(p)} for p in swept.problems]
+        streams.show(json.dumps({"logins": logins, "problems": problems}))
+    else:
+        for login in swept.logins:
+            streams.show(stored.line(login))
+        for problem in swept.problems:
+            streams.say(f"deviceflow: {problem}")
+    return exits.FAILED if swept.problems else 0
+
+
+def _purge(args: PurgeOptions) -> int:
+    purged = stored.client(args).purge(tokens_after=args.tokens_after, flows_after=args.flows_after)
+    if args.json:
+        problems = [{"flow_id": p.flow_id, "error": str(p)} for p in purged.problems]
+        streams.show(
+            json.dumps({"tokens": purged.tokens, "flows": purged.flows, "problems": problems})
+        )
+    else:
+        streams.show(f"wiped the secrets of {purged.tokens} logins, dropped {purged.flows}")
+        for problem in purged.problems:
+            streams.say(f"deviceflow: {problem}")
+    return exits.FAILED if purged.problems else 0
+
+
+COMMANDS: Final = {
+    "sweep": Command(_add_sweep, stored.reporting(_sweep)),
+    "purge": Command(_add_purge, stored.reporting(_purge)),
+}

@@ -1,0 +1,78 @@
+"""What the server's metadata says, or why there is none."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from deviceflow.core.text import NOTHING, CleanText
+from deviceflow.core.wire import Failure
+from deviceflow.doctor._advice import quoted
+from deviceflow.doctor._finding import Finding
+from deviceflow.providers.oauth import GRANT_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deviceflow.core.wire import Fields, Response
+    from deviceflow.doctor._recorder import Recorder
+    from deviceflow.errors import ServerError
+    from deviceflow.providers.oauth import OAuth
+
+
+def no_discovery(recorder: Recorder, error: ServerError) -> Iterator[Finding]:
+    metadata = recorder.metadata()
+    if metadata is not None:
+        said, quirk = metadata.text("issuer"), None
+        if metadata.text("device_authorization_endpoint") is None:
+            quirk = 'device_authorization_endpoint = "https://…"'
+        elif said and "{" in said:
+            quirk = "issuer_template = true"
+        elif said:
+            quirk = f"issuer = {quoted(said)}"
+        yield Finding("discovery", "bad", str(error), quirk)
+        return
+    for request, result, _ in recorder.of("metadata"):
+        yield Finding("discovery", "bad", *_no_metadata(request.url, result))
+    if not recorder.of("metadata"):
+        yield Finding("discovery", "bad", str(error))
+
+
+def _no_metadata(url: str, result: Response | Failure) -> tuple[str, str | None]:
+    if isinstance(result, Failure):
+        return f"{url} gave no answer: {result.kind}.", None
+    if target := result.header("Location"):
+        issuer = re.sub(
+            r"/\.well-known/(openid-configuration|oauth-authorization-server)", "", target
+        )
+        quirk = f"issuer = {quoted(issuer)}" if issuer.startswith("https://") else None
+        said = f"{url} leads elsewhere (status {result.status}), to {CleanText(target, NOTHING)}"
+        return f"{said}: give the issuer as it is spelled there.", quirk
+    if result.status != 200:
+        return f"{url} has no metadata: status {result.status}.", None
+    return f"{url} has no metadata: status 200, but not a JSON object.", None
+
+
+def discovery(provider: OAuth, metadata: Fields | None) -> Iterator[Finding]:
+    if metadata is None:
+        return
+    issuer = CleanText(metadata.text("issuer") or "", NOTHING)
+    yield Finding("discovery", "good", f"Metadata of {issuer} found.")
+    grants = metadata.get("grant_types_supported")
+    if isinstance(grants, list) and GRANT_TYPE not in grants:
+        yield Finding("discovery", "note", "grant_types_supported does not list the device grant.")
+    challenges = metadata.get("code_challenge_methods_supported")
+    if isinstance(challenges, list) and "S256" in challenges and not provider.uses_pkce:
+        yield Finding(
+            "discovery",
+            "note",
+            "PKCE with S256 is offered; on the device grant too, perhaps.",
+            "pkce = true",
+        )
+    methods = metadata.get("token_endpoint_auth_methods_supported")
+    used = provider.authentication.method
+    if isinstance(methods, list) and used not in methods:
+        # "none" is often left out where public clients are welcome all the same.
+        others = [one for one in ("client_secret_basic", "client_secret_post") if one in methods]
+        quirk = f"client_auth = {quoted(others[0])}" if others and used != "none" else None
+        yield Finding("client", "note", f"{used} is not among the ways to authenticate.", quirk)
