@@ -178,8 +178,8 @@ class StudioLogin:
         with _or_give_up(self._client, self._login.id):
             if page is None:  # a person may know where to enter it all the same
                 print(
-                    f"{self._login.provider.server} sent no usable address. Find its page for device"
-                    f" logins and enter this code there: {code}"
+                    f"{self._login.provider.server} sent no usable address. Find its page for"
+                    f" device logins and enter this code there: {code}"
                 )
             else:
                 doing = "Opening this page to log in:" if open_browser else "Log in on this page:"
