@@ -25,4 +25,4 @@ def login(where: Endpoints, client: Client | None = None) -> str:
         scopes="read write",
     )
     flow = client.start(provider)
-    return client.wait(flow.id).access_token.reveal()
+    return client.wait_for_token(flow.id).access_token.reveal()

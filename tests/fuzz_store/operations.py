@@ -190,7 +190,7 @@ def _start(client: Client, target: Target) -> None:
     names = [target.name, "nobody"]
     name = target.random.choice(names)
     key = f"key-{name}"
-    client.start(target.place.provider(name), key=key)
+    client.start(target.place.provider(name), name=key)
 
 
 def _leftovers(store: SQLStore, target: Target) -> None:
@@ -213,14 +213,14 @@ def _adopt(client: Client, target: Target) -> None:
 
 CLIENT: Final[Mapping[str, Callable[[Client, Target], object]]] = {
     "get": lambda client, target: client.get(target.name),
-    "get, without secrets": lambda client, target: client.get(target.name, secrets=False),
-    "flows": lambda client, _: list(client.flows()),
-    "flows, live": lambda client, _: list(client.flows(live=True)),
+    "get, without secrets": lambda client, target: client.get(target.name),
+    "flows": lambda client, _: list(client.logins()),
+    "flows, live": lambda client, _: list(client.logins(live=True)),
     "step": lambda client, target: client.step(target.name),
     "sweep": lambda client, _: client.sweep(),
-    "wait": lambda client, target: client.wait(target.name, 0),
-    "settle": lambda client, target: client.settle(target.name, 0),
-    "token": lambda client, target: client.token(target.name),
+    "wait": lambda client, target: client.wait_for_token(target.name, 0),
+    "settle": lambda client, target: client.wait(target.name, 0),
+    "token": lambda client, target: client.get_token(target.name),
     "acknowledge": lambda client, target: client.acknowledge(target.name),
     "collect": _collect,
     "cancel": lambda client, target: client.cancel(target.name, "no more"),
@@ -228,7 +228,7 @@ CLIENT: Final[Mapping[str, Callable[[Client, Target], object]]] = {
     "purge at once": lambda client, _: client.purge(tokens_after=60),
     "start": _start,
     "create": lambda client, target: client.create(
-        target.place.provider(target.name), key=f"key-{target.name}"
+        target.place.provider(target.name), name=f"key-{target.name}"
     ),
     "adopt": _adopt,
     "login": lambda client, target: client.login(

@@ -374,7 +374,7 @@ class Run:
     def _list_others(self, one: Client, problems: list[DeviceFlowError]) -> None:
         listed: list[str] = []
         self._then(
-            "list", lambda: listed.extend(f.id for f in one.flows(on_problem=problems.append))
+            "list", lambda: listed.extend(f.id for f in one.logins(on_problem=problems.append))
         )
         if missing := self._others() - {*listed}:
             self.wrong(f"then, list: without {missing}")
@@ -419,14 +419,14 @@ class Run:
                 self.wrong(f"undone: {name} is gone")
             damaged &= {row["id"] for row in place.rows("flows")}
             for name in damaged if attack.same else ():
-                if export.to_dict(one.get(name), secrets=True) != place.logins[name]:
+                if export.to_dict(one._store.get(name), secrets=True) != place.logins[name]:
                     self.wrong(f"undone: {name} is not as before")
             for name in damaged & {*LIVE} if attack.same else ():
                 place.servers.granting.add(name)
                 self.guarded(f"undone, wait for {name}", lambda name=name: self._granted(one, name))  # type: ignore[misc]
 
     def _granted(self, one: Client, name: str) -> None:
-        if one.wait(name, 0).access_token.reveal() != TOKEN.format(name):
+        if one.wait_for_token(name, 0).access_token.reveal() != TOKEN.format(name):
             self.wrong(f"undone: {name} has another token")
 
 

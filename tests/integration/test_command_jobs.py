@@ -450,7 +450,7 @@ def test_sweep_says_what_it_could_not_step(
 ) -> None:
     monkeypatch.setenv("ROBOTS", "secret-of-the-robot")
     flow = Client(kept).start(replace(oauth(server), client_secret="env:ROBOTS"))
-    time.sleep(max(0.0, flow.due_at - time.time()))
+    time.sleep(flow.wait_seconds)
 
     done = deviceflow("sweep", "--json")
 

@@ -58,7 +58,7 @@ def hostile(kept: SQLiteStore) -> SQLiteStore:
     )
     providers: tuple[Provider, ...] = (oauth, Studio("https://s.example.com"))
     for number, provider in enumerate(providers):
-        flow = client.create(provider, key=f"key {number} {HOSTILE}")
+        flow = client.create(provider, name=f"key {number} {HOSTILE}")
         client.cancel(flow.id, f"reason {HOSTILE}")
     studio = Studio("https://s.example.com").with_request(client_name=HOSTILE, token_name=HOSTILE)
     client.create(studio)

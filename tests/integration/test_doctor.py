@@ -417,9 +417,7 @@ def test_interrupted_it_still_mentions_the_code() -> None:
     found: list[Finding] = []
 
     with pytest.raises(KeyboardInterrupt):
-        found.extend(
-            examine(recorder, provider, clock=clock)
-        )
+        found.extend(examine(recorder, provider, clock=clock))
 
     assert LEFT_BEHIND in found[-1].message
 
@@ -737,9 +735,7 @@ def test_a_secret_that_is_gone_by_the_first_poll_leaves_no_code_unmentioned(
 
     monkeypatch.delenv("THE_SECRET")
     with pytest.raises(UsageError, match="env:THE_SECRET"):
-        found.extend(
-            examine(recorder, provider, clock=clock)
-        )
+        found.extend(examine(recorder, provider, clock=clock))
 
     assert LEFT_BEHIND in found[-1].message
 

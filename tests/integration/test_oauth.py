@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow import Token
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from tests.integration.oidc_provider import OIDCProvider
 
 SCOPE = "openid email offline_access"
@@ -31,7 +31,7 @@ def public(server: OIDCProvider, **settings: Any) -> OAuth:
     return OAuth(issuer=server.issuer, client_id="public", scopes=SCOPE, **settings)
 
 
-def approve(server: OIDCProvider, flow: Flow, login: str = "alice@example.com") -> None:
+def approve(server: OIDCProvider, flow: Login, login: str = "alice@example.com") -> None:
     assert flow.verification_uri_complete
     assert flow.user_code
     server.approve(flow.verification_uri_complete, flow.user_code, login=login)
@@ -40,7 +40,7 @@ def approve(server: OIDCProvider, flow: Flow, login: str = "alice@example.com") 
 def log_in(client: Client, server: OIDCProvider, provider: OAuth, login: str) -> Token:
     flow = client.start(provider)
     approve(server, flow, login)
-    return client.wait(flow.id)
+    return client.wait_for_token(flow.id)
 
 
 def test_discovery_a_code_an_approval_and_every_kind_of_token(
@@ -49,7 +49,7 @@ def test_discovery_a_code_an_approval_and_every_kind_of_token(
     flow = client.start(public(oidc_provider))
     assert client.step(flow.id).state is State.AWAITING_USER
     approve(oidc_provider, flow)
-    token = client.wait(flow.id)
+    token = client.wait_for_token(flow.id)
 
     assert oidc_provider.active(token.access_token.reveal())
     assert token.token_type == "Bearer"
@@ -69,7 +69,7 @@ def test_denied(client: Client, oidc_provider: OIDCProvider) -> None:
     oidc_provider.deny(flow.verification_uri_complete, flow.user_code)
 
     with pytest.raises(DeniedError):
-        client.wait(flow.id)
+        client.wait_for_token(flow.id)
 
 
 def test_expired_by_the_servers_clock_and_ours(
@@ -78,7 +78,7 @@ def test_expired_by_the_servers_clock_and_ours(
     client, server = Client(), start_oidc_provider(DeviceCode=2)
 
     with pytest.raises(ExpiredError):
-        client.wait(client.start(public(server)).id)
+        client.wait_for_token(client.start(public(server)).id)
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
@@ -181,15 +181,15 @@ def test_the_wrong_persons_approval_is_not_and_its_token_is_revoked(
 
     refused: list[str] = []
     with pytest.raises(WrongApproverError):
-        client.wait(
+        client.wait_for_token(
             flow.id,
             on_step=lambda _: refused.extend(
-                token.reveal() for _, token in client.get(flow.id).to_revoke
+                token.reveal() for _, token in client._store.get(flow.id).to_revoke
             ),
         )
 
     assert [oidc_provider.active(token) for token in refused] == [False, False]
-    assert client.get(flow.id).token is None
+    assert client._store.get(flow.id).token is None
     said = [(event["action"], event["outcome"], event["reason"]) for event in transitions]
     assert ("fail", "failed", "wrong_approver") in said
     assert said[-1] == ("revoke", "revoked", "wrong_approver")
@@ -202,9 +202,9 @@ def test_a_token_that_nobody_acknowledged_is_revoked_by_purge(
     transitions: list[dict[str, Any]],
     taken: str,
 ) -> None:
-    flow = client.start(public(oidc_provider), key="nightly")
+    flow = client.start(public(oidc_provider), name="nightly")
     approve(oidc_provider, flow)
-    token = client.wait(flow.id)
+    token = client.wait_for_token(flow.id)
     if taken == "acknowledged":
         client.acknowledge(flow.id)
 

@@ -12,12 +12,12 @@ import pytest
 
 from deviceflow import OAuth, errors, export
 from deviceflow.audit.events import STORE, render, schema
-from deviceflow.client.step import Step
 from deviceflow.core.flow import Flow
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.secret import Secret
 from deviceflow.core.text import PersonText, ours
+from tests.brief import brief
 from tests.integration.places import (
     CODE,
     DENIED,
@@ -275,6 +275,7 @@ def test_one_of_many_threads_makes_the_flow_of_a_key(place: Place) -> None:
 CHILD: Final = """
 import sys
 from deviceflow import open_store
+from tests.brief import brief
 from tests.integration.places import new
 store = open_store(sys.argv[1])
 print("ready", flush=True)
@@ -993,7 +994,7 @@ def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -
     """Each step by another client, which opens the store anew, as jobs do."""
     script = [CODE, PENDING, SLOW_DOWN, LOST, PENDING, GRANTED]
 
-    flow = database.client(script.pop(0), store=database.open()).start(OAUTH, key="nightly")
+    flow = database.client(script.pop(0), store=database.open()).start(OAUTH, name="nightly")
     while True:
         driver = database.client(*script, store=database.open())
         done = driver.step(flow.id)
@@ -1015,7 +1016,7 @@ def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -
     for event in history:
         checker.validate(event)
     with pytest.raises(errors.TokenGoneError):
-        database.client(store=database.open()).token(flow.id)
+        database.client(store=database.open()).get_token(flow.id)
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -1084,7 +1085,7 @@ def test_login_ends_in_each_store_as_in_any(
     flow = driver.start(OAUTH)
 
     with pytest.raises(error):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     if actions is not None and place.kind != "memory":
         said = [event["action"] for event in place.sql.history(flow.id)]
@@ -1098,7 +1099,7 @@ def test_login_goes_on_behind_a_dead_worker(place: Place, events: Events) -> Non
     assert commit(place.store, dead.flow, dead.flow.poll(place.now, 10), "the dead")
     driver = place.client(UNKNOWN_CODE)
 
-    assert driver.step(flow.id) == Step(flow.id, State.POLLING, flow.interval)
+    assert brief(driver.step(flow.id)) == (flow.id, State.POLLING, flow.interval, None)
     place.clock.advance(60)
     done = driver.step(flow.id)
 
@@ -1115,11 +1116,11 @@ def test_stalled_workers_token_is_taken_late(place: Place, events: Events) -> No
 
     driver = place.client(CODE, stalled)
     flow = driver.start(OAUTH)
-    place.clock.advance(flow.wait_seconds(place.now))
+    place.clock.advance(flow.wait_seconds)
 
     assert driver.step(flow.id).state is State.AUTHORIZED
 
-    token = place.client().token(flow.id)
+    token = place.client().get_token(flow.id)
     assert (token.access_token, token.possibly_revoked) == (Secret("TOKEN-CANARY"), True)
     said = [event["action"] for event in events()]
     assert said == ["issue_code", "poll", "recover", "poll", "fail", "late_grant", "collect"]
@@ -1128,7 +1129,7 @@ def test_stalled_workers_token_is_taken_late(place: Place, events: Events) -> No
 def test_many_threads_stepping_one_flow_send_one_request(place: Place) -> None:
     driver = place.client(CODE, PENDING)
     flow = driver.start(OAUTH)
-    place.clock.advance(flow.wait_seconds(place.now))
+    place.clock.advance(flow.wait_seconds)
 
     at_once(lambda _: driver.step(flow.id))
 
@@ -1143,13 +1144,13 @@ def test_sweep_and_purge_bring_everything_to_its_end(place: Place) -> None:
         place.clock.advance(1)
     place.clock.advance(20)
 
-    assert [done.state for done in driver.sweep().steps] == [State.FAILED, State.AUTHORIZED]
+    assert [done.state for done in driver.sweep().logins] == [State.FAILED, State.AUTHORIZED]
     place.clock.advance(8 * 86400)
     assert driver.purge() == (1, 0, [])
     place.clock.advance(90 * 86400)
     assert driver.purge() == (0, 2, [])
 
-    assert list(driver.flows()) == []
+    assert list(driver.logins()) == []
     if place.kind != "memory":
         assert place.ask("SELECT count(*) FROM {audit}") == [(8 + 1,)]
 

@@ -157,9 +157,9 @@ def test_what_was_wrong_with_metadata_is_told_rather_than_that_there_was_none(
 def test_failed_discovery_leaves_no_login_behind(client: Make) -> None:
     driver = client(HTML, HTML, FOUND, CODE)
     with pytest.raises(UnreachableError):
-        driver.start(PROVIDER, key="work")
+        driver.start(PROVIDER, name="work")
 
-    assert driver.start(PROVIDER, key="work").state is State.AWAITING_USER
+    assert driver.start(PROVIDER, name="work").state is State.AWAITING_USER
 
 
 def test_metadata_is_kept_for_an_hour(client: Make, clock: VirtualClock) -> None:
@@ -268,7 +268,9 @@ def test_step_never_looks_for_metadata(client: Make, clock: VirtualClock) -> Non
 
 
 def test_flow_carries_its_endpoints_to_whoever_goes_on_with_it(client: Make) -> None:
-    flow = client(FOUND, CODE).start(PROVIDER)
+    driver = client(FOUND, CODE)
+
+    flow = driver._store.get(driver.start(PROVIDER).id)
 
     assert flow.provider.metadata_urls() == ()
     assert export.to_dict(flow)["provider"] == PROVIDER.to_dict() | METADATA
@@ -281,7 +283,7 @@ def test_adopted_code_needs_no_proof_that_was_never_given(
     provider = OAuth(client_id="robot", issuer=ISSUER, pkce="on")
 
     flow = driver.adopt(provider, token_endpoint=f"{ISSUER}/token", device_code=Secret("d"))
-    clock.advance(driver.get(flow.id).wait_seconds(clock.time()))
+    clock.advance(driver.get(flow.id).wait_seconds)
     driver.step(flow.id)
 
     transport = driver._transport

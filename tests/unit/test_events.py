@@ -357,7 +357,7 @@ def test_each_logged_event_keeps_the_schema_and_shows_no_secret(
     flow = client.start(STUDIO)
     while not client.step(flow.id).state.ended:
         clock.advance(flow.interval)
-    if client.get(flow.id).token is not None:
+    if client._store.get(flow.id).token is not None:
         with client.collect(flow.id):
             pass
 
@@ -526,7 +526,7 @@ client = Client(clock=clock, transport=ScriptedTransport([
 flow = client.start(Studio("http://studio.lan", allow_http=True))
 {between}
 clock.set_wall(-3600)
-client.wait(flow.id)
+client.wait_for_token(flow.id)
 """
 
 

@@ -231,12 +231,12 @@ def test_flow_goes_on_elsewhere_from_one_text(
     elsewhere.add(export.unseal(sealed, keys[:1]))
     script = ScriptedTransport([answer(200, {"access_token": "TOKEN-CANARY"})])
     driver = Client(elsewhere, transport=script, clock=clock)
-    token = driver.wait(flow.id)
+    token = driver.wait_for_token(flow.id)
 
     assert token.access_token == Secret("TOKEN-CANARY")
     assert json.loads(script.requests[0].body) == {"code": "DEVICE-CANARY"}
     # And from there on, with another key.
-    again = export.unseal(export.seal(driver.get(flow.id), keys[1:]), keys)
+    again = export.unseal(export.seal(driver._store.get(flow.id), keys[1:]), keys)
     assert again.state is State.AUTHORIZED
     assert again.token is not None
     assert again.token.access_token == token.access_token

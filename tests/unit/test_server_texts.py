@@ -73,7 +73,7 @@ class Login:
         """Step once, when that is due."""
         done = self.client.step(self.flow_id)
         self.clock.advance(done.wait_seconds)
-        return self.client.get(self.flow_id)
+        return self.client._store.get(self.flow_id)
 
 
 def kept(flow: Flow) -> str:
