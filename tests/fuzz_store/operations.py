@@ -84,7 +84,7 @@ COMMANDS: Final[Mapping[str, Callable[[Target], list[str]]]] = {
     "export-env": lambda target: ["export-env", "--name", "TOKEN", target.name],
     "export-env, by default": lambda target: ["export-env", target.name],
     "start": lambda target: ["start", *_server(target), "--json"],
-    "start --key": lambda target: ["start", *_server(target), "--key", f"key-{target.name}"],
+    "start --name": lambda target: ["start", *_server(target), "--name", f"name-{target.name}"],
     "login": lambda target: [
         "login",
         *_server(target),
@@ -202,7 +202,7 @@ def _leftovers(store: SQLStore, target: Target) -> None:
 
 def _add(store: SQLStore, target: Target) -> None:
     provider = target.place.provider(target.name)
-    store.add(Flow(target.name, provider, time.time(), key=f"key-{target.name}"))
+    store.add(Flow(target.name, provider, time.time(), name=f"name-{target.name}"))
 
 
 def _adopt(client: Client, target: Target) -> None:

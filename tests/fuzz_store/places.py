@@ -244,7 +244,7 @@ class Place:
     def _bring(self, store: SQLStore, name: str, moves: Sequence[str]) -> None:
         at = time.time() - OLD.get(name, HOUR)
         verifier = None if name == "studio" else Secret(VERIFIER.format(name))
-        flow = Flow(name, self.provider(name), at, key=f"key-{name}", verifier=verifier)
+        flow = Flow(name, self.provider(name), at, name=f"name-{name}", verifier=verifier)
         store.add(flow)
         rows = self.earlier[name] = []
         for move in moves:

@@ -74,7 +74,7 @@ def test_start_prints_the_id_and_says_where_to_go(deviceflow: Command, server: L
 
 
 def test_start_as_json_says_it_all(deviceflow: Command, server: LocalServer) -> None:
-    done = deviceflow("start", server.url, "--json", "--key", "nightly")
+    done = deviceflow("start", server.url, "--json", "--name", "nightly")
 
     assert (done.code, done.err) == (0, "")
     said = done.said
@@ -90,7 +90,7 @@ def test_start_as_json_says_it_all(deviceflow: Command, server: LocalServer) -> 
         "verification_uri_complete": f"{server.url}/auth/device-login?code={code}",
         "interval": 5.0,
         "ended_at": None,
-        "key": "nightly",
+        "name": "nightly",
         "purpose": None,
         "issuer": server.url,
         "client": "deviceflow",
@@ -301,10 +301,10 @@ def test_an_id_that_is_unknown(deviceflow: Command, command: list[str]) -> None:
 
 
 def test_a_key_shows_the_same_code_again(deviceflow: Command, server: LocalServer) -> None:
-    first = deviceflow("start", server.url, "--key", "nightly", "--json").said
-    again = deviceflow("start", server.url, "--key", "nightly")
-    other = deviceflow("start", server.url, "--key", "weekly", "--json").said
-    another = deviceflow("start", server.url, "--key", "nightly", "--scopes", "models")
+    first = deviceflow("start", server.url, "--name", "nightly", "--json").said
+    again = deviceflow("start", server.url, "--name", "nightly")
+    other = deviceflow("start", server.url, "--name", "weekly", "--json").said
+    another = deviceflow("start", server.url, "--name", "nightly", "--scopes", "models")
 
     assert again.out == f"{first['flow_id']}\n"
     assert first["user_code"] in again.err
@@ -319,7 +319,7 @@ def test_processes_that_start_at_once_get_the_same_code(
     before = asked_of(server)
 
     def start(_: int) -> dict[str, Any]:
-        return deviceflow("start", server.url, "--key", "nightly", "--json").said
+        return deviceflow("start", server.url, "--name", "nightly", "--json").said
 
     with ThreadPoolExecutor(6) as processes:
         started = list(processes.map(start, range(6)))
@@ -334,13 +334,13 @@ def test_processes_that_start_at_once_get_the_same_code(
 def test_a_key_is_free_again_when_its_token_was_collected(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
-    first = deviceflow("start", server.url, "--key", "nightly", "--json").said
+    first = deviceflow("start", server.url, "--name", "nightly", "--json").said
     decide(server, "approve")("", first["user_code"])
     deviceflow("step", first["flow_id"])
 
-    approved = deviceflow("start", server.url, "--key", "nightly")
+    approved = deviceflow("start", server.url, "--name", "nightly")
     deviceflow("token", first["flow_id"], "--acknowledge")
-    new = deviceflow("start", server.url, "--key", "nightly")
+    new = deviceflow("start", server.url, "--name", "nightly")
 
     assert (approved.out, approved.err) == (f"{first['flow_id']}\n", "")
     assert new.out != approved.out
@@ -348,7 +348,7 @@ def test_a_key_is_free_again_when_its_token_was_collected(
 
 @pytest.mark.parametrize(
     "command",
-    [["start", "--key", ""], ["status", ""], ["resume", "--show-token", ""], ["cancel", ""]],
+    [["start", "--name", ""], ["status", ""], ["resume", "--show-token", ""], ["cancel", ""]],
     ids=lambda command: command[0],
 )
 def test_a_name_that_a_script_forgot_is_none(

@@ -81,7 +81,7 @@ def test_logins_with_hostile_texts_steer_no_terminal(
     assert steers(done) == []
 
 
-TEXTS: Final = ("id", "state", "lease_owner", "previous_owner", "live_key")
+TEXTS: Final = ("id", "state", "lease_owner", "previous_owner", "live_name")
 
 
 def tamper(deviceflow: Command, column: str) -> None:
@@ -104,7 +104,7 @@ def tamper(deviceflow: Command, column: str) -> None:
 
 
 def _hostile(record: dict[str, Any]) -> dict[str, Any]:
-    free = ("detail", "user_code", "client_id", "client_name", "key", "id", "dialect", "name")
+    free = ("detail", "user_code", "client_id", "client_name", "id", "dialect", "name")
     return {
         name: HOSTILE if name in free else _hostile(value) if isinstance(value, dict) else value
         for name, value in record.items()

@@ -519,7 +519,7 @@ def test_at_a_real_server_a_person_is_asked_again_once_the_refresh_token_is_gone
     assert real.asked == 2
 
 
-@pytest.mark.parametrize("asked", [{}, {"key": "nightly"}])
+@pytest.mark.parametrize("asked", [{}, {"name": "nightly"}])
 def test_a_token_in_use_is_not_revoked_by_purge(
     session: requests.Session, real: Real, asked: dict[str, Any]
 ) -> None:

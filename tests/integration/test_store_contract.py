@@ -157,9 +157,11 @@ def test_flow_does_not_take_the_place_of_another_of_its_id(place: Place) -> None
     assert everything(place.store.get("f1")) == everything(flow)
 
 
-@pytest.mark.parametrize("key", [None, "nightly"])
-def test_flow_whose_adding_was_not_answered_is_added_once(database: Place, key: str | None) -> None:
-    flow = new(key=key)
+@pytest.mark.parametrize("name", [None, "nightly"])
+def test_flow_whose_adding_was_not_answered_is_added_once(
+    database: Place, name: str | None
+) -> None:
+    flow = new(name=name)
 
     assert database.store.add(flow) is flow
     assert database.store.add(flow) is flow
@@ -199,7 +201,7 @@ def test_postgres_goes_by_its_own_clock_whatever_its_clients_say(place: Place) -
 
 
 def test_live_flow_of_the_key_is_returned_instead(place: Place) -> None:
-    first = kept(place, "waiting", key="nightly")
+    first = kept(place, "waiting", name="nightly")
 
     again = place.store.add(new("f2", "nightly"))
 
@@ -222,18 +224,18 @@ def test_keys_do_not_mix(place: Place) -> None:
     ["acknowledged", "purged", "denied", "expired", "unknown", "cancelled"],
 )
 def test_key_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> None:
-    kept(place, name, key="nightly")
+    kept(place, name, name="nightly")
 
     assert place.store.add(new("f2", "nightly")).id == "f2"
     assert place.store.add(new("f3", "nightly")).id == "f2"
-    assert place.store.get("f1").key == "nightly"
+    assert place.store.get("f1").name == "nightly"
 
 
 @pytest.mark.parametrize(
     "name", ["created", "polling", "in doubt", "recovered", "authorized", "collected"]
 )
 def test_key_is_kept_until_the_token_is_acknowledged(place: Place, name: str) -> None:
-    kept(place, name, key="nightly")
+    kept(place, name, name="nightly")
 
     assert place.store.add(new("f2", "nightly")).id == "f1"
 
@@ -242,7 +244,7 @@ def test_key_is_kept_until_the_token_is_acknowledged(place: Place, name: str) ->
 def test_token_that_comes_late_does_not_take_the_key_back(
     place: Place, taken_meanwhile: bool
 ) -> None:
-    flow = kept(place, "expired", key="nightly")
+    flow = kept(place, "expired", name="nightly")
     if taken_meanwhile:
         place.store.add(new("f2", "nightly"))
 
@@ -255,7 +257,7 @@ def test_token_that_comes_late_does_not_take_the_key_back(
 
 
 def test_key_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> None:
-    """It clashes, and then there is none of that key."""
+    """It clashes, and then there is none of that name."""
     store: Any = database.store
     transact, moments = store._transact, [None]
     store._transact = lambda *args: moments.pop() if moments else transact(*args)
@@ -707,7 +709,7 @@ def test_decision_is_told_who_left_the_lease_behind(place: Place) -> None:
 
 
 def test_decision_can_end_the_flow(place: Place) -> None:
-    kept(place, "waiting", key="nightly")
+    kept(place, "waiting", name="nightly")
 
     def give_up(claimed: Claim) -> dict[str, Any]:
         return render(claimed.flow, claimed.flow.cancel(claimed.now), Origin("w1"))
@@ -850,7 +852,7 @@ def test_left_over_is_what_ended_before_then_and_holds_such_secrets(
 
 @pytest.mark.parametrize("name", STAGES)
 def test_forgotten_is_what_ended_before_then_and_holds_no_secret(place: Place, name: str) -> None:
-    flow = kept(place, name, key="nightly")
+    flow = kept(place, name, name="nightly")
     forgettable = flow.state.ended and not flow.token and not flow.to_revoke
 
     assert place.store.delete_ended(place.now - 1) == 0
@@ -963,7 +965,7 @@ def test_any_token_is_kept(place: Place, text: str) -> None:
 
 
 @odd
-def test_any_key_is_one_or_is_refused(place: Place, text: str) -> None:
+def test_any_name_is_one_or_is_refused(place: Place, text: str) -> None:
     takes = place.kind == "memory" or text not in (
         ODD["NUL"],
         ODD["half a character"],
@@ -972,19 +974,21 @@ def test_any_key_is_one_or_is_refused(place: Place, text: str) -> None:
     if takes:
         place.store.add(new("f1", text))
         assert place.store.add(new("f2", text)).id == "f1"
-        assert place.store.get("f1").key == text
+        assert place.store.get("f1").name == text
     else:
-        with pytest.raises(errors.UsageError, match="A key is a text of at most 500 characters"):
+        with pytest.raises(
+            errors.UsageError, match="A login's name is a text of at most 500 characters"
+        ):
             place.store.add(new("f1", text))
         assert list(place.store.flows()) == []
 
 
-def test_longest_key_of_the_longest_characters_is_taken(place: Place) -> None:
-    key = "".join(chr(0x10000 + number) for number in range(500))
+def test_longest_name_of_the_longest_characters_is_taken(place: Place) -> None:
+    name = "".join(chr(0x10000 + number) for number in range(500))
 
-    place.store.add(new("f1", key))
+    place.store.add(new("f1", name))
 
-    assert place.store.add(new("f2", key)).id == "f1"
+    assert place.store.add(new("f2", name)).id == "f1"
 
 
 # Whole logins.

@@ -563,14 +563,14 @@ def lossy(postgres: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("key", [None, "nightly"])
+@pytest.mark.parametrize("name", [None, "nightly"])
 def test_commit_whose_answer_is_lost_is_done_once(
-    postgres: Place, lossy: list[str], events: Events, times: int, key: str | None
+    postgres: Place, lossy: list[str], events: Events, times: int, name: str | None
 ) -> None:
     driver = postgres.client(CODE, PENDING, GRANTED)
 
     lossy += ["add"] * times
-    flow = driver.create(OAUTH, name=key)
+    flow = driver.create(OAUTH, name=name)
     while not (step := driver.step(flow.id)).state.ended:
         lossy += ["poll and its answer"] * times
         postgres.clock.advance(step.wait_seconds)

@@ -312,7 +312,7 @@ def test_key_is_kept_and_its_token_is_given_again_until_it_is_acknowledged(
 ) -> None:
     """A job that is killed after the approval, and run again, gets its token and asks nobody."""
     driver = client(code_answer(), GRANTED)
-    name = authorized(driver, key="nightly")
+    name = authorized(driver, name="nightly")
     driver.get_token(name)  # whoever took it dies here
 
     again = client(code_answer())
@@ -336,7 +336,7 @@ def test_key_is_free_once_the_token_is_purged(
     client: Make, clock: VirtualClock, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), GRANTED, code_answer())
-    name = authorized(driver, key="nightly")
+    name = authorized(driver, name="nightly")
     driver.get_token(name)
     clock.advance(7 * DAY)
     driver.purge()
@@ -348,7 +348,7 @@ def test_key_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
     client: Make, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), GRANTED)
-    driver.get_token(authorized(driver, key="nightly"))
+    driver.get_token(authorized(driver, name="nightly"))
 
     with pytest.raises(errors.UsageError, match="asks for something else") as caught:
         driver.start(STUDIO, name="nightly", client_name="another")
@@ -361,8 +361,8 @@ def test_key_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
     ("how", "handover"),
     [
         ({}, "acknowledged"),
-        ({"key": "nightly"}, "collected"),
-        ({"key": "nightly", "acknowledge": True}, "acknowledged"),
+        ({"name": "nightly"}, "collected"),
+        ({"name": "nightly", "acknowledge": True}, "acknowledged"),
         ({"acknowledge": False}, "collected"),
     ],
 )
@@ -380,7 +380,7 @@ def test_login_acknowledges_what_nobody_could_ask_for_again(
 def test_login_of_a_key_that_is_approved_asks_nobody(client: Make, code_answer: CodeAnswer) -> None:
     said: list[str] = []
     driver = client(code_answer(), GRANTED, output=said.append)
-    authorized(driver, key="nightly")
+    authorized(driver, name="nightly")
 
     assert driver.login(STUDIO, name="nightly").access_token == TOKEN
     assert said == []

@@ -33,7 +33,7 @@ def test_every_field_is_taken_from_the_flow(flow: Flow) -> None:
     login = Login.of(flow, NOW)
 
     assert list(vars(login)) == [field.name for field in fields(Login)]
-    renamed = {"name": "key", "orphaned_tokens": "stray_tokens"}
+    renamed = {"orphaned_tokens": "stray_tokens"}
     for name in vars(login).keys() - {"wait_seconds"}:
         assert getattr(login, name) == getattr(flow, renamed.get(name, name))
 
@@ -94,7 +94,7 @@ def test_what_is_for_the_person_is_in_no_repr_and_not_for_a_queue(flow: Flow) ->
 
 
 def test_dict_is_of_json_types() -> None:
-    flow = Flow("f1", STUDIO, NOW, key="nightly", purpose="publish the report")
+    flow = Flow("f1", STUDIO, NOW, name="nightly", purpose="publish the report")
     flow.cancel(NOW, "enough")
 
     record = Login.of(flow, NOW).to_dict()

@@ -41,6 +41,7 @@ from deviceflow.client.lease import LEASE_MARGIN, Clocks
 from deviceflow.client.login import login
 from deviceflow.client.step import step
 from deviceflow.core.flow import Flow
+from deviceflow.core.login import Login
 from deviceflow.core.machine import Reason, State
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
@@ -69,7 +70,6 @@ from tests.listed import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.core.login import Login
     from deviceflow.core.wire import Response
     from tests.listed import Expected
 

@@ -245,7 +245,7 @@ def test_flow_goes_on_elsewhere_from_one_text(
 def test_each_record_comes_back_whole(waiting: Waiting, keys: list[Secret]) -> None:
     flow = waiting(1.0)
     flow.poll(2.0, 10.0)
-    flow.key = "schlüssel \U0001f511"
+    flow.name = "schlüssel \U0001f511"
 
     back = export.unseal(export.seal(flow, keys), keys)
 

@@ -52,7 +52,7 @@ def _create(
     verifier = context.identity.new_verifier() if provider.uses_pkce else None
     now: float = yield StoreNow()
     flow_id = context.identity.new_flow_id()
-    flow = Flow(flow_id, provider, now, key=name, verifier=verifier, purpose=purpose)
+    flow = Flow(flow_id, provider, now, name=name, verifier=verifier, purpose=purpose)
     kept = yield from context.recorder.add(flow)
     if kept is not flow and (
         kept.purpose != purpose or kept.provider.to_dict() != provider.to_dict()

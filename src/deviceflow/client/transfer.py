@@ -29,7 +29,7 @@ def import_login(text: str, keys: Sequence[Secret]) -> Op[Login]:
     kept: Flow = yield Add(flow, None)
     if kept is not flow:
         raise errors.UsageError(
-            f"A login of the name {flow.key!r} is open in this store already.",
+            f"A login of the name {flow.name!r} is open in this store already.",
             flow_id=kept.id,
             state=kept.state,
             hint="End that login first: cancel it, or if it was approved, acknowledge its token.",

@@ -152,10 +152,10 @@ DATA: Final = (
         ("flow.id", "login.id", *_fields("event", "event_id flow_id")),
     ),
     Datum(
-        "key of the login",
+        "name of the login",
         PUBLIC,
         frozenset({EXCEPTION, ROW, ARGUMENT, BROKER, PROMPT}),
-        ("flow.key", "login.name"),
+        ("flow.name", "login.name"),
         "the caller's own name for it",
     ),
     Datum(

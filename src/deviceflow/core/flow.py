@@ -140,7 +140,7 @@ class Flow:
 
     Attributes:
         id: The flow's name; no secret.
-        key: The caller's name for it, where one was given: one live flow per key.
+        name: The caller's own name for the login, where one was given: one open login per name.
         purpose: Why the login is needed, as the program states it. Shown and recorded.
         provider: The server, and what is asked of it.
         state: Where it stands.
@@ -191,9 +191,9 @@ class Flow:
         "id",
         "in_doubt",
         "interval",
-        "key",
         "last_poll_owed",
         "moved_at",
+        "name",
         "provider",
         "purpose",
         "reason",
@@ -217,12 +217,14 @@ class Flow:
         provider: Provider,
         now: float,
         *,
-        key: str | None = None,
+        name: str | None = None,
         verifier: Secret | None = None,
         purpose: str | None = None,
     ) -> None:
         self.id = flow_id
-        self.key = key and str.__str__(key)  # an enum's member is a text as well; this is the text
+        self.name = name and str.__str__(
+            name
+        )  # an enum's member is a text as well; this is the text
         self.purpose = checked_purpose(purpose)
         self.provider = provider
         self.state = State.INIT
@@ -260,7 +262,7 @@ class Flow:
 
     @property
     def live(self) -> bool:
-        """Whether it has not ended, or its token is still kept: its key is taken."""
+        """Whether it has not ended, or its token is still kept: its name is taken."""
         return not self.state.ended or self.token is not None
 
     # What is to be done, and when.

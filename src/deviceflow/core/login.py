@@ -87,7 +87,7 @@ class Login:
         # Each poll makes one, and a frozen class's own `__init__` takes twice as long.
         vars(login).update(
             id=flow.id,
-            name=flow.key,
+            name=flow.name,
             purpose=flow.purpose,
             provider=flow.provider,
             state=flow.state,

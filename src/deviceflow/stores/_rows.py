@@ -32,7 +32,7 @@ COLUMNS: Final = (
     "id",
     "seq",
     "state",
-    "live_key",
+    "live_name",
     "created_at",
     "ended_at",
     "moved_at",
@@ -80,7 +80,7 @@ class Rows:
     def seal(self, flow: Flow) -> None:
         """Seal the flow's secrets, for each row of it until they are sealed anew."""
         # Once a flow has let go of its key, another one may have it.
-        live_key = flow.key if flow.as_stored is None else flow.as_stored[0]
+        live_name = flow.name if flow.as_stored is None else flow.as_stored[0]
         provider = _text_of(flow.provider)
         bound = _bound(provider, flow)
 
@@ -89,7 +89,7 @@ class Rows:
             return hidden and self.sealer.seal(hidden, kind, flow.id, bound)
 
         kept = unseen(lambda: Hidden([sealed(kind) for kind in codec.KINDS]))
-        flow.as_stored = (live_key if flow.live else None, provider, *kept.reveal())
+        flow.as_stored = (live_name if flow.live else None, provider, *kept.reveal())
 
     def columns(self, flow: Flow) -> tuple[str, Hidden[dict[str, Any]]]:
         """Return the digest of the flow's row, and the row, which `sign` completes."""
@@ -97,14 +97,14 @@ class Rows:
 
     def _columns(self, flow: Flow) -> tuple[str, Hidden[dict[str, Any]]]:
         assert flow.as_stored is not None  # noqa: S101  # `seal` came before
-        live_key, provider, *sealed = flow.as_stored
+        live_name, provider, *sealed = flow.as_stored
         open_part = codec.open_part(flow)
         del open_part["head"]
         values: dict[str, Any] = {
             "id": flow.id,
             "seq": flow.seq,
             "state": flow.state.value,
-            "live_key": live_key,
+            "live_name": live_name,
             "created_at": flow.created_at,
             "ended_at": flow.ended_at,
             "moved_at": flow.moved_at,
@@ -136,13 +136,13 @@ class Rows:
 
     def _read(self, row: Sequence[Any], *, secrets: bool) -> Flow | DeviceFlowError:
         """Return the error, where there is one, without the frames that saw the row."""
-        flow_id, seq, state, live_key, created_at, ended_at, moved_at, provider, text = row[:9]
+        flow_id, seq, state, live_name, created_at, ended_at, moved_at, provider, text = row[:9]
         sealed, head = row[9:12], row[12]
         try:
             self._check(row)
             flow = Flow(flow_id, _provider(provider), 0.0)
             codec.fill(flow, json.loads(text) | {"head": head if seq else None})
-            flow.as_stored = (live_key, provider, *sealed)
+            flow.as_stored = (live_name, provider, *sealed)
             if secrets:
                 bound = _bound(provider, flow)
                 for kind, kept in zip(codec.KINDS, sealed, strict=True):
@@ -150,7 +150,7 @@ class Rows:
                         codec.fill_hidden(flow, kind, self.open(kept, kind, flow_id, bound))
             named = (flow.id, flow.seq, flow.state, flow.created_at, flow.ended_at, flow.moved_at)
             if named == (flow_id, seq, state, created_at, ended_at, moved_at) and (
-                live_key in (None, flow.key)
+                live_name in (None, flow.name)
             ):
                 return flow
         except DeviceFlowError as problem:

@@ -59,7 +59,7 @@ MIGRATIONS: Final = (
         id TEXT {bytewise}NOT NULL PRIMARY KEY,
         seq BIGINT NOT NULL,
         state TEXT NOT NULL,
-        live_key TEXT UNIQUE,
+        live_name TEXT UNIQUE,
         created_at DOUBLE PRECISION NOT NULL,
         ended_at DOUBLE PRECISION,
         moved_at DOUBLE PRECISION NOT NULL,
@@ -153,7 +153,7 @@ _LEFT_OVER: Final = """
     ORDER BY ended_at, id LIMIT :limit OFFSET :skip
 """
 # Of its own, since each index that one of these columns is in costs time to keep.
-_TURN: Final = ", ended_at = :ended_at, live_key = :live_key, "
+_TURN: Final = ", ended_at = :ended_at, live_name = :live_name, "
 # With the provider in the very words that the secrets are bound to.
 _SECRETS: Final = "provider = :provider, code = :code, token = :token, revoke = :revoke"
 _AT: Final = " WHERE id = :id AND seq = :before"
@@ -185,7 +185,7 @@ _STATEMENTS: Final = {
         ON CONFLICT DO NOTHING
     """,
     "get": _SELECT + "WHERE id = :id",
-    "of_key": _SELECT + "WHERE live_key = :live_key",
+    "of_name": _SELECT + "WHERE live_name = :live_name",
     "all_first": _SELECT + _PAGED,
     "all_next": f"{_SELECT} WHERE {_BEFORE} {_PAGED}",
     "live_first": f"{_SELECT} WHERE ended_at IS NULL {_PAGED}",
@@ -296,7 +296,7 @@ _HIGHEST: Final = 2**53
 _TRIES: Final = 3
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
 _RESEALING: Final = 10.0
-_LONGEST_KEY: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
+_LONGEST_NAME: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 
 
 class _Rows(Protocol):
@@ -455,7 +455,7 @@ class SQLStore(ABC):
         )
 
     def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        """Keep a new flow, or return the live one of the same key instead."""
+        """Keep a new flow, or return the open one of the same name instead."""
         _check_names(flow)
         event = None
         if flow.seq:
@@ -476,10 +476,10 @@ class SQLStore(ABC):
                 self._put(do, event and _columns(event), store_event)
                 return flow
             looked = values | {"now": 0.0}
-            found = do("get", looked).fetchone() or do("of_key", looked).fetchone()
+            found = do("get", looked).fetchone() or do("of_name", looked).fetchone()
             return found and Hidden(found)
 
-        # The key's flow may end between two statements.
+        # The name's flow may end between two statements.
         kept: Any = self._again(work, flow.id)
         if not isinstance(kept, Flow):
             found = self._rows.flow(kept)
@@ -1038,13 +1038,13 @@ def _forget(rows: list[dict[str, Any]], do: Execute) -> int:
 
 
 def _check_names(flow: Flow) -> None:
-    key = flow.key
+    name = flow.name
     if flow.id == STORE:
         raise UsageError("No flow can have this id.", flow_id=flow.id)
-    if key is not None and (len(key) > _LONGEST_KEY or storable(key) != key):
+    if name is not None and (len(name) > _LONGEST_NAME or storable(name) != name):
         raise UsageError(
-            f"A key is a text of at most {_LONGEST_KEY} characters, without the character NUL,"
-            " in proper Unicode."
+            f"A login's name is a text of at most {_LONGEST_NAME} characters, without the"
+            " character NUL, in proper Unicode."
         )
 
 
