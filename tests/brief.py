@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deviceflow.core.login import Login
-    from deviceflow.core.machine import Reason, State
+    from deviceflow.core.states import Reason, State
 
 
 def brief(login: Login) -> tuple[str, State, float, Reason | None]:

@@ -115,7 +115,7 @@ class Scribe:
             case "collect" | "acknowledge":
                 yield getattr(flow, move)(now)
             case "late":
-                yield flow.late_grant(Token(Secret("late-token")), flow.attempt, now + 40)
+                yield flow.late_token(Token(Secret("late-token")), flow.attempt, now + 40)
             case "take_over":
                 yield flow.take_over(now + 1, "w0.1.1")
             case "crash":

@@ -20,7 +20,7 @@ _HOME_OF = {
     "LoginError": "errors",
     "OAuth": "providers.oauth",
     "Secret": "core.secret",
-    "State": "core.machine",
+    "State": "core.states",
     "Studio": "providers.studio",
     "Token": "core.provider",
     "WaitTimeoutError": "errors",
@@ -38,9 +38,9 @@ if TYPE_CHECKING:  # the same names, for type checkers; a test compares the two
     from deviceflow.audit.origin import origin as origin
     from deviceflow.client._sync import Client as Client
     from deviceflow.core.login import Login as Login
-    from deviceflow.core.machine import State as State
     from deviceflow.core.provider import Token as Token
     from deviceflow.core.secret import Secret as Secret
+    from deviceflow.core.states import State as State
     from deviceflow.errors import DeniedError as DeniedError
     from deviceflow.errors import DeviceFlowError as DeviceFlowError
     from deviceflow.errors import ExpiredError as ExpiredError

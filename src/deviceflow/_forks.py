@@ -1,9 +1,9 @@
-"""What a forked child must not share with its parent: connections, random names, held locks.
+"""Hooks for `os.fork`: a child must not share connections, random names or locks with its parent.
 
-A lock that another thread holds at the moment of the fork is never released in the child, and two
-processes that use one connection read each other's answers. Python calls these hooks within
-`os.fork`, before any other code of the child runs. A comparison of process ids is no substitute:
-ids are reused, and the same id exists in several namespaces.
+A lock that another thread holds during the fork is never released in the child. Two processes that
+use one connection read each other's responses. Python calls these hooks within `os.fork`, before
+any other code of the child runs. Comparing process ids is not enough: ids are reused, and the same
+id can exist in several namespaces.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import MethodType
 
-# By the object whose methods they are, which is not kept alive for it.
+# By the object that the method is bound to. The reference is weak.
 _renewals: weakref.WeakKeyDictionary[Any, Callable[[Any], object]]
 _renewals = weakref.WeakKeyDictionary()
 _around: weakref.WeakKeyDictionary[Any, Callable[[Any], AbstractContextManager[object]]]
@@ -27,23 +27,24 @@ _abandoned: Final[list[object]] = []
 
 
 def in_child(renew: Callable[[], object]) -> None:
-    """Call a method in each child that is forked while its object lives."""
+    """Call a bound method in each forked child, for as long as its object exists."""
     method = cast("MethodType", renew)
     _renewals[method.__self__] = method.__func__
 
 
 def around(hold: Callable[[], AbstractContextManager[object]]) -> None:
-    """Enter the context that a method returns before each fork, and leave it on both sides.
+    """Hold a context around each fork: enter it before, and leave it in both processes.
 
     Args:
-        hold: The method. It is called while its object lives.
+        hold: The bound method that returns the context. It is called for as long as its object
+            exists.
     """
     method = cast("MethodType", hold)
     _around[method.__self__] = method.__func__
 
 
 def abandon(*parts: object) -> None:
-    """Keep what belongs to the parent, so that the garbage collector does not close it here."""
+    """Keep objects of the parent, so that the garbage collector does not close them here."""
     _abandoned.extend(parts)
 
 

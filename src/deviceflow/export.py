@@ -1,4 +1,4 @@
-"""A login as a record of JSON types, or as one sealed text, for engines that keep a job's state."""
+"""Export a login as a record of JSON types, or as one sealed text, for engines with job state."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def to_dict(flow: Flow, *, secrets: bool = False) -> dict[str, Any]:
 
     Args:
         flow: The login.
-        secrets: Whether the record holds the device code and the token, in clear. Without them
-            the record can be read, but the login cannot be resumed from it.
+        secrets: Whether to include the device code and the token in clear. Without them the record
+            can be read, but the login cannot be resumed from it.
     """
     record = {"schema": codec.SCHEMA} | codec.open_part(flow)
     record["provider"] = flow.provider.to_dict()
@@ -32,10 +32,10 @@ def to_dict(flow: Flow, *, secrets: bool = False) -> dict[str, Any]:
 
 
 def from_dict(record: Mapping[str, Any]) -> Flow:
-    """Return the login that `to_dict` made `record` of.
+    """Return the login of a record that `to_dict` returned.
 
     Raises:
-        UsageError: The record has another schema version, or is not a record of a login.
+        UsageError: The record has another schema version, or is damaged.
     """
     flow = _read(record)
     del record  # it may hold secrets, and a traceback may show this frame
@@ -45,11 +45,11 @@ def from_dict(record: Mapping[str, Any]) -> Flow:
 
 
 def _read(record: Mapping[str, Any]) -> Flow | UsageError:
-    """Return the error, where there is one, without the frames that saw the record."""
+    """Return the login, or the error without the frames that hold the record."""
     try:
         if (schema := record.get("schema")) != codec.SCHEMA:
             return UsageError(
-                f"This is not a flow of {codec.SCHEMA}: it says {schema!r}.",
+                f"The record of this login has the schema {schema!r}, not {codec.SCHEMA!r}.",
                 hint="Read it with the version of deviceflow that wrote it, or a newer one.",
             )
         flow = Flow(record["id"], provider_from_dict(record["provider"]), 0.0)
@@ -59,14 +59,17 @@ def _read(record: Mapping[str, Any]) -> Flow | UsageError:
     except UsageError as unreadable:
         return unreadable.with_traceback(None)
     except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
-        return UsageError("This record of a flow is incomplete or damaged.")
+        return UsageError(
+            "The record of this login is incomplete or damaged.",
+            hint="Start a new login.",
+        )
     return flow
 
 
 def seal(flow: Flow, keys: Sequence[Secret | str]) -> str:
-    """Return the whole record of a login, secrets included, as one sealed, URL-safe text.
+    """Return the whole record of a login, with its secrets, as one sealed, URL-safe text.
 
-    `unseal` gives the login back. Only one process may resume it at a time.
+    `unseal` returns the login. Only one process may resume the login at a time.
 
     Args:
         flow: The login.
@@ -83,14 +86,14 @@ def seal(flow: Flow, keys: Sequence[Secret | str]) -> str:
 
 
 def unseal(text: str, keys: Sequence[Secret | str]) -> Flow:
-    """Return the login that `seal` made `text` of.
+    """Return the login of a sealed text.
 
     Args:
-        text: What `seal` returned.
-        keys: Fernet keys, of which one sealed the text.
+        text: The text that `seal` returned.
+        keys: Fernet keys; one of them sealed the text.
 
     Raises:
-        SealError: The text was sealed with another key, or changed since.
+        SealError: The text was sealed with another key, or was changed.
         UsageError: The record has another schema version.
         ImportError: `cryptography` is missing (extra `seal`).
     """

@@ -179,6 +179,15 @@ def console(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
 # A pipeline.
 
 
+def _settings() -> dict[str, Any]:
+    config = structlog.get_config()
+    return config | {"processors": list(config["processors"])}
+
+
+_UNCONFIGURED: Final = None if structlog.is_configured() else _settings()
+"""structlog's defaults. `capture_logs` leaves them behind, and structlog says 'configured' then."""
+
+
 def configure(
     *,
     json: bool | None = None,
@@ -208,7 +217,7 @@ def configure(
     if any(isinstance(part, structlog.testing.LogCapture) for part in current["processors"]):
         return
     ours = isinstance(current["logger_factory"], _Lines)
-    if structlog.is_configured() and not ours:
+    if structlog.is_configured() and not ours and _settings() != _UNCONFIGURED:
         raise UsageError(
             "structlog is configured already, and deviceflow.logs.configure() replaces no pipeline"
             " of the program's own.",

@@ -12,9 +12,10 @@ provider returns; and `Claim` and `LeaseHeld`, which a store returns.
 from __future__ import annotations
 
 from deviceflow.audit.log import OnTransition
+from deviceflow.client.purge import Purged
+from deviceflow.client.sweep import Swept
 from deviceflow.core.flow import Flow, Transition
 from deviceflow.core.login import Login
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import (
     Claim,
     Clock,
@@ -27,6 +28,7 @@ from deviceflow.core.ports import (
 )
 from deviceflow.core.provider import Answer, Approver, DeviceCode, LoginRequest, Provider, Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Fields, Request, Response
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "OnTransition",
     "Origin",
     "Provider",
+    "Purged",
     "Reason",
     "Request",
     "Response",
@@ -52,6 +55,7 @@ __all__ = [
     "Store",
     "StoreEvent",
     "StoredFlow",
+    "Swept",
     "Token",
     "Transition",
     "Transport",

@@ -17,7 +17,7 @@ Outcome = Literal["token", "outcome_unknown", "denied", "expired", "cancelled"]
 
 INTERVAL_OF_SLOW: Final = 30.0  # seconds
 
-_ACTIONS: Final = ("issue_code", "poll", "pending", "grant", "collect", "acknowledge")
+_ACTIONS: Final = ("issue_code", "poll", "pending", "issue_token", "collect", "acknowledge")
 _OTHER_POINTS: Final = 130  # about as many are reached in a long login
 
 
@@ -129,10 +129,10 @@ def named() -> list[Case]:
     fatal = [
         Kill("held", "issued"),
         Kill("point", "after answer: token", 2),
-        *_around_commit("grant")[:-1],
+        *_around_commit("issue_token")[:-1],
     ]
     dead_in_poll = Kill("point", "after claim: poll")
-    lost = Kill("point", "before commit: grant")
+    lost = Kill("point", "before commit: issue_token")
     return [
         Case(kills=(Kill("point", "inside migration"),), fresh=True),
         Case(kills=(Kill("point", "inside migration", 5),), fresh=True),

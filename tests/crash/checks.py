@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import Secret
-from deviceflow.core.machine import TABLE, State
+from deviceflow.core.actions import action_of
+from deviceflow.core.states import Handover, State
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.trail.digest import Signer, files_of
 from deviceflow.trail.maintenance import take_digest
@@ -20,30 +21,25 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.stores.sql import SQLStore
 
-_LEGAL: Final = {
-    (row.trigger, source.value, row.dest.value) for row in TABLE for source in row.sources
-}
-_NOTES: Final = frozenset(
-    {"acknowledge", "collect", "purge", "revoke", "revoke_failed", "stray_token"}
-)
 _SLOW_DOWN: Final = 5.0  # seconds (RFC 8628 section 3.5)
 
 
 def wrong_with_history(flow: Flow, history: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Check that the transitions have no gap and no fork, are legal, and lead to the flow."""
     state, attempt = State.INIT.value, 0
+    handover: Handover | None = Handover.NONE
     for number, event in enumerate(history, 1):
         action, source, dest = event["action"], event["from"], event["to"]
         if event["seq"] != number:
             yield f"transition {number} has the number {event['seq']}"
         if source != state:
             yield f"{action} ({number}) begins at {source}, where the one before ended at {state}"
-        if action == "take_over":
-            in_place = source == dest != State.POLLING
-        else:
-            in_place = source == dest and State(source).ended and action in _NOTES
-        if not in_place and (action, source, dest) not in _LEGAL:
+        declared = action_of(action)
+        if handover is None or (source, dest) not in declared.login.items():
             yield f"{action} ({number}) from {source} to {dest} is illegal"
+        elif handover not in declared.handover:
+            yield f"{action} ({number}) is illegal where the token is {handover}"
+        handover = None if handover is None else declared.handover.get(handover)
         attempt += action == "poll"
         if event["attempt"] != attempt:
             yield f"{action} ({number}) is of attempt {event['attempt']}, not {attempt}"

@@ -80,7 +80,7 @@ def at_random(rng: Random) -> Handover:
     verb: Verb = rng.choice(("login", "resume", "token", "export-env"))
     again: tuple[Verb, ...] = (verb,) * (len(kills) + 1)
     if verb == "login" or (verb == "resume" and rng.random() < 0.5):
-        return Handover(("login", *again), ("after commit: grant", *kills))
+        return Handover(("login", *again), ("after commit: issue_token", *kills))
     return Handover(again, kills, "leave")
 
 

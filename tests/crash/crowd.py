@@ -200,10 +200,10 @@ def _wrong(
     if (flow.reason or flow.state) != ends[decision]:
         yield f"it ended as {flow.reason or flow.state}"
     approved = decision == "approve"
-    counts = (done["grant"], done["acknowledge"], len(tokens))
+    counts = (done["issue_token"], done["acknowledge"], len(tokens))
     if counts != (approved, approved, approved):
         yield "it was granted {} times, acknowledged {} times, delivered {} times".format(*counts)
-    if any(done[action] for action in ("late_grant", "stray_token", "recover", "take_over")):
+    if any(done[action] for action in ("late_token", "orphan_token", "recover", "take_over")):
         yield "somebody lost its lease"
     if tokens and tokens != [s.token for s in server.gate.seen.values() if s.client == flow.name]:
         yield "another token was delivered than was issued"

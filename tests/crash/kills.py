@@ -239,8 +239,8 @@ def _wrong_with_token(
 ) -> Iterator[str]:
     done = Counter(event["action"] for event in history)
     granted = flow.state is State.AUTHORIZED
-    if done["grant"] != granted or done["late_grant"]:
-        yield f"it was granted {done['grant']} times, and late {done['late_grant']} times"
+    if done["issue_token"] != granted or done["late_token"]:
+        yield f"it was granted {done['grant']} times, and late {done['late_token']} times"
     end = {"collect": "acknowledge", "purge": "purge"}.get(case.then, "")
     for action in ("acknowledge", "purge"):
         if done[action] != (granted and action == end):
@@ -277,7 +277,7 @@ def _is_lost(name: str, facts: Facts, place: Place, server: WatchedServer) -> bo
     with place.open() as store:
         stored = store.history(facts.flow_id)
     place.settle()
-    return not any(event["action"] == "grant" for event in stored)
+    return not any(event["action"] == "issue_token" for event in stored)
 
 
 def _note(facts: Facts, lines: list[dict[str, Any]]) -> None:

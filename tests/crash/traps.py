@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Literal
 
+    from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Claim, Clock, Decide, LeaseHeld, Origin, StoreEvent, Transport
     from deviceflow.core.wire import Failure, Request, Response
@@ -140,7 +141,7 @@ class TrappedStore:
     def wake_after_clock_change(self, given: float) -> None:
         self._store.wake_after_clock_change(given)
 
-    def record_store_event(self, action: str, given: float, detail: str, origin: Origin) -> None:
+    def record_store_event(self, action: Action, given: float, detail: str, origin: Origin) -> None:
         self._store.record_store_event(action, given, detail, origin)
 
     def ids_with_secrets(

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 from deviceflow import Secret, Studio
-from deviceflow.audit.events import NOTES, render, render_note
+from deviceflow.audit.events import render, render_store_event
+from deviceflow.core.actions import ACTIONS, STORE_EVENTS
 from deviceflow.core.flow import Flow, Transition
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
+from deviceflow.core.states import Reason, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ACTIONS: Final = ("issue_code", "poll", "retry", "grant", "fail", "stray_token", "collect")
+_ACTIONS: Final = [action for action in ACTIONS.values() if action not in STORE_EVENTS]
 
 # Half a character and the character NUL among them, which no database and no encoder takes.
 _texts: Final = st.text(st.characters(exclude_categories=()), max_size=40)
@@ -35,8 +36,8 @@ _origins: Final = st.builds(
 def events(draw: Callable[[st.SearchStrategy[Any]], Any]) -> dict[str, Any]:
     """Draw an event that is no link of a chain yet."""
     if draw(st.integers(0, 9)) == 0:
-        action, seq = draw(st.sampled_from(sorted(NOTES))), draw(st.integers(1, 2**53 - 1))
-        return render_note(action, draw(_times), seq, draw(_texts), draw(_origins))
+        action, seq = draw(st.sampled_from(STORE_EVENTS)), draw(st.integers(1, 2**53 - 1))
+        return render_store_event(action, draw(_times), seq, draw(_texts), draw(_origins))
     name = draw(_texts | st.integers() | st.floats(0, 1e9))
     scopes = draw(st.lists(st.sampled_from(["MODELS", "datasets", "Experiments"]), max_size=3))
     server = Studio("https://studio.example.com").with_request(client_name=name, scopes=scopes)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow import OAuth, Secret, Studio
 from deviceflow.audit.events import render
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import State
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
+from deviceflow.core.states import State
 from deviceflow.core.wire import Failure
 from deviceflow.testing import answer
 
@@ -74,7 +74,7 @@ def _received(*results: Any) -> list[Move]:
 
 
 def _late(flow: Flow, now: float) -> Transition:
-    return flow.late_grant(Token(Secret(f"late-{now}")), flow.attempt, now)
+    return flow.late_token(Token(Secret(f"late-{now}")), flow.attempt, now)
 
 
 def _cancel(flow: Flow, now: float) -> Transition:
@@ -100,9 +100,9 @@ def _moves(flow: Flow, *, late: bool) -> list[Move]:
     if flow.token is not None:
         moves += 4 * [lambda flow, now: flow.collect(now)]
         moves += 4 * [lambda flow, now: flow.acknowledge(now)]
-    if flow.token is not None or flow.to_revoke:
         moves.append(lambda flow, now: flow.purge(now))
     if flow.to_revoke:
+        moves.append(lambda flow, now: flow.abandon_revocation(now))
         moves += _received(*_REVOKED)
     return moves
 

@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import OAuth, Secret
 from deviceflow.audit.chain import START, STORED, AuditKey
+from deviceflow.core.actions import ENDS_HANDOVER, LOGIN_TRIGGERS
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import LEADS_TO, TRIGGERS, State
 from deviceflow.core.provider import Token
+from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores._rows import COLUMNS
 from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
@@ -194,7 +195,7 @@ def removed(attack: Attack) -> Done:
     attack.trail.drop(flow_id, row["seq"], row["seq"])
     if attack.flip():
         attack.trail.shift(flow_id, row["seq"] + 1, -1, renamed=attack.flip())
-    at = None if row["action"] == "bring_in" else (flow_id, row["seq"])
+    at = None if row["action"] == "import" else (flow_id, row["seq"])
     return Done(("removed",), (flow_id,), at)
 
 
@@ -469,10 +470,12 @@ def illegal_transition(attack: Attack) -> Done:
         nonlocal at
         ways = [_with_another_end, _with_another_action]
         moved = any(row["from"] != row["to"] for row in rows[:-1])
-        if moved and rows[0]["action"] != "bring_in":
+        if moved and rows[0]["action"] != "import":
             ways.append(_with_one_less)
         if rows[-1]["reason"] in ("denied", "cancelled"):
             ways.append(_with_a_late_token)
+        if any(row["action"] in ENDS_HANDOVER for row in rows):
+            ways.append(_with_a_token_that_is_gone)
         at = attack.random.choice(ways)(attack, rows)
 
     flow_id = _rewritten(attack, 2, change)
@@ -490,8 +493,9 @@ def _with_another_end(attack: Attack, rows: list[dict[str, Any]]) -> int:
 
 def _with_another_action(attack: Attack, rows: list[dict[str, Any]]) -> int:
     row = attack.random.choice(rows[1:])
-    fitting = {name for name in TRIGGERS if LEADS_TO.get((name, row["from"])) == row["to"]}
-    row["action"] = attack.random.choice(sorted({*TRIGGERS} - fitting))
+    move = (row["from"], row["to"])
+    fitting = {name for name in LOGIN_TRIGGERS if move in name.login.items()}
+    row["action"] = attack.random.choice(sorted({*LOGIN_TRIGGERS} - fitting)).name
     return int(row["seq"])
 
 
@@ -509,9 +513,18 @@ def _with_one_less(attack: Attack, rows: list[dict[str, Any]]) -> int:
 def _with_a_late_token(attack: Attack, rows: list[dict[str, Any]]) -> int:
     last = rows[-1]
     seq = last["seq"] + 1
-    late = {"action": "late_grant", "outcome": "granted", "from": "failed", "to": "authorized"}
+    late = {"action": "late_token", "outcome": "token_issued", "from": "failed", "to": "authorized"}
     place = {"seq": seq, "event_id": f"{last['flow_id']}.{seq}"}
     rows.append(last | late | place | {"reason": None})
+    return int(seq)
+
+
+def _with_a_token_that_is_gone(attack: Attack, rows: list[dict[str, Any]]) -> int:
+    last = rows[-1]
+    seq = last["seq"] + 1
+    action = attack.random.choice(["collect", "acknowledge", "purge"])
+    place = {"seq": seq, "event_id": f"{last['flow_id']}.{seq}"}
+    rows.append(last | {"action": action, "from": last["to"]} | place)
     return int(seq)
 
 

@@ -15,6 +15,7 @@ import psycopg
 from deviceflow import Secret
 from deviceflow.audit.chain import STORED, AuditKey, hash_of_row
 from deviceflow.audit.events import STORE
+from deviceflow.core.actions import PLAIN_HTTP, ROTATE_KEYS
 from deviceflow.core.ports import Origin
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores._rows import COLUMNS
@@ -154,7 +155,7 @@ class Trail:
         return login
 
     def _note(self) -> None:
-        for action in ("plain_http", "rotate_keys"):
+        for action in (PLAIN_HTTP, ROTATE_KEYS):
             self.store.record_store_event(action, time.time(), "something to note", Origin(pid=7))
 
     def _sign(self) -> None:

@@ -309,7 +309,7 @@ def rolled_back(place: Place, random: Random) -> Attack:
 
 def _rewound(place: Place, random: Random, row: Mapping[str, Any]) -> dict[str, Any]:
     record = json.loads(row["record"])
-    record |= {"state": "init", "reason": None, "due_at": 0.0, "ended_at": None, "handover": None}
+    record |= {"state": "init", "reason": None, "due_at": 0.0, "ended_at": None, "handover": "none"}
     return {
         "state": "init",
         "ended_at": None,

@@ -193,6 +193,8 @@ KINDS: Final[Mapping[str, Callable[[Cell], Any]]] = {
     "a time": lambda cell: cell.random.choice(
         ["9999-12-31T23:59:59.999+00:00", "0001-01-01", "2026-01-01T00:00:00.000+23:59"]
     ),
-    "a word": lambda cell: cell.random.choice(["store", "init", "polling", "grant", "-", "--all"]),
+    "a word": lambda cell: cell.random.choice(
+        ["store", "init", "polling", "issue_token", "-", "--all"]
+    ),
 }
 """All of it, by what a person would call it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import Secret
 from deviceflow.audit.events import STORE, render
+from deviceflow.core.actions import ROTATE_KEYS
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from tests.fuzz_store.places import DAY
@@ -250,7 +251,7 @@ STORE_METHODS: Final[Mapping[str, Callable[[SQLStore, Target], object]]] = {
     "wake_after_clock_change": lambda store, _: store.wake_after_clock_change(time.time()),
     "commit": _commit,
     "note": lambda store, _: store.record_store_event(
-        "rotate_keys", time.time(), "x", Origin("fuzz")
+        ROTATE_KEYS, time.time(), "x", Origin("fuzz")
     ),
     "ids_with_secrets": _leftovers,
     "delete_ended": lambda store, _: store.delete_ended(time.time() - 90 * DAY),

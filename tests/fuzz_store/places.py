@@ -16,6 +16,7 @@ import psycopg
 from deviceflow import OAuth, Secret, Studio, export
 from deviceflow.audit.events import render
 from deviceflow.cli import main
+from deviceflow.core.actions import ROTATE_KEYS
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
@@ -79,15 +80,15 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "polling": ("code", "dead"),
     "recovered": ("code", "dead", "recover"),
     "doubt": ("code", "lost"),
-    "authorized": ("code", "pending", "grant"),
-    "late": ("code", "grant"),
-    "collected": ("code", "grant", "collect"),
-    "acknowledged": ("code", "grant", "collect", "acknowledge"),
+    "authorized": ("code", "pending", "issue_token"),
+    "late": ("code", "issue_token"),
+    "collected": ("code", "issue_token", "collect"),
+    "acknowledged": ("code", "issue_token", "collect", "acknowledge"),
     "denied": ("code", "denied"),
     "ancient": ("code", "denied"),
     "expired": ("code", "expired"),
     "cancelled": ("code", "cancel"),
-    "toomany": ("code", "grant", "second"),
+    "toomany": ("code", "issue_token", "second"),
 }
 """The logins, by name, and what happened to each."""
 
@@ -102,12 +103,12 @@ def _moved(flow: Flow, move: str, now: float, base: str) -> Iterator[Transition]
     match move:
         case "code":
             yield flow.receive(answer(200, code_of(flow.id, base)), now, duration=0.25)
-        case "grant":
+        case "issue_token":
             yield from _polled(flow, now, answer(200, token_of(flow.id)))
         case "second":
             token = flow.provider.read_token(answer(200, token_of(flow.id)), now).token
             assert token is not None
-            yield flow.late_grant(token, 1, now)
+            yield flow.late_token(token, 1, now)
         case "recover":
             yield flow.recover(now, "the dead")
         case "collect" | "acknowledge" | "cancel":
@@ -228,7 +229,7 @@ class Place:
                 self._bring(store, name, moves)
                 self.logins[name] = export.to_dict(store.get(name), secrets=True)
             for _ in range(2):
-                store.record_store_event("rotate_keys", time.time(), "a note", Origin("w1"))
+                store.record_store_event(ROTATE_KEYS, time.time(), "a note", Origin("w1"))
         self.saved = {table: self.rows(table) for table in TABLES}
         with redirect_stdout(io.StringIO()):
             plain = ["--plaintext"] if self.plaintext else []

@@ -17,9 +17,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from unittest import mock
 
-from deviceflow import Client, client, export
+from deviceflow import Client, export
 from deviceflow.cli import main
 from deviceflow.cli import stored as cli_stored
+from deviceflow.client import _sync as client
 from deviceflow.client.clock import SystemClock
 from deviceflow.errors import DeviceFlowError
 from deviceflow.stores.url import open_store

@@ -238,7 +238,7 @@ def decide(server: LocalServer, decision: str) -> Act:
 
     def act(_: str, user_code: str) -> None:
         code = {"user_code": user_code}
-        answer = requests.post(f"{server.url}/control/{decision}", json=code, timeout=10)
+        answer = requests.post(f"{server.url}/control/{decision}", json=code, timeout=60)
         answer.raise_for_status()
 
     return act
@@ -246,4 +246,4 @@ def decide(server: LocalServer, decision: str) -> Act:
 
 def asked_of(server: LocalServer) -> int:
     """Return how many codes the server was asked for."""
-    return len(requests.get(f"{server.url}/control/log", timeout=10).json()["logins"])
+    return len(requests.get(f"{server.url}/control/log", timeout=60).json()["logins"])

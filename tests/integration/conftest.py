@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 import pytest
 import requests
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from deviceflow.server import LocalServer, Settings, create_app
 from tests.integration.command import deviceflow, kept  # noqa: F401  # fixtures
@@ -176,15 +176,15 @@ class Remote:
     def somebody(self) -> Person:
         browser = requests.Session()
         return Person(
-            lambda url: browser.get(urljoin(self.url, url), timeout=5),
-            lambda url, data: browser.post(urljoin(self.url, url), data=data, timeout=5),
+            lambda url: browser.get(urljoin(self.url, url), timeout=60),
+            lambda url, data: browser.post(urljoin(self.url, url), data=data, timeout=60),
         )
 
     def post(self, path: str, **how: Any) -> requests.Response:
-        return requests.post(urljoin(self.url, path), timeout=5, **how)
+        return requests.post(urljoin(self.url, path), timeout=60, **how)
 
     def get(self, path: str, **how: Any) -> requests.Response:
-        return requests.get(urljoin(self.url, path), timeout=5, **how)
+        return requests.get(urljoin(self.url, path), timeout=60, **how)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -237,6 +237,7 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 LOGINS: Final = 8
 WORKERS: Final = 4
-PATIENCE: Final = 20
+PATIENCE: Final = 60
 """Seconds after which a child counts as hanging."""
 
 
@@ -160,7 +160,7 @@ class _FullDisk(SQLiteStore):
     full = True
 
     def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
-        if self.full and event["action"] == "grant":
+        if self.full and event["action"] == "issue_token":
             raise errors.StoreError("The disk is full.")
         return super().commit(flow, event, **how)
 
@@ -196,7 +196,7 @@ def unsaved(url: str) -> list[Any]:
         client.step(flow.id)
         stands = client._store.get(flow.id)
         revoked = [kind for kind, _ in stands.to_revoke]
-        return [*codes, said.read_text(), _token(stands), stands.stray_tokens, revoked]
+        return [*codes, said.read_text(), _token(stands), stands.orphaned_tokens, revoked]
 
 
 class _Gate:
@@ -336,11 +336,11 @@ def held_login(url: str) -> list[int]:
     auth = DeviceFlowAuth(client, provider(url))
     session = requests.Session()
     session.auth = auth
-    gate.hold(lambda: session.get(f"{url}/api", timeout=5))
+    gate.hold(lambda: session.get(f"{url}/api", timeout=60))
 
     def child() -> None:
         auth.token = Token(Secret("from elsewhere"))
-        assert session.get(f"{url}/api", timeout=5).ok
+        assert session.get(f"{url}/api", timeout=60).ok
 
     return ended([fork(child)])
 

@@ -64,7 +64,7 @@ class OIDCProvider:
             self.close()
             raise RuntimeError("The authorization server did not start: see its standard error.")
         self.issuer: Final[str] = json.loads(ready)["issuer"]
-        answer = requests.get(f"{self.issuer}/.well-known/openid-configuration", timeout=5)
+        answer = requests.get(f"{self.issuer}/.well-known/openid-configuration", timeout=60)
         self.metadata: Final[dict[str, Any]] = answer.json()
 
     def __enter__(self) -> Self:
@@ -119,7 +119,7 @@ class OIDCProvider:
             self.metadata["introspection_endpoint"],
             data={"token": token},
             auth=self.basic_auth(),
-            timeout=5,
+            timeout=60,
         )
         answer.raise_for_status()
         return bool(answer.json()["active"])
@@ -178,14 +178,14 @@ class _Browser:
         self._session.close()
 
     def enter(self, uri: str, user_code: str) -> None:
-        self._page = _Page(self._session.get(uri, timeout=5))
+        self._page = _Page(self._session.get(uri, timeout=60))
         self.press(user_code=user_code)
 
     def press(self, **typed: str) -> None:
         page = self._page
         assert typed.keys() <= page.controls, page
         data = page.fields | typed
-        self._page = _Page(self._session.post(page.action, data=data, timeout=5))
+        self._page = _Page(self._session.post(page.action, data=data, timeout=60))
 
     def expect(self, text: str) -> None:
         assert text in self._page.html, self._page

@@ -233,7 +233,7 @@ def stage(*said: Any, then: Iterable[Callable[[Flow, float], Transition]] = ()) 
 def second_token(flow: Flow, now: float) -> Transition:
     token = OAUTH.read_token(answer(200, TOKEN | {"access_token": "SECOND-CANARY"}), now).token
     assert token is not None
-    return flow.late_grant(token, 1, now)
+    return flow.late_token(token, 1, now)
 
 
 def recovered(flow: Flow, now: float) -> Transition:

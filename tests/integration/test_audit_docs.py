@@ -15,8 +15,9 @@ import structlog
 import yaml
 
 from deviceflow.audit import log
-from deviceflow.audit.events import render_note
+from deviceflow.audit.events import render_store_event
 from deviceflow.cli import main
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.ports import Origin
 from deviceflow.trail.ledger import Kind
 
@@ -112,7 +113,7 @@ def entry_of(datagram: bytes) -> dict[str, str]:
 
 
 def test_journald_is_sent_what_its_protocol_asks_for(journal: socket.socket) -> None:
-    event = render_note("plain_http", 1e9, 1, "two\nlines\nMESSAGE=forged", Origin(pid=7))
+    event = render_store_event(PLAIN_HTTP, 1e9, 1, "two\nlines\nMESSAGE=forged", Origin(pid=7))
 
     log.emit(log.TRANSITION, event)
 

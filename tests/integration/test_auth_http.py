@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SOON = 0.3
 """Seconds that stand for the five of a request's deadline, where it is run into."""
 
-LATE = 5.0
+LATE = 30.0
 """Seconds that nothing here may take, however slow the machine."""
 
 PATH = "/api/device-login/token"

@@ -86,7 +86,7 @@ def login(remote: Remote) -> dict[str, Any]:
 
 
 def poll(started: dict[str, Any]) -> dict[str, Any]:
-    answer = requests.post(started["token_uri"], json={"code": started["device_code"]}, timeout=5)
+    answer = requests.post(started["token_uri"], json={"code": started["device_code"]}, timeout=60)
     return dict(answer.json())
 
 

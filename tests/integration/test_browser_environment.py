@@ -158,7 +158,7 @@ def test_a_program_of_one_thread_hands_none_of_ours_to_the_browser(
 
 
 def _approve_all(server: LocalServer) -> None:
-    for login in requests.get(f"{server.url}/control/log", timeout=5).json()["logins"]:
+    for login in requests.get(f"{server.url}/control/log", timeout=60).json()["logins"]:
         decide(server, "approve")("", login["user_code"])
 
 

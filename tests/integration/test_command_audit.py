@@ -19,6 +19,7 @@ import pytest
 
 from deviceflow.audit.events import FIELDS
 from deviceflow.cli import exits, main
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
@@ -438,7 +439,7 @@ def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
 
 def test_what_was_exported_is_verified_as_the_store_is(audit: Audit) -> None:
     with audit.opened() as store:
-        store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+        store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
     audit("digest", "--begin", "--digests", "digests")
     (audit.command.home / "public").write_text(audit("keygen", "--public").out)
     audit("export", "--format", "jsonl", "--output", "trail.jsonl")
@@ -620,7 +621,7 @@ def test_a_login_whose_first_event_is_gone_is_listed_all_the_same(audit: Audit) 
 
 def test_exports_hold_every_event(audit: Audit) -> None:
     with audit.opened() as store:
-        store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+        store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
 
     jsonl = audit("export", "--format", "jsonl").out
     ecs = audit("export", "--format", "ecs").out
@@ -643,8 +644,8 @@ def test_exports_hold_every_event(audit: Audit) -> None:
 
 def test_an_export_of_some_time_is_verified(audit: Audit) -> None:
     with audit.opened() as store:
-        store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
-        store.record_store_event("plain_http", BEGIN + 1e6, "f2 at http://x.example", ALICE)
+        store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
+        store.record_store_event(PLAIN_HTTP, BEGIN + 1e6, "f2 at http://x.example", ALICE)
     for name, when in (("old", "--until 2026-11-19"), ("new", "--since 2026-11-18T12:00")):
         audit("export", "--format", "jsonl", "--output", name, *when.split())
 
@@ -758,7 +759,7 @@ def postgres(postgres_url: str) -> dict[str, str]:
         for number in range(120):
             scribe.login("code", "pending", "token", at=BEGIN + number * 100)
         scribe.login("code", "denied", at=BEGIN + 50, provider=ROBOT, flow_id="denied0000000001")
-        store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+        store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
     return {"DEVICEFLOW_STORE": postgres_url, "DEVICEFLOW_KEYS": key}
 
 

@@ -97,7 +97,7 @@ def test_an_issuer_is_enough_and_the_file_has_all_that_came_with_the_token(
     assert set(said["scopes"]) == set(SCOPE.split())
     for name in ("access_token", "refresh_token", "id_token"):
         assert token[name] not in done.out + done.err
-    assert "action=grant" in done.err
+    assert "action=issue_token" in done.err
 
 
 def test_a_denial_on_the_servers_own_page_exits_4(

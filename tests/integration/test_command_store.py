@@ -155,7 +155,7 @@ def nowhere(store: Path) -> None:
     [
         (readable, "chmod 600"),
         (in_the_open, "chmod 700"),
-        (with_another_key, "sealed with the key"),
+        (with_another_key, "sealing key"),
         (without_its_key, "is gone, and with it the only key"),
         (with_a_readable_key, "chmod 600"),
         (with_no_key_in_its_file, "not a Fernet key"),

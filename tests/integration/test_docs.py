@@ -15,7 +15,8 @@ import structlog
 from deviceflow import logs, typing
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
-from deviceflow.core.machine import TRIGGERS, Reason
+from deviceflow.core.actions import LOGIN_TRIGGERS
+from deviceflow.core.states import Reason
 from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ def approving() -> Iterator[LocalServer]:
 
     def approve() -> None:
         while not over.wait(0.05):
-            log = requests.get(f"{server.url}/control/log", timeout=5).json()
+            log = requests.get(f"{server.url}/control/log", timeout=60).json()
             for login in log["logins"]:
                 if login["state"] == "waiting":
                     code = {"user_code": login["user_code"]}
-                    requests.post(f"{server.url}/control/approve", json=code, timeout=5)
+                    requests.post(f"{server.url}/control/approve", json=code, timeout=60)
 
     with LocalServer(Settings(control=True, interval=1)) as server:
         person = threading.Thread(target=approve)
@@ -161,7 +162,7 @@ def test_the_page_on_events_has_every_field_as_the_schema_explains_it() -> None:
     assert {name: rows.get(name) for name in schema()["properties"]} == {
         name: field["description"] for name, field in schema()["properties"].items()
     }
-    for name in (*TRIGGERS, *Reason):
+    for name in (*LOGIN_TRIGGERS, *Reason):
         assert f"`{name}`" in page
 
 

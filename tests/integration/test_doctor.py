@@ -633,7 +633,7 @@ def test_the_local_server_is_well(quick: LocalServer, capsys: pytest.CaptureFixt
     exit_code = main(["doctor", "--issuer", quick.url, "--client-id", "robot", "--early-poll"])
 
     out, err = capsys.readouterr()
-    log = requests.get(f"{quick.url}/control/log", timeout=5).json()["logins"][-1]
+    log = requests.get(f"{quick.url}/control/log", timeout=60).json()["logins"][-1]
     assert (exit_code, err) == (0, "")
     assert [one["answer"] for one in log["requests"]] == ["authorization_pending", "slow_down"]
     assert "✓ poll: Pending, with status 400, 1.1 seconds after the code" in out

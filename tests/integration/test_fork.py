@@ -118,7 +118,7 @@ def run(*arguments: str, **environment: str) -> Any:
         | environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

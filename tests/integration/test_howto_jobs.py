@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 HOW_TO: Final = Path(__file__).parents[2] / "docs" / "how-to"
-PATIENCE: Final = 30.0  # seconds, for what takes a fraction of one
+PATIENCE: Final = 60.0  # seconds, for what takes a fraction of one
 
 
 def files(page: str) -> dict[str, str]:
@@ -94,14 +94,14 @@ class Place:
 
     def logins(self, state: str | None = None) -> list[str]:
         """Return the codes that the server has given out, or those in a state."""
-        log = requests.get(f"{self.server.url}/control/log", timeout=10).json()
+        log = requests.get(f"{self.server.url}/control/log", timeout=60).json()
         return [entry["user_code"] for entry in log["logins"] if state in (None, entry["state"])]
 
     def decide(self, decision: str) -> None:
         """Approve, deny or expire the one login that waits."""
         [code] = self.logins("waiting")
         answer = requests.post(
-            f"{self.server.url}/control/{decision}", json={"user_code": code}, timeout=10
+            f"{self.server.url}/control/{decision}", json={"user_code": code}, timeout=60
         )
         answer.raise_for_status()
 
@@ -206,7 +206,7 @@ def test_cron_mails_once_that_there_is_no_report(cron: Cron, decision: str, code
 
     mail = cron(EACH_MINUTE)
     assert mail.code == code
-    assert f"For another code: {cron.place.home}/bin/report-login begin" in mail.out
+    assert f"To request another code: {cron.place.home}/bin/report-login begin" in mail.out
     assert decision[:3] in mail.err
     assert cron(EACH_MINUTE) == Done(0, "", "")
 
@@ -259,7 +259,7 @@ def test_make_fails_with_the_code_until_it_is_approved(make: Make) -> None:
     for done in (first, second):
         assert done.code == 2
         assert code in done.err
-        assert "Approve it, then run make again.\n" in done.err
+        assert "Approve the login, then run make again.\n" in done.err
         assert re.search(r"^make: \*\*\* \[Makefile:9: \.token\] Error 75$", done.err, re.MULTILINE)
         assert not token.exists()
     place.decide("approve")
@@ -283,7 +283,7 @@ def test_make_asks_for_another_code_when_it_is_run_again(make: Make) -> None:
         done = make()
         return done._replace(code=int(re.findall(r"Error (\d+)", done.err)[-1]))
 
-    assert "For another code, run make again.\n" in until(exits.EXPIRED, again).err
+    assert "To request another code, run make again.\n" in until(exits.EXPIRED, again).err
     assert len(make.place.logins()) == 1
     assert again().code == exits.PENDING
     assert len(make.place.logins()) == 2

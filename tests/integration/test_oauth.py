@@ -57,7 +57,7 @@ def test_discovery_a_code_an_approval_and_every_kind_of_token(
     assert token.refresh_token is not None
     assert token.id_token is not None
     assert set(token.scopes or ()) == set(SCOPE.split())
-    assert [event["action"] for event in transitions][-2:] == ["grant", "collect"]
+    assert [event["action"] for event in transitions][-2:] == ["issue_token", "collect"]
     assert set(transitions[-1]["granted_scopes"]) == set(SCOPE.split())
     assert transitions[-1]["issuer"] == oidc_provider.issuer
 

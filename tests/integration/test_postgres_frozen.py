@@ -19,6 +19,7 @@ import pytest
 
 from deviceflow import Client
 from deviceflow.audit.events import render
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.ports import Origin
 from deviceflow.errors import StoreError
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     Freeze = Callable[[], AbstractContextManager[None]]
 
 TIMEOUT: Final = 2.0  # seconds
-SLACK: Final = 3.0  # seconds; two cores may be shared by many tests
+SLACK: Final = 20.0  # seconds; what is frozen never answers, so a call in time is one that ends
 LOGINS: Final = 4
 MOST_SUSPENSIONS: Final = 200
 KEYS: Final = [generate_key()]
@@ -141,7 +142,7 @@ def methods(store: PostgresStore) -> dict[str, Callable[[], object]]:
         "snooze": lambda: store.snooze(flow.id, "w1", 0.0),
         "reschedule": lambda: store.reschedule(flow, "w1"),
         "wake_after_clock_change": lambda: store.wake_after_clock_change(0.0),
-        "note": lambda: store.record_store_event("plain_http", 0.0, "f1", Origin("w1")),
+        "note": lambda: store.record_store_event(PLAIN_HTTP, 0.0, "f1", Origin("w1")),
         "ids_with_secrets": lambda: store.ids_with_secrets("token", 0.0, 0.0),
         "delete_ended": lambda: store.delete_ended(0.0),
         "history": lambda: store.history(flow.id),
@@ -218,7 +219,7 @@ def test_commit_that_is_not_answered_is_done_once(
     assert step.state.ended
     monkeypatch.undo()
     actions = [event["action"] for event in place.sql.history(name)]
-    assert actions == ["issue_code", "poll", "grant"]
+    assert actions == ["issue_code", "poll", "issue_token"]
     assert driver.get_token(name).access_token.reveal() == "TOKEN-CANARY"
     place.close()
 
@@ -283,8 +284,10 @@ def test_logins_go_on_whenever_the_server_is_suspended(server: PostgresServer) -
         history = place.sql.history(flow.id)
         assert list(wrong_with_history(flow, history)) == []
         actions = [event["action"] for event in history]
-        assert (actions.count("grant"), actions.count("acknowledge")) == (1, 1), f"seed {seed}"
-        assert not {"late_grant", "stray_token"} & {*actions}
+        assert (actions.count("issue_token"), actions.count("acknowledge")) == (1, 1), (
+            f"seed {seed}"
+        )
+        assert not {"late_token", "orphan_token"} & {*actions}
     place.close()
 
 
@@ -311,7 +314,7 @@ def test_command_ends_in_time(server: PostgresServer) -> None:
             check=False,
             env=os.environ | environment,
             text=True,
-            timeout=20,
+            timeout=60,
         )
 
     assert done.returncode == 74

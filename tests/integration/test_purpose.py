@@ -74,7 +74,7 @@ def test_a_session_states_it_as_well(server: LocalServer) -> None:
     session = requests.Session()
     session.auth = DeviceFlowAuth(client, Studio(server.url), purpose=WHY)
 
-    session.get(f"{server.url}/device", timeout=5)
+    session.get(f"{server.url}/device", timeout=60)
 
     assert flows[0].purpose == WHY
 

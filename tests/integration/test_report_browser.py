@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from playwright.sync_api import expect
 
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.command import Command
@@ -83,7 +84,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         many = ["pending"] * 170
         scribe.login("code", *many, "expire", at=BEGIN + 1.1e6, flow_id="long000000000001")
         scribe.login("code", at=BEGIN + 1.2e6, flow_id="short00000000001")
-        store.record_store_event("plain_http", BEGIN, HOSTILE, ALICE._replace(actor=HOSTILE))
+        store.record_store_event(PLAIN_HTTP, BEGIN, HOSTILE, ALICE._replace(actor=HOSTILE))
     (deviceflow.home / "digests").mkdir()
     url = f"sqlite:///{path}"
     args = ("--store", url, "--digests", "digests")

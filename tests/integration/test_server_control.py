@@ -68,7 +68,7 @@ def test_a_form_is_not_read(local: Callable[..., Local]) -> None:
 
 def test_over_http(local_server: LocalServer) -> None:
     def post(path: str, body: dict[str, str]) -> dict[str, Any]:
-        answer = requests.post(f"{local_server.url}{path}", json=body, timeout=5)
+        answer = requests.post(f"{local_server.url}{path}", json=body, timeout=60)
         return dict(answer.json())
 
     started = post("/api/device-login", {"client_name": "robot"})

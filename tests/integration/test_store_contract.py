@@ -13,9 +13,9 @@ import pytest
 from deviceflow import OAuth, errors, export
 from deviceflow.audit.events import STORE, render, schema
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import PersonText, ours
 from tests.brief import brief
 from tests.integration.places import (
@@ -249,7 +249,7 @@ def test_token_that_comes_late_does_not_take_the_key_back(
         place.store.add(new("f2", "nightly"))
 
     late = second_token(flow, place.now)
-    assert (late.action, flow.live) == ("late_grant", True)
+    assert (late.action, flow.live) == ("late_token", True)
     assert commit(place.store, flow, late)
 
     assert place.store.get("f1").state is State.AUTHORIZED
@@ -957,7 +957,7 @@ def test_any_token_is_kept(place: Place, text: str) -> None:
     token = OAUTH.read_token(GRANTED).token
     assert token is not None
     token.access_token = Secret(text)
-    moved = flow.late_grant(token, 1, place.now)
+    moved = flow.late_token(token, 1, place.now)
 
     assert commit(place.store, flow, moved)
 
@@ -1013,7 +1013,7 @@ def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -
     history = database.sql.history(flow.id)
     assert [event["action"] for event in history] == [
         *("issue_code", "poll", "pending", "poll", "slow_down", "poll", "retry"),
-        *("poll", "pending", "poll", "grant", "collect", "acknowledge"),
+        *("poll", "pending", "poll", "issue_token", "collect", "acknowledge"),
     ]
     assert history == events()
     checker = jsonschema.Draft202012Validator(schema())
@@ -1058,14 +1058,14 @@ def test_plain_http_is_noted_in_the_transaction_that_makes_it_true(
     assert details == [f"{flow.id} at http://as.lan", f"{flow.id} at http://token.lan"]
 
 
-def test_flow_from_elsewhere_is_brought_in_on_record(database: Place, events: Events) -> None:
+def test_flow_from_elsewhere_is_imported_on_record(database: Place, events: Events) -> None:
     flow = Flow("f1", OAUTH, database.now)
     flow.receive(CODE, database.now)
 
     database.store.add(flow)
 
     (event,) = events()
-    assert (event["action"], event["seq"]) == ("bring_in", 2)
+    assert (event["action"], event["seq"]) == ("import", 2)
     assert database.sql.history("f1") == [event]
 
 
@@ -1127,7 +1127,7 @@ def test_stalled_workers_token_is_taken_late(place: Place, events: Events) -> No
     token = place.client().get_token(flow.id)
     assert (token.access_token, token.possibly_revoked) == (Secret("TOKEN-CANARY"), True)
     said = [event["action"] for event in events()]
-    assert said == ["issue_code", "poll", "recover", "poll", "fail", "late_grant", "collect"]
+    assert said == ["issue_code", "poll", "recover", "poll", "fail", "late_token", "collect"]
 
 
 def test_many_threads_stepping_one_flow_send_one_request(place: Place) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from deviceflow import errors
 from deviceflow.core.encryption import generate_key
-from deviceflow.core.machine import State
+from deviceflow.core.states import State
 from deviceflow.testing import answer
 from deviceflow.trail.verify import Verification
 from tests.integration import places
@@ -401,7 +401,7 @@ def test_row_that_is_there_twice_is_not_moved(untyped: Place) -> None:
     with pytest.raises(errors.StoreError, match="did not do what it was told"):
         untyped.client().get_token("f1")
 
-    assert untyped.store.get("f1").handover is None
+    assert untyped.store.get("f1").handover == "ready"
 
 
 @pytest.mark.parametrize("junk", ["0x1", "", "[" * 3000, '{"a": 1}', "7"])

@@ -21,9 +21,10 @@ import pytest
 
 from deviceflow import errors
 from deviceflow.client.lease import LEASE_MARGIN
-from deviceflow.core.machine import State
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.stores import _pgpool as pgpool
 from deviceflow.stores import sqlite as sqlite_store
 from deviceflow.stores.postgres import PostgresStore
@@ -127,7 +128,7 @@ def fill(place: Place) -> int:
                 keep()
 
     until_full(lambda: place.store.add(new(f"full-{next(added)}")))
-    until_full(lambda: place.store.record_store_event("plain_http", place.now, "x", Origin()))
+    until_full(lambda: place.store.record_store_event(PLAIN_HTTP, place.now, "x", Origin()))
     return next(added) - 1
 
 
@@ -171,7 +172,7 @@ def test_token_that_comes_when_the_disk_is_full_is_kept_until_there_is_room(
     assert driver.step(name).state is State.AUTHORIZED
 
     assert driver.get_token(name).access_token == TOKEN
-    assert [event["action"] for event in events()][-3:] == ["poll", "grant", "collect"]
+    assert [event["action"] for event in events()][-3:] == ["poll", "issue_token", "collect"]
 
 
 CHILD: Final = """
@@ -580,10 +581,10 @@ def test_commit_whose_answer_is_lost_is_done_once(
     driver.acknowledge(flow.id)
 
     assert (token.access_token, lossy) == (TOKEN, [])
-    actions = ["issue_code", "poll", "pending", "poll", "grant", "collect", "acknowledge"]
+    actions = ["issue_code", "poll", "pending", "poll", "issue_token", "collect", "acknowledge"]
     assert [event["action"] for event in events()] == actions
     assert postgres.sql.history(flow.id) == events()
-    assert driver._store.get(flow.id).stray_tokens == 0
+    assert driver._store.get(flow.id).orphaned_tokens == 0
 
 
 def test_commit_whose_answer_is_lost_too_often_is_an_error(
@@ -608,7 +609,7 @@ def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
 
     def unanswered(*args: Any, **kwargs: Any) -> bool:
         done = keep(*args, **kwargs)
-        if args[1]["action"] == "grant" and not answers:
+        if args[1]["action"] == "issue_token" and not answers:
             raise errors.StoreError("No answer.")
         return done
 
@@ -626,8 +627,8 @@ def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert database.store.get(name).stray_tokens == (1 if until == "purged" else 0)
-    assert "stray_token" not in [event["action"] for event in events()]
+    assert database.store.get(name).orphaned_tokens == (1 if until == "purged" else 0)
+    assert "orphan_token" not in [event["action"] for event in events()]
     assert database.store.get(name).handover == until
 
 
@@ -694,7 +695,12 @@ def test_token_that_comes_while_the_server_is_away_is_brought_there_later(
     assert driver.step(name).state is State.AUTHORIZED
 
     assert driver.get_token(name).access_token == TOKEN
-    assert [event["action"] for event in events()] == ["issue_code", "poll", "grant", "collect"]
+    assert [event["action"] for event in events()] == [
+        "issue_code",
+        "poll",
+        "issue_token",
+        "collect",
+    ]
 
 
 # A server that throws clients out, or refuses them.
@@ -742,7 +748,12 @@ def test_connection_that_is_ended_within_a_commit_is_tried_again(
     assert driver.wait_for_token(name).access_token == TOKEN
 
     assert thrown == [statement]
-    assert [event["action"] for event in events()] == ["issue_code", "poll", "grant", "collect"]
+    assert [event["action"] for event in events()] == [
+        "issue_code",
+        "poll",
+        "issue_token",
+        "collect",
+    ]
     assert postgres.sql.history(name) == events()
 
 

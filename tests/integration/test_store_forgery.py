@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import OAuth, errors
-from deviceflow.core.machine import State
+from deviceflow.core.states import State
 from deviceflow.trail.verify import Verification
 from tests.integration import places
 from tests.integration.places import (

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deviceflow.audit.events import render, schema
-from deviceflow.core.machine import TABLE, State
+from deviceflow.core.actions import ACTIONS, LOGIN_TRIGGERS
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.core.wire import Failure
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
@@ -50,8 +51,8 @@ POLLS: Final = [
     *(answer(200, "<html>"), answer(503, "busy"), Failure("connection", sent=False)),
 ]
 REVOCATIONS: Final = [REVOKED, answer(503, "busy"), answer(400, {"error": "no"})]
-LEGAL: Final = {(row.trigger, source, row.dest) for row in TABLE for source in row.sources}
-BESIDES: Final = {"collect", "acknowledge", "purge", "stray_token", "revoke", "revoke_failed"}
+LEGAL: Final = {(name, *move) for name in LOGIN_TRIGGERS for move in name.login.items()}
+BESIDES: Final = {*ACTIONS.values()} - {*LOGIN_TRIGGERS}
 numbers: Final = itertools.count(1)
 
 
@@ -60,7 +61,7 @@ def received(result: Any) -> Step:
 
 
 def late(flow: Flow, now: float) -> Transition:
-    return flow.late_grant(Token(Secret(f"LATE-{now}")), flow.attempt, now)
+    return flow.late_token(Token(Secret(f"LATE-{now}")), flow.attempt, now)
 
 
 def possible(flow: Flow) -> list[Step]:
@@ -74,11 +75,9 @@ def possible(flow: Flow) -> list[Step]:
         return [*steps[flow.state], type(flow).cancel]
     ended: list[Step] = [late] if flow.attempt or flow.reason else []
     if flow.token is not None:
-        ended += [type(flow).collect, type(flow).acknowledge]
-    if flow.token is not None or flow.to_revoke:
-        ended += [type(flow).purge]
+        ended += [type(flow).collect, type(flow).acknowledge, type(flow).purge]
     if flow.to_revoke:
-        ended += map(received, REVOCATIONS)
+        ended += [type(flow).abandon_revocation, *map(received, REVOCATIONS)]
     return ended
 
 

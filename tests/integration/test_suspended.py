@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import State
-from deviceflow.core.machine import Reason
+from deviceflow.core.states import Reason
 from tests.crash.checks import wrong_with_history, wrong_with_polls
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
 from tests.crash.pauses import APPROVED_AFTER, play, points_of_a_login
@@ -33,7 +33,7 @@ PAUSES: Final = (
 )
 DEADLINE: Final = 1.5  # seconds, where the transport's own has to pass: that is in real time
 
-ANSWERED: Final[Trap] = ("before commit: grant", 1, STOP)
+ANSWERED: Final[Trap] = ("before commit: issue_token", 1, STOP)
 ANNOUNCED: Final[Trap] = ("after claim: poll", 1, STOP)
 RECOVERED: Final[Trap] = ("after commit: poll", 1, STOP)
 READING: Final[Trap] = ("before reading", 1, STOP)
@@ -102,7 +102,7 @@ def test_answer_that_waits_for_a_suspended_worker(stage: Stage, traps: list[Trap
     resume(suspended)
     flow, history = stage.stored()
     assert flow.state is State.AUTHORIZED
-    assert actions(history)[5:] == ["late_grant"]
+    assert actions(history)[5:] == ["late_token"]
     assert (history[5]["from"], history[5]["to"]) == ("failed", "authorized")
     assert_collected(stage, possibly_revoked=True)
 
@@ -112,7 +112,7 @@ def test_suspended_between_the_answer_and_the_commit(stage: Stage) -> None:
     run(stage.fork("other"))
     assert stage.stored()[0].reason is Reason.OUTCOME_UNKNOWN
     resume(suspended)
-    assert actions(stage.stored()[1])[3:] == ["poll", "fail", "late_grant"]
+    assert actions(stage.stored()[1])[3:] == ["poll", "fail", "late_token"]
     assert_collected(stage, possibly_revoked=True)
 
 
@@ -120,7 +120,7 @@ def test_nobody_polled_meanwhile(stage: Stage) -> None:
     suspended = suspended_with_its_answer(stage)
     assert stage.fork("other", ("after commit: recover", 1, KILL)).wait() == -KILL
     resume(suspended)
-    assert actions(stage.stored()[1]) == ["issue_code", "poll", "recover", "late_grant"]
+    assert actions(stage.stored()[1]) == ["issue_code", "poll", "recover", "late_token"]
     assert_collected(stage, possibly_revoked=False)
 
 
@@ -129,11 +129,11 @@ def test_another_poll_is_on_its_way(stage: Stage) -> None:
     other = stage.fork("other", RECOVERED)
     other.wait_until_stopped()
     resume(suspended)
-    assert actions(stage.stored()[1])[2:] == ["recover", "poll", "late_grant"]
+    assert actions(stage.stored()[1])[2:] == ["recover", "poll", "late_token"]
     resume(other)  # which finds that the code is used, and that the token is there
     assert stage.told("other", "delivered") == stage.issued()
     assert stage.told("other", "possibly_revoked")
-    assert stage.stored()[0].stray_tokens == 0
+    assert stage.stored()[0].orphaned_tokens == 0
 
 
 def test_somebody_gave_up_meanwhile(stage: Stage) -> None:
@@ -141,14 +141,14 @@ def test_somebody_gave_up_meanwhile(stage: Stage) -> None:
     run(stage.fork("owner", then="cancel"))
     resume(suspended)
     flow, history = stage.stored()
-    assert (flow.reason, flow.token, flow.stray_tokens) == (Reason.CANCELLED, None, 1)
-    assert actions(history) == ["issue_code", "poll", "cancel", "stray_token"]
+    assert (flow.reason, flow.token, flow.orphaned_tokens) == (Reason.CANCELLED, None, 1)
+    assert actions(history) == ["issue_code", "poll", "cancel", "orphan_token"]
     assert history[3]["outcome"] == "must_be_revoked"
 
 
 @pytest.mark.parametrize("when", ["before", "between the rows of", "inside", "after"])
 def test_killed_when_it_brings_the_token_late(stage: Stage, when: str) -> None:
-    suspended = suspended_with_its_answer(stage, (f"{when} commit: late_grant", 1, KILL))
+    suspended = suspended_with_its_answer(stage, (f"{when} commit: late_token", 1, KILL))
     run(stage.fork("other"))
     suspended.send(signal.SIGCONT)
     assert suspended.wait() == -KILL
@@ -168,7 +168,7 @@ def test_suspended_before_its_request_while_others_go_on(stage: Stage) -> None:
     assert stage.login()["requests"] == requests
     assert stage.told("other", "delivered") == stage.issued()
     assert stage.told("suspended", "delivered") is None
-    assert "late_grant" not in actions(stage.stored()[1])
+    assert "late_token" not in actions(stage.stored()[1])
 
 
 def test_suspended_before_its_request_and_alone(stage: Stage) -> None:
@@ -177,7 +177,7 @@ def test_suspended_before_its_request_and_alone(stage: Stage) -> None:
     stage.clock.advance(LEASE)
     resume(suspended)
     _, history = stage.stored()
-    assert actions(history)[:5] == ["issue_code", "poll", "retry", "poll", "grant"]
+    assert actions(history)[:5] == ["issue_code", "poll", "retry", "poll", "issue_token"]
     assert (history[2]["detail"], history[2]["in_doubt"]) == ("lease", False)
     assert len(stage.login()["requests"]) == 1
 

@@ -50,7 +50,11 @@ def rendered(error: BaseException) -> Iterator[str]:
     yield "".join(told.format())
     console = Console(file=io.StringIO(), width=250)
     options = {"show_locals": True, "locals_max_string": None, "locals_max_length": None}
-    console.print(Traceback.from_exception(type(bare), bare, frame, **options))  # type: ignore[arg-type]
+    trace = Traceback.extract(type(bare), bare, frame, **options)  # type: ignore[arg-type]
+    for shot in (shot for stack in trace.stacks for shot in stack.frames):
+        # As of a file that is not there: to highlight our source takes longer than all the rest.
+        shot.filename = f"<{shot.filename}>"
+    console.print(Traceback(trace, **options))  # type: ignore[arg-type]
     assert isinstance(console.file, io.StringIO)
     yield console.file.getvalue()
     transform = ExceptionDictTransformer(show_locals=True, locals_max_string=100_000)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from deviceflow.audit.events import FIELDS
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
 from deviceflow.errors import UnknownFlowError
 from deviceflow.stores.postgres import PostgresStore
@@ -89,7 +90,7 @@ def test_who_is_meant(store: SQLStore) -> None:
 
 
 def test_what_is_in_no_login(store: SQLStore) -> None:
-    store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+    store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
     login = Scribe(store).login("code")
 
     noted = query.notes(store)

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import State
+from deviceflow.core.states import Handover, State
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import VirtualClock, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deviceflow.core.machine import Trigger
     from deviceflow.core.wire import Response
 
 TESTS: Final = str(Path(__file__).parent)
 
 INIT, AWAITING, POLLING, AUTHORIZED, EXPIRED, FAILED = State
+NONE, READY, COLLECTED, ACKNOWLEDGED, PURGED = Handover
 
 
 @pytest.fixture
-def design() -> Mapping[Trigger, Mapping[State, State]]:
+def design() -> Mapping[str, Mapping[State, State]]:
     """Return what may follow what, copied by hand from the design and not from the code."""
     return {
         "issue_code": {INIT: AWAITING},
@@ -35,12 +35,39 @@ def design() -> Mapping[Trigger, Mapping[State, State]]:
         "slow_down": {POLLING: AWAITING},
         "retry": {INIT: INIT, POLLING: AWAITING},
         "recover": {POLLING: AWAITING},
-        "grant": {POLLING: AUTHORIZED},
-        "late_grant": dict.fromkeys((AWAITING, POLLING, EXPIRED, FAILED), AUTHORIZED),
+        "issue_token": {POLLING: AUTHORIZED},
+        "late_token": dict.fromkeys((AWAITING, POLLING, EXPIRED, FAILED), AUTHORIZED),
         "expire": {AWAITING: EXPIRED, POLLING: EXPIRED},
         "deny": {POLLING: FAILED},
         "fail": {INIT: FAILED, AWAITING: FAILED, POLLING: FAILED},
         "cancel": {INIT: FAILED, AWAITING: FAILED, POLLING: FAILED},
+    }
+
+
+@pytest.fixture
+def handover_design() -> Mapping[str, Mapping[Handover, Handover]]:
+    """Return the same of the hand-over."""
+    return {
+        "issue_token": {NONE: READY},
+        "late_token": {NONE: READY},
+        "collect": {READY: COLLECTED, COLLECTED: COLLECTED},
+        "acknowledge": {READY: ACKNOWLEDGED, COLLECTED: ACKNOWLEDGED},
+        "purge": {READY: PURGED, COLLECTED: PURGED},
+    }
+
+
+@pytest.fixture
+def beside() -> Mapping[str, set[State]]:
+    """Return in which states what leaves both machines as they are may happen."""
+    ends = {AUTHORIZED, EXPIRED, FAILED}
+    return {
+        "take_over": {INIT, AWAITING, *ends},
+        "orphan_token": {AWAITING, POLLING, *ends},
+        "revoke": ends,
+        "revoke_failed": ends,
+        "abandon_revocation": ends,
+        "import": {*State},
+        "reseal": {*State},
     }
 
 

@@ -595,7 +595,7 @@ class TestCheck:
         assert log.actions == [
             "issue_code",
             *["poll", "retry"] * len(unhappy),
-            *["poll", "pending", "poll", "grant", "collect"],
+            *["poll", "pending", "poll", "issue_token", "collect"],
         ]
         assert len(log.flows) == 1
         assert kept() == (0, 0)
@@ -614,7 +614,7 @@ class TestCheck:
         seams.polls(PENDING, GRANTED)
 
         assert check(uri=begun["token_uri"], device_code=begun["device_code"]) == "isat_token"
-        assert log.actions == ["issue_code", "poll", "pending", "poll", "grant", "collect"]
+        assert log.actions == ["issue_code", "poll", "pending", "poll", "issue_token", "collect"]
         assert [event["seq"] for event in log.transitions] == [1, 2, 3, 4, 5, 6]
         assert {event["client_name"] for event in log.transitions} == {"dvc"}
         assert [event["scopes"] for event in log.transitions] == [["experiments"]] * 6
@@ -625,7 +625,7 @@ class TestCheck:
         seams.polls(PENDING, GRANTED)
 
         assert check() == "isat_token"
-        assert log.actions == ["issue_code", "poll", "pending", "poll", "grant", "collect"]
+        assert log.actions == ["issue_code", "poll", "pending", "poll", "issue_token", "collect"]
         assert {event["issuer"] for event in log.transitions} == {HOST}
         assert len(log.flows) == 1
 
@@ -653,7 +653,7 @@ class TestCheck:
             "issue_code",
             "cancel",
             "issue_code",
-            *["poll", "grant", "collect"],
+            *["poll", "issue_token", "collect"],
         ]
         assert kept() == (0, 0)
 
@@ -801,7 +801,7 @@ class TestGet:
         ]
         assert seams.poll.call_args_list == [POLL] * 2
         assert seams.sleep.call_args_list == [call(5)]
-        assert log.actions == ["issue_code", "poll", "pending", "poll", "grant", "collect"]
+        assert log.actions == ["issue_code", "poll", "pending", "poll", "issue_token", "collect"]
         assert kept() == (0, 0)
 
     @pytest.mark.parametrize(

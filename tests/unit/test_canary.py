@@ -92,7 +92,7 @@ NEEDLES: Final = {
 ELSEWHERE: Final = {
     "PKCE verifier": "found in the requests of a login, below",
     "complete verification link": "has the verification link and the user code in it",
-    "what else came with the token": "not sent",
+    "other fields of the token response": "not sent",
     "sealed part of a row": "test_seal_canary",
     "private key": "test_client_auth",
     "sealing keys": "test_seal_canary",

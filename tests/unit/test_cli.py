@@ -49,22 +49,30 @@ def test_exit_codes(error: Exception, code: int) -> None:
 
 
 @pytest.mark.parametrize("format_", ["mermaid", "dot"])
-def test_the_diagram_is_printed(format_: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["diagram", format_]) == 0
-    assert capsys.readouterr().out.strip() == diagram.FORMATS[format_]()
-
-
-def test_a_diagram_out_of_date_is_found_and_renewed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "drawing"),
+    [([], diagram.LOGIN), (["--machine", "hand-over"], diagram.HANDOVER)],
+)
+def test_a_diagram_is_printed(
+    format_: str, options: list[str], drawing: diagram.Drawing, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["diagram", format_, *options]) == 0
+    assert capsys.readouterr().out.strip() == diagram.FORMATS[format_](drawing)
+
+
+@pytest.mark.parametrize("drawing", diagram.DRAWINGS.values(), ids=[*diagram.DRAWINGS])
+def test_a_diagram_out_of_date_is_found_and_renewed(
+    tmp_path: Path, drawing: diagram.Drawing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin, end = drawing.marks
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{diagram.BEGIN}\nold\n{diagram.END}\nafter\n")
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
 
     assert main(["diagram", "--check", str(page)]) == 1
     assert "out of date" in capsys.readouterr().err
     assert main(["diagram", "--write", str(page)]) == 0
     assert main(["diagram", "--check", str(page)]) == 0
-    assert diagram.mermaid() in page.read_text()
+    assert diagram.mermaid(drawing) in page.read_text()
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("\nafter\n")
 
@@ -76,7 +84,7 @@ def test_a_page_without_a_place_for_the_diagram_is_refused(
     page.write_text("nothing here\n")
 
     assert main(["diagram", "--check", str(page)]) == exits.USAGE
-    assert diagram.BEGIN in capsys.readouterr().err
+    assert diagram.LOGIN.marks[0] in capsys.readouterr().err
 
 
 def test_a_page_that_is_not_there_is_no_traceback(

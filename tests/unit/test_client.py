@@ -18,8 +18,8 @@ from deviceflow.audit.events import render
 from deviceflow.audit.origin import origin
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Response
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
@@ -140,7 +140,7 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
         (
             answer(400, {"detail": "no \x1b[31msuch\x1b[0m client"}),
             errors.RejectedError,
-            "It said: no such client.",
+            "The server's message: no such client.",
         ),
         (answer(403, {}), errors.RejectedError, "The server refused the login. Its error"),
         (answer(200, "<html>"), errors.ProtocolError, "cannot be understood. Check that"),
@@ -229,7 +229,7 @@ def test_our_own_words_are_not_called_the_servers(client: Make) -> None:
     with pytest.raises(errors.UnreachableError, match="The connection failed") as caught:
         client(UNSENT, UNSENT, UNSENT).start(STUDIO)
 
-    assert "It said" not in str(caught.value)
+    assert "The server's message" not in str(caught.value)
 
 
 def test_ended_flow_of_the_key_gives_way_to_a_new_one(
@@ -495,7 +495,7 @@ def test_servers_words_are_in_the_error_cleaned(client: Make, code_answer: CodeA
     driver = client(code_answer(), answer(400, {"detail": "bad \x1b[5mcode\x07 DEVICE-CANARY"}))
     flow = driver.start(STUDIO)
 
-    with pytest.raises(errors.RejectedError, match="It said: bad code <secret>"):
+    with pytest.raises(errors.RejectedError, match="The server's message: bad code <secret>"):
         driver.wait_for_token(flow.id)
 
 
@@ -808,7 +808,7 @@ def test_interrupt_while_sending_leaves_a_persistent_flow_resumable_and_in_doubt
     assert actions() == ["issue_code", "poll", "retry"]
     # The lease was given back: it goes on at its due time.
     assert driver.wait_for_token(flow.id).access_token == Secret("TOKEN-CANARY")
-    assert actions()[3:] == ["poll", "pending", "poll", "grant", "collect"]
+    assert actions()[3:] == ["poll", "pending", "poll", "issue_token", "collect"]
 
 
 def test_interrupt_while_sleeping_leaves_a_persistent_flow_resumable(
@@ -986,7 +986,7 @@ def test_stalled_workers_token_is_taken_late(
     step = driver.step(flow.id)
 
     assert brief(step) == (flow.id, State.AUTHORIZED, 0.0, None)
-    assert actions() == ["issue_code", "poll", "recover", "poll", "fail", "late_grant"]
+    assert actions() == ["issue_code", "poll", "recover", "poll", "fail", "late_token"]
     token = driver.get_token(flow.id)
     assert token.access_token == Secret("TOKEN-CANARY")
     assert token.possibly_revoked
@@ -1005,7 +1005,7 @@ def test_stalled_workers_token_is_whole_where_nobody_polled_again(
 
     driver.step(flow.id)
 
-    assert actions() == ["issue_code", "poll", "recover", "late_grant"]
+    assert actions() == ["issue_code", "poll", "recover", "late_token"]
     assert not driver.get_token(flow.id).possibly_revoked
 
 
@@ -1023,9 +1023,9 @@ def test_second_token_does_not_replace_the_first(
     step = driver.step(flow.id)
 
     assert brief(step) == (flow.id, State.AUTHORIZED, 0.0, None)
-    assert actions()[-2:] == ["grant", "stray_token"]
+    assert actions()[-2:] == ["issue_token", "orphan_token"]
     assert driver.get_token(flow.id).access_token == Secret("TOKEN-CANARY")
-    assert driver._store.get(flow.id).stray_tokens == 1
+    assert driver._store.get(flow.id).orphaned_tokens == 1
 
 
 def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
@@ -1041,9 +1041,9 @@ def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
     with pytest.raises(errors.LoginCancelledError):
         driver.wait_for_token(flow.id)
 
-    assert actions() == ["issue_code", "poll", "cancel", "stray_token"]
+    assert actions() == ["issue_code", "poll", "cancel", "orphan_token"]
     stands = driver._store.get(flow.id)
-    assert (stands.token, stands.stray_tokens) == (None, 1)
+    assert (stands.token, stands.orphaned_tokens) == (None, 1)
 
 
 def test_pending_that_comes_after_cancelling_changes_nothing(
@@ -1184,7 +1184,7 @@ def test_login_never_opens_a_hostile_page_and_never_prints_it_raw(
 
     assert opened == []
     assert not [line for line in said if line.startswith("Open ")]
-    assert said[1] == "The server sent no usable address. Its code is USER-CANARY"
+    assert said[1] == "The server sent no usable URL. The code is USER-CANARY"
     assert all(line.isprintable() for line in said)
 
 
@@ -1396,7 +1396,7 @@ def test_hook_is_told_of_each_transition_that_is_committed(
 
     driver.wait_for_token(driver.start(STUDIO).id)
 
-    assert [event["action"] for event in told] == ["issue_code", "poll", "grant", "collect"]
+    assert [event["action"] for event in told] == ["issue_code", "poll", "issue_token", "collect"]
 
 
 def test_block_of_code_says_who_acts_for_a_client_of_many(

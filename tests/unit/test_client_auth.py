@@ -14,7 +14,7 @@ from joserfc import jwk, jwt
 
 from deviceflow import export
 from deviceflow.client._sync import Client
-from deviceflow.core.machine import State
+from deviceflow.core.states import State
 from deviceflow.core.wire import ClientAuth, Request
 from deviceflow.credentials.client_auth import ASSERTION_LIFETIME, authenticated
 from deviceflow.credentials.secret_refs import resolve

@@ -1,92 +1,124 @@
-"""The diagram is the table, drawn."""
+"""The diagrams are the table, drawn."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from deviceflow.core.diagram import BEGIN, END, FORMATS, dot, mermaid, within
-from deviceflow.core.machine import State
+import pytest
+
+from deviceflow.core.diagram import DRAWINGS, FORMATS, HANDOVER, LOGIN, dot, mermaid, within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deviceflow.core.machine import Trigger
+    from deviceflow.core.diagram import Drawing
+
+DRAWN = pytest.mark.parametrize("drawing", DRAWINGS.values(), ids=[*DRAWINGS])
 
 
-def arrows(design: Mapping[Trigger, Mapping[State, State]]) -> set[tuple[str, str, str]]:
+@pytest.fixture
+def arrows(
+    drawing: Drawing,
+    design: Mapping[str, Mapping[str, str]],
+    handover_design: Mapping[str, Mapping[str, str]],
+) -> set[tuple[str, str, str]]:
+    machine = design if drawing is LOGIN else handover_design
     return {
-        (source, dest, trigger)
-        for trigger, leads in design.items()
+        (source, dest, action)
+        for action, leads in machine.items()
         for source, dest in leads.items()
     }
 
 
-def test_mermaid_draws_each_transition(
-    design: Mapping[Trigger, Mapping[State, State]],
-) -> None:
-    ids = {state.name.lower(): state for state in State}
+@DRAWN
+def test_mermaid_draws_each_transition(drawing: Drawing, arrows: set[tuple[str, str, str]]) -> None:
+    ids = {state.name.lower(): state for state in drawing.states}
     drawn = {
-        (ids[source], ids[dest], trigger)
-        for source, dest, triggers in re.findall(
-            r"^    (\w+) --> (\w+): (.+)$", mermaid(), re.MULTILINE
+        (ids[source], ids[dest], action)
+        for source, dest, actions in re.findall(
+            r"^    (\w+) --> (\w+): (.+)$", mermaid(drawing), re.MULTILINE
         )
-        for trigger in triggers.split(", ")
+        for action in actions.split(", ")
     }
 
-    assert drawn == arrows(design)
+    assert drawn == arrows
 
 
-def test_mermaid_draws_each_pair_of_states_once() -> None:
-    pairs = re.findall(r"^    (\w+ --> \w+):", mermaid(), re.MULTILINE)
+@DRAWN
+def test_mermaid_draws_each_pair_of_states_once(drawing: Drawing) -> None:
+    pairs = re.findall(r"^    (\w+ --> \w+):", mermaid(drawing), re.MULTILINE)
 
+    assert pairs
     assert len(pairs) == len(set(pairs))
 
 
-def test_mermaid_names_each_state_and_its_beginnings_and_ends() -> None:
-    lines = mermaid().splitlines()
+@pytest.mark.parametrize(
+    ("drawing", "begin", "ends"),
+    [
+        (LOGIN, "init", ["authorized", "expired", "failed"]),
+        (HANDOVER, "none", ["acknowledged", "purged"]),
+    ],
+)
+def test_mermaid_names_each_state_and_its_beginnings_and_ends(
+    drawing: Drawing, begin: str, ends: list[str]
+) -> None:
+    lines = mermaid(drawing).splitlines()
 
     assert lines[0] == "stateDiagram-v2"
     assert [line for line in lines if "[*]" in line] == [
-        "    [*] --> init",
-        "    authorized --> [*]",
-        "    expired --> [*]",
-        "    failed --> [*]",
+        f"    [*] --> {begin}",
+        *(f"    {end} --> [*]" for end in ends),
     ]
-    for state in State:
+    for state in drawing.states:
         assert f"    {state.name.lower()}: {state}" in lines
 
 
-def test_dot_draws_each_transition(design: Mapping[Trigger, Mapping[State, State]]) -> None:
-    found = re.findall(r'^    "(.+)" -> "(.+)" \[label="(.+)"\];$', dot(), re.MULTILINE)
-    drawn = {(a, b, trigger) for a, b, triggers in found for trigger in triggers.split(", ")}
+@DRAWN
+def test_dot_draws_each_transition(drawing: Drawing, arrows: set[tuple[str, str, str]]) -> None:
+    found = re.findall(r'^    "(.+)" -> "(.+)" \[label="(.+)"\];$', dot(drawing), re.MULTILINE)
+    drawn = {(a, b, action) for a, b, actions in found for action in actions.split(", ")}
 
-    assert drawn == arrows(design)
+    assert drawn == arrows
 
 
-def test_dot_frames_the_ends_twice() -> None:
-    assert re.findall(r'^    "(.+)" \[peripheries=2\];$', dot(), re.MULTILINE) == [
-        "authorized",
-        "expired",
-        "failed",
-    ]
-    assert dot().startswith("digraph deviceflow {\n")
-    assert dot().endswith("\n}")
+@DRAWN
+def test_dot_frames_the_ends_twice(drawing: Drawing) -> None:
+    framed = re.findall(r'^    "(.+)" \[peripheries=2\];$', dot(drawing), re.MULTILINE)
+
+    assert {*framed} == drawing.ends
+    assert dot(drawing).startswith(f'digraph "{drawing.name}" {{\n')
+    assert dot(drawing).endswith("\n}")
 
 
 def test_formats_are_named() -> None:
-    assert {name: draw() for name, draw in FORMATS.items()} == {"mermaid": mermaid(), "dot": dot()}
+    assert {"mermaid": mermaid, "dot": dot} == FORMATS
 
 
-def test_diagram_is_put_between_its_marks() -> None:
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+def test_each_diagram_is_put_between_its_own_marks() -> None:
+    (begin, end), (begin_too, end_too) = LOGIN.marks, HANDOVER.marks
+    page = f"before\n{begin}\nold\n{end}\nbetween\n{begin_too}{end_too}\nafter\n"
 
-    current = f"before\n{BEGIN}\n```mermaid\n{mermaid()}\n```\n{END}\nafter\n"
+    current = (
+        f"before\n{begin}\n```mermaid\n{mermaid(LOGIN)}\n```\n{end}\nbetween\n"
+        f"{begin_too}\n```mermaid\n{mermaid(HANDOVER)}\n```\n{end_too}\nafter\n"
+    )
     assert within(page) == current
     assert within(current) == current
 
 
-def test_page_without_marks_is_no_place_for_it() -> None:
+@DRAWN
+def test_page_may_have_the_marks_of_one_diagram_only(drawing: Drawing) -> None:
+    begin, end = drawing.marks
+
+    drawn = within(f"{begin}{end}")
+
+    assert drawn == f"{begin}\n```mermaid\n{mermaid(drawing)}\n```\n{end}"
+
+
+@DRAWN
+def test_page_without_marks_is_no_place_for_it(drawing: Drawing) -> None:
+    begin, end = drawing.marks
     assert within("a page") is None
-    assert within(f"begun {BEGIN} and not ended") is None
-    assert within(f"ended {END} and not begun") is None
+    assert within(f"begun {begin} and not ended") is None
+    assert within(f"ended {end} and not begun") is None

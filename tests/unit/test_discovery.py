@@ -11,9 +11,9 @@ import pytest
 from deviceflow import export
 from deviceflow.client._sync import Client
 from deviceflow.client.metadata import METADATA_LIFETIME
-from deviceflow.core.machine import State
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.core.text import ours
 from deviceflow.core.wire import Failure, Fields
 from deviceflow.errors import (
@@ -130,7 +130,7 @@ def test_second_place_is_looked_at_where_the_first_has_none_that_fits(
         (
             answer(200, METADATA | {"token_endpoint": "http://as.example.com/t"}),
             ProtocolError,
-            "is plain http",
+            "uses plain http",
         ),
     ],
 )

@@ -7,20 +7,21 @@ import logging
 import subprocess
 import sys
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import jsonschema
 import pytest
 import structlog
 
 from deviceflow.audit import log
-from deviceflow.audit.events import NOTES, SCHEMA, render, schema
+from deviceflow.audit.events import SCHEMA, render, schema
 from deviceflow.client._sync import Client
+from deviceflow.core.actions import ACTIONS
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason, State, Trigger
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -70,13 +71,13 @@ def test_schema_describes_each_field_and_allows_no_other() -> None:
     assert all(field.get("description") for field in shipped["properties"].values())
 
 
-def test_schema_knows_each_action_state_and_reason() -> None:
+def test_schema_knows_each_action_outcome_state_and_reason() -> None:
     shipped = schema()
 
-    of_the_token = {"collect", "acknowledge", "purge"}
-    beside = {"stray_token", "revoke", "revoke_failed", "bring_in", "take_over", "reseal", *NOTES}
-    beside |= of_the_token
-    assert set(shipped["properties"]["action"]["enum"]) == {*get_args(Trigger), *beside}
+    assert shipped["properties"]["action"]["enum"] == [*ACTIONS]
+    outcomes = shipped["properties"]["outcome"]["enum"]
+    assert {*outcomes} == {action.outcome for action in ACTIONS.values()}
+    assert len(outcomes) == len({*outcomes})
     assert shipped["$defs"]["state"]["enum"] == [*State, None]
     assert set(shipped["properties"]["reason"]["enum"]) == {None, *Reason}
 
@@ -190,12 +191,12 @@ def taken_over(flow: Flow) -> Transition:
 
 def late(flow: Flow) -> Transition:
     recovered(flow)
-    return flow.late_grant(Token(Secret("TOKEN-CANARY")), 1, NOW + 61)
+    return flow.late_token(Token(Secret("TOKEN-CANARY")), 1, NOW + 61)
 
 
 def stray(flow: Flow) -> Transition:
     flow.cancel(NOW)
-    return flow.late_grant(Token(Secret("TOKEN-CANARY")), 1, NOW + 61)
+    return flow.late_token(Token(Secret("TOKEN-CANARY")), 1, NOW + 61)
 
 
 @pytest.mark.parametrize(
@@ -232,12 +233,12 @@ def stray(flow: Flow) -> Transition:
                 "detail": "left behind by w1",
             },
         ),
-        (after(GRANTED), {"action": "grant", "outcome": "granted", "to": "authorized"}),
-        (late, {"action": "late_grant", "outcome": "granted", "from": "awaiting-user"}),
+        (after(GRANTED), {"action": "issue_token", "outcome": "token_issued", "to": "authorized"}),
+        (late, {"action": "late_token", "outcome": "token_issued", "from": "awaiting-user"}),
         (
             stray,
             {
-                "action": "stray_token",
+                "action": "orphan_token",
                 "outcome": "must_be_revoked",
                 "from": "failed",
                 "to": "failed",
@@ -555,7 +556,7 @@ def test_program_that_configured_logging_gets_lines_on_stderr() -> None:
         "poll",
         "pending",
         "poll",
-        "grant",
+        "issue_token",
         "collect",
     ]
     warnings = [line for line in lines if line not in transitions]
@@ -595,4 +596,4 @@ def test_program_that_configures_structlog_late_gets_the_rest() -> None:
     assert out == ""
     events = [json.loads(line) for line in err.splitlines()]
     actions = [event["action"] for event in events if "action" in event]
-    assert actions == ["poll", "pending", "poll", "grant", "collect"]
+    assert actions == ["poll", "pending", "poll", "issue_token", "collect"]

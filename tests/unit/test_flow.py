@@ -13,10 +13,10 @@ import pytest
 
 from deviceflow import export
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.provider import DeviceCode, Token
 from deviceflow.core.sanitize import number
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Request
 from deviceflow.errors import IllegalTransitionError, UsageError
 from deviceflow.providers.studio import Studio
@@ -549,7 +549,7 @@ def test_very_short_lifetime_still_gets_its_poll(waiting: Waiting) -> None:
 
     assert flow.wait_seconds(NOW) == 0
     assert not flow.overdue(NOW)
-    assert polled(flow, GRANTED, NOW).action == "grant"
+    assert polled(flow, GRANTED, NOW).action == "issue_token"
 
 
 def test_first_poll_waits_where_it_can_be_the_only_one(waiting: Waiting) -> None:
@@ -573,7 +573,7 @@ def test_suspended_machine_finds_an_approval_that_came_in_time(waiting: Waiting)
     flow = waiting(NOW, expires_in=600)
     polled(flow, PENDING, NOW)
 
-    assert polled(flow, GRANTED, NOW + 3600).action == "grant"
+    assert polled(flow, GRANTED, NOW + 3600).action == "issue_token"
 
 
 @pytest.mark.parametrize("last", [SLOW_DOWN, UNSENT, answer(503, "busy"), HTML])
@@ -788,7 +788,7 @@ def test_token_clears_the_doubt(waiting: Waiting) -> None:
     flow = waiting(NOW)
     polled(flow, LOST)
 
-    assert polled(flow, GRANTED).action == "grant"
+    assert polled(flow, GRANTED).action == "issue_token"
     assert not flow.in_doubt
 
 
@@ -996,9 +996,9 @@ def test_late_token_is_taken_by_a_flow_that_went_on(waiting: Waiting) -> None:
     flow.poll(NOW, HTTP_TIMEOUT)
     flow.recover(NOW + 30)
 
-    moved = flow.late_grant(token(), 1, NOW + 31)
+    moved = flow.late_token(token(), 1, NOW + 31)
 
-    assert (moved.action, flow.state) == ("late_grant", State.AUTHORIZED)
+    assert (moved.action, flow.state) == ("late_token", State.AUTHORIZED)
     assert flow.token is not None
     assert flow.token.access_token == Secret("LATE-CANARY")
     assert not flow.token.possibly_revoked
@@ -1012,7 +1012,7 @@ def test_late_token_is_possibly_revoked_if_another_poll_went_out(waiting: Waitin
     flow.recover(NOW + 30)
     flow.poll(NOW + 30, HTTP_TIMEOUT)
 
-    flow.late_grant(token(), 1, NOW + 31)
+    flow.late_token(token(), 1, NOW + 31)
 
     assert flow.token is not None
     assert flow.token.possibly_revoked
@@ -1023,7 +1023,7 @@ def test_late_token_wins_over_expired_and_failed(waiting: Waiting, end: Response
     flow = waiting(NOW)
     polled(flow, end)
 
-    flow.late_grant(token(), 1, NOW + 60)
+    flow.late_token(token(), 1, NOW + 60)
 
     assert (flow.state, flow.reason, flow.detail) == (State.AUTHORIZED, None, None)
     assert flow.token is not None
@@ -1036,7 +1036,7 @@ def test_late_token_wins_over_an_unknown_outcome(waiting: Waiting) -> None:
     assert polled(flow, UNKNOWN_CODE).action == "fail"
     assert flow.in_doubt
 
-    flow.late_grant(token(), 1, NOW + 60)
+    flow.late_token(token(), 1, NOW + 60)
 
     assert (flow.state, flow.reason, flow.in_doubt) == (State.AUTHORIZED, None, False)
     assert flow.token is not None
@@ -1063,20 +1063,20 @@ def test_token_that_cannot_be_taken_is_recorded(
     end(flow)
     state, reason, had, seq = flow.state, flow.reason, flow.token, flow.seq
 
-    moved = flow.late_grant(token(), 1, NOW + 60)
+    moved = flow.late_token(token(), 1, NOW + 60)
 
-    assert moved.action == "stray_token"
+    assert moved.action == "orphan_token"
     assert (moved.source, moved.dest) == (state, state)
     assert moved.detail == "a token was issued that is not kept: revoke it at the server"
     assert (flow.state, flow.reason, flow.token) == (state, reason, had)
-    assert (flow.stray_tokens, flow.seq) == (1, seq + 1)
+    assert (flow.orphaned_tokens, flow.seq) == (1, seq + 1)
 
 
 def test_late_token_without_a_code_is_an_error_and_not_kept() -> None:
     flow = Flow("f1", Studio("https://studio.example.com"), NOW)
 
     with pytest.raises(IllegalTransitionError):
-        flow.late_grant(token(), 1, NOW)
+        flow.late_token(token(), 1, NOW)
 
     assert (flow.state, flow.token, flow.seq) == (State.INIT, None, 0)
 
@@ -1092,7 +1092,7 @@ def authorized(waiting: Waiting) -> Flow:
 
 def test_token_is_kept_until_it_is_acknowledged(waiting: Waiting) -> None:
     flow = authorized(waiting)
-    assert (flow.token is not None, flow.handover) == (True, None)
+    assert (flow.token is not None, flow.handover) == (True, "ready")
 
     for _ in range(2):  # at least once
         moved = flow.collect(NOW + 2)
@@ -1137,18 +1137,19 @@ def test_token_that_nobody_acknowledged_is_purged_and_revoked_where_that_can_be(
     moved = flow.purge(NOW + 7)
 
     assert moved.detail == f"{what}: {what_then}"
-    assert (flow.token, flow.handover, flow.stray_tokens) == (None, "purged", 1)
+    assert (flow.token, flow.handover, flow.orphaned_tokens) == (None, "purged", 1)
     assert [kind for kind, _ in flow.to_revoke] == kinds
     assert flow.wake_at == (NOW + 7 if kinds else None)
 
 
-def test_what_could_not_be_revoked_is_given_up_in_the_end(waiting: Waiting) -> None:
+def test_what_could_not_be_revoked_is_abandoned_in_the_end(waiting: Waiting) -> None:
     flow = authorized(waiting)
     flow.provider = Revoking("https://studio.example.com")
     flow.purge(NOW + 7)
 
-    moved = flow.purge(NOW + 8)
+    moved = flow.abandon_revocation(NOW + 8)
 
+    assert moved.action == "abandon_revocation"
     assert moved.detail == "what was to be revoked is not kept any longer: revoke it at the server"
     assert (flow.to_revoke, flow.handover) == ((), "purged")
 
@@ -1313,6 +1314,7 @@ def test_secrets_are_in_the_record_by_kind_and_nowhere_else(waiting: Waiting) ->
     flow.poll(NOW, HTTP_TIMEOUT)
     flow.receive(GRANTED, NOW)
     flow.to_revoke = (("access_token", Secret("STRAY-CANARY")),)
+    flow.revocations = 1
     secrets = export.to_dict(flow, secrets=True)["secrets"]
 
     assert secrets["code"] is None
@@ -1333,7 +1335,7 @@ def test_possibly_revoked_is_kept(waiting: Waiting) -> None:
     flow = waiting(NOW)
     polled(flow, EXPIRED)
     flow.attempt = 2
-    flow.late_grant(token(), 1, NOW)
+    flow.late_token(token(), 1, NOW)
 
     back = through_json(flow, secrets=True)
 
@@ -1373,7 +1375,7 @@ def test_flow_that_came_back_goes_on(waiting: Waiting) -> None:
 
     back = through_json(flow, secrets=True)
 
-    assert back.receive(GRANTED, NOW + 1).action == "grant"
+    assert back.receive(GRANTED, NOW + 1).action == "issue_token"
 
 
 def test_fields_of_a_newer_version_are_passed_over(waiting: Waiting) -> None:
@@ -1407,10 +1409,10 @@ DAMAGE: Final[Mapping[str, Any]] = {
     "failures": [None, "1"],
     "unreadable": [None, []],
     "slow_downs": [None, "2"],
-    "stray_tokens": [None, False],
+    "orphaned_tokens": [None, False],
     "in_doubt": [None, 0, "no"],
     "last_poll_owed": [None, 1],
-    "handover": ["lost", True],
+    "handover": ["lost", True, None, "ready", "purged"],
     "ended_at": ["then", math.nan],
     "secrets": [
         None,
@@ -1486,7 +1488,7 @@ def test_provider_that_cannot_be_read_is_named(waiting: Waiting) -> None:
         "provider": {"dialect": "later", "url": "x"}
     }
 
-    with pytest.raises(UsageError, match="cannot read: 'later'"):
+    with pytest.raises(UsageError, match="cannot be read: dialect 'later'"):
         export.from_dict(record)
 
 

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 
 from deviceflow import errors, export
 from deviceflow.client._sync import Client
+from deviceflow.core.actions import ACTIONS, LOGIN_TRIGGERS
 from deviceflow.core.codec import KINDS
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import TABLE, State
 from deviceflow.core.provider import Answer, Outcome, Token
 from deviceflow.core.sanitize import endpoint, number, printable, web_url, with_query
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.core.wire import MAX_BODY, Failure, Fields, Response
 from deviceflow.providers import idtoken
 from deviceflow.providers.codec import provider_from_dict
@@ -575,8 +576,8 @@ def test_what_is_no_provider_is_refused(settings_: Any) -> None:
 
 # Whole logins.
 
-LEGAL: Final = {(row.trigger, source, row.dest) for row in TABLE for source in row.sources}
-BESIDES: Final = ("stray_token", "revoke", "revoke_failed", "collect", "acknowledge", "purge")
+LEGAL: Final = {(name, *move) for name in LOGIN_TRIGGERS for move in name.login.items()}
+BESIDES: Final = {*ACTIONS.values()} - {*LOGIN_TRIGGERS}
 SECRETS: Final = {DEVICE, USER, *TOKENS}
 
 
@@ -608,8 +609,8 @@ class Witness(MemoryStore):
         assert detail.isprintable()
         assert not shown_secrets(flow, detail)
         assert (flow.state is State.FAILED) == (flow.reason is not None)
-        kept_still = flow.handover in (None, "collected")
-        assert (flow.token is not None) == (flow.state is State.AUTHORIZED and kept_still)
+        assert (flow.token is not None) == flow.handover.token_kept
+        assert (flow.state is State.AUTHORIZED) == (flow.handover != "none")
         if flow.state.ended:
             assert flow.device_code is None
             assert flow.verifier is None

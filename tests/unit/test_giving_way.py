@@ -17,7 +17,7 @@ from deviceflow.client import handover, lookup, purge, start, step, sweep, wait
 from deviceflow.client import login as logins
 from deviceflow.client._sync import Client
 from deviceflow.client.effects import MUST_FINISH, Exchange, Send
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock, answer

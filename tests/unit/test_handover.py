@@ -14,9 +14,9 @@ from deviceflow.client._sync import Client
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.client.purge import DAY
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
@@ -103,7 +103,7 @@ def test_token_can_be_taken_again_and_again_and_each_time_is_on_record(
 
     assert [driver.get_token(name).access_token for _ in range(2)] == [TOKEN, TOKEN]
 
-    assert actions()[-3:] == ["grant", "collect", "collect"]
+    assert actions()[-3:] == ["issue_token", "collect", "collect"]
     assert driver.get(name).handover == "collected"
 
 
@@ -115,7 +115,7 @@ def test_wait_takes_the_token_and_acknowledges_nothing(
 
     assert driver.wait_for_token(name).access_token == TOKEN
 
-    assert actions() == ["issue_code", "poll", "grant", "collect"]
+    assert actions() == ["issue_code", "poll", "issue_token", "collect"]
     assert driver._store.get(name).token is not None
 
 
@@ -125,7 +125,7 @@ def test_settling_takes_no_token(client: Make, code_answer: CodeAnswer, actions:
 
     assert brief(driver.wait(name)) == (name, State.AUTHORIZED, 0.0, None)
 
-    assert actions()[-1] == "grant"
+    assert actions()[-1] == "issue_token"
 
 
 def test_acknowledged_token_is_wiped_and_said_to_be_gone(
@@ -510,7 +510,7 @@ def test_revocation_that_failed_is_tried_by_sweeps_and_given_up_in_the_end(
 
     assert driver.purge() == (1, 1, [])
 
-    assert actions()[-1] == "purge"
+    assert actions()[-1] == "abandon_revocation"
     with pytest.raises(errors.UnknownFlowError):
         driver.get(name)
 
@@ -671,7 +671,7 @@ def test_sweep_brings_what_a_dead_worker_left_to_its_end(
         (name, State.AUTHORIZED, 0.0, None)
     ]
 
-    assert actions() == ["issue_code", "recover", "poll", "grant"]
+    assert actions() == ["issue_code", "recover", "poll", "issue_token"]
 
 
 def test_sweep_passes_over_what_it_cannot_step_and_leaves_it_alone_for_a_minute(

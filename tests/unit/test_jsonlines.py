@@ -92,7 +92,7 @@ def test_events_of_two_threads_are_one_chain_whoever_writes_first(
     assert verified(audit.path) == ([], 4)
 
 
-@pytest.mark.parametrize("action", ["grant", "pending"])
+@pytest.mark.parametrize("action", ["issue_token", "pending"])
 def test_event_is_in_the_file_or_the_program_is_told(
     tmp_path: Path, clock: VirtualClock, code_answer: CodeAnswer, action: str
 ) -> None:
@@ -102,7 +102,7 @@ def test_event_is_in_the_file_or_the_program_is_told(
     client = Client(transport=script, clock=clock, audit=audit)
     flow = client.start(STUDIO)
 
-    if action == "grant":
+    if action == "issue_token":
         assert client.wait_for_token(flow.id).access_token == Secret("TOKEN-CANARY")
         assert verified(audit.path) == ([], 6)
     else:
@@ -114,7 +114,7 @@ def test_event_is_in_the_file_or_the_program_is_told(
 def test_token_is_held_while_its_event_cannot_be_written(
     tmp_path: Path, clock: VirtualClock, code_answer: CodeAnswer
 ) -> None:
-    audit = Full(tmp_path / "audit.jsonl", "grant", times=1000)
+    audit = Full(tmp_path / "audit.jsonl", "issue_token", times=1000)
     script = ScriptedTransport([code_answer(), GRANTED])
     client = Client(transport=script, clock=clock, audit=audit)
     flow = client.start(STUDIO)

@@ -12,11 +12,19 @@ import pytest
 import structlog
 
 from deviceflow.audit import log
+from deviceflow.audit.events import FIELDS
 from deviceflow.audit.log import Emitter
+from deviceflow.client._sync import Client
+from deviceflow.core.secret import Secret
 from deviceflow.errors import UsageError
+from deviceflow.providers.studio import Studio
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from deviceflow.core.wire import Response
 
 EVENT: Final = {"event_id": "f1.1", "flow_id": "f1", "action": "poll"}
 
@@ -192,3 +200,43 @@ def test_structlog_is_not_imported_by(module: str) -> None:
     program = f"import sys, {module}; sys.exit('structlog' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.fixture
+def script(code_answer: Callable[..., Response]) -> ScriptedTransport:
+    pending = answer(400, {"detail": "authorization_pending"})
+    return ScriptedTransport(
+        [code_answer(), pending, answer(200, {"access_token": "TOKEN-CANARY"})]
+    )
+
+
+STUDIO: Final = Studio("https://studio.example.com")
+
+
+def test_a_client_tells_its_hook_of_what_is_stored_already(script: ScriptedTransport) -> None:
+    store = MemoryStore()
+    told: list[dict[str, Any]] = []
+
+    def hook(event: dict[str, Any]) -> None:
+        assert store.get(event["flow_id"]).seq >= event["seq"]
+        assert "CANARY" not in repr(event)
+        told.append(event)
+
+    client = Client(store, transport=script, clock=VirtualClock(), on_transition=hook)
+    client.wait_for_token(client.start(STUDIO).id)
+
+    assert [event["seq"] for event in told] == [1, 2, 3, 4, 5, 6]
+    assert told[0].keys() == set(FIELDS)
+
+
+def test_a_hook_that_raises_ends_no_login(
+    script: ScriptedTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hook(event: dict[str, Any]) -> None:
+        raise LookupError(event["action"])
+
+    client = Client(transport=script, clock=VirtualClock(), on_transition=hook)
+    token = client.wait_for_token(client.start(STUDIO).id)
+
+    assert token.access_token == Secret("TOKEN-CANARY")
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 6

@@ -11,9 +11,9 @@ from rich.pretty import pretty_repr
 
 from deviceflow.core.flow import Flow
 from deviceflow.core.login import Login
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import answer
 
@@ -33,9 +33,8 @@ def test_every_field_is_taken_from_the_flow(flow: Flow) -> None:
     login = Login.of(flow, NOW)
 
     assert list(vars(login)) == [field.name for field in fields(Login)]
-    renamed = {"orphaned_tokens": "stray_tokens"}
     for name in vars(login).keys() - {"wait_seconds"}:
-        assert getattr(login, name) == getattr(flow, renamed.get(name, name))
+        assert getattr(login, name) == getattr(flow, name)
 
 
 def test_wait_is_counted_from_the_snapshot(flow: Flow) -> None:

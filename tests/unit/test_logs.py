@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from deviceflow import logs
 from deviceflow.audit import jsonlines, log
 from deviceflow.audit.events import FIELDS, SCHEMA, render
+from deviceflow.core.actions import ACTIONS
 from deviceflow.core.flow import Flow, Transition
-from deviceflow.core.machine import State
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.core.text import ours
 from deviceflow.errors import UsageError
 from deviceflow.providers.studio import Studio
@@ -40,9 +41,8 @@ def event_of(action: str = "poll", **fields: Any) -> dict[str, Any]:
     studio = Studio("https://studio.example.com").with_request(
         client_name="nightly", scopes=["MODELS"]
     )
-    happened = Transition(
-        3, 1_800_000_001.5, action, State.AWAITING_USER, State.POLLING, 200, 0.25, 5.0, ours("said")
-    )
+    declared, source, dest = ACTIONS[action], State.AWAITING_USER, State.POLLING
+    happened = Transition(3, 1_800_000_001.5, declared, source, dest, 200, 0.25, 5.0, ours("said"))
     return render(Flow("f1", studio, 1_800_000_000.0), happened, ORIGIN) | fields
 
 
@@ -81,12 +81,12 @@ def logged() -> Callable[..., dict[str, Any]]:
 
 
 def test_ecs_gives_a_transition_the_names_of_ecs(logged: Callable[..., dict[str, Any]]) -> None:
-    said = logged(logs.ecs, fields=event_of("stray_token"), bound={"service": "s"})
+    said = logged(logs.ecs, fields=event_of("orphan_token"), bound={"service": "s"})
 
     assert list(said)[:4] == ["@timestamp", "log.level", "message", "ecs.version"]
-    assert said["event"]["action"] == "stray_token"
+    assert said["event"]["action"] == "orphan_token"
     assert said["log.level"] == "warning"
-    assert said["message"] == "f1: stray_token, awaiting-user -> polling"
+    assert said["message"] == "f1: orphan_token, awaiting-user -> polling"
     assert said["user"] == {"name": "alice"}
     assert said["service"] == "s"
     assert "level" not in said
@@ -423,6 +423,19 @@ def test_a_test_that_captures_logs_sees_those_of_a_program_that_configures(
 
     assert [entry["event"] for entry in captured] == [log.TRANSITION]
     assert capsys.readouterr().err == ""
+
+
+def test_a_program_can_configure_after_a_test_has_captured_logs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with structlog.testing.capture_logs():
+        pass
+    assert structlog.is_configured()
+
+    logs.configure(json=True)
+    log.emit("one", {})
+
+    assert json.loads(capsys.readouterr().err)["event"] == "one"
 
 
 @pytest.mark.parametrize("level", ["loud", 15, "getLogger"])

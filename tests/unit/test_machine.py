@@ -1,4 +1,4 @@
-"""The table, and what we rely on of `transitions`."""
+"""The table of actions, and what we rely on of `transitions`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deviceflow.core.machine import _MACHINE, ENDS, TABLE, TRIGGERS, Reason, State, fire
+from deviceflow.core.actions import (
+    ACKNOWLEDGE,
+    ACTIONS,
+    COLLECT,
+    ISSUE_CODE,
+    ISSUE_TOKEN,
+    LATE_TOKEN,
+    LOGIN_TRIGGERS,
+    PENDING,
+    POLL,
+    PURGE,
+    SLOW_DOWN,
+    STORE_EVENTS,
+    Action,
+    Kind,
+    action_of,
+    of_kind,
+)
+from deviceflow.core.machine import _HANDOVER, _LOGIN, fire
+from deviceflow.core.states import ENDS, Handover, Reason, State
 from deviceflow.errors import IllegalTransitionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from deviceflow.core.machine import Trigger
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -31,6 +48,7 @@ class Light:
     id: str = "f1"
     state: State = State.INIT
     reason: Reason | None = None
+    handover: Handover = Handover.NONE
 
 
 def test_states_have_the_published_values() -> None:
@@ -62,34 +80,97 @@ def test_three_states_are_ends(state: State) -> None:
     assert state.ended == (state in ENDS)
 
 
-def test_table_is_the_design(design: Mapping[Trigger, Mapping[State, State]]) -> None:
-    table: dict[str, dict[State, State]] = {}
-    for row in TABLE:
-        table.setdefault(row.trigger, {}).update(dict.fromkeys(row.sources, row.dest))
+def test_hand_over_has_the_states_of_the_design() -> None:
+    assert list(Handover) == ["none", "ready", "collected", "acknowledged", "purged"]
+    assert [state.token_kept for state in Handover] == [False, True, True, False, False]
 
-    assert table == design
-    assert list(table) == list(TRIGGERS)
+
+def test_table_is_the_design(
+    design: Mapping[str, Mapping[State, State]],
+    handover_design: Mapping[str, Mapping[Handover, Handover]],
+    beside: Mapping[str, set[State]],
+) -> None:
+    staying = {state: state for state in State}
+    declared = {name: (action.kind, action.login) for name, action in ACTIONS.items()}
+
+    assert declared == {
+        **{name: (Kind.LOGIN, leads) for name, leads in design.items()},
+        **{
+            name: (Kind.HANDOVER, {State.AUTHORIZED: State.AUTHORIZED})
+            for name in ("collect", "acknowledge", "purge")
+        },
+        **{
+            name: (Kind.BESIDE, {state: staying[state] for state in states})
+            for name, states in beside.items()
+        },
+        **{
+            name: (Kind.STORE, {})
+            for name in ("open_plaintext", "plain_http", "unverified_tls", "rotate_keys", "prune")
+        },
+    }
+    assert {name: ACTIONS[name].handover for name in handover_design} == handover_design
+    for action in of_kind(Kind.LOGIN):
+        if action not in handover_design:
+            assert action.handover == {Handover.NONE: Handover.NONE}
+    for action in of_kind(Kind.BESIDE):
+        assert action.handover == {state: state for state in Handover}
+
+
+def test_each_action_is_the_name_that_events_have() -> None:
+    for name, action in ACTIONS.items():
+        assert action == name == action.name
+        assert action_of(name) is action
+
+
+@pytest.mark.parametrize("name", ["probed", "", None])
+def test_name_of_no_action_is_read_as_one_of_which_nothing_is_known(name: str | None) -> None:
+    read = action_of(name)
+
+    assert (read, read.words, read.outcome) == (str(name), str(name), "unknown")
+    facts = (read.login, read.handover, read.issues_token, read.ends_handover, read.ends_login)
+    assert facts == ({}, {}, False, False, None)
+    assert name not in ACTIONS
+
+
+def test_facts_that_follow_from_the_states() -> None:
+    def named(has: Callable[[Action], object]) -> set[str]:
+        return {name for name, action in ACTIONS.items() if has(action)}
+
+    assert named(lambda action: action.issues_token) == {"issue_token", "late_token"}
+    assert named(lambda action: action.ends_handover) == {"acknowledge", "purge"}
+    assert named(lambda action: action.ends_login is State.AUTHORIZED) == {
+        "issue_token",
+        "late_token",
+    }
+    assert named(lambda action: action.ends_login is State.FAILED) == {"deny", "fail", "cancel"}
+    assert named(lambda action: action.ends_login is State.EXPIRED) == {"expire"}
+    assert named(lambda action: action.wipes) == {
+        "acknowledge",
+        "purge",
+        "revoke",
+        "abandon_revocation",
+    }
+
+
+def test_each_action_says_what_it_means() -> None:
+    assert all(action.words and action.outcome for action in ACTIONS.values())
 
 
 def test_each_legal_trigger_leads_where_the_design_says(
-    design: Mapping[Trigger, Mapping[State, State]],
+    design: Mapping[str, Mapping[State, State]],
 ) -> None:
     for trigger, leads in design.items():
         for source, dest in leads.items():
             flow = Light(state=source)
-            fire(flow, trigger)
+            fire(flow, ACTIONS[trigger])
             assert flow.state is dest, (trigger, source)
-
-
-def test_each_row_says_what_it_means() -> None:
-    assert all(row.meaning for row in TABLE)
 
 
 def test_illegal_trigger_is_our_error_and_names_flow_state_and_trigger() -> None:
     flow = Light("f7", State.EXPIRED)
 
     with pytest.raises(IllegalTransitionError) as caught:
-        fire(flow, "poll")
+        fire(flow, POLL)
 
     error = caught.value
     assert (error.flow_id, error.state, error.trigger) == ("f7", "expired", "poll")
@@ -100,11 +181,48 @@ def test_illegal_trigger_is_our_error_and_names_flow_state_and_trigger() -> None
     assert error.__context__ is None
 
 
+@pytest.mark.parametrize("action", [COLLECT, ACKNOWLEDGE, PURGE])
+@pytest.mark.parametrize("gone", [Handover.ACKNOWLEDGED, Handover.PURGED])
+def test_refusal_says_where_the_token_is(action: Action, gone: Handover) -> None:
+    flow = Light("f7", State.AUTHORIZED, handover=gone)
+
+    with pytest.raises(IllegalTransitionError) as caught:
+        fire(flow, action)
+
+    assert caught.value.trigger == action
+    assert str(caught.value).startswith(
+        f"A flow that is authorized, and whose token is {gone}, cannot {action}. Look at"
+    )
+    assert flow == Light("f7", State.AUTHORIZED, handover=gone)
+
+
+@pytest.mark.parametrize("action", STORE_EVENTS)
+def test_event_of_the_store_cannot_happen_to_a_flow(action: Action) -> None:
+    flow = Light()
+
+    with pytest.raises(IllegalTransitionError):
+        fire(flow, action)
+
+    assert flow == Light()
+
+
+def test_token_is_ready_once_it_is_issued_and_can_be_collected_again() -> None:
+    flow = Light(state=State.POLLING)
+    seen = []
+
+    for action in (ISSUE_TOKEN, COLLECT, COLLECT, ACKNOWLEDGE):
+        fire(flow, action)
+        seen.append(flow.handover)
+
+    assert seen == ["ready", "collected", "collected", "acknowledged"]
+    assert flow.state is State.AUTHORIZED
+
+
 def test_illegal_trigger_leaves_the_flow_as_it_was() -> None:
     flow = Light("f7", State.FAILED, Reason.REJECTED)
 
     with pytest.raises(IllegalTransitionError) as caught:
-        fire(flow, "slow_down")
+        fire(flow, SLOW_DOWN)
 
     assert flow == Light("f7", State.FAILED, Reason.REJECTED)
     assert caught.value.reason == "rejected"
@@ -119,28 +237,28 @@ def test_late_token_is_taken_unless_denied_or_cancelled(
 
     if reason in {Reason.DENIED, Reason.CANCELLED}:
         with pytest.raises(IllegalTransitionError):
-            fire(flow, "late_grant")
+            fire(flow, LATE_TOKEN)
         assert flow == Light(state=state, reason=reason)
     else:
-        fire(flow, "late_grant")
+        fire(flow, LATE_TOKEN)
         assert flow.state is State.AUTHORIZED
 
 
 def test_machine_drives_objects_that_it_was_never_shown() -> None:
     flow = Light()
 
-    fire(flow, "issue_code")
-    fire(flow, "poll")
+    fire(flow, ISSUE_CODE)
+    fire(flow, POLL)
 
     assert flow.state is State.POLLING
-    assert _MACHINE.models == []
+    assert _LOGIN.models == _HANDOVER.models == []
 
 
 def test_machine_forgets_a_flow_that_is_gone() -> None:
     flows = [Light(str(number)) for number in range(100)]
     watched = [weakref.ref(flow) for flow in flows]
     for flow in flows:
-        fire(flow, "issue_code")
+        fire(flow, ISSUE_CODE)
 
     del flow
     flows.clear()
@@ -151,12 +269,12 @@ def test_machine_forgets_a_flow_that_is_gone() -> None:
 
 def test_machine_keeps_nothing_of_flows_that_live() -> None:
     flows = [Light(str(number)) for number in range(2000)]
-    fire(Light(), "issue_code")
+    fire(Light(), ISSUE_CODE)
     tracemalloc.start()
     try:
         before = tracemalloc.take_snapshot()
         for flow in flows:
-            fire(flow, "issue_code")
+            fire(flow, ISSUE_CODE)
         gc.collect()
         after = tracemalloc.take_snapshot()
     finally:
@@ -178,7 +296,7 @@ def eager_switching() -> Iterator[None]:
 
 @pytest.mark.usefixtures("eager_switching")
 def test_threads_drive_their_flows_through_the_one_machine_without_mixing_them_up(
-    design: Mapping[Trigger, Mapping[State, State]],
+    design: Mapping[str, Mapping[State, State]],
 ) -> None:
     threads = 8
     barrier = threading.Barrier(threads)
@@ -190,7 +308,7 @@ def test_threads_drive_their_flows_through_the_one_machine_without_mixing_them_u
         fired = 0
         for _ in range(1500):
             flow = rng.choice(flows)
-            trigger = rng.choice(TRIGGERS)
+            trigger = rng.choice(LOGIN_TRIGGERS)
             dest = design[trigger].get(flow.state)
             if dest is None:
                 with pytest.raises(IllegalTransitionError) as caught:
@@ -201,7 +319,8 @@ def test_threads_drive_their_flows_through_the_one_machine_without_mixing_them_u
                 assert flow.state is dest
                 fired += 1
             if flow.state is State.AUTHORIZED:
-                flow.state = State.INIT
+                assert flow.handover is Handover.READY
+                flow.state, flow.handover = State.INIT, Handover.NONE
         return fired
 
     with ThreadPoolExecutor(threads) as pool:
@@ -212,7 +331,7 @@ def test_transitions_own_logging_stays_quiet_at_info(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO)
     flow = Light()
 
-    for trigger in ("issue_code", "poll", "pending", "poll", "grant"):
+    for trigger in (ISSUE_CODE, POLL, PENDING, POLL, ISSUE_TOKEN, COLLECT, ACKNOWLEDGE):
         fire(flow, trigger)
 
     assert flow.state is State.AUTHORIZED

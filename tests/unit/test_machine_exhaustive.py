@@ -1,4 +1,4 @@
-"""Every path through the machine to a depth, and every step that is not a path."""
+"""Every path through both machines to a depth, and every step that is not a path."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 
 from deviceflow import export
+from deviceflow.core.actions import ACTIONS, LATE_TOKEN, ORPHAN_TOKEN, Action, Kind, of_kind
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import TRIGGERS, Reason, State, fire
-from deviceflow.core.provider import Token
+from deviceflow.core.machine import fire
+from deviceflow.core.provider import DeviceCode, Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Handover, Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.errors import IllegalTransitionError
 from deviceflow.testing import answer
@@ -23,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from deviceflow.core.flow import Transition
-    from deviceflow.core.machine import Trigger
     from deviceflow.core.wire import Response
 
-    Design = Mapping[Trigger, Mapping[State, State]]
+    Design = Mapping[str, Mapping[State, State]]
+    Handovers = Mapping[str, Mapping[Handover, Handover]]
 
 DEPTH: Final = 8
 REASON_OF: Final = {
@@ -35,6 +37,8 @@ REASON_OF: Final = {
     "fail": Reason.REJECTED,
 }
 """The machine tells only denied and cancelled from the other reasons."""
+MOVING: Final = (*of_kind(Kind.LOGIN), *of_kind(Kind.HANDOVER))
+"""What leaves both machines as they are makes no path."""
 
 
 @dataclass(slots=True)
@@ -42,18 +46,23 @@ class Light:
     id: str = "f1"
     state: State = State.INIT
     reason: Reason | None = None
+    handover: Handover = Handover.NONE
 
 
 class Moved(NamedTuple):
-    trigger: Trigger
-    source: State
-    dest: State
+    trigger: Action
+    source: tuple[State, Handover]
+    dest: tuple[State, Handover]
 
 
 Path = tuple[Moved, ...]
 
 
-def tried(flow: Light, trigger: Trigger) -> Light | None:
+def standing(flow: Light | Flow) -> tuple[State, Handover]:
+    return flow.state, flow.handover
+
+
+def tried(flow: Light, trigger: Action) -> Light | None:
     """Return what `trigger` makes of a copy of the flow; None if it is refused."""
     after = replace(flow)
     try:
@@ -61,7 +70,8 @@ def tried(flow: Light, trigger: Trigger) -> Light | None:
     except IllegalTransitionError:
         assert after == flow
         return None
-    after.reason = REASON_OF.get(trigger)
+    if trigger.kind is Kind.LOGIN:
+        after.reason = REASON_OF.get(trigger)
     return after
 
 
@@ -69,10 +79,11 @@ def explore(flow: Light, path: Path = ()) -> Iterator[tuple[Path, Light]]:
     """Yield each path from here, none left out, with the flow at its end."""
     yield path, flow
     if len(path) < DEPTH:
-        for trigger in TRIGGERS:
+        for trigger in MOVING:
             after = tried(flow, trigger)
             if after is not None:
-                yield from explore(after, (*path, Moved(trigger, flow.state, after.state)))
+                moved = Moved(trigger, standing(flow), standing(after))
+                yield from explore(after, (*path, moved))
 
 
 @pytest.fixture(scope="module")
@@ -80,58 +91,92 @@ def paths() -> list[tuple[Path, Light]]:
     return list(explore(Light()))
 
 
-def walks(design: Design, depth: int) -> int:
+def joint(design: Design, handovers: Handovers) -> set[tuple[str, Any, Any]]:
+    """Return each step of both machines together, by the design."""
+    none, authorized = Handover.NONE, State.AUTHORIZED
+    steps = set()
+    for trigger, leads in design.items():
+        for source, dest in leads.items():
+            after = handovers.get(trigger, {none: none})[none]
+            steps.add((trigger, (source, none), (dest, after)))
+    for trigger, handed in handovers.items():
+        if trigger not in design:
+            for before, then in handed.items():
+                steps.add((trigger, (authorized, before), (authorized, then)))
+    return steps
+
+
+def walks(steps: set[tuple[str, Any, Any]], depth: int) -> int:
     """Count the paths up to `depth` by arithmetic: how many lead to each state, step by step."""
-    at: Counter[tuple[State, bool]] = Counter({(State.INIT, True): 1})
+    at: Counter[tuple[Any, bool]] = Counter({((State.INIT, Handover.NONE), True): 1})
     total = 1
     for _ in range(depth):
-        following: Counter[tuple[State, bool]] = Counter()
-        for (state, takes_late_token), count in at.items():
-            for trigger, leads in design.items():
-                if state in leads and (trigger != "late_grant" or takes_late_token):
-                    following[leads[state], trigger not in {"deny", "cancel"}] += count
+        following: Counter[tuple[Any, bool]] = Counter()
+        for (where, takes_late_token), count in at.items():
+            for trigger, source, dest in steps:
+                if source == where and (trigger != "late_token" or takes_late_token):
+                    following[dest, trigger not in {"deny", "cancel"}] += count
         at = following
         total += at.total()
     return total
 
 
-def test_no_path_is_left_out(paths: list[tuple[Path, Light]], design: Design) -> None:
-    assert len(paths) == walks(design, DEPTH)
+def test_no_path_is_left_out(
+    paths: list[tuple[Path, Light]], design: Design, handover_design: Handovers
+) -> None:
+    assert len(paths) == walks(joint(design, handover_design), DEPTH)
     assert {flow.state for _, flow in paths} == set(State)
+    assert {flow.handover for _, flow in paths} == set(Handover)
     assert len({path for path, _ in paths}) == len(paths)
     assert max(len(path) for path, _ in paths) == DEPTH
 
 
 def test_each_step_of_each_path_is_the_designs(
-    paths: list[tuple[Path, Light]], design: Design
+    paths: list[tuple[Path, Light]], design: Design, handover_design: Handovers
 ) -> None:
     steps = {step for path, _ in paths for step in path}
 
-    assert steps == {
-        Moved(trigger, source, dest)
-        for trigger, leads in design.items()
-        for source, dest in leads.items()
-    }
+    assert steps == joint(design, handover_design)
 
 
 def test_log_of_each_path_replays_to_the_same_state(paths: list[tuple[Path, Light]]) -> None:
     for path, flow in paths:
         again = Light()
         for step in path:
-            assert again.state is step.source
+            assert standing(again) == step.source
             fire(again, step.trigger)
-            again.reason = REASON_OF.get(step.trigger)
-            assert again.state is step.dest
+            if step.trigger.kind is Kind.LOGIN:
+                again.reason = REASON_OF.get(step.trigger)
+            assert standing(again) == step.dest
         assert again == flow
 
 
-def test_no_path_leaves_an_end_but_by_a_late_grant(paths: list[tuple[Path, Light]]) -> None:
-    out_of_ends = {step for path, _ in paths for step in path if step.source.ended}
+def test_no_path_leaves_an_end_but_by_a_late_token(paths: list[tuple[Path, Light]]) -> None:
+    out_of_ends = {
+        (step.trigger.name, step.source[0], step.dest[0])
+        for path, _ in paths
+        for step in path
+        if step.source[0].ended and step.dest[0] is not step.source[0]
+    }
 
     assert out_of_ends == {
-        Moved("late_grant", State.EXPIRED, State.AUTHORIZED),
-        Moved("late_grant", State.FAILED, State.AUTHORIZED),
+        ("late_token", State.EXPIRED, State.AUTHORIZED),
+        ("late_token", State.FAILED, State.AUTHORIZED),
     }
+
+
+def test_token_is_handed_over_only_where_it_was_issued_and_not_once_it_is_gone(
+    paths: list[tuple[Path, Light]],
+) -> None:
+    for path, flow in paths:
+        names = [step.trigger.name for step in path]
+        issued = {"issue_token", "late_token"} & {*names}
+        assert (flow.handover is not Handover.NONE) == (flow.state is State.AUTHORIZED)
+        assert bool(issued) == (flow.state is State.AUTHORIZED)
+        for index, name in enumerate(names):
+            if name in ("collect", "acknowledge", "purge"):
+                assert issued & {*names[:index]}
+                assert not {"acknowledge", "purge"} & {*names[:index]}
 
 
 def test_no_path_leaves_denied_or_cancelled_at_all(paths: list[tuple[Path, Light]]) -> None:
@@ -144,32 +189,42 @@ def test_each_state_can_reach_an_end() -> None:
         seen, front = {state}, [Light(state=state)]
         while front:
             flow = front.pop()
-            for after in filter(None, (tried(flow, trigger) for trigger in TRIGGERS)):
+            for after in filter(None, (tried(flow, trigger) for trigger in MOVING)):
                 if after.state not in seen:
                     seen.add(after.state)
                     front.append(after)
         assert any(reached.ended for reached in seen), state
 
 
+STANDINGS: Final = [*itertools.product(State, Handover)]
+"""Each state of the login with each of the hand-over, those too that nothing leads to."""
+
+
 @pytest.mark.parametrize("reason", [None, *Reason])
-@pytest.mark.parametrize("state", State)
-def test_each_illegal_trigger_raises_and_changes_nothing(
-    state: State, reason: Reason | None, design: Design
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=str)
+def test_each_action_is_refused_wherever_it_is_not_allowed_and_changes_nothing(
+    action: Action, reason: Reason | None
 ) -> None:
-    refused = []
-    for trigger in TRIGGERS:
-        flow = Light("f9", state, reason)
-        said_no = reason in {Reason.DENIED, Reason.CANCELLED}
-        if state in design[trigger] and not (trigger == "late_grant" and said_no):
+    refused = 0
+    said_no = reason in {Reason.DENIED, Reason.CANCELLED}
+    for state, handover in STANDINGS:
+        flow = Light("f9", state, reason, handover)
+        if (
+            state in action.login
+            and handover in action.handover
+            and not (action == "late_token" and said_no)
+        ):
+            fire(flow, action)
+            assert standing(flow) == (action.login[state], action.handover[handover])
             continue
         with pytest.raises(IllegalTransitionError) as caught:
-            fire(flow, trigger)
+            fire(flow, action)
         error = caught.value
-        assert (error.flow_id, error.state, error.trigger) == ("f9", state, trigger)
+        assert (error.flow_id, error.state, error.trigger) == ("f9", state, action)
         assert error.reason == reason
-        assert flow == Light("f9", state, reason)
-        refused.append(trigger)
-    assert refused
+        assert flow == Light("f9", state, reason, handover)
+        refused += 1
+    assert refused or action in ("import", "reseal")
 
 
 # The same with whole flows: all that can happen to one, in every order.
@@ -204,7 +259,12 @@ def happenings(
         "recover": lambda flow, now: flow.recover(now, "w1"),
         "expire": lambda flow, now: flow.expire(now),
         "cancel": lambda flow, now: flow.cancel(now),
-        "late token": lambda flow, now: flow.late_grant(late, flow.attempt, now),
+        "late token": lambda flow, now: flow.late_token(late, flow.attempt, now),
+        "take over": lambda flow, now: flow.take_over(now, "w1"),
+        "collect": lambda flow, now: flow.collect(now),
+        "acknowledge": lambda flow, now: flow.acknowledge(now),
+        "purge": lambda flow, now: flow.purge(now),
+        "abandon revocation": lambda flow, now: flow.abandon_revocation(now),
     }
 
 
@@ -221,12 +281,15 @@ def kind(flow: Flow) -> tuple[Any, ...]:
         min(flow.unreadable, 3),
         min(flow.failures, 3),
         flow.last_poll_owed,
-        flow.token is None,
+        flow.handover,
     )
 
 
 def test_whatever_happens_to_a_flow_keeps_its_record_whole(
-    studio_flow: Flow, code_answer: Callable[..., Response], design: Design
+    studio_flow: Flow,
+    code_answer: Callable[..., Response],
+    design: Design,
+    handover_design: Handovers,
 ) -> None:
     moves = happenings(code_answer)
     seen = {kind(studio_flow)}
@@ -246,13 +309,16 @@ def test_whatever_happens_to_a_flow_keeps_its_record_whole(
                 continue
             assert (moved.seq, moved.source, moved.dest) == (flow.seq, before.state, flow.state)
             assert flow.seq == before.seq + 1
-            if moved.action == "stray_token":
-                assert flow.state is before.state
-                assert flow.stray_tokens == before.stray_tokens + 1
+            if moved.action.kind is Kind.LOGIN:
+                assert design[moved.action][before.state] is flow.state
             else:
-                leads = {trigger: dict(rows) for trigger, rows in design.items()}
-                assert leads[moved.action][before.state] is flow.state  # type: ignore[index]
-            assert (flow.token is not None) == (flow.state is State.AUTHORIZED)
+                assert flow.state is before.state
+            handed = handover_design.get(moved.action, {before.handover: before.handover})
+            assert flow.handover is handed[before.handover]
+            came = moved.action in ("orphan_token", "purge")
+            assert flow.orphaned_tokens == before.orphaned_tokens + came
+            assert (flow.token is not None) == flow.handover.token_kept
+            assert (flow.handover is Handover.NONE) == (flow.state is not State.AUTHORIZED)
             assert (flow.reason is not None) == (flow.state is State.FAILED)
             assert (flow.device_code is not None) == (
                 flow.state in {State.AWAITING_USER, State.POLLING}
@@ -267,8 +333,86 @@ def test_whatever_happens_to_a_flow_keeps_its_record_whole(
     assert depth > 6
     assert refused > 100
     assert {state for state, *_ in seen} == set(State)
+    assert {handover for *_, handover in seen} == set(Handover)
 
 
 @pytest.fixture
 def studio_flow(waiting: Callable[..., Flow]) -> Flow:
     return Flow("f1", waiting().provider, 1_800_000_000.0)
+
+
+# Each action in each state, by the flow's own methods, whatever secrets the flow has.
+
+CODE: Final = DeviceCode(
+    device_code=Secret("CODE-CANARY"),
+    user_code=None,
+    token_endpoint="https://studio.example.com/token",
+    verification_uri=None,
+)
+ORPHAN: Final = (("access_token", Secret("ORPHAN-CANARY")),)
+BY_METHOD: Final[dict[str, Callable[[Flow, float], Transition]]] = {
+    "issue_code": lambda flow, now: flow.adopt(CODE, now),
+    "poll": lambda flow, now: flow.poll(now, 10.0),
+    "recover": lambda flow, now: flow.recover(now, "w1"),
+    "expire": lambda flow, now: flow.expire(now),
+    "cancel": lambda flow, now: flow.cancel(now, "why"),
+    "late_token": lambda flow, now: flow.late_token(Token(Secret("LATE-CANARY")), 1, now),
+    "orphan_token": lambda flow, now: flow.orphan_token(ORPHAN, now),
+    "collect": lambda flow, now: flow.collect(now),
+    "acknowledge": lambda flow, now: flow.acknowledge(now),
+    "purge": lambda flow, now: flow.purge(now),
+    "abandon_revocation": lambda flow, now: flow.abandon_revocation(now),
+    "take_over": lambda flow, now: flow.take_over(now, "w1"),
+    "import": lambda flow, now: flow.record_import(now),
+    "reseal": lambda flow, now: flow.reseal(now),
+}
+
+
+def everything(flow: Flow) -> dict[str, Any]:
+    return {name: getattr(flow, name) for name in Flow.__slots__}
+
+
+def forged(waiting: Callable[..., Flow], state: State, handover: Handover, *, bare: bool) -> Flow:
+    """Return a flow in these states with all the secrets that a flow can have, or with none."""
+    flow = waiting()
+    flow.state, flow.handover = state, handover
+    flow.reason = Reason.REJECTED if state is State.FAILED else None
+    flow.token = None if bare else Token(Secret("TOKEN-CANARY"))
+    flow.to_revoke = () if bare else ORPHAN
+    flow.revocations = len(flow.to_revoke)
+    if bare:
+        flow.device_code = None
+    return flow
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=str)
+def test_each_method_is_refused_wherever_its_action_is_not_allowed_and_changes_nothing(
+    waiting: Callable[..., Flow], action: Action, bare: bool
+) -> None:
+    needs_secret = action.kind is Kind.HANDOVER or action == "abandon_revocation"
+    either = {action, ORPHAN_TOKEN} if action == LATE_TOKEN else {action}
+
+    def fired(flow: Flow, now: float) -> Transition:
+        return flow._fire(action, now)
+
+    refused = 0
+    for happen in filter(None, (fired, BY_METHOD.get(action))):
+        for state, handover in STANDINGS:
+            flow = forged(waiting, state, handover, bare=bare)
+            before, now = everything(flow), flow.moved_at + 1
+            if happen is fired:
+                allowed = action.allowed(flow)
+            else:
+                allowed = any(one.allowed(flow) for one in either) and not (needs_secret and bare)
+            if allowed:
+                done = happen(flow, now)
+                assert done.action in either
+                assert (done.source, done.dest) == (state, flow.state)
+                assert flow.seq == before["seq"] + 1
+                continue
+            with pytest.raises(IllegalTransitionError):
+                happen(flow, now)
+            assert everything(flow) == before
+            refused += 1
+    assert refused or action in ("import", "reseal")

@@ -11,8 +11,8 @@ import pytest
 
 from deviceflow.audit.events import render
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import State
 from deviceflow.core.ports import Claim
+from deviceflow.core.states import State
 from deviceflow.errors import UnknownFlowError
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore

@@ -12,9 +12,9 @@ import pytest
 
 from deviceflow import export
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason
 from deviceflow.core.wire import ClientAuth, Fields
 from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError
 from deviceflow.providers.codec import provider_from_dict

@@ -42,9 +42,9 @@ from deviceflow.client.login import login
 from deviceflow.client.step import step
 from deviceflow.core.flow import Flow
 from deviceflow.core.login import Login
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
@@ -321,7 +321,7 @@ def test_wait_ends_with_the_callers_patience(waiting: Waiting) -> None:
 
 def test_wait_revokes_what_is_left_at_the_end() -> None:
     flow = with_token_of_oauth()
-    flow.set_aside((("access_token", Secret("SECOND")),), NOW)
+    flow.orphan_token((("access_token", Secret("SECOND")),), NOW)
     driver = Listed(
         WATCHES,
         held(flow, 0.0),
@@ -670,7 +670,7 @@ def test_token_that_cannot_be_committed_is_held_and_saved_by_the_next_step(
     saving = Listed(commits(), claims(flow), releases())
     assert saving.run(step(shared, "f1")).state is State.AUTHORIZED
 
-    assert saving.names == ["grant", "ClaimFlow", "Release"]
+    assert saving.names == ["issue_token", "ClaimFlow", "Release"]
     assert of_kind(saving, Commit)[0].event is of_kind(failing, Commit)[0].event
     assert shared.unsaved.flow_ids() == []
 
@@ -687,7 +687,7 @@ def test_unsaved_token_of_a_flow_that_others_moved_is_saved_late(waiting: Waitin
     saving = Listed(commits(False), tells(), loads(theirs), commits())
     saving.run(unsaved.save(shared, "f1"))
 
-    assert saving.names == ["grant", "StoreNow", "Load", "late_grant"]
+    assert saving.names == ["issue_token", "StoreNow", "Load", "late_token"]
     assert theirs.token is not None
     assert shared.unsaved.flow_ids() == []
 
@@ -710,7 +710,7 @@ def test_unsaved_token_that_may_not_be_taken_is_set_aside_to_be_revoked() -> Non
     saving = Listed(commits(False), tells(), loads(theirs), commits())
     saving.run(unsaved.save(shared, "f1"))
 
-    assert saving.names[-1] == "stray_token"
+    assert saving.names[-1] == "orphan_token"
     assert theirs.to_revoke == (("access_token", TOKEN),)
 
 

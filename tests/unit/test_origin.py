@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import platform
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from deviceflow.audit.origin import current, origin
+from deviceflow.client._sync import Client
 from deviceflow.core.ports import Origin
 from deviceflow.errors import UsageError
+from deviceflow.providers.studio import Studio
+from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from deviceflow.core.wire import Response
 
 CLIENTS: Final = Origin("w1.7.1", "build-17", 7, "cron", None, "robot")
 
@@ -94,3 +105,42 @@ def test_a_thread_has_its_own_and_can_be_given_the_callers() -> None:
         assert pool.submit(current, CLIENTS).result().actor == "robot"
         context = contextvars.copy_context()
         assert pool.submit(context.run, current, CLIENTS).result().actor == "alice"
+
+
+def test_one_client_serves_many_tasks(code_answer: Callable[..., Response]) -> None:
+    pending = answer(400, {"detail": "authorization_pending"})
+    transport = ScriptedTransport([code_answer(), pending, pending])
+    told: list[dict[str, Any]] = []
+    clock = VirtualClock()
+    client = Client(
+        transport=transport, clock=clock, origin=Origin(actor="robot"), on_transition=told.append
+    )
+
+    with origin(engine="celery", task_id="t1"):
+        flow = client.start(Studio("https://studio.example.com"))
+    with origin(engine="celery", task_id="t2", actor="alice"):
+        client.step(flow.id)
+    clock.advance(5)
+    client.step(flow.id)
+
+    assert [(event["action"], event["task_id"], event["actor"]) for event in told] == [
+        ("issue_code", "t1", "robot"),
+        ("poll", "t2", "alice"),
+        ("pending", "t2", "alice"),
+        ("poll", None, "robot"),
+        ("pending", None, "robot"),
+    ]
+    assert {event["host"] for event in told} == {platform.node()}
+
+
+def test_what_is_noted_of_a_store_has_the_origin_too(
+    code_answer: Callable[..., Response], tmp_path: Path
+) -> None:
+    store = SQLiteStore(tmp_path / "flows.db", plaintext=True)
+    client = Client(store, transport=ScriptedTransport([code_answer()]), clock=VirtualClock())
+
+    with origin(task_id="t1"):
+        client.create(Studio("http://studio.lan", allow_http=True))
+
+    (noted,) = [event for event in store.history("store") if event["action"] == "plain_http"]
+    assert noted["task_id"] == "t1"

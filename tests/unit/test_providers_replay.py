@@ -19,7 +19,7 @@ import pytest
 from deviceflow import errors, export
 from deviceflow.client._sync import Client
 from deviceflow.core.explain import instructions
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Response
 from deviceflow.providers.dialect import Dialect
 from deviceflow.providers.known import provider as known_provider
@@ -533,7 +533,8 @@ RFC_END: Final = approved(token_type="Bearer", life=3600, scopes=("read", "write
 
 SCRIPTS: Final[dict[str, Script]] = {
     "RFC 8628: pending, then approved": Script(
-        [(PENDING, "pending", 5.1), (PENDING, "pending", 5.1), (GRANTED, "grant", None)], **RFC_END
+        [(PENDING, "pending", 5.1), (PENDING, "pending", 5.1), (GRANTED, "issue_token", None)],
+        **RFC_END,
     ),
     # Five seconds more for this and all later requests (section 3.5), and a growing margin.
     "RFC 8628: slow_down twice": Script(
@@ -542,7 +543,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             (PENDING, "pending", 10 + 0.1 + 1),
             (SLOW_DOWN, "slow_down", 15 + 0.1 + 3),
             (PENDING, "pending", 15 + 0.1 + 3),
-            (GRANTED, "grant", None),
+            (GRANTED, "issue_token", None),
         ],
         **RFC_END,
     ),
@@ -555,7 +556,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             (UNSENT, "retry", (60, 75)),
             (UNSENT, "retry", (60, 75)),
             (PENDING, "pending", 5.1),
-            (GRANTED, "grant", None),
+            (GRANTED, "issue_token", None),
         ],
         **RFC_END,
     ),
@@ -570,7 +571,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         [
             (STUDIO_PENDING, "pending", 5.0),
             (STUDIO_PENDING, "pending", 5.0),
-            (answer(200, {"access_token": "isat_0123456789"}), "grant", None),
+            (answer(200, {"access_token": "isat_0123456789"}), "issue_token", None),
         ],
         **approved(token_type="Bearer", life=None, scopes=None),
     ),
@@ -578,14 +579,14 @@ SCRIPTS: Final[dict[str, Script]] = {
         [(answer(400, {"detail": "authorization_expired"}), "expire", None)], state=State.EXPIRED
     ),
     "GitHub: errors with status 200, then approved": Script(
-        [(GH_PENDING, "pending", 5.1), (GH_TOKEN, "grant", None)],
+        [(GH_PENDING, "pending", 5.1), (GH_TOKEN, "issue_token", None)],
         **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
     "GitHub: slow_down names the new interval": Script(
         [
             (gh("slow_down", interval=10), "slow_down", 10 + 0.1 + 1),
             (gh("slow_down", interval=30), "slow_down", 30 + 0.1 + 6),
-            (GH_TOKEN, "grant", None),
+            (GH_TOKEN, "issue_token", None),
         ],
         **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
@@ -595,7 +596,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             (form(200, error="slow_down", interval="12"), "slow_down", 12 + 0.1 + 1.2),
             (
                 form(200, access_token="gho_1", scope="repo,gist", token_type="bearer"),
-                "grant",
+                "issue_token",
                 None,
             ),
         ],
@@ -605,7 +606,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         [
             (GH_PENDING, "pending", 5.1),
             (gh("incorrect_device_code"), "retry", (10, 12.5)),
-            (GH_TOKEN, "grant", None),
+            (GH_TOKEN, "issue_token", None),
         ],
         **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
@@ -651,7 +652,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                         "refresh_token": "1/xEoDL4iW3cxlI7yDbSRFYNG01kVKM2C",
                     },
                 ),
-                "grant",
+                "issue_token",
                 None,
             ),
         ],
@@ -691,7 +692,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                         "access_token": "eyJ0eXAiOiJKV1Q",
                     },
                 ),
-                "grant",
+                "issue_token",
                 None,
             ),
         ],
@@ -724,7 +725,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                         "expires_in": 86400,
                     },
                 ),
-                "grant",
+                "issue_token",
                 None,
             ),
         ],
@@ -756,7 +757,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                         "created_at": 1487889741,
                     },
                 ),
-                "grant",
+                "issue_token",
                 None,
             ),
         ],
@@ -784,7 +785,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                         "token_type": "bearer",
                     },
                 ),
-                "grant",
+                "issue_token",
                 None,
             ),
         ],
@@ -810,7 +811,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                         "expires_in": 3599,
                     },
                 ),
-                "grant",
+                "issue_token",
                 None,
             ),
         ],
@@ -829,7 +830,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 answer(
                     200, {"access_token": "eyJ4NXQ", "token_type": "Bearer", "expires_in": 3600}
                 ),
-                "grant",
+                "issue_token",
                 None,
             ),
         ],
@@ -855,7 +856,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 answer(
                     200, {"access_token": "eyJhbG", "token_type": "bearer", "expires_in": 86399}
                 ),
-                "grant",
+                "issue_token",
                 None,
             ),
         ],
@@ -865,10 +866,10 @@ SCRIPTS: Final[dict[str, Script]] = {
         [(error(400, "invalid_request"), "fail", None)], Reason.REJECTED, said="invalid_request"
     ),
     "HTTP Basic: approved": Script(
-        [(PENDING, "pending", 5.1), (GRANTED, "grant", None)], **RFC_END
+        [(PENDING, "pending", 5.1), (GRANTED, "issue_token", None)], **RFC_END
     ),
     "no interval: five seconds": Script(
-        [(PENDING, "pending", 5.1), (GRANTED, "grant", None)], **RFC_END
+        [(PENDING, "pending", 5.1), (GRANTED, "issue_token", None)], **RFC_END
     ),
     "no interval: 404 with a vendor's name for an unknown code": Script(
         [(error(404, "AuthorizationRequestNotFound"), "fail", None)],
@@ -880,7 +881,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             (answer(500, HTML, Content_Type="text/html"), "retry", (10, 12.5)),
             (answer(502, HTML, Content_Type="text/html"), "retry", (20, 25)),
             (PENDING, "pending", 5.1),
-            (GRANTED, "grant", None),
+            (GRANTED, "issue_token", None),
         ],
         **RFC_END,
     ),
@@ -1013,7 +1014,7 @@ def test_refusal_of_a_code_is_told_in_the_servers_words(
     found = [answer(200, server.metadata[1])] if server.metadata else []
     client = Client(transport=ScriptedTransport([*found, said]), clock=clock)
 
-    with pytest.raises(errors.RejectedError, match=re.escape(f"It said: {kept}.")):
+    with pytest.raises(errors.RejectedError, match=re.escape(f"The server's message: {kept}.")):
         client.start(server.provider)
 
 

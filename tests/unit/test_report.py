@@ -13,8 +13,9 @@ import pytest
 
 from deviceflow.audit.events import FIELDS
 from deviceflow.audit.reading import readable
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
-from deviceflow.core.machine import State
+from deviceflow.core.states import State
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail import query, report
@@ -312,7 +313,7 @@ def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_belongs_to_no_login(store: SQLiteStore) -> None:
-    store.record_store_event("plain_http", BEGIN, "f1 at http://x.example", ALICE)
+    store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
     Scribe(store).login("code", provider=Studio("https://studio.example.com"))
 
     assert "2026-11-18 11:06:40 plain http f1 at http://x.example alice" in of(store).text

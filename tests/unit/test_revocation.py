@@ -12,8 +12,8 @@ import pytest
 
 from deviceflow import export
 from deviceflow.client._sync import Client
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.errors import LoginCancelledError, WrongApproverError
 from deviceflow.providers.oauth import OAuth
@@ -107,7 +107,7 @@ def test_wrong_persons_token_is_not_taken_and_revoked_in_later_steps(
     assert (flow.state, flow.reason) == (State.FAILED, Reason.WRONG_APPROVER)
     assert flow.detail == "approved by another sub"
     assert flow.token is None
-    assert flow.stray_tokens == 1
+    assert flow.orphaned_tokens == 1
     # The refresh token first: what it has brought ends with it.
     assert [(kind, token.reveal()) for kind, token in flow.to_revoke] == BOTH
     assert flow.wait_seconds(clock.time()) == 0
@@ -249,7 +249,7 @@ def test_without_an_endpoint_the_record_says_to_do_it_by_hand(
 
     flow = driver.refused(oauth(revocation_endpoint=None))
 
-    assert (flow.reason, flow.stray_tokens, flow.to_revoke) == (Reason.WRONG_APPROVER, 1, ())
+    assert (flow.reason, flow.orphaned_tokens, flow.to_revoke) == (Reason.WRONG_APPROVER, 1, ())
     assert driver.client.step(flow.id).wait_seconds == 0
     assert len(driver.transport.requests) == 2
 
@@ -377,8 +377,8 @@ def test_token_that_comes_after_cancelling_is_revoked(
     other = Client(store, clock=clock, transport=ScriptedTransport([]))
     driver, name = late(clock, store, other.cancel, granted(sub), REVOKED, REVOKED)
     flow = store.get(name)
-    assert (flow.reason, flow.stray_tokens) == (Reason.CANCELLED, 1)
-    assert actions()[-2:] == ["cancel", "stray_token"]
+    assert (flow.reason, flow.orphaned_tokens) == (Reason.CANCELLED, 1)
+    assert actions()[-2:] == ["cancel", "orphan_token"]
 
     with pytest.raises(LoginCancelledError):
         driver.client.wait_for_token(name)
@@ -425,7 +425,7 @@ def test_token_that_is_not_taken_and_comes_while_others_poll_waits_for_the_end(
     )
     flow = driver.client.get(name)
     assert (flow.state, len(store.get(name).to_revoke)) == (State.AWAITING_USER, 2)
-    assert actions()[-1] == "stray_token"
+    assert actions()[-1] == "orphan_token"
     assert flow.wait_seconds == pytest.approx(5.1)
 
     for purpose in ("token", "token", "revoke", "revoke"):
@@ -448,7 +448,7 @@ def test_late_token_that_is_not_taken_is_brought_until_it_is_on_record(
             self.tries = 0
 
         def commit(self, flow: Flow, event: Any, **how: Any) -> bool:
-            if event["action"] == "stray_token":
+            if event["action"] == "orphan_token":
                 self.tries += 1
                 if self.tries == 1:
                     return False
@@ -459,7 +459,7 @@ def test_late_token_that_is_not_taken_is_brought_until_it_is_on_record(
     driver, name = late(clock, racing, other.cancel, granted())
 
     assert racing.tries == 2
-    assert driver.client._store.get(name).stray_tokens == 1
+    assert driver.client._store.get(name).orphaned_tokens == 1
 
 
 def test_revocation_that_two_workers_sent_is_recorded_once(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from deviceflow import Client, OAuth, Secret, Studio, Token, errors, export
 from deviceflow.core.explain import instructions
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import Known
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -524,7 +524,7 @@ def test_studio_login_without_a_usable_address_says_so(page: str) -> None:
     assert flow.state is State.AWAITING_USER
     assert not [line for line in lines if line.startswith("Open ")]
     assert not [line for line in lines if page[:11] in line]
-    assert "no usable address" in " ".join(lines)
+    assert "no usable URL" in " ".join(lines)
     assert USER in " ".join(lines)
 
 
@@ -632,7 +632,7 @@ def test_remote_issuer_names_no_endpoint_on_this_machine(
     provider = OAuth(client_id="c", issuer=REMOTE, allow_http=allow_http)
     transport = ScriptedTransport([metadata(**{name: url})] * 2)
 
-    with pytest.raises(errors.ProtocolError, match=r"this machine|Not a web address"):
+    with pytest.raises(errors.ProtocolError, match=r"this machine|Not a valid http\(s\) URL"):
         Client(transport=transport, clock=VirtualClock()).start(provider)
 
     assert {request.purpose for request in transport.requests} == {"metadata"}

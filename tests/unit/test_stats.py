@@ -242,7 +242,7 @@ STORED = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
     st.floats(),
     st.sampled_from(
-        ["poll", "pending", "grant", "failed", "9999-12-31T23:59:59+00:00", "[[", "{}"]
+        ["poll", "pending", "issue_token", "failed", "9999-12-31T23:59:59+00:00", "[[", "{}"]
     ),
 )
 

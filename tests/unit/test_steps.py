@@ -21,8 +21,8 @@ from deviceflow.client.effects import (
 from deviceflow.client.lease import LEASE_MARGIN, Clocks
 from deviceflow.client.step import step
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.providers.oauth import OAuth
@@ -486,7 +486,7 @@ def test_token_that_came_too_late_is_brought_to_the_flow_as_it_stands_now(
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "poll", "Send", "grant", "Load", "late_grant"]
+    assert driver.names == ["ClaimFlow", "poll", "Send", "issue_token", "Load", "late_token"]
     assert brief(report) == ("f1", State.AUTHORIZED, 0.0, None)
     assert theirs.token is not None
     assert theirs.token.access_token == Secret("TOKEN-CANARY")
@@ -510,7 +510,7 @@ def test_late_token_is_brought_until_it_is_taken(waiting: Waiting) -> None:
 
     driver.step()
 
-    assert driver.names[-4:] == ["Load", "late_grant", "Load", "late_grant"]
+    assert driver.names[-4:] == ["Load", "late_token", "Load", "late_token"]
     assert second.token is not None
     assert second.token.possibly_revoked
 
@@ -524,9 +524,9 @@ def test_late_token_of_a_cancelled_flow_is_recorded(waiting: Waiting) -> None:
 
     report = driver.step()
 
-    assert driver.names[-2:] == ["Load", "stray_token"]
+    assert driver.names[-2:] == ["Load", "orphan_token"]
     assert brief(report) == ("f1", State.FAILED, 0, Reason.CANCELLED)
-    assert theirs.stray_tokens == 1
+    assert theirs.orphaned_tokens == 1
 
 
 # In general.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.core.machine import Reason
 from deviceflow.core.provider import Answer, DeviceCode
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason
 from deviceflow.core.text import PersonText, link, ours
 from deviceflow.errors import (
     InsecureURLError,

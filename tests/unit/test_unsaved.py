@@ -9,8 +9,8 @@ import pytest
 from deviceflow import errors
 from deviceflow.client._sync import Client
 from deviceflow.client.lease import LEASE_MARGIN
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason, State
 from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -64,7 +64,7 @@ class Failing(MemoryStore):
         self._well_at = 0.0
 
     def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
-        if event["action"] == "grant" and not self._well_at:
+        if event["action"] == "issue_token" and not self._well_at:
             self._well_at = self._clock.monotonic() + self._seconds
             self._seconds = 0.0
         self._try()
@@ -117,7 +117,7 @@ def test_store_that_fails_for_a_moment_is_tried_again_within_the_step(
     assert brief(driver.step(name)) == (name, State.AUTHORIZED, 0.0, None)
 
     assert clock.slept == [1.0] * int(LEASE_MARGIN)
-    assert actions() == ["issue_code", "poll", "grant"]
+    assert actions() == ["issue_code", "poll", "issue_token"]
     assert driver.get_token(name).access_token == TOKEN
 
 
@@ -158,10 +158,10 @@ def test_next_step_saves_the_token(
 
     assert brief(driver.step(name)) == (name, State.AUTHORIZED, 0.0, None)
 
-    assert actions() == ["issue_code", "poll", "grant"]
+    assert actions() == ["issue_code", "poll", "issue_token"]
     assert driver.get_token(name).access_token == TOKEN
     assert brief(driver.step(name)) == (name, State.AUTHORIZED, 0.0, None)
-    assert actions() == ["issue_code", "poll", "grant", "collect"]
+    assert actions() == ["issue_code", "poll", "issue_token", "collect"]
 
 
 def test_waiting_saves_it_as_well(unsaved: Unsaved, store: Failing) -> None:
@@ -182,7 +182,7 @@ def test_sweep_saves_it_as_well_and_tells_of_it_until_then(
     store.mend()
 
     assert driver.sweep() == ([], [])
-    assert actions()[-1] == "grant"
+    assert actions()[-1] == "issue_token"
 
 
 def test_token_is_saved_late_where_others_went_on_meanwhile(
@@ -199,7 +199,7 @@ def test_token_is_saved_late_where_others_went_on_meanwhile(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert actions() == ["issue_code", "poll", "recover", "poll", "pending", "late_grant"]
+    assert actions() == ["issue_code", "poll", "recover", "poll", "pending", "late_token"]
     token = driver.get_token(name)
     assert (token.access_token, token.possibly_revoked) == (TOKEN, True)
 
@@ -213,10 +213,10 @@ def test_token_of_a_login_that_was_cancelled_meanwhile_is_revoked_once(
 
     assert brief(driver.step(name)) == (name, State.FAILED, 0, Reason.CANCELLED)
 
-    assert actions()[-3:] == ["cancel", "stray_token", "revoke"]
+    assert actions()[-3:] == ["cancel", "orphan_token", "revoke"]
     driver.step(name)
     assert actions()[-1] == "revoke"
-    assert driver._store.get(name).stray_tokens == 1
+    assert driver._store.get(name).orphaned_tokens == 1
 
 
 def test_token_is_kept_where_the_store_fails_after_it_refused(
@@ -240,7 +240,7 @@ def test_token_is_kept_where_the_store_fails_after_it_refused(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert actions()[-2:] == ["pending", "late_grant"]
+    assert actions()[-2:] == ["pending", "late_token"]
     assert driver.get_token(name).access_token == TOKEN
 
 
@@ -263,5 +263,5 @@ def test_step_of_another_thread_meanwhile_does_not_lose_the_token(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert actions() == ["issue_code", "poll", "grant"]
+    assert actions() == ["issue_code", "poll", "issue_token"]
     assert driver._store.get(name).token is not None

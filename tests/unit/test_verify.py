@@ -12,7 +12,8 @@ import pytest
 
 from deviceflow import Secret, Studio
 from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
-from deviceflow.audit.events import STORE, render, render_note
+from deviceflow.audit.events import STORE, render, render_store_event
+from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.codec import open_part
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import StoredFlow
@@ -70,7 +71,7 @@ class Trail:
         self._login("waiting", PENDING)
         for seq in (1, 2, 3):
             before = self.events[STORE][-1]["hash"] if seq > 1 else None
-            event = render_note("plain_http", NOW + seq, seq, "somewhere")
+            event = render_store_event(PLAIN_HTTP, NOW + seq, seq, "somewhere")
             link(event, before, key)
             self.events.setdefault(STORE, []).append(_columns(event))
 
@@ -175,7 +176,7 @@ def test_flow_that_came_from_elsewhere_is_clean(trail: Trail) -> None:
     flow = Flow("brought", STUDIO, NOW)
     flow.receive(CODE, NOW)
     flow.poll(NOW, 10.0)
-    trail.add(flow, flow.bring_in(NOW))
+    trail.add(flow, flow.record_import(NOW))
     trail.add(flow, flow.cancel(NOW))
 
     assert trail.found() == []
@@ -188,7 +189,7 @@ def test_late_token_is_clean_where_it_may_be_taken(trail: Trail) -> None:
     trail.add(flow, flow.receive(CODE, NOW))
     trail.add(flow, flow.poll(NOW, 10.0))
     trail.add(flow, flow.receive(answer(400, {"detail": "expired_token"}), NOW))
-    trail.add(flow, flow.late_grant(token, 1, NOW))
+    trail.add(flow, flow.late_token(token, 1, NOW))
 
     assert trail.found() == []
 
@@ -453,11 +454,11 @@ def test_flow_under_another_name(trail: Trail) -> None:
 @pytest.mark.parametrize(
     ("changes", "seq"),
     [
-        ({2: {"action": "grant"}}, 2),
+        ({2: {"action": "issue_token"}}, 2),
         ({1: {"from": "polling"}}, 1),
         ({1: {"action": "collect"}}, 1),
         ({3: {"to": "expired"}}, 3),
-        ({3: {"action": "bring_in", "from": "awaiting-user"}}, 3),
+        ({3: {"action": "import", "from": "awaiting-user"}}, 3),
         ({5: {"action": "plain_http"}}, 5),
         ({5: {"to": None}}, 5),
     ],
@@ -474,7 +475,7 @@ def test_illegal_transition(trail: Trail, changes: Mapping[int, Row], seq: int) 
 
 def test_late_token_after_somebody_said_no_is_illegal(trail: Trail) -> None:
     last = trail.events["denied"][-1]
-    late = {"action": "late_grant", "from": "failed", "to": "authorized", "reason": None}
+    late = {"action": "late_token", "from": "failed", "to": "authorized", "reason": None}
     trail.events["denied"].append(last | late | {"seq": 6, "event_id": "denied.6"})
     trail.relink("denied", 6, KEY)
     trail.adjust("denied")
@@ -491,7 +492,7 @@ def test_chain_that_begins_in_its_middle_is_illegal(trail: Trail) -> None:
 
 
 def test_stores_own_chain_holds_what_happens_to_a_store_only(trail: Trail) -> None:
-    trail.events[STORE][1]["action"] = "grant"
+    trail.events[STORE][1]["action"] = "issue_token"
     trail.relink(STORE, 1, KEY)
 
     assert trail.found() == [("illegal_transition", STORE, 2)]

@@ -9,7 +9,7 @@ import pytest
 from deviceflow import errors, export
 from deviceflow.core.explain import error_of, instructions
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import ours
 from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
@@ -80,7 +80,7 @@ def test_client_without_either_is_this_program(waiting: Waiting) -> None:
 def test_nothing_that_steers_a_terminal_is_in_the_lines(waiting: Waiting) -> None:
     flow = waiting(verification_uri="java\x1b[2J\nscript:x", user_code="A\u202eB\r")
 
-    assert instructions(flow)[1] == "The server sent no usable address. Its code is AB "
+    assert instructions(flow)[1] == "The server sent no usable URL. The code is AB "
 
 
 # Why there is no token.
@@ -111,14 +111,18 @@ def test_login_that_goes_on_is_pending(waiting: Waiting) -> None:
 @pytest.mark.parametrize(
     ("reason", "detail", "said"),
     [
-        (Reason.REJECTED, "no such client", "It said: no such client."),
+        (Reason.REJECTED, "no such client", "The server's message: no such client."),
         (Reason.DENIED, "access_denied", None),
         (Reason.CANCELLED, "by hand", None),
-        (Reason.WRONG_APPROVER, "approved by bob", "In particular: approved by bob."),
+        (Reason.WRONG_APPROVER, "approved by bob", "Details: approved by bob."),
         (Reason.UNREACHABLE, "connection", "The connection failed."),
-        (Reason.UNREACHABLE, "timeout", "No answer came in time."),
-        (Reason.UNREACHABLE, "too_large", "What it sends is too long for an answer."),
-        (Reason.UNREACHABLE, "lease", "This machine was too slow to send anything."),
+        (Reason.UNREACHABLE, "timeout", "The request timed out."),
+        (Reason.UNREACHABLE, "too_large", "The response is too large."),
+        (
+            Reason.UNREACHABLE,
+            "lease",
+            "This machine was too slow: the lease ran out before the request was sent.",
+        ),
     ],
 )
 def test_detail_is_told_as_whose_words_it_is(
@@ -136,7 +140,7 @@ def test_answer_that_was_lost_is_told_of_once(waiting: Waiting, reason: Reason, 
     flow = failed(waiting, reason)
     flow.in_doubt = True
 
-    assert ("a token may exist: look for it there" in str(error_of(flow))) == told
+    assert ("a token may exist. Look for the token at the" in str(error_of(flow))) == told
 
 
 def test_doubt_about_a_login_that_goes_on_is_not_told_yet(waiting: Waiting) -> None:
@@ -152,7 +156,7 @@ def test_doubt_about_a_login_that_goes_on_is_not_told_yet(waiting: Waiting) -> N
     ("then", "said"),
     [
         (Flow.acknowledge, "was handed over and acknowledged"),
-        (Flow.purge, "was kept for a while"),
+        (Flow.purge, "was purged"),
     ],
 )
 def test_token_that_is_gone_is_no_pending_one(

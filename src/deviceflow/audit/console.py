@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.events import FIELDS, SCHEMA
+from deviceflow.core.actions import POLL
 from deviceflow.core.sanitize import printable
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _transition(event: Mapping[str, Any]) -> str:
 
 def _facts(event: Mapping[str, Any]) -> Iterator[str]:
     action = event["action"]
-    yield f"{action} #{event['attempt']}" if action == "poll" else action
+    yield f"{action} #{event['attempt']}" if action == POLL else action
     if event["http_status"] not in (None, 200):
         yield f"HTTP {event['http_status']}"
     if event["reason"]:

@@ -1,6 +1,6 @@
 """The event that each transition is, with the fields of `deviceflow.audit/1`. Pure: no I/O.
 
-The JSON Schema lies beside this file, and `schema()` returns it.
+The JSON Schema lies beside this file but for its enumerations, which `schema()` fills in.
 """
 
 from __future__ import annotations
@@ -9,46 +9,16 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from deviceflow.core.actions import ACTIONS
 from deviceflow.core.ports import Origin
 from deviceflow.core.sanitize import storable
+from deviceflow.core.states import Reason, State
 
 if TYPE_CHECKING:
+    from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow, Transition
 
 SCHEMA: Final = "deviceflow.audit/1"
-
-_OUTCOMES: Final = {
-    "issue_code": "code_issued",
-    "poll": "sent",
-    "pending": "pending",
-    "slow_down": "slow_down",
-    "retry": "no_answer",
-    "recover": "unknown",
-    "take_over": "taken_over",
-    "grant": "granted",
-    "late_grant": "granted",
-    "stray_token": "must_be_revoked",
-    "revoke": "revoked",
-    "revoke_failed": "not_revoked",
-    "expire": "expired",
-    "deny": "denied",
-    "fail": "failed",
-    "cancel": "cancelled",
-    "collect": "handed_over",
-    "acknowledge": "wiped",
-    "purge": "wiped",
-    "bring_in": "brought_in",
-    "reseal": "sealed_anew",
-}
-
-NOTES: Final = {
-    "open_plaintext": "weakened",
-    "plain_http": "weakened",
-    "unverified_tls": "weakened",
-    "rotate_keys": "sealed_anew",
-    "prune": "dropped",
-}
-"""What happens to a store and not to a flow, and what that means in a word."""
 
 STORE: Final = "store"
 """The flow id of such events, which have a chain of their own."""
@@ -132,10 +102,10 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
         "time": text_of(transition.at),
         "flow_id": flow.id,
         "seq": transition.seq,
-        "action": transition.action,
+        "action": transition.action.name,
         "from": transition.source.value,
         "to": transition.dest.value,
-        "outcome": _OUTCOMES[transition.action],
+        "outcome": transition.action.outcome,
         "reason": flow.reason and flow.reason.value,
         "detail": _storable(transition.detail),
         "dialect": provider.dialect,
@@ -156,13 +126,13 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
     }
 
 
-def render_note(
-    action: str, at: float, seq: int, detail: str | None, origin: Origin = _NOBODY
+def render_store_event(
+    action: Action, at: float, seq: int, detail: str | None, origin: Origin = _NOBODY
 ) -> dict[str, Any]:
     """Return the event of something that belongs to no flow, but to the store.
 
     Args:
-        action: What happened: one of `NOTES`.
+        action: What happened: one of `deviceflow.core.actions.STORE_EVENTS`.
         at: When, in seconds since 1970.
         seq: Its number in the chain of such events.
         detail: More of it, in words.
@@ -175,8 +145,8 @@ def render_note(
         "time": text_of(at),
         "flow_id": STORE,
         "seq": seq,
-        "action": action,
-        "outcome": NOTES[action],
+        "action": action.name,
+        "outcome": action.outcome,
         "detail": _storable(detail),
         "scopes": [],
         "in_doubt": False,
@@ -210,9 +180,14 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of `deviceflow.audit/1`."""
+    """Return the JSON Schema of `deviceflow.audit/1`, with what the table of actions says."""
     from importlib.resources import files  # noqa: PLC0415  # costs, and few ask
 
     text = files("deviceflow.audit").joinpath("audit-1.schema.json").read_text("utf-8")
     read: dict[str, Any] = json.loads(text)
+    properties = read["properties"]
+    properties["action"]["enum"] = [*ACTIONS]
+    properties["outcome"]["enum"] = [*dict.fromkeys(a.outcome for a in ACTIONS.values())]
+    properties["reason"]["enum"] = [None, *map(str, Reason)]
+    read["$defs"]["state"]["enum"] = [*map(str, State), None]
     return read

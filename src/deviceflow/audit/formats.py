@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from deviceflow.audit import jsonlines
-from deviceflow.audit.events import FIELDS, NOTES
+from deviceflow.audit.events import FIELDS
+from deviceflow.core.actions import Kind, action_of
 from deviceflow.core.sanitize import printable
+from deviceflow.core.states import AUTHORIZED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from deviceflow.core.actions import Action
 
 # By https://www.elastic.co/docs/reference/ecs; what has no place there is under `deviceflow`.
 _FIELDS: Final = {
@@ -32,11 +36,6 @@ _FIELDS: Final = {
     "pid": "process.pid",
     "actor": "user.name",
 }
-_SUCCESS: Final = frozenset({"grant", "late_grant"})
-_FAILURE: Final = frozenset({"expire", "deny", "fail", "cancel"})
-_WARNED: Final = frozenset(
-    {"open_plaintext", "plain_http", "unverified_tls", "stray_token", "revoke_failed"}
-)
 ECS_VERSION: Final = "9.5.0"
 """The version of the schema whose names and types these are."""
 
@@ -53,18 +52,17 @@ def ecs(event: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         event: An event of `deviceflow.audit/1`.
     """
-    action = event["action"]
-    about_store = action in NOTES
+    action = action_of(event["action"])
     said = {_FIELDS.get(name, f"deviceflow.{name}"): event[name] for name in FIELDS}
     said |= {
         "event.kind": "event",
         "event.module": "deviceflow",
         "event.dataset": "deviceflow.audit",
-        "event.category": ["configuration" if about_store else "authentication"],
-        "event.type": [_type_of(action)],
+        "event.category": ["configuration" if action.kind is Kind.STORE else "authentication"],
+        "event.type": [action.event_type],
         "event.outcome": _outcome_of(action),
         "log.logger": "deviceflow",
-        "log.level": "warning" if action in _WARNED else "info",
+        "log.level": action.severity.value,
         "message": _message(event),
         "ecs.version": ECS_VERSION,
         "url.domain": _domain_of(event["issuer"]),
@@ -76,18 +74,10 @@ def ecs(event: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _type_of(action: str) -> str:
-    if action == "issue_code":
-        return "start"
-    if action in _SUCCESS | _FAILURE:
-        return "end"
-    return {"rotate_keys": "change", "prune": "deletion"}.get(action, "info")
-
-
-def _outcome_of(action: str) -> str:
-    if action in _SUCCESS:
-        return "success"
-    return "failure" if action in _FAILURE else "unknown"
+def _outcome_of(action: Action) -> str:
+    if action.ends_login is None:
+        return "unknown"
+    return "success" if action.ends_login is AUTHORIZED else "failure"
 
 
 def _message(event: Mapping[str, Any]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import exits, streams
 from deviceflow.client._sync import Client
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE, open_store
 
@@ -29,6 +29,9 @@ _CODES: Final = {
     State.EXPIRED: exits.EXPIRED,
     State.FAILED: exits.FAILED,
 }
+
+
+_opened: Final = ExitStack()
 
 
 def store(args: StoreOptions, **options: Any) -> Store:
@@ -50,7 +53,9 @@ def store(args: StoreOptions, **options: Any) -> Store:
         )
     if args.plaintext:
         options["plaintext"] = True
-    return open_store(args.store, **options)
+    kept = open_store(args.store, **options)
+    _opened.callback(kept.close)
+    return kept
 
 
 def client(args: StoreOptions) -> Client:
@@ -123,7 +128,9 @@ def code(login: Login) -> int:
 
 
 def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
-    """Return what does a command's work; with `--json`, what goes wrong is an object on stdout.
+    """Return what does a command's work, and closes the stores that it has opened.
+
+    With `--json`, what goes wrong is an object on stdout.
 
     What is returned raises a `DeviceFlowError` or `ImportError` without `--json`, and an
     `OutputError` where the object cannot be printed.
@@ -135,10 +142,12 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
         except streams.OutputError:
             raise
         except (DeviceFlowError, ImportError) as error:
-            if not args.json:
+            if not getattr(args, "json", False):
                 raise
             streams.show(json.dumps(trouble(error, args)))
             return exits.USAGE if isinstance(error, ImportError) else exits.of(error)
+        finally:
+            _opened.close()
 
     return run
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, Ty
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
     from deviceflow.core.login import Login
     from deviceflow.core.ports import Decide, Origin, StoreEvent
@@ -158,7 +159,7 @@ class DeleteEnded(NamedTuple):
 class RecordStoreEvent(NamedTuple):
     """Put on record what belongs to no flow. Answered by None."""
 
-    action: str
+    action: Action
     client_now: float
     detail: str
     origin: Origin

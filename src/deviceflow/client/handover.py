@@ -10,6 +10,7 @@ from deviceflow.client.effects import Load, ReadClocks, Release, Snooze, StoreNo
 from deviceflow.core.explain import error_of
 from deviceflow.core.login import Login
 from deviceflow.core.ports import Claim, LeaseHeld
+from deviceflow.core.states import Handover
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
@@ -53,7 +54,7 @@ def acknowledge(context: Context, flow_id: str) -> Op[Login]:
     while True:
         flow: Flow = yield Load(flow_id)
         now: float = yield StoreNow()
-        if flow.handover == "acknowledged":
+        if flow.handover is Handover.ACKNOWLEDGED:
             break
         if flow.token is None:
             raise error_of(flow)

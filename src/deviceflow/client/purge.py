@@ -84,8 +84,9 @@ def _wipe(context: Context, flow_id: str, kind: Kind) -> Op[bool]:
     if not (flow.token if kind == "token" else flow.to_revoke):
         yield Release(flow_id, worker)
         return False  # somebody was quicker
-    purged = flow.purge(claim.now)
-    wiped = yield from context.recorder.record(flow, purged, worker, release=True)
+    forget = flow.purge if kind == "token" else flow.abandon_revocation
+    transition = forget(claim.now)
+    wiped = yield from context.recorder.record(flow, transition, worker, release=True)
     for _ in flow.to_revoke:
         yield from step(context, flow_id)
     return wiped

@@ -16,6 +16,7 @@ from deviceflow.client.effects import (
     RecordStoreEvent,
     WriteAudit,
 )
+from deviceflow.core import actions
 from deviceflow.core.ports import StoreEvent
 from deviceflow.core.sanitize import crosses_in_clear
 
@@ -73,7 +74,11 @@ class Recorder:
 
     def commit(self, flow: Flow, event: dict[str, Any], release: str | None = None) -> Op[bool]:
         """Commit a rendered event, and publish it. It does not wait, and tries once."""
-        address = _address_in_clear(flow.token_endpoint) if event["action"] == _ISSUE_CODE else None
+        address = (
+            _address_in_clear(flow.token_endpoint)
+            if event["action"] == actions.ISSUE_CODE
+            else None
+        )
         note = self._plain_http(flow, address)
         committed: bool = yield Commit(flow, event, release, note)
         if committed:
@@ -105,7 +110,9 @@ class Recorder:
         address = _address(prepared.request.url)
         if address.startswith("https:") and address not in self._unverified:
             clocks = yield ReadClocks()
-            yield RecordStoreEvent("unverified_tls", clocks.wall, address, self._identity.origin)
+            yield RecordStoreEvent(
+                actions.UNVERIFIED_TLS, clocks.wall, address, self._identity.origin
+            )
             yield Emit(log.UNVERIFIED_TLS, {"url": address}, logging.WARNING)
             self._unverified.add(address)
 
@@ -113,10 +120,7 @@ class Recorder:
         if address is None:
             return None
         detail = f"{flow.id} at {address}"
-        return StoreEvent("plain_http", flow.moved_at, detail, self._identity.origin)
-
-
-_ISSUE_CODE = "issue_code"
+        return StoreEvent(actions.PLAIN_HTTP, flow.moved_at, detail, self._identity.origin)
 
 
 def _warn_of_plain_http(flow: Flow, address: str | None) -> Op[None]:

@@ -14,9 +14,9 @@ from deviceflow.client.wait import watching
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import Flow, checked_purpose
 from deviceflow.core.login import Login
-from deviceflow.core.machine import State
 from deviceflow.core.provider import DeviceCode, Provider
 from deviceflow.core.sanitize import endpoint
+from deviceflow.core.states import State
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:

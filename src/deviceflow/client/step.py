@@ -21,8 +21,8 @@ from deviceflow.client.effects import CheckCredentials, Load, ReadClocks, Releas
 from deviceflow.client.exchange import transmit_under
 from deviceflow.client.unsaved import Issued, record_issued, save
 from deviceflow.core.login import Login
-from deviceflow.core.machine import State
 from deviceflow.core.ports import LeaseHeld
+from deviceflow.core.states import State
 from deviceflow.credentials import secret_refs
 from deviceflow.errors import StoreError, UsageError
 
@@ -171,9 +171,9 @@ def _left_behind(claim: Claim, now: float) -> Transition | None:
 def _take_in(context: Context, flow: Flow, outcome: Outcome, worker: str) -> Op[Login]:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     now, duration = outcome.now, outcome.duration
-    had_token, orphaned, waiting = flow.token is not None, flow.stray_tokens, len(flow.to_revoke)
+    had_token, orphaned, waiting = flow.token is not None, flow.orphaned_tokens, len(flow.to_revoke)
     transition = flow.receive(outcome.result, now, duration=duration, approver=context.approver)
-    if (flow.token is not None and not had_token) or flow.stray_tokens > orphaned:
+    if (flow.token is not None and not had_token) or flow.orphaned_tokens > orphaned:
         issued = Issued(flow.token, flow.attempt, flow.to_revoke[waiting:])
         flow = yield from record_issued(context, flow, transition, issued, worker, outcome)
         return Login.of(flow, flow.wait_seconds(now))

@@ -142,11 +142,11 @@ def _deliver(
         flow: Flow = yield Load(flow_id)
         token = issued.token
         if token is None:
-            transition = flow.set_aside(issued.revocable, now)
+            transition = flow.orphan_token(issued.revocable, now)
         elif flow.token is not None and flow.token.access_token == token.access_token:
             return flow  # stored already: only the store's answer was lost
         else:
-            transition = flow.late_grant(token, issued.attempt, now)
+            transition = flow.late_token(token, issued.attempt, now)
         event = context.recorder.render(flow, transition, worker)
         context.unsaved.hold(worker, UnsavedToken(flow, event, issued))
         committed = yield from _commit_patiently(context, flow, event, until)

@@ -1,16 +1,16 @@
-"""A flow as JSON types: what of it is in a record, and what makes a record one to go on with.
+"""Convert a flow to JSON types and back, and check records that are read.
 
-The open part can be read by anybody. The hidden part holds the secrets, by kind, and is sealed
-before it is kept anywhere.
+Anybody can read the open part. The hidden part contains the secrets, by kind. It is sealed before
+it is stored.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.provider import LONGEST_USER_CODE, Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Handover, Reason, State
 from deviceflow.core.text import PersonText, link, ours
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SCHEMA: Final = "deviceflow.flow/1"
 
 Kind = Literal["code", "token", "revoke"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-"""The kinds of secrets: what is polled with, what came of it, and what is left to revoke."""
+"""The kinds of secrets: device code and verifier, token, and tokens to revoke."""
 
 
 def _is_flag(value: object) -> bool:
@@ -54,7 +54,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "ended_at": _is_time,
     "expires_at": _is_time,
     "failures": _is_count,
-    "handover": lambda value: value in (None, "collected", "acknowledged", "purged"),
+    "handover": lambda value: value in [*Handover],
     "head": _is_text,
     "id": lambda value: isinstance(value, str),
     "in_doubt": _is_flag,
@@ -62,21 +62,23 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "last_poll_owed": _is_flag,
     "moved_at": _is_seconds,
     "name": _is_text,
+    "orphaned_tokens": _is_count,
     "purpose": _is_text,
+    "revocations": _is_count,
     "seq": _is_count,
     "slow_downs": _is_count,
-    "stray_tokens": _is_count,
     "token_endpoint": _is_text,
     "unreadable": _is_count,
     "user_code": _is_text,
     "verification_uri": _is_text,
     "verification_uri_complete": _is_text,
 }
-"""What is in a record as it is in the flow, and what it must be."""
+"""The fields that a record takes from the flow unchanged, each with its check."""
 
 
 _CLEANED: Final[Mapping[str, Callable[[Any], object]]] = {
     "detail": ours,
+    "handover": Handover,
     "extra": lambda pairs: tuple((str(name), _text(value)) for name, value in pairs),
     "user_code": lambda text: PersonText(text, LONGEST_USER_CODE),
     "verification_uri": link,
@@ -89,16 +91,16 @@ def _text(value: object) -> CleanText | None:
 
 
 def again(name: str, value: Any) -> Any:
-    """Return a part of a flow, as it was kept, in its type: cleaned once more, if it is text.
+    """Return a stored field in its type. Text is cleaned again.
 
-    Whoever can write where it was kept may have changed it.
+    Somebody who can write to the store may have changed the field.
     """
     clean = _CLEANED.get(name)
     return value if clean is None or value is None else clean(value)
 
 
 def open_part(flow: Flow) -> dict[str, Any]:
-    """Return all of the flow but its provider and its secrets."""
+    """Return the flow without its provider and its secrets."""
     record = {name: getattr(flow, name) for name in _AS_THEY_ARE}
     record["state"] = flow.state.value
     record["reason"] = flow.reason and flow.reason.value
@@ -107,7 +109,7 @@ def open_part(flow: Flow) -> dict[str, Any]:
 
 
 def hidden_part(flow: Flow, kind: Kind) -> Any:
-    """Return the flow's secrets of a kind in clear, or None where it has none."""
+    """Return the flow's secrets of a kind in clear, or None if it has none."""
     if kind == "token":
         return flow.token and flow.token.to_dict()
     if kind == "revoke":
@@ -117,11 +119,11 @@ def hidden_part(flow: Flow, kind: Kind) -> Any:
 
 
 def fill(flow: Flow, record: Mapping[str, Any]) -> None:
-    """Make the flow what the open part of a record says.
+    """Set the flow's fields from the open part of a record.
 
     Raises:
-        LookupError: Something is missing in it.
-        ValueError: Something in it is not what it must be.
+        LookupError: A field is missing.
+        ValueError: A field is invalid.
         TypeError: Likewise.
         AttributeError: Likewise.
     """
@@ -135,10 +137,12 @@ def fill(flow: Flow, record: Mapping[str, Any]) -> None:
     flow.extra = again("extra", record["extra"].items())
     if (flow.state is State.FAILED) != (flow.reason is not None):
         raise ValueError("reason")
+    if (flow.state is State.AUTHORIZED) != (flow.handover is not Handover.NONE):
+        raise ValueError("handover")
 
 
 def fill_hidden(flow: Flow, kind: Kind, hidden: Any) -> None:
-    """Give the flow its secrets of a kind back; raises what `fill` does."""
+    """Set the flow's secrets of one kind. It raises the same errors as `fill`."""
     if kind == "token":
         flow.token = None if hidden is None else Token.from_dict(hidden)
     elif kind == "revoke":

@@ -1,8 +1,8 @@
-"""Each datum of a login: who may see it, and where it may appear. The tests read this table.
+"""A table of each datum of a login: who may see it, and where it may appear. Tests check it.
 
-A *secret* appears nowhere but in memory, in requests to its server, sealed, and where the caller
-has it put. What is *for the person* is shown to the person who logs in, and not logged. What is
-*public* may be logged and kept, cleaned if a server said it.
+A *secret* appears in memory, in requests to its server, in sealed form, and where the caller asks
+for it. Data *for the person* is shown to the person who logs in, and is not logged. *Public* data
+may be logged and stored; text from a server is cleaned first.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Sensitivity(StrEnum):
 class Place(StrEnum):
     """Where a datum may appear.
 
-    `ROW` means the part of a store's row, or of an exported flow, that is not sealed; `ARGUMENT`
-    the command line of this or another process; `BROKER` what a job gives to a queue; `PROMPT` what
-    is shown to the person, or printed by a command that was asked for it.
+    `ROW` is the part of a stored row, or of an exported login, that is not sealed. `ARGUMENT` is
+    the command line of this or another process. `BROKER` is a message queue. `PROMPT` is output
+    for the person, or output that a command was asked for.
     """
 
     LOG = "log"
@@ -40,12 +40,12 @@ class Datum(NamedTuple):
     """One datum.
 
     Attributes:
-        name: What it is called.
+        name: The datum's name in the documentation.
         sensitivity: Who may see it.
         places: Where it may appear.
         fields: Where it is in the code: attributes of `Flow`, `Login`, `DeviceCode` and `Token`,
-            fields of events, options and variables of the environment.
-        note: What there is to say about it.
+            fields of events, options and environment variables.
+        note: An explanation.
     """
 
     name: str
@@ -87,7 +87,7 @@ DATA: Final = (
     Datum("refresh token", SECRET, _NOWHERE, ("token.refresh_token",)),
     Datum("id token", SECRET, _NOWHERE, ("token.id_token",)),
     Datum(
-        "what else came with the token",
+        "other fields of the token response",
         SECRET,
         _NOWHERE,
         ("token.extra",),
@@ -98,14 +98,14 @@ DATA: Final = (
         SECRET,
         _NOWHERE,
         ("flow.as_stored",),
-        "as it is stored; in clear where the store is a plaintext one",
+        "as stored; in clear in a plaintext store",
     ),
     Datum(
         "client secret",
         SECRET,
         _NOWHERE,
         ("variable.DEVICEFLOW_CLIENT_SECRET",),
-        "settings and rows say where it is: `env:NAME`, `file:PATH`",
+        "settings and rows have a reference: `env:NAME`, `file:PATH`",
     ),
     Datum("private key", SECRET, _NOWHERE, ("variable.DEVICEFLOW_PRIVATE_KEY",), "likewise"),
     Datum("sealing keys", SECRET, _NOWHERE, ("variable.DEVICEFLOW_KEYS",)),
@@ -116,7 +116,7 @@ DATA: Final = (
         SECRET,
         _NOWHERE,
         ("variable.DEVICEFLOW_STORE", "variable.PGPASSWORD"),
-        "an argument with one in it is refused",
+        "refused in a command-line argument",
     ),
     # For the person.
     Datum(
@@ -131,7 +131,7 @@ DATA: Final = (
         PERSON,
         frozenset({ROW, PROMPT, ARGUMENT}),
         ("flow.verification_uri", "login.verification_uri", "code.verification_uri"),
-        "a browser is given it as an argument",
+        "an argument of the browser",
     ),
     Datum(
         "complete verification link",
@@ -142,7 +142,7 @@ DATA: Final = (
             "login.verification_uri_complete",
             "code.verification_uri_complete",
         ),
-        "likewise; the user code is in it",
+        "likewise; it contains the user code",
     ),
     # Public.
     Datum(
@@ -156,7 +156,7 @@ DATA: Final = (
         PUBLIC,
         frozenset({EXCEPTION, ROW, ARGUMENT, BROKER, PROMPT}),
         ("flow.name", "login.name"),
-        "the caller's own name for it",
+        "the name that the caller gives it",
     ),
     Datum(
         "state, reason and counts",
@@ -166,9 +166,12 @@ DATA: Final = (
             *_fields(
                 "flow",
                 "state reason seq attempt failures unreadable slow_downs in_doubt last_poll_owed"
-                " handover stray_tokens",
+                " handover orphaned_tokens revocations",
             ),
-            *_fields("login", "state reason attempt failures in_doubt handover orphaned_tokens"),
+            *_fields(
+                "login",
+                "state reason attempt failures in_doubt handover orphaned_tokens revocations",
+            ),
             *_fields(
                 "event",
                 "schema seq action from to outcome reason attempt http_status in_doubt",
@@ -189,7 +192,7 @@ DATA: Final = (
         ),
     ),
     Datum(
-        "the server's words on it",
+        "the server's message",
         PUBLIC,
         _RECORDED,
         ("flow.detail", "login.detail", "event.detail"),
@@ -217,24 +220,24 @@ DATA: Final = (
         PUBLIC,
         frozenset({EXCEPTION, ROW, ARGUMENT}),
         ("flow.token_endpoint", "login.token_endpoint", "code.token_endpoint"),
-        "of one in plain http, host and port are logged",
+        "with plain http, host and port are logged",
     ),
     Datum(
-        "scopes granted, kind of token",
+        "granted scopes, token type",
         PUBLIC,
         _RECORDED,
         (*_fields("token", "scopes missing_scopes token_type"), "event.granted_scopes"),
         "cleaned likewise; at most 100 scopes",
     ),
     Datum(
-        "name of the token",
+        "token name",
         PUBLIC,
         frozenset({ROW, PROMPT}),
         ("flow.extra", "login.extra", "code.extra"),
         "cleaned likewise",
     ),
     Datum(
-        "who did it",
+        "origin",
         PUBLIC,
         frozenset({LOG, TRAIL, ROW, PROMPT}),
         _fields("event", "worker host pid engine task_id actor"),
@@ -252,4 +255,4 @@ DATA: Final = (
         "fingerprints are keyed",
     ),
 )
-"""The table."""
+"""All data of a login."""

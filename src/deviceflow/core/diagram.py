@@ -1,59 +1,103 @@
-"""The machine's table, drawn: for the documentation, and checked there to be current."""
+"""The machines, drawn from the table of actions: for the documentation, and checked there."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from deviceflow.core.machine import ENDS, INIT, TABLE, State
+from deviceflow.core.actions import HANDOVER_TRIGGERS, LOGIN_TRIGGERS
+from deviceflow.core.states import ACKNOWLEDGED, ENDS, INIT, NONE, PURGED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-BEGIN: Final = "<!-- state diagram: begin -->"
-END: Final = "<!-- state diagram: end -->"
-
-
-def _arrows() -> Iterator[tuple[State, State, str]]:
-    """Yield each pair of states with the triggers between them, in the table's order."""
-    labels: dict[tuple[State, State], list[str]] = {}
-    for row in TABLE:
-        for source in row.sources:
-            labels.setdefault((source, row.dest), []).append(row.trigger)
-    for (source, dest), triggers in labels.items():
-        yield source, dest, ", ".join(triggers)
+    from collections.abc import Set as AbstractSet
+    from enum import StrEnum
 
 
-def mermaid() -> str:
+class Drawing(NamedTuple):
+    """What is drawn of a machine.
+
+    Attributes:
+        name: The machine's name.
+        begin: The state that it begins in.
+        ends: The states that are drawn as ends.
+        moves: Each action, the state that it leads from, and that which it leads to.
+    """
+
+    name: str
+    begin: StrEnum
+    ends: AbstractSet[StrEnum]
+    moves: tuple[tuple[str, StrEnum, StrEnum], ...]
+
+    def arrows(self) -> Iterator[tuple[StrEnum, StrEnum, str]]:
+        """Yield each pair of states with the actions between them, in the table's order."""
+        labels: dict[tuple[StrEnum, StrEnum], list[str]] = {}
+        for action, source, dest in self.moves:
+            labels.setdefault((source, dest), []).append(action)
+        for (source, dest), actions in labels.items():
+            yield source, dest, ", ".join(actions)
+
+    @property
+    def states(self) -> list[StrEnum]:
+        """The machine's states, in their order."""
+        return [*type(self.begin)]
+
+    @property
+    def marks(self) -> tuple[str, str]:
+        """The lines of a Markdown page between which the diagram belongs."""
+        return f"<!-- {self.name} diagram: begin -->", f"<!-- {self.name} diagram: end -->"
+
+
+LOGIN: Final = Drawing(
+    "login",
+    INIT,
+    ENDS,
+    tuple((name, *move) for name in LOGIN_TRIGGERS for move in name.login.items()),
+)
+HANDOVER: Final = Drawing(
+    "hand-over",
+    NONE,
+    frozenset({ACKNOWLEDGED, PURGED}),
+    tuple((name, *move) for name in HANDOVER_TRIGGERS for move in name.handover.items()),
+)
+DRAWINGS: Final = {drawing.name: drawing for drawing in (LOGIN, HANDOVER)}
+
+
+def mermaid(drawing: Drawing = LOGIN) -> str:
     """Return the diagram as Mermaid text."""
     # Mermaid takes no dash in a state's id.
-    ids = {state: state.name.lower() for state in State}
+    ids = {state: state.name.lower() for state in drawing.states}
     lines = ["stateDiagram-v2", "    direction LR"]
-    lines += [f"    {ids[state]}: {state}" for state in State]
-    lines += [f"    [*] --> {ids[INIT]}"]
-    lines += [f"    {ids[a]} --> {ids[b]}: {label}" for a, b, label in _arrows()]
-    lines += [f"    {ids[state]} --> [*]" for state in State if state in ENDS]
+    lines += [f"    {ids[state]}: {state}" for state in drawing.states]
+    lines += [f"    [*] --> {ids[drawing.begin]}"]
+    lines += [f"    {ids[a]} --> {ids[b]}: {label}" for a, b, label in drawing.arrows()]
+    lines += [f"    {ids[state]} --> [*]" for state in drawing.states if state in drawing.ends]
     return "\n".join(lines)
 
 
-def dot() -> str:
+def dot(drawing: Drawing = LOGIN) -> str:
     """Return the diagram as Graphviz text."""
-    lines = ["digraph deviceflow {", "    rankdir=LR; node [shape=box, style=rounded];"]
-    lines += [f'    "{state}" [peripheries=2];' for state in State if state in ENDS]
-    lines += [f'    "{a}" -> "{b}" [label="{label}"];' for a, b, label in _arrows()]
+    lines = [f'digraph "{drawing.name}" {{', "    rankdir=LR; node [shape=box, style=rounded];"]
+    ends = [state for state in drawing.states if state in drawing.ends]
+    lines += [f'    "{state}" [peripheries=2];' for state in ends]
+    lines += [f'    "{a}" -> "{b}" [label="{label}"];' for a, b, label in drawing.arrows()]
     return "\n".join([*lines, "}"])
 
 
-FORMATS: Final[dict[str, Callable[[], str]]] = {"mermaid": mermaid, "dot": dot}
+FORMATS: Final[dict[str, Callable[[Drawing], str]]] = {"mermaid": mermaid, "dot": dot}
 
 
 def within(page: str) -> str | None:
-    """Return `page`, a Markdown text, with the current diagram between its marks.
+    """Return `page`, a Markdown text, with the current diagrams between their marks.
 
     Returns:
         None where the page has no such marks.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        return None
-    return f"{before}{BEGIN}\n```mermaid\n{mermaid()}\n```\n{END}{after}"
+    found = False
+    for drawing in DRAWINGS.values():
+        begin, end = drawing.marks
+        before, begun, rest = page.partition(begin)
+        _, ended, after = rest.partition(end)
+        if begun and ended:
+            page = f"{before}{begin}\n```mermaid\n{mermaid(drawing)}\n```\n{end}{after}"
+            found = True
+    return page if found else None

@@ -1,11 +1,11 @@
-"""Secrets sealed with `cryptography`'s MultiFernet (extra `seal`), and bound to where they belong.
+"""Seal secrets with `cryptography`'s MultiFernet (extra `seal`), and bind them to their context.
 
-The same keys authenticate what is kept in clear beside the secrets: `Sealer.mac`, by a key that is
-derived from the sealing key.
+The same keys authenticate the unencrypted part of a row: `Sealer.mac`, with a key that is derived
+from the sealing key.
 
-A sealed text says what it is for, inside: opened for anything else it counts as damaged. In front
-of it stands the name of its key, from which nothing can be learnt, so that a missing key can be
-told from a text that was changed, and rotation knows what is left to do::
+A sealed text contains its context. It does not open with another one. It begins with the name of
+its key, which reveals nothing about the key. So a missing key can be distinguished from a changed
+text, and rotation knows which texts are left::
 
     df1.3f9a61c2.gAAAAABp...
 """
@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 _VERSION: Final = "df1"
 
 PLAIN: Final = "plain."
-"""What a secret begins with that is kept in clear."""
+"""The prefix of a secret that is stored in clear."""
 
 
 class Sealer:
-    """Seals JSON values, and opens what was sealed.
+    """Seals JSON values, and opens sealed texts.
 
     Args:
-        keys: Fernet keys: 32 random bytes as URL-safe base64. The first one seals, each opens.
+        keys: Fernet keys: 32 random bytes as URL-safe base64. The first key seals; any of them
+            opens.
 
     Raises:
-        SealError: There is no key, or one is none.
+        SealError: There is no key, or one is not a Fernet key.
         ImportError: `cryptography` is missing.
     """
 
@@ -55,7 +56,7 @@ class Sealer:
             problem = "There is no key to seal with."
         if not self._by_name:
             raise SealError(
-                problem, hint="Make one with `deviceflow keys generate`, and keep it safe."
+                problem, hint="Generate one with `deviceflow keys generate`, and keep it safe."
             )
         self._all = fernet.MultiFernet(list(self._by_name.values()))
         self._invalid: type[Exception] = fernet.InvalidToken
@@ -64,7 +65,7 @@ class Sealer:
         return f"<Sealer {', '.join(self._by_name)}>"
 
     def _take(self, fernet: Any, key: Secret) -> bool:
-        """Remember a key, and tell whether it is one."""
+        """Add a key. Return False if it is not a Fernet key."""
         try:
             name = _name_of(key.reveal())
             self._by_name[name] = fernet.Fernet(key.reveal())
@@ -75,7 +76,7 @@ class Sealer:
 
     @property
     def prefix(self) -> str:
-        """What each text begins with that the first key has sealed."""
+        """The prefix of texts that the first key sealed."""
         return f"{_VERSION}.{next(iter(self._by_name))}."
 
     def seal(self, value: Any, *context: str) -> str:
@@ -83,44 +84,49 @@ class Sealer:
 
         Args:
             value: The value.
-            context: What it is and where it belongs; it opens with the same only.
+            context: What the value is and where it belongs. The text opens with the same context
+                only.
         """
         inside = json.dumps([context, value], separators=(",", ":")).encode()
         return f"{self.prefix}{self._all.encrypt(inside).decode().rstrip('=')}"
 
     def open(self, sealed: str, *context: str) -> Any:
-        """Return the value that was sealed.
+        """Return the value of a sealed text.
 
         Raises:
-            SealError: Its key is not among these, or it was changed, or belongs elsewhere.
+            SealError: None of the keys sealed the text, or the text was changed, or it belongs to
+                another context.
         """
         version, _, rest = sealed.partition(".")
         name, _, token = rest.partition(".")
         if version != _VERSION:
-            raise SealError("This is no sealed text of a version that is known here.")
+            raise SealError(
+                f"This is not a sealed text of the version {_VERSION}.",
+                hint="A newer version of deviceflow may have written it: upgrade deviceflow.",
+            )
         self._check_name(name)
         try:
             bound, value = json.loads(self._all.decrypt(_exact(token)).decode())
         except (self._invalid, ValueError, TypeError):
             bound, value = None, None
         if bound != list(context):
-            del value  # another one's, perhaps: a traceback may show this frame
+            del value  # a traceback may show this frame
             raise SealError(
-                "A sealed secret was changed, or moved from where it belongs.",
+                "A sealed secret was changed, or belongs to another login.",
                 hint="Nothing was sent. Find out who can write to the store; start a new login.",
             )
         return value
 
     def mac(self, text: str) -> str:
-        """Return what shows that whoever wrote `text` has the first key."""
+        """Return the MAC of `text` with the first key (HMAC-SHA256)."""
         name, key = next(iter(self._mac_keys.items()))
         return f"{_VERSION}.{name}.{hmac.digest(key, text.encode(), 'sha256').hex()}"
 
     def check(self, text: str, mac: object) -> None:
-        """See that `mac` was made of `text`, by whoever has one of the keys.
+        """Check that `mac` is the MAC of `text` with one of the keys.
 
         Raises:
-            SealError: It was not, or its key is not among these.
+            SealError: The MAC is wrong, or was made with another key.
         """
         version, _, rest = mac.partition(".") if isinstance(mac, str) else ("", "", "")
         name, _, found = rest.partition(".")
@@ -134,16 +140,17 @@ class Sealer:
     def _check_name(self, name: str) -> None:
         if name not in self._by_name:
             raise SealError(
-                f"It was sealed with the key {name[:8]!r}; given were {', '.join(self._by_name)}.",
-                hint="Give that key as well (DEVICEFLOW_KEYS, after the first). Nothing is lost.",
+                f"The sealing key {name[:8]!r} is missing; the given keys are"
+                f" {', '.join(self._by_name)}.",
+                hint="Add that key to DEVICEFLOW_KEYS, after the first one. Nothing is lost.",
             )
 
 
 def _changed() -> SealError:
     return SealError(
-        "The row of this login was not written with this store's key: somebody has changed it.",
-        hint="Nothing was sent. Find out who can write to the store: deviceflow audit verify."
-        " Then start a new login.",
+        "The MAC of this login's row is wrong: somebody has changed the row.",
+        hint="Nothing was sent. Run deviceflow audit verify, find out who can write to the store,"
+        " and start a new login.",
     )
 
 
@@ -164,10 +171,10 @@ def _name_of(key: str) -> str:
 
 
 def _exact(token: str) -> bytes:
-    """Return the token as Fernet takes it; it would pass over characters that do not belong in it.
+    """Return the token with its padding. Fernet itself would ignore invalid characters.
 
     Raises:
-        ValueError: It is not as it was when it was sealed.
+        ValueError: The token is not canonical base64, so somebody changed it.
     """
     whole = f"{token}{'=' * (-len(token) % 4)}".encode("ascii")
     if base64.urlsafe_b64encode(base64.urlsafe_b64decode(whole)) != whole:
@@ -179,40 +186,40 @@ def _fernet() -> Any:
     try:
         from cryptography import fernet  # noqa: PLC0415  # an extra
     except ModuleNotFoundError:
-        missing = ImportError("Sealing needs a library: pip install 'deviceflow[seal]'")
+        missing = ImportError("Sealing needs cryptography: pip install 'deviceflow[seal]'")
     else:
         return fernet
     raise missing
 
 
 class Keyless:
-    """StoredFlow for the key where a store is only read, and there is none: it opens nothing."""
+    """The sealer of a store that is opened for reading without a key. It opens nothing."""
 
     prefix = ""
 
     def _refuse(self, *_: object) -> Any:
         raise SealError(
-            "The store was opened for reading only, without the key of its secrets.",
-            hint="Give the key: DEVICEFLOW_KEYS.",
+            "The store is open for reading only, without the key that sealed its secrets.",
+            hint="Set the key: DEVICEFLOW_KEYS.",
         )
 
     seal = open = mac = check = _refuse
 
 
 class Plain:
-    """Keeps secrets in clear, for whoever has said that the place is safe enough."""
+    """Keeps secrets in clear, for a caller who passed plaintext=True."""
 
     prefix = PLAIN
 
     def seal(self, value: Any, *_context: str) -> str:
-        """Return a JSON value as a text that anybody can read."""
+        """Return a JSON value as text, not encrypted."""
         return self.prefix + json.dumps(value, separators=(",", ":"))
 
     def open(self, kept: str, *_context: str) -> Any:
-        """Return the value that was kept.
+        """Return the stored value.
 
         Raises:
-            SealError: It is sealed, or was changed.
+            SealError: The value is sealed, or was changed.
         """
         if kept.startswith(self.prefix):
             try:
@@ -223,14 +230,14 @@ class Plain:
         raise _sealed_here()
 
     def mac(self, text: str) -> str:
-        """Return a digest of a text, which shows what has come to harm, and not who did it."""
+        """Return the SHA-256 of a text. It shows accidental damage, and does not authenticate."""
         return self.prefix + hashlib.sha256(text.encode()).hexdigest()
 
     def check(self, text: str, mac: object) -> None:
-        """See that `mac` is that of `text`.
+        """Check that `mac` is the hash of `text`.
 
         Raises:
-            SealError: It is not, or was made with a key.
+            SealError: The hash is wrong, or the MAC was made with a key.
         """
         if isinstance(mac, str) and mac.startswith(f"{_VERSION}."):
             raise _sealed_here()
@@ -240,6 +247,6 @@ class Plain:
 
 def _sealed_here() -> SealError:
     return SealError(
-        "The store holds a sealed secret, and was opened with plaintext=True (--plaintext).",
-        hint="Open it with its key. Nothing is lost.",
+        "The store was opened with plaintext=True (--plaintext), but its secrets are sealed.",
+        hint="Open the store with its key, and without plaintext. Nothing is lost.",
     )

@@ -1,12 +1,12 @@
-"""What is said to a person about a login: where to go, and why there is no token."""
+"""Messages for people about a login: where to approve, and why there is no token."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
-from deviceflow.core.machine import Reason, State
 from deviceflow.core.sanitize import printable
+from deviceflow.core.states import Handover, Reason, State
 
 if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def instructions(login: Login | Flow) -> list[str]:
-    """Return what to tell the person, in lines that are safe to print."""
+    """Return the prompt for the person, as lines that are safe to print."""
     asks = printable(login.provider.client_name or login.provider.client_id or "This program", 100)
     server = printable(login.provider.server, 200)
     code, page = login.user_code or "", login.verification_uri_complete
@@ -26,9 +26,9 @@ def instructions(login: Login | Flow) -> list[str]:
     elif login.verification_uri is not None:
         lines.append(f"Open {login.verification_uri} and enter the code {code}")
     else:
-        lines.append(f"The server sent no usable address. Its code is {code}")
+        lines.append(f"The server sent no usable URL. The code is {code}")
         lines.append(
-            "If you know the server's page for device logins, go there and enter the code;"
+            "If you know the server's page for device logins, open it and enter the code;"
             " otherwise cancel this login and tell the server's operator."
         )
     return lines
@@ -43,10 +43,10 @@ def error_of(login: Login | Flow) -> errors.DeviceFlowError:
         )
     if login.state is State.AUTHORIZED:
         return errors.UsageError(
-            "This flow was exported without its token.",
+            "The record of this login was exported without its token.",
             flow_id=login.id,
             state=login.state,
-            hint="Export it with to_dict(secrets=True), and keep that text as a secret.",
+            hint="Export the login with to_dict(login, secrets=True), and keep the record secret.",
         )
     if login.state is State.EXPIRED:
         kind = errors.ExpiredError
@@ -55,29 +55,32 @@ def error_of(login: Login | Flow) -> errors.DeviceFlowError:
     else:
         kind = _ERRORS[login.reason]
     message = kind.default_message
-    if login.detail in _OUR_WORDS:
-        message = f"{message} {_OUR_WORDS[login.detail]}"
+    if login.detail in _FAILURES:
+        message = f"{message} {_FAILURES[login.detail]}"
     elif login.detail and issubclass(kind, errors.ServerError):
-        message = f"{message} It said: {login.detail}."
+        message = f"{message} The server's message: {login.detail}."
     elif login.detail and kind is errors.WrongApproverError:
-        message = f"{message} In particular: {login.detail}."
+        message = f"{message} Details: {login.detail}."
     if login.in_doubt and login.state.ended and kind is not errors.OutcomeUnknownError:
         message = (
-            f"{message} An answer was lost, and a token may exist: look for it there, revoke it."
+            f"{message} A response was lost, and a token may exist. Look for the token at the"
+            " server, and revoke it."
         )
     return kind(message, flow_id=login.id, state=login.state, reason=login.reason)
 
 
-_GONE: Final[dict[str | None, str]] = {
-    "acknowledged": "was handed over and acknowledged, and is not kept any more",
-    "purged": "was kept for a while, and is not kept any more",
+_GONE: Final[dict[Handover, str]] = {
+    Handover.ACKNOWLEDGED: (
+        "was handed over and acknowledged, so the store does not have it any more"
+    ),
+    Handover.PURGED: "was purged, so the store does not have it any more",
 }
 
-_OUR_WORDS: Final = {
+_FAILURES: Final = {
     "connection": "The connection failed.",
-    "lease": "This machine was too slow to send anything.",
-    "timeout": "No answer came in time.",
-    "too_large": "What it sends is too long for an answer.",
+    "lease": "This machine was too slow: the lease ran out before the request was sent.",
+    "timeout": "The request timed out.",
+    "too_large": "The response is too large.",
 }
 
 

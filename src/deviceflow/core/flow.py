@@ -10,9 +10,10 @@ requests, transitions and times to wake up go out. The same few methods serve ev
     request = flow.request()              # the token request
     flow.poll(now, timeout)               # -> poll; store it before sending
     send(request)
-    flow.receive(response, now)           # -> pending, grant, ...
+    flow.receive(response, now)           # -> pending, issue_token, ...
 
-Each method that moves the flow fires one trigger of the machine, and returns it as a `Transition`.
+Each method that changes the flow fires one action of `deviceflow.core.actions`, and returns it as a
+`Transition`. An action that the flow's states do not allow changes nothing.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 from sys import intern
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
-from deviceflow.core.machine import Reason, State, Trigger, fire, refusal, takes_late_token
+from deviceflow.core import actions
+from deviceflow.core.actions import Kind
+from deviceflow.core.machine import fire, refusal
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.core.sanitize import printable
+from deviceflow.core.states import Handover, Reason, State
 from deviceflow.core.text import CleanText, Known, ours
 from deviceflow.core.wire import Failure, Response
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
-    Handover = Literal["collected", "acknowledged", "purged"]
+    from deviceflow.core.actions import Action
     from deviceflow.core.provider import Approver, DeviceCode, Provider, Token
     from deviceflow.core.secret import Secret
     from deviceflow.core.text import PersonText
@@ -112,10 +116,7 @@ class Transition(NamedTuple):
     Attributes:
         seq: Its number in the flow, from 1.
         at: When, in seconds since 1970.
-        action: The machine's trigger; or what happened without one: a token came that cannot be
-            taken (`stray_token`), was revoked or not (`revoke`, `revoke_failed`), was handed over
-            (`collect`), or is kept no more (`acknowledge`, `purge`); the flow came from elsewhere
-            (`bring_in`), or is sealed with another key (`reseal`).
+        action: What happened.
         source: The state before.
         dest: The state after.
         status: The HTTP status that led to it.
@@ -126,7 +127,7 @@ class Transition(NamedTuple):
 
     seq: int
     at: float
-    action: str
+    action: Action
     source: State
     dest: State
     status: int | None = None
@@ -165,14 +166,14 @@ class Flow:
         in_doubt: Whether the server may have issued a token that did not arrive.
         last_poll_owed: Whether one more poll is made even if the code's life is over by then.
         token: The token, once there is one, and until it is acknowledged or purged.
-        handover: How far its handing over is: the token was collected, and is still here; it was
-            acknowledged, or purged, and is not.
+        handover: How far the token is handed over.
         head: The hash of its last transition, where a trail of them is kept.
         moved_at: When its last transition was. No wait of it began later.
         as_stored: What a store has written of it that later transitions leave as it is.
         verifier: The PKCE verifier (RFC 7636), a secret, where the server takes one.
-        stray_tokens: How many tokens came that could not be taken, and must be revoked.
+        orphaned_tokens: How many tokens came that could not be taken, and must be revoked.
         to_revoke: Those of them that the server can be asked to revoke, each with its kind.
+        revocations: How many revocation requests are left to send: known without the secrets, too.
     """
 
     __slots__ = (
@@ -194,13 +195,14 @@ class Flow:
         "last_poll_owed",
         "moved_at",
         "name",
+        "orphaned_tokens",
         "provider",
         "purpose",
         "reason",
+        "revocations",
         "seq",
         "slow_downs",
         "state",
-        "stray_tokens",
         "to_revoke",
         "token",
         "token_endpoint",
@@ -250,11 +252,12 @@ class Flow:
         self.in_doubt = False
         self.last_poll_owed = False
         self.token: Token | None = None
-        self.handover: Handover | None = None
+        self.handover = Handover.NONE
         self.head: str | None = None
         self.verifier = verifier
-        self.stray_tokens = 0
+        self.orphaned_tokens = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
+        self.revocations = 0
         self.as_stored: tuple[str | None, ...] | None = None
 
     def __repr__(self) -> str:
@@ -273,7 +276,7 @@ class Flow:
 
         In `init` somebody should be: the code that comes of it does not live long.
         """
-        if self.state is State.INIT or (self.state.ended and not self.to_revoke):
+        if self.state is State.INIT or (self.state.ended and not self.revocations):
             return None
         return self._deadline_if_last() or self.due_at
 
@@ -282,7 +285,7 @@ class Flow:
 
         After the end that is a token to revoke, where one is left.
         """
-        if self.state.ended and not self.to_revoke:
+        if self.state.ended and not self.revocations:
             return 0.0
         if self._clock_was_set_back(now):
             return 0.0  # or whoever comes next would wait for as long as the clock lost
@@ -360,7 +363,7 @@ class Flow:
         Raises:
             IllegalTransitionError: The flow has one already.
         """
-        self._expect("issue_code", State.INIT)
+        self._expect(actions.ISSUE_CODE)
         self.verifier = None  # the code was asked for without it
         return self._take_code(code, now, now)
 
@@ -372,7 +375,7 @@ class Flow:
             timeout: The longest that the request can take, in seconds. Whoever finds the flow
                 in `polling` after a crash waits for that and an interval more.
         """
-        transition = self._fire("poll", now)
+        transition = self._fire(actions.POLL, now)
         self.attempt += 1
         self.due_at = now + timeout + self._pace()
         return transition
@@ -400,7 +403,8 @@ class Flow:
         """
         if self.state.ended and self.to_revoke:
             return self._receive_revocation(result, now, duration)
-        self._expect("receive an answer", State.INIT, State.POLLING)
+        if self.state not in (State.INIT, State.POLLING):
+            raise refusal(self, "receive an answer")
         in_init = self.state is State.INIT
         status, retry_after = None, 0.0
         if isinstance(result, Failure):
@@ -433,19 +437,19 @@ class Flow:
             owner: Who died, for the record.
         """
         detail = ours(f"left behind by {owner}") if owner else None
-        transition = self._fire("recover", now, detail=detail)
+        transition = self._fire(actions.RECOVER, now, detail=detail)
         self.in_doubt = self.last_poll_owed = True
         return transition
 
     def expire(self, now: float) -> Transition:
         """Declare the code's life over."""
-        return self._end("expire", now, detail=ours("the code's lifetime is over"))
+        return self._end(actions.EXPIRE, now, detail=ours("the code's lifetime is over"))
 
     def cancel(self, now: float, detail: str | None = None) -> Transition:
         """Give the login up."""
-        return self._end("cancel", now, Reason.CANCELLED, detail=self._clean(detail))
+        return self._end(actions.CANCEL, now, Reason.CANCELLED, detail=self._clean(detail))
 
-    def late_grant(self, token: Token, attempt: int, now: float) -> Transition:
+    def late_token(self, token: Token, attempt: int, now: float) -> Transition:
         """Take a token that comes after others went on without it.
 
         It is never dropped: where it cannot be taken, since the flow has a token or somebody said
@@ -455,22 +459,29 @@ class Flow:
             token: The token.
             attempt: The poll that brought it.
             now: The time.
-        """
-        if self.state is State.AUTHORIZED or not takes_late_token(self):
-            return self.set_aside(self._revocable(token), now)
-        token.possibly_revoked = self.attempt > attempt
-        return self._grant("late_grant", token, now)
 
-    def set_aside(self, revocable: tuple[tuple[str, Secret], ...], now: float) -> Transition:
+        Raises:
+            IllegalTransitionError: The flow was never given a code.
+        """
+        if not actions.LATE_TOKEN.allowed(self):
+            return self.orphan_token(self._revocable(token), now)
+        token.possibly_revoked = self.attempt > attempt
+        return self._issue(actions.LATE_TOKEN, token, now)
+
+    def orphan_token(self, revocable: tuple[tuple[str, Secret], ...], now: float) -> Transition:
         """Put on record that a token came which is not taken.
 
         Args:
             revocable: What is to be revoked of it, each with its kind.
             now: The time.
-        """
-        return self._note("stray_token", now, self._set_aside(revocable, now))
 
-    # The handing over of the token.
+        Raises:
+            IllegalTransitionError: The flow was never given a code.
+        """
+        transition = self._fire(actions.ORPHAN_TOKEN, now)
+        return transition._replace(detail=self._set_aside(revocable, now))
+
+    # The hand-over of the token.
 
     def collect(self, now: float) -> Transition:
         """Put on record that the token was handed over. It is kept until it is acknowledged.
@@ -478,51 +489,57 @@ class Flow:
         Raises:
             IllegalTransitionError: There is no token.
         """
-        if self.token is None:
-            raise refusal(self, "collect")
-        self.handover = "collected"
-        return self._note("collect", now)
+        self._expect(actions.COLLECT, having=self.token is not None)
+        return self._fire(actions.COLLECT, now)
 
     def acknowledge(self, now: float) -> Transition:
-        """Forget the token: whoever collected it has it safe.
+        """Wipe the token: whoever collected it has it safe.
 
         Raises:
             IllegalTransitionError: There is no token.
         """
-        if self.token is None:
-            raise refusal(self, "acknowledge")
-        self.token, self.handover = None, "acknowledged"
-        return self._note("acknowledge", now)
+        self._expect(actions.ACKNOWLEDGE, having=self.token is not None)
+        self.token = None
+        return self._fire(actions.ACKNOWLEDGE, now)
 
     def purge(self, now: float) -> Transition:
-        """Forget the secrets that are left after the end.
+        """Wipe the token that nobody acknowledged.
 
-        A token that nobody acknowledged may be in nobody's hands: whoever collected it may have
-        died with it. So it is set aside to be revoked. What is set aside already is given up.
+        It may be in nobody's hands: whoever collected it may have died with it. So it is set aside
+        to be revoked.
 
         Raises:
-            IllegalTransitionError: There is neither a token nor anything left to revoke.
+            IllegalTransitionError: There is no token.
         """
-        if self.token is not None:
-            what = "nobody collected the token"
-            if self.handover == "collected":
-                what = "the token was collected and never acknowledged"
-            detail = self._set_aside(self._revocable(self.token), now, what)
-            self.token, self.handover = None, "purged"
-        elif self.to_revoke and self.state.ended:
-            detail = ours("what was to be revoked is not kept any longer: revoke it at the server")
-            self.to_revoke = ()
-        else:
-            raise refusal(self, "purge")
-        return self._note("purge", now, detail)
+        self._expect(actions.PURGE, having=self.token is not None)
+        assert self.token is not None  # noqa: S101  # as was expected
+        what = "nobody collected the token"
+        if self.handover is Handover.COLLECTED:
+            what = "the token was collected and never acknowledged"
+        detail = self._set_aside(self._revocable(self.token), now, what)
+        self.token = None
+        return self._fire(actions.PURGE, now, detail=detail)
 
-    def bring_in(self, now: float) -> Transition:
+    def abandon_revocation(self, now: float) -> Transition:
+        """Wipe the tokens that are left to revoke, and revoke none of them.
+
+        Raises:
+            IllegalTransitionError: The flow has not ended, or nothing is left to revoke.
+        """
+        self._expect(actions.ABANDON_REVOCATION, having=bool(self.to_revoke))
+        self.to_revoke, self.revocations = (), 0
+        detail = ours("what was to be revoked is not kept any longer: revoke it at the server")
+        return self._fire(actions.ABANDON_REVOCATION, now, detail=detail)
+
+    # What happens to it beside that.
+
+    def record_import(self, now: float) -> Transition:
         """Put on record that the flow came from elsewhere, where its transitions so far are."""
-        return self._note("bring_in", now)
+        return self._fire(actions.IMPORT, now)
 
     def reseal(self, now: float) -> Transition:
         """Put on record that the flow is sealed with another key."""
-        return self._note("reseal", now)
+        return self._fire(actions.RESEAL, now)
 
     def take_over(self, now: float, owner: str) -> Transition:
         """Put on record that the lease ran out of somebody who never gave it back.
@@ -530,14 +547,11 @@ class Flow:
         Args:
             now: The time.
             owner: Who had it.
-        """
-        return self._note("take_over", now, ours(f"left behind by {owner}"))
 
-    def _note(self, action: str, now: float, detail: CleanText | None = None) -> Transition:
-        """Put on record what leaves the state as it is."""
-        self.seq += 1
-        self.moved_at = now
-        return Transition(self.seq, now, action, self.state, self.state, detail=detail)
+        Raises:
+            IllegalTransitionError: The flow is in `polling`, and so is to be recovered.
+        """
+        return self._fire(actions.TAKE_OVER, now, detail=ours(f"left behind by {owner}"))
 
     # The rules.
 
@@ -548,10 +562,11 @@ class Flow:
         what: str = "a token was issued that is not kept",
     ) -> CleanText:
         """Remember to revoke a token, and return what to say of that."""
-        self.stray_tokens += 1
+        self.orphaned_tokens += 1
         if not revocable:
             return ours(f"{what}: revoke it at the server")
         self.to_revoke += revocable
+        self.revocations = len(self.to_revoke)
         if self.state.ended:
             self.due_at, self.failures = now, 0
         return ours(f"{what}: it will be revoked")
@@ -572,26 +587,26 @@ class Flow:
         """Take in what came of a revocation (RFC 7009 section 2.2)."""
         kind, _ = self.to_revoke[0]
         status = result.status if isinstance(result, Response) else None
-        wait, action = None, "revoke"
+        wait, action = None, actions.REVOKE
         if status is not None and status < 300:
             detail = f"the {kind} is revoked"
         elif status is not None and status < 500 and status not in (408, 425, 429):
-            action, detail = (
-                "revoke_failed",
-                f"the server refuses to revoke the {kind}: do it there",
-            )
+            action = actions.REVOKE_FAILED
+            detail = f"the server refuses to revoke the {kind}: do it there"
         else:
             self.failures += 1
             backoff = min(2.0 ** min(self.failures, 12), LONGEST_REVOCATION_WAIT) * self._jitter()
             asked = result.retry_after(now) if isinstance(result, Response) else 0.0
             wait = max(backoff, asked)
             self.due_at = now + wait
-            action, detail = "revoke_failed", f"the {kind} is not revoked yet: trying again"
+            action = actions.REVOKE_FAILED
+            detail = f"the {kind} is not revoked yet: trying again"
         if wait is None:
             self.failures = 0
             self.to_revoke = self.to_revoke[1:]
-        transition = self._note(action, now, ours(detail))
-        return transition._replace(status=status, duration=duration, wait=wait)
+            self.revocations = len(self.to_revoke)
+        transition = self._fire(action, now, wait=wait, detail=ours(detail))
+        return transition._replace(status=status, duration=duration)
 
     def _receive_code(
         self,
@@ -609,10 +624,10 @@ class Flow:
             wait = max(2.0 ** (self.failures - 1) * self._jitter(), retry_after)
             if self.failures < CODE_ATTEMPTS and wait <= LONGEST_CODE_WAIT:
                 self.due_at = now + wait
-                return self._fire("retry", now, wait=wait, detail=detail)
-            return self._end("fail", now, Reason.UNREACHABLE, detail=detail)
+                return self._fire(actions.RETRY, now, wait=wait, detail=detail)
+            return self._end(actions.FAIL, now, Reason.UNREACHABLE, detail=detail)
         reason = Reason.PROTOCOL if answer.unreadable else answer.reason
-        return self._end("fail", now, reason, detail=detail)
+        return self._end(actions.FAIL, now, reason, detail=detail)
 
     def _take_code(self, code: DeviceCode, now: float, issued_at: float) -> Transition:
         self.device_code = code.device_code
@@ -626,7 +641,7 @@ class Flow:
         self.failures = 0
         self.expires_at = None if code.expires_in is None else issued_at + code.expires_in
         wait = self.provider.first_wait
-        return self._again("issue_code", now, self._pace() if wait is None else wait)
+        return self._again(actions.ISSUE_CODE, now, self._pace() if wait is None else wait)
 
     def _receive_token(
         self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
@@ -641,41 +656,41 @@ class Flow:
             return self._receive_issued(answer, answer.token, now)
         match answer.outcome:
             case "denied":
-                return self._end("deny", now, Reason.DENIED, detail=detail)
+                return self._end(actions.DENY, now, Reason.DENIED, detail=detail)
             case "expired":
-                return self._end("expire", now, detail=detail)
+                return self._end(actions.EXPIRE, now, detail=detail)
             case "refused":
-                return self._end("fail", now, answer.reason, detail=detail)
+                return self._end(actions.FAIL, now, answer.reason, detail=detail)
             case "pending":
                 self.in_doubt = False
-                trigger: Trigger = "pending"
+                action = actions.PENDING
             case "slow_down":
                 self.slow_downs += 1
                 self.interval = max(self.interval + SLOW_DOWN, answer.interval)
-                trigger = "slow_down"
+                action = actions.SLOW_DOWN
             case _:
                 if self.unreadable >= UNREADABLE_LIMIT:
-                    return self._end("fail", now, Reason.PROTOCOL, detail=detail)
-                trigger = "retry"
+                    return self._end(actions.FAIL, now, Reason.PROTOCOL, detail=detail)
+                action = actions.RETRY
         if self.expires_at is not None and now >= self.expires_at:
-            return self._end("expire", now, detail=detail)
-        return self._again(trigger, now, retry_after, detail)
+            return self._end(actions.EXPIRE, now, detail=detail)
+        return self._again(action, now, retry_after, detail)
 
     def _receive_issued(self, answer: Answer, token: Token, now: float) -> Transition:
         if answer.unfit is None:
-            return self._grant("grant", token, now)
+            return self._issue(actions.ISSUE_TOKEN, token, now)
         reason, problem = answer.unfit
         self.in_doubt = False
-        transition = self._end("fail", now, reason, detail=problem)
+        transition = self._end(actions.FAIL, now, reason, detail=problem)
         self._set_aside(self._revocable(token), now)
         return transition
 
     def _again(
-        self, trigger: Trigger, now: float, floor: float, detail: CleanText | None = None
+        self, action: Action, now: float, floor: float, detail: CleanText | None = None
     ) -> Transition:
         """Go back to waiting, for no less than the interval and `floor` seconds."""
         pace = self._pace()
-        if trigger != "issue_code":
+        if action is not actions.ISSUE_CODE:
             floor = max(floor, pace)
         wait = floor
         if self.failures:
@@ -690,7 +705,7 @@ class Flow:
             wait = last
         self.due_at = now + wait
         wait = round(min(wait, left), 6)
-        return self._fire(trigger, now, wait=wait, detail=detail)
+        return self._fire(action, now, wait=wait, detail=detail)
 
     def _pace(self) -> float:
         """Return the seconds between two polls: the interval, and a margin.
@@ -704,16 +719,16 @@ class Flow:
         """Return a factor from 1 to 1.25, the same whenever this point is computed again."""
         return 1 + crc32(f"{self.id}{self.seq}".encode()) / 2**34
 
-    def _grant(self, trigger: Trigger, token: Token, now: float) -> Transition:
-        transition = self._fire(trigger, now)
-        self.token, self.handover = token, None
+    def _issue(self, action: Action, token: Token, now: float) -> Transition:
+        transition = self._fire(action, now)
+        self.token = token
         self.in_doubt = False
         self._let_go(now)
         return transition
 
     def _end(
         self,
-        trigger: Trigger,
+        action: Action,
         now: float,
         reason: Reason | None = None,
         detail: CleanText | None = None,
@@ -721,8 +736,8 @@ class Flow:
         # An end that the server gives, or that its silence gives, may be about a code that was
         # used up by a token that never arrived. Whoever reads 'denied' would not look for it.
         if self.in_doubt and reason not in (Reason.CANCELLED, Reason.PROTOCOL):
-            trigger, reason = "fail", Reason.OUTCOME_UNKNOWN
-        transition = self._fire(trigger, now, detail=detail, reason=reason)
+            action, reason = actions.FAIL, Reason.OUTCOME_UNKNOWN
+        transition = self._fire(action, now, detail=detail, reason=reason)
         self._let_go(now)
         return transition
 
@@ -735,23 +750,26 @@ class Flow:
 
     def _fire(
         self,
-        trigger: Trigger,
+        action: Action,
         now: float,
         *,
         wait: float | None = None,
         detail: CleanText | None = None,
         reason: Reason | None = None,
     ) -> Transition:
+        """Let an action happen: each that is recorded comes through here."""
         source = self.state
-        fire(self, trigger)
+        fire(self, action)
         self.seq += 1
         self.moved_at = now
-        self.detail = detail
-        self.reason = reason
-        return Transition(self.seq, now, trigger, source, self.state, wait=wait, detail=detail)
+        if action.kind is Kind.LOGIN:
+            self.detail = detail
+            self.reason = reason
+        return Transition(self.seq, now, action, source, self.state, wait=wait, detail=detail)
 
-    def _expect(self, action: str, *states: State) -> None:
-        if self.state not in states:
+    def _expect(self, action: Action, *, having: bool = True) -> None:
+        """Refuse an action before anything is changed for it, unless it is allowed."""
+        if not (having and action.allowed(self)):
             raise refusal(self, action)
 
     def _clean(self, text: str | None) -> CleanText | None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
-    from deviceflow.core.flow import Flow, Handover
-    from deviceflow.core.machine import Reason, State
+    from deviceflow.core.flow import Flow
     from deviceflow.core.provider import Provider
+    from deviceflow.core.states import Handover, Reason, State
     from deviceflow.core.text import CleanText, PersonText
 
 
@@ -49,6 +49,7 @@ class Login:
         in_doubt: Whether the server may have issued a token that did not arrive.
         handover: How far the token is handed over.
         orphaned_tokens: How many tokens came that could not be taken, and must be revoked.
+        revocations: How many requests to revoke them are left to send (RFC 7009).
     """
 
     id: str
@@ -71,8 +72,9 @@ class Login:
     attempt: int
     failures: int
     in_doubt: bool
-    handover: Handover | None
+    handover: Handover
     orphaned_tokens: int
+    revocations: int
 
     @classmethod
     def of(cls, flow: Flow, wait_seconds: float) -> Self:
@@ -107,7 +109,8 @@ class Login:
             failures=flow.failures,
             in_doubt=flow.in_doubt,
             handover=flow.handover,
-            orphaned_tokens=flow.stray_tokens,
+            orphaned_tokens=flow.orphaned_tokens,
+            revocations=flow.revocations,
         )
         return login
 
@@ -117,7 +120,7 @@ class Login:
     @property
     def has_token(self) -> bool:
         """Whether the store holds the token: it was issued, and neither acknowledged nor purged."""
-        return self.state == "authorized" and self.handover not in ("acknowledged", "purged")
+        return self.handover.token_kept
 
     def to_dict(self) -> dict[str, Any]:
         """Return the login as JSON types, without what is for the person who logs in.
@@ -127,6 +130,7 @@ class Login:
         record = {name: getattr(self, name) for name in _PLAIN}
         record["state"] = self.state.value
         record["reason"] = self.reason and self.reason.value
+        record["handover"] = self.handover.value
         record["server"] = self.provider.server
         record["client"] = self.provider.client_name or self.provider.client_id
         return record
@@ -149,4 +153,5 @@ _PLAIN: Final = (
     "in_doubt",
     "handover",
     "orphaned_tokens",
+    "revocations",
 )

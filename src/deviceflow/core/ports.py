@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
@@ -102,13 +103,13 @@ class StoreEvent(NamedTuple):
     """What belongs to no flow, and is put on record.
 
     Attributes:
-        action: One of `deviceflow.audit.events.NOTES`.
+        action: One of `deviceflow.core.actions.STORE_EVENTS`.
         client_now: What time it is.
         detail: More of it, in words.
         origin: Who did it.
     """
 
-    action: str
+    action: Action
     client_now: float
     detail: str
     origin: Origin
@@ -290,7 +291,7 @@ class Store(Protocol):
         """Give the lease back, and have sweeps find the flow when it is due, and not before."""
 
     def record_store_event(
-        self, action: str, client_now: float, detail: str, origin: Origin
+        self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         """Put a `StoreEvent` on record, where a record is kept."""
 

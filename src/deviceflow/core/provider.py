@@ -1,4 +1,4 @@
-"""What the engine needs of a provider: what to send, and what an answer means."""
+"""The provider protocol: which requests to send, and how to read the responses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypedDict, Unpack
 
-from deviceflow.core.machine import Reason
 from deviceflow.core.sanitize import LONGEST_URL
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason
 from deviceflow.core.text import NOTHING, CleanText, Known, cleaned, ours
 from deviceflow.core.wire import Fields
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Pairs = Iterable[tuple[str, str]] | Mapping[str, str]
 
 DEFAULT_INTERVAL: Final = 5.0
-"""Seconds between polls where the server names none (RFC 8628 section 3.2)."""
+"""Seconds between polls if the server names no interval (RFC 8628 section 3.2)."""
 
 LONGEST_USER_CODE: Final = 100
 
@@ -36,14 +36,15 @@ _LIMITS: Final = {
 
 
 def too_long(**sent: str | None) -> str | None:
-    """Return what of a device authorization answer is longer than may be, in words, or None.
+    """Return a message about the first field that is too long, or None.
 
     Args:
-        **sent: What the server sent, under the names of RFC 8628 and of DVC Studio.
+        **sent: The fields of a device authorization response, under the names of RFC 8628 and DVC
+            Studio.
     """
     for name, text in sent.items():
         if text is not None and len(text) > _LIMITS[name]:
-            return f"{name} is too long: {len(text)} characters of at most {_LIMITS[name]}"
+            return f"{name} is too long: {len(text)} characters, at most {_LIMITS[name]}"
     return None
 
 
@@ -52,18 +53,18 @@ _BEARER: Final = ours("Bearer")
 
 @dataclass(slots=True)
 class DeviceCode:
-    """A device authorization answer (RFC 8628 section 3.2), checked and bounded.
+    """A device authorization response (RFC 8628 section 3.2), checked and limited.
 
     Attributes:
-        device_code: What the program polls with.
-        user_code: What the person is shown; None where a code was adopted without it. The repr
-            leaves it out, and the addresses too: tracebacks are logged.
-        verification_uri: The page to open; None where the server sent none that can be opened.
-        verification_uri_complete: The same with the user code in it.
-        token_endpoint: Where to poll; checked.
+        device_code: The secret that the program polls with.
+        user_code: The code for the person; None if the login adopted a device code without it. The
+            repr omits the user code and the URLs, because tracebacks are logged.
+        verification_uri: The page to open; None if the server sent no usable URL.
+        verification_uri_complete: The same page with the user code in the URL.
+        token_endpoint: The URL to poll, already checked.
         interval: Seconds between polls.
-        expires_in: The code's lifetime in seconds; None leaves it to the server alone.
-        extra: What else the server sent that later steps or the caller need.
+        expires_in: The code's lifetime in seconds; None if only the server knows.
+        extra: Other fields that later steps or the caller need.
     """
 
     device_code: Secret
@@ -78,19 +79,19 @@ class DeviceCode:
 
 @dataclass(slots=True)
 class Token:
-    """What a login is for: the answer of RFC 6749 section 5.1.
+    """A token response (RFC 6749 section 5.1).
 
     Attributes:
-        access_token: The token itself, hidden: `token.access_token.reveal()`.
-        possibly_revoked: Whether the code was used again after it brought this token, upon which
-            some servers revoke what they had issued (RFC 6749 section 4.1.2).
-        token_type: How to use it, mostly `Bearer`.
-        expires_at: When it expires, in seconds since 1970; None where the server does not say.
-        refresh_token: What to get the next one with, hidden too.
-        scopes: What was granted; None where the server does not say, which means: as asked.
-        missing_scopes: What was asked for and not granted, where the server says what was.
-        id_token: Who approved, as the server says (OpenID Connect), hidden too.
-        extra: What else came with it.
+        access_token: The access token, hidden: `token.access_token.reveal()`.
+        possibly_revoked: Whether the device code was sent again after the server issued this
+            token. Some servers then revoke the token (RFC 6749 section 4.1.2).
+        token_type: The token type, usually `Bearer`.
+        expires_at: When the token expires, in seconds since 1970; None if the server does not say.
+        refresh_token: The refresh token, hidden too; None if there is none.
+        scopes: The granted scopes; None if the server does not say, which means as requested.
+        missing_scopes: The scopes that were requested and not granted, if the server lists them.
+        id_token: The id token (OpenID Connect), which says who approved; hidden too.
+        extra: All other fields of the response.
     """
 
     access_token: Secret
@@ -107,13 +108,13 @@ class Token:
         self.hide(Known(self.access_token, self.refresh_token, self.id_token))
 
     def hide(self, known: Known) -> None:
-        """Take secrets out of what is kept and logged of the token: a server may echo them."""
+        """Remove secrets from the fields that are logged: a server may echo them there."""
         self.token_type = CleanText(self.token_type, known)
         self.scopes = None if self.scopes is None else cleaned(self.scopes, known)
         self.missing_scopes = cleaned(self.missing_scopes, known)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in clear, as sessions of Authlib and requests-oauthlib take it."""
+        """Return the token in clear, as Authlib and requests-oauthlib expect it."""
         token = self.extra.as_dict()
         token |= {"access_token": self.access_token.reveal(), "token_type": self.token_type}
         if self.expires_at is not None:
@@ -127,7 +128,7 @@ class Token:
         return token
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON types, secrets included."""
+        """Return the token as JSON types, with its secrets in clear."""
         return {
             "access_token": self.access_token.reveal(),
             "possibly_revoked": self.possibly_revoked,
@@ -142,10 +143,10 @@ class Token:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """Return the token that `to_dict` gave `record` of.
+        """Return the token of a record that `to_dict` returned.
 
         Raises:
-            TypeError: A part of it is not what it should be.
+            TypeError: A field has the wrong type.
         """
         scopes, expires_at = record["scopes"], record["expires_at"]
         if not isinstance(record["token_type"], str) or not isinstance(record["extra"], dict):
@@ -170,21 +171,21 @@ Outcome = Literal["issued", "pending", "slow_down", "denied", "expired", "retry"
 
 @dataclass(slots=True)
 class Answer:
-    """What a server's answer means to a login.
+    """The meaning of a server's response.
 
     Attributes:
         outcome: The meaning.
-        code: The device code, where one was issued.
-        token: The token, where one was issued.
-        error: The server's own error code or text, to be made a `CleanText` of.
-        reason: Why the login failed, where `outcome` is `refused`.
-        interval: The new interval in seconds, where `slow_down` named one.
-        once: Whether a refusal is to be believed only when it comes again: some servers do not
-            find a code at the very moment of its approval (https://github.com/cli/cli/issues/9302).
-        unfit: Why a token that was issued may not be taken: the reason, and words for it.
-        claims: Who approved, from the id token, where one came.
-        unreadable: Whether this was no answer of this protocol at all. Three in a row end a flow.
-        in_doubt: Whether the server may have issued a token and used the code up nevertheless.
+        code: The device code, if one was issued.
+        token: The token, if one was issued.
+        error: The server's error code or message, not cleaned yet.
+        reason: Why the login failed, if `outcome` is `refused`.
+        interval: The new interval in seconds, if `slow_down` names one.
+        once: Whether to poll again before the refusal counts. Some servers do not find a code at
+            the moment of its approval (https://github.com/cli/cli/issues/9302).
+        unfit: Why an issued token must not be taken: the reason and a message.
+        claims: The id token's claims, if there is an id token.
+        unreadable: Whether the response is not one of this protocol. Three in a row end a login.
+        in_doubt: Whether the server may have issued a token and used up the code all the same.
     """
 
     outcome: Outcome
@@ -245,17 +246,17 @@ class Approver(Protocol):
 
 
 class Provider(Protocol):
-    """One server and what one login asks of it: plain settings, hashable, and pure functions.
+    """A server and a login request: hashable settings with pure functions.
 
     Attributes:
-        dialect: The name under which `deviceflow.providers` knows the class.
-        server: The server's address, for people and for the audit.
+        dialect: The name of the dialect, or of the provider.
+        server: The server's URL, for people and for the audit trail.
         allow_http: Whether plain http to another machine is allowed.
-        client_id: The client as the server knows it, where the dialect has that.
-        client_name: The client as a person is shown it, where the dialect has that.
-        scopes: The scopes that are asked for.
-        first_wait: Seconds from the code to the first poll; None for the interval.
-        margin: Seconds to add to the interval against servers that count arrivals.
+        client_id: The client id, if the dialect has one.
+        client_name: The client's name as the server shows it to people, if the dialect has one.
+        scopes: The scopes that the login asks for.
+        first_wait: Seconds from the code to the first poll; None means the interval.
+        margin: Seconds to add to the interval, for servers that measure when polls arrive.
         uses_pkce: Whether a login has a PKCE verifier (RFC 7636).
     """
 
@@ -292,25 +293,26 @@ class Provider(Protocol):
     def uses_pkce(self) -> bool: ...
 
     def metadata_urls(self) -> tuple[str, ...]:
-        """Return where the server's metadata may be, in order; none where it is not needed."""
+        """Return the URLs where the metadata may be, in order; none if it is not needed."""
 
     def with_metadata(self, metadata: Fields) -> Self:
-        """Return the same provider with what its metadata says.
+        """Return the same provider with the endpoints of its metadata.
 
         Raises:
-            ProtocolError: The metadata is another server's, or offers no device grant.
+            ProtocolError: The metadata is for another issuer, or does not offer the device grant.
         """
 
     def code_request(self, verifier: Secret | None = None, purpose: str | None = None) -> Request:
         """Return the device authorization request (RFC 8628 section 3.1).
 
         Args:
-            verifier: The PKCE verifier, where the login has one.
-            purpose: Why the login is needed. It is sent only to a server that is known to take it.
+            verifier: The PKCE verifier, if the login has one.
+            purpose: Why the login is needed. Only servers that are known to accept a purpose get
+                it.
         """
 
     def read_code(self, response: Response) -> Answer:
-        """Say what the answer to `code_request` means: issued, retry or refused."""
+        """Return the meaning of the response to `code_request`: issued, retry or refused."""
 
     def token_request(
         self, token_endpoint: str, device_code: Secret, verifier: Secret | None = None
@@ -318,16 +320,16 @@ class Provider(Protocol):
         """Return the token request (RFC 8628 section 3.4)."""
 
     def read_token(self, response: Response, now: float = 0.0) -> Answer:
-        """Say what the answer to `token_request` means (RFC 8628 section 3.5)."""
+        """Return the meaning of the response to `token_request` (RFC 8628 section 3.5)."""
 
     def revocation_request(self, token: Secret, hint: str) -> Request | None:
-        """Return the request that revokes a token (RFC 7009), where the server takes one."""
+        """Return the request that revokes a token (RFC 7009); None without an endpoint."""
 
     def refresh_request(self, token: Token) -> Request:
         """Return the request for the next token (RFC 6749 section 6).
 
         Raises:
-            UsageError: There is no such thing here.
+            UsageError: The token cannot be refreshed.
         """
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a server sends, made safe: texts to print, numbers to count with, addresses to open."""
+"""Make values from a server safe: texts to print, numbers to calculate with, URLs to open."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from deviceflow.errors import InsecureURLError
 
-# CSI and OSC sequences go as a whole, or their parameters would stay behind as litter.
+# CSI and OSC sequences are removed as a whole, or their parameters would remain.
 _ESCAPE_SEQUENCE: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d).*?(?:\x07|\x1b\\|\x9c|$)|\x1b[@-_]?",
     re.DOTALL,
 )
-# Letters and marks by their category, which fonts show as nothing all the same.
+# Their Unicode category is letter or mark, but fonts do not show them.
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
@@ -25,7 +25,7 @@ _INVISIBLE: Final = re.compile(
 _RUN: Final = re.compile(r"[\w~+=-]{10,}")
 _PART: Final = re.compile(r"[0-9A-Za-z]{10,}")
 _DIGIT_OR_LETTERS: Final = re.compile(r"[0-9]+|[A-Za-z]+")
-# The 120 pairs of letters that most words are made of; random letters have one in six of them.
+# The 120 most frequent pairs of letters. Of random pairs, one in six is among them.
 _PAIRS: Final = (
     "ab ac ad ag al am an ap ar as at bl ca ce ch ck cl co ct da de di do ea ec ed ef el em en ep"
     " er es et ex fi fo ge ha he ia ic id ie ig il im in io is it iz ke la le li ll lo ly ma me mi"
@@ -36,13 +36,14 @@ _WORDLIKE: Final = 0.35
 
 
 def printable(text: str, limit: int = 500) -> str:
-    """Return `text` fit for a terminal: on one line, and nothing in it that steers.
+    """Return `text` safe to print on a terminal, on one line.
 
-    Escape sequences, control characters, invisible and direction-changing ones are removed.
+    Escape sequences, control characters, invisible characters and characters that change the
+    writing direction are removed.
 
     Args:
-        text: What the server sent.
-        limit: How many characters to keep at the most.
+        text: The text from the server.
+        limit: The most characters to keep.
     """
     if text.isascii() and text.isprintable():
         return text[:limit]
@@ -53,10 +54,10 @@ def printable(text: str, limit: int = 500) -> str:
 
 
 def hidden_if_random(text: str) -> str:
-    """Return `text` without what looks like a code or a token, as one that was never seen.
+    """Return `text` without anything that looks like a code or a token, known or not.
 
-    That is a run of 20 characters with a digit, one of 10 with letters and digits in turns, and one
-    of 12 letters that are not those of words.
+    That is a run of 20 characters with a digit, a run of 10 in which letters and digits alternate,
+    or a run of 12 letters that is unlike a word.
     """
     return _RUN.sub(lambda run: "<hidden>" if _is_random(run[0]) else run[0], text)
 
@@ -75,17 +76,17 @@ def _is_random(run: str) -> bool:
 
 
 def storable(text: str) -> str:
-    """Return `text` as every database and every JSON reader takes it: no NUL, proper Unicode."""
+    """Return `text` as every database and JSON parser accepts it: no NUL, valid Unicode."""
     if text.isascii() and text.isprintable():
         return text
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def number(value: object, default: float, *, low: float, high: float) -> float:
-    """Return `value` as a number between `low` and `high`, or `default` where it is none.
+    """Return `value` as a number between `low` and `high`, or `default` if it is not a number.
 
-    Servers send numbers as strings and floats, negative, absurd, or not at all. A number below
-    zero means nothing, so it counts as missing; other ones are brought within the bounds.
+    Servers send numbers as strings or floats, negative, very large, or not at all. A negative
+    number counts as missing. Other numbers are clamped.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return default
@@ -99,12 +100,12 @@ def number(value: object, default: float, *, low: float, high: float) -> float:
 
 
 LONGEST_URL: Final = 2048
-"""Characters of an address."""
+"""The longest URL, in characters."""
 
-# Only what all parsers read alike, so that the host that is checked is the one that is asked:
-# browsers and urllib3 take a backslash for a slash, and urlsplit passes over what follows a `]`.
+# Only URLs that all parsers read alike, so that the request goes to the host that was checked:
+# browsers and urllib3 treat a backslash as a slash, and urlsplit ignores what follows a `]`.
 _AUTHORITY: Final = re.compile(r"(?:[^@\\]*@)?(?:\[[^]\[\\@]+\]|[^]\[\\:@]+)(?::[0-9]*)?")
-# Likewise 127.1, 2130706433 and 0x7f.1, which are 127.0.0.1 to some.
+# Likewise 127.1, 2130706433 and 0x7f.1, which some parsers read as 127.0.0.1.
 _NUMERIC: Final = re.compile(r"(?:[^:]*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 
 
@@ -119,15 +120,15 @@ def _split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     safe = parts.scheme in ("http", "https") and _AUTHORITY.fullmatch(parts.netloc)
-    # What `printable` would change was not an address a person can check by eye.
+    # A person cannot check a URL with invisible characters.
     return parts if safe and " " not in url and printable(url, len(url)) == url else None
 
 
 def web_url(url: object) -> str | None:
-    """Return `url` if it is a plain http(s) address, else None.
+    """Return `url` if it is a valid http(s) URL without a user name, else None.
 
-    Only such an address is shown as a link or given to a browser: never `javascript:`, `file:`,
-    one with a user name, spaces, control or invisible characters in it, or one longer than
+    Only such a URL is shown as a link or opened in a browser: never one with `javascript:` or
+    `file:`, with a user name, spaces, control or invisible characters, or longer than
     `LONGEST_URL`.
     """
     parts = _split(url) if isinstance(url, str) else None
@@ -135,7 +136,7 @@ def web_url(url: object) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host` is this machine itself, by name or address."""
+    """Return whether `host` is a loopback name or address."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -157,37 +158,37 @@ def _names_this_machine(host: str) -> bool:
 
 
 def crosses_in_clear(url: str) -> bool:
-    """Tell whether `url` is plain http to another machine."""
+    """Return whether `url` is plain http to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def endpoint(url: object, *, allow_http: bool = False, server: str | None = None) -> str:
-    """Return `url` if secrets may be sent there.
+    """Return `url` if secrets may be sent to it.
 
-    A server on another machine may not name an endpoint on this one, by http or https: it would
-    have us send requests, and the client's secret, to whatever listens here.
+    A server on another machine may not name an endpoint on this machine, with http or https. It
+    could make this program send requests, with the client's secret, to any local service.
 
     Args:
-        url: The endpoint's address.
-        allow_http: Whether plain http to another machine is good enough.
-        server: The address of the server that it is an endpoint of, where that is known.
+        url: The endpoint's URL.
+        allow_http: Whether to allow plain http to another machine.
+        server: The URL of the server that names the endpoint, if known.
 
     Raises:
-        InsecureURLError: It is not an http(s) address, is longer than `LONGEST_URL`, carries a
-            user name or password, is plain http to another machine without `allow_http`, or is
-            on this machine and the server is not.
+        InsecureURLError: The URL is not http(s), is longer than `LONGEST_URL`, contains a user
+            name or password, is plain http to another machine without `allow_http`, or is on this
+            machine and the server is not.
     """
     parts = _split(url) if isinstance(url, str) else None
     if not isinstance(url, str) or parts is None:
         shown = printable(url, 100) if isinstance(url, str) else type(url).__name__
         raise InsecureURLError(
-            f"Not a web address: {shown!r}.", hint="Give one that starts with https://."
+            f"Not a valid http(s) URL: {shown!r}.", hint="Give one that starts with https://."
         )
     if parts.username or parts.password:
         raise InsecureURLError(
-            f"The address of {parts.hostname} carries a user name or password.",
-            hint="Take it out: addresses are logged.",
+            f"The URL of {parts.hostname} contains a user name or password.",
+            hint="Remove it: URLs are logged.",
         )
     elsewhere = server is not None and not _names_this_machine(urlsplit(server).hostname or "")
     if elsewhere and _names_this_machine(parts.hostname or ""):
@@ -198,15 +199,15 @@ def endpoint(url: object, *, allow_http: bool = False, server: str | None = None
         )
     if not allow_http and crosses_in_clear(url):
         raise InsecureURLError(
-            f"{parts.scheme}://{parts.netloc} is plain http: codes and tokens would cross the"
-            " network in clear.",
-            hint="Use https, or allow it with allow_http=True or DEVICEFLOW_ALLOW_HTTP=1.",
+            f"{parts.scheme}://{parts.netloc} uses plain http, which would send codes and tokens"
+            " unencrypted.",
+            hint="Use https, or allow http with allow_http=True or DEVICEFLOW_ALLOW_HTTP=1.",
         )
     return url
 
 
 def with_query(url: str, **parameters: str) -> str:
-    """Return `url` with `parameters` added to its query; what is there already stays as it is."""
+    """Return `url` with `parameters` added to its query, which is otherwise unchanged."""
     parts = urlsplit(url)
     query = "&".join(filter(None, (parts.query, urlencode(parameters))))
     return urlunsplit(parts._replace(query=query))

@@ -1,4 +1,4 @@
-"""Secrets that do not show: not in a repr, a log, a traceback's locals, or a pickle."""
+"""Types that hide secrets from reprs, logs, pickles, and tracebacks with local variables."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PROCESS_KEY: Final = os.urandom(32)
 
 
 class Secret:
-    """A text that must not be seen: a device code, a token, a key.
+    """A secret text: a device code, a token, a key.
 
-    `str`, `repr` and f-strings hide it, and it refuses to be pickled. Whoever needs the text says
-    so: `secret.reveal()`.
+    `str`, `repr` and f-strings show `<secret>`, and pickling raises. `secret.reveal()` returns the
+    text.
     """
 
     __slots__ = ("_text",)
@@ -28,13 +28,13 @@ class Secret:
 
     @classmethod
     def of(cls, text: object) -> Self:
-        """Return the secret of a text that was read from somewhere.
+        """Return the secret for a value that was read from somewhere.
 
         Raises:
-            TypeError: It is no text; what it is instead is not said.
+            TypeError: The value is not a string. The message does not quote it.
         """
         if not isinstance(text, str):
-            raise TypeError("a secret is a text")
+            raise TypeError("A secret must be a string.")
         return cls(text)
 
     def reveal(self) -> str:
@@ -42,12 +42,12 @@ class Secret:
         return self._text
 
     def fingerprint(self, key: bytes | None = None) -> str:
-        """Return 16 hex digits that are the same for the same text under the same key.
+        """Return 16 hex digits that identify the text under a key (HMAC-SHA256).
 
-        Keyed (HMAC-SHA256), since the plain hash of a short code is guessed in seconds.
+        A hash without a key would not do: a short code is guessed from it in seconds.
 
         Args:
-            key: The key; where none is given, one made at random for this process.
+            key: The key; by default a random key of this process.
         """
         return hmac.digest(key or _PROCESS_KEY, self._bytes(), "sha256")[:8].hex()
 
@@ -56,10 +56,10 @@ class Secret:
             return NotImplemented
         return hmac.compare_digest(self._bytes(), other._bytes())
 
-    __hash__ = None  # type: ignore[assignment]  # a hash of a secret is a fact about it
+    __hash__ = None  # type: ignore[assignment]  # a hash would reveal something about the text
 
     def _bytes(self) -> bytes:
-        # An error for a text that cannot be encoded would quote it.
+        # An encoding error would quote the text.
         return self._text.encode(errors="surrogatepass")
 
     def __repr__(self) -> str:
@@ -72,14 +72,14 @@ class Secret:
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Secret does not pickle: store it sealed, or call reveal()")
+        raise TypeError("A Secret cannot be pickled. Seal it, or call reveal().")
 
 
 class Hidden(Generic[_T]):
-    """A value that may hold secrets, out of sight of a traceback that is rendered with locals.
+    """Hides a value that may contain secrets from tracebacks with local variables.
 
-    It is neither a dict, a tuple nor a text: tools that render locals look into those, whatever
-    their `repr` says.
+    It is not a dict, tuple or str, because tools that render locals look into those, whatever
+    their `repr` returns.
     """
 
     __slots__ = ("_value",)
@@ -96,19 +96,19 @@ class Hidden(Generic[_T]):
 
 
 def without_frames(stop: BaseException) -> BaseException:
-    """Return what was raised, without the frames below and their locals, which may show secrets."""
+    """Return the exception without its traceback, whose local variables may contain secrets."""
     stop.__context__ = stop.__cause__ = None
     return stop.with_traceback(None)
 
 
 def unseen(work: Callable[[], _T]) -> _T:
-    """Return what `work` returns; what it raises comes without the frames that raised it."""
+    """Return what `work` returns. If it raises, raise the same exception without its frames."""
     try:
         return work()
-    except BaseException as stop:  # noqa: BLE001  # it goes on, but bare
+    except BaseException as stop:  # noqa: BLE001  # raised again without its frames
         raise without_frames(stop) from None
 
 
 def wrapped(texts: Iterable[Secret | str]) -> tuple[Secret, ...]:
-    """Return texts, such as keys that a program has given, as secrets."""
+    """Return texts, such as keys from a caller, as secrets."""
     return tuple(text if isinstance(text, Secret) else Secret(text) for text in texts)

@@ -1,7 +1,7 @@
-"""Text from a server, in types that only cleaning makes: what is kept, logged or shown has them.
+"""Types for cleaned text from a server. Only cleaned text is stored, logged or shown.
 
-A `str` is not a `CleanText` to a type checker, so text of a server cannot get into a record, an
-event or a log around this module.
+To a type checker, a `str` is not a `CleanText`. So a server's text cannot reach a record, an event
+or a log without passing through this module.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from deviceflow.core.secret import Secret
 
 LONGEST: Final = 200
-"""Characters of a text that are kept."""
+"""The most characters of a text that are kept."""
 
 MOST: Final = 100
-"""Texts of a list that are kept."""
+"""The most texts of a list that are kept."""
 
 PIECE: Final = 8
-"""How many characters in a row of a secret are found; the whole of a shorter one."""
+"""How many consecutive characters of a secret are recognised; a shorter secret as a whole."""
 
 USER_CODE_PIECE: Final = 6
 """The same for a user code, which is short."""
 
-_SHORTEST: Final = 4  # a shorter code is in any text, and protects nothing
-_ENDLESS: Final = 65536  # beside a longer token than any server takes, no text is shown
-_DEPTH: Final = 4  # hex and base64 within each other
+_SHORTEST: Final = 4  # shorter codes occur in any text by chance
+_ENDLESS: Final = 65536  # with a longer secret, no text is shown at all
+_DEPTH: Final = 4  # how often hex and base64 may be nested
 _HIDDEN: Final = "<secret>"
 
 _PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
@@ -46,15 +46,15 @@ _WORD: Final = re.compile(r"\S+")
 
 
 class Known:
-    """The secrets of a login, to be looked for in texts, however they are spelled there.
+    """The secrets of a login. Finds pieces of them in texts, in any spelling.
 
-    Found are pieces of `PIECE` characters: in any case, with marks, as compatibility letters, with
-    anything but letters and digits between them, and encoded as percent, backslash or HTML escapes,
-    hex or base64, within each other too.
+    A piece has `PIECE` characters. It is found in upper or lower case, with accents, as
+    compatibility letters, with other characters than letters and digits in between, and encoded
+    as percent, backslash or HTML escapes, hex or base64, also nested.
 
     Args:
-        *secrets: Device code, verifier, tokens; what is None is left out.
-        user_code: What the person types.
+        *secrets: The device code, the verifier and tokens; None is ignored.
+        user_code: The code that the person types.
     """
 
     __slots__ = ("_endless", "_pieces")
@@ -79,7 +79,7 @@ class Known:
         return "<Known>"
 
     def found_in(self, text: str) -> bool:
-        """Tell whether a piece of a secret can be read in the text."""
+        """Return whether a piece of a secret can be read in the text."""
         if self._endless or not self._pieces:
             return self._endless
         return any(map(self._is_in, _readings(text, min(self._pieces), _DEPTH)))
@@ -93,7 +93,7 @@ class Known:
 
 
 NOTHING: Final = Known()
-"""No secrets: for words of this library's own, and for what was cleaned once."""
+"""No secrets: for this library's own texts, and for texts that were cleaned before."""
 
 
 class _Made(str):
@@ -104,12 +104,13 @@ class _Made(str):
 
 
 class CleanText(_Made):
-    """Text that may be kept, logged and printed: one line, not long, and no secret in it.
+    """Text that may be stored, logged and printed: one line of limited length, without secrets.
 
     Args:
-        text: What the server sent.
+        text: The text from the server.
         known: The secrets of the login.
-        looks: Whether to hide what looks like a code or a token besides; for error messages.
+        looks: Whether to hide everything that looks like a code or a token too; for error
+            messages.
     """
 
     __slots__ = ()
@@ -121,16 +122,16 @@ class CleanText(_Made):
             return hidden_if_random(word[0]) if looks else word[0]
 
         text = _WORD.sub(hidden, printable(text, 2 * LONGEST))[:LONGEST]
-        # A secret may be spread over some words, and what is cut may be a piece of one.
+        # A secret may be spread over several words, or begin before the cut.
         return super().__new__(cls, _HIDDEN if known.found_in(text) else text)
 
 
 class PersonText(_Made):
-    """Text for the person who logs in, and nobody else: printed, never logged.
+    """Text for the person who logs in only: printed, never logged.
 
     Args:
-        text: What the server sent.
-        limit: How many characters to keep at the most.
+        text: The text from the server.
+        limit: The most characters to keep.
     """
 
     __slots__ = ()
@@ -140,46 +141,47 @@ class PersonText(_Made):
 
 
 def ours(text: str) -> CleanText:
-    """Return words of this library's own as what may be kept and logged."""
+    """Return one of this library's own texts as text that may be stored and logged."""
     return CleanText(text, NOTHING)
 
 
 def cleaned(texts: Iterable[str], known: Known) -> tuple[CleanText, ...]:
-    """Return a list of a server's texts as what may be kept and logged, `MOST` at the most."""
+    """Return a server's list of texts as texts that may be stored and logged, at most `MOST`."""
     kept = tuple(filter(None, (CleanText(text, known) for text in [*texts][:MOST])))
-    # A secret may be spread over some of them.
+    # A secret may be spread over several texts.
     return (CleanText(_HIDDEN, NOTHING),) if known.found_in("".join(kept)) else kept
 
 
 def link(url: object, known: Known = NOTHING) -> PersonText | None:
-    """Return the address if it is one to show as a link and to open, else None.
+    """Return the URL if it may be shown as a link and opened, else None.
 
     Args:
-        url: What the server sent.
-        known: The secrets of the login that must not be in it; the user code may be.
+        url: The value from the server.
+        known: The secrets of the login, which the URL must not contain. It may contain the user
+            code.
     """
     page = web_url(url)
     return None if page is None or known.found_in(page) else PersonText(page, len(page))
 
 
 def _folded(text: str) -> str:
-    """Return the letters and digits alone, as what is meant by all their forms."""
+    """Return only the letters and digits, normalised and in lower case."""
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return "".join(filter(str.isalnum, plain))
 
 
 def _readings(text: str, shortest: int, depth: int) -> Iterator[str]:
-    """Yield what can be read in the text, folded, with all that is encoded in it decoded."""
+    """Yield each reading of the text, folded: as it is, and with its encodings undone."""
     if len(text) < shortest:
         return
     decoded, text = text, ""
-    while decoded != text:  # which ends: what is left to decode gets less
+    while decoded != text:  # this ends, because decoding shortens the text
         text = _without_marks(decoded)
         yield _folded(text)
         decoded = _unescaped(text)
     if depth:
         for data in _decoded(text, shortest):
-            # Zeros stand between the letters of UTF-16.
+            # UTF-16 has zeros between ASCII letters.
             inner = data.replace(b"\0", b"").decode(errors="replace")
             for run in re.findall(rf"[^\x00-\x1f\x7f-\x9f\ufffd]{{{shortest},}}", inner):
                 yield from _readings(run, shortest, depth - 1)
@@ -193,16 +195,16 @@ def _without_marks(text: str) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """Return the text with each percent, backslash and HTML escape in it decoded once."""
+    """Return the text with each percent, backslash and HTML escape decoded once."""
     text = _PERCENT.sub(
         lambda run: bytes.fromhex(run[0].replace("%", "")).decode(errors="ignore"), text
     )
     text = _ESCAPE.sub(_char, text)
     if "&" in text:
-        from html import unescape  # noqa: PLC0415  # a large table, and few texts need it
+        from html import unescape  # noqa: PLC0415  # imports a large table that few texts need
 
         text = unescape(text)
-    # Two escapes may be the halves of one character.
+    # Two escapes may be a surrogate pair.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
 
 
@@ -212,7 +214,7 @@ def _char(escape: re.Match[str]) -> str:
 
 
 def _decoded(text: str, shortest: int) -> Iterator[bytes]:
-    """Yield what the text may be the hex or base64 of, wherever in it that begins."""
+    """Yield the bytes that parts of the text may encode as hex or base64, at any offset."""
     digits = _NOT_HEX.sub("", text)
     if len(digits) >= 2 * shortest:
         for at in range(2):

@@ -1,4 +1,4 @@
-"""The messages that the core hands out and takes in. Nothing here opens a connection."""
+"""Requests and responses as the core sees them. Nothing here opens a connection."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_BODY: Final = 1024 * 1024
-"""How many bytes of an answer are read; a longer one is not an answer. No token is near that."""
+"""The longest body that is read, in bytes. A longer response is an error."""
 
 MAX_DEPTH: Final = 32
-"""How deeply the JSON of an answer may be nested. No field that means something comes near."""
+"""How deeply the JSON of a response may be nested. No field that is used comes near."""
 
 _MAX_RETRY_AFTER: Final = 3600.0
-_MAX_DIGITS: Final = 640  # of an integer: what Python reads however it is configured
-# Text in quotes, whose brackets do not count, or a bracket. A text without an end goes to the end.
+_MAX_DIGITS: Final = 640  # of an integer: the lowest limit that Python can be configured to
+# A string, whose brackets do not count, or a bracket. An unterminated string ends with the text.
 _BRACKET: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 _MAX_FORM_FIELDS: Final = 100
 
 
 class ClientAuth(NamedTuple):
-    """How a client shows who it is; whoever sends the request adds it (RFC 6749 section 2.3).
+    """How a client authenticates (RFC 6749 section 2.3). It is applied when the request is sent.
 
     Attributes:
-        method: The name it has in the registry of token endpoint authentication methods.
-        client_id: The client.
-        reference: Where its secret or key is: `env:NAME`, `file:PATH`, `profile:NAME`.
-        audience: Who an assertion is for.
+        method: The method's name in the registry of token endpoint authentication methods.
+        client_id: The client id.
+        reference: Where the secret or key is: `env:NAME`, `file:PATH`, `profile:NAME`.
+        audience: The audience of an assertion.
     """
 
     method: Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
@@ -44,15 +44,15 @@ class ClientAuth(NamedTuple):
 
 
 class Request:
-    """One request to send. Its body may hold secrets, so the repr leaves it out.
+    """One request to send. The body may contain secrets, so the repr omits it.
 
     Attributes:
         purpose: `metadata` for a GET of a server's metadata; else a POST: `code` for a device
             authorization request, `token` for a token request, `revoke` for a revocation.
-        url: Where to; checked already.
-        headers: What to send besides what HTTP itself demands.
+        url: The URL, already checked.
+        headers: Additional headers.
         body: The encoded body.
-        auth: How the client is to show who it is, where it must.
+        auth: How the client authenticates; None if it does not.
     """
 
     __slots__ = ("auth", "body", "headers", "purpose", "url")
@@ -82,12 +82,12 @@ class Request:
 
 
 class Response:
-    """One answer, read whole. Its body may hold secrets, so the repr leaves it out.
+    """One complete response. The body may contain secrets, so the repr omits it.
 
     Attributes:
         status: The HTTP status code.
-        headers: Its headers; read them without regard to case.
-        body: The body's bytes, `MAX_BODY` at the most.
+        headers: The headers; names are not case-sensitive.
+        body: The body, at most `MAX_BODY` bytes.
     """
 
     __slots__ = ("body", "headers", "status")
@@ -98,14 +98,15 @@ class Response:
         self.body = body
 
     def header(self, name: str) -> str | None:
-        """Return the header of that name, in whatever case it was sent."""
+        """Return the header of that name, in upper or lower case."""
         wanted = name.lower()
         return next((v for k, v in self.headers.items() if k.lower() == wanted), None)
 
     def fields(self) -> Fields | None:
-        """Return the JSON object in the body, or None where it holds none; as `read_json` does.
+        """Return the JSON object in the body as `read_json` reads it, or None if there is none.
 
-        Some servers answer with a form although JSON was asked for; where they say so, it is read.
+        Some servers send a form although JSON was requested. A form is read if the content type
+        says so.
         """
         try:
             read = read_json(self.body)
@@ -130,17 +131,17 @@ class Response:
         return dict(pairs) or None
 
     def date(self) -> float | None:
-        """Return what the server's clock said, in seconds since 1970, where it told."""
+        """Return the time of the server's clock (`Date`) in seconds since 1970, or None."""
         return _http_date(self.header("Date") or "")
 
     def retry_after(self, now: float) -> float:
-        """Return how many seconds the server asks to be left alone (RFC 9110 section 10.2.3).
+        """Return the seconds to wait as `Retry-After` says (RFC 9110 section 10.2.3).
 
         Args:
-            now: The time to count a date from, where the server sent no `Date` of its own.
+            now: The time to compare a date with, if the server sent no `Date`.
 
         Returns:
-            Seconds, from 0 (it did not ask, or not in a way that can be read) to an hour.
+            Seconds, from 0 (no header, or one that cannot be parsed) to an hour.
         """
         value = self.header("Retry-After")
         if value is None:
@@ -156,11 +157,11 @@ class Response:
 
 
 class Failure:
-    """No answer, or none that could be read to its end.
+    """There is no complete response.
 
     Attributes:
-        kind: What happened; `lease` if too little of it was left to send anything.
-        sent: Whether the request may have reached the server, which then may have acted on it.
+        kind: What happened; `lease` means that too little of the lease was left to send anything.
+        sent: Whether the request may have reached the server, so that the server may have acted.
     """
 
     __slots__ = ("kind", "sent")
@@ -179,7 +180,7 @@ class Failure:
 
 
 class Fields:
-    """A JSON object that a server sent. Any field may be a secret, so the repr names them only."""
+    """A JSON object from a server. Any value may be a secret, so the repr shows the names only."""
 
     __slots__ = ("_read",)
 
@@ -187,7 +188,7 @@ class Fields:
         self._read = read
 
     def get(self, name: str) -> Any:
-        """Return the field of that name, or None where it was not sent."""
+        """Return the field of that name, or None if the server did not send it."""
         return self._read.get(name)
 
     def __contains__(self, name: object) -> bool:
@@ -197,18 +198,18 @@ class Fields:
         return iter(self._read)
 
     def text(self, name: str) -> str | None:
-        """Return the field if it is a text with something in it."""
+        """Return the field if it is a non-empty string, else None."""
         value = self._read.get(name)
         if not isinstance(value, str) or not value:
             return None
         try:
             value.encode()
-        except UnicodeEncodeError:  # JSON can spell half a character, which nothing can encode
+        except UnicodeEncodeError:  # JSON can contain a lone surrogate, which cannot be encoded
             return None
         return value
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it, in clear."""
+        """Return all fields, in clear."""
         return dict(self._read)
 
     def __repr__(self) -> str:
@@ -216,21 +217,22 @@ class Fields:
 
 
 def read_json(body: bytes) -> Any:
-    """Return the JSON value in `body`, without what could not be kept.
+    """Return the JSON value in `body`, without values that cannot be stored later.
 
-    What Python just manages to read, it may be unable to write again some frames deeper. A member
-    of the outermost object or array that is nested too deeply (`MAX_DEPTH` counts that one, too)
-    is null in what is returned, and so is an integer of more than 640 digits: nothing else is lost.
+    Python may be able to parse deeply nested JSON and still fail to serialise it from a deeper
+    stack. So a member of the outermost object or array that is nested more deeply than `MAX_DEPTH`
+    (which counts the outermost level) becomes null, as does an integer of more than 640 digits.
+    Everything else is returned.
 
     Raises:
-        ValueError: It is no JSON.
+        ValueError: The body is not JSON.
     """
     text = body.decode(json.detect_encoding(body), "surrogatepass")
     try:
         return json.loads(_shallow(text), parse_int=_integer)
     except RecursionError:
-        pass  # only where brackets do not match
-    raise ValueError("The brackets in it do not match.")
+        pass  # possible only if brackets do not match
+    raise ValueError("The brackets in the JSON do not match.")
 
 
 def _shallow(text: str) -> str:
@@ -261,7 +263,7 @@ def _integer(digits: str) -> int | None:
 def _http_date(value: str) -> float | None:
     try:
         read = parsedate_to_datetime(value)
-        # One of the three forms names no zone. All of them mean UTC (RFC 9110 section 5.6.7).
+        # One of the three formats has no time zone. All of them are UTC (RFC 9110 section 5.6.7).
         return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

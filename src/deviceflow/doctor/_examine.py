@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.states import Reason, State
 from deviceflow.core.text import Known
 from deviceflow.core.wire import Failure
 from deviceflow.credentials.client_auth import authenticated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deviceflow.core.machine import State
+from deviceflow.core.states import State
 from deviceflow.core.wire import Failure, Response
 from deviceflow.credentials.client_auth import authenticated
 from deviceflow.doctor._advice import advise

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deviceflow.errors import UsageError
-from deviceflow.providers.oauth import OAuth
-from deviceflow.providers.studio import Studio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,12 +18,17 @@ def provider_from_dict(settings: Mapping[str, Any]) -> Provider:
     Raises:
         UsageError: The settings are unknown to this version, or invalid.
     """
+    # Only one of them is needed, and a process that takes one step would wait for the other.
     dialect = settings.get("dialect")
     typed = isinstance(dialect, str) and isinstance(settings.get("allow_http", False), bool)
     try:
-        if typed and dialect == Studio.dialect:
+        if typed and dialect == "studio":
+            from deviceflow.providers.studio import Studio  # noqa: PLC0415
+
             return Studio(**{name: settings[name] for name in settings if name != "dialect"})
         if typed:
+            from deviceflow.providers.oauth import OAuth  # noqa: PLC0415
+
             return OAuth.from_dict(settings)
     except UsageError:
         raise

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, Unpack, g
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
-from deviceflow.core.machine import Reason
 from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Pairs, Token, too_long
 from deviceflow.core.sanitize import endpoint, number, with_query
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason
 from deviceflow.core.text import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
 from deviceflow.core.wire import ClientAuth, Fields, Request
 from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, Typed
 from urllib.parse import urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
-from deviceflow.core.machine import Reason
 from deviceflow.core.provider import (
     DEFAULT_INTERVAL,
     LONGEST_USER_CODE,
@@ -23,6 +22,7 @@ from deviceflow.core.provider import (
 )
 from deviceflow.core.sanitize import endpoint, is_loopback, number, with_query
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Reason
 from deviceflow.core.text import CleanText, Known, PersonText, link
 from deviceflow.core.wire import Request
 from deviceflow.errors import (

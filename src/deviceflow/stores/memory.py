@@ -19,8 +19,9 @@ from deviceflow.errors import UnknownFlowError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.core.machine import State
+    from deviceflow.core.actions import Action
     from deviceflow.core.ports import Decide, Origin, StoreEvent
+    from deviceflow.core.states import State
     from deviceflow.errors import DeviceFlowError
 
 
@@ -174,7 +175,7 @@ class MemoryStore:
                 self._flows[flow.id].wake_at = _wake_at(flow)
 
     def record_store_event(
-        self, action: str, client_now: float, detail: str, origin: Origin
+        self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         """Do nothing: in memory the log is all there is."""
 

@@ -21,14 +21,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Sel
 
 from deviceflow.audit import log
 from deviceflow.audit.chain import STORED, AuditKey, link
-from deviceflow.audit.events import FIELDS, LISTS, STORE, render, render_note
+from deviceflow.audit.events import FIELDS, LISTS, STORE, render, render_store_event
 from deviceflow.audit.reading import readable
+from deviceflow.core.actions import (
+    ACTIONS,
+    ENDS_HANDOVER,
+    IMPORT,
+    OPEN_PLAINTEXT,
+    PRUNE,
+    ROTATE_KEYS,
+)
 from deviceflow.core.encryption import PLAIN, Keyless
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import State
 from deviceflow.core.ports import FIRST_SETBACK, Claim, LeaseHeld, Origin, each, refuse
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden, Secret, unseen
+from deviceflow.core.states import State
 from deviceflow.credentials.keys.audit import configured, names_own
 from deviceflow.errors import (
     DeviceFlowError,
@@ -43,6 +51,7 @@ from deviceflow.stores._rows import COLUMNS, Rows, name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Plain, Sealer
     from deviceflow.core.ports import Decide, StoredFlow, StoreEvent
 
@@ -218,7 +227,7 @@ _STATEMENTS: Final = {
             AND NOT EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id)
             AND ("to" IN ('expired', 'failed') OR "to" = 'authorized' AND EXISTS (
                 SELECT 1 FROM {audit} AS its WHERE its.flow_id = name
-                    AND its.action IN ('acknowledge', 'purge', 'bring_in')
+                    AND its.action IN ({token_gone})
             ))
         ORDER BY flow_id
     """,
@@ -274,11 +283,6 @@ _STATEMENTS: Final = {
     "offer_meta": "INSERT INTO {meta} (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING",
     "create_meta": "CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 }
-
-_MOVED: Final = frozenset({"poll", "pending", "slow_down", "retry", "recover", "take_over"})
-"""Actions that neither end a flow nor change its secrets."""
-
-_WIPING: Final = frozenset({"acknowledge", "purge", "revoke"})
 
 _PAGE: Final = 200
 
@@ -387,6 +391,7 @@ class SQLStore(ABC):
             "stored": ", ".join(f'"{name}"' for name in STORED),
             "values": ", ".join(f":{name}" for name in FIELDS),
             "these": ", ".join(f":{name}" for name in THESE),
+            "token_gone": ", ".join(f"'{name}'" for name in (*ENDS_HANDOVER, IMPORT)),
         }
         self._sql = {name: self._worded(text) for name, text in _STATEMENTS.items()}
         self._rows: Rows
@@ -460,7 +465,7 @@ class SQLStore(ABC):
         event = None
         if flow.seq:
             # Its events so far are elsewhere: the chain here begins with saying so.
-            event = render(flow, flow.bring_in(self.now(time.time())))
+            event = render(flow, flow.record_import(self.now(time.time())))
         self._rows.seal(flow)
         digest, columns = self._rows.columns(flow)
         if event is None:
@@ -643,7 +648,7 @@ class SQLStore(ABC):
             return False
 
         done = self._transact(work)
-        if done and event["action"] in _WIPING and self._rows.sealer.prefix == PLAIN:
+        if done and ACTIONS[event["action"]].wipes and self._rows.sealer.prefix == PLAIN:
             self._leave_no_trace()
         return done
 
@@ -651,7 +656,7 @@ class SQLStore(ABC):
         """Link the event, and return which statement keeps the flow, and the values of its row."""
         # Tried again, it is the very same row: the event names its digest.
         again = event["hash"] is not None
-        moved = event["action"] in _MOVED and flow.as_stored is not None
+        moved = not ACTIONS[event["action"]].changes_secrets and flow.as_stored is not None
         if not (moved or again):
             self._rows.seal(flow)
         digest, columns = self._rows.columns(flow)
@@ -715,7 +720,7 @@ class SQLStore(ABC):
         return dropped
 
     def record_store_event(
-        self, action: str, client_now: float, detail: str, origin: Origin
+        self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         """Put on record what belongs to no flow."""
         self._transact(lambda do: self._note(do, action, client_now, detail, origin))
@@ -729,7 +734,7 @@ class SQLStore(ABC):
             self._note(do, *store_event)
 
     def _note(
-        self, do: Execute, action: str, client_now: float, detail: str, origin: Origin = _NOBODY
+        self, do: Execute, action: Action, client_now: float, detail: str, origin: Origin = _NOBODY
     ) -> None:
         do("lock", {})  # one at a time: each is the next link of one chain
         seq, head = do("last", {"id": STORE}).fetchone() or (0, None)
@@ -739,7 +744,7 @@ class SQLStore(ABC):
                 hint="See what was done to them: deviceflow audit verify",
             )
         now = do("now", {"now": client_now}).fetchone()[0]
-        event = render_note(action, now, seq + 1, detail, origin)
+        event = render_store_event(action, now, seq + 1, detail, origin)
         link(event, head, self._audit_key)
         self._put(do, _columns(event), None)
 
@@ -786,7 +791,7 @@ class SQLStore(ABC):
         def work(do: Execute) -> None:
             for flow_id in flow_ids:
                 do("drop", {"id": flow_id})
-            self._note(do, "prune", time.time(), f"the events of {len(flow_ids)} flows")
+            self._note(do, PRUNE, time.time(), f"the events of {len(flow_ids)} flows")
 
         self._transact(work)
 
@@ -814,7 +819,7 @@ class SQLStore(ABC):
 
             def work(do: Execute) -> None:
                 do("set_meta", mark)
-                self._note(do, "rotate_keys", time.time(), "sealed anew with another key")
+                self._note(do, ROTATE_KEYS, time.time(), "resealed with another key")
 
             self._transact(work)
         return Resealed(done, problems)
@@ -972,7 +977,7 @@ class SQLStore(ABC):
                 return False
             do("offer_meta", mark)
             if plain:
-                self._note(do, "open_plaintext", client_now, "secrets are kept in clear")
+                self._note(do, OPEN_PLAINTEXT, client_now, "secrets are kept in clear")
             return True
 
         if not self._transact(work):

@@ -34,12 +34,12 @@ def diagnose(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
 
 def _gone(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
     """Say that a flow has no events, where it should have some."""
-    flow_id, stands = evidence.flow_id, evidence.stands
+    flow_id, stored = evidence.flow_id, evidence.stored
     told = told_by_record(evidence)
-    if stands is not None and stands.seq == 0:
-        if not is_new(stands, evidence.key):
+    if stored is not None and stored.seq == 0:
+        if not is_new(stored, evidence.key):
             yield Finding("edited_row", flow_id, None, EDITED_ROW)
-    elif stands is not None and told is None:
+    elif stored is not None and told is None:
         yield Finding("wrong_state", flow_id, None, "its record is not that of its last event")
     known = {head.seq: head.hash for head in evidence.heads}
     if told is not None and told[0]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.chain import DAMAGED, STORED, decode
-from deviceflow.core.machine import AUTHORIZED, ENDS, INIT, LEADS_TO, POLLING, State
+from deviceflow.core.actions import ACTIONS, ENDS_HANDOVER, IMPORT
+from deviceflow.core.states import AUTHORIZED, ENDS, INIT, NONE, Handover
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from deviceflow.audit.chain import AuditKey
     from deviceflow.core.ports import StoredFlow
     from deviceflow.trail.ledger import Head
 
-    Step = tuple[str, str | None, str | None]
+    Step = tuple[str, str | None, Handover | None]
+    Standing = tuple[str | None, Handover | None]
 
 _AT: Final = {name: index for index, name in enumerate(STORED)}
 FLOW, SEQ, EVENT_ID, TIME, ACTION, FROM, TO, REASON, ATTEMPT, IN_DOUBT = (
@@ -36,22 +38,36 @@ ROW_DIGEST, KEY_ID, PREV, HASH, MAC = (
     _AT[name] for name in ("row_digest", "key_id", "prev_hash", "hash", "mac")
 )
 
-_WIPING: Final = ("acknowledge", "purge")
-_STAYING: Final = {
-    "take_over": frozenset(State) - {POLLING},
-    "stray_token": frozenset(State) - {INIT},
-    "revoke": ENDS,
-    "revoke_failed": ENDS,
-    "collect": {AUTHORIZED},
-    "acknowledge": {AUTHORIZED},
-    "purge": ENDS,
-    "reseal": frozenset(State),
-}
-LEGAL: Final[frozenset[Step]] = frozenset(
-    {(action, source, dest) for (action, source), dest in LEADS_TO.items()}
-    | {(action, state, state) for action, states in _STAYING.items() for state in states}
-)
-"""What may happen: an action, and the states before and after it."""
+
+def _legal() -> Iterator[tuple[Step, Standing]]:
+    for action in ACTIONS.values():
+        if action is IMPORT:
+            continue
+        known = [(source, action.handover.get(source)) for source in Handover]
+        dests = {dest for _, dest in known if dest is not None}
+        # Where the hand-over is not known, an action that is declared for one state of it may be.
+        unknown = (None, dests.pop() if len(dests) == 1 else None)
+        for source, dest in action.login.items():
+            for handover, after in (*known, unknown):
+                if after is not None or handover is None:
+                    yield (action, source, handover), (dest, after)
+
+
+LEGAL: Final[Mapping[Step, Standing]] = dict(_legal())
+"""What may happen to a login: an action in the states before it, and the states after it.
+
+Of a login that was imported in `authorized` the hand-over is not known at first: None.
+"""
+
+
+def at(state: str | None) -> Standing:
+    """Return the states of a login of which no more than the state is known."""
+    return state, None if state == AUTHORIZED else NONE
+
+
+def before(first: Sequence[Any]) -> Standing:
+    """Return the states of a login before its first event."""
+    return at(first[FROM] if first[ACTION] == IMPORT else INIT.value)
 
 
 class Evidence(NamedTuple):
@@ -60,7 +76,7 @@ class Evidence(NamedTuple):
     Attributes:
         flow_id: The flow.
         rows: Its events, as tuples in the order of `STORED`.
-        stands: The flow as the store has it, where it has it still.
+        stored: The flow as the store has it, where it has it still.
         heads: What digests say of it.
         key: What authenticates events, where it is there.
         alone: Whether the events are all there is, and no store beside them.
@@ -68,7 +84,7 @@ class Evidence(NamedTuple):
 
     flow_id: str
     rows: Sequence[tuple[Any, ...]]
-    stands: StoredFlow | None
+    stored: StoredFlow | None
     heads: Sequence[Head]
     key: AuditKey | None
     alone: bool
@@ -76,27 +92,27 @@ class Evidence(NamedTuple):
 
 def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
     """Return the number and the hash of the last event by the flow's record, if it says so."""
-    stands = evidence.stands
-    if stands is None:
+    stored = evidence.stored
+    if stored is None:
         return None
     try:
-        record = decode(stands.record)
-        seq, head, flow_id = record["seq"], stands.head, record["id"]
+        record = decode(stored.record)
+        seq, head, flow_id = record["seq"], stored.head, record["id"]
     except DAMAGED:
         return None
-    fits = (seq, flow_id) == (stands.seq, stands.flow_id) and isinstance(seq, int)
+    fits = (seq, flow_id) == (stored.seq, stored.flow_id) and isinstance(seq, int)
     return (seq, head) if fits and isinstance(head, str) and head.isascii() else None
 
 
-def stands_where(stands: StoredFlow, last: Sequence[Any]) -> bool:
-    """Tell whether a flow stands where its last event has left it."""
+def is_where_it_was_led(stored: StoredFlow, last: Sequence[Any]) -> bool:
+    """Tell whether a flow is stored where its last event has left it."""
     try:
-        record = decode(stands.record)
+        record = decode(stored.record)
         said = (
             record["id"],
             record["seq"],
             record["state"],
-            stands.head,
+            stored.head,
             record["reason"],
             record["attempt"],
             record["in_doubt"],
@@ -112,20 +128,20 @@ def stands_where(stands: StoredFlow, last: Sequence[Any]) -> bool:
         last[ATTEMPT],
         last[IN_DOUBT],
     )
-    return said == led_to and (stands.seq, stands.state) == (last[SEQ], last[TO])
+    return said == led_to and (stored.seq, stored.state) == (last[SEQ], last[TO])
 
 
-def is_as_its_event_says(stands: StoredFlow, last: Sequence[Any]) -> bool:
+def is_as_its_event_says(stored: StoredFlow, last: Sequence[Any]) -> bool:
     """Tell whether a flow's row is, in all of it, the one that its last event was written with."""
-    return stands.authentic and stands.digest == last[ROW_DIGEST]
+    return stored.authentic and stored.digest == last[ROW_DIGEST]
 
 
-def is_new(stands: StoredFlow, key: AuditKey | None) -> bool:
+def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:
     """Tell whether a flow of no event is one that the store has made so."""
-    marked = stands.digest is not None and isinstance(stands.head, str)
-    if not (stands.seq == 0 and stands.authentic and marked):
+    marked = stored.digest is not None and isinstance(stored.head, str)
+    if not (stored.seq == 0 and stored.authentic and marked):
         return False
-    return key is None or key.has_marked(str(stands.digest), str(stands.head))
+    return key is None or key.has_marked(str(stored.digest), str(stored.head))
 
 
 def may_be_gone(rows: Sequence[tuple[Any, ...]]) -> bool:
@@ -133,4 +149,4 @@ def may_be_gone(rows: Sequence[tuple[Any, ...]]) -> bool:
     if rows[-1][TO] != AUTHORIZED:
         return rows[-1][TO] in ENDS
     # Of a flow that came from elsewhere that may be on record there.
-    return rows[0][ACTION] == "bring_in" or any(row[ACTION] in _WIPING for row in rows)
+    return rows[0][ACTION] == IMPORT or any(row[ACTION] in ENDS_HANDOVER for row in rows)

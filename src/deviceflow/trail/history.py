@@ -6,8 +6,9 @@ from datetime import datetime
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.audit.events import NOTES, STORE
-from deviceflow.core.machine import INIT, Reason
+from deviceflow.audit.events import STORE
+from deviceflow.core.actions import IMPORT, LATE_TOKEN, STORE_EVENTS
+from deviceflow.core.states import Handover, Reason
 from deviceflow.trail.evidence import (
     ACTION,
     FROM,
@@ -17,16 +18,18 @@ from deviceflow.trail.evidence import (
     SEQ,
     TIME,
     TO,
+    at,
+    before,
     is_as_its_event_says,
+    is_where_it_was_led,
     may_be_gone,
-    stands_where,
 )
 from deviceflow.trail.ledger import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.trail.evidence import Evidence
+    from deviceflow.trail.evidence import Evidence, Standing
 
 EDITED_ROW: Final = "the login's row is not as it was written: its digest or its MAC is another"
 
@@ -57,12 +60,12 @@ def _beside_digests(evidence: Evidence) -> Iterator[Finding]:
 
 def _beyond(evidence: Evidence) -> Iterator[Finding]:
     """Say which events only the flow's record speaks against, where there is no key to tell."""
-    stands = evidence.stands
-    if evidence.key is not None or stands is None or type(stands.seq) is not int:
+    stored = evidence.stored
+    if evidence.key is not None or stored is None or type(stored.seq) is not int:
         return
-    known = max((stands.seq, *(head.seq for head in evidence.heads)))
+    known = max((stored.seq, *(head.seq for head in evidence.heads)))
     before = [row for row in evidence.rows if row[SEQ] <= known]
-    if before and stands_where(stands, before[-1]):
+    if before and is_where_it_was_led(stored, before[-1]):
         for row in evidence.rows[len(before) :]:
             said = "the flow knows nothing of this event"
             yield Finding("inserted", evidence.flow_id, row[SEQ], said)
@@ -71,27 +74,37 @@ def _beyond(evidence: Evidence) -> Iterator[Finding]:
 def _history(evidence: Evidence) -> Iterator[Finding]:
     """Say whether what happened can have happened so."""
     first = evidence.rows[0]
-    if first[SEQ] != 1 and first[ACTION] != "bring_in":
+    if first[SEQ] != 1 and first[ACTION] != IMPORT:
         said = f"{first[ACTION]} is not where a flow begins"
         yield Finding("illegal_transition", evidence.flow_id, first[SEQ], said)
-    state = first[FROM] if first[ACTION] == "bring_in" else INIT.value
-    reason, before = None, ""
+    standing = before(first)
+    reason, time = None, ""
     for row in evidence.rows:
         action, source, dest = row[ACTION], row[FROM], row[TO]
+        led = at(dest)
         if evidence.flow_id == STORE:
-            legal = action in NOTES and (source, dest) == (None, None)
-        elif row is first and action == "bring_in":
+            legal = action in STORE_EVENTS and (source, dest) == (None, None)
+        elif row is first and action == IMPORT:
             legal = source == dest
         else:
-            refused = action == "late_grant" and reason in _NO_LATE_TOKEN
-            legal = source == state and (action, source, dest) in LEGAL and not refused
+            may = LEGAL.get((action, *standing))
+            refused = action == LATE_TOKEN and reason in _NO_LATE_TOKEN
+            legal = may is not None and (source, dest) == (standing[0], may[0]) and not refused
+            led = may if may is not None and legal else led
         if not legal:
-            said = f"{action} does not lead from {state} to {dest}"
+            said = _illegal(action, standing, dest)
             yield Finding("illegal_transition", evidence.flow_id, row[SEQ], said)
-        if row[TIME] < before and _seconds(row[TIME], before) > CLOCK_TOLERANCE:
+        if row[TIME] < time and _seconds(row[TIME], time) > CLOCK_TOLERANCE:
             said = f"its time is before that of the event before: {row[TIME]}"
             yield Finding("clock_backwards", evidence.flow_id, row[SEQ], said)
-        state, reason, before = dest, row[REASON], row[TIME]
+        standing, reason, time = led, row[REASON], row[TIME]
+
+
+def _illegal(action: str, standing: Standing, dest: str | None) -> str:
+    state, handover = standing
+    if dest in {LEGAL[step][0] for of in Handover if (step := (action, state, of)) in LEGAL}:
+        return f"{action} cannot happen to a token that is {handover}"
+    return f"{action} does not lead from {state} to {dest}"
 
 
 def _seconds(earlier: str, later: str) -> float:
@@ -104,20 +117,20 @@ def _seconds(earlier: str, later: str) -> float:
 
 def _beside_flow(evidence: Evidence) -> Iterator[Finding]:
     """Say whether the flow stands where its events lead to."""
-    flow_id, stands, last = evidence.flow_id, evidence.stands, evidence.rows[-1]
+    flow_id, stored, last = evidence.flow_id, evidence.stored, evidence.rows[-1]
     if evidence.alone or flow_id == STORE:
         return
-    if stands is None:
+    if stored is None:
         if not may_be_gone(evidence.rows):
             said = (
                 f"the flow is gone, and was {last[TO]}: only ended ones without a token are dropped"
             )
             yield Finding("wrong_state", flow_id, last[SEQ], said)
         return
-    if not stands_where(stands, last):
+    if not is_where_it_was_led(stored, last):
         said = (
-            f"the flow is {stands.state} at event {stands.seq}, or is not what its last event says"
+            f"the flow is {stored.state} at event {stored.seq}, or is not what its last event says"
         )
         yield Finding("wrong_state", flow_id, last[SEQ], said)
-    elif not is_as_its_event_says(stands, last):
+    elif not is_as_its_event_says(stored, last):
         yield Finding("edited_row", flow_id, last[SEQ], EDITED_ROW)

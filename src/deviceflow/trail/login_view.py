@@ -10,16 +10,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow.core.machine import ENDS
+from deviceflow.core.actions import (
+    FAIL,
+    ISSUE_CODE,
+    PENDING,
+    POLL,
+    RECOVER,
+    SLOW_DOWN,
+    action_of,
+)
+from deviceflow.core.states import ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 UNFINISHED: Final = "unfinished"
 """The outcome of a login that has not ended."""
-
-_APPROVALS: Final = frozenset({"grant", "late_grant"})
-
 
 END_OF_TIME: Final = 253_370_764_800.0
 """The year 9999, behind which nothing can be counted on."""
@@ -197,7 +203,7 @@ class Login:
             begun = self.times[group[0]]
             lasted = None if after is None else max(0.0, self.times[after[0]] - begun)
             last = self.events[group[-1]]
-            polls = sum(self.events[index]["action"] == "poll" for index in group)
+            polls = sum(self.events[index]["action"] == POLL for index in group)
             said = _not_yet(last, polls) if len(group) > 1 else _said(last)
             lines.append(Line(begun, last["to"] or "-", lasted, said, str(last["action"])))
         return lines
@@ -219,9 +225,9 @@ def _ended(events: Sequence[Mapping[str, Any]], times: Sequence[float], state: s
 def _approved_after(events: Sequence[Mapping[str, Any]], times: Sequence[float]) -> float | None:
     issued = None
     for event, at in zip(events, times, strict=True):
-        if event["action"] == "issue_code" and issued is None:
+        if event["action"] == ISSUE_CODE and issued is None:
             issued = at
-        elif event["action"] in _APPROVALS:
+        elif action_of(event["action"]).issues_token:
             # Where it began elsewhere, nobody here knows when the code was issued.
             return None if issued is None else max(0.0, at - issued)
     return None
@@ -232,7 +238,7 @@ def _grouped(actions: Sequence[str]) -> Iterator[list[int]]:
     index = 0
     while index < len(actions):
         end = index
-        while tuple(actions[end : end + 2]) == ("poll", "pending"):
+        while tuple(actions[end : end + 2]) == (POLL, PENDING):
             end += 2
         end = max(end, index + 1)
         yield list(range(index, end))
@@ -245,12 +251,12 @@ def _not_yet(last: Mapping[str, Any], polls: int) -> str:
 
 def _said(event: Mapping[str, Any]) -> str:
     action = event["action"]
-    said = _WORDS.get(action, str(action))
-    if action == "poll" and event["attempt"] is not None:
+    said = action_of(action).words
+    if action == POLL and event["attempt"] is not None:
         said = f"poll {event['attempt']} is sent"
-    elif action == "slow_down" and event["interval"] is not None:
+    elif action == SLOW_DOWN and event["interval"] is not None:
         said = f"told to poll more slowly: every {event['interval']:g} s from now on"
-    elif action == "fail" and event["reason"]:
+    elif action == FAIL and event["reason"]:
         said = f"{said}: {event['reason']}"
     detail = "" if event["detail"] in (None, "", said) else f": {event['detail']}"
     return f"{said}{_facts(event)}{detail}"
@@ -260,36 +266,6 @@ def _facts(event: Mapping[str, Any]) -> str:
     facts = []
     if event["http_status"] is not None:
         facts.append(f"HTTP {event['http_status']}")
-    if event["in_doubt"] and event["action"] != "recover":
+    if event["in_doubt"] and event["action"] != RECOVER:
         facts.append("in doubt")
     return f" ({', '.join(facts)})" if facts else ""
-
-
-_WORDS: Final = {
-    "issue_code": "a code was issued",
-    "poll": "a poll is sent",
-    "pending": "not approved yet",
-    "slow_down": "told to poll more slowly",
-    "retry": "no usable answer: again later",
-    "recover": "whoever polled died, and the outcome is in doubt",
-    "take_over": "somebody's lease ran out, with no poll under way",
-    "grant": "approved: the token came",
-    "late_grant": "approved: the token came after others had gone on without it",
-    "expire": "it expired",
-    "deny": "the person said no",
-    "fail": "failed",
-    "cancel": "given up",
-    "stray_token": "a token came that is not taken",
-    "revoke": "a token was revoked",
-    "revoke_failed": "a token could not be revoked",
-    "collect": "the token was handed over",
-    "acknowledge": "the token is safe elsewhere, and was wiped here",
-    "purge": "what was secret was wiped",
-    "reseal": "sealed with another key",
-    "bring_in": "brought in from elsewhere, where its events so far are",
-    "open_plaintext": "secrets are kept in clear from now on",
-    "plain_http": "codes and tokens crossed the network in clear",
-    "unverified_tls": "certificates of servers are not checked",
-    "rotate_keys": "sealed anew with another key",
-    "prune": "old events were dropped",
-}

@@ -94,7 +94,7 @@ class Recognition:
         self._signed = {head.seq: head.hash for head in evidence.heads}
         self._told = self._believed(told_by_record(evidence))
         self._last_said = max([*self._signed, 0 if self._told is None else self._told[0]])
-        self._unsaid = evidence.stands is None and not evidence.heads
+        self._unsaid = evidence.stored is None and not evidence.heads
         self._own: dict[int, _Row] = {}
         self._numbers = {START: 0} | {digest: seq for seq, digest in self._signed.items()}
         if self._told is not None:

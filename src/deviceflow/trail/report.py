@@ -16,8 +16,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.events import text_of
-from deviceflow.core.machine import ENDS, POLLING
+from deviceflow.core.actions import ACTIONS, POLL
 from deviceflow.core.sanitize import printable
+from deviceflow.core.states import ENDS, POLLING
 from deviceflow.trail.login_view import UNFINISHED, counted, seconds_of, span
 
 if TYPE_CHECKING:
@@ -54,13 +55,7 @@ _SIZES: Final = (
     (30 * 86_400, "30 days"),
 )
 _BINS: Final = (10, 30, 60, 120, 300, 600, 900, math.inf)
-_MARKED: Final = {
-    "slow_down": "told to poll more slowly",
-    "retry": "no usable answer",
-    "recover": "whoever polled died",
-    "take_over": "a lease ran out between polls",
-    "stray_token": "a token came that is not taken",
-}
+_MARKED: Final = {action: action.words for action in ACTIONS.values() if action.mark}
 
 
 class Verdict(NamedTuple):
@@ -151,6 +146,7 @@ def render(
         when=_when,
         number=_number,
         marked=_MARKED,
+        marks={action: action.mark for action in _MARKED},
         counted=counted,
         kinds=_kind,
     )
@@ -299,7 +295,7 @@ def _drawn(login: Login, findings: int) -> dict[str, Any]:
         "took": span(whole),
         "group": _group(login.outcome),
         "findings": findings,
-        "polls": login.count("poll"),
+        "polls": login.count(POLL),
         "scopes": _scopes(login),
         "lines": lines[:_LINES],
         "more_lines": max(0, len(lines) - _LINES),

@@ -8,7 +8,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.events import text_of
+from deviceflow.core.actions import COUNTED, POLL
 from deviceflow.core.sanitize import crosses_in_clear, web_url
+from deviceflow.core.states import AUTHORIZED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -24,17 +26,6 @@ give 15 minutes.
 """
 TOP: Final = 10
 """How many clients and issuers are told of: those with the most logins."""
-
-_COUNTED: Final = {
-    "slow_downs": "slow_down",
-    "no_answers": "retry",
-    "recoveries": "recover",
-    "take_overs": "take_over",
-    "late_tokens": "late_grant",
-    "stray_tokens": "stray_token",
-    "revoked": "revoke",
-    "not_revoked": "revoke_failed",
-}
 
 
 class Stats:
@@ -59,7 +50,7 @@ class Stats:
         self.last: float | None = None
         self.outcomes: Counter[str] = Counter()
         self.by_hour: Counter[tuple[int, str]] = Counter()
-        self.totals: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
+        self.totals: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self.practice: Counter[str] = Counter(dict.fromkeys(_DEPARTURES, 0))
         self.clients: Counter[str] = Counter()
         self.issuers: Counter[str] = Counter()
@@ -79,11 +70,11 @@ class Stats:
         self.by_hour[int(login.started // 3600), outcome] += 1
         self.in_doubt += bool(login.events[-1]["in_doubt"])
         actions = Counter(event["action"] for event in login.events)
-        for name, action in _COUNTED.items():
+        for name, action in COUNTED.items():
             self.totals[name] += actions[action]
         for name, departs in _DEPARTURES.items():
             self.practice[name] += departs(login)
-        self._polls.append(actions["poll"])
+        self._polls.append(actions[POLL])
         if login.approved_after is not None:
             self._waits.append(login.approved_after)
         for kind, counted, name in (
@@ -91,7 +82,7 @@ class Stats:
             ("issuer", self.issuers, login.issuer or "?"),
         ):
             counted[name] += 1
-            self._approved[kind, name] += outcome == "authorized"
+            self._approved[kind, name] += outcome == AUTHORIZED
 
     def waits(self) -> list[float]:
         """Return the seconds that each approval took, from the code's issue to the token."""

@@ -14,8 +14,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.chain import DAMAGED, START, canonical_of_row
-from deviceflow.audit.events import NOTES, STORE
-from deviceflow.core.machine import INIT, State
+from deviceflow.audit.events import STORE
+from deviceflow.core.actions import ACTIONS, IMPORT, STORE_EVENTS
+from deviceflow.core.states import State
 from deviceflow.errors import StoreError
 from deviceflow.trail.diagnosis import diagnose
 from deviceflow.trail.digest import files_of, read_digest, read_entries
@@ -32,22 +33,24 @@ from deviceflow.trail.evidence import (
     TIME,
     TO,
     Evidence,
+    at,
+    before,
     is_as_its_event_says,
     is_new,
+    is_where_it_was_led,
     may_be_gone,
-    stands_where,
 )
 from deviceflow.trail.history import CLOCK_TOLERANCE
 from deviceflow.trail.ledger import Finding, Kind, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from deviceflow.audit.chain import AuditKey
     from deviceflow.core.ports import StoredFlow
     from deviceflow.trail.digest import Digest, DigestId
-    from deviceflow.trail.evidence import Step
+    from deviceflow.trail.evidence import Standing, Step
 
 __all__ = ["CLOCK_TOLERANCE", "Finding", "Kind", "Verification"]
 
@@ -60,7 +63,7 @@ class Verification:
 
     Args:
         events: All events as tuples in the order of `STORED`, by flow and number.
-        flows: Each flow as it stands, by id; None where the trail is all
+        flows: Each flow as it is stored, by id; None where the trail is all
             there is, as in a file.
         key: What authenticates the events; None to do without.
         digests: The directory of the digests.
@@ -118,9 +121,9 @@ class Verification:
 
     def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
         """Yield what should not be so with the flows, and put in the ledger what is to settle."""
-        stands = ((_name(row.flow_id), row) for row in self._flows or ())
+        stored = ((_name(row.flow_id), row) for row in self._flows or ())
         groups = ((_name(name), rows) for name, rows in groupby(self._events, _flow_of))
-        for flow_id, rows, flow, heads in _joined(groups, stands, ledger.heads(*self._part)):
+        for flow_id, rows, flow, heads in _joined(groups, stored, ledger.heads(*self._part)):
             events = [] if rows is None else list(rows)
             evidence = Evidence(flow_id, events, flow, heads or (), self._key, self._flows is None)
             if not _is_as_it_should_be(evidence):
@@ -228,9 +231,9 @@ def _joined(*streams: Iterator[tuple[str, Any]]) -> Iterator[tuple[Any, ...]]:
 
 def _is_as_it_should_be(evidence: Evidence) -> bool:
     """Tell whether nothing is wrong with a flow: the fast way through, which most take."""
-    rows, stands = evidence.rows, evidence.stands
+    rows, stored = evidence.rows, evidence.stored
     if not rows:
-        return not evidence.heads and (stands is None or is_new(stands, evidence.key))
+        return not evidence.heads and (stored is None or is_new(stored, evidence.key))
     if not _is_whole(rows, evidence.key):
         return False
     first = rows[0][SEQ]
@@ -239,21 +242,21 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
             return False
     if evidence.alone or evidence.flow_id == STORE:
         return True
-    if stands is None:
+    if stored is None:
         return may_be_gone(rows)
-    return stands_where(stands, rows[-1]) and is_as_its_event_says(stands, rows[-1])
+    return is_where_it_was_led(stored, rows[-1]) and is_as_its_event_says(stored, rows[-1])
 
 
 def _is_whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> bool:
     """Tell whether each event is as it was written, follows on the one before, and may do so."""
     first = rows[0]
     seq, legal = 1, _PLAIN
-    state: str | None = INIT.value
-    if first[ACTION] == "bring_in":
-        seq, state, legal = first[SEQ], first[FROM], _BROUGHT_IN
+    standing = before(first)
+    if first[ACTION] == IMPORT:
+        seq, legal = first[SEQ], _IMPORTED
     elif first[FLOW] == STORE:
-        state, legal = None, _NOTES
-    previous, before = START, ""
+        standing, legal = (None, None), _STORE_EVENTS
+    previous, time = START, ""
     for row in rows:
         digest = row[HASH]
         try:
@@ -265,20 +268,23 @@ def _is_whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> bool:
             or (key is not None and key.mac(digest, row[KEY_ID]) != row[MAC])
             or row[PREV] != previous
             or row[SEQ] != seq
-            or row[FROM] != state
-            or (row[ACTION], state, row[TO]) not in legal
-            or row[TIME] < before
+            or row[FROM] != standing[0]
+            or (led := legal.get((row[ACTION], *standing))) is None
+            or row[TO] != led[0]
+            or row[TIME] < time
         ):
             return False
-        seq, state, previous, before = seq + 1, row[TO], digest, row[TIME]
-        if legal is _BROUGHT_IN:
+        seq, standing, previous, time = seq + 1, led, digest, row[TIME]
+        if legal is _IMPORTED:
             legal = _PLAIN
     return True
 
 
-# Whether a late token may be taken depends on more than the state, and is looked at closely.
-_PLAIN: Final[frozenset[Step]] = frozenset(step for step in LEGAL if step[0] != "late_grant")
-_BROUGHT_IN: Final[frozenset[Step]] = frozenset(
-    ("bring_in", state.value, state.value) for state in State
-)
-_NOTES: Final[frozenset[Step]] = frozenset((action, None, None) for action in NOTES)
+# Whether a late token may be taken depends on more than the states, and is looked at closely.
+_PLAIN: Final[Mapping[Step, Standing]] = {
+    step: led for step, led in LEGAL.items() if ACTIONS[step[0]].condition is None
+}
+_IMPORTED: Final[Mapping[Step, Standing]] = {(IMPORT, *at(state)): at(state) for state in State}
+_STORE_EVENTS: Final[Mapping[Step, Standing]] = {
+    (name, None, None): (None, None) for name in STORE_EVENTS
+}

@@ -1,1 +1,1 @@
-"""What sends requests."""
+"""Transports: send requests and return responses."""

@@ -1,9 +1,9 @@
-"""How requests are sent: one at a time, within a hard deadline, and reading no more than is safe.
+"""Send requests with `requests`, within a hard deadline and a limit on the response's size.
 
-`requests` knows only how long to wait for the next bytes, so a server that sends one byte now and
-then holds a thread for as long as it likes. Here one deadline covers an exchange from the first
-address tried to the last byte read. It is enforced below `requests`, in `LimitedAdapter`, which
-also serves on a `Session` of one's own.
+A timeout of `requests` limits the wait for the next bytes only, so a server that sends one byte
+now and then blocks a thread for ever. Here one deadline covers the whole exchange, from the first
+connection attempt to the last byte of the body. `LimitedAdapter` enforces the deadline below
+`requests`; it can also be mounted on any other `Session`.
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ if TYPE_CHECKING:
 
     from deviceflow.core.wire import Request
 
-# Of each origin, as many idle connections are kept as threads poll there at once, up to this.
+# The most idle connections to keep per origin: one for each thread that polls there at once.
 _CONNECTIONS: Final = 64
 _REMEMBERED: Final = 128
 _MAX_WIRE: Final = 2 * MAX_BODY
-"""Bytes that an answer may take on the wire: its body, its head, and what frames them."""
+"""The longest response on the wire in bytes: headers, body, and chunk framing."""
 _GRACE: Final = 0.5
-"""Seconds after the deadline in which an answer is read on that has arrived already."""
-# All that servers and networks bring about; the errors of `requests` are heirs of OSError.
+"""Seconds after the deadline in which a response that has already arrived may still be read."""
+# Everything that a server or the network can cause. The errors of `requests` derive from OSError.
 _TROUBLE: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
 
 class RequestsTransport:
-    """Sends with `requests`: with the proxies, certificates and adapters of a `Session`.
+    """Sends with `requests`, using the proxies, certificates and adapters of a `Session`.
 
-    A redirect is returned as it is. No cookie is kept or sent, no `.netrc` read, and no `auth`,
-    `params` or hook of the session applied. Its other settings and the environment
-    (`HTTPS_PROXY`, `NO_PROXY`, `REQUESTS_CA_BUNDLE`, …) are read once for each origin, at the
-    first request there. Threads may share a transport, and so may a process and its forked
+    Redirects are not followed. Cookies are neither stored nor sent, `.netrc` is not read, and the
+    session's `auth`, `params` and hooks are not applied. The session's other settings and the
+    environment (`HTTPS_PROXY`, `NO_PROXY`, `REQUESTS_CA_BUNDLE`, …) are read once for each origin,
+    at the first request. Threads may share a transport, and so may a process and its forked
     children: each process opens connections of its own.
 
     Args:
-        session: Where to take `verify`, `cert`, `proxies`, `headers`, `trust_env` and adapters
-            from; it stays the caller's to close. An adapter that is exactly `requests`' own
-            `HTTPAdapter` gives way to a `LimitedAdapter` without retries. Any other keeps its
-            place, and its retries. Unless it is a `LimitedAdapter` too, the deadline binds each
-            wait for bytes there, not the whole, and every `Failure` counts as sent. An adapter
-            that is no `HTTPAdapter` must see to it itself that a fork shares no connection.
+        session: The session to take `verify`, `cert`, `proxies`, `headers`, `trust_env` and
+            adapters from. The caller closes it. An adapter that is exactly `requests`' own
+            `HTTPAdapter` is replaced by a `LimitedAdapter` without retries. Any other adapter
+            stays, and keeps its retries. Unless it is a `LimitedAdapter`, the deadline limits each
+            wait for bytes instead of the whole exchange, and every `Failure` counts as sent. An
+            adapter that is not an `HTTPAdapter` must itself open new connections after a fork.
     """
 
     def __init__(self, session: requests.Session | None = None) -> None:
@@ -74,28 +74,29 @@ class RequestsTransport:
         self._session = session
         self._adapter = _CookielessAdapter(pool_maxsize=_CONNECTIONS)
         self._prepared = functools.lru_cache(_REMEMBERED)(self._prepare)
-        self._settings = functools.lru_cache(_REMEMBERED)(self._settle)
+        self._settings = functools.lru_cache(_REMEMBERED)(self._merge_settings)
         forks.in_child(self._renew)
 
     def send(self, request: Request, timeout: float) -> Response | Failure:
-        """Send the request once, and return the answer, or why there is none.
+        """Send the request once, and return the response, or the reason why there is none.
 
-        The bound has gaps, all before anything is sent, and a request that is late by then stays
-        unsent: the system's resolver takes its own time to look a name up; each address of that
-        name gets the whole time; and so does each step of a TLS handshake inside a proxy's TLS.
+        The deadline does not limit three things, all before the request is sent: the name lookup
+        by the system's resolver; the attempts to connect, each of which gets the whole time; and
+        the steps of a TLS handshake inside a proxy's TLS, likewise. If the deadline has passed by
+        then, the request is not sent.
 
         Args:
-            request: What to send. `Content-Length` and `Accept-Encoding` are added.
-            timeout: A hard bound for the whole exchange, in seconds.
+            request: The request. `Content-Length` and `Accept-Encoding` are added.
+            timeout: The deadline for the whole exchange, in seconds.
 
         Returns:
-            The answer, whatever its status, or a `Failure`.
+            The response, whatever its status, or a `Failure`.
 
         Raises:
-            UsageError: The settings for proxies or certificates cannot be used. Nothing was sent.
-            BaseException: What came from outside meanwhile, such as `KeyboardInterrupt` or what a
-                signal handler raises; without the frames that it went through, since their local
-                variables hold what is secret.
+            UsageError: The settings for proxies or certificates are invalid. Nothing was sent.
+            BaseException: An exception from outside, such as `KeyboardInterrupt` or one from a
+                signal handler. Its traceback is removed, because the local variables in it hold
+                secrets.
         """
         exchange = _Exchange(timeout)
         try:
@@ -105,17 +106,17 @@ class RequestsTransport:
                 return Failure("too_large", sent=exchange.sent)
             late = exchange.over() or isinstance(trouble, requests.Timeout)
             return Failure("timeout" if late else "connection", sent=exchange.sent)
-        except BaseException as interruption:  # noqa: BLE001  # it goes on, but bare
+        except BaseException as interruption:  # noqa: BLE001  # raised again without its frames
             interruption.__context__ = interruption.__cause__ = None
             raise interruption.with_traceback(None)  # noqa: B904  # from itself
 
     @property
     def unverified(self) -> bool:
-        """Whether certificates are not checked: the session's `verify` is false."""
+        """Whether certificates are not verified: the session's `verify` is false."""
         return self._session.verify is False
 
     def close(self) -> None:
-        """Close the connections that are kept. A later `send` opens new ones."""
+        """Close all idle connections. A later `send` opens new ones."""
         self._adapter.close()
 
     def _renew(self) -> None:
@@ -124,22 +125,24 @@ class RequestsTransport:
                 _renew(adapter)
 
     def _exchange(self, request: Request, exchange: _Exchange) -> Response:
-        to = self._prepared(request.url, tuple(request.headers.items()), len(request.body))
+        target = self._prepared(request.url, tuple(request.headers.items()), len(request.body))
         prepared = requests.PreparedRequest()
-        prepared.method, prepared.url, prepared.body = request.method, to.url, request.body or None
+        prepared.method, prepared.url = request.method, target.url
+        prepared.body = request.body or None
         timeout: Any = exchange
-        if isinstance(to.adapter, LimitedAdapter):
-            prepared.headers = to.headers
+        if isinstance(target.adapter, LimitedAdapter):
+            prepared.headers = target.headers
         else:
-            prepared.headers, timeout = to.headers.copy(), exchange.remaining()
+            prepared.headers, timeout = target.headers.copy(), exchange.remaining()
             exchange.sent = True
-        with to.adapter.send(prepared, stream=True, timeout=timeout, **to.settings) as response:
+        sent = target.adapter.send(prepared, stream=True, timeout=timeout, **target.settings)
+        with sent as response:
             return Response(response.status_code, response.headers, read_limited(response).content)
 
     def _prepare(self, url: str, headers: tuple[tuple[str, str], ...], length: int) -> _Prepared:
         model = requests.PreparedRequest()
         model.prepare_url(url, None)
-        ours: Any = self._session.headers.items()  # None, as ever, means: not this one
+        ours: Any = self._session.headers.items()  # as in requests, None removes a header
         model.headers = CaseInsensitiveDict((k, v) for k, v in ours if v is not None)
         model.headers.update(headers)
         model.headers.update({"Accept-Encoding": "identity", "Content-Length": str(length)})
@@ -152,7 +155,7 @@ class RequestsTransport:
             _check(adapter, model, **settings)
         return _Prepared(url, model.headers, adapter, settings)
 
-    def _settle(self, origin: str) -> dict[str, Any]:
+    def _merge_settings(self, origin: str) -> dict[str, Any]:
         session = self._session
         settings = session.merge_environment_settings(
             origin, dict(session.proxies), None, session.verify, session.cert
@@ -161,16 +164,16 @@ class RequestsTransport:
 
 
 class LimitedAdapter(HTTPAdapter):
-    """An adapter whose timeout bounds the whole exchange, the reading of the body included.
+    """An adapter whose timeout limits the whole exchange, including the body.
 
-    It reads no more than 2 MiB of an answer, head and body as they come over the wire. Mount it to
-    have that on any `Session`: `session.mount("https://", LimitedAdapter())`. Of a pair of timeouts
-    the sum is the bound; a redirect followed is an exchange of its own. What escapes the bound,
-    `RequestsTransport.send` says.
+    It reads at most 2 MiB of a response on the wire, headers included. Mount it on any `Session`:
+    `session.mount("https://", LimitedAdapter())`. The limit is the sum of a pair of timeouts. Each
+    redirect that is followed counts as a new exchange. `RequestsTransport.send` lists what the
+    deadline does not limit.
     """
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools for direct connections (called by `requests`)."""
+        """Create the pools for direct connections (called by `requests`)."""
         super().init_poolmanager(*args, **kwargs)
         _limit(self.poolmanager)
         forks.in_child(self._renew)
@@ -206,7 +209,7 @@ class LimitedAdapter(HTTPAdapter):
 
 class _CookielessAdapter(LimitedAdapter):
     def build_response(self, req: Any, resp: Any) -> requests.Response:
-        # Without the cookies: `http.cookiejar` warns, with a traceback, of those it fails to read.
+        # Without cookies: `http.cookiejar` prints a traceback for cookies that it cannot parse.
         response = requests.Response()
         response.status_code, response.raw, response.request = resp.status, resp, req
         response.headers = CaseInsensitiveDict(resp.headers)
@@ -214,24 +217,24 @@ class _CookielessAdapter(LimitedAdapter):
 
 
 class BodyTooLargeError(requests.RequestException):
-    """The body of an answer is longer than `MAX_BODY`."""
+    """The body of a response is longer than `MAX_BODY`."""
 
 
 def read_limited(response: requests.Response, *_: Any, **__: Any) -> requests.Response:
-    """Read the body, decoded, into `response.content`: `MAX_BODY` bytes at the most.
+    """Read and decode the body into `response.content`, at most `MAX_BODY` bytes.
 
-    Also serves as a hook, `session.hooks["response"].append(read_limited)`; the session should
-    then ask for no encoding but gzip and deflate.
+    It can also be a hook, `session.hooks["response"].append(read_limited)`. The session should
+    then accept no encodings other than gzip and deflate.
 
     Raises:
-        BodyTooLargeError: It is longer. The connection is closed.
-        requests.RequestException: It came cut short or too slowly, or cannot be decoded.
+        BodyTooLargeError: The body is longer. The connection is closed.
+        requests.RequestException: The body is incomplete, too slow, or cannot be decoded.
     """
     encoding = response.headers.get("Content-Encoding", "").lower()
-    if "," in encoding or encoding in ("br", "zstd"):  # of these, any amount may come of a slice
+    if "," in encoding or encoding in ("br", "zstd"):  # one chunk can decode to any size
         response.close()
-        raise ContentDecodingError("The body is encoded in a way that is not safe to undo.")
-    # urllib3 before 2.6 decodes a slice whole, and with gzip a thousandfold may come of it.
+        raise ContentDecodingError(f"The content encoding {encoding[:40]!r} is not supported.")
+    # urllib3 before 2.6 decodes a chunk as a whole, and gzip can expand a chunk a thousandfold.
     size = 1024 if encoding else 64 * 1024
     body = bytearray()
     for chunk in response.iter_content(size):
@@ -240,10 +243,10 @@ def read_limited(response: requests.Response, *_: Any, **__: Any) -> requests.Re
             del body, chunk
             response.close()
             raise BodyTooLargeError(f"The body is longer than {MAX_BODY} bytes.")
-    if getattr(response.raw, "length_remaining", None):  # which urllib3 2 checks, and 1.26 does not
+    if getattr(response.raw, "length_remaining", None):  # urllib3 2 checks this, 1.26 does not
         del body
-        raise ChunkedEncodingError("The body was cut short.")
-    response._content = bytes(body)  # noqa: SLF001  # where `content` looks first
+        raise ChunkedEncodingError("The body is incomplete.")
+    response._content = bytes(body)  # noqa: SLF001  # `content` returns it
     return response
 
 
@@ -255,23 +258,23 @@ class _Prepared(NamedTuple):
 
 
 def _check(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) -> None:
-    """Tell what is wrong with this machine's settings from what is wrong with the network."""
+    """Raise for invalid local settings here, so that they do not look like network errors."""
     try:
         pool = adapter.get_connection_with_tls_context(request, verify, proxies, cert)
         adapter.cert_verify(pool, request.url, verify, cert)
     except (OSError, ValueError) as error:
-        # Only `cert_verify` raises a bare OSError. The others may quote a proxy's password.
-        why = f"{error}." if type(error) is OSError else "The proxy's address cannot be used."
+        # Only `cert_verify` raises a plain OSError. Other errors may quote a proxy's password.
+        why = f"{error}." if type(error) is OSError else "The proxy's URL is invalid."
         names = "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
         raise UsageError(why, hint=f"Check {names}, or the session's settings.") from None
 
 
 class _Exchange:
-    """One request on its way: when its time is up, and whether bytes of it may have left.
+    """One request in progress: its deadline, and whether any of its bytes may have been sent.
 
     Attributes:
-        sent: Whether bytes of the request may have left.
-        too_large: Whether the answer took more bytes than one may.
+        sent: Whether bytes of the request may have been sent.
+        too_large: Whether the response is longer than the limit.
     """
 
     __slots__ = ("_ends", "_grace", "sent", "too_large")
@@ -282,7 +285,7 @@ class _Exchange:
         self.sent = self.too_large = False
 
     def takes_late(self) -> bool:
-        """Tell whether bytes that are there already are taken; for no more than a moment."""
+        """Return whether bytes that have already arrived may still be read after the deadline."""
         now = time.monotonic()
         if self._grace is None:
             self._grace = now + _GRACE
@@ -304,7 +307,7 @@ class _Current(threading.local):
     exchange = _Exchange(None)
 
 
-# Nothing can be handed through urllib3 to its connections, but they run in the caller's thread.
+# urllib3 passes no extra arguments to its connections, but they run in the caller's thread.
 _current: Final = _Current()
 
 
@@ -325,9 +328,9 @@ class _LimitedReader(io.RawIOBase):
         read = self._read(buffer)
         self._left -= read or 0
         if self._left < 0:
-            # Older releases of urllib3 read lines of any length between chunks and behind them.
+            # Older releases of urllib3 read lines of any length between and after chunks.
             self._exchange.too_large = True
-            raise BodyTooLargeError(f"The answer takes more than {_MAX_WIRE} bytes.")
+            raise BodyTooLargeError(f"The response is longer than {_MAX_WIRE} bytes.")
         return read
 
     def _read(self, buffer: WriteableBuffer) -> int | None:
@@ -335,7 +338,7 @@ class _LimitedReader(io.RawIOBase):
             self._sock.settimeout(self._exchange.remaining())
             return self._raw.readinto(buffer)
         except TimeoutError:
-            # A process that was suspended meanwhile may find the answer waiting for it.
+            # If the process was suspended, the response may have arrived in time.
             if not self._exchange.takes_late():
                 raise
         self._sock.setblocking(False)
@@ -355,8 +358,8 @@ class _LimitedResponse(http.client.HTTPResponse):
         super().__init__(reader, *args, **kwargs)
 
     def _read_status(self) -> tuple[str, int, str]:
-        # `http.client` passes over 100 only (RFC 9110 section 15.2 says: over any 1xx). The answer
-        # that comes after a 103 would be read as that to the connection's next request.
+        # `http.client` skips only 100, but RFC 9110 section 15.2 says to skip any 1xx. Otherwise
+        # the response after a 103 would be read as the one to the connection's next request.
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if status == http.HTTPStatus.SWITCHING_PROTOCOLS:
@@ -368,21 +371,21 @@ class _LimitedResponse(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        # urllib3 would log what could not be parsed, and a code or a token may be in it.
+        # urllib3 logs headers that it cannot parse, and they may contain a code or a token.
         self.msg.defects.clear()
         self.msg.set_payload("")
 
 
 class _LimitedConnection(HTTPConnection):
     response_class = _LimitedResponse
-    debuglevel = 0  # set to 1 on a class above, as many do, it prints what is sent
+    debuglevel = 0  # if a program sets it on HTTPConnection, requests are printed
 
     def connect(self) -> None:
         before = _current.exchange.sent
         try:
             super().connect()
         finally:
-            # What left meanwhile, if anything did, asked a proxy for a way.
+            # Bytes sent while connecting are a CONNECT request to a proxy.
             _current.exchange.sent = before
 
     def _new_conn(self) -> socket.socket:
@@ -414,8 +417,8 @@ class _LimitedConnection(HTTPConnection):
 
 
 def _renew(adapter: HTTPAdapter) -> None:
-    """Give an adapter new connections in a forked child, as if it had been pickled for it."""
-    kind: Any = HTTPAdapter  # whose stub lacks both
+    """Give an adapter new connections in a forked child, as unpickling does."""
+    kind: Any = HTTPAdapter  # its stub has neither method
     inherited: Any = adapter
     forks.abandon(inherited.poolmanager, inherited.proxy_manager)
     kind.__setstate__(adapter, kind.__getstate__(adapter))
@@ -423,7 +426,7 @@ def _renew(adapter: HTTPAdapter) -> None:
 
 @functools.cache
 def _limited(pool: Any) -> Any:
-    """Return the class of pools that is like `pool`, but with limited connections in it."""
+    """Return a subclass of the pool class whose connections are limited."""
     kind = pool.ConnectionCls
     if issubclass(kind, _LimitedConnection):
         return pool

@@ -31,7 +31,6 @@ def _add_audit(parser: ArgumentParser) -> None:
             epilog=_EXIT_CODES,
             formatter_class=parser.formatter_class,
         )
-        action.set_defaults(json=False)
         Command(command.add_arguments, command.run and stored.reporting(command.run)).add_to(action)
         options.add_store(action)
 

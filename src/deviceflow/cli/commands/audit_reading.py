@@ -12,8 +12,9 @@ from deviceflow.audit.formats import CSV, ECS, JSONLines
 from deviceflow.cli import arguments, options, streams, trail
 from deviceflow.cli.commands import Command
 from deviceflow.cli.outfile import writing
-from deviceflow.core.machine import Reason, State
+from deviceflow.core.actions import COUNTED, POLL
 from deviceflow.core.sanitize import printable
+from deviceflow.core.states import Reason, State
 from deviceflow.errors import UnknownFlowError
 from deviceflow.trail import query
 from deviceflow.trail.login_view import counted, span
@@ -192,7 +193,7 @@ def _list(args: ListOptions) -> int:
 
 
 def _entry(login: Login) -> str:
-    polls = counted(login.count("poll"), "poll")
+    polls = counted(login.count(POLL), "poll")
     who = (login.client, login.issuer, login.actor)
     client, issuer, actor = (printable(name or "?", 100) for name in who)
     return (
@@ -212,7 +213,7 @@ def _facts(login: Login) -> dict[str, Any]:
         "issuer": login.issuer,
         "actor": login.actor,
         "purpose": login.purpose,
-        "polls": login.count("poll"),
+        "polls": login.count(POLL),
         "seconds": round(login.seconds, 3),
         "approved_after": login.approved_after and round(login.approved_after, 3),
     }
@@ -264,7 +265,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "time to approval" * (percent == 50), f"p{percent} {span(waits[f'p{percent}'])}"
     for percent in PERCENTILES:
         yield "polls per login" * (percent == 50), f"p{percent} {polls[f'p{percent}']}"
-    for name in _COUNTED:
+    for name in (*COUNTED, "in_doubt"):
         yield name.replace("_", " "), str(facts[name])
     for name, count in facts["practice"].items():
         yield name.replace("_", " "), str(count)
@@ -272,19 +273,6 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for number, row in enumerate(facts[f"{kind}s"]):
             said = f"{row['logins']}, {row['approved']} approved: {printable(row[kind], 200)}"
             yield f"{kind}s" * (not number), said
-
-
-_COUNTED: Final = (
-    "slow_downs",
-    "no_answers",
-    "recoveries",
-    "take_overs",
-    "late_tokens",
-    "in_doubt",
-    "stray_tokens",
-    "revoked",
-    "not_revoked",
-)
 
 
 def _report(args: ReportOptions) -> int:

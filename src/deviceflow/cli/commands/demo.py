@@ -84,7 +84,7 @@ def _line(event: dict[str, Any]) -> str:
     facts = [f"attempt {event['attempt']}"] if event["attempt"] else []
     facts += [f"HTTP {event['http_status']}"] if event["http_status"] else []
     facts += [f"next in {event['wait']:g} s"] if event["wait"] is not None else []
-    return f"  {event['seq']:>2}  {event['time'][11:23]}  {event['action']:<10}  {arrow:<26}  {', '.join(facts)}".rstrip()  # noqa: E501
+    return f"  {event['seq']:>2}  {event['time'][11:23]}  {event['action']:<11}  {arrow:<26}  {', '.join(facts)}".rstrip()  # noqa: E501
 
 
 class _Approver(webbrowser.BaseBrowser):

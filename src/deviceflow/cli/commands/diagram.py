@@ -1,4 +1,4 @@
-"""`deviceflow diagram`: the machine, drawn from its table."""
+"""`deviceflow diagram`: the machines, drawn from their table."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ class DiagramOptions:
     """What `diagram` takes."""
 
     format: Literal["mermaid", "dot"] | None
+    machine: Literal["login", "hand-over"]
     check: str | None
     write: str | None
 
 
 def _add_diagram(parser: ArgumentParser) -> None:
-    parser.description = "Draw the machine from its transition table."
+    parser.description = "Draw a machine from the table of actions."
     parser.add_argument("format", nargs="?", choices=("mermaid", "dot"), help="mermaid, by default")
+    parser.add_argument(
+        "--machine", choices=("login", "hand-over"), default="login", help="login, by default"
+    )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", metavar="FILE", help="fail if the diagram in FILE is not current")
-    what.add_argument("--write", metavar="FILE", help="bring the diagram in FILE up to date")
+    what.add_argument("--check", metavar="FILE", help="fail if a diagram in FILE is not current")
+    what.add_argument("--write", metavar="FILE", help="bring the diagrams in FILE up to date")
 
 
 def _run(args: DiagramOptions) -> int:
-    """Print the diagram, or check or renew the one in a Markdown file."""
+    """Print a machine's diagram, or check or renew those in a Markdown file."""
     name = args.check or args.write
     if name is None:
-        for line in diagram.FORMATS[args.format or "mermaid"]().splitlines():
+        drawn = diagram.FORMATS[args.format or "mermaid"](diagram.DRAWINGS[args.machine])
+        for line in drawn.splitlines():
             streams.show(line)
         return 0
     if args.format:
@@ -48,13 +53,13 @@ def _run(args: DiagramOptions) -> int:
     current = diagram.within(page)
     if current is None:
         raise UsageError(
-            f"{file} has no place for the diagram.",
-            hint=f"Put these two lines where it belongs: {diagram.BEGIN} {diagram.END}",
+            f"{file} has no place for a diagram.",
+            hint=f"Put these two lines where it belongs: {' '.join(diagram.LOGIN.marks)}",
         )
     if args.write:
         file.write_text(current, "utf-8")
     elif current != page:
-        streams.say(f"{file}: the diagram is out of date: deviceflow diagram --write {file}")
+        streams.say(f"{file}: a diagram is out of date: deviceflow diagram --write {file}")
         return 1
     return 0
 

@@ -35,7 +35,7 @@ def _add_keys(parser: ArgumentParser) -> None:
     generate = actions.add_parser("generate", help="print a new key, for DEVICEFLOW_KEYS")
     Command(_add_generate, _generate).add_to(generate)
     rotate = actions.add_parser("rotate", help="seal everything anew with the first key")
-    Command(options.add_store, _rotate).add_to(rotate)
+    Command(options.add_store, stored.reporting(_rotate)).add_to(rotate)
 
 
 def _add_generate(parser: ArgumentParser) -> None:

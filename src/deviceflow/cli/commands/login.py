@@ -17,8 +17,8 @@ from deviceflow.cli import arguments, exits, options, prompt, stored, streams, t
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
-from deviceflow.core.machine import State
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, UnknownFlowError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from deviceflow.cli import arguments, options, prompt, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.core.explain import error_of
-from deviceflow.core.machine import State
+from deviceflow.core.states import State
 from deviceflow.errors import WaitTimeoutError
 
 if TYPE_CHECKING:

@@ -1,0 +1,387 @@
+"""Every action that can be recorded, each declared once, with all that is known of it.
+
+The rules, in short:
+
+* `polling` means that a token request may be in flight. It is stored before the request leaves,
+  and left once the answer is understood.
+* `authorized`, `expired` and `failed` are ends. One action leads out of an end: `late_token`, for
+  a token that was really issued and must not be dropped. Where somebody said no (`denied`) or gave
+  up (`cancelled`), not even that.
+* A token is handed over by a machine of its own, which the issuing of the token starts. A token
+  that was collected is kept until it is acknowledged or purged, and can be collected again.
+* An action that the table does not allow is an error, never a silent no.
+
+The table *is* the machines: `deviceflow.core.machine` runs it, the diagrams in the documentation
+are drawn from it, the verifier checks trails against it, and stores, exporters, statistics and the
+report take their facts from it. To add an action, declare it here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from deviceflow.core.states import (
+    ACKNOWLEDGED,
+    AUTHORIZED,
+    AWAITING_USER,
+    COLLECTED,
+    ENDS,
+    EXPIRED,
+    FAILED,
+    INIT,
+    KEPT,
+    NONE,
+    POLLING,
+    PURGED,
+    READY,
+    Handover,
+    Reason,
+    State,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from deviceflow.core.states import HasState
+
+
+class Kind(StrEnum):
+    """What an action is to the machines."""
+
+    LOGIN = "login"
+    """A trigger of the login's machine."""
+    HANDOVER = "hand-over"
+    """A trigger of the hand-over's machine. The login's state stays."""
+    BESIDE = "beside"
+    """A login's action that leaves both states as they are."""
+    STORE = "store"
+    """An event of the store, and of no login."""
+
+
+class Severity(StrEnum):
+    """How loud an action is, in the words that log levels have."""
+
+    INFO = "info"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Action(str):  # noqa: SLOT000  # the decorator makes them
+    """An action: its name, and all that is known of it.
+
+    Attributes:
+        name: The name, as events have it.
+        kind: What it is to the machines.
+        words: What happened, for people.
+        outcome: What it means, in a word, as events have it.
+        login: From which states of the login it leads to which. A state that stays leads to itself.
+        handover: The same for the states of the hand-over. The action may happen only where both
+            have it.
+        condition: What must hold of the flow besides.
+        severity: How loud it is.
+        changes_secrets: Whether it changes which secrets the flow has, or how they are sealed.
+        wipes: Whether it removes a secret that someone may still try to read from the store's file.
+        mark: Its mark on a login's timeline, where something did not go as hoped: the path of an
+            SVG, about 10 units wide, around 0.
+        counted_as: The statistic that counts it, if one does.
+        event_type: Its `event.type` in the Elastic Common Schema.
+    """
+
+    name: str
+    _: KW_ONLY
+    kind: Kind
+    words: str
+    outcome: str
+    login: Mapping[State, State] = field(default_factory=dict)
+    handover: Mapping[Handover, Handover] = field(default_factory=dict)
+    condition: Callable[[HasState], bool] | None = None
+    severity: Severity = Severity.INFO
+    changes_secrets: bool = False
+    wipes: bool = False
+    mark: str | None = None
+    counted_as: str | None = None
+    event_type: str = "info"
+
+    def __new__(cls, name: str, **_facts: object) -> Self:
+        """Make the text that the action's name is."""
+        return str.__new__(cls, name)
+
+    def allowed(self, flow: HasState) -> bool:
+        """Tell whether the action may happen to the flow as it is."""
+        return (
+            flow.state in self.login
+            and flow.handover in self.handover
+            and (self.condition is None or self.condition(flow))
+        )
+
+    @property
+    def issues_token(self) -> bool:
+        """Whether the flow has its token by it: the login is approved."""
+        return NONE in self.handover and self.handover[NONE] is READY
+
+    @property
+    def ends_handover(self) -> bool:
+        """Whether the token is not kept any more from then on."""
+        return self.kind is Kind.HANDOVER and KEPT.isdisjoint(self.handover.values())
+
+    @property
+    def ends_login(self) -> State | None:
+        """The state that it ends the login in, if it does."""
+        reached = {*self.login.values()}
+        ends = self.kind is Kind.LOGIN and len(reached) == 1 and reached <= ENDS
+        return reached.pop() if ends else None
+
+
+def takes_late_token(flow: HasState) -> bool:
+    """Tell whether a token may still be taken: not once somebody said no, or gave up."""
+    return flow.reason not in (Reason.DENIED, Reason.CANCELLED)
+
+
+_TABLE: Final[dict[str, Action]] = {}
+_NO_TOKEN: Final = {NONE: NONE}
+_ISSUED: Final = {NONE: READY}
+_ANY: Final = {handover: handover for handover in Handover}
+
+
+def _declare(name: str, **facts: Any) -> Action:
+    _TABLE[name] = action = Action(name, **facts)
+    return action
+
+
+def _trigger(name: str, login: Mapping[State, State], **facts: Any) -> Action:
+    """Declare a trigger of the login's machine."""
+    facts = {"kind": Kind.LOGIN, "handover": _NO_TOKEN} | facts
+    if all(dest in ENDS for dest in login.values()):
+        facts |= {"changes_secrets": True, "event_type": "end"}
+    return _declare(name, login=login, **facts)
+
+
+def _handing_over(name: str, dest: Handover, **facts: Any) -> Action:
+    """Declare a trigger of the hand-over's machine."""
+    login, handover = {AUTHORIZED: AUTHORIZED}, dict.fromkeys((READY, COLLECTED), dest)
+    return _declare(name, kind=Kind.HANDOVER, login=login, handover=handover, **facts)
+
+
+def _beside(name: str, states: Iterable[State] = State, **facts: Any) -> Action:
+    """Declare what leaves both machines' states as they are."""
+    login = {state: state for state in states}
+    return _declare(name, kind=Kind.BESIDE, login=login, handover=_ANY, **facts)
+
+
+def _of_store(name: str, **facts: Any) -> Action:
+    """Declare an event of the store."""
+    return _declare(name, kind=Kind.STORE, **facts)
+
+
+# The login.
+
+ISSUE_CODE: Final = _trigger(
+    "issue_code",
+    {INIT: AWAITING_USER},
+    words="a code was issued",
+    outcome="code_issued",
+    changes_secrets=True,
+    event_type="start",
+)
+POLL: Final = _trigger("poll", {AWAITING_USER: POLLING}, words="a poll is sent", outcome="sent")
+PENDING: Final = _trigger(
+    "pending", {POLLING: AWAITING_USER}, words="not approved yet", outcome="pending"
+)
+SLOW_DOWN: Final = _trigger(
+    "slow_down",
+    {POLLING: AWAITING_USER},
+    words="told to poll more slowly",
+    outcome="slow_down",
+    mark="M0 5-5-4H5z",
+    counted_as="slow_downs",
+)
+RETRY: Final = _trigger(
+    "retry",
+    {INIT: INIT, POLLING: AWAITING_USER},
+    words="no usable answer: again later",
+    outcome="no_answer",
+    mark="M-4 0a4 4 0 1 0 8 0 4 4 0 1 0-8 0zm2 0a2 2 0 1 1 4 0 2 2 0 1 1-4 0z",
+    counted_as="no_answers",
+)
+RECOVER: Final = _trigger(
+    "recover",
+    {POLLING: AWAITING_USER},
+    words="whoever polled died, and the outcome is in doubt",
+    outcome="unknown",
+    mark="M-1.5-5h3v3.500h3.500v3H1.500V5h-3V1.500H-5v-3h3.500z",
+    counted_as="recoveries",
+)
+ISSUE_TOKEN: Final = _trigger(
+    "issue_token",
+    {POLLING: AUTHORIZED},
+    handover=_ISSUED,
+    words="approved: the token came",
+    outcome="token_issued",
+)
+LATE_TOKEN: Final = _trigger(
+    "late_token",
+    dict.fromkeys((AWAITING_USER, POLLING, EXPIRED, FAILED), AUTHORIZED),
+    handover=_ISSUED,
+    condition=takes_late_token,
+    words="approved: the token came after others had gone on without it",
+    outcome="token_issued",
+    counted_as="late_tokens",
+)
+EXPIRE: Final = _trigger(
+    "expire",
+    dict.fromkeys((AWAITING_USER, POLLING), EXPIRED),
+    words="it expired",
+    outcome="expired",
+)
+DENY: Final = _trigger("deny", {POLLING: FAILED}, words="the person said no", outcome="denied")
+FAIL: Final = _trigger(
+    "fail",
+    dict.fromkeys((INIT, AWAITING_USER, POLLING), FAILED),
+    words="failed",
+    outcome="failed",
+)
+CANCEL: Final = _trigger(
+    "cancel",
+    dict.fromkeys((INIT, AWAITING_USER, POLLING), FAILED),
+    words="given up",
+    outcome="cancelled",
+)
+
+# The hand-over.
+
+COLLECT: Final = _handing_over(
+    "collect", COLLECTED, words="the token was handed over", outcome="handed_over"
+)
+ACKNOWLEDGE: Final = _handing_over(
+    "acknowledge",
+    ACKNOWLEDGED,
+    words="the token is safe elsewhere, and was wiped here",
+    outcome="wiped",
+    changes_secrets=True,
+    wipes=True,
+)
+PURGE: Final = _handing_over(
+    "purge",
+    PURGED,
+    words="nobody acknowledged the token, and it was wiped",
+    outcome="wiped",
+    changes_secrets=True,
+    wipes=True,
+)
+
+# What happens beside the machines.
+
+TAKE_OVER: Final = _beside(
+    "take_over",
+    {*State} - {POLLING},  # a poll that was left behind is recovered
+    words="somebody's lease ran out, with no poll under way",
+    outcome="taken_over",
+    mark="M-5-1.500h10v3h-10z",
+    counted_as="take_overs",
+)
+ORPHAN_TOKEN: Final = _beside(
+    "orphan_token",
+    {*State} - {INIT},
+    words="a token came that is not taken",
+    outcome="must_be_revoked",
+    severity=Severity.WARNING,
+    changes_secrets=True,
+    mark="M0-5 5 0 0 5-5 0zm0 3L-2 0 0 2 2 0z",
+    counted_as="orphaned_tokens",
+)
+REVOKE: Final = _beside(
+    "revoke",
+    ENDS,
+    words="a token was revoked",
+    outcome="revoked",
+    changes_secrets=True,
+    wipes=True,
+    counted_as="revoked",
+)
+REVOKE_FAILED: Final = _beside(
+    "revoke_failed",
+    ENDS,
+    words="a token could not be revoked",
+    outcome="not_revoked",
+    severity=Severity.WARNING,
+    changes_secrets=True,
+    counted_as="not_revoked",
+)
+ABANDON_REVOCATION: Final = _beside(
+    "abandon_revocation",
+    ENDS,
+    words="a token that could not be revoked was wiped",
+    outcome="abandoned",
+    severity=Severity.WARNING,
+    changes_secrets=True,
+    wipes=True,
+)
+IMPORT: Final = _beside(
+    "import",
+    words="imported from elsewhere, where its events so far are",
+    outcome="imported",
+    changes_secrets=True,
+)
+RESEAL: Final = _beside(
+    "reseal", words="sealed with another key", outcome="resealed", changes_secrets=True
+)
+
+# The store.
+
+OPEN_PLAINTEXT: Final = _of_store(
+    "open_plaintext",
+    words="secrets are kept in clear from now on",
+    outcome="weakened",
+    severity=Severity.WARNING,
+)
+PLAIN_HTTP: Final = _of_store(
+    "plain_http",
+    words="codes and tokens crossed the network in clear",
+    outcome="weakened",
+    severity=Severity.WARNING,
+)
+UNVERIFIED_TLS: Final = _of_store(
+    "unverified_tls",
+    words="certificates of servers are not checked",
+    outcome="weakened",
+    severity=Severity.WARNING,
+)
+ROTATE_KEYS: Final = _of_store(
+    "rotate_keys", words="resealed with another key", outcome="resealed", event_type="change"
+)
+PRUNE: Final = _of_store(
+    "prune", words="old events were dropped", outcome="dropped", event_type="deletion"
+)
+
+ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(_TABLE)
+"""All of them, by name, in the order in which they are declared."""
+
+
+def action_of(name: str | None) -> Action:
+    """Return an action by its name; where none is declared, one of which only the name is known.
+
+    Whoever can write to a trail can put any name there.
+    """
+    known = ACTIONS.get(name or "")
+    if known is not None:
+        return known
+    return Action(str(name), kind=Kind.BESIDE, words=str(name), outcome="unknown")
+
+
+def of_kind(kind: Kind) -> tuple[Action, ...]:
+    """Return the actions of a kind, in the order in which they are declared."""
+    return tuple(action for action in ACTIONS.values() if action.kind is kind)
+
+
+LOGIN_TRIGGERS: Final = of_kind(Kind.LOGIN)
+HANDOVER_TRIGGERS: Final = tuple(
+    action for action in ACTIONS.values() if action.handover.items() - _ANY.items()
+)
+"""Those that move the hand-over; issuing a token moves both machines."""
+ENDS_HANDOVER: Final = tuple(action for action in ACTIONS.values() if action.ends_handover)
+STORE_EVENTS: Final = of_kind(Kind.STORE)
+COUNTED: Final = {action.counted_as: action for action in ACTIONS.values() if action.counted_as}
+"""Which statistic counts which action."""
