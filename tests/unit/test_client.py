@@ -203,13 +203,13 @@ def test_key_of_another_login_is_another_login(client: Make, code_answer: CodeAn
     ("provider", "asked"),
     [(Studio("https://other.example.com"), {}), (STUDIO, {"scopes": ["models"]})],
 )
-def test_key_of_a_login_that_asks_for_something_else_is_refused(
+def test_name_of_a_login_that_asks_for_something_else_is_refused(
     client: Make, code_answer: CodeAnswer, provider: Studio, asked: dict[str, Any]
 ) -> None:
     driver = client(code_answer())
     first = driver.start(STUDIO, name="nightly")
 
-    with pytest.raises(errors.UsageError, match="'nightly' is under way at") as caught:
+    with pytest.raises(errors.UsageError, match="'nightly' is open already at") as caught:
         driver.start(provider, name="nightly", **asked)
 
     assert caught.value.flow_id == first.id
@@ -415,7 +415,7 @@ def test_step_of_an_ended_flow_is_silent(client: Make, code_answer: CodeAnswer) 
     assert sent(driver) == ["code", "token"]
 
 
-@pytest.mark.parametrize("use", ["step", "wait", "get", "token", "cancel"])
+@pytest.mark.parametrize("use", ["step", "wait", "wait_for_token", "get", "get_token", "cancel"])
 def test_unknown_flow_is_an_error_that_names_it(client: Make, use: str) -> None:
     with pytest.raises(errors.UnknownFlowError) as caught:
         getattr(client(), use)("f9")

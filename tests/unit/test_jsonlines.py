@@ -146,6 +146,6 @@ def test_flow_that_goes_on_elsewhere_goes_on_with_its_chain(
         audit=JSONLinesAudit(path, key=KEY),
     )
     there.import_login(sealed, keys)
-    there.wait(flow.id)
+    there.wait_for_token(flow.id)
 
     assert verified(path) == ([], 6)

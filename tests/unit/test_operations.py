@@ -180,7 +180,7 @@ def test_interrupted_fetching_of_metadata_is_raised() -> None:
         Listed(sends(KeyboardInterrupt())).run(start.create(context(), DISCOVERED, None, None, {}))
 
 
-def test_start_steps_until_there_is_a_code(code_answer: CodeAnswer, waiting: Waiting) -> None:
+def test_start_steps_until_there_is_a_code(code_answer: CodeAnswer) -> None:
     created = Flow("f1", STUDIO, NOW)
     driver = Listed(
         tells(),
@@ -190,17 +190,17 @@ def test_start_steps_until_there_is_a_code(code_answer: CodeAnswer, waiting: Wai
         held(created, 0.3),
         (Sleep, None),
         loads(created),
+        tells(),
         claims(created),
         sends(code_answer()),
         commits(),
-        loads(waiting(NOW)),
     )
 
     flow = driver.run(start.start(context(), STUDIO, None, None, {}))
 
     assert flow.state is State.AWAITING_USER
     assert of_kind(driver, Sleep) == [Sleep(0.3, "f1")]
-    assert driver.names[-3:] == ["Send", "issue_code", "Load"]
+    assert driver.names[-2:] == ["Send", "issue_code"]
 
 
 def test_start_forgets_the_metadata_of_a_server_that_refuses() -> None:
