@@ -8,8 +8,6 @@ and value types from `deviceflow.typing`, stores from `deviceflow.stores`, log p
 
 from __future__ import annotations
 
-from deviceflow._version import __version__ as __version__
-
 _HOME_OF = {
     "Client": "client._sync",
     "DeniedError": "errors",
@@ -29,12 +27,14 @@ _HOME_OF = {
     "provider": "providers.known",
     "seal": "export",
     "unseal": "export",
+    "__version__": "_version",
 }
 
-__all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604  # they are texts
+__all__ = [*_HOME_OF]  # noqa: PLE0604  # they are texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the same names, for type checkers; a test compares the two
+    from deviceflow._version import __version__ as __version__
     from deviceflow.audit.origin import origin as origin
     from deviceflow.client._sync import Client as Client
     from deviceflow.core.login import Login as Login

@@ -4,7 +4,7 @@ import itertools
 import secrets
 from typing import TYPE_CHECKING
 
-from deviceflow.server.grants import Asked, Grants, State
+from deviceflow.server.grants import Asked, Grants, Status
 from deviceflow.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def test_user_codes_are_never_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_requests_that_saw_the_same_approval() -> None:
     grants = Grants(Settings(), lambda: 0.0)
     user_code = grants.add(ASKED, "one", grants.new_user_code()).user_code
-    grants.decide(user_code, State.APPROVED)
+    grants.decide(user_code, Status.APPROVED)
     first, second = grants.poll("one", "studio"), grants.poll("one", "studio")
     assert first is not None
     assert second is not None

@@ -598,9 +598,9 @@ def test_commit_whose_answer_is_lost_too_often_is_an_error(
     assert driver.get(name).state is State.FAILED  # it was done all the same
 
 
-@pytest.mark.parametrize("until", ["collected", "acknowledged", "purged", None])
+@pytest.mark.parametrize("until", ["collected", "acknowledged", "purged", "ready"])
 def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
-    database: Place, events: Events, until: str | None
+    database: Place, events: Events, until: str
 ) -> None:
     """Whoever has the token by then must not have it revoked under their hands."""
     driver, name = started(database, GRANTED, REVOKED)

@@ -22,6 +22,7 @@ from deviceflow.client._sync import Client
 from deviceflow.core.actions import ACTIONS, LOGIN_TRIGGERS
 from deviceflow.core.codec import KINDS
 from deviceflow.core.flow import Flow
+from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.provider import Answer, Outcome, Token
 from deviceflow.core.sanitize import endpoint, number, printable, web_url, with_query
 from deviceflow.core.secret import Secret
@@ -39,6 +40,7 @@ from deviceflow.testing import VirtualClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from deviceflow.core.ports import LeaseHeld
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Request
 
@@ -594,9 +596,20 @@ class Witness(MemoryStore):
         super().__init__()
         self.moves: list[Mapping[str, Any]] = []
 
+    def claim(self, *args: Any) -> Claim | LeaseHeld:
+        claim = super().claim(*args)
+        assert isinstance(claim, Claim)
+        if claim.event is not None:
+            self._check(claim.flow, claim.event)
+        return claim
+
     def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
         kept = super().commit(flow, event, **how)
         assert kept
+        self._check(flow, event)
+        return kept
+
+    def _check(self, flow: Flow, event: dict[str, Any]) -> None:
         assert event["seq"] == len(self.moves) + 1
         self.moves.append(event)
         if event["action"] in BESIDES:
@@ -619,7 +632,6 @@ class Witness(MemoryStore):
         assert json.dumps(export.to_dict(again, secrets=True)) == json.dumps(
             export.to_dict(flow, secrets=True)
         )
-        return kept
 
 
 class Drawn:

@@ -15,7 +15,7 @@ from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
 from deviceflow.client.browser import open_page
-from deviceflow.client.clock import SystemClock, Timeline
+from deviceflow.client.clock import SystemClock, Timeline, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE, context_of
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
@@ -471,7 +471,8 @@ class Client:
                     raised = stop
         finally:
             operation.close()
-            self._wakers.difference_update(wakers.items())
+            if wakers:
+                self._wakers.difference_update(wakers.items())
 
     def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:  # noqa: C901, PLR0912  # one case for each effect
         """Perform one effect, and return its answer.
@@ -484,6 +485,8 @@ class Client:
         match effect:
             case do.ReadClocks():
                 return self._timeline.read()
+            case do.Emit(name, fields, level):
+                return self._emitter.emit(name, fields, level)
             case do.ClaimFlow(flow_id, owner, client_now, seconds, decide):
                 return store.claim(flow_id, owner, client_now, seconds, decide)
             case do.Prepare(request, now):
@@ -495,8 +498,6 @@ class Client:
                 return self._send(request, timeout)
             case do.Commit(flow, event, release, store_event):
                 return store.commit(flow, event, release=release, store_event=store_event)
-            case do.Emit(name, fields, level):
-                return self._emitter.emit(name, fields, level)
             case do.WriteAudit(event, flow):
                 if self._audit is not None:
                     self._audit.write(event, flow)
@@ -560,7 +561,7 @@ class Client:
     def _sleep(self, seconds: float, waker: threading.Event | None) -> None:
         if waker is None:
             self._clock.sleep(seconds)
-        elif getattr(self._clock.sleep, "__func__", None) is SystemClock.sleep:
+        elif sleeps_in_real_time(self._clock):
             waker.wait(seconds)
         elif not waker.is_set():
             self._clock.sleep(seconds)

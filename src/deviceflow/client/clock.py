@@ -31,6 +31,11 @@ class SystemClock:
         time.sleep(max(0.0, seconds))
 
 
+def sleeps_in_real_time(clock: Clock) -> bool:
+    """Tell whether a sleep on the clock is that of `SystemClock`, which an event may replace."""
+    return getattr(clock.sleep, "__func__", None) is SystemClock.sleep
+
+
 _JUMP: Final = 1.0
 """Seconds by which the two clocks may part between two looks before it counts as a jump."""
 

@@ -325,3 +325,18 @@ _T = TypeVar("_T")
 
 Op: TypeAlias = Generator[Effect, Any, _T]
 """An operation that returns a `_T`."""
+
+
+def or_else(operation: Op[_T], *effects: Effect) -> Op[_T]:
+    """Run an operation, and if it raises, yield these effects before it raises on.
+
+    Nothing is yielded where the operation is closed: whoever closes it performs nothing more.
+    """
+    try:
+        return (yield from operation)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        for effect in effects:  # noqa: UP028  # a tuple's iterator cannot be sent an answer
+            yield effect
+        raise

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client.claim import take_lease
-from deviceflow.client.effects import Load, ReadClocks, Release, Snooze, StoreNow
+from deviceflow.client.effects import Load, Release, Snooze, StoreNow, or_else
 from deviceflow.core.explain import error_of
 from deviceflow.core.login import Login
 from deviceflow.core.ports import Claim, LeaseHeld
@@ -15,7 +15,6 @@ from deviceflow.core.states import Handover
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
     from deviceflow.core.flow import Flow
     from deviceflow.core.provider import Token
 
@@ -78,42 +77,26 @@ def begin_collection(context: Context, flow_id: str, seconds: float) -> Op[Colle
         raise errors.FlowBusyError(
             flow_id=flow_id, state=claim.flow.state, wait_seconds=claim.seconds
         )
-    try:
-        return Collection(flow_id, owner, (yield from get_token(context, flow_id)))
-    except GeneratorExit:
-        raise
-    except BaseException:
-        yield Release(flow_id, owner)
-        raise
+    collected = yield from or_else(get_token(context, flow_id), Release(flow_id, owner))
+    return Collection(flow_id, owner, collected)
 
 
 def end_collection(context: Context, held: Collection, *, acknowledged: bool) -> Op[None]:
     """Acknowledge the token if it is safe, and let others have it if it is not."""
-    try:
-        if acknowledged:
-            yield from acknowledge(context, held.flow_id)
-    except GeneratorExit:
-        raise
-    except BaseException:
-        yield Release(held.flow_id, held.owner)
-        raise
-    yield Release(held.flow_id, held.owner)
+    release = Release(held.flow_id, held.owner)
+    if acknowledged:
+        yield from or_else(acknowledge(context, held.flow_id), release)
+    yield release
 
 
 def claim_ended(
     context: Context, flow_id: str, owner: str, seconds: float
 ) -> Op[Claim | LeaseHeld]:
     """Take the lease of a flow that has ended, and put on record whose lease had run out."""
-    claim, _ = yield from take_lease(flow_id, owner, seconds)
+    claim, lease = yield from take_lease(flow_id, owner, seconds)
     if isinstance(claim, LeaseHeld) or claim.previous_owner is None:
         return claim
     taken_over = claim.flow.take_over(claim.now, claim.previous_owner)
-    try:
-        yield from context.recorder.record(claim.flow, taken_over, owner)
-    except GeneratorExit:
-        raise
-    except BaseException:
-        clocks: Clocks = yield ReadClocks()
-        yield Snooze(flow_id, owner, clocks.wall)
-        raise
+    recorded = context.recorder.record(claim.flow, taken_over, owner)
+    yield from or_else(recorded, Snooze(flow_id, owner, lease.taken.wall))
     return claim

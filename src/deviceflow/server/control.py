@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, request
 
-from deviceflow.server.grants import State
+from deviceflow.server.grants import Status
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
@@ -25,12 +25,12 @@ def create_control(grants: Grants) -> Blueprint:
     @control.post("/approve")
     def approve() -> ResponseReturnValue:
         user_code = _user_code()
-        return answer(user_code, done=grants.decide(user_code, State.APPROVED))
+        return answer(user_code, done=grants.decide(user_code, Status.APPROVED))
 
     @control.post("/deny")
     def deny() -> ResponseReturnValue:
         user_code = _user_code()
-        return answer(user_code, done=grants.decide(user_code, State.DENIED))
+        return answer(user_code, done=grants.decide(user_code, Status.DENIED))
 
     @control.post("/expire")
     def expire() -> ResponseReturnValue:
@@ -47,7 +47,7 @@ def create_control(grants: Grants) -> Blueprint:
                     "client": grant.asked.client,
                     "asked_at": grant.asked_at,
                     "interval": grant.interval,
-                    "state": grant.state,
+                    "state": grant.status,
                     "requests": [asdict(record) for record in requests],
                 }
                 for grant, requests in grants.log()
@@ -58,7 +58,7 @@ def create_control(grants: Grants) -> Blueprint:
         grant = grants.find(user_code)
         if grant is None:
             return {"detail": "unknown user_code"}, 404
-        return {"user_code": grant.user_code, "state": grant.state}, 200 if done else 409
+        return {"user_code": grant.user_code, "state": grant.status}, 200 if done else 409
 
     return control
 

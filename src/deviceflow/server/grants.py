@@ -22,7 +22,7 @@ _SLOW_DOWN_STEP: Final = 5.0
 _REMEMBERED: Final = 3600.0
 
 
-class State(StrEnum):
+class Status(StrEnum):
     """What became of a login, as the server sees it."""
 
     WAITING = "waiting"
@@ -32,9 +32,9 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
-Decision = Literal[State.APPROVED, State.DENIED]
+Decision = Literal[Status.APPROVED, Status.DENIED]
 
-_ENDS: Final = (State.DENIED, State.USED, State.EXPIRED)
+_ENDS: Final = (Status.DENIED, Status.USED, Status.EXPIRED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class Grant:
         expires_at: When the codes expire, in the clock's seconds.
         interval: Seconds that the client must leave between two token requests.
         last_request: When the last token request arrived, in the clock's seconds.
-        state: What became of the login so far.
+        status: What became of the login so far.
     """
 
     asked: Asked
@@ -88,7 +88,7 @@ class Grant:
     expires_at: float
     interval: float
     last_request: float | None = None
-    state: State = State.WAITING
+    status: Status = Status.WAITING
 
 
 @dataclass(slots=True)
@@ -205,13 +205,13 @@ class Grants:
         """Use up an approved code. False if another request has used it already."""
         with self._lock:
             code = poll.grant.device_code
-            if self._grants[code].state is not State.APPROVED:
+            if self._grants[code].status is not Status.APPROVED:
                 return False
-            self._change(code, state=State.USED)
+            self._change(code, status=Status.USED)
             return True
 
     def find(self, user_code: str) -> Grant | None:
-        """Return the login that has the user code, in any state."""
+        """Return the login that has the user code, with any status."""
         with self._lock:
             return self._by_user_code(user_code)
 
@@ -219,16 +219,16 @@ class Grants:
         """Approve or deny a login. False if no login with that code is waiting."""
         with self._lock:
             grant = self._by_user_code(user_code)
-            if grant is None or grant.state is not State.WAITING:
+            if grant is None or grant.status is not Status.WAITING:
                 return False
-            self._change(grant.device_code, state=decision)
+            self._change(grant.device_code, status=decision)
             return True
 
     def expire(self, user_code: str) -> bool:
         """Let a login expire now. False if its code is used or has expired already."""
         with self._lock:
             grant = self._by_user_code(user_code)
-            if grant is None or grant.state in (State.USED, State.EXPIRED):
+            if grant is None or grant.status in (Status.USED, Status.EXPIRED):
                 return False
             self._change(grant.device_code, expires_at=self._clock())
             return True
@@ -246,8 +246,8 @@ class Grants:
 
     def _current(self, device_code: str, now: float) -> Grant | None:
         grant = self._grants.get(device_code)
-        if grant and grant.state is not State.USED and now >= grant.expires_at:
-            return replace(grant, state=State.EXPIRED)
+        if grant and grant.status is not Status.USED and now >= grant.expires_at:
+            return replace(grant, status=Status.EXPIRED)
         return grant
 
     def _change(self, device_code: str, **fields: object) -> None:
@@ -257,9 +257,9 @@ class Grants:
         """Delete ended logins: those that expired an hour ago, and the oldest beyond the limit."""
         limit = self._settings.open_logins
         grants = [self._current(code, now) or grant for code, grant in self._grants.items()]
-        ended = [grant for grant in grants if grant.state in _ENDS]
+        ended = [grant for grant in grants if grant.status in _ENDS]
         if len(grants) - len(ended) >= limit:
-            first = min(grant.expires_at for grant in grants if grant.state not in _ENDS)
+            first = min(grant.expires_at for grant in grants if grant.status not in _ENDS)
             raise TooManyLoginsError(limit, first - now)
         before = now - _REMEMBERED
         too_many = max(0, len(ended) - limit)

@@ -24,7 +24,7 @@ from authlib.oauth2.rfc8628 import (
 from flask import Blueprint, Response, g, request, url_for
 
 from deviceflow.core.sanitize import printable
-from deviceflow.server.grants import Asked, State
+from deviceflow.server.grants import Asked, Status
 
 if TYPE_CHECKING:
     from flask import Flask, Request
@@ -200,7 +200,7 @@ class _Credential(DeviceCredentialMixin):  # type: ignore[misc]  # Authlib is un
         return self.poll.grant.user_code
 
     def is_expired(self) -> bool:
-        return self.poll.grant.state is State.EXPIRED
+        return self.poll.grant.status is Status.EXPIRED
 
 
 class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
@@ -220,7 +220,7 @@ class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
         credential = _Credential(poll)
         if credential.get_client_id() != self.request.client.get_client_id():
             raise InvalidGrantError("The 'device_code' was issued to another client")
-        if poll.grant.state is State.USED:
+        if poll.grant.status is Status.USED:
             raise InvalidGrantError("The 'device_code' was already used")
         return credential
 
@@ -230,8 +230,8 @@ class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
         return super().validate_device_credential(credential)
 
     def query_user_grant(self, _user_code: str) -> tuple[str, bool] | None:
-        state = g.poll.grant.state
-        return None if state is State.WAITING else ("local", state is State.APPROVED)
+        status = g.poll.grant.status
+        return None if status is Status.WAITING else ("local", status is Status.APPROVED)
 
     def should_slow_down(self, credential: _Credential) -> bool:
         return self._slow_down(credential, "after")

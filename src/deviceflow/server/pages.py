@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import Blueprint, make_response, redirect, render_template, request, session, url_for
 
 from deviceflow.core.sanitize import printable
-from deviceflow.server.grants import State, normalised
+from deviceflow.server.grants import Status, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from deviceflow.server.guesses import Guesses
 
 _MINUTE: Final = 60
-_DECISIONS: Final[Mapping[str, Decision]] = {"approve": State.APPROVED, "deny": State.DENIED}
+_DECISIONS: Final[Mapping[str, Decision]] = {"approve": Status.APPROVED, "deny": Status.DENIED}
 _APPROVED: Final = "This code has been approved already, and it works only once. "
 _ENDED: Final = {
-    State.EXPIRED: "This code has expired. Start the login again in your program.",
-    State.DENIED: "This login has been denied already. Start it again in your program"
+    Status.EXPIRED: "This code has expired. Start the login again in your program.",
+    Status.DENIED: "This login has been denied already. Start it again in your program"
     " if that was a mistake.",
-    State.APPROVED: _APPROVED + "Your program should notice in a few seconds.",
-    State.USED: _APPROVED + "If your program still waits, start the login again.",
+    Status.APPROVED: _APPROVED + "Your program should notice in a few seconds.",
+    Status.USED: _APPROVED + "If your program still waits, start the login again.",
 }
 
 
@@ -92,8 +92,8 @@ class _Pages:
 
     def confirm(self) -> ResponseReturnValue:
         grant = self._entered()
-        if grant.state is not State.WAITING:
-            raise _TryAgain(_ENDED[grant.state])
+        if grant.status is not Status.WAITING:
+            raise _TryAgain(_ENDED[grant.status])
         return render_template(
             "confirm.html", csrf_token=_csrf_token(), grant=grant, **_times(grant, self._clock())
         )
@@ -105,8 +105,8 @@ class _Pages:
         self._grants.decide(self._entered().user_code, wanted)
         grant = self._entered()
         # A double click repeats the decision, and the program may have used the code by then.
-        if grant.state is not wanted and (grant.state, wanted) != (State.USED, State.APPROVED):
-            raise _TryAgain(_ENDED[grant.state])
+        if grant.status is not wanted and (grant.status, wanted) != (Status.USED, Status.APPROVED):
+            raise _TryAgain(_ENDED[grant.status])
         session["done"] = [wanted, grant.asked.client]
         return redirect(url_for(".done"), 303)
 
@@ -130,7 +130,7 @@ def _done() -> ResponseReturnValue:
     if "done" not in session:
         return redirect(url_for(".enter"))
     decision, client = session["done"]
-    return render_template("done.html", approved=decision == State.APPROVED, client=client)
+    return render_template("done.html", approved=decision == Status.APPROVED, client=client)
 
 
 def _form(error: str | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import Blueprint, request, url_for
 
 from deviceflow.core.sanitize import printable
-from deviceflow.server.grants import Asked, State
+from deviceflow.server.grants import Asked, Status
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
@@ -52,13 +52,13 @@ def create_studio(settings: Settings, grants: Grants) -> Blueprint:
         poll = grants.poll(code, "studio")
         if poll is None:
             return {"detail": "authorization_expired"}, 400
-        if poll.grant.state is State.APPROVED and grants.redeem(poll):
+        if poll.grant.status is Status.APPROVED and grants.redeem(poll):
             poll.record.answer = "issued"
             return {"access_token": f"isat_{secrets.token_urlsafe(32)}"}
         poll.record.answer = {
-            State.WAITING: "authorization_pending",
-            State.DENIED: "access_denied",
-        }.get(poll.grant.state, "authorization_expired")
+            Status.WAITING: "authorization_pending",
+            Status.DENIED: "access_denied",
+        }.get(poll.grant.status, "authorization_expired")
         return {"detail": poll.record.answer}, 400
 
     return studio

@@ -84,8 +84,8 @@ def _add_filters(parser: ArgumentParser) -> None:
         help="begun since: 2d ago, or 2026-01-31 (UTC)",
     )
     which.add_argument("--until", type=arguments.moment, metavar="WHEN", help="begun before that")
-    which.add_argument("--state", choices=list(State), help="in this state")
-    which.add_argument("--reason", choices=list(Reason), help="failed for this reason")
+    which.add_argument("--state", choices=[*map(str, State)], help="in this state")
+    which.add_argument("--reason", choices=[*map(str, Reason)], help="failed for this reason")
     which.add_argument("--client", metavar="NAME", help="of the client of this name or id")
     which.add_argument("--actor", metavar="NAME", help="in which this user did something")
 

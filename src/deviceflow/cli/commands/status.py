@@ -29,7 +29,7 @@ class ListOptions(options.JobOptions):
     """What `list` takes."""
 
     all: bool
-    state: State | None
+    state: str | None
 
 
 def _add_status(parser: ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def _add_list(parser: ArgumentParser) -> None:
     which.add_argument("--all", action="store_true", help="list those that have ended, too")
     which.add_argument(
         "--state",
-        choices=list(State),
+        choices=[*map(str, State)],
         help="list those in this state",
     )
     options.add_job(parser)

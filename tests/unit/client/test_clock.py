@@ -151,3 +151,24 @@ def test_jump_is_told_once_to_many_threads() -> None:
 
     assert jumps == [-3600]
     assert line.now() == 10_000
+
+
+def test_both_clocks_are_read_at_one_moment() -> None:
+    class Held(VirtualClock):
+        """A process that is suspended once while it reads the clocks."""
+
+        def time(self) -> float:
+            read = super().time()
+            if not self.slept:
+                self.sleep(30)
+            return read
+
+    clock = VirtualClock(wall=10_000)
+    line, _ = timeline(clock)
+    assert line.read() == (10_000, clock.monotonic())
+
+    held = Held(wall=10_000)
+    line, _ = timeline(held)
+    held.slept.clear()
+
+    assert line.read() == (10_060, held.monotonic())

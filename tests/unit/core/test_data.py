@@ -17,7 +17,7 @@ from deviceflow.core.provider import DeviceCode, Token
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "explanation" / "secrets.md"
+PAGE: Final = Path(__file__).parents[3] / "docs" / "explanation" / "secrets.md"
 
 
 def table() -> str:
