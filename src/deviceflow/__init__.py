@@ -25,8 +25,6 @@ _HOME_OF = {
     "open_store": "stores.url",
     "origin": "audit.origin",
     "provider": "providers.known",
-    "seal": "export",
-    "unseal": "export",
     "__version__": "_version",
 }
 
@@ -46,8 +44,6 @@ if TYPE_CHECKING:  # the same names, for type checkers; a test compares the two
     from deviceflow.errors import ExpiredError as ExpiredError
     from deviceflow.errors import LoginError as LoginError
     from deviceflow.errors import WaitTimeoutError as WaitTimeoutError
-    from deviceflow.export import seal as seal
-    from deviceflow.export import unseal as unseal
     from deviceflow.integrations.requests import DeviceFlowAuth as DeviceFlowAuth
     from deviceflow.providers.known import provider as provider
     from deviceflow.providers.oauth import OAuth as OAuth

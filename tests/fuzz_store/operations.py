@@ -82,7 +82,7 @@ COMMANDS: Final[Mapping[str, Callable[[Target], list[str]]]] = {
         "--output",
         _file(target, "token"),
     ],
-    "export-env": lambda target: ["export-env", "--name", "TOKEN", target.name],
+    "export-env": lambda target: ["export-env", "--variable", "TOKEN", target.name],
     "export-env, by default": lambda target: ["export-env", target.name],
     "start": lambda target: ["start", *_server(target), "--json"],
     "start --name": lambda target: ["start", *_server(target), "--name", f"name-{target.name}"],

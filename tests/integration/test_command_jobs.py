@@ -310,7 +310,7 @@ def test_a_key_shows_the_same_code_again(deviceflow: Command, server: LocalServe
     assert first["user_code"] in again.err
     assert other["user_code"] != first["user_code"]
     assert (another.code, another.out) == (2, "")
-    assert "'nightly' is under way" in another.err
+    assert "'nightly' is open already" in another.err
 
 
 def test_processes_that_start_at_once_get_the_same_code(
@@ -425,7 +425,7 @@ def test_sweep_steps_what_is_due(
     again = deviceflow("sweep")
 
     assert (first.code, first.err) == (0, "")
-    steps = {step.pop("flow_id"): step for step in first.said["steps"]}
+    steps = {step.pop("flow_id"): step for step in first.said["logins"]}
     assert steps[approved.id] == {"state": "authorized", "reason": None, "wait_seconds": 0.0}
     assert steps[pending.id]["state"] == "awaiting-user"
     assert first.said["problems"] == []
@@ -455,7 +455,7 @@ def test_sweep_says_what_it_could_not_step(
     done = deviceflow("sweep", "--json")
 
     assert done.code == 5
-    assert done.said["steps"] == []
+    assert done.said["logins"] == []
     (problem,) = done.said["problems"]
     assert "env:ROBOTS" in problem["error"]
     assert polls_of(server, flow.user_code) == 0

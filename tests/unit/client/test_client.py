@@ -1416,3 +1416,53 @@ def test_block_of_code_says_who_acts_for_a_client_of_many(
         (True, "t1"),
         (False, None),
     ]
+
+
+# Its store.
+
+
+class Closing(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_client_closes_a_store_that_it_has_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, Closing]] = []
+
+    def opening(url: str) -> Closing:
+        opened.append((url, Closing()))
+        return opened[-1][1]
+
+    monkeypatch.setattr("deviceflow.client._sync.open_store", opening)
+
+    with Client("sqlite:///flows.db") as driver:
+        ((url, store),) = opened
+        assert driver._store is store
+        assert store.closed == 0
+
+    assert (url, store.closed) == ("sqlite:///flows.db", 1)
+
+
+def test_client_leaves_a_store_open_that_it_was_given() -> None:
+    store = Closing()
+
+    Client(store).close()
+
+    assert store.closed == 0
+
+
+def test_url_that_names_a_store_in_memory_opens_one(code_answer: CodeAnswer) -> None:
+    with Client("memory:", transport=ScriptedTransport([code_answer()])) as driver:
+        assert not driver.durable
+        assert driver.start(STUDIO).state is State.AWAITING_USER
+
+
+def test_url_of_a_store_is_in_no_traceback(rendered: Rendered) -> None:
+    with pytest.raises(errors.UsageError, match=r"URL") as caught:
+        Client("mysql://user:PASSWORD-CANARY@db.example.com")
+
+    assert "CANARY" not in rendered(caught.value)
