@@ -12,7 +12,7 @@ import urllib3.util.connection
 from deviceflow.cli import sink, stored, streams
 from deviceflow.client import _sync as client
 from deviceflow.core.ports import refuse
-from deviceflow.stores.sql import SQLStore
+from deviceflow.stores.sql import schema
 from deviceflow.transports import requests
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from deviceflow.core.ports import Claim, Clock, Decide, LeaseHeld, Origin, StoreEvent, Transport
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
-    from deviceflow.stores.sql import Execute, Mode
+    from deviceflow.stores.sql import SQLStore
+    from deviceflow.stores.sql.connection import Mode, Operation, Statements
 
     Report = Callable[..., None]
     Trap = tuple[str, int, int]
@@ -64,6 +65,24 @@ class Traps:
             os.kill(os.getpid(), number)
 
 
+def relayed(
+    attempt: Statements[_T],
+    before: Callable[[str, Mapping[str, Any]], object] = lambda *_: None,
+    after: Callable[[str], object] = lambda _: None,
+) -> Statements[_T]:
+    """Pass on what an attempt at an operation yields, and tell of each statement by its name."""
+    rows: Any = None
+    while True:
+        try:
+            name, values = attempt.send(rows)
+        except StopIteration as stop:
+            done: _T = stop.value
+            return done
+        before(name, values)
+        rows = yield name, values
+        after(name)
+
+
 class TrappedStore:
     """A store with traps around all that a login does, and inside its transactions."""
 
@@ -74,8 +93,8 @@ class TrappedStore:
         self._store = store
         self._traps = traps
         self._doing = ""
-        self._transact = store._transact
-        store._transact = self._watch  # type: ignore[method-assign]
+        self._perform = store._connection.perform
+        store._connection.perform = self._watch  # type: ignore[method-assign]
 
     def now(self, given: float) -> float:
         return self._store.now(given)
@@ -172,25 +191,23 @@ class TrappedStore:
         self._doing = ""
         return done
 
-    def _watch(self, work: Callable[[Execute], _T], mode: Mode = "write") -> _T:
+    def _watch(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
         what = self._doing
 
-        def watched(do: Execute) -> _T:
+        def before(name: str, values: Mapping[str, Any]) -> None:
+            if name == "add_event":
+                if what == "claim":
+                    self._doing = f"claim: {values['action']}"
+                self._traps.reach(f"between the rows of {self._doing}")
+
+        def watched(now: float) -> Statements[_T]:
             self._doing = what
-
-            def watched_do(name: str, values: Mapping[str, Any]) -> Any:
-                if name == "note":
-                    if what == "claim":
-                        self._doing = f"claim: {values['action']}"
-                    self._traps.reach(f"between the rows of {self._doing}")
-                return do(name, values)
-
-            done = work(watched_do)
+            done = yield from relayed(operation(now), before=before)
             if mode == "write":
                 self._traps.reach(f"inside {self._doing}")
             return done
 
-        return self._transact(watched, mode)
+        return self._perform(watched, mode, client_now)
 
 
 class TrappedTransport:
@@ -212,16 +229,16 @@ class TrappedTransport:
 
 def set_in_code(traps: Traps) -> None:
     """Set the traps that are in the middle of the library's own work, in this process."""
-    migrate: Any = SQLStore._migrate
+    migrate: Any = schema.migrate
     connect: Any = urllib3.util.connection.create_connection
     readinto: Any = requests._LimitedReader.readinto
 
-    def watched_migrate(store: SQLStore, do: Execute, run: Callable[[str], object]) -> None:
-        def watched_run(statement: str) -> None:
-            run(statement)
-            traps.reach("inside migration")
+    def watched_migrate(statements: Any) -> Operation[None]:
+        def after(name: str) -> None:
+            if name.startswith("migration"):
+                traps.reach("inside migration")
 
-        migrate(store, do, watched_run)
+        return lambda now: relayed(migrate(statements)(now), after=after)
 
     def watched_connect(*args: Any, **kwargs: Any) -> Any:
         traps.reach("before connecting")
@@ -231,7 +248,7 @@ def set_in_code(traps: Traps) -> None:
         traps.reach("before reading")
         return readinto(reader, buffer)
 
-    SQLStore._migrate = watched_migrate  # type: ignore[assignment,method-assign]
+    schema.migrate = watched_migrate
     urllib3.util.connection.create_connection = watched_connect
     requests._LimitedReader.readinto = watched_readinto  # type: ignore[assignment,method-assign]
 

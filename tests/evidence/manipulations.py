@@ -33,7 +33,7 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.provider import Token
 from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
-from deviceflow.stores._rows import COLUMNS
+from deviceflow.stores.sql.rows import COLUMNS
 from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
 from tests.evidence.trails import hash_row, rechain
 
@@ -357,7 +357,7 @@ def wrong_state(attack: Attack) -> Done:
             if record["reason"] != "protocol"
             else trail.set_flow(flow_id, record | {"reason": None})
         ),
-        lambda: trail.do("UPDATE {flows} SET record = '[]' WHERE id = ?", flow_id),
+        lambda: trail.do("UPDATE {flows} SET progress = '[]' WHERE id = ?", flow_id),
     ]
     if not State(record["state"]).ended:
         ways.append(lambda: trail.do("DELETE FROM {flows} WHERE id = ?", flow_id))
@@ -385,7 +385,7 @@ def edited_row(attack: Attack) -> Done:
 
 
 def _edited(attack: Attack, name: str, value: Any) -> Any:
-    if name == "record":
+    if name in ("record", "progress"):
         record = json.loads(value)
         field = attack.random.choice(sorted(record))
         edited: Any = attack.random.choice([None, 7, "x", [], attack.hex()])

@@ -18,8 +18,9 @@ from deviceflow.audit.events import STORE
 from deviceflow.core.actions import PLAIN_HTTP, ROTATE_KEYS
 from deviceflow.core.ports import Origin
 from deviceflow.credentials.keys.signing import generate_signing_key
-from deviceflow.stores._rows import COLUMNS
 from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sql.operations import query
+from deviceflow.stores.sql.rows import COLUMNS
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Signer, files_of, last_digest, read_digest, read_entries
 from deviceflow.trail.maintenance import prune, take_digest
@@ -101,8 +102,8 @@ class Trail:
             self._database = sqlite3.connect(store.path, isolation_level=None)
         elif isinstance(store, PostgresStore):
             self.kind = "postgres"
-            self._database = psycopg.connect(store._url.reveal(), autocommit=True)
-        everything = self.do(store._sql["trail_all"]).fetchall()
+            self._database = psycopg.connect(store._connection._url.reveal(), autocommit=True)
+        everything = self.do(store._statements["events_all"].text).fetchall()
         self.rows = {
             flow_id: [dict(zip(STORED, row, strict=True)) for row in rows]
             for flow_id, rows in groupby(everything, itemgetter(_FLOW))
@@ -140,8 +141,7 @@ class Trail:
         Login(random, "begun").begin_in(self.store)
 
     def _stored(self, flow_id: str) -> dict[str, Any]:
-        values = {"id": flow_id, "now": 0.0}
-        row = self.store._transact(lambda do: do("get", values).fetchone(), "read")
+        (row,) = self.store._perform(query("get", {"id": flow_id}), "read")
         return dict(zip(COLUMNS, row, strict=False))
 
     def _begin(self, random: Random, flow_id: str, at: float) -> Login:
@@ -177,7 +177,7 @@ class Trail:
 
     def do(self, statement: str, *values: Any) -> Any:
         """Run a statement; tables are `{flows}` and `{audit}`, and values `?`."""
-        names = {name: self.store._words[name] for name in ("flows", "audit")}
+        names = {name: self.store._statements.table(name) for name in ("flows", "audit")}
         if self.kind == "postgres":
             statement = statement.replace("?", "%s")
         return self._database.execute(statement.format(**names), values)
@@ -218,13 +218,13 @@ class Trail:
 
     def record(self, flow_id: str) -> dict[str, Any] | None:
         """Return a flow's record."""
-        found = self.do("SELECT record, head FROM {flows} WHERE id = ?", flow_id).fetchone()
+        found = self.do("SELECT progress, head FROM {flows} WHERE id = ?", flow_id).fetchone()
         return None if found is None else json.loads(found[0]) | {"head": found[1]}
 
     def set_flow(self, flow_id: str, record: Mapping[str, Any], **columns: Any) -> None:
         """Set a flow's record and columns."""
         text = json.dumps({name: record[name] for name in record if name != "head"})
-        columns = {"record": text, "head": record["head"], **columns}
+        columns = {"progress": text, "head": record["head"], **columns}
         names = ", ".join(f"{name} = ?" for name in columns)
         self.do(f"UPDATE {{flows}} SET {names} WHERE id = ?", *columns.values(), flow_id)
 
@@ -279,11 +279,11 @@ class Trail:
         self, key: AuditKey | None, only: Collection[str] | None = None, digests: Path | None = None
     ) -> list[Finding]:
         """Verify the trail, or some of its flows."""
-        trail, stands = (self.store._sql[name] for name in ("trail_all", "stands_all"))
+        trail, stands = (self.store._statements[name].text for name in ("events_all", "flows_all"))
         if only is None:
             whole = Verification(
                 self.do(trail),
-                map(self.store._rows.stands, self.do(stands)),
+                map(self.store._rows.stored, self.do(stands)),
                 key,
                 digests=digests or self.digests,
                 public_key=self.public_key,
@@ -294,7 +294,7 @@ class Trail:
         part = _Part(
             self.do(trail.replace("ORDER", f"WHERE flow_id IN ({marks}) ORDER"), *only),
             map(
-                self.store._rows.stands,
+                self.store._rows.stored,
                 self.do(stands.replace("ORDER", f"WHERE id IN ({marks}) ORDER"), *only),
             ),
             key,

@@ -16,7 +16,7 @@ from deviceflow.audit.events import STORE, render
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import DeviceCode
-from deviceflow.stores._rows import COLUMNS
+from deviceflow.stores.sql.rows import COLUMNS
 from tests.fuzz_store.junk import KINDS, Cell, NothingError, evil_provider
 from tests.fuzz_store.places import STAGES, TABLES
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.fuzz_store.places import Place
 
-DELAYS: Final = ("wake_at", "setbacks", "lease_owner", "leased_at", "lease_until", "previous_owner")
+DELAYS: Final = ("wake_at", "snoozes", "lease_owner", "leased_at", "lease_until", "previous_owner")
 """The columns of `flows` that are not authenticated: they can only delay a login."""
 
 AUTHENTICATED: Final = COLUMNS
@@ -176,7 +176,7 @@ def _shown(value: Any) -> str:
 def _signed(place: Place, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row's MAC as whoever has the sealing key can make it."""
     try:
-        digest = place.rows_of_store._digest([row[name] for name in COLUMNS[:-2]])
+        digest = place.rows_of_store.digest([row[name] for name in COLUMNS])
     except (TypeError, ValueError, RecursionError):
         raise NothingError from None
     return {"mac": place.rows_of_store.sealer.mac(f"{digest} {row['head']}")}
@@ -308,8 +308,9 @@ def rolled_back(place: Place, random: Random) -> Attack:
 
 
 def _rewound(place: Place, random: Random, row: Mapping[str, Any]) -> dict[str, Any]:
-    record = json.loads(row["record"])
-    record |= {"state": "init", "reason": None, "due_at": 0.0, "ended_at": None, "handover": "none"}
+    record = json.loads(row["record"]) | {"ended_at": None}
+    progress = json.loads(row["progress"])
+    progress |= {"state": "init", "reason": None, "due_at": 0.0, "handover": "none"}
     return {
         "state": "init",
         "ended_at": None,
@@ -318,6 +319,7 @@ def _rewound(place: Place, random: Random, row: Mapping[str, Any]) -> dict[str, 
         "revoke": None,
         "wake_at": 0.0,
         "record": json.dumps(record, separators=(",", ":")),
+        "progress": json.dumps(progress, separators=(",", ":")),
         "provider": evil_provider(place, random, str(row["id"])),
     }
 
@@ -335,9 +337,11 @@ def rewound_row(place: Place, random: Random) -> Attack:
 
 def inserted_row(place: Place, random: Random) -> Attack:
     row = _login(place, random, "created")
-    record = json.loads(row["record"]) | {"id": "mallory", "name": None, "due_at": 0.0}
+    record = json.loads(row["record"]) | {"name": None}
+    progress = json.loads(row["progress"]) | {"id": "mallory", "due_at": 0.0}
     row = row | _rewound(place, random, row)
     row |= {"id": "mallory", "live_name": None, "record": json.dumps(record, separators=(",", ":"))}
+    row |= {"progress": json.dumps(progress, separators=(",", ":"))}
     row["provider"] = evil_provider(place, random)
     place.insert("flows", row)
     return Attack(
@@ -440,7 +444,7 @@ def dropped_table(place: Place, random: Random) -> Attack:
 
 def dropped_column(place: Place, random: Random) -> Attack:
     place.broken = True
-    column = random.choice(["provider", "record", "wake_at", "lease_owner", "token"])
+    column = random.choice(["provider", "record", "progress", "wake_at", "lease_owner", "token"])
     if place.kind == "sqlite":
         for (name,) in place.ask("SELECT name FROM sqlite_master WHERE name LIKE 'flows_%'"):
             place.ask(f"DROP INDEX {name}")

@@ -135,9 +135,10 @@ def _evil(cell: Cell) -> str:
             "token_endpoint": f"{cell.place.servers.evil}/token",
             "verification_uri": f"{cell.place.servers.evil}/device",
             "user_code": "EVIL-CODE",
-            "due_at": 0.0,
         }
         return json.dumps(read, separators=(",", ":"))
+    if cell.column == "progress":
+        return json.dumps(json.loads(cell.text) | {"due_at": 0.0}, separators=(",", ":"))
     return evil_provider(cell.place, cell.random, name)
 
 

@@ -35,7 +35,9 @@ from deviceflow.credentials.keys import audit as audit_keys
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.errors import StoreError
 from deviceflow.stores.postgres import PostgresStore
-from deviceflow.stores.sql import SQLStore, _columns
+from deviceflow.stores.sql import SQLStore
+from deviceflow.stores.sql.events import columns
+from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Entry, Signer, files_of, read_digest, read_entries
 from deviceflow.trail.jsonl_file import read_lines
@@ -179,12 +181,12 @@ def test_event_comes_back_from_the_database_in_the_rfcs_form(
     link(event, None, store._audit_key)
     if event["flow_id"] == STORE:
         event["flow_id"] = "noted"
-    store._transact(lambda do: do("drop", {"id": event["flow_id"]}))
-    store._transact(lambda do: do("note", _columns(event)))
+    store._perform(statement("delete_events", {"id": event["flow_id"]}))
+    store._perform(statement("add_event", columns(event)))
 
     with store.snapshot() as snapshot:
         rows = [row for row in snapshot.events if row[STORED.index("flow_id")] == event["flow_id"]]
-    store._transact(lambda do: do("drop", {"id": event["flow_id"]}))
+    store._perform(statement("delete_events", {"id": event["flow_id"]}))
     assert [canonical_of_row(row) for row in rows] == [
         rfc8785.dumps({name: event[name] for name in HASHED})
     ]
@@ -373,13 +375,14 @@ def test_what_is_not_as_it_was_signed_or_was_not_purged_stays_to_be_found(
 
 def behind(store: SQLStore, statement: str) -> None:
     """Do something behind the store's back."""
-    statement = statement.format(**store._words)
+    names = ("flows", "audit", "meta")
+    statement = statement.format(**{name: store._statements.table(name) for name in names})
     if isinstance(store, SQLiteStore):
         with closing(sqlite3.connect(store.path, isolation_level=None)) as database:
             database.execute(statement)
         return
     assert isinstance(store, PostgresStore)
-    with psycopg.connect(store._url.reveal(), autocommit=True) as connection:
+    with psycopg.connect(store._connection._url.reveal(), autocommit=True) as connection:
         connection.execute(statement)
 
 

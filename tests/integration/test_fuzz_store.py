@@ -12,7 +12,7 @@ from deviceflow.client import _sync as client
 from deviceflow.client.purge import Purged
 from deviceflow.core.encryption import Plain, Sealer
 from deviceflow.credentials import secret_refs
-from deviceflow.stores import _rows as rows
+from deviceflow.stores.sql import rows
 from deviceflow.trail.verify import Verification
 from tests.fuzz_store import runs
 from tests.fuzz_store.attacks import Case
@@ -78,7 +78,7 @@ GUARDS: Final[dict[str, tuple[list[tuple[Any, str, Any]], str, Case, str | None,
         "plaintext",
         Case("flows", "record", "3000 brackets", signed=True),
         None,
-        "raw RecursionError",
+        "raw JSONDecodeError",
     ),
     "the verification": (
         [(Verification, "findings", lambda *_: iter(()))],

@@ -48,7 +48,7 @@ FUZZ: Final = settings(
 FEWER: Final = settings(FUZZ, max_examples=max(1, EXAMPLES // 4))
 
 DENIED: Final = "login00000000002"
-FLOWS: Final = ("id", "seq", "state", "record")
+FLOWS: Final = ("id", "seq", "state", "record", "progress")
 HUGE: Final = 10**400
 
 
@@ -282,7 +282,9 @@ def test_a_store_with_any_value_in_any_column_of_an_event(
 @given(name=st.sampled_from(FLOWS), value=STORED_VALUES)
 @example(name="seq", value="x")
 @example(name="record", value=5)
+@example(name="progress", value=5)
 @example(name="record", value="[" * 100_000)
+@example(name="progress", value="[" * 100_000)
 def test_a_store_with_any_value_in_any_column_of_a_flow(
     trail: Trail, name: str, value: Any
 ) -> None:

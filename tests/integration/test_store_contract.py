@@ -17,6 +17,7 @@ from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.core.text import PersonText, ours
+from deviceflow.stores.sql import operations
 from tests.brief import brief
 from tests.integration.places import (
     CODE,
@@ -58,6 +59,19 @@ ODD: Final = {
     "long": "x" * 10_000,
 }
 odd = pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+
+
+class Sent:
+    """What a database answers, of which a test says what it is."""
+
+    def __init__(self, *rows: tuple[Any, ...], changed: int = 0) -> None:
+        self.rows, self.rowcount = [*rows], changed
+
+    def fetchone(self) -> Any:
+        return self.rows.pop(0) if self.rows else None
+
+    def fetchall(self) -> list[Any]:
+        return self.rows
 
 
 def at_once(work: Callable[[int], Any], times: int = THREADS) -> list[Any]:
@@ -258,13 +272,18 @@ def test_token_that_comes_late_does_not_take_the_key_back(
 
 def test_key_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> None:
     """It clashes, and then there is none of that name."""
-    store: Any = database.store
-    transact, moments = store._transact, [None]
-    store._transact = lambda *args: moments.pop() if moments else transact(*args)
+    flow = new("f2", "nightly")
+    operation, _ = database.sql._operations.add(flow, None, database.now)
+    attempt = operation(database.now)
 
-    assert store.add(new("f2", "nightly")).id == "f2"
+    assert next(attempt)[0] == "add"
+    assert attempt.send(Sent(changed=0))[0] == "get"
+    assert attempt.send(Sent())[0] == "get_by_live_name"
+    assert attempt.send(Sent())[0] == "add"
+    with pytest.raises(StopIteration) as stopped:
+        attempt.send(Sent(changed=1))
 
-    assert moments == []
+    assert stopped.value.value is flow
 
 
 def test_one_of_many_threads_makes_the_flow_of_a_key(place: Place) -> None:
@@ -1034,16 +1053,16 @@ def test_plain_http_is_noted_in_the_transaction_that_makes_it_true(
         allow_http=True,
     )
     store, notes = database.sql, 0
-    put = store._note
+    put = operations.add_store_event
 
-    def dying(*args: Any) -> None:
+    def dying(*args: Any) -> Any:
         nonlocal notes
         notes += 1
         if notes == failing:
             raise KeyboardInterrupt
-        put(*args)
+        return put(*args)
 
-    monkeypatch.setattr(store, "_note", dying)
+    monkeypatch.setattr(operations, "add_store_event", dying)
     with pytest.raises(KeyboardInterrupt):
         database.client(CODE).start(clear)
 

@@ -45,7 +45,7 @@ def many(place: Place, name: str, prefix: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [40, 3000, 100_000])
-@pytest.mark.parametrize("column", ["provider", "record"])
+@pytest.mark.parametrize("column", ["provider", "record", "progress"])
 def test_brackets_without_end_stop_no_sweep_and_no_list(
     database: Place, column: str, depth: int
 ) -> None:

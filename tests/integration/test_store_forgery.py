@@ -67,12 +67,15 @@ def forged_settings(**settings: Any) -> str:
 
 def rewind(place: Place, **settings: Any) -> None:
     """Make a row one that waits to ask somebody else's server for a code."""
-    ((text,),) = place.ask("SELECT record FROM {flows}")
-    record = json.loads(text) | {"state": "init", "reason": None, "due_at": 0.0, "ended_at": None}
-    values = (json.dumps(record, separators=(",", ":")), forged_settings(**settings))
+    ((record, progress),) = place.ask("SELECT record, progress FROM {flows}")
+    values = (
+        edited(ended_at=None)(record),
+        edited(state="init", reason=None, due_at=0.0)(progress),
+        forged_settings(**settings),
+    )
     place.ask(
         "UPDATE {flows} SET state = 'init', ended_at = NULL, code = NULL, token = NULL,"
-        " revoke = NULL, wake_at = 0, record = ?, provider = ?",
+        " revoke = NULL, wake_at = 0, record = ?, progress = ?, provider = ?",
         *values,
     )
 
@@ -195,11 +198,11 @@ def edited(**fields: Any) -> Callable[[str], str]:
         ("record", edited(user_code="EVIL-CODE")),
         ("record", edited(verification_uri=EVIL)),
         ("record", edited(verification_uri_complete=f"{EVIL}?code=EVIL")),
-        ("record", edited(interval=1.0)),
-        ("record", edited(expires_at=4e9)),
-        ("record", edited(due_at=0.0)),
+        ("progress", edited(interval=1.0)),
+        ("progress", edited(expires_at=4e9)),
+        ("progress", edited(due_at=0.0)),
         ("record", edited(name="another")),
-        ("record", edited(detail="call this number")),
+        ("progress", edited(detail="call this number")),
         ("provider", lambda _: forged_settings()),
         ("created_at", lambda _: 5.0),
         ("ended_at", lambda _: 5.0),
@@ -238,12 +241,12 @@ def _raise(problem: errors.DeviceFlowError) -> None:
     raise problem
 
 
-@pytest.mark.parametrize("column", ["wake_at", "setbacks", "lease_until", "leased_at"])
+@pytest.mark.parametrize("column", ["wake_at", "snoozes", "lease_until", "leased_at"])
 @pytest.mark.parametrize("value", [-1.0, 1e12, None])
 def test_what_only_delays_is_not_authenticated_and_does_nothing_else(
     database: Place, column: str, value: Any
 ) -> None:
-    if column == "setbacks" and not isinstance(value, int):
+    if column == "snoozes" and not isinstance(value, int):
         value = 7
     flow = kept(database, "waiting")
     database.ask(f"UPDATE {{flows}} SET {column} = ?", value)
@@ -283,7 +286,7 @@ def test_login_that_is_woken_too_early_starves_no_other(database: Place) -> None
 
 def test_old_row_put_back_is_found(database: Place) -> None:
     flow = kept(database, "waiting")
-    columns = "seq, state, moved_at, record, head, mac, code, wake_at"
+    columns = "seq, state, moved_at, progress, record, head, mac, code, wake_at"
     (old,) = database.ask(f"SELECT {columns} FROM {{flows}}")
     assert commit(database.store, flow, flow.poll(database.now, 10))
     assert commit(database.store, flow, flow.receive(PENDING, database.now))

@@ -18,6 +18,9 @@ from deviceflow.core.encryption import Sealer, generate_key
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.credentials.keys import KEYRING, VARIABLE, key_file, read_keys, write_keys
+from deviceflow.stores.sql import keys
+from deviceflow.stores.sql.keys import sealed_audit_key
+from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.places import (
     CODE,
@@ -188,11 +191,14 @@ def test_edited_secret_is_found_and_nothing_is_sent(
         ("record", lambda text: text[:-10]),
         ("record", lambda text: "null"),
         ("record", lambda text: "[]"),
-        ("record", changed(state="running")),
-        ("record", changed(due_at="soon")),
-        ("record", changed(seq=7)),
-        ("record", changed(id="f2")),
-        ("record", changed(interval=10**400)),
+        ("progress", changed(state="running")),
+        ("progress", changed(due_at="soon")),
+        ("progress", changed(seq=7)),
+        ("progress", changed(id="f2")),
+        ("progress", changed(interval=10**400)),
+        ("progress", lambda text: text[:-10]),
+        ("progress", lambda text: "null"),
+        ("progress", lambda text: "[]"),
         ("provider", lambda text: text[:-1]),
         ("provider", lambda text: "[]"),
         ("provider", lambda text: "null"),
@@ -295,9 +301,11 @@ def test_first_to_come_decides_about_the_key(
 ) -> None:
     """Two open a new store at once, with two keys: one of them is told."""
     kind = type(database.sql)
-    looks = [None, None]  # at a moment when the other one's mark is not there yet
-    sealing = kind._sealing
-    monkeypatch.setattr(kind, "_sealing", lambda store: looks.pop() if looks else sealing(store))
+    looks = [None]  # at a moment when the other one's mark is not there yet
+    sealed = kind._sealed_audit_key
+    monkeypatch.setattr(
+        kind, "_sealed_audit_key", lambda store: looks.pop() if looks else sealed(store)
+    )
 
     with pytest.raises(errors.SealError, match=r"The sealing key '[0-9a-f]{8}' is missing"):
         database.open(keys=[generate_key()])
@@ -489,8 +497,8 @@ def test_key_that_is_needed_still_is_named_by_the_rotation_that_lacks_it(
     store = database.open(keys=[other, *database.keys])
     store.reseal()
     kept(database, "waiting", "f2")  # by somebody who has the old key alone
-    mark = store._mark(Secret("another audit key"))
-    store._transact(lambda do: do("set_meta", mark))
+    kept_so = sealed_audit_key(Secret("another audit key"), store._rows)
+    store._perform(statement("set_meta", kept_so))
 
     done, (problem,) = database.open(keys=[other]).reseal()
 
@@ -507,7 +515,7 @@ def test_rotation_is_done_and_on_record_or_neither(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_note", dying)
+        patch.setattr(keys, "add_store_event", dying)
         with pytest.raises(KeyboardInterrupt):
             store.reseal()
     assert store.history(STORE) == []

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 from sys import intern
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 from deviceflow.core import actions
@@ -169,7 +169,7 @@ class Flow:
         handover: How far the token is handed over.
         head: The hash of its last transition, where a trail of them is kept.
         moved_at: When its last transition was. No wait of it began later.
-        as_stored: What a store has written of it that later transitions leave as it is.
+        as_stored: A store's own, about what it has written of the flow.
         verifier: The PKCE verifier (RFC 7636), a secret, where the server takes one.
         orphaned_tokens: How many tokens came that could not be taken, and must be revoked.
         to_revoke: Those of them that the server can be asked to revoke, each with its kind.
@@ -258,7 +258,7 @@ class Flow:
         self.orphaned_tokens = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
         self.revocations = 0
-        self.as_stored: tuple[str | None, ...] | None = None
+        self.as_stored: Any = None
 
     def __repr__(self) -> str:
         return f"<Flow {self.id} {self.state}>"

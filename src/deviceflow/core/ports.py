@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-FIRST_SETBACK: Final = 60
-"""Seconds for which a flow is put off that cannot be gone on with; they double each time."""
+FIRST_SNOOZE: Final = 60
+"""Seconds for which a flow is snoozed that cannot be gone on with; they double each time."""
 
 
 def refuse(problem: DeviceFlowError) -> None:
@@ -122,7 +122,7 @@ class StoredFlow(NamedTuple):
         flow_id: The flow.
         seq: The number of its last event.
         state: Its state.
-        record: The rest of it, as JSON.
+        record: What else moves with each transition, as JSON.
         head: The hash of its last event; before the first, the key's mark on `digest`.
         digest: The digest of the whole row; None where there is something in it that was never
             written there.

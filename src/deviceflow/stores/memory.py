@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import marshal
 import threading
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from deviceflow import _forks as forks
-from deviceflow.core import codec
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import FIRST_SETBACK, Claim, LeaseHeld, refuse
+from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, refuse
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Handover
+from deviceflow.core.text import CleanText, PersonText
 from deviceflow.errors import UnknownFlowError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _FREE: Final = (None, 0.0, None)
 """A lease: who has it, until when, and who left it behind before."""
 
 
-_MOST_SETBACKS: Final = 6
+_MOST_SNOOZES: Final = 6
 
 
 class MemoryStore:
@@ -48,7 +49,7 @@ class MemoryStore:
         self._flows: dict[str, _Parked] = {}
         self._names: dict[str, str] = {}
         self._leases: dict[str, tuple[str | None, float, str | None]] = {}
-        self._setbacks: dict[str, int] = {}
+        self._snoozes: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._flows)
@@ -162,15 +163,15 @@ class MemoryStore:
             if flow_id in self._flows and self._held(flow_id, owner, client_now) <= 0:
                 previous_owner = self._leases.get(flow_id, _FREE)[2]
                 self._leases[flow_id] = (None, client_now, previous_owner)
-                setbacks = self._setbacks.get(flow_id, 0)
-                self._setbacks[flow_id] = min(setbacks + 1, _MOST_SETBACKS)
-                self._flows[flow_id].wake_at = client_now + FIRST_SETBACK * 2**setbacks
+                snoozes = self._snoozes.get(flow_id, 0)
+                self._snoozes[flow_id] = min(snoozes + 1, _MOST_SNOOZES)
+                self._flows[flow_id].wake_at = client_now + FIRST_SNOOZE * 2**snoozes
 
     def reschedule(self, flow: Flow, owner: str) -> None:
         """Give the lease back, and have sweeps find the flow when it is due."""
         with self._lock:
             self._release(flow.id, owner)
-            self._setbacks.pop(flow.id, None)
+            self._snoozes.pop(flow.id, None)
             if flow.id in self._flows:
                 self._flows[flow.id].wake_at = _wake_at(flow)
 
@@ -211,7 +212,7 @@ class MemoryStore:
         with self._lock:
             parked = self._flows.pop(flow_id, None)
             self._leases.pop(flow_id, None)
-            self._setbacks.pop(flow_id, None)
+            self._snoozes.pop(flow_id, None)
             name = None if parked is None else _unpark(parked).name
             if name is not None:
                 self._free(name, flow_id)
@@ -235,7 +236,7 @@ class MemoryStore:
 
     def _keep(self, flow: Flow) -> None:
         self._flows[flow.id] = _park(flow)
-        self._setbacks.pop(flow.id, None)
+        self._snoozes.pop(flow.id, None)
         if flow.id in self._leases:
             self._leases[flow.id] = (*self._leases[flow.id][:2], None)
         if flow.name is not None and not flow.live:
@@ -285,10 +286,20 @@ def _bare(flow: Flow) -> Flow:
 _ALIKE: Final = ("provider", "interval", "reason", "token_endpoint", "verification_uri")
 _ASIDE: Final = ("token", "verifier", "to_revoke")
 _APART: Final = frozenset({*_ALIKE, *_ASIDE, "as_stored", "device_code", "id", "seq", "state"})
-_OWN: Final = tuple(sorted({*Flow.__slots__} - _APART))
+_TYPES: Final[dict[str, Callable[[Any], Any]]] = {
+    "detail": partial(str.__new__, CleanText),
+    "extra": lambda pairs: tuple((name, _again(text)) for name, text in pairs),
+    "handover": Handover,
+    "user_code": partial(str.__new__, PersonText),
+    "verification_uri_complete": partial(str.__new__, PersonText),
+}
+"""The types of texts, which were cleaned when they came, and never left this process since."""
+
+_OWN: Final = tuple(sorted({*Flow.__slots__} - _APART - _TYPES.keys()))
 _alike_of: Final = attrgetter(*_ALIKE)
 _aside_of: Final = attrgetter(*_ASIDE)
 _own_of: Final = attrgetter(*_OWN)
+_texts_of: Final = attrgetter(*_TYPES)
 _NOTHING_ASIDE: Final = (None, None, ())
 
 
@@ -326,7 +337,8 @@ def _once(alike: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _park(flow: Flow) -> _Parked:
     code = flow.device_code
-    own = marshal.dumps((None if code is None else code.reveal(), *map(_plain, _own_of(flow))))
+    texts = map(_plain, _texts_of(flow))
+    own = marshal.dumps((None if code is None else code.reveal(), *_own_of(flow), *texts))
     aside = _aside_of(flow)
     if aside == _NOTHING_ASIDE:
         aside = _NOTHING_ASIDE
@@ -347,9 +359,15 @@ def _unpark(parked: _Parked) -> Flow:
     # Behind an iterator, since a list would show the code where a traceback shows locals.
     own = iter(marshal.loads(parked.own))  # noqa: S302  # this process wrote it
     flow.device_code = _secret(next(own))
-    for name, value in zip(_OWN, own, strict=True):
-        setattr(flow, name, codec.again(name, value))
+    for name, value in zip(_OWN, own, strict=False):
+        setattr(flow, name, value)
+    for name, text in zip(_TYPES, own, strict=True):
+        setattr(flow, name, None if text is None else _TYPES[name](text))
     return flow
+
+
+def _again(text: str | None) -> CleanText | None:
+    return None if text is None else str.__new__(CleanText, text)
 
 
 def _plain(value: Any) -> Any:

@@ -61,7 +61,7 @@ def take_digest(
     with _said(directory) as said, store.reading() as rows:
         new = (
             Entry(flow_id, seq, head)
-            for flow_id, seq, head in rows("lasts")
+            for flow_id, seq, head in rows("last_events")
             if said.latest(flow_id) != (seq, head)
         )
         return signer.write(directory, text_of(time.time()), new, begin=begin)
@@ -99,10 +99,12 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pr
 
     def as_signed(flow_id: str) -> bool:
         known = said.latest(flow_id)
-        return known is None or known in rows("event_of", {"id": flow_id, "seq": known[0]})
+        return known is None or known in rows("event", {"id": flow_id, "seq": known[0]})
 
     def new() -> Iterator[Entry]:
-        for flow_id, seq, head in rows("over", {"until": text_of(before), "store": STORE}):
+        for flow_id, seq, head in rows(
+            "last_events_before", {"until": text_of(before), "store": STORE}
+        ):
             if as_signed(flow_id):
                 going.append(flow_id)
                 if said.latest(flow_id, dropped=True) != (seq, head):

@@ -20,13 +20,14 @@ from deviceflow.audit.events import FIELDS, STORE, text_of
 from deviceflow.audit.reading import readable
 from deviceflow.core.sanitize import storable
 from deviceflow.errors import UnknownFlowError
-from deviceflow.stores.sql import THESE
+from deviceflow.stores.sql.statements import IDS
 from deviceflow.trail.login_view import Login, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from deviceflow.stores.sql import Query, SQLStore
+    from deviceflow.stores.sql import SQLStore
+    from deviceflow.stores.sql.connection import Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +126,17 @@ def count(store: SQLStore) -> int:
         StoreError: They cannot be read.
     """
     with store.reading() as rows:
-        return int(next(rows("events"))[0])
+        return int(next(rows("count_events"))[0])
 
 
 def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Login]:
     begun = rows("begun_oldest" if oldest_first else "begun_newest", filters.values())
-    while some := [row[0] for row in islice(begun, len(THESE))]:
+    while some := [row[0] for row in islice(begun, len(IDS))]:
         # An id that is none stands for each place that is left over.
-        values = dict.fromkeys(THESE, "") | dict(zip(THESE, some, strict=False))
+        values = dict.fromkeys(IDS, "") | dict(zip(IDS, some, strict=False))
         found = {
             flow_id: [_event(row) for row in events]
-            for flow_id, events in groupby(rows("of_these", values), lambda row: row[_FLOW])
+            for flow_id, events in groupby(rows("histories", values), lambda row: row[_FLOW])
         }
         for flow_id in some:
             # An id that is not UTF-8 cannot be asked for. It is not ours: verification finds it.

@@ -21,7 +21,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError
 from requests.structures import CaseInsensitiveDict
-from requests.utils import default_user_agent
+from requests.utils import default_user_agent, select_proxy
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError
 
@@ -42,6 +42,8 @@ _CONNECTIONS: Final = 64
 _REMEMBERED: Final = 128
 _MAX_WIRE: Final = 2 * MAX_BODY
 """The longest response on the wire in bytes: headers, body, and chunk framing."""
+_SHORT_BODY: Final = 64 * 1024
+"""The longest body in bytes that is sent together with the head of its request."""
 _GRACE: Final = 0.5
 """Seconds after the deadline in which a response that has already arrived may still be read."""
 # Everything that a server or the network can cause. The errors of `requests` derive from OSError.
@@ -104,7 +106,7 @@ class RequestsTransport:
         except _TROUBLE as trouble:
             if exchange.too_large or isinstance(trouble, BodyTooLargeError):
                 return Failure("too_large", sent=exchange.sent)
-            late = exchange.over() or isinstance(trouble, requests.Timeout)
+            late = exchange.over() or _is_timeout(trouble)
             return Failure("timeout" if late else "connection", sent=exchange.sent)
         except BaseException as interruption:  # noqa: BLE001  # raised again without its frames
             interruption.__context__ = interruption.__cause__ = None
@@ -118,14 +120,20 @@ class RequestsTransport:
     def close(self) -> None:
         """Close all idle connections. A later `send` opens new ones."""
         self._adapter.close()
+        self._prepared.cache_clear()
 
     def _renew(self) -> None:
+        self._prepared.cache_clear()
         for adapter in self._session.adapters.values():
             if isinstance(adapter, HTTPAdapter) and not isinstance(adapter, LimitedAdapter):
                 _renew(adapter)
 
     def _exchange(self, request: Request, exchange: _Exchange) -> Response:
         target = self._prepared(request.url, tuple(request.headers.items()), len(request.body))
+        if target.pool is not None and target.pool.pool is not None:
+            return self._exchange_directly(request, exchange, target)
+        if target.pool is not None:
+            self._prepared.cache_clear()  # it was closed, since there are too many origins
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = request.method, target.url
         prepared.body = request.body or None
@@ -139,6 +147,31 @@ class RequestsTransport:
         with sent as response:
             return Response(response.status_code, response.headers, read_limited(response).content)
 
+    def _exchange_directly(
+        self, request: Request, exchange: _Exchange, target: _Prepared
+    ) -> Response:
+        """Send by the pool of connections, as the adapter does, without finding that again."""
+        seconds = exchange.remaining()
+        before, _current.exchange = _current.exchange, exchange
+        try:
+            raw = target.pool.urlopen(
+                request.method,
+                target.path,
+                body=request.body or None,
+                headers=target.headers,
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+                retries=self._adapter.max_retries,
+                timeout=urllib3.Timeout(connect=seconds, read=seconds),
+            )
+            with self._adapter.build_response(None, raw) as response:
+                body = read_limited(response).content
+        finally:
+            _current.exchange = before
+        return Response(response.status_code, response.headers, body)
+
     def _prepare(self, url: str, headers: tuple[tuple[str, str], ...], length: int) -> _Prepared:
         model = requests.PreparedRequest()
         model.prepare_url(url, None)
@@ -151,9 +184,13 @@ class RequestsTransport:
         if type(adapter) is HTTPAdapter:
             adapter = self._adapter
         settings = self._settings(urlsplit(url)._replace(path="/", query="", fragment="").geturl())
+        pool = None
         if isinstance(adapter, LimitedAdapter):
-            _check(adapter, model, **settings)
-        return _Prepared(url, model.headers, adapter, settings)
+            pool = _checked(adapter, model, **settings)
+        if adapter is not self._adapter or select_proxy(url, settings["proxies"]):
+            pool = None
+        path = self._adapter.request_url(model, settings["proxies"])
+        return _Prepared(url, model.headers, adapter, settings, path, pool)
 
     def _merge_settings(self, origin: str) -> dict[str, Any]:
         session = self._session
@@ -255,10 +292,27 @@ class _Prepared(NamedTuple):
     headers: Any
     adapter: Any
     settings: dict[str, Any]
+    path: str
+    pool: Any
 
 
-def _check(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) -> None:
-    """Raise for invalid local settings here, so that they do not look like network errors."""
+def _is_timeout(trouble: Exception) -> bool:
+    if isinstance(trouble, requests.Timeout):
+        return True
+    reason = getattr(trouble, "reason", None)  # of urllib3's error for having tried often enough
+    timeout = urllib3.exceptions.TimeoutError
+    refused = urllib3.exceptions.NewConnectionError  # a timeout only by its ancestry
+    return any(
+        isinstance(one, timeout) and not isinstance(one, refused) for one in (trouble, reason)
+    )
+
+
+def _checked(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) -> Any:
+    """Return the pool of connections for a request.
+
+    Raises:
+        UsageError: This machine's settings are wrong, as opposed to its network.
+    """
     try:
         pool = adapter.get_connection_with_tls_context(request, verify, proxies, cert)
         adapter.cert_verify(pool, request.url, verify, cert)
@@ -267,6 +321,7 @@ def _check(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) 
         why = f"{error}." if type(error) is OSError else "The proxy's URL is invalid."
         names = "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
         raise UsageError(why, hint=f"Check {names}, or the session's settings.") from None
+    return pool
 
 
 class _Exchange:
@@ -380,6 +435,22 @@ class _LimitedConnection(HTTPConnection):
     response_class = _LimitedResponse
     debuglevel = 0  # if a program sets it on HTTPConnection, requests are printed
 
+    _held: list[bytes] | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request's head and its body, if that is short, in one piece."""
+        self._held = []
+        try:
+            super().request(*args, **kwargs)
+            self._send_held()
+        finally:
+            self._held = None
+
+    def _send_held(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            self.send(b"".join(held))
+
     def connect(self) -> None:
         before = _current.exchange.sent
         try:
@@ -399,6 +470,11 @@ class _LimitedConnection(HTTPConnection):
         return sock
 
     def send(self, data: Any) -> None:
+        if self._held is not None:
+            if isinstance(data, bytes) and len(data) <= _SHORT_BODY and len(self._held) < 2:
+                self._held.append(data)
+                return
+            self._send_held()
         if self.sock is None:
             self.connect()
         self.sock.settimeout(self._left())

@@ -33,7 +33,8 @@ from deviceflow.audit.chain import (
 )
 from deviceflow.audit.events import FIELDS, render
 from deviceflow.core.encryption import generate_key
-from deviceflow.stores.sql import _columns
+from deviceflow.stores.sql.events import columns
+from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.evidence.events import events
 
@@ -62,8 +63,8 @@ def hashed(event: dict[str, Any]) -> dict[str, Any]:
 
 def row_of(event: dict[str, Any]) -> list[Any]:
     """Return an event as a database has it."""
-    columns = _columns(event)
-    return [columns[name] for name in STORED]
+    values = columns(event)
+    return [values[name] for name in STORED]
 
 
 @pytest.fixture
@@ -112,8 +113,8 @@ def test_event_comes_back_from_sqlite_in_the_same_form(
     store: SQLiteStore, event: dict[str, Any]
 ) -> None:
     link(event, None, KEY)
-    store._transact(lambda do: do("drop", {"id": event["flow_id"]}))
-    store._transact(lambda do: do("note", _columns(event)))
+    store._perform(statement("delete_events", {"id": event["flow_id"]}))
+    store._perform(statement("add_event", columns(event)))
 
     with store.snapshot() as snapshot:
         (row,) = (row for row in snapshot.events if row[FLOW] == event["flow_id"])

@@ -19,7 +19,7 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.ports import StoredFlow
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.errors import StoreError
-from deviceflow.stores.sql import _columns
+from deviceflow.stores.sql.events import columns
 from deviceflow.testing import answer
 from deviceflow.trail.digest import DigestId, Entry, Signer, files_of
 from deviceflow.trail.ledger import Finding
@@ -73,7 +73,7 @@ class Trail:
             before = self.events[STORE][-1]["hash"] if seq > 1 else None
             event = render_store_event(PLAIN_HTTP, NOW + seq, seq, "somewhere")
             link(event, before, key)
-            self.events.setdefault(STORE, []).append(_columns(event))
+            self.events.setdefault(STORE, []).append(columns(event))
 
     def _login(self, flow_id: str, *said: Any) -> None:
         flow = Flow(flow_id, STUDIO, NOW)
@@ -86,7 +86,7 @@ class Trail:
         event = render(flow, transition)
         event["row_digest"] = DIGEST
         flow.head = link(event, flow.head, self.key, flow)
-        self.events.setdefault(flow.id, []).append(_columns(event))
+        self.events.setdefault(flow.id, []).append(columns(event))
         self.flows[flow.id] = (flow.seq, flow.state.value, open_part(flow))
 
     def relink(self, flow_id: str, first: int = 1, key: AuditKey | None = None) -> None:

@@ -1,0 +1,74 @@
+-- A login as it is. Columns that queries look at are columns of their own; the rest is JSON.
+CREATE TABLE {flows} (
+    -- What is authenticated, and stays while the login waits.
+    id TEXT {bytewise}NOT NULL PRIMARY KEY,
+    live_name TEXT UNIQUE,
+    created_at DOUBLE PRECISION NOT NULL,
+    ended_at DOUBLE PRECISION,
+    provider TEXT NOT NULL,
+    record TEXT NOT NULL,
+    code TEXT,
+    token TEXT,
+    revoke TEXT,
+    -- What is authenticated, and moves with each transition.
+    seq BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    moved_at DOUBLE PRECISION NOT NULL,
+    progress TEXT NOT NULL,
+    head TEXT NOT NULL,
+    mac TEXT NOT NULL,
+    -- What can only delay a login.
+    wake_at DOUBLE PRECISION,
+    snoozes INTEGER NOT NULL DEFAULT 0,
+    lease_owner TEXT,
+    leased_at DOUBLE PRECISION,
+    lease_until DOUBLE PRECISION,
+    previous_owner TEXT
+);
+CREATE INDEX flows_wake ON {flows} (wake_at) WHERE wake_at IS NOT NULL;
+CREATE INDEX flows_all ON {flows} (created_at, id);
+CREATE INDEX flows_live ON {flows} (created_at, id) WHERE ended_at IS NULL;
+CREATE INDEX flows_ended ON {flows} (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX flows_token ON {flows} (ended_at, id) WHERE token IS NOT NULL;
+CREATE INDEX flows_revoke ON {flows} (ended_at, id) WHERE revoke IS NOT NULL;
+-- An event for each transition, written in the transaction that makes it true.
+CREATE TABLE {audit} (
+    "schema" TEXT NOT NULL,
+    "event_id" TEXT NOT NULL,
+    "time" TEXT NOT NULL,
+    "flow_id" TEXT {bytewise}NOT NULL,
+    "seq" BIGINT NOT NULL,
+    "action" TEXT NOT NULL,
+    "from" TEXT,
+    "to" TEXT,
+    "outcome" TEXT NOT NULL,
+    "reason" TEXT,
+    "detail" TEXT,
+    "dialect" TEXT,
+    "issuer" TEXT,
+    "client_id" TEXT,
+    "client_name" TEXT,
+    "scopes" TEXT NOT NULL,
+    "granted_scopes" TEXT,
+    "purpose" TEXT,
+    "attempt" BIGINT,
+    "interval" DOUBLE PRECISION,
+    "wait" DOUBLE PRECISION,
+    "http_status" BIGINT,
+    "duration" DOUBLE PRECISION,
+    "in_doubt" BOOLEAN NOT NULL,
+    "worker" TEXT,
+    "host" TEXT,
+    "pid" BIGINT,
+    "engine" TEXT,
+    "task_id" TEXT,
+    "actor" TEXT,
+    "token_fingerprint" TEXT,
+    "code_fingerprint" TEXT,
+    "row_digest" TEXT,
+    "key_id" TEXT NOT NULL,
+    "prev_hash" TEXT NOT NULL,
+    "hash" TEXT NOT NULL,
+    "mac" TEXT NOT NULL,
+    PRIMARY KEY ("flow_id", "seq")
+){clustered};

@@ -1,0 +1,264 @@
+-- Each statement by its name. What is in braces is another fragment, or a word of the dialect.
+-- Values are written :name, in every dialect.
+
+-- Fragments.
+
+-- fragment: row
+SELECT {columns}, {now} FROM {flows}
+
+-- fragment: free
+-- A lease that is longer than any can be is void.
+(lease_until IS NULL OR lease_until <= {now} OR lease_owner = :owner
+    OR lease_until > {now} + {longest_lease})
+
+-- fragment: moves
+seq = :seq, state = :state, moved_at = :moved_at, progress = :progress,
+head = :head, mac = :mac, wake_at = :wake_at, snoozes = 0, previous_owner = NULL
+
+-- fragment: turns
+-- Of its own, since each index that one of these columns is in costs time to keep; and with the
+-- provider in the very words that the secrets are bound to.
+{moves}, ended_at = :ended_at, live_name = :live_name, provider = :provider, record = :record,
+code = :code, token = :token, revoke = :revoke
+
+-- fragment: takes_lease
+lease_owner = :owner, leased_at = {now}, lease_until = {now} + :seconds
+
+-- fragment: gives_lease_back
+lease_owner = CASE WHEN lease_owner = :release THEN NULL ELSE lease_owner END,
+lease_until = CASE WHEN lease_owner = :release THEN NULL ELSE lease_until END
+
+-- fragment: at
+WHERE id = :id AND seq = :before
+
+-- fragment: newest_first
+ORDER BY created_at DESC, id DESC LIMIT :limit
+
+-- fragment: older
+(created_at, id) < (:created_at, :id)
+
+-- fragment: backed_off
+CASE WHEN snoozes BETWEEN 0 AND 5 THEN snoozes ELSE 6 END
+
+-- fragment: last_events
+SELECT flow_id, seq, hash FROM {audit}
+JOIN (SELECT flow_id AS name, MAX(seq) AS last FROM {audit} GROUP BY flow_id) AS lasts
+    ON flow_id = name AND seq = last
+
+-- fragment: begun
+-- All flows that may be those that are asked for; see `deviceflow.trail.query`.
+SELECT flow_id, MIN("time") AS begun FROM {audit} WHERE flow_id <> :store GROUP BY flow_id
+HAVING (CAST(:since AS TEXT) IS NULL OR MIN("time") >= :since)
+    AND (CAST(:until AS TEXT) IS NULL OR MIN("time") < :until)
+    AND (CAST(:state AS TEXT) IS NULL OR MAX(CASE WHEN "to" = :state THEN 1 END) = 1)
+    AND (CAST(:reason AS TEXT) IS NULL OR MAX(CASE WHEN reason = :reason THEN 1 END) = 1)
+    AND (CAST(:actor AS TEXT) IS NULL OR MAX(CASE WHEN actor = :actor THEN 1 END) = 1)
+    AND (CAST(:client AS TEXT) IS NULL
+        OR MAX(CASE WHEN client_id = :client OR client_name = :client THEN 1 END) = 1)
+ORDER BY begun
+
+-- A login.
+
+-- name: now
+SELECT {now}
+
+-- name: add
+INSERT INTO {flows} ({columns}, wake_at) VALUES ({column_values}, :wake_at)
+ON CONFLICT DO NOTHING
+
+-- name: get
+{row} WHERE id = :id
+
+-- name: get_by_live_name
+{row} WHERE live_name = :live_name
+
+-- name: all_first
+{row} {newest_first}
+
+-- name: all_next
+{row} WHERE {older} {newest_first}
+
+-- name: live_first
+{row} WHERE ended_at IS NULL {newest_first}
+
+-- name: live_next
+{row} WHERE ended_at IS NULL AND {older} {newest_first}
+
+-- name: move
+UPDATE {flows} SET {moves}, {gives_lease_back} {at}
+
+-- name: turn
+UPDATE {flows} SET {turns}, {gives_lease_back} {at}
+
+-- Leases.
+
+-- name: lock
+SELECT {columns}, {now}, lease_owner, leased_at, lease_until, previous_owner
+FROM {flows} WHERE id = :id {for_update}
+
+-- name: find_due
+SELECT id FROM {flows} WHERE wake_at <= (SELECT {now}) AND {free} ORDER BY wake_at LIMIT 1 {skip_locked}
+
+-- name: lease
+UPDATE {flows} SET previous_owner = :previous_owner, {takes_lease} WHERE id = :id
+
+-- name: lease_due
+UPDATE {flows} SET {takes_lease}
+WHERE id = (
+    SELECT id FROM {flows} WHERE wake_at <= (SELECT {now}) AND {free} ORDER BY wake_at LIMIT 1 {skip_locked}
+)
+
+-- name: lease_and_move
+UPDATE {flows} SET {moves}, {takes_lease} {at}
+
+-- name: lease_and_turn
+UPDATE {flows} SET {turns}, {takes_lease} {at}
+
+-- name: poll_remembered
+-- All that this overwrites must be as it is remembered, or an edit of it would go unnoticed.
+UPDATE {flows} SET {moves},
+    lease_owner = :owner, leased_at = :decided_at, lease_until = :decided_at + :seconds
+{at} AND mac = :old_mac AND progress = :old_progress AND head = :old_head
+    AND state = :old_state AND moved_at = :old_moved_at
+    AND lease_owner IS NULL AND lease_until IS NULL AND previous_owner IS NULL
+
+-- name: release
+UPDATE {flows} SET lease_owner = NULL, lease_until = NULL WHERE id = :id AND lease_owner = :owner
+
+-- name: snooze
+UPDATE {flows} SET lease_owner = NULL, lease_until = NULL,
+    wake_at = {now} + {first_snooze} * (1 << {backed_off}), snoozes = {backed_off} + 1
+WHERE lease_owner = :owner OR id = :id AND {free}
+
+-- name: reschedule
+UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, wake_at = :wake_at, snoozes = 0
+WHERE id = :id AND seq = :seq AND lease_owner = :owner
+
+-- name: end_lease
+UPDATE {flows} SET lease_until = {now} WHERE id = :id AND leased_at = :since
+
+-- name: leases_taken_after
+SELECT id, leased_at FROM {flows}
+WHERE wake_at <= {now} AND lease_until > {now} AND leased_at > {now} + 1
+
+-- name: wake_after_clock_change
+UPDATE {flows} SET wake_at = {now} WHERE wake_at > {now} AND moved_at > {now} + 1
+
+-- What is left after the end.
+
+-- name: with_token
+SELECT id FROM {flows}
+WHERE token IS NOT NULL AND ended_at <= :ended_before AND (snoozes = 0 OR wake_at <= {now})
+ORDER BY ended_at, id LIMIT :limit OFFSET :skip
+
+-- name: with_revoke
+SELECT id FROM {flows}
+WHERE revoke IS NOT NULL AND ended_at <= :ended_before AND (snoozes = 0 OR wake_at <= {now})
+ORDER BY ended_at, id LIMIT :limit OFFSET :skip
+
+-- name: without_secrets
+{row} WHERE ended_at <= :ended_before AND token IS NULL AND revoke IS NULL
+ORDER BY ended_at, id LIMIT :limit OFFSET :skip
+
+-- name: delete
+DELETE FROM {flows} WHERE id = :id AND mac = :mac
+
+-- name: with_other_keys
+SELECT id FROM {flows}
+WHERE mac NOT LIKE :prefix
+    OR code NOT LIKE :prefix OR token NOT LIKE :prefix OR revoke NOT LIKE :prefix
+ORDER BY id LIMIT :limit OFFSET :skip
+
+-- The trail.
+
+-- name: add_event
+INSERT INTO {audit} ({fields}) VALUES ({field_values})
+
+-- name: worker_of_event
+SELECT worker FROM {audit} WHERE flow_id = :id AND seq = :seq
+
+-- name: delete_events
+DELETE FROM {audit} WHERE flow_id = :id
+
+-- name: last_event
+SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1
+
+-- name: event
+SELECT seq, hash FROM {audit} WHERE flow_id = :id AND seq = :seq
+
+-- name: history
+SELECT {fields} FROM {audit} WHERE flow_id = :id ORDER BY seq
+
+-- name: histories
+SELECT {fields} FROM {audit} WHERE flow_id IN ({ids}) ORDER BY flow_id, seq
+
+-- name: begun_oldest
+{begun} ASC, flow_id ASC
+
+-- name: begun_newest
+{begun} DESC, flow_id DESC
+
+-- name: count_events
+SELECT COUNT(*) FROM {audit}
+
+-- name: flow_at_event
+SELECT flow_id FROM {audit} ORDER BY flow_id, seq LIMIT 1 OFFSET :place
+
+-- name: last_events
+{last_events} ORDER BY flow_id
+
+-- name: last_events_before
+{last_events}
+WHERE "time" < :until AND flow_id <> :store
+    AND NOT EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id)
+    AND ("to" IN ('expired', 'failed') OR "to" = 'authorized' AND EXISTS (
+        SELECT 1 FROM {audit} AS its WHERE its.flow_id = name
+            AND its.action IN ({token_gone})
+    ))
+ORDER BY flow_id
+
+-- name: events_all
+SELECT {stored} FROM {audit} ORDER BY flow_id, seq
+
+-- name: events_from
+SELECT {stored} FROM {audit} WHERE flow_id >= :first ORDER BY flow_id, seq
+
+-- name: events_between
+SELECT {stored} FROM {audit} WHERE flow_id >= :first AND flow_id < :last ORDER BY flow_id, seq
+
+-- name: flows_all
+SELECT {columns} FROM {flows} ORDER BY id
+
+-- name: flows_from
+SELECT {columns} FROM {flows} WHERE id >= :first ORDER BY id
+
+-- name: flows_between
+SELECT {columns} FROM {flows} WHERE id >= :first AND id < :last ORDER BY id
+
+-- The store itself.
+
+-- name: wal_checkpoint
+-- SQLite's.
+PRAGMA wal_checkpoint(TRUNCATE)
+
+-- name: lock_store
+UPDATE {meta} SET value = value WHERE name = 'version'
+
+-- name: is_used
+SELECT 1 FROM {flows} UNION ALL SELECT 1 FROM {audit} LIMIT 1
+
+-- name: has_meta
+{has_meta}
+
+-- name: create_meta
+CREATE TABLE IF NOT EXISTS {meta} (name TEXT PRIMARY KEY, value TEXT NOT NULL)
+
+-- name: get_meta
+SELECT value FROM {meta} WHERE name = :name
+
+-- name: set_meta
+INSERT INTO {meta} (name, value) VALUES (:name, :value)
+ON CONFLICT (name) DO UPDATE SET value = :value
+
+-- name: set_meta_once
+INSERT INTO {meta} (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING

@@ -1,0 +1,316 @@
+"""A flow as a row of a database: its columns, how the row is authenticated, and the way back.
+
+A row has two parts. What is *fixed* is written when the flow is added, and by the transitions that
+change its secrets or end it. What *moves* with every other transition is small. Secrets are sealed,
+by kind. Two values authenticate a row. Its *digest* covers all columns but those of the lease, the
+wake time and the snoozes, which can only delay a login; the event of the flow's last transition
+names it. Its *MAC* covers the digest and that event's hash, under a key that is derived from the
+sealing key. The fixed part has a digest of its own, so that a move need not look at it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from functools import lru_cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.audit.chain import decode, encode
+from deviceflow.core import codec
+from deviceflow.core.encryption import Keyless
+from deviceflow.core.flow import Flow
+from deviceflow.core.ports import StoredFlow
+from deviceflow.core.secret import Hidden, unseen
+from deviceflow.errors import DeviceFlowError, SealError, StoreError
+from deviceflow.providers.codec import provider_from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from deviceflow.core.encryption import Plain, Sealer
+    from deviceflow.core.provider import Provider
+
+FIXED: Final = (
+    "id",
+    "live_name",
+    "created_at",
+    "ended_at",
+    "provider",
+    "record",
+    "code",
+    "token",
+    "revoke",
+)
+"""The columns of what is fixed, in the order in which they are digested."""
+
+MOVING: Final = ("seq", "state", "moved_at", "progress", "head", "mac")
+"""The columns of what moves."""
+
+COLUMNS: Final = (*FIXED, *MOVING)
+"""The columns that are authenticated, in the order in which they are read."""
+
+DAMAGED: Final = (
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What is raised where a row has something in it that was never written there."""
+
+_RECORDED: Final = (
+    "created_at",
+    "ended_at",
+    "name",
+    "purpose",
+    "token_endpoint",
+    "user_code",
+    "verification_uri",
+    "verification_uri_complete",
+)
+"""What of a flow is in the column `record`, beside `extra`."""
+
+_PROGRESS: Final = (
+    "attempt",
+    "detail",
+    "due_at",
+    "expires_at",
+    "failures",
+    "handover",
+    "id",
+    "in_doubt",
+    "interval",
+    "last_poll_owed",
+    "moved_at",
+    "orphaned_tokens",
+    "reason",
+    "revocations",
+    "seq",
+    "slow_downs",
+    "state",
+    "unreadable",
+)
+"""What of a flow is in the column `progress`."""
+
+_progress_of: Final = attrgetter(*_PROGRESS)
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
+
+
+class Fixed:
+    """What of a flow's row stays as it is while the flow moves on.
+
+    Attributes:
+        live_name: The name that the flow has taken, if it has one still.
+        digest: The digest of the fixed columns.
+        columns: Those that are sealed or in JSON, until they are written.
+    """
+
+    __slots__ = ("columns", "digest", "live_name")
+
+    def __init__(
+        self, live_name: str | None, digest: str, columns: Mapping[str, Any] | None = None
+    ) -> None:
+        self.live_name = live_name
+        self.digest = digest
+        self.columns = columns
+
+    def __repr__(self) -> str:
+        return "<fixed part of a row>"
+
+
+class Rows:
+    """Makes rows of flows, and flows of rows.
+
+    Args:
+        store_id: The store's own name, so that a row of another one does not count here.
+        find_sealer: Finds what seals secrets; again, where a row is not readable with what it
+            found before: the keys may have been rotated since.
+    """
+
+    def __init__(self, store_id: str, find_sealer: Callable[[], Sealer | Plain | Keyless]) -> None:
+        self.store_id = store_id
+        self._find_sealer = find_sealer
+        self.sealer = find_sealer()
+
+    # From a flow.
+
+    def seal(self, flow: Flow) -> None:
+        """Make the fixed part of the flow's row anew, its secrets sealed."""
+        flow.as_stored = unseen(lambda: self._fixed(flow))
+
+    def _fixed(self, flow: Flow) -> Fixed:
+        # Once a flow has let go of its name, another one may have it.
+        kept = flow.name if flow.as_stored is None else flow.as_stored.live_name
+        provider = _text_of(flow.provider)
+        bound = _bound(provider, flow)
+        record = {name: getattr(flow, name) for name in _RECORDED} | {"extra": dict(flow.extra)}
+        live_name = kept if flow.live else None
+        columns = {
+            "id": flow.id,
+            "live_name": live_name,
+            "created_at": flow.created_at,
+            "ended_at": flow.ended_at,
+            "provider": provider,
+            "record": _encode(record),
+        }
+        for kind in codec.KINDS:
+            secret = codec.hidden_part(flow, kind)
+            columns[kind] = secret and self.sealer.seal(secret, kind, flow.id, bound)
+        return Fixed(live_name, self._fixed_digest([*columns.values()]), columns)
+
+    def columns(self, flow: Flow) -> tuple[str, Hidden[dict[str, Any]]]:
+        """Return the digest of the flow's row, and the row, which `sign` completes.
+
+        It has all columns if the fixed part was made anew, else those that move.
+        """
+        fixed = flow.as_stored
+        assert fixed is not None  # noqa: S101  # `seal` came before
+        progress = encode(dict(zip(_PROGRESS, _progress_of(flow), strict=True))).decode()
+        state = str(flow.state)
+        digest = _digest(fixed.digest, flow.seq, state, flow.moved_at, progress)
+        values = {
+            "id": flow.id,
+            "seq": flow.seq,
+            "state": state,
+            "moved_at": flow.moved_at,
+            "progress": progress,
+            "wake_at": flow.wake_at,
+        }
+        if fixed.columns is not None:
+            values |= fixed.columns
+        return digest, Hidden(values)
+
+    def sign(self, columns: Hidden[dict[str, Any]], digest: str, head: str | None) -> None:
+        """Complete a row with its head and its MAC."""
+        values = columns.reveal()
+        values["head"], values["mac"] = head, self.sealer.mac(f"{digest} {head}")
+
+    # And back.
+
+    def flow(self, row: Hidden[Sequence[Any]], *, secrets: bool = True) -> Flow:
+        """Return the flow of a row that begins with `COLUMNS`.
+
+        Raises:
+            SealError: It was changed, or is sealed with a key that is not here.
+            StoreError: It cannot be read.
+        """
+        found = unseen(lambda: self._read(row.reveal(), secrets=secrets))
+        if isinstance(found, DeviceFlowError):
+            raise found
+        return found
+
+    def _read(self, row: Sequence[Any], *, secrets: bool) -> Flow | DeviceFlowError:
+        """Return the error, where there is one, without the frames that saw the row."""
+        flow_id, live_name, created_at, ended_at, provider, record, *sealed = row[: len(FIXED)]
+        seq, state, moved_at, progress, head = row[len(FIXED) : len(COLUMNS) - 1]
+        try:
+            fixed = self._check(row)
+            flow = Flow(flow_id, _provider(provider), 0.0)
+            read = decode(record) | decode(progress)
+            codec.fill(flow, read | {"head": head if seq else None})
+            flow.as_stored = Fixed(live_name, fixed)
+            if secrets:
+                bound = _bound(provider, flow)
+                for kind, kept in zip(codec.KINDS, sealed, strict=True):
+                    if kept is not None:
+                        codec.fill_hidden(flow, kind, self.open(kept, kind, flow_id, bound))
+            named = (flow.id, flow.seq, flow.state, flow.created_at, flow.ended_at, flow.moved_at)
+            if named == (flow_id, seq, state, created_at, ended_at, moved_at) and (
+                live_name in (None, flow.name)
+            ):
+                return flow
+        except DeviceFlowError as problem:
+            problem.flow_id = name_of(flow_id)
+            return problem.with_traceback(None)
+        except DAMAGED:
+            pass
+        return damaged(flow_id)
+
+    def _check(self, row: Sequence[Any]) -> str:
+        """See that a row is as it was written, and return the digest of its fixed part."""
+        fixed = self._fixed_digest(row[: len(FIXED)])
+        *moving, head, mac = row[len(FIXED) : len(COLUMNS)]
+        signed = f"{_digest(fixed, *moving)} {head}"
+        with suppress(SealError):  # whose traceback must not be kept as a context
+            self.sealer.check(signed, mac)
+            return fixed
+        self._find_sealer_again()
+        self.sealer.check(signed, mac)
+        return fixed
+
+    def open(self, kept: object, *context: str) -> Any:
+        """Return what was sealed; raises `SealError` where that cannot be."""
+        if not isinstance(kept, str):
+            raise TypeError
+        with suppress(SealError):
+            return self.sealer.open(kept, *context)
+        self._find_sealer_again()
+        return self.sealer.open(kept, *context)
+
+    def _find_sealer_again(self) -> None:
+        self.sealer = self._find_sealer()
+
+    def stored(self, row: Sequence[Any]) -> StoredFlow:
+        """Return what a row that begins with `COLUMNS` says, true or not, to compare it."""
+        digest, authentic = None, False
+        with suppress(SealError, *DAMAGED):
+            digest = self.digest(row)
+            if not isinstance(self.sealer, Keyless):
+                self._check(row)
+            authentic = True
+        seq, state, _, progress, head = row[len(FIXED) : len(COLUMNS) - 1]
+        return StoredFlow(row[0], seq, state, progress, head, digest, authentic)
+
+    def digest(self, row: Sequence[Any]) -> str:
+        """Return the digest of a row that begins with `COLUMNS`; raises one of `DAMAGED`."""
+        moving = row[len(FIXED) : len(COLUMNS) - 2]
+        return _digest(self._fixed_digest(row[: len(FIXED)]), *moving)
+
+    def _fixed_digest(self, values: Sequence[Any]) -> str:
+        # SQLite gives whole numbers of a column of floats as integers at times. float() would also
+        # take a text or a blob with a number in it.
+        flow_id, live_name, created_at, ended_at, *rest = values
+        times = [None if at is None else at * 1.0 for at in (created_at, ended_at)]
+        text = _encode([self.store_id, flow_id, live_name, *times, *rest])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(fixed: str, seq: Any, state: Any, moved_at: Any, progress: Any) -> str:
+    # No two rows give one text: the first four parts have no line breaks where they are right, and
+    # in JSON there is none.
+    if not (type(seq) is int and isinstance(state, str) and isinstance(progress, str)):
+        raise TypeError
+    text = f"{fixed}\n{seq}\n{state}\n{moved_at * 1.0!r}\n{progress}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def damaged(flow_id: object) -> StoreError:
+    """Return the error for a row that has something in it that was never written there."""
+    return StoreError(
+        "The record of this flow is damaged.",
+        flow_id=name_of(flow_id),
+        hint="Nothing was sent. Restore the store from a backup, or start a new login.",
+    )
+
+
+def name_of(flow_id: object) -> str:
+    """Return an id as it can be shown, whatever a database has there."""
+    return flow_id if isinstance(flow_id, str) else repr(flow_id)
+
+
+def _bound(provider: str, flow: Flow) -> str:
+    """Return a digest of where a flow's secrets may be sent, for whom, and on what conditions."""
+    return hashlib.sha256(f"{provider}\n{flow.token_endpoint}".encode()).hexdigest()[:32]
+
+
+@lru_cache(256)
+def _text_of(provider: Provider) -> str:
+    return json.dumps(provider.to_dict(), sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(256)
+def _provider(text: str) -> Provider:
+    return provider_from_dict(json.loads(text))

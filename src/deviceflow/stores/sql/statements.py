@@ -1,0 +1,165 @@
+"""The SQL statements, by their names, in the words of one database."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from deviceflow.audit.chain import STORED
+from deviceflow.audit.events import FIELDS
+from deviceflow.core.actions import ENDS_HANDOVER, IMPORT
+from deviceflow.core.ports import FIRST_SNOOZE
+from deviceflow.stores.sql.rows import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LONGEST_LEASE: Final = 86400.0
+"""Seconds that a lease can last at most."""
+
+IDS: Final = tuple(f"id{number}" for number in range(50))
+"""The names of the values of the query `histories`: flow ids."""
+
+MIGRATIONS: Final = ("0001_flows_and_audit",)
+"""The files that bring a database from each version of the schema to the next."""
+
+
+class Dialect(NamedTuple):
+    """How a database says it.
+
+    Attributes:
+        placeholder: What stands for a value.
+        now: The SQL for the time of day, in seconds since 1970. A database without a clock that
+            all its clients share takes the value `:now`.
+        has_meta: The SQL that finds a row if there is a table `meta`.
+        for_update: The SQL for locking the rows that are read.
+        skip_locked: The SQL for passing over rows that others have locked.
+        namespace: The schema in which the tables are, with a dot behind it.
+        clustered: What makes a table be kept in the order of its key.
+        bytewise: What makes a column be compared byte by byte, as Python does.
+        before_migrating: What is run first where the schema is brought up to date.
+    """
+
+    placeholder: str
+    now: str
+    has_meta: str
+    for_update: str = ""
+    skip_locked: str = ""
+    namespace: str = ""
+    clustered: str = ""
+    bytewise: str = ""
+    before_migrating: tuple[str, ...] = ()
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether all clients go by the database's clock."""
+        return self.now != ":now"
+
+
+class Statement(NamedTuple):
+    """A statement as the database takes it.
+
+    Attributes:
+        text: The SQL, with placeholders.
+        values_of: Returns the values for them, in their order, of a mapping that has them by name.
+    """
+
+    text: str
+    values_of: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+class Statements(dict[str, Statement]):
+    """All statements in one dialect, by their names; each is worded when it is first needed.
+
+    Args:
+        dialect: The dialect.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        super().__init__()
+        self._placeholder = dialect.placeholder
+        named, fragments = _read_queries()
+        self._named = dict(named)
+        for number, text in enumerate(dialect.before_migrating):
+            self._named[f"before_migrating_{number}"] = text
+        self._words: dict[str, str] = {
+            **fragments,
+            **{name: f"{dialect.namespace}{name}" for name in ("flows", "audit", "meta")},
+            "now": dialect.now,
+            "has_meta": dialect.has_meta,
+            "for_update": dialect.for_update,
+            "skip_locked": dialect.skip_locked,
+            "clustered": dialect.clustered,
+            "bytewise": dialect.bytewise,
+            "columns": ", ".join(COLUMNS),
+            "column_values": _values(COLUMNS),
+            "fields": ", ".join(f'"{name}"' for name in FIELDS),
+            "field_values": _values(FIELDS),
+            "stored": ", ".join(f'"{name}"' for name in STORED),
+            "token_gone": ", ".join(f"'{name}'" for name in (*ENDS_HANDOVER, IMPORT)),
+            "ids": _values(IDS),
+            "longest_lease": str(LONGEST_LEASE),
+            "first_snooze": str(FIRST_SNOOZE),
+        }
+        self.before_migrating: Final = [
+            f"before_migrating_{number}" for number in range(len(dialect.before_migrating))
+        ]
+
+    def __missing__(self, name: str) -> Statement:
+        statement = self[name] = self._worded(self._named[name])
+        return statement
+
+    def table(self, name: str) -> str:
+        """Return a table's whole name."""
+        return self._words[name]
+
+    def migration(self, number: int) -> list[str]:
+        """Return the names of the statements that bring version `number` to the next."""
+        names = []
+        script = _without_comments(_read(f"migrations/{MIGRATIONS[number]}.sql"))
+        for place, text in enumerate(filter(str.strip, script.split(";"))):
+            names.append(f"migration_{number + 1}_{place}")
+            self._named[names[-1]] = text
+        return names
+
+    def _worded(self, text: str) -> Statement:
+        while "{" in text:
+            text = _WORD.sub(lambda word: self._words[word[1]], text)
+        names = _VALUE.findall(text)
+        text = " ".join(_VALUE.sub(self._placeholder, text).split())
+        if len(names) > 1:
+            return Statement(text, itemgetter(*names))
+        return Statement(text, lambda values: tuple(values[name] for name in names))
+
+
+_WORD: Final = re.compile(r"\{(\w+)\}")
+_VALUE: Final = re.compile(r":(\w+)")
+_SECTION: Final = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
+
+
+def _values(names: tuple[str, ...]) -> str:
+    return ", ".join(f":{name}" for name in names)
+
+
+@cache
+def _read_queries() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the statements of `queries.sql`, and its fragments."""
+    found: dict[str, dict[str, str]] = {"name": {}, "fragment": {}}
+    _, *parts = _SECTION.split(_read("queries.sql"))
+    for kind, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        found[kind][name] = _without_comments(text).strip()
+    return found["name"], found["fragment"]
+
+
+def _without_comments(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
+
+
+def _read(name: str) -> str:
+    # By the loader, which costs nothing; `importlib.resources` is slow to import.
+    loader: Any = __spec__.loader
+    path = re.sub(r"\w+\.\w+$", name, __file__)
+    data: bytes = loader.get_data(path)
+    return data.decode()
