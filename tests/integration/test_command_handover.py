@@ -297,7 +297,7 @@ def test_a_name_that_is_none_is_refused(deviceflow: Command, name: str) -> None:
     assert "cannot name a variable" in done.err
 
 
-def test_another_servers_token_needs_a_name(
+def test_another_servers_token_needs_a_variable(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
     form = ["--client-id", "robot", "--issuer", server.url]
@@ -307,7 +307,7 @@ def test_another_servers_token_needs_a_name(
     named = deviceflow("export-env", flow_id, "--variable", "GITHUB_TOKEN")
 
     assert nameless.code == 2
-    assert "--name GITHUB_TOKEN" in nameless.err
+    assert "--variable GITHUB_TOKEN" in nameless.err
     assert named.code == 75
 
 

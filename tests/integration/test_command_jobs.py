@@ -300,7 +300,7 @@ def test_an_id_that_is_unknown(deviceflow: Command, command: list[str]) -> None:
 # One login at a time.
 
 
-def test_a_key_shows_the_same_code_again(deviceflow: Command, server: LocalServer) -> None:
+def test_a_name_shows_the_same_code_again(deviceflow: Command, server: LocalServer) -> None:
     first = deviceflow("start", server.url, "--name", "nightly", "--json").said
     again = deviceflow("start", server.url, "--name", "nightly")
     other = deviceflow("start", server.url, "--name", "weekly", "--json").said
@@ -331,7 +331,7 @@ def test_processes_that_start_at_once_get_the_same_code(
     assert flow_id
 
 
-def test_a_key_is_free_again_when_its_token_was_collected(
+def test_a_name_is_free_again_when_its_token_was_collected(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
     first = deviceflow("start", server.url, "--name", "nightly", "--json").said

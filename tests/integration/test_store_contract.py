@@ -211,10 +211,10 @@ def test_postgres_goes_by_its_own_clock_whatever_its_clients_say(place: Place) -
     assert place.store.now(5.0) == pytest.approx(expected, abs=1e-4)
 
 
-# Keys.
+# Names.
 
 
-def test_live_flow_of_the_key_is_returned_instead(place: Place) -> None:
+def test_open_login_of_the_name_is_returned_instead(place: Place) -> None:
     first = kept(place, "waiting", name="nightly")
 
     again = place.store.add(new("f2", "nightly"))
@@ -224,7 +224,7 @@ def test_live_flow_of_the_key_is_returned_instead(place: Place) -> None:
     assert [flow.id for flow in place.store.flows()] == ["f1"]
 
 
-def test_keys_do_not_mix(place: Place) -> None:
+def test_names_do_not_mix(place: Place) -> None:
     keys = ["a", "b", "", None, None, "A", "a ", "ä", "a\u0308"]
 
     flows = [place.store.add(new(f"f{number}", key)) for number, key in enumerate(keys)]
@@ -237,7 +237,7 @@ def test_keys_do_not_mix(place: Place) -> None:
     "name",
     ["acknowledged", "purged", "denied", "expired", "unknown", "cancelled"],
 )
-def test_key_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> None:
+def test_name_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> None:
     kept(place, name, name="nightly")
 
     assert place.store.add(new("f2", "nightly")).id == "f2"
@@ -248,14 +248,14 @@ def test_key_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> Non
 @pytest.mark.parametrize(
     "name", ["created", "polling", "in doubt", "recovered", "authorized", "collected"]
 )
-def test_key_is_kept_until_the_token_is_acknowledged(place: Place, name: str) -> None:
+def test_name_is_kept_until_the_token_is_acknowledged(place: Place, name: str) -> None:
     kept(place, name, name="nightly")
 
     assert place.store.add(new("f2", "nightly")).id == "f1"
 
 
 @pytest.mark.parametrize("taken_meanwhile", [True, False])
-def test_token_that_comes_late_does_not_take_the_key_back(
+def test_token_that_comes_late_does_not_take_the_name_back(
     place: Place, taken_meanwhile: bool
 ) -> None:
     flow = kept(place, "expired", name="nightly")
@@ -270,7 +270,7 @@ def test_token_that_comes_late_does_not_take_the_key_back(
     assert place.store.add(new("f3", "nightly")).id == ("f2" if taken_meanwhile else "f3")
 
 
-def test_key_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> None:
+def test_name_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> None:
     """It clashes, and then there is none of that name."""
     flow = new("f2", "nightly")
     operation, _ = database.sql._operations.add(flow, None, database.now)
@@ -286,7 +286,7 @@ def test_key_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> No
     assert stopped.value.value is flow
 
 
-def test_one_of_many_threads_makes_the_flow_of_a_key(place: Place) -> None:
+def test_one_of_many_threads_makes_the_flow_of_a_name(place: Place) -> None:
     ids = at_once(lambda number: place.store.add(new(f"f{number}", "nightly")).id)
 
     assert len(set(ids)) == 1
@@ -305,7 +305,7 @@ print(store.add(new(sys.argv[2], "nightly")).id)
 """
 
 
-def test_one_of_many_processes_makes_the_flow_of_a_key(database: Place) -> None:
+def test_one_of_many_processes_makes_the_flow_of_a_name(database: Place) -> None:
     children = started(
         CHILD,
         ([database.url, f"f{number}"] for number in range(6)),

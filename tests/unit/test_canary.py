@@ -510,6 +510,7 @@ def evidence(monkeypatch: pytest.MonkeyPatch) -> Evidence:
         (RequestsTransport, "send"),
         (Client, "step"),
         (Client, "wait"),
+        (Client, "wait_for_token"),
     ):
         monkeypatch.setattr(owner, name, _tapped(gathered, getattr(owner, name)))
     return gathered

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Add(NamedTuple):
-    """Keep a new flow. Answered by the flow, or by the live flow that has the same key."""
+    """Keep a new flow. Answered by the flow, or by the open flow that has the same name."""
 
     flow: Flow
     store_event: StoreEvent | None

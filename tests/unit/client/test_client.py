@@ -178,7 +178,7 @@ def test_what_cannot_be_asked_leaves_nothing_behind(
 # Starting once for a key.
 
 
-def test_live_flow_of_the_key_is_returned_without_a_request(
+def test_open_login_of_the_name_is_returned_without_a_request(
     client: Make, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer())
@@ -191,10 +191,10 @@ def test_live_flow_of_the_key_is_returned_without_a_request(
     assert sent(driver) == ["code"]
 
 
-def test_key_of_another_login_is_another_login(client: Make, code_answer: CodeAnswer) -> None:
+def test_name_of_another_login_is_another_login(client: Make, code_answer: CodeAnswer) -> None:
     driver = client(code_answer(), code_answer(), code_answer())
 
-    flows = [driver.start(STUDIO, name=key) for key in ("a", "b", None)]
+    flows = [driver.start(STUDIO, name=name) for name in ("a", "b", None)]
 
     assert len({flow.id for flow in flows}) == 3
 
@@ -232,7 +232,7 @@ def test_our_own_words_are_not_called_the_servers(client: Make) -> None:
     assert "The server's message" not in str(caught.value)
 
 
-def test_ended_flow_of_the_key_gives_way_to_a_new_one(
+def test_ended_flow_of_the_name_gives_way_to_a_new_one(
     client: Make, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), code_answer())
@@ -336,7 +336,7 @@ def test_created_flow_can_be_waited_for(client: Make, code_answer: CodeAnswer) -
     assert token.access_token == Secret("TOKEN-CANARY")
 
 
-def test_create_returns_the_live_flow_of_the_key(client: Make, code_answer: CodeAnswer) -> None:
+def test_create_returns_the_open_login_of_the_name(client: Make, code_answer: CodeAnswer) -> None:
     driver = client(code_answer())
     flow = driver.start(STUDIO, name="nightly")
 
@@ -1205,7 +1205,7 @@ def test_login_waits_as_long_as_it_is_told(shown: Make, code_answer: CodeAnswer)
         shown(code_answer(), PENDING).login(STUDIO, timeout=3)
 
 
-def test_login_of_a_key_goes_on_with_the_live_one(
+def test_login_of_a_name_goes_on_with_the_live_one(
     shown: Make, code_answer: CodeAnswer, said: list[str]
 ) -> None:
     driver = shown(code_answer(), GRANTED)

@@ -307,7 +307,7 @@ def test_token_that_is_acknowledged_while_it_is_asked_for_is_gone(
 
 
 @pytest.mark.parametrize("ask", ["start", "login", "wait", "token", "collect"])
-def test_key_is_kept_and_its_token_is_given_again_until_it_is_acknowledged(
+def test_name_is_kept_and_its_token_is_given_again_until_it_is_acknowledged(
     client: Make, code_answer: CodeAnswer, ask: str
 ) -> None:
     """A job that is killed after the approval, and run again, gets its token and asks nobody."""
@@ -332,7 +332,7 @@ def test_key_is_kept_and_its_token_is_given_again_until_it_is_acknowledged(
     assert again.start(STUDIO, name="nightly").id != name
 
 
-def test_key_is_free_once_the_token_is_purged(
+def test_name_is_free_once_the_token_is_purged(
     client: Make, clock: VirtualClock, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), GRANTED, code_answer())
@@ -344,7 +344,7 @@ def test_key_is_free_once_the_token_is_purged(
     assert driver.start(STUDIO, name="nightly").id != name
 
 
-def test_key_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
+def test_name_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
     client: Make, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), GRANTED)
@@ -377,7 +377,9 @@ def test_login_acknowledges_what_nobody_could_ask_for_again(
     assert flow.handover == handover
 
 
-def test_login_of_a_key_that_is_approved_asks_nobody(client: Make, code_answer: CodeAnswer) -> None:
+def test_login_of_a_name_that_is_approved_asks_nobody(
+    client: Make, code_answer: CodeAnswer
+) -> None:
     said: list[str] = []
     driver = client(code_answer(), GRANTED, output=said.append)
     authorized(driver, name="nightly")
