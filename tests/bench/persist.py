@@ -19,12 +19,11 @@ import requests
 import structlog
 
 from deviceflow import Client, Studio
-from deviceflow.audit.chain import link
+from deviceflow.audit.chain import link, row_of
 from deviceflow.audit.events import render
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
-from deviceflow.stores.sql.events import columns
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.bench.imports import COMMAND
@@ -98,8 +97,8 @@ def _same_rows_rate(store: SQLiteStore) -> float:
     flow = store.get(client.start(_STUDIO, client_name="bench").id)
     event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
     event["row_digest"], row = store._rows.columns(flow)
-    store._rows.sign(row, event["row_digest"], link(event, flow.head, store._audit_key, flow))
-    noted = columns(event)
+    noted = row_of(event, link(event, flow.head, store._audit_key, flow))
+    store._rows.sign(row, event["row_digest"], event["hash"])
     values = row.reveal() | {"release": None}
     move, note = store._statements["move"], store._statements["add_event"]
     connection = store._connection.connected()

@@ -77,7 +77,7 @@ def compete(
         folder: An empty folder.
         postgres: The server for a database; None for a SQLite file.
         rng: What chance goes by.
-        pace: How many seconds by the clock pass in a real one.
+        pace: How many seconds by the clock pass in a real one; with 0 it moves as they work.
         interval: Seconds between two polls.
     """
     done, begun = Competition(), time.monotonic()
@@ -164,7 +164,7 @@ def _work(
         rule.after = clock.time() - seen.issued_at + rng.uniform(0.0, _LAST_DECISION)
         rule.decision = decisions[seen.client]
     go.touch()
-    until = time.monotonic() + _SECONDS / clock.pace + PATIENCE
+    until = time.monotonic() + _SECONDS / (clock.pace or 1) + PATIENCE
     with place.open() as store:
         for child in children:
             while not child.has_ended(_DIGEST_EACH):

@@ -19,7 +19,7 @@ from deviceflow.core.ports import LeaseHeld
 from deviceflow.errors import FlowBusyError, TokenGoneError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.transports.requests import RequestsTransport
-from tests.crash.clock import PacedClock, SharedClock
+from tests.crash.clock import CrowdClock, SharedClock
 from tests.crash.traps import (
     TrappedStore,
     TrappedTransport,
@@ -262,7 +262,7 @@ class _PacedTransport:
         self._pace = pace
 
     def send(self, request: Request, timeout: float) -> Response | Failure:
-        return self._transport.send(request, timeout / self._pace)
+        return self._transport.send(request, timeout / (self._pace or 1))
 
     def close(self) -> None:
         self._transport.close()
@@ -275,7 +275,7 @@ class _SinkError(Exception):
 def work(job: Shift) -> None:
     """Step all the flows, in competition with others, until all have come to their end."""
     report, rng = Reporter(job.report), Random(job.seed)
-    clock = PacedClock(Path(job.clock))
+    clock = CrowdClock(Path(job.clock))
     store = open_store(job.store, **({"keys": job.keys} if job.keys else {}))
     assert isinstance(store, SQLStore)
     claim, held = store.claim, 0

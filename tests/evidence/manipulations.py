@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,7 +28,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import OAuth, Secret
-from deviceflow.audit.chain import START, STORED, AuditKey
+from deviceflow.audit.chain import HASHED, START, AuditKey, canonical, hash_of
 from deviceflow.core.actions import ENDS_HANDOVER, LOGIN_TRIGGERS
 from deviceflow.core.flow import Flow
 from deviceflow.core.provider import Token
@@ -35,7 +36,7 @@ from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.sql.rows import COLUMNS
 from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
-from tests.evidence.trails import hash_row, rechain
+from tests.evidence.trails import columns_of, rechain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 _THEIRS: Final = AuditKey(Secret("somebody else's"))
 _PLACE: Final = ("flow_id", "seq", "event_id")
 _PROOF: Final = ("prev_hash", "hash", "mac")
-_CONTENT: Final = tuple(name for name in STORED if name not in (*_PLACE, *_PROOF))
+_CONTENT: Final = tuple(name for name in HASHED if name not in (*_PLACE, *_PROOF))
 _NULLABLE: Final = frozenset(
     {*_CONTENT} - {"schema", "time", "action", "outcome", "scopes", "in_doubt", "key_id"}
 )
@@ -133,13 +134,14 @@ class Attack:
         if name in _PROOF:
             return self.hex()
         if name in ("scopes", "granted_scopes"):
-            return self.random.choice(["[]", '["WRITE"]', '["MODELS","x"]'])
+            return self.random.choice([[], ["WRITE"], ["MODELS", "x"]])
         if name in ("attempt", "http_status", "pid"):
             return self.random.randrange(1000)
         if name in ("interval", "wait", "duration"):
-            return round(self.random.random() * 100, self.random.randrange(5))
+            number = round(self.random.random() * 100, self.random.randrange(5))
+            return int(number) if number.is_integer() else number
         if name == "in_doubt":
-            return type(row[name])(not row[name])
+            return not row[name]
         return self.random.choice(["", "x", "x" * 50, "ü", f"{row[name]} ", f"{row[name]}".upper()])
 
     def room(self, flow_id: str) -> int:
@@ -158,12 +160,57 @@ class Attack:
 def edited_field(attack: Attack) -> Done:
     names = (*_CONTENT, "event_id", "prev_hash", "hash", *(("mac",) if attack.keyed else ()))
     row = attack.random.choice(attack.rows(attack.victim()))
-    was = dict(row)
-    if attack.random.random() < 0.05:
-        row["scopes"] = row["scopes"].replace("[", "[ ")  # which says the same
+    was = columns_of(row)
+    attack.alter(row, names)
+    changed = {name: value for name, value in columns_of(row).items() if value != was[name]}
+    attack.trail.set(row["flow_id"], row["seq"], changed)
+    return Done(("edited",), (row["flow_id"],), (row["flow_id"], row["seq"]))
+
+
+def edited_text(attack: Attack) -> Done:
+    """Write a text in another form: it says the same, and its hash may be the right one."""
+    flow_id = attack.victim(of=attack.trail.fresh if attack.keyed else None)
+    rows = attack.rows(flow_id)
+    at = attack.random.randrange(len(rows))
+    row = rows[at]
+    text = attack.random.choice(_OTHER_FORMS)(canonical(row).decode())
+    attack.trail.drop(flow_id, row["seq"])
+    if attack.keyed and attack.flip():
+        # As somebody does who has the key.
+        row["hash"] = sha256(text.encode()).hexdigest()
+        row["mac"] = attack.trail.key.mac(row["hash"], row["key_id"])
+        for follower in rows[at + 1 : at + 2]:
+            follower["prev_hash"] = row["hash"]
+        rechain(rows[at + 1 :], attack.trail.key)
+    attack.trail.put(row, text=text)
+    for follower in rows[at + 1 :]:
+        attack.trail.put(follower)
+    if attack.keyed:
+        attack.trail.adjust(flow_id, rows[-1])
+    return Done(("edited",), (flow_id,), (flow_id, row["seq"]))
+
+
+_OTHER_FORMS: Final[tuple[Callable[[str], str], ...]] = (
+    lambda text: text.replace(":", ": ", 1),
+    lambda text: f"{text} ",
+    lambda text: json.dumps(dict(reversed(json.loads(text).items())), separators=(",", ":")),
+    lambda text: text.replace('"actor":', '"actor":"mallory","actor":'),
+    lambda text: re.sub(r'"attempt":(\d+)', r'"attempt":\1.0', text),
+    lambda text: text.replace('"schema":"d', '"schema":"\\u0064'),
+    lambda text: f'{text[:-1]},"zone":null}}',
+)
+
+
+def column_unlike_text(attack: Attack) -> Done:
+    """Edit what an event says twice in one place only."""
+    row = attack.random.choice(attack.rows(attack.victim()))
+    said = dict(row)
+    name = attack.random.choice(("flow_id", "seq", "time"))
+    said[name] = row["seq"] + 90 if name == "seq" else attack.hex()
+    if name == "time" and attack.flip():
+        changed = {"time": said["time"]}
     else:
-        attack.alter(row, names)
-    changed = {name: value for name, value in row.items() if value is not was[name]}
+        changed = {"text": columns_of(said)["text"]}
     attack.trail.set(row["flow_id"], row["seq"], changed)
     return Done(("edited",), (row["flow_id"],), (row["flow_id"], row["seq"]))
 
@@ -173,7 +220,10 @@ def edited_seq(attack: Attack) -> Done:
     rows = attack.rows(flow_id)
     row = attack.random.choice(rows)
     beyond = attack.random.choice([rows[-1]["seq"] + attack.random.randrange(1, 9), 0, -1])
-    attack.trail.set(flow_id, row["seq"], {"seq": beyond})
+    text = columns_of(row | {"seq": beyond})["text"]
+    attack.trail.set(
+        flow_id, row["seq"], {"seq": beyond} | ({"text": text} if attack.flip() else {})
+    )
     stays = row is (rows[-1] if beyond > 0 else rows[0])
     return Done(("edited" if stays else "reordered",), (flow_id,))
 
@@ -182,7 +232,7 @@ def edited_with_its_hash(attack: Attack) -> Done:
     flow_id = attack.victim(2)
     row = attack.random.choice(attack.rows(flow_id)[:-1])
     attack.alter(row)
-    row["hash"] = hash_row(row)
+    row["hash"] = hash_of(row)
     attack.forge_mac(row)
     attack.trail.drop(flow_id, row["seq"], row["seq"])
     attack.trail.put(row)
@@ -212,7 +262,7 @@ def inserted(attack: Attack) -> Done:
     if attack.flip() and not unseen:
         before = [other for other in rows if other["seq"] < seq]
         row["prev_hash"] = before[-1]["hash"] if before else START
-        row["hash"] = hash_row(row)
+        row["hash"] = hash_of(row)
     attack.forge_mac(row)
     attack.trail.put(row)
     return Done(("inserted",), (flow_id,), (flow_id, seq))
@@ -224,7 +274,8 @@ def duplicated(attack: Attack) -> Done:
     row = attack.random.choice(rows)
     seq = attack.room(flow_id)
     renamed = {"event_id": f"{flow_id}.{seq}"} if attack.flip() else {}
-    attack.trail.put(row | {"seq": seq} | renamed)
+    copy = row | {"seq": seq} | renamed
+    attack.trail.put(copy, attack.random.choice([copy, row]))
     return Done(("duplicated",), (flow_id,))
 
 
@@ -236,7 +287,8 @@ def reordered(attack: Attack) -> Done:
         attack.trail.drop(flow_id, row["seq"], row["seq"])
     for row, place in ((one, other), (other, one)):
         name = {"event_id": place["event_id"]} if renamed else {}
-        attack.trail.put(row | {"seq": place["seq"]} | name)
+        there = row | {"seq": place["seq"]} | name
+        attack.trail.put(there, there if renamed else attack.random.choice([there, row]))
     return Done(("reordered",), (flow_id,))
 
 
@@ -269,7 +321,8 @@ def moved_row(attack: Attack) -> Done:
     if there != "elsewhere":
         seq = attack.room(there)
     renamed = {"event_id": f"{there}.{seq}"} if attack.flip() else {}
-    attack.trail.put(row | {"flow_id": there, "seq": seq} | renamed)
+    moved = row | {"flow_id": there, "seq": seq} | renamed
+    attack.trail.put(moved, attack.random.choice([moved, row]))
     return Done(("moved",), (flow_id, there), (there, seq))
 
 
@@ -281,8 +334,11 @@ def moved_flow(attack: Attack) -> Done:
         there = "elsewhere"
     if there != "elsewhere":
         by = attack.rows(there)[-1]["seq"]
-    statement = "UPDATE {audit} SET flow_id = ?, seq = seq + ? WHERE flow_id = ?"
-    attack.trail.do(statement, there, by, flow_id)
+    rewritten = attack.flip()
+    attack.trail.drop(flow_id)
+    for row in attack.rows(flow_id):
+        moved = row | {"flow_id": there, "seq": row["seq"] + by}
+        attack.trail.put(moved, moved if rewritten else row)
     return Done(("moved",), (flow_id, there))
 
 
@@ -324,10 +380,7 @@ def replaced_chain_with_the_key(attack: Attack) -> Done:
 
 def _adjust(attack: Attack, flow_id: str) -> None:
     """Make a flow's record fit the last of its events as they are by now."""
-    names = ", ".join(f'"{name}"' for name in STORED)
-    statement = f"SELECT {names} FROM {{audit}} WHERE flow_id = ? ORDER BY seq DESC LIMIT 1"
-    last = attack.trail.do(statement, flow_id).fetchone()
-    attack.trail.adjust(flow_id, dict(zip(STORED, last, strict=True)))
+    attack.trail.adjust(flow_id, attack.trail.end_of(flow_id))
 
 
 def wrong_state(attack: Attack) -> Done:
@@ -660,6 +713,8 @@ def _resigned(path: Path, *, named: bool) -> str:
 
 MANIPULATIONS: Final[Mapping[str, Callable[[Attack], Done]]] = {
     "edited field": edited_field,
+    "edited text": edited_text,
+    "column unlike text": column_unlike_text,
     "edited number": edited_seq,
     "edited with its hash": edited_with_its_hash,
     "removed row": removed,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from deviceflow import Secret
-from deviceflow.audit.chain import STORED, AuditKey, hash_of_row
+from deviceflow.audit.chain import STORED, AuditKey, canonical, hash_of
 from deviceflow.audit.events import STORE
 from deviceflow.core.actions import PLAIN_HTTP, ROTATE_KEYS
 from deviceflow.core.ports import Origin
@@ -105,7 +105,7 @@ class Trail:
             self._database = psycopg.connect(store._connection._url.reveal(), autocommit=True)
         everything = self.do(store._statements["events_all"].text).fetchall()
         self.rows = {
-            flow_id: [dict(zip(STORED, row, strict=True)) for row in rows]
+            flow_id: [fields_of(row) for row in rows]
             for flow_id, rows in groupby(everything, itemgetter(_FLOW))
         }
 
@@ -191,11 +191,26 @@ class Trail:
         finally:
             self._database.execute("ROLLBACK")
 
-    def put(self, row: Mapping[str, Any]) -> None:
-        """Put an event in."""
+    def put(
+        self, row: Mapping[str, Any], said: Mapping[str, Any] | None = None, text: str | None = None
+    ) -> None:
+        """Put an event in.
+
+        Args:
+            row: The event, for the columns.
+            said: What its text says, if that is something else.
+            text: The text, if it is to be another one.
+        """
+        values = columns_of(row) | {"text": text or columns_of(said or row)["text"]}
         names = ", ".join(f'"{name}"' for name in STORED)
         marks = ", ".join("?" * len(STORED))
-        self.do(f"INSERT INTO {{audit}} ({names}) VALUES ({marks})", *(row[n] for n in STORED))
+        self.do(f"INSERT INTO {{audit}} ({names}) VALUES ({marks})", *(values[n] for n in STORED))
+
+    def end_of(self, flow_id: str) -> dict[str, Any]:
+        """Return a flow's last event as it is by now."""
+        names = ", ".join(f'"{name}"' for name in STORED)
+        statement = f"SELECT {names} FROM {{audit}} WHERE flow_id = ? ORDER BY seq DESC LIMIT 1"
+        return fields_of(self.do(statement, flow_id).fetchone())
 
     def drop(self, flow_id: str, first: int = -(2**60), last: int = 2**60) -> None:
         """Drop events of a flow."""
@@ -210,11 +225,14 @@ class Trail:
 
     def shift(self, flow_id: str, first: int, by: int, *, renamed: bool) -> None:
         """Give the events from one on other numbers, and perhaps the names that go with these."""
-        self.do(
-            "UPDATE {audit} SET seq = -(seq + ?) WHERE flow_id = ? AND seq >= ?", by, flow_id, first
-        )
-        name = ", event_id = flow_id || '.' || CAST(-seq AS TEXT)" if renamed else ""
-        self.do(f"UPDATE {{audit}} SET seq = -seq{name} WHERE flow_id = ? AND seq < 0", flow_id)
+        names = ", ".join(f'"{name}"' for name in STORED)
+        statement = f"SELECT {names} FROM {{audit}} WHERE flow_id = ? AND seq >= ?"
+        rows = [*map(fields_of, self.do(statement, flow_id, first).fetchall())]
+        self.drop(flow_id, first)
+        for row in rows:
+            seq = row["seq"] + by
+            there = row | {"seq": seq, "event_id": f"{flow_id}.{seq}"}
+            self.put(there, there if renamed else row)
 
     def record(self, flow_id: str) -> dict[str, Any] | None:
         """Return a flow's record."""
@@ -304,9 +322,17 @@ class Trail:
         return list(part.findings())
 
 
-def hash_row(row: Mapping[str, Any]) -> str:
-    """Return the hash that an event should have, as a database has it."""
-    return hash_of_row([row[name] for name in STORED])
+def fields_of(row: Sequence[Any]) -> dict[str, Any]:
+    """Return the event of a row that nobody has touched."""
+    values = dict(zip(STORED, row, strict=True))
+    event: dict[str, Any] = json.loads(values["text"])
+    return event | {name: values[name] for name in ("hash", "mac")}
+
+
+def columns_of(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event as the table has it."""
+    columns = {name: event[name] for name in STORED if name != "text"}
+    return columns | {"text": canonical(event).decode()}
 
 
 def rechain(rows: Sequence[dict[str, Any]], key: AuditKey | None) -> None:
@@ -314,6 +340,6 @@ def rechain(rows: Sequence[dict[str, Any]], key: AuditKey | None) -> None:
     before: str | None = None
     for row in rows:
         row["prev_hash"] = row["prev_hash"] if before is None else before
-        before = row["hash"] = hash_row(row)
+        before = row["hash"] = hash_of(row)
         if key is not None:
             row["mac"] = key.mac(before, row["key_id"])

@@ -6,12 +6,13 @@ import contextlib
 import json
 import sqlite3
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 
 from deviceflow import OAuth, Secret
-from deviceflow.audit.chain import START
+from deviceflow.audit.chain import START, canonical
 from deviceflow.audit.events import STORE, render
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
@@ -363,7 +364,8 @@ def held_lease(place: Place, random: Random) -> Attack:
 def deleted_event(place: Place, random: Random) -> Attack:
     row = random.choice(place.saved["audit"])
     place.ask("DELETE FROM {audit} WHERE flow_id = ? AND seq = ?", row["flow_id"], row["seq"])
-    attack = Attack(f"event {row['event_id']} deleted", {row["flow_id"]}, same=False)
+    said = f"event {row['seq']} of {row['flow_id']} deleted"
+    attack = Attack(said, {row["flow_id"]}, same=False)
     if row["flow_id"] != STORE:
         attack.undo = lambda: place.insert("audit", row)
     elif row["seq"] == _events(place, STORE)[-1]["seq"]:
@@ -386,9 +388,12 @@ def deleted_chain(place: Place, random: Random) -> Attack:
 def inserted_event(place: Place, random: Random) -> Attack:
     row = random.choice(place.saved["audit"])
     seq = _events(place, row["flow_id"])[-1]["seq"] + 1
-    new = row | {"seq": seq, "event_id": f"{row['flow_id']}.{seq}"}
+    event = json.loads(row["text"]) | {"seq": seq, "event_id": f"{row['flow_id']}.{seq}"}
     if random.random() < 0.5:
-        new["prev_hash"] = START
+        event["prev_hash"] = START
+    new = row | {"seq": seq, "text": random.choice([canonical(event).decode(), row["text"]])}
+    if random.random() < 0.5:
+        new["hash"] = sha256(new["text"].encode()).hexdigest()
     place.insert("audit", new)
 
     def undo() -> None:
@@ -396,7 +401,7 @@ def inserted_event(place: Place, random: Random) -> Attack:
 
     # What is noted next in the store's own chain would follow on it.
     chain = row["flow_id"] == STORE
-    said = f"event {new['event_id']} inserted"
+    said = f"event {event['event_id']} inserted"
     return Attack(said, {row["flow_id"]}, undo=None if chain else undo, same=False)
 
 

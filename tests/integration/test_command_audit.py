@@ -272,7 +272,10 @@ def test_a_public_key_that_was_kept_elsewhere_is_not_self_signed(audit: Audit) -
 
 def test_what_was_done_behind_our_back_is_named(audit: Audit) -> None:
     audit("digest", "--begin", "--digests", "digests")
-    audit.damage(f"UPDATE audit SET actor = 'eve' WHERE flow_id = '{audit.denied}' AND seq = 2")
+    audit.damage(
+        "UPDATE audit SET text = json_set(text, '$.actor', 'eve')"
+        f" WHERE flow_id = '{audit.denied}' AND seq = 2"
+    )
     audit.damage(f"DELETE FROM audit WHERE flow_id = '{audit.approved}'")
 
     done = audit("verify", "--digests", "digests")
@@ -291,7 +294,8 @@ def test_what_was_done_behind_our_back_is_named(audit: Audit) -> None:
 
 
 def test_an_event_that_is_no_text_keeps_nobody_from_reading(audit: Audit) -> None:
-    audit.damage(f"UPDATE audit SET detail = CAST(x'ff' AS TEXT) WHERE flow_id = '{audit.open}'")
+    half = """CAST(replace(text, '"detail":null', '"detail":"' || x'ff' || '"') AS TEXT)"""
+    audit.damage(f"UPDATE audit SET text = {half} WHERE flow_id = '{audit.open}'")
 
     done = audit("verify", "--json")
 
@@ -317,7 +321,8 @@ def test_an_id_that_is_no_text_hides_nothing_whoever_reads(audit: Audit) -> None
 def test_nothing_of_a_trail_steers_the_terminal(audit: Audit) -> None:
     audit.damage(f"UPDATE audit SET flow_id = '{NASTY}' WHERE flow_id = '{audit.approved}'")
     for name in ("detail", "actor", "client_id", "issuer", "reason", "to"):
-        audit.damage(f"""UPDATE audit SET "{name}" = '{NASTY}' WHERE flow_id = '{audit.denied}'""")
+        edited = f"text = json_set(text, '$.{name}', '{NASTY}')"
+        audit.damage(f"UPDATE audit SET {edited} WHERE flow_id = '{audit.denied}'")
 
     for args in (
         ("verify",),

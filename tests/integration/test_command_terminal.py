@@ -94,8 +94,8 @@ def tamper(deviceflow: Command, column: str) -> None:
                     f"UPDATE flows SET {column} = ? WHERE rowid = ?", (f"{row}{HOSTILE}", row)
                 )
         elif column == "audit":
-            db.execute("UPDATE audit SET detail = ?1, worker = ?1, client_id = ?1", (HOSTILE,))
-            db.execute('UPDATE audit SET reason = ?1, "to" = ?1, host = ?1', (HOSTILE,))
+            for name in ("detail", "worker", "client_id", "reason", "to", "host"):
+                db.execute(f"UPDATE audit SET text = json_set(text, '$.{name}', ?)", (HOSTILE,))
             db.execute("UPDATE audit SET flow_id = flow_id || ?", (HOSTILE,))
         else:
             for row, text in db.execute(f"SELECT rowid, {column} FROM flows").fetchall():

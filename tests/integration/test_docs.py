@@ -15,7 +15,7 @@ import structlog
 from deviceflow import logs, typing
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
-from deviceflow.core.actions import LOGIN_TRIGGERS
+from deviceflow.core.actions import ACTIONS, Kind
 from deviceflow.core.states import Reason
 from deviceflow.server import LocalServer, Settings
 
@@ -162,8 +162,29 @@ def test_the_page_on_events_has_every_field_as_the_schema_explains_it() -> None:
     assert {name: rows.get(name) for name in schema()["properties"]} == {
         name: field["description"] for name, field in schema()["properties"].items()
     }
-    for name in (*LOGIN_TRIGGERS, *Reason):
-        assert f"`{name}`" in page
+    reasons = page.partition("## Reasons")[2]
+    assert re.findall(r"^\| `(\w+)` \|", reasons, re.MULTILINE) == [*Reason]
+
+
+def test_the_page_on_events_has_every_action_with_its_outcome() -> None:
+    page = (ROOT / "docs/reference/events.md").read_text()
+    tables = page.partition("## Actions and outcomes")[2].partition("## Reasons")[0]
+    of_logins, _, of_stores = tables.partition("Of the store itself")
+
+    assert sorted(actions_in(of_logins)) == sorted(
+        (action.name, action.outcome)
+        for action in ACTIONS.values()
+        if action.kind is not Kind.STORE
+    )
+    assert sorted(actions_in(of_stores)) == sorted(
+        (action.name, action.outcome) for action in ACTIONS.values() if action.kind is Kind.STORE
+    )
+
+
+def actions_in(tables: str) -> Iterator[tuple[str, str]]:
+    for names, outcome in re.findall(r"^\| (`.+?`) \| `(\w+)` \|", tables, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", names):
+            yield name, outcome
 
 
 @pytest.mark.parametrize("module", [logs, typing], ids=lambda module: str(module.__name__))

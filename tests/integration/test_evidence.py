@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deviceflow import Secret, open_store
-from deviceflow.audit.chain import HASHED, STORED, AuditKey, canonical_of_row, link
+from deviceflow.audit.chain import HASHED, STORED, AuditKey, link, row_of
 from deviceflow.audit.events import STORE
 from deviceflow.core.actions import ACTIONS, Kind
 from deviceflow.core.encryption import generate_key
@@ -36,7 +36,6 @@ from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.errors import StoreError
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql import SQLStore
-from deviceflow.stores.sql.events import columns
 from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Entry, Signer, files_of, read_digest, read_entries
@@ -178,16 +177,16 @@ def test_flows_came_to_all_kinds_of_ends(trail: Trail) -> None:
 def test_event_comes_back_from_the_database_in_the_rfcs_form(
     store: SQLStore, event: dict[str, Any]
 ) -> None:
-    link(event, None, store._audit_key)
     if event["flow_id"] == STORE:
         event["flow_id"] = "noted"
+    row = row_of(event, link(event, None, store._audit_key))
     store._perform(statement("delete_events", {"id": event["flow_id"]}))
-    store._perform(statement("add_event", columns(event)))
+    store._perform(statement("add_event", row))
 
     with store.snapshot() as snapshot:
         rows = [row for row in snapshot.events if row[STORED.index("flow_id")] == event["flow_id"]]
     store._perform(statement("delete_events", {"id": event["flow_id"]}))
-    assert [canonical_of_row(row) for row in rows] == [
+    assert [row[STORED.index("text")].encode() for row in rows] == [
         rfc8785.dumps({name: event[name] for name in HASHED})
     ]
 

@@ -214,7 +214,10 @@ def test_a_store_that_may_only_be_read_is_audited(store: Store, leave: Any) -> N
 def test_what_was_done_to_it_is_found_by_whoever_may_only_read_it(store: Store) -> None:
     close(store)
     with closing(sqlite3.connect(store.path)) as database:
-        database.execute("UPDATE audit SET actor = 'mallory' WHERE flow_id = 'login00000000005'")
+        database.execute(
+            "UPDATE audit SET text = json_set(text, '$.actor', 'mallory')"
+            " WHERE flow_id = 'login00000000005'"
+        )
         database.execute("UPDATE flows SET token = NULL WHERE id = 'login00000000001'")
         database.commit()
     store.hand_over()
@@ -454,7 +457,10 @@ def test_a_database_that_may_only_be_read_is_audited(audited: Database, tmp_path
 def test_what_was_done_to_a_database_is_found_by_whoever_may_only_read_it(
     audited: Database,
 ) -> None:
-    audited.do("UPDATE deviceflow.audit SET actor = 'mallory' WHERE flow_id = 'login00000000002'")
+    audited.do(
+        "UPDATE deviceflow.audit SET text = jsonb_set(text::jsonb, '{actor}', '\"mallory\"')"
+        " WHERE flow_id = 'login00000000002'"
+    )
 
     found = audited("verify", "--json").said["findings"]
 

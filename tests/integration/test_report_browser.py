@@ -91,7 +91,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert deviceflow("audit", "digest", "--begin", *args).code == 0
     with sqlite3.connect(path) as database:
         database.execute(
-            """UPDATE audit SET "to" = '"><script>x</script>', detail = 'x'
+            """UPDATE audit
+            SET text = json_set(text, '$.to', '"><script>x</script>', '$.detail', 'x')
             WHERE flow_id = 'login00000000007' AND seq > 1"""
         )
         database.execute("DELETE FROM audit WHERE flow_id = 'login00000000009'")

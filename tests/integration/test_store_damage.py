@@ -404,12 +404,15 @@ def test_row_that_is_there_twice_is_not_moved(untyped: Place) -> None:
     assert untyped.store.get("f1").handover == "ready"
 
 
-@pytest.mark.parametrize("junk", ["0x1", "", "[" * 3000, '{"a": 1}', "7"])
+@pytest.mark.parametrize("junk", ['"0x1"', "null", '[["a"]]', '{"a": 1}', "7", "[5]"])
 def test_history_tells_of_a_damaged_event_what_it_can(database: Place, junk: str) -> None:
     kept(database, "waiting")
-    database.ask("UPDATE {audit} SET scopes = ?", junk)
+    ((text,),) = database.ask("SELECT text FROM {audit}")
+    edited = text.replace('"scopes":[', f'"scopes":{junk},"before":[')
+    assert edited != text
+    database.ask("UPDATE {audit} SET text = ?", edited)
 
     (event,) = database.sql.history("f1")
 
     assert event["action"] == "issue_code"
-    assert all(isinstance(scope, str) for scope in event["scopes"])
+    assert all(isinstance(scope, str) for scope in event["scopes"] or ())

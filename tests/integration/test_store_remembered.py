@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import errors
+from deviceflow import Secret, errors
 from deviceflow.audit.events import render
+from deviceflow.core.encryption import generate_key
 from deviceflow.core.ports import Claim, Origin
-from deviceflow.core.states import State
-from deviceflow.stores.sql import remembered
+from deviceflow.core.states import Reason, State
+from deviceflow.stores.sql import operations, remembered
 from deviceflow.stores.sql.rows import COLUMNS, FIXED
+from deviceflow.testing import answer
 from tests.crash.traps import relayed
-from tests.integration.places import CODE, DENIED, OAUTH, PENDING, Place, commit, everything
+from tests.integration.places import (
+    CODE,
+    DENIED,
+    GRANTED,
+    OAUTH,
+    PENDING,
+    REVOKED,
+    Place,
+    commit,
+    everything,
+    in_clear,
+)
 from tests.integration.test_store_contract import at_once
 
 if TYPE_CHECKING:
@@ -228,6 +243,108 @@ def test_nothing_that_is_remembered_shows(database: Place) -> None:
     assert "CANARY" not in f"{known!r} {database.sql._remembered!r} {known.flow.as_stored!r}"
 
 
+def test_login_that_ends_while_its_poll_is_answered_stays_as_it_ended(database: Place) -> None:
+    driver, flow_id = begun(database, PENDING)
+    other = database.client(store=database.open())
+    send = driver._transport.send
+
+    def send_late(*request: Any) -> Any:
+        answered = send(*request)
+        other.cancel(flow_id)
+        return answered
+
+    driver._transport.send = send_late  # type: ignore[method-assign]
+
+    assert driver.step(flow_id).state is State.FAILED
+    assert len(database.sql._remembered) == 0
+    assert database.store.get(flow_id).reason is Reason.CANCELLED
+
+
+def test_store_that_fails_at_a_poll_leaves_nothing_remembered_that_was_not_stored(
+    database: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, flow_id = begun(database, PENDING)
+
+    def fail(*_: Any) -> Any:
+        raise errors.StoreError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(operations, "link", fail)
+        with pytest.raises(errors.StoreError):
+            driver.step(flow_id)
+
+    assert len(database.sql._remembered) == 0
+    assert sent(driver) == ["code"]
+    assert driver.step(flow_id).state is State.AWAITING_USER
+    assert [event["seq"] for event in database.sql.history(flow_id)] == [1, 2, 3]
+
+
+def test_two_clients_of_one_store_poll_by_their_own_policies(database: Place) -> None:
+    _, flow_id = begun(database)
+    strict = database.client(
+        GRANTED, approver=lambda _: False, origin=Origin(actor="strict"), deadline=7.0
+    )
+
+    assert strict.step(flow_id).reason is Reason.WRONG_APPROVER
+
+    actors = {event["actor"] for event in database.sql.history(flow_id)[1:]}
+    assert actors == {"strict"}
+
+
+def test_login_that_another_process_has_sealed_with_a_key_unknown_here_is_refused(
+    database: Place,
+) -> None:
+    driver, flow_id = begun(database, PENDING)
+    with database.open(keys=[generate_key(), *database.keys]) as other:
+        assert other.reseal() == (1, [])
+
+    with pytest.raises(errors.SealError):
+        driver.step(flow_id)
+
+    assert sent(driver) == ["code"]
+
+
+def test_row_that_was_put_back_is_not_polled(database: Place) -> None:
+    driver, flow_id = begun(database, PENDING, PENDING)
+    columns = ", ".join(f"{name} = ?" for name in COLUMNS)
+    (old,) = database.ask(f"SELECT {', '.join(COLUMNS)} FROM {{flows}}")
+    driver.step(flow_id)
+    database.clock.advance(60)
+    database.ask(f"UPDATE {{flows}} SET {columns}", *old)
+
+    with pytest.raises(errors.StoreError):
+        driver.step(flow_id)
+
+    assert sent(driver) == ["code", "token"]
+
+
+@pytest.mark.parametrize("plaintext", [False, True])
+def test_no_token_stays_in_memory_once_it_is_stored(database: Place, plaintext: bool) -> None:
+    if plaintext:
+        in_clear(database)
+    token, code = token_hex(8), token_hex(8)
+    coded = {**json.loads(CODE.body), "device_code": code}
+    driver = database.client(
+        answer(200, coded), answer(200, {"access_token": token, "refresh_token": token})
+    )
+    flow_id = driver.start(OAUTH).id
+    assert in_memory(code)
+    database.clock.advance(60)
+
+    assert driver.step(flow_id).state is State.AUTHORIZED
+
+    assert not in_memory(code, token)
+    database.client(REVOKED, REVOKED, store=database.open()).purge(tokens_after=0)
+    assert driver.get(flow_id).token is None
+    assert not in_memory(code, token)
+
+
+def in_memory(*texts: str) -> list[Secret]:
+    gc.collect()
+    secrets = [one for one in gc.get_objects() if isinstance(one, Secret)]
+    return [one for one in secrets if one.reveal() in texts]
+
+
 FORKED: Final = """
 import os, sys
 from deviceflow import Client
@@ -250,3 +367,65 @@ def test_forked_child_remembers_nothing(tmp_path: Any) -> None:
     done = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path / "flows.db")], check=False)
 
     assert done.returncode == 0
+
+
+FORKED_AT_WORK: Final = """
+import os, sys, threading
+from deviceflow import Client
+from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.testing import ScriptedTransport, VirtualClock
+from tests.integration.places import CODE, OAUTH, PENDING
+
+def ended(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def step(flow_id, attempt):
+    clock.advance(60 * attempt)  # a child's clock is its own
+    client.step(flow_id)
+    assert store.get(flow_id).attempt == attempt
+
+clock, store = VirtualClock(), SQLiteStore(sys.argv[1])
+client = Client(store, clock=clock, transport=ScriptedTransport([CODE, *[PENDING] * 5]))
+flow_id = client.start(OAUTH).id
+child = os.fork()
+if not child:
+    step(flow_id, 1)
+    os._exit(0)
+assert ended(child) == 0
+step(flow_id, 2)
+
+# While another thread is about to remember a login.
+held, remembered = threading.Event(), store._remembered
+leave = threading.Event()
+def hold():
+    with remembered._lock:
+        held.set()
+        leave.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if not child:
+    step(flow_id, 3)
+    os._exit(0)
+assert ended(child) == 0
+leave.set()
+thread.join()
+step(flow_id, 4)
+"""
+
+
+def test_parent_and_child_poll_one_login_in_turn(tmp_path: Any) -> None:
+    script = [sys.executable, "-c", FORKED_AT_WORK, str(tmp_path / "flows.db")]
+    done = subprocess.run(script, check=False, timeout=60)
+
+    assert done.returncode == 0
+
+
+def test_store_that_is_closed_remembers_nothing(database: Place) -> None:
+    driver, flow_id = begun(database, PENDING)
+
+    database.store.close()
+
+    assert len(database.sql._remembered) == 0
+    assert driver.step(flow_id).state is State.AWAITING_USER

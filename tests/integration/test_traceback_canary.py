@@ -8,6 +8,7 @@ three renderers that programs use: the standard library's, rich's, and structlog
 from __future__ import annotations
 
 import io
+import itertools
 import sqlite3
 import traceback
 from pathlib import Path
@@ -23,6 +24,7 @@ from deviceflow import errors, export
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sql import remembered
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SECRETS, Place, in_clear, kept
@@ -176,6 +178,33 @@ def test_no_traceback_of_a_failing_store_shows_a_secret(place: Place, name: str)
 
     assert seen
     assert [shown(one) for one in seen] == [set()] * len(seen)
+
+
+@pytest.mark.parametrize(
+    ("where", "at"),
+    [*(("sign", number) for number in range(1, 6)), ("remember", 1), ("remember", 2)],
+)
+def test_no_traceback_of_an_interruption_at_a_row_shows_a_secret(
+    database: Place, monkeypatch: pytest.MonkeyPatch, where: str, at: int
+) -> None:
+    in_clear(database)
+    driver, sealer = database.client(CODE, PENDING), database.sql._rows.sealer
+    owner, name = (sealer, "mac") if where == "sign" else (remembered, "_copy")
+    work, times = getattr(owner, name), itertools.count(1)
+
+    def interrupted(given: Any) -> Any:
+        if next(times) == at:
+            raise KeyboardInterrupt
+        return work(given)
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        flow = driver.start(OAUTH)
+        database.clock.advance(60)
+        driver.step(flow.id)
+
+    assert shown(caught.value) == set()
 
 
 @pytest.mark.parametrize("column", ["record", "progress", "provider", "code", "token", "mac"])

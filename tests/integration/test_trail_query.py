@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from deviceflow.audit.chain import STORED
 from deviceflow.audit.events import FIELDS
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
@@ -120,7 +121,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     with SQLiteStore(path, keys=[generate_key()], synchronous="NORMAL") as store:
         Scribe(store).login("code", "pending", "pending", "token")
         with sqlite3.connect(path) as database:
-            names = ", ".join(f'"{name}"' for name in FIELDS)
+            names = ", ".join(f'"{name}"' for name in STORED)
             values = names.replace('"flow_id"', "printf('copy%08d', n)")
             database.execute(
                 f"""

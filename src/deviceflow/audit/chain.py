@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, REQUIRED, WHOLE
+from deviceflow.core.keyed_hash import KeyedHash
 from deviceflow.core.secret import Secret
 
 if TYPE_CHECKING:
@@ -31,16 +32,15 @@ START: Final = "0" * 64
 HASHED: Final = tuple(sorted({*FIELDS} - {"hash", "mac"}))
 """The fields that are hashed, in the order in which they are."""
 
-STORED: Final = (*HASHED, "hash", "mac")
-"""All fields, in an order that is good for checking them."""
+STORED: Final = ("flow_id", "seq", "time", "hash", "mac", "text")
+"""The columns of a stored event. `text` is its canonical form, which says the first three too."""
 
 DAMAGED: Final = (LookupError, OverflowError, RecursionError, TypeError, ValueError)
 """What is raised for an event that is none: that has something in it which no event can have."""
 
-_COUNTED: Final = tuple(sorted(NUMBERS - {"seq"}))
+_COUNTED: Final = tuple(sorted(NUMBERS))
 _GREATEST: Final = 2**53  # up to which whole numbers are exact for every reader of JSON
-_FLAGS: Final = {0: False, 1: True}
-_list_text: Final = json.JSONEncoder(separators=(",", ":")).encode
+_MOST_KNOWN: Final = 1024
 _json_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -64,70 +64,88 @@ except ImportError:
 
 def canonical(event: Mapping[str, Any]) -> bytes:
     """Return an event's canonical form (RFC 8785): that of the fields in `HASHED`."""
-    return _written({name: event[name] for name in HASHED})
-
-
-def canonical_of_row(row: Sequence[Any]) -> bytes:
-    """Return the canonical form of an event as a database has it.
-
-    Args:
-        row: The values of the fields in `STORED`, in that order.
-
-    Raises:
-        DAMAGED: A value is of another type than the schema gives its field, or otherwise one that
-            is never written.
-    """
-    event = dict(zip(HASHED, row, strict=False))
-    if not _are_types_of_an_event(tuple(map(type, event.values()))):
-        raise TypeError("an event's field has a value of another type")
-    event["in_doubt"] = _FLAGS[event["in_doubt"]]
-    for name in LISTS:
-        if event[name] is not None:
-            event[name] = _list_of(event[name])
-    return _written(event)
-
-
-def _written(event: dict[str, Any]) -> bytes:
+    kept = {name: event[name] for name in HASHED}
     for name in _COUNTED:
-        number = event[name]
+        number = kept[name]
         if number is None:
             continue
         if not -_GREATEST < number < _GREATEST:
             raise OverflowError(name)
         if number == (whole := int(number)):
-            event[name] = whole
-    return encode(event)
+            kept[name] = whole
+    return encode(kept)
 
 
-@lru_cache(1024)
-def _list_of(text: str) -> list[str]:
-    try:
-        read: Any = json.loads(text)
-    except RecursionError:
-        raise ValueError(text[:10]) from None
-    if _list_text(read) != text:
-        raise ValueError(text)  # it says the same, but not in the words that were written
-    if not (isinstance(read, list) and all(isinstance(item, str) for item in read)):
-        raise TypeError(text)
-    return read
+def read(text: object) -> tuple[dict[str, Any], str]:
+    """Return the event that a canonical text says, without `hash` and `mac`, and its hash.
+
+    Args:
+        text: What a trail has for the text of an event.
+
+    Raises:
+        DAMAGED: As for `parse`; or the text says what it says in another form than the canonical
+            one.
+    """
+    event = parse(text)
+    written = encode(event)
+    if written != text.encode():  # type: ignore[attr-defined]  # a text, or `parse` had raised
+        raise ValueError("an event is written in another way")
+    return event, hashlib.sha256(written).hexdigest()
+
+
+def parse(text: object) -> dict[str, Any]:
+    """Return the event that a text says, each field of its type, without `hash` and `mac`.
+
+    Args:
+        text: What a trail has for the text of an event.
+
+    Raises:
+        DAMAGED: It is no text, or no event, or has its fields in another order, or a value is of
+            another type than the schema gives its field.
+    """
+    if type(text) is not str:
+        raise TypeError("the text of an event is no text")
+    event = decode(text)
+    if type(event) is not dict or [*event] != _ORDER:
+        raise ValueError("an event has other fields, or has them in another order")
+    types = tuple(map(type, event.values()))
+    numbers_of = _known_types.get(types) or _checked(types)
+    for number in numbers_of(event):
+        if not (-_GREATEST < number < _GREATEST) or (type(number) is float and number.is_integer()):
+            raise ValueError("a number is too great, or is written in another way")
+    for scope in event["scopes"] + (event["granted_scopes"] or []):
+        if type(scope) is not str:
+            raise TypeError("a list has something in it that is no text")
+    return event
 
 
 def _types_of(name: str) -> set[type]:
-    """Return of which types a field may be in a database; there a list is the text of one."""
+    """Return of which types a field may be."""
     types: set[type] = {str}
     if name in NUMBERS:
         types = {int} if name in WHOLE else {int, float}
+    elif name in LISTS:
+        types = {list}
     elif name == "in_doubt":
-        types = {bool, int}
+        types = {bool}
     return types if name in REQUIRED else types | {type(None)}
 
 
+_ORDER: Final[list[str]] = [*decode(encode(dict.fromkeys(HASHED)))]  # as the decoder caches them
 _TYPES: Final = tuple(map(_types_of, HASHED))
+_known_types: Final[dict[tuple[type, ...], itemgetter[Any]]] = {}
+"""For each combination of types that was seen and is right, what returns the numbers."""
 
 
-@lru_cache(1024)  # an event's types are one of few combinations
-def _are_types_of_an_event(types: tuple[type, ...]) -> bool:
-    return all(found in allowed for found, allowed in zip(types, _TYPES, strict=True))
+def _checked(types: tuple[type, ...]) -> itemgetter[Any]:
+    if not all(found in allowed for found, allowed in zip(types, _TYPES, strict=True)):
+        raise TypeError("an event's field has a value of another type")
+    if len(_known_types) >= _MOST_KNOWN:
+        _known_types.clear()
+    numbers = [name for name, found in zip(HASHED, types, strict=True) if found in (int, float)]
+    # Of one name it would return no tuple.
+    found = _known_types[types] = itemgetter(*numbers, "seq", "seq")
+    return found
 
 
 def hash_of(event: Mapping[str, Any]) -> str:
@@ -135,13 +153,21 @@ def hash_of(event: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(event)).hexdigest()
 
 
-def hash_of_row(row: Sequence[Any]) -> str:
-    """Return the hash that an event should have, of the values that a database has.
+def row_of(event: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """Return an event as a trail stores it, by the names in `STORED`.
 
     Args:
-        row: As for `canonical_of_row`, which also says what is raised.
+        event: The event, which is a link of a chain.
+        text: Its canonical form, as `link` has returned it.
     """
-    return hashlib.sha256(canonical_of_row(row)).hexdigest()
+    return {
+        "flow_id": event["flow_id"],
+        "seq": event["seq"],
+        "time": event["time"],
+        "hash": event["hash"],
+        "mac": event["mac"],
+        "text": text,
+    }
 
 
 class AuditKey:
@@ -160,15 +186,7 @@ class AuditKey:
     def __init__(self, key: Secret, *older: Secret, store: str | None = None) -> None:
         self._older = {old.name: old for old in map(AuditKey, older)}
         self._store = store
-        block = key.reveal().encode()
-        if len(block) > 64:
-            block = hashlib.sha256(block).digest()
-        # HMAC (RFC 2104) as far as it can be done before the text is known: of a trail's texts
-        # each is so short that setting it up would take most of the time.
-        self._inner, self._outer = (
-            hashlib.sha256(bytes(byte ^ pad for byte in block.ljust(64, b"\0")))
-            for pad in (0x36, 0x5C)
-        )
+        self._hmac = KeyedHash(key.reveal().encode()).of
         short_name = self._hmac(b"deviceflow audit key")[:8]
         self.name: str = short_name if store is None else f"{short_name}@{store}"
 
@@ -209,17 +227,11 @@ class AuditKey:
         """Return 16 hex digits by which the same secret is known again, under this key."""
         return self._hmac(secret.reveal().encode(errors="surrogatepass"))[:16]
 
-    def _hmac(self, text: bytes) -> str:
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(text)
-        outer.update(inner.digest())
-        return outer.hexdigest()
-
 
 def link(
     event: dict[str, Any], previous: str | None, key: AuditKey | None, flow: Flow | None = None
 ) -> str:
-    """Make an event the next link of a chain, and return its hash.
+    """Make an event the next link of a chain, and return its canonical form, which is hashed.
 
     Done once; an event that is a link already stays as it is.
 
@@ -229,15 +241,16 @@ def link(
         key: What authenticates it; without a key it is only chained.
         flow: The flow that it happened to, for the fingerprints.
     """
-    if event["hash"] is None:
-        event["prev_hash"] = previous or START
-        if key is not None:
-            event["key_id"] = key.name
-            if flow is not None and flow.token is not None:
-                event["token_fingerprint"] = key.fingerprint(flow.token.access_token)
-            if flow is not None and flow.user_code is not None:
-                event["code_fingerprint"] = key.fingerprint(Secret(flow.user_code))
-        digest = event["hash"] = hash_of(event)
-        event["mac"] = key and key.mac(digest)
-    found: str = event["hash"]
-    return found
+    if event["hash"] is not None:
+        return canonical(event).decode()
+    event["prev_hash"] = previous or START
+    if key is not None:
+        event["key_id"] = key.name
+        if flow is not None and flow.token is not None:
+            event["token_fingerprint"] = key.fingerprint(flow.token.access_token)
+        if flow is not None and flow.user_code is not None:
+            event["code_fingerprint"] = key.fingerprint(Secret(flow.user_code))
+    written = canonical(event)
+    digest = event["hash"] = hashlib.sha256(written).hexdigest()
+    event["mac"] = key and key.mac(digest)
+    return written.decode()

@@ -50,7 +50,8 @@ class JSONLinesAudit:
             event: The event.
             flow: The flow that it happened to, which keeps the head of the chain.
         """
-        flow.head = link(event, flow.head, self._key, flow)
+        link(event, flow.head, self._key, flow)
+        flow.head = event["hash"]
 
     def write(self, event: dict[str, Any], flow: Flow) -> None:
         """Append an event; one that is no link of a chain yet becomes one.

@@ -1,4 +1,4 @@
-"""An event as a database has it, whatever somebody has put into it: typed, or null."""
+"""An event as a trail has it, whatever somebody has put into it: each field typed, or null."""
 
 from __future__ import annotations
 
@@ -6,25 +6,60 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from deviceflow.audit.chain import DAMAGED, STORED, decode, parse
 from deviceflow.audit.events import FIELDS, LISTS, NUMBERS
+from deviceflow.core.sanitize import storable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+_FIELDS: Final = frozenset(FIELDS)
+_GREATEST: Final = 2**63  # the greatest that databases have
+_PROOF: Final = (str, type(None))
 _TEXTS: Final = tuple({*FIELDS} - NUMBERS - LISTS - {"in_doubt"})
 
 
+_HASH, _MAC, _TEXT = (STORED.index(name) for name in ("hash", "mac", "text"))
+
+
+def event_of(row: Sequence[Any]) -> dict[str, Any]:
+    """Return the event of a row, a tuple in the order of `STORED`, with each field of its type.
+
+    It is what the row's text says. Where that is no event, the fields are null but for those that
+    the row has beside its text.
+    """
+    proof = {"hash": row[_HASH], "mac": row[_MAC]}
+    try:
+        said = parse(row[_TEXT])
+    except DAMAGED:
+        return readable(dict.fromkeys(FIELDS) | _said_by(row) | proof)
+    if type(row[_HASH]) is str and type(row[_MAC]) in _PROOF:
+        said |= proof
+        return {name: said[name] for name in FIELDS}
+    return readable({name: (said | proof)[name] for name in FIELDS})
+
+
+def _said_by(row: Sequence[Any]) -> dict[str, Any]:
+    text = row[_TEXT]
+    try:
+        said = decode(text.encode(errors="replace") if isinstance(text, str) else text)
+    except DAMAGED:
+        said = None
+    if not isinstance(said, dict):
+        return {name: row[STORED.index(name)] for name in ("flow_id", "seq", "time")}
+    return {name: value for name, value in said.items() if name in _FIELDS}
+
+
 def readable(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an event with each field of its type, or null, whatever a database has there."""
-    # SQLite takes any type for any column, and so does whoever writes to it behind our back.
+    """Return an event with each field of its type, or null, whatever a trail has there."""
     read = dict(event)
     for name in _TEXTS:
         value = read[name]
-        if type(value) is not str and value is not None:
+        if value is not None:
             read[name] = _text_of(value)
     for name in NUMBERS:
         value = read[name]
-        if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
+        if not _is_number(value):
             read[name] = None
     for name in LISTS:
         if read[name] is not None:
@@ -33,8 +68,18 @@ def readable(event: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
+def _is_number(value: Any) -> bool:
+    if type(value) is int:
+        return -_GREATEST <= value < _GREATEST
+    return type(value) is float and math.isfinite(value)
+
+
 def _text_of(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    try:
+        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    except (RecursionError, ValueError):  # lists in lists, or a number of too many digits
+        text = ""
+    return storable(text)
 
 
 def _list_of(value: Any) -> list[str]:

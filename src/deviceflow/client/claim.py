@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deviceflow.client.effects import ClaimFlow, EndLease, ReadClocks, StoreNow
 from deviceflow.client.lease import Clocks, Lease
-from deviceflow.core.flow import CLOCK_TOLERANCE
+from deviceflow.core.pacing import CLOCK_TOLERANCE
 from deviceflow.core.ports import Claim, LeaseHeld
 
 if TYPE_CHECKING:

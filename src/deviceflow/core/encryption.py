@@ -18,6 +18,7 @@ import hmac
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from deviceflow.core.keyed_hash import KeyedHash
 from deviceflow.core.secret import Secret, wrapped
 from deviceflow.errors import SealError
 
@@ -45,7 +46,7 @@ class Sealer:
     def __init__(self, keys: Iterable[Secret | str]) -> None:
         fernet = _fernet()
         self._by_name: dict[str, Any] = {}  # first of all, since the repr shows it
-        self._mac_keys: dict[str, bytes] = {}
+        self._macs: dict[str, KeyedHash] = {}
         keys = wrapped(keys)
         for number, key in enumerate(keys, 1):
             if not self._take(fernet, key):
@@ -71,7 +72,8 @@ class Sealer:
             self._by_name[name] = fernet.Fernet(key.reveal())
         except (AttributeError, TypeError, ValueError):
             return False
-        self._mac_keys[name] = hmac.digest(key.reveal().encode(), b"deviceflow row key", "sha256")
+        row_key = hmac.digest(key.reveal().encode(), b"deviceflow row key", "sha256")
+        self._macs[name] = KeyedHash(row_key)
         return True
 
     @property
@@ -119,8 +121,8 @@ class Sealer:
 
     def mac(self, text: str) -> str:
         """Return the MAC of `text` with the first key (HMAC-SHA256)."""
-        name, key = next(iter(self._mac_keys.items()))
-        return f"{_VERSION}.{name}.{hmac.digest(key, text.encode(), 'sha256').hex()}"
+        name, mac = next(iter(self._macs.items()))
+        return f"{_VERSION}.{name}.{mac.of(text.encode())}"
 
     def check(self, text: str, mac: object) -> None:
         """Check that `mac` is the MAC of `text` with one of the keys.
@@ -132,7 +134,7 @@ class Sealer:
         name, _, found = rest.partition(".")
         if version == _VERSION and len(name) == _NAME_LENGTH:
             self._check_name(name)
-            right = hmac.digest(self._mac_keys[name], text.encode(), "sha256").hex()
+            right = self._macs[name].of(text.encode())
             if hmac.compare_digest(right.encode(), found.encode(errors="replace")):
                 return
         raise _changed()

@@ -19,12 +19,10 @@ Each method that changes the flow fires one action of `deviceflow.core.actions`,
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from zlib import crc32
 
-from deviceflow.core import actions
+from deviceflow.core import actions, pacing
 from deviceflow.core.actions import Kind
 from deviceflow.core.machine import fire, refusal
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
@@ -41,29 +39,8 @@ if TYPE_CHECKING:
     from deviceflow.core.text import PersonText
     from deviceflow.core.wire import Request
 
-SLOW_DOWN: Final = 5.0
-"""Seconds that each `slow_down` adds to the interval (RFC 8628 section 3.5)."""
-
-LAST_POLL: Final = 1.0
-"""Seconds before the deadline at which the last poll is due, if the interval allows."""
-
-LONGEST_BACKOFF: Final = 60.0
-"""Seconds that our own backing off stretches to at most; an interval may be longer."""
-
 UNREADABLE_LIMIT: Final = 3
 """How many unreadable answers in a row end a flow."""
-
-CODE_ATTEMPTS: Final = 3
-"""How often a device code is asked for before the server counts as unreachable."""
-
-LONGEST_CODE_WAIT: Final = 30.0
-"""Seconds that a server may ask to be left alone before it counts as unreachable for a code."""
-
-LONGEST_REVOCATION_WAIT: Final = 3600.0
-"""Seconds between two tries to revoke a token, at most."""
-
-CLOCK_TOLERANCE: Final = 1.0
-"""Seconds by which clocks may differ before one counts as set back."""
 
 LONGEST_PURPOSE: Final = 200
 """Characters that a login's purpose may have."""
@@ -102,12 +79,6 @@ def _judged(answer: Answer, approver: Approver | None) -> Answer:
     else:
         problem = "the program does not take a login from whoever approved"
     return replace(answer, unfit=(Reason.WRONG_APPROVER, ours(problem)))
-
-
-def _left(until: float, now: float) -> float:
-    # A time of day as a float has no finer grain. Whoever slept as told must find it due.
-    seconds = until - now
-    return round(seconds, 6) if seconds > 2e-6 else 0.0
 
 
 class Transition(NamedTuple):
@@ -289,16 +260,16 @@ class Flow:
             return 0.0
         if self._clock_was_set_back(now):
             return 0.0  # or whoever comes next would wait for as long as the clock lost
-        return _left(self._deadline_if_last() or self.due_at, now)
+        return pacing.seconds_left(self._deadline_if_last() or self.due_at, now)
 
     def overdue(self, now: float) -> bool:
         """Tell whether the code's life is over, and no poll is left to make before saying so."""
         deadline = self._deadline_if_last()
-        return deadline is not None and _left(deadline, now) == 0
+        return deadline is not None and pacing.seconds_left(deadline, now) == 0
 
     def _clock_was_set_back(self, now: float) -> bool:
         """Tell so, if the clock was looked at after the flow was read."""
-        return self.moved_at - now > CLOCK_TOLERANCE
+        return self.moved_at - now > pacing.CLOCK_TOLERANCE
 
     def follow_clock(self, now: float) -> bool:
         """Move the flow's times to a clock that was set back since its last transition.
@@ -595,7 +566,7 @@ class Flow:
             detail = f"the server refuses to revoke the {kind}: do it there"
         else:
             self.failures += 1
-            backoff = min(2.0 ** min(self.failures, 12), LONGEST_REVOCATION_WAIT) * self._jitter()
+            backoff = pacing.revocation_backoff(self.failures) * self._jitter()
             asked = result.retry_after(now) if isinstance(result, Response) else 0.0
             wait = max(backoff, asked)
             self.due_at = now + wait
@@ -621,8 +592,8 @@ class Flow:
             return self._take_code(answer.code, now, now - duration)
         if answer.outcome == "retry" and not answer.unreadable:
             self.failures += 1
-            wait = max(2.0 ** (self.failures - 1) * self._jitter(), retry_after)
-            if self.failures < CODE_ATTEMPTS and wait <= LONGEST_CODE_WAIT:
+            wait = max(pacing.code_backoff(self.failures) * self._jitter(), retry_after)
+            if self.failures < pacing.CODE_ATTEMPTS and wait <= pacing.LONGEST_CODE_WAIT:
                 self.due_at = now + wait
                 return self._fire(actions.RETRY, now, wait=wait, detail=detail)
             return self._end(actions.FAIL, now, Reason.UNREACHABLE, detail=detail)
@@ -666,7 +637,7 @@ class Flow:
                 action = actions.PENDING
             case "slow_down":
                 self.slow_downs += 1
-                self.interval = max(self.interval + SLOW_DOWN, answer.interval)
+                self.interval = max(self.interval + pacing.SLOW_DOWN, answer.interval)
                 action = actions.SLOW_DOWN
             case _:
                 if self.unreadable >= UNREADABLE_LIMIT:
@@ -694,30 +665,20 @@ class Flow:
             floor = max(floor, pace)
         wait = floor
         if self.failures:
-            # Bounded before it is raised: 2.0**1024 is an error.
-            backoff = min(self.interval * 2.0 ** min(self.failures, 9), LONGEST_BACKOFF)
-            wait = max(wait, backoff * self._jitter())
-        left = inf if self.expires_at is None else max(0.0, self.expires_at - now)
-        # If after the next poll none would fit in before the deadline, the next is the last, and
-        # is made just before it, so that an approval in the final interval counts.
-        last = max(floor, left - LAST_POLL)
-        if last < min(left, wait + pace):
-            wait = last
+            backoff = pacing.poll_backoff(self.interval, self.failures) * self._jitter()
+            wait = max(wait, backoff)
+        wait = pacing.next_poll(wait, floor, pace, now, self.expires_at)
         self.due_at = now + wait
-        wait = round(min(wait, left), 6)
+        if self.expires_at is not None:
+            wait = min(wait, max(0.0, self.expires_at - now))
+        wait = round(wait, 6)
         return self._fire(action, now, wait=wait, detail=detail)
 
     def _pace(self) -> float:
-        """Return the seconds between two polls: the interval, and a margin.
-
-        The margin begins small and grows by a tenth of the interval with each `slow_down`: clocks
-        run fast by so much (https://github.com/cli/cli/issues/9370).
-        """
-        return self.interval + self.provider.margin + self.interval * min(self.slow_downs, 5) / 10
+        return pacing.between_polls(self.interval, self.provider.margin, self.slow_downs)
 
     def _jitter(self) -> float:
-        """Return a factor from 1 to 1.25, the same whenever this point is computed again."""
-        return 1 + crc32(f"{self.id}{self.seq}".encode()) / 2**34
+        return pacing.jitter(self.id, self.seq)
 
     def _issue(self, action: Action, token: Token, now: float) -> Transition:
         transition = self._fire(action, now)

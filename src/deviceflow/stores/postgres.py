@@ -21,6 +21,7 @@ DIALECT: Final = Dialect(
     placeholder="%s",
     now="CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
     has_meta="SELECT 1 WHERE to_regclass('deviceflow.meta') IS NOT NULL",
+    find="strpos",
     for_update="FOR UPDATE",
     skip_locked="FOR UPDATE SKIP LOCKED",
     namespace="deviceflow.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow.audit.chain import DAMAGED, STORED, decode
+from deviceflow.audit.chain import DAMAGED, STORED, decode, read
 from deviceflow.core.actions import ACTIONS, ENDS_HANDOVER, IMPORT
 from deviceflow.core.states import AUTHORIZED, ENDS, INIT, NONE, Handover
 
@@ -18,24 +18,8 @@ if TYPE_CHECKING:
     Step = tuple[str, str | None, Handover | None]
     Standing = tuple[str | None, Handover | None]
 
-_AT: Final = {name: index for index, name in enumerate(STORED)}
-FLOW, SEQ, EVENT_ID, TIME, ACTION, FROM, TO, REASON, ATTEMPT, IN_DOUBT = (
-    _AT[name]
-    for name in (
-        "flow_id",
-        "seq",
-        "event_id",
-        "time",
-        "action",
-        "from",
-        "to",
-        "reason",
-        "attempt",
-        "in_doubt",
-    )
-)
-ROW_DIGEST, KEY_ID, PREV, HASH, MAC = (
-    _AT[name] for name in ("row_digest", "key_id", "prev_hash", "hash", "mac")
+FLOW, SEQ, TIME, HASH, MAC, TEXT = (
+    STORED.index(name) for name in ("flow_id", "seq", "time", "hash", "mac", "text")
 )
 
 
@@ -65,9 +49,16 @@ def at(state: str | None) -> Standing:
     return state, None if state == AUTHORIZED else NONE
 
 
-def before(first: Sequence[Any]) -> Standing:
+def before(first: Mapping[str, Any]) -> Standing:
     """Return the states of a login before its first event."""
-    return at(first[FROM] if first[ACTION] == IMPORT else INIT.value)
+    return at(first["from"] if first["action"] == IMPORT else INIT.value)
+
+
+def said_by(row: Sequence[Any]) -> dict[str, Any]:
+    """Return what a row says by its text, with its hash; raises one of `DAMAGED`."""
+    event, _ = read(row[TEXT])
+    event["hash"] = row[HASH]
+    return event
 
 
 class Evidence(NamedTuple):
@@ -104,8 +95,8 @@ def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
     return (seq, head) if fits and isinstance(head, str) and head.isascii() else None
 
 
-def is_where_it_was_led(stored: StoredFlow, last: Sequence[Any]) -> bool:
-    """Tell whether a flow is stored where its last event has left it."""
+def is_where_it_was_led(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
+    """Tell whether a flow is stored where its last event, as from `said_by`, has left it."""
     try:
         record = decode(stored.record)
         said = (
@@ -120,20 +111,20 @@ def is_where_it_was_led(stored: StoredFlow, last: Sequence[Any]) -> bool:
     except DAMAGED:
         return False
     led_to: tuple[Any, ...] = (
-        last[FLOW],
-        last[SEQ],
-        last[TO],
-        last[HASH],
-        last[REASON],
-        last[ATTEMPT],
-        last[IN_DOUBT],
+        last["flow_id"],
+        last["seq"],
+        last["to"],
+        last["hash"],
+        last["reason"],
+        last["attempt"],
+        last["in_doubt"],
     )
-    return said == led_to and (stored.seq, stored.state) == (last[SEQ], last[TO])
+    return said == led_to and (stored.seq, stored.state) == (last["seq"], last["to"])
 
 
-def is_as_its_event_says(stored: StoredFlow, last: Sequence[Any]) -> bool:
+def is_as_its_event_says(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
     """Tell whether a flow's row is, in all of it, the one that its last event was written with."""
-    return stored.authentic and stored.digest == last[ROW_DIGEST]
+    return stored.authentic and stored.digest == last["row_digest"]
 
 
 def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:
@@ -144,9 +135,11 @@ def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:
     return key is None or key.has_marked(str(stored.digest), str(stored.head))
 
 
-def may_be_gone(rows: Sequence[tuple[Any, ...]]) -> bool:
+def may_be_gone(events: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether a store can have dropped a flow of these events: ended, and without a token."""
-    if rows[-1][TO] != AUTHORIZED:
-        return rows[-1][TO] in ENDS
+    if events[-1]["to"] != AUTHORIZED:
+        return events[-1]["to"] in ENDS
     # Of a flow that came from elsewhere that may be on record there.
-    return rows[0][ACTION] == IMPORT or any(row[ACTION] in ENDS_HANDOVER for row in rows)
+    return events[0]["action"] == IMPORT or any(
+        event["action"] in ENDS_HANDOVER for event in events
+    )

@@ -10,24 +10,21 @@ from deviceflow.audit.events import STORE
 from deviceflow.core.actions import IMPORT, LATE_TOKEN, STORE_EVENTS
 from deviceflow.core.states import Handover, Reason
 from deviceflow.trail.evidence import (
-    ACTION,
-    FROM,
     HASH,
     LEGAL,
-    REASON,
     SEQ,
-    TIME,
-    TO,
     at,
     before,
     is_as_its_event_says,
     is_where_it_was_led,
     may_be_gone,
+    said_by,
 )
 from deviceflow.trail.ledger import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
     from deviceflow.trail.evidence import Evidence, Standing
 
@@ -41,11 +38,12 @@ _NO_LATE_TOKEN: Final = (Reason.DENIED, Reason.CANCELLED)
 
 def strange(evidence: Evidence) -> Iterator[Finding]:
     """Yield what is wrong with a chain that is whole: whose it is, first of all."""
-    others = list(_beside_digests(evidence)) or list(_beyond(evidence))
+    events = [said_by(row) for row in evidence.rows]
+    others = list(_beside_digests(evidence)) or list(_beyond(evidence, events))
     yield from others
     if not others:
-        yield from _history(evidence)
-        yield from _beside_flow(evidence)
+        yield from _history(evidence.flow_id, events)
+        yield from _beside_flow(evidence, events)
 
 
 def _beside_digests(evidence: Evidence) -> Iterator[Finding]:
@@ -58,33 +56,33 @@ def _beside_digests(evidence: Evidence) -> Iterator[Finding]:
             return
 
 
-def _beyond(evidence: Evidence) -> Iterator[Finding]:
+def _beyond(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Say which events only the flow's record speaks against, where there is no key to tell."""
     stored = evidence.stored
     if evidence.key is not None or stored is None or type(stored.seq) is not int:
         return
     known = max((stored.seq, *(head.seq for head in evidence.heads)))
-    before = [row for row in evidence.rows if row[SEQ] <= known]
+    before = [event for event in events if event["seq"] <= known]
     if before and is_where_it_was_led(stored, before[-1]):
-        for row in evidence.rows[len(before) :]:
+        for event in events[len(before) :]:
             said = "the flow knows nothing of this event"
-            yield Finding("inserted", evidence.flow_id, row[SEQ], said)
+            yield Finding("inserted", evidence.flow_id, event["seq"], said)
 
 
-def _history(evidence: Evidence) -> Iterator[Finding]:
+def _history(flow_id: str, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Say whether what happened can have happened so."""
-    first = evidence.rows[0]
-    if first[SEQ] != 1 and first[ACTION] != IMPORT:
-        said = f"{first[ACTION]} is not where a flow begins"
-        yield Finding("illegal_transition", evidence.flow_id, first[SEQ], said)
+    first = events[0]
+    if first["seq"] != 1 and first["action"] != IMPORT:
+        said = f"{first['action']} is not where a flow begins"
+        yield Finding("illegal_transition", flow_id, first["seq"], said)
     standing = before(first)
     reason, time = None, ""
-    for row in evidence.rows:
-        action, source, dest = row[ACTION], row[FROM], row[TO]
+    for event in events:
+        action, source, dest = event["action"], event["from"], event["to"]
         led = at(dest)
-        if evidence.flow_id == STORE:
+        if flow_id == STORE:
             legal = action in STORE_EVENTS and (source, dest) == (None, None)
-        elif row is first and action == IMPORT:
+        elif event is first and action == IMPORT:
             legal = source == dest
         else:
             may = LEGAL.get((action, *standing))
@@ -93,11 +91,11 @@ def _history(evidence: Evidence) -> Iterator[Finding]:
             led = may if may is not None and legal else led
         if not legal:
             said = _illegal(action, standing, dest)
-            yield Finding("illegal_transition", evidence.flow_id, row[SEQ], said)
-        if row[TIME] < time and _seconds(row[TIME], time) > CLOCK_TOLERANCE:
-            said = f"its time is before that of the event before: {row[TIME]}"
-            yield Finding("clock_backwards", evidence.flow_id, row[SEQ], said)
-        standing, reason, time = led, row[REASON], row[TIME]
+            yield Finding("illegal_transition", flow_id, event["seq"], said)
+        if event["time"] < time and _seconds(event["time"], time) > CLOCK_TOLERANCE:
+            said = f"its time is before that of the event before: {event['time']}"
+            yield Finding("clock_backwards", flow_id, event["seq"], said)
+        standing, reason, time = led, event["reason"], event["time"]
 
 
 def _illegal(action: str, standing: Standing, dest: str | None) -> str:
@@ -115,22 +113,23 @@ def _seconds(earlier: str, later: str) -> float:
     return parted.total_seconds()
 
 
-def _beside_flow(evidence: Evidence) -> Iterator[Finding]:
+def _beside_flow(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Say whether the flow stands where its events lead to."""
-    flow_id, stored, last = evidence.flow_id, evidence.stored, evidence.rows[-1]
+    flow_id, stored, last = evidence.flow_id, evidence.stored, events[-1]
     if evidence.alone or flow_id == STORE:
         return
     if stored is None:
-        if not may_be_gone(evidence.rows):
+        if not may_be_gone(events):
             said = (
-                f"the flow is gone, and was {last[TO]}: only ended ones without a token are dropped"
+                f"the flow is gone, and was {last['to']}: only ended ones without a token are"
+                " dropped"
             )
-            yield Finding("wrong_state", flow_id, last[SEQ], said)
+            yield Finding("wrong_state", flow_id, last["seq"], said)
         return
     if not is_where_it_was_led(stored, last):
         said = (
             f"the flow is {stored.state} at event {stored.seq}, or is not what its last event says"
         )
-        yield Finding("wrong_state", flow_id, last[SEQ], said)
+        yield Finding("wrong_state", flow_id, last["seq"], said)
     elif not is_as_its_event_says(stored, last):
-        yield Finding("edited_row", flow_id, last[SEQ], EDITED_ROW)
+        yield Finding("edited_row", flow_id, last["seq"], EDITED_ROW)

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from deviceflow.audit.chain import STORED, encode
+from deviceflow.audit.chain import DAMAGED, HASHED, STORED, canonical, encode, row_of
 from deviceflow.audit.events import FIELDS, LISTS, SCHEMA
 from deviceflow.errors import StoreError
 from deviceflow.trail.ledger import room
@@ -16,7 +16,6 @@ from deviceflow.trail.ledger import room
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_list_text = json.JSONEncoder(separators=(",", ":")).encode
 _MAX_SEQ = 2**63 - 1
 # What is there twice in one file is a copy.
 _SORTED: Final = """
@@ -117,8 +116,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _row(event: dict[str, Any]) -> tuple[Any, ...]:
-    # As a database has it, in which lists are texts.
-    for name in LISTS:
-        if event[name] is not None:
-            event[name] = _list_text(event[name])
-    return tuple(event[name] for name in STORED)
+    # As a database has it. A line may have its fields in any order, with spaces between them.
+    try:
+        text = canonical(event)
+    except DAMAGED:
+        text = encode({name: event[name] for name in HASHED})
+    row = row_of(event, text.decode())
+    return tuple(row[name] for name in STORED)

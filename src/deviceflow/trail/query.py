@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
-from deviceflow.audit.events import FIELDS, STORE, text_of
-from deviceflow.audit.reading import readable
+from deviceflow.audit.chain import STORED, encode
+from deviceflow.audit.events import STORE, text_of
+from deviceflow.audit.reading import event_of
 from deviceflow.core.sanitize import storable
 from deviceflow.errors import UnknownFlowError
 from deviceflow.stores.sql.statements import IDS
 from deviceflow.trail.login_view import Login, seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from deviceflow.stores.sql import SQLStore
     from deviceflow.stores.sql.connection import Query
@@ -51,15 +52,20 @@ class Filters:
     reason: str | None = None
 
     def values(self) -> dict[str, Any]:
-        """Return what a statement needs to find those that may be meant."""
+        """Return what a statement needs to find those that may be meant: times, and what to find.
+
+        In a canonical text a field with its value is one piece, which is in no other place of it:
+        a quotation mark in a value is written with a backslash before it.
+        """
         return {
             "store": STORE,
             "since": None if self.since is None else text_of(self.since),
             "until": None if self.until is None else text_of(self.until),
-            "state": self.state,
-            "client": self.client and storable(self.client),
-            "actor": self.actor and storable(self.actor),
-            "reason": self.reason,
+            "state": _piece("to", self.state),
+            "client_id": _piece("client_id", self.client),
+            "client_name": _piece("client_name", self.client),
+            "actor": _piece("actor", self.actor),
+            "reason": _piece("reason", self.reason),
         }
 
     def take(self, login: Login) -> bool:
@@ -69,6 +75,10 @@ class Filters:
     def only_times(self) -> bool:
         """Tell whether nothing but the time is asked for."""
         return (self.state, self.client, self.actor, self.reason) == (None,) * 4
+
+
+def _piece(name: str, value: str | None) -> str | None:
+    return None if value is None else encode({name: storable(value)})[1:-1].decode()
 
 
 ALL = Filters()
@@ -135,7 +145,7 @@ def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Lo
         # An id that is none stands for each place that is left over.
         values = dict.fromkeys(IDS, "") | dict(zip(IDS, some, strict=False))
         found = {
-            flow_id: [_event(row) for row in events]
+            flow_id: [event_of(row) for row in events]
             for flow_id, events in groupby(rows("histories", values), lambda row: row[_FLOW])
         }
         for flow_id in some:
@@ -145,11 +155,7 @@ def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Lo
 
 
 def _events(rows: Query, flow_id: str) -> list[dict[str, Any]]:
-    return [_event(row) for row in rows("history", {"id": storable(flow_id)})]
+    return [event_of(row) for row in rows("history", {"id": storable(flow_id)})]
 
 
-def _event(row: Sequence[Any]) -> dict[str, Any]:
-    return readable(dict(zip(FIELDS, row, strict=True)))
-
-
-_FLOW = FIELDS.index("flow_id")
+_FLOW = STORED.index("flow_id")

@@ -33,8 +33,8 @@ import re
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.chain import DAMAGED, START, hash_of_row
-from deviceflow.trail.evidence import EVENT_ID, FLOW, HASH, KEY_ID, MAC, PREV, SEQ, told_by_record
+from deviceflow.audit.chain import DAMAGED, START, decode, hash_of, read
+from deviceflow.trail.evidence import HASH, MAC, SEQ, TEXT, TIME, told_by_record
 from deviceflow.trail.ledger import Finding, Hole, Stray
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class _Row:
 
     Attributes:
         stored: Its values.
+        said: What its text says; only what can be made out, if that is not the text of an event.
+        previous: The hash of the event before, as it says.
+        event_id: Its id, as it says.
+        key_id: The name of the key, as it says.
         seq: The number that it is stored under.
         home: The flow that it is recognised as an event of.
         number: Its number in that.
@@ -69,17 +73,41 @@ class _Row:
         self.number = -1
         self.hash = ""
         self.known = False
-        self.begins = stored[PREV] == START
         self.edited = False
+        self._event: dict[str, Any] | None = None
+        try:
+            self._event, _ = read(stored[TEXT])
+        except DAMAGED:
+            self.said = _said_by(stored[TEXT])
+        else:
+            self.said = self._event
+        self.previous = _text(self.said.get("prev_hash"))
+        self.event_id = _text(self.said.get("event_id"))
+        self.key_id = _text(self.said.get("key_id")) or None
+        self.begins = self.previous == START
 
     def hash_as(self, flow_id: str, number: int, event_id: str) -> str | None:
         """Return the hash that it should have under another name, if it could have one."""
-        values = list(self.stored)
-        values[FLOW], values[SEQ], values[EVENT_ID] = flow_id, number, event_id
+        if self._event is None:
+            return None
+        name = {"flow_id": flow_id, "seq": number, "event_id": event_id}
         try:
-            return hash_of_row(values)
+            return hash_of(self._event | name)
         except DAMAGED:
             return None
+
+
+def _said_by(text: object) -> dict[str, Any]:
+    """Return what a text says that is not the text of an event, as far as it says something."""
+    try:
+        said = decode(text) if isinstance(text, str) else None
+    except DAMAGED:
+        said = None
+    return said if isinstance(said, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 class Recognition:
@@ -131,7 +159,7 @@ class Recognition:
         seq, head = told
         for row in self._rows:
             if row.stored[HASH] == head and row.hash_as(self._id, seq, f"{self._id}.{seq}") != head:
-                named = _EVENT_NUMBER.fullmatch(str(row.stored[EVENT_ID]))
+                named = _EVENT_NUMBER.fullmatch(row.event_id)
                 if named and row.hash_as(named[1], int(named[2]), named[0]) == head:
                     return None
         return told
@@ -140,7 +168,7 @@ class Recognition:
 
     def _recognise(self) -> None:
         """Find out which event each row is."""
-        expected = {row.stored[PREV] for row in self._rows} | {*self._signed.values()}
+        expected = {row.previous for row in self._rows} | {*self._signed.values()}
         if self._told is not None:
             expected.add(self._told[1])
         left, passes = list(self._rows), 0
@@ -154,25 +182,25 @@ class Recognition:
             found = row.hash_as(home, number, event_id)
             if found is None:
                 return False
-            vouched = (
-                self._key is not None
-                and self._key.mac(found, row.stored[KEY_ID]) == row.stored[MAC]
-            )
+            vouched = self._key is not None and self._key.mac(found, row.key_id) == row.stored[MAC]
             if found == row.stored[HASH] or vouched or found in expected:
                 row.home, row.number, row.hash, row.known = home, number, found, vouched
                 if home == self._id:
                     self._numbers.setdefault(found, number)
-                    self._numbers.setdefault(row.stored[PREV], number - 1)
+                    self._numbers.setdefault(row.previous, number - 1)
                 return True
         return False
 
     def _names(self, row: _Row) -> Iterator[tuple[str, int, str]]:
         """Yield under which names it may have been written: flow, number, and event id."""
-        event_id = str(row.stored[EVENT_ID])
+        event_id = row.event_id
+        flow_id, number = row.said.get("flow_id"), row.said.get("seq")
+        if isinstance(flow_id, str) and isinstance(number, int):
+            yield flow_id, number, f"{flow_id}.{number}"
         yield self._id, row.seq, f"{self._id}.{row.seq}"
         if named := _EVENT_NUMBER.fullmatch(event_id):
             yield named[1], int(named[2]), event_id
-        before, number = self._numbers.get(row.stored[PREV]), self._numbers.get(row.stored[HASH])
+        before, number = self._numbers.get(row.previous), self._numbers.get(row.stored[HASH])
         if before is not None:
             yield self._id, before + 1, f"{self._id}.{before + 1}"
         if number is not None:
@@ -183,17 +211,17 @@ class Recognition:
         if self._key is None:
             return
         own = [row for row in self._rows if row.home == self._id]
-        sure = {row.stored[PREV] for row in own if row.known} | {*self._signed.values()}
+        sure = {row.previous for row in own if row.known} | {*self._signed.values()}
         for row in sorted(own, key=lambda row: row.number, reverse=True):
             row.known = row.known or row.hash in sure
             if row.known:
-                sure.add(row.stored[PREV])
+                sure.add(row.previous)
         if self._told is None or self._told[0] in self._signed:
             return
         # The flow's record is not signed, so it vouches for one event only.
         genuine = {row.hash for row in own if row.known} | {START}
         for row in own:
-            if row.hash == self._told[1] and row.stored[PREV] in genuine:
+            if row.hash == self._told[1] and row.previous in genuine:
                 row.known = True
 
     # 2. Choosing.
@@ -201,7 +229,7 @@ class Recognition:
     def _choose(self) -> Iterator[Finding]:
         """Choose a row for each number; say what the others are."""
         claims: dict[int, list[tuple[tuple[bool, ...], int, _Row]]] = {}
-        followed = {row.stored[PREV] for row in self._rows}
+        followed = {row.previous for row in self._rows}
         for index, row in enumerate(self._rows):
             if row.home == self._id and (row.known or self._key is None):
                 claim = (self._doubts(index, followed), index, row)
@@ -277,7 +305,7 @@ class Recognition:
 
     def _said_of(self, row: _Row, key: AuditKey) -> str:
         said = "from here on the events were made anew, without the key"
-        named = row.stored[KEY_ID]
+        named = row.key_id
         return said if named == key.name else f"{said} (they name the key {named}, not {key.name})"
 
     def _last(self) -> int:
@@ -289,7 +317,7 @@ class Recognition:
     def _unrecognised(self) -> Iterator[Finding]:
         """Say of rows whose hash is not theirs whether they were edited, or never written."""
         copies = {row.hash for row in self._own.values()}
-        wanted = {row.stored[PREV]: number - 1 for number, row in self._own.items()}
+        wanted = {row.previous: number - 1 for number, row in self._own.items()}
         wanted |= {digest: number for number, digest in self._signed.items()}
         if self._told is not None:
             wanted[self._told[1]] = self._told[0]
@@ -329,13 +357,18 @@ class Recognition:
     def _marks(self) -> Iterator[Finding]:
         """Say of events that are whole, and in their place, what beside their content is wrong."""
         for number, row in self._own.items():
+            if row.edited:
+                continue
             wrong = [
                 row.stored[HASH] != row.hash and "hash",
-                row.stored[EVENT_ID] not in (f"{self._id}.{number}", f"{self._id}.{row.seq}")
+                row.said.get("flow_id") != self._id and "flow_id",
+                row.said.get("seq") not in (number, row.seq) and "seq",
+                row.event_id not in (f"{self._id}.{number}", f"{self._id}.{row.seq}")
                 and "event_id",
+                row.stored[TIME] != row.said.get("time") and "column time",
                 row.known
                 and self._key is not None
-                and row.stored[MAC] != self._key.mac(row.hash, row.stored[KEY_ID])
+                and row.stored[MAC] != self._key.mac(row.hash, row.key_id)
                 and "mac",
             ]
             for name in filter(None, wrong):
@@ -377,7 +410,7 @@ class Recognition:
         before = self._first() - 1
         for number in sorted(self._own):
             if before + 1 < number:
-                digest = self._own[number].stored[PREV]
+                digest = self._own[number].previous
                 self._miss(before + 1, number - 1, digest, "removed", "gone")
             before = number
         last = self._last()
@@ -398,7 +431,7 @@ class Recognition:
             if before is None:
                 if not row.begins:
                     yield self._find("replaced_chain", "it follows on another event", row.seq)
-            elif row.stored[PREV] != before.hash:
+            elif row.previous != before.hash:
                 if self._signed.get(before.number) == before.hash:
                     yield self._find("replaced_chain", "it follows on another event", row.seq)
                 else:

@@ -8,12 +8,11 @@ whose events are as they should be costs little; one that is not is looked at cl
 
 from __future__ import annotations
 
-from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.chain import DAMAGED, START, canonical_of_row
+from deviceflow.audit.chain import DAMAGED, START, read
 from deviceflow.audit.events import STORE
 from deviceflow.core.actions import ACTIONS, IMPORT, STORE_EVENTS
 from deviceflow.core.states import State
@@ -21,17 +20,10 @@ from deviceflow.errors import StoreError
 from deviceflow.trail.diagnosis import diagnose
 from deviceflow.trail.digest import files_of, read_digest, read_entries
 from deviceflow.trail.evidence import (
-    ACTION,
     FLOW,
-    FROM,
     HASH,
-    KEY_ID,
     LEGAL,
-    MAC,
-    PREV,
     SEQ,
-    TIME,
-    TO,
     Evidence,
     at,
     before,
@@ -234,7 +226,8 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
     rows, stored = evidence.rows, evidence.stored
     if not rows:
         return not evidence.heads and (stored is None or is_new(stored, evidence.key))
-    if not _is_whole(rows, evidence.key):
+    events = _whole(rows, evidence.key)
+    if events is None:
         return False
     first = rows[0][SEQ]
     for head in evidence.heads:
@@ -243,42 +236,47 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
     if evidence.alone or evidence.flow_id == STORE:
         return True
     if stored is None:
-        return may_be_gone(rows)
-    return is_where_it_was_led(stored, rows[-1]) and is_as_its_event_says(stored, rows[-1])
+        return may_be_gone(events)
+    last = events[-1]
+    last["hash"] = rows[-1][HASH]
+    return is_where_it_was_led(stored, last) and is_as_its_event_says(stored, last)
 
 
-def _is_whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> bool:
-    """Tell whether each event is as it was written, follows on the one before, and may do so."""
-    first = rows[0]
-    seq, legal = 1, _PLAIN
-    standing = before(first)
-    if first[ACTION] == IMPORT:
-        seq, legal = first[SEQ], _IMPORTED
-    elif first[FLOW] == STORE:
-        standing, legal = (None, None), _STORE_EVENTS
+def _whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> list[dict[str, Any]] | None:
+    """Return the events, if each is as it was written, follows on the one before, and may do so."""
+    events = list[dict[str, Any]]()
+    seq, legal, standing = 1, _PLAIN, _BEGUN
     previous, time = START, ""
-    for row in rows:
-        digest = row[HASH]
+    for flow_id, number, at_time, digest, mac, text in rows:
         try:
-            found = sha256(canonical_of_row(row)).hexdigest()
+            event, found = read(text)
         except DAMAGED:
-            return False
+            return None
+        if not events:
+            if event["action"] == IMPORT:
+                seq, legal, standing = event["seq"], _IMPORTED, before(event)
+            elif flow_id == STORE:
+                legal, standing = _STORE_EVENTS, (None, None)
         if (
             found != digest
-            or (key is not None and key.mac(digest, row[KEY_ID]) != row[MAC])
-            or row[PREV] != previous
-            or row[SEQ] != seq
-            or row[FROM] != standing[0]
-            or (led := legal.get((row[ACTION], *standing))) is None
-            or row[TO] != led[0]
-            or row[TIME] < time
+            or (key is not None and key.mac(digest, event["key_id"]) != mac)
+            or (event["flow_id"], event["seq"], event["time"]) != (flow_id, number, at_time)
+            or event["prev_hash"] != previous
+            or number != seq
+            or event["from"] != standing[0]
+            or (led := legal.get((event["action"], *standing))) is None
+            or event["to"] != led[0]
+            or at_time < time
         ):
-            return False
-        seq, standing, previous, time = seq + 1, led, digest, row[TIME]
+            return None
+        events.append(event)
+        seq, standing, previous, time = seq + 1, led, digest, at_time
         if legal is _IMPORTED:
             legal = _PLAIN
-    return True
+    return events
 
+
+_BEGUN: Final[Standing] = at(State.INIT.value)
 
 # Whether a late token may be taken depends on more than the states, and is looked at closely.
 _PLAIN: Final[Mapping[Step, Standing]] = {

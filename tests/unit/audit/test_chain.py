@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import importlib.util
+import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,14 +27,13 @@ from deviceflow.audit.chain import (
     STORED,
     AuditKey,
     canonical,
-    canonical_of_row,
     hash_of,
-    hash_of_row,
     link,
+    read,
+    row_of,
 )
 from deviceflow.audit.events import FIELDS, render
 from deviceflow.core.encryption import generate_key
-from deviceflow.stores.sql.events import columns
 from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.evidence.events import events
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
 
 NOW: Final = 1_800_000_000.0
-FLOW: Final = STORED.index("flow_id")
+FLOW, TEXT = STORED.index("flow_id"), STORED.index("text")
 KEY: Final = AuditKey(Secret("an audit key"))
 MANY: Final = settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -59,12 +59,6 @@ def encoding(encode: Callable[[Any], bytes]) -> Iterator[None]:
 
 def hashed(event: dict[str, Any]) -> dict[str, Any]:
     return {name: event[name] for name in HASHED}
-
-
-def row_of(event: dict[str, Any]) -> list[Any]:
-    """Return an event as a database has it."""
-    values = columns(event)
-    return [values[name] for name in STORED]
 
 
 @pytest.fixture
@@ -91,13 +85,15 @@ def test_canonical_form_is_that_of_the_rfc(
 @pytest.mark.parametrize("encode", [orjson.dumps, chain.encode_slowly])
 @MANY
 @given(event=events())
-def test_stored_event_has_the_same_form(
+def test_text_that_is_hashed_says_the_event(
     encode: Callable[[Any], bytes], event: dict[str, Any]
 ) -> None:
-    link(event, None, KEY)
-
     with encoding(encode):
-        assert canonical_of_row(row_of(event)) == rfc8785.dumps(hashed(event))
+        text = link(event, None, KEY)
+
+        assert text.encode() == rfc8785.dumps(hashed(event))
+        assert read(text) == (hashed(event), event["hash"])
+        assert link(event, "f" * 64, None) == text
 
 
 @pytest.fixture(scope="module")
@@ -112,49 +108,86 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteStore]:
 def test_event_comes_back_from_sqlite_in_the_same_form(
     store: SQLiteStore, event: dict[str, Any]
 ) -> None:
-    link(event, None, KEY)
+    row = row_of(event, link(event, None, KEY))
     store._perform(statement("delete_events", {"id": event["flow_id"]}))
-    store._perform(statement("add_event", columns(event)))
+    store._perform(statement("add_event", row))
 
     with store.snapshot() as snapshot:
-        (row,) = (row for row in snapshot.events if row[FLOW] == event["flow_id"])
-    assert canonical_of_row(row) == rfc8785.dumps(hashed(event))
-    assert hash_of(store.history(event["flow_id"])[0]) == event["hash"] == hash_of_row(row)
+        (found,) = (row for row in snapshot.events if row[FLOW] == event["flow_id"])
+    assert found == tuple(row[name] for name in STORED)
+    assert found[TEXT].encode() == rfc8785.dumps(hashed(event))
+    assert store.history(event["flow_id"]) == [event]
 
 
 def test_fields_are_hashed_in_the_order_of_the_form() -> None:
     assert list(HASHED) == sorted(HASHED)
-    assert {*STORED} == {*FIELDS}
-    assert {*STORED} - {*HASHED} == {"hash", "mac"}
+    assert {*FIELDS} - {*HASHED} == {"hash", "mac"} == {*STORED} - {*HASHED, "text"}
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("in_doubt", 2),
-        ("in_doubt", "yes"),
+        ("in_doubt", "2"),
+        ("in_doubt", '"yes"'),
+        ("in_doubt", "1"),
+        ("in_doubt", "null"),
         ("scopes", "[ ]"),
-        ("scopes", "nothing"),
+        ("scopes", '"nothing"'),
         ("scopes", "[" * 100_000),
-        ("scopes", 5),
-        ("interval", "soon"),
-        ("interval", float("inf")),
-        ("interval", float("nan")),
-        ("attempt", float("inf")),
-        ("http_status", float("-inf")),
-        ("pid", "x"),
-        ("detail", b"bytes"),
+        ("scopes", "5"),
+        ("scopes", "[5]"),
+        ("scopes", '{"a":"b"}'),
+        ("granted_scopes", "[null]"),
+        ("interval", '"soon"'),
+        ("interval", "Infinity"),
+        ("interval", "NaN"),
+        ("interval", "5.0"),
+        ("interval", "5e0"),
+        ("interval", "true"),
+        ("interval", "1e22"),
+        ("attempt", "9007199254740992"),
+        ("attempt", "1" * 400),
+        ("attempt", "1.5"),
+        ("seq", "1.0"),
+        ("http_status", "-Infinity"),
+        ("pid", '"x"'),
+        ("detail", "7"),
+        ("detail", '"\\ud800"'),
+        ("detail", '"\\u0041"'),
+        ("detail", '"a" '),
+        ("detail", '"a","detail":"a"'),
+        ("detail", '"a","else":"a"'),
     ],
 )
-@pytest.mark.parametrize("encode", [orjson.dumps, chain.encode_slowly])
-def test_what_no_event_can_hold_is_damage(
-    event: dict[str, Any], encode: Callable[[Any], bytes], name: str, value: Any
+@pytest.mark.parametrize("by", [(orjson.dumps, orjson.loads), (chain.encode_slowly, json.loads)])
+def test_what_is_not_the_text_of_an_event_is_damage(
+    event: dict[str, Any], by: tuple[Any, Any], name: str, value: str
 ) -> None:
-    row = row_of(event)
-    row[STORED.index(name)] = value
+    text = canonical(event).decode()
+    said = json.dumps(json.loads(text)[name], separators=(",", ":"))
+    spoilt = text.replace(f'"{name}":{said}', f'"{name}":{value}')
+    assert spoilt != text
 
-    with encoding(encode), pytest.raises(DAMAGED):
-        canonical_of_row(row)
+    with encoding(by[0]), mock.patch.object(chain, "decode", by[1]):
+        assert read(text) == (hashed(event), event["hash"])
+        with pytest.raises(DAMAGED):
+            read(spoilt)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, 5, b"{}", "", "{", "null", "[]", "{}", "[" * 100_000, "\ud800", json.dumps(HASHED)],
+)
+def test_what_is_no_text_of_anything_is_damage(text: object) -> None:
+    with pytest.raises(DAMAGED):
+        read(text)
+
+
+def test_fields_in_another_order_are_damage(event: dict[str, Any]) -> None:
+    other = dict(reversed(hashed(event).items()))
+
+    with pytest.raises(DAMAGED, match="another order"):
+        read(chain.encode(other).decode())
 
 
 def test_without_orjson_the_standard_library_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,9 +240,9 @@ def test_first_event_follows_on_nothing(event: dict[str, Any]) -> None:
 def test_each_event_follows_on_the_one_before(waiting: Callable[..., Flow]) -> None:
     flow = waiting(NOW)
     first = render(flow, flow.poll(NOW, 10.0))
-    head = link(first, None, KEY, flow)
+    link(first, None, KEY, flow)
     second = render(flow, flow.cancel(NOW))
-    link(second, head, KEY, flow)
+    link(second, first["hash"], KEY, flow)
 
     assert second["prev_hash"] == first["hash"]
     assert first["code_fingerprint"] == second["code_fingerprint"] is not None
@@ -218,7 +251,7 @@ def test_each_event_follows_on_the_one_before(waiting: Callable[..., Flow]) -> N
 def test_event_that_is_a_link_stays_as_it_is(event: dict[str, Any]) -> None:
     before = dict(event)
 
-    assert link(event, "f" * 64, AuditKey(Secret("another"))) == before["hash"]
+    assert link(event, "f" * 64, AuditKey(Secret("another"))) == canonical(before).decode()
     assert event == before
 
 

@@ -250,7 +250,11 @@ def test_every_mark_is_drawn_and_explained(store: SQLiteStore) -> None:
 def test_a_time_of_another_age_stops_nothing(store: SQLiteStore, time: str) -> None:
     fill(store, 3)
     with sqlite3.connect(store.path) as connection:
-        connection.execute("UPDATE audit SET time = ? WHERE flow_id <> 'store'", [time])
+        connection.execute(
+            "UPDATE audit SET time = ?1, text = json_set(text, '$.time', ?1)"
+            " WHERE flow_id <> 'store'",
+            [time],
+        )
 
     assert of(store).text
 

@@ -5,13 +5,24 @@ Here each kind by an example; `tests.evidence` does them by the thousand.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from deviceflow import Secret, Studio
-from deviceflow.audit.chain import START, STORED, AuditKey, hash_of_row, link
+from deviceflow.audit.chain import (
+    DAMAGED,
+    HASHED,
+    START,
+    STORED,
+    AuditKey,
+    canonical,
+    encode,
+    hash_of,
+    link,
+)
 from deviceflow.audit.events import STORE, render, render_store_event
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.codec import open_part
@@ -19,7 +30,6 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.ports import StoredFlow
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.errors import StoreError
-from deviceflow.stores.sql.events import columns
 from deviceflow.testing import answer
 from deviceflow.trail.digest import DigestId, Entry, Signer, files_of
 from deviceflow.trail.ledger import Finding
@@ -73,7 +83,7 @@ class Trail:
             before = self.events[STORE][-1]["hash"] if seq > 1 else None
             event = render_store_event(PLAIN_HTTP, NOW + seq, seq, "somewhere")
             link(event, before, key)
-            self.events.setdefault(STORE, []).append(columns(event))
+            self.events.setdefault(STORE, []).append(event)
 
     def _login(self, flow_id: str, *said: Any) -> None:
         flow = Flow(flow_id, STUDIO, NOW)
@@ -85,8 +95,9 @@ class Trail:
     def add(self, flow: Flow, transition: Transition) -> None:
         event = render(flow, transition)
         event["row_digest"] = DIGEST
-        flow.head = link(event, flow.head, self.key, flow)
-        self.events.setdefault(flow.id, []).append(columns(event))
+        link(event, flow.head, self.key, flow)
+        flow.head = event["hash"]
+        self.events.setdefault(flow.id, []).append(event)
         self.flows[flow.id] = (flow.seq, flow.state.value, open_part(flow))
 
     def relink(self, flow_id: str, first: int = 1, key: AuditKey | None = None) -> None:
@@ -95,7 +106,7 @@ class Trail:
         before = rows[first - 2]["hash"] if first > 1 else START
         for row in rows[first - 1 :]:
             row["prev_hash"] = before
-            before = row["hash"] = hash_of_row([row[name] for name in STORED])
+            before = row["hash"] = hash_of(row)
             if key is not None:
                 row["mac"] = key.mac(before)
 
@@ -118,11 +129,21 @@ class Trail:
             )
             for flow_id, (seq, state, record) in sorted(self.flows.items())
         ]
-        events = [tuple(row[name] for name in STORED) for row in rows]
+        events = [*map(_stored, rows)]
         return Verification(events, flows, key, digests=digests, **how)
 
     def found(self, **how: Any) -> list[tuple[str, str | None, int | None]]:
         return [finding[:3] for finding in self.verification(**how).findings()]
+
+
+def _stored(row: Row) -> tuple[Any, ...]:
+    """Return an event as a trail stores it, with columns of its own if it has some."""
+    try:
+        text = canonical(row).decode()
+    except DAMAGED:
+        text = json.dumps({name: row[name] for name in HASHED}, default=str, separators=(",", ":"))
+    columns = {**row, "text": text, **row.get("columns", {})}
+    return tuple(columns[name] for name in STORED)
 
 
 def _sortable(seq: Any) -> tuple[bool, Any]:
@@ -220,10 +241,58 @@ def test_edited_field(trail: Trail, name: str, seq: int) -> None:
     assert trail.found() == [("edited", "granted", seq)]
 
 
+@pytest.mark.parametrize("key", [KEY, None])
+@pytest.mark.parametrize("name", ["flow_id", "seq", "time"])
+def test_text_that_says_something_else_than_its_column(
+    trail: Trail, name: str, key: AuditKey | None
+) -> None:
+    row = trail.events["granted"][2]
+    other = row | {name: 9 if name == "seq" else "else"}
+    row["columns"] = {"text": canonical(other).decode()}
+
+    assert trail.found(key=key) == [("edited", "granted", 3)]
+
+
+@pytest.mark.parametrize("seq", [3, 5])
+@pytest.mark.parametrize("key", [KEY, None])
+def test_column_that_says_something_else_than_its_text(
+    trail: Trail, key: AuditKey | None, seq: int
+) -> None:
+    trail.events["granted"][seq - 1]["columns"] = {"time": "2027-01-15T08:00:00.001+00:00"}
+
+    assert trail.found(key=key) == [("edited", "granted", seq)]
+
+
+@pytest.mark.parametrize("seq", [1, 3, 5])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(":", ": ", 1),
+        lambda text: text.replace('"pid":null', '"pid":null,"pid":null'),
+        lambda text: text.replace('"pid":null', '"pid":null,"pie":null'),
+        lambda text: text.replace('"interval":5', '"interval":5.0'),
+        lambda text: text.replace("studio", "\\u0073tudio"),
+        lambda text: encode(dict(reversed(json.loads(text).items()))).decode(),
+    ],
+)
+def test_text_in_another_form_was_edited_even_by_whoever_has_the_key(
+    trail: Trail, change: Callable[[str], str], seq: int
+) -> None:
+    rows = trail.events["granted"]
+    text = change(canonical(rows[seq - 1]).decode())
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    rows[seq - 1] |= {"columns": {"text": text}, "hash": digest, "mac": KEY.mac(digest)}
+    trail.relink("granted", seq + 1, KEY)
+    trail.adjust("granted")
+
+    assert text != canonical(rows[seq - 1]).decode()
+    assert trail.found() == [("edited", "granted", seq)]
+
+
 def test_edited_event_whose_own_hash_was_made_anew(trail: Trail) -> None:
     row = trail.events["granted"][2]
     row["actor"] = "somebody else"
-    row["hash"] = hash_of_row([row[name] for name in STORED])
+    row["hash"] = hash_of(row)
 
     assert trail.found() == [("edited", "granted", 3)]
     assert trail.found(key=None) == [("edited", "granted", 3)]

@@ -604,6 +604,50 @@ def test_the_request_on_the_wire(serve: Serve, transport: RequestsTransport) -> 
     assert server.connections == 1
 
 
+@pytest.mark.parametrize("length", [1, 64 * 1024, 64 * 1024 + 1, 300_000])
+def test_a_body_of_any_length_arrives_behind_its_head(
+    serve: Serve, transport: RequestsTransport, length: int
+) -> None:
+    server, body = serve(OK), b"x" * length
+
+    answer(transport.send(post(server.url, body), 5))
+    with requests.Session() as session:
+        session.mount("http://", LimitedAdapter())
+        session.post(server.url, data=body, timeout=5)
+
+    for seen in server.seen:
+        head, _, sent = seen.partition(b"\r\n\r\n")
+        assert f"Content-Length: {length}".encode() in head
+        assert sent == body
+
+
+def test_a_short_request_leaves_in_one_piece(
+    serve: Serve, transport: RequestsTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, pieces = serve(OK), list[int]()
+    send = http.client.HTTPConnection.send
+
+    def counting(connection: Any, data: Any) -> None:
+        pieces.append(len(data))
+        send(connection, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", counting)
+
+    answer(transport.send(post(server.url), 5))
+
+    assert pieces == [len(server.seen[0])]
+
+
+def test_many_servers_are_asked_again(serve: Serve, transport: RequestsTransport) -> None:
+    """More than there are pools of connections: those of the first are closed by then."""
+    servers = [serve(OK, OK) for _ in range(12)]
+
+    for server in servers * 2:
+        answer(transport.send(post(server.url), 5))
+
+    assert [len(server.seen) for server in servers] == [2] * 12
+
+
 def test_the_address_is_kept_as_it_is(serve: Serve, transport: RequestsTransport) -> None:
     server = serve(OK)
     transport.send(post(f"http://{server.host}/a%2Fb/?x=1&y=%20#part"), 5)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.chain import link
+from deviceflow.audit.chain import DAMAGED, link, read, row_of
 from deviceflow.audit.events import STORE, render, render_store_event
 from deviceflow.core.actions import ACTIONS, POLL, PRUNE
 from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden
 from deviceflow.errors import DeviceFlowError, StoreError, UnknownFlowError, UsageError
-from deviceflow.stores.sql import events
 from deviceflow.stores.sql.rows import COLUMNS, damaged
 from deviceflow.stores.sql.statements import LONGEST_LEASE
 
@@ -69,7 +68,7 @@ class Operations:
             The operation, and the event that is kept with it where the flow has a past: its events
             so far are elsewhere, and its chain here begins with saying so.
         """
-        event = None
+        event = noted = None
         if flow.seq:
             event = render(flow, flow.record_import(client_now))
         self._rows.seal(flow)
@@ -78,14 +77,14 @@ class Operations:
             assert self._audit_key is not None  # noqa: S101  # the store may be written
             self._rows.sign(columns, digest, self._audit_key.mark(digest))
         else:
-            columns = self._linked(flow, event)
+            columns, noted = self._linked(flow, event)
         values = columns.reveal()
 
         def attempt(now: float) -> Statements[Flow]:
             # The flow that has the name may end between two statements.
             for _ in range(_TRIES):
                 if (yield "add", values).rowcount == 1:
-                    yield from self._add_events(event, store_event, now)
+                    yield from self._add_events(noted, store_event, now)
                     return flow
                 looked = values | {"now": now}
                 found = (yield "get", looked).fetchone()
@@ -119,7 +118,7 @@ class Operations:
         Returns:
             The operation, and the columns that it writes.
         """
-        columns = self._linked(flow, event)
+        columns, noted = self._linked(flow, event)
         columns.reveal()["release"] = release
         statement = "turn" if flow.as_stored.columns is not None else "move"
 
@@ -127,11 +126,11 @@ class Operations:
             values = columns.reveal()
             changed = (yield statement, values).rowcount
             if changed == 1:
-                yield from self._add_events(event, store_event, now)
+                yield from self._add_events(noted, store_event, now)
                 return True
             # Done already, if the connection was lost just as it was being done.
-            worker = (yield "worker_of_event", values).fetchone()
-            if worker is not None and worker[0] == event["worker"]:
+            found = (yield "text_of_event", values).fetchone()
+            if found is not None and _worker_of(found[0]) == event["worker"]:
                 return True
             stored = (yield "get", values | {"now": now}).fetchone()
             if changed or (stored is not None and stored[_SEQ] == values["before"]):
@@ -142,8 +141,12 @@ class Operations:
 
         return attempt, columns
 
-    def _linked(self, flow: Flow, event: Values) -> Hidden[Values]:
-        """Make an event the next link of its flow's chain, and return the row that goes with it."""
+    def _linked(self, flow: Flow, event: Values) -> tuple[Hidden[Values], Values]:
+        """Make an event the next link of its flow's chain.
+
+        Returns:
+            The flow's row that goes with it, and the event's own.
+        """
         # Tried again, it is the very same row: the event names its digest.
         again = event["hash"] is not None
         if not again and (ACTIONS[event["action"]].changes_secrets or flow.as_stored is None):
@@ -151,16 +154,17 @@ class Operations:
         digest, columns = self._rows.columns(flow)
         if not again:
             event["row_digest"] = digest
-        flow.head = link(event, flow.head, self._audit_key, flow)
+        text = link(event, flow.head, self._audit_key, flow)
+        flow.head = event["hash"]
         self._rows.sign(columns, digest, flow.head)
         columns.reveal()["before"] = event["seq"] - 1
-        return columns
+        return columns, row_of(event, text)
 
     def _add_events(
-        self, event: Values | None, store_event: StoreEvent | None, now: float
+        self, noted: Values | None, store_event: StoreEvent | None, now: float
     ) -> Statements[None]:
-        if event is not None and (yield "add_event", events.columns(event)).rowcount != 1:
-            raise ignored(event["flow_id"])
+        if noted is not None and (yield "add_event", noted).rowcount != 1:
+            raise ignored(noted["flow_id"])
         if store_event is not None:
             yield from self._add_store_event(store_event, now)
 
@@ -279,7 +283,7 @@ class _Claiming:
 
     def __init__(
         self,
-        link_to_row: Callable[[Flow, Values], Hidden[Values]],
+        link_to_row: Callable[[Flow, Values], tuple[Hidden[Values], Values]],
         remembered: RememberedFlows,
         owner: str,
         seconds: float,
@@ -301,11 +305,12 @@ class _Claiming:
         event = self._decide(claim)
         if event is None or event["action"] != POLL:
             return None
-        values = self._link_to_row(known.flow, event).reveal()
+        row, noted = self._link_to_row(known.flow, event)
+        values = row.reveal()
         values |= fence | self._lease | {"decided_at": now}
         if (yield "poll_remembered", values).rowcount != 1:
             return None
-        return (yield from self._keep(claim, event, values))
+        return (yield from self._keep(claim, event, noted, values["mac"]))
 
     def read(self, flow: Flow, mac: str, lease: _Lease) -> Statements[Claim]:
         """Take the lease of a flow that was read, and keep what is decided on.
@@ -324,18 +329,19 @@ class _Claiming:
             if (yield "lease", values | {"now": lease.now}).rowcount != 1:
                 raise ignored(flow.id)
             return claim
-        values = self._link_to_row(flow, event).reveal()
+        row, noted = self._link_to_row(flow, event)
+        values = row.reveal()
         values |= self._lease | {"now": lease.now}
         statement = "lease_and_move" if flow.as_stored.columns is None else "lease_and_turn"
         if (yield statement, values).rowcount != 1:
             raise ignored(flow.id)
-        return (yield from self._keep(claim, event, values))
+        return (yield from self._keep(claim, event, noted, values["mac"]))
 
-    def _keep(self, claim: Claim, event: Values, values: Values) -> Statements[Claim]:
-        if (yield "add_event", events.columns(event)).rowcount != 1:
+    def _keep(self, claim: Claim, event: Values, noted: Values, mac: str) -> Statements[Claim]:
+        if (yield "add_event", noted).rowcount != 1:
             raise ignored(claim.flow.id)
         claim = claim._replace(event=event)
-        self._kept = (values["mac"], claim)
+        self._kept = (mac, claim)
         return claim
 
 
@@ -363,9 +369,19 @@ def add_store_event(
             hint="See what was done to them: deviceflow audit verify",
         )
     event = render_store_event(action, now, seq + 1, detail, origin)
-    link(event, head, key)
-    if (yield "add_event", events.columns(event)).rowcount != 1:
-        raise ignored(event["flow_id"])
+    noted = row_of(event, link(event, head, key))
+    if (yield "add_event", noted).rowcount != 1:
+        raise ignored(STORE)
+
+
+def _worker_of(text: object) -> str | None:
+    """Return which worker an event names, by its text, whatever somebody has put there."""
+    try:
+        event, _ = read(text)
+    except DAMAGED:
+        return None
+    worker: str | None = event["worker"]
+    return worker
 
 
 def query(name: str, values: Mapping[str, Any], *, secret: bool = False) -> Operation[list[Any]]:

@@ -50,11 +50,11 @@ JOIN (SELECT flow_id AS name, MAX(seq) AS last FROM {audit} GROUP BY flow_id) AS
 SELECT flow_id, MIN("time") AS begun FROM {audit} WHERE flow_id <> :store GROUP BY flow_id
 HAVING (CAST(:since AS TEXT) IS NULL OR MIN("time") >= :since)
     AND (CAST(:until AS TEXT) IS NULL OR MIN("time") < :until)
-    AND (CAST(:state AS TEXT) IS NULL OR MAX(CASE WHEN "to" = :state THEN 1 END) = 1)
-    AND (CAST(:reason AS TEXT) IS NULL OR MAX(CASE WHEN reason = :reason THEN 1 END) = 1)
-    AND (CAST(:actor AS TEXT) IS NULL OR MAX(CASE WHEN actor = :actor THEN 1 END) = 1)
-    AND (CAST(:client AS TEXT) IS NULL
-        OR MAX(CASE WHEN client_id = :client OR client_name = :client THEN 1 END) = 1)
+    AND (CAST(:state AS TEXT) IS NULL OR MAX({find}("text", :state)) > 0)
+    AND (CAST(:reason AS TEXT) IS NULL OR MAX({find}("text", :reason)) > 0)
+    AND (CAST(:actor AS TEXT) IS NULL OR MAX({find}("text", :actor)) > 0)
+    AND (CAST(:client_id AS TEXT) IS NULL
+        OR MAX({find}("text", :client_id)) > 0 OR MAX({find}("text", :client_name)) > 0)
 ORDER BY begun
 
 -- A login.
@@ -172,10 +172,10 @@ ORDER BY id LIMIT :limit OFFSET :skip
 -- The trail.
 
 -- name: add_event
-INSERT INTO {audit} ({fields}) VALUES ({field_values})
+INSERT INTO {audit} ({stored}) VALUES ({stored_values})
 
--- name: worker_of_event
-SELECT worker FROM {audit} WHERE flow_id = :id AND seq = :seq
+-- name: text_of_event
+SELECT "text" FROM {audit} WHERE flow_id = :id AND seq = :seq
 
 -- name: delete_events
 DELETE FROM {audit} WHERE flow_id = :id
@@ -187,10 +187,10 @@ SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1
 SELECT seq, hash FROM {audit} WHERE flow_id = :id AND seq = :seq
 
 -- name: history
-SELECT {fields} FROM {audit} WHERE flow_id = :id ORDER BY seq
+SELECT {stored} FROM {audit} WHERE flow_id = :id ORDER BY seq
 
 -- name: histories
-SELECT {fields} FROM {audit} WHERE flow_id IN ({ids}) ORDER BY flow_id, seq
+SELECT {stored} FROM {audit} WHERE flow_id IN ({ids}) ORDER BY flow_id, seq
 
 -- name: begun_oldest
 {begun} ASC, flow_id ASC
@@ -211,10 +211,10 @@ SELECT flow_id FROM {audit} ORDER BY flow_id, seq LIMIT 1 OFFSET :place
 {last_events}
 WHERE "time" < :until AND flow_id <> :store
     AND NOT EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id)
-    AND ("to" IN ('expired', 'failed') OR "to" = 'authorized' AND EXISTS (
-        SELECT 1 FROM {audit} AS its WHERE its.flow_id = name
-            AND its.action IN ({token_gone})
-    ))
+    AND ({find}("text", '"to":"expired"') > 0 OR {find}("text", '"to":"failed"') > 0
+        OR {find}("text", '"to":"authorized"') > 0 AND EXISTS (
+            SELECT 1 FROM {audit} AS its WHERE its.flow_id = name AND ({token_gone})
+        ))
 ORDER BY flow_id
 
 -- name: events_all

@@ -16,7 +16,7 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from deviceflow.core.secret import Hidden
 
 MOST: Final = 16_384
 """How many flows are remembered; then those that were not claimed for the longest are not."""
@@ -67,14 +67,15 @@ class RememberedFlows:
         return f"<{len(self)} remembered flows>"
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may use the store as well
         self._flows: dict[str, RememberedFlow] = {}
 
     def take(self, flow_id: str) -> RememberedFlow | None:
         """Return a flow that is remembered, and forget it; it is the caller's from now on."""
-        return self._flows.pop(flow_id, None)
+        with self._lock:
+            return self._flows.pop(flow_id, None)
 
-    def put(self, flow: Flow, row: Mapping[str, Any]) -> None:
+    def put(self, flow: Flow, row: Hidden[dict[str, Any]]) -> None:
         """Remember a copy of a flow, which was written in this row, if it waits for its next poll.
 
         If it does not, it is forgotten.
@@ -82,7 +83,7 @@ class RememberedFlows:
         if flow.state is not State.AWAITING_USER or flow.to_revoke:
             self.forget(flow.id)
             return
-        kept = RememberedFlow(_copy(flow), row["progress"], row["mac"])
+        kept = RememberedFlow(_copy(flow), row.reveal()["progress"], row.reveal()["mac"])
         with self._lock:
             self._flows.pop(flow.id, None)
             self._flows[flow.id] = kept
@@ -91,11 +92,12 @@ class RememberedFlows:
 
     def forget(self, flow_id: str) -> None:
         """Forget a flow: it came to its end, or others went on with it."""
-        self._flows.pop(flow_id, None)
+        self.take(flow_id)
 
     def forget_all(self) -> None:
         """Forget all flows."""
-        self._renew()
+        with self._lock:
+            self._flows.clear()
 
 
 def _copy(flow: Flow) -> Flow:

@@ -179,14 +179,12 @@ class Rows:
             "progress": progress,
             "wake_at": flow.wake_at,
         }
-        if fixed.columns is not None:
-            values |= fixed.columns
-        return digest, Hidden(values)
+        return digest, Hidden(values | (fixed.columns or {}))
 
     def sign(self, columns: Hidden[dict[str, Any]], digest: str, head: str | None) -> None:
         """Complete a row with its head and its MAC."""
-        values = columns.reveal()
-        values["head"], values["mac"] = head, self.sealer.mac(f"{digest} {head}")
+        mac = self.sealer.mac(f"{digest} {head}")
+        columns.reveal().update(head=head, mac=mac)
 
     # And back.
 

@@ -8,7 +8,6 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.chain import STORED
-from deviceflow.audit.events import FIELDS
 from deviceflow.core.actions import ENDS_HANDOVER, IMPORT
 from deviceflow.core.ports import FIRST_SNOOZE
 from deviceflow.stores.sql.rows import COLUMNS
@@ -34,6 +33,7 @@ class Dialect(NamedTuple):
         now: The SQL for the time of day, in seconds since 1970. A database without a clock that
             all its clients share takes the value `:now`.
         has_meta: The SQL that finds a row if there is a table `meta`.
+        find: The function that returns where in a text another one is, or 0.
         for_update: The SQL for locking the rows that are read.
         skip_locked: The SQL for passing over rows that others have locked.
         namespace: The schema in which the tables are, with a dot behind it.
@@ -45,6 +45,7 @@ class Dialect(NamedTuple):
     placeholder: str
     now: str
     has_meta: str
+    find: str
     for_update: str = ""
     skip_locked: str = ""
     namespace: str = ""
@@ -95,10 +96,13 @@ class Statements(dict[str, Statement]):
             "bytewise": dialect.bytewise,
             "columns": ", ".join(COLUMNS),
             "column_values": _values(COLUMNS),
-            "fields": ", ".join(f'"{name}"' for name in FIELDS),
-            "field_values": _values(FIELDS),
             "stored": ", ".join(f'"{name}"' for name in STORED),
-            "token_gone": ", ".join(f"'{name}'" for name in (*ENDS_HANDOVER, IMPORT)),
+            "stored_values": _values(STORED),
+            "find": dialect.find,
+            "token_gone": " OR ".join(
+                f"""{dialect.find}(its."text", '"action":"{name}"') > 0"""
+                for name in (*ENDS_HANDOVER, IMPORT)
+            ),
             "ids": _values(IDS),
             "longest_lease": str(LONGEST_LEASE),
             "first_snooze": str(FIRST_SNOOZE),

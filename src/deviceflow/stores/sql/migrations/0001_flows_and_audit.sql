@@ -31,44 +31,14 @@ CREATE INDEX flows_live ON {flows} (created_at, id) WHERE ended_at IS NULL;
 CREATE INDEX flows_ended ON {flows} (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX flows_token ON {flows} (ended_at, id) WHERE token IS NOT NULL;
 CREATE INDEX flows_revoke ON {flows} (ended_at, id) WHERE revoke IS NOT NULL;
--- An event for each transition, written in the transaction that makes it true.
+-- An event for each transition, written in the transaction that makes it true. Its text is what is
+-- hashed. The columns that repeat a part of the text are those that rows are ordered by.
 CREATE TABLE {audit} (
-    "schema" TEXT NOT NULL,
-    "event_id" TEXT NOT NULL,
+    flow_id TEXT {bytewise}NOT NULL,
+    seq BIGINT NOT NULL,
     "time" TEXT NOT NULL,
-    "flow_id" TEXT {bytewise}NOT NULL,
-    "seq" BIGINT NOT NULL,
-    "action" TEXT NOT NULL,
-    "from" TEXT,
-    "to" TEXT,
-    "outcome" TEXT NOT NULL,
-    "reason" TEXT,
-    "detail" TEXT,
-    "dialect" TEXT,
-    "issuer" TEXT,
-    "client_id" TEXT,
-    "client_name" TEXT,
-    "scopes" TEXT NOT NULL,
-    "granted_scopes" TEXT,
-    "purpose" TEXT,
-    "attempt" BIGINT,
-    "interval" DOUBLE PRECISION,
-    "wait" DOUBLE PRECISION,
-    "http_status" BIGINT,
-    "duration" DOUBLE PRECISION,
-    "in_doubt" BOOLEAN NOT NULL,
-    "worker" TEXT,
-    "host" TEXT,
-    "pid" BIGINT,
-    "engine" TEXT,
-    "task_id" TEXT,
-    "actor" TEXT,
-    "token_fingerprint" TEXT,
-    "code_fingerprint" TEXT,
-    "row_digest" TEXT,
-    "key_id" TEXT NOT NULL,
-    "prev_hash" TEXT NOT NULL,
-    "hash" TEXT NOT NULL,
-    "mac" TEXT NOT NULL,
-    PRIMARY KEY ("flow_id", "seq")
+    hash TEXT NOT NULL,
+    mac TEXT NOT NULL,
+    "text" TEXT NOT NULL,
+    PRIMARY KEY (flow_id, seq)
 ){clustered};

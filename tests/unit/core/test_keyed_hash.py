@@ -1,0 +1,22 @@
+"""The keyed hash is the standard library's HMAC."""
+
+from __future__ import annotations
+
+import hmac
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deviceflow.core.keyed_hash import KeyedHash
+
+
+@given(key=st.binary(max_size=200), text=st.binary(max_size=300))
+def test_it_is_hmac(key: bytes, text: bytes) -> None:
+    keyed = KeyedHash(key)
+
+    for _ in range(2):
+        assert keyed.of(text) == hmac.digest(key, text, "sha256").hex()
+
+
+def test_it_shows_no_key() -> None:
+    assert "KEY" not in repr(KeyedHash(b"KEY"))

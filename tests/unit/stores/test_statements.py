@@ -1,0 +1,58 @@
+"""The statements, as files of the package, worded for each database."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from deviceflow.stores import _sqlite, postgres
+from deviceflow.stores.sql.statements import MIGRATIONS, Dialect, Statements
+
+DIALECTS = pytest.mark.parametrize("dialect", [_sqlite.DIALECT, postgres.DIALECT])
+
+
+class Named(dict[str, object]):
+    """Notes which values a statement asks for."""
+
+    def __missing__(self, name: str) -> str:
+        self[name] = name
+        return name
+
+
+def test_statements_and_migrations_are_in_the_package() -> None:
+    package = files("deviceflow.stores.sql")
+
+    assert package.joinpath("queries.sql").is_file()
+    found = {path.name for path in package.joinpath("migrations").iterdir()}
+    assert found == {f"{name}.sql" for name in MIGRATIONS}
+    assert [name[:4] for name in MIGRATIONS] == [f"{n:04}" for n in range(1, len(MIGRATIONS) + 1)]
+
+
+@DIALECTS
+def test_each_statement_is_worded_with_as_many_places_as_values(dialect: Dialect) -> None:
+    statements = Statements(dialect)
+
+    for name in [*statements._named, *statements.migration(0)]:
+        text, values_of = statements[name]
+        values = values_of(Named())
+        assert text.count(dialect.placeholder) == len(values)
+        assert not re.search(r"[{}:]", text)
+        assert "--" not in text
+
+
+@DIALECTS
+def test_values_are_in_the_order_of_their_places(dialect: Dialect) -> None:
+    text, values_of = Statements(dialect)["release"]
+
+    mark = dialect.placeholder
+    assert text.endswith(f"WHERE id = {mark} AND lease_owner = {mark}")
+    assert values_of({"owner": "w1", "id": "f1", "more": 7}) == ("f1", "w1")
+
+
+@DIALECTS
+def test_a_database_without_a_clock_is_told_the_time(dialect: Dialect) -> None:
+    _, values_of = Statements(dialect)["now"]
+
+    assert values_of({"now": 5.0}) == (() if dialect.has_clock else (5.0,))
