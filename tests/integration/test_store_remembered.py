@@ -253,7 +253,7 @@ def test_login_that_ends_while_its_poll_is_answered_stays_as_it_ended(database: 
         other.cancel(flow_id)
         return answered
 
-    driver._transport.send = send_late  # type: ignore[method-assign]
+    driver._transport.send = send_late  # type: ignore[method-assign, assignment]
 
     assert driver.step(flow_id).state is State.FAILED
     assert len(database.sql._remembered) == 0
@@ -335,7 +335,7 @@ def test_no_token_stays_in_memory_once_it_is_stored(database: Place, plaintext: 
 
     assert not in_memory(code, token)
     database.client(REVOKED, REVOKED, store=database.open()).purge(tokens_after=0)
-    assert driver.get(flow_id).token is None
+    assert driver._store.get(flow_id).token is None
     assert not in_memory(code, token)
 
 

@@ -199,7 +199,7 @@ def test_no_traceback_of_an_interruption_at_a_row_shows_a_secret(
 
     monkeypatch.setattr(owner, name, interrupted)
 
-    with pytest.raises(KeyboardInterrupt) as caught:
+    with pytest.raises(KeyboardInterrupt) as caught:  # noqa: PT012
         flow = driver.start(OAUTH)
         database.clock.advance(60)
         driver.step(flow.id)
