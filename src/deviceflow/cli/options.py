@@ -119,7 +119,9 @@ def add_target(parser: ArgumentParser) -> None:
     client.add_argument("--client-auth", metavar="METHOD", help="such as client_secret_post")
     client.add_argument("--pkce", choices=("auto", "on", "off"), help="whether to use PKCE")
     asks = parser.add_argument_group("login request")
-    asks.add_argument("--scope", metavar="'A B'", help="scopes, separated by spaces")
+    asks.add_argument(
+        "--scopes", metavar="'A B'", help="with spaces between; for DVC Studio, or commas"
+    )
     asks.add_argument("--audience", help="the audience of the token")
     asks.add_argument("--resource", metavar="URL", action="append", help="a resource (RFC 8707)")
     asks.add_argument("--purpose", metavar="TEXT", help="why, for the approver and the trail")
@@ -130,7 +132,6 @@ def add_target(parser: ArgumentParser) -> None:
     studio = parser.add_argument_group("DVC Studio only")
     studio.add_argument("--client-name", help="the program's name, as Studio shows it")
     studio.add_argument("--token-name", help="the name of the token")
-    studio.add_argument("--scopes", help="separated by commas, such as experiments,models")
 
 
 class EvidenceOptions:

@@ -114,7 +114,7 @@ class Flow:
 
     Attributes:
         id: The flow's random id. It is no secret.
-        key: The login's name, if the caller gave one. At most one open login has the name.
+        name: The caller's own name for the login, where one was given: one open login per name.
         purpose: Why the login is needed, as the program states it. Shown and recorded.
         provider: The server, and the settings to log in to it.
         state: The state of the login.
@@ -146,6 +146,7 @@ class Flow:
         verifier: The PKCE verifier (RFC 7636), a secret, if PKCE is used.
         orphaned_tokens: How many tokens arrived that were not taken, and must be revoked.
         to_revoke: The orphaned tokens that the server can revoke, each with its kind.
+        revocations: How many revocation requests are left to send: known without the secrets, too.
     """
 
     __slots__ = (
@@ -164,13 +165,14 @@ class Flow:
         "id",
         "in_doubt",
         "interval",
-        "key",
         "last_poll_owed",
         "moved_at",
+        "name",
         "orphaned_tokens",
         "provider",
         "purpose",
         "reason",
+        "revocations",
         "seq",
         "slow_downs",
         "state",
@@ -190,12 +192,14 @@ class Flow:
         provider: Provider,
         now: float,
         *,
-        key: str | None = None,
+        name: str | None = None,
         verifier: Secret | None = None,
         purpose: str | None = None,
     ) -> None:
         self.id = flow_id
-        self.key = key and str.__str__(key)  # a plain string, also of an enum's member
+        self.name = name and str.__str__(
+            name
+        )  # an enum's member is a text as well; this is the text
         self.purpose = checked_purpose(purpose)
         self.provider = provider
         self.state = State.INIT
@@ -226,6 +230,7 @@ class Flow:
         self.verifier = verifier
         self.orphaned_tokens = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
+        self.revocations = 0
         self.as_stored: Any = None
 
     def __repr__(self) -> str:
@@ -233,7 +238,7 @@ class Flow:
 
     @property
     def live(self) -> bool:
-        """Whether the login is open: it has not ended, or its token is still kept."""
+        """Whether it has not ended, or its token is still kept: its name is taken."""
         return not self.state.ended or self.token is not None
 
     # What is due, and when.
@@ -244,7 +249,7 @@ class Flow:
 
         A sweep does not step a flow in `init`: the code would expire before anybody sees it.
         """
-        if self.state is State.INIT or (self.state.ended and not self.to_revoke):
+        if self.state is State.INIT or (self.state.ended and not self.revocations):
             return None
         return self._deadline_if_last() or self.due_at
 
@@ -253,7 +258,7 @@ class Flow:
 
         After the end, a step is due only if a token must be revoked.
         """
-        if self.state.ended and not self.to_revoke:
+        if self.state.ended and not self.revocations:
             return 0.0
         if self._clock_was_set_back(now):
             return 0.0  # else the wait would be longer by the time that the clock lost
@@ -494,7 +499,7 @@ class Flow:
             IllegalTransitionError: The flow has not ended, or has no token to revoke.
         """
         self._expect(actions.ABANDON_REVOCATION, having=bool(self.to_revoke))
-        self.to_revoke = ()
+        self.to_revoke, self.revocations = (), 0
         detail = ours("the token could not be revoked and was wiped: revoke it at the server")
         return self._fire(actions.ABANDON_REVOCATION, now, detail=detail)
 
@@ -534,6 +539,7 @@ class Flow:
         if not revocable:
             return ours(f"{what}: revoke it at the server")
         self.to_revoke += revocable
+        self.revocations = len(self.to_revoke)
         if self.state.ended:
             self.due_at, self.failures = now, 0
         return ours(f"{what}: deviceflow will revoke it")
@@ -571,6 +577,7 @@ class Flow:
         if wait is None:
             self.failures = 0
             self.to_revoke = self.to_revoke[1:]
+            self.revocations = len(self.to_revoke)
         transition = self._fire(action, now, wait=wait, detail=ours(detail))
         return transition._replace(status=status, duration=duration)
 

@@ -183,7 +183,7 @@ class Store(Protocol):
         """Return the store's time, in seconds since 1970."""
 
     def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        """Add a flow, or return the open one of the same key instead.
+        """Keep a new flow, or return the open one of the same name instead.
 
         Args:
             flow: The flow.

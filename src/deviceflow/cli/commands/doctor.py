@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import exits, options, streams, target
 from deviceflow.cli.commands import Command
-from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
 from deviceflow.doctor import Check, Recorder, as_dict, examine
 from deviceflow.errors import UsageError
@@ -52,11 +51,10 @@ def _run(args: DoctorOptions) -> int:
     target.look_for_secret(provider)
     clock = SystemClock()
     recorder = Recorder(RequestsTransport(), clock)
-    client = Client(transport=recorder, clock=clock)
     checks: list[Check] = []
     healthy: bool | None = None
     try:
-        for check in examine(client, recorder, provider, early_poll=args.early_poll, clock=clock):
+        for check in examine(recorder, provider, early_poll=args.early_poll, clock=clock):
             checks.append(check)
             if not args.json:
                 _print(check)

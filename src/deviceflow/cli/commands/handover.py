@@ -39,7 +39,7 @@ class TokenOptions(options.FormatOption, HandOverOptions):
 class ExportOptions(HandOverOptions):
     """The options of `export-env`."""
 
-    name: str | None
+    variable: str | None
 
 
 def _add_acknowledge(parser: ArgumentParser) -> None:
@@ -64,7 +64,9 @@ def _add_export_env(parser: ArgumentParser) -> None:
     parser.description = 'For a shell\'s eval: env=$(deviceflow export-env ID) && eval "$env"'
     parser.epilog = exits.EXPLAINED
     parser.add_argument(
-        "--name", help="the variable for the token; by default DVC_STUDIO_TOKEN and DVC_STUDIO_URL"
+        "--variable",
+        metavar="NAME",
+        help="the variable for the token; by default DVC_STUDIO_TOKEN and DVC_STUDIO_URL",
     )
     _add_acknowledge(parser)
     options.add_id(parser)
@@ -84,7 +86,7 @@ def _token(args: TokenOptions) -> int:
         elif not args.json:
             streams.show(kept, foreign=True)
         if args.json:
-            said = stored.facts(stored.stands(client.get(args.id, secrets=False)))
+            said = stored.facts(client.get(args.id))
             if sink is not None:
                 said["output"] = args.output
             else:
@@ -96,24 +98,24 @@ def _token(args: TokenOptions) -> int:
 
 
 def _export_env(args: ExportOptions) -> int:
-    if args.name is not None and not _NAME.fullmatch(args.name):
+    if args.variable is not None and not _NAME.fullmatch(args.variable):
         raise UsageError(
-            f"{args.name!r} is not a valid name of a variable.",
+            f"{args.variable!r} is not a valid name of a variable.",
             hint="Use letters, digits and underscores; the first character must not be a digit.",
         )
     client = stored.client(args)
-    provider = client.get(args.id, secrets=False).provider
-    if args.name is None and provider.dialect != "studio":
+    provider = client.get(args.id).provider
+    if args.variable is None and provider.dialect != "studio":
         raise UsageError(
             "Only tokens of DVC Studio have default variables.",
-            hint="Name the variable for the token: --name GITHUB_TOKEN",
+            hint="Name the variable for the token: --variable GITHUB_TOKEN",
         )
 
     def put(token: Token) -> None:
         text = token.access_token.reveal()
         given = (
-            {args.name: text}
-            if args.name
+            {args.variable: text}
+            if args.variable
             else dict(zip(_STUDIO, (text, provider.server), strict=True))
         )
         # The text is from the server, and a shell will evaluate it.
@@ -129,7 +131,7 @@ def _hand_over(client: Client, args: HandOverOptions, put: Callable[[Token], obj
         with client.collect(args.id) as token:
             put(token)
     else:
-        put(client.token(args.id))
+        put(client.get_token(args.id))
 
 
 COMMANDS: Final = {
