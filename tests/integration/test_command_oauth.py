@@ -360,7 +360,10 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
     [
         (["gihub"], "Unknown provider 'gihub'"),
         (["github"], "client id is missing"),
-        (["github", "--client-id", "x", "--set", "hosst=ghe.example.com"], "It has host"),
+        (
+            ["github", "--client-id", "x", "--set", "hosst=ghe.example.com"],
+            "Its parameters are host",
+        ),
         (["github", "--client-id", "x", "--set", "client_id=y"], "no parameter client_id"),
         (["github", "--client-id", "x", "--set", "host"], "NAME=VALUE"),
         (["github", "--client-id", "x", "--token-name", "t"], "Only DVC Studio"),
@@ -374,8 +377,8 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
             "both device_authorization_endpoint and token_endpoint",
         ),
         (["--issuer", "https://a.example", "--client-id", "x", "--client-auth", "tls"], "one of"),
-        (["studio.example.com", "--client-id", "x"], "no client-id"),
-        (["studio.example.com", "--require-sub", "x"], "no sub"),
+        (["studio.example.com", "--client-id", "x"], "does not support client-id"),
+        (["studio.example.com", "--require-sub", "x"], "does not support sub"),
         (["--profile", "none", "--client-id", "x"], "no profile 'none'"),
     ],
 )
@@ -537,13 +540,13 @@ def test_a_studio_is_logged_in_to_whatever_client_the_environment_has(
     ("text", "words"),
     [
         ("[profiles.work", "cannot be read"),
-        ("[profile.work]\nclient_id = 'x'", "has profile in it"),
+        ("[profile.work]\nclient_id = 'x'", "unknown names at the top level: profile"),
         ("profiles = 3", "a profile must be a table"),
         ("profiles.work = 3", "a profile must be a table"),
-        ("[profiles.work]\nclient = 'x'", "has client in it"),
+        ("[profiles.work]\nclient = 'x'", "unknown settings: client"),
         ("[profiles.work]\nclient_secret = 12345678", "client_secret must be a string"),
         ("[profiles.work]\nclient_secret = ['12345678']", "client_secret must be a string"),
-        ("[profiles.work]\nscopes = 3", "list of texts"),
+        ("[profiles.work]\nscopes = 3", "list of strings"),
         ("[profiles.work]\nallow_http = 'yes'", "true or false"),
         ("[profiles.work]\nset = 'host'", "must be a table of strings"),
     ],
@@ -608,7 +611,7 @@ def test_an_entry_is_shown_as_it_may_stand_in_a_file(deviceflow: Command, name: 
     copy = deviceflow("providers", "show", name, "--json", DEVICEFLOW_PROVIDERS=str(file)).said
 
     assert checked.code == 0, checked.err
-    assert checked.out == f"copy.toml: 1 right: {name}\n"
+    assert checked.out == f"copy.toml: 1 valid: {name}\n"
     assert copy == deviceflow("providers", "show", name, "--json").said
     assert copy["sources"]
 

@@ -159,7 +159,7 @@ def test_a_server_that_grants_more_is_told_of(deviceflow: Command, generous: str
 
     assert done.code == 0, done.err
     assert done.said["beyond_ceiling"] == ["admin"]
-    assert "granted more than the ceiling for scopes: admin.\n" in done.err
+    assert "granted scopes above the scope ceiling: admin.\n" in done.err
     assert json.loads(deviceflow("audit", "stats", "--json").out)["practice"]["granted_more"] == 1
 
 

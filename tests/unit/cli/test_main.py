@@ -118,7 +118,7 @@ def test_a_timeout_that_is_no_number_is_explained(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["login", "--timeout", "soon", "--show-token"])
 
-    assert "a number of seconds from 0 on, and not 'soon'" in capsys.readouterr().err
+    assert "must be a number of seconds, at least 0, not 'soon'" in capsys.readouterr().err
 
 
 def test_a_flows_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("homeless")
 def test_a_user_without_a_home_has_no_store(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == exits.STORE
-    assert "no home to keep logins in. Name a store" in capsys.readouterr().err
+    assert "no home directory for the store. Use a writable store" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("homeless")

@@ -236,7 +236,7 @@ def test_what_is_no_url_is_refused_and_not_quoted(url: str) -> None:
 
 def test_address_of_a_database_that_cannot_be_read_is_not_quoted() -> None:
 
-    with pytest.raises(UsageError, match="cannot be read") as caught:
+    with pytest.raises(UsageError, match="The URL of the database is invalid") as caught:
         open_store("postgresql://user:PASSWORD@host:port/name?nonsense")
 
     assert "PASSWORD" not in str(caught.value)
@@ -252,5 +252,5 @@ def test_postgresql_without_its_library_says_what_to_install(
 
 
 def test_what_synchronous_may_be_is_said() -> None:
-    with pytest.raises(StoreError, match="FULL or NORMAL, and not 'OFF'"):
+    with pytest.raises(StoreError, match="must be FULL or NORMAL, not 'OFF'"):
         open_store("sqlite:///flows.db", synchronous="OFF")
