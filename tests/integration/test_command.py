@@ -74,7 +74,7 @@ def test_json_is_one_object_and_has_no_token_unless_it_is_asked_for(
         "issuer": local_server.url,
         "token_name": "mine",
         "expires_at": None,
-        "scope": None,
+        "scopes": None,
         "output": "token.txt",
     }
     assert (deviceflow.home / "token.txt").read_text().strip() not in done.out

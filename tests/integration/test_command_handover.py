@@ -193,7 +193,7 @@ def test_one_at_a_time_takes_a_token_that_is_to_be_wiped(
         'deviceflow token "$ID" --acknowledge --output token.txt --json >/dev/full',
         'deviceflow export-env "$ID" --acknowledge >&-',
         'deviceflow export-env "$ID" --acknowledge >/dev/full',
-        'deviceflow export-env "$ID" --acknowledge --name "a b"',
+        'deviceflow export-env "$ID" --acknowledge --variable "a b"',
         'deviceflow resume "$ID" --show-token >&-',
         'deviceflow resume "$ID" --show-token >/dev/full',
         'deviceflow resume "$ID" --show-token --json >/dev/full',
@@ -275,7 +275,7 @@ def test_a_shell_takes_whatever_the_server_has_sent(
     done = deviceflow.shell(
         """
         commands=$(deviceflow export-env "$ID") && eval "$commands" || exit
-        eval "$(deviceflow export-env "$ID" --name ANOTHER_NAME --acknowledge)"
+        eval "$(deviceflow export-env "$ID" --variable ANOTHER_NAME --acknowledge)"
         printf '%s|%s|%s' "$DVC_STUDIO_TOKEN" "$DVC_STUDIO_URL" "$ANOTHER_NAME"
         sh -c 'printf "|%s" "$DVC_STUDIO_TOKEN"'
         """,
@@ -291,23 +291,23 @@ def test_a_shell_takes_whatever_the_server_has_sent(
 
 @pytest.mark.parametrize("name", ["", "a b", "1x", "x;y", "x\n", "é"])
 def test_a_name_that_is_none_is_refused(deviceflow: Command, name: str) -> None:
-    done = deviceflow("export-env", "any", f"--name={name}")
+    done = deviceflow("export-env", "any", f"--variable={name}")
 
     assert (done.code, done.out) == (2, "")
     assert "cannot name a variable" in done.err
 
 
-def test_another_servers_token_needs_a_name(
+def test_another_servers_token_needs_a_variable(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
     form = ["--client-id", "robot", "--issuer", server.url]
     flow_id = deviceflow("start", *form).out.strip()
 
     nameless = deviceflow("export-env", flow_id)
-    named = deviceflow("export-env", flow_id, "--name", "GITHUB_TOKEN")
+    named = deviceflow("export-env", flow_id, "--variable", "GITHUB_TOKEN")
 
     assert nameless.code == 2
-    assert "--name GITHUB_TOKEN" in nameless.err
+    assert "--variable GITHUB_TOKEN" in nameless.err
     assert named.code == 75
 
 

@@ -74,7 +74,7 @@ def test_start_prints_the_id_and_says_where_to_go(deviceflow: Command, server: L
 
 
 def test_start_as_json_says_it_all(deviceflow: Command, server: LocalServer) -> None:
-    done = deviceflow("start", server.url, "--json", "--key", "nightly")
+    done = deviceflow("start", server.url, "--json", "--name", "nightly")
 
     assert (done.code, done.err) == (0, "")
     said = done.said
@@ -90,7 +90,7 @@ def test_start_as_json_says_it_all(deviceflow: Command, server: LocalServer) -> 
         "verification_uri_complete": f"{server.url}/auth/device-login?code={code}",
         "interval": 5.0,
         "ended_at": None,
-        "key": "nightly",
+        "name": "nightly",
         "purpose": None,
         "issuer": server.url,
         "client": "deviceflow",
@@ -300,17 +300,17 @@ def test_an_id_that_is_unknown(deviceflow: Command, command: list[str]) -> None:
 # One login at a time.
 
 
-def test_a_key_shows_the_same_code_again(deviceflow: Command, server: LocalServer) -> None:
-    first = deviceflow("start", server.url, "--key", "nightly", "--json").said
-    again = deviceflow("start", server.url, "--key", "nightly")
-    other = deviceflow("start", server.url, "--key", "weekly", "--json").said
-    another = deviceflow("start", server.url, "--key", "nightly", "--scopes", "models")
+def test_a_name_shows_the_same_code_again(deviceflow: Command, server: LocalServer) -> None:
+    first = deviceflow("start", server.url, "--name", "nightly", "--json").said
+    again = deviceflow("start", server.url, "--name", "nightly")
+    other = deviceflow("start", server.url, "--name", "weekly", "--json").said
+    another = deviceflow("start", server.url, "--name", "nightly", "--scopes", "models")
 
     assert again.out == f"{first['flow_id']}\n"
     assert first["user_code"] in again.err
     assert other["user_code"] != first["user_code"]
     assert (another.code, another.out) == (2, "")
-    assert "'nightly' is under way" in another.err
+    assert "'nightly' is open already" in another.err
 
 
 def test_processes_that_start_at_once_get_the_same_code(
@@ -319,7 +319,7 @@ def test_processes_that_start_at_once_get_the_same_code(
     before = asked_of(server)
 
     def start(_: int) -> dict[str, Any]:
-        return deviceflow("start", server.url, "--key", "nightly", "--json").said
+        return deviceflow("start", server.url, "--name", "nightly", "--json").said
 
     with ThreadPoolExecutor(6) as processes:
         started = list(processes.map(start, range(6)))
@@ -331,16 +331,16 @@ def test_processes_that_start_at_once_get_the_same_code(
     assert flow_id
 
 
-def test_a_key_is_free_again_when_its_token_was_collected(
+def test_a_name_is_free_again_when_its_token_was_collected(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
-    first = deviceflow("start", server.url, "--key", "nightly", "--json").said
+    first = deviceflow("start", server.url, "--name", "nightly", "--json").said
     decide(server, "approve")("", first["user_code"])
     deviceflow("step", first["flow_id"])
 
-    approved = deviceflow("start", server.url, "--key", "nightly")
+    approved = deviceflow("start", server.url, "--name", "nightly")
     deviceflow("token", first["flow_id"], "--acknowledge")
-    new = deviceflow("start", server.url, "--key", "nightly")
+    new = deviceflow("start", server.url, "--name", "nightly")
 
     assert (approved.out, approved.err) == (f"{first['flow_id']}\n", "")
     assert new.out != approved.out
@@ -348,7 +348,7 @@ def test_a_key_is_free_again_when_its_token_was_collected(
 
 @pytest.mark.parametrize(
     "command",
-    [["start", "--key", ""], ["status", ""], ["resume", "--show-token", ""], ["cancel", ""]],
+    [["start", "--name", ""], ["status", ""], ["resume", "--show-token", ""], ["cancel", ""]],
     ids=lambda command: command[0],
 )
 def test_a_name_that_a_script_forgot_is_none(
@@ -425,7 +425,7 @@ def test_sweep_steps_what_is_due(
     again = deviceflow("sweep")
 
     assert (first.code, first.err) == (0, "")
-    steps = {step.pop("flow_id"): step for step in first.said["steps"]}
+    steps = {step.pop("flow_id"): step for step in first.said["logins"]}
     assert steps[approved.id] == {"state": "authorized", "reason": None, "wait_seconds": 0.0}
     assert steps[pending.id]["state"] == "awaiting-user"
     assert first.said["problems"] == []
@@ -450,12 +450,12 @@ def test_sweep_says_what_it_could_not_step(
 ) -> None:
     monkeypatch.setenv("ROBOTS", "secret-of-the-robot")
     flow = Client(kept).start(replace(oauth(server), client_secret="env:ROBOTS"))
-    time.sleep(max(0.0, flow.due_at - time.time()))
+    time.sleep(flow.wait_seconds)
 
     done = deviceflow("sweep", "--json")
 
     assert done.code == 5
-    assert done.said["steps"] == []
+    assert done.said["logins"] == []
     (problem,) = done.said["problems"]
     assert "env:ROBOTS" in problem["error"]
     assert polls_of(server, flow.user_code) == 0

@@ -315,7 +315,7 @@ def shared(deviceflow: Command, postgres_url: str) -> Callable[..., Done]:
 
 
 def test_a_login_by_postgres(shared: Callable[..., Done], server: LocalServer) -> None:
-    whom = ("start", "--issuer", server.url, "--client-id", "robot", "--key", "nightly")
+    whom = ("start", "--issuer", server.url, "--client-id", "robot", "--name", "nightly")
     started, again = shared(*whom, "--json").said, shared(*whom)
     pending = shared("step", started["flow_id"])
     decide(server, "approve")("", started["user_code"])

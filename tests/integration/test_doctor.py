@@ -14,7 +14,7 @@ import pytest
 import requests
 import trustme
 
-from deviceflow import Client, OAuth
+from deviceflow import OAuth
 from deviceflow.cli import main
 from deviceflow.core.wire import Failure
 from deviceflow.doctor import Finding, Recorder, examine
@@ -72,8 +72,7 @@ class Looked:
         recorder = Recorder(self.transport, self.clock)
         where = {"issuer": SERVER} if issuer else {k: METADATA[k] for k in _NAMES}
         provider = OAuth(**{"client_id": "robot"} | where | settings)
-        client = Client(transport=recorder, clock=self.clock)
-        for finding in examine(client, recorder, provider, early_poll=early_poll, clock=self.clock):
+        for finding in examine(recorder, provider, early_poll=early_poll, clock=self.clock):
             self.findings.append(finding)
 
     def found(self, part: str) -> list[tuple[str, str, str | None]]:
@@ -186,7 +185,7 @@ SOUND: Final = {"verification_uri_complete": None}
 
 
 def test_a_server_that_keeps_to_the_practice() -> None:
-    assert Looked(code(**SOUND, expires_in=900), PENDING, scope="repo").found("practice") == []
+    assert Looked(code(**SOUND, expires_in=900), PENDING, scopes="repo").found("practice") == []
 
 
 @pytest.mark.parametrize(
@@ -195,14 +194,14 @@ def test_a_server_that_keeps_to_the_practice() -> None:
         (SOUND | {"expires_in": None}, {}, "No expires_in"),
         (SOUND | {"expires_in": 901}, {}, "lives for 901 seconds"),
         ({}, {}, "verification_uri_complete has the code in the link"),
-        (SOUND, {"scope": ""}, "No scope is asked for"),
+        (SOUND, {"scopes": ""}, "No scope is asked for"),
         (SOUND, {"revocation_endpoint": None}, "No revocation_endpoint is known"),
     ],
 )
 def test_what_departs_from_the_practice_is_a_note_with_its_source(
     answered: dict[str, Any], settings: dict[str, Any], words: str
 ) -> None:
-    looked = Looked(code(**answered), PENDING, **{"scope": "repo"} | settings)
+    looked = Looked(code(**answered), PENDING, **{"scopes": "repo"} | settings)
 
     said, quirk = looked.only("practice", "note")
 
@@ -215,7 +214,7 @@ def test_what_departs_from_the_practice_is_a_note_with_its_source(
 def test_a_link_that_the_entry_makes_counts_as_well() -> None:
     quirks = read_dialect("mine", {"complete_parameter": "user_code"})
 
-    looked = Looked(code(**SOUND), PENDING, scope="repo", quirks=quirks)
+    looked = Looked(code(**SOUND), PENDING, scopes="repo", quirks=quirks)
 
     assert "the code in the link" in looked.only("practice", "note")[0]
 
@@ -418,9 +417,7 @@ def test_interrupted_it_still_mentions_the_code() -> None:
     found: list[Finding] = []
 
     with pytest.raises(KeyboardInterrupt):
-        found.extend(
-            examine(Client(transport=recorder, clock=clock), recorder, provider, clock=clock)
-        )
+        found.extend(examine(recorder, provider, clock=clock))
 
     assert LEFT_BEHIND in found[-1].message
 
@@ -516,7 +513,7 @@ def test_discovery_without_an_answer_or_without_sense() -> None:
     ],
 )
 def test_the_servers_clock_is_compared(ahead: int, scope: str, verdict: str, words: str) -> None:
-    looked = Looked(answer(200, CODE, **at(ahead)), PENDING, scope=scope)
+    looked = Looked(answer(200, CODE, **at(ahead)), PENDING, scopes=scope)
 
     assert words in looked.only("clock", verdict)[0]
 
@@ -659,7 +656,7 @@ def test_the_real_server_is_well(
     exit_code, said = look(
         capsys,
         *("real", "--client-id", "basic", "--client-secret", "env:THE_SECRET"),
-        *("--scope", "openid", "--early-poll"),
+        *("--scopes", "openid", "--early-poll"),
     )
 
     assert exit_code == 0
@@ -738,9 +735,7 @@ def test_a_secret_that_is_gone_by_the_first_poll_leaves_no_code_unmentioned(
 
     monkeypatch.delenv("THE_SECRET")
     with pytest.raises(UsageError, match="env:THE_SECRET"):
-        found.extend(
-            examine(Client(transport=recorder, clock=clock), recorder, provider, clock=clock)
-        )
+        found.extend(examine(recorder, provider, clock=clock))
 
     assert LEFT_BEHIND in found[-1].message
 

@@ -49,7 +49,7 @@ DOCTOR: Final = ("doctor", "--profile", "work")
 def test_a_login_that_asks_for_more_is_refused_and_nothing_is_sent(
     work: Command, server: LocalServer, command: tuple[str, ...], scope: str
 ) -> None:
-    done = work(*command, "--scope", scope)
+    done = work(*command, "--scopes", scope)
 
     assert done.code == 2
     assert f"does not allow {scope.rsplit(maxsplit=1)[-1]}" in done.out + done.err
@@ -70,7 +70,7 @@ def test_a_login_that_leaves_it_to_the_server_is_refused(
 
 @pytest.mark.parametrize("scope", ["repo", "read:org repo"])
 def test_a_login_within_it_goes_on(work: Command, server: LocalServer, scope: str) -> None:
-    done = work(*LOGIN, "--scope", scope, act=decide(server, "approve"))
+    done = work(*LOGIN, "--scopes", scope, act=decide(server, "approve"))
 
     assert done.code == 0, done.err
     assert "ceiling" not in done.out + done.err
@@ -80,7 +80,7 @@ def test_neither_the_command_line_nor_the_environment_lifts_it(
     work: Command, server: LocalServer
 ) -> None:
     def start(scope: str) -> Done:
-        return work(*START, "--scope", scope, DEVICEFLOW_SCOPE_CEILING="admin repo")
+        return work(*START, "--scopes", scope, DEVICEFLOW_SCOPE_CEILING="admin repo")
 
     refused, lower, both = start("admin"), start("read:org"), start("repo")
 
@@ -90,7 +90,7 @@ def test_neither_the_command_line_nor_the_environment_lifts_it(
 
 
 def test_ceilings_with_nothing_in_common_allow_nothing(work: Command) -> None:
-    done = work(*START, "--scope", "repo", DEVICEFLOW_SCOPE_CEILING="admin")
+    done = work(*START, "--scopes", "repo", DEVICEFLOW_SCOPE_CEILING="admin")
 
     assert done.code == 2
     assert "No scope is within both ceilings" in done.err
@@ -100,7 +100,7 @@ def test_the_environment_alone_sets_one(
     deviceflow: Command, server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = deviceflow(
-        *("start", "--issuer", server.url, "--client-id", "robot", "--scope", "admin"),
+        *("start", "--issuer", server.url, "--client-id", "robot", "--scopes", "admin"),
         DEVICEFLOW_SCOPE_CEILING="repo",
     )
 
@@ -155,7 +155,7 @@ def test_a_server_that_grants_more_is_told_of(deviceflow: Command, generous: str
     )
     deviceflow.configure(PROFILE.format(whom=whom))
 
-    done = deviceflow(*LOGIN, "--scope", "repo")
+    done = deviceflow(*LOGIN, "--scopes", "repo")
 
     assert done.code == 0, done.err
     assert done.said["beyond_ceiling"] == ["admin"]

@@ -94,7 +94,7 @@ def started(place: Place, *script: Any) -> tuple[Client, str]:
     """Return a client with a login that is due to be polled for, and its name."""
     driver = place.client(CODE, *script)
     flow = driver.start(OAUTH)
-    place.clock.advance(flow.wait_seconds(place.now))
+    place.clock.advance(flow.wait_seconds)
     return driver, flow.id
 
 
@@ -102,7 +102,7 @@ def goes_on(place: Place, flow_id: str) -> None:
     """See that a login comes to its token, as somebody else opens the store."""
     with place.open() as store:
         place.clock.advance(60)
-        assert place.client(GRANTED, store=store).wait(flow_id).access_token == TOKEN
+        assert place.client(GRANTED, store=store).wait_for_token(flow_id).access_token == TOKEN
         history = [event["seq"] for event in store.history(flow_id)]
         assert history == list(range(1, len(history) + 1))
 
@@ -172,7 +172,7 @@ def test_token_that_comes_when_the_disk_is_full_is_kept_until_there_is_room(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert driver.token(name).access_token == TOKEN
+    assert driver.get_token(name).access_token == TOKEN
     assert [event["action"] for event in events()][-3:] == ["poll", "issue_token", "collect"]
 
 
@@ -200,7 +200,7 @@ except StoreError as problem:
     print(problem)
 print(len(list(store.flows())) == count + 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-print(client.wait(flow.id).access_token.reveal())
+print(client.wait_for_token(flow.id).access_token.reveal())
 """
 
 
@@ -298,7 +298,7 @@ def test_file_that_is_gone_and_comes_back(sqlite: Place) -> None:
     driver, name = started(sqlite, PENDING)
     away = file_of(sqlite).rename(file_of(sqlite).with_name("away"))
 
-    for use in (driver.step, driver.get, driver.cancel, driver.wait):
+    for use in (driver.step, driver.get, driver.cancel, driver.wait_for_token):
         failing(lambda use=use: use(name), "No such file", "put it back")  # type: ignore[misc]
     sqlite.clock.advance(60)
     away.rename(file_of(sqlite))
@@ -565,19 +565,19 @@ def lossy(postgres: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("key", [None, "nightly"])
+@pytest.mark.parametrize("name", [None, "nightly"])
 def test_commit_whose_answer_is_lost_is_done_once(
-    postgres: Place, lossy: list[str], events: Events, times: int, key: str | None
+    postgres: Place, lossy: list[str], events: Events, times: int, name: str | None
 ) -> None:
     driver = postgres.client(CODE, PENDING, GRANTED)
 
     lossy += ["add"] * times
-    flow = driver.create(OAUTH, key=key)
+    flow = driver.create(OAUTH, name=name)
     while not (step := driver.step(flow.id)).state.ended:
         lossy += ["poll and its answer"] * times
         postgres.clock.advance(step.wait_seconds)
     lossy += ["collect"] * times
-    token = driver.token(flow.id)
+    token = driver.get_token(flow.id)
     lossy += ["acknowledge"] * times
     driver.acknowledge(flow.id)
 
@@ -585,7 +585,7 @@ def test_commit_whose_answer_is_lost_is_done_once(
     actions = ["issue_code", "poll", "pending", "poll", "issue_token", "collect", "acknowledge"]
     assert [event["action"] for event in events()] == actions
     assert postgres.sql.history(flow.id) == events()
-    assert driver.get(flow.id).orphaned_tokens == 0
+    assert driver._store.get(flow.id).orphaned_tokens == 0
 
 
 def test_commit_whose_answer_is_lost_too_often_is_an_error(
@@ -619,7 +619,7 @@ def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
     answers = True
     other = database.client(store=database.open())
     if until in ("collected", "acknowledged"):
-        other.token(name)
+        other.get_token(name)
     if until == "acknowledged":
         other.acknowledge(name)
     if until == "purged":
@@ -695,7 +695,7 @@ def test_token_that_comes_while_the_server_is_away_is_brought_there_later(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert driver.token(name).access_token == TOKEN
+    assert driver.get_token(name).access_token == TOKEN
     assert [event["action"] for event in events()] == [
         "issue_code",
         "poll",
@@ -720,7 +720,7 @@ def test_connection_that_is_ended_between_two_steps_is_not_even_noticed(postgres
     postgres.clock.advance(step.wait_seconds)
     thrown_out(postgres)
 
-    assert driver.wait(name).access_token == TOKEN
+    assert driver.wait_for_token(name).access_token == TOKEN
 
 
 @pytest.mark.parametrize("statement", ["poll_remembered", "turn", "add_event"])
@@ -742,7 +742,7 @@ def test_connection_that_is_ended_within_a_commit_is_tried_again(
         lambda now: relayed(operation(now), after=done), *how
     )
 
-    assert driver.wait(name).access_token == TOKEN
+    assert driver.wait_for_token(name).access_token == TOKEN
 
     assert thrown == [statement]
     assert [event["action"] for event in events()] == [

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CHANGES: Final[dict[str, Callable[[Any], Any]]] = {
     "created_at": lambda at: at - 1,
     "ended_at": lambda _: 5.0,
-    "live_key": lambda _: "another",
+    "live_name": lambda _: "another",
     "provider": lambda text: text.replace("as.example.com", "evil.example.com"),
     "record": lambda text: json.dumps(json.loads(text) | {"user_code": "EVIL-CODE"}),
     "code": lambda text: text[:-4],
@@ -103,7 +103,7 @@ def test_sweep_finds_what_is_due_and_reads_nothing_more(database: Place) -> None
     driver, _ = begun(database, PENDING)
     names = statements(database)
 
-    assert len(driver.sweep().steps) == 1
+    assert len(driver.sweep().logins) == 1
 
     polled = ["find_due", "poll_remembered", "add_event", "move", "add_event"]
     at = names.index("find_due")
@@ -336,7 +336,7 @@ def test_no_token_stays_in_memory_once_it_is_stored(database: Place, plaintext: 
 
     assert not in_memory(code, token)
     database.client(REVOKED, REVOKED, store=database.open()).purge(tokens_after=0)
-    assert driver.get(flow_id).token is None
+    assert driver._store.get(flow_id).token is None
     assert not in_memory(code, token)
 
 

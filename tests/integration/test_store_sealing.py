@@ -77,7 +77,13 @@ def refused(
     """See that every use of the flow's secrets is refused, and nothing is sent."""
     place.clock.advance(3600)
     driver = place.client()
-    for use in (driver.get, driver.step, driver.token, driver.acknowledge, driver.wait):
+    for use in (
+        driver.get,
+        driver.step,
+        driver.get_token,
+        driver.acknowledge,
+        driver.wait_for_token,
+    ):
         with pytest.raises(error) as caught:
             use(flow_id)
         assert caught.value.flow_id == flow_id
@@ -233,7 +239,7 @@ def test_sweep_goes_on_past_what_was_tampered_with(database: Place) -> None:
     done = database.client(PENDING).sweep()
 
     assert [problem.flow_id for problem in done.problems] == ["f1"]
-    assert [step.flow_id for step in done.steps] == ["f2"]
+    assert [step.id for step in done.logins] == ["f2"]
 
 
 # Keys.

@@ -116,7 +116,9 @@ def add_target(parser: ArgumentParser) -> None:
     client.add_argument("--client-auth", metavar="METHOD", help="client_secret_post, say")
     client.add_argument("--pkce", choices=("auto", "on", "off"), help="RFC 7636")
     asks = parser.add_argument_group("what to ask for")
-    asks.add_argument("--scope", metavar="'A B'", help="with spaces between")
+    asks.add_argument(
+        "--scopes", metavar="'A B'", help="with spaces between; for DVC Studio, or commas"
+    )
     asks.add_argument("--audience", help="whom the token is for")
     asks.add_argument("--resource", metavar="URL", action="append", help="where it will be used")
     asks.add_argument("--purpose", metavar="TEXT", help="why, for the person and for the record")
@@ -127,7 +129,6 @@ def add_target(parser: ArgumentParser) -> None:
     studio = parser.add_argument_group("DVC Studio only")
     studio.add_argument("--client-name", help="who asks, as Studio shows it")
     studio.add_argument("--token-name", help="what to call the token")
-    studio.add_argument("--scopes", help="with commas between, such as experiments,models")
 
 
 class EvidenceOptions:

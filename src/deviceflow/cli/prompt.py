@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
 
 
-def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
+def ask(login: Login, *, browser: bool, qr: bool | None) -> None:
     """Tell the person where to go, and open the page or show it as a QR code.
 
     Args:
-        flow: The login.
+        login: The login.
         browser: Whether a browser may be opened.
         qr: Whether to show a QR code; None for where a terminal has no browser.
     """
-    for line in instructions(flow):
+    for line in instructions(login):
         say(line)
-    page = web_url(flow.verification_uri_complete or flow.verification_uri)
-    with kept_back(*secret_refs.variables(flow.provider)), _stdout_kept_back():
+    page = web_url(login.verification_uri_complete or login.verification_uri)
+    with kept_back(*secret_refs.variables(login.provider)), _stdout_kept_back():
         opened = browser and _has_screen() and open_page(page)
     if browser and not opened:
         say("No browser could be opened here: open the page on any device.")
@@ -82,9 +82,9 @@ def _show_qr(page: str, *, wanted: bool) -> None:
 
 
 @contextmanager
-def waiting(flow: Flow) -> Iterator[None]:
+def waiting(login: Login) -> Iterator[None]:
     """Show that the login waits: a countdown on a terminal with rich, a line elsewhere."""
-    if flow.state.ended:
+    if login.state.ended:
         yield
         return
     if sys.stderr.isatty():
@@ -97,30 +97,30 @@ def waiting(flow: Flow) -> Iterator[None]:
             console = Console(stderr=True)
             with Live(
                 console=console,
-                get_renderable=lambda: _countdown(flow),
+                get_renderable=lambda: _countdown(login),
                 refresh_per_second=2,
                 transient=True,
             ):
                 yield
             return
-    say(f"Waiting for the approval{_lifetime(flow)}.")
+    say(f"Waiting for the approval{_lifetime(login)}.")
     yield
 
 
-def _countdown(flow: Flow) -> Text:
+def _countdown(login: Login) -> Text:
     from rich.text import Text
 
     text = Text("Waiting for the approval", style="dim")
-    if flow.expires_at is not None:
-        minutes, seconds = divmod(max(0, round(flow.expires_at - time.time())), 60)
+    if login.expires_at is not None:
+        minutes, seconds = divmod(max(0, round(login.expires_at - time.time())), 60)
         text.append(f" · the code expires in {minutes}:{seconds:02}")
     return text
 
 
-def _lifetime(flow: Flow) -> str:
-    if flow.expires_at is None:
+def _lifetime(login: Login) -> str:
+    if login.expires_at is None:
         return ""
-    seconds = round(flow.expires_at - time.time())
+    seconds = round(login.expires_at - time.time())
     if seconds <= 0:
         return ""
     if seconds < 120:

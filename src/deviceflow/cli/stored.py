@@ -1,4 +1,4 @@
-"""The store that the commands share, and what they say of a flow in it."""
+"""The store that the commands share, and what they say of a login in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import exits, streams
 from deviceflow.client._sync import Client
-from deviceflow.client.step import Step
 from deviceflow.core.states import Reason, State
 from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE, open_store
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.cli.options import StoreOptions
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.ports import Store
 
 # Where libpq reads one, in the authority or among the parameters; in what is no URL, too.
@@ -60,7 +59,7 @@ def store(args: StoreOptions, **options: Any) -> Store:
 
 
 def client(args: StoreOptions) -> Client:
-    """Return a client whose flows are in that store, and outlive this command.
+    """Return a client whose logins are in that store, and outlive this command.
 
     Raises:
         DeviceFlowError: They would not; or as for `store`.
@@ -74,62 +73,58 @@ def client(args: StoreOptions) -> Client:
     return Client(kept)
 
 
-def facts(done: Step) -> dict[str, Any]:
-    """Return what `--json` says of each flow."""
-    return {name: getattr(done, name) for name in ("flow_id", "state", "reason", "wait_seconds")}
+def facts(login: Login) -> dict[str, Any]:
+    """Return what `--json` says of each login."""
+    names = ("state", "reason", "wait_seconds")
+    return {"flow_id": login.id} | {name: getattr(login, name) for name in names}
 
 
-def all_facts(flow: Flow) -> dict[str, Any]:
-    """Return what `--json` says of a flow where it says all: where to go, whose login it is."""
-    return facts(stands(flow)) | {
-        "user_code": flow.user_code,
-        "verification_uri": flow.verification_uri,
-        "verification_uri_complete": flow.verification_uri_complete,
-        "interval": flow.interval,
-        "created_at": flow.created_at,
-        "expires_at": flow.expires_at,
-        "ended_at": flow.ended_at,
-        "key": flow.key,
-        "purpose": flow.purpose,
-        "issuer": flow.provider.server,
-        "client": flow.provider.client_name or flow.provider.client_id,
-        "detail": flow.detail,
-        "in_doubt": flow.in_doubt,
-        "handover": flow.handover,
+def all_facts(login: Login) -> dict[str, Any]:
+    """Return what `--json` says of a login where it says all: where to go, whose login it is."""
+    return facts(login) | {
+        "user_code": login.user_code,
+        "verification_uri": login.verification_uri,
+        "verification_uri_complete": login.verification_uri_complete,
+        "interval": login.interval,
+        "created_at": login.created_at,
+        "expires_at": login.expires_at,
+        "ended_at": login.ended_at,
+        "name": login.name,
+        "purpose": login.purpose,
+        "issuer": login.provider.server,
+        "client": login.provider.client_name or login.provider.client_id,
+        "detail": login.detail,
+        "in_doubt": login.in_doubt,
+        "handover": login.handover,
     }
 
 
-def stands(flow: Flow) -> Step:
-    """Return where a flow stands, as if it had been stepped."""
-    return Step(flow.id, flow.state, flow.wait_seconds(time.time()), flow.reason)
-
-
 def say_problem(problem: DeviceFlowError) -> None:
-    """Tell the person of a flow that cannot be read and is passed over."""
+    """Tell the person of a login that cannot be read and is passed over."""
     streams.say(f"deviceflow: {problem}")
 
 
-def outlived(flow: Flow) -> bool:
+def outlived(login: Login) -> bool:
     """Tell whether nobody can approve it any more, and it has not ended yet."""
-    return not (flow.state.ended or flow.expires_at is None or flow.expires_at > time.time())
+    return not (login.state.ended or login.expires_at is None or login.expires_at > time.time())
 
 
-def line(done: Step) -> str:
-    """Return where a flow stands, for a person."""
-    said = f"{done.flow_id} {done.state}"
-    if done.reason is not None:
-        return f"{said}: {done.reason}"
-    if done.state.ended:
+def line(login: Login) -> str:
+    """Return where a login stands, for a person."""
+    said = f"{login.id} {login.state}"
+    if login.reason is not None:
+        return f"{said}: {login.reason}"
+    if login.state.ended:
         return said
-    wait = f"call again in {ceil(done.wait_seconds)} seconds" if done.wait_seconds else "due"
+    wait = f"call again in {ceil(login.wait_seconds)} seconds" if login.wait_seconds else "due"
     return f"{said}: {wait}"
 
 
-def code(done: Step) -> int:
-    """Return the exit code that says where a flow stands."""
-    if done.reason is Reason.DENIED:
+def code(login: Login) -> int:
+    """Return the exit code that says where a login stands."""
+    if login.reason is Reason.DENIED:
         return exits.DENIED
-    return _CODES.get(done.state, exits.PENDING)
+    return _CODES.get(login.state, exits.PENDING)
 
 
 def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
@@ -158,12 +153,11 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
 
 
 def trouble(error: DeviceFlowError | ImportError, args: StoreOptions) -> dict[str, Any]:
-    """Return what `--json` says of an error, and of the flow that it is about."""
+    """Return what `--json` says of an error, and of the login that it is about."""
     names = ("flow_id", "state", "reason", "wait_seconds")
     said = {name: getattr(error, name, None) for name in names}
     said["flow_id"] = said["flow_id"] or getattr(args, "id", None)
     if isinstance(error, WaitTimeoutError):
         with suppress(DeviceFlowError, ImportError):
-            flow = client(args).get(str(error.flow_id), secrets=False)
-            said["wait_seconds"] = stands(flow).wait_seconds
+            said["wait_seconds"] = client(args).get(str(error.flow_id)).wait_seconds
     return said | {"error": str(error)}

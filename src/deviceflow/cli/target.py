@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from deviceflow.credentials.profiles import Setting, Settled
 
 _OF_THE_LOGIN = ("purpose", "scope_ceiling")
-_FOR_STUDIO = ("allow_http", "scope")
+_FOR_STUDIO = ("allow_http", "scopes")
 _WHERE = ("issuer", "device_authorization_endpoint", "token_endpoint")
 
 
@@ -160,21 +160,19 @@ def _studio(
             f"DVC Studio's login has no {names}.",
             hint="Name the provider, or give --issuer, if it is not a DVC Studio.",
         )
-    asked = {"client_name": args.client_name or "deviceflow", "token_name": args.token_name}
-    scope = settings.get("scope", "")
-    scopes = args.scopes or ",".join(scope.split() if isinstance(scope, str) else scope)
     http = {name: settings[name] for name in ("allow_http",) if name in settings}
-    studio = Studio(_address(host), **http)
-    return studio.asking(**{k: v for k, v in asked.items() if v}, scopes=scopes)
+    return Studio(_address(host), **http).with_request(
+        client_name=args.client_name or "deviceflow",
+        token_name=args.token_name,
+        scopes=",".join(profiles.texts(settings.get("scopes", ""))),
+    )
 
 
 def _no_studio_options(args: TargetOptions) -> None:
-    given = [name for name in ("client_name", "token_name", "scopes") if getattr(args, name)]
+    given = [name for name in ("client_name", "token_name") if getattr(args, name)]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(
-            f"{names}: only DVC Studio has that.", hint="Others take --scope and --client-id."
-        )
+        raise UsageError(f"{names}: only DVC Studio has that.", hint="Others take --client-id.")
 
 
 def _is_address(target: str) -> bool:

@@ -112,7 +112,7 @@ class Flow:
 
     Attributes:
         id: The flow's name; no secret.
-        key: The caller's name for it, where one was given: one live flow per key.
+        name: The caller's own name for the login, where one was given: one open login per name.
         purpose: Why the login is needed, as the program states it. Shown and recorded.
         provider: The server, and what is asked of it.
         state: Where it stands.
@@ -144,6 +144,7 @@ class Flow:
         verifier: The PKCE verifier (RFC 7636), a secret, where the server takes one.
         orphaned_tokens: How many tokens came that could not be taken, and must be revoked.
         to_revoke: Those of them that the server can be asked to revoke, each with its kind.
+        revocations: How many revocation requests are left to send: known without the secrets, too.
     """
 
     __slots__ = (
@@ -162,13 +163,14 @@ class Flow:
         "id",
         "in_doubt",
         "interval",
-        "key",
         "last_poll_owed",
         "moved_at",
+        "name",
         "orphaned_tokens",
         "provider",
         "purpose",
         "reason",
+        "revocations",
         "seq",
         "slow_downs",
         "state",
@@ -188,12 +190,14 @@ class Flow:
         provider: Provider,
         now: float,
         *,
-        key: str | None = None,
+        name: str | None = None,
         verifier: Secret | None = None,
         purpose: str | None = None,
     ) -> None:
         self.id = flow_id
-        self.key = key and str.__str__(key)  # an enum's member is a text as well; this is the text
+        self.name = name and str.__str__(
+            name
+        )  # an enum's member is a text as well; this is the text
         self.purpose = checked_purpose(purpose)
         self.provider = provider
         self.state = State.INIT
@@ -224,6 +228,7 @@ class Flow:
         self.verifier = verifier
         self.orphaned_tokens = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
+        self.revocations = 0
         self.as_stored: Any = None
 
     def __repr__(self) -> str:
@@ -231,7 +236,7 @@ class Flow:
 
     @property
     def live(self) -> bool:
-        """Whether it has not ended, or its token is still kept: its key is taken."""
+        """Whether it has not ended, or its token is still kept: its name is taken."""
         return not self.state.ended or self.token is not None
 
     # What is to be done, and when.
@@ -242,7 +247,7 @@ class Flow:
 
         In `init` somebody should be: the code that comes of it does not live long.
         """
-        if self.state is State.INIT or (self.state.ended and not self.to_revoke):
+        if self.state is State.INIT or (self.state.ended and not self.revocations):
             return None
         return self._deadline_if_last() or self.due_at
 
@@ -251,7 +256,7 @@ class Flow:
 
         After the end that is a token to revoke, where one is left.
         """
-        if self.state.ended and not self.to_revoke:
+        if self.state.ended and not self.revocations:
             return 0.0
         if self._clock_was_set_back(now):
             return 0.0  # or whoever comes next would wait for as long as the clock lost
@@ -493,7 +498,7 @@ class Flow:
             IllegalTransitionError: The flow has not ended, or nothing is left to revoke.
         """
         self._expect(actions.ABANDON_REVOCATION, having=bool(self.to_revoke))
-        self.to_revoke = ()
+        self.to_revoke, self.revocations = (), 0
         detail = ours("what was to be revoked is not kept any longer: revoke it at the server")
         return self._fire(actions.ABANDON_REVOCATION, now, detail=detail)
 
@@ -532,6 +537,7 @@ class Flow:
         if not revocable:
             return ours(f"{what}: revoke it at the server")
         self.to_revoke += revocable
+        self.revocations = len(self.to_revoke)
         if self.state.ended:
             self.due_at, self.failures = now, 0
         return ours(f"{what}: it will be revoked")
@@ -569,6 +575,7 @@ class Flow:
         if wait is None:
             self.failures = 0
             self.to_revoke = self.to_revoke[1:]
+            self.revocations = len(self.to_revoke)
         transition = self._fire(action, now, wait=wait, detail=ours(detail))
         return transition._replace(status=status, duration=duration)
 

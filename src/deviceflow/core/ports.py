@@ -182,7 +182,7 @@ class Store(Protocol):
         """Return what time it is for this store, in seconds since 1970."""
 
     def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        """Keep a new flow, or return the live one of the same key instead.
+        """Keep a new flow, or return the open one of the same name instead.
 
         Args:
             flow: The flow.

@@ -9,7 +9,7 @@ used, so that no secret goes to a server that it is not for::
     provider = "github"
     client_id = "Iv1.0123456789abcdef"
     client_secret = "env:GITHUB_SECRET"
-    scope = "repo read:org"
+    scopes = "repo read:org"
     set = { host = "github.example.com" }
 """
 
@@ -37,7 +37,7 @@ SETTINGS: Final[tuple[str, ...]] = (
     "client_secret",
     "private_key",
     "client_auth",
-    "scope",
+    "scopes",
     "audience",
     "resource",
     "purpose",
@@ -55,7 +55,7 @@ _WHOM: Final[tuple[str, ...]] = (
     "device_authorization_endpoint",
     "token_endpoint",
 )
-_LISTS: Final = ("resource", "scope", "scope_ceiling")
+_LISTS: Final = ("resource", "scopes", "scope_ceiling")
 _LITERAL: Final[tuple[str, ...]] = ("client_secret", "private_key")
 _REFERENCES: Final = ("env:", "file:", "profile:")
 

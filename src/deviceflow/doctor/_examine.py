@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
 from deviceflow.core.states import Reason, State
 from deviceflow.core.text import Known
@@ -17,19 +18,18 @@ from deviceflow.doctor._polls import first_poll, revoke_unwanted, second_poll
 from deviceflow.doctor._recorder import PATIENCE
 from deviceflow.doctor._tls import origins, transport_security
 from deviceflow.errors import DeviceFlowError, ServerError
+from deviceflow.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.client._sync import Client
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Clock
+    from deviceflow.core.ports import Clock, Store
     from deviceflow.doctor._recorder import Recorder
     from deviceflow.providers.oauth import OAuth
 
 
 def examine(
-    client: Client,
     recorder: Recorder,
     provider: OAuth,
     *,
@@ -41,11 +41,10 @@ def examine(
     It asks for one code, polls once after the interval, and says what becomes of the code.
 
     Args:
-        client: A client that sends by `recorder`.
-        recorder: What it sends by.
+        recorder: What the requests are sent by.
         provider: Whom to look at.
         early_poll: Whether to poll once more at once, to see whether the server minds.
-        clock: What tells the time, and waits out the interval; the client's own.
+        clock: What tells the time, and waits out the interval.
 
     Raises:
         DeviceFlowError: It could not be gone on with, for a reason on this side.
@@ -58,23 +57,26 @@ def examine(
         sound = sound and not any(one.verdict == "bad" for one in found)
     if not sound:
         return
+    store = MemoryStore()
+    client = Client(store, transport=recorder, clock=clock)
     try:
-        flow = client.start(provider)
+        login = client.start(provider)
     except ServerError as error:
         yield from _no_code(provider, recorder, error)
         return
-    code = flow.user_code or ""
-    ends = flow.expires_at or clock.time()
+    code = login.user_code or ""
+    ends = login.expires_at or clock.time()
+    flow = store.get(login.id)  # the doctor looks closer than a login shows
     try:
-        yield from _with_code(client, recorder, flow, early_poll=early_poll, clock=clock)
+        yield from _with_code(client, store, recorder, flow, early_poll=early_poll, clock=clock)
     except (DeviceFlowError, ImportError, KeyboardInterrupt):
         yield _left_behind(code, ends - clock.time())
         raise
-    ended = client.get(flow.id)
+    ended = client.get(login.id)
     if ended.reason is Reason.DENIED or ended.state is State.EXPIRED:
         yield Finding("left behind", "note", f"The code {code} is not open any more.")
     elif ended.state is not State.AUTHORIZED:
-        client.cancel(flow.id, "only looked at")
+        client.cancel(login.id, "only looked at")
         yield _left_behind(code, ends - clock.time())
 
 
@@ -88,7 +90,13 @@ def _left_behind(code: str, seconds: float) -> Finding:
 
 
 def _with_code(
-    client: Client, recorder: Recorder, flow: Flow, *, early_poll: bool, clock: Clock
+    client: Client,
+    store: Store,
+    recorder: Recorder,
+    flow: Flow,
+    *,
+    early_poll: bool,
+    clock: Clock,
 ) -> Iterator[Finding]:
     provider: Any = flow.provider
     metadata, (_, answered, at) = recorder.metadata(), recorder.of("code")[-1]
@@ -100,7 +108,7 @@ def _with_code(
         wait = client.step(flow.id).wait_seconds
         if not recorder.of("token"):
             clock.sleep(wait)
-    polled_flow = client.get(flow.id)  # a flow that has ended has no secrets any more
+    polled_flow = store.get(flow.id)  # a flow that has ended has no secrets any more
     if not recorder.of("token"):
         yield Finding("poll", "bad", "The code's life was over before the first poll was due.")
         return

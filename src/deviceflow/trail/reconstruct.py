@@ -393,7 +393,8 @@ class Recognition:
                 put_in += 1
                 continue
             taken_out = row.number - number - 1
-            if not -taken_out <= (row.seq - seq) - (row.number - number) <= put_in:
+            shifted = not -taken_out <= (row.seq - seq) - (row.number - number) <= put_in
+            if shifted and not row.edited:
                 yield self._find("edited", f"its number is not {row.number} any more", row.seq)
             seq, number, put_in = row.seq, row.number, 0
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Validate = Callable[[Mapping[str, Any]], None]
 
 NOW: Final = 1_800_000_000.25
-STUDIO: Final = Studio("https://studio.example.com").asking(
+STUDIO: Final = Studio("https://studio.example.com").with_request(
     client_name="robot", scopes=["models", "DATASETS"]
 )
 PENDING: Final = answer(400, {"detail": "authorization_pending"})
@@ -358,7 +358,7 @@ def test_each_logged_event_keeps_the_schema_and_shows_no_secret(
     flow = client.start(STUDIO)
     while not client.step(flow.id).state.ended:
         clock.advance(flow.interval)
-    if client.get(flow.id).token is not None:
+    if client._store.get(flow.id).token is not None:
         with client.collect(flow.id):
             pass
 
@@ -527,7 +527,7 @@ client = Client(clock=clock, transport=ScriptedTransport([
 flow = client.start(Studio("http://studio.lan", allow_http=True))
 {between}
 clock.set_wall(-3600)
-client.wait(flow.id)
+client.wait_for_token(flow.id)
 """
 
 

@@ -1314,6 +1314,7 @@ def test_secrets_are_in_the_record_by_kind_and_nowhere_else(waiting: Waiting) ->
     flow.poll(NOW, HTTP_TIMEOUT)
     flow.receive(GRANTED, NOW)
     flow.to_revoke = (("access_token", Secret("STRAY-CANARY")),)
+    flow.revocations = 1
     secrets = export.to_dict(flow, secrets=True)["secrets"]
 
     assert secrets["code"] is None
@@ -1322,10 +1323,10 @@ def test_secrets_are_in_the_record_by_kind_and_nowhere_else(waiting: Waiting) ->
 
 
 def test_record_of_a_new_flow_comes_back_whole() -> None:
-    provider = Studio("https://studio.example.com").asking(
+    provider = Studio("https://studio.example.com").with_request(
         client_name="robot", scopes=["experiments", "MODELS"], team_names="a, b", expires_in_days=3
     )
-    flow = Flow("f1", provider, NOW, key="nightly")
+    flow = Flow("f1", provider, NOW, name="nightly")
 
     assert everything(through_json(flow, secrets=False)) == everything(flow)
 
@@ -1434,7 +1435,7 @@ DAMAGE: Final[Mapping[str, Any]] = {
     "verification_uri": [17],
     "verification_uri_complete": [["https://studio.example.com"]],
     "detail": [17],
-    "key": [17],
+    "name": [17],
 }
 
 
@@ -1492,10 +1493,10 @@ def test_provider_that_cannot_be_read_is_named(waiting: Waiting) -> None:
 
 
 def test_key_that_is_an_enums_member_is_kept_as_its_text() -> None:
-    flow = Flow("f1", Studio("https://studio.example.com"), NOW, key=State.INIT)
+    flow = Flow("f1", Studio("https://studio.example.com"), NOW, name=State.INIT)
 
-    assert type(flow.key) is str
-    assert flow.key == "init"
+    assert type(flow.name) is str
+    assert flow.name == "init"
 
 
 @pytest.mark.parametrize("back", [0.0, 0.9, 60.0])

@@ -22,7 +22,7 @@ WORK: Final = """
 provider = "github"
 client_id = "from-file"
 client_secret = "env:GITHUB_SECRET"
-scope = "repo"
+scopes = "repo"
 audience = "file"
 resource = ["r1", "r2"]
 allow_http = true
@@ -77,7 +77,7 @@ def test_profile_says_what_nothing_else_does(write: Write) -> None:
         "provider": "github",
         "client_id": "from-file",
         "client_secret": "env:GITHUB_SECRET",
-        "scope": "repo",
+        "scopes": "repo",
         "audience": "file",
         "resource": ["r1", "r2"],
         "allow_http": True,
@@ -91,11 +91,11 @@ def test_command_line_goes_before_the_environment_and_that_before_the_profile(
 ) -> None:
     file = write()
     monkeypatch.setenv("DEVICEFLOW_CLIENT_ID", "from-environment")
-    monkeypatch.setenv("DEVICEFLOW_SCOPE", "environment")
+    monkeypatch.setenv("DEVICEFLOW_SCOPES", "environment")
 
-    settled = settle({"scope": "line"}, "work").settings
+    settled = settle({"scopes": "line"}, "work").settings
 
-    assert settled["scope"] == ("line", "the command line")
+    assert settled["scopes"] == ("line", "the command line")
     assert settled["client_id"] == (
         "from-environment",
         "the environment (DEVICEFLOW_CLIENT_ID)",
@@ -122,7 +122,7 @@ def test_what_was_not_said_on_the_command_line_gives_way(
 
 
 def test_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEVICEFLOW_SCOPE", "")
+    monkeypatch.setenv("DEVICEFLOW_SCOPES", "")
 
     assert values() == {}
 
@@ -196,9 +196,9 @@ def test_layers_that_name_the_same_server_are_used_together(
     monkeypatch.setenv("DEVICEFLOW_PROVIDER", "github")
     monkeypatch.setenv("DEVICEFLOW_AUDIENCE", "environment")
 
-    settings, passed_over = settle({"provider": "github", "scope": "line"}, "work")
+    settings, passed_over = settle({"provider": "github", "scopes": "line"}, "work")
 
-    said = [settings[name].value for name in ("scope", "audience", "client_id")]
+    said = [settings[name].value for name in ("scopes", "audience", "client_id")]
     assert said == ["line", "environment", "from-file"]
     assert passed_over == []
 
@@ -307,7 +307,7 @@ def test_file_is_where_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_pat
         (b"[profiles.work]\nclientid = 'CANARY'", "profile 'work' has clientid in it"),
         (b"[profiles.work]\nclient_id = 7", "client_id is a text"),
         (b"[profiles.work]\nclient_secret = ['CANARY']", "client_secret is a text"),
-        (b"[profiles.work]\nscope = [7]", "scope is a text, or a list of texts"),
+        (b"[profiles.work]\nscopes = [7]", "scopes is a text, or a list of texts"),
         (b"[profiles.work]\nresource = 7", "resource is a text, or a list of texts"),
         (b"[profiles.work]\nallow_http = 'yes'", "allow_http is true or false"),
         (b"[profiles.work]\nset = 'CANARY'", "set is a table of texts"),
@@ -338,4 +338,4 @@ def test_directory_in_its_place_is_an_error(
 def test_file_is_not_read_where_no_profile_is_used(write: Write) -> None:
     write(b"no TOML")
 
-    assert values({"scope": "a"}) == {"scope": "a"}
+    assert values({"scopes": "a"}) == {"scopes": "a"}

@@ -197,7 +197,7 @@ def test_what_departs_from_the_practice_is_counted(
         client_id="robot",
         device_authorization_endpoint=f"{server}/device",
         token_endpoint=f"{server}/token",
-        scope=scope,
+        scopes=scope,
         allow_http=True,
     )
     flow = client.start(provider, purpose=purpose)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import exits, options, streams, target
 from deviceflow.cli.commands import Command
-from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
 from deviceflow.doctor import Finding, Recorder, as_dict, examine
 from deviceflow.errors import UsageError
@@ -48,11 +47,10 @@ def _run(args: DoctorOptions) -> int:
     target.look_for_secret(provider)
     clock = SystemClock()
     recorder = Recorder(RequestsTransport(), clock)
-    client = Client(transport=recorder, clock=clock)
     findings: list[Finding] = []
     healthy: bool | None = None
     try:
-        for finding in examine(client, recorder, provider, early_poll=args.early_poll, clock=clock):
+        for finding in examine(recorder, provider, early_poll=args.early_poll, clock=clock):
             findings.append(finding)
             if not args.json:
                 _print(finding)

@@ -39,7 +39,7 @@ class TokenOptions(options.FormatOption, HandOverOptions):
 class ExportOptions(HandOverOptions):
     """What `export-env` takes."""
 
-    name: str | None
+    variable: str | None
 
 
 def _add_acknowledge(parser: ArgumentParser) -> None:
@@ -64,7 +64,9 @@ def _add_export_env(parser: ArgumentParser) -> None:
     parser.description = 'For a shell\'s eval: env=$(deviceflow export-env ID) && eval "$env"'
     parser.epilog = exits.EXPLAINED
     parser.add_argument(
-        "--name", help="the token's variable; by default Studio's two, DVC_STUDIO_TOKEN and …_URL"
+        "--variable",
+        metavar="NAME",
+        help="the token's variable; by default Studio's two, DVC_STUDIO_TOKEN and …_URL",
     )
     _add_acknowledge(parser)
     options.add_id(parser)
@@ -84,7 +86,7 @@ def _token(args: TokenOptions) -> int:
         elif not args.json:
             streams.show(kept, foreign=True)
         if args.json:
-            said = stored.facts(stored.stands(client.get(args.id, secrets=False)))
+            said = stored.facts(client.get(args.id))
             if sink is not None:
                 said["output"] = args.output
             else:
@@ -96,23 +98,24 @@ def _token(args: TokenOptions) -> int:
 
 
 def _export_env(args: ExportOptions) -> int:
-    if args.name is not None and not _NAME.fullmatch(args.name):
+    if args.variable is not None and not _NAME.fullmatch(args.variable):
         raise UsageError(
-            f"{args.name!r} cannot name a variable.", hint="Letters, digits and _, no digit first."
+            f"{args.variable!r} cannot name a variable.",
+            hint="Letters, digits and _, no digit first.",
         )
     client = stored.client(args)
-    provider = client.get(args.id, secrets=False).provider
-    if args.name is None and provider.dialect != "studio":
+    provider = client.get(args.id).provider
+    if args.variable is None and provider.dialect != "studio":
         raise UsageError(
             "Only DVC Studio's variables have names that are known here.",
-            hint="Name the one for the token: --name GITHUB_TOKEN",
+            hint="Name the one for the token: --variable GITHUB_TOKEN",
         )
 
     def put(token: Token) -> None:
         text = token.access_token.reveal()
         given = (
-            {args.name: text}
-            if args.name
+            {args.variable: text}
+            if args.variable
             else dict(zip(_STUDIO, (text, provider.server), strict=True))
         )
         # The server chose the text, and a shell is about to read it.
@@ -128,7 +131,7 @@ def _hand_over(client: Client, args: HandOverOptions, put: Callable[[Token], obj
         with client.collect(args.id) as token:
             put(token)
     else:
-        put(client.token(args.id))
+        put(client.get_token(args.id))
 
 
 COMMANDS: Final = {

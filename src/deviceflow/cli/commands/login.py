@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.cli.sink import Sink
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.provider import Provider, Token
 
 
@@ -98,13 +98,13 @@ def _login(args: LoginOptions) -> int:
     provider = target.provider(args)
     target.look_for_secret(provider)
     purpose = target.purpose(args)
-    key = _key(args, provider, purpose)
+    name = _name(args, provider, purpose)
     client = _client(args)
     return _run(
         args,
         client,
         provider,
-        lambda: client.start(provider, key=key, purpose=purpose),
+        lambda: client.start(provider, name=name, purpose=purpose),
         asked=args,
     )
 
@@ -112,8 +112,8 @@ def _login(args: LoginOptions) -> int:
 def _resume(args: ResumeOptions) -> int:
     _prepare(args)
     client = stored.client(args)
-    flow = _interrupted(client) if args.id is None else client.get(args.id, secrets=False)
-    return _run(args, client, flow.provider, lambda: _awake(client, flow))
+    login = _interrupted(client) if args.id is None else client.get(args.id)
+    return _run(args, client, login.provider, lambda: _awake(client, login))
 
 
 def _prepare(args: WaitingOptions) -> None:
@@ -130,28 +130,28 @@ def _run(
     args: WaitingOptions,
     client: Client,
     provider: Provider,
-    begin: Callable[[], Flow],
+    begin: Callable[[], Login],
     asked: options.TargetOptions | None = None,
 ) -> int:
     sinks = _sinks(args, provider)
     try:
-        flow = begin()
-        token = _wait(client, flow, args)
+        login = begin()
+        token = _wait(client, login, args)
     except DeviceFlowError as error:
         if not args.json:
             raise
         streams.show(json.dumps(stored.trouble(error, args) | {"issuer": provider.server}))
         return exits.of(error)
-    beyond = [] if asked is None else target.beyond_ceiling(asked, token.scope or ())
+    beyond = [] if asked is None else target.beyond_ceiling(asked, token.scopes or ())
     if beyond:
         streams.say(f"The server granted more than the ceiling for scopes: {', '.join(beyond)}.")
     problem = _put(sinks, _as_text(token, args.format))
     if problem is not None:
-        problem.hint = _where_it_is(client, flow, elsewhere=len(sinks) > 1 or args.show_token)
+        problem.hint = _where_it_is(client, login, elsewhere=len(sinks) > 1 or args.show_token)
     if args.json:
-        said = stored.facts(stored.stands(client.get(flow.id, secrets=False)))
-        said |= {"issuer": provider.server} | dict(flow.extra)
-        said |= {"expires_at": token.expires_at, "scope": token.scope}
+        said = stored.facts(client.get(login.id))
+        said |= {"issuer": provider.server} | dict(login.extra)
+        said |= {"expires_at": token.expires_at, "scopes": token.scopes}
         said |= {"beyond_ceiling": beyond} if beyond else {}
         said |= {"output": args.output} if args.output else {}
         said |= _shown(token, args.format) if args.show_token else {}
@@ -159,10 +159,10 @@ def _run(
         try:
             streams.show(json.dumps(said))
         except streams.OutputError as unseen:
-            unseen.hint = _where_it_is(client, flow, elsewhere=bool(sinks))
+            unseen.hint = _where_it_is(client, login, elsewhere=bool(sinks))
             raise
     if problem is None:
-        client.acknowledge(flow.id)
+        client.acknowledge(login.id)
         return exits.AUTHORIZED
     if args.json:
         streams.say(f"deviceflow: {problem}")
@@ -171,7 +171,7 @@ def _run(
 
 
 def _client(args: WaitingOptions) -> Client:
-    """Return a client whose flows are in the store, or in memory where nothing can be sealed."""
+    """Return a client whose logins are in the store, or in memory where nothing can be sealed."""
     try:
         return Client(stored.store(args))
     except ImportError as missing:
@@ -181,8 +181,8 @@ def _client(args: WaitingOptions) -> Client:
         return Client()
 
 
-def _key(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
-    """Return a key that is the same for the same person with the same arguments, here."""
+def _name(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
+    """Return a name that is the same for the same person with the same arguments, here."""
     asked = [provider.to_dict(), purpose, args.output, args.save, args.show_token, args.format]
     asked += [_user(), platform.node()]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -196,25 +196,23 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _interrupted(client: Client) -> Flow:
+def _interrupted(client: Client) -> Login:
     """Return the newest login that has not ended, or whose token is still in the store."""
-    for flow in client.flows(on_problem=stored.say_problem):
-        holds_token = flow.handover.token_kept
-        if holds_token or not flow.state.ended:
-            return flow
+    for login in client.logins(on_problem=stored.say_problem):
+        if login.has_token or not login.state.ended:
+            return login
     raise UnknownFlowError(
         "There is no login to go on with in this store.", hint="Begin one: deviceflow login"
     )
 
 
-def _awake(client: Client, flow: Flow) -> Flow:
-    """Return the flow with a code for the person, and not with one that is no good any more."""
-    while flow.state is State.INIT or stored.outlived(flow):
-        done = client.step(flow.id)
-        flow = client.get(flow.id, secrets=False)
-        if not done.state.ended:
-            time.sleep(done.wait_seconds)
-    return flow
+def _awake(client: Client, login: Login) -> Login:
+    """Return the login with a code for the person, and not with one that is no good any more."""
+    while login.state is State.INIT or stored.outlived(login):
+        login = client.step(login.id)
+        if not login.state.ended:
+            time.sleep(login.wait_seconds)
+    return login
 
 
 def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
@@ -231,10 +229,10 @@ def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
     return problem
 
 
-def _where_it_is(client: Client, flow: Flow, *, elsewhere: bool) -> str:
+def _where_it_is(client: Client, login: Login, *, elsewhere: bool) -> str:
     """Return what to do about a token that one of its places did not take."""
     if client.durable:
-        return f"It is kept: deviceflow token {flow.id} --acknowledge"
+        return f"It is kept: deviceflow token {login.id} --acknowledge"
     if elsewhere:
         return "It is in the other place only."
     return "The token is lost: revoke it at the server, then log in again."
@@ -251,24 +249,24 @@ def _sinks(args: WaitingOptions, provider: Provider) -> list[Sink]:
     return sinks
 
 
-def _wait(client: Client, flow: Flow, args: WaitingOptions) -> Token:
+def _wait(client: Client, login: Login, args: WaitingOptions) -> Token:
     try:
-        if not flow.state.ended:
-            prompt.ask(flow, browser=not args.no_browser, qr=args.qr)
-        with prompt.waiting(flow):
-            return client.wait(flow.id, args.timeout)
+        if not login.state.ended:
+            prompt.ask(login, browser=not args.no_browser, qr=args.qr)
+        with prompt.waiting(login):
+            return client.wait_for_token(login.id, args.timeout)
     except WaitTimeoutError:
         hint = (
-            f"Go on with it: the same command again, or deviceflow resume {flow.id} and where to"
+            f"Go on with it: the same command again, or deviceflow resume {login.id} and where to"
             " put the token."
         )
         if not client.durable:
-            client.cancel(flow.id, "timeout")
+            client.cancel(login.id, "timeout")
             hint = "It was given up: run the command again, with a longer --timeout perhaps."
         raise WaitTimeoutError(
             f"The login is still pending after {args.timeout:g} seconds.",
-            flow_id=flow.id,
-            state=flow.state,
+            flow_id=login.id,
+            state=login.state,
             hint=hint,
         ) from None
     except KeyboardInterrupt:
@@ -276,9 +274,9 @@ def _wait(client: Client, flow: Flow, args: WaitingOptions) -> Token:
         if client.durable:
             streams.say("")
             streams.say("The login is kept. Go on with it: the same command again, or")
-            streams.say(f"deviceflow resume {flow.id} and where to put the token.")
+            streams.say(f"deviceflow resume {login.id} and where to put the token.")
         else:
-            client.cancel(flow.id, "interrupted")
+            client.cancel(login.id, "interrupted")
         raise
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class StartOptions(options.TargetOptions, options.JobOptions):
     """What `start` takes."""
 
-    key: str | None
+    name: str | None
 
 
 def _add_start(parser: ArgumentParser) -> None:
@@ -26,23 +26,25 @@ def _add_start(parser: ArgumentParser) -> None:
         " said as for login."
     )
     options.add_target(parser)
-    parser.add_argument("--key", help="one login at a time of this name: a live one is shown again")
+    parser.add_argument(
+        "--name", help="one login at a time of this name: an open one is shown again"
+    )
     options.add_job(parser)
 
 
 def _start(args: StartOptions) -> int:
-    if args.key == "":
-        raise UsageError("The key is empty: whoever forgot theirs would share a login by it.")
+    if args.name == "":
+        raise UsageError("The name is empty: whoever forgot theirs would share a login by it.")
     provider = target.provider(args)
     target.look_for_secret(provider)
-    flow = stored.client(args).start(provider, key=args.key, purpose=target.purpose(args))
+    login = stored.client(args).start(provider, name=args.name, purpose=target.purpose(args))
     if args.json:
-        streams.show(json.dumps(stored.all_facts(flow)))
+        streams.show(json.dumps(stored.all_facts(login)))
         return 0
-    if not flow.state.ended:
-        for said in instructions(flow):
+    if not login.state.ended:
+        for said in instructions(login):
             streams.say(said)
-    streams.show(flow.id)
+    streams.show(login.id)
     return 0
 
 

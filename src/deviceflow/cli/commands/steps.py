@@ -14,8 +14,7 @@ from deviceflow.errors import WaitTimeoutError
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from deviceflow.client._sync import Client
-    from deviceflow.client.step import Step
+    from deviceflow.core.login import Login
 
 
 class StepOptions(options.IdArgument, options.JobOptions):
@@ -59,32 +58,31 @@ def _add_cancel(parser: ArgumentParser) -> None:
 
 
 def _step(args: StepOptions) -> int:
-    client = stored.client(args)
-    return _report(args, client, client.step(args.id))
+    return _report(args, stored.client(args).step(args.id))
 
 
 def _wait(args: WaitOptions) -> int:
     client = stored.client(args)
-    flow = client.get(args.id, secrets=False)
+    login = client.get(args.id)
     try:
-        with prompt.waiting(flow):
-            done = client.settle(args.id, args.timeout)
+        with prompt.waiting(login):
+            login = client.wait(args.id, args.timeout)
     except WaitTimeoutError:
-        done = stored.stands(client.get(args.id, secrets=False))
-    return _report(args, client, done)
+        login = client.get(args.id)
+    return _report(args, login)
 
 
 def _cancel(args: CancelOptions) -> int:
-    done = stored.client(args).cancel(args.id, args.reason)
-    streams.show(json.dumps(stored.facts(done)) if args.json else stored.line(done))
+    login = stored.client(args).cancel(args.id, args.reason)
+    streams.show(json.dumps(stored.facts(login)) if args.json else stored.line(login))
     return 0
 
 
-def _report(args: StepOptions, client: Client, done: Step) -> int:
-    streams.show(json.dumps(stored.facts(done)) if args.json else stored.line(done))
-    if done.state in (State.EXPIRED, State.FAILED):
-        streams.say(f"deviceflow: {error_of(client.get(args.id, secrets=False))}")
-    return stored.code(done)
+def _report(args: StepOptions, login: Login) -> int:
+    streams.show(json.dumps(stored.facts(login)) if args.json else stored.line(login))
+    if login.state in (State.EXPIRED, State.FAILED):
+        streams.say(f"deviceflow: {error_of(login)}")
+    return stored.code(login)
 
 
 COMMANDS: Final = {

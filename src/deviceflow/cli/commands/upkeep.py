@@ -50,12 +50,12 @@ def _add_purge(parser: ArgumentParser) -> None:
 def _sweep(args: SweepOptions) -> int:
     swept = stored.client(args).sweep(args.limit)
     if args.json:
-        steps = [stored.facts(done) for done in swept.steps]
+        logins = [stored.facts(login) for login in swept.logins]
         problems = [{"flow_id": p.flow_id, "error": str(p)} for p in swept.problems]
-        streams.show(json.dumps({"steps": steps, "problems": problems}))
+        streams.show(json.dumps({"logins": logins, "problems": problems}))
     else:
-        for done in swept.steps:
-            streams.show(stored.line(done))
+        for login in swept.logins:
+            streams.show(stored.line(login))
         for problem in swept.problems:
             streams.say(f"deviceflow: {problem}")
     return exits.FAILED if swept.problems else 0

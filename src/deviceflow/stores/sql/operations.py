@@ -88,7 +88,7 @@ class Operations:
                     return flow
                 looked = values | {"now": now}
                 found = (yield "get", looked).fetchone()
-                found = found or (yield "get_by_live_key", looked).fetchone()
+                found = found or (yield "get_by_live_name", looked).fetchone()
                 if found is not None:
                     return self._added(flow, values, Hidden(found))
             raise ignored(flow.id)
