@@ -231,7 +231,7 @@ class Prepared(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a prepared request with a deadline in seconds. Answered by an `Exchange`; never raises."""
+    """Send a prepared request within a deadline. Answered by an `Exchange`; never raises."""
 
     request: Request
     timeout: float
