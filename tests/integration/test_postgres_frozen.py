@@ -222,7 +222,7 @@ def test_commit_that_is_not_answered_is_done_once(
     monkeypatch.undo()
     actions = [event["action"] for event in place.sql.history(name)]
     assert actions == ["issue_code", "poll", "issue_token"]
-    assert driver.token(name).access_token.reveal() == "TOKEN-CANARY"
+    assert driver.get_token(name).access_token.reveal() == "TOKEN-CANARY"
     place.close()
 
 
@@ -260,11 +260,11 @@ def test_logins_go_on_whenever_the_server_is_suspended(server: PostgresServer) -
 
     def log_in(number: int) -> str:
         driver = Client(store, transport=OnceApproved(), clock=place.clock)
-        flow = tried(lambda: driver.start(OAUTH, key=f"login-{number}"))
+        flow = tried(lambda: driver.start(OAUTH, name=f"login-{number}"))
         while not (step := tried(lambda: driver.step(flow.id))).state.ended:
             place.clock.advance(step.wait_seconds)
-        assert tried(lambda: driver.start(OAUTH, key=f"login-{number}")).id == flow.id
-        token: Token = tried(lambda: driver.token(flow.id))
+        assert tried(lambda: driver.start(OAUTH, name=f"login-{number}")).id == flow.id
+        token: Token = tried(lambda: driver.get_token(flow.id))
         tried(lambda: driver.acknowledge(flow.id))
         return token.access_token.reveal()
 
