@@ -200,7 +200,7 @@ def test_an_unreachable_server_exits_5_and_says_what_to_do(deviceflow: Command) 
     done = deviceflow("login", url, "--show-token")
 
     assert done.code == 5
-    assert "Check the address" in done.err
+    assert "Check the URL" in done.err
 
 
 def run_without(deviceflow: Command, modules: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -231,9 +231,9 @@ def test_without_the_extra_everything_works_plainer(
 
     assert done.returncode == 75
     assert "deviceflow[cli]" in done.stderr
-    assert "not kept while it waits" in done.stderr
+    assert "in memory only, and cannot be resumed" in done.stderr
     assert "deviceflow[seal]" in done.stderr
-    assert "It was given up" in done.stderr
+    assert "The login was cancelled. Run" in done.stderr
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])

@@ -214,14 +214,14 @@ def test_status_sends_nobody_to_a_code_that_has_expired(
 
     assert done.code == 75
     assert done.out == f"{flow.id} awaiting-user: due\n"
-    assert "life is over" in done.err
+    assert "The code has expired" in done.err
 
 
 def test_status_of_nothing(deviceflow: Command) -> None:
     done = deviceflow("status")
 
     assert (done.code, done.out) == (2, "")
-    assert "no login in this store" in done.err
+    assert "The store has no logins" in done.err
 
 
 def test_list_shows_what_has_not_ended_the_newest_first(
@@ -287,7 +287,7 @@ def test_an_id_that_is_unknown(deviceflow: Command, command: list[str]) -> None:
     done = deviceflow(*command, "no-such-id", "--json")
 
     assert (done.code, done.err) == (2, "")
-    assert done.said.pop("error").startswith("There is no such flow")
+    assert done.said.pop("error").startswith("The store has no login of this id")
     assert {**done.said, "error": None} == {
         "flow_id": "no-such-id",
         "state": None,
@@ -372,7 +372,7 @@ def test_what_would_end_with_the_command_is_not_begun(
     done = deviceflow("start", server.url, "--json", DEVICEFLOW_STORE="memory:")
 
     assert done.code == 2
-    assert "in memory ends with this command" in done.said["error"]
+    assert "in memory would be lost at the end of this command" in done.said["error"]
     assert asked_of(server) == before
 
 
@@ -472,10 +472,10 @@ def test_purge_wipes_what_is_old(
     dropped = deviceflow("purge", "--flows-after", "0s")
 
     assert [done.code for done in (young, wiped, gone, dropped)] == [0, 0, 2, 0]
-    assert young.out == "wiped the secrets of 0 logins, dropped 0\n"
+    assert young.out == "wiped the secrets of 0 logins, deleted 0\n"
     assert wiped.said == {"tokens": 1, "flows": 0, "problems": []}
     assert "the store does not have it any more" in gone.err
-    assert dropped.out == "wiped the secrets of 0 logins, dropped 1\n"
+    assert dropped.out == "wiped the secrets of 0 logins, deleted 1\n"
     assert [one.id for one in kept.flows()] == [pending.id]
     assert kept.history(flow.id)[-1]["action"] == "purge"
 
@@ -485,7 +485,7 @@ def test_an_age_that_is_none(deviceflow: Command, age: str) -> None:
     done = deviceflow("purge", f"--tokens-after={age}")
 
     assert done.code == 2
-    assert f"an age such as 12h or 7d, and not {age!r}" in done.err
+    assert f"must be an age such as 12h or 7d, not {age!r}" in done.err
 
 
 # What a server says, and what it must not be told.

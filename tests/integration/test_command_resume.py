@@ -240,7 +240,7 @@ def test_nothing_to_resume(
 
     assert done.code == 2
     said = json.loads(done.out)["error"] if form else done.err
-    assert "There is no login to go on with" in said
+    assert "The store has no login to continue" in said
 
 
 def test_resume_wants_to_know_where_to_put_the_token(

@@ -64,7 +64,7 @@ def test_a_login_that_leaves_it_to_the_server_is_refused(
     done = work(*START)
 
     assert (done.code, done.out) == (2, "")
-    assert "the server decides which to grant" in done.err
+    assert "the server would choose the scopes" in done.err
     assert asked_of(server) == 0
 
 
@@ -93,7 +93,7 @@ def test_ceilings_with_nothing_in_common_allow_nothing(work: Command) -> None:
     done = work(*START, "--scopes", "repo", DEVICEFLOW_SCOPE_CEILING="admin")
 
     assert done.code == 2
-    assert "No scope is within both ceilings" in done.err
+    assert "No scope is allowed by both scope ceilings" in done.err
 
 
 def test_the_environment_alone_sets_one(
@@ -178,4 +178,6 @@ def test_an_empty_ceiling_is_no_ceiling_that_was_meant(deviceflow: Command, empt
     done = deviceflow("config", "show", "--profile", "work")
 
     assert done.code == 2
-    assert "scope_ceiling is one scope or more" in done.err
+    assert (
+        "scope_ceiling must be a string or a list of strings, with at least one scope" in done.err
+    )

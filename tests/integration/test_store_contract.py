@@ -386,7 +386,7 @@ def test_both_are_kept_or_none(database: Place, step: str) -> None:
     flow = kept(database, "waiting")
     before = everything(flow)
     moved = flow.poll(database.now, 10) if step == "poll" else flow.cancel(database.now)
-    spoilt = render(flow, moved, Origin("w1")) | {"outcome": None}  # which the table does not take
+    spoilt = render(flow, moved, Origin("w1")) | {"time": None}  # which the table does not take
 
     with pytest.raises(errors.StoreError):
         database.store.commit(flow, spoilt)
@@ -722,7 +722,7 @@ def test_decision_is_told_who_left_the_lease_behind(place: Place) -> None:
 
     assert isinstance(taken, Claim)
     assert taken.event is not None
-    assert taken.event["detail"] == "left behind by w2"
+    assert taken.event["detail"] == "the lease of w2 ran out between polls"
     place.store.release("f1", "w1")
     assert claim(place, "w3").previous_owner is None  # it is on record, and done with
 
@@ -1128,7 +1128,7 @@ def test_login_goes_on_behind_a_dead_worker(place: Place, events: Events) -> Non
 
     assert (done.state, done.reason) == (State.FAILED, Reason.OUTCOME_UNKNOWN)
     assert events()[-3]["action"] == "recover"
-    assert events()[-3]["detail"] == "left behind by the dead"
+    assert events()[-3]["detail"] == "the lease of the dead ran out during a poll"
 
 
 def test_stalled_workers_token_is_taken_late(place: Place, events: Events) -> None:

@@ -124,7 +124,7 @@ def fill(place: Place) -> int:
     added = itertools.count()
 
     def until_full(keep: Callable[[], object]) -> None:
-        with pytest.raises(errors.StoreError, match=r"the disk is full\. Make room"):  # noqa: PT012
+        with pytest.raises(errors.StoreError, match=r"the disk is full\. Free space"):  # noqa: PT012
             while True:
                 keep()
 
@@ -140,7 +140,7 @@ def test_disk_that_is_full_loses_nothing(sqlite: Place) -> None:
     count = fill(sqlite)
 
     assert len(list(sqlite.store.flows())) == count + 1
-    failing(lambda: sqlite.store.add(new(f"full-{count}")), "the disk is full", "Make room")
+    failing(lambda: sqlite.store.add(new(f"full-{count}")), "the disk is full", "Free space")
     pages(sqlite, None)
     goes_on(sqlite, name)
 
@@ -256,7 +256,7 @@ def test_what_cannot_be_written_is_said_and_mended(public: Path, what: str) -> N
     path, mode = (file_of(place), 0o400) if what == "file" else (public, 0o500)
     said = {
         "file": "cannot be used: Permission denied",
-        "directory": "the file, or its directory, cannot be written",
+        "directory": "the file or its directory is not writable",
     }[what]
 
     with as_somebody_else(public, *public.iterdir()):
@@ -299,7 +299,7 @@ def test_file_that_is_gone_and_comes_back(sqlite: Place) -> None:
     away = file_of(sqlite).rename(file_of(sqlite).with_name("away"))
 
     for use in (driver.step, driver.get, driver.cancel, driver.wait_for_token):
-        failing(lambda use=use: use(name), "No such file", "put it back")  # type: ignore[misc]
+        failing(lambda use=use: use(name), "No such file", "restore it")  # type: ignore[misc]
     sqlite.clock.advance(60)
     away.rename(file_of(sqlite))
 
@@ -315,7 +315,7 @@ def test_file_that_comes_back_as_a_copy(sqlite: Place, tmp_path: Path) -> None:
     for path in files:
         shutil.copy2(path, copies)
         path.unlink()
-    failing(lambda: driver.step(name), "No such file", "put it back")
+    failing(lambda: driver.step(name), "No such file", "restore it")
     (tmp_path / "flows.db-shm").unlink(missing_ok=True)
     for path in files:
         shutil.copy2(copies / path.name, path)
@@ -354,7 +354,9 @@ def test_what_is_no_database_is_left_alone(tmp_path: Path, content: bytes) -> No
     path.touch(0o600)
     path.write_bytes(content)
 
-    failing(lambda: SQLiteStore(path), "no SQLite database", "Name another file")
+    failing(
+        lambda: SQLiteStore(path), "not a SQLite database", "Set DEVICEFLOW_STORE to another file"
+    )
 
     assert path.read_bytes() == content
 
@@ -392,7 +394,7 @@ def test_table_that_is_missing_is_an_error_of_the_store(sqlite: Place) -> None:
     _, name = started(sqlite)
     sqlite.ask("ALTER TABLE flows RENAME TO lost")
 
-    failing(lambda: sqlite.store.get(name), "SQLite says: no such table: flows", "")
+    failing(lambda: sqlite.store.get(name), "SQLite error: no such table: flows", "")
 
     sqlite.ask("ALTER TABLE lost RENAME TO flows")
     goes_on(sqlite, name)
@@ -460,7 +462,7 @@ def test_file_that_is_locked_for_too_long_is_said_and_goes_on_after_it(
         assert other.stdout
         other.stdout.readline()
 
-        failing(lambda: driver.step(name), "kept it locked", "Try again")
+        failing(lambda: driver.step(name), "has locked the database", "Try again")
         assert driver.get(name).state is State.AWAITING_USER  # who only reads goes on
 
         assert other.stdin
@@ -480,7 +482,11 @@ def test_file_that_others_have_open_in_another_mode_is_waited_for(
         other.execute("CREATE TABLE theirs (x)")
         other.execute("BEGIN EXCLUSIVE")
 
-        failing(lambda: SQLiteStore(path), "kept it locked", "which process has it open")
+        failing(
+            lambda: SQLiteStore(path),
+            "has locked the database",
+            "find the process that has the file open",
+        )
 
         other.execute("ROLLBACK")
     SQLiteStore(path).close()
@@ -496,7 +502,11 @@ def test_file_that_others_read_is_turned_to_the_journal_that_all_share(
         other.execute("BEGIN")
         other.execute("SELECT * FROM theirs").fetchall()
         monkeypatch.setattr(sqlite_store, "BUSY", 0.05)
-        failing(lambda: SQLiteStore(path), "kept it locked", "which process has it open")
+        failing(
+            lambda: SQLiteStore(path),
+            "has locked the database",
+            "find the process that has the file open",
+        )
         patient = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: other.execute("ROLLBACK"))
         monkeypatch.setattr(sqlite_store, "time", patient)
 
@@ -644,8 +654,12 @@ def test_server_that_stops_and_comes_back(
     how(server)
     try:
         for use in (driver.step, driver.get, driver.cancel):
-            failing(lambda use=use: use(name), "cannot be reached", "try again when it is back")  # type: ignore[misc]
-        failing(postgres.open, "cannot be reached", "try again when it is back")
+            failing(
+                lambda use=use: use(name),  # type: ignore[misc]
+                "cannot be reached",
+                "try again when the database is available",
+            )
+        failing(postgres.open, "cannot be reached", "try again when the database is available")
     finally:
         server.start()
 
@@ -755,7 +769,7 @@ def test_connection_that_is_ended_within_a_commit_is_tried_again(
 
 
 @pytest.mark.parametrize(
-    ("code", "hint"), [("53100", "Make room on the server's disk"), ("57P03", ""), ("XX001", "")]
+    ("code", "hint"), [("53100", "Free space on the server's disk"), ("57P03", ""), ("XX001", "")]
 )
 def test_error_of_the_server_is_told_with_its_code_and_without_values(
     postgres: Place, code: str, hint: str
@@ -780,7 +794,7 @@ def test_database_that_is_read_only_is_said(postgres: Place) -> None:
     database = postgres.ask("SELECT current_database()")[0][0]
     postgres.ask(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
 
-    failing(lambda: driver.step(name), "SQLSTATE 25006", "name the primary server")
+    failing(lambda: driver.step(name), "SQLSTATE 25006", "use the URL of the primary server")
     assert driver.get(name).state is State.AWAITING_USER
 
     with psycopg.connect(postgres.url, autocommit=True) as connection:

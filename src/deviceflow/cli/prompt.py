@@ -1,4 +1,4 @@
-"""What the person sees while a login waits for them; all on stderr."""
+"""The prompts for the person who approves, on stderr."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def ask(login: Login, *, browser: bool, qr: bool | None) -> None:
-    """Tell the person where to go, and open the page or show it as a QR code.
+    """Tell the person where to approve, and open the page or show a QR code.
 
     Args:
         login: The login.
         browser: Whether a browser may be opened.
-        qr: Whether to show a QR code; None for where a terminal has no browser.
+        qr: Whether to show a QR code; None to show it on a terminal without a browser.
     """
     for line in instructions(login):
         say(line)
@@ -43,9 +43,9 @@ def ask(login: Login, *, browser: bool, qr: bool | None) -> None:
 
 @contextmanager
 def _stdout_kept_back() -> Iterator[None]:
-    """Have what is started meanwhile write to stderr: who reads our stdout waits for a token.
+    """Redirect the stdout of child processes to stderr: stdout is for the token.
 
-    A browser that stays open would keep them waiting for its own end, too.
+    A browser that keeps stdout open would also block a program that reads it to the end.
     """
     try:
         kept = os.dup(1)
@@ -73,12 +73,12 @@ def _show_qr(page: str, *, wanted: bool) -> None:
         import segno  # an extra
     except ImportError:
         if wanted:
-            say("A QR code needs segno: pip install 'deviceflow[cli]'")
+            say("QR codes need the package segno: pip install 'deviceflow[cli]'")
         return
     try:
         segno.make(page, error="l").terminal(sys.stderr, border=2, compact=True)
-    except (ValueError, OSError):  # some addresses are too long for one
-        say("The address is too long for a QR code: open it as it is shown above.")
+    except (ValueError, OSError):  # the URL is too long
+        say("The URL is too long for a QR code: open the URL above.")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The store that the commands share, and what they say of a login in it."""
+"""The store that the commands share, and their output about a login."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deviceflow.core.login import Login
     from deviceflow.core.ports import Store
 
-# Where libpq reads one, in the authority or among the parameters; in what is no URL, too.
+# Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
 _PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
 _CODES: Final = {
     State.AUTHORIZED: exits.AUTHORIZED,
@@ -35,21 +35,22 @@ _opened: Final = ExitStack()
 
 
 def store(args: StoreOptions, **options: Any) -> Store:
-    """Open the store that the arguments name, or the environment, or the user's own.
+    """Open the store that the arguments or the environment name, else the user's store.
 
     Args:
         args: The arguments.
-        **options: What the store's class takes besides.
+        **options: Further arguments of the store's class.
 
     Raises:
-        UsageError: It cannot be named so.
-        StoreError: It cannot be used.
+        UsageError: The URL is invalid, or contains a password.
+        StoreError: The store cannot be used.
         ImportError: A library is missing.
     """
     if args.store and _PASSWORD.search(args.store):
         raise UsageError(
-            "The store's address has a password in it, and arguments are seen by all.",
-            hint=f"Put it into ~/.pgpass or PGPASSWORD, or the address into {VARIABLE}.",
+            "The store's URL contains a password, and other users of this machine can see command"
+            " line arguments.",
+            hint=f"Put the password into ~/.pgpass or PGPASSWORD, or the URL into {VARIABLE}.",
         )
     if args.plaintext:
         options["plaintext"] = True
@@ -59,28 +60,28 @@ def store(args: StoreOptions, **options: Any) -> Store:
 
 
 def client(args: StoreOptions) -> Client:
-    """Return a client whose logins are in that store, and outlive this command.
+    """Return a client that uses the store. The logins must survive this command.
 
     Raises:
-        DeviceFlowError: They would not; or as for `store`.
+        DeviceFlowError: The store is in memory, or as for `store`.
     """
     kept = store(args)
     if not kept.durable:
         raise UsageError(
-            "A store in memory ends with this command, and the login with it.",
-            hint=f"Name another by --store or {VARIABLE}, or do it all in one: deviceflow login",
+            "A login in memory would be lost at the end of this command.",
+            hint=f"Set --store or {VARIABLE} to another store, or use: deviceflow login",
         )
     return Client(kept)
 
 
 def facts(login: Login) -> dict[str, Any]:
-    """Return what `--json` says of each login."""
+    """Return the JSON fields of each login."""
     names = ("state", "reason", "wait_seconds")
     return {"flow_id": login.id} | {name: getattr(login, name) for name in names}
 
 
 def all_facts(login: Login) -> dict[str, Any]:
-    """Return what `--json` says of a login where it says all: where to go, whose login it is."""
+    """Return all JSON fields of a login."""
     return facts(login) | {
         "user_code": login.user_code,
         "verification_uri": login.verification_uri,
@@ -100,12 +101,12 @@ def all_facts(login: Login) -> dict[str, Any]:
 
 
 def say_problem(problem: DeviceFlowError) -> None:
-    """Tell the person of a login that cannot be read and is passed over."""
+    """Print the error of a login that cannot be read and is skipped."""
     streams.say(f"deviceflow: {problem}")
 
 
 def outlived(login: Login) -> bool:
-    """Tell whether nobody can approve it any more, and it has not ended yet."""
+    """Tell whether the code has expired and the login has not ended yet."""
     return not (login.state.ended or login.expires_at is None or login.expires_at > time.time())
 
 
@@ -128,12 +129,10 @@ def code(login: Login) -> int:
 
 
 def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
-    """Return what does a command's work, and closes the stores that it has opened.
+    """Wrap a command's function: close the stores that it opened, and report errors as JSON.
 
-    With `--json`, what goes wrong is an object on stdout.
-
-    What is returned raises a `DeviceFlowError` or `ImportError` without `--json`, and an
-    `OutputError` where the object cannot be printed.
+    With `--json`, an error is printed as an object on stdout. Without it, the `DeviceFlowError` or
+    `ImportError` is raised. An `OutputError` is always raised.
     """
 
     def run(args: Any) -> int:
@@ -153,7 +152,7 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
 
 
 def trouble(error: DeviceFlowError | ImportError, args: StoreOptions) -> dict[str, Any]:
-    """Return what `--json` says of an error, and of the login that it is about."""
+    """Return the JSON fields of an error and of the login that it is about."""
     names = ("flow_id", "state", "reason", "wait_seconds")
     said = {name: getattr(error, name, None) for name in names}
     said["flow_id"] = said["flow_id"] or getattr(args, "id", None)

@@ -1,4 +1,4 @@
-"""Keeping a token that the server issued, while the store fails or others go on with the login.
+"""Keep an issued token while the store fails, or while another worker moves the login.
 
 The server gives a token once. From the moment it arrives until it is in the store, the client holds
 it in memory, among its `UnsavedTokens`. Each step of the login, and each sweep, tries to save it.

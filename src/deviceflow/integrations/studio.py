@@ -1,8 +1,8 @@
-"""What stands behind the three functions of `deviceflow.auth`: the engine, under their contract.
+"""The implementation of `deviceflow.auth`.
 
 Programs that use Studio's own client have tests that patch `requests.post`,
-`requests.Session.post`, `time.sleep` and `webbrowser.open`. So these are looked up when they are
-called, with the arguments that such tests compare; further limits are the session's.
+`requests.Session.post`, `time.sleep` and `webbrowser.open`. So these functions are looked up when
+they are called, with the arguments that such tests compare. Further limits are set on the session.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _KEPT: Final = 86400.0
 
 DEFAULT_MESSAGE: Final = "Approve the login there, then come back: this program goes on by itself."
 
-# What comes out of `requests`: its own errors are heirs of OSError, and not all are its own.
+# What `requests` raises: its own exceptions, which are subclasses of OSError, and others.
 _TROUBLE: Final = (OSError, ValueError, urllib3.exceptions.HTTPError)
 
 _NOT_SENT: Final = (
@@ -243,8 +243,8 @@ def check(uri: str, code: Secret) -> Secret | None:
         failure = wire.error(client.get(login.id))
     except errors.UnknownFlowError:
         failure = StudioAuthError(
-            "Another call with the same code has ended this login, and returned what came of it.",
-            hint="Wait for a code in one place only.",
+            "Another call with the same code ended this login and returned its result.",
+            hint="Wait for each code in one place only.",
         )
     except errors.DeviceFlowError as ended:
         failure = _studio_error(ended)
@@ -267,7 +267,7 @@ def _begun(client: Client, uri: str, code: Secret) -> Login:
     """Return the login that was begun with this code in this process, or adopt the code."""
     endpoint(uri, allow_http=True)
     if not _is_text(code.reveal()):
-        raise ValueError("device_code must be a text, and not an empty one.")
+        raise ValueError("device_code must be a string that is not empty.")
     fingerprint = code.fingerprint()
     with suppress(errors.UnknownFlowError):
         login = client.get(_flow_of_code.get(fingerprint, ""))
@@ -290,7 +290,7 @@ def _is_text(value: object) -> bool:
 
 @contextmanager
 def _or_give_up(client: Client, flow_id: str) -> Iterator[None]:
-    """End and forget the flow if this cannot be done: nobody could go on with it."""
+    """Cancel and remove the flow if the block fails, because nobody could continue it."""
     try:
         yield
     except BaseException:

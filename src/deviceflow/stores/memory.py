@@ -100,7 +100,7 @@ class MemoryStore:
         seconds: float,
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
-        """Take the flow's lease for so many seconds, or say who has it."""
+        """Take the flow's lease, or return the lease that another worker holds."""
         with self._lock:
             return self._claim(flow_id, owner, client_now, seconds, decide)
 

@@ -222,7 +222,14 @@ def stray(flow: Flow) -> Transition:
                 "in_doubt": True,
             },
         ),
-        (recovered, {"action": "recover", "outcome": "unknown", "detail": "left behind by w1"}),
+        (
+            recovered,
+            {
+                "action": "recover",
+                "outcome": "unknown",
+                "detail": "the lease of w1 ran out during a poll",
+            },
+        ),
         (
             taken_over,
             {
@@ -230,7 +237,7 @@ def stray(flow: Flow) -> Transition:
                 "outcome": "taken_over",
                 "from": "awaiting-user",
                 "to": "awaiting-user",
-                "detail": "left behind by w1",
+                "detail": "the lease of w1 ran out between polls",
             },
         ),
         (after(GRANTED), {"action": "issue_token", "outcome": "token_issued", "to": "authorized"}),
@@ -273,7 +280,7 @@ def stray(flow: Flow) -> Transition:
             {
                 "action": "purge",
                 "outcome": "wiped",
-                "detail": "the token was collected and never acknowledged: revoke it at the server",
+                "detail": "the token was collected but never acknowledged: revoke it at the server",
             },
         ),
         (
@@ -281,7 +288,7 @@ def stray(flow: Flow) -> Transition:
             {
                 "action": "purge",
                 "outcome": "wiped",
-                "detail": "nobody collected the token: revoke it at the server",
+                "detail": "the token was never collected: revoke it at the server",
             },
         ),
     ],

@@ -131,7 +131,7 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
     assert error.flow_id is not None
     assert (error.state, error.reason) == ("failed", "unreachable")
     assert driver.get(error.flow_id).state is State.FAILED
-    assert "Check the address and the network" in str(error)
+    assert "Check the URL and the network" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
             errors.RejectedError,
             "The server's message: no such client.",
         ),
-        (answer(403, {}), errors.RejectedError, "The server refused the login. Its error"),
-        (answer(200, "<html>"), errors.ProtocolError, "cannot be understood. Check that"),
+        (answer(403, {}), errors.RejectedError, "The server refused the login. The server's error"),
+        (answer(200, "<html>"), errors.ProtocolError, "do not conform to the protocol. Check that"),
     ],
 )
 def test_start_says_why_the_server_refused(

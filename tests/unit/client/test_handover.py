@@ -476,7 +476,7 @@ def test_token_that_nobody_acknowledged_is_revoked_where_the_server_can_and_said
     assert driver.get(name).handover == "purged"
     if provider is OAUTH:
         assert revoked(driver) == ["TOKEN-CANARY"]
-        assert detail.endswith("it will be revoked")
+        assert detail.endswith("deviceflow will revoke it")
     else:
         assert revoked(driver) == []
         assert detail.endswith("revoke it at the server")

@@ -693,7 +693,7 @@ def test_unsaved_token_of_a_flow_that_others_moved_is_saved_late(waiting: Waitin
 
 
 def test_unsaved_token_that_may_not_be_taken_is_set_aside_to_be_revoked() -> None:
-    """The program does not take a login from whoever approved, and the store fails just then."""
+    """The program does not accept the person who approved, and the store fails just then."""
     shared = context(approver=lambda _: False)
     flow = Flow("f1", OAUTH, NOW)
     code = {"device_code": "D", "user_code": "U", "verification_uri": "https://as.example.com/d"}

@@ -308,8 +308,8 @@ def test_token_that_proves_nothing_is_revoked_as_well(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (granted("mallory"), "does not take a login from whoever approved"),
-        (answer(200, {"access_token": "T"}), "sent no id token that says who approved"),
+        (granted("mallory"), "does not accept the person who approved"),
+        (answer(200, {"access_token": "T"}), "sent no id token, so it is unknown who approved"),
     ],
 )
 def test_programs_own_policy_refuses(

@@ -211,7 +211,7 @@ def test_flow_left_behind_in_polling_is_recovered_and_not_polled_too_early(
     assert driver.names == ["ClaimFlow", "recover", "Release"]
     commit = committed(driver)[0]
     assert commit.flow.in_doubt
-    assert commit.event["detail"] == "left behind by w1"
+    assert commit.event["detail"] == "the lease of w1 ran out during a poll"
     assert brief(report) == ("f1", State.AWAITING_USER, 3, None)
 
 
@@ -247,7 +247,7 @@ def test_flow_left_behind_between_two_polls_is_gone_on_with_on_record(waiting: W
     driver.step()
 
     assert driver.names == ["ClaimFlow", "take_over", "poll", "Send", "pending"]
-    assert committed(driver)[0].event["detail"] == "left behind by w1"
+    assert committed(driver)[0].event["detail"] == "the lease of w1 ran out between polls"
 
 
 def test_flow_that_moved_since_the_clock_was_read_is_not_polled_too_early(

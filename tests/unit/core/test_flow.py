@@ -199,7 +199,7 @@ def test_flow_that_asked_nothing_takes_no_answer(waiting: Waiting) -> None:
     flow = waiting()
     before = export.to_dict(flow, secrets=True)
 
-    with pytest.raises(IllegalTransitionError, match="cannot receive an answer"):
+    with pytest.raises(IllegalTransitionError, match="'receive an answer' is not allowed"):
         flow.receive(GRANTED, NOW)
 
     assert export.to_dict(flow, secrets=True) == before
@@ -621,7 +621,7 @@ def test_recovered_flow_is_not_polled_before_the_dead_one_could_have_been(
 
     moved = flow.recover(NOW + 2, "w1")
 
-    assert (moved.action, moved.detail) == ("recover", "left behind by w1")
+    assert (moved.action, moved.detail) == ("recover", "the lease of w1 ran out during a poll")
     assert flow.wait_seconds(NOW + 2) == HTTP_TIMEOUT + 5 - 2
 
 
@@ -1067,7 +1067,7 @@ def test_token_that_cannot_be_taken_is_recorded(
 
     assert moved.action == "orphan_token"
     assert (moved.source, moved.dest) == (state, state)
-    assert moved.detail == "a token was issued that is not kept: revoke it at the server"
+    assert moved.detail == "a token was issued and not taken: revoke it at the server"
     assert (flow.state, flow.reason, flow.token) == (state, reason, had)
     assert (flow.orphaned_tokens, flow.seq) == (1, seq + 1)
 
@@ -1120,7 +1120,10 @@ def test_sequence_has_no_gap_where_the_state_stays(waiting: Waiting) -> None:
 
 @pytest.mark.parametrize(
     ("provider", "kinds", "what_then"),
-    [(Studio, [], "revoke it at the server"), (Revoking, ["access_token"], "it will be revoked")],
+    [
+        (Studio, [], "revoke it at the server"),
+        (Revoking, ["access_token"], "deviceflow will revoke it"),
+    ],
 )
 @pytest.mark.parametrize("taken", [False, True])
 def test_token_that_nobody_acknowledged_is_purged_and_revoked_where_that_can_be(
@@ -1131,7 +1134,9 @@ def test_token_that_nobody_acknowledged_is_purged_and_revoked_where_that_can_be(
     if taken:
         flow.collect(NOW + 2)
     what = (
-        "the token was collected and never acknowledged" if taken else "nobody collected the token"
+        "the token was collected but never acknowledged"
+        if taken
+        else "the token was never collected"
     )
 
     moved = flow.purge(NOW + 7)
@@ -1150,7 +1155,7 @@ def test_what_could_not_be_revoked_is_abandoned_in_the_end(waiting: Waiting) -> 
     moved = flow.abandon_revocation(NOW + 8)
 
     assert moved.action == "abandon_revocation"
-    assert moved.detail == "what was to be revoked is not kept any longer: revoke it at the server"
+    assert moved.detail == "the token could not be revoked and was wiped: revoke it at the server"
     assert (flow.to_revoke, flow.handover) == ((), "purged")
 
 

@@ -1,4 +1,4 @@
-"""`deviceflow login` and `resume`: one login, and its token put where it was told to go."""
+"""`deviceflow login` and `resume`: run one login, and save its token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class WaitingOptions(options.FormatOption, options.JobOptions):
-    """What both commands take: where the token goes, and how a person is asked."""
+    """The options of both commands: where to save the token, and how to prompt the person."""
 
     output: str | None
     save: str | None
@@ -57,8 +57,9 @@ def _add_login(parser: ArgumentParser) -> None:
     parser.epilog = exits.EXPLAINED
     parser.description = (
         "Log in to a provider by name, to a DVC Studio by its host, or to any server by --issuer or"
-        " by its endpoints. The prompts go to stderr, the data to stdout. Interrupted, and run"
-        " again with the same arguments, it offers the same code while that lives."
+        " by its endpoints. Prompts are printed to stderr, data to stdout. If the command is"
+        " interrupted, run it again with the same arguments: it shows the same code until the code"
+        " expires."
     )
     options.add_target(parser)
     _add_waiting(parser)
@@ -66,28 +67,28 @@ def _add_login(parser: ArgumentParser) -> None:
 
 def _add_resume(parser: ArgumentParser) -> None:
     parser.epilog = exits.EXPLAINED
-    parser.description = "Go on with a login that was interrupted: the newest, or the one named."
-    parser.add_argument("id", nargs="?", metavar="ID", help="the login, as list shows it")
+    parser.description = "Continue an interrupted login: the one with this id, or the newest."
+    parser.add_argument("id", nargs="?", metavar="ID", help="the login's id, as printed by list")
     _add_waiting(parser)
 
 
 def _add_waiting(parser: ArgumentParser) -> None:
-    """Add what says where the token goes, and how a person is asked."""
-    puts = parser.add_argument_group("where the token goes (one is needed)")
-    puts.add_argument("--output", metavar="FILE", help="to this file, for its owner only (0600)")
-    puts.add_argument("--save", choices=("keyring",), help="to the desktop's keyring")
-    puts.add_argument("--show-token", action="store_true", help="to stdout")
+    """Add the options for saving the token and for the prompt."""
+    puts = parser.add_argument_group("where to save the token (one is required)")
+    puts.add_argument("--output", metavar="FILE", help="write it to this file (0600)")
+    puts.add_argument("--save", choices=("keyring",), help="save it in the desktop's keyring")
+    puts.add_argument("--show-token", action="store_true", help="print it to stdout")
     options.add_format(puts)
-    shows = parser.add_argument_group("how")
+    shows = parser.add_argument_group("prompt and output")
     shows.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    shows.add_argument("--no-browser", action="store_true", help="open no browser here")
+    shows.add_argument("--no-browser", action="store_true", help="do not open a browser")
     shows.add_argument(
         "--qr",
         action=argparse.BooleanOptionalAction,
-        help="show the page's address as a QR code; by default where no browser opens here",
+        help="show the URL as a QR code; by default only if no browser can be opened",
     )
     shows.add_argument(
-        "--timeout", type=arguments.seconds, metavar="SECONDS", help="stop waiting then"
+        "--timeout", type=arguments.seconds, metavar="SECONDS", help="how long to wait"
     )
     shows.add_argument("--verbose", "-v", action="store_true", help="log transitions to stderr")
     options.add_store(parser)
@@ -119,8 +120,8 @@ def _resume(args: ResumeOptions) -> int:
 def _prepare(args: WaitingOptions) -> None:
     if args.output is None and not (args.save or args.show_token):
         raise UsageError(
-            "The token has nowhere to go, so nobody was asked for anything.",
-            hint="Say where to put it: --output FILE, --save keyring, or --show-token for stdout.",
+            "No place for the token was given, so no login was started.",
+            hint="Use --output FILE, --save keyring, or --show-token for stdout.",
         )
     if args.verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -144,7 +145,7 @@ def _run(
         return exits.of(error)
     beyond = [] if asked is None else target.beyond_ceiling(asked, token.scopes or ())
     if beyond:
-        streams.say(f"The server granted more than the ceiling for scopes: {', '.join(beyond)}.")
+        streams.say(f"The server granted scopes above the scope ceiling: {', '.join(beyond)}.")
     problem = _put(sinks, _as_text(token, args.format))
     if problem is not None:
         problem.hint = _where_it_is(client, login, elsewhere=len(sinks) > 1 or args.show_token)
@@ -171,18 +172,18 @@ def _run(
 
 
 def _client(args: WaitingOptions) -> Client:
-    """Return a client whose logins are in the store, or in memory where nothing can be sealed."""
+    """Return a client that uses the store, or memory if secrets cannot be sealed."""
     try:
         return Client(stored.store(args))
     except ImportError as missing:
         if args.store or os.environ.get(VARIABLE):
             raise
-        streams.say(f"This login is not kept while it waits. {missing}")
+        streams.say(f"This login is in memory only, and cannot be resumed. {missing}")
         return Client()
 
 
 def _name(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
-    """Return a name that is the same for the same person with the same arguments, here."""
+    """Return a name for the login that depends on the user, the machine and the arguments."""
     asked = [provider.to_dict(), purpose, args.output, args.save, args.show_token, args.format]
     asked += [_user(), platform.node()]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -192,7 +193,7 @@ def _name(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's, which has a number and no name
+    except (KeyError, OSError):  # the user has a number but no name, as in some containers
         return str(os.getuid())
 
 
@@ -202,12 +203,12 @@ def _interrupted(client: Client) -> Login:
         if login.has_token or not login.state.ended:
             return login
     raise UnknownFlowError(
-        "There is no login to go on with in this store.", hint="Begin one: deviceflow login"
+        "The store has no login to continue.", hint="Start one with: deviceflow login"
     )
 
 
 def _awake(client: Client, login: Login) -> Login:
-    """Return the login with a code for the person, and not with one that is no good any more."""
+    """Step a login that has no code yet, or whose code has expired, and return it."""
     while login.state is State.INIT or stored.outlived(login):
         login = client.step(login.id)
         if not login.state.ended:
@@ -216,7 +217,7 @@ def _awake(client: Client, login: Login) -> Login:
 
 
 def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
-    """Put the token in each place, one failing or not, and return what went wrong."""
+    """Save the token in each place, even if one fails, and return the last error."""
     problem: DeviceFlowError | None = None
     for sink in sinks:
         try:
@@ -230,11 +231,11 @@ def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
 
 
 def _where_it_is(client: Client, login: Login, *, elsewhere: bool) -> str:
-    """Return what to do about a token that one of its places did not take."""
+    """Return a hint about a token that could not be saved in one of the places."""
     if client.durable:
-        return f"It is kept: deviceflow token {login.id} --acknowledge"
+        return f"The store still has the token: deviceflow token {login.id} --acknowledge"
     if elsewhere:
-        return "It is in the other place only."
+        return "The token was saved in the other place only."
     return "The token is lost: revoke it at the server, then log in again."
 
 
@@ -257,12 +258,12 @@ def _wait(client: Client, login: Login, args: WaitingOptions) -> Token:
             return client.wait_for_token(login.id, args.timeout)
     except WaitTimeoutError:
         hint = (
-            f"Go on with it: the same command again, or deviceflow resume {login.id} and where to"
-            " put the token."
+            f"To continue, run the same command again, or: deviceflow resume {login.id}, with an"
+            " option for where to save the token."
         )
         if not client.durable:
             client.cancel(login.id, "timeout")
-            hint = "It was given up: run the command again, with a longer --timeout perhaps."
+            hint = "The login was cancelled. Run the command again, with a longer --timeout."
         raise WaitTimeoutError(
             f"The login is still pending after {args.timeout:g} seconds.",
             flow_id=login.id,
@@ -270,11 +271,13 @@ def _wait(client: Client, login: Login, args: WaitingOptions) -> Token:
             hint=hint,
         ) from None
     except KeyboardInterrupt:
-        # It may have come before the waiting, which cancels by itself.
+        # Ctrl-C may have come before the wait, which cancels by itself.
         if client.durable:
             streams.say("")
-            streams.say("The login is kept. Go on with it: the same command again, or")
-            streams.say(f"deviceflow resume {login.id} and where to put the token.")
+            streams.say("The login is still open. To continue, run the same command again, or:")
+            streams.say(
+                f"deviceflow resume {login.id}, with an option for where to save the token."
+            )
         else:
             client.cancel(login.id, "interrupted")
         raise

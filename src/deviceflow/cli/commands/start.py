@@ -1,4 +1,4 @@
-"""`deviceflow start`: begin a login, which the other commands go on with."""
+"""`deviceflow start`: start a login, which other commands continue."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class StartOptions(options.TargetOptions, options.JobOptions):
-    """What `start` takes."""
+    """The options of `start`."""
 
     name: str | None
 
 
 def _add_start(parser: ArgumentParser) -> None:
     parser.description = (
-        "Begin a login: print its id to stdout, and where to go to stderr. Whom to log in to is"
-        " said as for login."
+        "Start a login: print its id to stdout, and instructions to stderr. The options for the"
+        " provider are those of login."
     )
     options.add_target(parser)
     parser.add_argument(

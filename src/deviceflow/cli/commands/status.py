@@ -1,4 +1,4 @@
-"""`deviceflow status` and `list`: where logins stand. Nothing is sent."""
+"""`deviceflow status` and `list`: show the state of logins. No request is sent."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 
 class StatusOptions(options.JobOptions):
-    """What `status` takes."""
+    """The options of `status`."""
 
     id: str | None
 
 
 class ListOptions(options.JobOptions):
-    """What `list` takes."""
+    """The options of `list`."""
 
     all: bool
     state: str | None
 
 
 def _add_status(parser: ArgumentParser) -> None:
-    parser.description = "Say where a login stands, and where to go to approve it. Sends nothing."
-    parser.add_argument("id", nargs="?", metavar="ID", help="by default the newest unfinished one")
+    parser.description = "Show the state of a login, and where to approve it. No request is sent."
+    parser.add_argument("id", nargs="?", metavar="ID", help="by default the newest open login")
     options.add_job(parser)
 
 
 def _add_list(parser: ArgumentParser) -> None:
     parser.description = "List the logins that have not ended, the newest first."
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--all", action="store_true", help="list those that have ended, too")
+    which.add_argument("--all", action="store_true", help="also list logins that have ended")
     which.add_argument(
         "--state",
         choices=[*map(str, State)],
-        help="list those in this state",
+        help="list logins in this state",
     )
     options.add_job(parser)
 
@@ -60,7 +60,7 @@ def _status(args: StatusOptions) -> int:
     if login.state in (State.EXPIRED, State.FAILED):
         streams.say(f"deviceflow: {error_of(login)}")
     elif stored.outlived(login):
-        streams.say("The code's life is over: step it, and see whether it was approved in time.")
+        streams.say("The code has expired. Step the login to see whether it was approved in time.")
     elif login.user_code and not login.state.ended:
         for said in instructions(login):
             streams.show(said)
@@ -71,7 +71,7 @@ def _newest(client: Client) -> Login:
     for live in (True, False):
         for login in client.logins(live=live, on_problem=stored.say_problem):
             return login
-    raise UnknownFlowError("There is no login in this store.", hint="Begin one: deviceflow start")
+    raise UnknownFlowError("The store has no logins.", hint="Start one with: deviceflow start")
 
 
 def _list(args: ListOptions) -> int:

@@ -1,4 +1,4 @@
-"""`deviceflow step`, `wait` and `cancel`: go on with a login, or give it up."""
+"""`deviceflow step`, `wait` and `cancel`: continue a login, or cancel it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class StepOptions(options.IdArgument, options.JobOptions):
-    """What `step` takes."""
+    """The options of `step`."""
 
 
 class WaitOptions(StepOptions):
-    """What `wait` takes."""
+    """The options of `wait`."""
 
     timeout: float | None
 
 
 class CancelOptions(StepOptions):
-    """What `cancel` takes."""
+    """The options of `cancel`."""
 
     reason: str | None
 
@@ -44,16 +44,16 @@ def _add_step(parser: ArgumentParser) -> None:
 
 
 def _add_wait(parser: ArgumentParser) -> None:
-    parser.description = "Wait until a login ends. Its token is left where it is."
+    parser.description = "Wait until a login ends. The token stays in the store."
     _add_one(parser)
     parser.add_argument(
-        "--timeout", type=arguments.seconds, metavar="SECONDS", help="stop waiting then"
+        "--timeout", type=arguments.seconds, metavar="SECONDS", help="how long to wait"
     )
 
 
 def _add_cancel(parser: ArgumentParser) -> None:
-    parser.description = "Give a login up. One that has ended stays as it is."
-    parser.add_argument("--reason", metavar="TEXT", help="why, for the record")
+    parser.description = "Cancel a login. A login that has ended is not changed."
+    parser.add_argument("--reason", metavar="TEXT", help="why, for the trail")
     _add_one(parser)
 
 

@@ -300,7 +300,7 @@ def name_of(flow_id: object) -> str:
 
 
 def _bound(provider: str, flow: Flow) -> str:
-    """Return a digest of where a flow's secrets may be sent, for whom, and on what conditions."""
+    """Return a digest of the endpoints, the client and the requirements of a flow."""
     return hashlib.sha256(f"{provider}\n{flow.token_endpoint}".encode()).hexdigest()[:32]
 
 

@@ -227,7 +227,7 @@ class SQLStore:
         seconds: float,
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
-        """Take the flow's lease for so many seconds, or say who has it."""
+        """Take the flow's lease, or return the lease that another worker holds."""
         # The error for one that cannot be read undoes the lease: others may be able to read it.
         operation = self._operations.claim(flow_id, owner, seconds, decide)
         claimed = self._perform(operation, "write", client_now)
@@ -380,7 +380,7 @@ class SQLStore:
                 for part in range(1, parts)
                 for (flow_id,) in rows("flow_at_event", {"place": whole * part // parts})
             }
-        # What is no text comes behind all that is: in the last part.
+        # Ids that are not text sort last, and are in the last part.
         return sorted(flow_id for flow_id in found if isinstance(flow_id, str) and flow_id)
 
     def prune(self, flow_ids: Collection[str]) -> None:
