@@ -116,6 +116,8 @@ def parse(text: object) -> dict[str, Any]:
     for scope in event["scopes"] + (event["granted_scopes"] or []):
         if type(scope) is not str:
             raise TypeError("a list has something in it that is no text")
+    if "\\u" in text:
+        encode(event)  # which nobody can do with half a character
     return event
 
 
