@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BEGIN: Final = 1_795_000_000.0  # 2026-11-18 11:06:40 UTC
 
-STUDIO: Final = Studio("https://studio.example.com").asking(
+STUDIO: Final = Studio("https://studio.example.com").with_request(
     client_name="nightly", scopes=["EXPERIMENTS", "MODELS"]
 )
 ROBOT: Final = OAuth(
@@ -30,7 +30,7 @@ ROBOT: Final = OAuth(
     device_authorization_endpoint="https://login.example.com/device",
     token_endpoint="https://login.example.com/token",
     revocation_endpoint="https://login.example.com/revoke",
-    scope="openid email",
+    scopes="openid email",
 )
 ALICE: Final = Origin(worker="w1.7.1", host="build-17", pid=7, actor="alice")
 BOB: Final = ALICE._replace(host="laptop", actor="bob")

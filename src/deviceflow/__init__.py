@@ -14,6 +14,7 @@ _HOME_OF = {
     "DeviceFlowAuth": "integrations.requests",
     "DeviceFlowError": "errors",
     "ExpiredError": "errors",
+    "Login": "core.login",
     "LoginError": "errors",
     "OAuth": "providers.oauth",
     "Secret": "core.secret",
@@ -24,8 +25,6 @@ _HOME_OF = {
     "open_store": "stores.url",
     "origin": "audit.origin",
     "provider": "providers.known",
-    "seal": "export",
-    "unseal": "export",
     "__version__": "_version",
 }
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:  # the same names, for type checkers; a test compares the two
     from deviceflow._version import __version__ as __version__
     from deviceflow.audit.origin import origin as origin
     from deviceflow.client._sync import Client as Client
+    from deviceflow.core.login import Login as Login
     from deviceflow.core.provider import Token as Token
     from deviceflow.core.secret import Secret as Secret
     from deviceflow.core.states import State as State
@@ -44,8 +44,6 @@ if TYPE_CHECKING:  # the same names, for type checkers; a test compares the two
     from deviceflow.errors import ExpiredError as ExpiredError
     from deviceflow.errors import LoginError as LoginError
     from deviceflow.errors import WaitTimeoutError as WaitTimeoutError
-    from deviceflow.export import seal as seal
-    from deviceflow.export import unseal as unseal
     from deviceflow.integrations.requests import DeviceFlowAuth as DeviceFlowAuth
     from deviceflow.providers.known import provider as provider
     from deviceflow.providers.oauth import OAuth as OAuth

@@ -93,8 +93,8 @@ def start_device_login(
 def check_token_authentication(*, uri: str, device_code: str) -> str | None:
     """Poll until it is known whether the login was approved.
 
-    A login that `start_device_login` began in this process is gone on with; any other code is
-    adopted. Between two polls it waits 5 seconds.
+    A login that `start_device_login` began in this process is continued; any other code is adopted.
+    The polls are 5 seconds apart.
 
     Args:
         uri: The `token_uri` of the login.

@@ -1,63 +1,62 @@
-"""What can go wrong: every exception that this library raises on purpose.
+"""All exceptions that deviceflow raises on purpose.
 
 * DeviceFlowError
 
-  + UsageError: the caller did something that cannot work; nothing was sent, nothing is lost
+  + UsageError: deviceflow was used in a wrong way; nothing was sent, nothing is lost
 
-    - InvalidArgumentError (also a ValueError): an argument has a value that cannot be used
-    - InsecureURLError (also a ValueError): an address would carry secrets over plain http
-    - IllegalTransitionError: the login is in a state that has no such transition
+    - InvalidArgumentError (also a ValueError): an argument has an invalid value
+    - InsecureURLError (also a ValueError): a URL would send secrets over plain http
+    - IllegalTransitionError: the action is not allowed in the login's state
     - UnknownFlowError (also a LookupError): the store has no login of that id
     - TokenGoneError: the token was acknowledged, or purged
 
-  + LoginError: nobody misbehaved, and still there is no token
+  + LoginError: the login ended without a token
 
-    - DeniedError: the person said no
+    - DeniedError: the person denied the login
     - ExpiredError: nobody approved in time
-    - LoginCancelledError: the program gave the login up
-    - WrongApproverError: somebody approved who should not have
+    - LoginCancelledError: the program cancelled the login
+    - WrongApproverError: somebody approved who is not accepted
     - OutcomeUnknownError: a token may exist that nobody holds
 
-  + ServerError: the server did something that it must not, or refused for good
+  + ServerError: the server violated the protocol, refused the login, or is unreachable
 
-    - UnreachableError: no usable answer came
-    - ProtocolError: its answers cannot be understood
-    - RejectedError: it refused the login (RFC 6749 section 5.2, RFC 8628 section 3.5)
+    - UnreachableError: no usable response came
+    - ProtocolError: the responses do not conform to the protocol
+    - RejectedError: the server refused the login (RFC 6749 section 5.2, RFC 8628 section 3.5)
 
-  + StoreError: the store of logins failed, or cannot be used as it is
+  + StoreError: the store failed, or cannot be used
 
-    - SealError: a sealed secret cannot be opened
+    - SealError: a sealed secret cannot be unsealed
 
-  + FlowBusyError: another worker is at the login; try again
-  + WaitTimeoutError (also a TimeoutError): the caller's patience is over, the login is not
-  + StudioAuthError: what `deviceflow.auth` raises of its own, as it documents
+  + FlowBusyError: another worker holds the login's lease; try again
+  + WaitTimeoutError (also a TimeoutError): the caller's timeout passed, and the login is pending
+  + StudioAuthError: the errors that `deviceflow.auth` documents
 
     - InvalidScopesError (also a ValueError): DVC Studio has no such scope
     - AuthorizationExpiredError: nobody approved the login to DVC Studio in time
 
-Misuse is a UsageError, with three exceptions. A library that is missing is an ImportError, which
-names the extra to install. Arguments that a function does not have are Python's own TypeError. And
-scopes that DVC Studio does not have are an InvalidScopesError wherever they are given, since
-`deviceflow.auth` documents that.
+Wrong usage raises a UsageError, with three exceptions. A missing library raises an ImportError that
+names the extra to install. Unknown arguments raise Python's own TypeError. Unknown scopes of DVC
+Studio raise an InvalidScopesError everywhere, because `deviceflow.auth` documents that.
 
-This module imports nothing, so that naming an exception costs a program nothing.
+This module imports nothing, so importing an exception is cheap.
 """
 
 from __future__ import annotations
 
 
 class DeviceFlowError(Exception):
-    """The root of everything that this library raises on purpose.
+    """The base class of all exceptions that deviceflow raises on purpose.
 
     Args:
-        message: What happened and what it means, in words for a person.
-        flow_id: The flow that it happened to, where there is one.
-        state: That flow's state, one of `deviceflow.State`'s values.
-        reason: A code from the closed set `deviceflow.typing.Reason`, where a flow failed.
-        hint: What to do next. Shown behind the message.
+        message: What happened, for people.
+        flow_id: The login's id, if the error is about a login.
+        state: The login's state, one of the values of `deviceflow.State`.
+        reason: Why the login failed, one of the values of `deviceflow.typing.Reason`.
+        hint: What to do next. The hint is shown after the message.
     """
 
-    default_message = "The login did not work."
+    default_message = "The login failed."
     default_hint: str | None = None
 
     def __init__(
@@ -85,26 +84,26 @@ class DeviceFlowError(Exception):
 
 
 class UsageError(DeviceFlowError):
-    """The caller asked for something that cannot work; nothing was sent, nothing is lost."""
+    """deviceflow was used in a wrong way. Nothing was sent, and nothing is lost."""
 
-    default_message = "deviceflow was called in a way that cannot work."
+    default_message = "deviceflow was used in a wrong way."
 
 
 class InvalidArgumentError(UsageError, ValueError):
-    """An argument has a value that cannot be used."""
+    """An argument has an invalid value."""
 
-    default_message = "An argument has a value that cannot be used."
+    default_message = "An argument has an invalid value."
 
 
 class IllegalTransitionError(UsageError):
-    """A trigger was fired in a state that has no such transition.
+    """An action is not allowed in the login's state.
 
     Args:
-        trigger: The trigger that was fired.
+        trigger: The name of the action.
     """
 
-    default_message = "That transition is not possible."
-    default_hint = "Look at the flow's state first, or let Client.step move it."
+    default_message = "The action is not allowed in the login's state."
+    default_hint = "Check the login's state first, or call Client.step."
 
     def __init__(
         self, message: str | None = None, *, trigger: str | None = None, **context: str | None
@@ -114,45 +113,46 @@ class IllegalTransitionError(UsageError):
 
 
 class UnknownFlowError(UsageError, LookupError):
-    """No flow of that id is in the store."""
+    """The store has no login of this id."""
 
-    default_message = "There is no such flow in this store."
-    default_hint = "Check the id, and that this is the store that the login was started in."
+    default_message = "The store has no login of this id."
+    default_hint = "Check the id, and check that this is the store in which the login was started."
 
 
 class InsecureURLError(UsageError, ValueError):
-    """A URL would carry secrets over plain http to another machine, or is not a web address."""
+    """A URL would send secrets over plain http to another machine, or is not an http(s) URL."""
 
-    default_message = "That address is not safe to send a login to."
+    default_message = "The URL is not safe for a login."
 
 
 class ServerError(DeviceFlowError):
-    """The server misbehaved, refused for good, or could not be reached."""
+    """The server violated the protocol, refused the login, or could not be reached."""
 
-    default_message = "The server did not do what the protocol says."
+    default_message = "The server did not follow the protocol."
 
 
 class UnreachableError(ServerError):
-    """No usable answer came, however often it was asked."""
+    """No usable response came, after several attempts."""
 
     default_message = "The server could not be reached."
-    default_hint = "Check the address and the network, then start the login again."
+    default_hint = "Check the URL and the network, then start the login again."
 
 
 class ProtocolError(ServerError):
-    """What the server answers cannot be understood, again and again."""
+    """The server's responses repeatedly did not conform to the protocol."""
 
-    default_message = "The server's answers cannot be understood."
+    default_message = "The server's responses do not conform to the protocol."
     default_hint = (
-        "Check that the address is the login server's own, and not a proxy's or a sign-in page's."
+        "Check that the URL is an endpoint of the authorization server, and not of a proxy or a"
+        " sign-in page."
     )
 
 
 class RejectedError(ServerError):
-    """The server refused the login for good (RFC 6749 section 5.2, RFC 8628 section 3.5)."""
+    """The server refused the login (RFC 6749 section 5.2, RFC 8628 section 3.5)."""
 
     default_message = "The server refused the login."
-    default_hint = "Its error code says why; starting again will not help until that is mended."
+    default_hint = "The server's error code says why. Fix the cause before you start again."
 
 
 class LoginError(DeviceFlowError):
@@ -160,68 +160,68 @@ class LoginError(DeviceFlowError):
 
 
 class ExpiredError(LoginError):
-    """Nobody approved the login before the code's lifetime was over."""
+    """Nobody approved the login before its code expired."""
 
     default_message = "Nobody approved the login before its code expired."
-    default_hint = "Start the login again, and approve it while the code lives."
+    default_hint = "Start the login again, and approve it before the code expires."
 
 
 class DeniedError(LoginError):
-    """The person who saw the login said no."""
+    """The person denied the login."""
 
     default_message = "The login was denied."
-    default_hint = "If that was a mistake, start the login again."
+    default_hint = "If it was denied by mistake, start the login again."
 
 
 class LoginCancelledError(LoginError):
-    """The program, or its owner, gave the login up."""
+    """The program or its user cancelled the login."""
 
     default_message = "The login was cancelled."
-    default_hint = "Start the login again when it is wanted."
+    default_hint = "Start the login again if you still need it."
 
 
 class WrongApproverError(LoginError):
-    """Somebody approved who should not have, or it cannot be told who did."""
+    """The person who approved is not accepted, or is unknown."""
 
-    default_message = "The login was approved, but not by whom it had to be."
-    default_hint = "Its token was not taken. Ask the right person, and start the login again."
+    default_message = "The login was approved, but not by the required person."
+    default_hint = "The token was not taken. Ask the required person, and start the login again."
 
 
 class OutcomeUnknownError(LoginError):
-    """A token may have been issued, but its answer was lost on the way."""
+    """A response of the server was lost, so a token may exist that nobody holds."""
 
     default_message = (
-        "The login's outcome is unknown: an answer of the server was lost, and a token may exist"
+        "The login's outcome is unknown: a response of the server was lost, and a token may exist"
         " that nobody holds."
     )
     default_hint = (
-        "Look at the account's authorized applications and revoke what this login left there,"
-        " then start again."
+        "Look for this login among the account's authorized applications, and revoke it there."
+        " Then start the login again."
     )
 
 
 class StoreError(DeviceFlowError):
-    """The store cannot be used, or could not keep something; what it keeps is as it was."""
+    """The store failed, or cannot be used. What it had stored is unchanged."""
 
-    default_message = "The store of logins cannot be used."
+    default_message = "The store cannot be used."
 
 
 class SealError(StoreError):
-    """A secret in the store, or a sealed flow, cannot be opened: another key, or it was changed."""
+    """A sealed secret cannot be unsealed: the key is another one, or the secret was changed."""
 
-    default_message = "A sealed secret cannot be opened."
+    default_message = "A sealed secret cannot be unsealed."
     default_hint = "Check DEVICEFLOW_KEYS. Nothing was sent, and nothing is lost."
 
 
 class FlowBusyError(DeviceFlowError):
-    """Another worker holds this flow's lease.
+    """Another worker holds the login's lease.
 
     Args:
-        wait_seconds: When to try again, in seconds.
+        wait_seconds: Seconds after which to try again.
     """
 
-    default_message = "Another worker is at this login just now."
-    default_hint = "Try again when its lease is over."
+    default_message = "Another worker holds the lease of this login."
+    default_hint = "Try again when the lease has run out."
 
     def __init__(
         self, message: str | None = None, *, wait_seconds: float = 0.0, **context: str | None
@@ -231,25 +231,25 @@ class FlowBusyError(DeviceFlowError):
 
 
 class TokenGoneError(UsageError):
-    """The flow's token was there, and is not any more: it was acknowledged, or purged."""
+    """The store does not have the token any more: it was acknowledged or purged."""
 
-    default_message = "The token of this login is not kept any more."
-    default_hint = "Start the login again if the token is lost."
+    default_message = "The store does not have the token of this login any more."
+    default_hint = "If the token is lost, start the login again."
 
 
 class WaitTimeoutError(DeviceFlowError, TimeoutError):
-    """`Client.wait` ran into the caller's own timeout; the login itself goes on."""
+    """The caller's timeout passed while the login is still pending. The login itself continues."""
 
     default_message = "The login is still pending."
-    default_hint = "Wait again with the same flow id: the code is still good."
+    default_hint = "Wait again with the same id: the code is still valid."
 
 
 class StudioAuthError(DeviceFlowError):
-    """Logging in to DVC Studio failed; the root of what `deviceflow.auth` raises of its own."""
+    """A login to DVC Studio failed. The base class of the errors of `deviceflow.auth`."""
 
 
 class InvalidScopesError(StudioAuthError, ValueError):
-    """A scope was asked for that DVC Studio does not have."""
+    """DVC Studio does not have a requested scope."""
 
 
 class AuthorizationExpiredError(StudioAuthError):

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from deviceflow.audit.log import OnTransition
 from deviceflow.client.purge import Purged
-from deviceflow.client.step import Step
 from deviceflow.client.sweep import Swept
 from deviceflow.core.flow import Flow, Transition
+from deviceflow.core.login import Login
 from deviceflow.core.ports import (
     Claim,
     Clock,
@@ -26,7 +26,7 @@ from deviceflow.core.ports import (
     StoreEvent,
     Transport,
 )
-from deviceflow.core.provider import Answer, Approver, DeviceCode, Provider, Token
+from deviceflow.core.provider import Answer, Approver, DeviceCode, LoginRequest, Provider, Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Fields, Request, Response
@@ -41,6 +41,8 @@ __all__ = [
     "Fields",
     "Flow",
     "LeaseHeld",
+    "Login",
+    "LoginRequest",
     "OnTransition",
     "Origin",
     "Provider",
@@ -50,7 +52,6 @@ __all__ = [
     "Response",
     "Secret",
     "State",
-    "Step",
     "Store",
     "StoreEvent",
     "StoredFlow",

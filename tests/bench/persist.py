@@ -94,7 +94,7 @@ def _raw_rate(path: Path, synchronous: Synchronous) -> float:
 def _same_rows_rate(store: SQLiteStore) -> float:
     """Return how many of the very rows that the store writes the bare module writes in a second."""
     client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
-    flow = client.start(_STUDIO, client_name="bench")
+    flow = store.get(client.start(_STUDIO, client_name="bench").id)
     event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
     event["row_digest"], row = store._rows.columns(flow)
     noted = row_of(event, link(event, flow.head, store._audit_key, flow))
@@ -115,7 +115,7 @@ def _same_rows_rate(store: SQLiteStore) -> float:
 def _commit_rate(store: SQLiteStore) -> float:
     """Return how many transitions the store keeps in a second."""
     client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
-    flow = client.start(_STUDIO, client_name="bench")
+    flow = store.get(client.start(_STUDIO, client_name="bench").id)
     event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
     begun = time.perf_counter()
     for seq in range(flow.seq, flow.seq + WRITES):
@@ -128,7 +128,7 @@ def _step_rate(store: SQLiteStore) -> float:
     """Return how many transitions whole steps write in a second: core, sealing, log and all."""
     clock = VirtualClock()
     client = Client(store, transport=ScriptedTransport(_answers()), clock=clock)
-    flow = client.start(_STUDIO, client_name="bench")
+    flow = store.get(client.start(_STUDIO, client_name="bench").id)
     begun = time.perf_counter()
     for _ in range(WRITES // 2):
         clock.advance(client.step(flow.id).wait_seconds)

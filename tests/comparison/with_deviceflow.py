@@ -22,7 +22,7 @@ def login(where: Endpoints, client: Client | None = None) -> str:
         client_id=where.client_id,
         device_authorization_endpoint=where.device_authorization_endpoint,
         token_endpoint=where.token_endpoint,
-        scope="read write",
+        scopes="read write",
     )
     flow = client.start(provider)
-    return client.wait(flow.id).access_token.reveal()
+    return client.wait_for_token(flow.id).access_token.reveal()

@@ -203,7 +203,7 @@ class Desk:
         assert flow is not None
         if verb == "token":
             return ["token", flow.id, *put, "--acknowledge"]
-        return ["export-env", flow.id, "--name", "TOKEN", "--acknowledge"]
+        return ["export-env", flow.id, "--variable", "TOKEN", "--acknowledge"]
 
     def _flow(self, name: str, place: Place) -> Flow | None:
         """Return the login's flow; the newest, should there be more."""

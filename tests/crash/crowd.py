@@ -99,12 +99,12 @@ def compete(
             histories = {flow.id: store.history(flow.id) for flow in flows}
             done.wrong += auditor.wrong(store)
         done.events, done.digests = auditor.events, auditor.digests
-        if sorted(str(flow.key) for flow in flows) != sorted(decisions):
+        if sorted(str(flow.name) for flow in flows) != sorted(decisions):
             done.wrong.append(f"of {len(decisions)} keys there are {len(flows)} flows")
         for flow in flows:
             tokens = [line["delivered"] for line in delivered if line["flow_id"] == flow.id]
-            problems = _wrong(flow, histories[flow.id], server, decisions[str(flow.key)], tokens)
-            done.wrong += [f"{flow.key}: {problem}" for problem in problems]
+            problems = _wrong(flow, histories[flow.id], server, decisions[str(flow.name)], tokens)
+            done.wrong += [f"{flow.name}: {problem}" for problem in problems]
             done.outcomes[flow.reason or flow.state] += 1
             done.polls += flow.attempt
         done.wrong += wrong_with_files(place.files())
@@ -188,7 +188,7 @@ def _wrong(
     tokens: list[str],
 ) -> Iterator[str]:
     yield from wrong_with_history(flow, history)
-    asked = server.log(str(flow.key))
+    asked = server.log(str(flow.name))
     if [login["user_code"] for login in asked] != [flow.user_code]:
         yield f"{len(asked)} codes were asked for"
         return
@@ -205,7 +205,7 @@ def _wrong(
         yield "it was granted {} times, acknowledged {} times, delivered {} times".format(*counts)
     if any(done[action] for action in ("late_token", "orphan_token", "recover", "take_over")):
         yield "somebody lost its lease"
-    if tokens and tokens != [s.token for s in server.gate.seen.values() if s.client == flow.key]:
+    if tokens and tokens != [s.token for s in server.gate.seen.values() if s.client == flow.name]:
         yield "another token was delivered than was issued"
     if decision is None and flow.attempt < _LIFETIME / (2 * flow.interval):
         yield f"in all its life it was polled {flow.attempt} times"

@@ -208,11 +208,11 @@ class Scene:
         with place.open() as store:
             flow = store.get(facts.flow_id)
             history = store.history(facts.flow_id)
-            of_key = [one.id for one in store.flows() if one.key == name]
+            of_name = [one.id for one in store.flows() if one.name == name]
             wrong += auditor.wrong(store)
         played.events, played.digests = auditor.events, auditor.digests
-        if of_key != [flow.id]:
-            wrong.append(f"of the one key there are the flows {of_key}")
+        if of_name != [flow.id]:
+            wrong.append(f"of the one key there are the flows {of_name}")
         wrong += wrong_with_history(flow, history)
         asked = [login for login in server.log(name) if login["user_code"] == flow.user_code]
         others = [login for login in server.log(name) if login["user_code"] != flow.user_code]

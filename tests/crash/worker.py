@@ -173,7 +173,7 @@ def told(path: Path) -> list[dict[str, Any]]:
 def provider_of(dialect: Dialect, server: str, client: str) -> Provider:
     """Return the provider that is the local server, in a dialect."""
     if dialect == "studio":
-        return Studio(server).asking(client_name=client)
+        return Studio(server).with_request(client_name=client)
     return OAuth(
         client_id=client,
         device_authorization_endpoint=f"{server}/oauth/device_authorization",
@@ -198,7 +198,7 @@ def log_in(job: Login) -> None:
     flow_id = job.flow_id
     if flow_id is None:
         provider = provider_of(job.dialect, job.server, job.client)
-        flow_id = client.start(provider, key=job.client).id
+        flow_id = client.start(provider, name=job.client).id
         report(flow_id=flow_id)
     if job.then == "start":
         return
@@ -218,7 +218,7 @@ def log_in(job: Login) -> None:
         if job.then == "collect":
             _collect(client, clock, flow_id, sink)
         elif job.then == "purge":
-            while client.get(flow_id).token is not None:
+            while client._store.get(flow_id).token is not None:
                 client.purge(tokens_after=0.0)
                 clock.sleep(LEASE_MARGIN)  # whoever died at it holds the lease still
     report(done=True)
@@ -227,7 +227,7 @@ def log_in(job: Login) -> None:
 
 def _wait(client: Client, flow_id: str, sink: Callable[[Token], None]) -> None:
     try:
-        token = client.wait(flow_id)
+        token = client.wait_for_token(flow_id)
     except (LoginError, TokenGoneError):
         return
     sink(token)
@@ -295,18 +295,19 @@ def work(job: Shift) -> None:
     store.claim = counting_claim  # type: ignore[method-assign]
     client = Client(store, transport=_PacedTransport(clock.pace), clock=clock)
     for name in rng.sample(job.clients, len(job.clients)):
-        client.start(provider_of("oauth", job.server, name), key=name)
+        client.start(provider_of("oauth", job.server, name), name=name)
     report(started=True)
     while not Path(job.go).exists():
         time.sleep(0.01)
 
-    due = {flow.id: flow.due_at for flow in client.flows()}
+    now = clock.time()
+    due = {login.id: now + login.wait_seconds for login in client.logins()}
     until = clock.time() + job.seconds
     while due and clock.time() < until:
         chance = rng.random()
         if chance < 0.3:
             swept = client.sweep(rng.randint(1, 4))
-            steps = swept.steps
+            steps = swept.logins
             for problem in swept.problems:
                 report(problem=str(problem))
         else:
@@ -317,10 +318,10 @@ def work(job: Shift) -> None:
             if done.state is not State.AUTHORIZED:
                 over = done.state.ended
             else:
-                over = _hand_over(client, done.flow_id, rng, report)
-            due[done.flow_id] = clock.time() + done.wait_seconds
+                over = _hand_over(client, done.id, rng, report)
+            due[done.id] = clock.time() + done.wait_seconds
             if over:
-                del due[done.flow_id]
+                del due[done.id]
         clock.sleep(rng.uniform(0.02, 0.3))
     report(done=True, held=held, left=list(due))
     store.close()

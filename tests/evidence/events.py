@@ -40,7 +40,7 @@ def events(draw: Callable[[st.SearchStrategy[Any]], Any]) -> dict[str, Any]:
         return render_store_event(action, draw(_times), seq, draw(_texts), draw(_origins))
     name = draw(_texts | st.integers() | st.floats(0, 1e9))
     scopes = draw(st.lists(st.sampled_from(["MODELS", "datasets", "Experiments"]), max_size=3))
-    server = Studio("https://studio.example.com").asking(client_name=name, scopes=scopes)
+    server = Studio("https://studio.example.com").with_request(client_name=name, scopes=scopes)
     flow = Flow(draw(_ids), server, draw(_times))
     flow.attempt = draw(st.integers(0, 2**53 - 1))
     flow.interval = draw(_seconds.filter(bool))
@@ -48,7 +48,7 @@ def events(draw: Callable[[st.SearchStrategy[Any]], Any]) -> dict[str, Any]:
     flow.reason = draw(st.none() | st.sampled_from(Reason))
     if draw(st.booleans()):
         granted = draw(st.none() | st.lists(_texts, max_size=3).map(tuple))
-        flow.token = Token(Secret("t" * 20), scope=granted)
+        flow.token = Token(Secret("t" * 20), scopes=granted)
         flow.user_code = draw(st.none() | _texts)
     transition = Transition(
         draw(st.integers(1, 2**53 - 1)),

@@ -31,11 +31,11 @@ _OAUTH: Final = OAuth(
     device_authorization_endpoint="https://as.example.com/device_authorization",
     token_endpoint="https://as.example.com/token",
     revocation_endpoint="https://as.example.com/revoke",
-    scope="read write",
+    scopes="read write",
 )
 _SERVERS: Final[tuple[Provider, ...]] = (
-    Studio("https://studio.example.com").asking(client_name="nightly", scopes=["MODELS"]),
-    Studio("https://studio.example.com").asking(client_name="müller's “laptop”"),
+    Studio("https://studio.example.com").with_request(client_name="nightly", scopes=["MODELS"]),
+    Studio("https://studio.example.com").with_request(client_name="müller's “laptop”"),
     _OAUTH,
 )
 _CODE: Final = answer(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow import Secret
 from deviceflow.audit.events import STORE, render
 from deviceflow.core.actions import ROTATE_KEYS
+from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from tests.fuzz_store.places import DAY
@@ -82,10 +83,10 @@ COMMANDS: Final[Mapping[str, Callable[[Target], list[str]]]] = {
         "--output",
         _file(target, "token"),
     ],
-    "export-env": lambda target: ["export-env", "--name", "TOKEN", target.name],
+    "export-env": lambda target: ["export-env", "--variable", "TOKEN", target.name],
     "export-env, by default": lambda target: ["export-env", target.name],
     "start": lambda target: ["start", *_server(target), "--json"],
-    "start --key": lambda target: ["start", *_server(target), "--key", f"key-{target.name}"],
+    "start --name": lambda target: ["start", *_server(target), "--name", f"name-{target.name}"],
     "login": lambda target: [
         "login",
         *_server(target),
@@ -188,10 +189,8 @@ def _commit(store: SQLStore, target: Target) -> None:
 
 
 def _start(client: Client, target: Target) -> None:
-    names = [target.name, "nobody"]
-    name = target.random.choice(names)
-    key = f"key-{name}"
-    client.start(target.place.provider(name), key=key)
+    login = target.random.choice([target.name, "nobody"])
+    client.start(target.place.provider(login), name=f"name-{login}")
 
 
 def _leftovers(store: SQLStore, target: Target) -> None:
@@ -203,7 +202,7 @@ def _leftovers(store: SQLStore, target: Target) -> None:
 
 def _add(store: SQLStore, target: Target) -> None:
     provider = target.place.provider(target.name)
-    store.add(Flow(target.name, provider, time.time(), key=f"key-{target.name}"))
+    store.add(Flow(target.name, provider, time.time(), name=f"name-{target.name}"))
 
 
 def _adopt(client: Client, target: Target) -> None:
@@ -212,16 +211,18 @@ def _adopt(client: Client, target: Target) -> None:
     client.adopt(provider, token_endpoint=endpoint, device_code=Secret("DEVICE.nobody."))
 
 
+KEY: Final = generate_key()
+
 CLIENT: Final[Mapping[str, Callable[[Client, Target], object]]] = {
     "get": lambda client, target: client.get(target.name),
-    "get, without secrets": lambda client, target: client.get(target.name, secrets=False),
-    "flows": lambda client, _: list(client.flows()),
-    "flows, live": lambda client, _: list(client.flows(live=True)),
+    "logins": lambda client, _: list(client.logins()),
+    "logins, live": lambda client, _: list(client.logins(live=True)),
     "step": lambda client, target: client.step(target.name),
     "sweep": lambda client, _: client.sweep(),
     "wait": lambda client, target: client.wait(target.name, 0),
-    "settle": lambda client, target: client.settle(target.name, 0),
-    "token": lambda client, target: client.token(target.name),
+    "wait_for_token": lambda client, target: client.wait_for_token(target.name, 0),
+    "export_login": lambda client, target: client.export_login(target.name, [KEY]),
+    "get_token": lambda client, target: client.get_token(target.name),
     "acknowledge": lambda client, target: client.acknowledge(target.name),
     "collect": _collect,
     "cancel": lambda client, target: client.cancel(target.name, "no more"),
@@ -229,7 +230,7 @@ CLIENT: Final[Mapping[str, Callable[[Client, Target], object]]] = {
     "purge at once": lambda client, _: client.purge(tokens_after=60),
     "start": _start,
     "create": lambda client, target: client.create(
-        target.place.provider(target.name), key=f"key-{target.name}"
+        target.place.provider(target.name), name=f"name-{target.name}"
     ),
     "adopt": _adopt,
     "login": lambda client, target: client.login(

@@ -209,7 +209,7 @@ class Place:
     def provider(self, name: str) -> Provider:
         """Return where a login is, and what it asks for."""
         if name == "studio":
-            return Studio(self.servers.honest).asking(client_name=CLIENT.format(name))
+            return Studio(self.servers.honest).with_request(client_name=CLIENT.format(name))
         return OAuth(
             client_id=CLIENT.format(name),
             device_authorization_endpoint=f"{self.servers.honest}/code",
@@ -217,7 +217,7 @@ class Place:
             revocation_endpoint=f"{self.servers.honest}/revoke",
             client_secret=ALLOWED if name == "secret" else None,
             pkce="on",
-            scope="read write",
+            scopes="read write",
         )
 
     def _fill(self) -> None:
@@ -245,7 +245,7 @@ class Place:
     def _bring(self, store: SQLStore, name: str, moves: Sequence[str]) -> None:
         at = time.time() - OLD.get(name, HOUR)
         verifier = None if name == "studio" else Secret(VERIFIER.format(name))
-        flow = Flow(name, self.provider(name), at, key=f"key-{name}", verifier=verifier)
+        flow = Flow(name, self.provider(name), at, name=f"name-{name}", verifier=verifier)
         store.add(flow)
         rows = self.earlier[name] = []
         for move in moves:

@@ -375,7 +375,7 @@ class Run:
     def _list_others(self, one: Client, problems: list[DeviceFlowError]) -> None:
         listed: list[str] = []
         self._then(
-            "list", lambda: listed.extend(f.id for f in one.flows(on_problem=problems.append))
+            "list", lambda: listed.extend(f.id for f in one.logins(on_problem=problems.append))
         )
         if missing := self._others() - {*listed}:
             self.wrong(f"then, list: without {missing}")
@@ -398,7 +398,7 @@ class Run:
             attack.undo()
         except attacks.REFUSED as refused:
             # A new login may have got the key or the id that was free meanwhile.
-            if not re.search(r"live_key|flows_pkey|flows\.id", str(refused)):
+            if not re.search(r"live_name|flows_pkey|flows\.id", str(refused)):
                 self.wrong(f"undone: the database refuses: {refused}")
             return
         damaged = attack.logins & {*STAGES}
@@ -420,14 +420,14 @@ class Run:
                 self.wrong(f"undone: {name} is gone")
             damaged &= {row["id"] for row in place.rows("flows")}
             for name in damaged if attack.same else ():
-                if export.to_dict(one.get(name), secrets=True) != place.logins[name]:
+                if export.to_dict(one._store.get(name), secrets=True) != place.logins[name]:
                     self.wrong(f"undone: {name} is not as before")
             for name in damaged & {*LIVE} if attack.same else ():
                 place.servers.granting.add(name)
                 self.guarded(f"undone, wait for {name}", lambda name=name: self._granted(one, name))  # type: ignore[misc]
 
     def _granted(self, one: Client, name: str) -> None:
-        if one.wait(name, 0).access_token.reveal() != TOKEN.format(name):
+        if one.wait_for_token(name, 0).access_token.reveal() != TOKEN.format(name):
             self.wrong(f"undone: {name} has another token")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.ports import Store
     from deviceflow.server import LocalServer
 
@@ -187,7 +188,7 @@ def kept(deviceflow: Command) -> Iterator[SQLiteStore]:
         yield store
 
 
-def begun(store: Store, server: LocalServer, *decisions: str, **asked: Any) -> Flow:
+def begun(store: Store, server: LocalServer, *decisions: str, **asked: Any) -> Login:
     """Return a login that was begun at the server, and decided on."""
     flow = Client(store).start(Studio(server.url), **asked)
     for decision in decisions:

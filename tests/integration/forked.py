@@ -131,6 +131,7 @@ def crossing(url: str, kind: str, how: str, runs: str) -> list[Any]:
             store = SQLiteStore(Path(folder, f"{run}.db"), plaintext=True)
             client = Client(store, transport=transport(kind), clock=clock, deadline=5.0)
             flows = [client.start(provider(url)) for _ in range(LOGINS + 1)]
+            codes = {flow.id: _text(store.get(flow.id).device_code) for flow in flows}
             clock.advance(10)
 
             def step(flow_id: str, client: Client = client) -> None:
@@ -140,7 +141,7 @@ def crossing(url: str, kind: str, how: str, runs: str) -> list[Any]:
             shares = [ids[worker::WORKERS] for worker in range(WORKERS)]
             (by_os_fork if how == "os" else by_multiprocessing)(step, shares)
             client.step(flows[0].id)
-            found += [(_text(flow.device_code), _token(client.get(flow.id))) for flow in flows]
+            found += [(codes[flow.id], _token(client._store.get(flow.id))) for flow in flows]
             client.close()
             store.close()
     return found
@@ -188,12 +189,12 @@ def unsaved(url: str) -> list[Any]:
             state = client.step(flow.id).state
             said.write_text(state)
             if state is State.AUTHORIZED:
-                client.token(flow.id)
+                client.get_token(flow.id)
                 client.acknowledge(flow.id)
 
         codes = ended([fork(child)])
         client.step(flow.id)
-        stands = client.get(flow.id)
+        stands = client._store.get(flow.id)
         revoked = [kind for kind, _ in stands.to_revoke]
         return [*codes, said.read_text(), _token(stands), stands.orphaned_tokens, revoked]
 
@@ -354,10 +355,9 @@ def busy(url: str) -> list[int]:
 
             def login(client: Client = client) -> None:
                 flow = client.start(Studio(url))  # which may be polled at once
+                code = client._store.get(flow.id).device_code
                 client.step(flow.id)
-                assert client.token(flow.id).access_token == Secret(
-                    f"token-of-{_text(flow.device_code)}"
-                )
+                assert client.get_token(flow.id).access_token == Secret(f"token-of-{_text(code)}")
 
             def logins(over: threading.Event = over, login: Callable[[], None] = login) -> None:
                 while not over.is_set():

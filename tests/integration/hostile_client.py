@@ -42,8 +42,8 @@ LONGEST: Final = 60
 
 def _finish(client: Client, clock: VirtualClock) -> str:
     """Do with what is stored by now what a program does with any login."""
-    states = [flow.state.value for flow in client.flows()]
-    for _ in client.flows():
+    states = [flow.state.value for flow in client.logins()]
+    for _ in client.logins():
         clock.advance(100)
     purged = client.purge(tokens_after=0, flows_after=0)
     return " ".join([*states, *(str(problem) for problem in purged.problems)])

@@ -45,7 +45,7 @@ OAUTH: Final = OAuth(
     token_endpoint="https://as.example.com/token",
     revocation_endpoint="https://as.example.com/revoke",
     pkce="on",
-    scope="read write",
+    scopes="read write",
 )
 CODE: Final = answer(
     200,
@@ -205,8 +205,8 @@ def in_clear(place: Place) -> None:
 # Flows, and what happens to them.
 
 
-def new(flow_id: str = "f1", key: str | None = None, *, at: float = 1_800_000_000.0) -> Flow:
-    return Flow(flow_id, OAUTH, at, key=key, verifier=Secret("VERIFIER-CANARY"))
+def new(flow_id: str = "f1", name: str | None = None, *, at: float = 1_800_000_000.0) -> Flow:
+    return Flow(flow_id, OAUTH, at, name=name, verifier=Secret("VERIFIER-CANARY"))
 
 
 def coded(flow: Flow, now: float) -> Iterator[Transition]:
@@ -267,11 +267,11 @@ def commit(
     return store.commit(flow, render(flow, moved, Origin(worker)), release=release)
 
 
-def kept(place: Place, name: str, flow_id: str = "f1", key: str | None = None) -> Flow:
+def kept(place: Place, stage: str, flow_id: str = "f1", name: str | None = None) -> Flow:
     """Bring a flow to a stage, one commit after another, and return it as it is in the store."""
-    flow = new(flow_id, key, at=place.now)
+    flow = new(flow_id, name, at=place.now)
     assert place.store.add(flow) is flow
-    for moved in STAGES[name](flow, place.now):
+    for moved in STAGES[stage](flow, place.now):
         assert commit(place.store, flow, moved)
     return flow
 

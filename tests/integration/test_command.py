@@ -74,7 +74,7 @@ def test_json_is_one_object_and_has_no_token_unless_it_is_asked_for(
         "issuer": local_server.url,
         "token_name": "mine",
         "expires_at": None,
-        "scope": None,
+        "scopes": None,
         "output": "token.txt",
     }
     assert (deviceflow.home / "token.txt").read_text().strip() not in done.out
@@ -200,7 +200,7 @@ def test_an_unreachable_server_exits_5_and_says_what_to_do(deviceflow: Command) 
     done = deviceflow("login", url, "--show-token")
 
     assert done.code == 5
-    assert "Check the address" in done.err
+    assert "Check the URL" in done.err
 
 
 def run_without(deviceflow: Command, modules: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -231,9 +231,9 @@ def test_without_the_extra_everything_works_plainer(
 
     assert done.returncode == 75
     assert "deviceflow[cli]" in done.stderr
-    assert "not kept while it waits" in done.stderr
+    assert "in memory only, and cannot be resumed" in done.stderr
     assert "deviceflow[seal]" in done.stderr
-    assert "It was given up" in done.stderr
+    assert "The login was cancelled. Run" in done.stderr
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])

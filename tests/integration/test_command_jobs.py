@@ -74,7 +74,7 @@ def test_start_prints_the_id_and_says_where_to_go(deviceflow: Command, server: L
 
 
 def test_start_as_json_says_it_all(deviceflow: Command, server: LocalServer) -> None:
-    done = deviceflow("start", server.url, "--json", "--key", "nightly")
+    done = deviceflow("start", server.url, "--json", "--name", "nightly")
 
     assert (done.code, done.err) == (0, "")
     said = done.said
@@ -90,7 +90,7 @@ def test_start_as_json_says_it_all(deviceflow: Command, server: LocalServer) -> 
         "verification_uri_complete": f"{server.url}/auth/device-login?code={code}",
         "interval": 5.0,
         "ended_at": None,
-        "key": "nightly",
+        "name": "nightly",
         "purpose": None,
         "issuer": server.url,
         "client": "deviceflow",
@@ -214,14 +214,14 @@ def test_status_sends_nobody_to_a_code_that_has_expired(
 
     assert done.code == 75
     assert done.out == f"{flow.id} awaiting-user: due\n"
-    assert "life is over" in done.err
+    assert "The code has expired" in done.err
 
 
 def test_status_of_nothing(deviceflow: Command) -> None:
     done = deviceflow("status")
 
     assert (done.code, done.out) == (2, "")
-    assert "no login in this store" in done.err
+    assert "The store has no logins" in done.err
 
 
 def test_list_shows_what_has_not_ended_the_newest_first(
@@ -287,7 +287,7 @@ def test_an_id_that_is_unknown(deviceflow: Command, command: list[str]) -> None:
     done = deviceflow(*command, "no-such-id", "--json")
 
     assert (done.code, done.err) == (2, "")
-    assert done.said.pop("error").startswith("There is no such flow")
+    assert done.said.pop("error").startswith("The store has no login of this id")
     assert {**done.said, "error": None} == {
         "flow_id": "no-such-id",
         "state": None,
@@ -300,17 +300,17 @@ def test_an_id_that_is_unknown(deviceflow: Command, command: list[str]) -> None:
 # One login at a time.
 
 
-def test_a_key_shows_the_same_code_again(deviceflow: Command, server: LocalServer) -> None:
-    first = deviceflow("start", server.url, "--key", "nightly", "--json").said
-    again = deviceflow("start", server.url, "--key", "nightly")
-    other = deviceflow("start", server.url, "--key", "weekly", "--json").said
-    another = deviceflow("start", server.url, "--key", "nightly", "--scopes", "models")
+def test_a_name_shows_the_same_code_again(deviceflow: Command, server: LocalServer) -> None:
+    first = deviceflow("start", server.url, "--name", "nightly", "--json").said
+    again = deviceflow("start", server.url, "--name", "nightly")
+    other = deviceflow("start", server.url, "--name", "weekly", "--json").said
+    another = deviceflow("start", server.url, "--name", "nightly", "--scopes", "models")
 
     assert again.out == f"{first['flow_id']}\n"
     assert first["user_code"] in again.err
     assert other["user_code"] != first["user_code"]
     assert (another.code, another.out) == (2, "")
-    assert "'nightly' is under way" in another.err
+    assert "'nightly' is open already" in another.err
 
 
 def test_processes_that_start_at_once_get_the_same_code(
@@ -319,7 +319,7 @@ def test_processes_that_start_at_once_get_the_same_code(
     before = asked_of(server)
 
     def start(_: int) -> dict[str, Any]:
-        return deviceflow("start", server.url, "--key", "nightly", "--json").said
+        return deviceflow("start", server.url, "--name", "nightly", "--json").said
 
     with ThreadPoolExecutor(6) as processes:
         started = list(processes.map(start, range(6)))
@@ -331,16 +331,16 @@ def test_processes_that_start_at_once_get_the_same_code(
     assert flow_id
 
 
-def test_a_key_is_free_again_when_its_token_was_collected(
+def test_a_name_is_free_again_when_its_token_was_collected(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
-    first = deviceflow("start", server.url, "--key", "nightly", "--json").said
+    first = deviceflow("start", server.url, "--name", "nightly", "--json").said
     decide(server, "approve")("", first["user_code"])
     deviceflow("step", first["flow_id"])
 
-    approved = deviceflow("start", server.url, "--key", "nightly")
+    approved = deviceflow("start", server.url, "--name", "nightly")
     deviceflow("token", first["flow_id"], "--acknowledge")
-    new = deviceflow("start", server.url, "--key", "nightly")
+    new = deviceflow("start", server.url, "--name", "nightly")
 
     assert (approved.out, approved.err) == (f"{first['flow_id']}\n", "")
     assert new.out != approved.out
@@ -348,7 +348,7 @@ def test_a_key_is_free_again_when_its_token_was_collected(
 
 @pytest.mark.parametrize(
     "command",
-    [["start", "--key", ""], ["status", ""], ["resume", "--show-token", ""], ["cancel", ""]],
+    [["start", "--name", ""], ["status", ""], ["resume", "--show-token", ""], ["cancel", ""]],
     ids=lambda command: command[0],
 )
 def test_a_name_that_a_script_forgot_is_none(
@@ -372,7 +372,7 @@ def test_what_would_end_with_the_command_is_not_begun(
     done = deviceflow("start", server.url, "--json", DEVICEFLOW_STORE="memory:")
 
     assert done.code == 2
-    assert "in memory ends with this command" in done.said["error"]
+    assert "in memory would be lost at the end of this command" in done.said["error"]
     assert asked_of(server) == before
 
 
@@ -425,7 +425,7 @@ def test_sweep_steps_what_is_due(
     again = deviceflow("sweep")
 
     assert (first.code, first.err) == (0, "")
-    steps = {step.pop("flow_id"): step for step in first.said["steps"]}
+    steps = {step.pop("flow_id"): step for step in first.said["logins"]}
     assert steps[approved.id] == {"state": "authorized", "reason": None, "wait_seconds": 0.0}
     assert steps[pending.id]["state"] == "awaiting-user"
     assert first.said["problems"] == []
@@ -450,12 +450,12 @@ def test_sweep_says_what_it_could_not_step(
 ) -> None:
     monkeypatch.setenv("ROBOTS", "secret-of-the-robot")
     flow = Client(kept).start(replace(oauth(server), client_secret="env:ROBOTS"))
-    time.sleep(max(0.0, flow.due_at - time.time()))
+    time.sleep(flow.wait_seconds)
 
     done = deviceflow("sweep", "--json")
 
     assert done.code == 5
-    assert done.said["steps"] == []
+    assert done.said["logins"] == []
     (problem,) = done.said["problems"]
     assert "env:ROBOTS" in problem["error"]
     assert polls_of(server, flow.user_code) == 0
@@ -472,10 +472,10 @@ def test_purge_wipes_what_is_old(
     dropped = deviceflow("purge", "--flows-after", "0s")
 
     assert [done.code for done in (young, wiped, gone, dropped)] == [0, 0, 2, 0]
-    assert young.out == "wiped the secrets of 0 logins, dropped 0\n"
+    assert young.out == "wiped the secrets of 0 logins, deleted 0\n"
     assert wiped.said == {"tokens": 1, "flows": 0, "problems": []}
     assert "the store does not have it any more" in gone.err
-    assert dropped.out == "wiped the secrets of 0 logins, dropped 1\n"
+    assert dropped.out == "wiped the secrets of 0 logins, deleted 1\n"
     assert [one.id for one in kept.flows()] == [pending.id]
     assert kept.history(flow.id)[-1]["action"] == "purge"
 
@@ -485,7 +485,7 @@ def test_an_age_that_is_none(deviceflow: Command, age: str) -> None:
     done = deviceflow("purge", f"--tokens-after={age}")
 
     assert done.code == 2
-    assert f"an age such as 12h or 7d, and not {age!r}" in done.err
+    assert f"must be an age such as 12h or 7d, not {age!r}" in done.err
 
 
 # What a server says, and what it must not be told.

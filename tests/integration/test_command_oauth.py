@@ -62,7 +62,7 @@ class Real:
 
     def login(self, *args: str, act: Callable[[str, str], object] | None = None) -> Done:
         act = act or self.server.approve
-        return self.command("login", "real", "--scope", SCOPE, *args, act=act, **self.environment)
+        return self.command("login", "real", "--scopes", SCOPE, *args, act=act, **self.environment)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_an_issuer_is_enough_and_the_file_has_all_that_came_with_the_token(
     deviceflow: Command, oidc_provider: OIDCProvider
 ) -> None:
     done = deviceflow(
-        *("login", "--issuer", oidc_provider.issuer, "--client-id", "public", "--scope", SCOPE),
+        *("login", "--issuer", oidc_provider.issuer, "--client-id", "public", "--scopes", SCOPE),
         *("--output", "token.json", "--format", "json", "--json", "--verbose"),
         act=oidc_provider.approve,
     )
@@ -94,7 +94,7 @@ def test_an_issuer_is_enough_and_the_file_has_all_that_came_with_the_token(
     assert said["issuer"] == oidc_provider.issuer
     assert said["output"] == "token.json"
     assert said["expires_at"] == pytest.approx(token["expires_at"], abs=1)
-    assert set(said["scope"]) == set(SCOPE.split())
+    assert set(said["scopes"]) == set(SCOPE.split())
     for name in ("access_token", "refresh_token", "id_token"):
         assert token[name] not in done.out + done.err
     assert "action=issue_token" in done.err
@@ -104,7 +104,7 @@ def test_a_denial_on_the_servers_own_page_exits_4(
     deviceflow: Command, oidc_provider: OIDCProvider
 ) -> None:
     done = deviceflow(
-        *("login", "--issuer", oidc_provider.issuer, "--client-id", "public", "--scope", SCOPE),
+        *("login", "--issuer", oidc_provider.issuer, "--client-id", "public", "--scopes", SCOPE),
         *("--output", "token.txt", "--json"),
         act=oidc_provider.deny,
     )
@@ -139,7 +139,9 @@ def test_a_code_that_nobody_approves_exits_3(
 def test_who_must_approve_is_said_on_the_command_line(
     real: Real, args: list[str], exit_code: int, reason: str | None
 ) -> None:
-    done = real.login(*("--client-id", "public", "--scope", SCOPE, "--show-token", "--json", *args))
+    done = real.login(
+        *("--client-id", "public", "--scopes", SCOPE, "--show-token", "--json", *args)
+    )
 
     assert done.code == exit_code
     assert done.said["reason"] == reason
@@ -157,7 +159,7 @@ def test_an_approval_by_the_wrong_person_leaves_no_token_in_the_file(real: Real)
     )
 
     assert done.code == 5
-    assert "not by whom it had to be" in done.err
+    assert "not by the required person" in done.err
     assert "action=revoke" in done.err
     assert not (real.command.home / "token.txt").exists()
 
@@ -195,7 +197,7 @@ def test_a_client_signs_with_the_key_in_a_file(real: Real) -> None:
 
 def test_both_endpoints_do_without_metadata(deviceflow: Command, quick: LocalServer) -> None:
     done = deviceflow(
-        *("login", *endpoints(quick), "--client-id", "robot", "--scope", "a b"),
+        *("login", *endpoints(quick), "--client-id", "robot", "--scopes", "a b"),
         *("--show-token", "--format", "json"),
         act=decide(quick, "approve"),
     )
@@ -242,7 +244,7 @@ def test_the_environment_can_say_it_all(deviceflow: Command, quick: LocalServer)
         DEVICEFLOW_ISSUER=quick.url,
         DEVICEFLOW_CLIENT_ID="keeper",
         DEVICEFLOW_CLIENT_SECRET=SECRET,
-        DEVICEFLOW_SCOPE="a b",
+        DEVICEFLOW_SCOPES="a b",
     )
 
     assert done.code == 0, done.err
@@ -261,7 +263,7 @@ def test_a_profile_can_say_it_all(deviceflow: Command, quick: LocalServer, secre
         issuer = "{quick.url}"
         client_id = "keeper"
         client_secret = {secret}
-        scope = ["a", "b"]
+        scopes = ["a", "b"]
         """
     )
 
@@ -357,11 +359,11 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
     ("args", "words"),
     [
         (["gihub"], "Unknown provider 'gihub'"),
-        (["github"], "client id is needed"),
+        (["github"], "client id is missing"),
         (["github", "--client-id", "x", "--set", "hosst=ghe.example.com"], "It has host"),
         (["github", "--client-id", "x", "--set", "client_id=y"], "no parameter client_id"),
         (["github", "--client-id", "x", "--set", "host"], "NAME=VALUE"),
-        (["github", "--client-id", "x", "--token-name", "t"], "only DVC Studio"),
+        (["github", "--client-id", "x", "--token-name", "t"], "Only DVC Studio"),
         (["keycloak", "--client-id", "x", "--set", "base=https://a.example"], "needs realm"),
         (["google", "--client-id", "x"], "needs a client secret"),
         (["oracle-idcs", "--client-id", "x", "--set", "domain=d"], "needs scope"),
@@ -394,7 +396,7 @@ PROFILES: Final = """
 provider = "keycloak"
 client_id = "in-file"
 client_secret = "env:WORK"
-scope = "in file"
+scopes = "in file"
 set = { base = "https://sso.example.com", realm = "ours" }
 
 [profiles.client-only]
@@ -408,7 +410,7 @@ def test_config_show_says_of_each_setting_where_it_comes_from(deviceflow: Comman
 
     done = deviceflow(
         *("config", "show", "--profile", "work", "--set", "realm=theirs", "--pkce", "off"),
-        DEVICEFLOW_SCOPE="in environment",
+        DEVICEFLOW_SCOPES="in environment",
     )
 
     in_file = f"  # profile work in {deviceflow.config}"
@@ -417,7 +419,7 @@ def test_config_show_says_of_each_setting_where_it_comes_from(deviceflow: Comman
         f'provider = "keycloak"{in_file}',
         f'client_id = "in-file"{in_file}',
         f'client_secret = "env:WORK"{in_file}',
-        'scope = "in environment"  # the environment (DEVICEFLOW_SCOPE)',
+        'scopes = "in environment"  # the environment (DEVICEFLOW_SCOPES)',
         'pkce = "off"  # the command line',
         f'set.base = "https://sso.example.com"{in_file}',
         'set.realm = "theirs"  # the command line',
@@ -466,7 +468,7 @@ def test_without_any_setting_config_show_says_so(deviceflow: Command) -> None:
     done = deviceflow("config", "show")
 
     assert done.out.splitlines() == [
-        "# nothing is set",
+        "# no settings",
         f"# profiles in {deviceflow.config}: none",
     ]
 
@@ -536,14 +538,14 @@ def test_a_studio_is_logged_in_to_whatever_client_the_environment_has(
     [
         ("[profiles.work", "cannot be read"),
         ("[profile.work]\nclient_id = 'x'", "has profile in it"),
-        ("profiles = 3", "a profile is a table"),
-        ("profiles.work = 3", "a profile is a table"),
+        ("profiles = 3", "a profile must be a table"),
+        ("profiles.work = 3", "a profile must be a table"),
         ("[profiles.work]\nclient = 'x'", "has client in it"),
-        ("[profiles.work]\nclient_secret = 12345678", "client_secret is a text"),
-        ("[profiles.work]\nclient_secret = ['12345678']", "client_secret is a text"),
-        ("[profiles.work]\nscope = 3", "list of texts"),
+        ("[profiles.work]\nclient_secret = 12345678", "client_secret must be a string"),
+        ("[profiles.work]\nclient_secret = ['12345678']", "client_secret must be a string"),
+        ("[profiles.work]\nscopes = 3", "list of texts"),
         ("[profiles.work]\nallow_http = 'yes'", "true or false"),
-        ("[profiles.work]\nset = 'host'", "a table of texts"),
+        ("[profiles.work]\nset = 'host'", "must be a table of strings"),
     ],
 )
 def test_a_configuration_file_that_is_wrong_is_refused_in_words(
@@ -579,7 +581,7 @@ def test_providers_are_listed_with_what_each_needs(deviceflow: Command) -> None:
     assert {"github", "google", "microsoft", "studio"} <= set(rows)
     assert "--client-secret" in rows["google"]
     assert "--set domain=…" in rows["auth0"]
-    assert "--scope" in rows["oracle-idcs"]
+    assert "--scopes" in rows["oracle-idcs"]
     assert "needs" not in rows["github"]
 
 
@@ -616,7 +618,7 @@ def test_an_entry_is_shown_as_it_may_stand_in_a_file(deviceflow: Command, name: 
     [
         ("[mine", "cannot be read as a provider file"),
         ("title = 'Mine'", "'title' is not in a provider's table"),
-        ("", "no provider in it"),
+        ("", "contains no provider"),
         ("[mine]\ntitel = 'Mine'", "unknown field 'titel'"),
         ("[mine]\ntitle = 'Mine'", "No server to log in to is given"),
         ("[mine]\nissuer = 'http://example.com'", "plain http"),
@@ -633,14 +635,17 @@ def test_an_entry_is_shown_as_it_may_stand_in_a_file(deviceflow: Command, name: 
             "[mine]\nissuer = 'https://a.example'\nerrors = { wait = 'wait' }",
             "unknown error code in errors: wait",
         ),
-        ("[mine]\nissuer = 'https://a.example'\nstatuses = { x = 'slow_down' }", "no HTTP status"),
+        (
+            "[mine]\nissuer = 'https://a.example'\nstatuses = { x = 'slow_down' }",
+            "not an HTTP status",
+        ),
         (
             "[mine]\nissuer = 'https://a.example'\nanswer_names = { verification_url = 'uri' }",
-            "RFC 8628's names",
+            "has the unknown keys verification_url",
         ),
         (
             "[mine]\nissuer = 'https://a.example'\nrequest_names = { scopes = 'scope' }",
-            "RFC 8628's names",
+            "has the unknown keys scopes",
         ),
         ("[\"my.host\"]\nissuer = 'https://a.example'", "Invalid provider name"),
         ("[studio]\nissuer = 'https://a.example'", "Invalid provider name"),

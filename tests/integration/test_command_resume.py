@@ -113,7 +113,7 @@ sys.exit(main(sys.argv[1:]))
 def test_another_login_has_another_code(deviceflow: Command, server: LocalServer) -> None:
     base = code_of(deviceflow, *at(server), LOGNAME="alice")
     others = [
-        code_of(deviceflow, *at(server, "--show-token", "--scope", "models"), LOGNAME="alice"),
+        code_of(deviceflow, *at(server, "--show-token", "--scopes", "models"), LOGNAME="alice"),
         code_of(deviceflow, *at(server, "--output", "token.txt"), LOGNAME="alice"),
         code_of(deviceflow, *at(server, "--show-token", "--format", "json"), LOGNAME="alice"),
         code_of(deviceflow, *at(server), LOGNAME="bob"),
@@ -195,7 +195,7 @@ def test_resume_takes_a_token_that_was_collected_and_got_lost(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer, ended: bool
 ) -> None:
     flow = granted(kept, server)
-    Client(kept).token(flow.id)  # whoever collected it has died with it
+    Client(kept).get_token(flow.id)  # whoever collected it has died with it
     if ended:
         Client(kept).cancel(begun(kept, server).id)
 
@@ -240,7 +240,7 @@ def test_nothing_to_resume(
 
     assert done.code == 2
     said = json.loads(done.out)["error"] if form else done.err
-    assert "There is no login to go on with" in said
+    assert "The store has no login to continue" in said
 
 
 def test_resume_wants_to_know_where_to_put_the_token(

@@ -79,7 +79,7 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(
     done = deviceflow("list", "--store", url)
 
     assert (done.code, done.out) == (2, "")
-    assert "arguments are seen by all" in done.err
+    assert "can see command line arguments" in done.err
     assert PASSWORD not in done.out + done.err
 
 
@@ -156,10 +156,10 @@ def nowhere(store: Path) -> None:
         (readable, "chmod 600"),
         (in_the_open, "chmod 700"),
         (with_another_key, "sealing key"),
-        (without_its_key, "is gone, and with it the only key"),
+        (without_its_key, "of this store is missing"),
         (with_a_readable_key, "chmod 600"),
         (with_no_key_in_its_file, "not a Fernet key"),
-        (of_something_else, "no SQLite database"),
+        (of_something_else, "not a SQLite database"),
         (of_the_future, "made by a newer deviceflow"),
         (a_directory, "cannot be used as a store"),
         (nowhere, "cannot be used"),
@@ -209,7 +209,7 @@ def test_login_says_as_json_what_is_wrong_with_the_store(
     done = deviceflow("login", server.url, "--show-token", "--json", "--store", "sqlite:")
 
     assert (done.code, done.err) == (2, "")
-    assert "no URL of a store" in done.said["error"]
+    assert "The URL of the store is invalid" in done.said["error"]
 
 
 # Keys.
@@ -315,7 +315,7 @@ def shared(deviceflow: Command, postgres_url: str) -> Callable[..., Done]:
 
 
 def test_a_login_by_postgres(shared: Callable[..., Done], server: LocalServer) -> None:
-    whom = ("start", "--issuer", server.url, "--client-id", "robot", "--key", "nightly")
+    whom = ("start", "--issuer", server.url, "--client-id", "robot", "--name", "nightly")
     started, again = shared(*whom, "--json").said, shared(*whom)
     pending = shared("step", started["flow_id"])
     decide(server, "approve")("", started["user_code"])

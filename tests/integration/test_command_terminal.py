@@ -53,14 +53,14 @@ def hostile(kept: SQLiteStore) -> SQLiteStore:
         client_id=f"id {HOSTILE}",
         device_authorization_endpoint="https://as.example.com/code",
         token_endpoint="https://as.example.com/token",
-        scope=[f"scope {HOSTILE}"],
+        scopes=[f"scope {HOSTILE}"],
         parameters={"what": HOSTILE},
     )
     providers: tuple[Provider, ...] = (oauth, Studio("https://s.example.com"))
     for number, provider in enumerate(providers):
-        flow = client.create(provider, key=f"key {number} {HOSTILE}")
+        flow = client.create(provider, name=f"key {number} {HOSTILE}")
         client.cancel(flow.id, f"reason {HOSTILE}")
-    studio = Studio("https://s.example.com").asking(client_name=HOSTILE, token_name=HOSTILE)
+    studio = Studio("https://s.example.com").with_request(client_name=HOSTILE, token_name=HOSTILE)
     client.create(studio)
     answered(
         kept,
@@ -81,7 +81,7 @@ def test_logins_with_hostile_texts_steer_no_terminal(
     assert steers(done) == []
 
 
-TEXTS: Final = ("id", "state", "lease_owner", "previous_owner", "live_key")
+TEXTS: Final = ("id", "state", "lease_owner", "previous_owner", "live_name")
 
 
 def tamper(deviceflow: Command, column: str) -> None:
@@ -104,7 +104,7 @@ def tamper(deviceflow: Command, column: str) -> None:
 
 
 def _hostile(record: dict[str, Any]) -> dict[str, Any]:
-    free = ("detail", "user_code", "client_id", "client_name", "key", "id", "dialect", "name")
+    free = ("detail", "user_code", "client_id", "client_name", "id", "dialect", "name")
     return {
         name: HOSTILE if name in free else _hostile(value) if isinstance(value, dict) else value
         for name, value in record.items()
@@ -152,7 +152,7 @@ TOML: Final = json.dumps(HOSTILE).replace("\\u009b", "\u009b").replace("\\u202e"
 )
 def test_configuration_steers_no_terminal(deviceflow: Command, command: list[str]) -> None:
     deviceflow.configure(
-        f"[profiles.work]\nclient_id = {TOML}\nissuer = {TOML}\nscope = {TOML}\n"
+        f"[profiles.work]\nclient_id = {TOML}\nissuer = {TOML}\nscopes = {TOML}\n"
         f'[profiles.{TOML}]\nclient_id = "x"\n'
         f'[profiles.other]\n{TOML} = "x"\n'
     )

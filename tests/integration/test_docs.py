@@ -209,3 +209,12 @@ def test_links_lead_to_pages_that_are_there(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
 
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_has_run_are_there(page: Path) -> None:
+    text = page.read_text()
+    named = re.findall(r"\btests/[\w/]+\.py\b", text)
+    named += [name.replace(".", "/") for name in re.findall(r"python -m (tests\.\w+)", text)]
+
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -14,10 +14,10 @@ import pytest
 import requests
 import trustme
 
-from deviceflow import Client, OAuth
+from deviceflow import OAuth
 from deviceflow.cli import main
 from deviceflow.core.wire import Failure
-from deviceflow.doctor import Finding, Recorder, examine
+from deviceflow.doctor import Check, Recorder, examine
 from deviceflow.errors import UsageError
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.server import LocalServer, Settings
@@ -47,7 +47,7 @@ CODE: Final[dict[str, Any]] = {
 }
 PENDING: Final = answer(400, {"error": "authorization_pending"})
 TOKEN: Final = answer(200, {"access_token": "the-token", "refresh_token": "the-refresh-token"})
-LEFT_BEHIND: Final = "The code WDJB-MJHT stays open"
+LEFT_BEHIND: Final = "The code WDJB-MJHT remains open"
 
 
 def at(seconds: float = 0.0) -> dict[str, str]:
@@ -68,25 +68,24 @@ class Looked:
     ) -> None:
         self.transport = ScriptedTransport(script)
         self.clock = clock or VirtualClock()
-        self.findings: list[Finding] = []
+        self.checks: list[Check] = []
         recorder = Recorder(self.transport, self.clock)
         where = {"issuer": SERVER} if issuer else {k: METADATA[k] for k in _NAMES}
         provider = OAuth(**{"client_id": "robot"} | where | settings)
-        client = Client(transport=recorder, clock=self.clock)
-        for finding in examine(client, recorder, provider, early_poll=early_poll, clock=self.clock):
-            self.findings.append(finding)
+        for check in examine(recorder, provider, early_poll=early_poll, clock=self.clock):
+            self.checks.append(check)
 
     def found(self, part: str) -> list[tuple[str, str, str | None]]:
-        return [(f.verdict, f.message, f.quirk) for f in self.findings if f.part == part]
+        return [(f.verdict, f.message, f.quirk) for f in self.checks if f.part == part]
 
     def only(self, part: str, verdict: str) -> tuple[str, str | None]:
-        """Return the one finding there is of that kind: what it says, and the quirk."""
+        """Return the one check of that kind: what it says, and the quirk."""
         ((said, quirk),) = [(s, q) for v, s, q in self.found(part) if v == verdict]
         return said, quirk
 
     @property
     def bad(self) -> list[str]:
-        return [finding.part for finding in self.findings if finding.verdict == "bad"]
+        return [check.part for check in self.checks if check.verdict == "bad"]
 
 
 _NAMES: Final = ("device_authorization_endpoint", "token_endpoint", "revocation_endpoint")
@@ -109,7 +108,7 @@ def understood(quirk: str | None) -> Any:
 def test_a_server_by_the_book_is_good_in_every_part() -> None:
     looked = Looked(answer(200, METADATA), code(), PENDING, issuer=True)
 
-    assert [(one.part, one.verdict) for one in looked.findings] == [
+    assert [(one.part, one.verdict) for one in looked.checks] == [
         ("tls", "note"),  # plain http, on this machine
         ("discovery", "good"),
         ("code", "good"),
@@ -119,7 +118,7 @@ def test_a_server_by_the_book_is_good_in_every_part() -> None:
         ("poll", "good"),
         ("left behind", "note"),
     ]
-    assert not any(one.quirk for one in looked.findings)
+    assert not any(one.quirk for one in looked.checks)
 
 
 def test_it_polls_once_when_the_interval_is_over_and_says_how_long_that_was() -> None:
@@ -135,7 +134,7 @@ def test_it_polls_once_when_the_interval_is_over_and_says_how_long_that_was() ->
 def test_the_code_that_stays_open_is_mentioned_and_for_how_long() -> None:
     said, _ = Looked(code(interval=10), PENDING).only("left behind", "note")
 
-    assert said.startswith("The code WDJB-MJHT stays open at the server for 590 seconds more.")
+    assert said.startswith("The code WDJB-MJHT remains open at the server for another 590 seconds.")
     assert "Do not approve it" in said
 
 
@@ -145,7 +144,7 @@ def test_the_code_that_stays_open_is_mentioned_and_for_how_long() -> None:
 def test_no_interval() -> None:
     said, quirk = Looked(code(interval=None), PENDING).only("code", "note")
 
-    assert "5 seconds apart" in said
+    assert "5 seconds are used" in said
     assert understood(quirk).interval == 5
 
 
@@ -155,7 +154,7 @@ def test_no_interval() -> None:
 def test_an_interval_that_is_no_whole_number(interval: Any, kind: str, read: float) -> None:
     said, quirk = Looked(code(interval=interval), PENDING).only("code", "note")
 
-    assert said == f"The interval is a {kind}, and is read as {read:g} seconds."
+    assert said == f"The interval is a {kind}; {read:g} seconds are used."
     assert quirk is None
 
 
@@ -164,7 +163,7 @@ def test_an_interval_of_another_name_is_looked_at_by_that_name() -> None:
 
     looked = Looked(code(interval=None, pause=3), PENDING, quirks=quirks)
 
-    assert [one.verdict for one in looked.findings if one.part == "code"] == ["good"]
+    assert [one.verdict for one in looked.checks if one.part == "code"] == ["good"]
 
 
 def test_verification_url() -> None:
@@ -186,23 +185,23 @@ SOUND: Final = {"verification_uri_complete": None}
 
 
 def test_a_server_that_keeps_to_the_practice() -> None:
-    assert Looked(code(**SOUND, expires_in=900), PENDING, scope="repo").found("practice") == []
+    assert Looked(code(**SOUND, expires_in=900), PENDING, scopes="repo").found("practice") == []
 
 
 @pytest.mark.parametrize(
     ("answered", "settings", "words"),
     [
-        (SOUND | {"expires_in": None}, {}, "No expires_in"),
-        (SOUND | {"expires_in": 901}, {}, "lives for 901 seconds"),
-        ({}, {}, "verification_uri_complete has the code in the link"),
-        (SOUND, {"scope": ""}, "No scope is asked for"),
+        (SOUND | {"expires_in": None}, {}, "no expires_in"),
+        (SOUND | {"expires_in": 901}, {}, "valid for 901 seconds"),
+        ({}, {}, "verification_uri_complete contains the code"),
+        (SOUND, {"scopes": ""}, "requests no scope"),
         (SOUND, {"revocation_endpoint": None}, "No revocation_endpoint is known"),
     ],
 )
 def test_what_departs_from_the_practice_is_a_note_with_its_source(
     answered: dict[str, Any], settings: dict[str, Any], words: str
 ) -> None:
-    looked = Looked(code(**answered), PENDING, **{"scope": "repo"} | settings)
+    looked = Looked(code(**answered), PENDING, **{"scopes": "repo"} | settings)
 
     said, quirk = looked.only("practice", "note")
 
@@ -215,9 +214,9 @@ def test_what_departs_from_the_practice_is_a_note_with_its_source(
 def test_a_link_that_the_entry_makes_counts_as_well() -> None:
     quirks = read_dialect("mine", {"complete_parameter": "user_code"})
 
-    looked = Looked(code(**SOUND), PENDING, scope="repo", quirks=quirks)
+    looked = Looked(code(**SOUND), PENDING, scopes="repo", quirks=quirks)
 
-    assert "the code in the link" in looked.only("practice", "note")[0]
+    assert "verification_uri_complete contains the code" in looked.only("practice", "note")[0]
 
 
 def test_names_of_its_own_for_what_it_answers() -> None:
@@ -244,13 +243,13 @@ def test_names_of_its_own_for_what_it_answers() -> None:
 @pytest.mark.parametrize(
     ("refusal", "words", "quirk"),
     [
-        (answer(400, {"error": "unauthorized_client"}), "switch the device grant on", None),
-        (answer(401, {"error": "invalid_client"}), "the client id, its secret", None),
-        (answer(400, {"error": "invalid_scope"}), "a scope is asked for", None),
+        (answer(400, {"error": "unauthorized_client"}), "enable the device grant", None),
+        (answer(401, {"error": "invalid_client"}), "the client id, the client secret", None),
+        (answer(400, {"error": "invalid_scope"}), "not allowed to request one of the scopes", None),
         (answer(400, {"message": "no such app"}), "no such app", 'error_fields = ["message"]'),
-        (answer(404, {}), "a part of the code is missing", None),
-        (answer(415, "<html>"), "a form is not what it takes", 'request = "json"'),
-        (answer(200, {"device_code": "d"}), "a part of the code is missing", None),
+        (answer(404, {}), "a required field is missing", None),
+        (answer(415, "<html>"), "does not accept a form", 'request = "json"'),
+        (answer(200, {"device_code": "d"}), "a required field is missing", None),
     ],
 )
 def test_a_refusal_of_the_code_is_explained_with_its_status(
@@ -260,7 +259,7 @@ def test_a_refusal_of_the_code_is_explained_with_its_status(
 
     said, named = Looked(*script).only("code", "bad")
 
-    assert f"status {refusal.status}" in said
+    assert f"Status {refusal.status}: " in said
     assert words in said
     assert named == quirk
 
@@ -268,7 +267,7 @@ def test_a_refusal_of_the_code_is_explained_with_its_status(
 def test_a_server_that_gives_no_answer() -> None:
     said, _ = Looked(*[Failure("timeout", sent=True)] * 3).only("code", "bad")
 
-    assert said == f"{SERVER}/device gave no answer: timeout, 3 times tried."
+    assert said == f"No response from {SERVER}/device: timeout, 3 attempts."
 
 
 def test_pending_with_another_status_is_understood() -> None:
@@ -293,7 +292,7 @@ def test_pending_in_other_words_is_a_line_of_the_entry(pending: Response, quirk:
     looked = Looked(code(), pending)
 
     said, named = looked.only("poll", "bad")
-    assert f"status {pending.status}" in said
+    assert f"Status {pending.status}: " in said
     assert named == quirk
     assert LEFT_BEHIND in looked.only("left behind", "note")[0]
     # And with that set, it is right.
@@ -304,7 +303,7 @@ def test_an_error_that_is_final_is_not_taken_for_pending() -> None:
     looked = Looked(code(), answer(400, {"error": "invalid_grant"}))
 
     said, quirk = looked.only("poll", "bad")
-    assert "are both endpoints one server's?" in said
+    assert "Are both endpoints of one server?" in said
     assert quirk is None
     assert LEFT_BEHIND in looked.only("left behind", "note")[0]
 
@@ -329,7 +328,7 @@ def test_a_code_that_is_denied_at_once_is_over() -> None:
     looked = Looked(code(), answer(400, {"error": "access_denied"}))
 
     assert looked.bad == ["poll"]
-    assert looked.only("left behind", "note")[0] == "The code WDJB-MJHT is not open any more."
+    assert looked.only("left behind", "note")[0] == "The code WDJB-MJHT is not valid any more."
 
 
 def test_a_code_that_lives_shorter_than_the_interval() -> None:
@@ -344,10 +343,13 @@ def test_a_code_that_lives_shorter_than_the_interval() -> None:
 @pytest.mark.parametrize(
     ("early", "words"),
     [
-        (answer(400, {"error": "slow_down"}), "slow down (status 400), 0.0 seconds after the one"),
-        (answer(400, {"error": "slow_down", "interval": 10}), "an interval of 10 seconds"),
-        (answer(429, ""), "slow down (status 429)"),
-        (PENDING, "does no harm"),
+        (
+            answer(400, {"error": "slow_down"}),
+            "slow_down, with status 400, 0.0 seconds after the previous",
+        ),
+        (answer(400, {"error": "slow_down", "interval": 10}), "The new interval is 10 seconds"),
+        (answer(429, ""), "slow_down, with status 429"),
+        (PENDING, "tolerates early polls"),
     ],
 )
 def test_an_early_poll_is_answered_well(early: Response, words: str) -> None:
@@ -388,7 +390,8 @@ def test_every_poll_shows_who_the_client_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize(
-    ("status", "verdict", "words"), [(200, "note", "it was revoked"), (503, "bad", "by hand")]
+    ("status", "verdict", "words"),
+    [(200, "note", "the doctor revoked it"), (503, "bad", "revoke it at the server")],
 )
 def test_a_token_that_was_approved_meanwhile_is_revoked(
     early: bool, status: int, verdict: str, words: str
@@ -403,7 +406,7 @@ def test_a_token_that_was_approved_meanwhile_is_revoked(
     assert b"token=the-token" in sent[1]
     said = [said for kind, said, _ in looked.found("left behind") if kind == verdict]
     assert words in said[0]
-    assert not any("the-token" in finding.message for finding in looked.findings)
+    assert not any("the-token" in check.message for check in looked.checks)
 
 
 class Interrupting(VirtualClock):
@@ -415,12 +418,10 @@ def test_interrupted_it_still_mentions_the_code() -> None:
     clock = Interrupting()
     recorder = Recorder(ScriptedTransport([code()]), clock)
     provider = OAuth(client_id="robot", **{name: METADATA[name] for name in _NAMES})
-    found: list[Finding] = []
+    found: list[Check] = []
 
     with pytest.raises(KeyboardInterrupt):
-        found.extend(
-            examine(Client(transport=recorder, clock=clock), recorder, provider, clock=clock)
-        )
+        found.extend(examine(recorder, provider, clock=clock))
 
     assert LEFT_BEHIND in found[-1].message
 
@@ -442,7 +443,7 @@ def test_what_metadata_lacks_is_said_and_what_it_has() -> None:
     assert [quirk for quirk in notes.values() if quirk] == ["pkce = true"]
     assert any("does not list the device grant" in said for said in notes)
     assert any("by hand" in said for _, said, _ in looked.found("practice"))
-    assert "none is not among" in looked.only("client", "note")[0]
+    assert "does not list the authentication method none" in looked.only("client", "note")[0]
 
 
 def test_another_way_to_authenticate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,7 +499,7 @@ def test_discovery_that_redirects() -> None:
 def test_discovery_without_an_answer_or_without_sense() -> None:
     looked = Looked(Failure("connection", sent=False), answer(200, "<html>"), issuer=True)
 
-    assert "gave no answer: connection" in looked.found("discovery")[0][1]
+    assert ": connection" in looked.found("discovery")[0][1]
     assert "not a JSON object" in looked.found("discovery")[1][1]
 
 
@@ -512,17 +513,17 @@ def test_discovery_without_an_answer_or_without_sense() -> None:
         (-29, "openid", "good", "agree"),
         (90, "openid", "note", "90 seconds ahead of"),
         (-300, "", "note", "300 seconds behind"),
-        (300, "openid", "bad", "would be refused"),
+        (300, "openid", "bad", "would be rejected"),
     ],
 )
 def test_the_servers_clock_is_compared(ahead: int, scope: str, verdict: str, words: str) -> None:
-    looked = Looked(answer(200, CODE, **at(ahead)), PENDING, scope=scope)
+    looked = Looked(answer(200, CODE, **at(ahead)), PENDING, scopes=scope)
 
     assert words in looked.only("clock", verdict)[0]
 
 
 def test_a_server_that_does_not_tell_the_time() -> None:
-    assert "no Date" in Looked(answer(200, CODE), PENDING).only("clock", "note")[0]
+    assert "no Date header" in Looked(answer(200, CODE), PENDING).only("clock", "note")[0]
 
 
 # TLS.
@@ -570,7 +571,7 @@ def look(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, dict[str,
 
 
 def parts(said: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(finding["part"], finding["verdict"]) for finding in said["findings"]]
+    return [(check["part"], check["verdict"]) for check in said["checks"]]
 
 
 def test_a_certificate_that_is_not_trusted(
@@ -583,8 +584,8 @@ def test_a_certificate_that_is_not_trusted(
 
     assert exit_code == 5
     assert parts(said) == [("tls", "bad")]
-    assert "not trusted here" in said["findings"][0]["message"]
-    assert "REQUESTS_CA_BUNDLE" in said["findings"][0]["message"]
+    assert "does not trust the certificate" in said["checks"][0]["message"]
+    assert "REQUESTS_CA_BUNDLE" in said["checks"][0]["message"]
 
 
 def test_it_trusts_whom_requests_trusts(
@@ -601,8 +602,8 @@ def test_it_trusts_whom_requests_trusts(
 
     assert exit_code == 5
     assert parts(said) == [("tls", "good"), ("discovery", "bad"), ("discovery", "bad")]
-    assert "TLSv1.3" in said["findings"][0]["message"]
-    assert "status 404" in said["findings"][1]["message"]
+    assert "TLSv1.3" in said["checks"][0]["message"]
+    assert "status 404" in said["checks"][1]["message"]
 
 
 def test_a_server_behind_a_proxy_is_not_looked_at_past_it(
@@ -612,8 +613,8 @@ def test_a_server_behind_a_proxy_is_not_looked_at_past_it(
 
     _, said = look(capsys, "--issuer", "https://sso.example.com", "--client-id", "robot")
 
-    assert said["findings"][0]["verdict"] == "note"
-    assert "by a proxy" in said["findings"][0]["message"]
+    assert said["checks"][0]["verdict"] == "note"
+    assert "through a proxy" in said["checks"][0]["message"]
 
 
 def test_a_port_that_nobody_listens_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -640,8 +641,8 @@ def test_the_local_server_is_well(quick: LocalServer, capsys: pytest.CaptureFixt
     assert (exit_code, err) == (0, "")
     assert [one["answer"] for one in log["requests"]] == ["authorization_pending", "slow_down"]
     assert "✓ poll: Pending, with status 400, 1.1 seconds after the code" in out
-    assert "✓ early poll: Told to slow down" in out
-    assert f"• left behind: The code {log['user_code']} stays open" in out
+    assert "✓ early poll: slow_down, with status 400" in out
+    assert f"• left behind: The code {log['user_code']} remains open" in out
     assert out.splitlines()[-1] == "A login would work."
 
 
@@ -659,7 +660,7 @@ def test_the_real_server_is_well(
     exit_code, said = look(
         capsys,
         *("real", "--client-id", "basic", "--client-secret", "env:THE_SECRET"),
-        *("--scope", "openid", "--early-poll"),
+        *("--scopes", "openid", "--early-poll"),
     )
 
     assert exit_code == 0
@@ -683,7 +684,7 @@ def test_a_client_that_the_real_server_refuses_is_a_login_that_would_fail(
 
     out, _ = capsys.readouterr()
     assert exit_code == 5
-    assert "✗ code: No code: status 401, invalid_client: the client id" in out
+    assert "✗ code: The server issued no code. Status 401: invalid_client: the client id" in out
     assert out.splitlines()[-1] == "A login would fail."
 
 
@@ -698,7 +699,7 @@ def test_what_takes_care_of_an_oddity_is_printed_below_it(
     main(["doctor", "--client-id", "robot", *[text for pair in names.items() for text in pair]])
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[lines.index("• code: No interval: polls are 5 seconds apart.") + 1] == (
+    assert lines[lines.index("• code: The response has no interval: 5 seconds are used.") + 1] == (
         "    in a provider entry: interval = 5"
     )
 
@@ -734,13 +735,11 @@ def test_a_secret_that_is_gone_by_the_first_poll_leaves_no_code_unmentioned(
     )
     clock = VirtualClock()
     recorder = Recorder(ScriptedTransport([code()]), clock)
-    found: list[Finding] = []
+    found: list[Check] = []
 
     monkeypatch.delenv("THE_SECRET")
     with pytest.raises(UsageError, match="env:THE_SECRET"):
-        found.extend(
-            examine(Client(transport=recorder, clock=clock), recorder, provider, clock=clock)
-        )
+        found.extend(examine(recorder, provider, clock=clock))
 
     assert LEFT_BEHIND in found[-1].message
 
@@ -752,5 +751,5 @@ def test_a_secret_that_is_gone_by_the_first_poll_leaves_no_code_unmentioned(
 def test_device_code_that_a_server_echoes_is_not_said(name: str, said: str) -> None:
     looked = Looked(code(), answer(400, {name: said}))
 
-    shown = repr(looked.findings)
+    shown = repr(looked.checks)
     assert not [spelled for spelled in ("the-device-code", said) if spelled in shown]

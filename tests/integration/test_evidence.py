@@ -445,7 +445,7 @@ def test_processes_find_what_one_finds(
 
 
 def test_process_that_is_killed_is_an_error() -> None:
-    with pytest.raises(StoreError, match="ended before its time"):
+    with pytest.raises(StoreError, match="was terminated"):
         list(PartedVerification(dying, ["f"]).findings())
 
 
@@ -600,7 +600,7 @@ def test_line_that_was_cut_in_half_is_told_and_the_one_behind_it_is_read(tmp_pat
     path.write_bytes(b"".join(lines))
 
     findings, events, strange = found_in(path)
-    assert strange == [f"line {at + 1} of audit.jsonl is no event"]
+    assert strange == [f"line {at + 1} of audit.jsonl is not an event"]
     assert findings == [("removed", flow_id)]
     assert events == len(lines) - 1
 
@@ -612,7 +612,7 @@ def test_last_line_that_was_cut_in_half_is_told(tmp_path: Path) -> None:
 
     findings, events, strange = found_in(path)
     assert (findings, events) == ([], len(lines) - 1)
-    assert strange == [f"line {len(lines)} of audit.jsonl is no event"]
+    assert strange == [f"line {len(lines)} of audit.jsonl is not an event"]
 
 
 @pytest.mark.parametrize("kind", ["edited", "removed", "duplicated", "reordered in the file"])
@@ -656,7 +656,7 @@ def test_line_that_says_two_things_is_no_event(tmp_path: Path, written: str, ins
     path.write_bytes(b"".join(lines))
 
     findings, _, strange = found_in(path)
-    assert strange == [f"line {at + 1} of audit.jsonl is no event"]
+    assert strange == [f"line {at + 1} of audit.jsonl is not an event"]
     assert findings == [("removed", flow_id)]
 
 

@@ -106,9 +106,9 @@ def test_the_token_is_kept_by_the_servers_address_and_the_client(
     [
         ("Locked", "the collection is locked"),
         ("Silent", "OSError"),
-        ("Forgetful", "does not keep what it is given"),
+        ("Forgetful", "a test value was not saved"),
         ("keyring.backends.fail.Keyring", "backend"),
-        ("keyring.backends.null.Keyring", "does not keep what it is given"),
+        ("keyring.backends.null.Keyring", "a test value was not saved"),
         ("backends.Missing", "Missing"),
     ],
 )
@@ -120,7 +120,7 @@ def test_a_keyring_that_does_not_work_is_found_out_before_anybody_is_asked(
     done = save(backend)
 
     assert (done.code, done.out) == (2, "")
-    assert "Nobody was asked for anything" in done.err
+    assert "No login was started" in done.err
     assert words in done.err
     assert asked_of(quick) == before
 
@@ -132,7 +132,9 @@ def test_a_keyring_that_fails_after_all_says_what_to_do_and_not_the_token(
 
     assert (done.code, done.out) == (5, "")
     assert "too long: <secret>" in done.err
-    (flow_id,) = re.findall(r"It is kept: deviceflow token (\S+) --acknowledge", done.err)
+    (flow_id,) = re.findall(
+        r"The store still has the token: deviceflow token (\S+) --acknowledge", done.err
+    )
     assert len(deviceflow("token", flow_id, "--acknowledge").out) > 30
 
 
@@ -147,7 +149,10 @@ def test_a_keyring_that_fails_after_all_loses_what_is_in_memory_and_says_so(
 
 @pytest.mark.parametrize(
     ("store", "words"),
-    [([], "It is kept: deviceflow token"), (["--store", "memory:"], "in the other place")],
+    [
+        ([], "The store still has the token: deviceflow token"),
+        (["--store", "memory:"], "in the other place"),
+    ],
     ids=["kept", "in memory"],
 )
 def test_a_token_that_one_place_refuses_is_in_the_other(

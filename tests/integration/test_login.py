@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from tests.integration.conftest import Page, Person, Remote
 
 
@@ -37,7 +38,7 @@ def follow_the_link(person: Person, flow: Flow) -> Page:
 @pytest.mark.parametrize("approve", [type_the_code, follow_the_link])
 def test_a_login_step_by_step(
     serve: Callable[..., Remote],
-    approve: Callable[[Person, Flow], Page],
+    approve: Callable[[Person, Login], Page],
     transitions: list[dict[str, Any]],
 ) -> None:
     server = serve()
@@ -46,7 +47,7 @@ def test_a_login_step_by_step(
     assert client.step(flow.id).state is State.AWAITING_USER
 
     assert approve(server.person, flow).title.startswith("Approved")
-    token = client.wait(flow.id)
+    token = client.wait_for_token(flow.id)
 
     assert token.access_token.reveal().startswith("isat_")
     moves = [(event["action"], event["from"], event["to"]) for event in transitions]
@@ -65,7 +66,7 @@ def test_denied_on_the_page(serve: Callable[..., Remote]) -> None:
     server.person.deny(flow.user_code)
 
     with pytest.raises(DeniedError):
-        client.wait(flow.id)
+        client.wait_for_token(flow.id)
 
 
 def test_get_access_token_with_a_person_who_follows_the_printed_address(
@@ -115,7 +116,7 @@ def test_a_real_browser_types_the_code_and_the_program_gets_its_token(
     expect(page.get_by_role("heading", name="Approved")).to_be_visible()
     page.close()
 
-    assert client.wait(flow.id).access_token.reveal().startswith("isat_")
+    assert client.wait_for_token(flow.id).access_token.reveal().startswith("isat_")
 
 
 class _Shown(io.StringIO):

@@ -106,7 +106,7 @@ def test_a_token_is_not_lost(
 
     assert client.step(flow.id).state is State.AUTHORIZED
 
-    token = client.token(flow.id)
+    token = client.get_token(flow.id)
     assert token.access_token.reveal() == TOKEN
     for name, (depth, value) in dict(extras).items():
         if name in ("a", "b"):
@@ -126,7 +126,7 @@ def test_a_token_that_is_itself_too_deep_is_none(store: Any, depth: int) -> None
     client = Client(store, clock=clock, transport=ScriptedTransport(script))
     flow = client.start(OAUTH)
 
-    assert client.settle(flow.id).state is State.FAILED
+    assert client.wait(flow.id).state is State.FAILED
     assert client.get(flow.id).in_doubt
 
 

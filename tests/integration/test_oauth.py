@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow import Token
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from tests.integration.oidc_provider import OIDCProvider
 
 SCOPE = "openid email offline_access"
@@ -28,10 +28,10 @@ def client() -> Client:
 
 
 def public(server: OIDCProvider, **settings: Any) -> OAuth:
-    return OAuth(issuer=server.issuer, client_id="public", scope=SCOPE, **settings)
+    return OAuth(issuer=server.issuer, client_id="public", scopes=SCOPE, **settings)
 
 
-def approve(server: OIDCProvider, flow: Flow, login: str = "alice@example.com") -> None:
+def approve(server: OIDCProvider, flow: Login, login: str = "alice@example.com") -> None:
     assert flow.verification_uri_complete
     assert flow.user_code
     server.approve(flow.verification_uri_complete, flow.user_code, login=login)
@@ -40,7 +40,7 @@ def approve(server: OIDCProvider, flow: Flow, login: str = "alice@example.com") 
 def log_in(client: Client, server: OIDCProvider, provider: OAuth, login: str) -> Token:
     flow = client.start(provider)
     approve(server, flow, login)
-    return client.wait(flow.id)
+    return client.wait_for_token(flow.id)
 
 
 def test_discovery_a_code_an_approval_and_every_kind_of_token(
@@ -49,14 +49,14 @@ def test_discovery_a_code_an_approval_and_every_kind_of_token(
     flow = client.start(public(oidc_provider))
     assert client.step(flow.id).state is State.AWAITING_USER
     approve(oidc_provider, flow)
-    token = client.wait(flow.id)
+    token = client.wait_for_token(flow.id)
 
     assert oidc_provider.active(token.access_token.reveal())
     assert token.token_type == "Bearer"
     assert token.expires_at is not None
     assert token.refresh_token is not None
     assert token.id_token is not None
-    assert set(token.scope or ()) == set(SCOPE.split())
+    assert set(token.scopes or ()) == set(SCOPE.split())
     assert [event["action"] for event in transitions][-2:] == ["issue_token", "collect"]
     assert set(transitions[-1]["granted_scopes"]) == set(SCOPE.split())
     assert transitions[-1]["issuer"] == oidc_provider.issuer
@@ -69,7 +69,7 @@ def test_denied(client: Client, oidc_provider: OIDCProvider) -> None:
     oidc_provider.deny(flow.verification_uri_complete, flow.user_code)
 
     with pytest.raises(DeniedError):
-        client.wait(flow.id)
+        client.wait_for_token(flow.id)
 
 
 def test_expired_by_the_servers_clock_and_ours(
@@ -78,7 +78,7 @@ def test_expired_by_the_servers_clock_and_ours(
     client, server = Client(), start_oidc_provider(DeviceCode=2)
 
     with pytest.raises(ExpiredError):
-        client.wait(client.start(public(server)).id)
+        client.wait_for_token(client.start(public(server)).id)
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
@@ -91,7 +91,7 @@ def test_a_client_with_a_secret(
         client_id=method.rsplit("_", 1)[1],
         client_secret="env:THE_SECRET",
         client_auth=method,
-        scope=SCOPE,
+        scopes=SCOPE,
     )
 
     token = log_in(client, oidc_provider, provider, "alice@example.com")
@@ -122,7 +122,7 @@ def test_a_client_that_signs(
     else:
         file.write_text(json.dumps(key.as_dict(private=True)))
     provider = OAuth(
-        issuer=oidc_provider.issuer, client_id="jwt", private_key=f"file:{file}", scope=SCOPE
+        issuer=oidc_provider.issuer, client_id="jwt", private_key=f"file:{file}", scopes=SCOPE
     )
 
     token = log_in(client, oidc_provider, provider, "alice@example.com")
@@ -181,15 +181,15 @@ def test_the_wrong_persons_approval_is_not_and_its_token_is_revoked(
 
     refused: list[str] = []
     with pytest.raises(WrongApproverError):
-        client.wait(
+        client.wait_for_token(
             flow.id,
             on_step=lambda _: refused.extend(
-                token.reveal() for _, token in client.get(flow.id).to_revoke
+                token.reveal() for _, token in client._store.get(flow.id).to_revoke
             ),
         )
 
     assert [oidc_provider.active(token) for token in refused] == [False, False]
-    assert client.get(flow.id).token is None
+    assert client._store.get(flow.id).token is None
     said = [(event["action"], event["outcome"], event["reason"]) for event in transitions]
     assert ("fail", "failed", "wrong_approver") in said
     assert said[-1] == ("revoke", "revoked", "wrong_approver")
@@ -202,9 +202,9 @@ def test_a_token_that_nobody_acknowledged_is_revoked_by_purge(
     transitions: list[dict[str, Any]],
     taken: str,
 ) -> None:
-    flow = client.start(public(oidc_provider), key="nightly")
+    flow = client.start(public(oidc_provider), name="nightly")
     approve(oidc_provider, flow)
-    token = client.wait(flow.id)
+    token = client.wait_for_token(flow.id)
     if taken == "acknowledged":
         client.acknowledge(flow.id)
 
@@ -237,7 +237,7 @@ def test_without_an_id_token_a_policy_refuses(client: Client, oidc_provider: OID
     provider = OAuth(
         issuer=oidc_provider.issuer,
         client_id="public",
-        scope="offline_access",
+        scopes="offline_access",
         require={"sub": "alice"},
     )
 
@@ -249,9 +249,9 @@ def test_what_was_asked_for_and_not_granted_is_said(
     client: Client, oidc_provider: OIDCProvider
 ) -> None:
     provider = OAuth(
-        issuer=oidc_provider.issuer, client_id="public", scope="openid profile:none offline_access"
+        issuer=oidc_provider.issuer, client_id="public", scopes="openid profile:none offline_access"
     )
 
     token = log_in(client, oidc_provider, provider, "alice@example.com")
 
-    assert token.missing_scope == ("profile:none",)
+    assert token.missing_scopes == ("profile:none",)

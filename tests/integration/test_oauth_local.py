@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from deviceflow import Token
     from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
 
     Serve = Callable[..., "Server"]
 
@@ -67,22 +68,22 @@ def serve_oauth() -> Iterator[Serve]:
 
 
 def oauth(server: Remote, **settings: Any) -> OAuth:
-    return OAuth(**({"issuer": server.url, "client_id": "robot", "scope": "read"} | settings))
+    return OAuth(**({"issuer": server.url, "client_id": "robot", "scopes": "read"} | settings))
 
 
-def code_of(flow: Flow) -> str:
+def code_of(flow: Login) -> str:
     assert flow.user_code
     return flow.user_code
 
 
-def start(server: Server, **settings: Any) -> tuple[Client, Flow]:
+def start(server: Server, **settings: Any) -> tuple[Client, Login]:
     """Start a login by the server's clock, on which waiting takes no time and is no cheating."""
     client = Client(clock=server.clock)
     return client, client.start(oauth(server, **settings))
 
 
-def step_when_due(server: Server, client: Client, flow: Flow) -> State:
-    server.clock.advance(client.get(flow.id).wait_seconds(server.clock.time()))
+def step_when_due(server: Server, client: Client, flow: Login) -> State:
+    server.clock.advance(client.get(flow.id).wait_seconds)
     return client.step(flow.id).state
 
 
@@ -103,7 +104,7 @@ def test_interval_is_kept_by_the_servers_own_clock(
             if len([poll for poll in server.polls() if poll["answer"]]) == 2:
                 server.post("/control/approve", json={"user_code": flow.user_code})
 
-        token = client.wait(flow.id, on_step=approve_after_two)
+        token = client.wait_for_token(flow.id, on_step=approve_after_two)
 
         assert token.access_token.reveal()
         assert server.answers() == ["authorization_pending", "authorization_pending", "issued"]
@@ -121,11 +122,11 @@ def test_pending_then_approved_on_the_page(serve_oauth: Serve) -> None:
     assert step_when_due(server, client, flow) is State.AWAITING_USER
 
     page = server.person.approve(code_of(flow))
-    token = client.wait(flow.id)
+    token = client.wait_for_token(flow.id)
 
     assert page.title.startswith("Approved")
     assert token.token_type == "Bearer"
-    assert token.scope == ("read",)
+    assert token.scopes == ("read",)
     assert token.expires_at is not None
     assert token.expires_at > server.clock.time()
     assert server.answers() == ["authorization_pending", "issued"]
@@ -140,7 +141,7 @@ def test_complete_address_leads_to_the_page_with_the_code(serve_oauth: Serve) ->
     page = server.person.open(flow.verification_uri_complete)
     server.person.press(server.person.press(page, "Continue"), "Approve")
 
-    assert client.wait(flow.id).access_token.reveal()
+    assert client.wait_for_token(flow.id).access_token.reveal()
 
 
 def test_denied_on_the_page(serve_oauth: Serve) -> None:
@@ -149,7 +150,7 @@ def test_denied_on_the_page(serve_oauth: Serve) -> None:
     server.person.deny(code_of(flow))
 
     with pytest.raises(DeniedError):
-        client.wait(flow.id)
+        client.wait_for_token(flow.id)
 
     assert server.answers() == ["access_denied"]
 
@@ -160,7 +161,7 @@ def test_nobody_comes_and_the_last_poll_is_made_before_the_end(serve_oauth: Serv
     assert flow.expires_at is not None
 
     with pytest.raises(ExpiredError):
-        client.wait(flow.id)
+        client.wait_for_token(flow.id)
 
     assert set(server.answers()) == {"authorization_pending"}
     assert 0 < flow.expires_at - server.polls()[-1]["wall"] <= 2
@@ -173,7 +174,7 @@ def test_expired_by_the_server_is_expired(serve_oauth: Serve) -> None:
     server.post("/control/expire", json={"user_code": flow.user_code})
 
     with pytest.raises(ExpiredError):
-        client.wait(flow.id)
+        client.wait_for_token(flow.id)
 
     assert server.answers() == ["expired_token"]
 
@@ -184,13 +185,13 @@ def test_slow_down_grows_the_interval_and_the_approval_is_seen(
 ) -> None:
     server = serve_oauth(rate_check=order)
     client, flow = start(server)
-    server.clock.advance(flow.wait_seconds(server.clock.time()))
-    assert server.poll_too_early(client.get(flow.id)) == "authorization_pending"
+    server.clock.advance(flow.wait_seconds)
+    assert server.poll_too_early(client._store.get(flow.id)) == "authorization_pending"
     assert client.step(flow.id).state is State.AWAITING_USER
     assert client.get(flow.id).interval == 10
 
     server.person.approve(code_of(flow))
-    client.wait(flow.id)
+    client.wait_for_token(flow.id)
 
     assert server.answers() == ["authorization_pending", "slow_down", "issued"]
     # Twice the interval by now, and a margin against clocks that run fast.
@@ -211,11 +212,11 @@ def test_approval_is_told_to_who_is_too_early_or_only_later(
 ) -> None:
     server = serve_oauth(rate_check=order)
     client, flow = start(server)
-    server.clock.advance(flow.wait_seconds(server.clock.time()))
-    server.poll_too_early(client.get(flow.id))
+    server.clock.advance(flow.wait_seconds)
+    server.poll_too_early(client._store.get(flow.id))
     server.person.approve(code_of(flow))
 
-    client.wait(flow.id)
+    client.wait_for_token(flow.id)
 
     assert server.answers() == answers
 
@@ -224,12 +225,12 @@ def test_slow_downs_add_up(serve_oauth: Serve) -> None:
     server = serve_oauth(rate_check="before")
     client, flow = start(server)
     for _ in range(2):
-        server.clock.advance(client.get(flow.id).wait_seconds(server.clock.time()))
-        server.poll_too_early(client.get(flow.id))
+        server.clock.advance(client.get(flow.id).wait_seconds)
+        server.poll_too_early(client._store.get(flow.id))
         client.step(flow.id)
     server.person.approve(code_of(flow))
 
-    client.wait(flow.id)
+    client.wait_for_token(flow.id)
 
     assert client.get(flow.id).interval == 15
     assert server.answers()[-2:] == ["slow_down", "issued"]
@@ -244,7 +245,7 @@ def test_interval_of_the_server_is_kept(serve_oauth: Serve) -> None:
     step_when_due(server, client, flow)
     server.person.approve(code_of(flow))
 
-    client.wait(flow.id)
+    client.wait_for_token(flow.id)
 
     assert "slow_down" not in server.answers()
     assert min(server.spacing()) >= 17
@@ -262,7 +263,7 @@ def test_client_with_a_secret(
     client, flow = start(server, client_secret="env:THE_SECRET", client_auth=method)
     server.person.approve(code_of(flow))
 
-    assert client.wait(flow.id).access_token.reveal()
+    assert client.wait_for_token(flow.id).access_token.reveal()
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post", "none"])
@@ -287,10 +288,10 @@ def test_unknown_client_is_refused(serve_oauth: Serve) -> None:
 def test_proof_key_is_passed_over(serve_oauth: Serve) -> None:
     server = serve_oauth()
     client, flow = start(server, pkce="on")
-    assert flow.verifier is not None
+    assert client._store.get(flow.id).verifier is not None
     server.person.approve(code_of(flow))
 
-    assert client.wait(flow.id).access_token.reveal()
+    assert client.wait_for_token(flow.id).access_token.reveal()
 
 
 def test_audience_resource_and_parameters_are_passed_over(serve_oauth: Serve) -> None:
@@ -300,23 +301,23 @@ def test_audience_resource_and_parameters_are_passed_over(serve_oauth: Serve) ->
     )
     server.person.approve(code_of(flow))
 
-    assert client.wait(flow.id).scope == ("read",)
+    assert client.wait_for_token(flow.id).scopes == ("read",)
 
 
 # The other dialect of the same server.
 
 
-def log_in_to_studio(server: Server, provider: Any) -> tuple[Token, Flow]:
+def log_in_to_studio(server: Server, provider: Any) -> tuple[Token, Login]:
     client = Client(clock=server.clock)
     flow = client.start(provider)
     assert step_when_due(server, client, flow) is State.AWAITING_USER
     server.person.approve(code_of(flow))
-    return client.wait(flow.id), flow
+    return client.wait_for_token(flow.id), flow
 
 
 def test_studios_dialect_of_the_same_server(serve_oauth: Serve) -> None:
     server = serve_oauth()
-    studio = Studio(server.url).asking(client_name="robot", token_name="t", scopes=["models"])
+    studio = Studio(server.url).with_request(client_name="robot", token_name="t", scopes=["models"])
 
     token, flow = log_in_to_studio(server, studio)
 
@@ -370,13 +371,13 @@ def test_login_goes_on_in_another_process(serve_oauth: Serve) -> None:
     server = serve_oauth()
     client, flow = start(server, pkce="on")
     step_when_due(server, client, flow)
-    written = json.dumps(export.to_dict(client.get(flow.id), secrets=True))
+    written = json.dumps(export.to_dict(client._store.get(flow.id), secrets=True))
     server.person.approve(code_of(flow))
 
     moved = export.from_dict(json.loads(written))
     other = Client(clock=server.clock)
     other._store.add(moved)
 
-    assert other.wait(flow.id).access_token.reveal()
+    assert other.wait_for_token(flow.id).access_token.reveal()
     assert server.answers() == ["authorization_pending", "issued"]
     assert min(server.spacing()) >= 5

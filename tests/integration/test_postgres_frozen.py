@@ -142,14 +142,16 @@ def methods(store: PostgresStore) -> dict[str, Callable[[], object]]:
         "snooze": lambda: store.snooze(flow.id, "w1", 0.0),
         "reschedule": lambda: store.reschedule(flow, "w1"),
         "wake_after_clock_change": lambda: store.wake_after_clock_change(0.0),
-        "note": lambda: store.record_store_event(PLAIN_HTTP, 0.0, "f1", Origin("w1")),
+        "end_lease": lambda: store.end_lease(flow.id, 0.0, 0.0),
+        "leases_taken_after": lambda: store.leases_taken_after(0.0),
+        "record_store_event": lambda: store.record_store_event(PLAIN_HTTP, 0.0, "f1", Origin("w1")),
         "ids_with_secrets": lambda: store.ids_with_secrets("token", 0.0, 0.0),
         "delete_ended": lambda: store.delete_ended(0.0),
         "history": lambda: store.history(flow.id),
         "prune": lambda: store.prune(["gone"]),
         "reseal": store.reseal,
         "bounds": lambda: store.bounds(4),
-        "reading": lambda: read_all(store, "events"),
+        "reading": lambda: read_all(store, "events_all"),
     }
 
 
@@ -176,7 +178,7 @@ def test_each_call_ends_in_time_and_the_store_works_again(route: Route, warm: bo
 
         assert store.get("f1").seq >= 1
         assert store.add(new("f3")).id == "f3"
-        read_all(store, "events")
+        read_all(store, "events_all")
 
 
 def test_connection_that_others_use_is_waited_for_no_longer(server: PostgresServer) -> None:
@@ -220,7 +222,7 @@ def test_commit_that_is_not_answered_is_done_once(
     monkeypatch.undo()
     actions = [event["action"] for event in place.sql.history(name)]
     assert actions == ["issue_code", "poll", "issue_token"]
-    assert driver.token(name).access_token.reveal() == "TOKEN-CANARY"
+    assert driver.get_token(name).access_token.reveal() == "TOKEN-CANARY"
     place.close()
 
 
@@ -258,11 +260,11 @@ def test_logins_go_on_whenever_the_server_is_suspended(server: PostgresServer) -
 
     def log_in(number: int) -> str:
         driver = Client(store, transport=OnceApproved(), clock=place.clock)
-        flow = tried(lambda: driver.start(OAUTH, key=f"login-{number}"))
+        flow = tried(lambda: driver.start(OAUTH, name=f"login-{number}"))
         while not (step := tried(lambda: driver.step(flow.id))).state.ended:
             place.clock.advance(step.wait_seconds)
-        assert tried(lambda: driver.start(OAUTH, key=f"login-{number}")).id == flow.id
-        token: Token = tried(lambda: driver.token(flow.id))
+        assert tried(lambda: driver.start(OAUTH, name=f"login-{number}")).id == flow.id
+        token: Token = tried(lambda: driver.get_token(flow.id))
         tried(lambda: driver.acknowledge(flow.id))
         return token.access_token.reveal()
 

@@ -11,7 +11,6 @@ import requests
 from deviceflow import Client, OAuth, Studio, export
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
-from deviceflow.core.flow import Flow
 from deviceflow.errors import UsageError
 from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.server import LocalServer, Settings
@@ -20,7 +19,7 @@ from tests.integration.command import begun, decide
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.stores.sqlite import SQLiteStore
     from tests.integration.command import Command
     from tests.integration.conftest import Local
@@ -47,7 +46,7 @@ def test_it_is_kept_shown_and_recorded(
     shown: list[str] = []
 
     def approve(_: str) -> bool:
-        (flow,) = client.flows(live=True)
+        (flow,) = client.logins(live=True)
         decide(server, "approve")("", str(flow.user_code))
         return True
 
@@ -64,10 +63,10 @@ def test_it_is_kept_shown_and_recorded(
 
 
 def test_a_session_states_it_as_well(server: LocalServer) -> None:
-    flows: list[Flow] = []
+    flows: list[Login] = []
 
     def approve(_: str) -> bool:
-        flows.extend(client.flows())
+        flows.extend(client.logins())
         decide(server, "approve")("", str(flows[0].user_code))
         return True
 
@@ -82,11 +81,11 @@ def test_a_session_states_it_as_well(server: LocalServer) -> None:
 
 def test_a_key_is_for_one_purpose(server: LocalServer) -> None:
     client = Client()
-    flow = client.start(Studio(server.url), key="nightly", purpose=WHY)
+    flow = client.start(Studio(server.url), name="nightly", purpose=WHY)
 
-    assert client.start(Studio(server.url), key="nightly", purpose=WHY).id == flow.id
+    assert client.start(Studio(server.url), name="nightly", purpose=WHY).id == flow.id
     with pytest.raises(UsageError, match="another purpose"):
-        client.start(Studio(server.url), key="nightly")
+        client.start(Studio(server.url), name="nightly")
 
 
 # The page.

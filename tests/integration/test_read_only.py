@@ -250,7 +250,7 @@ def test_without_the_audit_key_digests_alone_are_evidence_and_only_if_told_so(
         (store.folder / "rehearsal" / "digests").mkdir()
         assert begun[0] == 0
         assert (refused[0], refused[1]) == (exits.STORE, "")
-        assert "no key to check the events' MACs with" in refused[2]
+        assert "no key to check the MACs of events" in refused[2]
         assert "DEVICEFLOW_AUDIT_KEY" in refused[2]
         assert "--no-key" in refused[2]
         assert (verified[0], json.loads(verified[1])["keyed"]) == (0, False)
@@ -286,7 +286,7 @@ def test_keys_that_the_auditor_may_not_read_are_passed_over(store: Store) -> Non
 
     assert (verified[0], json.loads(verified[1])["keyed"]) == (0, True)
     assert digest[0] == exits.STORE
-    assert "may not read the store's key" in digest[2]
+    assert "no permission to read the signing key" in digest[2]
     assert "DEVICEFLOW_AUDIT_SIGNING_KEY" in digest[2]
 
 
@@ -298,8 +298,8 @@ def test_a_copy_without_its_shm_file_says_what_to_do(store: Store) -> None:
     ((code, _, err),) = store.audit("verify")
 
     assert code == exits.STORE
-    assert "flows.db-shm is gone" in err
-    assert "copy both files" in err
+    assert "the file flows.db-shm for flows.db-wal is missing" in err
+    assert "copy the database" in err
 
 
 _SLOW_READER: Final = """

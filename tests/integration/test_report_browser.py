@@ -76,7 +76,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             at=BEGIN + 1e6,
             says=HOSTILE + "x" * 300,
             flow_id="hostile000000001",
-            provider=Studio("https://studio.example.com").asking(client_name=HOSTILE + "y" * 300),
+            provider=Studio("https://studio.example.com").with_request(
+                client_name=HOSTILE + "y" * 300
+            ),
             origin=ALICE._replace(actor=HOSTILE, host=HOSTILE),
         )
         many = ["pending"] * 170

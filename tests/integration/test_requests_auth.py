@@ -471,7 +471,7 @@ class Real:
         self.asked = 0
         self.client = Client(clock=Hurried(), browser=self._approve, output=lambda _: None)
         self.provider = OAuth(
-            issuer=server.issuer, client_id="public", scope="openid email offline_access"
+            issuer=server.issuer, client_id="public", scopes="openid email offline_access"
         )
 
     def _approve(self, page: str) -> bool:
@@ -519,7 +519,7 @@ def test_at_a_real_server_a_person_is_asked_again_once_the_refresh_token_is_gone
     assert real.asked == 2
 
 
-@pytest.mark.parametrize("asked", [{}, {"key": "nightly"}])
+@pytest.mark.parametrize("asked", [{}, {"name": "nightly"}])
 def test_a_token_in_use_is_not_revoked_by_purge(
     session: requests.Session, real: Real, asked: dict[str, Any]
 ) -> None:

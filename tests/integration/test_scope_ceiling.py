@@ -49,7 +49,7 @@ DOCTOR: Final = ("doctor", "--profile", "work")
 def test_a_login_that_asks_for_more_is_refused_and_nothing_is_sent(
     work: Command, server: LocalServer, command: tuple[str, ...], scope: str
 ) -> None:
-    done = work(*command, "--scope", scope)
+    done = work(*command, "--scopes", scope)
 
     assert done.code == 2
     assert f"does not allow {scope.rsplit(maxsplit=1)[-1]}" in done.out + done.err
@@ -64,13 +64,13 @@ def test_a_login_that_leaves_it_to_the_server_is_refused(
     done = work(*START)
 
     assert (done.code, done.out) == (2, "")
-    assert "the server decides which to grant" in done.err
+    assert "the server would choose the scopes" in done.err
     assert asked_of(server) == 0
 
 
 @pytest.mark.parametrize("scope", ["repo", "read:org repo"])
 def test_a_login_within_it_goes_on(work: Command, server: LocalServer, scope: str) -> None:
-    done = work(*LOGIN, "--scope", scope, act=decide(server, "approve"))
+    done = work(*LOGIN, "--scopes", scope, act=decide(server, "approve"))
 
     assert done.code == 0, done.err
     assert "ceiling" not in done.out + done.err
@@ -80,7 +80,7 @@ def test_neither_the_command_line_nor_the_environment_lifts_it(
     work: Command, server: LocalServer
 ) -> None:
     def start(scope: str) -> Done:
-        return work(*START, "--scope", scope, DEVICEFLOW_SCOPE_CEILING="admin repo")
+        return work(*START, "--scopes", scope, DEVICEFLOW_SCOPE_CEILING="admin repo")
 
     refused, lower, both = start("admin"), start("read:org"), start("repo")
 
@@ -90,17 +90,17 @@ def test_neither_the_command_line_nor_the_environment_lifts_it(
 
 
 def test_ceilings_with_nothing_in_common_allow_nothing(work: Command) -> None:
-    done = work(*START, "--scope", "repo", DEVICEFLOW_SCOPE_CEILING="admin")
+    done = work(*START, "--scopes", "repo", DEVICEFLOW_SCOPE_CEILING="admin")
 
     assert done.code == 2
-    assert "No scope is within both ceilings" in done.err
+    assert "No scope is allowed by both scope ceilings" in done.err
 
 
 def test_the_environment_alone_sets_one(
     deviceflow: Command, server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = deviceflow(
-        *("start", "--issuer", server.url, "--client-id", "robot", "--scope", "admin"),
+        *("start", "--issuer", server.url, "--client-id", "robot", "--scopes", "admin"),
         DEVICEFLOW_SCOPE_CEILING="repo",
     )
 
@@ -155,7 +155,7 @@ def test_a_server_that_grants_more_is_told_of(deviceflow: Command, generous: str
     )
     deviceflow.configure(PROFILE.format(whom=whom))
 
-    done = deviceflow(*LOGIN, "--scope", "repo")
+    done = deviceflow(*LOGIN, "--scopes", "repo")
 
     assert done.code == 0, done.err
     assert done.said["beyond_ceiling"] == ["admin"]
@@ -178,4 +178,6 @@ def test_an_empty_ceiling_is_no_ceiling_that_was_meant(deviceflow: Command, empt
     done = deviceflow("config", "show", "--profile", "work")
 
     assert done.code == 2
-    assert "scope_ceiling is one scope or more" in done.err
+    assert (
+        "scope_ceiling must be a string or a list of strings, with at least one scope" in done.err
+    )

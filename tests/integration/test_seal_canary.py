@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from deviceflow import Client
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
 
 TESTS: Final = str(Path(__file__).parents[1])
 BUSY: Final = answer(503, "busy")
@@ -75,7 +75,7 @@ def life(place: Place, look: Callable[[list[str]], object], **options: Any) -> N
         second = driver.start(OAUTH)
         secrets.append(verifier_of(driver, second))
         place.clock.advance(60)
-        driver.settle(second.id)
+        driver.wait(second.id)
         look(secrets)
         place.clock.advance(8 * 86400)
         driver.purge()
@@ -83,8 +83,8 @@ def life(place: Place, look: Callable[[list[str]], object], **options: Any) -> N
     look(secrets)
 
 
-def verifier_of(driver: Client, flow: Flow) -> str:
-    verifier = driver.get(flow.id).verifier
+def verifier_of(driver: Client, flow: Login) -> str:
+    verifier = driver._store.get(flow.id).verifier
     assert verifier is not None
     return verifier.reveal()
 
@@ -171,7 +171,7 @@ def test_files_show_secrets_in_clear_only_until_they_are_acknowledged(sqlite: Pl
         flow = driver.start(OAUTH)
         code = ["DEVICE-CANARY", verifier_of(driver, flow)]
         assert {found.split()[0] for found in seen(files_of(sqlite), code)} == {*code}
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
     assert seen(files_of(sqlite), code) == set()
     tokens = ["TOKEN-CANARY", "REFRESH-CANARY", "ID-CANARY", "EXTRA-CANARY"]
     assert seen(files_of(sqlite), tokens) == {f"{token} in flows.db" for token in tokens}
@@ -257,8 +257,8 @@ TROUBLE: Final[dict[str, Callable[[Place], object]]] = {
         lambda place, name: place.client(GRANTED).step(name),
         lambda place, name: place.client().cancel(name, "no more"),
         lambda place, name: place.client().get(name),
-        lambda place, name: place.client().token(name),
-        lambda place, name: list(place.client().flows()),
+        lambda place, name: place.client().get_token(name),
+        lambda place, name: list(place.client().logins()),
         lambda place, name: place.open(),
         lambda place, name: place.sql.reseal(),
     ],

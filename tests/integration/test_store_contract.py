@@ -12,13 +12,13 @@ import pytest
 
 from deviceflow import OAuth, errors, export
 from deviceflow.audit.events import STORE, render, schema
-from deviceflow.client.step import Step
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.core.text import PersonText, ours
 from deviceflow.stores.sql import operations
+from tests.brief import brief
 from tests.integration.places import (
     CODE,
     DENIED,
@@ -171,9 +171,11 @@ def test_flow_does_not_take_the_place_of_another_of_its_id(place: Place) -> None
     assert everything(place.store.get("f1")) == everything(flow)
 
 
-@pytest.mark.parametrize("key", [None, "nightly"])
-def test_flow_whose_adding_was_not_answered_is_added_once(database: Place, key: str | None) -> None:
-    flow = new(key=key)
+@pytest.mark.parametrize("name", [None, "nightly"])
+def test_flow_whose_adding_was_not_answered_is_added_once(
+    database: Place, name: str | None
+) -> None:
+    flow = new(name=name)
 
     assert database.store.add(flow) is flow
     assert database.store.add(flow) is flow
@@ -209,11 +211,11 @@ def test_postgres_goes_by_its_own_clock_whatever_its_clients_say(place: Place) -
     assert place.store.now(5.0) == pytest.approx(expected, abs=1e-4)
 
 
-# Keys.
+# Names.
 
 
-def test_live_flow_of_the_key_is_returned_instead(place: Place) -> None:
-    first = kept(place, "waiting", key="nightly")
+def test_open_login_of_the_name_is_returned_instead(place: Place) -> None:
+    first = kept(place, "waiting", name="nightly")
 
     again = place.store.add(new("f2", "nightly"))
 
@@ -222,7 +224,7 @@ def test_live_flow_of_the_key_is_returned_instead(place: Place) -> None:
     assert [flow.id for flow in place.store.flows()] == ["f1"]
 
 
-def test_keys_do_not_mix(place: Place) -> None:
+def test_names_do_not_mix(place: Place) -> None:
     keys = ["a", "b", "", None, None, "A", "a ", "ä", "a\u0308"]
 
     flows = [place.store.add(new(f"f{number}", key)) for number, key in enumerate(keys)]
@@ -235,28 +237,28 @@ def test_keys_do_not_mix(place: Place) -> None:
     "name",
     ["acknowledged", "purged", "denied", "expired", "unknown", "cancelled"],
 )
-def test_key_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> None:
-    kept(place, name, key="nightly")
+def test_name_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> None:
+    kept(place, name, name="nightly")
 
     assert place.store.add(new("f2", "nightly")).id == "f2"
     assert place.store.add(new("f3", "nightly")).id == "f2"
-    assert place.store.get("f1").key == "nightly"
+    assert place.store.get("f1").name == "nightly"
 
 
 @pytest.mark.parametrize(
     "name", ["created", "polling", "in doubt", "recovered", "authorized", "collected"]
 )
-def test_key_is_kept_until_the_token_is_acknowledged(place: Place, name: str) -> None:
-    kept(place, name, key="nightly")
+def test_name_is_kept_until_the_token_is_acknowledged(place: Place, name: str) -> None:
+    kept(place, name, name="nightly")
 
     assert place.store.add(new("f2", "nightly")).id == "f1"
 
 
 @pytest.mark.parametrize("taken_meanwhile", [True, False])
-def test_token_that_comes_late_does_not_take_the_key_back(
+def test_token_that_comes_late_does_not_take_the_name_back(
     place: Place, taken_meanwhile: bool
 ) -> None:
-    flow = kept(place, "expired", key="nightly")
+    flow = kept(place, "expired", name="nightly")
     if taken_meanwhile:
         place.store.add(new("f2", "nightly"))
 
@@ -268,15 +270,15 @@ def test_token_that_comes_late_does_not_take_the_key_back(
     assert place.store.add(new("f3", "nightly")).id == ("f2" if taken_meanwhile else "f3")
 
 
-def test_key_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> None:
-    """It clashes, and then there is none of that key."""
+def test_name_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> None:
+    """It clashes, and then there is none of that name."""
     flow = new("f2", "nightly")
     operation, _ = database.sql._operations.add(flow, None, database.now)
     attempt = operation(database.now)
 
     assert next(attempt)[0] == "add"
     assert attempt.send(Sent(changed=0))[0] == "get"
-    assert attempt.send(Sent())[0] == "get_by_live_key"
+    assert attempt.send(Sent())[0] == "get_by_live_name"
     assert attempt.send(Sent())[0] == "add"
     with pytest.raises(StopIteration) as stopped:
         attempt.send(Sent(changed=1))
@@ -284,7 +286,7 @@ def test_key_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> No
     assert stopped.value.value is flow
 
 
-def test_one_of_many_threads_makes_the_flow_of_a_key(place: Place) -> None:
+def test_one_of_many_threads_makes_the_flow_of_a_name(place: Place) -> None:
     ids = at_once(lambda number: place.store.add(new(f"f{number}", "nightly")).id)
 
     assert len(set(ids)) == 1
@@ -294,6 +296,7 @@ def test_one_of_many_threads_makes_the_flow_of_a_key(place: Place) -> None:
 CHILD: Final = """
 import sys
 from deviceflow import open_store
+from tests.brief import brief
 from tests.integration.places import new
 store = open_store(sys.argv[1])
 print("ready", flush=True)
@@ -302,7 +305,7 @@ print(store.add(new(sys.argv[2], "nightly")).id)
 """
 
 
-def test_one_of_many_processes_makes_the_flow_of_a_key(database: Place) -> None:
+def test_one_of_many_processes_makes_the_flow_of_a_name(database: Place) -> None:
     children = started(
         CHILD,
         ([database.url, f"f{number}"] for number in range(6)),
@@ -383,7 +386,7 @@ def test_both_are_kept_or_none(database: Place, step: str) -> None:
     flow = kept(database, "waiting")
     before = everything(flow)
     moved = flow.poll(database.now, 10) if step == "poll" else flow.cancel(database.now)
-    spoilt = render(flow, moved, Origin("w1")) | {"outcome": None}  # which the table does not take
+    spoilt = render(flow, moved, Origin("w1")) | {"time": None}  # which the table does not take
 
     with pytest.raises(errors.StoreError):
         database.store.commit(flow, spoilt)
@@ -719,13 +722,13 @@ def test_decision_is_told_who_left_the_lease_behind(place: Place) -> None:
 
     assert isinstance(taken, Claim)
     assert taken.event is not None
-    assert taken.event["detail"] == "left behind by w2"
+    assert taken.event["detail"] == "the lease of w2 ran out between polls"
     place.store.release("f1", "w1")
     assert claim(place, "w3").previous_owner is None  # it is on record, and done with
 
 
 def test_decision_can_end_the_flow(place: Place) -> None:
-    kept(place, "waiting", key="nightly")
+    kept(place, "waiting", name="nightly")
 
     def give_up(claimed: Claim) -> dict[str, Any]:
         return render(claimed.flow, claimed.flow.cancel(claimed.now), Origin("w1"))
@@ -868,7 +871,7 @@ def test_left_over_is_what_ended_before_then_and_holds_such_secrets(
 
 @pytest.mark.parametrize("name", STAGES)
 def test_forgotten_is_what_ended_before_then_and_holds_no_secret(place: Place, name: str) -> None:
-    flow = kept(place, name, key="nightly")
+    flow = kept(place, name, name="nightly")
     forgettable = flow.state.ended and not flow.token and not flow.to_revoke
 
     assert place.store.delete_ended(place.now - 1) == 0
@@ -981,7 +984,7 @@ def test_any_token_is_kept(place: Place, text: str) -> None:
 
 
 @odd
-def test_any_key_is_one_or_is_refused(place: Place, text: str) -> None:
+def test_any_name_is_one_or_is_refused(place: Place, text: str) -> None:
     takes = place.kind == "memory" or text not in (
         ODD["NUL"],
         ODD["half a character"],
@@ -990,19 +993,21 @@ def test_any_key_is_one_or_is_refused(place: Place, text: str) -> None:
     if takes:
         place.store.add(new("f1", text))
         assert place.store.add(new("f2", text)).id == "f1"
-        assert place.store.get("f1").key == text
+        assert place.store.get("f1").name == text
     else:
-        with pytest.raises(errors.UsageError, match="A key is a text of at most 500 characters"):
+        with pytest.raises(
+            errors.UsageError, match="A login's name is a text of at most 500 characters"
+        ):
             place.store.add(new("f1", text))
         assert list(place.store.flows()) == []
 
 
-def test_longest_key_of_the_longest_characters_is_taken(place: Place) -> None:
-    key = "".join(chr(0x10000 + number) for number in range(500))
+def test_longest_name_of_the_longest_characters_is_taken(place: Place) -> None:
+    name = "".join(chr(0x10000 + number) for number in range(500))
 
-    place.store.add(new("f1", key))
+    place.store.add(new("f1", name))
 
-    assert place.store.add(new("f2", key)).id == "f1"
+    assert place.store.add(new("f2", name)).id == "f1"
 
 
 # Whole logins.
@@ -1012,7 +1017,7 @@ def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -
     """Each step by another client, which opens the store anew, as jobs do."""
     script = [CODE, PENDING, SLOW_DOWN, LOST, PENDING, GRANTED]
 
-    flow = database.client(script.pop(0), store=database.open()).start(OAUTH, key="nightly")
+    flow = database.client(script.pop(0), store=database.open()).start(OAUTH, name="nightly")
     while True:
         driver = database.client(*script, store=database.open())
         done = driver.step(flow.id)
@@ -1034,7 +1039,7 @@ def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -
     for event in history:
         checker.validate(event)
     with pytest.raises(errors.TokenGoneError):
-        database.client(store=database.open()).token(flow.id)
+        database.client(store=database.open()).get_token(flow.id)
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -1103,7 +1108,7 @@ def test_login_ends_in_each_store_as_in_any(
     flow = driver.start(OAUTH)
 
     with pytest.raises(error):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     if actions is not None and place.kind != "memory":
         said = [event["action"] for event in place.sql.history(flow.id)]
@@ -1117,13 +1122,13 @@ def test_login_goes_on_behind_a_dead_worker(place: Place, events: Events) -> Non
     assert commit(place.store, dead.flow, dead.flow.poll(place.now, 10), "the dead")
     driver = place.client(UNKNOWN_CODE)
 
-    assert driver.step(flow.id) == Step(flow.id, State.POLLING, flow.interval)
+    assert brief(driver.step(flow.id)) == (flow.id, State.POLLING, flow.interval, None)
     place.clock.advance(60)
     done = driver.step(flow.id)
 
     assert (done.state, done.reason) == (State.FAILED, Reason.OUTCOME_UNKNOWN)
     assert events()[-3]["action"] == "recover"
-    assert events()[-3]["detail"] == "left behind by the dead"
+    assert events()[-3]["detail"] == "the lease of the dead ran out during a poll"
 
 
 def test_stalled_workers_token_is_taken_late(place: Place, events: Events) -> None:
@@ -1134,11 +1139,11 @@ def test_stalled_workers_token_is_taken_late(place: Place, events: Events) -> No
 
     driver = place.client(CODE, stalled)
     flow = driver.start(OAUTH)
-    place.clock.advance(flow.wait_seconds(place.now))
+    place.clock.advance(flow.wait_seconds)
 
     assert driver.step(flow.id).state is State.AUTHORIZED
 
-    token = place.client().token(flow.id)
+    token = place.client().get_token(flow.id)
     assert (token.access_token, token.possibly_revoked) == (Secret("TOKEN-CANARY"), True)
     said = [event["action"] for event in events()]
     assert said == ["issue_code", "poll", "recover", "poll", "fail", "late_token", "collect"]
@@ -1147,7 +1152,7 @@ def test_stalled_workers_token_is_taken_late(place: Place, events: Events) -> No
 def test_many_threads_stepping_one_flow_send_one_request(place: Place) -> None:
     driver = place.client(CODE, PENDING)
     flow = driver.start(OAUTH)
-    place.clock.advance(flow.wait_seconds(place.now))
+    place.clock.advance(flow.wait_seconds)
 
     at_once(lambda _: driver.step(flow.id))
 
@@ -1162,13 +1167,13 @@ def test_sweep_and_purge_bring_everything_to_its_end(place: Place) -> None:
         place.clock.advance(1)
     place.clock.advance(20)
 
-    assert [done.state for done in driver.sweep().steps] == [State.FAILED, State.AUTHORIZED]
+    assert [done.state for done in driver.sweep().logins] == [State.FAILED, State.AUTHORIZED]
     place.clock.advance(8 * 86400)
     assert driver.purge() == (1, 0, [])
     place.clock.advance(90 * 86400)
     assert driver.purge() == (0, 2, [])
 
-    assert list(driver.flows()) == []
+    assert list(driver.logins()) == []
     if place.kind != "memory":
         assert place.ask("SELECT count(*) FROM {audit}") == [(8 + 1,)]
 

@@ -56,9 +56,9 @@ def test_brackets_without_end_stop_no_sweep_and_no_list(
     driver, problems = database.client(PENDING), list[errors.DeviceFlowError]()
 
     swept = driver.sweep()
-    listed = [flow.id for flow in driver.flows(on_problem=problems.append)]
+    listed = [flow.id for flow in driver.logins(on_problem=problems.append)]
 
-    assert [step.flow_id for step in swept.steps] == listed == ["good"]
+    assert [step.id for step in swept.logins] == listed == ["good"]
     assert [one.flow_id for one in swept.problems] == [one.flow_id for one in problems] == ["bad"]
 
 
@@ -72,7 +72,7 @@ def test_rows_of_a_lost_key_starve_no_sweep(database: Place) -> None:
 
     swept = driver.sweep(limit=100)
 
-    assert sorted(step.flow_id for step in swept.steps) == [f"good{n:03}" for n in range(5)]
+    assert sorted(step.id for step in swept.logins) == [f"good{n:03}" for n in range(5)]
     assert len(swept.problems) == 120
     assert driver.sweep().problems == []  # they are left alone
 
@@ -109,7 +109,7 @@ def test_row_whose_columns_contradict_each_other_ends_the_list(database: Place) 
     database.ask("UPDATE {flows} SET created_at = created_at + 1e6 WHERE id = 'f001'")
     problems: list[errors.DeviceFlowError] = []
 
-    listed = [flow.id for flow in database.client().flows(on_problem=problems.append)]
+    listed = [flow.id for flow in database.client().logins(on_problem=problems.append)]
 
     assert sorted(listed) == ["f000", "f002"]
     assert [problem.flow_id for problem in problems] == ["f001"]
@@ -119,7 +119,7 @@ def test_list_logs_what_it_passes_over(database: Place, caplog: pytest.LogCaptur
     many(database, "waiting", "f", 2)
     lose_the_key_of(database, "f000")
 
-    assert [flow.id for flow in database.client().flows()] == ["f001"]
+    assert [flow.id for flow in database.client().logins()] == ["f001"]
 
     (logged,) = [r for r in caplog.records if vars(r).get("deviceflow_event")]
     assert vars(logged)["deviceflow_event"] == "deviceflow.unreadable"
@@ -150,11 +150,11 @@ def test_text_that_is_none_is_a_bad_row_and_no_more(database: Place, text: bytes
     database.clock.advance(60)
     driver, problems = database.client(PENDING, PENDING), list[errors.DeviceFlowError]()
 
-    assert len(list(driver.flows(on_problem=problems.append))) == 2
+    assert len(list(driver.logins(on_problem=problems.append))) == 2
     swept = driver.sweep()
 
     assert [one.flow_id for one in swept.problems] == [one.flow_id for one in problems] == ["f001"]
-    assert len(swept.steps) == 2
+    assert len(swept.logins) == 2
 
 
 # A clock that was set back.
@@ -179,7 +179,7 @@ def test_clock_set_back_keeps_no_sweep_from_a_login(database: Place) -> None:
     kept(database, "waiting")
     database.clock.advance(-3600)
 
-    assert [step.flow_id for step in database.client(PENDING).sweep().steps] == ["f1"]
+    assert [login.id for login in database.client(PENDING).sweep().logins] == ["f1"]
 
 
 def test_clock_set_back_does_not_lengthen_the_codes_life(database: Place) -> None:
@@ -284,7 +284,7 @@ def test_id_that_is_none_stops_no_sweep(untyped: Place, spoilt: bytes | str) -> 
 
     swept = untyped.client(PENDING).sweep()
 
-    assert [step.flow_id for step in swept.steps] == ["good"]
+    assert [step.id for step in swept.logins] == ["good"]
     assert len(swept.problems) == 1
 
 
@@ -347,13 +347,13 @@ def test_number_that_is_a_text_or_a_blob_is_found(untyped: Place) -> None:
 # A database that does not do what it is told.
 
 LOOPS: Final[dict[str, Callable[[Client], object]]] = {
-    "token": lambda client: client.token("authorized"),
+    "token": lambda client: client.get_token("authorized"),
     "acknowledge": lambda client: client.acknowledge("authorized"),
     "cancel": lambda client: client.cancel("waiting"),
     "step": lambda client: client.step("waiting"),
-    "start": lambda client: client.start(OAUTH, key="its key"),
+    "start": lambda client: client.start(OAUTH, name="its key"),
     "another start": lambda client: client.start(OAUTH),
-    "wait": lambda client: client.wait("waiting"),
+    "wait": lambda client: client.wait_for_token("waiting"),
 }
 
 
@@ -386,7 +386,7 @@ def test_database_that_ignores_statements_makes_nobody_try_for_ever(
     database.clock.advance(60)
     driver = database.client(CODE if "start" in use else GRANTED)
 
-    fails = pytest.raises(errors.StoreError, match="did not do what it was told")
+    fails = pytest.raises(errors.StoreError, match="ignored a statement")
     adds_no_row = (what, table) == ("INSERT", "flows") and use != "another start"
     with nullcontext() if adds_no_row else fails:
         LOOPS[use](driver)
@@ -398,8 +398,8 @@ def test_row_that_is_there_twice_is_not_moved(untyped: Place) -> None:
     untyped.ask("DROP TABLE flows")
     untyped.ask("CREATE TABLE flows AS SELECT * FROM rows UNION ALL SELECT * FROM rows")
 
-    with pytest.raises(errors.StoreError, match="did not do what it was told"):
-        untyped.client().token("f1")
+    with pytest.raises(errors.StoreError, match="ignored a statement"):
+        untyped.client().get_token("f1")
 
     assert untyped.store.get("f1").handover == "ready"
 

@@ -94,7 +94,7 @@ def started(place: Place, *script: Any) -> tuple[Client, str]:
     """Return a client with a login that is due to be polled for, and its name."""
     driver = place.client(CODE, *script)
     flow = driver.start(OAUTH)
-    place.clock.advance(flow.wait_seconds(place.now))
+    place.clock.advance(flow.wait_seconds)
     return driver, flow.id
 
 
@@ -102,7 +102,7 @@ def goes_on(place: Place, flow_id: str) -> None:
     """See that a login comes to its token, as somebody else opens the store."""
     with place.open() as store:
         place.clock.advance(60)
-        assert place.client(GRANTED, store=store).wait(flow_id).access_token == TOKEN
+        assert place.client(GRANTED, store=store).wait_for_token(flow_id).access_token == TOKEN
         history = [event["seq"] for event in store.history(flow_id)]
         assert history == list(range(1, len(history) + 1))
 
@@ -124,7 +124,7 @@ def fill(place: Place) -> int:
     added = itertools.count()
 
     def until_full(keep: Callable[[], object]) -> None:
-        with pytest.raises(errors.StoreError, match=r"the disk is full\. Make room"):  # noqa: PT012
+        with pytest.raises(errors.StoreError, match=r"the disk is full\. Free space"):  # noqa: PT012
             while True:
                 keep()
 
@@ -140,7 +140,7 @@ def test_disk_that_is_full_loses_nothing(sqlite: Place) -> None:
     count = fill(sqlite)
 
     assert len(list(sqlite.store.flows())) == count + 1
-    failing(lambda: sqlite.store.add(new(f"full-{count}")), "the disk is full", "Make room")
+    failing(lambda: sqlite.store.add(new(f"full-{count}")), "the disk is full", "Free space")
     pages(sqlite, None)
     goes_on(sqlite, name)
 
@@ -172,7 +172,7 @@ def test_token_that_comes_when_the_disk_is_full_is_kept_until_there_is_room(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert driver.token(name).access_token == TOKEN
+    assert driver.get_token(name).access_token == TOKEN
     assert [event["action"] for event in events()][-3:] == ["poll", "issue_token", "collect"]
 
 
@@ -200,7 +200,7 @@ except StoreError as problem:
     print(problem)
 print(len(list(store.flows())) == count + 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-print(client.wait(flow.id).access_token.reveal())
+print(client.wait_for_token(flow.id).access_token.reveal())
 """
 
 
@@ -256,7 +256,7 @@ def test_what_cannot_be_written_is_said_and_mended(public: Path, what: str) -> N
     path, mode = (file_of(place), 0o400) if what == "file" else (public, 0o500)
     said = {
         "file": "cannot be used: Permission denied",
-        "directory": "the file, or its directory, cannot be written",
+        "directory": "the file or its directory is not writable",
     }[what]
 
     with as_somebody_else(public, *public.iterdir()):
@@ -298,8 +298,8 @@ def test_file_that_is_gone_and_comes_back(sqlite: Place) -> None:
     driver, name = started(sqlite, PENDING)
     away = file_of(sqlite).rename(file_of(sqlite).with_name("away"))
 
-    for use in (driver.step, driver.get, driver.cancel, driver.wait):
-        failing(lambda use=use: use(name), "No such file", "put it back")  # type: ignore[misc]
+    for use in (driver.step, driver.get, driver.cancel, driver.wait_for_token):
+        failing(lambda use=use: use(name), "No such file", "restore it")  # type: ignore[misc]
     sqlite.clock.advance(60)
     away.rename(file_of(sqlite))
 
@@ -315,7 +315,7 @@ def test_file_that_comes_back_as_a_copy(sqlite: Place, tmp_path: Path) -> None:
     for path in files:
         shutil.copy2(path, copies)
         path.unlink()
-    failing(lambda: driver.step(name), "No such file", "put it back")
+    failing(lambda: driver.step(name), "No such file", "restore it")
     (tmp_path / "flows.db-shm").unlink(missing_ok=True)
     for path in files:
         shutil.copy2(copies / path.name, path)
@@ -354,7 +354,9 @@ def test_what_is_no_database_is_left_alone(tmp_path: Path, content: bytes) -> No
     path.touch(0o600)
     path.write_bytes(content)
 
-    failing(lambda: SQLiteStore(path), "no SQLite database", "Name another file")
+    failing(
+        lambda: SQLiteStore(path), "not a SQLite database", "Set DEVICEFLOW_STORE to another file"
+    )
 
     assert path.read_bytes() == content
 
@@ -392,7 +394,7 @@ def test_table_that_is_missing_is_an_error_of_the_store(sqlite: Place) -> None:
     _, name = started(sqlite)
     sqlite.ask("ALTER TABLE flows RENAME TO lost")
 
-    failing(lambda: sqlite.store.get(name), "SQLite says: no such table: flows", "")
+    failing(lambda: sqlite.store.get(name), "SQLite error: no such table: flows", "")
 
     sqlite.ask("ALTER TABLE lost RENAME TO flows")
     goes_on(sqlite, name)
@@ -460,7 +462,7 @@ def test_file_that_is_locked_for_too_long_is_said_and_goes_on_after_it(
         assert other.stdout
         other.stdout.readline()
 
-        failing(lambda: driver.step(name), "kept it locked", "Try again")
+        failing(lambda: driver.step(name), "has locked the database", "Try again")
         assert driver.get(name).state is State.AWAITING_USER  # who only reads goes on
 
         assert other.stdin
@@ -480,7 +482,11 @@ def test_file_that_others_have_open_in_another_mode_is_waited_for(
         other.execute("CREATE TABLE theirs (x)")
         other.execute("BEGIN EXCLUSIVE")
 
-        failing(lambda: SQLiteStore(path), "kept it locked", "which process has it open")
+        failing(
+            lambda: SQLiteStore(path),
+            "has locked the database",
+            "find the process that has the file open",
+        )
 
         other.execute("ROLLBACK")
     SQLiteStore(path).close()
@@ -496,7 +502,11 @@ def test_file_that_others_read_is_turned_to_the_journal_that_all_share(
         other.execute("BEGIN")
         other.execute("SELECT * FROM theirs").fetchall()
         monkeypatch.setattr(sqlite_store, "BUSY", 0.05)
-        failing(lambda: SQLiteStore(path), "kept it locked", "which process has it open")
+        failing(
+            lambda: SQLiteStore(path),
+            "has locked the database",
+            "find the process that has the file open",
+        )
         patient = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: other.execute("ROLLBACK"))
         monkeypatch.setattr(sqlite_store, "time", patient)
 
@@ -565,19 +575,19 @@ def lossy(postgres: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("key", [None, "nightly"])
+@pytest.mark.parametrize("name", [None, "nightly"])
 def test_commit_whose_answer_is_lost_is_done_once(
-    postgres: Place, lossy: list[str], events: Events, times: int, key: str | None
+    postgres: Place, lossy: list[str], events: Events, times: int, name: str | None
 ) -> None:
     driver = postgres.client(CODE, PENDING, GRANTED)
 
     lossy += ["add"] * times
-    flow = driver.create(OAUTH, key=key)
+    flow = driver.create(OAUTH, name=name)
     while not (step := driver.step(flow.id)).state.ended:
         lossy += ["poll and its answer"] * times
         postgres.clock.advance(step.wait_seconds)
     lossy += ["collect"] * times
-    token = driver.token(flow.id)
+    token = driver.get_token(flow.id)
     lossy += ["acknowledge"] * times
     driver.acknowledge(flow.id)
 
@@ -585,7 +595,7 @@ def test_commit_whose_answer_is_lost_is_done_once(
     actions = ["issue_code", "poll", "pending", "poll", "issue_token", "collect", "acknowledge"]
     assert [event["action"] for event in events()] == actions
     assert postgres.sql.history(flow.id) == events()
-    assert driver.get(flow.id).orphaned_tokens == 0
+    assert driver._store.get(flow.id).orphaned_tokens == 0
 
 
 def test_commit_whose_answer_is_lost_too_often_is_an_error(
@@ -619,7 +629,7 @@ def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
     answers = True
     other = database.client(store=database.open())
     if until in ("collected", "acknowledged"):
-        other.token(name)
+        other.get_token(name)
     if until == "acknowledged":
         other.acknowledge(name)
     if until == "purged":
@@ -644,8 +654,12 @@ def test_server_that_stops_and_comes_back(
     how(server)
     try:
         for use in (driver.step, driver.get, driver.cancel):
-            failing(lambda use=use: use(name), "cannot be reached", "try again when it is back")  # type: ignore[misc]
-        failing(postgres.open, "cannot be reached", "try again when it is back")
+            failing(
+                lambda use=use: use(name),  # type: ignore[misc]
+                "cannot be reached",
+                "try again when the database is available",
+            )
+        failing(postgres.open, "cannot be reached", "try again when the database is available")
     finally:
         server.start()
 
@@ -695,7 +709,7 @@ def test_token_that_comes_while_the_server_is_away_is_brought_there_later(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert driver.token(name).access_token == TOKEN
+    assert driver.get_token(name).access_token == TOKEN
     assert [event["action"] for event in events()] == [
         "issue_code",
         "poll",
@@ -720,7 +734,7 @@ def test_connection_that_is_ended_between_two_steps_is_not_even_noticed(postgres
     postgres.clock.advance(step.wait_seconds)
     thrown_out(postgres)
 
-    assert driver.wait(name).access_token == TOKEN
+    assert driver.wait_for_token(name).access_token == TOKEN
 
 
 @pytest.mark.parametrize("statement", ["poll_remembered", "turn", "add_event"])
@@ -742,7 +756,7 @@ def test_connection_that_is_ended_within_a_commit_is_tried_again(
         lambda now: relayed(operation(now), after=done), *how
     )
 
-    assert driver.wait(name).access_token == TOKEN
+    assert driver.wait_for_token(name).access_token == TOKEN
 
     assert thrown == [statement]
     assert [event["action"] for event in events()] == [
@@ -755,7 +769,7 @@ def test_connection_that_is_ended_within_a_commit_is_tried_again(
 
 
 @pytest.mark.parametrize(
-    ("code", "hint"), [("53100", "Make room on the server's disk"), ("57P03", ""), ("XX001", "")]
+    ("code", "hint"), [("53100", "Free space on the server's disk"), ("57P03", ""), ("XX001", "")]
 )
 def test_error_of_the_server_is_told_with_its_code_and_without_values(
     postgres: Place, code: str, hint: str
@@ -780,7 +794,7 @@ def test_database_that_is_read_only_is_said(postgres: Place) -> None:
     database = postgres.ask("SELECT current_database()")[0][0]
     postgres.ask(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
 
-    failing(lambda: driver.step(name), "SQLSTATE 25006", "name the primary server")
+    failing(lambda: driver.step(name), "SQLSTATE 25006", "use the URL of the primary server")
     assert driver.get(name).state is State.AWAITING_USER
 
     with psycopg.connect(postgres.url, autocommit=True) as connection:

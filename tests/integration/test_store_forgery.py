@@ -93,7 +93,7 @@ def workers_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 USES: Final[dict[str, Callable[[Client], object]]] = {
     "sweep": lambda client: client.sweep(),
     "step": lambda client: client.step("f1"),
-    "wait": lambda client: client.wait("f1", 1),
+    "wait": lambda client: client.wait_for_token("f1", 1),
 }
 
 
@@ -149,7 +149,7 @@ def test_stored_login_may_name_what_the_worker_was_set_up_for(
     flow = new()
     flow.provider = provider
     if allowed == "itself":
-        store_of.client(CODE).start(provider, key="another")
+        store_of.client(CODE).start(provider, name="another")
     elif allowed == "setting":
         monkeypatch.setenv("DEVICEFLOW_ALLOW_SECRETS", f"env:ANOTHER, {reference}")
     elif allowed == "environment":
@@ -166,7 +166,7 @@ def test_stored_login_may_name_what_the_worker_was_set_up_for(
     swept = driver.sweep()
 
     if allowed != "nobody":
-        assert [step.state for step in swept.steps if step.flow_id == "f1"] == [State.AWAITING_USER]
+        assert [step.state for step in swept.logins if step.id == "f1"] == [State.AWAITING_USER]
         return
     assert sent(driver) == []
     (problem,) = swept.problems
@@ -182,7 +182,7 @@ def test_login_without_a_secret_needs_no_permission(store_of: Place) -> None:
     kept(store_of, "waiting")
     store_of.clock.advance(60)
 
-    assert [step.state for step in store_of.client(GRANTED).sweep().steps] == [State.AUTHORIZED]
+    assert [step.state for step in store_of.client(GRANTED).sweep().logins] == [State.AUTHORIZED]
 
 
 # Where the person is sent, and everything else in a row.
@@ -201,13 +201,13 @@ def edited(**fields: Any) -> Callable[[str], str]:
         ("progress", edited(interval=1.0)),
         ("progress", edited(expires_at=4e9)),
         ("progress", edited(due_at=0.0)),
-        ("record", edited(key="another")),
+        ("record", edited(name="another")),
         ("progress", edited(detail="call this number")),
         ("provider", lambda _: forged_settings()),
         ("created_at", lambda _: 5.0),
         ("ended_at", lambda _: 5.0),
         ("moved_at", lambda _: 5.0),
-        ("live_key", lambda _: "another"),
+        ("live_name", lambda _: "another"),
         ("state", lambda _: "authorized"),
         ("seq", lambda _: 2),
         ("head", lambda _: "0" * 64),
@@ -226,9 +226,9 @@ def test_edited_row_shows_and_sends_nothing_and_is_found(
 
     for use in (
         lambda: driver.get("f1"),
-        lambda: driver.get("f1", secrets=False),
+        lambda: driver.get("f1"),
         lambda: driver.step("f1"),
-        lambda: list(driver.flows(on_problem=_raise)),
+        lambda: list(driver.logins(on_problem=_raise)),
     ):
         with pytest.raises(errors.SealError):
             use()
@@ -276,7 +276,7 @@ def test_login_that_is_woken_too_early_starves_no_other(database: Place) -> None
 
     swept = driver.sweep(limit=10)
 
-    assert [step.flow_id for step in swept.steps] == ["due"]
+    assert [step.id for step in swept.logins] == ["due"]
     assert swept.problems == []
     assert len(sent(driver)) == 1
 

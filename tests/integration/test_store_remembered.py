@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CHANGES: Final[dict[str, Callable[[Any], Any]]] = {
     "created_at": lambda at: at - 1,
     "ended_at": lambda _: 5.0,
-    "live_key": lambda _: "another",
+    "live_name": lambda _: "another",
     "provider": lambda text: text.replace("as.example.com", "evil.example.com"),
     "record": lambda text: json.dumps(json.loads(text) | {"user_code": "EVIL-CODE"}),
     "code": lambda text: text[:-4],
@@ -103,7 +103,7 @@ def test_sweep_finds_what_is_due_and_reads_nothing_more(database: Place) -> None
     driver, _ = begun(database, PENDING)
     names = statements(database)
 
-    assert len(driver.sweep().steps) == 1
+    assert len(driver.sweep().logins) == 1
 
     polled = ["find_due", "poll_remembered", "add_event", "move", "add_event"]
     at = names.index("find_due")
@@ -246,14 +246,15 @@ def test_nothing_that_is_remembered_shows(database: Place) -> None:
 def test_login_that_ends_while_its_poll_is_answered_stays_as_it_ended(database: Place) -> None:
     driver, flow_id = begun(database, PENDING)
     other = database.client(store=database.open())
-    send = driver._transport.send
+    transport: Any = driver._transport
+    send = transport.send
 
     def send_late(*request: Any) -> Any:
         answered = send(*request)
         other.cancel(flow_id)
         return answered
 
-    driver._transport.send = send_late  # type: ignore[method-assign]
+    transport.send = send_late
 
     assert driver.step(flow_id).state is State.FAILED
     assert len(database.sql._remembered) == 0
@@ -335,7 +336,7 @@ def test_no_token_stays_in_memory_once_it_is_stored(database: Place, plaintext: 
 
     assert not in_memory(code, token)
     database.client(REVOKED, REVOKED, store=database.open()).purge(tokens_after=0)
-    assert driver.get(flow_id).token is None
+    assert driver._store.get(flow_id).token is None
     assert not in_memory(code, token)
 
 

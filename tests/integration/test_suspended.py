@@ -96,7 +96,7 @@ def test_answer_that_waits_for_a_suspended_worker(stage: Stage, traps: list[Trap
     flow, history = stage.stored()
     assert flow.reason is Reason.OUTCOME_UNKNOWN
     assert actions(history) == ["issue_code", "poll", "recover", "poll", "fail"]
-    assert history[2]["detail"] == f"left behind by {history[1]['worker']}"
+    assert history[2]["detail"] == f"the lease of {history[1]['worker']} ran out during a poll"
 
     time.sleep(max(0.0, asked + DEADLINE - time.monotonic()))
     resume(suspended)

@@ -126,17 +126,17 @@ def import_it(place: Place, driver: Client) -> object:
 
 def seal_and_unseal(place: Place, driver: Client) -> object:
     keys = [key.reveal() for key in place.keys]
-    return export.unseal(export.seal(driver.get("authorized"), keys), keys)
+    return export.unseal(export.seal(driver._store.get("authorized"), keys), keys)
 
 
 OPERATIONS: Final[dict[str, Operation]] = {
     "start": begin,
     "poll": poll,
     "get": lambda place, driver: [driver.get(id_) for id_ in ("waiting", "authorized")],
-    "list": lambda place, driver: list(driver.flows()),
+    "list": lambda place, driver: list(driver.logins()),
     "sweep": lambda place, driver: driver.sweep(),
     "cancel": lambda place, driver: driver.cancel("waiting"),
-    "token": lambda place, driver: driver.token("authorized"),
+    "token": lambda place, driver: driver.get_token("authorized"),
     "collect": collect,
     "acknowledge": lambda place, driver: driver.acknowledge("authorized"),
     "purge": lambda place, driver: driver.purge(tokens_after=0, flows_after=0),
@@ -199,10 +199,13 @@ def test_no_traceback_of_an_interruption_at_a_row_shows_a_secret(
 
     monkeypatch.setattr(owner, name, interrupted)
 
-    with pytest.raises(KeyboardInterrupt) as caught:
+    def run() -> None:
         flow = driver.start(OAUTH)
         database.clock.advance(60)
         driver.step(flow.id)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run()
 
     assert shown(caught.value) == set()
 
@@ -216,7 +219,7 @@ def test_no_traceback_of_a_damaged_row_shows_a_secret(place: Place, column: str)
     damaged = {"code": ["waiting"], "token": ["authorized"]}.get(column, ["waiting", "authorized"])
 
     for flow_id in damaged:
-        for use in (driver.get, driver.step, driver.token):
+        for use in (driver.get, driver.step, driver.get_token):
             with pytest.raises(errors.DeviceFlowError) as caught:
                 use(flow_id)
             assert shown(caught.value) == set()

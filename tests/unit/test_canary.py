@@ -25,7 +25,7 @@ import threading
 import time
 import traceback
 import webbrowser
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final
@@ -37,10 +37,10 @@ from rich.pretty import pretty_repr
 from rich.traceback import Traceback
 
 from deviceflow import Client, OAuth, Studio, auth, export
-from deviceflow.client.step import Step
 from deviceflow.core import text
 from deviceflow.core.data import DATA, Place, Sensitivity
 from deviceflow.core.flow import Flow
+from deviceflow.core.login import Login
 from deviceflow.core.secret import Secret
 from deviceflow.integrations import studio as studio_login
 from deviceflow.providers.dialect import RFC8628
@@ -407,13 +407,13 @@ def _client(**parts: Any) -> Client:
     return Client(MemoryStore(), transport=RequestsTransport(), deadline=deadline, **parts)
 
 
-def _started(client: Client, server: Server) -> Flow:
+def _started(client: Client, server: Server) -> Login:
     return client.start(Studio(server.url), client_name="test", scopes=["experiments"])
 
 
 def engine_waits(server: Server) -> None:
     client = _client()
-    client.wait(_started(client, server).id)
+    client.wait_for_token(_started(client, server).id)
 
 
 def engine_steps(server: Server) -> None:
@@ -422,7 +422,7 @@ def engine_steps(server: Server) -> None:
     flow_id = client.create(Studio(server.url), client_name="test").id
     while not (done := client.step(flow_id)).state.ended:
         clock.advance(done.wait_seconds)
-    client.token(flow_id)
+    client.get_token(flow_id)
 
 
 def engine_cancels(server: Server) -> None:
@@ -430,7 +430,7 @@ def engine_cancels(server: Server) -> None:
     flow = _started(client, server)
     client.step(flow.id)
     client.cancel(flow.id, f"no more of {CODE} for {USER}")
-    client.wait(flow.id)
+    client.wait_for_token(flow.id)
 
 
 def engine_adopts(server: Server) -> None:
@@ -438,7 +438,7 @@ def engine_adopts(server: Server) -> None:
     client = _client()
     uri = f"{server.url}/token"
     flow = client.adopt(Studio(server.url), token_endpoint=uri, device_code=Secret(CODE))
-    client.wait(flow.id)
+    client.wait_for_token(flow.id)
 
 
 def engine_with_secrets(server: Server) -> None:
@@ -450,11 +450,11 @@ def engine_with_secrets(server: Server) -> None:
         token_endpoint=f"{server.url}/token",
         client_secret="env:CANARY_SECRET",
         pkce="on",
-        scope=["a"],
+        scopes=["a"],
         quirks=replace(RFC8628, error_fields=("detail", "error"), errors=errors),
     )
     client = _client()
-    client.wait(client.start(provider).id)
+    client.wait_for_token(client.start(provider).id)
 
 
 def engine_logs_in(server: Server) -> None:
@@ -510,6 +510,7 @@ def evidence(monkeypatch: pytest.MonkeyPatch) -> Evidence:
         (RequestsTransport, "send"),
         (Client, "step"),
         (Client, "wait"),
+        (Client, "wait_for_token"),
     ):
         monkeypatch.setattr(owner, name, _tapped(gathered, getattr(owner, name)))
     return gathered
@@ -522,8 +523,8 @@ def _tapped(evidence: Evidence, function: Callable[..., Any]) -> Callable[..., A
             evidence.add_object(f"a repr at {function.__qualname__}", thing)
             if isinstance(thing, Flow):
                 evidence.add("a row, in clear", json.dumps(export.to_dict(thing)), at=Place.ROW)
-            if isinstance(thing, Step):
-                evidence.add("what a broker is given", asdict(thing), at=Place.BROKER)
+            if isinstance(thing, Login):
+                evidence.add("what a broker is given", json.dumps(thing.to_dict()), at=Place.BROKER)
         return result
 
     return tap

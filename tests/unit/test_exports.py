@@ -23,6 +23,7 @@ FIRST: Final = {
     "DeviceFlowAuth",
     "DeviceFlowError",
     "ExpiredError",
+    "Login",
     "LoginError",
     "OAuth",
     "Secret",
@@ -33,8 +34,6 @@ FIRST: Final = {
     "open_store",
     "origin",
     "provider",
-    "seal",
-    "unseal",
 }
 
 

@@ -268,7 +268,7 @@ def every_provider() -> dict[str, Provider]:
         "pkce": oauth(pkce="on"),
     }
     for name, entry in known().items():
-        found[name] = oauth(name=name, quirks=entry, client_secret="env:THE_SECRET", scope="a b")
+        found[name] = oauth(name=name, quirks=entry, client_secret="env:THE_SECRET", scopes="a b")
     return found
 
 
@@ -675,7 +675,7 @@ def test_any_login_ends_and_is_legal_all_the_way(
             done = client.step(flow.id)
             assert len(transport.requests) <= sent + 1
             assert 0 <= done.wait_seconds < math.inf
-            left = client.get(flow.id).to_revoke
+            left = client._store.get(flow.id).to_revoke
             if done.state.ended and not left:
                 break
             clock.advance(done.wait_seconds)
@@ -683,15 +683,15 @@ def test_any_login_ends_and_is_legal_all_the_way(
             clock.advance(next(naps, 0.0))
         else:
             # Only for a code that lives for days, or tokens that nobody lets be revoked.
-            ended = client.get(flow.id)
+            ended = client._store.get(flow.id)
             assert ended.to_revoke or (ended.expires_at or 0) > NOW + 60
         before = len(transport.requests)
-        if done.state.ended and not client.get(flow.id).to_revoke:
+        if done.state.ended and not client._store.get(flow.id).to_revoke:
             assert client.step(flow.id).wait_seconds == 0
             assert len(transport.requests) == before
-        ended = client.get(flow.id)
+        ended = client._store.get(flow.id)
         if ended.token is not None:
-            client.token(flow.id)
+            client.get_token(flow.id)
             client.acknowledge(flow.id)
         shown = f"{ended!r} {done!r} {store.moves!r} {transport.requests!r}"
         assert not shown_secrets(ended, shown)

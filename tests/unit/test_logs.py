@@ -38,7 +38,9 @@ ORIGIN: Final = Origin("w1.7.3", "build-17", 7, "celery", "task-1", "alice")
 
 
 def event_of(action: str = "poll", **fields: Any) -> dict[str, Any]:
-    studio = Studio("https://studio.example.com").asking(client_name="nightly", scopes=["MODELS"])
+    studio = Studio("https://studio.example.com").with_request(
+        client_name="nightly", scopes=["MODELS"]
+    )
     declared, source, dest = ACTIONS[action], State.AWAITING_USER, State.POLLING
     happened = Transition(3, 1_800_000_001.5, declared, source, dest, 200, 0.25, 5.0, ours("said"))
     return render(Flow("f1", studio, 1_800_000_000.0), happened, ORIGIN) | fields

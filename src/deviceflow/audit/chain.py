@@ -1,11 +1,12 @@
-"""The evidence in an event: each one's hash takes in the hash of the one before.
+"""The hash chain: each event contains the hash of the previous event of its flow.
 
-A chain is a flow's events in their order. An event is hashed in its canonical form (RFC 8785), all
-of it but `hash` and `mac`; `prev_hash` is the hash of the one before, or 64 zeros. So nothing in
-the middle can be changed, dropped, put in or moved without the rest being made anew, and `mac`
-(HMAC-SHA256 of the hash) shows whether that was done by somebody who has the key.
+A chain is the events of one flow in order. The hash of an event is the SHA-256 of its canonical
+form (RFC 8785), without the fields `hash` and `mac`. `prev_hash` is the hash of the previous event,
+or 64 zeros. So nobody can change, remove, insert or move an event without computing all following
+events again. `mac`, the HMAC-SHA256 of the hash, shows whether somebody with the audit key did so.
 
-What a chain cannot show is that its end was cut off; see `deviceflow.trail.digest`.
+A chain does not show that its last events were removed. Signed digests do: see
+`deviceflow.trail.digest`.
 """
 
 from __future__ import annotations
@@ -27,34 +28,34 @@ if TYPE_CHECKING:
 
 
 START: Final = "0" * 64
-"""What an event has for the hash of the one before, where there is none."""
+"""The `prev_hash` of the first event of a chain."""
 
 HASHED: Final = tuple(sorted({*FIELDS} - {"hash", "mac"}))
-"""The fields that are hashed, in the order in which they are."""
+"""The fields that are hashed, in the order of the canonical form."""
 
 STORED: Final = ("flow_id", "seq", "time", "hash", "mac", "text")
-"""The columns of a stored event. `text` is its canonical form, which says the first three too."""
+"""The columns of a stored event. `text` is its canonical form, which also has the first three."""
 
 DAMAGED: Final = (LookupError, OverflowError, RecursionError, TypeError, ValueError)
-"""What is raised for an event that is none: that has something in it which no event can have."""
+"""The exceptions that are raised for a damaged event, with a value that no event can have."""
 
 _COUNTED: Final = tuple(sorted(NUMBERS))
-_GREATEST: Final = 2**53  # up to which whole numbers are exact for every reader of JSON
+_GREATEST: Final = 2**53  # larger integers are not exact in every JSON parser
 _MOST_KNOWN: Final = 1024
 _json_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def encode_slowly(event: Mapping[str, Any]) -> bytes:
-    """Write JSON by the standard library."""
+    """Encode JSON with the standard library."""
     return _json_text(event).encode()
 
 
-# For what an event can hold both encoders write RFC 8785's form: keys in order, texts without NUL
-# and lone surrogates, whole numbers, and fractions of few digits.
+# For the values of events, both encoders write the form of RFC 8785: sorted keys, texts without NUL
+# and lone surrogates, integers, and fractions with few digits.
 encode: Callable[[Any], bytes]
-"""Writes JSON, by the fastest way there is; raises a `ValueError` or `TypeError` if it cannot."""
+"""Encodes JSON with the fastest encoder installed. Raises `ValueError` or `TypeError`."""
 decode: Callable[[str | bytes], Any]
-"""Reads JSON, by the fastest way there is; raises a `ValueError` where it is none."""
+"""Decodes JSON with the fastest decoder installed. Raises `ValueError` for invalid JSON."""
 try:
     from orjson import dumps as encode
     from orjson import loads as decode
@@ -63,7 +64,7 @@ except ImportError:
 
 
 def canonical(event: Mapping[str, Any]) -> bytes:
-    """Return an event's canonical form (RFC 8785): that of the fields in `HASHED`."""
+    """Return an event's canonical form (RFC 8785), with the fields in `HASHED`."""
     kept = {name: event[name] for name in HASHED}
     for name in _COUNTED:
         number = kept[name]
@@ -77,52 +78,53 @@ def canonical(event: Mapping[str, Any]) -> bytes:
 
 
 def read(text: object) -> tuple[dict[str, Any], str]:
-    """Return the event that a canonical text says, without `hash` and `mac`, and its hash.
+    """Parse the canonical text of an event, and return the event and its hash.
+
+    The event has no `hash` and `mac`.
 
     Args:
-        text: What a trail has for the text of an event.
+        text: The stored text of an event.
 
     Raises:
-        DAMAGED: As for `parse`; or the text says what it says in another form than the canonical
-            one.
+        DAMAGED: As for `parse`, or the text is not in canonical form.
     """
     event = parse(text)
     written = encode(event)
     if written != text.encode():  # type: ignore[attr-defined]  # a text, or `parse` had raised
-        raise ValueError("an event is written in another way")
+        raise ValueError("the text of the event is not in canonical form")
     return event, hashlib.sha256(written).hexdigest()
 
 
 def parse(text: object) -> dict[str, Any]:
-    """Return the event that a text says, each field of its type, without `hash` and `mac`.
+    """Parse the text of an event, and check the types of its fields. It has no `hash` and `mac`.
 
     Args:
-        text: What a trail has for the text of an event.
+        text: The stored text of an event.
 
     Raises:
-        DAMAGED: It is no text, or no event, or has its fields in another order, or a value is of
-            another type than the schema gives its field.
+        DAMAGED: The value is not a string or not an event, its fields are in another order, or a
+            field has the wrong type.
     """
     if type(text) is not str:
-        raise TypeError("the text of an event is no text")
+        raise TypeError("the text of the event is not a string")
     event = decode(text)
     if type(event) is not dict or [*event] != _ORDER:
-        raise ValueError("an event has other fields, or has them in another order")
+        raise ValueError("the event has other fields, or its fields are in another order")
     types = tuple(map(type, event.values()))
     numbers_of = _known_types.get(types) or _checked(types)
     for number in numbers_of(event):
         if not (-_GREATEST < number < _GREATEST) or (type(number) is float and number.is_integer()):
-            raise ValueError("a number is too great, or is written in another way")
+            raise ValueError("a number is too large, or is not in canonical form")
     for scope in event["scopes"] + (event["granted_scopes"] or []):
         if type(scope) is not str:
-            raise TypeError("a list has something in it that is no text")
+            raise TypeError("a list has an item that is not a string")
     if "\\u" in text:
-        encode(event)  # which nobody can do with half a character
+        encode(event)  # a lone surrogate cannot be encoded
     return event
 
 
 def _types_of(name: str) -> set[type]:
-    """Return of which types a field may be."""
+    """Return the types that a field may have."""
     types: set[type] = {str}
     if name in NUMBERS:
         types = {int} if name in WHOLE else {int, float}
@@ -136,31 +138,31 @@ def _types_of(name: str) -> set[type]:
 _ORDER: Final[list[str]] = [*decode(encode(dict.fromkeys(HASHED)))]  # as the decoder caches them
 _TYPES: Final = tuple(map(_types_of, HASHED))
 _known_types: Final[dict[tuple[type, ...], itemgetter[Any]]] = {}
-"""For each combination of types that was seen and is right, what returns the numbers."""
+"""For each valid combination of types that occurred, a function that returns the numbers."""
 
 
 def _checked(types: tuple[type, ...]) -> itemgetter[Any]:
     if not all(found in allowed for found, allowed in zip(types, _TYPES, strict=True)):
-        raise TypeError("an event's field has a value of another type")
+        raise TypeError("a field of the event has a value of the wrong type")
     if len(_known_types) >= _MOST_KNOWN:
         _known_types.clear()
     numbers = [name for name, found in zip(HASHED, types, strict=True) if found in (int, float)]
-    # Of one name it would return no tuple.
+    # With one name only, it would not return a tuple.
     found = _known_types[types] = itemgetter(*numbers, "seq", "seq")
     return found
 
 
 def hash_of(event: Mapping[str, Any]) -> str:
-    """Return the hash that an event should have."""
+    """Return the hash of an event's canonical form."""
     return hashlib.sha256(canonical(event)).hexdigest()
 
 
 def row_of(event: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """Return an event as a trail stores it, by the names in `STORED`.
+    """Return an event as a row of the trail, by the names in `STORED`.
 
     Args:
-        event: The event, which is a link of a chain.
-        text: Its canonical form, as `link` has returned it.
+        event: The event, which is linked to its chain.
+        text: Its canonical form, as returned by `link`.
     """
     return {
         "flow_id": event["flow_id"],
@@ -173,16 +175,16 @@ def row_of(event: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 
 class AuditKey:
-    """The key that authenticates events. It is not the one that seals secrets.
+    """The key that authenticates events. It is not the sealing key.
 
     Args:
-        key: Any text that nobody can guess.
-        older: Those that events are not authenticated by any more; the events still are.
-        store: The id of the store whose events they are; None takes those of any.
+        key: A text that nobody can guess.
+        older: Previous keys. New events do not use them; old events are verified with them.
+        store: The id of the store; None accepts the events of every store.
 
     Attributes:
-        name: What an event's `key_id` says: the key, from which nothing can be learnt, and the
-            store. It is hashed, so an event of another store does not count here.
+        name: The `key_id` of events: a hash that identifies the key without revealing it, and the
+            store's id. The `key_id` is hashed, so events of another store are not accepted.
     """
 
     def __init__(self, key: Secret, *older: Secret, store: str | None = None) -> None:
@@ -197,16 +199,16 @@ class AuditKey:
 
     @classmethod
     def of(cls, keys: Sequence[Secret]) -> Self | None:
-        """Return the first of the keys, with the others as its older ones; None of none."""
+        """Return an audit key from the current key and the older ones; None if there is no key."""
         return cls(*keys) if keys else None
 
     def mac(self, digest: str, name: object = None) -> str:
-        """Return what shows that whoever wrote this hash has the key.
+        """Return the MAC of a hash.
 
         Args:
             digest: The hash.
-            name: The event's `key_id`, by which one of the older keys may be meant. Where it names
-                another store, what is returned is right for no event.
+            name: The event's `key_id`, which may name an older key. If it names another store, the
+                returned MAC is valid for no event.
         """
         if name in (None, self.name):
             return self._hmac(digest.encode())
@@ -217,31 +219,31 @@ class AuditKey:
         return self._hmac(digest.encode()) if older is None else older.mac(digest)
 
     def mark(self, digest: str) -> str:
-        """Return what shows that a row of that digest was made by whoever has the key."""
+        """Return a mark for a row's digest, which only a holder of the key can make."""
         return f"{self.name}:{self.mac(digest)}"
 
     def has_marked(self, digest: str, mark: str) -> bool:
-        """Tell whether `mark` was made of that digest, by one of the keys."""
+        """Tell whether `mark` was made of that digest with one of the keys."""
         name, _, mac = mark.rpartition(":")
         return hmac.compare_digest(self.mac(digest, name).encode(), mac.encode(errors="replace"))
 
     def fingerprint(self, secret: Secret) -> str:
-        """Return 16 hex digits by which the same secret is known again, under this key."""
+        """Return a keyed hash of 16 hex digits, by which a secret is recognised."""
         return self._hmac(secret.reveal().encode(errors="surrogatepass"))[:16]
 
 
 def link(
     event: dict[str, Any], previous: str | None, key: AuditKey | None, flow: Flow | None = None
 ) -> str:
-    """Make an event the next link of a chain, and return its canonical form, which is hashed.
+    """Link an event to its chain, and return its canonical form, which is hashed.
 
-    Done once; an event that is a link already stays as it is.
+    An event that is linked already is not changed.
 
     Args:
-        event: The event; its evidence is filled in, but for the digest of the row.
-        previous: The hash of the one before, if there is one.
-        key: What authenticates it; without a key it is only chained.
-        flow: The flow that it happened to, for the fingerprints.
+        event: The event. Its hashes, MAC and fingerprints are filled in; `row_digest` is not.
+        previous: The hash of the previous event, if there is one.
+        key: The audit key; None for a chain without MACs.
+        flow: The flow of the event, for the fingerprints.
     """
     if event["hash"] is not None:
         return canonical(event).decode()

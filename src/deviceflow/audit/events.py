@@ -95,7 +95,7 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
         origin: Who did it.
     """
     provider = flow.provider
-    scope = flow.token.scope if flow.token else None
+    granted = flow.token.scopes if flow.token else None
     return {
         "schema": SCHEMA,
         "event_id": f"{flow.id}.{transition.seq}",
@@ -113,7 +113,7 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
         "client_id": _storable(provider.client_id),
         "client_name": _storable(provider.client_name),
         "scopes": [storable(scope) for scope in provider.scopes],
-        "granted_scopes": None if scope is None else [storable(name) for name in scope],
+        "granted_scopes": None if granted is None else [storable(scope) for scope in granted],
         "purpose": _storable(flow.purpose),
         "attempt": flow.attempt,
         "interval": _rounded(flow.interval),

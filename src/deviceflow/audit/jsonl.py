@@ -1,4 +1,4 @@
-"""A trail in a file, for programs that have no store: one event a line, chained as in one."""
+"""An audit file in JSON Lines, for programs without a store. Its events are chained too."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ VARIABLE: Final = "DEVICEFLOW_AUDIT"
 class JSONLinesAudit:
     """Appends each event to a file, as one line of JSON.
 
-    Several processes may write to one file: each line is one write, at the end. The file may be
-    moved away at any time, by logrotate for instance: the next line begins a new one.
+    Several processes may write to one file: each line is one append. The file may be moved away at
+    any time, for example by logrotate. The next line then creates a new file.
 
     Args:
-        path: The file; it is made, for its owner only (0600), if it is not there.
-        key: What authenticates the events; by default what `DEVICEFLOW_AUDIT_KEY` says. Without a
-            key they are chained all the same, but anybody could make the chain anew.
-        fsync: Whether each line is on the disk before the login goes on.
+        path: The file. It is created with access for its owner only (0600).
+        key: The audit key; by default `DEVICEFLOW_AUDIT_KEY`. Without a key, events are chained
+            without MACs, so anybody could replace the whole chain.
+        fsync: Whether each line is synced to the disk before the login continues.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class JSONLinesAudit:
 
     @classmethod
     def from_env(cls) -> Self | None:
-        """Return the one that `DEVICEFLOW_AUDIT` names, if it names one."""
+        """Return an audit file for the path in `DEVICEFLOW_AUDIT`; None if it is not set."""
         path = os.environ.get(VARIABLE)
         return cls(path) if path else None
 
@@ -71,18 +71,18 @@ class JSONLinesAudit:
             problem = StoreError(
                 f"The audit file {self.path} could not be written: {error.strerror}.",
                 flow_id=flow.id,
-                hint="The login is as it says, but its last event is not in the file.",
+                hint="The login has moved on, but its last event is missing in the file.",
             )
         if problem is not None:
             raise problem
 
     def _append(self, line: bytes) -> None:
-        # Opened for each line: a line is seconds after the one before, and the file may have moved.
+        # Opened for each line, because the file may have been moved since the previous line.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
         handle = os.open(self.path, flags, 0o600)
         try:
             if os.write(handle, line) != len(line):
-                raise OSError(0, "it took a part of the line only")
+                raise OSError(0, "only a part of the line was written")
             if self._fsync:
                 os.fsync(handle)
         finally:

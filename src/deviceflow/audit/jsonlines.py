@@ -1,4 +1,4 @@
-"""Any fields as one line of JSON, by the fastest encoder that is installed."""
+"""Encode any fields as one line of JSON, with the fastest encoder installed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _ascii: Final = json.JSONEncoder(separators=(",", ":"), default=str, allow_nan=F
 
 
 def line_slowly(fields: Mapping[str, Any]) -> str:
-    """Return `fields` as JSON, by the standard library."""
+    """Return `fields` as JSON, with the standard library."""
     try:
         return _ascii(fields)
     except Exception:  # noqa: BLE001  # str() of a value may raise anything
-        # A key that is no text, a number that JSON has not, a value that contains itself, …
+        # A key that is not a string, NaN or infinity, a value that contains itself, …
         return _ascii({str(name): _plain(value) for name, value in fields.items()})
 
 
 line: Callable[[Mapping[str, Any]], str]
-"""Returns fields as one line of JSON, in ASCII, so that it steers no terminal; never raises.
+"""Returns fields as one line of JSON in ASCII, without control characters. Never raises.
 
-What JSON has no type for is there as its text, and numbers that JSON has not are null.
+Values without a JSON type become their `str()`. NaN and infinity become null.
 """
 try:
     from orjson import OPT_PASSTHROUGH_DATACLASS, OPT_PASSTHROUGH_DATETIME
@@ -32,11 +32,11 @@ try:
 except ImportError:
     line = line_slowly
 else:
-    # Texts for these, as the standard library's encoder is told to write.
+    # Write these types as strings, as the standard library's encoder does.
     _OPTIONS: Final = OPT_PASSTHROUGH_DATACLASS | OPT_PASSTHROUGH_DATETIME
 
     def line_quickly(fields: Mapping[str, Any]) -> str:
-        """Return `fields` as JSON, by orjson where that writes ASCII."""
+        """Return `fields` as JSON, with orjson if the result is ASCII."""
         try:
             written = _dumps(fields, str, _OPTIONS)
         except (TypeError, ValueError, RecursionError):  # orjson's own error is a TypeError

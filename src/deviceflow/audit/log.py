@@ -1,9 +1,9 @@
-"""Where an event goes: to structlog if the program has configured it, else to `logging`.
+"""Log events with structlog if the program has configured it, else with `logging`.
 
-The library configures nothing of its own accord; `deviceflow.logs.configure` does, where a program
-asks for it. structlog unconfigured prints to stdout, which would break each program whose stdout is
-data; `logging` without a handler prints warnings to stderr, so the logger `deviceflow` has a
-`NullHandler`. The program is asked at each event, as it may configure late.
+The library does not configure logging; a program can call `deviceflow.logs.configure`. Without
+configuration, structlog prints to stdout, which would break programs whose stdout is data, and
+`logging` prints warnings to stderr, so the logger `deviceflow` has a `NullHandler`. The
+configuration is checked at each event, because a program may configure logging late.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
 
     Args:
         name: The event's name.
-        fields: Its fields. On a `logging` record they are the attribute `deviceflow`, beside
-            `deviceflow_event`, the name; and both are part of the message.
-        level: `logging`'s level, `INFO` or `WARNING`.
+        fields: The event's fields. A `logging` record has them in the attribute `deviceflow`, and
+            the name in `deviceflow_event`. The message contains both.
+        level: The level, `logging.INFO` or `logging.WARNING`.
     """
     structlog = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
@@ -55,15 +55,15 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
 
 
 _kept: tuple[dict[str, Any], Any] = ({}, None)
-"""A bound logger, and the configuration that it was made of."""
+"""The cached bound logger, and its configuration."""
 
 
 def _bound_logger(structlog: ModuleType) -> Any:
-    """Return a bound logger, as `structlog.get_logger("deviceflow").bind()` does, but faster.
+    """Return a bound logger, like `structlog.get_logger("deviceflow").bind()`, but faster.
 
-    It is made anew for each event unless the program wants loggers to be cached, and then whenever
-    any part of the configuration is another one. `structlog.testing.capture_logs` empties and
-    fills the list of processors, which is the same list in all of them.
+    The logger is cached if structlog is configured to cache loggers, until the configuration
+    changes. `structlog.testing.capture_logs` changes the list of processors in place, so it works
+    with a cached logger too.
     """
     global _kept  # noqa: PLW0603  # one for the process, as structlog's configuration is
     config, logger = _kept
@@ -86,19 +86,19 @@ class OnTransition(Protocol):
     """The program's hook."""
 
     def __call__(self, event: dict[str, Any], /) -> object:
-        """Take note of a transition that is committed and logged.
+        """Process a transition, after it was committed and logged.
 
         Args:
-            event: The fields of `deviceflow.audit/1`: a dict of the hook's own.
+            event: The fields of `deviceflow.audit/1`, as a copy that the hook may change.
         """
 
 
 class Emitter:
-    """Tells of a client's events: the log first, then of a transition the program's hook.
+    """Logs a client's events, and calls the program's hook for transitions.
 
     Args:
-        on_transition: Called with each event. What it raises is logged, by the logger
-            `deviceflow` of `logging`, and ends nothing: the transition has happened.
+        on_transition: Called with each transition's event. If it raises, the exception is logged
+            with `logging.getLogger("deviceflow")`, and the login continues.
 
     Raises:
         UsageError: The hook cannot be called, or is a coroutine function.
@@ -114,8 +114,8 @@ class Emitter:
 
         Args:
             name: As for the function `emit`.
-            fields: As there. A transition is committed by now.
-            level: As there.
+            fields: As for the function `emit`. A transition must be committed before.
+            level: As for the function `emit`.
         """
         emit(name, fields, level)
         if name == TRANSITION and self._on_transition is not None:

@@ -1,14 +1,14 @@
-"""Who makes something happen, said for a block of code: one client then serves many tasks.
+"""The origin of events, set for a block of code, so that one client can serve many tasks.
 
-A client has an origin of its own, which holds for the whole client. A worker that runs one task
-after another sets the rest around each task::
+A client has an origin of its own for all its events. A worker that runs one task after another sets
+the task's part of the origin around each task::
 
     with deviceflow.origin(engine="celery", task_id=self.request.id):
         client.step(flow_id)
 
-The values live in a context variable (PEP 567). An asyncio task starts with those of the code that
-created it, and changes none but its own. A new thread starts without any; hand them over by
-`contextvars.copy_context().run`, as for structlog's context variables.
+The values are stored in a context variable (PEP 567). An asyncio task inherits a copy from the code
+that created it. A new thread inherits nothing; run it with `contextvars.copy_context().run`, as for
+structlog's context variables.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _CURRENT: Final[ContextVar[Origin]] = ContextVar("deviceflow_origin", default=_N
 
 
 class origin:  # noqa: N801  # reads as a function in a `with` statement
-    """Set who acts, for the events of a `with` block.
+    """Set the origin of the events in a `with` block.
 
-    Blocks nest: an argument that is left out keeps what the block around it has set, or else what
-    the client's own `origin` says. An object is good for one block.
+    Blocks nest: an omitted argument keeps the value of the outer block, or else of the client's
+    own origin. Use an object for one block only.
 
     Args:
-        actor: The person or the account in whose name the work is done.
-        engine: What runs the work, such as a task queue's name.
-        task_id: The engine's own name for this piece of work.
+        actor: The person or account that the work is done for.
+        engine: The system that runs the task, such as a task queue.
+        task_id: The engine's id of the task.
 
     Raises:
-        UsageError: An argument is not a text.
+        UsageError: An argument is not a string.
     """
 
     __slots__ = ("_said", "_token")
@@ -51,7 +51,7 @@ class origin:  # noqa: N801  # reads as a function in a `with` statement
         for name, value in given.items():
             if not isinstance(value, str | None):
                 raise UsageError(
-                    f"The origin's {name} must be a text, not {type(value).__name__}.",
+                    f"The origin's {name} must be a string, not {type(value).__name__}.",
                     hint=f"Pass {name}=str(…).",
                 )
         self._said = Origin(actor=actor, engine=engine, task_id=task_id)
@@ -59,7 +59,7 @@ class origin:  # noqa: N801  # reads as a function in a `with` statement
 
     def __enter__(self) -> Self:
         if self._token is not None:
-            raise UsageError("This origin is in use already.", hint="Make another for each block.")
+            raise UsageError("This origin is in use.", hint="Create a new one for each block.")
         self._token = _CURRENT.set(_merged(self._said, _CURRENT.get()))
         return self
 
@@ -70,10 +70,10 @@ class origin:  # noqa: N801  # reads as a function in a `with` statement
 
 
 def current(default: Origin) -> Origin:
-    """Return a client's origin, with what the code that runs now has set instead.
+    """Return the current origin: the values of the enclosing blocks, else the client's own.
 
     Args:
-        default: The client's own.
+        default: The client's own origin.
     """
     said = _CURRENT.get()
     return default if said is _NOBODY else _merged(said, default)

@@ -1,4 +1,4 @@
-"""An event as a trail has it, whatever somebody has put into it: each field typed, or null."""
+"""Convert a stored event to its types. A value of the wrong type becomes text or null."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _HASH, _MAC, _TEXT = (STORED.index(name) for name in ("hash", "mac", "text"))
 
 
 def event_of(row: Sequence[Any]) -> dict[str, Any]:
-    """Return the event of a row, a tuple in the order of `STORED`, with each field of its type.
+    """Return the event in a row, a tuple in the order of `STORED`, with each field in its type.
 
-    It is what the row's text says. Where that is no event, the fields are null but for those that
-    the row has beside its text.
+    The event is parsed from the row's text. If the text is not an event, all fields are null except
+    those that the row has in columns.
     """
     proof = {"hash": row[_HASH], "mac": row[_MAC]}
     try:
@@ -56,7 +56,7 @@ def _said_by(row: Sequence[Any]) -> dict[str, Any]:
 
 
 def readable(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an event with each field of its type, or null, whatever a trail has there."""
+    """Return the event with each field in its type, or null if the value is not usable."""
     read = dict(event)
     for name in _TEXTS:
         value = read[name]

@@ -26,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     if sys.stderr is None:
-        # Closed by whoever started us. Left so, print would write to stdout instead.
+        # The parent process closed it. `print(file=None)` would write to stdout instead.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
-    # Imports make many objects that stay. To look for garbage among them, every 700 objects and
-    # when the process ends, takes a quarter of a short command's time.
+    # Imports create many permanent objects. Garbage collection, after every 700 objects and at the
+    # end of the process, takes a quarter of a short command's time.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     try:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         streams.say(f"deviceflow: {error}")
         return exits.of(error)
     except ImportError as missing:
-        # An extra is not installed; its package has said which.
+        # An extra is not installed. The message names it.
         streams.say(f"deviceflow: {missing}")
         return exits.USAGE
     except KeyboardInterrupt:
@@ -59,7 +59,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"deviceflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    # The others' modules and parsers would cost time where it is plain which one is meant.
+    # Loading all modules and parsers takes time, so only the named command is loaded.
     named = [name for name in argv[:1] if name in COMMANDS]
     for name in named or COMMANDS:
         entry = COMMANDS[name]
@@ -70,7 +70,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    # Left to itself, argparse imports shutil for the width, and that is a tenth of the help's time.
+    # argparse would import shutil to get the width, which takes a tenth of the time of --help.
     try:
         columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
     except (ValueError, OSError):

@@ -12,32 +12,32 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> float:
-    """Return a number of seconds from 0 on."""
+    """Return a number of seconds, at least 0."""
     try:
         number = float(text)
     except ValueError:
         number = -1.0
     if not 0 <= number < float("inf"):
-        raise ArgumentTypeError(f"a number of seconds from 0 on, and not {text!r}")
+        raise ArgumentTypeError(f"must be a number of seconds, at least 0, not {text!r}")
     return number
 
 
 def natural(text: str) -> int:
-    """Return a whole number from 0 on."""
+    """Return a whole number, at least 0."""
     try:
         number = int(text)
     except ValueError:
         number = -1
     if number < 0:
-        raise ArgumentTypeError(f"a whole number from 0 on, and not {text!r}")
+        raise ArgumentTypeError(f"must be a whole number, at least 0, not {text!r}")
     return number
 
 
 def positive(text: str) -> int:
-    """Return a whole number from 1 on."""
+    """Return a whole number, at least 1."""
     number = natural(text)
     if not number:
-        raise ArgumentTypeError("a whole number from 1 on, and not 0")
+        raise ArgumentTypeError("must be a whole number, at least 1, not 0")
     return number
 
 
@@ -47,11 +47,11 @@ def duration(text: str) -> float:
     try:
         return seconds(text[:-1] if factor else text) * (factor or 1)
     except ArgumentTypeError:
-        raise ArgumentTypeError(f"an age such as 12h or 7d, and not {text!r}") from None
+        raise ArgumentTypeError(f"must be an age such as 12h or 7d, not {text!r}") from None
 
 
 def moment(text: str) -> float:
-    """Return a time, or that of so long ago, in seconds since 1970."""
+    """Return a time, given as a time or as an age, in seconds since 1970."""
     import time
 
     from deviceflow.trail.login_view import seconds_of
@@ -64,7 +64,7 @@ def moment(text: str) -> float:
         at = None if text.isdecimal() else seconds_of(text)
     if at is None:
         raise ArgumentTypeError(
-            f"an age such as 12h or 7d, or a time such as 2026-01-31, and not {text!r}"
+            f"must be an age such as 12h or 7d, or a time such as 2026-01-31, not {text!r}"
         )
     return at
 
@@ -77,5 +77,5 @@ def digest_id(text: str) -> DigestId:
         return DigestId.parse(text)
     except ValueError:
         raise ArgumentTypeError(
-            f"NUMBER:HASH, as digest has printed it behind the word last, and not {text!r}"
+            f"must be NUMBER:HASH, as printed by `deviceflow audit digest`, not {text!r}"
         ) from None

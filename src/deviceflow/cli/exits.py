@@ -14,7 +14,7 @@ PENDING = 75
 INTERRUPTED = 130
 
 EXPLAINED = (
-    "exit codes: 0 authorized, or done, 2 wrong usage, 3 expired, 4 denied, 5 failed, 74 the store"
+    "exit codes: 0 authorized or done, 2 wrong usage, 3 expired, 4 denied, 5 failed, 74 the store"
     " cannot be used, 75 still pending, 130 interrupted"
 )
 
@@ -33,5 +33,5 @@ _CODES = (
 
 
 def of(error: Exception) -> int:
-    """Return the exit code for an error; the most particular entry counts."""
+    """Return the exit code for an error. The most specific class counts."""
     return next((code for kind, code in reversed(_CODES) if isinstance(error, kind)), FAILED)

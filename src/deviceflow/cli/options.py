@@ -1,6 +1,6 @@
-"""Options that several commands share, each kind with the class that types what was given.
+"""Options that several commands share, each group with a class for its types.
 
-The classes are never instantiated by the parser: they say which attributes argparse sets.
+The parser does not instantiate the classes. They declare the attributes that argparse sets.
 """
 
 from __future__ import annotations
@@ -28,47 +28,48 @@ def add_json(parser: _ActionsContainer) -> None:
 
 
 class StoreOptions:
-    """Where logins are kept."""
+    """Which store to use."""
 
     store: str | None
     plaintext: bool
 
 
 def add_store(parser: ArgumentParser) -> None:
-    """Add what says where logins are kept."""
-    where = parser.add_argument_group("where logins are kept")
+    """Add the options for the store."""
+    where = parser.add_argument_group("store")
     where.add_argument(
         "--store",
         metavar="URL",
-        help="memory:, sqlite:///PATH or postgresql://…; by default DEVICEFLOW_STORE, or your own",
+        help="memory:, sqlite:///PATH or postgresql://…; by default DEVICEFLOW_STORE, else a SQLite"
+        " file of the user",
     )
-    where.add_argument("--plaintext", action="store_true", help="keep secrets there in clear")
+    where.add_argument("--plaintext", action="store_true", help="do not seal secrets in the store")
 
 
 class JobOptions(JSONOption, StoreOptions):
-    """What each command on the store takes."""
+    """The options of each command that uses the store."""
 
 
 def add_job(parser: ArgumentParser) -> None:
-    """Add what each command on the store takes."""
+    """Add the options of each command that uses the store."""
     parser.epilog = exits.EXPLAINED
     add_json(parser)
     add_store(parser)
 
 
 class IdArgument:
-    """The login that is meant."""
+    """The id of a login."""
 
     id: str
 
 
 def add_id(parser: ArgumentParser) -> None:
     """Add the login's id."""
-    parser.add_argument("id", metavar="ID", help="the login, as start has printed it")
+    parser.add_argument("id", metavar="ID", help="the login's id, as printed by start")
 
 
 class FormatOption:
-    """What is printed or written of a token."""
+    """The format of a token."""
 
     format: Literal["token", "json"]
 
@@ -79,12 +80,12 @@ def add_format(parser: _ActionsContainer) -> None:
         "--format",
         choices=("token", "json"),
         default="token",
-        help="the bare access token, or all that came with it (%(default)s)",
+        help="the access token only, or all fields as JSON (%(default)s)",
     )
 
 
 class TargetOptions:
-    """Whom to log in to, and what to ask for. The settings of `profiles` are read by name."""
+    """The provider and the login request. The settings of `profiles` are read by name."""
 
     target: str | None
     profile: str | None
@@ -95,43 +96,46 @@ class TargetOptions:
 
 
 def add_target(parser: ArgumentParser) -> None:
-    """Add what says whom to log in to, and what to ask for."""
+    """Add the options for the provider and the login request."""
     parser.add_argument(
         "target", nargs="?", metavar="PROVIDER|HOST", help="such as github, or studio.example.com"
     )
-    where = parser.add_argument_group("whom to log in to")
-    where.add_argument("--profile", help="the settings of this profile in the configuration file")
-    where.add_argument("--issuer", metavar="URL", help="an issuer whose metadata says the rest")
-    where.add_argument("--device-authorization-endpoint", metavar="URL", help="or both endpoints")
-    where.add_argument("--token-endpoint", metavar="URL", help="of a server without metadata")
-    where.add_argument("--revocation-endpoint", metavar="URL", help="where it revokes tokens")
+    where = parser.add_argument_group("provider")
+    where.add_argument("--profile", help="use this profile of the configuration file")
+    where.add_argument("--issuer", metavar="URL", help="the issuer, if its metadata has endpoints")
     where.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", help="what a provider needs: tenant=…"
+        "--device-authorization-endpoint", metavar="URL", help="for servers without metadata"
     )
-    where.add_argument("--allow-http", action="store_true", help="allow http to another machine")
-    client = parser.add_argument_group("as which client (never a secret itself, but where it is)")
-    client.add_argument("--client-id", metavar="ID", help="as the server knows this program")
+    where.add_argument("--token-endpoint", metavar="URL", help="for servers without metadata")
+    where.add_argument("--revocation-endpoint", metavar="URL", help="the URL to revoke tokens")
+    where.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", help="a provider's parameter: tenant=…"
+    )
+    where.add_argument("--allow-http", action="store_true", help="allow http to other machines")
+    client = parser.add_argument_group("client (secrets are passed as references)")
+    client.add_argument("--client-id", metavar="ID", help="the id of this program at the server")
     client.add_argument("--client-secret", metavar="REF", help="env:NAME or file:PATH")
-    client.add_argument("--private-key", metavar="REF", help="likewise, to sign with")
-    client.add_argument("--client-auth", metavar="METHOD", help="client_secret_post, say")
-    client.add_argument("--pkce", choices=("auto", "on", "off"), help="RFC 7636")
-    asks = parser.add_argument_group("what to ask for")
-    asks.add_argument("--scope", metavar="'A B'", help="with spaces between")
-    asks.add_argument("--audience", help="whom the token is for")
-    asks.add_argument("--resource", metavar="URL", action="append", help="where it will be used")
-    asks.add_argument("--purpose", metavar="TEXT", help="why, for the person and for the record")
-    who = parser.add_argument_group("who must approve, by the id token")
-    who.add_argument("--require-email", metavar="EMAIL", help="verified, by a known issuer")
-    who.add_argument("--require-sub", metavar="SUB", help="by the issuer's own name for the person")
-    who.add_argument("--require-tenant", metavar="ID", help="by the tenant (Entra's tid)")
+    client.add_argument("--private-key", metavar="REF", help="env:NAME or file:PATH, a PEM key")
+    client.add_argument("--client-auth", metavar="METHOD", help="such as client_secret_post")
+    client.add_argument("--pkce", choices=("auto", "on", "off"), help="whether to use PKCE")
+    asks = parser.add_argument_group("login request")
+    asks.add_argument(
+        "--scopes", metavar="'A B'", help="with spaces between; for DVC Studio, or commas"
+    )
+    asks.add_argument("--audience", help="the audience of the token")
+    asks.add_argument("--resource", metavar="URL", action="append", help="a resource (RFC 8707)")
+    asks.add_argument("--purpose", metavar="TEXT", help="why, for the approver and the trail")
+    who = parser.add_argument_group("required approver, according to the id token")
+    who.add_argument("--require-email", metavar="EMAIL", help="the person's verified email address")
+    who.add_argument("--require-sub", metavar="SUB", help="the issuer's id of the person")
+    who.add_argument("--require-tenant", metavar="ID", help="the person's tenant (Entra's tid)")
     studio = parser.add_argument_group("DVC Studio only")
-    studio.add_argument("--client-name", help="who asks, as Studio shows it")
-    studio.add_argument("--token-name", help="what to call the token")
-    studio.add_argument("--scopes", help="with commas between, such as experiments,models")
+    studio.add_argument("--client-name", help="the program's name, as Studio shows it")
+    studio.add_argument("--token-name", help="the name of the token")
 
 
 class EvidenceOptions:
-    """What a verification goes by, and how it is done."""
+    """The evidence for a verification, and how many processes to use."""
 
     digests: str | None
     public_key: str | None
@@ -141,28 +145,28 @@ class EvidenceOptions:
 
 
 def add_evidence(parser: ArgumentParser) -> None:
-    """Add what a verification goes by, and how it is done."""
+    """Add the options for a verification."""
     parser.add_argument(
-        "--digests", metavar="DIR", help="the signed digests: what was cut off is seen by them"
+        "--digests", metavar="DIR", help="signed digests, to detect removed events and logins"
     )
     parser.add_argument(
-        "--public-key", metavar="FILE", help="whose signature they must bear, as keygen --public"
+        "--public-key", metavar="FILE", help="the signer's public key, from keygen --public"
     )
     parser.add_argument(
         "--last",
         type=arguments.digest_id,
         metavar="NUMBER:HASH",
-        help="the last digest, as digest has printed it: an older copy of DIR is found by it",
+        help="the last digest, as printed by digest, to detect an old copy of DIR",
     )
     parser.add_argument(
         "--no-key",
         action="store_true",
-        help="do without the audit key: no MACs are checked; the digests alone are evidence",
+        help="verify without the audit key: MACs are not checked, only digests are evidence",
     )
     parser.add_argument(
         "--processes",
         type=arguments.positive,
         metavar="N",
         default=1,
-        help="read it in so many at once",
+        help="how many processes to use (%(default)s)",
     )

@@ -1,4 +1,4 @@
-"""Where a command's lines go: to stdout, or to a file that is never there half-written."""
+"""Write a command's lines to stdout, or atomically to a file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def writing(name: str | None) -> Iterator[Callable[[str], object]]:
-    """Give what writes a line.
+    """Yield a function that writes a line.
 
     Args:
-        name: The file, which is its owner's alone (0600); None for stdout.
+        name: The file, created with access for its owner only (0600); None for stdout.
 
     Raises:
-        UsageError: It is not a regular file.
-        OutputError: It cannot be written.
+        UsageError: The path is not a regular file.
+        OutputError: The file cannot be written.
     """
     if name is None:
         yield streams.show
@@ -41,11 +41,11 @@ def writing(name: str | None) -> Iterator[Callable[[str], object]]:
 
 
 def check_replaceable(path: Path) -> None:
-    """See that a file may be written at a place.
+    """Check that the path is a regular file or does not exist.
 
     Raises:
-        UsageError: There is something else: a directory, a device, a link.
+        UsageError: The path is a directory, a device or a link.
     """
     if not is_replaceable(path):
         what = "a directory" if path.is_dir() else "not a regular file"
-        raise UsageError(f"{path} is {what}.", hint="Name a file of its own: --output FILE.")
+        raise UsageError(f"{path} is {what}.", hint="Name a regular file: --output FILE.")

@@ -1,4 +1,4 @@
-"""What the person sees while a login waits for them; all on stderr."""
+"""The prompts for the person who approves, on stderr."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
 
 
-def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
-    """Tell the person where to go, and open the page or show it as a QR code.
+def ask(login: Login, *, browser: bool, qr: bool | None) -> None:
+    """Tell the person where to approve, and open the page or show a QR code.
 
     Args:
-        flow: The login.
+        login: The login.
         browser: Whether a browser may be opened.
-        qr: Whether to show a QR code; None for where a terminal has no browser.
+        qr: Whether to show a QR code; None to show it on a terminal without a browser.
     """
-    for line in instructions(flow):
+    for line in instructions(login):
         say(line)
-    page = web_url(flow.verification_uri_complete or flow.verification_uri)
-    with kept_back(*secret_refs.variables(flow.provider)), _stdout_kept_back():
+    page = web_url(login.verification_uri_complete or login.verification_uri)
+    with kept_back(*secret_refs.variables(login.provider)), _stdout_kept_back():
         opened = browser and _has_screen() and open_page(page)
     if browser and not opened:
         say("No browser could be opened here: open the page on any device.")
@@ -43,9 +43,9 @@ def ask(flow: Flow, *, browser: bool, qr: bool | None) -> None:
 
 @contextmanager
 def _stdout_kept_back() -> Iterator[None]:
-    """Have what is started meanwhile write to stderr: who reads our stdout waits for a token.
+    """Redirect the stdout of child processes to stderr: stdout is for the token.
 
-    A browser that stays open would keep them waiting for its own end, too.
+    A browser that keeps stdout open would also block a program that reads it to the end.
     """
     try:
         kept = os.dup(1)
@@ -73,18 +73,18 @@ def _show_qr(page: str, *, wanted: bool) -> None:
         import segno  # an extra
     except ImportError:
         if wanted:
-            say("A QR code needs segno: pip install 'deviceflow[cli]'")
+            say("QR codes need the package segno: pip install 'deviceflow[cli]'")
         return
     try:
         segno.make(page, error="l").terminal(sys.stderr, border=2, compact=True)
-    except (ValueError, OSError):  # some addresses are too long for one
-        say("The address is too long for a QR code: open it as it is shown above.")
+    except (ValueError, OSError):  # the URL is too long
+        say("The URL is too long for a QR code: open the URL above.")
 
 
 @contextmanager
-def waiting(flow: Flow) -> Iterator[None]:
+def waiting(login: Login) -> Iterator[None]:
     """Show that the login waits: a countdown on a terminal with rich, a line elsewhere."""
-    if flow.state.ended:
+    if login.state.ended:
         yield
         return
     if sys.stderr.isatty():
@@ -97,30 +97,30 @@ def waiting(flow: Flow) -> Iterator[None]:
             console = Console(stderr=True)
             with Live(
                 console=console,
-                get_renderable=lambda: _countdown(flow),
+                get_renderable=lambda: _countdown(login),
                 refresh_per_second=2,
                 transient=True,
             ):
                 yield
             return
-    say(f"Waiting for the approval{_lifetime(flow)}.")
+    say(f"Waiting for the approval{_lifetime(login)}.")
     yield
 
 
-def _countdown(flow: Flow) -> Text:
+def _countdown(login: Login) -> Text:
     from rich.text import Text
 
     text = Text("Waiting for the approval", style="dim")
-    if flow.expires_at is not None:
-        minutes, seconds = divmod(max(0, round(flow.expires_at - time.time())), 60)
+    if login.expires_at is not None:
+        minutes, seconds = divmod(max(0, round(login.expires_at - time.time())), 60)
         text.append(f" · the code expires in {minutes}:{seconds:02}")
     return text
 
 
-def _lifetime(flow: Flow) -> str:
-    if flow.expires_at is None:
+def _lifetime(login: Login) -> str:
+    if login.expires_at is None:
         return ""
-    seconds = round(flow.expires_at - time.time())
+    seconds = round(login.expires_at - time.time())
     if seconds <= 0:
         return ""
     if seconds < 120:

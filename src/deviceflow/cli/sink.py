@@ -1,4 +1,4 @@
-"""Where the token goes. Each place is tried before a person is asked for anything."""
+"""The places for the token. Each is tested before a login begins."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
 
 
 class TokenFile:
-    """A file for the token, that only its owner can read, and that is never there half-written.
+    """A file for the token, written atomically, with access for its owner only (0600).
 
     Args:
         name: The file's name.
 
     Attributes:
-        where: What to call the place.
+        where: The place's name in messages.
 
     Raises:
-        UsageError: It cannot be written there.
+        UsageError: The file cannot be written.
     """
 
     def __init__(self, name: str) -> None:
         self.where = name
         self.path = Path(name)
         if not name:
-            raise UsageError("The file for the token has no name.", hint="Name it: --output FILE.")
+            raise UsageError("The name of the token file is empty.", hint="Use --output FILE.")
         check_replaceable(self.path)
         try:
-            try_to_write(self.path)  # whoever is killed meanwhile leaves nothing behind
+            try_to_write(self.path)  # the draft is removed at once
         except OSError as trouble:
             why = trouble.strerror
         else:
             return
         raise UsageError(
-            f"The token could not be written to {name}: {why}.",
-            hint="Nothing was sent yet. Name a file that can be written: --output FILE.",
+            f"The token file {name} cannot be written: {why}.",
+            hint="Nothing was sent. Name a writable file: --output FILE.",
         )
 
     def put(self, token: Secret) -> None:
-        """Write the token and a newline, all or nothing.
+        """Write the token and a newline, atomically.
 
         Raises:
-            DeviceFlowError: The disk would not take it.
+            DeviceFlowError: The file could not be written.
         """
         try:
             with written_whole(self.path) as file:
@@ -57,41 +57,41 @@ class TokenFile:
         except OSError as trouble:
             why = trouble.strerror
         except UnicodeError:
-            why = "it is no proper Unicode"
+            why = "the token is not valid Unicode"
         else:
             return
         raise DeviceFlowError(
-            f"The login was approved, but its token could not be written to {self.path}: {why}."
+            f"The login was approved, but the token could not be written to {self.path}: {why}."
         )
 
 
 class Stdout:
-    """stdout, for what has no other place.
+    """stdout.
 
     Attributes:
-        where: None: whoever looks there sees it.
+        where: None: no message says where the token is.
     """
 
     where = None
 
     def put(self, token: Secret) -> None:
-        """Print the token; raises what `streams.show` does."""
+        """Print the token. It raises the same errors as `streams.show`."""
         streams.show(token.reveal(), foreign=True)
 
 
 class Keyring:
-    """The desktop's keyring, by the library of that name (extra `cli`).
+    """The desktop's keyring, with the library `keyring` (extra `cli`).
 
-    A token is kept under the service `deviceflow`, by the server's address and the client.
+    The service is `deviceflow`, and the user name is the server's URL and the client.
 
     Args:
-        provider: Who issues the token.
+        provider: The provider that issues the token.
 
     Attributes:
-        where: What to call the place.
+        where: The place's name in messages.
 
     Raises:
-        UsageError: There is no keyring here that keeps anything.
+        UsageError: The keyring does not work.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -99,7 +99,7 @@ class Keyring:
             import keyring  # an extra
         except ModuleNotFoundError:
             raise UsageError(
-                "The keyring needs a library.", hint="pip install 'deviceflow[cli]'"
+                "The keyring needs the package keyring.", hint="pip install 'deviceflow[cli]'"
             ) from None
         self._keyring = keyring
         client = provider.client_id or provider.client_name
@@ -108,12 +108,12 @@ class Keyring:
         problem = self._try_out()
         if problem:
             raise UsageError(
-                f"The keyring does not work here: {problem}.",
-                hint="Nobody was asked for anything. Unlock it, or use --output FILE.",
+                f"The keyring does not work: {problem}.",
+                hint="No login was started. Unlock the keyring, or use --output FILE.",
             )
 
     def _try_out(self) -> str | None:
-        """Write, read and remove a word that is no secret; return what went wrong."""
+        """Write, read and delete a test value. Return an error message, or None."""
         probe = f"{_SERVICE} was here"
         try:
             self._keyring.set_password(_SERVICE, probe, probe)
@@ -121,13 +121,13 @@ class Keyring:
             self._keyring.delete_password(_SERVICE, probe)
         except Exception as broken:  # noqa: BLE001  # its backends raise whatever they like
             return str(broken) or type(broken).__name__
-        return None if kept else "it does not keep what it is given"
+        return None if kept else "a test value was not saved"
 
     def put(self, token: Secret) -> None:
-        """Keep the token.
+        """Save the token.
 
         Raises:
-            DeviceFlowError: The keyring would not take it.
+            DeviceFlowError: The keyring failed.
         """
         try:
             self._keyring.set_password(_SERVICE, self._name, token.reveal())
@@ -136,7 +136,7 @@ class Keyring:
         else:
             return
         raise DeviceFlowError(
-            f"The login was approved, but the keyring would not keep its token: {why}."
+            f"The login was approved, but the token could not be saved in the keyring: {why}."
         )
 
 

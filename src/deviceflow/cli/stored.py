@@ -1,4 +1,4 @@
-"""The store that the commands share, and what they say of a flow in it."""
+"""The store that the commands share, and their output about a login."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import exits, streams
 from deviceflow.client._sync import Client
-from deviceflow.client.step import Step
 from deviceflow.core.states import Reason, State
 from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE, open_store
@@ -20,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.cli.options import StoreOptions
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.ports import Store
 
-# Where libpq reads one, in the authority or among the parameters; in what is no URL, too.
+# Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
 _PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
 _CODES: Final = {
     State.AUTHORIZED: exits.AUTHORIZED,
@@ -36,21 +35,22 @@ _opened: Final = ExitStack()
 
 
 def store(args: StoreOptions, **options: Any) -> Store:
-    """Open the store that the arguments name, or the environment, or the user's own.
+    """Open the store that the arguments or the environment name, else the user's store.
 
     Args:
         args: The arguments.
-        **options: What the store's class takes besides.
+        **options: Further arguments of the store's class.
 
     Raises:
-        UsageError: It cannot be named so.
-        StoreError: It cannot be used.
+        UsageError: The URL is invalid, or contains a password.
+        StoreError: The store cannot be used.
         ImportError: A library is missing.
     """
     if args.store and _PASSWORD.search(args.store):
         raise UsageError(
-            "The store's address has a password in it, and arguments are seen by all.",
-            hint=f"Put it into ~/.pgpass or PGPASSWORD, or the address into {VARIABLE}.",
+            "The store's URL contains a password, and other users of this machine can see command"
+            " line arguments.",
+            hint=f"Put the password into ~/.pgpass or PGPASSWORD, or the URL into {VARIABLE}.",
         )
     if args.plaintext:
         options["plaintext"] = True
@@ -60,85 +60,79 @@ def store(args: StoreOptions, **options: Any) -> Store:
 
 
 def client(args: StoreOptions) -> Client:
-    """Return a client whose flows are in that store, and outlive this command.
+    """Return a client that uses the store. The logins must survive this command.
 
     Raises:
-        DeviceFlowError: They would not; or as for `store`.
+        DeviceFlowError: The store is in memory, or as for `store`.
     """
     kept = store(args)
     if not kept.durable:
         raise UsageError(
-            "A store in memory ends with this command, and the login with it.",
-            hint=f"Name another by --store or {VARIABLE}, or do it all in one: deviceflow login",
+            "A login in memory would be lost at the end of this command.",
+            hint=f"Set --store or {VARIABLE} to another store, or use: deviceflow login",
         )
     return Client(kept)
 
 
-def facts(done: Step) -> dict[str, Any]:
-    """Return what `--json` says of each flow."""
-    return {name: getattr(done, name) for name in ("flow_id", "state", "reason", "wait_seconds")}
+def facts(login: Login) -> dict[str, Any]:
+    """Return the JSON fields of each login."""
+    names = ("state", "reason", "wait_seconds")
+    return {"flow_id": login.id} | {name: getattr(login, name) for name in names}
 
 
-def all_facts(flow: Flow) -> dict[str, Any]:
-    """Return what `--json` says of a flow where it says all: where to go, whose login it is."""
-    return facts(stands(flow)) | {
-        "user_code": flow.user_code,
-        "verification_uri": flow.verification_uri,
-        "verification_uri_complete": flow.verification_uri_complete,
-        "interval": flow.interval,
-        "created_at": flow.created_at,
-        "expires_at": flow.expires_at,
-        "ended_at": flow.ended_at,
-        "key": flow.key,
-        "purpose": flow.purpose,
-        "issuer": flow.provider.server,
-        "client": flow.provider.client_name or flow.provider.client_id,
-        "detail": flow.detail,
-        "in_doubt": flow.in_doubt,
-        "handover": flow.handover,
+def all_facts(login: Login) -> dict[str, Any]:
+    """Return all JSON fields of a login."""
+    return facts(login) | {
+        "user_code": login.user_code,
+        "verification_uri": login.verification_uri,
+        "verification_uri_complete": login.verification_uri_complete,
+        "interval": login.interval,
+        "created_at": login.created_at,
+        "expires_at": login.expires_at,
+        "ended_at": login.ended_at,
+        "name": login.name,
+        "purpose": login.purpose,
+        "issuer": login.provider.server,
+        "client": login.provider.client_name or login.provider.client_id,
+        "detail": login.detail,
+        "in_doubt": login.in_doubt,
+        "handover": login.handover,
     }
 
 
-def stands(flow: Flow) -> Step:
-    """Return where a flow stands, as if it had been stepped."""
-    return Step(flow.id, flow.state, flow.wait_seconds(time.time()), flow.reason)
-
-
 def say_problem(problem: DeviceFlowError) -> None:
-    """Tell the person of a flow that cannot be read and is passed over."""
+    """Print the error of a login that cannot be read and is skipped."""
     streams.say(f"deviceflow: {problem}")
 
 
-def outlived(flow: Flow) -> bool:
-    """Tell whether nobody can approve it any more, and it has not ended yet."""
-    return not (flow.state.ended or flow.expires_at is None or flow.expires_at > time.time())
+def outlived(login: Login) -> bool:
+    """Tell whether the code has expired and the login has not ended yet."""
+    return not (login.state.ended or login.expires_at is None or login.expires_at > time.time())
 
 
-def line(done: Step) -> str:
-    """Return where a flow stands, for a person."""
-    said = f"{done.flow_id} {done.state}"
-    if done.reason is not None:
-        return f"{said}: {done.reason}"
-    if done.state.ended:
+def line(login: Login) -> str:
+    """Return where a login stands, for a person."""
+    said = f"{login.id} {login.state}"
+    if login.reason is not None:
+        return f"{said}: {login.reason}"
+    if login.state.ended:
         return said
-    wait = f"call again in {ceil(done.wait_seconds)} seconds" if done.wait_seconds else "due"
+    wait = f"call again in {ceil(login.wait_seconds)} seconds" if login.wait_seconds else "due"
     return f"{said}: {wait}"
 
 
-def code(done: Step) -> int:
-    """Return the exit code that says where a flow stands."""
-    if done.reason is Reason.DENIED:
+def code(login: Login) -> int:
+    """Return the exit code that says where a login stands."""
+    if login.reason is Reason.DENIED:
         return exits.DENIED
-    return _CODES.get(done.state, exits.PENDING)
+    return _CODES.get(login.state, exits.PENDING)
 
 
 def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
-    """Return what does a command's work, and closes the stores that it has opened.
+    """Wrap a command's function: close the stores that it opened, and report errors as JSON.
 
-    With `--json`, what goes wrong is an object on stdout.
-
-    What is returned raises a `DeviceFlowError` or `ImportError` without `--json`, and an
-    `OutputError` where the object cannot be printed.
+    With `--json`, an error is printed as an object on stdout. Without it, the `DeviceFlowError` or
+    `ImportError` is raised. An `OutputError` is always raised.
     """
 
     def run(args: Any) -> int:
@@ -158,12 +152,11 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
 
 
 def trouble(error: DeviceFlowError | ImportError, args: StoreOptions) -> dict[str, Any]:
-    """Return what `--json` says of an error, and of the flow that it is about."""
+    """Return the JSON fields of an error and of the login that it is about."""
     names = ("flow_id", "state", "reason", "wait_seconds")
     said = {name: getattr(error, name, None) for name in names}
     said["flow_id"] = said["flow_id"] or getattr(args, "id", None)
     if isinstance(error, WaitTimeoutError):
         with suppress(DeviceFlowError, ImportError):
-            flow = client(args).get(str(error.flow_id), secrets=False)
-            said["wait_seconds"] = stands(flow).wait_seconds
+            said["wait_seconds"] = client(args).get(str(error.flow_id)).wait_seconds
     return said | {"error": str(error)}

@@ -1,7 +1,7 @@
-"""What is printed: data to stdout, all of it or an error; words for the person to stderr.
+"""Output: data to stdout, with an error if writing fails; messages for people to stderr.
 
-Whatever a command prints goes through here, one line at a time, and loses what steers a terminal:
-rows, servers, files and arguments may have that in them. JSON is ASCII, and so is left as it is.
+All output of commands goes through these functions, line by line. Control characters, which may be
+in rows, responses, files and arguments, are removed. JSON is ASCII and is not changed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from deviceflow.errors import DeviceFlowError, UsageError
 
 
 class OutputError(DeviceFlowError):
-    """What was to be printed could not be written."""
+    """The output could not be written."""
 
 
 def say(line: str) -> None:
-    """Print a line for the person, where somebody is there to read it."""
+    """Print a message for people to stderr. Errors are ignored."""
     try:
         print(_cleaned(line), file=sys.stderr, flush=True)
     except OSError as broken:
@@ -27,27 +27,27 @@ def say(line: str) -> None:
 
 
 def show(text: str, *, foreign: bool = False) -> None:
-    """Print a line of data, and see that it got out.
+    """Print a line of data to stdout, and flush it.
 
     Args:
         text: The data.
-        foreign: Whether it must be printed as it came from a server, as a token must.
+        foreign: Whether the text is from a server and must be printed unchanged, as a token.
 
     Raises:
-        UsageError: It is foreign, and would steer the terminal.
-        OutputError: It could not be written.
+        UsageError: A foreign text has control characters, and stdout is a terminal.
+        OutputError: stdout could not be written.
     """
     why = "it is closed"
     if sys.stdout is not None:
         if foreign and sys.stdout.isatty() and not text.replace("\n", "").isprintable():
             raise UsageError(
-                "There are characters in it that would steer this terminal.",
-                hint="Have it in a file, or as JSON: --output FILE, --json.",
+                "The token contains control characters, which are not printed on a terminal.",
+                hint="Write it to a file or print it as JSON: --output FILE, --json.",
             )
         try:
             print(text if foreign else _cleaned(text), flush=True)
-        except UnicodeEncodeError as strange:
-            why = f"its encoding, {strange.encoding}, has not all of the characters"
+        except UnicodeEncodeError as failed:
+            why = f"its encoding, {failed.encoding}, does not have all of the characters"
         except OSError as broken:
             why = _give_up(sys.stdout, broken)
         else:
@@ -56,7 +56,7 @@ def show(text: str, *, foreign: bool = False) -> None:
 
 
 def flush() -> None:
-    """See that all got out which was printed; raises what `show` does."""
+    """Flush stdout. It raises the same errors as `show`."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -72,7 +72,7 @@ def _cleaned(line: str) -> str:
 
 
 def _give_up(stream: TextIO, broken: OSError) -> str:
-    """Have nothing more said of a stream when Python ends, which would fail then; return why."""
+    """Redirect a broken stream to the null device, so that Python can exit; return the reason."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)

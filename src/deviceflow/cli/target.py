@@ -1,4 +1,4 @@
-"""Whom to log in to: from the command line, the environment, a profile, a provider's entry."""
+"""The provider of a login, from the command line, the environment, a profile and an entry."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from deviceflow.credentials.profiles import Setting, Settled
 
 _OF_THE_LOGIN = ("purpose", "scope_ceiling")
-_FOR_STUDIO = ("allow_http", "scope")
+_FOR_STUDIO = ("allow_http", "scopes")
 _WHERE = ("issuer", "device_authorization_endpoint", "token_endpoint")
 
 
 def settled(args: TargetOptions) -> Settled:
-    """Return the settings for the arguments, each with where it comes from.
+    """Return the effective settings for the arguments, each with its source.
 
     Raises:
-        UsageError: A profile, the file, a secret's place or a `--set` cannot be used.
+        UsageError: A profile, the file, a secret reference or a `--set` is invalid.
     """
     given = {name: getattr(args, name, None) for name in profiles.SETTINGS}
     given["set"] = dict(_pair(text) for text in getattr(args, "set", None) or [])
@@ -39,10 +39,11 @@ def settled(args: TargetOptions) -> Settled:
 
 
 def provider(args: TargetOptions) -> Provider:
-    """Return whom the arguments mean, and what they ask for.
+    """Return the provider for the arguments, with the login request.
 
     Raises:
-        UsageError: They do not say it, contradict each other, or ask for more than the ceiling.
+        UsageError: The arguments are incomplete or contradictory, or request a scope above the
+            ceiling.
     """
     found = settled(args).settings
     asked = _provider(args, {k: found[k] for k in found if k not in _OF_THE_LOGIN})
@@ -50,28 +51,28 @@ def provider(args: TargetOptions) -> Provider:
         return asked
     if not asked.scopes:
         raise UsageError(
-            "No scope is asked for, so the server decides which to grant, and a ceiling is set"
-            f" by {limit.source}.",
-            hint=f"Ask for some of {_listed(limit)}.",
+            "The login requests no scope, so the server would choose the scopes, but"
+            f" {limit.source} sets a scope ceiling.",
+            hint=f"Request some of {_listed(limit)}.",
         )
-    # Studio takes its scopes in any case, and no other server does.
+    # Only Studio accepts scopes in upper and lower case.
     any_case = isinstance(asked, Studio)
     if beyond := _beyond(limit, asked.scopes, any_case=any_case):
         raise UsageError(
-            f"The ceiling for scopes does not allow {', '.join(beyond)}. Nothing was sent.",
-            hint=f"It allows {_listed(limit)}, and is set by {limit.source}.",
+            f"The scope ceiling does not allow {', '.join(beyond)}. Nothing was sent.",
+            hint=f"The ceiling from {limit.source} allows {_listed(limit)}.",
         )
     return asked
 
 
 def purpose(args: TargetOptions) -> str | None:
-    """Return why the login is needed, where that is said; raises what `settled` does."""
+    """Return the purpose of the login, if one is set. It raises the same errors as `settled`."""
     setting = settled(args).settings.get("purpose")
     return None if setting is None else setting.value
 
 
 def beyond_ceiling(args: TargetOptions, scopes: Iterable[str]) -> list[str]:
-    """Return those of the scopes that the ceiling does not allow, where one is set."""
+    """Return the scopes that the scope ceiling does not allow, if there is a ceiling."""
     limit = settled(args).settings.get("scope_ceiling")
     return [] if limit is None else _beyond(limit, scopes)
 
@@ -109,7 +110,7 @@ def _provider(args: TargetOptions, found: Mapping[str, Setting]) -> Provider:
         _no_parameters(parameters, entry.parameters, entry.title)
         return known.provider(name, **_with_id(settings), **parameters, require=required)
     _no_parameters(parameters, {}, "DVC Studio")
-    # A client that the environment names is for other servers: Studio knows no clients.
+    # A client id in the environment is for other servers: Studio has no client ids.
     settings = {
         key: value
         for key, value in settings.items()
@@ -119,10 +120,10 @@ def _provider(args: TargetOptions, found: Mapping[str, Setting]) -> Provider:
 
 
 def look_for_secret(provider: Provider) -> None:
-    """Read the client's secret now: some servers want it only once a person has been asked.
+    """Check that the client's secret can be read, before a person is asked to approve.
 
     Raises:
-        UsageError: It is not where it should be.
+        UsageError: The secret is missing.
     """
     if not isinstance(provider, OAuth):
         return
@@ -134,18 +135,19 @@ def look_for_secret(provider: Provider) -> None:
 
 
 def _no_parameters(given: Mapping[str, str], known: Mapping[str, str], title: str) -> None:
-    if strange := [name for name in given if name not in known]:
+    if unknown := [name for name in given if name not in known]:
         raise UsageError(
-            f"{title} has no parameter {', '.join(strange)}.",
-            hint=f"It has {', '.join(known)}." if known else "Leave --set out.",
+            f"{title} has no parameter {', '.join(unknown)}.",
+            hint=f"Its parameters are {', '.join(known)}." if known else "Omit --set.",
         )
 
 
 def _with_id(settings: dict[str, Any]) -> dict[str, Any]:
     if not settings.get("client_id"):
         raise UsageError(
-            "A client id is needed: the name under which the server knows this program.",
-            hint="Register one there; then --client-id ID, DEVICEFLOW_CLIENT_ID, or a profile.",
+            "The client id is missing. It identifies this program at the server.",
+            hint="Register the program at the server, then use --client-id ID,"
+            " DEVICEFLOW_CLIENT_ID or a profile.",
         )
     return settings
 
@@ -157,33 +159,33 @@ def _studio(
     if beside or required:
         names = ", ".join(key.replace("_", "-") for key in (*beside, *required))
         raise UsageError(
-            f"DVC Studio's login has no {names}.",
-            hint="Name the provider, or give --issuer, if it is not a DVC Studio.",
+            f"DVC Studio does not support {names}.",
+            hint="If the server is not a DVC Studio, name the provider or pass --issuer.",
         )
-    asked = {"client_name": args.client_name or "deviceflow", "token_name": args.token_name}
-    scope = settings.get("scope", "")
-    scopes = args.scopes or ",".join(scope.split() if isinstance(scope, str) else scope)
     http = {name: settings[name] for name in ("allow_http",) if name in settings}
-    studio = Studio(_address(host), **http)
-    return studio.asking(**{k: v for k, v in asked.items() if v}, scopes=scopes)
+    return Studio(_address(host), **http).with_request(
+        client_name=args.client_name or "deviceflow",
+        token_name=args.token_name,
+        scopes=",".join(profiles.texts(settings.get("scopes", ""))),
+    )
 
 
 def _no_studio_options(args: TargetOptions) -> None:
-    given = [name for name in ("client_name", "token_name", "scopes") if getattr(args, name)]
+    given = [name for name in ("client_name", "token_name") if getattr(args, name)]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(
-            f"{names}: only DVC Studio has that.", hint="Others take --scope and --client-id."
+            f"Only DVC Studio supports {names}.", hint="Use --client-id for other providers."
         )
 
 
 def _is_address(target: str) -> bool:
-    """Tell a host from a provider's name: names have neither dots nor colons in them."""
+    """Tell a host from a provider's name, which has no dots, colons or slashes."""
     return any(char in target for char in ".:/") or target == "localhost"
 
 
 def _address(host: str | None) -> str:
-    """Return the server's address; a bare host name means https, but on this machine http."""
+    """Return the server's URL. A host name means https, or http on this machine."""
     if not host:
         return DEFAULT_URL
     if "://" in host:
@@ -195,5 +197,5 @@ def _address(host: str | None) -> str:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise UsageError(f"--set takes NAME=VALUE, and not {text!r}.")
+        raise UsageError(f"--set must be NAME=VALUE, not {text!r}.")
     return name, value

@@ -1,4 +1,4 @@
-"""The trail that the commands on it share, and its verification."""
+"""Open and verify the trail, for the commands of `deviceflow audit`."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
     from deviceflow.stores.sql import Snapshot
 
-_STEP = 1000  # events between two looks at the progress
+_STEP = 1000  # events between two updates of the progress bar
 
 
 class VerifiedStore(EvidenceOptions, StoreOptions):
-    """What says which store is verified, and by what."""
+    """The store to verify, and the evidence."""
 
 
 class Verified(NamedTuple):
-    """What a verification has found.
+    """The result of a verification.
 
     Attributes:
-        findings: What should not be so.
-        by: The verification, with what it has read.
-        self_signed: Whether nobody said beforehand whose signature the digests must bear.
-        keyed: Whether there was a key by which to tell who has written the events.
+        findings: The findings.
+        by: The verification, with its counters.
+        self_signed: Whether no public key was given, so that the digests' own key was used.
+        keyed: Whether MACs were checked.
     """
 
     findings: list[Finding]
@@ -51,43 +51,43 @@ class Verified(NamedTuple):
 
 
 def store(args: StoreOptions, *, read_only: bool = True) -> SQLStore:
-    """Open the store whose trail is meant. None is made where there is none.
+    """Open the store whose trail is read. A missing store is not created.
 
     Args:
         args: The arguments.
-        read_only: Whether the user need not be able to write to it.
+        read_only: Whether to open the store for reading only.
 
     Raises:
-        UsageError: It keeps no trail, or cannot be named so.
-        StoreError: It is not there, or cannot be used.
+        UsageError: The store keeps no trail, or its URL is invalid.
+        StoreError: The store does not exist, or cannot be used.
         ImportError: A library is missing.
     """
     file = sqlite_file(args.store)
     if file is not None and not file.exists():
         raise StoreError(
-            f"There is no store at {file}.", hint=f"Name the one that is meant: --store, {VARIABLE}"
+            f"There is no store at {file}.", hint=f"Name the store: --store or {VARIABLE}."
         )
     kept = stored.store(args, **({"read_only": True} if read_only else {}))
     if not isinstance(kept, SQLStore):
-        raise UsageError("A store in memory keeps no trail.", hint="Name another one by --store.")
+        raise UsageError("A store in memory keeps no trail.", hint="Use --store URL.")
     return kept
 
 
 def check(args: EvidenceOptions) -> None:
-    """See that what is said of digests makes sense.
+    """Check the combination of the options for digests.
 
     Raises:
-        UsageError: It does not.
+        UsageError: `--public-key` or `--last` is used without `--digests`.
     """
     if (args.public_key or args.last) and not args.digests:
         raise UsageError(
-            "A public key, or the last digest, is of a directory of digests, and none is named.",
-            hint="Say where it is: --digests DIR",
+            "--public-key and --last need the directory of the digests.",
+            hint="Use --digests DIR.",
         )
 
 
 def name_of(kept: SQLStore) -> str:
-    """Return what to call a store, for a person."""
+    """Return the store's name for people."""
     return str(kept.path) if isinstance(kept, SQLiteStore) else "PostgreSQL"
 
 
@@ -100,14 +100,14 @@ def verify(args: VerifiedStore, kept: SQLStore) -> Verified:
     """Verify a store's trail.
 
     Raises:
-        StoreError: It, the digests or the public key cannot be read.
+        StoreError: The store, the digests or the public key cannot be read.
         ImportError: A library is missing.
     """
     if not (kept.keyed or args.no_key):
         raise StoreError(
-            "There is no key to check the events' MACs with.",
-            hint=f"Give the audit key ({audit.VARIABLE}) or the store's keys ({sealing.VARIABLE});"
-            " or do without, and rely on the digests alone: --no-key",
+            "There is no key to check the MACs of events.",
+            hint=f"Set the audit key ({audit.VARIABLE}) or the store's keys ({sealing.VARIABLE}),"
+            " or use --no-key to rely on digests only.",
         )
     public_key = _pinned(args)
     if public_key is None and args.digests and (key := signing.signing_key_if_there(file_of(kept))):
@@ -135,7 +135,7 @@ def verify(args: VerifiedStore, kept: SQLStore) -> Verified:
 
 @contextmanager
 def _part(url: str | None, plaintext: bool, first: str, last: str | None) -> Iterator[Snapshot]:
-    """Give a part of the trail to a process that verifies it."""
+    """Open a part of the trail in a process that verifies it."""
     named = StoreOptions()
     named.store, named.plaintext = url, plaintext
     opened = store(named)
@@ -147,7 +147,7 @@ def verify_files(args: EvidenceOptions, files: list[str]) -> Verified:
     """Verify a trail in files.
 
     Raises:
-        StoreError: They, the digests or the public key cannot be read.
+        StoreError: The files, the digests or the public key cannot be read.
         ImportError: A library is missing.
     """
     from deviceflow.trail.jsonl_file import read_lines
@@ -193,15 +193,15 @@ def _pinned(args: EvidenceOptions) -> str | None:
         sound = False
     if not sound:
         raise UsageError(
-            f"{args.public_key} has no public key in it.",
-            hint="It is one line, from: deviceflow audit keygen --public",
+            f"{args.public_key} does not contain a public key.",
+            hint="Create the file with: deviceflow audit keygen --public",
         )
     return text
 
 
 @contextmanager
 def _progress(count: Callable[[], int | None]) -> Iterator[Callable[[int], object]]:
-    """Give what is told how many events were read: a bar on a terminal with rich."""
+    """Yield a function that is called with the number of events read. It may draw a bar."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -212,7 +212,7 @@ def _progress(count: Callable[[], int | None]) -> Iterator[Callable[[int], objec
         yield lambda _: None
         return
     columns = (TextColumn("Verifying"), BarColumn(), TaskProgressColumn(show_speed=True))
-    # What goes to stdout is for others: it is not the bar's to print.
+    # stdout is for data: the bar must not redirect it.
     with Progress(
         *columns,
         console=Console(stderr=True),

@@ -6,38 +6,37 @@ import logging
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from deviceflow import _forks as forks
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.audit.log import CLOCK_JUMP, Emitter
 from deviceflow.client import effects as do
-from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, wait
-from deviceflow.client import login as logins
+from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
+from deviceflow.client import login as whole
 from deviceflow.client.browser import open_page
 from deviceflow.client.clock import SystemClock, Timeline, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE, context_of
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
 from deviceflow.core.ports import Origin
-from deviceflow.core.secret import unseen, without_frames
+from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import authenticated
 from deviceflow.stores.memory import MemoryStore
+from deviceflow.stores.url import open_store
 from deviceflow.transports.requests import RequestsTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from deviceflow.audit.log import OnTransition
     from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
-    from deviceflow.client.step import Step
     from deviceflow.client.sweep import Swept
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.ports import Clock, Store, Transport
-    from deviceflow.core.provider import Approver, Provider, Token
-    from deviceflow.core.secret import Secret
+    from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
@@ -48,10 +47,12 @@ class Client:
     """Drives logins, of any number of providers, one step at a time or to their end.
 
     Every part that touches the world can be replaced. A client may be used from any thread. As a
-    context manager it closes its connections at the end.
+    context manager it closes what it has opened at the end.
 
     Args:
-        store: Where flows live. By default, in this process's memory.
+        store: Where logins are kept: a store, which stays the caller's to close; or the URL of one,
+            as for `open_store`, which the client opens and closes. By default, in this process's
+            memory.
         transport: What sends requests.
         clock: What tells the time and waits.
         browser: What opens a page; it says whether it could.
@@ -70,7 +71,7 @@ class Client:
 
     def __init__(
         self,
-        store: Store | None = None,
+        store: Store | str | None = None,
         *,
         transport: Transport | None = None,
         clock: Clock | None = None,
@@ -82,6 +83,10 @@ class Client:
         on_transition: OnTransition | None = None,
         audit: JSONLinesAudit | None = None,
     ) -> None:
+        self._owns_store = isinstance(store, str)
+        if isinstance(store, str):
+            url, store = Secret(store), None  # a password may be in it
+            store = unseen(lambda: open_store(url.reveal()))
         self._store: Store = MemoryStore() if store is None else store
         self._transport = transport or RequestsTransport()
         self._clock = clock or SystemClock()
@@ -109,47 +114,49 @@ class Client:
 
     @property
     def durable(self) -> bool:
-        """Whether its flows outlive this process."""
+        """Whether its logins outlive this process."""
         return self._store.durable
+
+    # The beginning.
 
     def start(
         self,
         provider: Provider,
         *,
-        key: str | None = None,
+        name: str | None = None,
         purpose: str | None = None,
-        **request: Any,
-    ) -> Flow:
-        """Ask the server for a device code, and return the flow that holds it.
+        **request: Unpack[LoginRequest],
+    ) -> Login:
+        """Ask the server for a device code, and return the login, to be shown to a person.
 
         A server that does not answer is asked a few times more, within some seconds.
 
         Args:
             provider: The server.
-            key: The caller's own name for this login. While a flow of that key lives it is
+            name: The caller's own name for this login. While a login of that name is open, it is
                 returned, with the code it has, instead of asking for a new one; it must be at the
-                same server, and ask for the same. A flow that was approved lives until its token
-                is acknowledged, or purged.
+                same server, and ask for the same. A login that was approved stays open until its
+                token is acknowledged, or purged.
             purpose: Why this login is needed: one line of at most 200 printable characters, and
                 nothing secret. The person who approves is shown it, and each event records it. A
                 server is sent it only where it is known to take it.
-            **request: What to ask for; the provider says what there is.
+            **request: What to ask for, such as `scopes`; `LoginRequest` has all of it.
 
         Raises:
             ServerError: The server refused, or could not be reached or understood.
             UsageError: The request is not one that can be made.
         """
-        return self._run(start.start(self._context, provider, key, purpose, request))
+        return self._run(start.start(self._context, provider, name, purpose, request))
 
     def create(
         self,
         provider: Provider,
         *,
-        key: str | None = None,
+        name: str | None = None,
         purpose: str | None = None,
-        **request: Any,
-    ) -> Flow:
-        """Return a flow in `init`; nothing is sent yet, its first step asks for the code.
+        **request: Unpack[LoginRequest],
+    ) -> Login:
+        """Store a login in `init`, and send nothing: its first step asks for the code.
 
         For logins that are asked for now and looked at later: a code's short life should begin
         when the person is there. The arguments are `start`'s.
@@ -157,64 +164,69 @@ class Client:
         Raises:
             UsageError: The request is not one that can be made.
         """
-        return self._run(start.create(self._context, provider, key, purpose, request))
+        return self._run(start.create(self._context, provider, name, purpose, request))
 
-    def adopt(self, provider: Provider, *, token_endpoint: str, device_code: Secret) -> Flow:
-        """Return a flow that goes on with a device code issued elsewhere.
+    def adopt(self, provider: Provider, *, token_endpoint: str, device_code: Secret) -> Login:
+        """Store a login that goes on with a device code issued elsewhere.
 
         It has no deadline but the server's.
+
+        Raises:
+            UsageError: The address is not one to send a device code to.
         """
         return self._run(start.adopt(self._context, provider, token_endpoint, device_code))
 
-    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        """Return the flow as it stands.
+    # Looking.
+
+    def get(self, flow_id: str) -> Login:
+        """Return the login as it is now; nothing is sent, and nothing recorded.
 
         Args:
-            flow_id: The flow.
-            secrets: Whether with its secrets. To hand the token over, `token` or `collect` is the
-                way, which puts that on record.
+            flow_id: The login's id.
 
         Raises:
-            UnknownFlowError: The store has none of that id.
+            UnknownFlowError: The store has no login of that id.
         """
-        return self._run(lookup.get(flow_id, secrets=secrets))
+        return self._run(lookup.get(flow_id))
 
-    def flows(
+    def logins(
         self,
         *,
         live: bool = False,
         on_problem: Callable[[DeviceFlowError], object] = log_unreadable,
-    ) -> Iterator[Flow]:
-        """Yield the flows in the store, the newest first, without their secrets.
+    ) -> Iterator[Login]:
+        """Yield the logins in the store, the newest first.
 
         Args:
             live: Only those that have not ended.
-            on_problem: Told of each flow that cannot be read, which is passed over. By default
+            on_problem: Told of each login that cannot be read, which is passed over. By default
                 that is logged, as `deviceflow.unreadable`.
         """
-        return self._run(lookup.flows(live=live, on_problem=on_problem))
+        return self._run(lookup.logins(live=live, on_problem=on_problem))
 
-    def step(self, flow_id: str) -> Step:
-        """Do what is due for the flow: at most one request, and no sleeping.
+    # Going on.
+
+    def step(self, flow_id: str) -> Login:
+        """Do what is due for the login: at most one request, and no sleeping.
 
         Returns:
-            Where it stands, and in how many seconds to call again.
+            The login after that; `wait_seconds` says in how many seconds to call again.
 
         Raises:
-            UnknownFlowError: The store has none of that id.
+            UnknownFlowError: The store has no login of that id.
             StoreError: The store failed. A token that had come is kept in this client, and the
                 next step saves it.
         """
         return self._run(step.step(self._context, flow_id))
 
     def sweep(self, limit: int = 100) -> Swept:
-        """Step whatever is due, each flow once: what a periodic task calls.
+        """Step whatever is due, each login once: what a periodic task calls.
 
-        Flows that nobody drives any more are brought to their end so. A login that was created and
+        Logins that nobody drives any more are brought to their end so. A login that was created and
         not yet started is left for whoever will be there to see its code.
 
         Args:
-            limit: How many flows to step at the most.
+            limit: How many logins to step at the most.
         """
         return self._run(sweep.sweep(self._context, limit))
 
@@ -223,47 +235,60 @@ class Client:
         flow_id: str,
         timeout: float | None = None,
         *,
-        on_step: Callable[[Step], object] | None = None,
-    ) -> Token:
-        """Step until the flow ends, and return its token, as `token` does.
+        on_step: Callable[[Login], object] | None = None,
+    ) -> Login:
+        """Step until the login has ended, however it ended, and return it.
 
-        Interrupted by Ctrl-C, a flow in a store that persists can be gone on with; one in memory
-        is cancelled, since nobody could.
+        Interrupted by Ctrl-C, a login in a store that outlives the process can be gone on with;
+        one in memory is cancelled, since nobody could.
 
         Args:
-            flow_id: The flow.
+            flow_id: The login's id.
             timeout: How many seconds to wait at the most; None for as long as the code lives.
             on_step: Called after each step, to show how things stand. What it raises ends the
                 waiting, and not the login.
 
         Raises:
             WaitTimeoutError: The time is up, and the login still pending.
-            LoginError: The login ended without a token: expired, denied, cancelled (by another
-                thread, say), or unknown.
-            ServerError: The server refused for good, or cannot be understood.
-            UnknownFlowError: The store has none of that id.
+            UnknownFlowError: The store has no login of that id.
         """
         return self._run(wait.wait(self._context, flow_id, timeout, on_step))
 
-    def settle(
+    def wait_for_token(
         self,
         flow_id: str,
         timeout: float | None = None,
         *,
-        on_step: Callable[[Step], object] | None = None,
-    ) -> Step:
-        """Step until the flow ends, and return how: what `wait` does before it takes the token.
+        on_step: Callable[[Login], object] | None = None,
+    ) -> Token:
+        """Step until the login has ended, as `wait` does, and return its token, as `get_token`.
 
-        The arguments are those of `wait`.
+        The arguments are `wait`'s.
 
         Raises:
             WaitTimeoutError: The time is up, and the login still pending.
-            UnknownFlowError: The store has none of that id.
+            LoginError: The login ended without a token: expired, denied, cancelled (by another
+                thread, say), or unknown.
+            ServerError: The server refused for good, or cannot be understood.
+            UnknownFlowError: The store has no login of that id.
         """
-        return self._run(wait.settle(self._context, flow_id, timeout, on_step))
+        return self._run(wait.wait_for_token(self._context, flow_id, timeout, on_step))
 
-    def token(self, flow_id: str) -> Token:
-        """Return the token of a flow that is authorized, and put on record that it was.
+    def cancel(self, flow_id: str, detail: str | None = None) -> Login:
+        """End the login, and wake whoever waits for it in this process.
+
+        A login that has ended stays as it is.
+
+        Args:
+            flow_id: The login's id.
+            detail: Why, for the record.
+        """
+        return self._run(wait.cancel(self._context, flow_id, detail))
+
+    # The token.
+
+    def get_token(self, flow_id: str) -> Token:
+        """Return the token of an authorized login, and record that it was collected.
 
         It stays in the store, and is returned again, until it is acknowledged or purged.
 
@@ -273,15 +298,15 @@ class Client:
             TokenGoneError: It was acknowledged before, or purged.
             ServerError: The server refused for good, or could not be understood.
         """
-        return self._run(handover.token(self._context, flow_id))
+        return self._run(handover.get_token(self._context, flow_id))
 
-    def acknowledge(self, flow_id: str) -> Step:
+    def acknowledge(self, flow_id: str) -> Login:
         """Wipe the token from the store: it is safe where it was taken to.
 
         Once more is as good as once.
 
         Raises:
-            DeviceFlowError: There is no token to acknowledge; as for `token`.
+            DeviceFlowError: There is no token to acknowledge; as for `get_token`.
         """
         return self._run(handover.acknowledge(self._context, flow_id))
 
@@ -292,13 +317,13 @@ class Client:
         If the block raises, nothing is acknowledged, and the token is there for the next try.
 
         Args:
-            flow_id: The flow.
+            flow_id: The login's id.
             seconds: For how long nobody else can collect it, unless the block is done before; a day
                 at the most.
 
         Raises:
             FlowBusyError: Somebody else is collecting it.
-            DeviceFlowError: There is no token; as for `token`.
+            DeviceFlowError: There is no token; as for `get_token`.
         """
         held = self._run(handover.begin_collection(self._context, flow_id, seconds))
         acknowledged = False
@@ -334,51 +359,40 @@ class Client:
         """
         return self._run(refresh.refresh(self._context, provider, token))
 
-    def cancel(self, flow_id: str, detail: str | None = None) -> Step:
-        """Give the login up, and wake whoever waits for it in this process.
-
-        A flow that has ended stays as it is.
-
-        Args:
-            flow_id: The flow.
-            detail: Why, for the record.
-        """
-        return self._run(wait.cancel(self._context, flow_id, detail))
-
     def login(
         self,
         provider: Provider,
         *,
-        key: str | None = None,
+        name: str | None = None,
         purpose: str | None = None,
         open_browser: bool = True,
         timeout: float | None = None,
         acknowledge: bool | None = None,
-        **request: Any,
+        **request: Unpack[LoginRequest],
     ) -> Token:
         """Start a login, tell the person what to do, and wait for the token.
 
-        With a key, the same call returns the same token until the token is acknowledged (see
+        With a name, the same call returns the same token until the token is acknowledged (see
         `acknowledge`). So a program that is killed with the token in its hands, and run again,
         gets it and asks nobody. Once the token is safe, acknowledge it, or `purge` revokes it.
 
         Args:
             provider: The server.
-            key: As for `start`.
+            name: As for `start`.
             purpose: As for `start`.
             open_browser: Whether to open the page in the person's browser.
             timeout: As for `wait`.
             acknowledge: Whether to acknowledge the token before it is returned. By default only
-                where no key is given: nobody could ask for it again.
+                where no name is given: nobody could ask for it again.
             **request: What to ask for, as for `start`.
 
         Raises:
-            DeviceFlowError: As for `start` and `wait`.
+            DeviceFlowError: As for `start` and `wait_for_token`.
         """
-        operation = logins.login(
+        operation = whole.login(
             self._context,
             provider,
-            key,
+            name,
             purpose,
             request,
             open_browser=open_browser,
@@ -387,9 +401,50 @@ class Client:
         )
         return self._run(operation)
 
+    # Moving.
+
+    def export_login(self, flow_id: str, keys: Sequence[Secret | str]) -> str:
+        """Return the whole login, secrets included, as one sealed, URL-safe text.
+
+        For a program that keeps its own state. Only one process may go on with the login at a time;
+        nothing here can see to that.
+
+        Args:
+            flow_id: The login's id.
+            keys: Fernet keys, such as `deviceflow keys generate` prints; the first one seals.
+
+        Raises:
+            UnknownFlowError: The store has no login of that id.
+            SealError: There is no key, or a key is not a Fernet key.
+            ImportError: `cryptography` is missing (extra `seal`).
+        """
+        keys = wrapped(keys)
+        return self._run(transfer.export_login(flow_id, keys))
+
+    def import_login(self, text: str, keys: Sequence[Secret | str]) -> Login:
+        """Add a login to the store that `export_login` made a text of.
+
+        Args:
+            text: What `export_login` returned.
+            keys: Fernet keys, of which one sealed the text.
+
+        Raises:
+            SealError: The text was sealed with another key, or changed since.
+            UsageError: The login is in the store already, or another one of its name is open there;
+                or the text is of another version.
+            ImportError: `cryptography` is missing (extra `seal`).
+        """
+        keys = wrapped(keys)
+        return self._run(transfer.import_login(text, keys))
+
     def close(self) -> None:
-        """Close what the transport keeps open. Flows are not touched."""
+        """Close the connections, and the store where the client has opened it by its URL.
+
+        Logins are not touched.
+        """
         self._transport.close()
+        if self._owns_store:
+            self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -471,8 +526,8 @@ class Client:
                 return store.end_lease(flow_id, since, client_now)
             case do.Add(flow, store_event):
                 return store.add(flow, store_event=store_event)
-            case do.ListFlows(live, on_problem):
-                return store.flows(live=live, on_problem=on_problem)
+            case do.ListFlows(live, on_problem, present):
+                return map(present, store.flows(live=live, on_problem=on_problem))
             case do.IdsWithSecrets(kind, ended_before, client_now, skip):
                 return store.ids_with_secrets(kind, ended_before, client_now, skip)
             case do.DeleteEnded(ended_before):
@@ -488,8 +543,8 @@ class Client:
                     if watched == flow_id:
                         waker.set()
                 return None
-            case do.Notify(on_step, done):
-                return on_step(done)
+            case do.Notify(on_step, login):
+                return on_step(login)
             case do.Print(line):
                 return self._output(line)
             case do.OpenBrowser(url):

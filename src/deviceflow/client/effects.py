@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, Ty
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.client.step import Step
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.ports import Decide, Origin, StoreEvent
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Failure, Request, Response
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Add(NamedTuple):
-    """Keep a new flow. Answered by the flow, or by the live flow that has the same key."""
+    """Keep a new flow. Answered by the flow, or by the open flow that has the same name."""
 
     flow: Flow
     store_event: StoreEvent | None
@@ -57,10 +57,14 @@ class Load(NamedTuple):
 
 
 class ListFlows(NamedTuple):
-    """Read all flows, or the live ones. Answered by an iterator over them, without secrets."""
+    """Read all flows, or the live ones, without secrets.
+
+    Answered by an iterator over what `present` makes of each.
+    """
 
     live: bool
     on_problem: Callable[[DeviceFlowError], object]
+    present: Callable[[Flow], Login]
 
 
 class ClaimFlow(NamedTuple):
@@ -267,8 +271,8 @@ class Emit(NamedTuple):
 class Notify(NamedTuple):
     """Tell a function of the caller how the login stands. Answered by None."""
 
-    on_step: Callable[[Step], object]
-    step: Step
+    on_step: Callable[[Login], object]
+    login: Login
 
 
 class Print(NamedTuple):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from deviceflow import errors
 from deviceflow.client.claim import take_lease
 from deviceflow.client.effects import Load, Release, Snooze, StoreNow, or_else
-from deviceflow.client.step import Step
 from deviceflow.core.explain import error_of
+from deviceflow.core.login import Login
 from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.states import Handover
 
@@ -36,7 +36,7 @@ class Collection(NamedTuple):
     token: Token
 
 
-def token(context: Context, flow_id: str) -> Op[Token]:
+def get_token(context: Context, flow_id: str) -> Op[Token]:
     """Return the token of a flow that is authorized, and put on record that it was."""
     while True:
         flow: Flow = yield Load(flow_id)
@@ -48,19 +48,19 @@ def token(context: Context, flow_id: str) -> Op[Token]:
             return token
 
 
-def acknowledge(context: Context, flow_id: str) -> Op[Step]:
+def acknowledge(context: Context, flow_id: str) -> Op[Login]:
     """Wipe the token from the store. Once more is as good as once."""
     while True:
         flow: Flow = yield Load(flow_id)
+        now: float = yield StoreNow()
         if flow.handover is Handover.ACKNOWLEDGED:
             break
         if flow.token is None:
             raise error_of(flow)
-        now: float = yield StoreNow()
         acknowledged = flow.acknowledge(now)
         if (yield from context.recorder.record(flow, acknowledged, context.identity.worker())):
             break
-    return Step(flow.id, flow.state)
+    return Login.of(flow, flow.wait_seconds(now))
 
 
 def begin_collection(context: Context, flow_id: str, seconds: float) -> Op[Collection]:
@@ -77,7 +77,7 @@ def begin_collection(context: Context, flow_id: str, seconds: float) -> Op[Colle
         raise errors.FlowBusyError(
             flow_id=flow_id, state=claim.flow.state, wait_seconds=claim.seconds
         )
-    collected = yield from or_else(token(context, flow_id), Release(flow_id, owner))
+    collected = yield from or_else(get_token(context, flow_id), Release(flow_id, owner))
     return Collection(flow_id, owner, collected)
 
 

@@ -6,7 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from deviceflow.audit import log
-from deviceflow.client.effects import ListFlows, Load
+from deviceflow.client.effects import ListFlows, Load, StoreNow
+from deviceflow.core.login import Login
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
     from deviceflow.errors import DeviceFlowError
 
 
-def get(flow_id: str, *, secrets: bool) -> Op[Flow]:
-    """Return the flow as it is stored."""
-    flow: Flow = yield Load(flow_id, secrets)
-    return flow
+def get(flow_id: str) -> Op[Login]:
+    """Return the login as it is stored."""
+    flow: Flow = yield Load(flow_id, secrets=False)
+    now: float = yield StoreNow()
+    return Login.of(flow, flow.wait_seconds(now))
 
 
-def flows(*, live: bool, on_problem: Callable[[DeviceFlowError], object]) -> Op[Iterator[Flow]]:
-    """Return an iterator over the stored flows, the newest first."""
-    found: Iterator[Flow] = yield ListFlows(live, on_problem)
+def logins(*, live: bool, on_problem: Callable[[DeviceFlowError], object]) -> Op[Iterator[Login]]:
+    """Return an iterator over the stored logins, the newest first."""
+    now: float = yield StoreNow()
+    found: Iterator[Login] = yield ListFlows(
+        live, on_problem, lambda flow: Login.of(flow, flow.wait_seconds(now))
+    )
     return found
 
 

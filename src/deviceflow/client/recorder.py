@@ -95,7 +95,7 @@ class Recorder:
     # Besides transitions.
 
     def add(self, flow: Flow) -> Op[Flow]:
-        """Keep a new flow, or return the live one of its key; warn if it begins in clear."""
+        """Keep a new flow, or return the open one of its name; warn if it begins in clear."""
         address = _address_in_clear(flow.request().url)
         note = self._plain_http(flow, address)
         kept: Flow = yield Add(flow, note)

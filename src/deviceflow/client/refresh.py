@@ -41,6 +41,6 @@ def refresh(context: Context, provider: Provider, token: Token) -> Op[Token]:
         )
     if refreshed.refresh_token is None:
         refreshed.refresh_token = token.refresh_token
-    if refreshed.scope is None:
-        refreshed.scope = token.scope  # not said is unchanged (RFC 6749 section 6)
+    if refreshed.scopes is None:
+        refreshed.scopes = token.scopes  # not said is unchanged (RFC 6749 section 6)
     return refreshed

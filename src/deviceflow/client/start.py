@@ -3,53 +3,66 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deviceflow import errors
-from deviceflow.client.effects import Load, Sleep, StoreNow
+from deviceflow.client.effects import Sleep, StoreNow
+from deviceflow.client.lookup import get
 from deviceflow.client.metadata import discover
 from deviceflow.client.step import step
 from deviceflow.client.wait import watching
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import Flow, checked_purpose
+from deviceflow.core.login import Login
 from deviceflow.core.provider import DeviceCode, Provider
 from deviceflow.core.sanitize import endpoint
 from deviceflow.core.states import State
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
+    from deviceflow.core.provider import LoginRequest
     from deviceflow.core.secret import Secret
 
 
 def create(
     context: Context,
     provider: Provider,
-    key: str | None,
+    name: str | None,
     purpose: str | None,
-    request: Mapping[str, Any],
+    request: LoginRequest,
+) -> Op[Login]:
+    """Keep a new login in `init`, or return the open login of that name."""
+    flow = yield from _create(context, provider, name, purpose, request)
+    now: float = yield StoreNow()
+    return Login.of(flow, flow.wait_seconds(now))
+
+
+def _create(
+    context: Context,
+    provider: Provider,
+    name: str | None,
+    purpose: str | None,
+    request: LoginRequest,
 ) -> Op[Flow]:
-    """Keep a new flow in `init`, or return the live flow of the key."""
     purpose = checked_purpose(purpose)  # before anything is sent
-    provider = _shared((yield from discover(context, provider.asking(**request))))
+    provider = _shared((yield from discover(context, provider.with_request(**request))))
     secret_refs.allow(provider)
     verifier = context.identity.new_verifier() if provider.uses_pkce else None
     now: float = yield StoreNow()
     flow_id = context.identity.new_flow_id()
-    flow = Flow(flow_id, provider, now, key=key, verifier=verifier, purpose=purpose)
+    flow = Flow(flow_id, provider, now, name=name, verifier=verifier, purpose=purpose)
     kept = yield from context.recorder.add(flow)
     if kept is not flow and (
         kept.purpose != purpose or kept.provider.to_dict() != provider.to_dict()
     ):
         raise errors.UsageError(
-            f"A login of the key {key!r} is under way at {kept.provider.server}, and asks for"
+            f"A login of the name {name!r} is open already at {kept.provider.server}, and asks for"
             " something else, or for another purpose.",
             flow_id=kept.id,
             state=kept.state,
-            hint="Use another key, or end that login first: cancel it, or if it was approved,"
+            hint="Use another name, or end that login first: cancel it, or if it was approved,"
             " acknowledge its token.",
         )
     return kept
@@ -58,47 +71,47 @@ def create(
 def start(
     context: Context,
     provider: Provider,
-    key: str | None,
+    name: str | None,
     purpose: str | None,
-    request: Mapping[str, Any],
-) -> Op[Flow]:
-    """Ask the server for a device code, and return the flow that holds it."""
-    flow = yield from create(context, provider, key, purpose, request)
+    request: LoginRequest,
+) -> Op[Login]:
+    """Ask the server for a device code, and return the login that has it."""
+    flow = yield from _create(context, provider, name, purpose, request)
     now: float = yield StoreNow()
-    if flow.expires_at is not None and flow.expires_at <= now and not flow.state.ended:
-        # Nobody came back while that key's code lived. It may have been approved in time.
-        done = yield from step(context, flow.id)
-        if done.state in (State.EXPIRED, State.FAILED):
-            flow = yield from create(context, provider, key, purpose, request)
-        else:
-            flow = yield Load(flow.id)
-    flow = yield from watching(context, flow.id, _ask_for_code(context, flow))
-    if flow.reason is not None:
+    login = Login.of(flow, flow.wait_seconds(now))
+    if login.expires_at is not None and login.expires_at <= now and not login.state.ended:
+        # Nobody came back while the code of that name lived. It may have been approved in time.
+        login = yield from step(context, login.id)
+        if login.state in (State.EXPIRED, State.FAILED):
+            login = yield from create(context, provider, name, purpose, request)
+    login = yield from watching(context, login.id, _ask_for_code(context, login))
+    if login.reason is not None:
         context.metadata.discard(provider.server)  # it may be why
-        raise error_of(flow)
-    return flow
+        raise error_of(login)
+    return login
 
 
-def _ask_for_code(context: Context, flow: Flow) -> Op[Flow]:
-    while flow.state is State.INIT:
-        done = yield from step(context, flow.id)
-        if done.state is State.INIT:
+def _ask_for_code(context: Context, login: Login) -> Op[Login]:
+    while login.state is State.INIT:
+        login = yield from step(context, login.id)
+        if login.state is State.INIT:
             # Another one may be asking already, and have the code in a moment.
-            yield Sleep(min(done.wait_seconds, 0.5), flow.id)
-        flow = yield Load(flow.id)
-    return flow
+            yield Sleep(min(login.wait_seconds, 0.5), login.id)
+            login = yield from get(login.id)
+    return login
 
 
 def adopt(
     context: Context, provider: Provider, token_endpoint: str, device_code: Secret
-) -> Op[Flow]:
-    """Return a flow that goes on with a device code issued elsewhere."""
+) -> Op[Login]:
+    """Return a login that goes on with a device code issued elsewhere."""
     allow_http, server = provider.allow_http, provider.server
     code = DeviceCode(device_code, endpoint(token_endpoint, allow_http=allow_http, server=server))
-    flow = yield from create(context, provider, None, None, {})
-    adopted = flow.adopt(code, flow.created_at)
+    flow = yield from _create(context, provider, None, None, {})
+    now = flow.created_at
+    adopted = flow.adopt(code, now)
     yield from context.recorder.record(flow, adopted, context.identity.worker())
-    return flow
+    return Login.of(flow, flow.wait_seconds(now))
 
 
 @lru_cache(256)

@@ -14,13 +14,13 @@ commit of its own.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deviceflow.client.claim import take_lease
 from deviceflow.client.effects import CheckCredentials, Load, ReadClocks, Release, StoreNow
 from deviceflow.client.exchange import transmit_under
 from deviceflow.client.unsaved import Issued, record_issued, save
+from deviceflow.core.login import Login
 from deviceflow.core.ports import LeaseHeld
 from deviceflow.core.states import State
 from deviceflow.credentials import secret_refs
@@ -33,25 +33,7 @@ if TYPE_CHECKING:
     from deviceflow.client.lease import Clocks, Lease
     from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.ports import Claim
-    from deviceflow.core.states import Reason
     from deviceflow.core.wire import Request
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Where a flow stands after a step.
-
-    Attributes:
-        flow_id: The flow.
-        state: Its state.
-        wait_seconds: When to call again; 0 once it has ended, unless a token is left to revoke.
-        reason: Why it failed, where it did.
-    """
-
-    flow_id: str
-    state: State
-    wait_seconds: float = 0.0
-    reason: Reason | None = None
 
 
 class BeginPoll:
@@ -95,18 +77,18 @@ class BeginPoll:
         return self._context.recorder.render(flow, poll, self._worker)
 
 
-def step(context: Context, flow_id: str) -> Op[Step]:
+def step(context: Context, flow_id: str) -> Op[Login]:
     """Do what is due for one flow, if anything is."""
     yield from save(context, flow_id)
     worker = context.identity.worker()
     begin = BeginPoll(context, worker)
     claim, lease = yield from take_lease(flow_id, worker, context.lease_seconds, begin)
     if isinstance(claim, LeaseHeld):
-        return report(claim.flow, min(claim.seconds, claim.flow.interval))
+        return Login.of(claim.flow, min(claim.seconds, claim.flow.interval))
     return (yield from step_claimed(context, claim, lease, begin))
 
 
-def step_claimed(context: Context, claim: Claim, lease: Lease, begin: BeginPoll) -> Op[Step]:
+def step_claimed(context: Context, claim: Claim, lease: Lease, begin: BeginPoll) -> Op[Login]:
     """Do what is due for a flow whose lease was just taken.
 
     Args:
@@ -121,7 +103,7 @@ def step_claimed(context: Context, claim: Claim, lease: Lease, begin: BeginPoll)
         yield from context.recorder.publish(flow, claim.event)
     else:
         begun = yield from _begin(context, claim, lease)
-        if isinstance(begun, Step):
+        if isinstance(begun, Login):
             return begun
         request, lease = begun
 
@@ -133,7 +115,7 @@ def step_claimed(context: Context, claim: Claim, lease: Lease, begin: BeginPoll)
     raise outcome.stop
 
 
-def _begin(context: Context, claim: Claim, lease: Lease) -> Op[tuple[Request, Lease] | Step]:
+def _begin(context: Context, claim: Claim, lease: Lease) -> Op[tuple[Request, Lease] | Login]:
     """Do what comes before a request, each step on record; return the request if one is due."""
     flow, now, record = claim.flow, claim.now, context.recorder.record
     yield from _check_credentials(flow, lease.owner)
@@ -149,10 +131,10 @@ def _begin(context: Context, claim: Claim, lease: Lease) -> Op[tuple[Request, Le
     wait = flow.wait_seconds(now)
     if wait > 0 or (flow.state.ended and not flow.to_revoke):
         yield Release(flow.id, lease.owner)
-        return report(flow, wait)
+        return Login.of(flow, wait)
     if flow.overdue(now):
         if (yield from record(flow, flow.expire(now), lease.owner, release=True)):
-            return report(flow)
+            return Login.of(flow, flow.wait_seconds(now))
         return (yield from _overtaken(flow.id, lease.owner))
     try:
         request = flow.request()
@@ -186,7 +168,7 @@ def _left_behind(claim: Claim, now: float) -> Transition | None:
     return None if owner is None else flow.take_over(now, owner)
 
 
-def _take_in(context: Context, flow: Flow, outcome: Outcome, worker: str) -> Op[Step]:
+def _take_in(context: Context, flow: Flow, outcome: Outcome, worker: str) -> Op[Login]:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     now, duration = outcome.now, outcome.duration
     had_token, orphaned, waiting = flow.token is not None, flow.orphaned_tokens, len(flow.to_revoke)
@@ -194,19 +176,14 @@ def _take_in(context: Context, flow: Flow, outcome: Outcome, worker: str) -> Op[
     if (flow.token is not None and not had_token) or flow.orphaned_tokens > orphaned:
         issued = Issued(flow.token, flow.attempt, flow.to_revoke[waiting:])
         flow = yield from record_issued(context, flow, transition, issued, worker, outcome)
-        return report(flow, flow.wait_seconds(now))
+        return Login.of(flow, flow.wait_seconds(now))
     if (yield from context.recorder.record(flow, transition, worker, release=True)):
-        return report(flow, flow.wait_seconds(now))
+        return Login.of(flow, flow.wait_seconds(now))
     return (yield from _overtaken(flow.id, worker))
 
 
-def _overtaken(flow_id: str, worker: str) -> Op[Step]:
+def _overtaken(flow_id: str, worker: str) -> Op[Login]:
     """Report how far others have moved the flow."""
     flow: Flow = yield Load(flow_id)
     yield Release(flow_id, worker)
-    return report(flow, 0.0 if flow.state.ended else flow.interval)
-
-
-def report(flow: Flow, wait: float = 0.0) -> Step:
-    """Return where a flow stands."""
-    return Step(flow.id, flow.state, wait, flow.reason)
+    return Login.of(flow, 0.0 if flow.state.ended else flow.interval)

@@ -15,12 +15,13 @@ from deviceflow.client.effects import (
     WakeAfterClockChange,
 )
 from deviceflow.client.lease import Clocks, Lease
-from deviceflow.client.step import BeginPoll, Step, step_claimed
+from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.unsaved import save
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
+    from deviceflow.core.login import Login
     from deviceflow.core.ports import Claim
 
 MOST_PROBLEMS: Final = 1000
@@ -31,12 +32,12 @@ class Swept(NamedTuple):
     """What a sweep did.
 
     Attributes:
-        steps: Where each flow stands that was due.
+        logins: The logins that were due, after their step.
         problems: What kept others from being stepped. They are left alone for a minute, and for
             twice as long each time that this happens again, up to an hour.
     """
 
-    steps: list[Step]
+    logins: list[Login]
     problems: list[errors.DeviceFlowError]
 
 
@@ -53,7 +54,7 @@ def sweep(context: Context, limit: int) -> Op[Swept]:
     leases: list[tuple[str, float]] = yield LeasesTakenAfter(clocks.wall)
     for flow_id, since in leases:
         yield from end_lease_from_the_future(flow_id, since, clocks.wall)
-    while len(swept.steps) < limit and len(swept.problems) < MOST_PROBLEMS:
+    while len(swept.logins) < limit and len(swept.problems) < MOST_PROBLEMS:
         if not (yield from _step_next(context, swept)):
             break
     return swept
@@ -74,7 +75,7 @@ def _step_next(context: Context, swept: Swept) -> Op[bool]:
             yield Reschedule(due.flow, worker)  # what woke it bypassed the client
             return True
         lease = Lease(worker, seconds, clocks, due.now)
-        swept.steps.append((yield from step_claimed(context, due, lease, begin)))
+        swept.logins.append((yield from step_claimed(context, due, lease, begin)))
     except errors.DeviceFlowError as problem:
         if problem.flow_id is None:
             problem.flow_id = flow_id

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from deviceflow import errors
 from deviceflow.client.effects import Load, Notify, ReadClocks, Sleep, StoreNow, Wake, Watch
-from deviceflow.client.handover import token
-from deviceflow.client.step import Step, step
+from deviceflow.client.handover import get_token
+from deviceflow.client.step import step
+from deviceflow.core.login import Login
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Op
     from deviceflow.core.flow import Flow
     from deviceflow.core.provider import Token
+
+    OnStep = Callable[[Login], object] | None
 
 _T = TypeVar("_T")
 
@@ -31,53 +34,51 @@ def watching(context: Context, flow_id: str, operation: Op[_T]) -> Op[_T]:
         raise
 
 
-def wait(
-    context: Context, flow_id: str, timeout: float | None, on_step: Callable[[Step], object] | None
+def wait_for_token(
+    context: Context, flow_id: str, timeout: float | None, on_step: OnStep = None
 ) -> Op[Token]:
-    """Step until the flow ends, and return its token."""
-    yield from settle(context, flow_id, timeout, on_step)
-    return (yield from token(context, flow_id))
+    """Step until the login has ended, and return its token."""
+    yield from wait(context, flow_id, timeout, on_step)
+    return (yield from get_token(context, flow_id))
 
 
-def settle(
-    context: Context, flow_id: str, timeout: float | None, on_step: Callable[[Step], object] | None
-) -> Op[Step]:
-    """Step until the flow ends, and return how."""
-    return (yield from watching(context, flow_id, _settle(context, flow_id, timeout, on_step)))
+def wait(
+    context: Context, flow_id: str, timeout: float | None, on_step: OnStep = None
+) -> Op[Login]:
+    """Step until the login has ended, and return how."""
+    return (yield from watching(context, flow_id, _wait(context, flow_id, timeout, on_step)))
 
 
-def _settle(
-    context: Context, flow_id: str, timeout: float | None, on_step: Callable[[Step], object] | None
-) -> Op[Step]:
+def _wait(context: Context, flow_id: str, timeout: float | None, on_step: OnStep) -> Op[Login]:
     until = None if timeout is None else (yield ReadClocks()).steady + timeout
     while True:
-        done = yield from step(context, flow_id)
+        login = yield from step(context, flow_id)
         if on_step is not None:
-            yield Notify(on_step, done)
-        if done.state.ended:
+            yield Notify(on_step, login)
+        if login.state.ended:
             break
-        seconds = done.wait_seconds
+        seconds = login.wait_seconds
         if until is not None:
             left = until - (yield ReadClocks()).steady
             if left <= 0:
-                raise errors.WaitTimeoutError(flow_id=flow_id, state=done.state)
+                raise errors.WaitTimeoutError(flow_id=flow_id, state=login.state)
             seconds = min(seconds, left)
         yield Sleep(seconds, flow_id)
     flow: Flow = yield Load(flow_id)
     for _ in flow.to_revoke:
-        yield from step(context, flow_id)
-    return done
+        login = yield from step(context, flow_id)
+    return login
 
 
-def cancel(context: Context, flow_id: str, detail: str | None) -> Op[Step]:
+def cancel(context: Context, flow_id: str, detail: str | None) -> Op[Login]:
     """End the login, and wake whoever waits for it in this process."""
     while True:
         flow: Flow = yield Load(flow_id)
+        now: float = yield StoreNow()
         if flow.state.ended:
             break
-        now: float = yield StoreNow()
         cancelled = flow.cancel(now, detail)
         if (yield from context.recorder.record(flow, cancelled, context.identity.worker())):
             break
     yield Wake(flow_id)
-    return Step(flow.id, flow.state, reason=flow.reason)
+    return Login.of(flow, flow.wait_seconds(now))

@@ -1,19 +1,19 @@
-"""Every action that can be recorded, each declared once, with all that is known of it.
+"""All actions, each declared once with its facts.
 
 The rules, in short:
 
-* `polling` means that a token request may be in flight. It is stored before the request leaves,
-  and left once the answer is understood.
-* `authorized`, `expired` and `failed` are ends. One action leads out of an end: `late_token`, for
-  a token that was really issued and must not be dropped. Where somebody said no (`denied`) or gave
-  up (`cancelled`), not even that.
-* A token is handed over by a machine of its own, which the issuing of the token starts. A token
-  that was collected is kept until it is acknowledged or purged, and can be collected again.
-* An action that the table does not allow is an error, never a silent no.
+* `polling` means that a token request may be in flight. The state is stored before the request is
+  sent, and left when the response is processed.
+* `authorized`, `expired` and `failed` are ends. One action leads out of an end: `late_token`, for a
+  token that the server issued and that must not be lost. It is not allowed after `denied` and
+  `cancelled`.
+* The hand-over of the token has a machine of its own, which starts when the token is issued. A
+  collected token is kept until it is acknowledged or purged, and can be collected again.
+* An action that the table does not allow raises an error.
 
-The table *is* the machines: `deviceflow.core.machine` runs it, the diagrams in the documentation
-are drawn from it, the verifier checks trails against it, and stores, exporters, statistics and the
-report take their facts from it. To add an action, declare it here.
+The table defines the machines: `deviceflow.core.machine` runs it, the diagrams in the documentation
+are drawn from it, the verification checks trails against it, and stores, exporters, statistics and
+the report read their facts from it. To add an action, declare it here.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """What an action is to the machines."""
+    """How an action affects the machines."""
 
     LOGIN = "login"
     """A trigger of the login's machine."""
     HANDOVER = "hand-over"
-    """A trigger of the hand-over's machine. The login's state stays."""
+    """A trigger of the hand-over's machine. The login's state does not change."""
     BESIDE = "beside"
-    """A login's action that leaves both states as they are."""
+    """An action on a login that changes neither state."""
     STORE = "store"
-    """An event of the store, and of no login."""
+    """An event of the store itself."""
 
 
 class Severity(StrEnum):
-    """How loud an action is, in the words that log levels have."""
+    """The log level of an action."""
 
     INFO = "info"
     WARNING = "warning"
@@ -70,24 +70,24 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Action(str):  # noqa: SLOT000  # the decorator makes them
-    """An action: its name, and all that is known of it.
+    """An action: its name and its facts.
 
     Attributes:
-        name: The name, as events have it.
-        kind: What it is to the machines.
+        name: The name, as in events.
+        kind: How the action affects the machines.
         words: What happened, for people.
-        outcome: What it means, in a word, as events have it.
-        login: From which states of the login it leads to which. A state that stays leads to itself.
-        handover: The same for the states of the hand-over. The action may happen only where both
-            have it.
-        condition: What must hold of the flow besides.
-        severity: How loud it is.
-        changes_secrets: Whether it changes which secrets the flow has, or how they are sealed.
-        wipes: Whether it removes a secret that someone may still try to read from the store's file.
-        mark: Its mark on a login's timeline, where something did not go as hoped: the path of an
-            SVG, about 10 units wide, around 0.
-        counted_as: The statistic that counts it, if one does.
-        event_type: Its `event.type` in the Elastic Common Schema.
+        outcome: The result in one word, as in events.
+        login: The states of the login in which the action is allowed, each with the state after it.
+        handover: The same for the states of the hand-over. Both states must allow the action.
+        condition: A further condition on the flow.
+        severity: The log level.
+        changes_secrets: Whether the action changes which secrets the flow has, or how they are
+            sealed.
+        wipes: Whether the action wipes a secret that could still be read from the store's file.
+        mark: For anomalies, the mark on a login's timeline: an SVG path, about 10 units wide and
+            centred at 0.
+        counted_as: The statistic that counts the action, if there is one.
+        event_type: The `event.type` in the Elastic Common Schema.
     """
 
     name: str
@@ -106,11 +106,11 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
     event_type: str = "info"
 
     def __new__(cls, name: str, **_facts: object) -> Self:
-        """Make the text that the action's name is."""
+        """Create the string, which is the action's name."""
         return str.__new__(cls, name)
 
     def allowed(self, flow: HasState) -> bool:
-        """Tell whether the action may happen to the flow as it is."""
+        """Tell whether the action is allowed in the flow's states."""
         return (
             flow.state in self.login
             and flow.handover in self.handover
@@ -119,24 +119,24 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
 
     @property
     def issues_token(self) -> bool:
-        """Whether the flow has its token by it: the login is approved."""
+        """Whether the token arrives with the action: the login is approved."""
         return NONE in self.handover and self.handover[NONE] is READY
 
     @property
     def ends_handover(self) -> bool:
-        """Whether the token is not kept any more from then on."""
+        """Whether the action wipes the token."""
         return self.kind is Kind.HANDOVER and KEPT.isdisjoint(self.handover.values())
 
     @property
     def ends_login(self) -> State | None:
-        """The state that it ends the login in, if it does."""
+        """The end that the action leads to, if it ends the login."""
         reached = {*self.login.values()}
         ends = self.kind is Kind.LOGIN and len(reached) == 1 and reached <= ENDS
         return reached.pop() if ends else None
 
 
 def takes_late_token(flow: HasState) -> bool:
-    """Tell whether a token may still be taken: not once somebody said no, or gave up."""
+    """Tell whether a late token may be taken: not if the login was denied or cancelled."""
     return flow.reason not in (Reason.DENIED, Reason.CANCELLED)
 
 
@@ -166,7 +166,7 @@ def _handing_over(name: str, dest: Handover, **facts: Any) -> Action:
 
 
 def _beside(name: str, states: Iterable[State] = State, **facts: Any) -> Action:
-    """Declare what leaves both machines' states as they are."""
+    """Declare an action that changes neither state."""
     login = {state: state for state in states}
     return _declare(name, kind=Kind.BESIDE, login=login, handover=_ANY, **facts)
 
@@ -193,7 +193,7 @@ PENDING: Final = _trigger(
 SLOW_DOWN: Final = _trigger(
     "slow_down",
     {POLLING: AWAITING_USER},
-    words="told to poll more slowly",
+    words="the server asked for slower polling",
     outcome="slow_down",
     mark="M0 5-5-4H5z",
     counted_as="slow_downs",
@@ -201,7 +201,7 @@ SLOW_DOWN: Final = _trigger(
 RETRY: Final = _trigger(
     "retry",
     {INIT: INIT, POLLING: AWAITING_USER},
-    words="no usable answer: again later",
+    words="no usable response: retrying later",
     outcome="no_answer",
     mark="M-4 0a4 4 0 1 0 8 0 4 4 0 1 0-8 0zm2 0a2 2 0 1 1 4 0 2 2 0 1 1-4 0z",
     counted_as="no_answers",
@@ -209,7 +209,7 @@ RETRY: Final = _trigger(
 RECOVER: Final = _trigger(
     "recover",
     {POLLING: AWAITING_USER},
-    words="whoever polled died, and the outcome is in doubt",
+    words="a worker stopped during a poll: the result is in doubt",
     outcome="unknown",
     mark="M-1.5-5h3v3.500h3.500v3H1.500V5h-3V1.500H-5v-3h3.500z",
     counted_as="recoveries",
@@ -218,7 +218,7 @@ ISSUE_TOKEN: Final = _trigger(
     "issue_token",
     {POLLING: AUTHORIZED},
     handover=_ISSUED,
-    words="approved: the token came",
+    words="approved: the token arrived",
     outcome="token_issued",
 )
 LATE_TOKEN: Final = _trigger(
@@ -226,39 +226,41 @@ LATE_TOKEN: Final = _trigger(
     dict.fromkeys((AWAITING_USER, POLLING, EXPIRED, FAILED), AUTHORIZED),
     handover=_ISSUED,
     condition=takes_late_token,
-    words="approved: the token came after others had gone on without it",
+    words="approved: the token arrived late",
     outcome="token_issued",
     counted_as="late_tokens",
 )
 EXPIRE: Final = _trigger(
     "expire",
     dict.fromkeys((AWAITING_USER, POLLING), EXPIRED),
-    words="it expired",
+    words="the device code expired",
     outcome="expired",
 )
-DENY: Final = _trigger("deny", {POLLING: FAILED}, words="the person said no", outcome="denied")
+DENY: Final = _trigger(
+    "deny", {POLLING: FAILED}, words="the person denied the login", outcome="denied"
+)
 FAIL: Final = _trigger(
     "fail",
     dict.fromkeys((INIT, AWAITING_USER, POLLING), FAILED),
-    words="failed",
+    words="the login failed",
     outcome="failed",
 )
 CANCEL: Final = _trigger(
     "cancel",
     dict.fromkeys((INIT, AWAITING_USER, POLLING), FAILED),
-    words="given up",
+    words="the login was cancelled",
     outcome="cancelled",
 )
 
 # The hand-over.
 
 COLLECT: Final = _handing_over(
-    "collect", COLLECTED, words="the token was handed over", outcome="handed_over"
+    "collect", COLLECTED, words="the token was collected", outcome="handed_over"
 )
 ACKNOWLEDGE: Final = _handing_over(
     "acknowledge",
     ACKNOWLEDGED,
-    words="the token is safe elsewhere, and was wiped here",
+    words="the token was acknowledged and wiped",
     outcome="wiped",
     changes_secrets=True,
     wipes=True,
@@ -266,18 +268,18 @@ ACKNOWLEDGE: Final = _handing_over(
 PURGE: Final = _handing_over(
     "purge",
     PURGED,
-    words="nobody acknowledged the token, and it was wiped",
+    words="nobody acknowledged the token: it was wiped",
     outcome="wiped",
     changes_secrets=True,
     wipes=True,
 )
 
-# What happens beside the machines.
+# Actions that change neither state.
 
 TAKE_OVER: Final = _beside(
     "take_over",
-    {*State} - {POLLING},  # a poll that was left behind is recovered
-    words="somebody's lease ran out, with no poll under way",
+    {*State} - {POLLING},  # in `polling`, the flow is recovered instead
+    words="a lease ran out between polls: another worker continued",
     outcome="taken_over",
     mark="M-5-1.500h10v3h-10z",
     counted_as="take_overs",
@@ -285,7 +287,7 @@ TAKE_OVER: Final = _beside(
 ORPHAN_TOKEN: Final = _beside(
     "orphan_token",
     {*State} - {INIT},
-    words="a token came that is not taken",
+    words="a token arrived and was not taken",
     outcome="must_be_revoked",
     severity=Severity.WARNING,
     changes_secrets=True,
@@ -321,7 +323,7 @@ ABANDON_REVOCATION: Final = _beside(
 )
 IMPORT: Final = _beside(
     "import",
-    words="imported from elsewhere, where its events so far are",
+    words="imported: earlier events are in the store that it came from",
     outcome="imported",
     changes_secrets=True,
 )
@@ -333,19 +335,19 @@ RESEAL: Final = _beside(
 
 OPEN_PLAINTEXT: Final = _of_store(
     "open_plaintext",
-    words="secrets are kept in clear from now on",
+    words="secrets are stored in plaintext from now on",
     outcome="weakened",
     severity=Severity.WARNING,
 )
 PLAIN_HTTP: Final = _of_store(
     "plain_http",
-    words="codes and tokens crossed the network in clear",
+    words="codes and tokens were sent over plain http",
     outcome="weakened",
     severity=Severity.WARNING,
 )
 UNVERIFIED_TLS: Final = _of_store(
     "unverified_tls",
-    words="certificates of servers are not checked",
+    words="server certificates are not verified",
     outcome="weakened",
     severity=Severity.WARNING,
 )
@@ -353,17 +355,17 @@ ROTATE_KEYS: Final = _of_store(
     "rotate_keys", words="resealed with another key", outcome="resealed", event_type="change"
 )
 PRUNE: Final = _of_store(
-    "prune", words="old events were dropped", outcome="dropped", event_type="deletion"
+    "prune", words="old events were pruned", outcome="pruned", event_type="deletion"
 )
 
 ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(_TABLE)
-"""All of them, by name, in the order in which they are declared."""
+"""All actions by name, in the order of their declaration."""
 
 
 def action_of(name: str | None) -> Action:
-    """Return an action by its name; where none is declared, one of which only the name is known.
+    """Return an action by its name. An unknown name returns an action without facts.
 
-    Whoever can write to a trail can put any name there.
+    Somebody who can write to a trail can put any name there.
     """
     known = ACTIONS.get(name or "")
     if known is not None:
@@ -372,7 +374,7 @@ def action_of(name: str | None) -> Action:
 
 
 def of_kind(kind: Kind) -> tuple[Action, ...]:
-    """Return the actions of a kind, in the order in which they are declared."""
+    """Return the actions of a kind, in the order of their declaration."""
     return tuple(action for action in ACTIONS.values() if action.kind is kind)
 
 
@@ -380,8 +382,8 @@ LOGIN_TRIGGERS: Final = of_kind(Kind.LOGIN)
 HANDOVER_TRIGGERS: Final = tuple(
     action for action in ACTIONS.values() if action.handover.items() - _ANY.items()
 )
-"""Those that move the hand-over; issuing a token moves both machines."""
+"""The actions that change the hand-over. Issuing a token changes both states."""
 ENDS_HANDOVER: Final = tuple(action for action in ACTIONS.values() if action.ends_handover)
 STORE_EVENTS: Final = of_kind(Kind.STORE)
 COUNTED: Final = {action.counted_as: action for action in ACTIONS.values() if action.counted_as}
-"""Which statistic counts which action."""
+"""The action that each statistic counts."""

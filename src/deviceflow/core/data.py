@@ -43,8 +43,8 @@ class Datum(NamedTuple):
         name: The datum's name in the documentation.
         sensitivity: Who may see it.
         places: Where it may appear.
-        fields: Where it is in the code: attributes of `Flow`, `DeviceCode` and `Token`, fields of
-            events, options and environment variables.
+        fields: Where it is in the code: attributes of `Flow`, `Login`, `DeviceCode` and `Token`,
+            fields of events, options and environment variables.
         note: An explanation.
     """
 
@@ -123,32 +123,39 @@ DATA: Final = (
         "user code",
         PERSON,
         frozenset({ROW, PROMPT}),
-        ("flow.user_code", "code.user_code"),
+        ("flow.user_code", "login.user_code", "code.user_code"),
         "the trail has a keyed fingerprint of it",
     ),
     Datum(
         "verification link",
         PERSON,
         frozenset({ROW, PROMPT, ARGUMENT}),
-        ("flow.verification_uri", "code.verification_uri"),
+        ("flow.verification_uri", "login.verification_uri", "code.verification_uri"),
         "an argument of the browser",
     ),
     Datum(
         "complete verification link",
         PERSON,
         frozenset({ROW, PROMPT, ARGUMENT}),
-        ("flow.verification_uri_complete", "code.verification_uri_complete"),
+        (
+            "flow.verification_uri_complete",
+            "login.verification_uri_complete",
+            "code.verification_uri_complete",
+        ),
         "likewise; it contains the user code",
     ),
     # Public.
     Datum(
-        "id of the login", PUBLIC, _EVERYWHERE, ("flow.id", *_fields("event", "event_id flow_id"))
+        "id of the login",
+        PUBLIC,
+        _EVERYWHERE,
+        ("flow.id", "login.id", *_fields("event", "event_id flow_id")),
     ),
     Datum(
-        "key of the login",
+        "name of the login",
         PUBLIC,
         frozenset({EXCEPTION, ROW, ARGUMENT, BROKER, PROMPT}),
-        ("flow.key",),
+        ("flow.name", "login.name"),
         "the name that the caller gives it",
     ),
     Datum(
@@ -159,7 +166,11 @@ DATA: Final = (
             *_fields(
                 "flow",
                 "state reason seq attempt failures unreadable slow_downs in_doubt last_poll_owed"
-                " handover orphaned_tokens",
+                " handover orphaned_tokens revocations",
+            ),
+            *_fields(
+                "login",
+                "state reason attempt failures in_doubt handover orphaned_tokens revocations",
             ),
             *_fields(
                 "event",
@@ -174,6 +185,7 @@ DATA: Final = (
         _RECORDED,
         (
             *_fields("flow", "created_at ended_at expires_at due_at moved_at interval"),
+            *_fields("login", "created_at ended_at expires_at wait_seconds interval"),
             *_fields("code", "interval expires_in"),
             *_fields("event", "time interval wait duration"),
             "token.expires_at",
@@ -183,41 +195,45 @@ DATA: Final = (
         "the server's message",
         PUBLIC,
         _RECORDED,
-        ("flow.detail", "event.detail"),
+        ("flow.detail", "login.detail", "event.detail"),
         "cleaned, at most 200 characters, without secrets in any spelling",
     ),
     Datum(
         "server, client, provider's settings",
         PUBLIC,
         _EVERYWHERE,
-        ("flow.provider", *_fields("event", "dialect issuer client_id client_name scopes")),
+        (
+            "flow.provider",
+            "login.provider",
+            *_fields("event", "dialect issuer client_id client_name scopes"),
+        ),
     ),
     Datum(
         "purpose of the login",
         PUBLIC,
         _EVERYWHERE,
-        ("flow.purpose", "event.purpose"),
+        ("flow.purpose", "login.purpose", "event.purpose"),
         "the program's own words",
     ),
     Datum(
         "token endpoint",
         PUBLIC,
         frozenset({EXCEPTION, ROW, ARGUMENT}),
-        ("flow.token_endpoint", "code.token_endpoint"),
+        ("flow.token_endpoint", "login.token_endpoint", "code.token_endpoint"),
         "with plain http, host and port are logged",
     ),
     Datum(
         "granted scopes, token type",
         PUBLIC,
         _RECORDED,
-        (*_fields("token", "scope missing_scope token_type"), "event.granted_scopes"),
+        (*_fields("token", "scopes missing_scopes token_type"), "event.granted_scopes"),
         "cleaned likewise; at most 100 scopes",
     ),
     Datum(
         "token name",
         PUBLIC,
         frozenset({ROW, PROMPT}),
-        ("flow.extra", "code.extra"),
+        ("flow.extra", "login.extra", "code.extra"),
         "cleaned likewise",
     ),
     Datum(

@@ -10,20 +10,21 @@ from deviceflow.core.states import Handover, Reason, State
 
 if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
 
 
-def instructions(flow: Flow) -> list[str]:
+def instructions(login: Login | Flow) -> list[str]:
     """Return the prompt for the person, as lines that are safe to print."""
-    asks = printable(flow.provider.client_name or flow.provider.client_id or "This program", 100)
-    server = printable(flow.provider.server, 200)
-    code, page = flow.user_code or "", flow.verification_uri_complete
+    asks = printable(login.provider.client_name or login.provider.client_id or "This program", 100)
+    server = printable(login.provider.server, 200)
+    code, page = login.user_code or "", login.verification_uri_complete
     lines = [f"{asks} asks for access to {server}."]
-    if flow.purpose:
-        lines.append(f"Purpose: {printable(flow.purpose, 200)}")
+    if login.purpose:
+        lines.append(f"Purpose: {printable(login.purpose, 200)}")
     if page is not None:
         lines.append(f"Open {page} and check that the page shows the code {code}")
-    elif flow.verification_uri is not None:
-        lines.append(f"Open {flow.verification_uri} and enter the code {code}")
+    elif login.verification_uri is not None:
+        lines.append(f"Open {login.verification_uri} and enter the code {code}")
     else:
         lines.append(f"The server sent no usable URL. The code is {code}")
         lines.append(
@@ -33,39 +34,39 @@ def instructions(flow: Flow) -> list[str]:
     return lines
 
 
-def error_of(flow: Flow) -> errors.DeviceFlowError:
+def error_of(login: Login | Flow) -> errors.DeviceFlowError:
     """Return the error that says why the login has no token."""
     kind: type[errors.DeviceFlowError]
-    if flow.handover in _GONE:
+    if login.handover in _GONE:
         return errors.TokenGoneError(
-            f"The token of this login {_GONE[flow.handover]}.", flow_id=flow.id, state=flow.state
+            f"The token of this login {_GONE[login.handover]}.", flow_id=login.id, state=login.state
         )
-    if flow.state is State.AUTHORIZED:
+    if login.state is State.AUTHORIZED:
         return errors.UsageError(
             "The record of this login was exported without its token.",
-            flow_id=flow.id,
-            state=flow.state,
+            flow_id=login.id,
+            state=login.state,
             hint="Export the login with to_dict(login, secrets=True), and keep the record secret.",
         )
-    if flow.state is State.EXPIRED:
+    if login.state is State.EXPIRED:
         kind = errors.ExpiredError
-    elif flow.reason is None:
+    elif login.reason is None:
         kind = errors.WaitTimeoutError
     else:
-        kind = _ERRORS[flow.reason]
+        kind = _ERRORS[login.reason]
     message = kind.default_message
-    if flow.detail in _FAILURES:
-        message = f"{message} {_FAILURES[flow.detail]}"
-    elif flow.detail and issubclass(kind, errors.ServerError):
-        message = f"{message} The server's message: {flow.detail}."
-    elif flow.detail and kind is errors.WrongApproverError:
-        message = f"{message} Details: {flow.detail}."
-    if flow.in_doubt and flow.state.ended and kind is not errors.OutcomeUnknownError:
+    if login.detail in _FAILURES:
+        message = f"{message} {_FAILURES[login.detail]}"
+    elif login.detail and issubclass(kind, errors.ServerError):
+        message = f"{message} The server's message: {login.detail}."
+    elif login.detail and kind is errors.WrongApproverError:
+        message = f"{message} Details: {login.detail}."
+    if login.in_doubt and login.state.ended and kind is not errors.OutcomeUnknownError:
         message = (
             f"{message} A response was lost, and a token may exist. Look for the token at the"
             " server, and revoke it."
         )
-    return kind(message, flow_id=flow.id, state=flow.state, reason=flow.reason)
+    return kind(message, flow_id=login.id, state=login.state, reason=login.reason)
 
 
 _GONE: Final[dict[Handover, str]] = {

@@ -1,7 +1,7 @@
-"""One login: its record, and the rules by which it goes on.
+"""A flow: the record of one login, and the rules that change it.
 
-Nothing here does I/O, reads a clock, or sleeps. The time and the server's answers come in;
-requests, transitions and times to wake up go out. The same few methods serve every driver::
+Nothing here does I/O, reads a clock, or sleeps. The caller passes the time and the server's
+responses, and gets requests, transitions and waiting times. Every driver uses the same methods::
 
     flow = Flow("f1", provider, now)
     send(flow.request())                  # the device authorization request
@@ -12,8 +12,9 @@ requests, transitions and times to wake up go out. The same few methods serve ev
     send(request)
     flow.receive(response, now)           # -> pending, issue_token, ...
 
-Each method that changes the flow fires one action of `deviceflow.core.actions`, and returns it as a
-`Transition`. An action that the flow's states do not allow changes nothing.
+Each method that changes the flow fires one action of `deviceflow.core.actions`, and returns a
+`Transition`. An action that is not allowed in the flow's states raises an error and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -40,60 +41,61 @@ if TYPE_CHECKING:
     from deviceflow.core.wire import Request
 
 UNREADABLE_LIMIT: Final = 3
-"""How many unreadable answers in a row end a flow."""
+"""How many unreadable responses in a row end a flow."""
 
 LONGEST_PURPOSE: Final = 200
-"""Characters that a login's purpose may have."""
+"""The longest purpose of a login, in characters."""
 
 
 def checked_purpose(purpose: object) -> str | None:
-    """Return the purpose, if it is one line of printable text or None.
+    """Return the purpose if it is valid: one line of printable text, or None.
 
     Raises:
-        UsageError: It is not.
+        UsageError: The purpose is empty, too long, or not printable.
     """
     if purpose is None:
         return None
     if not isinstance(purpose, str) or not purpose.strip():
         raise UsageError(
-            "The purpose of a login is a text, and not empty.",
-            hint="Say in a few words why the login is needed, or leave the purpose out.",
+            "The purpose of a login must be a string that is not empty.",
+            hint="Say in a few words why the login is needed, or omit the purpose.",
         )
     if len(purpose) > LONGEST_PURPOSE or printable(purpose, LONGEST_PURPOSE) != purpose:
         raise UsageError(
-            f"The purpose of a login is one line of at most {LONGEST_PURPOSE} printable"
-            f" characters. This one has {len(purpose)} characters, or some that do not print.",
-            hint="It is shown to the person who approves, and kept in the record.",
+            f"The purpose of a login must be one line of at most {LONGEST_PURPOSE} printable"
+            f" characters. This one has {len(purpose)} characters, or contains characters that are"
+            " not printable.",
+            hint="The purpose is shown to the person who approves, and recorded in the trail.",
         )
     return str.__str__(purpose)
 
 
 def _judged(answer: Answer, approver: Approver | None) -> Answer:
-    """Return the answer, with its token unfit if the program's own policy says so."""
+    """Return the answer, with its token marked as unfit if the approver is not accepted."""
     if answer.token is None or answer.unfit or approver is None:
         return answer
     if answer.claims is None:
-        problem = "the server sent no id token that says who approved"
+        problem = "the server sent no id token, so it is unknown who approved"
     elif approver(answer.claims.as_dict()):
         return answer
     else:
-        problem = "the program does not take a login from whoever approved"
+        problem = "the program does not accept the person who approved"
     return replace(answer, unfit=(Reason.WRONG_APPROVER, ours(problem)))
 
 
 class Transition(NamedTuple):
-    """One thing that happened to a flow.
+    """One action on a flow, as it happened.
 
     Attributes:
-        seq: Its number in the flow, from 1.
-        at: When, in seconds since 1970.
-        action: What happened.
+        seq: The number of the transition in its flow, from 1.
+        at: The time, in seconds since 1970.
+        action: The action.
         source: The state before.
         dest: The state after.
-        status: The HTTP status that led to it.
+        status: The HTTP status of the response, if there was one.
         duration: How many seconds the exchange took.
-        wait: Seconds until something is to be done: the next request, or giving the code up.
-        detail: The server's own words, cleaned, or what the program gave as a reason.
+        wait: Seconds until the next request is due, or until the code expires.
+        detail: The server's message or the program's, sanitized.
     """
 
     seq: int
@@ -108,42 +110,43 @@ class Transition(NamedTuple):
 
 
 class Flow:
-    """One login.
+    """The record of one login. All times are in seconds since 1970.
 
     Attributes:
-        id: The flow's name; no secret.
-        key: The caller's name for it, where one was given: one live flow per key.
+        id: The flow's random id. It is no secret.
+        name: The caller's own name for the login, where one was given: one open login per name.
         purpose: Why the login is needed, as the program states it. Shown and recorded.
-        provider: The server, and what is asked of it.
-        state: Where it stands.
-        reason: Why it failed.
-        detail: The server's own words on it, cleaned.
-        device_code: What is polled with; a secret, and gone once the flow has ended.
-        user_code: What the person compares or types. To be shown, not logged.
-        verification_uri: The page to open; None where the server sent none that can be opened.
-        verification_uri_complete: The same with the code in it, where the dialect has it.
-        token_endpoint: Where it polls.
-        extra: What else the server sent, as pairs.
-        created_at: When it began, in seconds since 1970, as all times here.
-        ended_at: When it came to an end, if it has.
-        expires_at: When the code's life is over; None leaves it to the server.
-        due_at: Before this no request is sent.
-        interval: Seconds between polls, as the server wants it by now.
-        attempt: How many token requests were made ready to send.
-        seq: How many transitions it has gone through.
-        failures: How many times in a row no usable answer came.
-        unreadable: How many answers in a row were not of the protocol.
-        slow_downs: How often the server found it too fast.
+        provider: The server, and the settings to log in to it.
+        state: The state of the login.
+        reason: Why the login failed.
+        detail: The server's message about it, sanitized.
+        device_code: The secret to poll with. It is wiped when the flow ends.
+        user_code: The code that the person types or compares. It is shown, but not logged.
+        verification_uri: The page to open; None if the server sent no usable URL.
+        verification_uri_complete: The same page with the code in the URL, if the server sent it.
+        token_endpoint: The URL to poll.
+        extra: Other fields that the server sent, as pairs.
+        created_at: When the login began.
+        ended_at: When the login ended, if it has ended.
+        expires_at: The deadline of the code; None if only the server knows.
+        due_at: No request is sent before this time.
+        interval: Seconds between polls, as the server last asked for.
+        attempt: How many token requests were announced.
+        seq: The number of the last transition.
+        failures: How many times in a row no usable response came.
+        unreadable: How many responses in a row did not conform to the protocol.
+        slow_downs: How often the server answered `slow_down`.
         in_doubt: Whether the server may have issued a token that did not arrive.
-        last_poll_owed: Whether one more poll is made even if the code's life is over by then.
-        token: The token, once there is one, and until it is acknowledged or purged.
-        handover: How far the token is handed over.
-        head: The hash of its last transition, where a trail of them is kept.
-        moved_at: When its last transition was. No wait of it began later.
-        as_stored: A store's own, about what it has written of the flow.
-        verifier: The PKCE verifier (RFC 7636), a secret, where the server takes one.
-        orphaned_tokens: How many tokens came that could not be taken, and must be revoked.
-        to_revoke: Those of them that the server can be asked to revoke, each with its kind.
+        last_poll_owed: Whether one more poll is made even after the deadline.
+        token: The token, until it is acknowledged or purged.
+        handover: The state of the hand-over.
+        head: The hash of the last event, if the store keeps a trail.
+        moved_at: When the last transition happened. No wait began later.
+        as_stored: For the store: what it wrote of the flow.
+        verifier: The PKCE verifier (RFC 7636), a secret, if PKCE is used.
+        orphaned_tokens: How many tokens arrived that were not taken, and must be revoked.
+        to_revoke: The orphaned tokens that the server can revoke, each with its kind.
+        revocations: How many revocation requests are left to send: known without the secrets, too.
     """
 
     __slots__ = (
@@ -162,13 +165,14 @@ class Flow:
         "id",
         "in_doubt",
         "interval",
-        "key",
         "last_poll_owed",
         "moved_at",
+        "name",
         "orphaned_tokens",
         "provider",
         "purpose",
         "reason",
+        "revocations",
         "seq",
         "slow_downs",
         "state",
@@ -188,12 +192,14 @@ class Flow:
         provider: Provider,
         now: float,
         *,
-        key: str | None = None,
+        name: str | None = None,
         verifier: Secret | None = None,
         purpose: str | None = None,
     ) -> None:
         self.id = flow_id
-        self.key = key and str.__str__(key)  # an enum's member is a text as well; this is the text
+        self.name = name and str.__str__(
+            name
+        )  # an enum's member is a text as well; this is the text
         self.purpose = checked_purpose(purpose)
         self.provider = provider
         self.state = State.INIT
@@ -224,6 +230,7 @@ class Flow:
         self.verifier = verifier
         self.orphaned_tokens = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
+        self.revocations = 0
         self.as_stored: Any = None
 
     def __repr__(self) -> str:
@@ -231,49 +238,49 @@ class Flow:
 
     @property
     def live(self) -> bool:
-        """Whether it has not ended, or its token is still kept: its key is taken."""
+        """Whether it has not ended, or its token is still kept: its name is taken."""
         return not self.state.ended or self.token is not None
 
-    # What is to be done, and when.
+    # What is due, and when.
 
     @property
     def wake_at(self) -> float | None:
-        """When something is to be done that nobody needs to be there for; None for never.
+        """When a sweep should step the flow; None for never.
 
-        In `init` somebody should be: the code that comes of it does not live long.
+        A sweep does not step a flow in `init`: the code would expire before anybody sees it.
         """
-        if self.state is State.INIT or (self.state.ended and not self.to_revoke):
+        if self.state is State.INIT or (self.state.ended and not self.revocations):
             return None
         return self._deadline_if_last() or self.due_at
 
     def wait_seconds(self, now: float) -> float:
-        """Return the seconds until something is to be done; 0 if it is now, or never again.
+        """Return the seconds until the next step is due; 0 if it is due now, or if nothing is.
 
-        After the end that is a token to revoke, where one is left.
+        After the end, a step is due only if a token must be revoked.
         """
-        if self.state.ended and not self.to_revoke:
+        if self.state.ended and not self.revocations:
             return 0.0
         if self._clock_was_set_back(now):
-            return 0.0  # or whoever comes next would wait for as long as the clock lost
+            return 0.0  # else the wait would be longer by the time that the clock lost
         return pacing.seconds_left(self._deadline_if_last() or self.due_at, now)
 
     def overdue(self, now: float) -> bool:
-        """Tell whether the code's life is over, and no poll is left to make before saying so."""
+        """Tell whether the code has expired, and no last poll remains to be made."""
         deadline = self._deadline_if_last()
         return deadline is not None and pacing.seconds_left(deadline, now) == 0
 
     def _clock_was_set_back(self, now: float) -> bool:
-        """Tell so, if the clock was looked at after the flow was read."""
+        """Tell whether the clock was set back. The flow must have been read before the clock."""
         return self.moved_at - now > pacing.CLOCK_TOLERANCE
 
     def follow_clock(self, now: float) -> bool:
-        """Move the flow's times to a clock that was set back since its last transition.
+        """Adjust the flow's times to a clock that was set back since the last transition.
 
-        How long ago that was is not known, so what was to be waited for counts as over; only after
-        a poll whose answer never came, all of it is waited for again.
+        It is unknown how much time has passed since then, so the wait counts as over. Only after a
+        poll whose response never came, the whole wait begins again.
 
         Args:
-            now: What the clock says, looked at after the flow was read.
+            now: The clock's time, read after the flow.
 
         Returns:
             Whether the clock was set back.
@@ -288,22 +295,22 @@ class Flow:
         return True
 
     def _deadline_if_last(self) -> float | None:
-        """Return the deadline if it comes before the next poll, which then is never made.
+        """Return the deadline if it is before the next poll, which is then never made.
 
-        A poll that was due before the deadline and was missed, since nobody was awake, is still
-        made: the approval may have come in time.
+        A poll that was due before the deadline, and was missed because no worker ran, is still
+        made: the person may have approved in time.
         """
         if self.expires_at is None or self.due_at < self.expires_at or self.last_poll_owed:
             return None
         return None if self.state.ended else self.expires_at
 
     def request(self) -> Request:
-        """Return the request that is due next: for a code in `init`, else for the token.
+        """Return the next request: for a device code in `init`, else for the token.
 
-        After the end there may be tokens to revoke, and then it is the request for that.
+        After the end, it is the revocation request for the first token to revoke.
 
         Raises:
-            UsageError: The flow came here without its secrets.
+            UsageError: The flow was imported without its secrets.
         """
         if self.state is State.INIT:
             return self.provider.code_request(self.verifier, self.purpose)
@@ -321,25 +328,25 @@ class Flow:
             )
         return self.provider.token_request(self.token_endpoint, self.device_code, self.verifier)
 
-    # What happens to it.
+    # The actions of the login.
 
     def adopt(self, code: DeviceCode, now: float) -> Transition:
-        """Take over a device code that was issued elsewhere.
+        """Use a device code that was requested elsewhere.
 
         Raises:
-            IllegalTransitionError: The flow has one already.
+            IllegalTransitionError: The flow has a device code already.
         """
         self._expect(actions.ISSUE_CODE)
-        self.verifier = None  # the code was asked for without it
+        self.verifier = None  # the code was requested without this verifier
         return self._take_code(code, now, now)
 
     def poll(self, now: float, timeout: float) -> Transition:
-        """Announce a token request, to be stored before it is sent.
+        """Record a token request. The transition must be stored before the request is sent.
 
         Args:
             now: The time.
-            timeout: The longest that the request can take, in seconds. Whoever finds the flow
-                in `polling` after a crash waits for that and an interval more.
+            timeout: The longest time that the request can take, in seconds. A worker that finds
+                the flow in `polling` after a crash waits for this time and one interval more.
         """
         transition = self._fire(actions.POLL, now)
         self.attempt += 1
@@ -354,18 +361,18 @@ class Flow:
         duration: float | None = None,
         approver: Approver | None = None,
     ) -> Transition:
-        """Take in what came of the request.
+        """Process the result of the request.
 
         Args:
-            result: The answer, or why there is none.
-            now: When it had come, which is what the interval is counted from: servers that count
-                arrivals would find a poll too early that was counted from the sending.
+            result: The response, or the failure.
+            now: When the response had arrived. The interval starts here: a server that measures
+                arrivals could find a poll too early if the interval started at the sending.
             duration: How many seconds the exchange took.
-            approver: Decides on the claims of whoever approved, besides what the provider
-                requires.
+            approver: Decides by the id token's claims whether the approver is accepted, in
+                addition to the provider's requirements.
 
         Raises:
-            IllegalTransitionError: No request of this flow is on its way.
+            IllegalTransitionError: The flow is not waiting for a response.
         """
         if self.state.ended and self.to_revoke:
             return self._receive_revocation(result, now, duration)
@@ -396,38 +403,38 @@ class Flow:
         return transition._replace(status=status, duration=duration)
 
     def recover(self, now: float, owner: str | None = None) -> Transition:
-        """Go on after whoever polled died, not knowing what the server answered.
+        """Continue a flow whose worker died during a poll. The server's response is unknown.
 
         Args:
             now: The time.
-            owner: Who died, for the record.
+            owner: The worker that died, for the trail.
         """
-        detail = ours(f"left behind by {owner}") if owner else None
+        detail = ours(f"the lease of {owner} ran out during a poll") if owner else None
         transition = self._fire(actions.RECOVER, now, detail=detail)
         self.in_doubt = self.last_poll_owed = True
         return transition
 
     def expire(self, now: float) -> Transition:
-        """Declare the code's life over."""
-        return self._end(actions.EXPIRE, now, detail=ours("the code's lifetime is over"))
+        """Record that the code has expired."""
+        return self._end(actions.EXPIRE, now, detail=ours("the device code has expired"))
 
     def cancel(self, now: float, detail: str | None = None) -> Transition:
-        """Give the login up."""
+        """Cancel the login."""
         return self._end(actions.CANCEL, now, Reason.CANCELLED, detail=self._clean(detail))
 
     def late_token(self, token: Token, attempt: int, now: float) -> Transition:
-        """Take a token that comes after others went on without it.
+        """Take a token that arrived after another worker moved the login on.
 
-        It is never dropped: where it cannot be taken, since the flow has a token or somebody said
-        no, the record says that one was issued which must be revoked.
+        The token is never lost silently. If it cannot be taken, because the flow has a token
+        already or the login was denied or cancelled, it is recorded as an orphaned token.
 
         Args:
             token: The token.
-            attempt: The poll that brought it.
+            attempt: The number of the poll that the token answers.
             now: The time.
 
         Raises:
-            IllegalTransitionError: The flow was never given a code.
+            IllegalTransitionError: The flow never had a device code.
         """
         if not actions.LATE_TOKEN.allowed(self):
             return self.orphan_token(self._revocable(token), now)
@@ -435,14 +442,14 @@ class Flow:
         return self._issue(actions.LATE_TOKEN, token, now)
 
     def orphan_token(self, revocable: tuple[tuple[str, Secret], ...], now: float) -> Transition:
-        """Put on record that a token came which is not taken.
+        """Record a token that arrived and is not taken.
 
         Args:
-            revocable: What is to be revoked of it, each with its kind.
+            revocable: Its tokens that the server can revoke, each with its kind.
             now: The time.
 
         Raises:
-            IllegalTransitionError: The flow was never given a code.
+            IllegalTransitionError: The flow never had a device code.
         """
         transition = self._fire(actions.ORPHAN_TOKEN, now)
         return transition._replace(detail=self._set_aside(revocable, now))
@@ -450,7 +457,7 @@ class Flow:
     # The hand-over of the token.
 
     def collect(self, now: float) -> Transition:
-        """Put on record that the token was handed over. It is kept until it is acknowledged.
+        """Record that the token was handed over. It is kept until it is acknowledged.
 
         Raises:
             IllegalTransitionError: There is no token.
@@ -459,7 +466,7 @@ class Flow:
         return self._fire(actions.COLLECT, now)
 
     def acknowledge(self, now: float) -> Transition:
-        """Wipe the token: whoever collected it has it safe.
+        """Wipe the token: the program that collected it has saved it.
 
         Raises:
             IllegalTransitionError: There is no token.
@@ -469,55 +476,55 @@ class Flow:
         return self._fire(actions.ACKNOWLEDGE, now)
 
     def purge(self, now: float) -> Transition:
-        """Wipe the token that nobody acknowledged.
+        """Wipe a token that nobody acknowledged, and schedule its revocation.
 
-        It may be in nobody's hands: whoever collected it may have died with it. So it is set aside
-        to be revoked.
+        The program that collected the token may have crashed before it saved the token.
 
         Raises:
             IllegalTransitionError: There is no token.
         """
         self._expect(actions.PURGE, having=self.token is not None)
-        assert self.token is not None  # noqa: S101  # as was expected
-        what = "nobody collected the token"
+        assert self.token is not None  # noqa: S101  # `_expect` checked it
+        what = "the token was never collected"
         if self.handover is Handover.COLLECTED:
-            what = "the token was collected and never acknowledged"
+            what = "the token was collected but never acknowledged"
         detail = self._set_aside(self._revocable(self.token), now, what)
         self.token = None
         return self._fire(actions.PURGE, now, detail=detail)
 
     def abandon_revocation(self, now: float) -> Transition:
-        """Wipe the tokens that are left to revoke, and revoke none of them.
+        """Give up revoking: wipe the tokens that could not be revoked.
 
         Raises:
-            IllegalTransitionError: The flow has not ended, or nothing is left to revoke.
+            IllegalTransitionError: The flow has not ended, or has no token to revoke.
         """
         self._expect(actions.ABANDON_REVOCATION, having=bool(self.to_revoke))
-        self.to_revoke = ()
-        detail = ours("what was to be revoked is not kept any longer: revoke it at the server")
+        self.to_revoke, self.revocations = (), 0
+        detail = ours("the token could not be revoked and was wiped: revoke it at the server")
         return self._fire(actions.ABANDON_REVOCATION, now, detail=detail)
 
-    # What happens to it beside that.
+    # Actions that leave the states as they are.
 
     def record_import(self, now: float) -> Transition:
-        """Put on record that the flow came from elsewhere, where its transitions so far are."""
+        """Record that the flow was imported. Its earlier events are in the store it came from."""
         return self._fire(actions.IMPORT, now)
 
     def reseal(self, now: float) -> Transition:
-        """Put on record that the flow is sealed with another key."""
+        """Record that the flow's secrets are sealed with another key."""
         return self._fire(actions.RESEAL, now)
 
     def take_over(self, now: float, owner: str) -> Transition:
-        """Put on record that the lease ran out of somebody who never gave it back.
+        """Record that a lease ran out and another worker took it.
 
         Args:
             now: The time.
-            owner: Who had it.
+            owner: The worker whose lease ran out.
 
         Raises:
-            IllegalTransitionError: The flow is in `polling`, and so is to be recovered.
+            IllegalTransitionError: The flow is in `polling`, so it must be recovered instead.
         """
-        return self._fire(actions.TAKE_OVER, now, detail=ours(f"left behind by {owner}"))
+        detail = ours(f"the lease of {owner} ran out between polls")
+        return self._fire(actions.TAKE_OVER, now, detail=detail)
 
     # The rules.
 
@@ -525,20 +532,21 @@ class Flow:
         self,
         revocable: tuple[tuple[str, Secret], ...],
         now: float,
-        what: str = "a token was issued that is not kept",
+        what: str = "a token was issued and not taken",
     ) -> CleanText:
-        """Remember to revoke a token, and return what to say of that."""
+        """Schedule the revocation of a token, and return the event's detail."""
         self.orphaned_tokens += 1
         if not revocable:
             return ours(f"{what}: revoke it at the server")
         self.to_revoke += revocable
+        self.revocations = len(self.to_revoke)
         if self.state.ended:
             self.due_at, self.failures = now, 0
-        return ours(f"{what}: it will be revoked")
+        return ours(f"{what}: deviceflow will revoke it")
 
     def _revocable(self, token: Token) -> tuple[tuple[str, Secret], ...]:
-        """Return what the server can be asked to revoke of a token, each with its kind."""
-        # The refresh token first: what it has brought ends with it (RFC 7009 section 2.1).
+        """Return the parts of a token that the server can revoke, each with its kind."""
+        # The refresh token first: its access tokens end with it (RFC 7009 section 2.1).
         kinds = (("refresh_token", token.refresh_token), ("access_token", token.access_token))
         return tuple(
             (kind, secret)
@@ -549,15 +557,15 @@ class Flow:
     def _receive_revocation(
         self, result: Response | Failure, now: float, duration: float | None
     ) -> Transition:
-        """Take in what came of a revocation (RFC 7009 section 2.2)."""
+        """Process the result of a revocation request (RFC 7009 section 2.2)."""
         kind, _ = self.to_revoke[0]
         status = result.status if isinstance(result, Response) else None
         wait, action = None, actions.REVOKE
         if status is not None and status < 300:
-            detail = f"the {kind} is revoked"
+            detail = f"the {kind} was revoked"
         elif status is not None and status < 500 and status not in (408, 425, 429):
             action = actions.REVOKE_FAILED
-            detail = f"the server refuses to revoke the {kind}: do it there"
+            detail = f"the server refused to revoke the {kind}: revoke it at the server"
         else:
             self.failures += 1
             backoff = pacing.revocation_backoff(self.failures) * self._jitter()
@@ -565,10 +573,11 @@ class Flow:
             wait = max(backoff, asked)
             self.due_at = now + wait
             action = actions.REVOKE_FAILED
-            detail = f"the {kind} is not revoked yet: trying again"
+            detail = f"the {kind} could not be revoked: deviceflow will try again"
         if wait is None:
             self.failures = 0
             self.to_revoke = self.to_revoke[1:]
+            self.revocations = len(self.to_revoke)
         transition = self._fire(action, now, wait=wait, detail=ours(detail))
         return transition._replace(status=status, duration=duration)
 
@@ -581,7 +590,7 @@ class Flow:
         detail: CleanText | None,
     ) -> Transition:
         if answer.code:
-            # The lifetime began when the server answered, at the earliest when it was asked.
+            # The lifetime may have begun as early as when the request was sent.
             return self._take_code(answer.code, now, now - duration)
         if answer.outcome == "retry" and not answer.unreadable:
             self.failures += 1
@@ -596,7 +605,7 @@ class Flow:
     def _take_code(self, code: DeviceCode, now: float, issued_at: float) -> Transition:
         self.device_code = code.device_code
         self.user_code = code.user_code
-        # The same for every flow of a server: kept once.
+        # Interned: all flows of a server share one string.
         self.token_endpoint = intern(code.token_endpoint)
         self.verification_uri = code.verification_uri
         self.verification_uri_complete = code.verification_uri_complete
@@ -652,7 +661,7 @@ class Flow:
     def _again(
         self, action: Action, now: float, floor: float, detail: CleanText | None = None
     ) -> Transition:
-        """Go back to waiting, for no less than the interval and `floor` seconds."""
+        """Go back to `awaiting-user`, and wait for at least the interval and `floor` seconds."""
         pace = self._pace()
         if action is not actions.ISSUE_CODE:
             floor = max(floor, pace)
@@ -687,8 +696,8 @@ class Flow:
         reason: Reason | None = None,
         detail: CleanText | None = None,
     ) -> Transition:
-        # An end that the server gives, or that its silence gives, may be about a code that was
-        # used up by a token that never arrived. Whoever reads 'denied' would not look for it.
+        # In doubt, the server may have answered about a code that it exchanged already, for a token
+        # that never arrived. Nobody would look for that token after 'denied' or 'expired'.
         if self.in_doubt and reason not in (Reason.CANCELLED, Reason.PROTOCOL):
             action, reason = actions.FAIL, Reason.OUTCOME_UNKNOWN
         transition = self._fire(action, now, detail=detail, reason=reason)
@@ -696,7 +705,7 @@ class Flow:
         return transition
 
     def _let_go(self, now: float) -> None:
-        """Forget what only polling needs; what is left to do is to revoke, if anything."""
+        """Wipe the secrets that only polling needs."""
         self.ended_at = now
         self.device_code = self.verifier = None
         if self.to_revoke:
@@ -711,7 +720,7 @@ class Flow:
         detail: CleanText | None = None,
         reason: Reason | None = None,
     ) -> Transition:
-        """Let an action happen: each that is recorded comes through here."""
+        """Fire an action. Every recorded action goes through this method."""
         source = self.state
         fire(self, action)
         self.seq += 1
@@ -722,14 +731,14 @@ class Flow:
         return Transition(self.seq, now, action, source, self.state, wait=wait, detail=detail)
 
     def _expect(self, action: Action, *, having: bool = True) -> None:
-        """Refuse an action before anything is changed for it, unless it is allowed."""
+        """Raise an error if an action is not allowed, before anything is changed."""
         if not (having and action.allowed(self)):
             raise refusal(self, action)
 
     def _clean(self, text: str | None) -> CleanText | None:
-        """Return the server's words as what may be kept and logged."""
+        """Return the server's message, safe to store and to log."""
         return None if text is None else CleanText(text, self._known(), looks=True)
 
     def _known(self) -> Known:
-        """Return the secrets that the server knows, and may echo."""
+        """Return the secrets that the server may echo in a message."""
         return Known(self.device_code, self.verifier, user_code=self.user_code)

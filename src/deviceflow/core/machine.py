@@ -1,12 +1,11 @@
-"""The machines of a login and of its token's hand-over, run by `transitions`.
+"""The state machines of a login and of its token's hand-over, run by `transitions`.
 
-Both are built from the table in `deviceflow.core.actions`; nothing else decides what may follow
-what. The login's machine is asked for every action, also for one that leaves the state as it is,
-and it refuses where the hand-over does not allow the action. So the hand-over's machine, which
-moves second, cannot refuse.
+Both are built from the table in `deviceflow.core.actions`, which alone decides what is allowed. The
+login's machine checks every action, even one that does not change the state, and also checks the
+state of the hand-over. So the hand-over's machine, which is triggered second, cannot refuse.
 
-Each serves the whole process. A flow is any object with the states; it is never registered, so
-that a waiting flow costs its record and nothing more.
+The process has one object of each machine. A flow is any object with the states. It is never
+registered with a machine, so a waiting flow costs only the memory of its record.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class _QuietState(transitions.State):
-    """A state that has no callbacks, and does not log at INFO that it has run none."""
+    """A state without callbacks. `transitions` would log at INFO that it ran none."""
 
     def enter(self, event_data: EventData) -> None:
         """Do nothing."""
@@ -55,7 +54,7 @@ def _machine(attribute: str, initial: StrEnum, moves: list[dict[str, Any]]) -> _
 
 
 def _guard(action: Action) -> Callable[[EventData], bool]:
-    """Return the test of what an action asks for besides the login's state."""
+    """Return the condition of an action on the hand-over's state and on the flow."""
     handover, condition = action.handover, action.condition
     if condition is None:
         return lambda event: cast("HasState", event.model).handover in handover
@@ -65,7 +64,7 @@ def _guard(action: Action) -> Callable[[EventData], bool]:
 def _login() -> Iterator[dict[str, Any]]:
     for action in ACTIONS.values():
         for source, dest in action.login.items():
-            # What leaves the login's state as it is has no destination.
+            # An action that does not change the login's state is an internal transition.
             leads = dest if action.kind is Kind.LOGIN else None
             guard = _guard(action)
             yield {"trigger": action.name, "source": source, "dest": leads, "conditions": guard}
@@ -82,11 +81,11 @@ _HANDOVER: Final = _machine("handover", NONE, [*_handover()])
 
 
 def fire(flow: HasState, action: Action) -> None:
-    """Let `action` happen to `flow`: move the states along the table.
+    """Fire an action on a flow: change its states as the table says.
 
     Raises:
         IllegalTransitionError: The table does not allow the action in the flow's states, or its
-            condition does not hold. The flow is as it was.
+            condition does not hold. The flow is unchanged.
     """
     event = _LOGIN.events.get(action)
     try:
@@ -100,10 +99,11 @@ def fire(flow: HasState, action: Action) -> None:
 
 
 def refusal(flow: HasState, action: str) -> IllegalTransitionError:
-    """Return the error for what cannot happen to a flow in its states."""
-    token = f", and whose token is {flow.handover}," if flow.handover is not NONE else ""
+    """Return the error for an action that is not allowed in the flow's states."""
+    token = f" and its token {flow.handover}" if flow.handover is not NONE else ""
     return IllegalTransitionError(
-        f"A flow that is {flow.state}{token} cannot {action.replace('_', ' ')}.",
+        f"The action {action.replace('_', ' ')!r} is not allowed: the login is"
+        f" {flow.state}{token}.",
         flow_id=flow.id,
         state=flow.state,
         reason=flow.reason,

@@ -1,4 +1,4 @@
-"""What the drivers need of the world: a clock, something that sends requests, and a store."""
+"""The interfaces that a client works with: a clock, a transport and a store."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from deviceflow.errors import DeviceFlowError
 
     Decide = Callable[["Claim"], dict[str, Any] | None]
-    """What to do with a flow whose lease was just taken, decided within the same transaction.
+    """The decision about a flow, made in the transaction that takes the lease.
 
-    It is given the claim, may move the claim's flow by one transition, and returns the event of
-    that transition, rendered and not yet linked; or None where the flow is left as it is. It is
-    pure: a store may call it again, with another claim, where a connection was lost.
+    The function gets the claim, may move the claim's flow by one transition, and returns the event
+    of that transition, rendered but not linked. It returns None if it leaves the flow unchanged.
+    The function must be pure: after a lost connection, a store calls it again with another claim.
     """
 
 _T = TypeVar("_T")
 
 FIRST_SNOOZE: Final = 60
-"""Seconds for which a flow is snoozed that cannot be gone on with; they double each time."""
+"""The first snooze of a flow that cannot be processed, in seconds. Each further one doubles."""
 
 
 def refuse(problem: DeviceFlowError) -> None:
@@ -32,13 +32,13 @@ def refuse(problem: DeviceFlowError) -> None:
 
 
 def each(page: Callable[[int], Sequence[_T]], seen: set[_T]) -> Iterator[_T]:
-    """Yield the rows of a query, each once, while what is done with them changes what it finds.
+    """Yield each row of a query once, although processing the rows changes the query's result.
 
-    Where a page begins is counted. A damaged id need not compare in the order in which it sorts.
+    Pages are addressed by an offset, because a damaged id may not compare in the sort order.
 
     Args:
-        page: Returns some rows, without the first so many.
-        seen: The rows that are left out; each that is yielded is put in.
+        page: Returns some rows, from an offset on.
+        seen: The rows to skip. Each yielded row is added.
     """
     skip = 0
     while rows := page(skip):
@@ -49,15 +49,15 @@ def each(page: Callable[[int], Sequence[_T]], seen: set[_T]) -> Iterator[_T]:
 
 
 class Origin(NamedTuple):
-    """Who makes something happen.
+    """Who caused an event.
 
     Attributes:
-        worker: The random name of a client, its process's id, and a number.
-        host: The machine's name.
-        pid: The process's id.
-        engine: What runs the work, such as a task queue's name.
-        task_id: The engine's own name for this piece of work.
-        actor: The person or the account in whose name it is done.
+        worker: The random name of a client, the process id, and a number.
+        host: The host name.
+        pid: The process id.
+        engine: The system that runs the task, such as a task queue.
+        task_id: The engine's id of the task.
+        actor: The person or account that the work is done for.
     """
 
     worker: str | None = None
@@ -69,13 +69,13 @@ class Origin(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The flow's lease was taken.
+    """The result of taking a flow's lease.
 
     Attributes:
-        flow: The flow as stored; the caller's own copy.
-        now: What time it is, in seconds since 1970; it decides everything in this step.
-        previous_owner: Who held the lease before, if it ran out and was not given back.
-        event: The event of the transition that was decided on, and kept with the lease.
+        flow: A copy of the stored flow.
+        now: The store's time in seconds since 1970, which is used for the whole step.
+        previous_owner: The worker whose lease ran out and was not released.
+        event: The event of the transition that was decided on and committed with the lease.
     """
 
     flow: Flow
@@ -85,13 +85,13 @@ class Claim(NamedTuple):
 
 
 class LeaseHeld(NamedTuple):
-    """Somebody else holds the flow's lease.
+    """Another worker holds the flow's lease.
 
     Attributes:
-        flow: The flow as stored, without its secrets; the caller's own copy.
-        seconds: What is left of the lease.
-        since: When it was taken, in seconds since 1970, by the clock of then; None where no clock
-            can have been set back since.
+        flow: A copy of the stored flow, without its secrets.
+        seconds: Seconds until the lease runs out.
+        since: When the lease was taken, in seconds since 1970; None if the store's clock cannot
+            have been set back since.
     """
 
     flow: Flow
@@ -100,13 +100,13 @@ class LeaseHeld(NamedTuple):
 
 
 class StoreEvent(NamedTuple):
-    """What belongs to no flow, and is put on record.
+    """An event of the store itself, to be recorded.
 
     Attributes:
         action: One of `deviceflow.core.actions.STORE_EVENTS`.
-        client_now: What time it is.
-        detail: More of it, in words.
-        origin: Who did it.
+        client_now: The client's time.
+        detail: Details, as a text.
+        origin: Who caused it.
     """
 
     action: Action
@@ -116,17 +116,17 @@ class StoreEvent(NamedTuple):
 
 
 class StoredFlow(NamedTuple):
-    """A flow as the store has it.
+    """A flow's row, as verification uses it.
 
     Attributes:
         flow_id: The flow.
         seq: The number of its last event.
         state: Its state.
-        record: What else moves with each transition, as JSON.
-        head: The hash of its last event; before the first, the key's mark on `digest`.
-        digest: The digest of the whole row; None where there is something in it that was never
-            written there.
-        authentic: Whether the row's MAC is right, or nobody could tell.
+        record: The other fields that change with transitions, as JSON.
+        head: The hash of the last event; before the first event, the key's mark on `digest`.
+        digest: The digest of the whole row; None if the row has a value that deviceflow never
+            writes.
+        authentic: Whether the row's MAC is valid, or could not be checked.
     """
 
     flow_id: str
@@ -139,37 +139,38 @@ class StoredFlow(NamedTuple):
 
 
 class Clock(Protocol):
-    """What the drivers need of time. `deviceflow.testing.VirtualClock` is another one."""
+    """A clock. `deviceflow.testing.VirtualClock` is one for tests."""
 
     def time(self) -> float:
         """Return the wall clock's time, in seconds since 1970."""
 
     def monotonic(self) -> float:
-        """Return a time that never goes backwards, in seconds since some moment."""
+        """Return a time that never goes backwards, in seconds since an arbitrary moment."""
 
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`."""
 
 
 class Transport(Protocol):
-    """What the drivers need to send a request."""
+    """Sends HTTP requests."""
 
     def send(self, request: Request, timeout: float) -> Response | Failure:
-        """Send the request once, within `timeout` seconds, and say what came of it."""
+        """Send the request once, within `timeout` seconds, and return the response or failure."""
 
     def close(self) -> None:
-        """Let go of what is kept between requests."""
+        """Close connections that are kept between requests."""
 
 
 class Store(Protocol):
-    """Keeps flows. Every method may be called from any thread.
+    """A store of flows. Every method can be called from any thread.
 
-    A time that is given is the client's; a store with a clock that all its clients share goes by
-    that one instead. Each method may raise `StoreError`, and `SealError` where it opens secrets.
+    Times in arguments are the client's. A store whose clients share a clock, such as a database
+    server, uses that clock instead. Each method can raise `StoreError`, and `SealError` if it
+    unseals secrets.
 
     Attributes:
-        durable: Whether flows outlive the process.
-        keeps_trail: Whether it keeps each flow's events, and links them into a chain.
+        durable: Whether flows survive the process.
+        keeps_trail: Whether the store keeps the events of each flow in a chain.
     """
 
     @property
@@ -179,34 +180,33 @@ class Store(Protocol):
     def keeps_trail(self) -> bool: ...
 
     def now(self, client_now: float) -> float:
-        """Return what time it is for this store, in seconds since 1970."""
+        """Return the store's time, in seconds since 1970."""
 
     def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        """Keep a new flow, or return the live one of the same key instead.
+        """Keep a new flow, or return the open one of the same name instead.
 
         Args:
             flow: The flow.
-            store_event: What goes on record with it, where a record is kept: both or none.
+            store_event: A store event to record in the same transaction, if the store keeps a
+                trail.
         """
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        """Return a copy of the flow, with its secrets or without.
+        """Return a copy of a flow, with or without its secrets.
 
         Raises:
-            UnknownFlowError: There is none of that id.
+            UnknownFlowError: The store has no flow of this id.
         """
 
     def flows(
         self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> Iterator[Flow]:
-        """Yield copies of all flows, or of those that have not ended, without their secrets.
-
-        The newest comes first.
+        """Yield copies of the flows without their secrets, newest first.
 
         Args:
-            live: Whether to leave out those that have ended.
-            on_problem: Told of each flow that cannot be read, and is passed over. By default its
-                error is raised.
+            live: Whether to skip flows that have ended.
+            on_problem: Called with the error of each flow that cannot be read; the flow is
+                skipped. By default the error is raised.
         """
 
     def claim(
@@ -217,44 +217,45 @@ class Store(Protocol):
         seconds: float,
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
-        """Take the flow's lease for so many seconds, or say who has it.
+        """Take the flow's lease, or return the lease that another worker holds.
 
         Args:
             flow_id: The flow.
-            owner: Who takes the lease.
-            client_now: What time it is.
-            seconds: For how long.
-            decide: Decides, once the lease is taken, on a transition that is kept with the lease:
-                both or none. What it raises is raised, and then nothing is kept, the lease neither.
+            owner: The worker that takes the lease.
+            client_now: The client's time.
+            seconds: The duration of the lease.
+            decide: Called once the lease is taken. It may return a transition, which is committed
+                in the same transaction. If it raises, the transaction is rolled back, including
+                the lease.
 
         Raises:
-            UnknownFlowError: There is none of that id.
+            UnknownFlowError: The store has no flow of this id.
         """
 
     def claim_due(
         self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
     ) -> Claim | None:
-        """Take the lease of the flow that has been due the longest, if one is due and free.
+        """Take the lease of the flow that has been due longest, if one is due and not leased.
 
-        One that cannot be read raises its error, and keeps the lease until it is snoozed. The
-        arguments are those of `claim`.
+        If the flow cannot be read, its error is raised, and the lease is kept until the flow is
+        snoozed. The arguments are those of `claim`.
         """
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
-        """End the lease that was taken then, and no other.
+        """End the lease that was taken at `since`, and no other lease.
 
-        For a lease that a clock has written which was set back since: it would last too long.
+        A lease that was written before the clock was set back would last too long.
         """
 
     def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:
-        """Return flows that are due and under a lease that seems to be taken after `client_now`.
+        """Return due flows whose lease was taken after `client_now`, each with that time.
 
-        Each comes with when that was. Either somebody has taken the lease just now, or the clock
-        was set back since: whoever looks at the clock once more knows.
+        Either a worker has just taken the lease, or the clock was set back. Reading the clock once
+        more tells which.
         """
 
     def wake_after_clock_change(self, client_now: float) -> None:
-        """Wake what waits for a time that was written before the clock was set back."""
+        """Correct waiting times that were written before the clock was set back."""
 
     def commit(
         self,
@@ -264,36 +265,37 @@ class Store(Protocol):
         release: str | None = None,
         store_event: StoreEvent | None = None,
     ) -> bool:
-        """Keep the flow as it is after its latest transition, and that with it: both or none.
+        """Commit a flow after a transition, together with the transition's event.
 
         Args:
             flow: The flow.
-            event: Its latest transition as an event of `deviceflow.audit/1`. If the stored flow
-                is not at the one before, others went on meanwhile, and nothing is kept. A store
-                that keeps a trail fills the evidence in.
-            release: The owner whose lease is given back in the same breath.
-            store_event: What goes on record with it, as for `add`.
+            event: The transition as an event of `deviceflow.audit/1`. If the stored flow is not at
+                the previous transition, another worker has moved it, and nothing is committed. A
+                store that keeps a trail fills in hashes and MAC.
+            release: The owner whose lease is released in the same transaction.
+            store_event: A store event to record in the same transaction, as for `add`.
 
         Returns:
-            Whether it was kept.
+            Whether the flow was committed.
         """
 
     def release(self, flow_id: str, owner: str) -> None:
-        """Give the lease back, if `owner` still has it."""
+        """Release the lease, if `owner` still holds it."""
 
     def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
-        """Give the lease back, if `owner` has it, and have no sweep or purge find the flow for now.
+        """Release the lease, if `owner` holds it, and hide the flow from sweeps and purges.
 
-        A minute the first time, and twice as long each time, up to an hour; a commit ends it.
+        The first snooze lasts a minute, each further one twice as long, up to an hour. A commit
+        ends the snooze.
         """
 
     def reschedule(self, flow: Flow, owner: str) -> None:
-        """Give the lease back, and have sweeps find the flow when it is due, and not before."""
+        """Release the lease, and schedule the flow for the sweeps after its due time."""
 
     def record_store_event(
         self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
-        """Put a `StoreEvent` on record, where a record is kept."""
+        """Record a `StoreEvent`, if the store keeps a trail."""
 
     def ids_with_secrets(
         self,
@@ -302,13 +304,13 @@ class Store(Protocol):
         client_now: float,
         skip: int = 0,
     ) -> list[str]:
-        """Return the ids of flows that ended before then and hold such secrets, some at a time.
+        """Return one page of ids of ended flows that have secrets of a kind.
 
         Args:
-            kind: Which secrets.
-            ended_before: In seconds since 1970.
-            client_now: What time it is.
-            skip: How many of them to leave out: those that ended first.
+            kind: The kind of secrets.
+            ended_before: The flows ended before this time, in seconds since 1970.
+            client_now: The client's time.
+            skip: The offset of the page. Flows are sorted by the time of their end.
         """
 
     def delete_ended(
@@ -317,15 +319,13 @@ class Store(Protocol):
         *,
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int:
-        """Drop the flows that ended before then and hold no secret; return how many.
-
-        Their transitions stay.
+        """Delete ended flows that have no secrets, and return their number. Their events stay.
 
         Args:
-            ended_before: In seconds since 1970.
-            on_problem: Told of each flow that cannot be read, and is not dropped. By default its
-                error is raised.
+            ended_before: The flows ended before this time, in seconds since 1970.
+            on_problem: Called with the error of each flow that cannot be read, and is not deleted.
+                By default the error is raised.
         """
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""

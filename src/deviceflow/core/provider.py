@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypedDict, Unpack
 
 from deviceflow.core.sanitize import LONGEST_URL
 from deviceflow.core.secret import Secret
@@ -13,10 +14,12 @@ from deviceflow.core.text import NOTHING, CleanText, Known, cleaned, ours
 from deviceflow.core.wire import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from deviceflow.core.text import PersonText
     from deviceflow.core.wire import Request, Response
+
+Pairs = Iterable[tuple[str, str]] | Mapping[str, str]
 
 DEFAULT_INTERVAL: Final = 5.0
 """Seconds between polls if the server names no interval (RFC 8628 section 3.2)."""
@@ -85,8 +88,8 @@ class Token:
         token_type: The token type, usually `Bearer`.
         expires_at: When the token expires, in seconds since 1970; None if the server does not say.
         refresh_token: The refresh token, hidden too; None if there is none.
-        scope: The granted scopes; None if the server does not say, which means as requested.
-        missing_scope: The scopes that were requested and not granted, if the server lists them.
+        scopes: The granted scopes; None if the server does not say, which means as requested.
+        missing_scopes: The scopes that were requested and not granted, if the server lists them.
         id_token: The id token (OpenID Connect), which says who approved; hidden too.
         extra: All other fields of the response.
     """
@@ -96,8 +99,8 @@ class Token:
     token_type: CleanText = _BEARER
     expires_at: float | None = None
     refresh_token: Secret | None = None
-    scope: tuple[CleanText, ...] | None = None
-    missing_scope: tuple[CleanText, ...] = ()
+    scopes: tuple[CleanText, ...] | None = None
+    missing_scopes: tuple[CleanText, ...] = ()
     id_token: Secret | None = None
     extra: Fields = field(default_factory=lambda: Fields({}))
 
@@ -107,8 +110,8 @@ class Token:
     def hide(self, known: Known) -> None:
         """Remove secrets from the fields that are logged: a server may echo them there."""
         self.token_type = CleanText(self.token_type, known)
-        self.scope = None if self.scope is None else cleaned(self.scope, known)
-        self.missing_scope = cleaned(self.missing_scope, known)
+        self.scopes = None if self.scopes is None else cleaned(self.scopes, known)
+        self.missing_scopes = cleaned(self.missing_scopes, known)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the token in clear, as Authlib and requests-oauthlib expect it."""
@@ -118,8 +121,8 @@ class Token:
             token["expires_at"] = int(self.expires_at)
         if self.refresh_token is not None:
             token["refresh_token"] = self.refresh_token.reveal()
-        if self.scope is not None:
-            token["scope"] = " ".join(self.scope)
+        if self.scopes is not None:
+            token["scope"] = " ".join(self.scopes)
         if self.id_token is not None:
             token["id_token"] = self.id_token.reveal()
         return token
@@ -132,8 +135,8 @@ class Token:
             "token_type": self.token_type,
             "expires_at": self.expires_at,
             "refresh_token": self.refresh_token and self.refresh_token.reveal(),
-            "scope": None if self.scope is None else list(self.scope),
-            "missing_scope": list(self.missing_scope),
+            "scopes": None if self.scopes is None else list(self.scopes),
+            "missing_scopes": list(self.missing_scopes),
             "id_token": self.id_token and self.id_token.reveal(),
             "extra": self.extra.as_dict(),
         }
@@ -145,7 +148,7 @@ class Token:
         Raises:
             TypeError: A field has the wrong type.
         """
-        scope, expires_at = record["scope"], record["expires_at"]
+        scopes, expires_at = record["scopes"], record["expires_at"]
         if not isinstance(record["token_type"], str) or not isinstance(record["extra"], dict):
             raise TypeError
         if expires_at is not None and not isfinite(expires_at):
@@ -156,8 +159,8 @@ class Token:
             token_type=ours(record["token_type"]),
             expires_at=None if expires_at is None else float(expires_at),
             refresh_token=Secret.of(record["refresh_token"]) if record["refresh_token"] else None,
-            scope=None if scope is None else cleaned(map(str, scope), NOTHING),
-            missing_scope=cleaned(map(str, record["missing_scope"]), NOTHING),
+            scopes=None if scopes is None else cleaned(map(str, scopes), NOTHING),
+            missing_scopes=cleaned(map(str, record["missing_scopes"]), NOTHING),
             id_token=Secret.of(record["id_token"]) if record["id_token"] else None,
             extra=Fields(record["extra"]),
         )
@@ -198,6 +201,39 @@ class Answer:
     in_doubt: bool = False
 
 
+class LoginRequest(TypedDict, total=False):
+    """What one login asks for, instead of what the provider's own settings say.
+
+    No provider takes all of it: OAuth servers take the first five, DVC Studio takes `scopes` and
+    the rest. What the provider does not take is refused with a `UsageError`.
+
+    Attributes:
+        scopes: The scopes: a list, or one text with spaces (at DVC Studio with commas) in it.
+        audience: Who the token is for, where the server wants to know.
+        resource: Where the token is to be used, one address or more (RFC 8707).
+        parameters: What else to send in the device authorization request.
+        require: Who must approve: claims of the id token that must be so.
+        client_name: The program, as DVC Studio shows it to the person.
+        token_name: What to call the token.
+        team_names: The teams that the token is for.
+        all_teams: Whether the token is for all teams.
+        expires_in_days: The token's lifetime in days.
+        never_expires: Whether the token never expires.
+    """
+
+    scopes: Sequence[str]
+    audience: str | None
+    resource: Sequence[str]
+    parameters: Pairs
+    require: Pairs
+    client_name: str
+    token_name: str | None
+    team_names: Sequence[str]
+    all_teams: bool | None
+    expires_in_days: int | None
+    never_expires: bool | None
+
+
 class Approver(Protocol):
     """The program's own policy on who may approve a login."""
 
@@ -235,7 +271,7 @@ class Provider(Protocol):
     @property
     def client_name(self) -> str | None: ...
     @property
-    def scopes(self) -> tuple[str, ...]: ...
+    def scopes(self) -> Sequence[str]: ...
     @property
     def first_wait(self) -> float | None: ...
     @property
@@ -243,8 +279,15 @@ class Provider(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def asking(self, **request: Any) -> Self:
-        """Return the same provider for a login that asks for `request`."""
+    def with_request(self, **request: Unpack[LoginRequest]) -> Self:
+        """Return the same provider with what one login asks for.
+
+        Args:
+            **request: As `LoginRequest` says, instead of the provider's own.
+
+        Raises:
+            UsageError: The provider does not take one of them.
+        """
 
     @property
     def uses_pkce(self) -> bool: ...

@@ -1,4 +1,4 @@
-"""The states of a login and of the hand-over of its token. No rule is here, and no machine."""
+"""The states of a login and of the hand-over of its token. Rules and machines are elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 
 class State(StrEnum):
-    """Where a login stands."""
+    """The state of a login."""
 
     INIT = "init"
     AWAITING_USER = "awaiting-user"
@@ -18,12 +18,12 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is to be done."""
+        """Whether the login has ended."""
         return self in ENDS
 
 
 class Handover(StrEnum):
-    """How far the token of a login is handed over."""
+    """The state of the hand-over of a login's token."""
 
     NONE = "none"
     READY = "ready"
@@ -33,12 +33,12 @@ class Handover(StrEnum):
 
     @property
     def token_kept(self) -> bool:
-        """Whether the token is still kept here."""
+        """Whether the store still has the token."""
         return self in KEPT
 
 
 class Reason(StrEnum):
-    """Why a login failed: a closed set."""
+    """Why a login failed. The set is closed."""
 
     DENIED = "denied"
     CANCELLED = "cancelled"
@@ -57,7 +57,7 @@ KEPT: Final = frozenset({READY, COLLECTED})
 
 
 class HasState(Protocol):
-    """What the machines need of a flow."""
+    """The part of a flow that the machines use."""
 
     id: str
     state: State

@@ -1,15 +1,15 @@
 """The configuration file, and where each setting comes from.
 
-What is said on the command line goes before the environment, that before the profile in the file.
-Each of them that names a server counts as a whole: if one before it names another, none of it is
-used, so that no secret goes to a server that it is not for::
+The command line has precedence over the environment, and the environment over the profile. If a
+source names another server than one with higher precedence, the whole source is ignored, so that
+no secret is sent to a server that it is not for::
 
     # ~/.config/deviceflow/config.toml
     [profiles.work]
     provider = "github"
     client_id = "Iv1.0123456789abcdef"
     client_secret = "env:GITHUB_SECRET"
-    scope = "repo read:org"
+    scopes = "repo read:org"
     set = { host = "github.example.com" }
 """
 
@@ -37,7 +37,7 @@ SETTINGS: Final[tuple[str, ...]] = (
     "client_secret",
     "private_key",
     "client_auth",
-    "scope",
+    "scopes",
     "audience",
     "resource",
     "purpose",
@@ -49,29 +49,29 @@ SETTINGS: Final[tuple[str, ...]] = (
 
 COMMAND_LINE: Final = "the command line"
 
-_WHOM: Final[tuple[str, ...]] = (
+_SERVER: Final[tuple[str, ...]] = (
     "provider",
     "issuer",
     "device_authorization_endpoint",
     "token_endpoint",
 )
-_LISTS: Final = ("resource", "scope", "scope_ceiling")
+_LISTS: Final = ("resource", "scopes", "scope_ceiling")
 _LITERAL: Final[tuple[str, ...]] = ("client_secret", "private_key")
 _REFERENCES: Final = ("env:", "file:", "profile:")
 
 
 class Setting(NamedTuple):
-    """A setting's value, and who says so, in words."""
+    """The value of a setting, and its source in words."""
 
     value: Any
     source: str
 
 
 class Config:
-    """What a configuration file says.
+    """A configuration file.
 
     Attributes:
-        path: The file, whether it is there or not.
+        path: The file, even if it does not exist.
     """
 
     def __init__(self, path: Path, read: Mapping[str, Any]) -> None:
@@ -86,29 +86,30 @@ class Config:
         """Return a profile's settings.
 
         Raises:
-            UsageError: There is none of that name, or it has a secret in it that others can read.
+            UsageError: There is no profile of this name, or the file contains a secret and other
+                users can read it.
         """
         found = self._profiles.get(name)
         if found is None:
             known = ", ".join(self.profiles()) or "none"
             raise UsageError(
-                f"There is no profile {name!r} in {self.path}.", hint=f"There are: {known}."
+                f"{self.path} has no profile {name!r}.", hint=f"Its profiles are: {known}."
             )
         exposed = self.path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
         if exposed and os.name == "posix" and any(map(_is_literal, map(found.get, _LITERAL))):
             raise UsageError(
-                f"{self.path} has a secret in it, and others can read it.",
-                hint=f"Mend that: chmod 600 {self.path}",
+                f"{self.path} contains a secret, and other users can read the file.",
+                hint=f"Fix it with: chmod 600 {self.path}",
             )
         return found
 
 
 def load() -> Config:
-    """Return the configuration: `DEVICEFLOW_CONFIG`, else the file in the user's own place.
+    """Return the configuration: the file `DEVICEFLOW_CONFIG`, else the user's configuration file.
 
     Raises:
-        UsageError: The file is not TOML, or has something else in it than profiles with known
-            settings of the right kind.
+        UsageError: The file is not TOML, or it contains anything but profiles with known settings
+            of the right types.
     """
     path = _path()
     try:
@@ -122,7 +123,7 @@ def load() -> Config:
 
 
 def references() -> Iterator[str]:
-    """Yield where the environment and all profiles say that secrets are.
+    """Yield the secret references in the environment and in all profiles.
 
     Raises:
         UsageError: The configuration file cannot be used.
@@ -138,11 +139,11 @@ def references() -> Iterator[str]:
 
 
 class Settled(NamedTuple):
-    """The settings that hold.
+    """The effective settings.
 
     Attributes:
-        settings: Each with where it comes from. What a provider needs besides is `set.NAME`.
-        passed_over: What was not used since it is for another server, in words.
+        settings: Each setting with its source. A provider's parameter NAME is `set.NAME`.
+        passed_over: The sources that were ignored because they are for another server, in words.
     """
 
     settings: dict[str, Setting]
@@ -150,40 +151,43 @@ class Settled(NamedTuple):
 
 
 def settle(given: Mapping[str, Any], profile: str | None) -> Settled:
-    """Return the settings that hold, and where each comes from.
+    """Return the effective settings, each with its source.
 
     Args:
-        given: What was said on the command line, `set` a table; None for what was not.
-        profile: The profile to use; `DEVICEFLOW_PROFILE` where none is named.
+        given: The settings from the command line; `set` is a dict. None is an option that was not
+            given.
+        profile: The profile to use; by default `DEVICEFLOW_PROFILE`.
 
     Raises:
-        UsageError: The profile or the file cannot be used, a secret was given itself and not where
-            it is, or the profile is for another server than the command line says.
+        UsageError: The profile or the file cannot be used, a secret was passed instead of a
+            reference, or the profile is for another server than the command line names.
     """
     chosen = profile or os.environ.get("DEVICEFLOW_PROFILE")
-    said, in_profile = _said(given), _of_profile(chosen) if chosen else {}
+    arguments, in_profile = _of_arguments(given), _of_profile(chosen) if chosen else {}
     layers = {
-        COMMAND_LINE: said,
+        COMMAND_LINE: arguments,
         "the environment": _environment(),
         f"profile {chosen}": in_profile,
     }
-    # A profile that is named on the command line speaks for it.
-    whom = _whom(said) or (_whom(in_profile) if profile else {})
+    # The server of a profile that is named on the command line counts as named there.
+    server = _server(arguments) or (_server(in_profile) if profile else {})
     found: dict[str, Setting] = {}
     ceilings: list[Setting] = []
     passed_over: list[str] = []
     for layer, settings in layers.items():
-        own = _whom(settings)
-        if whom and own and not whom.items() <= own.items():
+        own = _server(settings)
+        if server and own and not server.items() <= own.items():
             where = next(iter(own.values()))
             if profile and layer == f"profile {profile}":
                 raise UsageError(
-                    f"Profile {profile!r} is for {where}, and the command line names another.",
-                    hint="Its client and secret are for that server: name one of the two only.",
+                    f"Profile {profile!r} is for {where}, but the command line names another"
+                    " server.",
+                    hint="The profile's client and secret belong to its server: name the profile or"
+                    " the server, not both.",
                 )
             passed_over.append(f"{layer}, which is for {where}")
             continue
-        whom = whom or own
+        server = server or own
         found = settings | found
         ceilings += [settings["scope_ceiling"]] if "scope_ceiling" in settings else []
     if ceilings:
@@ -194,33 +198,36 @@ def settle(given: Mapping[str, Any], profile: str | None) -> Settled:
 
 
 def _both(one: Setting, other: Setting) -> Setting:
-    """Return a ceiling that is as low as either: none of them lifts another."""
+    """Return the scopes that both ceilings allow. No source can raise another one's ceiling."""
     allowed = texts(other.value)
     scopes = [scope for scope in texts(one.value) if scope in allowed]
     source = f"{one.source}, and {other.source}"
     if not scopes:
-        raise UsageError(f"No scope is within both ceilings: that of {source}.")
+        raise UsageError(f"No scope is allowed by both scope ceilings, from {source}.")
     return Setting(" ".join(scopes), source)
 
 
 def texts(value: str | Sequence[str]) -> Sequence[str]:
-    """Return the texts of a setting that is a list, or one text with spaces in it."""
+    """Return the items of a setting that is a list, or a string with spaces."""
     return value.split() if isinstance(value, str) else value
 
 
-def _whom(settings: Mapping[str, Setting]) -> dict[str, Any]:
-    return {name: settings[name].value for name in _WHOM if name in settings}
+def _server(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    return {name: settings[name].value for name in _SERVER if name in settings}
 
 
-def _said(given: Mapping[str, Any]) -> dict[str, Setting]:
+def _of_arguments(given: Mapping[str, Any]) -> dict[str, Setting]:
     for name in _LITERAL:
         if _is_literal(given.get(name)):
             raise UsageError(
-                f"The {name.replace('_', ' ')} was given itself, and arguments are seen by all.",
-                hint=f"Say where it is: --{name.replace('_', '-')} env:NAME, or file:PATH.",
+                f"The {name.replace('_', ' ')} was passed on the command line, which other users of"
+                " this machine can see.",
+                hint=f"Pass a reference: --{name.replace('_', '-')} env:NAME or file:PATH.",
             )
-    said = {name: given[name] for name in SETTINGS if given.get(name) not in (None, (), [], False)}
-    return _settings(said | {"set": given.get("set") or {}}, COMMAND_LINE)
+    chosen = {
+        name: given[name] for name in SETTINGS if given.get(name) not in (None, (), [], False)
+    }
+    return _settings(chosen | {"set": given.get("set") or {}}, COMMAND_LINE)
 
 
 def _environment() -> dict[str, Setting]:
@@ -228,7 +235,7 @@ def _environment() -> dict[str, Setting]:
     for name in SETTINGS:
         variable = f"DEVICEFLOW_{name.upper()}"
         if value := os.environ.get(variable):
-            # A secret stays where it is: what goes on is the way to it.
+            # A secret is passed on as a reference.
             value = f"env:{variable}" if name in _LITERAL and _is_literal(value) else value
             found[name] = Setting(value, f"the environment ({variable})")
     return found
@@ -244,38 +251,40 @@ def _of_profile(name: str, config: Config | None = None) -> dict[str, Setting]:
 
 
 def _settings(values: Mapping[str, Any], source: str) -> dict[str, Setting]:
-    """Return the values with their source; each of the table `set` is one of its own."""
+    """Return the values with their source. Each item of the table `set` is a setting."""
     flat = {name: value for name, value in values.items() if name != "set"}
     flat |= {f"set.{name}": value for name, value in values.get("set", {}).items()}
     return {name: Setting(value, source) for name, value in flat.items()}
 
 
 def _check(path: Path, read: Mapping[str, Any]) -> None:
-    """Refuse what means nothing, rather than to pass over it; and quote no value."""
+    """Reject unknown names and wrong types. Messages contain no values, which may be secret."""
     profiles = read.get("profiles", {})
-    if strange := sorted(set(read) - {"profiles"}):
+    if unknown := sorted(set(read) - {"profiles"}):
         raise UsageError(
-            f"{path} has {', '.join(strange)} in it, which means nothing there.",
-            hint="Settings stand in profiles: [profiles.NAME].",
+            f"{path} has unknown names at the top level: {', '.join(unknown)}.",
+            hint="Put settings into a profile: [profiles.NAME].",
         )
     if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
-        raise UsageError(f"{path}: a profile is a table.", hint="It begins with [profiles.NAME].")
+        raise UsageError(
+            f"{path}: a profile must be a table.", hint="Begin it with [profiles.NAME]."
+        )
     for name, profile in profiles.items():
         if unknown := sorted(set(profile) - {*SETTINGS, "set"}):
             raise UsageError(
-                f"{path}: profile {name!r} has {', '.join(unknown)} in it.",
-                hint=f"It can have {', '.join(SETTINGS)}, and a table 'set'.",
+                f"{path}: profile {name!r} has unknown settings: {', '.join(unknown)}.",
+                hint=f"The settings are {', '.join(SETTINGS)}, and a table 'set'.",
             )
         for key, value in profile.items():
             if not _fits(key, value):
-                raise UsageError(f"{path}: profile {name!r}: {key} is {_wanted(key)}.")
+                raise UsageError(f"{path}: profile {name!r}: {key} must be {_wanted(key)}.")
 
 
 def _fits(key: str, value: object) -> bool:
     if key == "allow_http":
         return isinstance(value, bool)
     if key == "scope_ceiling" and value in ("", []):
-        return False  # it would be read as none
+        return False  # an empty ceiling would count as no ceiling
     if key == "set":
         return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
     if key in _LISTS and isinstance(value, list):
@@ -285,10 +294,10 @@ def _fits(key: str, value: object) -> bool:
 
 def _wanted(key: str) -> str:
     if key == "scope_ceiling":
-        return "one scope or more: a text, or a list of texts"
+        return "a string or a list of strings, with at least one scope"
     if key in _LISTS:
-        return "a text, or a list of texts"
-    return {"allow_http": "true or false", "set": "a table of texts"}.get(key, "a text")
+        return "a string or a list of strings"
+    return {"allow_http": "true or false", "set": "a table of strings"}.get(key, "a string")
 
 
 def _is_literal(value: object) -> bool:
@@ -300,6 +309,6 @@ def _path() -> Path:
         return Path(named).expanduser()
     try:
         base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    except RuntimeError:  # this user, a container's perhaps, has no home
+    except RuntimeError:  # the user has no home directory, as in some containers
         return Path(os.devnull)
     return Path(base) / "deviceflow" / "config.toml"

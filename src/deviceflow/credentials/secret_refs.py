@@ -1,9 +1,9 @@
-"""Where a client's secret or key is read from, at the moment that it is needed.
+"""Secret references: read a client's secret or private key at the moment that it is needed.
 
-A stored login names the place of its client's secret. Whoever can write to the store could name any
-variable or file there, and have it sent away. So a stored login may name what this process was set
-up for, and nothing else: what its settings and profiles name, what `DEVICEFLOW_ALLOW_SECRETS`
-lists, and what the process has itself begun a login with.
+A stored login contains the reference of its client's secret. Somebody who can write to the store
+could put the name of any variable or file there, and have its content sent away. So only references
+are followed that this process was configured for: those in its settings and profiles, those in
+`DEVICEFLOW_ALLOW_SECRETS`, and those of logins that this process itself began.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ if TYPE_CHECKING:
     from deviceflow.core.provider import Provider
 
 ALLOWED: Final = "DEVICEFLOW_ALLOW_SECRETS"
-"""References that stored logins may name, with commas or white space in between."""
+"""The variable with references that stored logins may use, separated by commas or white space."""
 
 _begun: Final[set[str]] = set()
 
-# What Python makes of bytes that are no UTF-8. An error of encoding it would quote the secret.
+# Surrogates, from bytes that are not UTF-8. The error of encoding them would quote the secret.
 _UNSENDABLE: Final = "[\ud800-\udfff]"
 
 
 def allow(provider: Provider) -> None:
-    """Remember where a login's client secret is: this process begins the login by itself."""
+    """Allow the reference of a login that this process begins."""
     if (reference := _reference_of(provider)) is not None:
         _begun.add(reference)
 
 
 def begun_here(provider: Provider) -> bool:
-    """Tell, without a look at settings, whether a login may name its client secret's place.
+    """Tell, without reading settings, whether a login's reference is allowed.
 
-    It may if it names none, or if this process has begun a login that names the same.
+    It is if the login has no reference, or if this process began a login with the same one.
     """
     reference = _reference_of(provider)
     return reference is None or reference in _begun
 
 
 def check(provider: Provider) -> None:
-    """See that a stored login names no other place than this process may read.
+    """Check that this process may follow the reference of a stored login.
 
     Raises:
-        UsageError: It does. Nothing was read.
+        UsageError: The reference is not allowed. Nothing was read.
     """
     reference = _reference_of(provider)
     if reference is None or begun_here(provider) or reference in _configured():
         return
     shown = printable(reference, 200)
     raise UsageError(
-        f"This stored login names {shown} as the place of its client's secret, and this process was"
-        " not set up to read that.",
-        hint=f"Nothing was read or sent. If the login is yours, allow it: {ALLOWED}={shown}, or"
-        " name the place in a profile. If not, find out who can write to the store.",
+        f"This stored login has {shown} as the reference of its client's secret, which this process"
+        " is not configured to read.",
+        hint=f"Nothing was read or sent. If the login is yours, set {ALLOWED}={shown}, or put the"
+        " reference into a profile. If not, find out who can write to the store.",
     )
 
 
 def variables(provider: Provider | None = None) -> set[str]:
-    """Return the environment variables that are known to hold a client's secret or key.
+    """Return the environment variables that contain a client's secret or key.
 
     Args:
-        provider: A provider whose variable counts as well.
+        provider: A provider whose variable is included.
     """
     named = {*_begun, _reference_of(provider) or ""}
     with suppress(UsageError):  # a configuration that cannot be used
@@ -89,16 +89,16 @@ def _configured() -> set[str]:
 def resolve(
     reference: str, what: Literal["client_secret", "private_key"] = "client_secret"
 ) -> Secret:
-    """Return the text that a reference leads to.
+    """Return the secret that a reference names.
 
     Args:
-        reference: `env:NAME` for an environment variable, `file:PATH` for a file's text without
-            the white space around it, `profile:NAME` for a profile in the configuration file, whose
-            setting may be the text or one of the other two in turn.
-        what: Which setting of a profile is meant.
+        reference: `env:NAME` for an environment variable; `file:PATH` for a file, whose leading
+            and trailing white space is removed; `profile:NAME` for a profile in the configuration
+            file, whose setting is the secret or one of the other two references.
+        what: The setting of the profile.
 
     Raises:
-        UsageError: There is nothing there, or it cannot be read.
+        UsageError: The secret is missing, or cannot be read.
     """
     where = reference
     if where.startswith("profile:"):
@@ -115,8 +115,9 @@ def resolve(
 def _found(text: object, reference: str, what: str) -> Secret:
     if not text or re.search(_UNSENDABLE, str(text)):
         raise UsageError(
-            f"The client's {what.replace('_', ' ').removeprefix('client ')} is not at {reference}.",
-            hint="Nothing was sent. Put it there, or say where it is.",
+            f"The client's {what.replace('_', ' ').removeprefix('client ')} was not found at"
+            f" {reference}.",
+            hint="Nothing was sent. Put the secret there, or correct the reference.",
         )
     return Secret(str(text))
 
@@ -124,5 +125,5 @@ def _found(text: object, reference: str, what: str) -> Secret:
 def _text_of(path: str) -> str | None:
     try:
         return Path(path).expanduser().read_text("utf-8").strip()
-    except (OSError, ValueError, RuntimeError):  # the last: there is no such user's home
+    except (OSError, ValueError, RuntimeError):  # the last: the user has no home directory
         return None

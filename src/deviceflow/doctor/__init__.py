@@ -1,9 +1,9 @@
-"""Looks at a provider as a login would, and says what it found: `deviceflow doctor`."""
+"""Check whether a login to a provider would work: `deviceflow doctor`."""
 
 from __future__ import annotations
 
+from deviceflow.doctor._check import Check, as_dict
 from deviceflow.doctor._examine import examine
-from deviceflow.doctor._finding import Finding, as_dict
 from deviceflow.doctor._recorder import Exchange, Recorder
 
-__all__ = ["Exchange", "Finding", "Recorder", "as_dict", "examine"]
+__all__ = ["Check", "Exchange", "Recorder", "as_dict", "examine"]

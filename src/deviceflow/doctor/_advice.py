@@ -1,4 +1,4 @@
-"""What an answer means that was not understood, and which entry would take care of it."""
+"""Explain responses that are not understood, and suggest settings for the provider's entry."""
 
 from __future__ import annotations
 
@@ -19,59 +19,61 @@ _OTHER_ERROR_FIELDS: Final = ("error", "error_code", "errorCode", "code", "messa
 
 
 _ADVICE: Final = {
-    "invalid_client": "the client id, its secret, or the way it is sent is wrong.",
-    "invalid_grant": "the code is not known where it was issued: are both endpoints one server's?",
-    "invalid_scope": "a scope is asked for that the client may not have.",
-    "unauthorized_client": "switch the device grant on where the client is registered.",
-    "unsupported_grant_type": "the server, or this endpoint, has no device grant.",
-    "access_denied": "the server refuses it without asking anybody.",
-    "expired_token": "the code is over already.",
+    "invalid_client": "the client id, the client secret or the authentication method is wrong.",
+    "invalid_grant": "the token endpoint does not know the code. Are both endpoints of one server?",
+    "invalid_scope": "the client is not allowed to request one of the scopes.",
+    "unauthorized_client": "enable the device grant in the client's registration at the server.",
+    "unsupported_grant_type": "the server or this endpoint does not support the device grant.",
+    "access_denied": "the server denied the login without asking a person.",
+    "expired_token": "the code has expired already.",
 }
 
 
 def advise(
     provider: Any, answer: Response, known: Known = NOTHING, *, pending: bool = False
 ) -> tuple[str, str | None]:
-    """Say what an answer says that was not understood, or not welcome.
+    """Explain a response that is an error, or that deviceflow does not understand.
 
     Args:
-        provider: Who answered.
-        answer: The answer.
-        known: The secrets that it may echo.
-        pending: Whether it should have said that the approval is pending.
+        provider: The provider that sent the response.
+        answer: The response.
+        known: The secrets that the response may echo.
+        pending: Whether the response should have been `authorization_pending`.
 
     Returns:
-        Words, and the line of an entry by which it would be understood.
+        The explanation, and a line for the provider's entry with which deviceflow would understand
+        the response.
     """
     fields, quirks = answer.fields(), provider.quirks
     status = f'statuses = {{ "{answer.status}" = "authorization_pending" }}'
     if fields is None:
         if answer.status == 415:
-            return "and a form is not what it takes.", 'request = "json"'
+            return "the server does not accept a form.", 'request = "json"'
         quirk = status if pending and 400 <= answer.status < 500 else None
-        return "and no JSON object: is it the endpoint, or a page?", quirk
+        return "the body is not a JSON object. Is the URL that of the endpoint?", quirk
     error = quirks.error(fields)
     if error is not None:
         said = CleanText(error, known, looks=True)
         quirk = None
         if error not in _ADVICE and pending:
             quirk = f'errors = {{ {quoted(said)} = "authorization_pending" }}'
-        return f"{said}: {_ADVICE.get(error, 'an error of its own.')}", quirk
+        return f"{said}: {_ADVICE.get(error, 'the error is not a standard one.')}", quirk
     for name in _OTHER_ERROR_FIELDS:
         if answer.status >= 400 and (text := fields.text(name)):
             said = CleanText(text, known, looks=True)
-            return f"{said!r} in the field {name}.", f"error_fields = [{quoted(name)}]"
+            return f"the field {name} has {said!r}.", f"error_fields = [{quoted(name)}]"
     if pending:
-        return f"and no error in it, but {_names(fields, known)}.", status
+        return f"the body has no error code, but the fields {_names(fields, known)}.", status
     renamed = _renamed(fields)
     if renamed:
         pairs = ", ".join(f"{ours} = {quoted(theirs)}" for ours, theirs in renamed.items())
-        return f"with names of its own: {_names(fields, known)}.", f"answer_names = {{ {pairs} }}"
-    return f"and a part of the code is missing: it has {_names(fields, known)}.", None
+        others = f"the fields have other names than in RFC 8628: {_names(fields, known)}."
+        return others, f"answer_names = {{ {pairs} }}"
+    return f"a required field is missing; the body has {_names(fields, known)}.", None
 
 
 def _renamed(fields: Fields) -> dict[str, str]:
-    """Return the names of RFC 8628 with what they are called here, as far as it is plain."""
+    """Return names of RFC 8628, each with the similar name in the response."""
     plain = {re.sub(r"[^a-z]", "", name.lower()).replace("url", "uri"): name for name in fields}
     found = {ours: plain.get(ours.replace("_", "")) for ours in _CODE_NAMES}
     return {ours: theirs for ours, theirs in found.items() if theirs and theirs != ours}

@@ -1,4 +1,4 @@
-"""What the server's metadata says, or why there is none."""
+"""Checks of the server's metadata (RFC 8414)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from deviceflow.core.text import NOTHING, CleanText
 from deviceflow.core.wire import Failure
 from deviceflow.doctor._advice import quoted
-from deviceflow.doctor._finding import Finding
+from deviceflow.doctor._check import Check
 from deviceflow.providers.oauth import GRANT_TYPE
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deviceflow.providers.oauth import OAuth
 
 
-def no_discovery(recorder: Recorder, error: ServerError) -> Iterator[Finding]:
+def no_discovery(recorder: Recorder, error: ServerError) -> Iterator[Check]:
     metadata = recorder.metadata()
     if metadata is not None:
         said, quirk = metadata.text("issuer"), None
@@ -30,43 +30,43 @@ def no_discovery(recorder: Recorder, error: ServerError) -> Iterator[Finding]:
             quirk = "issuer_template = true"
         elif said:
             quirk = f"issuer = {quoted(said)}"
-        yield Finding("discovery", "bad", str(error), quirk)
+        yield Check("discovery", "bad", str(error), quirk)
         return
     for request, result, _ in recorder.of("metadata"):
-        yield Finding("discovery", "bad", *_no_metadata(request.url, result))
+        yield Check("discovery", "bad", *_no_metadata(request.url, result))
     if not recorder.of("metadata"):
-        yield Finding("discovery", "bad", str(error))
+        yield Check("discovery", "bad", str(error))
 
 
 def _no_metadata(url: str, result: Response | Failure) -> tuple[str, str | None]:
     if isinstance(result, Failure):
-        return f"{url} gave no answer: {result.kind}.", None
+        return f"No response from {url}: {result.kind}.", None
     if target := result.header("Location"):
         issuer = re.sub(
             r"/\.well-known/(openid-configuration|oauth-authorization-server)", "", target
         )
         quirk = f"issuer = {quoted(issuer)}" if issuer.startswith("https://") else None
-        said = f"{url} leads elsewhere (status {result.status}), to {CleanText(target, NOTHING)}"
-        return f"{said}: give the issuer as it is spelled there.", quirk
+        said = f"{url} redirects to {CleanText(target, NOTHING)} (status {result.status})"
+        return f"{said}: use the issuer of that URL.", quirk
     if result.status != 200:
         return f"{url} has no metadata: status {result.status}.", None
-    return f"{url} has no metadata: status 200, but not a JSON object.", None
+    return f"{url} has no metadata: status 200, but the body is not a JSON object.", None
 
 
-def discovery(provider: OAuth, metadata: Fields | None) -> Iterator[Finding]:
+def discovery(provider: OAuth, metadata: Fields | None) -> Iterator[Check]:
     if metadata is None:
         return
     issuer = CleanText(metadata.text("issuer") or "", NOTHING)
-    yield Finding("discovery", "good", f"Metadata of {issuer} found.")
+    yield Check("discovery", "good", f"The issuer {issuer} has metadata.")
     grants = metadata.get("grant_types_supported")
     if isinstance(grants, list) and GRANT_TYPE not in grants:
-        yield Finding("discovery", "note", "grant_types_supported does not list the device grant.")
+        yield Check("discovery", "note", "grant_types_supported does not list the device grant.")
     challenges = metadata.get("code_challenge_methods_supported")
     if isinstance(challenges, list) and "S256" in challenges and not provider.uses_pkce:
-        yield Finding(
+        yield Check(
             "discovery",
             "note",
-            "PKCE with S256 is offered; on the device grant too, perhaps.",
+            "The server supports PKCE with S256, perhaps for the device grant too.",
             "pkce = true",
         )
     methods = metadata.get("token_endpoint_auth_methods_supported")
@@ -75,4 +75,5 @@ def discovery(provider: OAuth, metadata: Fields | None) -> Iterator[Finding]:
         # "none" is often left out where public clients are welcome all the same.
         others = [one for one in ("client_secret_basic", "client_secret_post") if one in methods]
         quirk = f"client_auth = {quoted(others[0])}" if others and used != "none" else None
-        yield Finding("client", "note", f"{used} is not among the ways to authenticate.", quirk)
+        said = f"The metadata does not list the authentication method {used}."
+        yield Check("client", "note", said, quirk)

@@ -1,54 +1,54 @@
-"""The examination: a login up to the point where a person would be needed."""
+"""The examination: a login up to the point where a person would have to approve."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
 from deviceflow.core.states import Reason, State
 from deviceflow.core.text import Known
 from deviceflow.core.wire import Failure
 from deviceflow.credentials.client_auth import authenticated
 from deviceflow.doctor._advice import advise
+from deviceflow.doctor._check import Check
 from deviceflow.doctor._code import code_answer, practice, server_clock
 from deviceflow.doctor._discovery import discovery, no_discovery
-from deviceflow.doctor._finding import Finding
 from deviceflow.doctor._polls import first_poll, revoke_unwanted, second_poll
 from deviceflow.doctor._recorder import PATIENCE
 from deviceflow.doctor._tls import origins, transport_security
 from deviceflow.errors import DeviceFlowError, ServerError
+from deviceflow.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.client._sync import Client
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Clock
+    from deviceflow.core.ports import Clock, Store
     from deviceflow.doctor._recorder import Recorder
     from deviceflow.providers.oauth import OAuth
 
 
 def examine(
-    client: Client,
     recorder: Recorder,
     provider: OAuth,
     *,
     early_poll: bool = False,
     clock: Clock | None = None,
-) -> Iterator[Finding]:
-    """Walk through a login up to the point where a person would be needed.
+) -> Iterator[Check]:
+    """Run a login up to the point where a person would have to approve, and yield checks.
 
-    It asks for one code, polls once after the interval, and says what becomes of the code.
+    The doctor requests one code, polls once after the interval, and reports whether the code stays
+    open.
 
     Args:
-        client: A client that sends by `recorder`.
-        recorder: What it sends by.
-        provider: Whom to look at.
-        early_poll: Whether to poll once more at once, to see whether the server minds.
-        clock: What tells the time, and waits out the interval; the client's own.
+        recorder: What the requests are sent by.
+        provider: The provider to check.
+        early_poll: Whether to poll a second time at once, to see how the server reacts.
+        clock: The clock.
 
     Raises:
-        DeviceFlowError: It could not be gone on with, for a reason on this side.
+        DeviceFlowError: The login failed for a reason on this machine.
     """
     clock = clock or SystemClock()
     sound = True
@@ -58,38 +58,47 @@ def examine(
         sound = sound and not any(one.verdict == "bad" for one in found)
     if not sound:
         return
+    store = MemoryStore()
+    client = Client(store, transport=recorder, clock=clock)
     try:
-        flow = client.start(provider)
+        login = client.start(provider)
     except ServerError as error:
         yield from _no_code(provider, recorder, error)
         return
-    code = flow.user_code or ""
-    ends = flow.expires_at or clock.time()
+    code = login.user_code or ""
+    ends = login.expires_at or clock.time()
+    flow = store.get(login.id)  # the doctor looks closer than a login shows
     try:
-        yield from _with_code(client, recorder, flow, early_poll=early_poll, clock=clock)
+        yield from _with_code(client, store, recorder, flow, early_poll=early_poll, clock=clock)
     except (DeviceFlowError, ImportError, KeyboardInterrupt):
         yield _left_behind(code, ends - clock.time())
         raise
-    ended = client.get(flow.id)
+    ended = client.get(login.id)
     if ended.reason is Reason.DENIED or ended.state is State.EXPIRED:
-        yield Finding("left behind", "note", f"The code {code} is not open any more.")
+        yield Check("left behind", "note", f"The code {code} is not valid any more.")
     elif ended.state is not State.AUTHORIZED:
-        client.cancel(flow.id, "only looked at")
+        client.cancel(login.id, "checked by deviceflow doctor")
         yield _left_behind(code, ends - clock.time())
 
 
-def _left_behind(code: str, seconds: float) -> Finding:
-    return Finding(
+def _left_behind(code: str, seconds: float) -> Check:
+    return Check(
         "left behind",
         "note",
-        f"The code {code} stays open at the server for {max(0, round(seconds))} seconds more. Do"
-        " not approve it: nobody waits for its token.",
+        f"The code {code} remains open at the server for another {max(0, round(seconds))} seconds."
+        " Do not approve it: no program waits for the token.",
     )
 
 
 def _with_code(
-    client: Client, recorder: Recorder, flow: Flow, *, early_poll: bool, clock: Clock
-) -> Iterator[Finding]:
+    client: Client,
+    store: Store,
+    recorder: Recorder,
+    flow: Flow,
+    *,
+    early_poll: bool,
+    clock: Clock,
+) -> Iterator[Check]:
     provider: Any = flow.provider
     metadata, (_, answered, at) = recorder.metadata(), recorder.of("code")[-1]
     yield from discovery(provider, metadata)
@@ -100,9 +109,9 @@ def _with_code(
         wait = client.step(flow.id).wait_seconds
         if not recorder.of("token"):
             clock.sleep(wait)
-    polled_flow = client.get(flow.id)  # a flow that has ended has no secrets any more
+    polled_flow = store.get(flow.id)  # a flow that has ended has no secrets any more
     if not recorder.of("token"):
-        yield Finding("poll", "bad", "The code's life was over before the first poll was due.")
+        yield Check("poll", "bad", "The code expired before the first poll was due.")
         return
     polled = recorder.of("token")[-1]
     known = Known(flow.device_code, flow.verifier, user_code=flow.user_code)
@@ -115,16 +124,16 @@ def _with_code(
         yield from second_poll(recorder, polled_flow, early, polled.at, clock, known)
 
 
-def _no_code(provider: OAuth, recorder: Recorder, error: ServerError) -> Iterator[Finding]:
-    """Say why there is no code."""
+def _no_code(provider: OAuth, recorder: Recorder, error: ServerError) -> Iterator[Check]:
+    """Explain why the server issued no code."""
     if not (asked := recorder.of("code")):
         yield from no_discovery(recorder, error)
         return
     yield from discovery(provider, recorder.metadata())
     result = asked[-1].result
     if isinstance(result, Failure):
-        tried = f"{result.kind}, {len(asked)} times tried"
-        yield Finding("code", "bad", f"{asked[-1].request.url} gave no answer: {tried}.")
+        tried = f"{result.kind}, {len(asked)} attempts"
+        yield Check("code", "bad", f"No response from {asked[-1].request.url}: {tried}.")
         return
     said, quirk = advise(provider, result)
-    yield Finding("code", "bad", f"No code: status {result.status}, {said}", quirk)
+    yield Check("code", "bad", f"The server issued no code. Status {result.status}: {said}", quirk)

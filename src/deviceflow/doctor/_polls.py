@@ -1,4 +1,4 @@
-"""How the server answers polls: on time, too early, and for a code that was approved."""
+"""Checks of polls: after the interval, too early, and after an approval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from deviceflow.core.states import State
 from deviceflow.core.wire import Failure, Response
 from deviceflow.credentials.client_auth import authenticated
 from deviceflow.doctor._advice import advise
-from deviceflow.doctor._finding import Finding
+from deviceflow.doctor._check import Check
 from deviceflow.doctor._recorder import PATIENCE
 
 if TYPE_CHECKING:
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
 
 def first_poll(
     flow: Flow, answer: Response | Failure, after: float, known: Known
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     if isinstance(answer, Failure):
-        yield Finding("poll", "bad", f"No answer came to a poll: {answer.kind}.")
+        yield Check("poll", "bad", f"No response to the poll: {answer.kind}.")
         return
-    when = f"{after:.1f} seconds after the code, the interval being {flow.interval:g}"
+    when = f"{after:.1f} seconds after the code, with an interval of {flow.interval:g}"
     if flow.state is State.AUTHORIZED:
-        yield Finding("poll", "note", "Somebody has approved the code already.")
+        yield Check("poll", "note", "Somebody has approved the code already.")
     elif flow.state is not State.AWAITING_USER or flow.failures:
         said, quirk = advise(flow.provider, answer, known, pending=True)
-        yield Finding(
+        yield Check(
             "poll",
             "bad",
-            f"A poll before the approval should be told 'pending', and was told: status"
-            f" {answer.status}, {said}",
+            "The response to a poll before the approval is not authorization_pending. Status"
+            f" {answer.status}: {said}",
             quirk,
         )
     elif flow.slow_downs:
-        yield Finding(
+        yield Check(
             "poll",
             "note",
-            f"Told to slow down (status {answer.status}) at the first poll, {after:.1f} seconds"
-            " after the code: it wants more than the interval that it names.",
+            f"The first poll got slow_down (status {answer.status}), {after:.1f} seconds after the"
+            " code: the server expects a longer interval than it announced.",
             "margin = 1",
         )
     else:
-        yield Finding("poll", "good", f"Pending, with status {answer.status}, {when}.")
+        yield Check("poll", "good", f"Pending, with status {answer.status}, {when}.")
         if answer.status != 400:
-            yield Finding(
+            yield Check(
                 "poll",
                 "note",
-                f"RFC 8628 says status 400, and not {answer.status}. What it means is understood,"
-                " so nothing has to be set.",
+                f"The status is {answer.status} instead of 400 (RFC 8628). deviceflow understands"
+                " the response, so no setting is necessary.",
             )
 
 
@@ -65,33 +65,33 @@ def second_poll(
     last: float,
     clock: Clock,
     known: Known,
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     if isinstance(answer, Failure):
-        yield Finding("early poll", "note", f"No answer came: {answer.kind}.")
+        yield Check("early poll", "note", f"No response to the poll: {answer.kind}.")
         return
-    after = f"{recorder.exchanges[-1].at - last:.1f} seconds after the one before"
+    after = f"{recorder.exchanges[-1].at - last:.1f} seconds after the previous poll"
     meant = flow.provider.read_token(answer)
     if meant.outcome == "slow_down" or answer.status == 429:
-        named = f" It names an interval of {meant.interval:g} seconds." if meant.interval else ""
-        yield Finding(
-            "early poll", "good", f"Told to slow down (status {answer.status}), {after}.{named}"
+        named = f" The new interval is {meant.interval:g} seconds." if meant.interval else ""
+        yield Check(
+            "early poll", "good", f"slow_down, with status {answer.status}, {after}.{named}"
         )
     elif meant.outcome == "pending":
-        yield Finding("early poll", "good", f"Pending all the same, {after}: it does no harm.")
+        yield Check("early poll", "good", f"Pending, {after}: the server tolerates early polls.")
     elif meant.token is not None:
         yield revoke_unwanted(recorder, flow, meant.token, clock)
     else:
         said, quirk = advise(flow.provider, answer, known, pending=True)
-        yield Finding(
+        yield Check(
             "early poll",
             "note",
-            f"Neither pending nor slow_down, {after}: status {answer.status}, {said}",
+            f"Neither pending nor slow_down, {after}. Status {answer.status}: {said}",
             quirk and quirk.replace("authorization_pending", "slow_down"),
         )
 
 
-def revoke_unwanted(recorder: Recorder, flow: Flow, token: Token, clock: Clock) -> Finding:
-    """Revoke a token that nobody wanted, and say what became of it."""
+def revoke_unwanted(recorder: Recorder, flow: Flow, token: Token, clock: Clock) -> Check:
+    """Revoke a token that was issued although nobody should have approved."""
     secrets = {"refresh_token": token.refresh_token, "access_token": token.access_token}
     revoked = False
     for kind, secret in secrets.items():
@@ -99,9 +99,9 @@ def revoke_unwanted(recorder: Recorder, flow: Flow, token: Token, clock: Clock) 
         if request:
             result = recorder.send(authenticated(request, clock.time()), PATIENCE)
             revoked = isinstance(result, Response) and result.status == 200
-    done = "it was revoked" if revoked else "it has to be revoked at the server, by hand"
-    return Finding(
+    done = "the doctor revoked it" if revoked else "revoke it at the server"
+    return Check(
         "left behind",
         "note" if revoked else "bad",
-        f"Somebody approved the code meanwhile. A token was issued that nobody needs: {done}.",
+        f"Somebody approved the code, so the server issued a token that nobody needs: {done}.",
     )

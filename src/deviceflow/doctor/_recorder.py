@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from deviceflow.core.wire import Fields, Request
 
 PATIENCE: Final = 10.0
-"""Seconds that a server has for an answer."""
+"""Seconds to wait for a response."""
 
 
 class Exchange(NamedTuple):
-    """A request, what came of it, and when, by the monotonic clock."""
+    """A request, its response or failure, and the time of the response by the monotonic clock."""
 
     request: Request
     result: Response | Failure
@@ -24,14 +24,14 @@ class Exchange(NamedTuple):
 
 
 class Recorder:
-    """A transport that keeps what was said, for a closer look than a login takes.
+    """A transport that records all exchanges, so that the doctor can check the responses.
 
     Args:
-        inner: What sends.
-        clock: What tells when.
+        inner: The transport that sends.
+        clock: The clock for the times of exchanges.
 
     Attributes:
-        exchanges: All of it, in order.
+        exchanges: All exchanges, in order.
     """
 
     def __init__(self, inner: Transport, clock: Clock | None = None) -> None:
@@ -40,21 +40,21 @@ class Recorder:
         self.exchanges: list[Exchange] = []
 
     def send(self, request: Request, timeout: float) -> Response | Failure:
-        """Send by the transport inside."""
+        """Send with the inner transport."""
         result = self._inner.send(request, timeout)
         self.exchanges.append(Exchange(request, result, self._clock.monotonic()))
         return result
 
     def close(self) -> None:
-        """Close the transport inside."""
+        """Close the inner transport."""
         self._inner.close()
 
     def of(self, purpose: str) -> list[Exchange]:
-        """Return the exchanges of that purpose."""
+        """Return the exchanges of a purpose, such as `code` or `token`."""
         return [one for one in self.exchanges if one.request.purpose == purpose]
 
     def metadata(self) -> Fields | None:
-        """Return the metadata that came last."""
+        """Return the last metadata that was received."""
         results = [one.result for one in self.of("metadata")]
         found = [r.fields() for r in results if isinstance(r, Response) and r.status == 200]
         return next((fields for fields in reversed(found) if fields is not None), None)

@@ -1,4 +1,4 @@
-"""Whether the server can be reached by TLS, and whose certificate it shows."""
+"""Checks of the TLS connection and the server's certificate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from deviceflow.doctor._finding import Finding, Verdict
+from deviceflow.doctor._check import Check, Verdict
 from deviceflow.doctor._recorder import PATIENCE
 
 if TYPE_CHECKING:
@@ -21,24 +21,26 @@ if TYPE_CHECKING:
 
 
 ENDING: Final = 14
-"""Days before a certificate's end from which on it is worth a word."""
+"""Days before the expiry of a certificate from which on the doctor reports it."""
 
 
 def origins(provider: OAuth) -> list[str]:
-    """Return where the login goes, as far as that is known beforehand, each place once."""
+    """Return the origins of the URLs of a login that are known before it begins."""
     urls = (provider.issuer, provider.device_authorization_endpoint, provider.token_endpoint)
     parts = [urlsplit(url) for url in urls if url]
     return list(dict.fromkeys(f"{one.scheme}://{one.netloc}" for one in parts))
 
 
-def transport_security(origin: str, clock: Clock) -> Iterator[Finding]:
+def transport_security(origin: str, clock: Clock) -> Iterator[Check]:
     parts = urlsplit(origin)
     host, port = parts.hostname or "", parts.port or 443
     if parts.scheme != "https":
-        yield Finding("tls", "note", f"{origin} is plain http: good for a test here only.")
+        yield Check(
+            "tls", "note", f"{origin} uses plain http, which is only suitable for local tests."
+        )
         return
     if select_proxy(origin, get_environ_proxies(origin)):
-        yield Finding("tls", "note", f"{host} is reached by a proxy, so TLS was not looked at.")
+        yield Check("tls", "note", f"{host} is reached through a proxy, so TLS was not checked.")
         return
     try:
         with (
@@ -47,24 +49,24 @@ def transport_security(origin: str, clock: Clock) -> Iterator[Finding]:
         ):
             version, certificate = secured.version(), secured.getpeercert() or {}
     except ssl.SSLCertVerificationError as untrusted:
-        yield Finding(
+        yield Check(
             "tls",
             "bad",
-            f"{host}: its certificate is not trusted here: {untrusted.verify_message}. Where it is"
-            " from an authority of your own, name that one's file in REQUESTS_CA_BUNDLE.",
+            f"{host}: this machine does not trust the certificate: {untrusted.verify_message}. For"
+            " a private certificate authority, set REQUESTS_CA_BUNDLE to its certificate file.",
         )
         return
     except OSError as trouble:
-        yield Finding("tls", "bad", f"{host} port {port} cannot be reached by TLS: {trouble}.")
+        yield Check("tls", "bad", f"No TLS connection to {host} port {port}: {trouble}.")
         return
     ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     days = int((ends - clock.time()) / 86400)
     verdict: Verdict = "note" if days < ENDING else "good"
-    yield Finding("tls", verdict, f"{host}: {version}, certificate good for {days} days.")
+    yield Check("tls", verdict, f"{host}: {version}, certificate valid for {days} days.")
 
 
 def _context() -> ssl.SSLContext:
-    """Return what trusts whom `requests` trusts."""
+    """Return a TLS context with the same trusted certificates as `requests`."""
     names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     trusted = next(filter(None, map(os.environ.get, names)), DEFAULT_CA_BUNDLE_PATH)
     folder = os.path.isdir(trusted)  # noqa: PTH112

@@ -1,7 +1,7 @@
 """`requests`' convention: a session that logs in when it is first used.
 
 session = requests.Session()
-session.auth = DeviceFlowAuth(client, provider, scope="repo")
+session.auth = DeviceFlowAuth(client, provider, scopes="repo")
 session.get("https://api.example.com/me")  # a person is asked once, here
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
 from requests.auth import AuthBase
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import requests
 
     from deviceflow.client._sync import Client
-    from deviceflow.core.provider import Provider, Token
+    from deviceflow.core.provider import LoginRequest, Provider, Token
 
 
 class DeviceFlowAuth(AuthBase):
@@ -45,7 +45,9 @@ class DeviceFlowAuth(AuthBase):
         token: A token from before, so that nobody is asked at first.
         interactive: Whether a person is there to be asked *again*; by default, whether the program
             has a terminal. The first login is made in any case.
-        **request: What to ask for, and the `purpose`, as for `Client.start`.
+        name: The caller's own name for the login, as for `Client.start`.
+        purpose: Why the login is needed, as for `Client.start`.
+        **request: What to ask for, such as `scopes`, as for `Client.start`.
 
     Attributes:
         token: The token in use; None before the first request. It may be set.
@@ -61,13 +63,15 @@ class DeviceFlowAuth(AuthBase):
         *,
         token: Token | None = None,
         interactive: bool | None = None,
-        **request: Any,
+        name: str | None = None,
+        purpose: str | None = None,
+        **request: Unpack[LoginRequest],
     ) -> None:
         self.token = token
         self._client = client
         self._provider = provider
         self._interactive = _terminal() if interactive is None else interactive
-        self._request = request
+        self._name, self._purpose, self._request = name, purpose, request
         self._renew_lock()
         forks.in_child(self._renew_lock)
         self._hopeless: Token | None = None
@@ -144,8 +148,14 @@ class DeviceFlowAuth(AuthBase):
             return None
 
     def _log_in(self) -> Token:
-        # Acknowledged, also under a key: a later purge must not revoke the token that is in use.
-        return self._client.login(self._provider, acknowledge=True, **self._request)
+        # Acknowledged, also under a name: a later purge must not revoke the token that is in use.
+        return self._client.login(
+            self._provider,
+            name=self._name,
+            purpose=self._purpose,
+            acknowledge=True,
+            **self._request,
+        )
 
 
 def _can_be_sent_again(request: requests.PreparedRequest) -> bool:

@@ -1,8 +1,8 @@
-"""What stands behind the three functions of `deviceflow.auth`: the engine, under their contract.
+"""The implementation of `deviceflow.auth`.
 
 Programs that use Studio's own client have tests that patch `requests.post`,
-`requests.Session.post`, `time.sleep` and `webbrowser.open`. So these are looked up when they are
-called, with the arguments that such tests compare; further limits are the session's.
+`requests.Session.post`, `time.sleep` and `webbrowser.open`. So these functions are looked up when
+they are called, with the arguments that such tests compare. Further limits are set on the session.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from deviceflow.transports.requests import LimitedAdapter, read_limited
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.client.step import Step
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.secret import Secret
     from deviceflow.core.wire import Request
     from deviceflow.providers.studio import DeviceLoginResponse
@@ -50,7 +49,7 @@ _KEPT: Final = 86400.0
 
 DEFAULT_MESSAGE: Final = "Approve the login there, then come back: this program goes on by itself."
 
-# What comes out of `requests`: its own errors are heirs of OSError, and not all are its own.
+# What `requests` raises: its own exceptions, which are subclasses of OSError, and others.
 _TROUBLE: Final = (OSError, ValueError, urllib3.exceptions.HTTPError)
 
 _NOT_SENT: Final = (
@@ -134,22 +133,22 @@ class _Wire:
     def close(self) -> None:
         """Keep nothing open."""
 
-    def error(self, flow: Flow) -> requests.RequestException:
+    def error(self, login: Login) -> requests.RequestException:
         """Return what `requests` would raise for what came last, without what may be secret.
 
         The response that hangs on it has the status and the server's cleaned words as `detail`.
         Its reason phrase, headers and the rest of its body may hold a code or a token.
         """
         if self.status is None:
-            return self._trouble or requests.RequestException(f"The login is {flow.state}.")
+            return self._trouble or requests.RequestException(f"The login is {login.state}.")
         about = requests.Request("POST", self._url).prepare()
         shown = requests.Response()
         shown.status_code, shown.url, shown.request = self.status, self._url, about
         shown.reason = http.client.responses.get(self.status, "")
         shown.headers["Content-Type"] = "application/json"
-        shown._content = json.dumps({"detail": flow.detail}).encode()  # noqa: SLF001
+        shown._content = json.dumps({"detail": login.detail}).encode()  # noqa: SLF001
         without = " with neither a code nor a token" if self.status < 400 else ""
-        said = f" It said: {flow.detail}." if flow.detail else ""
+        said = f" It said: {login.detail}." if login.detail else ""
         return requests.HTTPError(
             f"{self.status} {shown.reason}{without} from {self._url}.{said}", response=shown
         )
@@ -164,23 +163,23 @@ class StudioLogin:
     """
 
     def __init__(
-        self, client: Client, wire: _Wire, flow: Flow, answer: DeviceLoginResponse
+        self, client: Client, wire: _Wire, login: Login, answer: DeviceLoginResponse
     ) -> None:
         self._client = client
         self._wire = wire
-        self._flow = flow
+        self._login = login
         self.answer = answer
-        self.token_name = str(dict(flow.extra).get("token_name") or "")
+        self.token_name = str(dict(login.extra).get("token_name") or "")
 
     def show(self, *, open_browser: bool, message: str | None) -> None:
         """Tell the person on stdout where to go, and open the page there if wanted."""
-        code, complete = self._flow.user_code, self._flow.verification_uri_complete
-        page = complete or self._flow.verification_uri
-        with _or_give_up(self._client, self._flow.id):
+        code, complete = self._login.user_code, self._login.verification_uri_complete
+        page = complete or self._login.verification_uri
+        with _or_give_up(self._client, self._login.id):
             if page is None:  # a person may know where to enter it all the same
                 print(
-                    f"{self._flow.provider.server} sent no usable address. Find its page for device"
-                    f" logins and enter this code there: {code}"
+                    f"{self._login.provider.server} sent no usable address. Find its page for"
+                    f" device logins and enter this code there: {code}"
                 )
             else:
                 doing = "Opening this page to log in:" if open_browser else "Log in on this page:"
@@ -196,17 +195,17 @@ class StudioLogin:
         """Return the token once the login is approved."""
         failure: Exception
         try:
-            return self._client.wait(self._flow.id).access_token
+            return self._client.wait_for_token(self._login.id).access_token
         except errors.ExpiredError as expired:
             failure = AuthorizationExpiredError(
                 expired.message, flow_id=expired.flow_id, state=expired.state, hint=expired.hint
             )
         except errors.RejectedError:
-            failure = self._wire.error(self._client.get(self._flow.id))
+            failure = self._wire.error(self._client.get(self._login.id))
         except errors.DeviceFlowError as ended:
             failure = _studio_error(ended)
         finally:
-            _forget(self._flow.id)
+            _forget(self._login.id)
         raise failure
 
 
@@ -215,46 +214,45 @@ def start(base_url: str | None, **request: Any) -> StudioLogin:
     _forget_stale()
     client, wire = _client()
     given = {name: value for name, value in request.items() if value is not None}
-    flow = client.create(Studio(base_url or DEFAULT_URL, allow_http=True), **given)
-    with _or_give_up(client, flow.id):
-        client.step(flow.id)
-        flow = client.get(flow.id)
-        if flow.device_code is None:
-            raise _no_code(wire, flow)
-        _flow_of_code[flow.device_code.fingerprint()] = flow.id
-    return StudioLogin(client, wire, flow, wire.answer())
+    login = client.create(Studio(base_url or DEFAULT_URL, allow_http=True), **given)
+    with _or_give_up(client, login.id):
+        login = client.step(login.id)
+        code = _STORE.get(login.id).device_code
+        if code is None:
+            raise _no_code(wire, login)
+        _flow_of_code[code.fingerprint()] = login.id
+    return StudioLogin(client, wire, login, wire.answer())
 
 
 def check(uri: str, code: Secret) -> Secret | None:
     """Poll until it is known whether the login of that code was approved."""
     client, wire = _client()
-    flow = _begun(client, uri, code)
+    login = _begun(client, uri, code)
 
-    def watch(done: Step) -> None:
-        stands = client.get(done.flow_id)
-        if stands.failures and (wire.status is not None or wire.troubles > RETRIES):
-            raise wire.error(stands)
+    def watch(stepped: Login) -> None:
+        if stepped.failures and (wire.status is not None or wire.troubles > RETRIES):
+            raise wire.error(stepped)
 
     failure: Exception | None = None
     token: Secret | None = None
     try:
-        token = client.wait(flow.id, on_step=watch).access_token
+        token = client.wait_for_token(login.id, on_step=watch).access_token
     except errors.ExpiredError:
         pass
     except (errors.RejectedError, errors.DeniedError):
-        failure = wire.error(client.get(flow.id))
+        failure = wire.error(client.get(login.id))
     except errors.UnknownFlowError:
         failure = StudioAuthError(
-            "Another call with the same code has ended this login, and returned what came of it.",
-            hint="Wait for a code in one place only.",
+            "Another call with the same code ended this login and returned its result.",
+            hint="Wait for each code in one place only.",
         )
     except errors.DeviceFlowError as ended:
         failure = _studio_error(ended)
     finally:
         # Another thread that waited for the same login may have forgotten it.
         with suppress(errors.UnknownFlowError):
-            if client.get(flow.id).state.ended:
-                _forget(flow.id)
+            if client.get(login.id).state.ended:
+                _forget(login.id)
     if failure is not None:
         raise failure
     return token
@@ -265,22 +263,22 @@ def _client() -> tuple[Client, _Wire]:
     return Client(_STORE, transport=wire, clock=_CLOCK, deadline=TIMEOUT), wire
 
 
-def _begun(client: Client, uri: str, code: Secret) -> Flow:
-    """Return the flow that was begun with this code in this process, or adopt the code."""
+def _begun(client: Client, uri: str, code: Secret) -> Login:
+    """Return the login that was begun with this code in this process, or adopt the code."""
     endpoint(uri, allow_http=True)
     if not _is_text(code.reveal()):
-        raise ValueError("device_code must be a text, and not an empty one.")
+        raise ValueError("device_code must be a string that is not empty.")
     fingerprint = code.fingerprint()
     with suppress(errors.UnknownFlowError):
-        flow = client.get(_flow_of_code.get(fingerprint, ""))
-        if flow.token_endpoint == uri:
-            return flow
-        client.cancel(flow.id, "its code is polled at another address")
-        _forget(flow.id)
+        login = client.get(_flow_of_code.get(fingerprint, ""))
+        if login.token_endpoint == uri:
+            return login
+        client.cancel(login.id, "its code is polled at another address")
+        _forget(login.id)
     origin = urlunsplit(urlsplit(uri)._replace(path="", query="", fragment=""))
-    flow = client.adopt(Studio(origin, allow_http=True), token_endpoint=uri, device_code=code)
-    _flow_of_code[fingerprint] = flow.id
-    return flow
+    login = client.adopt(Studio(origin, allow_http=True), token_endpoint=uri, device_code=code)
+    _flow_of_code[fingerprint] = login.id
+    return login
 
 
 def _is_text(value: object) -> bool:
@@ -292,7 +290,7 @@ def _is_text(value: object) -> bool:
 
 @contextmanager
 def _or_give_up(client: Client, flow_id: str) -> Iterator[None]:
-    """End and forget the flow if this cannot be done: nobody could go on with it."""
+    """Cancel and remove the flow if the block fails, because nobody could continue it."""
     try:
         yield
     except BaseException:
@@ -371,11 +369,11 @@ def _was_sent(failed: Exception) -> bool:
     return not isinstance(failed, _NOT_SENT) and not isinstance(reason, NewConnectionError)
 
 
-def _no_code(wire: _Wire, flow: Flow) -> requests.RequestException:
+def _no_code(wire: _Wire, login: Login) -> requests.RequestException:
     if wire.status != 200:
-        return wire.error(flow)
+        return wire.error(login)
     return requests.exceptions.InvalidJSONError(
-        f"What {flow.provider.server} answered is no device code: {flow.detail or 'no JSON'}."
+        f"What {login.provider.server} answered is no device code: {login.detail or 'no JSON'}."
     )
 
 

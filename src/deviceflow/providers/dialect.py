@@ -35,7 +35,7 @@ class Dialect:
         client_auth: How a client with a secret authenticates.
         needs_secret: Whether the client must have a secret.
         secret_with: Which requests carry the secret: both, or only the one for a code or a token.
-        requires: Arguments that the caller must give, such as `scope` or `audience`.
+        requires: Arguments that the caller must give, such as `scopes` or `audience`.
         pkce: Whether the server accepts PKCE (RFC 7636) with the device grant.
         request: How requests are encoded.
         request_names: The server's names for request fields.

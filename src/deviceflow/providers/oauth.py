@@ -9,29 +9,29 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, Unpack, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
-from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Token, too_long
+from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Pairs, Token, too_long
 from deviceflow.core.sanitize import endpoint, number, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
 from deviceflow.core.text import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
 from deviceflow.core.wire import ClientAuth, Fields, Request
-from deviceflow.errors import InsecureURLError, ProtocolError, UsageError
+from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError
 from deviceflow.providers import idtoken
 from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect, taking_purpose
 
 if TYPE_CHECKING:
+    from deviceflow.core.provider import LoginRequest
     from deviceflow.core.wire import Response
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 
-Pairs = Iterable[tuple[str, str]] | Mapping[str, str]
 AuthMethod = Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
 
 _LIFETIME: Final = 900.0
@@ -40,7 +40,7 @@ _REFERENCE: Final = re.compile(r"(env|file|profile):.+", re.DOTALL)
 _KNOWN_TOKEN_FIELDS: Final = frozenset(
     {"access_token", "expires_in", "id_token", "refresh_token", "scope", "token_type"}
 )
-_ASKABLE: Final = ("audience", "parameters", "require", "resource", "scope")
+_REQUEST: Final = ("audience", "parameters", "require", "resource", "scopes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class OAuth:
             7523): PEM or a JSON Web Key. Needs the extra `oauth`.
         client_auth: How the client authenticates. By default as the dialect says if there is a
             secret, by `private_key_jwt` if there is a key, else not at all.
-        scope: The scopes to ask for: a list, or one string with spaces.
+        scopes: The scopes to ask for: a list, or one string with spaces.
         audience: Who the token is for, if the server needs to know.
         resource: Where the token will be used (RFC 8707): one URL or several.
         parameters: Additional parameters of the device authorization request.
@@ -89,9 +89,9 @@ class OAuth:
     client_secret: str | None = None
     private_key: str | None = None
     client_auth: AuthMethod | None = None
-    scope: Iterable[str] | str = ()
+    scopes: Sequence[str] = ()
     audience: str | None = None
-    resource: Iterable[str] | str = ()
+    resource: Sequence[str] = ()
     parameters: Pairs = ()
     pkce: Literal["auto", "on", "off"] = "auto"
     require: Pairs = ()
@@ -104,8 +104,8 @@ class OAuth:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        set_field(self, "scope", _texts(self.scope))
-        set_field(self, "resource", _texts(self.resource))
+        set_field(self, "scopes", _texts("scopes", self.scopes))
+        set_field(self, "resource", _texts("resource", self.resource))
         set_field(self, "parameters", _pairs(self.parameters))
         set_field(self, "require", _pairs(self.require))
         self._check()
@@ -201,11 +201,6 @@ class OAuth:
         return urlunsplit((parts.scheme, parts.netloc, "", "", ""))
 
     @property
-    def scopes(self) -> tuple[str, ...]:
-        """The scopes that the login asks for."""
-        return tuple(self.scope)
-
-    @property
     def margin(self) -> float:
         """Seconds added to the interval."""
         return self.quirks.margin
@@ -229,22 +224,23 @@ class OAuth:
         reference = references.get(method, self.client_secret)
         return ClientAuth(method, self.client_id, reference, self.token_endpoint or "")
 
-    def asking(self, **request: Any) -> Self:
-        """Return the same provider for a login that asks for `request`.
+    def with_request(self, **request: Unpack[LoginRequest]) -> Self:
+        """Return the same provider with what one login asks for.
 
         Args:
-            **request: `scope`, `audience`, `resource`, `parameters`, `require`. They replace the
+            **request: `scopes`, `audience`, `resource`, `parameters`, `require`. They replace the
                 provider's own.
 
         Raises:
             UsageError: An argument is unknown, or one that the provider requires is missing.
         """
-        if unknown := request.keys() - {*_ASKABLE}:
+        if unknown := request.keys() - {*_REQUEST}:
             raise UsageError(
                 f"Unknown argument of an OAuth login: {', '.join(sorted(unknown))}.",
-                hint=f"Valid arguments are {', '.join(_ASKABLE)}.",
+                hint=f"Valid arguments are {', '.join(_REQUEST)}.",
             )
-        asked = replace(self, **request) if request else self
+        options: dict[str, Any] = dict(request)
+        asked = replace(self, **options) if options else self
         if missing := [name for name in self.quirks.requires if not getattr(asked, name, None)]:
             raise UsageError(
                 f"{self.quirks.title} needs {', '.join(missing)}.",
@@ -398,8 +394,8 @@ class OAuth:
             token_type=ours(quirks.text("token_type", fields) or "Bearer"),
             expires_at=None if life < 0 else now + life,
             refresh_token=Secret(refresh) if refresh else None,
-            scope=None if granted is None else cleaned(granted, NOTHING),
-            missing_scope=cleaned(
+            scopes=None if granted is None else cleaned(granted, NOTHING),
+            missing_scopes=cleaned(
                 (s for s in self.scopes if granted is not None and s not in granted), NOTHING
             ),
             id_token=Secret(id_token) if id_token else None,
@@ -476,7 +472,7 @@ class OAuth:
             for one in fields_of(self)
             if one.name != "quirks" and getattr(self, one.name) not in (None, ())
         }
-        for name in ("scope", "resource"):
+        for name in ("scopes", "resource"):
             if name in record:
                 record[name] = list(record[name])
         for name in ("parameters", "require"):
@@ -519,8 +515,16 @@ def _challenge(verifier: Secret) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _texts(values: Iterable[str] | str) -> tuple[str, ...]:
-    return tuple(values.split()) if isinstance(values, str) else tuple(values)
+def _texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    texts = values.split() if isinstance(values, str) else values
+    try:
+        texts = tuple(texts)
+        "".join(texts)
+    except TypeError:
+        raise InvalidArgumentError(
+            f"{name} must be a list of strings, or one string with spaces, not {values!r}."
+        ) from None
+    return texts
 
 
 def _pairs(values: Pairs) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
@@ -36,6 +36,7 @@ from deviceflow.providers.dialect import Dialect
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from deviceflow.core.provider import LoginRequest
     from deviceflow.core.wire import Fields, Response
 
 DEFAULT_URL: Final = "https://studio.datachain.ai"
@@ -85,7 +86,7 @@ class DeviceLoginResponse(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class StudioRequest:
     """What a login asks of Studio.
 
     Attributes:
@@ -151,12 +152,12 @@ class Studio:
     Raises:
         InsecureURLError: The URL is not safe to send a login to.
         InvalidScopesError: A scope is unknown.
-        InvalidArgumentError: `all_teams=False` without teams.
+        InvalidArgumentError: An argument cannot be sent, or `all_teams=False` without teams.
     """
 
     url: str = DEFAULT_URL
     allow_http: bool = field(default_factory=http_allowed)
-    asked: _Asked = _Asked()
+    request: StudioRequest = StudioRequest()
 
     dialect: ClassVar[str] = "studio"
     client_id: ClassVar[None] = None
@@ -167,8 +168,8 @@ class Studio:
 
     def __post_init__(self) -> None:
         endpoint(self.url, allow_http=self.allow_http)
-        if not isinstance(self.asked, _Asked):
-            object.__setattr__(self, "asked", _Asked(**self.asked))
+        if not isinstance(self.request, StudioRequest):
+            object.__setattr__(self, "request", StudioRequest(**self.request))
 
     @property
     def server(self) -> str:
@@ -178,15 +179,15 @@ class Studio:
     @property
     def client_name(self) -> str:
         """The program's name, which Studio shows to the person."""
-        return self.asked.client_name
+        return self.request.client_name
 
     @property
     def scopes(self) -> tuple[str, ...]:
         """The scopes that the login asks for, as given."""
-        return self.asked.scopes
+        return self.request.scopes
 
-    def asking(self, **request: Any) -> Self:
-        """Return the same server for a login that asks for `request`.
+    def with_request(self, **request: Unpack[LoginRequest]) -> Self:
+        """Return the same server with what one login asks for.
 
         Args:
             **request: `client_name`, `token_name`, `scopes`, `team_names`, `all_teams`,
@@ -195,12 +196,15 @@ class Studio:
         Raises:
             UsageError: Studio has no such argument.
         """
-        if unknown := request.keys() - _Asked.__slots__:
+        if unknown := request.keys() - StudioRequest.__slots__:
             raise UsageError(
                 f"Unknown argument of a DVC Studio login: {', '.join(sorted(unknown))}.",
-                hint=f"Valid arguments are {', '.join(_Asked.__slots__)}.",
+                hint=f"Valid arguments are {', '.join(StudioRequest.__slots__)}.",
             )
-        return replace(self, asked=replace(self.asked, **request)) if request else self
+        if not request:
+            return self
+        options: dict[str, Any] = dict(request)
+        return replace(self, request=replace(self.request, **options))
 
     def metadata_urls(self) -> tuple[str, ...]:
         """Return nothing: Studio has no metadata."""
@@ -222,7 +226,7 @@ class Studio:
         base = urlsplit(self.url)
         path = f"{base.path.rstrip('/')}/api/device-login"
         url = urlunsplit((base.scheme, base.netloc, path, "", ""))
-        body = self.asked.body()
+        body = self.request.body()
         if purpose and is_loopback(base.hostname or ""):
             body["purpose"] = purpose
         return Request("code", url, _HEADERS, json.dumps(body).encode())

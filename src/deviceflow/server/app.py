@@ -16,10 +16,10 @@ from werkzeug.exceptions import HTTPException
 
 from deviceflow.core.sanitize import is_loopback
 from deviceflow.server.control import create_control
-from deviceflow.server.grants import Grants, TooManyLoginsError
 from deviceflow.server.guesses import Guesses
 from deviceflow.server.oauth import create_oauth
 from deviceflow.server.pages import create_pages
+from deviceflow.server.pending import PendingLogins, TooManyLoginsError
 from deviceflow.server.settings import DEFAULTS, MAX_BODY, Settings
 from deviceflow.server.studio import create_studio
 
@@ -64,17 +64,17 @@ def create_app(settings: Settings = DEFAULTS, *, clock: Callable[[], float] = ti
         SESSION_COOKIE_NAME="deviceflow",
         SESSION_COOKIE_SAMESITE="Lax",
     )
-    grants = Grants(settings, clock)
+    logins = PendingLogins(settings, clock)
     guesses = Guesses(settings.guess_limit, settings.guess_window, clock)
 
     app.json = _JSON(app)
     app.before_request(_refuse_foreign_names)
     app.before_request(_refuse_foreign_pages)
-    app.register_blueprint(create_oauth(app, settings, grants))
-    app.register_blueprint(create_studio(settings, grants))
-    app.register_blueprint(create_pages(grants, guesses, clock))
+    app.register_blueprint(create_oauth(app, settings, logins))
+    app.register_blueprint(create_studio(settings, logins))
+    app.register_blueprint(create_pages(logins, guesses, clock))
     if settings.control:
-        app.register_blueprint(create_control(grants))
+        app.register_blueprint(create_control(logins))
     app.register_error_handler(HTTPException, _explain)
     app.register_error_handler(TooManyLoginsError, _ask_to_retry)
     app.after_request(_guard)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, request
 
-from deviceflow.server.grants import Status
+from deviceflow.server.pending import Status
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
-    from deviceflow.server.grants import Grants
+    from deviceflow.server.pending import PendingLogins
 
 
-def create_control(grants: Grants) -> Blueprint:
+def create_control(logins: PendingLogins) -> Blueprint:
     """Return the control endpoints. They need no login, so they are off by default.
 
     They accept JSON only: a browser asks the server before it sends JSON from another origin.
@@ -25,40 +25,40 @@ def create_control(grants: Grants) -> Blueprint:
     @control.post("/approve")
     def approve() -> ResponseReturnValue:
         user_code = _user_code()
-        return answer(user_code, done=grants.decide(user_code, Status.APPROVED))
+        return answer(user_code, done=logins.decide(user_code, Status.APPROVED))
 
     @control.post("/deny")
     def deny() -> ResponseReturnValue:
         user_code = _user_code()
-        return answer(user_code, done=grants.decide(user_code, Status.DENIED))
+        return answer(user_code, done=logins.decide(user_code, Status.DENIED))
 
     @control.post("/expire")
     def expire() -> ResponseReturnValue:
         user_code = _user_code()
-        return answer(user_code, done=grants.expire(user_code))
+        return answer(user_code, done=logins.expire(user_code))
 
     @control.get("/log")
     def log() -> ResponseReturnValue:
         return {
             "logins": [
                 {
-                    "user_code": grant.user_code,
-                    "dialect": grant.asked.dialect,
-                    "client": grant.asked.client,
-                    "asked_at": grant.asked_at,
-                    "interval": grant.interval,
-                    "state": grant.status,
+                    "user_code": login.user_code,
+                    "dialect": login.asked.dialect,
+                    "client": login.asked.client,
+                    "asked_at": login.asked_at,
+                    "interval": login.interval,
+                    "state": login.status,
                     "requests": [asdict(record) for record in requests],
                 }
-                for grant, requests in grants.log()
+                for login, requests in logins.log()
             ]
         }
 
     def answer(user_code: str, *, done: bool) -> ResponseReturnValue:
-        grant = grants.find(user_code)
-        if grant is None:
+        login = logins.find(user_code)
+        if login is None:
             return {"detail": "unknown user_code"}, 404
-        return {"user_code": grant.user_code, "state": grant.status}, 200 if done else 409
+        return {"user_code": login.user_code, "state": login.status}, 200 if done else 409
 
     return control
 

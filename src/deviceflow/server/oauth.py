@@ -24,23 +24,23 @@ from authlib.oauth2.rfc8628 import (
 from flask import Blueprint, Response, g, request, url_for
 
 from deviceflow.core.sanitize import printable
-from deviceflow.server.grants import Asked, Status
+from deviceflow.server.pending import Asked, Status
 
 if TYPE_CHECKING:
     from flask import Flask, Request
     from flask.typing import ResponseReturnValue
 
-    from deviceflow.server.grants import Grants, Poll
+    from deviceflow.server.pending import PendingLogins, Poll
     from deviceflow.server.settings import Settings
 
 _AUTH_METHODS: Final = ["none", "client_secret_basic", "client_secret_post"]
 _SINGLE: Final = ("grant_type", "client_id", "client_secret", "device_code", "scope", "purpose")
 
 
-def create_oauth(app: Flask, settings: Settings, grants: Grants) -> Blueprint:
+def create_oauth(app: Flask, settings: Settings, logins: PendingLogins) -> Blueprint:
     """Return the endpoints of RFC 8628, and the metadata that names them (RFC 8414)."""
     oauth = Blueprint("oauth", __name__)
-    server = _Server(app, settings, grants)
+    server = _Server(app, settings, logins)
     oauth.register_error_handler(
         OAuth2Error, lambda error: server.handle_error_response(request, error)
     )
@@ -122,10 +122,10 @@ class _Request(FlaskOAuth2Request):  # type: ignore[misc]  # Authlib is untyped
 
 
 class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
-    def __init__(self, app: Flask, settings: Settings, grants: Grants) -> None:
+    def __init__(self, app: Flask, settings: Settings, logins: PendingLogins) -> None:
         super().__init__(app)
         self.settings = settings
-        self.grants = grants
+        self.logins = logins
         self.register_endpoint(_Endpoint)
         self.register_grant(_Grant)
 
@@ -165,7 +165,7 @@ class _Endpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # Authlib i
         return g.client
 
     def generate_user_code(self) -> str:
-        user_code: str = self.server.grants.new_user_code()
+        user_code: str = self.server.logins.new_user_code()
         return user_code
 
     def get_verification_uri(self) -> str:
@@ -183,7 +183,7 @@ class _Endpoint(DeviceAuthorizationEndpoint):  # type: ignore[misc]  # Authlib i
             scopes=tuple(printable(scope or "").split()),
             purpose=printable(request.form.get("purpose", ""), 200).strip() or None,
         )
-        self.server.grants.add(asked, data["device_code"], data["user_code"])
+        self.server.logins.add(asked, data["device_code"], data["user_code"])
 
 
 class _Credential(DeviceCredentialMixin):  # type: ignore[misc]  # Authlib is untyped
@@ -191,16 +191,16 @@ class _Credential(DeviceCredentialMixin):  # type: ignore[misc]  # Authlib is un
         self.poll = poll
 
     def get_client_id(self) -> str | None:
-        return self.poll.grant.asked.client_id
+        return self.poll.login.asked.client_id
 
     def get_scope(self) -> str:
-        return " ".join(self.poll.grant.asked.scopes)
+        return " ".join(self.poll.login.asked.scopes)
 
     def get_user_code(self) -> str:
-        return self.poll.grant.user_code
+        return self.poll.login.user_code
 
     def is_expired(self) -> bool:
-        return self.poll.grant.status is Status.EXPIRED
+        return self.poll.login.status is Status.EXPIRED
 
 
 class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
@@ -213,14 +213,14 @@ class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
     def query_device_credential(self, device_code: str) -> _Credential:
         # RFC 6749 section 5.2 has invalid_grant for unknown codes, used codes, and codes of
         # another client. Authlib uses invalid_request and unauthorized_client for some.
-        poll: Poll | None = self.server.grants.poll(device_code, "rfc8628")
+        poll: Poll | None = self.server.logins.poll(device_code, "rfc8628")
         if poll is None:
             raise InvalidGrantError("Unknown 'device_code'")
         g.poll = poll
         credential = _Credential(poll)
         if credential.get_client_id() != self.request.client.get_client_id():
             raise InvalidGrantError("The 'device_code' was issued to another client")
-        if poll.grant.status is Status.USED:
+        if poll.login.status is Status.USED:
             raise InvalidGrantError("The 'device_code' was already used")
         return credential
 
@@ -230,7 +230,7 @@ class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
         return super().validate_device_credential(credential)
 
     def query_user_grant(self, _user_code: str) -> tuple[str, bool] | None:
-        status = g.poll.grant.status
+        status = g.poll.login.status
         return None if status is Status.WAITING else ("local", status is Status.APPROVED)
 
     def should_slow_down(self, credential: _Credential) -> bool:
@@ -239,13 +239,13 @@ class _Grant(DeviceCodeGrant):  # type: ignore[misc]  # Authlib is untyped
     def _slow_down(self, credential: _Credential, when: str) -> bool:
         if self.server.settings.rate_check != when or not credential.poll.too_early:
             return False
-        self.server.grants.slow_down(credential.poll)
+        self.server.logins.slow_down(credential.poll)
         return True
 
     def create_token_response(self) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
         # Authlib's own method writes the token to the debug log.
         credential = self.request.credential
-        if not self.server.grants.redeem(credential.poll):
+        if not self.server.logins.redeem(credential.poll):
             raise InvalidGrantError("The 'device_code' was already used")
         token = self.generate_token(
             user=self.request.user, scope=credential.get_scope(), include_refresh_token=False

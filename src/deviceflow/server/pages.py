@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import Blueprint, make_response, redirect, render_template, request, session, url_for
 
 from deviceflow.core.sanitize import printable
-from deviceflow.server.grants import Status, normalised
+from deviceflow.server.pending import Status, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flask.typing import ResponseReturnValue
 
-    from deviceflow.server.grants import Decision, Grant, Grants
     from deviceflow.server.guesses import Guesses
+    from deviceflow.server.pending import Decision, PendingLogin, PendingLogins
 
 _MINUTE: Final = 60
 _DECISIONS: Final[Mapping[str, Decision]] = {"approve": Status.APPROVED, "deny": Status.DENIED}
@@ -33,13 +33,13 @@ _ENDED: Final = {
 }
 
 
-def create_pages(grants: Grants, guesses: Guesses, clock: Callable[[], float]) -> Blueprint:
+def create_pages(logins: PendingLogins, guesses: Guesses, clock: Callable[[], float]) -> Blueprint:
     """Return the verification pages (RFC 8628 section 3.3). They need no JavaScript.
 
     The server has one user and no sign-in: whoever can open its pages can approve.
     """
     pages = Blueprint("pages", __name__)
-    views = _Pages(grants, guesses, clock)
+    views = _Pages(logins, guesses, clock)
     pages.before_request(_refuse_forgeries)
     pages.register_error_handler(_TryAgain, _try_again)
     pages.add_url_rule("/", "home", _home)
@@ -85,32 +85,32 @@ def _enter() -> ResponseReturnValue:
 
 
 class _Pages:
-    def __init__(self, grants: Grants, guesses: Guesses, clock: Callable[[], float]) -> None:
-        self._grants = grants
+    def __init__(self, logins: PendingLogins, guesses: Guesses, clock: Callable[[], float]) -> None:
+        self._logins = logins
         self._guesses = guesses
         self._clock = clock
 
     def confirm(self) -> ResponseReturnValue:
-        grant = self._entered()
-        if grant.status is not Status.WAITING:
-            raise _TryAgain(_ENDED[grant.status])
+        login = self._entered()
+        if login.status is not Status.WAITING:
+            raise _TryAgain(_ENDED[login.status])
         return render_template(
-            "confirm.html", csrf_token=_csrf_token(), grant=grant, **_times(grant, self._clock())
+            "confirm.html", csrf_token=_csrf_token(), login=login, **_times(login, self._clock())
         )
 
     def decide(self) -> ResponseReturnValue:
         wanted = _DECISIONS.get(request.form.get("decision", ""))
         if wanted is None:
             raise _TryAgain("Please approve or deny the login.")
-        self._grants.decide(self._entered().user_code, wanted)
-        grant = self._entered()
+        self._logins.decide(self._entered().user_code, wanted)
+        login = self._entered()
         # A double click repeats the decision, and the program may have used the code by then.
-        if grant.status is not wanted and (grant.status, wanted) != (Status.USED, Status.APPROVED):
-            raise _TryAgain(_ENDED[grant.status])
-        session["done"] = [wanted, grant.asked.client]
+        if login.status is not wanted and (login.status, wanted) != (Status.USED, Status.APPROVED):
+            raise _TryAgain(_ENDED[login.status])
+        session["done"] = [wanted, login.asked.client]
         return redirect(url_for(".done"), 303)
 
-    def _entered(self) -> Grant:
+    def _entered(self) -> PendingLogin:
         if wait := math.ceil(self._guesses.wait()):
             seconds = "1 second" if wait == 1 else f"{wait} seconds"
             raise _TryAgain(
@@ -119,11 +119,11 @@ class _Pages:
         user_code = request.form.get("user_code", "")
         if not normalised(user_code):
             raise _TryAgain("Type the code that your program displays.")
-        grant = self._grants.find(user_code)
-        if grant is None:
+        login = self._logins.find(user_code)
+        if login is None:
             self._guesses.wrong()
             raise _TryAgain("No login has this code. Compare it with what your program displays.")
-        return grant
+        return login
 
 
 def _done() -> ResponseReturnValue:
@@ -149,12 +149,12 @@ def _csrf_token() -> str:
     return token
 
 
-def _times(grant: Grant, now: float) -> dict[str, Any]:
-    age = now - grant.asked_at
+def _times(login: PendingLogin, now: float) -> dict[str, Any]:
+    age = now - login.asked_at
     return {
-        "started": datetime.fromtimestamp(grant.asked_at, UTC).astimezone(),
+        "started": datetime.fromtimestamp(login.asked_at, UTC).astimezone(),
         "ago": "just now" if age < _MINUTE else f"{_minutes(age)} ago",
-        "left": _minutes(grant.expires_at - now),
+        "left": _minutes(login.expires_at - now),
     }
 
 

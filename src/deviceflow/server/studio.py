@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import Blueprint, request, url_for
 
 from deviceflow.core.sanitize import printable
-from deviceflow.server.grants import Asked, Status
+from deviceflow.server.pending import Asked, Status
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
-    from deviceflow.server.grants import Grants
+    from deviceflow.server.pending import PendingLogins
     from deviceflow.server.settings import Settings
 
 _SCOPES: Final = ("EXPERIMENTS", "DATASETS", "MODELS")
@@ -26,7 +26,7 @@ class _Refused(Exception):  # noqa: N818  # an answer, not a fault
     pass
 
 
-def create_studio(settings: Settings, grants: Grants) -> Blueprint:
+def create_studio(settings: Settings, logins: PendingLogins) -> Blueprint:
     """Return the two endpoints of DVC Studio's device login."""
     studio = Blueprint("studio", __name__, url_prefix="/api/device-login")
     studio.register_error_handler(_Refused, lambda refused: ({"detail": str(refused)}, 400))
@@ -34,10 +34,10 @@ def create_studio(settings: Settings, grants: Grants) -> Blueprint:
     @studio.post("", strict_slashes=False)
     def login() -> ResponseReturnValue:
         asked = _read(_body())
-        grant = grants.add(asked, secrets.token_urlsafe(32), grants.new_user_code())
+        login = logins.add(asked, secrets.token_urlsafe(32), logins.new_user_code())
         return {
-            "device_code": grant.device_code,
-            "user_code": grant.user_code,
+            "device_code": login.device_code,
+            "user_code": login.user_code,
             "verification_uri": url_for("pages.enter_studio", _external=True),
             "token_uri": url_for(".token", _external=True),
             "token_name": asked.token_name,
@@ -49,16 +49,16 @@ def create_studio(settings: Settings, grants: Grants) -> Blueprint:
         code = _text(_body(), "code")
         if code is None:
             raise _Refused("code: This field is required.")
-        poll = grants.poll(code, "studio")
+        poll = logins.poll(code, "studio")
         if poll is None:
             return {"detail": "authorization_expired"}, 400
-        if poll.grant.status is Status.APPROVED and grants.redeem(poll):
+        if poll.login.status is Status.APPROVED and logins.redeem(poll):
             poll.record.answer = "issued"
             return {"access_token": f"isat_{secrets.token_urlsafe(32)}"}
         poll.record.answer = {
             Status.WAITING: "authorization_pending",
             Status.DENIED: "access_denied",
-        }.get(poll.grant.status, "authorization_expired")
+        }.get(poll.login.status, "authorization_expired")
         return {"detail": poll.record.answer}, 400
 
     return studio

@@ -1,1 +1,1 @@
-"""Where flows live between two steps."""
+"""Stores of logins: memory, a SQLite file, PostgreSQL."""

@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL that give up in time, and a few of them to share.
+"""PostgreSQL connections with a timeout for each response, and a pool of them.
 
-A server that is suspended, or cut off, answers nothing, while its kernel or a pooler before it
-still takes what is sent; the server's own timeouts stand still. So each wait for an answer has a
-limit here, by this machine's clock, at which the connection is closed.
+A server that is suspended or unreachable does not respond, although its kernel or a pooler still
+accepts data, and its own timeouts do not run. So each wait for a response is limited by this
+machine's clock. When the time is up, the connection is closed.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from deviceflow.core.secret import Secret
 
 GRACE: Final = 1.0
-"""Seconds that each answer may take at least: this machine may have been suspended meanwhile."""
+"""The shortest timeout for a response, in seconds: this machine may have been suspended."""
 
 IDLE: Final = 300.0
 """Seconds without use after which a connection is closed."""
 
-_LOOK: Final = 0.1  # seconds between two looks at the clock
-_SHORTEST: Final = 2  # seconds to connect: psycopg takes less for this
+_LOOK: Final = 0.1  # seconds between two checks of the clock
+_SHORTEST: Final = 2  # the shortest connect_timeout that psycopg accepts, in seconds
 
 
 class GaveUpError(OperationalError):
-    """The time was up."""
+    """The timeout passed."""
 
 
 class BoundedConnection(Connection[Any]):
-    """A connection whose every answer has to come in time.
+    """A connection with a timeout for each response.
 
     Attributes:
-        until: Until when to wait, by `time.monotonic`.
-        least: For how many seconds to wait at least.
+        until: When to stop waiting, by `time.monotonic`.
+        least: The shortest time to wait for a response, in seconds.
     """
 
     until = 0.0
@@ -54,22 +54,22 @@ class BoundedConnection(Connection[Any]):
         interval: float = _LOOK,
         timeout: float | None = None,  # noqa: ARG002  # psycopg's own, which no call here has
     ) -> RV:
-        """Wait for an answer; psycopg does all its waiting by this method.
+        """Wait for a response. psycopg calls this method for each wait.
 
         Raises:
-            GaveUpError: None came in time; the connection is closed.
+            GaveUpError: No response came in time. The connection is closed.
         """
         seconds = max(self.until - time.monotonic(), self.least)
         try:
             return waiting.wait(_bounded(gen, seconds), self.pgconn.socket, interval=interval)
         except BaseException as problem:
-            # On Ctrl-C psycopg would ask the same server to cancel, and wait for that.
+            # On Ctrl-C psycopg would send a cancel request to the server, and wait for it.
             if isinstance(problem, GaveUpError) or not isinstance(problem, Error):
                 self.pgconn.finish()
             raise
 
     def __del__(self, *_: object) -> None:
-        """Say nothing: one that is open as the program ends is closed with it."""
+        """Suppress psycopg's warning about connections that are open at exit."""
 
 
 def _bounded(gen: PQGen[RV], seconds: float) -> Generator[Any, Any, RV]:
@@ -82,24 +82,24 @@ def _bounded(gen: PQGen[RV], seconds: float) -> Generator[Any, Any, RV]:
             return result
         ready = yield wanted
         if time.monotonic() > until:
-            raise GaveUpError(f"it has not answered for {seconds:.0f} seconds")
+            raise GaveUpError(f"no response for {seconds:.0f} seconds")
 
 
 def connect(url: Secret, until: float) -> BoundedConnection:
-    """Open a connection, by then; it does not wait for an answer any longer either.
+    """Open a connection.
 
     Args:
-        url: Where, as libpq has it.
-        until: By `time.monotonic`.
+        url: The URL, in libpq's format.
+        until: When to stop waiting, by `time.monotonic`; also for the connection's responses.
 
     Raises:
-        psycopg.OperationalError: It cannot be opened.
+        psycopg.OperationalError: The connection cannot be opened.
     """
     hosts = str(conninfo_to_dict(url.reveal()).get("host", "")).count(",") + 1
     connection = BoundedConnection.connect(
         url.reveal(),
         autocommit=True,
-        # Prepared statements do not go through a pooler that pools by transaction.
+        # Prepared statements do not work with a pooler in transaction mode.
         prepare_threshold=None,
         application_name="deviceflow",
         connect_timeout=max(_SHORTEST, int((until - time.monotonic()) / hosts)),
@@ -109,31 +109,31 @@ def connect(url: Secret, until: float) -> BoundedConnection:
 
 
 class Pool:
-    """Connections that the threads of one process share. None is opened before it is needed.
+    """A pool of connections for the threads of one process. Connections are opened when needed.
 
     Args:
-        url: Where, as libpq has it.
-        size: How many to have at the most.
+        url: The URL, in libpq's format.
+        size: The maximum number of connections.
     """
 
     def __init__(self, url: Secret, size: int) -> None:
         self._url = url
-        self._room = threading.BoundedSemaphore(size)
+        self._free_slots = threading.BoundedSemaphore(size)
         self._lock = threading.Lock()
         self._idle: deque[tuple[float, BoundedConnection]] = deque()
         self._closed = False
 
     @contextmanager
     def connection(self, until: float) -> Iterator[BoundedConnection]:
-        """Give a connection that waits until then. One whose work fails is closed.
+        """Yield a connection. If the block fails, the connection is closed.
 
         Args:
-            until: By `time.monotonic`.
+            until: When to stop waiting, by `time.monotonic`.
 
         Raises:
-            GaveUpError: None could be had by then, or an answer did not come.
+            GaveUpError: No connection was available, or no response came, in time.
         """
-        if not self._room.acquire(timeout=max(0.0, until - time.monotonic())):
+        if not self._free_slots.acquire(timeout=max(0.0, until - time.monotonic())):
             raise GaveUpError("all connections of this process are in use")
         try:
             connection = self._take() or self._connect(until)
@@ -145,16 +145,16 @@ class Pool:
                 raise
             self._put(connection)
         finally:
-            self._room.release()
+            self._free_slots.release()
 
     def clear(self) -> None:
-        """Close those that are not in use."""
+        """Close idle connections."""
         with self._lock:
             while self._idle:
                 self._idle.pop()[1].close()
 
     def close(self) -> None:
-        """Close all; those in use as soon as they are not."""
+        """Close all connections. Those in use are closed when they are returned."""
         self._closed = True
         self.clear()
 
@@ -174,7 +174,7 @@ class Pool:
             self._idle.popleft()[1].close()
 
     def _connect(self, until: float) -> BoundedConnection:
-        """Open a connection, and try that again until then: the database may be back soon."""
+        """Open a connection, with retries until the time is up: the database may be restarting."""
         pause = 0.05
         while True:
             try:

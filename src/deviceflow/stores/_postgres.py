@@ -1,4 +1,4 @@
-"""Connections to a PostgreSQL database, as operations are performed on them."""
+"""Perform operations on a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _IDLE_TOO_LONG: Final = "25P03"
 
 
 class PostgresConnection:
-    """Performs operations on a PostgreSQL database, by connections that its threads share.
+    """Performs operations on a PostgreSQL database, with a pool of connections.
 
     Args:
-        url: Where it is, as libpq has it.
-        dialect: How the database says it.
+        url: The URL, in libpq's format.
+        dialect: The SQL dialect.
         statements: The statements.
-        pool_size: As for `PostgresStore`, like the rest.
-        timeout: Likewise.
-        reading_timeout: Likewise.
+        pool_size: As for `PostgresStore`.
+        timeout: As for `PostgresStore`.
+        reading_timeout: As for `PostgresStore`.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class PostgresConnection:
         self._statements = statements
         self._timeout = timeout
         self._reading_timeout = reading_timeout
-        # For this transaction only: a pooler gives the session to others. What nobody waits for
-        # any longer ends at the server, too, and a worker that is suspended locks nobody out.
-        # The time comes with it, in one round trip.
+        # The settings are local to the transaction, because a pooler shares sessions. They end
+        # statements at the server that nobody waits for any more, and release the locks of a worker
+        # that is suspended. The time is queried in the same round trip.
         self._begin = (
             f"BEGIN; SET LOCAL statement_timeout = {timeout * 1000:.0f};"
             f" SET LOCAL idle_in_transaction_session_timeout = {timeout * 500:.0f};"
@@ -74,7 +74,7 @@ class PostgresConnection:
         self._pool = self._make_pool()
 
     def overwrite_deleted(self) -> None:
-        """Do nothing: the database says by itself what becomes of its old pages."""
+        """Do nothing: PostgreSQL manages its old pages itself."""
 
     def perform(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
         """Perform an operation, as `Connection.perform` says."""
@@ -92,7 +92,7 @@ class PostgresConnection:
                 lost = isinstance(error, psycopg.OperationalError)
                 lost = lost or error.sqlstate == _IDLE_TOO_LONG
             if lost:
-                pool.clear()  # the database was restarted, perhaps, and each of them is stale
+                pool.clear()  # after a restart of the database, all idle connections are broken
             if gave_up or not (lost and left):
                 raise problem
 
@@ -115,7 +115,7 @@ class PostgresConnection:
         return done
 
     def _perform_once(self, operation: Operation[_T], now: float) -> _T:
-        # It says at once what is wrong; a pool tries again for a while.
+        # Without the pool's retries, so that errors are reported at once.
         try:
             with (
                 closing(pgpool.connect(self._url, self._until())) as connection,
@@ -131,7 +131,7 @@ class PostgresConnection:
 
     @contextmanager
     def reading(self) -> Iterator[Query]:
-        """Give what yields the rows of a query."""
+        """Yield a function that returns the rows of a query, from one snapshot."""
         problem = None
         try:
             with closing(pgpool.connect(self._url, self._until())) as connection:
@@ -154,24 +154,26 @@ class PostgresConnection:
 def _problem(error: Exception) -> StoreError:
     """Return the error without the statement's values, which may be secret."""
     state = getattr(error, "sqlstate", None)
-    said = getattr(getattr(error, "diag", None), "message_primary", None)
+    message = getattr(getattr(error, "diag", None), "message_primary", None)
     if state is None:
-        said = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(str(error).split()) or type(error).__name__
         return StoreError(
-            f"The database cannot be reached: {said}.",
-            hint="Nothing is lost: try again when it is back. If it is running, see whether it,"
-            " or a pooler in front of it, is suspended.",
+            f"The database cannot be reached: {message}.",
+            hint="Nothing is lost: try again when the database is available. If it is running,"
+            " check whether it or a pooler in front of it is suspended.",
         )
-    return StoreError(f"The database refuses: {said} (SQLSTATE {state}).", hint=_HINTS.get(state))
+    return StoreError(
+        f"The database returned an error: {message} (SQLSTATE {state}).", hint=_HINTS.get(state)
+    )
 
 
 _HINTS: Final = {
     _IDLE_TOO_LONG: "This machine was suspended, or very slow. Nothing is lost: try again.",
-    "25006": "It is read-only: name the primary server.",
-    "28P01": "Check the user, and the password in ~/.pgpass or PGPASSWORD.",
-    "3D000": "Create the database first: createdb",
-    "57014": "It took too long: see what keeps it busy, or locked. Nothing that was kept is lost.",
-    "42501": "Let its owner run deviceflow once, or grant the rights: GRANT CREATE ON DATABASE …;"
-    " to read only, GRANT USAGE ON SCHEMA deviceflow and SELECT on the tables in it.",
-    "53100": "Make room on the server's disk. Nothing that was kept is lost.",
+    "25006": "The database is read-only: use the URL of the primary server.",
+    "28P01": "Check the user name, and the password in ~/.pgpass or PGPASSWORD.",
+    "3D000": "Create the database with createdb.",
+    "57014": "The statement took too long: check for locks and load. No stored data is lost.",
+    "42501": "Run deviceflow once as the owner, or GRANT CREATE ON DATABASE …; for reading only,"
+    " GRANT USAGE ON SCHEMA deviceflow and SELECT on its tables.",
+    "53100": "Free space on the server's disk. No stored data is lost.",
 }

@@ -1,14 +1,14 @@
-"""Opening a SQLite file to read it, by a user who may write it and by one who may not.
+"""Open a SQLite file for reading only, with and without permission to write.
 
-A database in WAL mode needs two files beside it, `-wal` and `-shm`, even to be read. So it depends
-on the user's rights how it is opened:
+A database in WAL mode needs the files `-wal` and `-shm` even for reading. How it is opened depends
+on the user's permissions:
 
-1. Who may write the file and its directory opens it as a writer does, and writes nothing.
-2. Who may not uses the two files, where a writer has left them or has them open.
-3. Where they are not there, nobody else has the file open, and it is read without locks. Whoever
-   does that must see afterwards that nobody has written to it meanwhile.
+1. With permission to write the file and its directory, it is opened as by a writer.
+2. Otherwise, the two files are used if they exist.
+3. If they do not exist, no other process has the file open, and it is read without locks.
+   Afterwards, the file's modification time shows whether somebody has written to it meanwhile.
 
-No files are made that the store's owner could not write.
+No files are created that the store's owner could not write.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reading(path: Path, timeout: float) -> Iterator[sqlite3.Connection]:
-    """Open a file as it is now, for reading only, for as long as the `with` block.
+    """Open a snapshot of a file for reading only, for the duration of the `with` block.
 
     Args:
         path: The file.
-        timeout: Seconds to wait for others.
+        timeout: Seconds to wait for locks.
 
     Raises:
-        StoreError: The user's rights do not suffice, or the file was written while it was read
-            without locks.
-        sqlite3.Error: It cannot be read for another reason.
-        OSError: It is not there.
+        StoreError: The user has no permission, or the file was written while it was read without
+            locks.
+        sqlite3.Error: The file cannot be read for another reason.
+        OSError: The file does not exist.
     """
     before = _stamp(path)
     how, connection = _begun(path, timeout)
@@ -45,17 +45,17 @@ def reading(path: Path, timeout: float) -> Iterator[sqlite3.Connection]:
         yield connection
     finally:
         connection.close()
-        # Raised in place of whatever a half-written page has led to.
+        # This error replaces any error that a partly written page caused.
         if how == _WITHOUT_LOCKS and _stamp(path) != before:
             raise StoreError(
                 f"{path} was written while it was being read.",
-                hint="Try again. This user may not make files beside it, so it is read without"
-                " locks; a copy in a directory of the user's own needs none.",
+                hint="Try again, or read a copy of the file. This user has no permission to create"
+                " files in its directory, so the file is read without locks.",
             )
 
 
 def _begun(path: Path, timeout: float) -> tuple[str, sqlite3.Connection]:
-    """Return how a file was opened, and a connection with a transaction that has read already."""
+    """Return how a file was opened, and a connection with an open read transaction."""
     while True:
         how = _how(path)
         connection = sqlite3.connect(
@@ -71,7 +71,7 @@ def _begun(path: Path, timeout: float) -> tuple[str, sqlite3.Connection]:
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
         except BaseException as stop:
             connection.close()
-            # The last writer may have closed the file just now, and removed the files beside it.
+            # The last writer may have just closed the file and removed `-wal` and `-shm`.
             if not isinstance(stop, sqlite3.OperationalError) or _how(path) == how:
                 raise
         else:
@@ -89,10 +89,10 @@ def _how(path: Path) -> str:
         return "mode=ro"
     if wal.exists() and wal.stat().st_size:
         raise StoreError(
-            f"{path} cannot be read: the file {wal.name} belongs to it, {shm.name} is gone, and"
-            " this user may not make it.",
-            hint="Have somebody open the store once who may write it, or copy both files into a"
-            " directory of your own.",
+            f"{path} cannot be read: the file {shm.name} for {wal.name} is missing, and this user"
+            " has no permission to create it.",
+            hint="Let a user with permission to write open the store once, or copy the database and"
+            f" {wal.name} to a directory of your own.",
         )
     return _WITHOUT_LOCKS
 

@@ -1,4 +1,4 @@
-"""A connection to a SQLite file, which any number of threads and processes may share."""
+"""Perform operations on a SQLite file, which threads and processes may share."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class SQLiteConnection:
         except sqlite3.OperationalError as error:
             if "decode" not in str(error):
                 raise
-        # Somebody has put in what is no text, and is not to keep us from reading the rest.
+        # A value is not valid UTF-8. The other values must stay readable.
         connection.text_factory = _any_text
         return self._in_mode(connection, operation(now), mode)
 
@@ -123,7 +123,7 @@ class SQLiteConnection:
         return done
 
     def _without_sync(self, connection: sqlite3.Connection, attempt: Attempt[_T]) -> _T:
-        # A lease that a power cut takes back is one that nobody holds any more.
+        # Losing a lease in a power cut does no harm: its owner is gone too.
         if self._synchronous == "NORMAL":
             return performed(attempt, connection.execute, self._statements)
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -134,13 +134,13 @@ class SQLiteConnection:
 
     @contextmanager
     def reading(self) -> Iterator[Query]:
-        """Give what yields the rows of a query."""
-        # On a connection of its own, which holds on to one moment and keeps nobody from writing.
+        """Yield a function that returns the rows of a query, from one snapshot."""
+        # A separate connection with a read transaction, which does not block writers.
         problem = None
         try:
             if not self._read_only:
                 with self._lock:
-                    self.connected()  # it is there, and is ours
+                    self.connected()  # checks that the file exists and is private
             with self._opened() as connection:
 
                 def rows(name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]:
@@ -153,7 +153,7 @@ class SQLiteConnection:
                     except sqlite3.OperationalError as error:
                         if "decode" not in str(error):
                             raise
-                        # Somebody has put in what is no text, and is not to keep us from reading.
+                        # A value is not valid UTF-8. The other rows must stay readable.
                         connection.text_factory = _any_text
                         yield from islice(connection.execute(text, bound), done, None)
 
@@ -164,15 +164,15 @@ class SQLiteConnection:
             raise problem
 
     def overwrite_deleted(self) -> None:
-        """Empty the write-ahead log, in which the pages are as they were before."""
+        """Truncate the write-ahead log, which contains old versions of pages."""
         self.perform(_checkpoint, "read", 0.0)
 
     @contextmanager
     def _closed(self) -> Iterator[None]:
-        """Keep the file closed, so that a fork copies nothing of it.
+        """Keep the file closed during a fork.
 
-        SQLite keeps its locks on a file in the process's memory. A child in which one of them
-        counts as held could never write, or would not notice that others take the file from it.
+        SQLite keeps the state of its file locks in memory. A child that inherits a held lock could
+        never write, or would not notice that another process locks the file.
         """
         with self._lock:
             if self._connection is not None and not self._connection.in_transaction:
@@ -180,13 +180,13 @@ class SQLiteConnection:
             yield
 
     def _renew(self) -> None:
-        # Still open where a signal handler has forked in the middle of a transaction.
+        # Still open if a signal handler forked during a transaction.
         forks.abandon(self._connection)
         self._lock, self._connection = threading.RLock(), None
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection with a transaction that writes nothing."""
+        """Yield a connection with a read transaction."""
         if self._read_only:
             with readonly.reading(self.path, BUSY) as connection:
                 yield connection
@@ -214,7 +214,7 @@ class SQLiteConnection:
 
     def _connect(self) -> sqlite3.Connection:
         if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=EFFECTIVE):
-            # SQLite would leave files beside it that cannot be written either, for good.
+            # SQLite would leave files beside it that nobody could write.
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         connection = sqlite3.connect(
             self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
@@ -232,7 +232,7 @@ class SQLiteConnection:
                         raise
                     time.sleep(0.01)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            # What is wiped is overwritten, too; in the write-ahead log by `overwrite_deleted`.
+            # Overwrite deleted content; `overwrite_deleted` does so in the write-ahead log.
             connection.execute("PRAGMA secure_delete = ON")
         except BaseException:
             connection.close()
@@ -249,7 +249,7 @@ class SQLiteConnection:
         for start, (what, hint) in _PROBLEMS.items():
             if name.startswith(start):
                 return StoreError(f"{self.path}: {what}.", hint=hint)
-        return StoreError(f"{self.path}: SQLite says: {error} ({name}).")
+        return StoreError(f"{self.path}: SQLite error: {error} ({name}).")
 
 
 def _checkpoint(_now: float) -> Attempt[None]:
@@ -265,61 +265,61 @@ def _name_of(error: sqlite3.Error) -> str:
 
 
 def make_private(path: Path) -> None:
-    """Make the file, its owner's alone, or see that it is.
+    """Create the file with access for its owner only, or check an existing file.
 
     Raises:
-        StoreError: It cannot be made, or others can read it.
+        StoreError: The file cannot be created, or other users have access.
     """
     try:
         if not path.exists():
-            # It is not opened here: closing it would drop the locks that others in this process
-            # have on it, and SQLite would take it for a file that nobody has open.
+            # Do not open the file here: closing it would release the POSIX locks of all SQLite
+            # connections of this process.
             with suppress(FileExistsError), written_whole(path, new=True):
                 pass
         mode = path.stat().st_mode
-        why = None if stat.S_ISREG(mode) else "it is no file"
+        why = None if stat.S_ISREG(mode) else "it is not a regular file"
     except OSError as error:
         why = error.strerror
     if why:
         raise StoreError(
             f"{path} cannot be used as a store: {why}.",
-            hint="Name a file in a directory that can be written: DEVICEFLOW_STORE=sqlite:///PATH.",
+            hint="Name a file in a writable directory: DEVICEFLOW_STORE=sqlite:///PATH.",
         )
     check_private(path, mode)
 
 
 def check_private(path: Path, mode: int) -> None:
-    """See that a store's file is its owner's alone.
+    """Check that only the owner has access to a store's file.
 
     Raises:
-        StoreError: Others may read or write it.
+        StoreError: Other users may read or write it.
     """
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise StoreError(
-            f"{path} can be read by others, and logins are kept in it.",
+            f"Other users have access to the store {path}.",
             hint=f"Fix it with: chmod 600 {path}",
         )
 
 
-_HINT_GONE: Final = "The file was there before: put it back. The login goes on from it."
+_HINT_GONE: Final = "The store's file is missing: restore it. Its logins then continue."
 _PROBLEMS: Final = {
-    "SQLITE_FULL": ("the disk is full", "Make room; nothing that was kept is lost."),
+    "SQLITE_FULL": ("the disk is full", "Free space on the disk. No stored data is lost."),
     "SQLITE_READONLY": (
-        "the file, or its directory, cannot be written",
-        "Make both writable for this user, or name another file by DEVICEFLOW_STORE.",
+        "the file or its directory is not writable",
+        "Make both writable for this user, or set DEVICEFLOW_STORE to another file.",
     ),
     "SQLITE_CANTOPEN": (
-        "the file, or those beside it, cannot be opened",
-        "Look at the rights of the file and of its directory.",
+        "the file, or its -wal or -shm file, cannot be opened",
+        "Check the permissions of the file and of its directory.",
     ),
-    "SQLITE_NOTADB": ("this is no SQLite database", "Name another file by DEVICEFLOW_STORE."),
+    "SQLITE_NOTADB": ("the file is not a SQLite database", "Set DEVICEFLOW_STORE to another file."),
     "SQLITE_CORRUPT": (
         "the database is damaged",
-        "Restore it from a backup, or move it away and start anew. Nothing was changed.",
+        "Restore it from a backup, or move it away to start with a new one. Nothing was changed.",
     ),
     "SQLITE_BUSY": (
-        f"another process has kept it locked for {BUSY:g} seconds",
-        "Try again; if that does not help, see which process has it open.",
+        f"another process has locked the database for {BUSY:g} seconds",
+        "Try again. If the error stays, find the process that has the file open.",
     ),
-    "SQLITE_IOERR": ("the disk could not be read or written", "Look at the disk, and try again."),
+    "SQLITE_IOERR": ("disk I/O error", "Check the disk, and try again."),
 }

@@ -47,7 +47,7 @@ class MemoryStore:
         self._renew_lock()
         forks.in_child(self._renew_lock)
         self._flows: dict[str, _Parked] = {}
-        self._keys: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self._leases: dict[str, tuple[str | None, float, str | None]] = {}
         self._snoozes: dict[str, int] = {}
 
@@ -59,16 +59,18 @@ class MemoryStore:
         return client_now
 
     def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:  # noqa: ARG002
-        """Keep a new flow, or return the live one of the same key instead."""
+        """Keep a new flow, or return the open one of the same name instead."""
         with self._lock:
-            known = self._flows.get(self._keys.get(flow.key, "")) if flow.key is not None else None
+            known = (
+                self._flows.get(self._names.get(flow.name, "")) if flow.name is not None else None
+            )
             if known is not None:
                 return _unpark(known)
             if flow.id in self._flows:
                 raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
             self._flows[flow.id] = _park(flow)
-            if flow.key is not None and flow.live:
-                self._keys[flow.key] = flow.id
+            if flow.name is not None and flow.live:
+                self._names[flow.name] = flow.id
         return flow
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
@@ -98,7 +100,7 @@ class MemoryStore:
         seconds: float,
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
-        """Take the flow's lease for so many seconds, or say who has it."""
+        """Take the flow's lease, or return the lease that another worker holds."""
         with self._lock:
             return self._claim(flow_id, owner, client_now, seconds, decide)
 
@@ -211,9 +213,9 @@ class MemoryStore:
             parked = self._flows.pop(flow_id, None)
             self._leases.pop(flow_id, None)
             self._snoozes.pop(flow_id, None)
-            key = None if parked is None else _unpark(parked).key
-            if key is not None:
-                self._free(key, flow_id)
+            name = None if parked is None else _unpark(parked).name
+            if name is not None:
+                self._free(name, flow_id)
 
     def close(self) -> None:
         """Keep what there is: it lives as long as this object does."""
@@ -237,8 +239,8 @@ class MemoryStore:
         self._snoozes.pop(flow.id, None)
         if flow.id in self._leases:
             self._leases[flow.id] = (*self._leases[flow.id][:2], None)
-        if flow.key is not None and not flow.live:
-            self._free(flow.key, flow.id)
+        if flow.name is not None and not flow.live:
+            self._free(flow.name, flow.id)
 
     def _claim(
         self, flow_id: str, owner: str, client_now: float, seconds: float, decide: Decide | None
@@ -260,9 +262,9 @@ class MemoryStore:
             flows = [_unpark(parked) for parked in self._flows.values() if parked.state.ended]
         return [flow for flow in flows if flow.ended_at is not None and flow.ended_at <= before]
 
-    def _free(self, key: str, flow_id: str) -> None:
-        if self._keys.get(key) == flow_id:
-            del self._keys[key]
+    def _free(self, name: str, flow_id: str) -> None:
+        if self._names.get(name) == flow_id:
+            del self._names[name]
 
     def _release(self, flow_id: str, owner: str) -> None:
         holder, _, previous_owner = self._leases.get(flow_id, _FREE)

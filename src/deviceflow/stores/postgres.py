@@ -1,4 +1,4 @@
-"""Flows in PostgreSQL: for workers on many machines (extra `postgres`)."""
+"""A store in PostgreSQL, for workers on several machines (extra `postgres`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from deviceflow.stores._postgres import PostgresConnection
 
-_MIGRATION_LOCK: Final = 0x64665F6D  # any number that others do not use; df_m
+_MIGRATION_LOCK: Final = 0x64665F6D  # an arbitrary number, "df_m" in ASCII
 
 DIALECT: Final = Dialect(
     placeholder="%s",
@@ -34,28 +34,28 @@ DIALECT: Final = Dialect(
 
 
 class PostgresStore(SQLStore):
-    """Keeps flows in a PostgreSQL database, and goes by its clock.
+    """A store in a PostgreSQL database. Its times are those of the database's clock.
 
-    Its tables are in the schema `deviceflow`, which is made if the user may make it. It can be
-    used through a pooler, such as PgBouncer, that pools by transaction.
+    The tables are in the schema `deviceflow`, which is created if the user has the permission. The
+    store works with a pooler in transaction mode, such as PgBouncer.
 
     Args:
-        url: Where it is, as libpq has it. A password belongs in `~/.pgpass` or `PGPASSWORD`.
-        keys: Fernet keys that seal its secrets, the first one, and open them, each; the same for
-            all who use the database. Where none are given, those of `DEVICEFLOW_KEYS`.
-        plaintext: Keep secrets in clear instead.
-        read_only: Write nothing. The user needs to be able to read the tables only. No key is
-            needed; without one no secret can be read, and no row's MAC checked.
-        pool_size: How many connections to have at the most.
-        timeout: How many seconds one call may take, all in all, before it fails with `StoreError`;
-            it may be some seconds more where a connection has to be opened. The server ends what
-            takes longer, too.
-        reading_timeout: How many seconds to wait for each answer while a trail is read as a whole.
+        url: The URL, in libpq's format. Put a password into `~/.pgpass` or `PGPASSWORD`.
+        keys: Fernet keys, the same for all users of the database. The first one seals secrets, all
+            of them unseal. By default the keys in `DEVICEFLOW_KEYS`.
+        plaintext: Do not seal secrets.
+        read_only: Write nothing. Permission to read the tables is enough. A key is not needed, but
+            without one no secret can be read and no MAC of a row checked.
+        pool_size: The maximum number of connections.
+        timeout: The timeout of one call in seconds, after which `StoreError` is raised. If a
+            connection must be opened, it may take some seconds longer. The server ends statements
+            after the same time.
+        reading_timeout: The timeout of each response in seconds while a whole trail is read.
 
     Raises:
-        UsageError: The address cannot be read.
-        StoreError: The database cannot be used; the error says why.
-        SealError: There is no key, or it is not the one of this database.
+        UsageError: The URL is invalid.
+        StoreError: The database cannot be used. The message says why.
+        SealError: There is no key, or it is not the one of this store.
         ImportError: A library is missing (extra `postgres`).
     """
 
@@ -86,13 +86,13 @@ class PostgresStore(SQLStore):
         try:
             psycopg.conninfo.conninfo_to_dict(address.reveal())
         except psycopg.ProgrammingError:
-            problem = True  # libpq quotes all of it, and it may have a password in it
+            problem = True  # libpq's message quotes the URL, which may contain a password
         else:
             problem = False
         if problem:
             raise UsageError(
-                "The address of the database cannot be read.",
-                hint="It is like postgresql://user@host:5432/name; what is special in it as %XX.",
+                "The URL of the database is invalid.",
+                hint="Use postgresql://user@host:5432/name, with special characters as %XX.",
             )
         statements = Statements(DIALECT)
         super().__init__(

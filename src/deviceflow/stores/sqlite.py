@@ -1,4 +1,4 @@
-"""Flows in a SQLite file: for the programs and jobs of one machine."""
+"""A store in a SQLite file, for programs and jobs on one machine."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ if TYPE_CHECKING:
 
 
 class SQLiteStore(SQLStore):
-    """Keeps flows in a file, which any number of processes of this machine may share.
+    """A store in a SQLite file. Any number of processes of one machine may share the file.
 
-    The file is its owner's alone (0600). It is in WAL mode, so two more lie beside it while it is
-    open; it does not belong on a network drive.
+    Only the owner has access (0600). The database is in WAL mode, so there are two more files
+    beside it while it is open. Do not put it on a network drive.
 
     Args:
-        path: The file; it is made if it is not there.
-        keys: Fernet keys that seal its secrets, the first one, and open them, each. Where none are
-            given, those of `DEVICEFLOW_KEYS`, else those of the file `PATH.key` beside it, which
-            is made (0600) with the store.
-        plaintext: Keep secrets in clear instead.
-        read_only: Write nothing: neither to the file, nor a key beside it. The user need not be
-            able to write the file. No key is needed; without one no secret can be read, and no
-            row's MAC checked.
-        synchronous: `FULL`: what is committed survives a power cut. `NORMAL` is several times
-            faster, and after a power cut a token that came last may be missing.
+        path: The file. It is created if it does not exist.
+        keys: Fernet keys. The first one seals secrets, all of them unseal. By default the keys in
+            `DEVICEFLOW_KEYS`, else those in the file `PATH.key`, which is created (0600) with the
+            store.
+        plaintext: Do not seal secrets.
+        read_only: Write nothing: no rows, no key file. Permission to write is not needed. A key is
+            not needed either, but without one no secret can be read and no MAC of a row checked.
+        synchronous: With `FULL`, committed data survives a power cut. `NORMAL` is several times
+            faster, but a power cut may lose the last transactions, even a token.
 
     Raises:
-        StoreError: The file cannot be used; the error says why, and what to do.
-        SealError: The key is not the one of this file.
+        StoreError: The file cannot be used. The message says why, and the hint what to do.
+        SealError: The key is not the one of this store.
         ImportError: `cryptography` is missing (extra `seal`).
     """
 
@@ -57,7 +56,7 @@ class SQLiteStore(SQLStore):
         passed = keys = None if keys is None else wrapped(keys)
         self.path = Path(path).absolute()
         if synchronous not in ("FULL", "NORMAL"):
-            raise StoreError(f"synchronous is FULL or NORMAL, and not {synchronous!r}.")
+            raise StoreError(f"synchronous must be FULL or NORMAL, not {synchronous!r}.")
         if not read_only:
             make_private(self.path)
         statements = Statements(DIALECT)

@@ -1,4 +1,4 @@
-"""Where the store is: by its URL, by `DEVICEFLOW_STORE`, or in the user's own place."""
+"""Open a store by its URL, by `DEVICEFLOW_STORE`, or in the user's state directory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def open_store(url: str | None = None, **options: Any) -> Store:
     """Open the store that a URL names.
 
     Args:
-        url: `memory:`; `sqlite:///relative/path` or `sqlite:////absolute/path`;
-            `postgresql://…`, as libpq has it. Where none is given, `DEVICEFLOW_STORE`; and where
-            that is not set, a SQLite file in the user's own place for such things.
-        **options: What `SQLiteStore` or `PostgresStore` take besides: `keys`, `plaintext`,
+        url: `memory:`, `sqlite:///relative/path`, `sqlite:////absolute/path`, or
+            `postgresql://…` in libpq's format. By default `DEVICEFLOW_STORE`, else a SQLite file
+            in the user's state directory.
+        **options: Further arguments of `SQLiteStore` or `PostgresStore`: `keys`, `plaintext`,
             `read_only`, …
 
     Raises:
-        UsageError: It is no such URL.
+        UsageError: The URL is invalid.
         StoreError: The store cannot be used.
         ImportError: A library is missing (extras `seal`, `postgres`).
     """
@@ -52,15 +52,15 @@ def open_store(url: str | None = None, **options: Any) -> Store:
 
         return PostgresStore(url, **options)
     raise UsageError(
-        "That is no URL of a store.",  # and it may have a password in it
-        hint="Give memory:, sqlite:///path, or postgresql://…",
+        "The URL of the store is invalid.",  # the URL may contain a password
+        hint="Use memory:, sqlite:///path or postgresql://…",
     )
 
 
 def sqlite_file(url: str | None = None) -> Path | None:
     """Return the file of the store that `open_store` would open, if it is a SQLite file."""
     url = url or os.environ.get(VARIABLE)
-    with suppress(RuntimeError):  # as pathlib says that this user has no home
+    with suppress(RuntimeError):  # raised by pathlib if the user has no home directory
         if not url:
             return state_directory() / "flows.db"
         if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
@@ -69,7 +69,7 @@ def sqlite_file(url: str | None = None) -> Path | None:
 
 
 def state_directory() -> Path:
-    """Return the user's own place for what programs remember."""
+    """Return deviceflow's state directory of the user."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "deviceflow"
     if sys.platform == "darwin":
@@ -79,24 +79,24 @@ def state_directory() -> Path:
 
 
 def _private_directory() -> Path:
-    """Make that directory, its owner's alone, or see that it is."""
-    elsewhere = f"Name a store that can be written: {VARIABLE}=sqlite:///PATH"
+    """Create the state directory with access for its owner only, or check an existing one."""
+    elsewhere = f"Use a writable store: {VARIABLE}=sqlite:///PATH"
     try:
         path = state_directory()
         for folder in (*reversed(path.parents), path):
-            # Each one by itself: `parents=True` would leave those above to the umask.
+            # One by one: `parents=True` would create the parents with the umask's mode.
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
         exposed = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-    except RuntimeError:  # as pathlib says it
-        problem = StoreError("This user has no home to keep logins in.", hint=elsewhere)
+    except RuntimeError:  # raised by pathlib
+        problem = StoreError("This user has no home directory for the store.", hint=elsewhere)
     except OSError as error:
         problem = StoreError(f"{path} cannot be used: {error.strerror}.", hint=elsewhere)
     else:
         if os.name != "posix" or not exposed:
             return path
         problem = StoreError(
-            f"{path} can be read by others, and logins are kept in it.",
+            f"Other users have access to the store's directory {path}.",
             hint=f"Fix it with: chmod 700 {path}",
         )
     raise problem

@@ -1,4 +1,4 @@
-"""Saying what was done to a flow's events, once it is clear that they are not as they should be."""
+"""Find out what was changed in a flow's events, once verification has found a discrepancy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def diagnose(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
-    """Yield what should not be so with a flow.
+    """Yield what is wrong with a flow.
 
     Args:
-        evidence: The flow.
-        ledger: Is told of what may have been moved from one flow to another.
+        evidence: The evidence on the flow.
+        ledger: Collects events that may have been moved from one flow to another.
     """
     if not evidence.rows:
         yield from _gone(evidence, ledger)
@@ -33,18 +33,18 @@ def diagnose(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
 
 
 def _gone(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
-    """Say that a flow has no events, where it should have some."""
+    """Report a flow that should have events and has none."""
     flow_id, stored = evidence.flow_id, evidence.stored
     told = told_by_record(evidence)
     if stored is not None and stored.seq == 0:
         if not is_new(stored, evidence.key):
             yield Finding("edited_row", flow_id, None, EDITED_ROW)
     elif stored is not None and told is None:
-        yield Finding("wrong_state", flow_id, None, "its record is not that of its last event")
+        yield Finding("wrong_state", flow_id, None, "the flow's row does not match its last event")
     known = {head.seq: head.hash for head in evidence.heads}
     if told is not None and told[0]:
         known.setdefault(*told)
     if known and not any(head.dropped for head in evidence.heads):
         last = max(known)
-        said = "all of its events are gone"
+        said = "all events of the flow are missing"
         ledger.hole(Hole(flow_id, 1, last, known[last], "removed_flow", said))

@@ -1,10 +1,9 @@
-"""Signed digests: what a chain cannot show, that its end or a whole flow was cut off.
+"""Signed digests, which show that the end of a chain or a whole flow was removed.
 
-A digest is a file that says, of every flow whose last event is a new one since the digest before,
-which that is; or which flows were dropped from the trail on purpose. Its first line is signed
-(Ed25519), names the digest before by its hash, and the lines behind it by theirs: one for each
-flow, however many there are. Kept where the store's writers cannot reach, a row of digests shows
-whatever happens to the trail behind their back; to check them the public key is enough.
+A digest is a file. It names the last event of each flow that has new events since the previous
+digest, and the flows that were pruned. Its first line is signed (Ed25519), and contains the hash of
+the previous digest's first line and the hash of the other lines, one for each flow. Keep digests
+where writers of the store have no access. The public key is enough to verify them.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ SCHEMA: Final = "deviceflow.digest/1"
 _NAME: Final = re.compile(r"digest-(\d{6,})\.jsonl", re.ASCII)
 _ID: Final = re.compile(r"([1-9]\d{0,14}):([0-9a-f]{64})", re.ASCII)
 _LONGEST: Final = 2**20
-"""Bytes of a line at the most."""
+"""The longest line in bytes."""
 
 
 class DigestId(NamedTuple):
-    """What a digest is known by: whoever keeps that of the last digest can tell a later copy of it.
+    """The id of a digest. With the id of the last digest, an old copy of a directory is detected.
 
     Attributes:
         number: The digest's number.
@@ -49,10 +48,10 @@ class DigestId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the id that `str()` has written: `NUMBER:HASH`.
+        """Parse `NUMBER:HASH`, as returned by `str()`.
 
         Raises:
-            ValueError: The text is not of that form.
+            ValueError: The text is not of this form.
         """
         match = _ID.fullmatch(text.strip())
         if match is None:
@@ -64,13 +63,13 @@ class DigestId(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What a digest says of a flow.
+    """A digest's entry for a flow.
 
     Attributes:
         flow_id: The flow.
         seq: The number of its last event.
-        hash: The hash of that.
-        dropped: Whether its events were dropped from the trail.
+        hash: The hash of its last event.
+        dropped: Whether the flow's events were pruned.
     """
 
     flow_id: str
@@ -85,11 +84,11 @@ class Digest:
 
     Attributes:
         number: Its number, from 1.
-        time: When it was taken, in UTC.
-        previous: The SHA-256 of the first line of the one before; None for the first.
-        flows: How many flows it says something of.
+        time: When it was written, in UTC.
+        previous: The SHA-256 of the previous digest's first line; None for the first digest.
+        flows: The number of entries.
         entries: The SHA-256 of all other lines.
-        public_key: Whose signature it bears: 32 bytes of Ed25519 as base64.
+        public_key: The signer's Ed25519 public key: 32 bytes as base64.
         signature: The signature, as base64.
     """
 
@@ -112,11 +111,11 @@ class Digest:
         return DigestId(self.number, self.hash)
 
     def signed_part(self) -> bytes:
-        """Return what is signed: all of it but the signature, in canonical form (RFC 8785)."""
+        """Return the signed bytes: the line without the signature, in canonical form (RFC 8785)."""
         return encode(dict(sorted(self._fields().items())))
 
     def line(self) -> bytes:
-        """Return what is in the file."""
+        """Return the line as it is in the file."""
         fields = self._fields() | {"signature": self.signature}
         return encode(dict(sorted(fields.items()))) + b"\n"
 
@@ -132,20 +131,20 @@ class Digest:
         }
 
     def is_signed_by(self, public_key: str) -> bool:
-        """Tell whether the signature is that key's.
+        """Tell whether the key signed the digest.
 
         Args:
-            public_key: 32 bytes of Ed25519 as base64.
+            public_key: An Ed25519 public key: 32 bytes as base64.
 
         Raises:
-            StoreError: That is no such key.
+            StoreError: The public key is invalid.
             ImportError: `cryptography` is missing (extra `seal`).
         """
         ed25519, invalid = _ed25519()
         try:
             key = ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key))
         except ValueError:
-            raise StoreError("The public key is no Ed25519 key in base64.") from None
+            raise StoreError("The public key is not an Ed25519 key in base64.") from None
         try:
             key.verify(base64.b64decode(self.signature), self.signed_part())
         except (invalid, ValueError):
@@ -153,7 +152,7 @@ class Digest:
         return True
 
     def is_signed_by_its_own_key(self) -> bool:
-        """Tell whether the signature is that of the key that it names."""
+        """Tell whether the key in the digest signed it."""
         try:
             return self.is_signed_by(self.public_key)
         except StoreError:
@@ -164,13 +163,13 @@ class Signer:
     """Signs digests.
 
     Args:
-        key: 32 random bytes as base64: an Ed25519 private key.
+        key: An Ed25519 private key: 32 bytes as base64.
 
     Attributes:
-        public_key: The other half of it, as base64.
+        public_key: The public key, as base64.
 
     Raises:
-        StoreError: It is no such key.
+        StoreError: The key is invalid.
         ImportError: `cryptography` is missing (extra `seal`).
     """
 
@@ -181,8 +180,8 @@ class Signer:
             self._key = ed25519.Ed25519PrivateKey.from_private_bytes(base64.b64decode(key.reveal()))
         except ValueError:
             problem = StoreError(
-                "The signing key is no Ed25519 key: 32 bytes as base64.",
-                hint="Make one with `deviceflow audit keygen`.",
+                "The signing key is not an Ed25519 key: 32 bytes as base64.",
+                hint="Create one with: deviceflow audit keygen",
             )
         if problem:
             raise problem
@@ -199,22 +198,22 @@ class Signer:
     def write(
         self, directory: Path, time: str, entries: Iterable[Entry], *, begin: bool = False
     ) -> Digest | None:
-        """Write the next digest into a directory, whole or not at all. No file is overwritten.
+        """Write the next digest into a directory, atomically. No file is overwritten.
 
         Args:
-            directory: Where the digests are.
-            time: When what it says was so, in UTC.
-            entries: What it says; taken one by one.
-            begin: Write the first digest, into a directory that has none. It is written even
-                where there are no entries.
+            directory: The directory of the digests.
+            time: The time of the snapshot, in UTC.
+            entries: The entries, consumed one by one.
+            begin: Write the first digest, into a directory without digests, even if there are no
+                entries.
 
         Returns:
-            The digest; None where there are no entries.
+            The digest; None if there are no entries.
 
         Raises:
-            StoreError: The directory has no digest, and `begin` is not set; or it has some, and
-                `begin` is set; or the digest could not be written, because another one was
-                written at the same moment, for example.
+            StoreError: The directory has no digest and `begin` is not set, or it has one and
+                `begin` is set, or the digest could not be written, for example because another
+                process wrote one at the same time.
         """
         last = last_digest(directory)
         if begin != (last is None):
@@ -230,7 +229,7 @@ class Signer:
                 unsigned = Digest(number, time, previous, flows, digest, self.public_key)
                 signed = self.sign(unsigned)
                 body.seek(0)
-                # To be copied, and it holds no secret: others may read it.
+                # A digest is to be copied and contains no secrets, so other users may read it.
                 with written_whole(path, new=True, mode=0o644) as file:
                     file.write(signed.line())
                     shutil.copyfileobj(body, file)
@@ -240,7 +239,7 @@ class Signer:
 
 
 def files_of(directory: Path) -> list[tuple[int, Path]]:
-    """Return the digests' files in a directory, each with its number, in their order.
+    """Return the digest files in a directory with their numbers, in order.
 
     Raises:
         StoreError: The directory cannot be read.
@@ -250,13 +249,13 @@ def files_of(directory: Path) -> list[tuple[int, Path]]:
     except OSError as error:
         raise StoreError(
             f"The directory of the digests, {directory}, cannot be read: {error.strerror}.",
-            hint="Check the path, and that its volume is mounted.",
+            hint="Check the path, and check that its volume is mounted.",
         ) from None
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def last_digest(directory: Path) -> Digest | None:
-    """Return the digest with the highest number in a directory; None where there is none.
+    """Return the digest with the highest number in a directory; None if there is none.
 
     Raises:
         StoreError: The directory or the digest cannot be read.
@@ -267,24 +266,24 @@ def last_digest(directory: Path) -> Digest | None:
 
 def _has_none(directory: Path) -> StoreError:
     return StoreError(
-        f"There is no digest in {directory}, and nothing was signed.",
-        hint="Check the path, and that its volume is mounted. If no digest was ever taken here,"
-        " begin with number 1: deviceflow audit digest --begin",
+        f"There is no digest in {directory}, so nothing was signed.",
+        hint="Check the path, and check that its volume is mounted. To write the first digest:"
+        " deviceflow audit digest --begin",
     )
 
 
 def _has_some(directory: Path) -> StoreError:
     return StoreError(
-        f"There are digests in {directory} already, and nothing was signed.",
-        hint="Leave --begin out to write the next one.",
+        f"There are digests in {directory} already, so nothing was signed.",
+        hint="Omit --begin to write the next digest.",
     )
 
 
 def read_digest(path: Path) -> Digest:
-    """Return the digest in a file, of which the first line was read only.
+    """Return the digest in a file. Only the first line is read.
 
     Raises:
-        StoreError: It cannot be read, or is no digest.
+        StoreError: The file cannot be read, or is not a digest.
     """
     with _open(path) as file:
         line = file.readline(_LONGEST)
@@ -299,7 +298,7 @@ def read_digest(path: Path) -> Digest:
             str(read["public_key"]),
             str(read["signature"]),
         )
-        # What is not signed must not be there, or another reader could take it for signed.
+        # Reject additional fields: they are not signed, but another reader could trust them.
         as_written = digest.line() == line
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         as_written = False
@@ -309,11 +308,11 @@ def read_digest(path: Path) -> Digest:
 
 
 def read_entries(path: Path, digest: Digest) -> Iterator[Entry]:
-    """Yield what a digest says, one by one.
+    """Yield the entries of a digest, one by one.
 
     Raises:
-        StoreError: The file cannot be read, or is not what the digest says it is. That is known
-            at its end: whatever was yielded until then must not be believed.
+        StoreError: The file cannot be read, or its hash does not match the first line. The hash is
+            known only at the end: then the entries yielded before must be discarded.
     """
     found, flows = hashlib.sha256(), 0
     with _open(path) as file:
@@ -337,19 +336,19 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _damaged(path: Path) -> StoreError:
-    return StoreError(f"{path} is no digest of this version, or is damaged.")
+    return StoreError(f"{path} is damaged, or is not a digest of this version.")
 
 
 def _put(entries: Iterable[Entry], file: BinaryIO) -> tuple[int, str]:
-    """Write entries as lines; return how many, and their SHA-256."""
+    """Write entries as lines. Return their number and their SHA-256."""
     flows, digest = 0, hashlib.sha256()
     for entry in entries:
         try:
             *said, dropped = _entry(*entry)
         except (TypeError, ValueError):
             raise StoreError(
-                "The trail has an event in it that was never written there.",
-                hint="Nothing was signed. See what was done to it: deviceflow audit verify",
+                "The trail contains an invalid event, which deviceflow did not write.",
+                hint="Nothing was signed. Verify the trail: deviceflow audit verify",
             ) from None
         line = encode([*said, True] if dropped else said) + b"\n"
         digest.update(line)
@@ -361,12 +360,14 @@ def _put(entries: Iterable[Entry], file: BinaryIO) -> tuple[int, str]:
 def _entry(flow_id: object, seq: object, head: object, dropped: object = False) -> Entry:
     if not (isinstance(flow_id, str) and isinstance(head, str) and isinstance(dropped, bool)):
         raise TypeError
-    flow_id.encode()  # else it could not be looked for
+    flow_id.encode()  # raises for ids that cannot be queried
     return Entry(flow_id, _count(seq), head, dropped)
 
 
 def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 2**53:  # which every reader of JSON takes
+    if (
+        type(value) is not int or not 0 <= value < 2**53
+    ):  # the integers that every JSON parser reads exactly
         raise ValueError
     return value
 

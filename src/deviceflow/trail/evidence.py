@@ -1,4 +1,4 @@
-"""All that there is of one flow: its events, the flow itself, and what digests say of it."""
+"""The evidence on one flow: its events, its row in the store, and its entries in digests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _legal() -> Iterator[tuple[Step, Standing]]:
             continue
         known = [(source, action.handover.get(source)) for source in Handover]
         dests = {dest for _, dest in known if dest is not None}
-        # Where the hand-over is not known, an action that is declared for one state of it may be.
+        # If the hand-over is unknown, an action that is declared for one of its states is legal.
         unknown = (None, dests.pop() if len(dests) == 1 else None)
         for source, dest in action.login.items():
             for handover, after in (*known, unknown):
@@ -38,14 +38,14 @@ def _legal() -> Iterator[tuple[Step, Standing]]:
 
 
 LEGAL: Final[Mapping[Step, Standing]] = dict(_legal())
-"""What may happen to a login: an action in the states before it, and the states after it.
+"""The legal steps of a login: an action with the states before it, and the states after it.
 
-Of a login that was imported in `authorized` the hand-over is not known at first: None.
+The hand-over of a login that was imported in `authorized` is unknown at first: None.
 """
 
 
 def at(state: str | None) -> Standing:
-    """Return the states of a login of which no more than the state is known."""
+    """Return the states of a login if only the login's state is known."""
     return state, None if state == AUTHORIZED else NONE
 
 
@@ -55,22 +55,22 @@ def before(first: Mapping[str, Any]) -> Standing:
 
 
 def said_by(row: Sequence[Any]) -> dict[str, Any]:
-    """Return what a row says by its text, with its hash; raises one of `DAMAGED`."""
+    """Parse a row's text, and return its event and hash. Raises one of `DAMAGED`."""
     event, _ = read(row[TEXT])
     event["hash"] = row[HASH]
     return event
 
 
 class Evidence(NamedTuple):
-    """All that there is of one flow.
+    """The evidence on one flow.
 
     Attributes:
         flow_id: The flow.
         rows: Its events, as tuples in the order of `STORED`.
-        stored: The flow as the store has it, where it has it still.
-        heads: What digests say of it.
-        key: What authenticates events, where it is there.
-        alone: Whether the events are all there is, and no store beside them.
+        stored: The flow's row in the store; None if the store has none any more.
+        heads: The flow's entries in digests.
+        key: The audit key, if available.
+        alone: Whether there are only events and no store, as in a JSON Lines file.
     """
 
     flow_id: str
@@ -82,7 +82,7 @@ class Evidence(NamedTuple):
 
 
 def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
-    """Return the number and the hash of the last event by the flow's record, if it says so."""
+    """Return the number and the hash of the last event, as the flow's row names them."""
     stored = evidence.stored
     if stored is None:
         return None
@@ -96,7 +96,7 @@ def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
 
 
 def is_where_it_was_led(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
-    """Tell whether a flow is stored where its last event, as from `said_by`, has left it."""
+    """Tell whether the flow's row has the state, number and hash of its last event."""
     try:
         record = decode(stored.record)
         said = (
@@ -123,12 +123,12 @@ def is_where_it_was_led(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
 
 
 def is_as_its_event_says(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
-    """Tell whether a flow's row is, in all of it, the one that its last event was written with."""
+    """Tell whether the whole row is the one that was committed with the flow's last event."""
     return stored.authentic and stored.digest == last["row_digest"]
 
 
 def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:
-    """Tell whether a flow of no event is one that the store has made so."""
+    """Tell whether a flow without events is a new one that the store itself added."""
     marked = stored.digest is not None and isinstance(stored.head, str)
     if not (stored.seq == 0 and stored.authentic and marked):
         return False
@@ -136,10 +136,10 @@ def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:
 
 
 def may_be_gone(events: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether a store can have dropped a flow of these events: ended, and without a token."""
+    """Tell whether a store may have deleted a flow with these events: ended, without a token."""
     if events[-1]["to"] != AUTHORIZED:
         return events[-1]["to"] in ENDS
-    # Of a flow that came from elsewhere that may be on record there.
+    # The end of an imported flow's hand-over may be recorded in the store that it came from.
     return events[0]["action"] == IMPORT or any(
         event["action"] in ENDS_HANDOVER for event in events
     )

@@ -1,4 +1,4 @@
-"""Saying whether what a flow's events tell can have been so, where their chain is whole."""
+"""Check the history that an intact chain tells: legal transitions, times, and the flow's row."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
     from deviceflow.trail.evidence import Evidence, Standing
 
-EDITED_ROW: Final = "the login's row is not as it was written: its digest or its MAC is another"
+EDITED_ROW: Final = "the login's row was changed: its digest or its MAC does not match"
 
 CLOCK_TOLERANCE: Final = 1.0
-"""Seconds by which one event's time may be before the time of the one before."""
+"""Seconds by which an event's time may be before the time of the previous event."""
 
 _NO_LATE_TOKEN: Final = (Reason.DENIED, Reason.CANCELLED)
 
 
 def strange(evidence: Evidence) -> Iterator[Finding]:
-    """Yield what is wrong with a chain that is whole: whose it is, first of all."""
+    """Yield what is wrong with an intact chain: first, whether it is the original chain."""
     events = [said_by(row) for row in evidence.rows]
     others = list(_beside_digests(evidence)) or list(_beyond(evidence, events))
     yield from others
@@ -47,17 +47,17 @@ def strange(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _beside_digests(evidence: Evidence) -> Iterator[Finding]:
-    """Say whether a chain that is whole is another than digests have seen."""
+    """Report an intact chain that is not the one in the digests."""
     hashes = {row[SEQ]: row[HASH] for row in evidence.rows}
     for head in evidence.heads:
         if hashes.get(head.seq) != head.hash:
-            said = f"event {head.seq} is not the one that digest {head.digest} has seen"
+            said = f"event {head.seq} has another hash than in digest {head.digest}"
             yield Finding("replaced_chain", evidence.flow_id, head.seq, said)
             return
 
 
 def _beyond(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Say which events only the flow's record speaks against, where there is no key to tell."""
+    """Report events behind the last one that the flow's row names, if there is no audit key."""
     stored = evidence.stored
     if evidence.key is not None or stored is None or type(stored.seq) is not int:
         return
@@ -65,15 +65,15 @@ def _beyond(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator
     before = [event for event in events if event["seq"] <= known]
     if before and is_where_it_was_led(stored, before[-1]):
         for event in events[len(before) :]:
-            said = "the flow knows nothing of this event"
+            said = "the event comes after the last event that the flow's row names"
             yield Finding("inserted", evidence.flow_id, event["seq"], said)
 
 
 def _history(flow_id: str, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Say whether what happened can have happened so."""
+    """Report illegal transitions, and times that go backwards."""
     first = events[0]
     if first["seq"] != 1 and first["action"] != IMPORT:
-        said = f"{first['action']} is not where a flow begins"
+        said = f"a flow cannot begin with {first['action']}"
         yield Finding("illegal_transition", flow_id, first["seq"], said)
     standing = before(first)
     reason, time = None, ""
@@ -93,7 +93,7 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]]) -> Iterator[Find
             said = _illegal(action, standing, dest)
             yield Finding("illegal_transition", flow_id, event["seq"], said)
         if event["time"] < time and _seconds(event["time"], time) > CLOCK_TOLERANCE:
-            said = f"its time is before that of the event before: {event['time']}"
+            said = f"the event's time, {event['time']}, is before the previous event's"
             yield Finding("clock_backwards", flow_id, event["seq"], said)
         standing, reason, time = led, event["reason"], event["time"]
 
@@ -101,7 +101,7 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]]) -> Iterator[Find
 def _illegal(action: str, standing: Standing, dest: str | None) -> str:
     state, handover = standing
     if dest in {LEGAL[step][0] for of in Handover if (step := (action, state, of)) in LEGAL}:
-        return f"{action} cannot happen to a token that is {handover}"
+        return f"{action} is not allowed when the hand-over is {handover}"
     return f"{action} does not lead from {state} to {dest}"
 
 
@@ -109,26 +109,27 @@ def _seconds(earlier: str, later: str) -> float:
     try:
         parted = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
     except (TypeError, ValueError):
-        return inf  # whoever wrote that is no clock of ours
+        return inf  # not a time that deviceflow writes
     return parted.total_seconds()
 
 
 def _beside_flow(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Say whether the flow stands where its events lead to."""
+    """Report a flow whose row does not match the flow's last event."""
     flow_id, stored, last = evidence.flow_id, evidence.stored, events[-1]
     if evidence.alone or flow_id == STORE:
         return
     if stored is None:
         if not may_be_gone(events):
             said = (
-                f"the flow is gone, and was {last['to']}: only ended ones without a token are"
-                " dropped"
+                f"the flow was deleted in the state {last['to']}:"
+                " only ended flows without a token are deleted"
             )
             yield Finding("wrong_state", flow_id, last["seq"], said)
         return
     if not is_where_it_was_led(stored, last):
         said = (
-            f"the flow is {stored.state} at event {stored.seq}, or is not what its last event says"
+            f"the row's state is {stored.state} at event {stored.seq},"
+            " which does not match the flow's last event"
         )
         yield Finding("wrong_state", flow_id, last["seq"], said)
     elif not is_as_its_event_says(stored, last):

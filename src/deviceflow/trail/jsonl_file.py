@@ -1,4 +1,4 @@
-"""Reading trails in files, of JSON lines: what `JSONLinesAudit` writes, or `audit export`."""
+"""Read trails in JSON Lines files, written by `JSONLinesAudit` or `audit export`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from deviceflow.audit.chain import DAMAGED, HASHED, STORED, canonical, encode, row_of
 from deviceflow.audit.events import FIELDS, LISTS, SCHEMA
 from deviceflow.errors import StoreError
-from deviceflow.trail.ledger import room
+from deviceflow.trail.ledger import temporary_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MAX_SEQ = 2**63 - 1
-# What is there twice in one file is a copy.
+# Duplicates within one file are kept, as a manipulation. Files may overlap.
 _SORTED: Final = """
     SELECT text, MAX(times) FROM (
         SELECT flow, seq, text, file, COUNT(*) AS times FROM line GROUP BY flow, seq, text, file
@@ -25,15 +25,15 @@ _SORTED: Final = """
     GROUP BY flow, seq, text ORDER BY flow, seq, text
 """
 _INSERT = "INSERT INTO line VALUES (?, ?, ?, ?)"
-_BEGIN = b'{"schema":'  # which no text can have in it: its quotes would be escaped
+_BEGIN = b'{"schema":'  # cannot occur within a value, where quotes are escaped
 
 
 class Lines(NamedTuple):
-    """What files hold.
+    """The content of files.
 
     Attributes:
-        events: The events, by flow and number, as tuples in the order of `STORED`.
-        strange: What to say of each line that is no event.
+        events: The events, sorted by flow and number, as tuples in the order of `STORED`.
+        strange: A message for each line that is not an event.
     """
 
     events: Iterator[tuple[Any, ...]]
@@ -42,15 +42,15 @@ class Lines(NamedTuple):
 
 @contextmanager
 def read_lines(paths: Sequence[str]) -> Iterator[Lines]:
-    """Give the events in files, which are read as one trail. They are put in order on disk.
+    """Read files as one trail. The events are sorted on disk.
 
-    What two files have in common, word for word, counts once: exports may overlap.
+    Identical lines in two files count once, because exports may overlap.
 
     Raises:
-        StoreError: A file cannot be read, or there is no room to put its events in order.
+        StoreError: A file cannot be read, or there is no disk space to sort the events.
     """
     with closing(sqlite3.connect("", isolation_level=None)) as database:
-        with room():
+        with temporary_database():
             database.execute("PRAGMA journal_mode = OFF")
             database.execute("CREATE TABLE line (flow TEXT, seq INTEGER, text TEXT, file INTEGER)")
             strange = [
@@ -73,8 +73,8 @@ def _take(database: sqlite3.Connection, path: str, number: int) -> Iterator[str]
                 if event := _event(line):
                     database.execute(_INSERT, (*event, number))
                 elif line.strip():
-                    yield f"line {place} of {name} is no event"
-                    # Half a line is all that a full disk took, perhaps, and another is behind it.
+                    yield f"line {place} of {name} is not an event"
+                    # A full disk may have truncated a line, with another event appended to it.
                     if event := _event(line[max(0, line.rfind(_BEGIN)) :]):
                         database.execute(_INSERT, (*event, number))
     except OSError as error:
@@ -85,7 +85,7 @@ def _take(database: sqlite3.Connection, path: str, number: int) -> Iterator[str]
 
 
 def _event(line: bytes) -> tuple[str, int, str] | None:
-    """Return the flow, the number and the text of the event that a line is, if it is one."""
+    """Return the flow, the number and the text of an event; None if the line is not an event."""
     try:
         text = line.decode().strip()
         event = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)

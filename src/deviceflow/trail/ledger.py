@@ -1,8 +1,8 @@
-"""What has to be remembered of a whole trail, on disk, so that memory stays flat.
+"""The ledger of a verification: data about the whole trail, on disk to limit the use of memory.
 
-Three things: what digests say of each flow's last event; events that were found where they do not
-belong; and events that are not where they should be. The last two meet at the end, since what is
-missing in one flow may have been put into another, long before or after it in the trail.
+It contains the entries of digests, events that were found at the wrong place, and gaps of missing
+events. The last two are matched at the end, because events that are missing in one flow may have
+been moved to another one.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Kind = Literal[
 
 
 class Finding(NamedTuple):
-    """Something that should not be so.
+    """One thing that verification found wrong.
 
     Attributes:
-        kind: What was done, as far as it can be told.
-        flow_id: The flow, where it is about one.
-        seq: The event's number in it, where it is about one.
-        said: The same in words.
+        kind: The kind of manipulation, as far as it can be determined.
+        flow_id: The flow, if the finding is about a flow.
+        seq: The number of the event, if the finding is about an event.
+        said: The finding in words.
     """
 
     kind: Kind
@@ -56,13 +56,13 @@ class Finding(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What a digest says of a flow.
+    """The last event of a flow according to a digest.
 
     Attributes:
         digest: The digest's number.
-        seq: The flow's last event by then.
-        hash: The hash of that.
-        dropped: Whether the flow was dropped from the trail on purpose.
+        seq: The number of the event.
+        hash: The hash of the event.
+        dropped: Whether the flow was pruned.
     """
 
     digest: int
@@ -72,15 +72,15 @@ class Head(NamedTuple):
 
 
 class Stray(NamedTuple):
-    """An event that was found where it does not belong.
+    """An event that was found at a wrong place.
 
     Attributes:
-        flow_id: Where it was found.
-        seq: The number that it has there.
-        home: The flow that it is an event of, where that can be told.
-        number: Its number in that.
+        flow_id: The flow in which it was found.
+        seq: Its number there.
+        home: The flow that it belongs to, if that is known.
+        number: Its number in that flow.
         hash: The hash that is stored with it.
-        begins: Whether it is the first event of that flow.
+        begins: Whether it is the first event of its flow.
     """
 
     flow_id: str
@@ -92,15 +92,15 @@ class Stray(NamedTuple):
 
 
 class Hole(NamedTuple):
-    """Events that are not where they should be.
+    """A gap of missing events in a flow.
 
     Attributes:
-        flow_id: The flow that they were of.
-        first: The number of the first.
-        last: The number of the last.
-        hash: The hash that the last one had, where it is known.
-        kind: What it is that they are not there, if they are nowhere else.
-        said: The same in words.
+        flow_id: The flow.
+        first: The number of the first missing event.
+        last: The number of the last missing event.
+        hash: The hash of the last missing event, if it is known.
+        kind: The kind of the finding if the events are nowhere else.
+        said: The finding in words.
     """
 
     flow_id: str
@@ -128,19 +128,19 @@ _HOLE_OF = """
 
 
 @contextmanager
-def room() -> Iterator[None]:
-    """Say what it means that there is no room for a temporary database."""
+def temporary_database() -> Iterator[None]:
+    """Convert errors of a temporary database to a `StoreError`."""
     problem = None
     try:
         yield
     except sqlite3.Error as error:
         problem = f"A temporary file could not be written: {error}."
     if problem is not None:
-        raise StoreError(problem, hint="See that there is room, or set SQLITE_TMPDIR.")
+        raise StoreError(problem, hint="Free space on the disk, or set SQLITE_TMPDIR.")
 
 
 class Ledger:
-    """Remembers all that, for as long as the `with` block."""
+    """The ledger. It exists for the duration of the `with` block."""
 
     def __enter__(self) -> Self:
         self._database = sqlite3.connect("", isolation_level=None)
@@ -163,18 +163,18 @@ class Ledger:
         self._database.close()
 
     def take(self, number: int, entries: Iterable[Entry]) -> None:
-        """Take in what a digest says: all of it, or nothing if it cannot be read to its end.
+        """Add the entries of a digest: all of them, or none if reading them fails.
 
         Args:
             number: The digest's number.
-            entries: What it says.
+            entries: The digest's entries.
 
         Raises:
-            StoreError: As for the entries.
+            StoreError: Reading the entries failed.
         """
         before = self._database.execute("SELECT COALESCE(MAX(rowid), 0) FROM head").fetchone()
         values = ((number, *entry) for entry in entries)
-        with room():
+        with temporary_database():
             try:
                 self._database.executemany("INSERT INTO head VALUES (?, ?, ?, ?, ?)", values)
             except StoreError:
@@ -182,49 +182,49 @@ class Ledger:
                 raise
 
     def latest(self, flow_id: str, *, dropped: bool = False) -> tuple[int, str] | None:
-        """Return what the last digest that says anything of a flow says: number and hash.
+        """Return the flow's last event, number and hash, in the last digest that has the flow.
 
         Args:
             flow_id: The flow.
-            dropped: Whether it is to say that the flow was dropped.
+            dropped: Whether to return the entry that says that the flow was pruned.
         """
         found = self._database.execute(_LATEST, (flow_id, dropped)).fetchone()
         return found and (found[0], found[1])
 
     def heads(self, first: str, last: str | None) -> Iterator[tuple[str, list[Head]]]:
-        """Yield what the digests say of each flow, in the order of the flows' ids.
+        """Yield the digests' entries for each flow, sorted by flow id.
 
         Args:
-            first: From which id on.
-            last: Before which id; None for all that there are.
+            first: The first flow id.
+            last: The id behind the last one; None for no limit.
         """
         found = self._database.execute(_HEADS, {"first": first, "last": last})
         for flow_id, rows in groupby(found, itemgetter(1)):
             yield flow_id, [Head(digest, seq, hash_, bool(d)) for digest, _, seq, hash_, d in rows]
 
     def stray(self, stray: Stray) -> None:
-        """Remember an event that does not belong where it was found."""
-        with room():
+        """Add an event that was found at a wrong place."""
+        with temporary_database():
             self._database.execute("INSERT INTO stray VALUES (?, ?, ?, ?, ?, ?)", stray)
 
     def hole(self, hole: Hole) -> None:
-        """Remember events that are not where they should be."""
-        with room():
+        """Add a gap of missing events."""
+        with temporary_database():
             self._database.execute("INSERT INTO hole VALUES (?, ?, ?, ?, ?, ?)", hole)
 
     def strays(self) -> Iterator[Stray]:
-        """Yield all events that do not belong where they were found."""
+        """Yield all events that were found at a wrong place."""
         return (Stray(*row) for row in self._database.execute("SELECT * FROM stray"))
 
     def holes(self) -> Iterator[Hole]:
-        """Yield all that is not where it should be."""
+        """Yield all gaps of missing events."""
         return (Hole(*row) for row in self._database.execute("SELECT * FROM hole"))
 
     def settle(self, dropped: Callable[[], Container[str]]) -> Iterator[Finding]:
-        """Say what became of all that: what was moved, and what is nowhere.
+        """Match misplaced events with gaps, and yield findings: moved, inserted, missing.
 
         Args:
-            dropped: Tells which flows were dropped from the trail while it was being read.
+            dropped: Returns the flows that were pruned while the trail was read.
         """
         yield from map(self._came, self.strays())
         gone: Container[str] | None = None
@@ -239,13 +239,13 @@ class Ledger:
         gone = self._database.execute(_HOLE_OF, stray._asdict()).fetchone()
         if stray.home is None:
             kind: Kind = "moved" if gone else "inserted"
-            said = "this event was never written here"
+            said = "deviceflow never wrote this event to this flow"
         elif gone:
             kind = "moved"
-            said = f"event {stray.number} of the flow {stray.home} was put here"
+            said = f"event {stray.number} of the flow {stray.home} was moved here"
         else:
             kind = "duplicated"
-            said = f"event {stray.number} of the flow {stray.home} is here once more"
+            said = f"event {stray.number} of the flow {stray.home} was copied here"
         return Finding(kind, stray.flow_id, stray.seq, said)
 
     def _went(self, hole: Hole) -> Iterator[Finding]:

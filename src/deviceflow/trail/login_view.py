@@ -1,7 +1,7 @@
-"""What the events of a login come to: who asked for what, what became of it, and when.
+"""A view of a login, computed from its events: who asked for what, when, and how it ended.
 
-The events may be those of a trail that somebody has tampered with. Whatever is in them, it is read
-for what it can be taken for; whether it is true is what `deviceflow.trail.verify` says.
+The events may be from a manipulated trail, and are not verified here: see
+`deviceflow.trail.verify`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ UNFINISHED: Final = "unfinished"
 """The outcome of a login that has not ended."""
 
 END_OF_TIME: Final = 253_370_764_800.0
-"""The year 9999, behind which nothing can be counted on."""
+"""The year 9999, the last one that `datetime` supports."""
 
 
 def seconds_of(time: str | None) -> float | None:
-    """Return an event's time in seconds since 1970, if it is one, and not of another age."""
+    """Return an event's time in seconds since 1970; None if the time is invalid."""
     try:
         at = datetime.fromisoformat(time or "")
         seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
@@ -62,7 +62,7 @@ def counted(number: int, what: str) -> str:
 
 
 class Spell(NamedTuple):
-    """A login's stay in a state.
+    """A period in which a login was in one state.
 
     Attributes:
         state: The state.
@@ -76,14 +76,14 @@ class Spell(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of a login's story.
+    """One line of a login's history.
 
     Attributes:
-        time: When, in seconds since 1970.
-        state: The state from then on.
+        time: The time, in seconds since 1970.
+        state: The state after it.
         lasted: Seconds until the next line; None for the last one.
         said: What happened, in words.
-        action: The same as the event has it; of a row of polls, `pending`.
+        action: The action of the event; `pending` for a group of polls.
     """
 
     time: float
@@ -95,21 +95,22 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One login, by its events.
+    """One login, computed from its events.
 
     Attributes:
         id: The flow's id.
-        events: Its events, in their order.
-        times: The time of each, in seconds since 1970; what is no time counts as that before.
-        started: When the first of them happened.
-        ended: When it came to the end that it came to; None if it has not.
-        state: The state it is in.
-        reason: Why it failed.
-        client: The client's name as a person is shown it, or else its id.
-        issuer: The server's address.
-        actor: Who began it.
-        purpose: Why it was needed, as the program stated it.
-        approved_after: Seconds from the code's issue until the token came, if one did.
+        events: The events, in order.
+        times: The time of each event, in seconds since 1970. An invalid time counts as the
+            previous one.
+        started: The time of the first event.
+        ended: When the login ended; None if it has not.
+        state: The state.
+        reason: Why the login failed.
+        client: The client's name as shown to the person, else its id.
+        issuer: The server's URL.
+        actor: Who started the login.
+        purpose: Why the login was needed, as stated by the program.
+        approved_after: Seconds from the device code to the token, if a token arrived.
     """
 
     id: str
@@ -127,11 +128,11 @@ class Login:
 
     @classmethod
     def of(cls, flow_id: str, events: Sequence[dict[str, Any]]) -> Login:
-        """Return what the events come to.
+        """Create a login from its events.
 
         Args:
             flow_id: The flow's id.
-            events: Its events as from `readable`; at least one.
+            events: The events as from `readable`; at least one.
         """
         times: list[float] = []
         for event in events:
@@ -156,29 +157,29 @@ class Login:
 
     @property
     def outcome(self) -> str:
-        """What became of it: its reason if it failed, else the end's name, or `unfinished`."""
+        """The reason if the login failed, else the state in which it ended, or `unfinished`."""
         if self.state == "failed":
             return self.reason or "failed"
         return self.state if self.state in ENDS else UNFINISHED
 
     @property
     def granted_scopes(self) -> list[str] | None:
-        """What was granted, where the server said so."""
+        """The scopes that the server granted, if it named them."""
         return next(
             (event["granted_scopes"] for event in self.events if event["granted_scopes"]), None
         )
 
     @property
     def seconds(self) -> float:
-        """How long it took to its end, or has taken up to its last event."""
+        """The duration until the end, or until the last event."""
         return max(0.0, (self.times[-1] if self.ended is None else self.ended) - self.started)
 
     def count(self, action: str) -> int:
-        """Return how many events of that action there are."""
+        """Return the number of events with an action."""
         return sum(event["action"] == action for event in self.events)
 
     def spells(self) -> Iterator[Spell]:
-        """Yield its stays in states, one after another, up to its end."""
+        """Yield the periods in each state, in order, until the end."""
         since, state = self.started, self.events[0]["to"] or "unknown"
         for event, at in zip(self.events, self.times, strict=True):
             dest = event["to"] or "unknown"
@@ -189,11 +190,10 @@ class Login:
             yield Spell(state, since, max(since, self.times[-1]))
 
     def story(self, *, whole: bool = False) -> list[Line]:
-        """Return what happened, line by line.
+        """Return the history, line by line.
 
         Args:
-            whole: Give each event a line; else polls that were answered with "not yet" are told of
-                in one.
+            whole: Whether each event has a line. Otherwise pending polls in a row share one.
         """
         groups = [[index] for index in range(len(self.events))]
         if not whole:
@@ -228,13 +228,13 @@ def _approved_after(events: Sequence[Mapping[str, Any]], times: Sequence[float])
         if event["action"] == ISSUE_CODE and issued is None:
             issued = at
         elif action_of(event["action"]).issues_token:
-            # Where it began elsewhere, nobody here knows when the code was issued.
+            # For an imported login, the time of the code is unknown.
             return None if issued is None else max(0.0, at - issued)
     return None
 
 
 def _grouped(actions: Sequence[str]) -> Iterator[list[int]]:
-    """Yield the numbers of events, those of polls that were answered with "not yet" together."""
+    """Yield groups of indexes of events. Pending polls in a row are one group."""
     index = 0
     while index < len(actions):
         end = index
@@ -255,7 +255,7 @@ def _said(event: Mapping[str, Any]) -> str:
     if action == POLL and event["attempt"] is not None:
         said = f"poll {event['attempt']} is sent"
     elif action == SLOW_DOWN and event["interval"] is not None:
-        said = f"told to poll more slowly: every {event['interval']:g} s from now on"
+        said = f"the server asked for slower polling: every {event['interval']:g} s from now on"
     elif action == FAIL and event["reason"]:
         said = f"{said}: {event['reason']}"
     detail = "" if event["detail"] in (None, "", said) else f": {event['detail']}"

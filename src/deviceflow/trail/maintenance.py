@@ -1,4 +1,4 @@
-"""What is done with the trail in a database as a whole: signing digests of it, and pruning it."""
+"""Maintenance of a store's trail: sign digests, and prune old events."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 def signer(store: Path | None) -> Signer:
-    """Return what signs digests; see `deviceflow.credentials.keys.signing`.
+    """Return the signer for digests; see `deviceflow.credentials.keys.signing`.
 
     Args:
-        store: A SQLite file, beside which the key is made (0600) on first use.
+        store: A SQLite file. Its signing key file is created (0600) on first use.
 
     Raises:
-        StoreError: There is no key, or none that can be used.
+        StoreError: There is no usable key.
         ImportError: `cryptography` is missing (extra `seal`).
     """
     return Signer(signing_key(store))
@@ -41,38 +41,38 @@ def signer(store: Path | None) -> Signer:
 def take_digest(
     store: SQLStore, directory: Path, signer: Signer, *, begin: bool = False
 ) -> Digest | None:
-    """Sign the last event of each flow that had a new one since the last digest, and write that.
+    """Write a digest: the last event of each flow that has new events since the last digest.
 
     Nothing is written to the store, which may be opened for reading only.
 
     Args:
         store: The store.
-        directory: Where the digests are.
-        signer: What signs.
-        begin: Write the first digest, into a directory that has none.
+        directory: The directory of the digests.
+        signer: The signer.
+        begin: Write the first digest, into a directory without digests.
 
     Returns:
-        The digest; None where nothing has happened since the last one.
+        The digest; None if there are no new events.
 
     Raises:
-        StoreError: There is no digest yet, and `begin` is not set; or there is, and `begin` is
-            set. Or the digest could not be written, or the store or a digest could not be read.
+        StoreError: The directory has no digest and `begin` is not set, or it has one and `begin`
+            is set. Or the digest could not be written, or the store or a digest not be read.
     """
-    with _said(directory) as said, store.reading() as rows:
+    with _ledger(directory) as ledger, store.reading() as rows:
         new = (
             Entry(flow_id, seq, head)
             for flow_id, seq, head in rows("last_events")
-            if said.latest(flow_id) != (seq, head)
+            if ledger.latest(flow_id) != (seq, head)
         )
         return signer.write(directory, text_of(time.time()), new, begin=begin)
 
 
 class Pruned(NamedTuple):
-    """What was dropped from a trail.
+    """The result of pruning.
 
     Attributes:
-        flows: How many flows lost their events.
-        digest: The digest that says so; None where earlier ones did, or there was nothing to drop.
+        flows: How many flows were pruned.
+        digest: The digest that names them; None if earlier digests did, or nothing was pruned.
     """
 
     flows: int
@@ -80,25 +80,27 @@ class Pruned(NamedTuple):
 
 
 def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pruned:
-    """Drop the events of flows that ended before then, behind a digest that says so.
+    """Delete the events of flows that ended long ago, behind a digest that names the flows.
 
-    The digest is written first: what is interrupted after that is gone on with by the next call.
-    What is not as the digests before have it, or cannot have been purged, is left to be found.
+    The digest is written first. If pruning is interrupted after that, the next call continues it.
+    Flows that do not match earlier digests, or that cannot have been deleted by a purge, keep their
+    events, so that verification finds them.
 
     Args:
         store: The store.
-        directory: Where the digests are.
-        signer: What signs.
-        before: In seconds since 1970. Flows that are still in the store keep their events.
+        directory: The directory of the digests.
+        signer: The signer.
+        before: The flows ended before this time, in seconds since 1970. Flows that are still in
+            the store keep their events.
 
     Raises:
-        StoreError: There is no digest in the directory: the first one is taken by `take_digest`.
-            Or something could not be read or written.
+        StoreError: The directory has no digest (`take_digest` writes the first one), or reading or
+            writing failed.
     """
     going: list[str] = []
 
     def as_signed(flow_id: str) -> bool:
-        known = said.latest(flow_id)
+        known = ledger.latest(flow_id)
         return known is None or known in rows("event", {"id": flow_id, "seq": known[0]})
 
     def new() -> Iterator[Entry]:
@@ -107,10 +109,10 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pr
         ):
             if as_signed(flow_id):
                 going.append(flow_id)
-                if said.latest(flow_id, dropped=True) != (seq, head):
+                if ledger.latest(flow_id, dropped=True) != (seq, head):
                     yield Entry(flow_id, seq, head, dropped=True)
 
-    with _said(directory) as said, store.reading() as rows:
+    with _ledger(directory) as ledger, store.reading() as rows:
         digest = signer.write(directory, text_of(time.time()), new())
     if going:
         store.prune(going)
@@ -118,8 +120,8 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pr
 
 
 @contextmanager
-def _said(directory: Path) -> Iterator[Ledger]:
-    """Give what the digests in a directory say."""
+def _ledger(directory: Path) -> Iterator[Ledger]:
+    """Yield a ledger with the entries of the digests in a directory."""
     with Ledger() as ledger:
         for number, path in files_of(directory):
             ledger.take(number, read_entries(path, read_digest(path)))

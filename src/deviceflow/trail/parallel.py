@@ -1,7 +1,7 @@
-"""Finding out whether anybody has changed a trail, in several processes at once.
+"""Verify a trail in several processes.
 
-Each takes a part of the flows, which it reads by itself, and looks at them as one process would.
-What was moved from one part to another is settled here, where all of them come together.
+Each process reads and verifies a part of the flows. Events that were moved from one part to another
+are matched here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class _Seen(NamedTuple):
-    """What one process has seen of its part."""
+    """The results of one process."""
 
     findings: list[Finding]
     strays: list[Stray]
@@ -43,13 +43,13 @@ class _Seen(NamedTuple):
 
 
 class PartedVerification(Verification):
-    """Checks a trail in several processes.
+    """A verification of a trail in several processes.
 
     Args:
-        open_part: Opens the trail in another process, to which it is sent, and gives its events,
-            its flows and the key, of the flows whose ids are from the first text on, and before
-            the second.
-        bounds: The ids that part the flows.
+        open_part: Opens a part of the trail in another process. It is called with the first flow
+            id and the id behind the last one, must be picklable, and returns the events, the flows
+            and the key.
+        bounds: The flow ids that separate the parts.
         digests: As for `Verification`.
         public_key: As for `Verification`.
         last: As for `Verification`.
@@ -69,7 +69,7 @@ class PartedVerification(Verification):
         self._parts = list(zip(["", *bounds], [*bounds, None], strict=True))
 
     def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
-        """Yield what should not be so with the flows, and put in the ledger what is to settle."""
+        """Yield findings of single flows, and put into the ledger what concerns several."""
         try:
             for seen in self._seen():
                 for stray in seen.strays:
@@ -82,12 +82,12 @@ class PartedVerification(Verification):
                 yield from seen.findings
         except BrokenProcessPool:
             raise StoreError(
-                "A process that verified a part of the trail ended before its time.",
-                hint="Try again with fewer at once.",
+                "A process that verified a part of the trail was terminated.",
+                hint="Try again with fewer processes.",
             ) from None
 
     def _seen(self) -> Iterator[_Seen]:
-        # Spawned: a fork would share the connections that are open here.
+        # Spawned, because forked processes would share open connections.
         spawn = get_context("spawn")
         with ProcessPoolExecutor(len(self._parts), spawn, _dies_with_its_parent) as pool:
             doing = [
@@ -104,7 +104,7 @@ def _see(
     with open_part(*part) as snapshot, Ledger() as ledger:
         verification = Verification(*snapshot, digests=digests, public_key=public_key, part=part)
         for _ in verification.read_digests(ledger):
-            pass  # whoever has parted the trail says it
+            pass  # the parent process reports findings of digests
         findings = list(verification.examine(ledger, lambda _: None))
         seen = verification.events, verification.flows
         return _Seen(findings, list(ledger.strays()), list(ledger.holes()), *seen)

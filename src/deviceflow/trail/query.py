@@ -1,12 +1,13 @@
-"""Reading a trail: the logins that somebody asks for, one after another, and what is in none.
+"""Query a trail: the logins that match filters, and the events of the store.
 
-When a login began, who asked and what became of it are said by its events only: the row of the
-flow itself is gone some day, and its events stay. So the database goes once through all events,
-groups them by flow, and returns the ids of those that may be meant, in the order of their first
-event; then their events are read by the primary key, some flows at a time. An index on the time
-would make the first part faster, which takes half a second for a million events as it is; but each
-event would have to be put into it, and an index of first events only would leave out the login
-whose first event somebody has removed, which is the last one that an auditor should miss.
+Only the events tell when a login began, who asked for it and how it ended, because the flow's row
+is deleted some day. So the database scans all events once, groups them by flow, and returns the ids
+of the flows that may match, in the order of their first events. Then the events of these flows are
+read by primary key, some flows at a time.
+
+There is no index on the time. The scan takes half a second for a million events. An index would
+make every write slower, and an index of first events only would miss a login whose first event
+somebody removed, which an auditor must see.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which logins are meant: those for which all of it holds. None leaves it open.
+    """Filters for logins. A login must match all of them; None matches every login.
 
     Attributes:
-        since: They began then or later, in seconds since 1970.
-        until: They began before then.
-        state: They are in this state.
-        client: Their client's id or name.
-        actor: Who did something in them.
-        reason: Why they failed.
+        since: The login began at this time or later, in seconds since 1970.
+        until: The login began before this time.
+        state: The login is in this state.
+        client: The client's id or name.
+        actor: The actor of at least one event.
+        reason: Why the login failed.
     """
 
     since: float | None = None
@@ -52,10 +53,10 @@ class Filters:
     reason: str | None = None
 
     def values(self) -> dict[str, Any]:
-        """Return what a statement needs to find those that may be meant: times, and what to find.
+        """Return the parameters of the statement that selects candidates: times and substrings.
 
-        In a canonical text a field with its value is one piece, which is in no other place of it:
-        a quotation mark in a value is written with a backslash before it.
+        In a canonical text, a field and its value are one substring that occurs nowhere else,
+        because quotation marks within values are escaped.
         """
         return {
             "store": STORE,
@@ -69,11 +70,11 @@ class Filters:
         }
 
     def take(self, login: Login) -> bool:
-        """Tell whether a login that may be meant is: whether what it was once still holds."""
+        """Tell whether a candidate matches: it may have been in the state earlier only."""
         return self.state in (None, login.state) and self.reason in (None, login.reason)
 
     def only_times(self) -> bool:
-        """Tell whether nothing but the time is asked for."""
+        """Tell whether there is no filter but the times."""
         return (self.state, self.client, self.actor, self.reason) == (None,) * 4
 
 
@@ -88,36 +89,36 @@ ALL = Filters()
 def logins(
     store: SQLStore, filters: Filters = ALL, *, oldest_first: bool = False
 ) -> Iterator[Iterator[Login]]:
-    """Give the logins that are meant, the newest first or the oldest, as of one moment.
+    """Read the logins that match, newest or oldest first, from one snapshot.
 
-    However many there are, only some of them are in memory.
+    Only a few logins are in memory at a time.
 
     Raises:
-        StoreError: They cannot be read.
+        StoreError: The trail cannot be read.
     """
     with store.reading() as rows:
         yield filter(filters.take, _logins(rows, filters, oldest_first=oldest_first))
 
 
 def one(store: SQLStore, flow_id: str) -> Login:
-    """Return a login by its id; that of `deviceflow.audit.events.STORE` is what is in none.
+    """Return a login by its id. The id `deviceflow.audit.events.STORE` returns the store events.
 
     Raises:
-        UnknownFlowError: It has no events.
-        StoreError: They cannot be read.
+        UnknownFlowError: The trail has no events of the login.
+        StoreError: The trail cannot be read.
     """
     with store.reading() as rows:
         events = _events(rows, flow_id)
     if not events:
-        raise UnknownFlowError("There are no events of this login.", flow_id=flow_id)
+        raise UnknownFlowError("The trail has no events of this login.", flow_id=flow_id)
     return Login.of(flow_id, events)
 
 
 def notes(store: SQLStore, filters: Filters = ALL) -> list[dict[str, Any]]:
-    """Return the events that belong to no login, of that time, in their order.
+    """Return the store events within the filters' times, in their order.
 
     Raises:
-        StoreError: They cannot be read.
+        StoreError: The trail cannot be read.
     """
     since, until = filters.since, filters.until
     with store.reading() as rows:
@@ -130,10 +131,10 @@ def notes(store: SQLStore, filters: Filters = ALL) -> list[dict[str, Any]]:
 
 
 def count(store: SQLStore) -> int:
-    """Return how many events there are.
+    """Return the number of events in the trail.
 
     Raises:
-        StoreError: They cannot be read.
+        StoreError: The trail cannot be read.
     """
     with store.reading() as rows:
         return int(next(rows("count_events"))[0])
@@ -142,14 +143,14 @@ def count(store: SQLStore) -> int:
 def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Login]:
     begun = rows("begun_oldest" if oldest_first else "begun_newest", filters.values())
     while some := [row[0] for row in islice(begun, len(IDS))]:
-        # An id that is none stands for each place that is left over.
+        # Unused parameters are filled with the empty id, which no flow has.
         values = dict.fromkeys(IDS, "") | dict(zip(IDS, some, strict=False))
         found = {
             flow_id: [event_of(row) for row in events]
             for flow_id, events in groupby(rows("histories", values), lambda row: row[_FLOW])
         }
         for flow_id in some:
-            # An id that is not UTF-8 cannot be asked for. It is not ours: verification finds it.
+            # An id that is not UTF-8 cannot be queried. Verification reports such an event.
             if events := found.get(flow_id):
                 yield Login.of(events[0]["flow_id"], events)
 

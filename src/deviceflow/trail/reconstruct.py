@@ -1,30 +1,28 @@
-"""Recognising the events of a flow whose chain is not whole, and saying what was done to it.
+"""Reconstruct a broken chain: identify the flow's events, and find out what was changed.
 
-Whoever reads a trail cannot ask what happened to it; there is only what was left. But an event's
-hash takes in which flow it belongs to and which number it has there, so that an event that was put
-elsewhere still tells where it comes from: under its old place its hash is right. And most of the
-hashes that there should be are known from more than one side: from the event itself, from the one
-that follows on it, from the flow's record, from digests, and by their `mac`. So:
+The hash of an event covers its flow and its number. So an event that was moved elsewhere still
+tells where it comes from: its hash is correct for its original place. Most hashes are known from
+several sources: from the event itself, from the next event, from the flow's row, from digests, and
+through their `mac`. The algorithm:
 
-1. Each row is *recognised*, if under some flow and number it has the hash that is known: then it is
-   an event that was once written. What else is altered of it (its place, its `hash`, its `mac`) was
-   altered behind the store's back.
-2. Of the flow's own events each number is *chosen* once. What is left over is a copy, or was never
-   written: `duplicated`, `inserted`. What is from another flow was `moved` here.
-3. Those chosen are `reordered` if they do not stand in the order of their numbers. That the others
-   are shifted by what was put in or taken out is no finding of its own.
-4. A row that is not recognised was `edited` if an event is missing where it stands; else it was
-   `inserted`.
-5. Numbers that nobody has are `removed` events, or a `cut_tail` if nothing comes after them, or
-   the whole flow was removed.
-6. Rows at the end that follow on each other, and bear no `mac` of the audit key's, are a
-   `replaced_chain`; as are rows that all is right with but what a digest knows.
+1. A row is *recognised* if for some flow and number it has a hash that is known. Then the row is a
+   genuine event. If anything else of it differs (its place, its `hash`, its `mac`), that was
+   changed afterwards.
+2. For each number of the flow, one row is *chosen*. The other rows with this number are copies
+   (`duplicated`) or were never written by deviceflow (`inserted`). A row of another flow was
+   `moved` here.
+3. Chosen rows that are not in the order of their numbers are `reordered`. Rows that are only
+   shifted, because of insertions or removals before them, are not findings.
+4. A row that is not recognised was `edited` if an event is missing at its place, else `inserted`.
+5. Numbers without a row are `removed` events, or a `cut_tail` if no event follows them, or a
+   `removed_flow` if the flow has no events left.
+6. Rows at the end that link to each other, but have no valid `mac`, are a `replaced_chain`. So are
+   rows that are consistent with each other but not with a digest.
 
-Some things cannot be told apart, and are given one name. The flow's last event, written anew with
-another content and its right hash, is a chain replaced from there on, and is called that unless its
-hash is known. An event whose number alone was changed is `reordered`, unless it stands in the
-same order as before, and then `edited`. Without the audit key a row that was added behind the last
-one is told by the flow's record alone.
+Some manipulations cannot be distinguished, and get one name. If the last event was rewritten with a
+correct hash, that is a chain replaced from there on, unless the original hash is known. An event
+of which only the number was changed is `reordered`, or `edited` if the order stays the same.
+Without the audit key, only the flow's row shows that an event was appended.
 """
 
 from __future__ import annotations
@@ -49,21 +47,21 @@ _EVENT_NUMBER: Final = re.compile(r"(.+)\.(\d{1,18})", re.DOTALL)
 
 
 class _Row:
-    """A stored event, and what is found out about it.
+    """A stored event, and what was found out about it.
 
     Attributes:
-        stored: Its values.
-        said: What its text says; only what can be made out, if that is not the text of an event.
-        previous: The hash of the event before, as it says.
-        event_id: Its id, as it says.
-        key_id: The name of the key, as it says.
-        seq: The number that it is stored under.
-        home: The flow that it is recognised as an event of.
-        number: Its number in that.
-        hash: The hash that it has there.
-        known: Whether whoever has the key, or what follows on it, vouches for that hash.
-        begins: Whether it says that it is the first of its flow.
-        edited: Whether it is not what was written under its number.
+        stored: The stored values.
+        said: The fields in its text, as far as they can be parsed.
+        previous: The hash of the previous event, according to the text.
+        event_id: The id, according to the text.
+        key_id: The name of the key, according to the text.
+        seq: The number that the event is stored under.
+        home: The flow that the event belongs to; None while it is not recognised.
+        number: Its number in that flow.
+        hash: Its hash in that flow.
+        known: Whether the MAC, or a genuine event that follows, confirms the hash.
+        begins: Whether the event claims to be the first one of its flow.
+        edited: Whether the content is not the original one.
     """
 
     def __init__(self, stored: tuple[Any, ...]) -> None:
@@ -87,7 +85,7 @@ class _Row:
         self.begins = self.previous == START
 
     def hash_as(self, flow_id: str, number: int, event_id: str) -> str | None:
-        """Return the hash that it should have under another name, if it could have one."""
+        """Return the hash of the event at another place; None if it is not a valid event."""
         if self._event is None:
             return None
         name = {"flow_id": flow_id, "seq": number, "event_id": event_id}
@@ -98,7 +96,7 @@ class _Row:
 
 
 def _said_by(text: object) -> dict[str, Any]:
-    """Return what a text says that is not the text of an event, as far as it says something."""
+    """Return the fields in a text that is not a valid event, as far as it can be parsed."""
     try:
         said = decode(text) if isinstance(text, str) else None
     except DAMAGED:
@@ -111,7 +109,7 @@ def _text(value: object) -> str:
 
 
 class Recognition:
-    """The rows of one flow, and what became of its chain."""
+    """The reconstruction of one flow's chain."""
 
     def __init__(self, evidence: Evidence, ledger: Ledger) -> None:
         self._evidence = evidence
@@ -130,7 +128,7 @@ class Recognition:
         self.is_sound = True
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what was done to the chain, and remember what may have gone elsewhere."""
+        """Yield what was changed, and put into the ledger what may have moved between flows."""
         for finding in self._look():
             self.is_sound = False
             yield finding
@@ -139,7 +137,7 @@ class Recognition:
         self._recognise()
         self._vouch()
         if not self._evidence.alone and all(row.home != self._id for row in self._rows):
-            self._unsaid = False  # a flow that nobody knows has no events
+            self._unsaid = False  # nothing shows that the flow ever had events
         yield from self._choose()
         yield from self._unvouched()
         yield from self._unrecognised()
@@ -153,7 +151,7 @@ class Recognition:
         return Finding(kind, self._id, seq, said)
 
     def _believed(self, told: tuple[int, str] | None) -> tuple[int, str] | None:
-        """Return the last event by the flow's record, unless that gives it another number."""
+        """Return the last event as the flow's row names it, unless the row's number is wrong."""
         if told is None:
             return None
         seq, head = told
@@ -167,13 +165,13 @@ class Recognition:
     # 1. Recognising.
 
     def _recognise(self) -> None:
-        """Find out which event each row is."""
+        """Find out which event each row was originally."""
         expected = {row.previous for row in self._rows} | {*self._signed.values()}
         if self._told is not None:
             expected.add(self._told[1])
         left, passes = list(self._rows), 0
         while left and passes < _PASSES:
-            # Each knows its neighbours' numbers: so up, and down again.
+            # Each event gives the numbers of its neighbours, so go up and down alternately.
             left = [row for row in left if not self._is_recognised(row, expected)][::-1]
             passes += 1
 
@@ -192,7 +190,7 @@ class Recognition:
         return False
 
     def _names(self, row: _Row) -> Iterator[tuple[str, int, str]]:
-        """Yield under which names it may have been written: flow, number, and event id."""
+        """Yield the places that the row may have had: flow, number, and event id."""
         event_id = row.event_id
         flow_id, number = row.said.get("flow_id"), row.said.get("seq")
         if isinstance(flow_id, str) and isinstance(number, int):
@@ -207,7 +205,7 @@ class Recognition:
             yield self._id, number, f"{self._id}.{number}"
 
     def _vouch(self) -> None:
-        """Find out which rows are genuine although their `mac` is not, by what follows on them."""
+        """Find genuine rows whose `mac` was changed, by the genuine events that follow them."""
         if self._key is None:
             return
         own = [row for row in self._rows if row.home == self._id]
@@ -218,7 +216,7 @@ class Recognition:
                 sure.add(row.previous)
         if self._told is None or self._told[0] in self._signed:
             return
-        # The flow's record is not signed, so it vouches for one event only.
+        # The flow's row is not signed, so it confirms one event only.
         genuine = {row.hash for row in own if row.known} | {START}
         for row in own:
             if row.hash == self._told[1] and row.previous in genuine:
@@ -227,7 +225,7 @@ class Recognition:
     # 2. Choosing.
 
     def _choose(self) -> Iterator[Finding]:
-        """Choose a row for each number; say what the others are."""
+        """Choose a row for each number, and report the others."""
         claims: dict[int, list[tuple[tuple[bool, ...], int, _Row]]] = {}
         followed = {row.previous for row in self._rows}
         for index, row in enumerate(self._rows):
@@ -241,13 +239,13 @@ class Recognition:
             self._own[number] = best
             for _, _, row in others:
                 if row.hash == best.hash:
-                    said = f"event {number} is there once more"
+                    said = f"event {number} occurs more than once"
                     yield self._find("duplicated", said, row.seq)
                 else:
                     yield self._never_written(row)
 
     def _doubts(self, index: int, followed: set[str]) -> tuple[bool, ...]:
-        """Return what speaks against a row that claims a number, what weighs most first."""
+        """Return the doubts about a row that claims a number, the strongest first."""
         row = self._rows[index]
         before, after = self._number_at(index - 1), self._number_at(index + 1)
         return (
@@ -270,9 +268,9 @@ class Recognition:
         self._ledger.stray(stray)
 
     def _never_written(self, row: _Row) -> Finding:
-        return self._find("inserted", "this event was never written here", row.seq)
+        return self._find("inserted", "deviceflow never wrote this event to this flow", row.seq)
 
-    # 6. What is whole, and not the work of whoever has the key.
+    # 6. Consistent rows that nobody with the key wrote.
 
     def _unvouched(self) -> Iterator[Finding]:
         if self._key is None:
@@ -301,21 +299,21 @@ class Recognition:
     def _edited(self, row: _Row) -> Finding:
         row.edited = True
         self._own[row.number] = row
-        return self._find("edited", "this event is not as it was written", row.seq)
+        return self._find("edited", "the content of this event was changed", row.seq)
 
     def _said_of(self, row: _Row, key: AuditKey) -> str:
-        said = "from here on the events were made anew, without the key"
+        said = "all events from here on were replaced by somebody without the audit key"
         named = row.key_id
-        return said if named == key.name else f"{said} (they name the key {named}, not {key.name})"
+        return said if named == key.name else f"{said} (their key_id is {named}, not {key.name})"
 
     def _last(self) -> int:
-        """Return the number of the last event that there should be."""
+        """Return the number of the last event that should exist."""
         return max(self._last_said, max(self._own, default=0))
 
-    # 4. What is not recognised.
+    # 4. Rows that are not recognised.
 
     def _unrecognised(self) -> Iterator[Finding]:
-        """Say of rows whose hash is not theirs whether they were edited, or never written."""
+        """Report rows with a wrong hash as edited, or as never written by deviceflow."""
         copies = {row.hash for row in self._own.values()}
         wanted = {row.previous: number - 1 for number, row in self._own.items()}
         wanted |= {digest: number for number, digest in self._signed.items()}
@@ -335,7 +333,7 @@ class Recognition:
                 yield self._edited(row)
 
     def _behind(self) -> list[int | None]:
-        """Return for each row the number of the next one that is recognised, if one is."""
+        """Return for each row the number of the next recognised row, or None."""
         behind: list[int | None] = []
         number = None
         for row in reversed(self._rows):
@@ -345,17 +343,17 @@ class Recognition:
         return behind[::-1]
 
     def _gap(self, row: _Row, before: int, behind: int | None) -> int | None:
-        """Return the number that is missing where the row stands, if one is."""
-        # Where nothing says how many there are, a row behind the others may be one of them.
+        """Return the number that is missing at the row's place, or None."""
+        # If nothing tells how many events there were, a row behind the others may be one of them.
         last = max(self._last_said, before) + self._unsaid if behind is None else behind - 1
         if before < row.seq <= last and row.seq not in self._own:
             return row.seq
         return before + 1 if before < last and before + 1 not in self._own else None
 
-    # 3. Marks and order.
+    # 3. Hashes, ids, MACs, and the order.
 
     def _marks(self) -> Iterator[Finding]:
-        """Say of events that are whole, and in their place, what beside their content is wrong."""
+        """Report a wrong hash, event id or MAC of events whose content and place are right."""
         for number, row in self._own.items():
             if row.edited:
                 continue
@@ -372,20 +370,20 @@ class Recognition:
                 and "mac",
             ]
             for name in filter(None, wrong):
-                yield self._find("edited", f"its {name} is not as it was written", row.seq)
+                yield self._find("edited", f"the event's {name} was changed", row.seq)
 
     def _order(self) -> Iterator[Finding]:
-        """Say which events stand where they do not belong."""
+        """Report events that are not at their place."""
         standing = [row for row in self._rows if self._own.get(row.number) is row]
         out = _displaced([row.number for row in standing])
         for row in standing:
             if row.number in out:
-                yield self._find("reordered", f"event {row.number} does not belong here", row.seq)
+                yield self._find("reordered", f"event {row.number} is not at its place", row.seq)
         if not out:
             yield from self._shifts()
 
     def _shifts(self) -> Iterator[Finding]:
-        """Say which events have another number with nothing put in or taken out before them."""
+        """Report events whose number changed without an insertion or removal before them."""
         seq = number = self._first() - 1
         put_in = 0
         for row in self._rows:
@@ -395,24 +393,24 @@ class Recognition:
             taken_out = row.number - number - 1
             shifted = not -taken_out <= (row.seq - seq) - (row.number - number) <= put_in
             if shifted and not row.edited:
-                yield self._find("edited", f"its number is not {row.number} any more", row.seq)
+                yield self._find("edited", f"the event's number was {row.number}", row.seq)
             seq, number, put_in = row.seq, row.number, 0
 
     def _first(self) -> int:
-        """Return the number of the first event that there should be."""
+        """Return the number of the first event that should exist."""
         first = min(self._own, default=1)
         row = self._own.get(first)
-        # An edited one may have been the first, whatever it says by now.
+        # An edited event may have been the first, whatever it claims now.
         return first if row is not None and (row.begins or row.edited) else 1
 
-    # 5. What is not there.
+    # 5. Missing events.
 
     def _holes(self) -> None:
         before = self._first() - 1
         for number in sorted(self._own):
             if before + 1 < number:
                 digest = self._own[number].previous
-                self._miss(before + 1, number - 1, digest, "removed", "gone")
+                self._miss(before + 1, number - 1, digest, "removed", "missing")
             before = number
         last = self._last()
         if before < last:
@@ -426,7 +424,7 @@ class Recognition:
         self._ledger.hole(Hole(self._id, first, last, digest, kind, said))
 
     def _links(self) -> Iterator[Finding]:
-        """Say where events do not follow on each other that are whole each by itself."""
+        """Report events that are intact by themselves, but do not link to the previous event."""
         before: _Row | None = None
         for _, row in sorted(self._own.items()):
             if before is None:
@@ -434,14 +432,14 @@ class Recognition:
                     yield self._find("replaced_chain", "it follows on another event", row.seq)
             elif row.previous != before.hash:
                 if self._signed.get(before.number) == before.hash:
-                    yield self._find("replaced_chain", "it follows on another event", row.seq)
+                    yield self._find("replaced_chain", "its prev_hash is of another event", row.seq)
                 else:
                     yield self._edited(before)
             before = row
 
 
 def _displaced(numbers: list[int]) -> set[int]:
-    """Return which numbers are not where they belong: those few without which the rest are."""
+    """Return a small set of numbers without which the rest is in order."""
     belong = sorted(numbers)
     exchanged = {number for number, other in zip(numbers, belong, strict=True) if number != other}
     taken_out = set(numbers)

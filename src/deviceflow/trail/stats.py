@@ -1,4 +1,4 @@
-"""What the logins of a trail come to in numbers."""
+"""Statistics of the logins in a trail."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 PERCENTILES: Final = (50, 90, 99)
 LONG_LIFE: Final = 900.0
-"""Seconds from which on a code's life counts as long.
+"""The lifetime of a code in seconds that is usual; longer ones are reported.
 
-RFC 10027 section 6.1.2 wants codes short-lived, and names no number. GitHub and Microsoft Entra
-give 15 minutes.
+RFC 10027 section 6.1.2 recommends short-lived codes, without a number. The codes of GitHub and
+Microsoft Entra are valid for 15 minutes.
 """
 TOP: Final = 10
-"""How many clients and issuers are told of: those with the most logins."""
+"""The number of clients and issuers in the statistics, those with the most logins."""
 
 
 class Stats:
-    """Counts logins; a few bytes for each are all that it keeps.
+    """Counters of logins, with a few bytes of memory for each login.
 
     Attributes:
-        logins: How many there were.
-        first: When the first of them began, in seconds since 1970; None if there was none.
-        last: When the last of them began.
-        outcomes: How many had which outcome, as `Login.outcome` has it.
-        by_hour: The same for each hour since 1970, by when they began.
-        in_doubt: How many are in doubt: a token may exist that nobody has.
-        totals: Of all of them: `slow_downs`, `recoveries` and others.
-        practice: How many depart from RFC 10027, the practice for cross-device flows, and in what.
-        clients: How many logins each client had, and how many of them were approved.
-        issuers: The same for each server.
+        logins: The number of logins.
+        first: When the first login started, in seconds since 1970; None if there is none.
+        last: When the last login started.
+        outcomes: The number of logins for each `Login.outcome`.
+        by_hour: The same for each hour since 1970, by the time of the start.
+        in_doubt: How many logins are in doubt: a token may exist that nobody has.
+        totals: The totals of events: `slow_downs`, `recoveries` and others.
+        practice: How many logins depart from RFC 10027, for each kind of departure.
+        clients: The number of logins of each client.
+        issuers: The number of logins at each server.
     """
 
     def __init__(self, logins: Iterable[Login] = ()) -> None:
@@ -61,7 +61,7 @@ class Stats:
             self.take(login)
 
     def take(self, login: Login) -> None:
-        """Count one more."""
+        """Count a login."""
         outcome = login.outcome
         self.logins += 1
         self.first = login.started if self.first is None else min(self.first, login.started)
@@ -85,11 +85,11 @@ class Stats:
             self._approved[kind, name] += outcome == AUTHORIZED
 
     def waits(self) -> list[float]:
-        """Return the seconds that each approval took, from the code's issue to the token."""
+        """Return the seconds from the device code to the token, of each approved login, sorted."""
         return sorted(self._waits)
 
     def facts(self) -> dict[str, Any]:
-        """Return all of it as JSON types."""
+        """Return the statistics as JSON types."""
         waits, polls = self.waits(), sorted(self._polls)
         return {
             "logins": self.logins,
@@ -120,7 +120,7 @@ def _plain_http(login: Login) -> bool:
     return issuer is not None and crosses_in_clear(issuer)
 
 
-# In what a login departs from RFC 10027, as far as its events tell.
+# Departures from RFC 10027 that the events of a login show.
 _DEPARTURES: Final[dict[str, Callable[[Login], bool]]] = {
     "without_purpose": lambda login: login.purpose is None,
     "without_scope": lambda login: not login.events[0]["scopes"],
@@ -131,7 +131,7 @@ _DEPARTURES: Final[dict[str, Callable[[Login], bool]]] = {
 
 
 def _percentiles(ordered: list[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield percentiles by the nearest rank: each is one that occurred."""
+    """Yield percentiles by the nearest-rank method: each is a value that occurred."""
     for percent in PERCENTILES:
         rank = math.ceil(len(ordered) * percent / 100)
         yield f"p{percent}", round(ordered[rank - 1], 3) if ordered else None

@@ -1,9 +1,9 @@
-"""Finding out whether anybody has changed a trail.
+"""Verify that nobody changed a trail.
 
-The events are read once, in the order of their flows and numbers, beside the flows as they stand
-and what signed digests say of them; of the events only one flow's are in memory at a time. A flow
-whose events are as they should be costs little; one that is not is looked at closely by
-`deviceflow.trail.diagnosis`, which says what was done to it.
+The events are read once, ordered by flow and number, together with the rows of the flows and the
+entries of signed digests. Only one flow's events are in memory at a time. An intact flow is cheap
+to verify. A flow with a discrepancy is passed to `deviceflow.trail.diagnosis`, which finds out what
+was changed.
 """
 
 from __future__ import annotations
@@ -51,26 +51,29 @@ _flow_of: Final = itemgetter(FLOW)
 
 
 class Verification:
-    """Checks a trail.
+    """One verification of a trail.
 
     Args:
-        events: All events as tuples in the order of `STORED`, by flow and number.
-        flows: Each flow as it is stored, by id; None where the trail is all
-            there is, as in a file.
-        key: What authenticates the events; None to do without.
+        events: All events as tuples in the order of `STORED`, sorted by flow id and number.
+        flows: All rows of flows, sorted by id; None if there is no store, as for a file.
+        key: The audit key; None to skip the check of MACs.
         digests: The directory of the digests.
-        public_key: Whose signature they must bear; None for whatever key the first one names.
-        last: The last digest by whoever has kept its number and hash. A directory that does not
-            have it is an old copy, or digests were removed from its end.
-        part: From which flow's id on, and before which one's, the events and flows are all.
+        public_key: The public key that must have signed the digests; None for the key that the
+            first digest names.
+        last: The number and hash of the last digest, kept by somebody outside. If the directory
+            does not have this digest, the directory is an old copy, or its last digests were
+            removed.
+        part: The range of flow ids that the events and flows are from: the first id, and the id
+            behind the last one.
 
     Attributes:
         events: How many events were read.
-        flows: How many flows had some.
+        flows: How many flows had events.
         digests: How many digests were read.
-        covered_until: When the last of them was taken; what was removed after it is not seen.
-        signed_by: Whose signature was asked for.
-        newest: The last digest that is sound; to be kept, and given as `last` the next time.
+        covered_until: The time of the last digest. Events that were written after it and removed
+            are not noticed.
+        signed_by: The public key that must have signed the digests.
+        newest: The last valid digest. Keep its id, and pass it as `last` next time.
     """
 
     def __init__(
@@ -97,22 +100,22 @@ class Verification:
         self._read_until = 1
 
     def findings(self, progress: Callable[[int], object] = lambda _: None) -> Iterator[Finding]:
-        """Yield what should not be so.
+        """Yield what is wrong with the trail.
 
         Args:
-            progress: Told how many events were read, now and then.
+            progress: Called now and then with the number of events that were read.
 
         Raises:
             StoreError: The trail or the digests' directory cannot be read.
         """
         with Ledger() as ledger:
-            # Before the events, which then are of a later moment than all digests.
+            # Digests are read before the events, so that no digest is newer than the events.
             yield from self.read_digests(ledger)
             yield from self.examine(ledger, progress)
             yield from ledger.settle(self._dropped_meanwhile)
 
     def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
-        """Yield what should not be so with the flows, and put in the ledger what is to settle."""
+        """Yield findings of single flows, and put into the ledger what concerns several."""
         stored = ((_name(row.flow_id), row) for row in self._flows or ())
         groups = ((_name(name), rows) for name, rows in groupby(self._events, _flow_of))
         for flow_id, rows, flow, heads in _joined(groups, stored, ledger.heads(*self._part)):
@@ -125,7 +128,7 @@ class Verification:
             progress(self.events)
 
     def read_digests(self, ledger: Ledger) -> Iterator[Finding]:
-        """Put in the ledger what the digests say, and yield what is wrong with them."""
+        """Put the entries of the digests into the ledger, and yield what is wrong with digests."""
         before: Digest | None = None
         expected = 1
         for number, path in [] if self._directory is None else files_of(self._directory):
@@ -155,26 +158,26 @@ class Verification:
         self._read_until = expected
 
     def _missing_at_the_end(self, expected: int) -> Iterator[Finding]:
-        """Say which digests there should be from a number on."""
+        """Yield a finding for digests that are missing from a number on."""
         if self._last is not None and self._last.number >= expected:
             yield _about_digest("missing_digest", _not_there(expected, self._last.number))
         elif expected == 1:
             yield _about_digest("missing_digest", f"there is no digest in {self._directory}")
 
     def _forged(self, digest: Digest, number: int, before: Digest | None) -> str | None:
-        """Say what is wrong with a digest, if something is."""
+        """Return what is wrong with a digest, or None."""
         if self.signed_by is None or not digest.is_signed_by(self.signed_by):
-            return "it does not bear the right signature"
+            return "the signature is missing, invalid, or of another key"
         if digest.number != number:
-            return f"it is digest {digest.number}, under another's name"
+            return f"the file contains digest {digest.number}"
         if before is not None and digest.previous != before.hash:
-            return "it does not follow on the one before"
+            return "it does not name the hash of the previous digest"
         if self._last is not None and number == self._last.number and digest.id != self._last:
-            return "it is not the digest whose hash was kept"
+            return "its hash is not the one given as the last digest's"
         return None
 
     def _dropped_meanwhile(self) -> set[str]:
-        """Return the flows that were dropped on purpose since the digests were read."""
+        """Return the flows that were pruned since the digests were read."""
         dropped: set[str] = set()
         for number, path in [] if self._directory is None else files_of(self._directory):
             if number >= self._read_until:
@@ -186,7 +189,7 @@ class Verification:
 
 
 def _untaken(ledger: Ledger, path: Path, digest: Digest) -> str | None:
-    """Take in what a digest says, or say why not."""
+    """Put a digest's entries into the ledger; return an error message if that fails."""
     try:
         ledger.take(digest.number, read_entries(path, digest))
     except StoreError as damaged:
@@ -200,17 +203,17 @@ def _about_digest(kind: Kind, said: str) -> Finding:
 
 def _not_there(first: int, last: int) -> str:
     if first == last:
-        return f"digest {first} is not there"
-    return f"digests {first} to {last} are not there"
+        return f"digest {first} is missing"
+    return f"digests {first} to {last} are missing"
 
 
 def _name(flow_id: object) -> str:
-    """Return the text by which to sort; what is none comes behind all texts, as in SQLite."""
+    """Return the text to sort by. A value that is not text sorts last, as in SQLite."""
     return flow_id if isinstance(flow_id, str) else f"\U0010ffff{flow_id!r}"
 
 
 def _joined(*streams: Iterator[tuple[str, Any]]) -> Iterator[tuple[Any, ...]]:
-    """Yield what the streams have under each key, in the keys' order, which is theirs, too."""
+    """Merge sorted streams: yield each key with the item that each stream has for the key."""
     waiting = [next(stream, None) for stream in streams]
     while keys := [found[0] for found in waiting if found is not None]:
         key = min(keys)
@@ -222,7 +225,7 @@ def _joined(*streams: Iterator[tuple[str, Any]]) -> Iterator[tuple[Any, ...]]:
 
 
 def _is_as_it_should_be(evidence: Evidence) -> bool:
-    """Tell whether nothing is wrong with a flow: the fast way through, which most take."""
+    """Tell whether a flow is intact. This is the fast path, which most flows take."""
     rows, stored = evidence.rows, evidence.stored
     if not rows:
         return not evidence.heads and (stored is None or is_new(stored, evidence.key))
@@ -243,7 +246,7 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
 
 
 def _whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> list[dict[str, Any]] | None:
-    """Return the events, if each is as it was written, follows on the one before, and may do so."""
+    """Return the events if each is unchanged, links to the previous one, and is a legal step."""
     events = list[dict[str, Any]]()
     seq, legal, standing = 1, _PLAIN, _BEGUN
     previous, time = START, ""
@@ -278,7 +281,7 @@ def _whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> list[dict[s
 
 _BEGUN: Final[Standing] = at(State.INIT.value)
 
-# Whether a late token may be taken depends on more than the states, and is looked at closely.
+# Whether a late token is legal depends on more than the states: diagnosis decides it.
 _PLAIN: Final[Mapping[Step, Standing]] = {
     step: led for step, led in LEGAL.items() if ACTIONS[step[0]].condition is None
 }

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Validate = Callable[[Mapping[str, Any]], None]
 
 NOW: Final = 1_800_000_000.25
-STUDIO: Final = Studio("https://studio.example.com").asking(
+STUDIO: Final = Studio("https://studio.example.com").with_request(
     client_name="robot", scopes=["models", "DATASETS"]
 )
 PENDING: Final = answer(400, {"detail": "authorization_pending"})
@@ -222,7 +222,14 @@ def stray(flow: Flow) -> Transition:
                 "in_doubt": True,
             },
         ),
-        (recovered, {"action": "recover", "outcome": "unknown", "detail": "left behind by w1"}),
+        (
+            recovered,
+            {
+                "action": "recover",
+                "outcome": "unknown",
+                "detail": "the lease of w1 ran out during a poll",
+            },
+        ),
         (
             taken_over,
             {
@@ -230,7 +237,7 @@ def stray(flow: Flow) -> Transition:
                 "outcome": "taken_over",
                 "from": "awaiting-user",
                 "to": "awaiting-user",
-                "detail": "left behind by w1",
+                "detail": "the lease of w1 ran out between polls",
             },
         ),
         (after(GRANTED), {"action": "issue_token", "outcome": "token_issued", "to": "authorized"}),
@@ -273,7 +280,7 @@ def stray(flow: Flow) -> Transition:
             {
                 "action": "purge",
                 "outcome": "wiped",
-                "detail": "the token was collected and never acknowledged: revoke it at the server",
+                "detail": "the token was collected but never acknowledged: revoke it at the server",
             },
         ),
         (
@@ -281,7 +288,7 @@ def stray(flow: Flow) -> Transition:
             {
                 "action": "purge",
                 "outcome": "wiped",
-                "detail": "nobody collected the token: revoke it at the server",
+                "detail": "the token was never collected: revoke it at the server",
             },
         ),
     ],
@@ -358,7 +365,7 @@ def test_each_logged_event_keeps_the_schema_and_shows_no_secret(
     flow = client.start(STUDIO)
     while not client.step(flow.id).state.ended:
         clock.advance(flow.interval)
-    if client.get(flow.id).token is not None:
+    if client._store.get(flow.id).token is not None:
         with client.collect(flow.id):
             pass
 
@@ -527,7 +534,7 @@ client = Client(clock=clock, transport=ScriptedTransport([
 flow = client.start(Studio("http://studio.lan", allow_http=True))
 {between}
 clock.set_wall(-3600)
-client.wait(flow.id)
+client.wait_for_token(flow.id)
 """
 
 

@@ -64,7 +64,9 @@ EVERYTHING: Final = Origin("w1.7.3", "build-17", 7, "celery", "task-1", "alice")
 
 
 def event_of(action: str, **fields: Any) -> dict[str, Any]:
-    studio = Studio("https://studio.example.com").asking(client_name="nightly", scopes=["MODELS"])
+    studio = Studio("https://studio.example.com").with_request(
+        client_name="nightly", scopes=["MODELS"]
+    )
     flow = Flow("f1", studio, 1_800_000_000.0)
     happened = Transition(
         3,

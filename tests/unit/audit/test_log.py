@@ -223,7 +223,7 @@ def test_a_client_tells_its_hook_of_what_is_stored_already(script: ScriptedTrans
         told.append(event)
 
     client = Client(store, transport=script, clock=VirtualClock(), on_transition=hook)
-    client.wait(client.start(STUDIO).id)
+    client.wait_for_token(client.start(STUDIO).id)
 
     assert [event["seq"] for event in told] == [1, 2, 3, 4, 5, 6]
     assert told[0].keys() == set(FIELDS)
@@ -236,7 +236,7 @@ def test_a_hook_that_raises_ends_no_login(
         raise LookupError(event["action"])
 
     client = Client(transport=script, clock=VirtualClock(), on_transition=hook)
-    token = client.wait(client.start(STUDIO).id)
+    token = client.wait_for_token(client.start(STUDIO).id)
 
     assert token.access_token == Secret("TOKEN-CANARY")
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 6

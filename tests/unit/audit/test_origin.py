@@ -54,7 +54,7 @@ def test_what_a_block_raises_ends_it() -> None:
 def test_one_object_is_for_one_block_at_a_time() -> None:
     once = origin(actor="alice")
     with once:
-        with pytest.raises(UsageError, match="in use already"), once:
+        with pytest.raises(UsageError, match="in use"), once:
             pass
         assert current(CLIENTS).actor == "alice"
     with once:
@@ -66,7 +66,7 @@ def test_one_object_is_for_one_block_at_a_time() -> None:
 def test_only_texts_are_taken(name: str) -> None:
     arguments: Any = {name: 7}
 
-    with pytest.raises(UsageError, match=f"{name} must be a text, not int"):
+    with pytest.raises(UsageError, match=f"{name} must be a string, not int"):
         origin(**arguments)
 
 

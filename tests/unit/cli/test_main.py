@@ -98,7 +98,7 @@ def test_a_format_beside_a_page_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["diagram", "dot", "--check", str(tmp_path / "page.md")]) == exits.USAGE
-    assert "no format" in capsys.readouterr().err
+    assert "Omit the format" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["demo", "serve"])
@@ -156,4 +156,4 @@ def test_a_user_without_a_home_has_no_store(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.usefixtures("homeless")
 def test_a_user_without_a_home_has_no_profiles(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show"]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "# nothing is set"
+    assert capsys.readouterr().out.splitlines()[0] == "# no settings"

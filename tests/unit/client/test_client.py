@@ -18,18 +18,19 @@ from deviceflow.audit.events import render
 from deviceflow.audit.origin import origin
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
-from deviceflow.client.step import Step
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Response
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.brief import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.wire import Request
 
     Make = Callable[..., Client]
@@ -90,7 +91,7 @@ def test_start_asks_for_a_code_and_returns_the_flow(client: Make, code_answer: C
 
     assert flow.state is State.AWAITING_USER
     assert flow.user_code == "USER-CANARY"
-    assert flow.provider == STUDIO.asking(client_name="robot", scopes=["models"])
+    assert flow.provider == STUDIO.with_request(client_name="robot", scopes=["models"])
     assert sent(driver) == ["code"]
     transport = driver._transport
     assert isinstance(transport, ScriptedTransport)
@@ -130,7 +131,7 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
     assert error.flow_id is not None
     assert (error.state, error.reason) == ("failed", "unreachable")
     assert driver.get(error.flow_id).state is State.FAILED
-    assert "Check the address and the network" in str(error)
+    assert "Check the URL and the network" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +142,8 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
             errors.RejectedError,
             "The server's message: no such client.",
         ),
-        (answer(403, {}), errors.RejectedError, "The server refused the login. Its error"),
-        (answer(200, "<html>"), errors.ProtocolError, "cannot be understood. Check that"),
+        (answer(403, {}), errors.RejectedError, "The server refused the login. The server's error"),
+        (answer(200, "<html>"), errors.ProtocolError, "do not conform to the protocol. Check that"),
     ],
 )
 def test_start_says_why_the_server_refused(
@@ -177,23 +178,23 @@ def test_what_cannot_be_asked_leaves_nothing_behind(
 # Starting once for a key.
 
 
-def test_live_flow_of_the_key_is_returned_without_a_request(
+def test_open_login_of_the_name_is_returned_without_a_request(
     client: Make, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer())
-    first = driver.start(STUDIO, key="nightly")
+    first = driver.start(STUDIO, name="nightly")
 
-    again = driver.start(STUDIO, key="nightly")
+    again = driver.start(STUDIO, name="nightly")
 
     assert again.id == first.id
     assert again.user_code == first.user_code
     assert sent(driver) == ["code"]
 
 
-def test_key_of_another_login_is_another_login(client: Make, code_answer: CodeAnswer) -> None:
+def test_name_of_another_login_is_another_login(client: Make, code_answer: CodeAnswer) -> None:
     driver = client(code_answer(), code_answer(), code_answer())
 
-    flows = [driver.start(STUDIO, key=key) for key in ("a", "b", None)]
+    flows = [driver.start(STUDIO, name=name) for name in ("a", "b", None)]
 
     assert len({flow.id for flow in flows}) == 3
 
@@ -202,14 +203,14 @@ def test_key_of_another_login_is_another_login(client: Make, code_answer: CodeAn
     ("provider", "asked"),
     [(Studio("https://other.example.com"), {}), (STUDIO, {"scopes": ["models"]})],
 )
-def test_key_of_a_login_that_asks_for_something_else_is_refused(
+def test_name_of_a_login_that_asks_for_something_else_is_refused(
     client: Make, code_answer: CodeAnswer, provider: Studio, asked: dict[str, Any]
 ) -> None:
     driver = client(code_answer())
-    first = driver.start(STUDIO, key="nightly")
+    first = driver.start(STUDIO, name="nightly")
 
-    with pytest.raises(errors.UsageError, match="'nightly' is under way at") as caught:
-        driver.start(provider, key="nightly", **asked)
+    with pytest.raises(errors.UsageError, match="'nightly' is open already at") as caught:
+        driver.start(provider, name="nightly", **asked)
 
     assert caught.value.flow_id == first.id
     assert sent(driver) == ["code"]
@@ -221,7 +222,7 @@ def test_end_with_an_answer_lost_says_that_a_token_may_exist(
     driver = client(code_answer(), *[answer(200, "{cut")] * 3)
 
     with pytest.raises(errors.ProtocolError, match="a token may exist"):
-        driver.wait(driver.start(STUDIO).id)
+        driver.wait_for_token(driver.start(STUDIO).id)
 
 
 def test_our_own_words_are_not_called_the_servers(client: Make) -> None:
@@ -231,14 +232,14 @@ def test_our_own_words_are_not_called_the_servers(client: Make) -> None:
     assert "The server's message" not in str(caught.value)
 
 
-def test_ended_flow_of_the_key_gives_way_to_a_new_one(
+def test_ended_flow_of_the_name_gives_way_to_a_new_one(
     client: Make, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), code_answer())
-    first = driver.start(STUDIO, key="nightly")
+    first = driver.start(STUDIO, name="nightly")
     driver.cancel(first.id)
 
-    assert driver.start(STUDIO, key="nightly").id != first.id
+    assert driver.start(STUDIO, name="nightly").id != first.id
 
 
 def test_many_threads_start_one_login_with_one_request(
@@ -258,9 +259,9 @@ def test_many_threads_start_one_login_with_one_request(
     driver = client(slowly, clock=Hasty())
     barrier = threading.Barrier(threads)
 
-    def start(_: int) -> Flow:
+    def start(_: int) -> Login:
         barrier.wait()
-        return driver.start(STUDIO, key="nightly")
+        return driver.start(STUDIO, name="nightly")
 
     with ThreadPoolExecutor(threads) as pool:
         flows = list(pool.map(start, range(threads)))
@@ -274,10 +275,10 @@ def test_code_that_died_while_nobody_looked_is_not_shown_again(
     client: Make, clock: VirtualClock, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), PENDING, code_answer(user_code="FRESH"))
-    old = driver.start(STUDIO, key="nightly")
+    old = driver.start(STUDIO, name="nightly")
     clock.advance(86400)
 
-    flow = driver.start(STUDIO, key="nightly")
+    flow = driver.start(STUDIO, name="nightly")
 
     assert flow.user_code == "FRESH"
     assert driver.get(old.id).state is State.EXPIRED
@@ -287,24 +288,24 @@ def test_approval_that_came_while_nobody_looked_is_found(
     client: Make, clock: VirtualClock, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), GRANTED)
-    old = driver.start(STUDIO, key="nightly")
+    old = driver.start(STUDIO, name="nightly")
     clock.advance(86400)
 
-    flow = driver.start(STUDIO, key="nightly")
+    flow = driver.start(STUDIO, name="nightly")
 
     assert (flow.id, flow.state) == (old.id, State.AUTHORIZED)
-    assert driver.wait(flow.id).access_token == Secret("TOKEN-CANARY")
+    assert driver.wait_for_token(flow.id).access_token == Secret("TOKEN-CANARY")
 
 
 def test_flow_that_is_being_asked_for_its_last_word_is_left_alone(
     client: Make, clock: VirtualClock, store: MemoryStore, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer())
-    old = driver.start(STUDIO, key="nightly")
+    old = driver.start(STUDIO, name="nightly")
     clock.advance(86400)
     store.claim(old.id, "another worker", clock.time(), 20)
 
-    assert driver.start(STUDIO, key="nightly").id == old.id
+    assert driver.start(STUDIO, name="nightly").id == old.id
     assert sent(driver) == ["code"]
 
 
@@ -322,7 +323,7 @@ def test_create_sends_nothing_until_the_first_step(
     assert sent(driver) == []
     clock.advance(86400)
     step = driver.step(flow.id)
-    assert step == Step(flow.id, State.AWAITING_USER, 0)
+    assert brief(step) == (flow.id, State.AWAITING_USER, 0, None)
     assert sent(driver) == ["code"]
     assert driver.get(flow.id).expires_at == clock.time() + 600
 
@@ -330,17 +331,17 @@ def test_create_sends_nothing_until_the_first_step(
 def test_created_flow_can_be_waited_for(client: Make, code_answer: CodeAnswer) -> None:
     driver = client(code_answer(), PENDING, GRANTED)
 
-    token = driver.wait(driver.create(STUDIO).id)
+    token = driver.wait_for_token(driver.create(STUDIO).id)
 
     assert token.access_token == Secret("TOKEN-CANARY")
 
 
-def test_create_returns_the_live_flow_of_the_key(client: Make, code_answer: CodeAnswer) -> None:
+def test_create_returns_the_open_login_of_the_name(client: Make, code_answer: CodeAnswer) -> None:
     driver = client(code_answer())
-    flow = driver.start(STUDIO, key="nightly")
+    flow = driver.start(STUDIO, name="nightly")
 
-    assert driver.create(STUDIO, key="nightly").state is State.AWAITING_USER
-    assert driver.create(STUDIO, key="nightly").id == flow.id
+    assert driver.create(STUDIO, name="nightly").state is State.AWAITING_USER
+    assert driver.create(STUDIO, name="nightly").id == flow.id
 
 
 def test_equal_settings_are_kept_once(client: Make) -> None:
@@ -360,7 +361,7 @@ def test_adopted_code_is_polled_with(client: Make) -> None:
     flow = driver.adopt(
         STUDIO, token_endpoint="https://studio.example.com/t", device_code=Secret("ADOPTED-CANARY")
     )
-    token = driver.wait(flow.id)
+    token = driver.wait_for_token(flow.id)
 
     assert flow.expires_at is None
     assert token.access_token == Secret("TOKEN-CANARY")
@@ -400,7 +401,7 @@ def test_step_sends_one_request_at_the_most_and_never_sleeps(
             assert len(sent(driver)) == before
             clock.advance(early.wait_seconds)
 
-    assert step == Step(flow.id, State.AUTHORIZED)
+    assert brief(step) == (flow.id, State.AUTHORIZED, 0.0, None)
     assert sent(driver) == ["code", "token", "token", "token", "token"]
     assert clock.slept == []
 
@@ -410,11 +411,11 @@ def test_step_of_an_ended_flow_is_silent(client: Make, code_answer: CodeAnswer) 
     flow = driver.start(STUDIO)
     driver.step(flow.id)
 
-    assert driver.step(flow.id) == Step(flow.id, State.FAILED, 0, Reason.DENIED)
+    assert brief(driver.step(flow.id)) == (flow.id, State.FAILED, 0, Reason.DENIED)
     assert sent(driver) == ["code", "token"]
 
 
-@pytest.mark.parametrize("use", ["step", "wait", "get", "token", "cancel"])
+@pytest.mark.parametrize("use", ["step", "wait", "wait_for_token", "get", "get_token", "cancel"])
 def test_unknown_flow_is_an_error_that_names_it(client: Make, use: str) -> None:
     with pytest.raises(errors.UnknownFlowError) as caught:
         getattr(client(), use)("f9")
@@ -434,7 +435,7 @@ def test_interval_counts_from_the_end_of_the_request(
     flow = driver.start(STUDIO)
 
     assert driver.step(flow.id).wait_seconds == 5
-    assert driver.get(flow.id).due_at == clock.time() + 5
+    assert driver._store.get(flow.id).due_at == clock.time() + 5
 
 
 # Waiting.
@@ -444,12 +445,12 @@ def test_wait_returns_the_token(client: Make, clock: VirtualClock, code_answer: 
     driver = client(code_answer(), PENDING, PENDING, GRANTED)
     flow = driver.start(STUDIO)
 
-    token = driver.wait(flow.id)
+    token = driver.wait_for_token(flow.id)
 
     assert token.access_token.reveal() == "TOKEN-CANARY"
     assert not token.possibly_revoked
     assert clock.slept == [5, 5]
-    assert driver.token(flow.id) == token
+    assert driver.get_token(flow.id) == token
 
 
 @pytest.mark.parametrize(
@@ -479,7 +480,7 @@ def test_wait_raises_why_there_is_no_token(
     begun = clock.time()
 
     with pytest.raises(error) as caught:
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     raised = caught.value
     assert type(raised) is error
@@ -495,7 +496,7 @@ def test_servers_words_are_in_the_error_cleaned(client: Make, code_answer: CodeA
     flow = driver.start(STUDIO)
 
     with pytest.raises(errors.RejectedError, match="The server's message: bad code <secret>"):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
 
 def test_wait_ends_with_the_callers_patience_and_the_login_goes_on(
@@ -505,12 +506,12 @@ def test_wait_ends_with_the_callers_patience_and_the_login_goes_on(
     flow = driver.start(STUDIO)
 
     with pytest.raises(errors.WaitTimeoutError) as caught:
-        driver.wait(flow.id, timeout=12)
+        driver.wait_for_token(flow.id, timeout=12)
 
     assert isinstance(caught.value, TimeoutError)
     assert (caught.value.flow_id, caught.value.state) == (flow.id, "awaiting-user")
     assert clock.slept == [5, 5, 2]
-    assert driver.wait(flow.id).access_token == Secret("TOKEN-CANARY")
+    assert driver.wait_for_token(flow.id).access_token == Secret("TOKEN-CANARY")
     assert clock.slept == [5, 5, 2, 3]
 
 
@@ -522,7 +523,7 @@ def test_wait_without_patience_takes_one_step(
     flow = driver.start(STUDIO)
 
     with pytest.raises(errors.WaitTimeoutError):
-        driver.wait(flow.id, timeout)
+        driver.wait_for_token(flow.id, timeout)
 
     assert sent(driver) == ["code", "token"]
     assert clock.slept == []
@@ -539,7 +540,7 @@ def test_patience_is_not_worn_by_the_wall_clock(
     flow = driver.start(STUDIO)
 
     with pytest.raises(errors.WaitTimeoutError):
-        driver.wait(flow.id, timeout=11)
+        driver.wait_for_token(flow.id, timeout=11)
 
     assert clock.slept == [5, 5, 1]
 
@@ -547,9 +548,9 @@ def test_patience_is_not_worn_by_the_wall_clock(
 def test_wait_shows_how_things_stand(client: Make, code_answer: CodeAnswer) -> None:
     driver = client(code_answer(), PENDING, answer(400, {"detail": "slow_down"}), GRANTED)
     flow = driver.start(STUDIO)
-    steps: list[Step] = []
+    steps: list[Login] = []
 
-    driver.wait(flow.id, on_step=steps.append)
+    driver.wait_for_token(flow.id, on_step=steps.append)
 
     assert [(step.state, step.wait_seconds) for step in steps] == [
         (State.AWAITING_USER, 5),
@@ -564,13 +565,13 @@ def test_what_the_caller_raises_ends_the_waiting_and_not_the_login(
     driver = client(code_answer(), PENDING, GRANTED)
     flow = driver.start(STUDIO)
 
-    def fail(_: Step) -> None:
+    def fail(_: Login) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        driver.wait(flow.id, on_step=fail)
+        driver.wait_for_token(flow.id, on_step=fail)
 
-    assert driver.wait(flow.id).access_token == Secret("TOKEN-CANARY")
+    assert driver.wait_for_token(flow.id).access_token == Secret("TOKEN-CANARY")
 
 
 def test_suspended_machine_makes_one_poll_and_then_says_expired(
@@ -584,7 +585,7 @@ def test_suspended_machine_makes_one_poll_and_then_says_expired(
     flow = driver.start(STUDIO)
 
     with pytest.raises(errors.ExpiredError):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     assert sent(driver) == ["code", "token", "token"]
 
@@ -601,7 +602,7 @@ def test_wall_clock_set_back_does_not_stretch_the_wait(
     begun = clock.monotonic()
 
     with pytest.raises(errors.ExpiredError):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     assert clock.monotonic() - begun == 60
 
@@ -633,11 +634,11 @@ def test_cancel_ends_the_login_with_its_reason(
 
     done = driver.cancel(flow.id, "no longer wanted")
 
-    assert done == Step(flow.id, State.FAILED, 0, Reason.CANCELLED)
+    assert brief(done) == (flow.id, State.FAILED, 0, Reason.CANCELLED)
     assert driver.get(flow.id).detail == "no longer wanted"
     assert actions() == ["issue_code", "cancel"]
     with pytest.raises(errors.LoginCancelledError):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
     assert sent(driver) == ["code"]
 
 
@@ -659,7 +660,7 @@ def test_cancel_before_the_code_is_possible(client: Make) -> None:
 
     assert driver.cancel(flow.id).reason is Reason.CANCELLED
     with pytest.raises(errors.LoginCancelledError):
-        driver.token(flow.id)
+        driver.get_token(flow.id)
 
 
 def test_cancel_tries_again_where_others_went_on_meanwhile(
@@ -702,7 +703,7 @@ def test_cancel_from_another_thread_wakes_the_waiting_at_once(
     thread.start()
     begun = time.monotonic()
     with pytest.raises(errors.LoginCancelledError):
-        driver.wait(flow.id, on_step=lambda _: waiting.set())
+        driver.wait_for_token(flow.id, on_step=lambda _: waiting.set())
     thread.join()
 
     assert time.monotonic() - begun < 30
@@ -718,7 +719,7 @@ def test_cancel_wakes_only_those_who_wait_for_that_flow(
     driver = client(code_answer(), code_answer(), cancel_the_other, GRANTED)
     other, flow = driver.start(STUDIO), driver.start(STUDIO)
 
-    driver.wait(flow.id)
+    driver.wait_for_token(flow.id)
 
     assert clock.slept == [5]
 
@@ -744,7 +745,7 @@ def test_interrupt_while_sending_cancels_a_flow_in_memory(
     flow = driver.start(STUDIO)
 
     with pytest.raises(KeyboardInterrupt):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     assert actions() == ["issue_code", "poll", "retry", "cancel"]
     stands = driver.get(flow.id)
@@ -759,7 +760,7 @@ def test_interrupt_while_sleeping_cancels_a_flow_in_memory(
     flow = driver.start(STUDIO)
 
     with pytest.raises(KeyboardInterrupt):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     assert actions() == ["issue_code", "poll", "pending", "cancel"]
     assert not driver.get(flow.id).in_doubt
@@ -775,7 +776,7 @@ def test_interrupt_of_a_wait_in_the_system_clocks_sleep(
     press = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
 
     with pytest.raises(KeyboardInterrupt):
-        driver.wait(flow.id, on_step=lambda _: press.start())
+        driver.wait_for_token(flow.id, on_step=lambda _: press.start())
 
     assert driver.get(flow.id).reason is Reason.CANCELLED
 
@@ -788,7 +789,7 @@ def test_interrupt_while_starting_cancels_a_flow_in_memory(
     driver = client(said, clock=clock_of())
 
     with pytest.raises(KeyboardInterrupt):
-        driver.start(STUDIO, key="nightly")
+        driver.start(STUDIO, name="nightly")
 
     assert store.get(next(iter(store._flows))).reason is Reason.CANCELLED
 
@@ -800,13 +801,13 @@ def test_interrupt_while_sending_leaves_a_persistent_flow_resumable_and_in_doubt
     flow = driver.start(STUDIO)
 
     with pytest.raises(KeyboardInterrupt):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     stands = driver.get(flow.id)
     assert (stands.state, stands.in_doubt) == (State.AWAITING_USER, True)
     assert actions() == ["issue_code", "poll", "retry"]
     # The lease was given back: it goes on at its due time.
-    assert driver.wait(flow.id).access_token == Secret("TOKEN-CANARY")
+    assert driver.wait_for_token(flow.id).access_token == Secret("TOKEN-CANARY")
     assert actions()[3:] == ["poll", "pending", "poll", "issue_token", "collect"]
 
 
@@ -818,12 +819,14 @@ def test_interrupt_while_sleeping_leaves_a_persistent_flow_resumable(
     flow = driver.start(STUDIO)
 
     with pytest.raises(KeyboardInterrupt):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     stands = driver.get(flow.id)
     assert (stands.state, stands.in_doubt) == (State.AWAITING_USER, False)
     clock.advance(5)
-    assert client(GRANTED, store=store).wait(flow.id).access_token == Secret("TOKEN-CANARY")
+    assert client(GRANTED, store=store).wait_for_token(flow.id).access_token == Secret(
+        "TOKEN-CANARY"
+    )
 
 
 def test_interrupt_of_the_code_request_leaves_a_persistent_flow_resumable(
@@ -832,9 +835,9 @@ def test_interrupt_of_the_code_request_leaves_a_persistent_flow_resumable(
     driver = client(interrupt, code_answer(), store=PersistentStore())
 
     with pytest.raises(KeyboardInterrupt):
-        driver.start(STUDIO, key="nightly")
+        driver.start(STUDIO, name="nightly")
 
-    assert driver.start(STUDIO, key="nightly").user_code == "USER-CANARY"
+    assert driver.start(STUDIO, name="nightly").user_code == "USER-CANARY"
 
 
 @pytest.mark.parametrize("persistent", [True, False])
@@ -855,7 +858,7 @@ def test_what_comes_from_outside_goes_on_and_shows_no_secret(
     flow = driver.start(STUDIO)
 
     with pytest.raises(stop) as caught:
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     shown = rendered(caught.value)
     assert "_sync.py" in shown
@@ -868,9 +871,9 @@ def test_other_interruptions_do_not_cancel(client: Make, code_answer: CodeAnswer
     flow = driver.start(STUDIO)
 
     with pytest.raises(SystemExit):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
-    assert driver.wait(flow.id).access_token == Secret("TOKEN-CANARY")
+    assert driver.wait_for_token(flow.id).access_token == Secret("TOKEN-CANARY")
 
 
 def test_settings_that_cannot_be_used_leave_no_doubt_since_nothing_was_sent(
@@ -903,7 +906,7 @@ def test_errors_of_a_login_show_no_secret(
     flow = driver.start(STUDIO)
 
     with pytest.raises(errors.DeviceFlowError) as caught:
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     assert "CANARY" not in rendered(caught.value)
 
@@ -922,7 +925,7 @@ def test_threads_stepping_one_flow_send_one_request(client: Make, code_answer: C
     driver = client(code_answer(), slowly)
     flow = driver.start(STUDIO)
 
-    def step(_: int) -> Step:
+    def step(_: int) -> Login:
         barrier.wait()
         return driver.step(flow.id)
 
@@ -937,7 +940,7 @@ def test_threads_stepping_one_flow_send_one_request(client: Make, code_answer: C
 def test_flow_that_another_worker_polls_is_left_alone(
     client: Make, code_answer: CodeAnswer
 ) -> None:
-    seen: list[Step] = []
+    seen: list[Login] = []
 
     def meanwhile(_: Request) -> Response:
         seen.append(other.step(flow.id))
@@ -948,7 +951,7 @@ def test_flow_that_another_worker_polls_is_left_alone(
 
     driver.step(flow.id)
 
-    assert seen == [Step(flow.id, State.POLLING, 5)]
+    assert [brief(one) for one in seen] == [(flow.id, State.POLLING, 5, None)]
     assert sent(other) == []
 
 
@@ -960,7 +963,7 @@ def test_dead_workers_flow_is_recovered_once_its_lease_is_over(
     store.commit(claim.flow, render(claim.flow, claim.flow.poll(clock.time(), 10)))
     driver = client(PENDING)
 
-    assert driver.step(flow.id) == Step(flow.id, State.POLLING, 5)
+    assert brief(driver.step(flow.id)) == (flow.id, State.POLLING, 5, None)
     clock.advance(21)
     driver.step(flow.id)
 
@@ -982,9 +985,9 @@ def test_stalled_workers_token_is_taken_late(
 
     step = driver.step(flow.id)
 
-    assert step == Step(flow.id, State.AUTHORIZED)
+    assert brief(step) == (flow.id, State.AUTHORIZED, 0.0, None)
     assert actions() == ["issue_code", "poll", "recover", "poll", "fail", "late_token"]
-    token = driver.token(flow.id)
+    token = driver.get_token(flow.id)
     assert token.access_token == Secret("TOKEN-CANARY")
     assert token.possibly_revoked
 
@@ -1003,7 +1006,7 @@ def test_stalled_workers_token_is_whole_where_nobody_polled_again(
     driver.step(flow.id)
 
     assert actions() == ["issue_code", "poll", "recover", "late_token"]
-    assert not driver.token(flow.id).possibly_revoked
+    assert not driver.get_token(flow.id).possibly_revoked
 
 
 def test_second_token_does_not_replace_the_first(
@@ -1019,10 +1022,10 @@ def test_second_token_does_not_replace_the_first(
 
     step = driver.step(flow.id)
 
-    assert step == Step(flow.id, State.AUTHORIZED)
+    assert brief(step) == (flow.id, State.AUTHORIZED, 0.0, None)
     assert actions()[-2:] == ["issue_token", "orphan_token"]
-    assert driver.token(flow.id).access_token == Secret("TOKEN-CANARY")
-    assert driver.get(flow.id).orphaned_tokens == 1
+    assert driver.get_token(flow.id).access_token == Secret("TOKEN-CANARY")
+    assert driver._store.get(flow.id).orphaned_tokens == 1
 
 
 def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
@@ -1036,10 +1039,10 @@ def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
     flow = driver.start(STUDIO)
 
     with pytest.raises(errors.LoginCancelledError):
-        driver.wait(flow.id)
+        driver.wait_for_token(flow.id)
 
     assert actions() == ["issue_code", "poll", "cancel", "orphan_token"]
-    stands = driver.get(flow.id)
+    stands = driver._store.get(flow.id)
     assert (stands.token, stands.orphaned_tokens) == (None, 1)
 
 
@@ -1053,7 +1056,7 @@ def test_pending_that_comes_after_cancelling_changes_nothing(
     driver = client(code_answer(), cancelled)
     flow = driver.start(STUDIO)
 
-    assert driver.step(flow.id) == Step(flow.id, State.FAILED, 0, Reason.CANCELLED)
+    assert brief(driver.step(flow.id)) == (flow.id, State.FAILED, 0, Reason.CANCELLED)
     assert actions() == ["issue_code", "poll", "cancel"]
 
 
@@ -1082,7 +1085,7 @@ def test_token_of_a_pending_login_is_asked_for_too_early(
 
     for flow in (created, started):
         with pytest.raises(errors.WaitTimeoutError, match="still pending") as caught:
-            driver.token(flow.id)
+            driver.get_token(flow.id)
         assert (caught.value.flow_id, caught.value.state) == (flow.id, flow.state)
         assert caught.value.hint
 
@@ -1094,10 +1097,10 @@ def test_token_that_was_left_out_of_an_export_is_not_called_pending(
     flow = driver.start(STUDIO)
     driver.step(flow.id)
     elsewhere = MemoryStore()
-    elsewhere.add(export.from_dict(export.to_dict(driver.get(flow.id))))
+    elsewhere.add(export.from_dict(export.to_dict(driver._store.get(flow.id))))
 
     with pytest.raises(errors.UsageError, match="exported without its token"):
-        client(store=elsewhere).wait(flow.id)
+        client(store=elsewhere).wait_for_token(flow.id)
 
 
 # Logging in, in one call.
@@ -1202,13 +1205,13 @@ def test_login_waits_as_long_as_it_is_told(shown: Make, code_answer: CodeAnswer)
         shown(code_answer(), PENDING).login(STUDIO, timeout=3)
 
 
-def test_login_of_a_key_goes_on_with_the_live_one(
+def test_login_of_a_name_goes_on_with_the_live_one(
     shown: Make, code_answer: CodeAnswer, said: list[str]
 ) -> None:
     driver = shown(code_answer(), GRANTED)
-    driver.start(STUDIO, key="nightly")
+    driver.start(STUDIO, name="nightly")
 
-    driver.login(STUDIO, key="nightly")
+    driver.login(STUDIO, name="nightly")
 
     assert sent(driver) == ["code", "token"]
 
@@ -1289,8 +1292,8 @@ def test_plain_http_that_is_allowed_is_recorded(
 ) -> None:
     driver = client(code_answer(token_uri=token_uri))
 
-    driver.start(Studio(url, allow_http=True), key="once")
-    driver.start(Studio(url, allow_http=True), key="once")
+    driver.start(Studio(url, allow_http=True), name="once")
+    driver.start(Studio(url, allow_http=True), name="once")
 
     assert plain_http(caplog) == said
 
@@ -1322,7 +1325,7 @@ def test_server_whose_certificate_is_not_checked_is_on_record_once(
     answers = code_answer(token_uri="https://token.example.com/t"), PENDING, GRANTED
     driver = Client(store=store, transport=Unverified(answers), clock=clock)
 
-    driver.wait(driver.start(STUDIO).id)
+    driver.wait_for_token(driver.start(STUDIO).id)
 
     said = [r for r in caplog.records if r.getMessage().startswith("deviceflow.unverified_tls ")]
     assert [record.levelno for record in said] == 2 * [logging.WARNING]
@@ -1357,7 +1360,7 @@ def test_what_cannot_be_put_on_record_is_not_sent(
 
     assert len(transport.requests) == 1
     with pytest.raises(errors.DeniedError):
-        driver.wait(name)
+        driver.wait_for_token(name)
     assert store.notes == 2
 
 
@@ -1391,7 +1394,7 @@ def test_hook_is_told_of_each_transition_that_is_committed(
     told: list[dict[str, Any]] = []
     driver = client(code_answer(), GRANTED, on_transition=told.append)
 
-    driver.wait(driver.start(STUDIO).id)
+    driver.wait_for_token(driver.start(STUDIO).id)
 
     assert [event["action"] for event in told] == ["issue_code", "poll", "issue_token", "collect"]
 
@@ -1413,3 +1416,53 @@ def test_block_of_code_says_who_acts_for_a_client_of_many(
         (True, "t1"),
         (False, None),
     ]
+
+
+# Its store.
+
+
+class Closing(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_client_closes_a_store_that_it_has_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, Closing]] = []
+
+    def opening(url: str) -> Closing:
+        opened.append((url, Closing()))
+        return opened[-1][1]
+
+    monkeypatch.setattr("deviceflow.client._sync.open_store", opening)
+
+    with Client("sqlite:///flows.db") as driver:
+        ((url, store),) = opened
+        assert driver._store is store
+        assert store.closed == 0
+
+    assert (url, store.closed) == ("sqlite:///flows.db", 1)
+
+
+def test_client_leaves_a_store_open_that_it_was_given() -> None:
+    store = Closing()
+
+    Client(store).close()
+
+    assert store.closed == 0
+
+
+def test_url_that_names_a_store_in_memory_opens_one(code_answer: CodeAnswer) -> None:
+    with Client("memory:", transport=ScriptedTransport([code_answer()])) as driver:
+        assert not driver.durable
+        assert driver.start(STUDIO).state is State.AWAITING_USER
+
+
+def test_url_of_a_store_is_in_no_traceback(rendered: Rendered) -> None:
+    with pytest.raises(errors.UsageError, match=r"URL") as caught:
+        Client("mysql://user:PASSWORD-CANARY@db.example.com")
+
+    assert "CANARY" not in rendered(caught.value)

@@ -97,7 +97,7 @@ class World:
         return next(iter(self.store.flows()), None)
 
     def started(self) -> str:
-        return self.client.start(OAUTH, key="nightly").id
+        return self.client.start(OAUTH, name="nightly").id
 
     def due(self) -> str:
         """Return a flow whose next poll brings the token."""
@@ -114,7 +114,7 @@ class World:
 
     def collected(self) -> str:
         flow_id = self.authorized()
-        self.client.token(flow_id)
+        self.client.get_token(flow_id)
         return flow_id
 
 
@@ -134,8 +134,8 @@ CASES: Final[dict[str, tuple[Callable[[World], str], Callable[[World, str], Op[A
     "first poll": (World.started, lambda w, f: step.step(w.client._context, f)),
     "last poll": (World.due, lambda w, f: step.step(w.client._context, f)),
     "sweep": (World.due, lambda w, _: sweep.sweep(w.client._context, 100)),
-    "settle": (World.started, lambda w, f: wait.settle(w.client._context, f, 60, lambda _: None)),
-    "wait": (World.due, lambda w, f: wait.wait(w.client._context, f, None, None)),
+    "wait": (World.started, lambda w, f: wait.wait(w.client._context, f, 60, lambda _: None)),
+    "wait_for_token": (World.due, lambda w, f: wait.wait_for_token(w.client._context, f, None)),
     "login": (
         nothing,
         lambda w, _: logins.login(
@@ -149,8 +149,8 @@ CASES: Final[dict[str, tuple[Callable[[World], str], Callable[[World, str], Op[A
             acknowledges=False,
         ),
     ),
-    "get": (World.authorized, lambda _, f: lookup.get(f, secrets=True)),
-    "token": (World.authorized, lambda w, f: handover.token(w.client._context, f)),
+    "get": (World.authorized, lambda _, f: lookup.get(f)),
+    "get_token": (World.authorized, lambda w, f: handover.get_token(w.client._context, f)),
     "collect": (World.authorized, collect),
     "acknowledge": (World.collected, lambda w, f: handover.acknowledge(w.client._context, f)),
     "cancel": (World.due, lambda w, f: wait.cancel(w.client._context, f, "not wanted")),
@@ -208,7 +208,7 @@ def check(world: World, number: int, how: How, name: str, *, crash: bool) -> boo
     world.clock.advance(30)  # a lease that was left behind is over
     outcome: str | None = None
     try:
-        token = client.wait(flow.id).access_token.reveal()
+        token = client.wait_for_token(flow.id).access_token.reveal()
     except errors.DeviceFlowError as error:
         outcome = type(error).__name__
     else:

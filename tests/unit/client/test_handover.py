@@ -13,7 +13,6 @@ from deviceflow.audit.events import render
 from deviceflow.client._sync import Client
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.client.purge import DAY
-from deviceflow.client.step import Step
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.secret import Secret
@@ -23,6 +22,7 @@ from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.brief import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ def sent(client: Client) -> list[str]:
 
 def authorized(client: Client, provider: Any = STUDIO, **how: Any) -> str:
     flow = client.start(provider, **how)
-    client._clock.advance(flow.wait_seconds(client._clock.time()))  # type: ignore[attr-defined]
+    client._clock.advance(flow.wait_seconds)  # type: ignore[attr-defined]
     assert client.step(flow.id).state is State.AUTHORIZED
     return flow.id
 
@@ -101,7 +101,7 @@ def test_token_can_be_taken_again_and_again_and_each_time_is_on_record(
     driver = client(code_answer(), GRANTED)
     name = authorized(driver)
 
-    assert [driver.token(name).access_token for _ in range(2)] == [TOKEN, TOKEN]
+    assert [driver.get_token(name).access_token for _ in range(2)] == [TOKEN, TOKEN]
 
     assert actions()[-3:] == ["issue_token", "collect", "collect"]
     assert driver.get(name).handover == "collected"
@@ -113,17 +113,17 @@ def test_wait_takes_the_token_and_acknowledges_nothing(
     driver = client(code_answer(), GRANTED)
     name = driver.start(STUDIO).id
 
-    assert driver.wait(name).access_token == TOKEN
+    assert driver.wait_for_token(name).access_token == TOKEN
 
     assert actions() == ["issue_code", "poll", "issue_token", "collect"]
-    assert driver.get(name).token is not None
+    assert driver._store.get(name).token is not None
 
 
 def test_settling_takes_no_token(client: Make, code_answer: CodeAnswer, actions: Actions) -> None:
     driver = client(code_answer(), GRANTED)
     name = driver.start(STUDIO).id
 
-    assert driver.settle(name) == Step(name, State.AUTHORIZED)
+    assert brief(driver.wait(name)) == (name, State.AUTHORIZED, 0.0, None)
 
     assert actions()[-1] == "issue_token"
 
@@ -133,17 +133,17 @@ def test_acknowledged_token_is_wiped_and_said_to_be_gone(
 ) -> None:
     driver = client(code_answer(), GRANTED)
     name = authorized(driver)
-    driver.token(name)
+    driver.get_token(name)
 
     for _ in range(2):  # once more is as good as once
-        assert driver.acknowledge(name) == Step(name, State.AUTHORIZED)
+        assert brief(driver.acknowledge(name)) == (name, State.AUTHORIZED, 0.0, None)
 
     assert actions()[-2:] == ["collect", "acknowledge"]
-    assert driver.get(name).token is None
+    assert driver._store.get(name).token is None
     with pytest.raises(errors.TokenGoneError, match="acknowledged"):
-        driver.token(name)
+        driver.get_token(name)
     with pytest.raises(errors.TokenGoneError):
-        driver.wait(name)
+        driver.wait_for_token(name)
 
 
 def collect(client: Client, flow_id: str) -> None:
@@ -151,7 +151,7 @@ def collect(client: Client, flow_id: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("use", [Client.token, Client.acknowledge, collect])
+@pytest.mark.parametrize("use", [Client.get_token, Client.acknowledge, collect])
 @pytest.mark.parametrize(
     ("said", "error"), [(PENDING, errors.WaitTimeoutError), (DENIED, errors.DeniedError)]
 )
@@ -279,18 +279,18 @@ class Contended(MemoryStore):
         return flow
 
 
-@pytest.mark.parametrize("use", ["token", "acknowledge"])
+@pytest.mark.parametrize("use", ["get_token", "acknowledge"])
 def test_handing_over_is_tried_again_where_others_went_on_meanwhile(
     client: Make, code_answer: CodeAnswer, actions: Actions, use: str
 ) -> None:
     contended = Contended()
     driver, other = client(code_answer(), GRANTED, store=contended), client(store=contended)
     name = authorized(driver)
-    contended.meanwhile = lambda: other.token(name)
+    contended.meanwhile = lambda: other.get_token(name)
 
     getattr(driver, use)(name)
 
-    done = {"token": "collect", "acknowledge": "acknowledge"}[use]
+    done = {"get_token": "collect", "acknowledge": "acknowledge"}[use]
     assert actions()[-2:] == ["collect", done]
 
 
@@ -303,55 +303,55 @@ def test_token_that_is_acknowledged_while_it_is_asked_for_is_gone(
     contended.meanwhile = lambda: other.acknowledge(name)
 
     with pytest.raises(errors.TokenGoneError):
-        driver.token(name)
+        driver.get_token(name)
 
 
 @pytest.mark.parametrize("ask", ["start", "login", "wait", "token", "collect"])
-def test_key_is_kept_and_its_token_is_given_again_until_it_is_acknowledged(
+def test_name_is_kept_and_its_token_is_given_again_until_it_is_acknowledged(
     client: Make, code_answer: CodeAnswer, ask: str
 ) -> None:
     """A job that is killed after the approval, and run again, gets its token and asks nobody."""
     driver = client(code_answer(), GRANTED)
-    name = authorized(driver, key="nightly")
-    driver.token(name)  # whoever took it dies here
+    name = authorized(driver, name="nightly")
+    driver.get_token(name)  # whoever took it dies here
 
     again = client(code_answer())
-    assert again.start(STUDIO, key="nightly").id == name
+    assert again.start(STUDIO, name="nightly").id == name
     if ask == "login":
-        assert again.login(STUDIO, key="nightly").access_token == TOKEN
+        assert again.login(STUDIO, name="nightly").access_token == TOKEN
     elif ask == "wait":
-        assert again.wait(name).access_token == TOKEN
+        assert again.wait_for_token(name).access_token == TOKEN
     elif ask == "collect":
         with again.collect(name) as token:
             assert token.access_token == TOKEN
     else:
-        assert again.token(name).access_token == TOKEN
+        assert again.get_token(name).access_token == TOKEN
     assert sent(again) == []
 
     again.acknowledge(name)
-    assert again.start(STUDIO, key="nightly").id != name
+    assert again.start(STUDIO, name="nightly").id != name
 
 
-def test_key_is_free_once_the_token_is_purged(
+def test_name_is_free_once_the_token_is_purged(
     client: Make, clock: VirtualClock, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), GRANTED, code_answer())
-    name = authorized(driver, key="nightly")
-    driver.token(name)
+    name = authorized(driver, name="nightly")
+    driver.get_token(name)
     clock.advance(7 * DAY)
     driver.purge()
 
-    assert driver.start(STUDIO, key="nightly").id != name
+    assert driver.start(STUDIO, name="nightly").id != name
 
 
-def test_key_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
+def test_name_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
     client: Make, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), GRANTED)
-    driver.token(authorized(driver, key="nightly"))
+    driver.get_token(authorized(driver, name="nightly"))
 
     with pytest.raises(errors.UsageError, match="asks for something else") as caught:
-        driver.start(STUDIO, key="nightly", client_name="another")
+        driver.start(STUDIO, name="nightly", client_name="another")
 
     assert caught.value.hint is not None
     assert "acknowledge" in caught.value.hint
@@ -361,8 +361,8 @@ def test_key_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
     ("how", "handover"),
     [
         ({}, "acknowledged"),
-        ({"key": "nightly"}, "collected"),
-        ({"key": "nightly", "acknowledge": True}, "acknowledged"),
+        ({"name": "nightly"}, "collected"),
+        ({"name": "nightly", "acknowledge": True}, "acknowledged"),
         ({"acknowledge": False}, "collected"),
     ],
 )
@@ -373,16 +373,18 @@ def test_login_acknowledges_what_nobody_could_ask_for_again(
 
     assert driver.login(STUDIO, open_browser=False, **how).access_token == TOKEN
 
-    (flow,) = driver.flows()
+    (flow,) = driver.logins()
     assert flow.handover == handover
 
 
-def test_login_of_a_key_that_is_approved_asks_nobody(client: Make, code_answer: CodeAnswer) -> None:
+def test_login_of_a_name_that_is_approved_asks_nobody(
+    client: Make, code_answer: CodeAnswer
+) -> None:
     said: list[str] = []
     driver = client(code_answer(), GRANTED, output=said.append)
-    authorized(driver, key="nightly")
+    authorized(driver, name="nightly")
 
-    assert driver.login(STUDIO, key="nightly").access_token == TOKEN
+    assert driver.login(STUDIO, name="nightly").access_token == TOKEN
     assert said == []
 
 
@@ -397,11 +399,11 @@ def test_flows_come_newest_first_and_without_secrets(
     clock.advance(1)
     live = driver.start(STUDIO).id
 
-    assert [flow.id for flow in driver.flows()] == [live, done]
-    assert [flow.id for flow in driver.flows(live=True)] == [live]
-    for flow in driver.flows():
+    assert [flow.id for flow in driver.logins()] == [live, done]
+    assert [flow.id for flow in driver.logins(live=True)] == [live]
+    for flow in driver._store.flows():
         assert (flow.token, flow.device_code, flow.to_revoke) == (None, None, ())
-    bare = driver.get(live, secrets=False)
+    bare = driver._store.get(live, secrets=False)
     assert (bare.user_code, bare.device_code) == ("USER-CANARY", None)
 
 
@@ -431,7 +433,7 @@ def test_token_that_nobody_collected_is_revoked_after_a_week_and_the_flow_stays(
     assert revoked(driver) == ["REFRESH-CANARY", "TOKEN-CANARY"]
     assert actions()[-3:] == ["purge", "revoke", "revoke"]
     with pytest.raises(errors.TokenGoneError, match="was purged"):
-        driver.token(name)
+        driver.get_token(name)
     assert driver.purge() == (0, 0, [])
 
 
@@ -465,7 +467,7 @@ def test_token_that_nobody_acknowledged_is_revoked_where_the_server_can_and_said
     driver = client(code_answer(), GRANTED, REVOKED)
     name = authorized(driver, provider)
     if taken:
-        driver.token(name)
+        driver.get_token(name)
     clock.advance(7 * DAY)
 
     assert driver.purge() == (1, 0, [])
@@ -474,7 +476,7 @@ def test_token_that_nobody_acknowledged_is_revoked_where_the_server_can_and_said
     assert driver.get(name).handover == "purged"
     if provider is OAUTH:
         assert revoked(driver) == ["TOKEN-CANARY"]
-        assert detail.endswith("it will be revoked")
+        assert detail.endswith("deviceflow will revoke it")
     else:
         assert revoked(driver) == []
         assert detail.endswith("revoke it at the server")
@@ -486,7 +488,7 @@ def test_acknowledged_token_is_never_revoked(
 ) -> None:
     driver = client(code_answer(), GRANTED)
     name = authorized(driver, OAUTH)
-    driver.token(name)
+    driver.get_token(name)
     driver.acknowledge(name)
     clock.advance(7 * DAY)
 
@@ -523,7 +525,7 @@ def test_old_uncollected_token_is_not_given_up_by_the_purge_that_sets_it_aside(
     clock.advance(100 * DAY)
 
     assert driver.purge() == (1, 0, [])
-    assert len(driver.get(name).to_revoke) == 1
+    assert len(driver._store.get(name).to_revoke) == 1
     clock.advance(60)
     driver.sweep()
 
@@ -543,7 +545,7 @@ def test_flows_that_hold_nothing_are_dropped_after_another_while(
     assert driver.purge(flows_after=90 * DAY + 1) == (0, 0, [])
     assert driver.purge() == (0, 1, [])
 
-    assert [flow.id for flow in driver.flows()] == [live]
+    assert [flow.id for flow in driver.logins()] == [live]
 
 
 def test_purge_leaves_alone_what_somebody_is_collecting_at_last(
@@ -620,10 +622,10 @@ def test_sweep_steps_whatever_is_due_and_nothing_else(
     swept = driver.sweep()
 
     assert swept.problems == []
-    assert swept.steps == [
-        Step(first, State.AWAITING_USER, 5),
-        Step(second, State.AUTHORIZED),
-        Step(third, State.FAILED, 0, Reason.DENIED),
+    assert [brief(login) for login in swept.logins] == [
+        (first, State.AWAITING_USER, 5, None),
+        (second, State.AUTHORIZED, 0, None),
+        (third, State.FAILED, 0, Reason.DENIED),
     ]
     assert driver.sweep() == ([], [])
     assert sent(driver)[3:] == ["token"] * 3
@@ -638,8 +640,8 @@ def test_sweep_takes_first_what_has_been_due_the_longest_and_no_more_than_it_may
     clock.advance(1)
     later = driver.start(STUDIO).id
 
-    assert [done.flow_id for done in driver.sweep(limit=1).steps] == [late]
-    assert [done.flow_id for done in driver.sweep(limit=1).steps] == [later]
+    assert [done.id for done in driver.sweep(limit=1).logins] == [late]
+    assert [done.id for done in driver.sweep(limit=1).logins] == [later]
 
 
 def test_sweep_never_touches_a_login_that_nobody_has_started(
@@ -667,7 +669,9 @@ def test_sweep_brings_what_a_dead_worker_left_to_its_end(
     store.commit(claim.flow, render(claim.flow, claim.flow.poll(clock.time(), 10)))
     clock.advance(60)
 
-    assert client(GRANTED).sweep().steps == [Step(name, State.AUTHORIZED)]
+    assert [brief(one) for one in client(GRANTED).sweep().logins] == [
+        (name, State.AUTHORIZED, 0.0, None)
+    ]
 
     assert actions() == ["issue_code", "recover", "poll", "issue_token"]
 
@@ -683,7 +687,7 @@ def test_sweep_passes_over_what_it_cannot_step_and_leaves_it_alone_for_a_minute(
 
     swept = driver.sweep()
 
-    assert [done.flow_id for done in swept.steps] == [whole]
+    assert [done.id for done in swept.logins] == [whole]
     (problem,) = swept.problems
     assert isinstance(problem, errors.UsageError)
     assert problem.flow_id == flow.id
@@ -713,7 +717,7 @@ def test_sweep_passes_over_a_damaged_flow_and_not_over_a_store_that_fails(
     if passed_over:
         swept = driver.sweep()
         assert [problem.flow_id for problem in swept.problems] == ["f1"]
-        assert [done.flow_id for done in swept.steps] == [whole]
+        assert [done.id for done in swept.logins] == [whole]
     else:
         with pytest.raises(errors.StoreError):
             driver.sweep()

@@ -157,9 +157,9 @@ def test_what_was_wrong_with_metadata_is_told_rather_than_that_there_was_none(
 def test_failed_discovery_leaves_no_login_behind(client: Make) -> None:
     driver = client(HTML, HTML, FOUND, CODE)
     with pytest.raises(UnreachableError):
-        driver.start(PROVIDER, key="work")
+        driver.start(PROVIDER, name="work")
 
-    assert driver.start(PROVIDER, key="work").state is State.AWAITING_USER
+    assert driver.start(PROVIDER, name="work").state is State.AWAITING_USER
 
 
 def test_metadata_is_kept_for_an_hour(client: Make, clock: VirtualClock) -> None:
@@ -268,7 +268,9 @@ def test_step_never_looks_for_metadata(client: Make, clock: VirtualClock) -> Non
 
 
 def test_flow_carries_its_endpoints_to_whoever_goes_on_with_it(client: Make) -> None:
-    flow = client(FOUND, CODE).start(PROVIDER)
+    driver = client(FOUND, CODE)
+
+    flow = driver._store.get(driver.start(PROVIDER).id)
 
     assert flow.provider.metadata_urls() == ()
     assert export.to_dict(flow)["provider"] == PROVIDER.to_dict() | METADATA
@@ -281,7 +283,7 @@ def test_adopted_code_needs_no_proof_that_was_never_given(
     provider = OAuth(client_id="robot", issuer=ISSUER, pkce="on")
 
     flow = driver.adopt(provider, token_endpoint=f"{ISSUER}/token", device_code=Secret("d"))
-    clock.advance(driver.get(flow.id).wait_seconds(clock.time()))
+    clock.advance(driver.get(flow.id).wait_seconds)
     driver.step(flow.id)
 
     transport = driver._transport
@@ -291,7 +293,7 @@ def test_adopted_code_needs_no_proof_that_was_never_given(
 
 # Refreshing a token.
 
-OLD: Final = Token(Secret("old"), refresh_token=Secret("R1"), scope=(ours("a"), ours("b")))
+OLD: Final = Token(Secret("old"), refresh_token=Secret("R1"), scopes=(ours("a"), ours("b")))
 FRESH: Final = answer(200, {"access_token": "new", "expires_in": 60})
 
 
@@ -304,7 +306,7 @@ def test_token_is_refreshed_where_metadata_says(client: Make, clock: VirtualCloc
     assert token.access_token == Secret("new")
     assert token.expires_at == clock.time() + 60
     assert token.refresh_token == Secret("R1")
-    assert token.scope == ("a", "b")
+    assert token.scopes == ("a", "b")
 
 
 def test_new_refresh_token_and_scope_replace_the_old_ones(client: Make) -> None:
@@ -313,7 +315,7 @@ def test_new_refresh_token_and_scope_replace_the_old_ones(client: Make) -> None:
 
     token = driver.refresh(PROVIDER, OLD)
 
-    assert (token.refresh_token, token.scope) == (Secret("R2"), ("a",))
+    assert (token.refresh_token, token.scopes) == (Secret("R2"), ("a",))
 
 
 @pytest.mark.parametrize(

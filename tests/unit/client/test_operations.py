@@ -32,14 +32,16 @@ from deviceflow.client.effects import (
     Send,
     Sleep,
     Snooze,
+    StoreNow,
     Wake,
     WakeAfterClockChange,
     Watch,
 )
 from deviceflow.client.lease import LEASE_MARGIN, Clocks
 from deviceflow.client.login import login
-from deviceflow.client.step import Step, step
+from deviceflow.client.step import step
 from deviceflow.core.flow import Flow
+from deviceflow.core.login import Login
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
@@ -47,6 +49,7 @@ from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import answer
+from tests.brief import brief
 from tests.listed import (
     NOW,
     STEADY,
@@ -123,39 +126,42 @@ def of_kind(driver: Listed, kind: type[Any]) -> list[Any]:
 
 
 def test_create_keeps_a_flow_in_init_and_sends_nothing() -> None:
-    driver = Listed(tells(), (Add, lambda add: add.flow))
+    driver = Listed(tells(), (Add, lambda add: add.flow), tells())
 
     flow = driver.run(start.create(context(), STUDIO, "nightly", "the nightly run", {}))
 
-    assert driver.names == ["StoreNow", "Add"]
-    assert (flow.state, flow.key, flow.purpose) == (State.INIT, "nightly", "the nightly run")
+    assert driver.names == ["StoreNow", "Add", "StoreNow"]
+    assert (flow.state, flow.name, flow.purpose) == (State.INIT, "nightly", "the nightly run")
     assert flow.created_at == NOW
 
 
-def test_create_returns_the_live_flow_of_the_key(waiting: Waiting) -> None:
+def test_create_returns_the_open_login_of_the_name(waiting: Waiting) -> None:
     theirs = waiting(NOW)
-    driver = Listed(tells(), (Add, theirs))
+    driver = Listed(tells(), (Add, theirs), tells())
 
-    assert driver.run(start.create(context(), theirs.provider, "nightly", None, {})) is theirs
+    found = driver.run(start.create(context(), theirs.provider, "nightly", None, {}))
+
+    assert found == Login.of(theirs, theirs.wait_seconds(NOW))
 
 
-def test_create_refuses_a_key_whose_login_asks_for_something_else(waiting: Waiting) -> None:
+def test_create_refuses_a_name_whose_login_asks_for_something_else(waiting: Waiting) -> None:
     driver = Listed(tells(), (Add, waiting(NOW)))
 
-    with pytest.raises(errors.UsageError, match="'nightly' is under way"):
+    with pytest.raises(errors.UsageError, match="'nightly' is open already"):
         driver.run(start.create(context(), STUDIO, "nightly", None, {"scopes": ["models"]}))
 
 
 def test_create_fetches_metadata_once_an_hour() -> None:
     shared = context()
-    created: list[Expected] = [tells(), (Add, lambda add: add.flow)]
+    created: list[Expected] = [tells(), (Add, lambda add: add.flow), tells()]
     for passed, fetches in ((0.0, True), (3599.0, False), (3600.0, True)):
         fetched = [sends(METADATA), clocks_at(passed)] if fetches else []
         driver = Listed(clocks_at(passed), *fetched, *created)
 
-        flow = driver.run(start.create(shared, DISCOVERED, None, None, {}))
+        driver.run(start.create(shared, DISCOVERED, None, None, {}))
 
-        assert flow.request().url == "https://as.example.com/device"
+        (add,) = of_kind(driver, Add)
+        assert add.flow.request().url == "https://as.example.com/device"
         assert driver.names.count("Send") == fetches
 
 
@@ -174,7 +180,7 @@ def test_interrupted_fetching_of_metadata_is_raised() -> None:
         Listed(sends(KeyboardInterrupt())).run(start.create(context(), DISCOVERED, None, None, {}))
 
 
-def test_start_steps_until_there_is_a_code(code_answer: CodeAnswer, waiting: Waiting) -> None:
+def test_start_steps_until_there_is_a_code(code_answer: CodeAnswer) -> None:
     created = Flow("f1", STUDIO, NOW)
     driver = Listed(
         tells(),
@@ -184,17 +190,17 @@ def test_start_steps_until_there_is_a_code(code_answer: CodeAnswer, waiting: Wai
         held(created, 0.3),
         (Sleep, None),
         loads(created),
+        tells(),
         claims(created),
         sends(code_answer()),
         commits(),
-        loads(waiting(NOW)),
     )
 
     flow = driver.run(start.start(context(), STUDIO, None, None, {}))
 
     assert flow.state is State.AWAITING_USER
     assert of_kind(driver, Sleep) == [Sleep(0.3, "f1")]
-    assert driver.names[-3:] == ["Send", "issue_code", "Load"]
+    assert driver.names[-2:] == ["Send", "issue_code"]
 
 
 def test_start_forgets_the_metadata_of_a_server_that_refuses() -> None:
@@ -248,25 +254,28 @@ def test_adopt_records_the_code_of_another() -> None:
 
 def test_get_loads_the_flow(waiting: Waiting) -> None:
     flow = waiting(NOW)
-    driver = Listed((Load, flow))
+    driver = Listed((Load, flow), tells(NOW + 1))
 
-    assert driver.run(lookup.get("f1", secrets=False)) is flow
-    assert driver.effects == [Load("f1", secrets=False)]
+    assert driver.run(lookup.get("f1")) == Login.of(flow, flow.wait_seconds(NOW + 1))
+    assert driver.effects == [Load("f1", secrets=False), StoreNow()]
 
 
-def test_flows_are_listed_by_the_store(waiting: Waiting) -> None:
-    flows = iter([waiting(NOW)])
-    driver = Listed((ListFlows, flows))
+def test_logins_are_listed_by_the_store(waiting: Waiting) -> None:
+    flow, found = waiting(NOW), iter(list[Login]())
+    driver = Listed(tells(NOW + 1), (ListFlows, found))
 
-    assert driver.run(lookup.flows(live=True, on_problem=print)) is flows
-    assert driver.effects == [ListFlows(live=True, on_problem=print)]
+    assert driver.run(lookup.logins(live=True, on_problem=print)) is found
+
+    (listing,) = of_kind(driver, ListFlows)
+    assert (listing.live, listing.on_problem) == (True, print)
+    assert listing.present(flow) == Login.of(flow, flow.wait_seconds(NOW + 1))
 
 
 # Waiting.
 
 
-def test_settle_steps_and_sleeps_until_the_end(waiting: Waiting) -> None:
-    flow, told = waiting(NOW), list[Step]()
+def test_wait_steps_and_sleeps_until_the_end(waiting: Waiting) -> None:
+    flow, told = waiting(NOW), list[Login]()
     driver = Listed(
         WATCHES,
         claims(flow),
@@ -281,14 +290,14 @@ def test_settle_steps_and_sleeps_until_the_end(waiting: Waiting) -> None:
         loads(flow),
     )
 
-    done = driver.run(wait.settle(context(), "f1", None, told.append))
+    done = driver.run(wait.wait(context(), "f1", None, told.append))
 
-    assert done == Step("f1", State.FAILED, 0, Reason.DENIED)
+    assert brief(done) == ("f1", State.FAILED, 0, Reason.DENIED)
     assert of_kind(driver, Sleep) == [Sleep(5, "f1")]
     assert of_kind(driver, Notify)[1] == Notify(told.append, done)
 
 
-def test_settle_ends_with_the_callers_patience(waiting: Waiting) -> None:
+def test_wait_ends_with_the_callers_patience(waiting: Waiting) -> None:
     flow = waiting(NOW)
     held_by_others = held(flow, 17.0)
     driver = Listed(
@@ -304,13 +313,13 @@ def test_settle_ends_with_the_callers_patience(waiting: Waiting) -> None:
     )
 
     with pytest.raises(errors.WaitTimeoutError) as caught:
-        driver.run(wait.settle(context(), "f1", 3, None))
+        driver.run(wait.wait(context(), "f1", 3, None))
 
     assert of_kind(driver, Sleep) == [Sleep(3, "f1")]
     assert (caught.value.flow_id, caught.value.state) == ("f1", State.AWAITING_USER)
 
 
-def test_settle_revokes_what_is_left_at_the_end() -> None:
+def test_wait_revokes_what_is_left_at_the_end() -> None:
     flow = with_token_of_oauth()
     flow.orphan_token((("access_token", Secret("SECOND")),), NOW)
     driver = Listed(
@@ -322,7 +331,7 @@ def test_settle_revokes_what_is_left_at_the_end() -> None:
         commits(),
     )
 
-    assert driver.run(wait.settle(context(), "f1", None, None)).state is State.AUTHORIZED
+    assert driver.run(wait.wait(context(), "f1", None, None)).state is State.AUTHORIZED
     assert driver.names[-2:] == ["Send", "revoke"]
 
 
@@ -330,10 +339,10 @@ def test_what_on_step_raises_ends_the_waiting_only(waiting: Waiting) -> None:
     driver = Listed(WATCHES, held(waiting(NOW), 5.0), (Notify, Raised(ZeroDivisionError())))
 
     with pytest.raises(ZeroDivisionError):
-        driver.run(wait.settle(context(), "f1", None, print))
+        driver.run(wait.wait(context(), "f1", None, print))
 
 
-def test_wait_returns_the_token_on_record(waiting: Waiting) -> None:
+def test_wait_for_token_returns_the_token_on_record(waiting: Waiting) -> None:
     flow = waiting(NOW)
     driver = Listed(
         WATCHES,
@@ -346,7 +355,7 @@ def test_wait_returns_the_token_on_record(waiting: Waiting) -> None:
         commits(),
     )
 
-    token = driver.run(wait.wait(context(), "f1", None, None))
+    token = driver.run(wait.wait_for_token(context(), "f1", None))
 
     assert token.access_token == TOKEN
     assert driver.names[-4:] == ["Load", "Load", "StoreNow", "collect"]
@@ -360,13 +369,13 @@ def test_cancel_wakes_whoever_waits(waiting: Waiting) -> None:
 
     done = driver.run(wait.cancel(context(), "f1", "no longer wanted"))
 
-    assert done == Step("f1", State.FAILED, 0, Reason.CANCELLED)
+    assert brief(done) == ("f1", State.FAILED, 0, Reason.CANCELLED)
     assert of_kind(driver, Commit)[1].event["detail"] == "no longer wanted"
     assert driver.effects[-1] == Wake("f1")
 
 
 def test_cancel_leaves_a_flow_that_has_ended(waiting: Waiting) -> None:
-    driver = Listed(loads(with_token(waiting(NOW))), (Wake, None))
+    driver = Listed(loads(with_token(waiting(NOW))), tells(), (Wake, None))
 
     assert driver.run(wait.cancel(context(), "f1", None)).state is State.AUTHORIZED
 
@@ -378,17 +387,17 @@ def test_token_is_given_until_it_is_on_record(waiting: Waiting) -> None:
     first, second = with_token(waiting(NOW)), with_token(waiting(NOW))
     driver = Listed(loads(first), tells(), commits(False), loads(second), tells(), commits())
 
-    assert driver.run(handover.token(context(), "f1")) is second.token
+    assert driver.run(handover.get_token(context(), "f1")) is second.token
 
 
 def test_there_is_no_token_before_the_end(waiting: Waiting) -> None:
     with pytest.raises(errors.WaitTimeoutError):
-        Listed(loads(waiting(NOW))).run(handover.token(context(), "f1"))
+        Listed(loads(waiting(NOW))).run(handover.get_token(context(), "f1"))
 
 
 def test_acknowledged_once_is_acknowledged(waiting: Waiting) -> None:
     flow = with_token(waiting(NOW))
-    first, again = Listed(loads(flow), tells(), commits()), Listed(loads(flow))
+    first, again = Listed(loads(flow), tells(), commits()), Listed(loads(flow), tells())
 
     done = first.run(handover.acknowledge(context(), "f1"))
 
@@ -460,14 +469,15 @@ def test_sweep_steps_what_is_due_until_nothing_is(waiting: Waiting) -> None:
 
     done = driver.run(sweep.sweep(context(), 100))
 
-    assert done == ([Step("f1", State.AWAITING_USER, 5)], [])
+    assert [brief(one) for one in done.logins] == [("f1", State.AWAITING_USER, 5, None)]
+    assert done.problems == []
     assert driver.names[2:] == ["ClaimDue", "poll", "Send", "pending", "ClaimDue"]
 
 
 def test_sweep_stops_at_its_limit(waiting: Waiting) -> None:
     driver = swept(claims_due(waiting(NOW)), sends(PENDING), commits())
 
-    assert len(driver.run(sweep.sweep(context(), 1)).steps) == 1
+    assert len(driver.run(sweep.sweep(context(), 1)).logins) == 1
 
 
 def test_sweep_reschedules_what_is_not_due(waiting: Waiting) -> None:
@@ -683,7 +693,7 @@ def test_unsaved_token_of_a_flow_that_others_moved_is_saved_late(waiting: Waitin
 
 
 def test_unsaved_token_that_may_not_be_taken_is_set_aside_to_be_revoked() -> None:
-    """The program does not take a login from whoever approved, and the store fails just then."""
+    """The program does not accept the person who approved, and the store fails just then."""
     shared = context(approver=lambda _: False)
     flow = Flow("f1", OAUTH, NOW)
     code = {"device_code": "D", "user_code": "U", "verification_uri": "https://as.example.com/d"}

@@ -19,7 +19,7 @@ from deviceflow.client.effects import (
     Send,
 )
 from deviceflow.client.lease import LEASE_MARGIN, Clocks
-from deviceflow.client.step import Step, step
+from deviceflow.client.step import step
 from deviceflow.core.flow import Flow
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
@@ -28,6 +28,7 @@ from deviceflow.errors import StoreError, UsageError
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import answer
+from tests.brief import brief
 from tests.listed import (
     NOW,
     STEADY,
@@ -47,6 +48,7 @@ from tests.listed import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deviceflow.core.login import Login
     from deviceflow.core.wire import Response
     from tests.listed import Expected
 
@@ -59,7 +61,7 @@ GRANTED: Final = answer(200, {"access_token": "TOKEN-CANARY"})
 class Stepping(Listed):
     """Drives one step."""
 
-    def step(self) -> Step:
+    def step(self) -> Login:
         return self.run(step(context(), "f1"))
 
 
@@ -125,7 +127,7 @@ def test_poll_is_kept_with_the_lease_and_its_meaning_gives_the_lease_back(
     assert meaning.event["duration"] == 2
     assert isinstance(logged, Emit)
     assert logged.fields is meaning.event
-    assert report == Step("f1", State.AWAITING_USER, 5)
+    assert brief(report) == ("f1", State.AWAITING_USER, 5, None)
 
 
 def test_lease_outlives_the_request() -> None:
@@ -150,7 +152,7 @@ def test_nothing_is_sent_before_it_is_due(waiting: Waiting) -> None:
     report = driver.step()
 
     assert driver.names == ["ClaimFlow", "Release"]
-    assert report == Step("f1", State.AWAITING_USER, 3)
+    assert brief(report) == ("f1", State.AWAITING_USER, 3, None)
 
 
 @pytest.mark.parametrize("end", [GRANTED, answer(400, {"detail": "access_denied"})])
@@ -161,7 +163,7 @@ def test_nothing_is_done_for_a_flow_that_has_ended(waiting: Waiting, end: Respon
     report = driver.step()
 
     assert driver.names == ["ClaimFlow", "Release"]
-    assert report == Step("f1", flow.state, 0, flow.reason)
+    assert brief(report) == ("f1", flow.state, 0, flow.reason)
 
 
 @pytest.mark.parametrize(("left", "wait"), [(17.0, 5.0), (2.0, 2.0)])
@@ -173,7 +175,7 @@ def test_held_flow_is_left_alone_until_the_lease_is_over_or_the_next_poll_is(
     report = driver.step()
 
     assert driver.names == ["ClaimFlow"]
-    assert report == Step("f1", State.POLLING, wait)
+    assert brief(report) == ("f1", State.POLLING, wait, None)
 
 
 def test_lease_that_a_clock_took_which_was_set_back_since_is_ended(waiting: Waiting) -> None:
@@ -196,7 +198,7 @@ def test_lease_that_a_clock_took_which_was_set_back_since_is_ended(waiting: Wait
 def test_lease_that_somebody_took_just_now_is_not_ended(waiting: Waiting) -> None:
     driver = Stepping(held(left_polling(waiting(NOW)), 20, NOW + 5), tells(NOW + 5))
 
-    assert driver.step() == Step("f1", State.POLLING, 5)
+    assert brief(driver.step()) == ("f1", State.POLLING, 5, None)
 
 
 def test_flow_left_behind_in_polling_is_recovered_and_not_polled_too_early(
@@ -209,8 +211,8 @@ def test_flow_left_behind_in_polling_is_recovered_and_not_polled_too_early(
     assert driver.names == ["ClaimFlow", "recover", "Release"]
     commit = committed(driver)[0]
     assert commit.flow.in_doubt
-    assert commit.event["detail"] == "left behind by w1"
-    assert report == Step("f1", State.AWAITING_USER, 3)
+    assert commit.event["detail"] == "the lease of w1 ran out during a poll"
+    assert brief(report) == ("f1", State.AWAITING_USER, 3, None)
 
 
 def test_flow_left_behind_long_ago_is_recovered_and_polled_in_one_step(waiting: Waiting) -> None:
@@ -234,7 +236,7 @@ def test_flow_recovered_after_its_deadline_gets_one_poll(waiting: Waiting) -> No
     report = driver.step()
 
     assert driver.names == ["ClaimFlow", "recover", "poll", "Send", "expire"]
-    assert report == Step("f1", State.EXPIRED)
+    assert brief(report) == ("f1", State.EXPIRED, 0.0, None)
 
 
 def test_flow_left_behind_between_two_polls_is_gone_on_with_on_record(waiting: Waiting) -> None:
@@ -245,7 +247,7 @@ def test_flow_left_behind_between_two_polls_is_gone_on_with_on_record(waiting: W
     driver.step()
 
     assert driver.names == ["ClaimFlow", "take_over", "poll", "Send", "pending"]
-    assert committed(driver)[0].event["detail"] == "left behind by w1"
+    assert committed(driver)[0].event["detail"] == "the lease of w1 ran out between polls"
 
 
 def test_flow_that_moved_since_the_clock_was_read_is_not_polled_too_early(
@@ -281,7 +283,7 @@ def test_flow_left_behind_behind_its_end_is_given_back_on_record(
     report = driver.step()
 
     assert driver.names == ["ClaimFlow", "take_over", "Release"]
-    assert report == Step("f1", flow.state, 0, flow.reason)
+    assert brief(report) == ("f1", flow.state, 0, flow.reason)
 
 
 def test_flow_left_behind_before_it_asked_for_a_code_asks_for_it() -> None:
@@ -304,7 +306,7 @@ def test_life_that_is_over_is_declared_so_without_a_request(waiting: Waiting) ->
     assert driver.names == ["ClaimFlow", "expire"]
     commit = committed(driver)[0]
     assert commit.release == commit.event["worker"]
-    assert report == Step("f1", State.EXPIRED)
+    assert brief(report) == ("f1", State.EXPIRED, 0.0, None)
 
 
 def test_wait_ends_at_the_deadline_where_no_poll_comes_before_it(waiting: Waiting) -> None:
@@ -435,7 +437,7 @@ def test_poll_that_could_not_be_stored_is_not_sent(
     report = driver.step()
 
     assert driver.names == ["ClaimFlow", "take_over", "poll", "Load", "Release"]
-    assert report == Step("f1", theirs.state, wait, theirs.reason)
+    assert brief(report) == ("f1", theirs.state, wait, theirs.reason)
 
 
 @pytest.mark.parametrize("action", ["recover", "take_over"])
@@ -458,7 +460,7 @@ def test_expiry_that_came_second_is_not_reported(waiting: Waiting) -> None:
     report = driver.step()
 
     assert driver.names == ["ClaimFlow", "expire", "Load", "Release"]
-    assert report == Step("f1", State.FAILED, 0, Reason.CANCELLED)
+    assert brief(report) == ("f1", State.FAILED, 0, Reason.CANCELLED)
 
 
 def test_answer_that_came_too_late_and_brings_no_token_is_dropped(waiting: Waiting) -> None:
@@ -470,7 +472,7 @@ def test_answer_that_came_too_late_and_brings_no_token_is_dropped(waiting: Waiti
     report = driver.step()
 
     assert driver.names == ["ClaimFlow", "poll", "Send", "pending", "Load", "Release"]
-    assert report == Step("f1", State.AWAITING_USER, 5)
+    assert brief(report) == ("f1", State.AWAITING_USER, 5, None)
 
 
 def test_token_that_came_too_late_is_brought_to_the_flow_as_it_stands_now(
@@ -485,7 +487,7 @@ def test_token_that_came_too_late_is_brought_to_the_flow_as_it_stands_now(
     report = driver.step()
 
     assert driver.names == ["ClaimFlow", "poll", "Send", "issue_token", "Load", "late_token"]
-    assert report == Step("f1", State.AUTHORIZED)
+    assert brief(report) == ("f1", State.AUTHORIZED, 0.0, None)
     assert theirs.token is not None
     assert theirs.token.access_token == Secret("TOKEN-CANARY")
     assert not theirs.token.possibly_revoked
@@ -523,7 +525,7 @@ def test_late_token_of_a_cancelled_flow_is_recorded(waiting: Waiting) -> None:
     report = driver.step()
 
     assert driver.names[-2:] == ["Load", "orphan_token"]
-    assert report == Step("f1", State.FAILED, 0, Reason.CANCELLED)
+    assert brief(report) == ("f1", State.FAILED, 0, Reason.CANCELLED)
     assert theirs.orphaned_tokens == 1
 
 

@@ -9,12 +9,12 @@ import pytest
 from deviceflow import errors
 from deviceflow.client._sync import Client
 from deviceflow.client.lease import LEASE_MARGIN
-from deviceflow.client.step import Step
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.brief import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def client(clock: VirtualClock, store: Failing) -> Make:
 
 def started(driver: Client, clock: VirtualClock) -> str:
     flow = driver.start(OAUTH)
-    clock.advance(flow.wait_seconds(clock.time()))
+    clock.advance(flow.wait_seconds)
     return flow.id
 
 
@@ -114,11 +114,11 @@ def test_store_that_fails_for_a_moment_is_tried_again_within_the_step(
     driver = Client(store, clock=clock, transport=ScriptedTransport([CODE, GRANTED]))
     name = started(driver, clock)
 
-    assert driver.step(name) == Step(name, State.AUTHORIZED)
+    assert brief(driver.step(name)) == (name, State.AUTHORIZED, 0.0, None)
 
     assert clock.slept == [1.0] * int(LEASE_MARGIN)
     assert actions() == ["issue_code", "poll", "issue_token"]
-    assert driver.token(name).access_token == TOKEN
+    assert driver.get_token(name).access_token == TOKEN
 
 
 def test_store_that_goes_on_failing_is_an_error_that_says_where_the_token_is(
@@ -156,11 +156,11 @@ def test_next_step_saves_the_token(
     clock.advance(later)
     store.mend()
 
-    assert driver.step(name) == Step(name, State.AUTHORIZED)
+    assert brief(driver.step(name)) == (name, State.AUTHORIZED, 0.0, None)
 
     assert actions() == ["issue_code", "poll", "issue_token"]
-    assert driver.token(name).access_token == TOKEN
-    assert driver.step(name) == Step(name, State.AUTHORIZED)
+    assert driver.get_token(name).access_token == TOKEN
+    assert brief(driver.step(name)) == (name, State.AUTHORIZED, 0.0, None)
     assert actions() == ["issue_code", "poll", "issue_token", "collect"]
 
 
@@ -168,7 +168,7 @@ def test_waiting_saves_it_as_well(unsaved: Unsaved, store: Failing) -> None:
     driver, name = unsaved()
     store.mend()
 
-    assert driver.wait(name).access_token == TOKEN
+    assert driver.wait_for_token(name).access_token == TOKEN
 
 
 def test_sweep_saves_it_as_well_and_tells_of_it_until_then(
@@ -200,7 +200,7 @@ def test_token_is_saved_late_where_others_went_on_meanwhile(
     assert driver.step(name).state is State.AUTHORIZED
 
     assert actions() == ["issue_code", "poll", "recover", "poll", "pending", "late_token"]
-    token = driver.token(name)
+    token = driver.get_token(name)
     assert (token.access_token, token.possibly_revoked) == (TOKEN, True)
 
 
@@ -211,12 +211,12 @@ def test_token_of_a_login_that_was_cancelled_meanwhile_is_revoked_once(
     store.mend()
     client().cancel(name)
 
-    assert driver.step(name) == Step(name, State.FAILED, 0, Reason.CANCELLED)
+    assert brief(driver.step(name)) == (name, State.FAILED, 0, Reason.CANCELLED)
 
     assert actions()[-3:] == ["cancel", "orphan_token", "revoke"]
     driver.step(name)
     assert actions()[-1] == "revoke"
-    assert driver.get(name).orphaned_tokens == 1
+    assert driver._store.get(name).orphaned_tokens == 1
 
 
 def test_token_is_kept_where_the_store_fails_after_it_refused(
@@ -241,7 +241,7 @@ def test_token_is_kept_where_the_store_fails_after_it_refused(
     assert driver.step(name).state is State.AUTHORIZED
 
     assert actions()[-2:] == ["pending", "late_token"]
-    assert driver.token(name).access_token == TOKEN
+    assert driver.get_token(name).access_token == TOKEN
 
 
 def test_step_of_another_thread_meanwhile_does_not_lose_the_token(
@@ -264,4 +264,4 @@ def test_step_of_another_thread_meanwhile_does_not_lose_the_token(
     assert driver.step(name).state is State.AUTHORIZED
 
     assert actions() == ["issue_code", "poll", "issue_token"]
-    assert driver.get(name).token is not None
+    assert driver._store.get(name).token is not None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow import export
 from deviceflow.audit.events import FIELDS
-from deviceflow.core.data import DATA, Place, Sensitivity
+from deviceflow.core.data import DATA, SECRET, Place, Sensitivity
 from deviceflow.core.flow import Flow
+from deviceflow.core.login import Login
 from deviceflow.core.provider import DeviceCode, Token
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def test_each_datum_is_in_the_table_once() -> None:
     assert set(there.values()) == {1}
     assert {field for field in there if not field.startswith("variable.")} == {
         *(f"flow.{name}" for name in Flow.__slots__),
+        *(f"login.{one.name}" for one in fields(Login)),
         *(f"code.{one.name}" for one in fields(DeviceCode)),
         *(f"token.{one.name}" for one in fields(Token)),
         *(f"event.{name}" for name in FIELDS),
@@ -47,10 +49,24 @@ def test_each_datum_is_in_the_table_once() -> None:
 
 def test_secrets_may_appear_nowhere() -> None:
     for datum in DATA:
-        if datum.sensitivity is Sensitivity.SECRET:
+        if datum.sensitivity is SECRET:
             assert not datum.places
         if datum.sensitivity is Sensitivity.PERSON:
             assert not datum.places & {Place.LOG, Place.TRAIL, Place.EXCEPTION, Place.BROKER}
+
+
+def test_callers_are_given_no_secret() -> None:
+    secrets = [one for datum in DATA if datum.sensitivity is SECRET for one in datum.fields]
+
+    assert not [name for name in secrets if name.startswith("login.")]
+
+
+def test_what_a_queue_is_given_of_a_login_may_be_there(waiting: Callable[..., Flow]) -> None:
+    of = {field: datum for datum in DATA for field in datum.fields}
+    of |= {"login.server": of["login.provider"], "login.client": of["login.provider"]}
+
+    for name in Login.of(waiting(), 0.0).to_dict():
+        assert Place.BROKER in of[f"login.{name}"].places
 
 
 def test_what_is_logged_and_kept_in_clear_may_be(waiting: Callable[..., Flow]) -> None:

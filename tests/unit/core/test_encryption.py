@@ -231,12 +231,12 @@ def test_flow_goes_on_elsewhere_from_one_text(
     elsewhere.add(export.unseal(sealed, keys[:1]))
     script = ScriptedTransport([answer(200, {"access_token": "TOKEN-CANARY"})])
     driver = Client(elsewhere, transport=script, clock=clock)
-    token = driver.wait(flow.id)
+    token = driver.wait_for_token(flow.id)
 
     assert token.access_token == Secret("TOKEN-CANARY")
     assert json.loads(script.requests[0].body) == {"code": "DEVICE-CANARY"}
     # And from there on, with another key.
-    again = export.unseal(export.seal(driver.get(flow.id), keys[1:]), keys)
+    again = export.unseal(export.seal(driver._store.get(flow.id), keys[1:]), keys)
     assert again.state is State.AUTHORIZED
     assert again.token is not None
     assert again.token.access_token == token.access_token
@@ -245,7 +245,7 @@ def test_flow_goes_on_elsewhere_from_one_text(
 def test_each_record_comes_back_whole(waiting: Waiting, keys: list[Secret]) -> None:
     flow = waiting(1.0)
     flow.poll(2.0, 10.0)
-    flow.key = "schlüssel \U0001f511"
+    flow.name = "schlüssel \U0001f511"
 
     back = export.unseal(export.seal(flow, keys), keys)
 

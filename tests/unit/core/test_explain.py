@@ -72,7 +72,7 @@ def test_client_without_a_name_is_told_by_its_id(client_id: str, asks: str) -> N
 
 def test_client_without_either_is_this_program(waiting: Waiting) -> None:
     flow = waiting()
-    flow.provider = flow.provider.asking(client_name="")
+    flow.provider = flow.provider.with_request(client_name="")
 
     assert instructions(flow)[0].startswith("This program asks ")
 

@@ -199,7 +199,7 @@ def test_flow_that_asked_nothing_takes_no_answer(waiting: Waiting) -> None:
     flow = waiting()
     before = export.to_dict(flow, secrets=True)
 
-    with pytest.raises(IllegalTransitionError, match="cannot receive an answer"):
+    with pytest.raises(IllegalTransitionError, match="'receive an answer' is not allowed"):
         flow.receive(GRANTED, NOW)
 
     assert export.to_dict(flow, secrets=True) == before
@@ -621,7 +621,7 @@ def test_recovered_flow_is_not_polled_before_the_dead_one_could_have_been(
 
     moved = flow.recover(NOW + 2, "w1")
 
-    assert (moved.action, moved.detail) == ("recover", "left behind by w1")
+    assert (moved.action, moved.detail) == ("recover", "the lease of w1 ran out during a poll")
     assert flow.wait_seconds(NOW + 2) == HTTP_TIMEOUT + 5 - 2
 
 
@@ -1067,7 +1067,7 @@ def test_token_that_cannot_be_taken_is_recorded(
 
     assert moved.action == "orphan_token"
     assert (moved.source, moved.dest) == (state, state)
-    assert moved.detail == "a token was issued that is not kept: revoke it at the server"
+    assert moved.detail == "a token was issued and not taken: revoke it at the server"
     assert (flow.state, flow.reason, flow.token) == (state, reason, had)
     assert (flow.orphaned_tokens, flow.seq) == (1, seq + 1)
 
@@ -1120,7 +1120,10 @@ def test_sequence_has_no_gap_where_the_state_stays(waiting: Waiting) -> None:
 
 @pytest.mark.parametrize(
     ("provider", "kinds", "what_then"),
-    [(Studio, [], "revoke it at the server"), (Revoking, ["access_token"], "it will be revoked")],
+    [
+        (Studio, [], "revoke it at the server"),
+        (Revoking, ["access_token"], "deviceflow will revoke it"),
+    ],
 )
 @pytest.mark.parametrize("taken", [False, True])
 def test_token_that_nobody_acknowledged_is_purged_and_revoked_where_that_can_be(
@@ -1131,7 +1134,9 @@ def test_token_that_nobody_acknowledged_is_purged_and_revoked_where_that_can_be(
     if taken:
         flow.collect(NOW + 2)
     what = (
-        "the token was collected and never acknowledged" if taken else "nobody collected the token"
+        "the token was collected but never acknowledged"
+        if taken
+        else "the token was never collected"
     )
 
     moved = flow.purge(NOW + 7)
@@ -1150,7 +1155,7 @@ def test_what_could_not_be_revoked_is_abandoned_in_the_end(waiting: Waiting) -> 
     moved = flow.abandon_revocation(NOW + 8)
 
     assert moved.action == "abandon_revocation"
-    assert moved.detail == "what was to be revoked is not kept any longer: revoke it at the server"
+    assert moved.detail == "the token could not be revoked and was wiped: revoke it at the server"
     assert (flow.to_revoke, flow.handover) == ((), "purged")
 
 
@@ -1314,6 +1319,7 @@ def test_secrets_are_in_the_record_by_kind_and_nowhere_else(waiting: Waiting) ->
     flow.poll(NOW, HTTP_TIMEOUT)
     flow.receive(GRANTED, NOW)
     flow.to_revoke = (("access_token", Secret("STRAY-CANARY")),)
+    flow.revocations = 1
     secrets = export.to_dict(flow, secrets=True)["secrets"]
 
     assert secrets["code"] is None
@@ -1322,10 +1328,10 @@ def test_secrets_are_in_the_record_by_kind_and_nowhere_else(waiting: Waiting) ->
 
 
 def test_record_of_a_new_flow_comes_back_whole() -> None:
-    provider = Studio("https://studio.example.com").asking(
+    provider = Studio("https://studio.example.com").with_request(
         client_name="robot", scopes=["experiments", "MODELS"], team_names="a, b", expires_in_days=3
     )
-    flow = Flow("f1", provider, NOW, key="nightly")
+    flow = Flow("f1", provider, NOW, name="nightly")
 
     assert everything(through_json(flow, secrets=False)) == everything(flow)
 
@@ -1434,7 +1440,7 @@ DAMAGE: Final[Mapping[str, Any]] = {
     "verification_uri": [17],
     "verification_uri_complete": [["https://studio.example.com"]],
     "detail": [17],
-    "key": [17],
+    "name": [17],
 }
 
 
@@ -1492,10 +1498,10 @@ def test_provider_that_cannot_be_read_is_named(waiting: Waiting) -> None:
 
 
 def test_key_that_is_an_enums_member_is_kept_as_its_text() -> None:
-    flow = Flow("f1", Studio("https://studio.example.com"), NOW, key=State.INIT)
+    flow = Flow("f1", Studio("https://studio.example.com"), NOW, name=State.INIT)
 
-    assert type(flow.key) is str
-    assert flow.key == "init"
+    assert type(flow.name) is str
+    assert flow.name == "init"
 
 
 @pytest.mark.parametrize("back", [0.0, 0.9, 60.0])

@@ -175,7 +175,9 @@ def test_illegal_trigger_is_our_error_and_names_flow_state_and_trigger() -> None
     error = caught.value
     assert (error.flow_id, error.state, error.trigger) == ("f7", "expired", "poll")
     assert isinstance(error, UsageError)
-    assert str(error).startswith("A flow that is expired cannot poll. Look at")
+    assert str(error).startswith(
+        "The action 'poll' is not allowed: the login is expired. Check the login's state"
+    )
     # Nothing of `transitions` hangs on it.
     assert error.__cause__ is None
     assert error.__context__ is None
@@ -191,7 +193,7 @@ def test_refusal_says_where_the_token_is(action: Action, gone: Handover) -> None
 
     assert caught.value.trigger == action
     assert str(caught.value).startswith(
-        f"A flow that is authorized, and whose token is {gone}, cannot {action}. Look at"
+        f"The action {action!r} is not allowed: the login is authorized and its token {gone}. Check"
     )
     assert flow == Light("f7", State.AUTHORIZED, handover=gone)
 

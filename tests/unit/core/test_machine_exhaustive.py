@@ -379,6 +379,7 @@ def forged(waiting: Callable[..., Flow], state: State, handover: Handover, *, ba
     flow.reason = Reason.REJECTED if state is State.FAILED else None
     flow.token = None if bare else Token(Secret("TOKEN-CANARY"))
     flow.to_revoke = () if bare else ORPHAN
+    flow.revocations = len(flow.to_revoke)
     if bare:
         flow.device_code = None
     return flow

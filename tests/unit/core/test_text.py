@@ -73,7 +73,7 @@ class Login:
         """Step once, when that is due."""
         done = self.client.step(self.flow_id)
         self.clock.advance(done.wait_seconds)
-        return self.client.get(self.flow_id)
+        return self.client._store.get(self.flow_id)
 
 
 def kept(flow: Flow) -> str:
@@ -120,7 +120,7 @@ def test_secret_in_a_scope_is_neither_kept_nor_logged(
 
     token, event = granted(caplog, scope=said, token_type=secret)
 
-    for shown in (token.scope, event["granted_scopes"]):
+    for shown in (token.scopes, event["granted_scopes"]):
         joined = "".join(shown or ())
         assert not [piece for piece in pieces(secret, 8) if piece in joined]
     assert secret not in token.token_type
@@ -132,10 +132,10 @@ def test_scopes_are_limited_in_number_and_length(caplog: pytest.LogCaptureFixtur
 
     token, event = granted(caplog, scope=scope, token_type="b" * 100_000)
 
-    assert token.scope is not None
-    assert len(token.scope) <= 100
-    assert max(map(len, token.scope)) <= 200
-    assert event["granted_scopes"] == list(token.scope)
+    assert token.scopes is not None
+    assert len(token.scopes) <= 100
+    assert max(map(len, token.scopes)) <= 200
+    assert event["granted_scopes"] == list(token.scopes)
     assert len(json.dumps(event)) < 30_000
     assert len(token.token_type) <= 200
 
@@ -144,7 +144,7 @@ def test_scopes_are_limited_in_number_and_length(caplog: pytest.LogCaptureFixtur
 def test_scope_steers_no_terminal(caplog: pytest.LogCaptureFixture, scope: Any) -> None:
     token, event = granted(caplog, scope=scope)
 
-    assert all(map(str.isprintable, token.scope or ()))
+    assert all(map(str.isprintable, token.scopes or ()))
     assert all(map(str.isprintable, event["granted_scopes"]))
 
 
@@ -162,7 +162,7 @@ def test_scopes_of_this_world_are_kept_as_they_are(
 ) -> None:
     token, event = granted(caplog, scope=scope)
 
-    assert token.scope == tuple(scope.split())
+    assert token.scopes == tuple(scope.split())
     assert event["granted_scopes"] == scope.split()
 
 
@@ -174,19 +174,19 @@ def test_scope_beside_an_endless_token_is_hidden_whole() -> None:
     issued = login.step().token
 
     assert issued is not None
-    assert issued.scope == ("<secret>",)
+    assert issued.scopes == ("<secret>",)
 
 
 def test_scope_that_was_granted_is_not_missed_for_being_long() -> None:
     long = "s" * 300
-    provider = OAUTH.asking(scope=[long, "other"])
+    provider = OAUTH.with_request(scopes=[long, "other"])
     login = Login(provider, answer(200, CODE), answer(200, {"access_token": ACCESS, "scope": long}))
     login.step()
 
     token = login.step().token
 
     assert token is not None
-    assert token.missing_scope == ("other",)
+    assert token.missing_scopes == ("other",)
 
 
 @pytest.mark.parametrize("name", [f"robot {DEVICE}", DEVICE, USER.lower(), USER.replace("-", " ")])
@@ -236,7 +236,7 @@ def test_scope_of_the_next_token_does_not_echo_the_one_before() -> None:
 
     refreshed = Client(transport=transport, clock=VirtualClock()).refresh(OAUTH, token)
 
-    assert refreshed.scope == ("a", "<secret>", "<secret>")
+    assert refreshed.scopes == ("a", "<secret>", "<secret>")
 
 
 # Spellings.
@@ -573,7 +573,7 @@ def test_record_is_cleaned_anew_when_it_is_read(changed: dict[str, Any]) -> None
     assert "u:p@" not in text
 
 
-@pytest.mark.parametrize("name", ["scope", "missing_scope", "token_type"])
+@pytest.mark.parametrize("name", ["scopes", "missing_scopes", "token_type"])
 def test_token_is_cleaned_anew_when_it_is_read(caplog: pytest.LogCaptureFixture, name: str) -> None:
     token, _ = granted(caplog, scope="a b")
     hostile = ["\x1b[2J" + "x" * 10_000, ACCESS] * 200
@@ -581,7 +581,7 @@ def test_token_is_cleaned_anew_when_it_is_read(caplog: pytest.LogCaptureFixture,
 
     read = Token.from_dict(token.to_dict() | {name: value})
 
-    texts = [read.token_type, *(read.scope or ()), *read.missing_scope]
+    texts = [read.token_type, *(read.scopes or ()), *read.missing_scopes]
     assert all(text.isprintable() and len(text) <= 200 for text in texts)
     assert len(texts) <= 201
     assert ACCESS not in texts

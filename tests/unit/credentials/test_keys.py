@@ -100,7 +100,9 @@ def test_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch, store: Path, va
 
 
 def test_shared_database_without_a_key_is_refused_with_the_command_that_makes_one() -> None:
-    with pytest.raises(SealError, match="shared, and there is no key") as caught:
+    with pytest.raises(
+        SealError, match="no key to seal the secrets of this shared store"
+    ) as caught:
         sealer(None, plaintext=False)
 
     assert f"Set {VARIABLE}" in str(caught.value)
@@ -135,7 +137,7 @@ def test_store_that_was_made_in_clear_is_not_opened_with_a_key(
 ) -> None:
     mark = Plain().seal("deviceflow")
 
-    with pytest.raises(SealError, match="made with plaintext=True"):
+    with pytest.raises(SealError, match="created with plaintext=True"):
         sealer(keys, plaintext=False, store=store, known=mark)
 
 
@@ -169,10 +171,10 @@ def test_key_file_is_made_beside_a_new_store_for_its_owner_only(store: Path) -> 
 
 
 def test_key_file_of_a_store_that_was_used_is_not_made_anew(store: Path) -> None:
-    with pytest.raises(SealError, match="is gone") as caught:
+    with pytest.raises(SealError, match="is missing") as caught:
         sealer(None, plaintext=False, store=store, known="df1.00000000.x")
 
-    assert f"Put it back, or set {VARIABLE}" in str(caught.value)
+    assert f"Restore the file, or set {VARIABLE}" in str(caught.value)
     assert not key_file(store).exists()
 
 
@@ -203,7 +205,7 @@ def test_key_file_that_others_can_reach_is_refused_with_the_command_that_mends_i
 ) -> None:
     file = written(tmp_path / "k", keys[0].reveal(), mode)
 
-    with pytest.raises(StoreError, match="can be read by others") as caught:
+    with pytest.raises(StoreError, match="Other users can read the key file") as caught:
         read_keys(file)
 
     assert f"chmod 600 {file}" in str(caught.value)
@@ -217,7 +219,10 @@ def test_key_file_that_others_can_reach_is_refused_with_the_command_that_mends_i
     [
         (lambda path: None, "No such file or directory"),
         (lambda path: path.mkdir(mode=0o700), "Is a directory"),
-        (lambda path: path.touch(0o600) or path.write_bytes(b"\xffKEY-CANARY"), "it is no text"),
+        (
+            lambda path: path.touch(0o600) or path.write_bytes(b"\xffKEY-CANARY"),
+            "it is not ASCII text",
+        ),
     ],
 )
 def test_key_file_that_cannot_be_read_says_why(
@@ -304,8 +309,8 @@ def test_keys_may_be_in_the_keyring(
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (None, "it has none: deviceflow keys generate --keyring"),
-        ("", "it has none"),
+        (None, "the keyring has no keys. Create one with: deviceflow keys generate --keyring"),
+        ("", "the keyring has no keys"),
         (RuntimeError("the collection is locked"), "the collection is locked"),
         (OSError(), "OSError"),
     ],
@@ -313,7 +318,7 @@ def test_keys_may_be_in_the_keyring(
 def test_keyring_without_keys_says_why(keyring: Callable[[Any], None], said: Any, why: str) -> None:
     keyring(said)
 
-    with pytest.raises(SealError, match=f"asks for the keys in the keyring: {why}"):
+    with pytest.raises(SealError, match=f"is set to keyring:, but the keys cannot be read: {why}"):
         sealer(None, plaintext=False)
 
 

@@ -22,7 +22,7 @@ WORK: Final = """
 provider = "github"
 client_id = "from-file"
 client_secret = "env:GITHUB_SECRET"
-scope = "repo"
+scopes = "repo"
 audience = "file"
 resource = ["r1", "r2"]
 allow_http = true
@@ -77,7 +77,7 @@ def test_profile_says_what_nothing_else_does(write: Write) -> None:
         "provider": "github",
         "client_id": "from-file",
         "client_secret": "env:GITHUB_SECRET",
-        "scope": "repo",
+        "scopes": "repo",
         "audience": "file",
         "resource": ["r1", "r2"],
         "allow_http": True,
@@ -91,11 +91,11 @@ def test_command_line_goes_before_the_environment_and_that_before_the_profile(
 ) -> None:
     file = write()
     monkeypatch.setenv("DEVICEFLOW_CLIENT_ID", "from-environment")
-    monkeypatch.setenv("DEVICEFLOW_SCOPE", "environment")
+    monkeypatch.setenv("DEVICEFLOW_SCOPES", "environment")
 
-    settled = settle({"scope": "line"}, "work").settings
+    settled = settle({"scopes": "line"}, "work").settings
 
-    assert settled["scope"] == ("line", "the command line")
+    assert settled["scopes"] == ("line", "the command line")
     assert settled["client_id"] == (
         "from-environment",
         "the environment (DEVICEFLOW_CLIENT_ID)",
@@ -122,7 +122,7 @@ def test_what_was_not_said_on_the_command_line_gives_way(
 
 
 def test_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEVICEFLOW_SCOPE", "")
+    monkeypatch.setenv("DEVICEFLOW_SCOPES", "")
 
     assert values() == {}
 
@@ -196,9 +196,9 @@ def test_layers_that_name_the_same_server_are_used_together(
     monkeypatch.setenv("DEVICEFLOW_PROVIDER", "github")
     monkeypatch.setenv("DEVICEFLOW_AUDIENCE", "environment")
 
-    settings, passed_over = settle({"provider": "github", "scope": "line"}, "work")
+    settings, passed_over = settle({"provider": "github", "scopes": "line"}, "work")
 
-    said = [settings[name].value for name in ("scope", "audience", "client_id")]
+    said = [settings[name].value for name in ("scopes", "audience", "client_id")]
     assert said == ["line", "environment", "from-file"]
     assert passed_over == []
 
@@ -237,7 +237,7 @@ def test_where_a_secret_is_goes_on_as_it_is(write: Write, reference: str) -> Non
 
 @pytest.mark.parametrize("name", ["client_secret", "private_key"])
 def test_secret_itself_on_the_command_line_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="was given itself") as caught:
+    with pytest.raises(UsageError, match="was passed on the command line") as caught:
         settle({name: "CANARY"}, None)
 
     assert "CANARY" not in str(caught.value)
@@ -250,7 +250,7 @@ def test_secret_itself_on_the_command_line_is_refused(name: str) -> None:
 def test_secret_that_others_can_read_is_refused(write: Write, mode: int, name: str) -> None:
     file = write(f'[profiles.work]\n{name} = "CANARY"', mode)
 
-    with pytest.raises(UsageError, match="others can read it") as caught:
+    with pytest.raises(UsageError, match="other users can read the file") as caught:
         load().profile("work")
 
     assert f"chmod 600 {file}" in str(caught.value)
@@ -269,7 +269,7 @@ def test_secret_that_only_its_owner_can_read_is_fine(write: Write, mode: int) ->
 
 def test_no_file_is_no_profiles() -> None:
     assert load().profiles() == []
-    with pytest.raises(UsageError, match=r"There is no profile 'work' .* There are: none"):
+    with pytest.raises(UsageError, match=r"has no profile 'work'.* Its profiles are: none"):
         load().profile("work")
 
 
@@ -277,7 +277,7 @@ def test_profiles_are_named(write: Write) -> None:
     write()
 
     assert load().profiles() == ["home", "work"]
-    with pytest.raises(UsageError, match="There are: home, work"):
+    with pytest.raises(UsageError, match="Its profiles are: home, work"):
         load().profile("office")
 
 
@@ -299,19 +299,19 @@ def test_file_is_where_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_pat
     [
         (b"[profiles.work", "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
-        (b"client_id = 'CANARY'", "has client_id in it, which means nothing there"),
-        (b"[work]\nclient_id = 'CANARY'", "has work in it, which means nothing there"),
-        (b"profiles = 'CANARY'", "a profile is a table"),
-        (b"profiles = ['CANARY']", "a profile is a table"),
-        (b"[profiles]\nwork = 'CANARY'", "a profile is a table"),
-        (b"[profiles.work]\nclientid = 'CANARY'", "profile 'work' has clientid in it"),
-        (b"[profiles.work]\nclient_id = 7", "client_id is a text"),
-        (b"[profiles.work]\nclient_secret = ['CANARY']", "client_secret is a text"),
-        (b"[profiles.work]\nscope = [7]", "scope is a text, or a list of texts"),
-        (b"[profiles.work]\nresource = 7", "resource is a text, or a list of texts"),
-        (b"[profiles.work]\nallow_http = 'yes'", "allow_http is true or false"),
-        (b"[profiles.work]\nset = 'CANARY'", "set is a table of texts"),
-        (b"[profiles.work]\nset = { host = 7 }", "set is a table of texts"),
+        (b"client_id = 'CANARY'", "has unknown names at the top level: client_id"),
+        (b"[work]\nclient_id = 'CANARY'", "has unknown names at the top level: work"),
+        (b"profiles = 'CANARY'", "a profile must be a table"),
+        (b"profiles = ['CANARY']", "a profile must be a table"),
+        (b"[profiles]\nwork = 'CANARY'", "a profile must be a table"),
+        (b"[profiles.work]\nclientid = 'CANARY'", "profile 'work' has unknown settings: clientid"),
+        (b"[profiles.work]\nclient_id = 7", "client_id must be a string"),
+        (b"[profiles.work]\nclient_secret = ['CANARY']", "client_secret must be a string"),
+        (b"[profiles.work]\nscopes = [7]", "scopes must be a string or a list of strings"),
+        (b"[profiles.work]\nresource = 7", "resource must be a string or a list of strings"),
+        (b"[profiles.work]\nallow_http = 'yes'", "allow_http must be true or false"),
+        (b"[profiles.work]\nset = 'CANARY'", "set must be a table of strings"),
+        (b"[profiles.work]\nset = { host = 7 }", "set must be a table of strings"),
     ],
 )
 def test_file_that_means_nothing_is_an_error_that_quotes_no_value(
@@ -338,4 +338,4 @@ def test_directory_in_its_place_is_an_error(
 def test_file_is_not_read_where_no_profile_is_used(write: Write) -> None:
     write(b"no TOML")
 
-    assert values({"scope": "a"}) == {"scope": "a"}
+    assert values({"scopes": "a"}) == {"scopes": "a"}

@@ -56,5 +56,5 @@ def test_what_is_not_there_is_named_by_its_reference(config: Path, reference: st
 def test_a_file_that_is_no_text_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"\xff\xfe")
 
-    with pytest.raises(UsageError, match="is not at file:"):
+    with pytest.raises(UsageError, match="was not found at file:"):
         resolve(f"file:{tmp_path / 'secret'}")

@@ -38,7 +38,7 @@ WHOLE: Final[dict[str, Any]] = {
     "client_auth": "client_secret_post",
     "needs_secret": True,
     "secret_with": "token",
-    "requires": ["scope"],
+    "requires": ["scopes"],
     "pkce": True,
     "request": "json",
     "request_names": {"device_code": "code"},

@@ -16,7 +16,7 @@ from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
 from deviceflow.core.wire import ClientAuth, Fields
-from deviceflow.errors import InsecureURLError, ProtocolError, UsageError
+from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError
 from deviceflow.providers.codec import provider_from_dict
 from deviceflow.providers.dialect import RFC8628, Dialect
 from deviceflow.providers.known import known
@@ -199,7 +199,7 @@ def test_environment_decides_about_plain_http_once(
 
 
 @pytest.mark.parametrize(
-    ("scope", "read"),
+    ("scopes", "read"),
     [
         ((), ()),
         ("", ()),
@@ -210,12 +210,19 @@ def test_environment_decides_about_plain_http_once(
         (iter(["a", "b"]), ("a", "b")),
     ],
 )
-def test_scope_is_a_text_with_spaces_or_a_list(scope: Any, read: tuple[str, ...]) -> None:
-    assert oauth(scope=scope).scopes == read
+def test_scopes_are_a_text_with_spaces_or_a_list(scopes: Any, read: tuple[str, ...]) -> None:
+    assert oauth(scopes=scopes).scopes == read
+
+
+@pytest.mark.parametrize("name", ["scopes", "resource"])
+@pytest.mark.parametrize("value", [7, [7], None])
+def test_what_is_no_list_of_texts_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{name} must be a list of strings"):
+        oauth(**{name: value})
 
 
 def test_engine_is_told_what_it_needs() -> None:
-    provider: Provider = oauth(scope="a", quirks=Dialect(margin=2, pkce=True), name="mine")
+    provider: Provider = oauth(scopes="a", quirks=Dialect(margin=2, pkce=True), name="mine")
 
     assert provider.dialect == "mine"
     assert provider.server == ISSUER
@@ -225,7 +232,7 @@ def test_engine_is_told_what_it_needs() -> None:
     assert provider.first_wait is None
     assert provider.margin == 2
     assert provider.uses_pkce
-    assert hash(provider) == hash(provider.asking())
+    assert hash(provider) == hash(provider.with_request())
 
 
 def test_server_is_the_issuer_or_where_the_endpoints_are() -> None:
@@ -252,7 +259,7 @@ def test_pkce_is_used_as_told_or_where_the_dialect_takes_it(
 @pytest.mark.parametrize(
     ("asked", "name", "kept"),
     [
-        ({"scope": "c d"}, "scope", ("c", "d")),
+        ({"scopes": "c d"}, "scopes", ("c", "d")),
         ({"audience": "api"}, "audience", "api"),
         ({"resource": "https://r.example.com/"}, "resource", ("https://r.example.com/",)),
         ({"parameters": {"acr": "high"}}, "parameters", (("acr", "high"),)),
@@ -260,34 +267,34 @@ def test_pkce_is_used_as_told_or_where_the_dialect_takes_it(
     ],
 )
 def test_login_can_ask_for_its_own(asked: Mapping[str, Any], name: str, kept: Any) -> None:
-    provider = oauth(scope="a b")
+    provider = oauth(scopes="a b")
 
-    assert getattr(provider.asking(**asked), name) == kept
+    assert getattr(provider.with_request(**asked), name) == kept
     assert provider.scopes == ("a", "b")
 
 
 def test_asking_nothing_changes_nothing() -> None:
     provider = oauth()
 
-    assert provider.asking() is provider
+    assert provider.with_request() is provider
 
 
 def test_login_cannot_ask_for_anything_else() -> None:
     with pytest.raises(
-        UsageError, match="Unknown argument of an OAuth login: client_id, scopes"
+        UsageError, match="Unknown argument of an OAuth login: client_id, scope"
     ) as caught:
-        oauth().asking(scopes="a", client_id="b")
+        oauth().with_request(scope="a", client_id="b")  # type: ignore[call-arg]
 
-    assert "Valid arguments are audience, parameters, require, resource, scope." in str(
+    assert "Valid arguments are audience, parameters, require, resource, scopes." in str(
         caught.value
     )
 
 
 def test_what_a_dialect_requires_must_be_asked_for() -> None:
-    provider = oauth(quirks=Dialect(title="Acme", requires=("scope", "audience", "nonsense")))
+    provider = oauth(quirks=Dialect(title="Acme", requires=("scopes", "audience", "nonsense")))
 
     with pytest.raises(UsageError, match="Acme needs audience, nonsense"):
-        provider.asking(scope="a")
+        provider.with_request(scopes="a")
 
 
 # Discovery.
@@ -483,7 +490,7 @@ def test_code_is_asked_for_with_what_there_is_and_no_more() -> None:
 
 def test_scope_audience_resource_and_parameters_are_sent() -> None:
     request = oauth(
-        scope="a b&c",
+        scopes="a b&c",
         audience="https://api.example.com/",
         resource=["https://r1.example.com/", "https://r2.example.com/"],
         parameters={"acr_values": "high", "login_hint": "é"},
@@ -517,7 +524,7 @@ def test_dialect_names_and_adds_and_separates() -> None:
         scope_separator=",",
     )
 
-    request = oauth(scope="a b", quirks=dialect).code_request()
+    request = oauth(scopes="a b", quirks=dialect).code_request()
 
     assert sent(request)["scopes"] == ["a,b"]
     assert sent(request)["response_type"] == ["device_code"]
@@ -536,7 +543,7 @@ def test_json_is_sent_where_the_dialect_has_that() -> None:
 
 
 def test_poll_sends_the_grant_type_and_the_code() -> None:
-    request = oauth(scope="a", resource=["r1", "r2"]).token_request("https://t.example.com/", CODE)
+    request = oauth(scopes="a", resource=["r1", "r2"]).token_request("https://t.example.com/", CODE)
 
     assert (request.purpose, request.url) == ("token", "https://t.example.com/")
     assert sent(request) == {
@@ -553,7 +560,7 @@ def test_poll_sends_what_the_dialect_wants_besides() -> None:
         token_scope=True, sends_grant_type=False, token_parameters={"x": "1"}, request="json"
     )
 
-    request = oauth(scope="a b", quirks=dialect).token_request(TOKEN_AT, CODE)
+    request = oauth(scopes="a b", quirks=dialect).token_request(TOKEN_AT, CODE)
 
     assert json.loads(request.body) == {
         "client_id": "robot",
@@ -657,7 +664,7 @@ def test_token_is_read_whole_and_shows_nothing() -> None:
     assert got.token_type == "DPoP"
     assert got.expires_at == NOW + 60
     assert got.refresh_token == Secret("REFRESH-CANARY")
-    assert got.scope == ("a", "b")
+    assert got.scopes == ("a", "b")
     assert got.id_token is None
     assert got.extra.as_dict() == {"session": {"state": "CANARY"}, "error": None}
     assert "CANARY" not in repr(got)
@@ -707,7 +714,7 @@ def test_token_comes_back_from_its_record_whole(fields: Mapping[str, Any]) -> No
         {"extra": None},
         {"refresh_token": ["R"]},
         {"id_token": 7},
-        {"scope": 7},
+        {"scopes": 7},
         {"expires_at": "soon"},
         {"expires_at": float("nan")},
         {"expires_at": float("inf")},
@@ -847,7 +854,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", known())
 def test_every_known_provider_comes_back_from_its_record(name: str) -> None:
-    provider = known_provider(name, client_id="c", scope="a b", **SETTINGS.get(name, {}))
+    provider = known_provider(name, client_id="c", scopes="a b", **SETTINGS.get(name, {}))
 
     again = provider_from_dict(json.loads(json.dumps(provider.to_dict())))
 
@@ -867,7 +874,7 @@ def test_every_known_provider_comes_back_from_its_record(name: str) -> None:
         {
             "client_secret": "file:/s",
             "client_auth": "client_secret_post",
-            "scope": "a b",
+            "scopes": "a b",
             "audience": "x",
             "resource": ["r"],
             "parameters": {"p": "q"},
@@ -907,7 +914,7 @@ def test_settings_come_back_from_their_record(settings: Mapping[str, Any]) -> No
     [
         {"newer": 1},
         {"client_id": ...},
-        {"scope": 7},
+        {"scopes": 7},
         {"parameters": ["abc"]},
         {"parameters": 7},
         {"client_secret": 7},

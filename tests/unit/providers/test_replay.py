@@ -111,7 +111,7 @@ def oauth(**settings: Any) -> OAuth:
         "client_id": "robot",
         "device_authorization_endpoint": "https://as.example.com/device_authorization",
         "token_endpoint": "https://as.example.com/token",
-        "scope": "read write",
+        "scopes": "read write",
     }
     return OAuth(**(ours | settings))
 
@@ -163,7 +163,7 @@ GRANTED: Final = answer(200, RFC_TOKEN, **NO_STORE)
 SERVERS: Final[dict[str, Server]] = {
     "RFC 8628": rfc(),
     "DVC Studio": Server(
-        provider=Studio("https://studio.example.com").asking(
+        provider=Studio("https://studio.example.com").with_request(
             client_name="robot", token_name="nightly", scopes=["experiments", "MODELS"]
         ),
         code_at="https://studio.example.com/api/device-login",
@@ -187,7 +187,7 @@ SERVERS: Final[dict[str, Server]] = {
         first=0,
     ),
     "GitHub": Server(
-        provider=known_provider("github", client_id="Iv1.0123", scope="repo gist"),
+        provider=known_provider("github", client_id="Iv1.0123", scopes="repo gist"),
         code_at="https://github.com/login/device/code",
         code_sent={"client_id": "Iv1.0123", "scope": "repo gist"},
         code={
@@ -207,7 +207,7 @@ SERVERS: Final[dict[str, Server]] = {
     ),
     "Google": Server(
         provider=known_provider(
-            "google", client_id="g.apps", client_secret="env:THE_SECRET", scope="openid email"
+            "google", client_id="g.apps", client_secret="env:THE_SECRET", scopes="openid email"
         ),
         metadata=(
             "https://accounts.google.com/.well-known/openid-configuration",
@@ -237,7 +237,7 @@ SERVERS: Final[dict[str, Server]] = {
         },
     ),
     "Microsoft Entra": Server(
-        provider=known_provider("microsoft", client_id="6731de76", scope="user.read"),
+        provider=known_provider("microsoft", client_id="6731de76", scopes="user.read"),
         metadata=(
             "https://login.microsoftonline.com/common/v2.0/.well-known/openid-configuration",
             {
@@ -271,7 +271,7 @@ SERVERS: Final[dict[str, Server]] = {
             "auth0",
             domain="acme.eu.auth0.com",
             client_id="nat1ve",
-            scope="openid offline_access",
+            scopes="openid offline_access",
             audience="https://api.acme.example",
         ),
         metadata=(
@@ -326,7 +326,7 @@ SERVERS: Final[dict[str, Server]] = {
         encoding="application/json",
     ),
     "Twitch": Server(
-        provider=known_provider("twitch", client_id="tw1tch", scope="user:read:chat bits:read"),
+        provider=known_provider("twitch", client_id="tw1tch", scopes="user:read:chat bits:read"),
         code_at="https://id.twitch.tv/oauth2/device",
         code_sent={"client_id": "tw1tch", "scopes": "user:read:chat bits:read"},
         code={
@@ -350,7 +350,7 @@ SERVERS: Final[dict[str, Server]] = {
             "ping",
             base="https://am.example.com/am/oauth2/realms/root/realms/alpha",
             client_id="p1ng",
-            scope="write",
+            scopes="write",
             pkce="off",
             parameters={"response_type": "token"},
         ),
@@ -376,7 +376,7 @@ SERVERS: Final[dict[str, Server]] = {
             "oracle-idcs",
             domain="idcs-1.identity.oraclecloud.com",
             client_id="0racle",
-            scope="openid offline_access",
+            scopes="openid offline_access",
         ),
         code_at="https://idcs-1.identity.oraclecloud.com/oauth2/v1/device",
         code_sent={
@@ -400,7 +400,7 @@ SERVERS: Final[dict[str, Server]] = {
     ),
     "WSO2": Server(
         provider=known_provider(
-            "wso2", base="https://is.example.com:9443", client_id="ws0two", scope="openid"
+            "wso2", base="https://is.example.com:9443", client_id="ws0two", scopes="openid"
         ),
         code_at="https://is.example.com:9443/oauth2/device_authorize",
         code_sent={"client_id": "ws0two", "scope": "openid"},
@@ -428,7 +428,7 @@ SERVERS: Final[dict[str, Server]] = {
             base="https://dex.example.com/dex",
             client_id="d3x",
             client_secret="env:THE_SECRET",
-            scope="openid",
+            scopes="openid",
             pkce="off",
         ),
         metadata=(
@@ -529,7 +529,7 @@ def twitch(message: str) -> Response:
     return answer(400, {"status": 400, "message": message})
 
 
-RFC_END: Final = approved(token_type="Bearer", life=3600, scope=("read", "write"))
+RFC_END: Final = approved(token_type="Bearer", life=3600, scopes=("read", "write"))
 
 SCRIPTS: Final[dict[str, Script]] = {
     "RFC 8628: pending, then approved": Script(
@@ -573,14 +573,14 @@ SCRIPTS: Final[dict[str, Script]] = {
             (STUDIO_PENDING, "pending", 5.0),
             (answer(200, {"access_token": "isat_0123456789"}), "issue_token", None),
         ],
-        **approved(token_type="Bearer", life=None, scope=None),
+        **approved(token_type="Bearer", life=None, scopes=None),
     ),
     "DVC Studio: expired": Script(
         [(answer(400, {"detail": "authorization_expired"}), "expire", None)], state=State.EXPIRED
     ),
     "GitHub: errors with status 200, then approved": Script(
         [(GH_PENDING, "pending", 5.1), (GH_TOKEN, "issue_token", None)],
-        **approved(token_type="bearer", life=None, scope=("repo", "gist")),
+        **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
     "GitHub: slow_down names the new interval": Script(
         [
@@ -588,7 +588,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             (gh("slow_down", interval=30), "slow_down", 30 + 0.1 + 6),
             (GH_TOKEN, "issue_token", None),
         ],
-        **approved(token_type="bearer", life=None, scope=("repo", "gist")),
+        **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
     "GitHub: form-encoded although JSON was asked for": Script(
         [
@@ -600,7 +600,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="bearer", life=None, scope=("repo", "gist")),
+        **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
     "GitHub: the code is not found at the moment of approval": Script(
         [
@@ -608,7 +608,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             (gh("incorrect_device_code"), "retry", (10, 12.5)),
             (GH_TOKEN, "issue_token", None),
         ],
-        **approved(token_type="bearer", life=None, scope=("repo", "gist")),
+        **approved(token_type="bearer", life=None, scopes=("repo", "gist")),
     ),
     "GitHub: the code is not found, and again not": Script(
         [
@@ -659,7 +659,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         **approved(
             token_type="Bearer",
             life=3920,
-            scope=("openid", "https://www.googleapis.com/auth/userinfo.email"),
+            scopes=("openid", "https://www.googleapis.com/auth/userinfo.email"),
         ),
     ),
     "Google: 403 for too fast and for denied": Script(
@@ -697,7 +697,7 @@ SCRIPTS: Final[dict[str, Script]] = {
             ),
         ],
         **approved(
-            token_type="Bearer", life=3599, scope=("User.Read", "profile", "openid", "email")
+            token_type="Bearer", life=3599, scopes=("User.Read", "profile", "openid", "email")
         ),
     ),
     "Microsoft Entra: declined": Script(
@@ -729,7 +729,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="Bearer", life=86400, scope=None),
+        **approved(token_type="Bearer", life=86400, scopes=None),
     ),
     # Only once: after it there is invalid_grant, which nobody may come to see.
     "Auth0: expired once": Script(
@@ -761,7 +761,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="bearer", life=7200, scope=("public",)),
+        **approved(token_type="bearer", life=7200, scopes=("public",)),
     ),
     "Trakt: 404 unknown": Script(
         [(answer(404, ""), "fail", None)], Reason.REJECTED, said="invalid_grant"
@@ -789,7 +789,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="bearer", life=14124, scope=("user:read:chat", "bits:read")),
+        **approved(token_type="bearer", life=14124, scopes=("user:read:chat", "bits:read")),
     ),
     "Twitch: unknown code": Script(
         [(twitch("invalid device code"), "fail", None)], Reason.REJECTED, said="invalid_grant"
@@ -815,7 +815,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="Bearer", life=3599, scope=("write",)),
+        **approved(token_type="Bearer", life=3599, scopes=("write",)),
     ),
     "PingAM: expired is 401": Script(
         [(error(401, "expired_token"), "expire", None)], state=State.EXPIRED
@@ -834,7 +834,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="Bearer", life=3600, scope=None),
+        **approved(token_type="Bearer", life=3600, scopes=None),
     ),
     "WSO2: as it is today": Script(
         [
@@ -860,7 +860,7 @@ SCRIPTS: Final[dict[str, Script]] = {
                 None,
             ),
         ],
-        **approved(token_type="bearer", life=86399, scope=None),
+        **approved(token_type="bearer", life=86399, scopes=None),
     ),
     "Dex: unknown code": Script(
         [(error(400, "invalid_request"), "fail", None)], Reason.REJECTED, said="invalid_request"
@@ -938,10 +938,10 @@ def test_login(title: str, clock: VirtualClock, actions: Actions) -> None:
     assert (flow.verification_uri_complete or flow.verification_uri) == server.page
     assert any(server.page in line for line in instructions(flow))
     assert flow.expires_at == begun + float(server.code["expires_in"])
-    assert within(flow.wait_seconds(clock.time()), server.first)
+    assert within(flow.wait_seconds, server.first)
 
     # The polls: each when it is due, and none before.
-    clock.advance(flow.wait_seconds(clock.time()))
+    clock.advance(flow.wait_seconds)
     for number, (_, _, wait) in enumerate(script.polls, 2):
         done = client.step(flow.id)
         assert len(transport.requests) == number
@@ -967,11 +967,11 @@ def test_login(title: str, clock: VirtualClock, actions: Actions) -> None:
     assert client.step(flow.id).wait_seconds == 0
     assert len(transport.requests) == 1 + len(script.polls)
     if script.state is State.AUTHORIZED:
-        token = client.token(flow.id)
+        token = client.get_token(flow.id)
         life = token.expires_at and token.expires_at - clock.time()
-        assert (token.token_type, token.scope) == (
+        assert (token.token_type, token.scopes) == (
             script.token["token_type"],
-            script.token["scope"],
+            script.token["scopes"],
         )
         assert life == (script.token["life"] and pytest.approx(script.token["life"]))
 
@@ -1056,7 +1056,7 @@ def test_oracle_wants_a_scope_before_anything_is_sent(clock: VirtualClock) -> No
 
 def test_keycloaks_verifier_survives_a_restart(clock: VirtualClock) -> None:
     keycloak = known_provider(
-        "keycloak", base="https://sso.example.com", realm="acme", client_id="k3y", scope="openid"
+        "keycloak", base="https://sso.example.com", realm="acme", client_id="k3y", scopes="openid"
     )
     metadata = {
         "issuer": "https://sso.example.com/realms/acme",
@@ -1070,12 +1070,12 @@ def test_keycloaks_verifier_survives_a_restart(clock: VirtualClock) -> None:
     flow = client.start(keycloak)
     clock.advance(client.step(flow.id).wait_seconds)
     clock.advance(client.step(flow.id).wait_seconds)
-    written = json.dumps(export.to_dict(client.get(flow.id), secrets=True))
+    written = json.dumps(export.to_dict(client._store.get(flow.id), secrets=True))
 
     store = MemoryStore()
     store.add(export.from_dict(json.loads(written)))
     after = ScriptedTransport([SLOW_DOWN, GRANTED])
-    Client(store, transport=after, clock=clock).wait(flow.id)
+    Client(store, transport=after, clock=clock).wait_for_token(flow.id)
 
     assert before.requests[0].url == f"{metadata['issuer']}/.well-known/openid-configuration"
     code = fields_of(before.requests[1])
@@ -1085,7 +1085,7 @@ def test_keycloaks_verifier_survives_a_restart(clock: VirtualClock) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._~-]{43,128}", verifier)
     digest = hashlib.sha256(verifier.encode()).digest()
     assert code["code_challenge"] == base64.urlsafe_b64encode(digest).decode().rstrip("=")
-    assert verifier not in json.dumps(export.to_dict(client.get(flow.id)))
+    assert verifier not in json.dumps(export.to_dict(client._store.get(flow.id)))
 
 
 @pytest.mark.parametrize(
@@ -1110,10 +1110,10 @@ def replay(clock: VirtualClock, *polls: Response | Failure, **settings: Any) -> 
     client = Client(transport=transport, clock=clock)
     flow = client.start(oauth(**settings))
     for _ in polls:
-        clock.advance(client.get(flow.id).wait_seconds(clock.time()))
+        clock.advance(client.get(flow.id).wait_seconds)
         client.step(flow.id)
     assert len(transport.requests) == 1 + len(polls)
-    return client.get(flow.id)
+    return client._store.get(flow.id)
 
 
 ENDS: Final[dict[str, tuple[State, Reason | None]]] = {
@@ -1202,7 +1202,7 @@ def test_scope_is_a_text_with_spaces_or_commas_or_a_list(
     flow = replay(clock, answer(200, {"access_token": "t", "scope": sent}))
 
     assert flow.token
-    assert flow.token.scope == scope
+    assert flow.token.scopes == scope
 
 
 @pytest.mark.parametrize(
@@ -1257,7 +1257,7 @@ def test_after_a_final_answer_there_is_silence(
     transport = ScriptedTransport([answer(200, RFC_CODE), final])
     client = Client(transport=transport, clock=clock)
     flow = client.start(oauth())
-    clock.advance(flow.wait_seconds(clock.time()))
+    clock.advance(flow.wait_seconds)
 
     for _ in range(3):
         assert client.step(flow.id).state is state
@@ -1358,7 +1358,7 @@ def test_names_of_a_servers_own_are_read_in_every_answer(clock: VirtualClock) ->
     client = Client(transport=transport, clock=clock)
     flow = client.start(oauth(quirks=camel))
 
-    got = client.wait(flow.id)
+    got = client.wait_for_token(flow.id)
 
     assert flow.expires_at == clock.time() - 1.1 + 60
     assert got.access_token.reveal() == "a"

@@ -11,7 +11,13 @@ from deviceflow.core.provider import Answer, DeviceCode
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
 from deviceflow.core.text import PersonText, link, ours
-from deviceflow.errors import InsecureURLError, InvalidScopesError, StudioAuthError, UsageError
+from deviceflow.errors import (
+    InsecureURLError,
+    InvalidArgumentError,
+    InvalidScopesError,
+    StudioAuthError,
+    UsageError,
+)
 from deviceflow.providers.codec import provider_from_dict
 from deviceflow.providers.studio import AVAILABLE_SCOPES, DEFAULT_URL, Studio
 from deviceflow.testing import answer
@@ -43,7 +49,7 @@ def test_studio_is_the_public_one_unless_said_otherwise() -> None:
 
 
 def test_engine_is_told_what_it_needs(studio: Studio) -> None:
-    asking: Provider = studio.asking(client_name="robot", scopes="experiments,MODELS")
+    asking: Provider = studio.with_request(client_name="robot", scopes="experiments,MODELS")
 
     assert asking.dialect == "studio"
     assert asking.server == URL
@@ -111,21 +117,21 @@ def test_token_is_asked_for_where_the_answer_said(studio: Studio) -> None:
 def test_what_is_asked_is_sent_and_nothing_else(
     studio: Studio, asked: Mapping[str, Any], sent: Mapping[str, Any]
 ) -> None:
-    assert body(studio.asking(**asked)) == sent
+    assert body(studio.with_request(**asked)) == sent
 
 
 def test_asking_nothing_changes_nothing(studio: Studio) -> None:
-    assert studio.asking() is studio
+    assert studio.with_request() is studio
 
 
 def test_asking_leaves_the_provider_as_it_was(studio: Studio) -> None:
-    studio.asking(client_name="robot")
+    studio.with_request(client_name="robot")
 
     assert body(studio) == {"client_name": "client"}
 
 
 def test_asking_again_adds_to_what_was_asked(studio: Studio) -> None:
-    asking = studio.asking(client_name="robot").asking(token_name="nightly")
+    asking = studio.with_request(client_name="robot").with_request(token_name="nightly")
 
     assert body(asking) == {"client_name": "robot", "token_name": "nightly"}
 
@@ -142,7 +148,7 @@ def test_unknown_scopes_are_refused_by_name_before_anything_is_sent(
     studio: Studio, scopes: Any, named: str
 ) -> None:
     with pytest.raises(InvalidScopesError) as caught:
-        studio.asking(scopes=scopes)
+        studio.with_request(scopes=scopes)
 
     error = caught.value
     assert isinstance(error, StudioAuthError)
@@ -158,8 +164,8 @@ def test_available_scopes_are_studios() -> None:
 
 
 def test_token_for_no_team_is_refused(studio: Studio) -> None:
-    with pytest.raises(ValueError, match="needs team_names"):
-        studio.asking(all_teams=False)
+    with pytest.raises(InvalidArgumentError, match="needs team_names"):
+        studio.with_request(all_teams=False)
 
 
 @pytest.mark.parametrize(
@@ -173,15 +179,15 @@ def test_token_for_no_team_is_refused(studio: Studio) -> None:
     ],
 )
 def test_what_cannot_be_sent_is_refused(studio: Studio, asked: Mapping[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(asked))):
-        studio.asking(**asked)
+    with pytest.raises(InvalidArgumentError, match=next(iter(asked))):
+        studio.with_request(**asked)
 
 
 def test_unknown_parameters_are_refused_by_name(studio: Studio) -> None:
     with pytest.raises(
         UsageError, match="Unknown argument of a DVC Studio login: audience, realm"
     ) as caught:
-        studio.asking(realm="r", client_name="robot", audience="a")
+        studio.with_request(realm="r", client_name="robot", audience="a")  # type: ignore[call-arg]
 
     assert "token_name" in str(caught.value)
 
@@ -198,7 +204,7 @@ def test_plain_http_is_allowed_where_the_caller_says_so() -> None:
 
 def test_equal_settings_are_equal_and_have_one_hash() -> None:
     def make() -> Studio:
-        return Studio(URL).asking(scopes=["models"], team_names=["a"])
+        return Studio(URL).with_request(scopes=["models"], team_names=["a"])
 
     assert make() == make()
     assert hash(make()) == hash(make())
@@ -372,7 +378,7 @@ def test_structured_detail_gives_way_to_error(studio: Studio) -> None:
 
 
 def test_settings_come_back_whole_through_json() -> None:
-    studio = Studio("http://studio.lan:8000/", allow_http=True).asking(
+    studio = Studio("http://studio.lan:8000/", allow_http=True).with_request(
         client_name="robot",
         token_name="nightly",
         scopes=["experiments", "MODELS"],

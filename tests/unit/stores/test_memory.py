@@ -32,8 +32,8 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-def new(flow_id: str, key: str | None = None) -> Flow:
-    return Flow(flow_id, Studio("https://studio.example.com"), NOW, key=key)
+def new(flow_id: str, name: str | None = None) -> Flow:
+    return Flow(flow_id, Studio("https://studio.example.com"), NOW, name=name)
 
 
 def commit(store: MemoryStore, flow: Flow, moved: Transition) -> bool:
@@ -82,9 +82,9 @@ def test_removing_an_old_flow_leaves_the_keys_new_one(store: MemoryStore) -> Non
     assert store.add(new("f3", "nightly")).id == "f2"
 
 
-@pytest.mark.parametrize("key", [None, "nightly"])
-def test_removing_twice_is_no_error(store: MemoryStore, key: str | None) -> None:
-    store.add(new("f1", key))
+@pytest.mark.parametrize("name", [None, "nightly"])
+def test_removing_twice_is_no_error(store: MemoryStore, name: str | None) -> None:
+    store.add(new("f1", name))
 
     store.remove("f1")
     store.remove("f1")

@@ -128,7 +128,7 @@ def test_text_that_names_no_digest_is_refused(text: str) -> None:
     ],
 )
 def test_what_no_trail_can_have_is_not_signed(signer: Signer, tmp_path: Path, entry: Any) -> None:
-    with pytest.raises(StoreError, match="never written there"):
+    with pytest.raises(StoreError, match="which deviceflow did not write"):
         signer.write(tmp_path, TIME, [ENTRIES[0], Entry(*entry)], begin=True)
 
     assert list(tmp_path.iterdir()) == []
@@ -243,7 +243,7 @@ def test_file_that_is_not_as_it_was_written_is_an_error(
     path = tmp_path / NAME
     path.write_bytes(spoil(path.read_text()).encode("latin-1"))
 
-    with pytest.raises(StoreError, match="is no digest of this version, or is damaged"):
+    with pytest.raises(StoreError, match="is damaged, or is not a digest of this version"):
         read_digest(path)
 
 
@@ -275,7 +275,7 @@ def test_lines_that_are_not_as_they_were_written_are_an_error(
     path.write_bytes(spoil(path.read_text()).encode("latin-1"))
 
     assert read_digest(path) == digest
-    with pytest.raises(StoreError, match="is no digest of this version, or is damaged"):
+    with pytest.raises(StoreError, match="is damaged, or is not a digest of this version"):
         list(read_entries(path, digest))
 
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import Client, Secret, State, Studio, export
+from deviceflow import Client, Secret, State, Studio
 from deviceflow.audit.chain import AuditKey
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.core.encryption import generate_key
 from deviceflow.errors import StoreError
-from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, answer
 from deviceflow.trail.jsonl_file import read_lines
 from deviceflow.trail.verify import Verification
@@ -104,11 +103,11 @@ def test_event_is_in_the_file_or_the_program_is_told(
     flow = client.start(STUDIO)
 
     if action == "issue_token":
-        assert client.wait(flow.id).access_token == Secret("TOKEN-CANARY")
+        assert client.wait_for_token(flow.id).access_token == Secret("TOKEN-CANARY")
         assert verified(audit.path) == ([], 6)
     else:
         with pytest.raises(StoreError, match="could not be written: No space left"):
-            client.wait(flow.id)
+            client.wait_for_token(flow.id)
         assert client.get(flow.id).state is State.AWAITING_USER
 
 
@@ -121,10 +120,10 @@ def test_token_is_held_while_its_event_cannot_be_written(
     flow = client.start(STUDIO)
 
     with pytest.raises(StoreError, match="approved, and its token is in this process"):
-        client.wait(flow.id)
+        client.wait_for_token(flow.id)
     audit._times = 0
 
-    assert client.wait(flow.id).access_token == Secret("TOKEN-CANARY")
+    assert client.wait_for_token(flow.id).access_token == Secret("TOKEN-CANARY")
     assert verified(audit.path) == ([], 4)
 
 
@@ -139,15 +138,14 @@ def test_flow_that_goes_on_elsewhere_goes_on_with_its_chain(
     )
     flow = here.start(STUDIO)
     here.step(flow.id)
-    sealed = export.seal(here.get(flow.id), keys)
+    sealed = here.export_login(flow.id, keys)
 
-    (elsewhere := MemoryStore()).add(export.unseal(sealed, keys))
     there = Client(
-        elsewhere,
         transport=ScriptedTransport([GRANTED]),
         clock=clock,
         audit=JSONLinesAudit(path, key=KEY),
     )
-    there.wait(flow.id)
+    there.import_login(sealed, keys)
+    there.wait_for_token(flow.id)
 
     assert verified(path) == ([], 6)

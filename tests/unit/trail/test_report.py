@@ -153,16 +153,16 @@ def test_whatever_is_said_by_others_is_text(store: SQLiteStore, text: str) -> No
 def test_the_findings_are_on_top(store: SQLiteStore) -> None:
     flow_id = Scribe(store).login("code", "token")
     findings = [
-        Finding("edited", flow_id, 2, "this event is not as it was written"),
-        Finding("missing_digest", None, None, "digest 3 is not there"),
+        Finding("edited", flow_id, 2, "the content of this event was changed"),
+        Finding("missing_digest", None, None, "digest 3 is missing"),
     ]
     verdict = Verdict(findings, 2, 100, 9, 2, "2026-11-20T10:00:00.000+00:00", "cHVi", True)
 
     text = of(store, verdict).text
 
     assert text.index("2 findings.") < text.index("Summary")
-    assert re.search("missing digest . . digest 3 is not there", text)
-    assert f"edited {flow_id} 2 this event is not as it was written" in text
+    assert re.search("missing digest . . digest 3 is missing", text)
+    assert f"edited {flow_id} 2 the content of this event was changed" in text
     assert "Self-signed:" in text
     assert "until 2026-11-20 10:00:00 UTC. What was removed after that cannot be seen." in text
     assert f"{flow_id} authorized 1 finding nightly" in text
@@ -212,7 +212,7 @@ def test_each_login_is_drawn_along_its_states(store: SQLiteStore) -> None:
         assert page.count("use", href=f"#mark-{mark}") == 2
     assert page.count("use", **{"class": "end o-authorized"}) == 1
     assert "1 poll: not approved yet (HTTP 400)" in page.text
-    assert "the token was handed over" in page.text
+    assert "the token was collected" in page.text
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_a_login_that_was_approved(store: SQLiteStore, scribe: Scribe) -> None:
         ("awaiting-user", "a code was issued (HTTP 200)"),
         ("awaiting-user", "2 polls: not approved yet (HTTP 400)"),
         ("polling", "poll 3 is sent"),
-        ("authorized", "approved: the token came (HTTP 200)"),
-        ("authorized", "the token was handed over"),
+        ("authorized", "approved: the token arrived (HTTP 200)"),
+        ("authorized", "the token was collected"),
     ]
     assert len(said(login, whole=True)) == len(login.events) == 8
 
@@ -68,7 +68,7 @@ def test_a_login_that_failed_says_why(store: SQLiteStore, scribe: Scribe) -> Non
 
     assert (login.outcome, login.reason) == ("rejected", "rejected")
     assert login.approved_after is None
-    assert said(login)[-1] == ("failed", "failed: rejected (HTTP 400): no such code")
+    assert said(login)[-1] == ("failed", "the login failed: rejected (HTTP 400): no such code")
 
 
 def test_a_login_that_has_not_ended(store: SQLiteStore, scribe: Scribe) -> None:
@@ -77,7 +77,7 @@ def test_a_login_that_has_not_ended(store: SQLiteStore, scribe: Scribe) -> None:
     assert (login.outcome, login.ended) == ("unfinished", None)
     assert said(login)[-1] == (
         "awaiting-user",
-        "told to poll more slowly: every 10 s from now on (HTTP 400)",
+        "the server asked for slower polling: every 10 s from now on (HTTP 400)",
     )
 
 
@@ -197,7 +197,7 @@ def test_what_departs_from_the_practice_is_counted(
         client_id="robot",
         device_authorization_endpoint=f"{server}/device",
         token_endpoint=f"{server}/token",
-        scope=scope,
+        scopes=scope,
         allow_http=True,
     )
     flow = client.start(provider, purpose=purpose)

@@ -309,7 +309,7 @@ def test_removed_events_are_told_by_one_finding(trail: Trail) -> None:
     del trail.events["granted"][1:4]
     (finding,) = trail.verification().findings()
 
-    assert finding == Finding("removed", "granted", 2, "events 2 to 4 are gone")
+    assert finding == Finding("removed", "granted", 2, "events 2 to 4 are missing")
 
 
 def test_removed_event_behind_which_the_others_closed_up(trail: Trail) -> None:
@@ -438,7 +438,7 @@ def test_chain_under_another_key_names_it(trail: Trail) -> None:
     (finding,) = trail.verification().findings()
 
     assert finding[:3] == ("replaced_chain", "granted", 1)
-    assert f"they name the key {other.name}, not {KEY.name}" in finding.said
+    assert f"their key_id is {other.name}, not {KEY.name}" in finding.said
 
 
 def test_replaced_chain_with_the_key(trail: Trail, signer: Signer, tmp_path: Path) -> None:
@@ -700,12 +700,12 @@ def test_missing_digests_are_told_by_one_finding(
 
     findings = list(trail.verification(digests=tmp_path).findings())
     assert [finding.said for finding in findings if finding.kind == "missing_digest"] == [
-        "digest 1 is not there",
-        "digest 3 is not there",
-        "digests 5 to 999999999998 are not there",
+        "digest 1 is missing",
+        "digest 3 is missing",
+        "digests 5 to 999999999998 are missing",
     ]
     assert [finding.said for finding in findings if finding.kind == "forged_digest"] == [
-        "digest-999999999999.jsonl: it is digest 5, under another's name"
+        "digest-999999999999.jsonl: the file contains digest 5"
     ]
 
 
@@ -733,11 +733,11 @@ def test_last_digest_that_was_kept_must_be_there(
     (tmp_path / "digest-000003.jsonl").unlink()
     (finding,) = trail.verification(digests=tmp_path, last=last).findings()
     assert finding[:2] == ("missing_digest", None)
-    assert finding.said == "digest 3 is not there"
+    assert finding.said == "digest 3 is missing"
 
     (tmp_path / "digest-000002.jsonl").unlink()
     (finding,) = trail.verification(digests=tmp_path, last=last).findings()
-    assert finding.said == "digests 2 to 3 are not there"
+    assert finding.said == "digests 2 to 3 are missing"
 
 
 def test_digest_of_another_key_is_forged(trail: Trail, signer: Signer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands, each with its options beside what it does. `COMMANDS` says where each one is."""
+"""The commands. Each module has the options and the functions of its commands."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class Command:
-    """What a command takes, and what it does.
+    """A command: its options and its function.
 
     Args:
-        add_arguments: Adds its options to a parser.
-        run: Does it, given what was parsed, and returns the exit code. None where each of the
-            command's actions has one of its own.
+        add_arguments: Adds the options to a parser.
+        run: Runs the command with the parsed arguments, and returns the exit code. None if the
+            command has subcommands.
     """
 
     def __init__(
@@ -29,18 +29,18 @@ class Command:
         self.run = run
 
     def add_to(self, parser: ArgumentParser) -> None:
-        """Have a parser take the command's options, and know what is to be run."""
+        """Add the command's options and its function to a parser."""
         self.add_arguments(parser)
         if self.run is not None:
             parser.set_defaults(run=self.run)
 
 
 class Entry:
-    """A command by name: its line of help, and the module that has it.
+    """An entry in the list of commands: its help, and its module, which is loaded when needed.
 
     Args:
-        help: The line.
-        module: The module, whose `COMMANDS` has the command by its name.
+        help: One line of help.
+        module: The module whose `COMMANDS` contains the command.
     """
 
     def __init__(self, help: str, module: str) -> None:  # noqa: A002  # as argparse calls it
@@ -48,30 +48,30 @@ class Entry:
         self._module = module
 
     def load(self, name: str) -> Command:
-        """Import the command of that name."""
+        """Import the module, and return the command."""
         found: dict[str, Command] = import_module(f"{__name__}.{self._module}").COMMANDS
         return found[name]
 
 
 COMMANDS = {
-    "login": Entry("log in, and keep the token", "login"),
-    "resume": Entry("go on with a login that was interrupted", "login"),
-    "start": Entry("begin a login, for the commands below", "start"),
-    "step": Entry("do what is due for it", "steps"),
-    "wait": Entry("wait until it ends", "steps"),
-    "status": Entry("say where it stands", "status"),
-    "cancel": Entry("give it up", "steps"),
-    "token": Entry("print its token", "handover"),
-    "export-env": Entry("print its token for a shell", "handover"),
+    "login": Entry("log in and save the token", "login"),
+    "resume": Entry("continue an interrupted login", "login"),
+    "start": Entry("start a login for the commands below", "start"),
+    "step": Entry("do what is due for a login", "steps"),
+    "wait": Entry("wait until a login ends", "steps"),
+    "status": Entry("show the state of a login", "status"),
+    "cancel": Entry("cancel a login", "steps"),
+    "token": Entry("print the token of a login", "handover"),
+    "export-env": Entry("print the token as shell commands", "handover"),
     "list": Entry("list the logins", "status"),
     "sweep": Entry("step each login that is due", "upkeep"),
-    "purge": Entry("wipe what is old", "upkeep"),
-    "keys": Entry("the keys that seal what is kept", "keys"),
-    "audit": Entry("the audit trail: verify it, read it", "audit"),
-    "doctor": Entry("look at a provider, and say what is wrong", "doctor"),
-    "providers": Entry("whom deviceflow knows by name", "providers"),
-    "config": Entry("which settings hold, and why", "config"),
-    "demo": Entry("try a login out, against a server of its own", "demo"),
-    "serve": Entry("run a local authorization server to log in to", "serve"),
-    "diagram": Entry("draw the machine's states", "diagram"),
+    "purge": Entry("wipe old secrets and delete old logins", "upkeep"),
+    "keys": Entry("create and rotate the sealing keys", "keys"),
+    "audit": Entry("verify and read the audit trail", "audit"),
+    "doctor": Entry("check whether a login to a provider works", "doctor"),
+    "providers": Entry("list and check known providers", "providers"),
+    "config": Entry("show the effective settings", "config"),
+    "demo": Entry("try a login against a local server", "demo"),
+    "serve": Entry("run a local authorization server", "serve"),
+    "diagram": Entry("draw the state machines", "diagram"),
 }

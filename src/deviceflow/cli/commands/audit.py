@@ -1,4 +1,4 @@
-"""`deviceflow audit`: the trail's evidence, and what is in it."""
+"""`deviceflow audit`: verify the trail, and read it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 _EXIT_CODES: Final = (
-    "exit codes: 0 done, 1 verify has found something, 2 wrong usage, or no such login, 5 what was"
-    " to be written could not be, 74 the store, a key, a digest or a trail cannot be used, 130"
-    " interrupted"
+    "exit codes: 0 done, 1 verify has findings, 2 wrong usage or no such login, 5 the output could"
+    " not be written, 74 the store, a key, a digest or a trail cannot be used, 130 interrupted"
 )
 
 
 def _add_audit(parser: ArgumentParser) -> None:
     parser.description = (
-        "The audit trail: whether anybody has changed it, and what is in it. Stores in a file or a"
-        " database keep one; each transition of each login is an event of it."
+        "Verify and read the audit trail, which has an event for each action on a login. SQLite and"
+        " PostgreSQL stores keep a trail."
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, (what, command) in (audit_evidence.ACTIONS | audit_reading.ACTIONS).items():

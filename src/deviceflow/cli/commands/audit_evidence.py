@@ -1,4 +1,4 @@
-"""The actions of `deviceflow audit` that make evidence of the trail, and check it."""
+"""The actions of `deviceflow audit` that create evidence, and verify the trail."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from deviceflow.trail.ledger import Finding
 
 FOUND: Final = 1
-"""The exit code where a verification has found something."""
+"""The exit code of a verification with findings."""
 
 
 class VerifyOptions(trail.VerifiedStore, options.JSONOption):
-    """What `verify` takes."""
+    """The options of `verify`."""
 
     file: list[str] | None
 
 
 class PruneOptions(options.JobOptions):
-    """What `prune` takes."""
+    """The options of `prune`."""
 
     digests: str
     before: float
 
 
 class DigestOptions(options.JobOptions):
-    """What `digest` takes."""
+    """The options of `digest`."""
 
     digests: str
     begin: bool
 
 
 class KeygenOptions(options.StoreOptions):
-    """What `keygen` takes."""
+    """The options of `keygen`."""
 
     public: str | None
 
@@ -61,14 +61,14 @@ def _add_verify(parser: ArgumentParser) -> None:
         "--file",
         metavar="TRAIL.jsonl",
         action="append",
-        help="verify this file instead, not a store; those that it was rotated to as well",
+        help="verify this file instead of a store; repeat it for rotated files",
     )
     options.add_json(parser)
 
 
 def _add_directory(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--digests", metavar="DIR", required=True, help="to this directory, which is to be kept"
+        "--digests", metavar="DIR", required=True, help="the directory of the digests"
     )
     options.add_json(parser)
 
@@ -78,7 +78,7 @@ def _add_digest(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--begin",
         action="store_true",
-        help="write digest 1, in a directory that has none: once, and not from the timer",
+        help="write the first digest of a directory: once, and not from a timer",
     )
 
 
@@ -88,8 +88,8 @@ def _add_keygen(parser: ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="FILE",
-        help="print the public half of a key instead: of DEVICEFLOW_AUDIT_SIGNING_KEY, of the"
-        " store's own, or of the one in FILE",
+        help="print a public key instead: that of DEVICEFLOW_AUDIT_SIGNING_KEY, of the store's own"
+        " signing key, or of the key in FILE",
     )
 
 
@@ -100,7 +100,7 @@ def _add_prune(parser: ArgumentParser) -> None:
         type=arguments.moment,
         metavar="WHEN",
         required=True,
-        help="the events of logins that ended before then: 400d ago, or 2026-01-31",
+        help="prune logins that ended before this time: 400d for 400 days ago, or 2026-01-31",
     )
 
 
@@ -108,9 +108,9 @@ def _verify(args: VerifyOptions) -> int:
     trail.check(args)
     if args.file:
         if args.store:
-            raise UsageError("Verify a store or files, not both.", hint="Leave --store out.")
+            raise UsageError("--file and --store exclude each other.", hint="Omit --store.")
         if args.processes > 1:
-            raise UsageError("Files are read by one process.", hint="Leave --processes out.")
+            raise UsageError("Files are read by one process only.", hint="Omit --processes.")
         verified = trail.verify_files(args, args.file)
     else:
         with closing(trail.store(args)) as kept:
@@ -149,15 +149,16 @@ def _print(verified: Verified) -> None:
     if by.digests:
         streams.show(f"signed by {by.signed_by}{' (self-signed)' * verified.self_signed}")
         streams.show(f"last {by.newest}")
-        streams.show(f"what was removed after {by.covered_until} cannot be seen")
+        streams.show(f"removals after {by.covered_until} are not detected")
     else:
-        streams.show("there is no digest: an end that was cut off, or a whole login, is not seen")
+        streams.show("there is no digest: removed logins, or removed last events, are not detected")
     if not verified.keyed:
         streams.show(
-            f"there is no audit key ({audit.VARIABLE}): what no digest covers may be made anew"
+            f"there is no audit key ({audit.VARIABLE}): replaced events that no digest covers are"
+            " not detected"
         )
     if verified.self_signed:
-        streams.say("Self-signed: to be sure, keep the public key elsewhere, and name it.")
+        streams.say("Self-signed: keep the public key elsewhere, and pass it with --public-key.")
 
 
 def _finding(finding: Finding) -> str:
@@ -182,7 +183,7 @@ def _digest(args: DigestOptions) -> int:
         streams.show(json.dumps(_about(digest, last, signer) | {"flows": flows}))
         return 0
     if digest is None:
-        streams.say("Nothing has happened since the last digest.")
+        streams.say("There are no new events since the last digest.")
     else:
         named = counted(digest.flows, "chain")
         streams.show(f"digest {digest.number}: {named}, by {signer.public_key}")
@@ -200,11 +201,11 @@ def _prune(args: PruneOptions) -> int:
         streams.show(json.dumps(_about(digest, last, signer) | {"dropped": dropped}))
         return 0
     if not dropped:
-        streams.say("There was nothing to drop.")
+        streams.say("There were no events to prune.")
     else:
-        behind = f"digest {digest.number}" if digest else "by digests that were signed before"
-        said = f"{behind}: dropped {counted(dropped, 'login')}"
-        streams.show(f"{said}, by {signer.public_key}" if digest else said)
+        behind = f"digest {digest.number}" if digest else "earlier digests"
+        summary = f"{behind}: pruned {counted(dropped, 'login')}"
+        streams.show(f"{summary}, by {signer.public_key}" if digest else summary)
     _show_last(last)
     return 0
 
@@ -218,7 +219,7 @@ def _about(digest: Digest | None, last: Digest | None, signer: Signer) -> dict[s
 
 
 def _show_last(last: Digest | None) -> None:
-    """Print what `verify --last` takes, in the same way whether a digest was written or not."""
+    """Print the value for `verify --last`, whether a digest was written or not."""
     if last is not None:
         streams.show(f"last {last.id}")
 
@@ -233,19 +234,16 @@ def _keygen(args: KeygenOptions) -> int:
         key = signing.signing_key_if_there(sqlite_file(args.store))
     if key is None:
         raise UsageError(
-            "There is no signing key yet.",
-            hint=f"Take a digest, set {signing.VARIABLE}, or name a file: --public FILE",
+            "There is no signing key.",
+            hint=f"Write a digest first, set {signing.VARIABLE}, or use --public FILE.",
         )
     streams.show(Signer(key).public_key)
     return 0
 
 
 ACTIONS: Final = {
-    "verify": ("find out whether anybody has changed the trail", Command(_add_verify, _verify)),
-    "digest": ("sign what is in it by now: for a timer", Command(_add_digest, _digest)),
-    "keygen": ("print a new key to sign digests with", Command(_add_keygen, _keygen)),
-    "prune": (
-        "drop events of old logins, behind a digest that says so",
-        Command(_add_prune, _prune),
-    ),
+    "verify": ("detect whether anybody changed the trail", Command(_add_verify, _verify)),
+    "digest": ("sign the current state of the trail, from a timer", Command(_add_digest, _digest)),
+    "keygen": ("print a new key to sign digests", Command(_add_keygen, _keygen)),
+    "prune": ("delete the events of old logins, behind a digest", Command(_add_prune, _prune)),
 }

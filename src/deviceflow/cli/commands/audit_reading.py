@@ -1,4 +1,4 @@
-"""The actions of `deviceflow audit` that show what is in the trail."""
+"""The actions of `deviceflow audit` that read the trail."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class ShowOptions(options.JobOptions):
-    """What `show` takes."""
+    """The options of `show`."""
 
     id: str | None
     all: bool
 
 
 class FilterOptions(options.StoreOptions):
-    """Which logins are meant."""
+    """The filters for logins."""
 
     since: float | None
     until: float | None
@@ -47,55 +47,57 @@ class FilterOptions(options.StoreOptions):
 
 
 class ListOptions(FilterOptions, options.JSONOption):
-    """What `list` takes."""
+    """The options of `list`."""
 
     limit: int | None
 
 
 class ExportOptions(FilterOptions):
-    """What `export` takes."""
+    """The options of `export`."""
 
     format: str
     output: str | None
 
 
 class StatsOptions(FilterOptions, options.JSONOption):
-    """What `stats` takes."""
+    """The options of `stats`."""
 
 
 class ReportOptions(FilterOptions, trail.VerifiedStore):
-    """What `report` takes."""
+    """The options of `report`."""
 
     output: str
 
 
 def _add_show(parser: ArgumentParser) -> None:
-    parser.add_argument("id", nargs="?", metavar="FLOW", help="by default the newest")
-    parser.add_argument("--all", action="store_true", help="a line for each event; no polls as one")
+    parser.add_argument("id", nargs="?", metavar="FLOW", help="by default the newest login")
+    parser.add_argument(
+        "--all", action="store_true", help="one line per event, without grouping polls"
+    )
     options.add_json(parser)
 
 
 def _add_filters(parser: ArgumentParser) -> None:
-    which = parser.add_argument_group("which logins (all, by default)")
+    which = parser.add_argument_group("filters (by default all logins)")
     which.add_argument(
         "--since",
         type=arguments.moment,
         metavar="WHEN",
-        help="begun since: 2d ago, or 2026-01-31 (UTC)",
+        help="started since: 2d for two days ago, or 2026-01-31 (UTC)",
     )
-    which.add_argument("--until", type=arguments.moment, metavar="WHEN", help="begun before that")
+    which.add_argument("--until", type=arguments.moment, metavar="WHEN", help="started before")
     which.add_argument("--state", choices=[*map(str, State)], help="in this state")
     which.add_argument("--reason", choices=[*map(str, Reason)], help="failed for this reason")
     which.add_argument("--client", metavar="NAME", help="of the client of this name or id")
-    which.add_argument("--actor", metavar="NAME", help="in which this user did something")
+    which.add_argument("--actor", metavar="NAME", help="with an event of this actor")
 
 
 def _add_list(parser: ArgumentParser) -> None:
     _add_filters(parser)
     parser.add_argument(
-        "--limit", type=arguments.natural, metavar="N", help="at most so many, the newest"
+        "--limit", type=arguments.natural, metavar="N", help="at most N logins, the newest"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
 def _add_export(parser: ArgumentParser) -> None:
@@ -103,9 +105,9 @@ def _add_export(parser: ArgumentParser) -> None:
         "--format",
         choices=("jsonl", "ecs", "csv"),
         required=True,
-        help="JSON lines, as verify --file takes them; Elastic's schema; or for a spreadsheet",
+        help="JSON lines for verify --file, Elastic Common Schema, or CSV for spreadsheets",
     )
-    parser.add_argument("--output", metavar="FILE", help="to this file (0600)")
+    parser.add_argument("--output", metavar="FILE", help="write to this file (0600)")
     _add_filters(parser)
 
 
@@ -116,7 +118,7 @@ def _add_stats(parser: ArgumentParser) -> None:
 
 def _add_report(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help="to this file (0600), as HTML"
+        "-o", "--output", metavar="FILE", required=True, help="write HTML to this file (0600)"
     )
     options.add_evidence(parser)
     _add_filters(parser)
@@ -127,7 +129,7 @@ def _show(args: ShowOptions) -> int:
         if args.id == STORE and not query.notes(kept):
             if args.json:
                 streams.show(json.dumps({"flow_id": STORE, "events": []}))
-            streams.say("Nothing is on record but logins.")
+            streams.say("The trail has no store events.")
             return 0
         login = query.one(kept, args.id) if args.id else _newest(kept)
     if args.json:
@@ -157,7 +159,7 @@ def _newest(kept: SQLStore) -> Login:
     with query.logins(kept) as found:
         for login in found:
             return login
-    raise UnknownFlowError("There is no login in this trail.", hint="Begin one: deviceflow start")
+    raise UnknownFlowError("The trail has no logins.", hint="Start one with: deviceflow start")
 
 
 def _head(login: Login) -> Iterator[str]:
@@ -235,7 +237,7 @@ def _export(args: ExportOptions) -> int:
             for event in login.events:
                 write(sink.line(event))
         if filters.only_times():
-            # Verified as a file, the chain of these must be whole.
+            # To verify the file, the chain of store events must be complete.
             of = query.ALL if isinstance(sink, JSONLines) else filters
             for event in query.notes(kept, of):
                 write(sink.line(event))
@@ -257,7 +259,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "logins", str(facts["logins"])
     if not facts["logins"]:
         return
-    yield "begun", f"{facts['first'][:19]} to {facts['last'][:19]}".replace("T", " ")
+    yield "started", f"{facts['first'][:19]} to {facts['last'][:19]}".replace("T", " ")
     for outcome, count in facts["outcomes"].items():
         yield f"  {printable(outcome, 40)}", str(count)
     waits, polls = facts["time_to_approval"], facts["polls_per_login"]
@@ -312,7 +314,7 @@ def _report(args: ReportOptions) -> int:
         write(page)
     all_found = counted(len(findings), "finding") if findings else "nothing found"
     said = f"{counted(stats.logins, 'login')}, {all_found}"
-    streams.say(f"The report is in {args.output}: {said}.")
+    streams.say(f"The report was written to {args.output}: {said}.")
     return 0
 
 
@@ -333,9 +335,9 @@ def _said(filters: query.Filters) -> dict[str, str]:
 
 
 ACTIONS: Final = {
-    "show": ("show what happened in a login", Command(_add_show, _show)),
-    "list": ("list the logins, the newest first", Command(_add_list, _list)),
-    "export": ("print the events, for other programs", Command(_add_export, _export)),
-    "stats": ("count outcomes, waits and polls", Command(_add_stats, _stats)),
-    "report": ("write a page that can be handed on", Command(_add_report, _report)),
+    "show": ("show the events of a login", Command(_add_show, _show)),
+    "list": ("list the logins, newest first", Command(_add_list, _list)),
+    "export": ("print the events for other programs", Command(_add_export, _export)),
+    "stats": ("show numbers of outcomes, waiting times and polls", Command(_add_stats, _stats)),
+    "report": ("write an HTML report", Command(_add_report, _report)),
 }

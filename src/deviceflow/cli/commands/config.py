@@ -1,4 +1,4 @@
-"""`deviceflow config show`: which settings a login would have, and where each comes from."""
+"""`deviceflow config show`: show the effective settings of a login and their sources."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class ShowOptions(options.TargetOptions, options.JSONOption):
-    """What `show` takes."""
+    """The options of `show`."""
 
 
 def _add_config(parser: ArgumentParser) -> None:
-    parser.description = "Show the settings that a login would have, and where each comes from."
+    parser.description = "Show the effective settings of a login, and the source of each."
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    Command(_add_show, _show).add_to(actions.add_parser("show", help="show them"))
+    Command(_add_show, _show).add_to(actions.add_parser("show", help="show the settings"))
 
 
 def _add_show(parser: ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def _add_show(parser: ArgumentParser) -> None:
 
 
 def _show(args: ShowOptions) -> int:
-    """Print the settings. Secrets are references, and are printed as such.
+    """Print the settings. Secrets are printed as references.
 
     Raises:
         UsageError: The file or the profile cannot be used.
@@ -52,7 +52,7 @@ def _show(args: ShowOptions) -> int:
             f"{name} = {json.dumps(setting.value, ensure_ascii=False)}  # {setting.source}"
         )
     if not found.settings:
-        streams.show("# nothing is set")
+        streams.show("# no settings")
     for what in found.passed_over:
         streams.show(f"# not used: {what}")
     streams.show(f"# profiles in {there.path}: {', '.join(there.profiles()) or 'none'}")

@@ -1,4 +1,4 @@
-"""`deviceflow demo`: a real login, against a server of its own, and what was logged of it."""
+"""`deviceflow demo`: run a login against a local server, and show its events."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 
 class DemoOptions:
-    """What `demo` takes."""
+    """The options of `demo`."""
 
     auto_approve: bool
     no_browser: bool
 
 
 def _add_demo(parser: ArgumentParser) -> None:
-    parser.description = "Start a local authorization server, log in to it, show what was logged."
+    parser.description = "Start a local authorization server, log in to it, and show the events."
     parser.add_argument("--auto-approve", action="store_true", help="approve without a person")
-    parser.add_argument("--no-browser", action="store_true", help="open no browser here")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
 
 
 def _run(args: DemoOptions) -> int:
-    """Log in to a local server by `get_access_token`, and print the transitions."""
+    """Log in to a local server with `get_access_token`, and print the events."""
     from deviceflow.server import LocalServer, Settings  # an extra
 
     events = _Events()
@@ -46,8 +46,8 @@ def _run(args: DemoOptions) -> int:
     logger.setLevel(logging.INFO)
     if args.auto_approve:
         webbrowser.register("deviceflow-demo", None, _Approver(), preferred=True)
-    # The browser is opened by the library, which leaves the environment alone beside the server's
-    # threads. Nothing here needs what is kept back.
+    # The library opens the browser, and must not change the environment beside the server's
+    # threads. So the secret variables are removed here, once.
     with LocalServer(Settings()) as server, kept_back(*variables()):
         streams.say(f"A local authorization server runs at {server.url}.")
         streams.say("")
@@ -88,7 +88,7 @@ def _line(event: dict[str, Any]) -> str:
 
 
 class _Approver(webbrowser.BaseBrowser):
-    """A browser with nobody before it: it fills in the page's own form, and approves."""
+    """A browser without a person. It submits the page's form, and approves."""
 
     def open(self, url: str, new: int = 0, autoraise: bool = True) -> bool:  # noqa: ARG002
         threading.Thread(target=_approve, args=(url,), name="approver").start()
@@ -106,7 +106,7 @@ def _approve(url: str) -> None:
 
 
 class _Form(HTMLParser):
-    """The one form of a page: where it is sent, and what its fields hold."""
+    """The form of a page: its action and its fields."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`deviceflow diagram`: the machines, drawn from their table."""
+"""`deviceflow diagram`: draw the state machines from the table of actions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class DiagramOptions:
-    """What `diagram` takes."""
+    """The options of `diagram`."""
 
     format: Literal["mermaid", "dot"] | None
     machine: Literal["login", "hand-over"]
@@ -25,18 +25,18 @@ class DiagramOptions:
 
 
 def _add_diagram(parser: ArgumentParser) -> None:
-    parser.description = "Draw a machine from the table of actions."
-    parser.add_argument("format", nargs="?", choices=("mermaid", "dot"), help="mermaid, by default")
+    parser.description = "Draw a state machine from the table of actions."
+    parser.add_argument("format", nargs="?", choices=("mermaid", "dot"), help="by default mermaid")
     parser.add_argument(
-        "--machine", choices=("login", "hand-over"), default="login", help="login, by default"
+        "--machine", choices=("login", "hand-over"), default="login", help="by default login"
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", metavar="FILE", help="fail if a diagram in FILE is not current")
-    what.add_argument("--write", metavar="FILE", help="bring the diagrams in FILE up to date")
+    what.add_argument("--write", metavar="FILE", help="update the diagrams in FILE")
 
 
 def _run(args: DiagramOptions) -> int:
-    """Print a machine's diagram, or check or renew those in a Markdown file."""
+    """Print a machine's diagram, or check or update the diagrams in a Markdown file."""
     name = args.check or args.write
     if name is None:
         drawn = diagram.FORMATS[args.format or "mermaid"](diagram.DRAWINGS[args.machine])
@@ -44,7 +44,7 @@ def _run(args: DiagramOptions) -> int:
             streams.show(line)
         return 0
     if args.format:
-        raise UsageError("A page holds the diagram as Mermaid: give no format beside it.")
+        raise UsageError("Diagrams in a file are always Mermaid. Omit the format.")
     file = Path(name)
     try:
         page = file.read_text("utf-8")
@@ -53,13 +53,13 @@ def _run(args: DiagramOptions) -> int:
     current = diagram.within(page)
     if current is None:
         raise UsageError(
-            f"{file} has no place for a diagram.",
-            hint=f"Put these two lines where it belongs: {' '.join(diagram.LOGIN.marks)}",
+            f"{file} has no markers for a diagram.",
+            hint=f"Add these two lines to the file: {' '.join(diagram.LOGIN.marks)}",
         )
     if args.write:
         file.write_text(current, "utf-8")
     elif current != page:
-        streams.say(f"{file}: a diagram is out of date: deviceflow diagram --write {file}")
+        streams.say(f"A diagram in {file} is out of date. Run: deviceflow diagram --write {file}")
         return 1
     return 0
 

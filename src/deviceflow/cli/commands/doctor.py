@@ -1,4 +1,4 @@
-"""`deviceflow doctor`: a look at a provider, in words."""
+"""`deviceflow doctor`: check a provider."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import exits, options, streams, target
 from deviceflow.cli.commands import Command
-from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
-from deviceflow.doctor import Finding, Recorder, as_dict, examine
+from deviceflow.doctor import Check, Recorder, as_dict, examine
 from deviceflow.errors import UsageError
 from deviceflow.providers.oauth import OAuth
 from deviceflow.transports.requests import RequestsTransport
@@ -28,56 +27,59 @@ class DoctorOptions(options.TargetOptions, options.JSONOption):
 
 def _add_doctor(parser: ArgumentParser) -> None:
     parser.description = (
-        "Walk through a login up to the point where a person would be needed, and say what was"
-        " found. It asks for one code, and leaves it to expire."
+        "Check whether a login to a provider works, up to the point where a person would have to"
+        " approve. One code is requested, and left to expire."
     )
     options.add_target(parser)
-    parser.add_argument("--early-poll", action="store_true", help="poll once too early as well")
+    parser.add_argument(
+        "--early-poll", action="store_true", help="also poll once before the interval has passed"
+    )
     options.add_json(parser)
 
 
 def _run(args: DoctorOptions) -> int:
-    """Look at the provider, and return 5 if a login would fail.
+    """Check the provider, and return 5 if a login would fail.
 
     Raises:
-        UsageError: It is not said, or not possible to say, whom to look at.
+        UsageError: The provider is missing, unknown or not an OAuth provider.
     """
     provider = target.provider(args)
     if not isinstance(provider, OAuth):
-        raise UsageError("The doctor looks at OAuth providers.", hint="Name one, or give --issuer.")
+        raise UsageError(
+            "The doctor checks OAuth providers only.", hint="Name one, or pass --issuer."
+        )
     target.look_for_secret(provider)
     clock = SystemClock()
     recorder = Recorder(RequestsTransport(), clock)
-    client = Client(transport=recorder, clock=clock)
-    findings: list[Finding] = []
+    checks: list[Check] = []
     healthy: bool | None = None
     try:
-        for finding in examine(client, recorder, provider, early_poll=args.early_poll, clock=clock):
-            findings.append(finding)
+        for check in examine(recorder, provider, early_poll=args.early_poll, clock=clock):
+            checks.append(check)
             if not args.json:
-                _print(finding)
-        healthy = not any(finding.verdict == "bad" for finding in findings)
+                _print(check)
+        healthy = not any(check.verdict == "bad" for check in checks)
     finally:
-        # Interrupted too: a code may be open by now, and one of the findings says so.
-        if args.json and findings:
-            _print_json(provider, findings, healthy=healthy)
+        # Also when interrupted: a code may be open by now, and one of the checks says so.
+        if args.json and checks:
+            _print_json(provider, checks, healthy=healthy)
     if not args.json:
         streams.show("A login would work." if healthy else "A login would fail.")
     return 0 if healthy else exits.FAILED
 
 
-def _print(finding: Finding) -> None:
-    streams.show(f"{_MARKS[finding.verdict]} {finding.part}: {finding.message}")
-    if finding.quirk:
-        streams.show(f"    in a provider entry: {finding.quirk}")
+def _print(check: Check) -> None:
+    streams.show(f"{_MARKS[check.verdict]} {check.part}: {check.message}")
+    if check.quirk:
+        streams.show(f"    in a provider entry: {check.quirk}")
 
 
-def _print_json(provider: OAuth, findings: list[Finding], *, healthy: bool | None) -> None:
+def _print_json(provider: OAuth, checks: list[Check], *, healthy: bool | None) -> None:
     facts = {
         "provider": provider.name,
         "server": provider.server,
         "healthy": healthy,
-        "findings": [as_dict(found) for found in findings],
+        "checks": [as_dict(found) for found in checks],
     }
     streams.show(json.dumps(facts))
 

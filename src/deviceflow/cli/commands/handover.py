@@ -25,34 +25,34 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class HandOverOptions(options.IdArgument, options.JobOptions):
-    """What both commands take."""
+    """The options of both commands."""
 
     acknowledge: bool
 
 
 class TokenOptions(options.FormatOption, HandOverOptions):
-    """What `token` takes."""
+    """The options of `token`."""
 
     output: str | None
 
 
 class ExportOptions(HandOverOptions):
-    """What `export-env` takes."""
+    """The options of `export-env`."""
 
-    name: str | None
+    variable: str | None
 
 
 def _add_acknowledge(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--acknowledge",
         action="store_true",
-        help="then wipe it from the store; else `purge` revokes it after a while",
+        help="wipe the token from the store afterwards; otherwise `purge` revokes it later",
     )
 
 
 def _add_token(parser: ArgumentParser) -> None:
     parser.description = "Print the token of a login that was approved."
-    parser.add_argument("--output", metavar="FILE", help="put it into this file instead (0600)")
+    parser.add_argument("--output", metavar="FILE", help="write it to this file instead (0600)")
     options.add_format(parser)
     _add_acknowledge(parser)
     options.add_id(parser)
@@ -60,16 +60,18 @@ def _add_token(parser: ArgumentParser) -> None:
 
 
 def _add_export_env(parser: ArgumentParser) -> None:
-    # On one line, which is not to be broken.
+    # On one line, which argparse must not wrap.
     parser.description = 'For a shell\'s eval: env=$(deviceflow export-env ID) && eval "$env"'
     parser.epilog = exits.EXPLAINED
     parser.add_argument(
-        "--name", help="the token's variable; by default Studio's two, DVC_STUDIO_TOKEN and …_URL"
+        "--variable",
+        metavar="NAME",
+        help="the variable for the token; by default DVC_STUDIO_TOKEN and DVC_STUDIO_URL",
     )
     _add_acknowledge(parser)
     options.add_id(parser)
     options.add_store(parser)
-    parser.set_defaults(json=False)  # a shell reads what it prints
+    parser.set_defaults(json=False)  # a shell evaluates the output
 
 
 def _token(args: TokenOptions) -> int:
@@ -80,11 +82,11 @@ def _token(args: TokenOptions) -> int:
         kept = json.dumps(token.as_dict()) if args.format == "json" else token.access_token.reveal()
         if sink is not None:
             sink.put(Secret(kept))
-            streams.say(f"The token is in {sink.where}.")
+            streams.say(f"The token was saved in {sink.where}.")
         elif not args.json:
             streams.show(kept, foreign=True)
         if args.json:
-            said = stored.facts(stored.stands(client.get(args.id, secrets=False)))
+            said = stored.facts(client.get(args.id))
             if sink is not None:
                 said["output"] = args.output
             else:
@@ -96,26 +98,27 @@ def _token(args: TokenOptions) -> int:
 
 
 def _export_env(args: ExportOptions) -> int:
-    if args.name is not None and not _NAME.fullmatch(args.name):
+    if args.variable is not None and not _NAME.fullmatch(args.variable):
         raise UsageError(
-            f"{args.name!r} cannot name a variable.", hint="Letters, digits and _, no digit first."
+            f"{args.variable!r} is not a valid name of a variable.",
+            hint="Use letters, digits and underscores; the first character must not be a digit.",
         )
     client = stored.client(args)
-    provider = client.get(args.id, secrets=False).provider
-    if args.name is None and provider.dialect != "studio":
+    provider = client.get(args.id).provider
+    if args.variable is None and provider.dialect != "studio":
         raise UsageError(
-            "Only DVC Studio's variables have names that are known here.",
-            hint="Name the one for the token: --name GITHUB_TOKEN",
+            "Only tokens of DVC Studio have default variables.",
+            hint="Name the variable for the token: --variable GITHUB_TOKEN",
         )
 
     def put(token: Token) -> None:
         text = token.access_token.reveal()
         given = (
-            {args.name: text}
-            if args.name
+            {args.variable: text}
+            if args.variable
             else dict(zip(_STUDIO, (text, provider.server), strict=True))
         )
-        # The server chose the text, and a shell is about to read it.
+        # The text is from the server, and a shell will evaluate it.
         lines = [f"export {name}={shlex.quote(value)}" for name, value in given.items()]
         streams.show("\n".join(lines), foreign=True)
 
@@ -128,7 +131,7 @@ def _hand_over(client: Client, args: HandOverOptions, put: Callable[[Token], obj
         with client.collect(args.id) as token:
             put(token)
     else:
-        put(client.token(args.id))
+        put(client.get_token(args.id))
 
 
 COMMANDS: Final = {

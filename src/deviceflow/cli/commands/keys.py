@@ -1,4 +1,4 @@
-"""`deviceflow keys`: make a key that seals a store's secrets, and change it for another."""
+"""`deviceflow keys`: create a sealing key, and replace it by another."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from deviceflow.errors import DeviceFlowError
 
 _PATIENCE: Final = 60.0
-"""Seconds to wait for those who are at work on a login."""
+"""Seconds to wait for the leases of other workers."""
 
 
 class GenerateOptions:
-    """What `generate` takes."""
+    """The options of `generate`."""
 
     keyring: bool
 
@@ -34,12 +34,12 @@ def _add_keys(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     generate = actions.add_parser("generate", help="print a new key, for DEVICEFLOW_KEYS")
     Command(_add_generate, _generate).add_to(generate)
-    rotate = actions.add_parser("rotate", help="seal everything anew with the first key")
+    rotate = actions.add_parser("rotate", help="reseal all secrets with the first key")
     Command(options.add_store, stored.reporting(_rotate)).add_to(rotate)
 
 
 def _add_generate(parser: ArgumentParser) -> None:
-    parser.add_argument("--keyring", action="store_true", help="put it into the keyring instead")
+    parser.add_argument("--keyring", action="store_true", help="add it to the keyring instead")
 
 
 def _generate(args: GenerateOptions) -> int:
@@ -48,33 +48,33 @@ def _generate(args: GenerateOptions) -> int:
         streams.show(key.reveal())
         return 0
     keys.add_to_keyring(key)
-    streams.say(f"The keyring has a new key. It is used where {keys.VARIABLE} is keyring:")
+    streams.say(f"A new key was added to the keyring. To use it, set {keys.VARIABLE}=keyring:")
     return 0
 
 
 def _rotate(args: options.StoreOptions) -> int:
     if args.plaintext:
-        raise UsageError("Secrets that are kept in clear have no key.")
+        raise UsageError("A plaintext store has no sealing key.")
     store = stored.store(args)
     if not isinstance(store, SQLStore):
-        raise UsageError("A store in memory has no key.")
+        raise UsageError("A store in memory has no sealing key.")
     done, problems = _reseal(store)
     if isinstance(store, SQLiteStore) and not os.environ.get(keys.VARIABLE, "").strip():
         file = keys.key_file(store.path)
         before = keys.read_keys(file)
-        # The key before stays, for whoever is at work with it, until the next rotation. All of them
-        # stay while there is a login that could not be sealed with the newest.
+        # The previous key stays until the next rotation, for workers that still use it. All keys
+        # stay while there is a login that could not be resealed.
         keys.write_keys(file, [generate_key(), *(before if problems else before[:1])])
         store.close()
         done, problems = _reseal(SQLiteStore(store.path))
     for problem in problems:
         stored.say_problem(problem)
-    streams.say(f"Sealed anew with the first key: {done} logins.")
+    streams.say(f"{done} logins were resealed with the first key.")
     return exits.FAILED if problems else 0
 
 
 def _reseal(store: SQLStore) -> tuple[int, list[DeviceFlowError]]:
-    """Seal with the first key all that can be, and wait for who is at work on a login."""
+    """Reseal all logins with the first key, and wait for the leases of other workers."""
     done, patience = 0, _PATIENCE
     while True:
         flows, problems = store.reseal()

@@ -1,4 +1,4 @@
-"""`deviceflow login` and `resume`: one login, and its token put where it was told to go."""
+"""`deviceflow login` and `resume`: run one login, and save its token."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.cli.sink import Sink
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.core.provider import Provider, Token
 
 
 class WaitingOptions(options.FormatOption, options.JobOptions):
-    """What both commands take: where the token goes, and how a person is asked."""
+    """The options of both commands: where to save the token, and how to prompt the person."""
 
     output: str | None
     save: str | None
@@ -57,8 +57,9 @@ def _add_login(parser: ArgumentParser) -> None:
     parser.epilog = exits.EXPLAINED
     parser.description = (
         "Log in to a provider by name, to a DVC Studio by its host, or to any server by --issuer or"
-        " by its endpoints. The prompts go to stderr, the data to stdout. Interrupted, and run"
-        " again with the same arguments, it offers the same code while that lives."
+        " by its endpoints. Prompts are printed to stderr, data to stdout. If the command is"
+        " interrupted, run it again with the same arguments: it shows the same code until the code"
+        " expires."
     )
     options.add_target(parser)
     _add_waiting(parser)
@@ -66,28 +67,28 @@ def _add_login(parser: ArgumentParser) -> None:
 
 def _add_resume(parser: ArgumentParser) -> None:
     parser.epilog = exits.EXPLAINED
-    parser.description = "Go on with a login that was interrupted: the newest, or the one named."
-    parser.add_argument("id", nargs="?", metavar="ID", help="the login, as list shows it")
+    parser.description = "Continue an interrupted login: the one with this id, or the newest."
+    parser.add_argument("id", nargs="?", metavar="ID", help="the login's id, as printed by list")
     _add_waiting(parser)
 
 
 def _add_waiting(parser: ArgumentParser) -> None:
-    """Add what says where the token goes, and how a person is asked."""
-    puts = parser.add_argument_group("where the token goes (one is needed)")
-    puts.add_argument("--output", metavar="FILE", help="to this file, for its owner only (0600)")
-    puts.add_argument("--save", choices=("keyring",), help="to the desktop's keyring")
-    puts.add_argument("--show-token", action="store_true", help="to stdout")
+    """Add the options for saving the token and for the prompt."""
+    puts = parser.add_argument_group("where to save the token (one is required)")
+    puts.add_argument("--output", metavar="FILE", help="write it to this file (0600)")
+    puts.add_argument("--save", choices=("keyring",), help="save it in the desktop's keyring")
+    puts.add_argument("--show-token", action="store_true", help="print it to stdout")
     options.add_format(puts)
-    shows = parser.add_argument_group("how")
+    shows = parser.add_argument_group("prompt and output")
     shows.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    shows.add_argument("--no-browser", action="store_true", help="open no browser here")
+    shows.add_argument("--no-browser", action="store_true", help="do not open a browser")
     shows.add_argument(
         "--qr",
         action=argparse.BooleanOptionalAction,
-        help="show the page's address as a QR code; by default where no browser opens here",
+        help="show the URL as a QR code; by default only if no browser can be opened",
     )
     shows.add_argument(
-        "--timeout", type=arguments.seconds, metavar="SECONDS", help="stop waiting then"
+        "--timeout", type=arguments.seconds, metavar="SECONDS", help="how long to wait"
     )
     shows.add_argument("--verbose", "-v", action="store_true", help="log transitions to stderr")
     options.add_store(parser)
@@ -98,13 +99,13 @@ def _login(args: LoginOptions) -> int:
     provider = target.provider(args)
     target.look_for_secret(provider)
     purpose = target.purpose(args)
-    key = _key(args, provider, purpose)
+    name = _name(args, provider, purpose)
     client = _client(args)
     return _run(
         args,
         client,
         provider,
-        lambda: client.start(provider, key=key, purpose=purpose),
+        lambda: client.start(provider, name=name, purpose=purpose),
         asked=args,
     )
 
@@ -112,15 +113,15 @@ def _login(args: LoginOptions) -> int:
 def _resume(args: ResumeOptions) -> int:
     _prepare(args)
     client = stored.client(args)
-    flow = _interrupted(client) if args.id is None else client.get(args.id, secrets=False)
-    return _run(args, client, flow.provider, lambda: _awake(client, flow))
+    login = _interrupted(client) if args.id is None else client.get(args.id)
+    return _run(args, client, login.provider, lambda: _awake(client, login))
 
 
 def _prepare(args: WaitingOptions) -> None:
     if args.output is None and not (args.save or args.show_token):
         raise UsageError(
-            "The token has nowhere to go, so nobody was asked for anything.",
-            hint="Say where to put it: --output FILE, --save keyring, or --show-token for stdout.",
+            "No place for the token was given, so no login was started.",
+            hint="Use --output FILE, --save keyring, or --show-token for stdout.",
         )
     if args.verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -130,28 +131,28 @@ def _run(
     args: WaitingOptions,
     client: Client,
     provider: Provider,
-    begin: Callable[[], Flow],
+    begin: Callable[[], Login],
     asked: options.TargetOptions | None = None,
 ) -> int:
     sinks = _sinks(args, provider)
     try:
-        flow = begin()
-        token = _wait(client, flow, args)
+        login = begin()
+        token = _wait(client, login, args)
     except DeviceFlowError as error:
         if not args.json:
             raise
         streams.show(json.dumps(stored.trouble(error, args) | {"issuer": provider.server}))
         return exits.of(error)
-    beyond = [] if asked is None else target.beyond_ceiling(asked, token.scope or ())
+    beyond = [] if asked is None else target.beyond_ceiling(asked, token.scopes or ())
     if beyond:
-        streams.say(f"The server granted more than the ceiling for scopes: {', '.join(beyond)}.")
+        streams.say(f"The server granted scopes above the scope ceiling: {', '.join(beyond)}.")
     problem = _put(sinks, _as_text(token, args.format))
     if problem is not None:
-        problem.hint = _where_it_is(client, flow, elsewhere=len(sinks) > 1 or args.show_token)
+        problem.hint = _where_it_is(client, login, elsewhere=len(sinks) > 1 or args.show_token)
     if args.json:
-        said = stored.facts(stored.stands(client.get(flow.id, secrets=False)))
-        said |= {"issuer": provider.server} | dict(flow.extra)
-        said |= {"expires_at": token.expires_at, "scope": token.scope}
+        said = stored.facts(client.get(login.id))
+        said |= {"issuer": provider.server} | dict(login.extra)
+        said |= {"expires_at": token.expires_at, "scopes": token.scopes}
         said |= {"beyond_ceiling": beyond} if beyond else {}
         said |= {"output": args.output} if args.output else {}
         said |= _shown(token, args.format) if args.show_token else {}
@@ -159,10 +160,10 @@ def _run(
         try:
             streams.show(json.dumps(said))
         except streams.OutputError as unseen:
-            unseen.hint = _where_it_is(client, flow, elsewhere=bool(sinks))
+            unseen.hint = _where_it_is(client, login, elsewhere=bool(sinks))
             raise
     if problem is None:
-        client.acknowledge(flow.id)
+        client.acknowledge(login.id)
         return exits.AUTHORIZED
     if args.json:
         streams.say(f"deviceflow: {problem}")
@@ -171,18 +172,18 @@ def _run(
 
 
 def _client(args: WaitingOptions) -> Client:
-    """Return a client whose flows are in the store, or in memory where nothing can be sealed."""
+    """Return a client that uses the store, or memory if secrets cannot be sealed."""
     try:
         return Client(stored.store(args))
     except ImportError as missing:
         if args.store or os.environ.get(VARIABLE):
             raise
-        streams.say(f"This login is not kept while it waits. {missing}")
+        streams.say(f"This login is in memory only, and cannot be resumed. {missing}")
         return Client()
 
 
-def _key(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
-    """Return a key that is the same for the same person with the same arguments, here."""
+def _name(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
+    """Return a name for the login that depends on the user, the machine and the arguments."""
     asked = [provider.to_dict(), purpose, args.output, args.save, args.show_token, args.format]
     asked += [_user(), platform.node()]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -192,33 +193,31 @@ def _key(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's, which has a number and no name
+    except (KeyError, OSError):  # the user has a number but no name, as in some containers
         return str(os.getuid())
 
 
-def _interrupted(client: Client) -> Flow:
+def _interrupted(client: Client) -> Login:
     """Return the newest login that has not ended, or whose token is still in the store."""
-    for flow in client.flows(on_problem=stored.say_problem):
-        holds_token = flow.handover.token_kept
-        if holds_token or not flow.state.ended:
-            return flow
+    for login in client.logins(on_problem=stored.say_problem):
+        if login.has_token or not login.state.ended:
+            return login
     raise UnknownFlowError(
-        "There is no login to go on with in this store.", hint="Begin one: deviceflow login"
+        "The store has no login to continue.", hint="Start one with: deviceflow login"
     )
 
 
-def _awake(client: Client, flow: Flow) -> Flow:
-    """Return the flow with a code for the person, and not with one that is no good any more."""
-    while flow.state is State.INIT or stored.outlived(flow):
-        done = client.step(flow.id)
-        flow = client.get(flow.id, secrets=False)
-        if not done.state.ended:
-            time.sleep(done.wait_seconds)
-    return flow
+def _awake(client: Client, login: Login) -> Login:
+    """Step a login that has no code yet, or whose code has expired, and return it."""
+    while login.state is State.INIT or stored.outlived(login):
+        login = client.step(login.id)
+        if not login.state.ended:
+            time.sleep(login.wait_seconds)
+    return login
 
 
 def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
-    """Put the token in each place, one failing or not, and return what went wrong."""
+    """Save the token in each place, even if one fails, and return the last error."""
     problem: DeviceFlowError | None = None
     for sink in sinks:
         try:
@@ -231,12 +230,12 @@ def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
     return problem
 
 
-def _where_it_is(client: Client, flow: Flow, *, elsewhere: bool) -> str:
-    """Return what to do about a token that one of its places did not take."""
+def _where_it_is(client: Client, login: Login, *, elsewhere: bool) -> str:
+    """Return a hint about a token that could not be saved in one of the places."""
     if client.durable:
-        return f"It is kept: deviceflow token {flow.id} --acknowledge"
+        return f"The store still has the token: deviceflow token {login.id} --acknowledge"
     if elsewhere:
-        return "It is in the other place only."
+        return "The token was saved in the other place only."
     return "The token is lost: revoke it at the server, then log in again."
 
 
@@ -251,34 +250,36 @@ def _sinks(args: WaitingOptions, provider: Provider) -> list[Sink]:
     return sinks
 
 
-def _wait(client: Client, flow: Flow, args: WaitingOptions) -> Token:
+def _wait(client: Client, login: Login, args: WaitingOptions) -> Token:
     try:
-        if not flow.state.ended:
-            prompt.ask(flow, browser=not args.no_browser, qr=args.qr)
-        with prompt.waiting(flow):
-            return client.wait(flow.id, args.timeout)
+        if not login.state.ended:
+            prompt.ask(login, browser=not args.no_browser, qr=args.qr)
+        with prompt.waiting(login):
+            return client.wait_for_token(login.id, args.timeout)
     except WaitTimeoutError:
         hint = (
-            f"Go on with it: the same command again, or deviceflow resume {flow.id} and where to"
-            " put the token."
+            f"To continue, run the same command again, or: deviceflow resume {login.id}, with an"
+            " option for where to save the token."
         )
         if not client.durable:
-            client.cancel(flow.id, "timeout")
-            hint = "It was given up: run the command again, with a longer --timeout perhaps."
+            client.cancel(login.id, "timeout")
+            hint = "The login was cancelled. Run the command again, with a longer --timeout."
         raise WaitTimeoutError(
             f"The login is still pending after {args.timeout:g} seconds.",
-            flow_id=flow.id,
-            state=flow.state,
+            flow_id=login.id,
+            state=login.state,
             hint=hint,
         ) from None
     except KeyboardInterrupt:
-        # It may have come before the waiting, which cancels by itself.
+        # Ctrl-C may have come before the wait, which cancels by itself.
         if client.durable:
             streams.say("")
-            streams.say("The login is kept. Go on with it: the same command again, or")
-            streams.say(f"deviceflow resume {flow.id} and where to put the token.")
+            streams.say("The login is still open. To continue, run the same command again, or:")
+            streams.say(
+                f"deviceflow resume {login.id}, with an option for where to save the token."
+            )
         else:
-            client.cancel(flow.id, "interrupted")
+            client.cancel(login.id, "interrupted")
         raise
 
 

@@ -1,4 +1,4 @@
-"""`deviceflow providers`: whom this version knows, and whether a file of one's own is right."""
+"""`deviceflow providers`: list the known providers, and check a provider file."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ _ASKED: Final = frozenset(
 
 
 class ShowOptions(options.JSONOption):
-    """What `show` takes."""
+    """The options of `show`."""
 
     name: str
 
 
 class CheckOptions:
-    """What `check` takes."""
+    """The options of `check`."""
 
     file: str
 
 
 def _add_providers(parser: ArgumentParser) -> None:
-    parser.description = "Providers known by name; DEVICEFLOW_PROVIDERS names a file with more."
+    parser.description = "Known providers. DEVICEFLOW_PROVIDERS names a file with further ones."
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="list them, and what each needs")
+    listing = actions.add_parser("list", help="list the providers and their required options")
     Command(options.add_json, _list).add_to(listing)
-    show = actions.add_parser("show", help="show an entry, as it may stand in such a file")
+    show = actions.add_parser("show", help="show a provider's entry as TOML")
     Command(_add_show, _show).add_to(show)
-    check = actions.add_parser("check", help="check a file of one's own")
+    check = actions.add_parser("check", help="check a provider file")
     Command(_add_check, _check).add_to(check)
 
 
@@ -84,7 +84,7 @@ def _list(args: options.JSONOption) -> int:
         streams.show(json.dumps(dict(sorted((listed | {"studio": _STUDIO}).items()))))
         return 0
     rows = {name: _row(entry) for name, entry in entries.items()}
-    rows["studio"] = f"{_STUDIO['title']} (or give the host of your own)"
+    rows["studio"] = f"{_STUDIO['title']} (or the host of your own installation)"
     width = max(map(len, rows))
     for name, row in sorted(rows.items()):
         streams.show(f"{name:<{width}}  {row}")
@@ -99,7 +99,7 @@ def _row(entry: Dialect) -> str:
 
 
 def _show(args: ShowOptions) -> int:
-    """Print an entry as it may stand in a file of one's own."""
+    """Print a provider's entry as it could be in a provider file."""
     entry = _STUDIO if args.name == "studio" else known.entry(args.name).to_dict()
     if args.json:
         streams.show(json.dumps(entry))
@@ -111,7 +111,7 @@ def _show(args: ShowOptions) -> int:
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML, whose texts, numbers and lists are written as JSON's are."""
+    """Return a value as TOML. Strings, numbers and lists are written as in JSON."""
     if isinstance(value, dict):
         pairs = (f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())
         return f"{{ {', '.join(pairs)} }}"
@@ -121,20 +121,22 @@ def _toml(value: Any) -> str:
 def _check(args: CheckOptions) -> int:
     entries = known.read_file(Path(args.file))
     if not entries:
-        raise UsageError(f"{args.file} has no provider in it.", hint="Each is a table: [name].")
-    wrong = [f"Provider {n!r}: {said}" for n, entry in entries.items() for said in _try(n, entry)]
+        raise UsageError(
+            f"{args.file} contains no provider.", hint="A provider is a table: [name]."
+        )
+    wrong = [f"Provider {n!r}: {what}" for n, entry in entries.items() for what in _try(n, entry)]
     if wrong:
         raise UsageError(f"{args.file}: {' '.join(wrong)}")
-    streams.show(f"{args.file}: {len(entries)} right: {', '.join(entries)}")
+    streams.show(f"{args.file}: {len(entries)} valid: {', '.join(entries)}")
     return 0
 
 
 def _try(name: str, entry: Dialect) -> list[str]:
-    """Say what is wrong with an entry, after making a provider of it as a login would."""
-    wrong = _strange("answer_names", entry.answer_names, _ANSWERED)
-    wrong += _strange("request_names", entry.request_names, _ASKED)
-    if nothing := [status for status in entry.statuses if not status.isdigit()]:
-        wrong.append(f"statuses has {', '.join(nothing)}, which is no HTTP status.")
+    """Return the errors in an entry. A provider is created from it, as for a login."""
+    wrong = _unknown("answer_names", entry.answer_names, _ANSWERED)
+    wrong += _unknown("request_names", entry.request_names, _ASKED)
+    if invalid := [status for status in entry.statuses if not status.isdigit()]:
+        wrong.append(f"statuses has {', '.join(invalid)}, which is not an HTTP status.")
     parameters = {
         key: default or ("https://example.com" if key == "base" else "example.com")
         for key, default in entry.parameters.items()
@@ -146,12 +148,12 @@ def _try(name: str, entry: Dialect) -> list[str]:
     return wrong
 
 
-def _strange(what: str, names: Mapping[str, str], known_names: frozenset[str]) -> list[str]:
-    strange = sorted(set(names) - known_names)
-    if not strange:
+def _unknown(what: str, names: Mapping[str, str], known_names: frozenset[str]) -> list[str]:
+    unknown = sorted(set(names) - known_names)
+    if not unknown:
         return []
-    names_there = ", ".join(sorted(known_names))
-    return [f"{what} has {', '.join(strange)}; on its left are RFC 8628's names: {names_there}."]
+    expected = ", ".join(sorted(known_names))
+    return [f"{what} has the unknown keys {', '.join(unknown)}. The keys must be {expected}."]
 
 
 COMMANDS: Final = {"providers": Command(_add_providers)}

@@ -1,4 +1,4 @@
-"""`deviceflow serve`: the local authorization server, until Ctrl-C."""
+"""`deviceflow serve`: run the local authorization server until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ServeOptions:
-    """What `serve` takes."""
+    """The options of `serve`."""
 
     host: str
     port: int
@@ -28,23 +28,27 @@ class ServeOptions:
 
 def _add_serve(parser: ArgumentParser) -> None:
     parser.description = (
-        "Run a local authorization server on this machine, until Ctrl-C. It speaks DVC Studio's"
-        " dialect and RFC 8628. Its address is printed on stdout."
+        "Run a local authorization server on this machine until Ctrl-C. It supports RFC 8628 and"
+        " DVC Studio's dialect. Its URL is printed to stdout."
     )
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
-    parser.add_argument("--port", type=int, default=8628, help="0 takes a free one (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8628, help="the port; 0 is any free port (%(default)s)"
+    )
     parser.add_argument(
         "--interval", type=arguments.seconds, default=5.0, help="seconds between polls (5)"
     )
-    parser.add_argument("--expires-in", type=int, default=900, help="a code's seconds (900)")
+    parser.add_argument(
+        "--expires-in", type=int, default=900, help="lifetime of codes in seconds (900)"
+    )
     parser.add_argument(
         "--rate-check",
         choices=("before", "after", "off"),
         default="after",
-        help="whether polling too fast is noticed before an approval is, or after (%(default)s)",
+        help="whether the rate of polls is checked before or after the approval (%(default)s)",
     )
     parser.add_argument(
-        "--control", action="store_true", help="serve /control/, where tests approve and deny"
+        "--control", action="store_true", help="serve /control/, with which tests approve and deny"
     )
 
 
@@ -52,7 +56,7 @@ def _run(args: ServeOptions) -> int:
     """Serve until a signal says to stop.
 
     Raises:
-        UsageError: The settings make no sense, or the port is taken.
+        UsageError: The settings are invalid, or the port is in use.
     """
     from deviceflow.server import LocalServer, Settings  # an extra
 
@@ -70,11 +74,11 @@ def _run(args: ServeOptions) -> int:
         )
         server = LocalServer(settings)
     except (ValueError, OSError) as trouble:
-        raise UsageError(f"The server cannot run like that: {trouble}") from None
+        raise UsageError(f"The server could not be started: {trouble}") from None
     with server:
         streams.show(server.url)
-        streams.say(f"Codes are approved at {server.url}/device. Stop with Ctrl-C.")
-        streams.say(f"Log in to it: deviceflow login {server.url} --show-token")
+        streams.say(f"Approve codes at {server.url}/device. Stop the server with Ctrl-C.")
+        streams.say(f"To log in: deviceflow login {server.url} --show-token")
         stop.wait()
     return 0
 

@@ -1,4 +1,4 @@
-"""`deviceflow start`: begin a login, which the other commands go on with."""
+"""`deviceflow start`: start a login, which other commands continue."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ if TYPE_CHECKING:
 
 
 class StartOptions(options.TargetOptions, options.JobOptions):
-    """What `start` takes."""
+    """The options of `start`."""
 
-    key: str | None
+    name: str | None
 
 
 def _add_start(parser: ArgumentParser) -> None:
     parser.description = (
-        "Begin a login: print its id to stdout, and where to go to stderr. Whom to log in to is"
-        " said as for login."
+        "Start a login: print its id to stdout, and instructions to stderr. The options for the"
+        " provider are those of login."
     )
     options.add_target(parser)
-    parser.add_argument("--key", help="one login at a time of this name: a live one is shown again")
+    parser.add_argument(
+        "--name", help="one login at a time of this name: an open one is shown again"
+    )
     options.add_job(parser)
 
 
 def _start(args: StartOptions) -> int:
-    if args.key == "":
-        raise UsageError("The key is empty: whoever forgot theirs would share a login by it.")
+    if args.name == "":
+        raise UsageError("The name is empty: whoever forgot theirs would share a login by it.")
     provider = target.provider(args)
     target.look_for_secret(provider)
-    flow = stored.client(args).start(provider, key=args.key, purpose=target.purpose(args))
+    login = stored.client(args).start(provider, name=args.name, purpose=target.purpose(args))
     if args.json:
-        streams.show(json.dumps(stored.all_facts(flow)))
+        streams.show(json.dumps(stored.all_facts(login)))
         return 0
-    if not flow.state.ended:
-        for said in instructions(flow):
+    if not login.state.ended:
+        for said in instructions(login):
             streams.say(said)
-    streams.show(flow.id)
+    streams.show(login.id)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`deviceflow status` and `list`: where logins stand. Nothing is sent."""
+"""`deviceflow status` and `list`: show the state of logins. No request is sent."""
 
 from __future__ import annotations
 
@@ -15,80 +15,79 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from deviceflow.client._sync import Client
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
     from deviceflow.errors import DeviceFlowError
 
 
 class StatusOptions(options.JobOptions):
-    """What `status` takes."""
+    """The options of `status`."""
 
     id: str | None
 
 
 class ListOptions(options.JobOptions):
-    """What `list` takes."""
+    """The options of `list`."""
 
     all: bool
     state: str | None
 
 
 def _add_status(parser: ArgumentParser) -> None:
-    parser.description = "Say where a login stands, and where to go to approve it. Sends nothing."
-    parser.add_argument("id", nargs="?", metavar="ID", help="by default the newest unfinished one")
+    parser.description = "Show the state of a login, and where to approve it. No request is sent."
+    parser.add_argument("id", nargs="?", metavar="ID", help="by default the newest open login")
     options.add_job(parser)
 
 
 def _add_list(parser: ArgumentParser) -> None:
     parser.description = "List the logins that have not ended, the newest first."
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--all", action="store_true", help="list those that have ended, too")
+    which.add_argument("--all", action="store_true", help="also list logins that have ended")
     which.add_argument(
         "--state",
         choices=[*map(str, State)],
-        help="list those in this state",
+        help="list logins in this state",
     )
     options.add_job(parser)
 
 
 def _status(args: StatusOptions) -> int:
     client = stored.client(args)
-    flow = client.get(args.id, secrets=False) if args.id is not None else _newest(client)
-    done = stored.stands(flow)
+    login = client.get(args.id) if args.id is not None else _newest(client)
     if args.json:
-        streams.show(json.dumps(stored.all_facts(flow)))
-        return stored.code(done)
-    streams.show(stored.line(done))
-    if done.state in (State.EXPIRED, State.FAILED):
-        streams.say(f"deviceflow: {error_of(flow)}")
-    elif stored.outlived(flow):
-        streams.say("The code's life is over: step it, and see whether it was approved in time.")
-    elif flow.user_code and not done.state.ended:
-        for said in instructions(flow):
+        streams.show(json.dumps(stored.all_facts(login)))
+        return stored.code(login)
+    streams.show(stored.line(login))
+    if login.state in (State.EXPIRED, State.FAILED):
+        streams.say(f"deviceflow: {error_of(login)}")
+    elif stored.outlived(login):
+        streams.say("The code has expired. Step the login to see whether it was approved in time.")
+    elif login.user_code and not login.state.ended:
+        for said in instructions(login):
             streams.show(said)
-    return stored.code(done)
+    return stored.code(login)
 
 
-def _newest(client: Client) -> Flow:
+def _newest(client: Client) -> Login:
     for live in (True, False):
-        for flow in client.flows(live=live, on_problem=stored.say_problem):
-            return flow
-    raise UnknownFlowError("There is no login in this store.", hint="Begin one: deviceflow start")
+        for login in client.logins(live=live, on_problem=stored.say_problem):
+            return login
+    raise UnknownFlowError("The store has no logins.", hint="Start one with: deviceflow start")
 
 
 def _list(args: ListOptions) -> int:
     problems: list[DeviceFlowError] = []
     live = not (args.all or args.state)
-    for flow in stored.client(args).flows(live=live, on_problem=problems.append):
-        if args.state in (None, flow.state):
-            streams.show(json.dumps(stored.all_facts(flow)) if args.json else _entry(flow))
+    for login in stored.client(args).logins(live=live, on_problem=problems.append):
+        if args.state in (None, login.state):
+            streams.show(json.dumps(stored.all_facts(login)) if args.json else _entry(login))
     for problem in problems:
         streams.say(f"deviceflow: {problem}")
     return exits.FAILED if problems else 0
 
 
-def _entry(flow: Flow) -> str:
-    asks = flow.provider.client_name or flow.provider.client_id or "-"
-    return f"{stored.line(stored.stands(flow))}  {asks} at {flow.provider.server}"
+def _entry(login: Login) -> str:
+    asks = login.provider.client_name or login.provider.client_id or "-"
+    return f"{stored.line(login)}  {asks} at {login.provider.server}"
 
 
 COMMANDS: Final = {

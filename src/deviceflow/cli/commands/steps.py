@@ -1,4 +1,4 @@
-"""`deviceflow step`, `wait` and `cancel`: go on with a login, or give it up."""
+"""`deviceflow step`, `wait` and `cancel`: continue a login, or cancel it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from deviceflow.errors import WaitTimeoutError
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from deviceflow.client._sync import Client
-    from deviceflow.client.step import Step
+    from deviceflow.core.login import Login
 
 
 class StepOptions(options.IdArgument, options.JobOptions):
-    """What `step` takes."""
+    """The options of `step`."""
 
 
 class WaitOptions(StepOptions):
-    """What `wait` takes."""
+    """The options of `wait`."""
 
     timeout: float | None
 
 
 class CancelOptions(StepOptions):
-    """What `cancel` takes."""
+    """The options of `cancel`."""
 
     reason: str | None
 
@@ -45,46 +44,45 @@ def _add_step(parser: ArgumentParser) -> None:
 
 
 def _add_wait(parser: ArgumentParser) -> None:
-    parser.description = "Wait until a login ends. Its token is left where it is."
+    parser.description = "Wait until a login ends. The token stays in the store."
     _add_one(parser)
     parser.add_argument(
-        "--timeout", type=arguments.seconds, metavar="SECONDS", help="stop waiting then"
+        "--timeout", type=arguments.seconds, metavar="SECONDS", help="how long to wait"
     )
 
 
 def _add_cancel(parser: ArgumentParser) -> None:
-    parser.description = "Give a login up. One that has ended stays as it is."
-    parser.add_argument("--reason", metavar="TEXT", help="why, for the record")
+    parser.description = "Cancel a login. A login that has ended is not changed."
+    parser.add_argument("--reason", metavar="TEXT", help="why, for the trail")
     _add_one(parser)
 
 
 def _step(args: StepOptions) -> int:
-    client = stored.client(args)
-    return _report(args, client, client.step(args.id))
+    return _report(args, stored.client(args).step(args.id))
 
 
 def _wait(args: WaitOptions) -> int:
     client = stored.client(args)
-    flow = client.get(args.id, secrets=False)
+    login = client.get(args.id)
     try:
-        with prompt.waiting(flow):
-            done = client.settle(args.id, args.timeout)
+        with prompt.waiting(login):
+            login = client.wait(args.id, args.timeout)
     except WaitTimeoutError:
-        done = stored.stands(client.get(args.id, secrets=False))
-    return _report(args, client, done)
+        login = client.get(args.id)
+    return _report(args, login)
 
 
 def _cancel(args: CancelOptions) -> int:
-    done = stored.client(args).cancel(args.id, args.reason)
-    streams.show(json.dumps(stored.facts(done)) if args.json else stored.line(done))
+    login = stored.client(args).cancel(args.id, args.reason)
+    streams.show(json.dumps(stored.facts(login)) if args.json else stored.line(login))
     return 0
 
 
-def _report(args: StepOptions, client: Client, done: Step) -> int:
-    streams.show(json.dumps(stored.facts(done)) if args.json else stored.line(done))
-    if done.state in (State.EXPIRED, State.FAILED):
-        streams.say(f"deviceflow: {error_of(client.get(args.id, secrets=False))}")
-    return stored.code(done)
+def _report(args: StepOptions, login: Login) -> int:
+    streams.show(json.dumps(stored.facts(login)) if args.json else stored.line(login))
+    if login.state in (State.EXPIRED, State.FAILED):
+        streams.say(f"deviceflow: {error_of(login)}")
+    return stored.code(login)
 
 
 COMMANDS: Final = {

@@ -1,4 +1,4 @@
-"""`deviceflow sweep` and `purge`: what a timer does with all logins."""
+"""`deviceflow sweep` and `purge`: regular maintenance, for a timer."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ if TYPE_CHECKING:
 
 
 class SweepOptions(options.JobOptions):
-    """What `sweep` takes."""
+    """The options of `sweep`."""
 
     limit: int
 
 
 class PurgeOptions(options.JobOptions):
-    """What `purge` takes."""
+    """The options of `purge`."""
 
     tokens_after: float
     flows_after: float
 
 
 def _add_sweep(parser: ArgumentParser) -> None:
-    parser.description = "Step each login that is due: for a timer, so that none is forgotten."
-    parser.add_argument("--limit", type=int, default=100, help="at most so many (%(default)s)")
+    parser.description = "Step each login that is due. Run it from a timer."
+    parser.add_argument("--limit", type=int, default=100, help="at most N logins (%(default)s)")
     options.add_job(parser)
 
 
 def _add_purge(parser: ArgumentParser) -> None:
     parser.description = (
-        "Wipe the secrets of logins that ended long ago, and drop them; their transitions stay. A"
-        " token that nobody acknowledged is revoked where the server can."
+        "Wipe the secrets of logins that ended long ago, and delete the oldest logins; their events"
+        " stay. A token that nobody acknowledged is revoked if the server supports it."
     )
-    for name, days, what in (("tokens", "7d", "its token is wiped"), ("flows", "90d", "it goes")):
+    for name, days, what in (
+        ("tokens", "7d", "wipe the token"),
+        ("flows", "90d", "delete the login"),
+    ):
         parser.add_argument(
             f"--{name}-after",
             type=arguments.duration,
             default=arguments.duration(days),
             metavar="AGE",
-            help=f"so long after a login's end {what}: 12h, 7d; by default {days}",
+            help=f"{what} this long after the login's end: 12h, 7d; by default {days}",
         )
     options.add_job(parser)
 
@@ -50,12 +53,12 @@ def _add_purge(parser: ArgumentParser) -> None:
 def _sweep(args: SweepOptions) -> int:
     swept = stored.client(args).sweep(args.limit)
     if args.json:
-        steps = [stored.facts(done) for done in swept.steps]
+        logins = [stored.facts(login) for login in swept.logins]
         problems = [{"flow_id": p.flow_id, "error": str(p)} for p in swept.problems]
-        streams.show(json.dumps({"steps": steps, "problems": problems}))
+        streams.show(json.dumps({"logins": logins, "problems": problems}))
     else:
-        for done in swept.steps:
-            streams.show(stored.line(done))
+        for login in swept.logins:
+            streams.show(stored.line(login))
         for problem in swept.problems:
             streams.say(f"deviceflow: {problem}")
     return exits.FAILED if swept.problems else 0
@@ -69,7 +72,7 @@ def _purge(args: PurgeOptions) -> int:
             json.dumps({"tokens": purged.tokens, "flows": purged.flows, "problems": problems})
         )
     else:
-        streams.show(f"wiped the secrets of {purged.tokens} logins, dropped {purged.flows}")
+        streams.show(f"wiped the secrets of {purged.tokens} logins, deleted {purged.flows}")
         for problem in purged.problems:
             streams.say(f"deviceflow: {problem}")
     return exits.FAILED if purged.problems else 0

@@ -1,7 +1,7 @@
-"""Where keys come from: the environment, files, the desktop's keyring. Nothing else reads them.
+"""Read keys from the environment, from files and from the desktop's keyring.
 
-Each kind of key has a module: `sealing` the keys that seal a store's secrets, `audit` those that
-authenticate events, `signing` the one that signs digests of a trail.
+Each kind of key has a module: `sealing` for the keys that seal a store's secrets, `audit` for the
+keys that authenticate events, and `signing` for the key that signs digests.
 """
 
 from __future__ import annotations

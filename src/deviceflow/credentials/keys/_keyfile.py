@@ -1,4 +1,4 @@
-"""Files with keys: each key stands on a line of its own, and only the owner may read them."""
+"""Key files: one key on each line. Only the owner may have access."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def read_keys(path: Path, *, group: bool = False) -> list[Secret]:
-    """Return the keys in a file, of which each stands on a line of its own.
+    """Return the keys in a file with one key on each line.
 
     Args:
         path: The file.
-        group: Whether its group may read it: systemd and Kubernetes hand files over so.
+        group: Whether the file's group may read it, as with files from systemd and Kubernetes.
 
     Raises:
-        StoreError: It cannot be read, or others can read it.
+        StoreError: The file cannot be read, or other users can read it.
     """
     try:
         exposed = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
@@ -32,28 +32,28 @@ def read_keys(path: Path, *, group: bool = False) -> list[Secret]:
         if not exposed or os.name != "posix":
             return [Secret(key) for key in path.read_text("ascii").split()]
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
+        why = getattr(error, "strerror", None) or "it is not ASCII text"
         problem = StoreError(f"The key file {path} cannot be read: {why}.")
     else:
         problem = StoreError(
-            f"The key file {path} can be read by others.", hint=f"Fix it with: chmod 600 {path}"
+            f"Other users can read the key file {path}.", hint=f"Fix it with: chmod 600 {path}"
         )
     raise problem
 
 
 def write_keys(path: Path, keys: Iterable[Secret], *, new: bool = False) -> bool:
-    """Write a key file, all of it or nothing, for its owner only.
+    """Write a key file atomically, with access for its owner only (0600).
 
     Args:
         path: The file.
-        keys: The keys; the first one is to seal.
-        new: Leave it as it is if it is there.
+        keys: The keys. The first one seals.
+        new: Do not overwrite an existing file.
 
     Returns:
-        Whether it was written.
+        Whether the file was written.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: The file cannot be written.
     """
     try:
         with written_whole(path, new=new) as file:

@@ -1,4 +1,4 @@
-"""The keys in the desktop's keyring, by the library of that name (extra `cli`)."""
+"""Keys in the desktop's keyring, with the library `keyring` (extra `cli`)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def keys_in_keyring(variable: str) -> list[Secret]:
     """Return the keys in the keyring, the newest first.
 
     Args:
-        variable: The environment variable that asks for them, for the error.
+        variable: The environment variable that names the keyring, for the error.
 
     Raises:
-        SealError: There is none, or the keyring cannot be used.
+        SealError: The keyring has no keys, or cannot be used.
     """
     try:
         import keyring  # noqa: PLC0415  # an extra
@@ -31,12 +31,12 @@ def keys_in_keyring(variable: str) -> list[Secret]:
     else:
         if text:
             return [Secret(key) for key in text.split()]
-        why = "it has none: deviceflow keys generate --keyring"
-    raise SealError(f"{variable} asks for the keys in the keyring: {why}.")
+        why = "the keyring has no keys. Create one with: deviceflow keys generate --keyring"
+    raise SealError(f"{variable} is set to keyring:, but the keys cannot be read: {why}.")
 
 
 def add_to_keyring(key: Secret) -> None:
-    """Put a key before those that are in the keyring.
+    """Add a key to the keyring, before the existing keys.
 
     Raises:
         StoreError: The keyring cannot be used.
@@ -52,4 +52,4 @@ def add_to_keyring(key: Secret) -> None:
         why = str(broken).replace(key.reveal(), "<secret>") or type(broken).__name__
     else:
         return
-    raise StoreError(f"The keyring would not keep the key: {why}.")
+    raise StoreError(f"The key could not be saved in the keyring: {why}.")

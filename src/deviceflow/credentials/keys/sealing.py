@@ -1,9 +1,9 @@
 """The keys that seal a store's secrets.
 
-`DEVICEFLOW_KEYS` has them, separated by commas or white space: keys themselves, `file:PATH` for
-those in a file, `keyring:` for those that `deviceflow keys generate --keyring` put into the
-desktop's keyring. Without it a SQLite file's keys are in the file `.key` beside it, which is made
-on first use. A database that machines share has no such place.
+`DEVICEFLOW_KEYS` contains them, separated by commas or white space: keys, `file:PATH` for the keys
+in a file, or `keyring:` for the keys that `deviceflow keys generate --keyring` put into the
+desktop's keyring. Without the variable, a SQLite store has its keys in the file `.key` beside it,
+which is created on first use. A database server has no such file.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def sealer(
     known: str | None = None,
     read_only: bool = False,
 ) -> Sealer | Plain | Keyless:
-    """Return what seals a store's secrets.
+    """Return the sealer for a store's secrets.
 
     Args:
-        given: The keys, where the program has them.
-        plaintext: Whether to keep secrets in clear.
-        store: A SQLite file, beside which keys may lie.
-        known: The mark that its key has left in a store that was used before.
-        read_only: Whether the store is only read: then there need be no key.
+        given: Keys that the program passes.
+        plaintext: Whether secrets are stored in plaintext.
+        store: A SQLite file, which may have a key file beside it.
+        known: The mark of the key in a store that was used before.
+        read_only: Whether the store is opened for reading only, which needs no key.
 
     Raises:
-        SealError: There is no key, or none that can be used.
-        StoreError: Others can read the key file, or it cannot be made.
+        SealError: There is no usable key.
+        StoreError: Other users can read the key file, or it cannot be created.
         ImportError: `cryptography` is missing (extra `seal`).
     """
     from deviceflow.core.encryption import Keyless, Plain, Sealer  # noqa: PLC0415  # costs, so not before
@@ -55,8 +55,8 @@ def sealer(
         return Plain()
     if known is not None and known.startswith(Plain.prefix):
         raise SealError(
-            "This store was made with plaintext=True: its secrets are in clear.",
-            hint="Open it in the same way (--plaintext), or use a new store.",
+            "This store was created with plaintext=True: its secrets are not sealed.",
+            hint="Open it with plaintext=True (--plaintext), or use a new store.",
         )
     if given is not None:
         return Sealer(given)
@@ -67,14 +67,15 @@ def sealer(
         return Keyless()
     if store is None:
         raise SealError(
-            "This store is shared, and there is no key to seal its secrets with.",
-            hint=f"Set {VARIABLE}, the same for all who use it: deviceflow keys generate",
+            "There is no key to seal the secrets of this shared store.",
+            hint=f"Set {VARIABLE} to the same key for all users of the store. Create one with:"
+            " deviceflow keys generate",
         )
     return Sealer(_beside(store, new=known is None))
 
 
 def key_file(store: Path) -> Path:
-    """Return where a SQLite file's own keys are."""
+    """Return the key file of a SQLite store."""
     return store.with_name(f"{store.name}.key")
 
 
@@ -83,8 +84,8 @@ def _beside(store: Path, *, new: bool) -> list[Secret]:
     if not path.exists():
         if not new:
             raise SealError(
-                f"The key file {path} is gone, and with it the only key of this store.",
-                hint=f"Put it back, or set {VARIABLE} to its key. Nothing is lost until then.",
+                f"The key file {path} of this store is missing.",
+                hint=f"Restore the file, or set {VARIABLE} to its key. Nothing was changed.",
             )
         from deviceflow.core.encryption import generate_key  # noqa: PLC0415  # once in a store's life
 

@@ -1,6 +1,6 @@
-"""The key that signs digests of a trail: `DEVICEFLOW_AUDIT_SIGNING_KEY`, or a store's own.
+"""The key that signs digests: `DEVICEFLOW_AUDIT_SIGNING_KEY`, or the store's own key.
 
-A SQLite file's own key is in the file `.signing-key` beside it, which is made on first use.
+A SQLite store has its own key in the file `.signing-key` beside it, which is created on first use.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ def generate_signing_key() -> str:
 
 
 def key_file(store: Path) -> Path:
-    """Return where a SQLite file's own key to sign with is."""
+    """Return the signing key file of a SQLite store."""
     return store.with_name(f"{store.name}.signing-key")
 
 
 def signing_key(store: Path | None) -> Secret:
-    """Return the key that signs digests.
+    """Return the signing key.
 
     Args:
-        store: A SQLite file, beside which the key is made (0600) on first use.
+        store: A SQLite file. Its signing key file is created (0600) on first use.
 
     Raises:
-        StoreError: There is no key, or none that can be used.
+        StoreError: There is no usable key.
     """
     if configured := os.environ.get(VARIABLE, "").strip():
         return Secret(configured)
     if store is None:
         raise StoreError(
-            "There is no key to sign digests with.",
-            hint=f"Set {VARIABLE}: deviceflow audit keygen",
+            "There is no key to sign digests.",
+            hint=f"Set {VARIABLE} to a key from: deviceflow audit keygen",
         )
     path = key_file(store)
     if not path.exists():
         if not may_write(store):
             raise StoreError(
-                "There is no key to sign digests with, and this user may not make one beside the"
-                f" store: {path}.",
-                hint=f"Set {VARIABLE} to a key of this user's own: deviceflow audit keygen",
+                "There is no key to sign digests, and this user has no permission to create the"
+                f" file {path}.",
+                hint=f"Set {VARIABLE} to a key from: deviceflow audit keygen",
             )
         write_keys(path, [Secret(generate_signing_key())], new=True)
     if not may_read(path):
         raise StoreError(
-            f"This user may not read the store's key to sign digests with, {path}.",
-            hint=f"Set {VARIABLE} to a key of this user's own: deviceflow audit keygen",
+            f"This user has no permission to read the signing key {path}.",
+            hint=f"Set {VARIABLE} to a key from: deviceflow audit keygen",
         )
     return read_keys(path)[0]
 
 
 def signing_key_if_there(store: Path | None) -> Secret | None:
-    """Return the key that signs digests, where there is one by now that this user may read.
+    """Return the signing key, if it exists and this user may read it.
 
     Args:
-        store: A SQLite file, beside which the key may lie.
+        store: A SQLite file, which may have a signing key file.
 
     Raises:
         StoreError: The key cannot be used.

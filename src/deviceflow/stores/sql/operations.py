@@ -88,7 +88,7 @@ class Operations:
                     return flow
                 looked = values | {"now": now}
                 found = (yield "get", looked).fetchone()
-                found = found or (yield "get_by_live_key", looked).fetchone()
+                found = found or (yield "get_by_live_name", looked).fetchone()
                 if found is not None:
                     return self._added(flow, values, Hidden(found))
             raise ignored(flow.id)
@@ -212,7 +212,7 @@ class Operations:
                 return claim
             row = (yield "lock", looked | {"id": flow_id}).fetchone()
             problem: DeviceFlowError = damaged(flow_id)
-            if row is not None:  # what is no text need not be found by its id
+            if row is not None:  # an id that is not text may not be found
                 try:
                     flow = self._rows.flow(Hidden(row))
                 except DeviceFlowError as unreadable:
@@ -365,8 +365,8 @@ def add_store_event(
     seq, head = (yield "last_event", {"id": STORE}).fetchone() or (0, None)
     if not (isinstance(seq, int) and 0 <= seq < _HIGHEST and isinstance(head, str | None)):
         raise StoreError(
-            "The store's own events are damaged, so that none can be added.",
-            hint="See what was done to them: deviceflow audit verify",
+            "The store events are damaged, so no event can be added.",
+            hint="Verify the trail: deviceflow audit verify",
         )
     event = render_store_event(action, now, seq + 1, detail, origin)
     noted = row_of(event, link(event, head, key))
@@ -412,8 +412,8 @@ def statement(name: str, values: Mapping[str, Any]) -> Operation[int]:
 def ignored(flow_id: str) -> StoreError:
     """Return the error for a statement that did nothing, where it should have."""
     return StoreError(
-        "The database did not do what it was told, and gave no error.",
+        "The database ignored a statement without an error.",
         flow_id=flow_id,
-        hint="See whether its tables have triggers or rules, or lack their primary keys. Restore"
+        hint="Check whether its tables have triggers or rules, or lack their primary keys. Restore"
         " the store from a backup.",
     )

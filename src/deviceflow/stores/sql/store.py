@@ -54,7 +54,7 @@ _T = TypeVar("_T")
 _PAGE: Final = 200
 _CREATED_AT: Final = COLUMNS.index("created_at")
 _RESEALING: Final = 10.0
-_LONGEST_KEY: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
+_LONGEST_NAME: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 
 
 class Snapshot(NamedTuple):
@@ -175,7 +175,7 @@ class SQLStore:
         return float(self._perform(query("now", {}), "read")[0][0])
 
     def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        """Keep a new flow, or return the live one of the same key instead."""
+        """Keep a new flow, or return the open one of the same name instead."""
         _check_names(flow)
         if self._read_only:
             raise _only_read()
@@ -227,7 +227,7 @@ class SQLStore:
         seconds: float,
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
-        """Take the flow's lease for so many seconds, or say who has it."""
+        """Take the flow's lease, or return the lease that another worker holds."""
         # The error for one that cannot be read undoes the lease: others may be able to read it.
         operation = self._operations.claim(flow_id, owner, seconds, decide)
         claimed = self._perform(operation, "write", client_now)
@@ -318,6 +318,8 @@ class SQLStore:
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int:
         """Drop the flows that ended before then and hold no secret; return how many."""
+        if self._read_only:
+            raise _only_read()
         dropped = skip = 0
         values = {"ended_before": ended_before, "limit": _PAGE}
         while rows := self._page("without_secrets", values | {"skip": skip}):
@@ -378,7 +380,7 @@ class SQLStore:
                 for part in range(1, parts)
                 for (flow_id,) in rows("flow_at_event", {"place": whole * part // parts})
             }
-        # What is no text comes behind all that is: in the last part.
+        # Ids that are not text sort last, and are in the last part.
         return sorted(flow_id for flow_id in found if isinstance(flow_id, str) and flow_id)
 
     def prune(self, flow_ids: Collection[str]) -> None:
@@ -475,11 +477,11 @@ def _only_read() -> StoreError:
 
 
 def _check_names(flow: Flow) -> None:
-    key = flow.key
+    name = flow.name
     if flow.id == STORE:
         raise UsageError("No flow can have this id.", flow_id=flow.id)
-    if key is not None and (len(key) > _LONGEST_KEY or storable(key) != key):
+    if name is not None and (len(name) > _LONGEST_NAME or storable(name) != name):
         raise UsageError(
-            f"A key is a text of at most {_LONGEST_KEY} characters, without the character NUL,"
-            " in proper Unicode."
+            f"A login's name is a text of at most {_LONGEST_NAME} characters, without the"
+            " character NUL, in proper Unicode."
         )

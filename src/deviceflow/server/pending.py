@@ -67,7 +67,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class PendingLogin:
     """One login at one moment. It is immutable: a change makes a new object.
 
     Attributes:
@@ -111,12 +111,12 @@ class Poll:
     """The login at the moment when a token request arrived.
 
     Attributes:
-        grant: The login.
+        login: The login.
         too_early: Whether less than the interval has passed since the previous request.
         record: The request's log entry.
     """
 
-    grant: Grant
+    login: PendingLogin
     too_early: bool
     record: TokenRequest
 
@@ -140,14 +140,14 @@ def normalised(user_code: str) -> str:
     return "".join(filter(str.isalnum, user_code)).upper()
 
 
-class Grants:
+class PendingLogins:
     """All logins of the server. Thread-safe: each method holds the lock while it runs."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self._lock = Lock()
-        self._grants: dict[str, Grant] = {}
+        self._logins: dict[str, PendingLogin] = {}
         self._device_codes: dict[str, str] = {}
         self._requests: dict[str, list[TokenRequest]] = {}
 
@@ -158,7 +158,7 @@ class Grants:
             if letters not in self._device_codes:
                 return f"{letters[:4]}-{letters[4:]}"
 
-    def add(self, asked: Asked, device_code: str, user_code: str) -> Grant:
+    def add(self, asked: Asked, device_code: str, user_code: str) -> PendingLogin:
         """Add a login.
 
         Raises:
@@ -167,7 +167,7 @@ class Grants:
         with self._lock:
             now = self._clock()
             self._drop_ended(now)
-            grant = Grant(
+            login = PendingLogin(
                 asked=asked,
                 device_code=device_code,
                 user_code=user_code,
@@ -175,42 +175,42 @@ class Grants:
                 expires_at=now + self._settings.expires_in,
                 interval=self._settings.interval,
             )
-            self._grants[device_code] = grant
+            self._logins[device_code] = login
             self._device_codes[normalised(user_code)] = device_code
             self._requests[device_code] = []
-            return grant
+            return login
 
     def poll(self, device_code: str, dialect: Dialect) -> Poll | None:
         """Record a token request. None if no login of that dialect has the device code."""
         with self._lock:
             now = self._clock()
-            grant = self._current(device_code, now)
-            if grant is None or grant.asked.dialect != dialect:
+            login = self._current(device_code, now)
+            if login is None or login.asked.dialect != dialect:
                 return None
-            too_early = grant.last_request is not None and (
-                now - grant.last_request < grant.interval
+            too_early = login.last_request is not None and (
+                now - login.last_request < login.interval
             )
             self._change(device_code, last_request=now)
             record = TokenRequest(time.monotonic(), now)
             self._requests[device_code].append(record)
-            return Poll(grant, too_early, record)
+            return Poll(login, too_early, record)
 
     def slow_down(self, poll: Poll) -> None:
         """Increase the login's interval by 5 seconds (RFC 8628 section 3.5)."""
         with self._lock:
-            code = poll.grant.device_code
-            self._change(code, interval=self._grants[code].interval + _SLOW_DOWN_STEP)
+            code = poll.login.device_code
+            self._change(code, interval=self._logins[code].interval + _SLOW_DOWN_STEP)
 
     def redeem(self, poll: Poll) -> bool:
         """Use up an approved code. False if another request has used it already."""
         with self._lock:
-            code = poll.grant.device_code
-            if self._grants[code].status is not Status.APPROVED:
+            code = poll.login.device_code
+            if self._logins[code].status is not Status.APPROVED:
                 return False
             self._change(code, status=Status.USED)
             return True
 
-    def find(self, user_code: str) -> Grant | None:
+    def find(self, user_code: str) -> PendingLogin | None:
         """Return the login that has the user code, with any status."""
         with self._lock:
             return self._by_user_code(user_code)
@@ -218,53 +218,53 @@ class Grants:
     def decide(self, user_code: str, decision: Decision) -> bool:
         """Approve or deny a login. False if no login with that code is waiting."""
         with self._lock:
-            grant = self._by_user_code(user_code)
-            if grant is None or grant.status is not Status.WAITING:
+            login = self._by_user_code(user_code)
+            if login is None or login.status is not Status.WAITING:
                 return False
-            self._change(grant.device_code, status=decision)
+            self._change(login.device_code, status=decision)
             return True
 
     def expire(self, user_code: str) -> bool:
         """Let a login expire now. False if its code is used or has expired already."""
         with self._lock:
-            grant = self._by_user_code(user_code)
-            if grant is None or grant.status in (Status.USED, Status.EXPIRED):
+            login = self._by_user_code(user_code)
+            if login is None or login.status in (Status.USED, Status.EXPIRED):
                 return False
-            self._change(grant.device_code, expires_at=self._clock())
+            self._change(login.device_code, expires_at=self._clock())
             return True
 
-    def log(self) -> list[tuple[Grant, list[TokenRequest]]]:
+    def log(self) -> list[tuple[PendingLogin, list[TokenRequest]]]:
         """Return every login with its token requests, oldest first."""
         with self._lock:
             now = self._clock()
-            current = (self._current(code, now) for code in self._grants)
-            return [(grant, self._requests[grant.device_code][:]) for grant in current if grant]
+            current = (self._current(code, now) for code in self._logins)
+            return [(login, self._requests[login.device_code][:]) for login in current if login]
 
-    def _by_user_code(self, user_code: str) -> Grant | None:
+    def _by_user_code(self, user_code: str) -> PendingLogin | None:
         device_code = self._device_codes.get(normalised(user_code), "")
         return self._current(device_code, self._clock())
 
-    def _current(self, device_code: str, now: float) -> Grant | None:
-        grant = self._grants.get(device_code)
-        if grant and grant.status is not Status.USED and now >= grant.expires_at:
-            return replace(grant, status=Status.EXPIRED)
-        return grant
+    def _current(self, device_code: str, now: float) -> PendingLogin | None:
+        login = self._logins.get(device_code)
+        if login and login.status is not Status.USED and now >= login.expires_at:
+            return replace(login, status=Status.EXPIRED)
+        return login
 
     def _change(self, device_code: str, **fields: object) -> None:
-        self._grants[device_code] = replace(self._grants[device_code], **fields)  # type: ignore[arg-type]
+        self._logins[device_code] = replace(self._logins[device_code], **fields)  # type: ignore[arg-type]
 
     def _drop_ended(self, now: float) -> None:
         """Delete ended logins: those that expired an hour ago, and the oldest beyond the limit."""
         limit = self._settings.open_logins
-        grants = [self._current(code, now) or grant for code, grant in self._grants.items()]
-        ended = [grant for grant in grants if grant.status in _ENDS]
-        if len(grants) - len(ended) >= limit:
-            first = min(grant.expires_at for grant in grants if grant.status not in _ENDS)
+        logins = [self._current(code, now) or login for code, login in self._logins.items()]
+        ended = [login for login in logins if login.status in _ENDS]
+        if len(logins) - len(ended) >= limit:
+            first = min(login.expires_at for login in logins if login.status not in _ENDS)
             raise TooManyLoginsError(limit, first - now)
         before = now - _REMEMBERED
         too_many = max(0, len(ended) - limit)
-        for number, grant in enumerate(ended):
-            if number < too_many or grant.expires_at < before:
-                del self._grants[grant.device_code]
-                del self._requests[grant.device_code]
-                del self._device_codes[normalised(grant.user_code)]
+        for number, login in enumerate(ended):
+            if number < too_many or login.expires_at < before:
+                del self._logins[login.device_code]
+                del self._requests[login.device_code]
+                del self._device_codes[normalised(login.user_code)]

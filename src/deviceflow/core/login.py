@@ -1,0 +1,157 @@
+"""What a caller is given of a login: a snapshot of one moment, which nothing changes any more.
+
+The flow itself stays inside: a change to a copy of it would look done, and be saved nowhere. A
+login goes on by the client's verbs, and each of them returns the next snapshot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+if TYPE_CHECKING:
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.provider import Provider
+    from deviceflow.core.states import Handover, Reason, State
+    from deviceflow.core.text import CleanText, PersonText
+
+
+@dataclass(frozen=True, repr=False)
+class Login:
+    """A login as it was at one moment.
+
+    No secret is in it: neither the device code, nor the token, nor the PKCE verifier. The user code
+    and the links are for the person who logs in; the repr and `to_dict` leave them out.
+
+    Times are in seconds since 1970.
+
+    Attributes:
+        id: The login's id. Not a secret.
+        name: The caller's own name for the login, where one was given.
+        purpose: Why the login is needed, as the program states it.
+        provider: The server, and what is asked of it.
+        state: The state.
+        reason: Why the login failed, where it did.
+        detail: The server's own words on the state, cleaned.
+        user_code: What the person compares, or types.
+        verification_uri: The page to open; None where the server sent none that can be opened.
+        verification_uri_complete: The page with the user code in its address, where there is one.
+        extra: What else the server sent with the code, as pairs, such as Studio's `token_name`.
+        token_endpoint: Where the login polls.
+        created_at: When the login began.
+        expires_at: When the code expires; None where only the server knows.
+        ended_at: When the login ended, if it has.
+        wait_seconds: How many seconds after the snapshot the next step is due. 0 where it is due
+            already, and after the end, unless a token is left to be revoked.
+        interval: Seconds between two polls, as the server wants it by now.
+        attempt: How many token requests were prepared.
+        failures: How many times in a row no usable answer came.
+        in_doubt: Whether the server may have issued a token that did not arrive.
+        handover: How far the token is handed over.
+        orphaned_tokens: How many tokens came that could not be taken, and must be revoked.
+        revocations: How many requests to revoke them are left to send (RFC 7009).
+    """
+
+    id: str
+    name: str | None
+    purpose: str | None
+    provider: Provider
+    state: State
+    reason: Reason | None
+    detail: CleanText | None
+    user_code: PersonText | None
+    verification_uri: PersonText | None
+    verification_uri_complete: PersonText | None
+    extra: tuple[tuple[str, CleanText | None], ...]
+    token_endpoint: str | None
+    created_at: float
+    expires_at: float | None
+    ended_at: float | None
+    wait_seconds: float
+    interval: float
+    attempt: int
+    failures: int
+    in_doubt: bool
+    handover: Handover
+    orphaned_tokens: int
+    revocations: int
+
+    @classmethod
+    def of(cls, flow: Flow, wait_seconds: float) -> Self:
+        """Return the snapshot of a flow.
+
+        Args:
+            flow: The flow, with its secrets or without.
+            wait_seconds: When the next step is due: as the flow says, or later, where another
+                worker has the lease.
+        """
+        login = object.__new__(cls)
+        # Each poll makes one, and a frozen class's own `__init__` takes twice as long.
+        vars(login).update(
+            id=flow.id,
+            name=flow.name,
+            purpose=flow.purpose,
+            provider=flow.provider,
+            state=flow.state,
+            reason=flow.reason,
+            detail=flow.detail,
+            user_code=flow.user_code,
+            verification_uri=flow.verification_uri,
+            verification_uri_complete=flow.verification_uri_complete,
+            extra=flow.extra,
+            token_endpoint=flow.token_endpoint,
+            created_at=flow.created_at,
+            expires_at=flow.expires_at,
+            ended_at=flow.ended_at,
+            wait_seconds=wait_seconds,
+            interval=flow.interval,
+            attempt=flow.attempt,
+            failures=flow.failures,
+            in_doubt=flow.in_doubt,
+            handover=flow.handover,
+            orphaned_tokens=flow.orphaned_tokens,
+            revocations=flow.revocations,
+        )
+        return login
+
+    def __repr__(self) -> str:
+        return f"<Login {self.id} {self.state}>"
+
+    @property
+    def has_token(self) -> bool:
+        """Whether the store holds the token: it was issued, and neither acknowledged nor purged."""
+        return self.handover.token_kept
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the login as JSON types, without what is for the person who logs in.
+
+        So it can be a job's result in a queue.
+        """
+        record = {name: getattr(self, name) for name in _PLAIN}
+        record["state"] = self.state.value
+        record["reason"] = self.reason and self.reason.value
+        record["handover"] = self.handover.value
+        record["server"] = self.provider.server
+        record["client"] = self.provider.client_name or self.provider.client_id
+        return record
+
+
+_PLAIN: Final = (
+    "id",
+    "name",
+    "purpose",
+    "state",
+    "reason",
+    "detail",
+    "created_at",
+    "expires_at",
+    "ended_at",
+    "wait_seconds",
+    "interval",
+    "attempt",
+    "failures",
+    "in_doubt",
+    "handover",
+    "orphaned_tokens",
+    "revocations",
+)
