@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -197,7 +198,7 @@ class TrappedStore:
         def before(name: str, values: Mapping[str, Any]) -> None:
             if name == "add_event":
                 if what == "claim":
-                    self._doing = f"claim: {values['action']}"
+                    self._doing = f"claim: {json.loads(values['text'])['action']}"
                 self._traps.reach(f"between the rows of {self._doing}")
 
         def watched(now: float) -> Statements[_T]:

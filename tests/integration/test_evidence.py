@@ -433,7 +433,7 @@ def test_processes_find_what_one_finds(
 
         events = sum(map(len, trail.rows.values()))
         assert parted() == ([], events, len(trail.rows))
-        attack = Attack(trail, Random(8), tmp_path, keyed=True)
+        attack = Attack(trail, Random(9), tmp_path, keyed=True)
         for name in ("moved row", "moved flow", "removed flow", "cut tail", "wrong state"):
             MANIPULATIONS[name](attack)
         (digests / "digest-000003.jsonl").unlink()

@@ -458,7 +458,7 @@ def test_what_was_done_to_a_database_is_found_by_whoever_may_only_read_it(
     audited: Database,
 ) -> None:
     audited.do(
-        "UPDATE deviceflow.audit SET text = jsonb_set(text::jsonb, '{actor}', '\"mallory\"')"
+        "UPDATE deviceflow.audit SET text = jsonb_set(text::jsonb, '{{actor}}', '\"mallory\"')"
         " WHERE flow_id = 'login00000000002'"
     )
 

@@ -386,7 +386,7 @@ def test_both_are_kept_or_none(database: Place, step: str) -> None:
     flow = kept(database, "waiting")
     before = everything(flow)
     moved = flow.poll(database.now, 10) if step == "poll" else flow.cancel(database.now)
-    spoilt = render(flow, moved, Origin("w1")) | {"outcome": None}  # which the table does not take
+    spoilt = render(flow, moved, Origin("w1")) | {"time": None}  # which the table does not take
 
     with pytest.raises(errors.StoreError):
         database.store.commit(flow, spoilt)

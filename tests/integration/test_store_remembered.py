@@ -246,14 +246,15 @@ def test_nothing_that_is_remembered_shows(database: Place) -> None:
 def test_login_that_ends_while_its_poll_is_answered_stays_as_it_ended(database: Place) -> None:
     driver, flow_id = begun(database, PENDING)
     other = database.client(store=database.open())
-    send = driver._transport.send
+    transport: Any = driver._transport
+    send = transport.send
 
     def send_late(*request: Any) -> Any:
         answered = send(*request)
         other.cancel(flow_id)
         return answered
 
-    driver._transport.send = send_late  # type: ignore[method-assign, assignment]
+    transport.send = send_late
 
     assert driver.step(flow_id).state is State.FAILED
     assert len(database.sql._remembered) == 0

@@ -118,6 +118,8 @@ def parse(text: object) -> dict[str, Any]:
     for scope in event["scopes"] + (event["granted_scopes"] or []):
         if type(scope) is not str:
             raise TypeError("a list has an item that is not a string")
+    if "\\u" in text:
+        encode(event)  # a lone surrogate cannot be encoded
     return event
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.chain import DAMAGED, STORED, decode, parse
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _FIELDS: Final = frozenset(FIELDS)
 _GREATEST: Final = 2**63  # the greatest that databases have
+_NO_ESCAPE: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\x")
 _PROOF: Final = (str, type(None))
 _TEXTS: Final = tuple({*FIELDS} - NUMBERS - LISTS - {"in_doubt"})
 
@@ -41,8 +43,11 @@ def event_of(row: Sequence[Any]) -> dict[str, Any]:
 
 def _said_by(row: Sequence[Any]) -> dict[str, Any]:
     text = row[_TEXT]
+    if isinstance(text, str):
+        # What is no UTF-8 a store gives as `\\xff`, which is no escape in JSON.
+        text = _NO_ESCAPE.sub(r"\1\\\\x", text).encode(errors="replace")
     try:
-        said = decode(text.encode(errors="replace") if isinstance(text, str) else text)
+        said = decode(text)
     except DAMAGED:
         said = None
     if not isinstance(said, dict):

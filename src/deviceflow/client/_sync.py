@@ -239,8 +239,8 @@ class Client:
     ) -> Login:
         """Step until the login has ended, however it ended, and return it.
 
-        Interrupted by Ctrl-C, a login in a store that outlives the process can be gone on with;
-        one in memory is cancelled, since nobody could.
+        After Ctrl-C a login in a durable store stays open, and another call can resume it. A login
+        in memory is cancelled, because no other process could resume it.
 
         Args:
             flow_id: The login's id.
@@ -406,8 +406,8 @@ class Client:
     def export_login(self, flow_id: str, keys: Sequence[Secret | str]) -> str:
         """Return the whole login, secrets included, as one sealed, URL-safe text.
 
-        For a program that keeps its own state. Only one process may go on with the login at a time;
-        nothing here can see to that.
+        For a program that keeps its own state. Only one process at a time may resume the login. The
+        program has to make sure of that.
 
         Args:
             flow_id: The login's id.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow.client.identity import Identity
+from deviceflow.client.kept import Metadata, UnsavedTokens
 from deviceflow.client.lease import LEASE_MARGIN
-from deviceflow.client.metadata import Metadata
 from deviceflow.client.recorder import Recorder
-from deviceflow.client.unsaved import UnsavedTokens
 
 if TYPE_CHECKING:
     from deviceflow.audit.jsonl import JSONLinesAudit

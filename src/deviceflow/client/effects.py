@@ -177,7 +177,7 @@ class ReadClocks(NamedTuple):
 
 
 class Sleep(NamedTuple):
-    """Wait. Answered by None after so many seconds.
+    """Wait for a number of seconds. Answered by None.
 
     With a `flow_id` that is watched (see `Watch`), the sleep ends early when the flow is woken.
     """
@@ -231,7 +231,7 @@ class Prepared(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a prepared request, within so many seconds. Answered by an `Exchange`; never raises."""
+    """Send a prepared request within a deadline. Answered by an `Exchange`; never raises."""
 
     request: Request
     timeout: float

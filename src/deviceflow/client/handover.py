@@ -64,7 +64,7 @@ def acknowledge(context: Context, flow_id: str) -> Op[Login]:
 
 
 def begin_collection(context: Context, flow_id: str, seconds: float) -> Op[Collection]:
-    """Take the token, and keep others from it for so many seconds.
+    """Take the token, and a lease that keeps others from it for a number of seconds.
 
     `end_collection` has to follow, whatever happens.
     """

@@ -16,30 +16,7 @@ if TYPE_CHECKING:
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Fields
 
-METADATA_LIFETIME: Final = 3600.0
-"""Seconds for which a client keeps the metadata of a server."""
-
 _JSON: Final = {"Accept": "application/json"}
-
-
-class Metadata:
-    """The metadata that a client has fetched."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[float, Fields]] = {}
-
-    def get(self, server: str, steady: float) -> Fields | None:
-        """Return a server's metadata, if they were fetched within the last hour."""
-        fetched, metadata = self._kept.get(server, (0.0, None))
-        return metadata if steady < fetched + METADATA_LIFETIME else None
-
-    def keep(self, server: str, steady: float, metadata: Fields) -> None:
-        """Keep a server's metadata that were fetched at that time of the monotonic clock."""
-        self._kept[server] = (steady, metadata)
-
-    def discard(self, server: str) -> None:
-        """Fetch a server's metadata anew next time."""
-        self._kept.pop(server, None)
 
 
 def discover(context: Context, provider: Provider) -> Op[Provider]:

@@ -44,7 +44,13 @@ class Purged(NamedTuple):
 
 
 def purge(context: Context, tokens_after: float, flows_after: float) -> Op[Purged]:
-    """Wipe secrets, then delete flows, that ended so many seconds ago."""
+    """Wipe the secrets of flows that ended long enough ago, then delete flows.
+
+    Args:
+        context: The client.
+        tokens_after: The age in seconds, since the end, at which a token is wiped.
+        flows_after: The age in seconds, since the end, at which a flow is deleted.
+    """
     wiped, problems = 0, list[errors.DeviceFlowError]()
     now: float = yield StoreNow()
     seen: set[str] = set()

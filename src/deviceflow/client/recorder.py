@@ -67,7 +67,7 @@ class Recorder:
             release: Whether the worker's lease is given back in the same transaction.
 
         Returns:
-            Whether it was committed; others may have gone on with the flow.
+            Whether it was committed. It is not, if another worker moved the flow meanwhile.
         """
         event = self.render(flow, transition, worker)
         return (yield from self.commit(flow, event, worker if release else None))

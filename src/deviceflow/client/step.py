@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from deviceflow.client.claim import take_lease
 from deviceflow.client.effects import CheckCredentials, Load, ReadClocks, Release, StoreNow
 from deviceflow.client.exchange import transmit_under
-from deviceflow.client.unsaved import Issued, record_issued, save
+from deviceflow.client.kept import Issued
+from deviceflow.client.unsaved import record_issued, save
 from deviceflow.core.login import Login
 from deviceflow.core.ports import LeaseHeld
 from deviceflow.core.states import State

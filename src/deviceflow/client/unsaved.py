@@ -1,4 +1,4 @@
-"""Keeping a token that the server issued, while the store fails or others go on with the login.
+"""Keep an issued token while the store fails, or while another worker moves the login.
 
 The server gives a token once. From the moment it arrives until it is in the store, the client holds
 it in memory, among its `UnsavedTokens`. Each step of the login, and each sweep, tries to save it.
@@ -6,11 +6,11 @@ it in memory, among its `UnsavedTokens`. Each step of the login, and each sweep,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from deviceflow import _forks as forks
 from deviceflow import errors
 from deviceflow.client.effects import Load, ReadClocks, Sleep, StoreNow
+from deviceflow.client.kept import Issued, UnsavedToken
 from deviceflow.client.lease import LEASE_MARGIN
 
 if TYPE_CHECKING:
@@ -18,67 +18,6 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Op
     from deviceflow.client.exchange import Outcome
     from deviceflow.core.flow import Flow, Transition
-    from deviceflow.core.provider import Token
-    from deviceflow.core.secret import Secret
-
-
-class Issued(NamedTuple):
-    """What an answer brought.
-
-    Attributes:
-        token: The token; None where it may not be taken, and is only to be revoked.
-        attempt: The poll that brought it.
-        revocable: What is to be revoked of a token that may not be taken, each with its kind.
-    """
-
-    token: Token | None
-    attempt: int
-    revocable: tuple[tuple[str, Secret], ...] = ()
-
-
-class UnsavedToken(NamedTuple):
-    """A token that may not be in the store yet.
-
-    Attributes:
-        flow: The flow with the token, as it was to be stored.
-        event: The event that it was to be stored with.
-        issued: The same token, to be stored with the flow as others have left it.
-    """
-
-    flow: Flow
-    event: dict[str, Any]
-    issued: Issued
-
-
-class UnsavedTokens:
-    """The tokens that a client has received and not stored yet, by the worker that received them.
-
-    They are not inherited by a forked child: saved by both processes, a token would count as two,
-    and be revoked.
-    """
-
-    def __init__(self) -> None:
-        self._tokens: dict[str, UnsavedToken] = {}
-        forks.in_child(self._forget)
-
-    def _forget(self) -> None:
-        self._tokens = {}
-
-    def hold(self, worker: str, unsaved: UnsavedToken) -> None:
-        """Hold a token until `discard`."""
-        self._tokens[worker] = unsaved
-
-    def discard(self, worker: str) -> None:
-        """Let go of what the worker received: it is stored, or on record as orphaned."""
-        self._tokens.pop(worker, None)
-
-    def of(self, flow_id: str) -> list[tuple[str, UnsavedToken]]:
-        """Return the unsaved tokens of a flow, each with its worker."""
-        return [held for held in list(self._tokens.items()) if held[1].flow.id == flow_id]
-
-    def flow_ids(self) -> list[str]:
-        """Return the flows that have unsaved tokens."""
-        return list(dict.fromkeys(held.flow.id for held in list(self._tokens.values())))
 
 
 def record_issued(

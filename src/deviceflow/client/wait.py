@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 def watching(context: Context, flow_id: str, operation: Op[_T]) -> Op[_T]:
-    """Run an operation that `cancel` wakes, and cancel on Ctrl-C what nobody could go on with."""
+    """Run an operation that `cancel` wakes. On Ctrl-C, cancel a login that is only in memory."""
     yield Watch(flow_id)
     try:
         return (yield from operation)

@@ -33,6 +33,7 @@ from deviceflow.audit.chain import (
     row_of,
 )
 from deviceflow.audit.events import FIELDS, render
+from deviceflow.audit.reading import event_of
 from deviceflow.core.encryption import generate_key
 from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
@@ -172,6 +173,8 @@ def test_what_is_not_the_text_of_an_event_is_damage(
         assert read(text) == (hashed(event), event["hash"])
         with pytest.raises(DAMAGED):
             read(spoilt)
+        row = tuple((row_of(event, text) | {"text": spoilt})[column] for column in STORED)
+        orjson.dumps(event_of(row))  # which it could not with half a character, say
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from deviceflow import export
 from deviceflow.client._sync import Client
-from deviceflow.client.metadata import METADATA_LIFETIME
+from deviceflow.client.kept import METADATA_LIFETIME
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State

@@ -1,0 +1,95 @@
+"""What a client keeps in memory between operations: servers' metadata, and unsaved tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from deviceflow import _forks as forks
+
+if TYPE_CHECKING:
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.provider import Token
+    from deviceflow.core.secret import Secret
+    from deviceflow.core.wire import Fields
+
+METADATA_LIFETIME: Final = 3600.0
+"""Seconds for which a client keeps the metadata of a server."""
+
+
+class Metadata:
+    """The metadata that a client has fetched."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[float, Fields]] = {}
+
+    def get(self, server: str, steady: float) -> Fields | None:
+        """Return a server's metadata, if they were fetched within the last hour."""
+        fetched, metadata = self._kept.get(server, (0.0, None))
+        return metadata if steady < fetched + METADATA_LIFETIME else None
+
+    def keep(self, server: str, steady: float, metadata: Fields) -> None:
+        """Keep a server's metadata that were fetched at that time of the monotonic clock."""
+        self._kept[server] = (steady, metadata)
+
+    def discard(self, server: str) -> None:
+        """Fetch a server's metadata anew next time."""
+        self._kept.pop(server, None)
+
+
+class Issued(NamedTuple):
+    """What an answer brought.
+
+    Attributes:
+        token: The token; None where it may not be taken, and is only to be revoked.
+        attempt: The poll that brought it.
+        revocable: What is to be revoked of a token that may not be taken, each with its kind.
+    """
+
+    token: Token | None
+    attempt: int
+    revocable: tuple[tuple[str, Secret], ...] = ()
+
+
+class UnsavedToken(NamedTuple):
+    """A token that may not be in the store yet.
+
+    Attributes:
+        flow: The flow with the token, as it was to be stored.
+        event: The event that it was to be stored with.
+        issued: The same token, to be stored with the flow as others have left it.
+    """
+
+    flow: Flow
+    event: dict[str, Any]
+    issued: Issued
+
+
+class UnsavedTokens:
+    """The tokens that a client has received and not stored yet, by the worker that received them.
+
+    They are not inherited by a forked child: saved by both processes, a token would count as two,
+    and be revoked.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, UnsavedToken] = {}
+        forks.in_child(self._forget)
+
+    def _forget(self) -> None:
+        self._tokens = {}
+
+    def hold(self, worker: str, unsaved: UnsavedToken) -> None:
+        """Hold a token until `discard`."""
+        self._tokens[worker] = unsaved
+
+    def discard(self, worker: str) -> None:
+        """Let go of what the worker received: it is stored, or on record as orphaned."""
+        self._tokens.pop(worker, None)
+
+    def of(self, flow_id: str) -> list[tuple[str, UnsavedToken]]:
+        """Return the unsaved tokens of a flow, each with its worker."""
+        return [held for held in list(self._tokens.items()) if held[1].flow.id == flow_id]
+
+    def flow_ids(self) -> list[str]:
+        """Return the flows that have unsaved tokens."""
+        return list(dict.fromkeys(held.flow.id for held in list(self._tokens.values())))
