@@ -118,7 +118,7 @@ def test_the_file_for_the_token_is_its_owners_alone(
     assert done.code == 0
     assert done.said["output"] == "token.txt"
     assert "token" not in done.said
-    assert done.err == "The token is in token.txt.\n"
+    assert done.err == "The token was saved in token.txt.\n"
     assert file.read_text() == f"{token_of(flow)}\n"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert list(deviceflow.home.iterdir()) == [file]
@@ -208,7 +208,7 @@ def test_a_token_that_gets_nowhere_is_kept(
     done = deviceflow.shell(command, ID=flow.id)
 
     assert done.code in (2, 5)
-    assert done.err.startswith(("deviceflow: ", "The token is in token.txt.\ndeviceflow: "))
+    assert done.err.startswith(("deviceflow: ", "The token was saved in token.txt.\ndeviceflow: "))
     assert not burnt(kept, flow)
     if "resume" in command:
         assert (

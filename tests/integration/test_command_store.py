@@ -302,7 +302,7 @@ def test_what_has_no_key_is_not_rotated(deviceflow: Command, args: list[str]) ->
     done = deviceflow("keys", "rotate", *args)
 
     assert done.code == 2
-    assert "no key" in done.err
+    assert "no sealing key" in done.err
 
 
 # A database that others use as well.

@@ -321,5 +321,5 @@ _PROBLEMS: Final = {
         f"another process has locked the database for {BUSY:g} seconds",
         "Try again. If the error stays, find the process that has the file open.",
     ),
-    "SQLITE_IOERR": ("disk I/O error", "Check the disk, and try again."),
+    "SQLITE_IOERR": ("the disk reported an I/O error", "Check the disk, and try again."),
 }
