@@ -187,13 +187,6 @@ class Remote:
         return requests.get(urljoin(self.url, path), timeout=60, **how)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Measure no coverage here: the unit tests alone account for it, and it is slow."""
-    # With --no-cov there is nothing to pause, and the plugin fails at a test of this marker.
-    if not item.config.getoption("no_cov"):
-        item.add_marker(pytest.mark.no_cover)
-
-
 @pytest.fixture
 def local() -> Callable[..., Local]:
     """Make an application of the given settings, by a clock that obeys."""
