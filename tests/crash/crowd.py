@@ -31,6 +31,7 @@ FLOWS: Final = 40
 
 _STARTERS: Final = 3  # of each flow, at the same time
 _LIFETIME: Final = 50  # seconds
+_UNHURRIED: Final = 150  # the same by a clock that idle workers move on while others are busy
 _LAST_DECISION: Final = 38.0  # seconds
 _DIGEST_EACH: Final = 0.5  # seconds
 _SECONDS: Final = 90.0  # for a minute's work, at the most
@@ -81,9 +82,10 @@ def compete(
         interval: Seconds between two polls.
     """
     done, begun = Competition(), time.monotonic()
+    lifetime = _LIFETIME if pace else _UNHURRIED
     with (
         time_and_place(folder, postgres, pace) as (clock, place),
-        WatchedServer(clock, interval=interval, expires_in=_LIFETIME) as server,
+        WatchedServer(clock, interval=interval, expires_in=lifetime) as server,
     ):
         decisions, auditor = _decisions(), Auditor(folder / "digests")
         _work(zygote, folder, rng, place, server, clock, decisions, auditor)

@@ -95,19 +95,19 @@ def test_prints_nothing() -> None:
 import socket
 from concurrent.futures import ThreadPoolExecutor
 import requests
-from deviceflow.server import LocalServer, grants
+from deviceflow.server import LocalServer, pending
 
 def fail(*_):
     raise RuntimeError("a fault")
 
 with LocalServer() as server:
-    grants.Grants.find = fail
+    pending.PendingLogins.find = fail
     host, port = server.url.removeprefix("http://").split(":")
     for _ in range(20):
         socket.create_connection((host, int(port))).sendall(b"GET /device HTTP/1.1\\r\\n")
     with ThreadPoolExecutor(40) as pool:
         list(pool.map(lambda _: requests.get(server.url + "/device", timeout=60), range(200)))
-    grants.Grants.add = fail
+    pending.PendingLogins.add = fail
     answer = requests.post(server.url + "/oauth/device_authorization", data={"client_id": "x"})
     assert answer.status_code == 500 and answer.json()["error"] == "server_error", answer.text
 """

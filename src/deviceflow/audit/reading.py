@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.chain import DAMAGED, STORED, decode, parse
-from deviceflow.audit.events import FIELDS, LISTS, NUMBERS
+from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, WHOLE
 from deviceflow.core.sanitize import storable
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ _FIELDS: Final = frozenset(FIELDS)
 _GREATEST: Final = 2**63  # the greatest that databases have
 _NO_ESCAPE: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\x")
 _PROOF: Final = (str, type(None))
+_SECONDS: Final = NUMBERS - WHOLE
 _TEXTS: Final = tuple({*FIELDS} - NUMBERS - LISTS - {"in_doubt"})
 
 
@@ -37,7 +38,7 @@ def event_of(row: Sequence[Any]) -> dict[str, Any]:
         return readable(dict.fromkeys(FIELDS) | _said_by(row) | proof)
     if type(row[_HASH]) is str and type(row[_MAC]) in _PROOF:
         said |= proof
-        return {name: said[name] for name in FIELDS}
+        return _with_seconds({name: said[name] for name in FIELDS})
     return readable({name: (said | proof)[name] for name in FIELDS})
 
 
@@ -70,7 +71,15 @@ def readable(event: Mapping[str, Any]) -> dict[str, Any]:
         if read[name] is not None:
             read[name] = _list_of(read[name])
     read["in_doubt"] = bool(read["in_doubt"])
-    return read
+    return _with_seconds(read)
+
+
+def _with_seconds(event: dict[str, Any]) -> dict[str, Any]:
+    # The canonical form writes 5.0 as 5. The event was logged with a float.
+    for name in _SECONDS:
+        if type(event[name]) is int:
+            event[name] = float(event[name])
+    return event
 
 
 def _is_number(value: Any) -> bool:
