@@ -374,7 +374,7 @@ def test_a_store_in_memory_keeps_no_trail(deviceflow: Command) -> None:
             "does not contain a public key",
         ),
         (("verify", "--file", "nowhere"), exits.STORE, "nowhere cannot be read"),
-        (("verify", "--file", "x", "--store", "sqlite:///y"), 2, "not both"),
+        (("verify", "--file", "x", "--store", "sqlite:///y"), 2, "exclude each other"),
         (("show", "nobody"), 2, "no events of this login"),
         *(
             (("list", "--since", when), 2, "an age such as 12h or 7d")
@@ -703,7 +703,7 @@ def test_a_report_is_written(audit: Audit) -> None:
     done = audit("report", "-o", "r.html", "--digests", "digests", "--state", "failed")
 
     assert (done.code, done.out) == (0, "")
-    assert "The report is in r.html: 1 login, nothing found." in done.err
+    assert "The report was written to r.html: 1 login, nothing found." in done.err
     page = (audit.command.home / "r.html").read_text()
     assert audit.denied in page
     assert audit.approved not in page

@@ -83,7 +83,7 @@ GUARDS: Final[dict[str, tuple[list[tuple[Any, str, Any]], str, Case, str | None,
     "the verification": (
         [(Verification, "findings", lambda *_: iter(()))],
         "sealed",
-        Case("audit", "detail", "text"),
+        Case("audit", "mac", "text"),
         None,
         "verify: not found",
     ),

@@ -1037,7 +1037,7 @@ class TestGet:
     ) -> None:
         seams.polls(*[Said(404, NO_JSON)] * 3)
 
-        with pytest.raises(auth.StudioAuthError, match="cannot be understood") as caught:
+        with pytest.raises(auth.StudioAuthError, match="do not conform to the protocol") as caught:
             get()
 
         assert caught.value.reason == "protocol"
