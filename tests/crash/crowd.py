@@ -31,7 +31,6 @@ FLOWS: Final = 40
 
 _STARTERS: Final = 3  # of each flow, at the same time
 _LIFETIME: Final = 50  # seconds
-_UNHURRIED: Final = 150  # the same by a clock that idle workers move on while others are busy
 _LAST_DECISION: Final = 38.0  # seconds
 _DIGEST_EACH: Final = 0.5  # seconds
 _SECONDS: Final = 90.0  # for a minute's work, at the most
@@ -78,14 +77,13 @@ def compete(
         folder: An empty folder.
         postgres: The server for a database; None for a SQLite file.
         rng: What chance goes by.
-        pace: How many seconds by the clock pass in a real one; with 0 it moves as they work.
+        pace: How many seconds by the clock pass in a real one.
         interval: Seconds between two polls.
     """
     done, begun = Competition(), time.monotonic()
-    lifetime = _LIFETIME if pace else _UNHURRIED
     with (
         time_and_place(folder, postgres, pace) as (clock, place),
-        WatchedServer(clock, interval=interval, expires_in=lifetime) as server,
+        WatchedServer(clock, interval=interval, expires_in=_LIFETIME) as server,
     ):
         decisions, auditor = _decisions(), Auditor(folder / "digests")
         _work(zygote, folder, rng, place, server, clock, decisions, auditor)
@@ -166,7 +164,7 @@ def _work(
         rule.after = clock.time() - seen.issued_at + rng.uniform(0.0, _LAST_DECISION)
         rule.decision = decisions[seen.client]
     go.touch()
-    until = time.monotonic() + _SECONDS / (clock.pace or 1) + PATIENCE
+    until = time.monotonic() + _SECONDS / clock.pace + PATIENCE
     with place.open() as store:
         for child in children:
             while not child.has_ended(_DIGEST_EACH):
