@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 _WORD: Final = 8
 _FIELDS: Final = 3
-_SLEEP_AT_ONCE: Final = 4
-_LET_OTHERS_WORK: Final = 0.001  # seconds
 
 
 class SharedClock:
@@ -75,19 +73,11 @@ class SharedClock:
 
 
 class CrowdClock(SharedClock):
-    """The same for many who sleep at once: each sleep moves the time on by a share of its length.
-
-    So the time passes as fast as the work is done, however slow the machine is; by a clock that
-    has a pace, a sleep is a real one, only shorter.
-    """
+    """The same for many who sleep at once: a sleep is a real one, shorter by the clock's pace."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait until so much of its time has passed, or let a share of it pass."""
-        if self.pace:
-            time.sleep(seconds / self.pace)
-        else:
-            self.advance(seconds / _SLEEP_AT_ONCE)
-            time.sleep(_LET_OTHERS_WORK)
+        """Wait until so much of its time has passed."""
+        time.sleep(seconds / self.pace)
 
 
 _DATABASE_CLOCK: Final = """
