@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
@@ -329,3 +329,107 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close files and connections."""
+
+
+# The same for asyncio. Each method means what its twin above means.
+
+
+class AsyncClock(Protocol):
+    """A clock whose `sleep` suspends a task."""
+
+    def time(self) -> float:
+        """Return the wall clock's time, in seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Return a time that never goes backwards, in seconds since an arbitrary moment."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait `seconds`."""
+
+
+class AsyncTransport(Protocol):
+    """Sends HTTP requests from the tasks of one event loop."""
+
+    async def send(self, request: Request, timeout: float) -> Response | Failure:  # noqa: ASYNC109  # as `Transport.send`
+        """Send the request once, within `timeout` seconds, and return the response or failure."""
+
+    async def close(self) -> None:
+        """Close connections that are kept between requests."""
+
+
+class AsyncStore(Protocol):
+    """A `Store` for the tasks of one event loop.
+
+    A method that is cancelled has either done all of its work or none of it.
+    """
+
+    @property
+    def durable(self) -> bool: ...
+
+    @property
+    def keeps_trail(self) -> bool: ...
+
+    async def now(self, client_now: float) -> float: ...
+
+    async def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow: ...
+
+    async def get(self, flow_id: str, *, secrets: bool = True) -> Flow: ...
+
+    def flows(
+        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+    ) -> AsyncIterator[Flow]: ...
+
+    async def claim(
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
+    ) -> Claim | LeaseHeld: ...
+
+    async def claim_due(
+        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
+    ) -> Claim | None: ...
+
+    async def end_lease(self, flow_id: str, since: float, client_now: float) -> None: ...
+
+    async def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]: ...
+
+    async def wake_after_clock_change(self, client_now: float) -> None: ...
+
+    async def commit(
+        self,
+        flow: Flow,
+        event: dict[str, Any],
+        *,
+        release: str | None = None,
+        store_event: StoreEvent | None = None,
+    ) -> bool: ...
+
+    async def release(self, flow_id: str, owner: str) -> None: ...
+
+    async def snooze(self, flow_id: str, owner: str, client_now: float) -> None: ...
+
+    async def reschedule(self, flow: Flow, owner: str) -> None: ...
+
+    async def record_store_event(
+        self, action: Action, client_now: float, detail: str, origin: Origin
+    ) -> None: ...
+
+    async def ids_with_secrets(
+        self,
+        kind: Literal["token", "revoke"],
+        ended_before: float,
+        client_now: float,
+        skip: int = 0,
+    ) -> list[str]: ...
+
+    async def delete_ended(
+        self,
+        ended_before: float,
+        *,
+        on_problem: Callable[[DeviceFlowError], object] = refuse,
+    ) -> int: ...
+
+    async def close(self) -> None: ...
