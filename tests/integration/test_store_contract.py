@@ -156,7 +156,7 @@ def test_unknown_flow_is_an_error_that_names_it(place: Place, flow_id: str) -> N
         place.store.get,
         lambda name: place.store.claim(name, "w1", place.now, 20),
     ):
-        with pytest.raises(errors.UnknownFlowError) as caught:
+        with pytest.raises(errors.UnknownLoginError) as caught:
             use(flow_id)
         assert caught.value.flow_id == flow_id
 
@@ -885,7 +885,7 @@ def test_forgotten_flow_is_unknown_and_so_is_its_lease(place: Place) -> None:
     claim(place, "w1", 1e4)
     place.store.delete_ended(place.now)
 
-    with pytest.raises(errors.UnknownFlowError):
+    with pytest.raises(errors.UnknownLoginError):
         place.store.get("f1")
     place.store.release("f1", "w1")
     assert not commit(place.store, flow, flow.take_over(place.now, "w1"))

@@ -138,7 +138,7 @@ def test_login_whose_row_is_gone_is_unknown(database: Place) -> None:
     driver, flow_id = begun(database)
     database.ask("DELETE FROM {flows}")
 
-    with pytest.raises(errors.UnknownFlowError):
+    with pytest.raises(errors.UnknownLoginError):
         driver.step(flow_id)
 
     assert sent(driver) == ["code"]

@@ -195,7 +195,7 @@ class Store(Protocol):
         """Return a copy of a flow, with or without its secrets.
 
         Raises:
-            UnknownFlowError: The store has no flow of this id.
+            UnknownLoginError: The store has no flow of this id.
         """
 
     def flows(
@@ -229,7 +229,7 @@ class Store(Protocol):
                 the lease.
 
         Raises:
-            UnknownFlowError: The store has no flow of this id.
+            UnknownLoginError: The store has no flow of this id.
         """
 
     def claim_due(

@@ -241,7 +241,7 @@ def check(uri: str, code: Secret) -> Secret | None:
         pass
     except (errors.RejectedError, errors.DeniedError):
         failure = wire.error(client.get(login.id))
-    except errors.UnknownFlowError:
+    except errors.UnknownLoginError:
         failure = StudioAuthError(
             "Another call with the same code ended this login and returned its result.",
             hint="Wait for each code in one place only.",
@@ -250,7 +250,7 @@ def check(uri: str, code: Secret) -> Secret | None:
         failure = _studio_error(ended)
     finally:
         # Another thread that waited for the same login may have forgotten it.
-        with suppress(errors.UnknownFlowError):
+        with suppress(errors.UnknownLoginError):
             if client.get(login.id).state.ended:
                 _forget(login.id)
     if failure is not None:
@@ -269,7 +269,7 @@ def _begun(client: Client, uri: str, code: Secret) -> Login:
     if not _is_text(code.reveal()):
         raise ValueError("device_code must be a string that is not empty.")
     fingerprint = code.fingerprint()
-    with suppress(errors.UnknownFlowError):
+    with suppress(errors.UnknownLoginError):
         login = client.get(_flow_of_code.get(fingerprint, ""))
         if login.token_endpoint == uri:
             return login
@@ -308,7 +308,7 @@ def _forget(flow_id: str) -> None:
 
 def _forget_stale() -> None:
     for flow_id in list(_flow_of_code.values()):
-        with suppress(errors.UnknownFlowError):
+        with suppress(errors.UnknownLoginError):
             if _STORE.get(flow_id).due_at + _KEPT < _CLOCK.time():
                 _forget(flow_id)
 

@@ -15,7 +15,7 @@ from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, refuse
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Handover
 from deviceflow.core.text import CleanText, PersonText
-from deviceflow.errors import UnknownFlowError, UsageError
+from deviceflow.errors import UnknownLoginError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ class MemoryStore:
         return flow
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        """Return a copy of the flow, or raise `UnknownFlowError`."""
+        """Return a copy of the flow, or raise `UnknownLoginError`."""
         with self._lock:
             flow = self._find(flow_id)
         return flow if secrets else _bare(flow)
@@ -226,7 +226,7 @@ class MemoryStore:
     def _find(self, flow_id: str) -> Flow:
         parked = self._flows.get(flow_id)
         if parked is None:
-            raise UnknownFlowError(flow_id=flow_id)
+            raise UnknownLoginError(flow_id=flow_id)
         return _unpark(parked)
 
     def _held(self, flow_id: str, owner: str, client_now: float) -> float:

@@ -212,7 +212,7 @@ def test_one_at_a_time_collects(
 
     with driver.collect(name, seconds=30):
         clock.advance(10)
-        with pytest.raises(errors.FlowBusyError) as caught:
+        with pytest.raises(errors.LoginBusyError) as caught:
             collect(other, name)
         assert (caught.value.flow_id, caught.value.wait_seconds) == (name, 20)
         assert caught.value.state == "authorized"
@@ -513,7 +513,7 @@ def test_revocation_that_failed_is_tried_by_sweeps_and_given_up_in_the_end(
     assert driver.purge() == (1, 1, [])
 
     assert actions()[-1] == "abandon_revocation"
-    with pytest.raises(errors.UnknownFlowError):
+    with pytest.raises(errors.UnknownLoginError):
         driver.get(name)
 
 

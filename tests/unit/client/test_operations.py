@@ -428,7 +428,7 @@ def test_collection_holds_the_lease_until_it_ends(waiting: Waiting) -> None:
 def test_collection_by_others_is_an_error(waiting: Waiting) -> None:
     flow = with_token(waiting(NOW))
 
-    with pytest.raises(errors.FlowBusyError) as caught:
+    with pytest.raises(errors.LoginBusyError) as caught:
         Listed(loads(flow), held(flow, 42.0)).run(handover.begin_collection(context(), "f1", 60))
 
     assert caught.value.wait_seconds == 42

@@ -15,7 +15,7 @@ from deviceflow.cli.outfile import writing
 from deviceflow.core.actions import COUNTED, POLL
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import Reason, State
-from deviceflow.errors import UnknownFlowError
+from deviceflow.errors import UnknownLoginError
 from deviceflow.trail import query
 from deviceflow.trail.login_view import counted, span
 from deviceflow.trail.stats import PERCENTILES, Stats
@@ -159,7 +159,7 @@ def _newest(kept: SQLStore) -> Login:
     with query.logins(kept) as found:
         for login in found:
             return login
-    raise UnknownFlowError("The trail has no logins.", hint="Start one with: deviceflow start")
+    raise UnknownLoginError("The trail has no logins.", hint="Start one with: deviceflow start")
 
 
 def _head(login: Login) -> Iterator[str]:

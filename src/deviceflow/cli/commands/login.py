@@ -19,7 +19,7 @@ from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
-from deviceflow.errors import DeviceFlowError, UnknownFlowError, UsageError, WaitTimeoutError
+from deviceflow.errors import DeviceFlowError, UnknownLoginError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _interrupted(client: Client) -> Login:
     for login in client.logins(on_problem=stored.say_problem):
         if login.has_token or not login.state.ended:
             return login
-    raise UnknownFlowError(
+    raise UnknownLoginError(
         "The store has no login to continue.", hint="Start one with: deviceflow login"
     )
 

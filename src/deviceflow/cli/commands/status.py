@@ -9,7 +9,7 @@ from deviceflow.cli import exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.core.explain import error_of, instructions
 from deviceflow.core.states import State
-from deviceflow.errors import UnknownFlowError
+from deviceflow.errors import UnknownLoginError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -71,7 +71,7 @@ def _newest(client: Client) -> Login:
     for live in (True, False):
         for login in client.logins(live=live, on_problem=stored.say_problem):
             return login
-    raise UnknownFlowError("The store has no logins.", hint="Start one with: deviceflow start")
+    raise UnknownLoginError("The store has no logins.", hint="Start one with: deviceflow start")
 
 
 def _list(args: ListOptions) -> int:

@@ -15,7 +15,7 @@ from deviceflow.core.actions import ACTIONS, POLL, PRUNE
 from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden
-from deviceflow.errors import DeviceFlowError, StoreError, UnknownFlowError, UsageError
+from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
 from deviceflow.stores.sql.rows import COLUMNS, damaged
 from deviceflow.stores.sql.statements import LONGEST_LEASE
 
@@ -182,7 +182,7 @@ class Operations:
                 return claim
             row = (yield "lock", {"id": storable(flow_id), "now": now}).fetchone()
             if row is None:
-                raise UnknownFlowError(flow_id=flow_id)
+                raise UnknownLoginError(flow_id=flow_id)
             lease = _Lease(row[_NOW:], owner)
             if lease.left > 0:
                 flow = self._rows.flow(Hidden(row), secrets=False)
