@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CHANGES: Final[dict[str, Callable[[Any], Any]]] = {
     "created_at": lambda at: at - 1,
     "ended_at": lambda _: 5.0,
-    "live_name": lambda _: "another",
+    "open_name": lambda _: "another",
     "provider": lambda text: text.replace("as.example.com", "evil.example.com"),
     "record": lambda text: json.dumps(json.loads(text) | {"user_code": "EVIL-CODE"}),
     "code": lambda text: text[:-4],

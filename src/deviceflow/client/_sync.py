@@ -192,17 +192,17 @@ class Client:
     def logins(
         self,
         *,
-        live: bool = False,
+        skip_ended: bool = False,
         on_problem: Callable[[DeviceFlowError], object] = log_unreadable,
     ) -> Iterator[Login]:
         """Yield the logins in the store, the newest first.
 
         Args:
-            live: Only those that have not ended.
+            skip_ended: Whether to leave out the logins that have ended.
             on_problem: Told of each login that cannot be read, which is passed over. By default
                 that is logged, as `deviceflow.unreadable`.
         """
-        return self._run(lookup.logins(live=live, on_problem=on_problem))
+        return self._run(lookup.logins(skip_ended=skip_ended, on_problem=on_problem))
 
     # Going on.
 
@@ -526,8 +526,8 @@ class Client:
                 return store.end_lease(flow_id, since, client_now)
             case do.Add(flow, store_event):
                 return store.add(flow, store_event=store_event)
-            case do.ListFlows(live, on_problem, present):
-                return map(present, store.flows(live=live, on_problem=on_problem))
+            case do.ListFlows(skip_ended, on_problem, present):
+                return map(present, store.flows(skip_ended=skip_ended, on_problem=on_problem))
             case do.IdsWithSecrets(kind, ended_before, client_now, skip):
                 return store.ids_with_secrets(kind, ended_before, client_now, skip)
             case do.DeleteEnded(ended_before):

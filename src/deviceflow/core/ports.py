@@ -199,12 +199,12 @@ class Store(Protocol):
         """
 
     def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> Iterator[Flow]:
         """Yield copies of the flows without their secrets, newest first.
 
         Args:
-            live: Whether to skip flows that have ended.
+            skip_ended: Whether to skip flows that have ended.
             on_problem: Called with the error of each flow that cannot be read; the flow is
                 skipped. By default the error is raised.
         """
@@ -376,7 +376,7 @@ class AsyncStore(Protocol):
     async def get(self, flow_id: str, *, secrets: bool = True) -> Flow: ...
 
     def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> AsyncIterator[Flow]: ...
 
     async def claim(

@@ -69,7 +69,7 @@ class MemoryStore:
             if flow.id in self._flows:
                 raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
             self._flows[flow.id] = _park(flow)
-            if flow.name is not None and flow.live:
+            if flow.name is not None and flow.open:
                 self._names[flow.name] = flow.id
         return flow
 
@@ -82,14 +82,14 @@ class MemoryStore:
     def flows(
         self,
         *,
-        live: bool = False,
+        skip_ended: bool = False,
         on_problem: Callable[[DeviceFlowError], object] = refuse,  # noqa: ARG002  # there are none
     ) -> Iterator[Flow]:
         """Yield copies of all flows, or of those that have not ended, the newest first."""
         with self._lock:
             flows = [_bare(_unpark(parked)) for parked in self._flows.values()]
         for flow in sorted(flows, key=attrgetter("created_at"), reverse=True):
-            if not (live and flow.state.ended):
+            if not (skip_ended and flow.state.ended):
                 yield flow
 
     def claim(
@@ -239,7 +239,7 @@ class MemoryStore:
         self._snoozes.pop(flow.id, None)
         if flow.id in self._leases:
             self._leases[flow.id] = (*self._leases[flow.id][:2], None)
-        if flow.name is not None and not flow.live:
+        if flow.name is not None and not flow.open:
             self._free(flow.name, flow.id)
 
     def _claim(

@@ -397,13 +397,13 @@ def test_flows_come_newest_first_and_without_secrets(
     driver = client(code_answer(), GRANTED, code_answer())
     done = authorized(driver)
     clock.advance(1)
-    live = driver.start(STUDIO).id
+    waiting = driver.start(STUDIO).id
 
-    assert [flow.id for flow in driver.logins()] == [live, done]
-    assert [flow.id for flow in driver.logins(live=True)] == [live]
+    assert [flow.id for flow in driver.logins()] == [waiting, done]
+    assert [flow.id for flow in driver.logins(skip_ended=True)] == [waiting]
     for flow in driver._store.flows():
         assert (flow.token, flow.device_code, flow.to_revoke) == (None, None, ())
-    bare = driver._store.get(live, secrets=False)
+    bare = driver._store.get(waiting, secrets=False)
     assert (bare.user_code, bare.device_code) == ("USER-CANARY", None)
 
 
@@ -539,13 +539,13 @@ def test_flows_that_hold_nothing_are_dropped_after_another_while(
     driver = client(code_answer(), DENIED, code_answer())
     ended = driver.start(STUDIO).id
     driver.step(ended)
-    live = driver.start(STUDIO).id
+    waiting = driver.start(STUDIO).id
     clock.advance(90 * DAY)
 
     assert driver.purge(flows_after=90 * DAY + 1) == (0, 0, [])
     assert driver.purge() == (0, 1, [])
 
-    assert [flow.id for flow in driver.logins()] == [live]
+    assert [flow.id for flow in driver.logins()] == [waiting]
 
 
 def test_purge_leaves_alone_what_somebody_is_collecting_at_last(

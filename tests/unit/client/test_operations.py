@@ -264,10 +264,10 @@ def test_logins_are_listed_by_the_store(waiting: Waiting) -> None:
     flow, found = waiting(NOW), iter(list[Login]())
     driver = Listed(tells(NOW + 1), (ListFlows, found))
 
-    assert driver.run(lookup.logins(live=True, on_problem=print)) is found
+    assert driver.run(lookup.logins(skip_ended=True, on_problem=print)) is found
 
     (listing,) = of_kind(driver, ListFlows)
-    assert (listing.live, listing.on_problem) == (True, print)
+    assert (listing.skip_ended, listing.on_problem) == (True, print)
     assert listing.present(flow) == Login.of(flow, flow.wait_seconds(NOW + 1))
 
 

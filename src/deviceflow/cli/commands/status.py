@@ -68,16 +68,16 @@ def _status(args: StatusOptions) -> int:
 
 
 def _newest(client: Client) -> Login:
-    for live in (True, False):
-        for login in client.logins(live=live, on_problem=stored.say_problem):
+    for skip_ended in (True, False):
+        for login in client.logins(skip_ended=skip_ended, on_problem=stored.say_problem):
             return login
     raise UnknownLoginError("The store has no logins.", hint="Start one with: deviceflow start")
 
 
 def _list(args: ListOptions) -> int:
     problems: list[DeviceFlowError] = []
-    live = not (args.all or args.state)
-    for login in stored.client(args).logins(live=live, on_problem=problems.append):
+    skip_ended = not (args.all or args.state)
+    for login in stored.client(args).logins(skip_ended=skip_ended, on_problem=problems.append):
         if args.state in (None, login.state):
             streams.show(json.dumps(stored.all_facts(login)) if args.json else _entry(login))
     for problem in problems:

@@ -62,7 +62,7 @@ class Operations:
     def add(
         self, flow: Flow, store_event: StoreEvent | None, client_now: float
     ) -> tuple[Operation[Flow], Values | None]:
-        """Add a flow, or return the live one of the same name instead.
+        """Add a flow, or return the open one of the same name instead.
 
         Returns:
             The operation, and the event that is kept with it where the flow has a past: its events
@@ -88,7 +88,7 @@ class Operations:
                     return flow
                 looked = values | {"now": now}
                 found = (yield "get", looked).fetchone()
-                found = found or (yield "get_by_live_name", looked).fetchone()
+                found = found or (yield "get_by_open_name", looked).fetchone()
                 if found is not None:
                     return self._added(flow, values, Hidden(found))
             raise ignored(flow.id)

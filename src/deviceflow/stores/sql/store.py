@@ -202,10 +202,10 @@ class SQLStore:
         return self._rows.flow(found[0], secrets=secrets)
 
     def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> Iterator[Flow]:
         """Yield all flows, or those that have not ended, the newest first, without secrets."""
-        name, page, after = "live" if live else "all", "first", dict[str, Any](limit=_PAGE)
+        name, page, after = "unended" if skip_ended else "all", "first", dict[str, Any](limit=_PAGE)
         while rows := self._page(f"{name}_{page}", after):
             for row in rows:
                 try:
