@@ -8,7 +8,7 @@ verification should call it. Where a name depends on how it was done, it says so
 * A row with another content and the right hash, but no `mac`: `edited` in the middle of a chain;
   for the last event of a flow it is no other than a chain that was replaced from there on.
 * A copy beside its original: which of them is the copy cannot be told, so the flow alone counts.
-* Where a digest is missing or forged that says which flows were dropped on purpose, their removal
+* Where a digest is missing or forged that says which flows were pruned on purpose, their removal
   is not behind a digest any more: `removed_flow` is right as well.
 
 Some of it nobody could see, or tell from something else, and is not done here: what is beyond the
@@ -620,7 +620,7 @@ def _about_digests(kind: Kind, *paths: Path) -> Done:
 
 
 def _drops(path: Path) -> bool:
-    return any(entry.dropped for entry in read_entries(path, read_digest(path)))
+    return any(entry.pruned for entry in read_entries(path, read_digest(path)))
 
 
 def missing_digest(attack: Attack) -> Done:
@@ -681,11 +681,11 @@ def _with_other_content(attack: Attack, fields: dict[str, Any]) -> dict[str, Any
 def _with_other_entries(attack: Attack, entries: Sequence[str]) -> list[str]:
     random, changed = attack.random, [*entries]
     at = random.randrange(len(changed))
-    flow_id, seq, digest, *dropped = json.loads(changed.pop(at))
+    flow_id, seq, digest, *pruned = json.loads(changed.pop(at))
     others = [
-        [flow_id, seq + 1, digest, *dropped],
-        [flow_id, seq, attack.hex(), *dropped],
-        [flow_id, seq, digest, *([] if dropped else [True])],
+        [flow_id, seq + 1, digest, *pruned],
+        [flow_id, seq, attack.hex(), *pruned],
+        [flow_id, seq, digest, *([] if pruned else [True])],
         ["flow-000", 1, attack.hex()],
         None,
     ]

@@ -148,9 +148,9 @@ class _Wire:
         shown.headers["Content-Type"] = "application/json"
         shown._content = json.dumps({"detail": login.detail}).encode()  # noqa: SLF001
         without = " with neither a code nor a token" if self.status < 400 else ""
-        said = f" It said: {login.detail}." if login.detail else ""
+        detail = f" It detail: {login.detail}." if login.detail else ""
         return requests.HTTPError(
-            f"{self.status} {shown.reason}{without} from {self._url}.{said}", response=shown
+            f"{self.status} {shown.reason}{without} from {self._url}.{detail}", response=shown
         )
 
 
@@ -346,12 +346,12 @@ def _bare(failed: Exception, url: str) -> requests.RequestException:
     Nor does it quote the server, which may have echoed it.
     """
     kind = type(failed) if isinstance(failed, requests.RequestException) else None
-    said = f"{url} sent what cannot be understood." if _quotes(failed) else str(failed)
+    message = f"{url} sent what cannot be understood." if _quotes(failed) else str(failed)
     about = requests.Request("POST", url).prepare()
     try:
-        return (kind or requests.RequestException)(said, request=about)
+        return (kind or requests.RequestException)(message, request=about)
     except TypeError:
-        return requests.RequestException(said, request=about)
+        return requests.RequestException(message, request=about)
 
 
 def _quotes(failed: BaseException) -> bool:

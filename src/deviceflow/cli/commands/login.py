@@ -150,15 +150,15 @@ def _run(
     if problem is not None:
         problem.hint = _where_it_is(client, login, elsewhere=len(sinks) > 1 or args.show_token)
     if args.json:
-        said = stored.facts(client.get(login.id))
-        said |= {"issuer": provider.server} | dict(login.extra)
-        said |= {"expires_at": token.expires_at, "scopes": token.scopes}
-        said |= {"beyond_ceiling": beyond} if beyond else {}
-        said |= {"output": args.output} if args.output else {}
-        said |= _shown(token, args.format) if args.show_token else {}
-        said |= {"error": str(problem)} if problem else {}
+        facts = stored.facts(client.get(login.id))
+        facts |= {"issuer": provider.server} | dict(login.extra)
+        facts |= {"expires_at": token.expires_at, "scopes": token.scopes}
+        facts |= {"beyond_ceiling": beyond} if beyond else {}
+        facts |= {"output": args.output} if args.output else {}
+        facts |= _shown(token, args.format) if args.show_token else {}
+        facts |= {"error": str(problem)} if problem else {}
         try:
-            streams.show(json.dumps(said))
+            streams.show(json.dumps(facts))
         except streams.OutputError as unseen:
             unseen.hint = _where_it_is(client, login, elsewhere=bool(sinks))
             raise

@@ -62,8 +62,8 @@ def _status(args: StatusOptions) -> int:
     elif stored.outlived(login):
         streams.say("The code has expired. Step the login to see whether it was approved in time.")
     elif login.user_code and not login.state.ended:
-        for said in instructions(login):
-            streams.show(said)
+        for line in instructions(login):
+            streams.show(line)
     return stored.code(login)
 
 

@@ -251,8 +251,8 @@ class Operations:
         def attempt(now: float) -> Statements[None]:
             for flow_id in flow_ids:
                 yield "delete_events", {"id": flow_id}
-            said = f"the events of {len(flow_ids)} flows"
-            yield from add_store_event(self._audit_key, now, PRUNE, said)
+            about = f"the events of {len(flow_ids)} flows"
+            yield from add_store_event(self._audit_key, now, PRUNE, about)
 
         return attempt
 
