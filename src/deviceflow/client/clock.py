@@ -12,7 +12,7 @@ from deviceflow.client.lease import Clocks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.core.ports import Clock
+    from deviceflow.core.ports import AsyncClock, Clock
 
 
 class SystemClock:
@@ -55,7 +55,7 @@ class Timeline:
             look before (negative: behind), where that was a jump.
     """
 
-    def __init__(self, clock: Clock, jumped: Callable[[float], object]) -> None:
+    def __init__(self, clock: Clock | AsyncClock, jumped: Callable[[float], object]) -> None:
         self._clock = clock
         self._jumped = jumped
         self._renew_lock()
