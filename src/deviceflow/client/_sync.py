@@ -252,7 +252,7 @@ class Client(BaseClient):
         *,
         on_step: Callable[[Login], object] | None = None,
     ) -> Token:
-        """Step until the login has ended, as `wait` does, and return its token, as `get_token`.
+        """Step until the login has ended, as `wait` does, and return its token, as `collect_token`.
 
         The arguments are `wait`'s.
 
@@ -278,7 +278,7 @@ class Client(BaseClient):
 
     # The token.
 
-    def get_token(self, flow_id: str) -> Token:
+    def collect_token(self, flow_id: str) -> Token:
         """Return the token of an authorized login, and record that it was collected.
 
         It stays in the store, and is returned again, until it is acknowledged or purged.
@@ -289,7 +289,7 @@ class Client(BaseClient):
             TokenGoneError: It was acknowledged before, or purged.
             ServerError: The server refused for good, or could not be understood.
         """
-        return self._run(handover.get_token(self._context, flow_id))
+        return self._run(handover.collect_token(self._context, flow_id))
 
     def acknowledge(self, flow_id: str) -> Login:
         """Wipe the token from the store: it is safe where it was taken to.
@@ -297,7 +297,7 @@ class Client(BaseClient):
         Once more is as good as once.
 
         Raises:
-            DeviceFlowError: There is no token to acknowledge; as for `get_token`.
+            DeviceFlowError: There is no token to acknowledge; as for `collect_token`.
         """
         return self._run(handover.acknowledge(self._context, flow_id))
 
@@ -314,7 +314,7 @@ class Client(BaseClient):
 
         Raises:
             FlowBusyError: Somebody else is collecting it.
-            DeviceFlowError: There is no token; as for `get_token`.
+            DeviceFlowError: There is no token; as for `collect_token`.
         """
         held = self._run(handover.begin_collection(self._context, flow_id, seconds))
         acknowledged = False

@@ -387,12 +387,12 @@ def test_token_is_given_until_it_is_on_record(waiting: Waiting) -> None:
     first, second = with_token(waiting(NOW)), with_token(waiting(NOW))
     driver = Listed(loads(first), tells(), commits(False), loads(second), tells(), commits())
 
-    assert driver.run(handover.get_token(context(), "f1")) is second.token
+    assert driver.run(handover.collect_token(context(), "f1")) is second.token
 
 
 def test_there_is_no_token_before_the_end(waiting: Waiting) -> None:
     with pytest.raises(errors.WaitTimeoutError):
-        Listed(loads(waiting(NOW))).run(handover.get_token(context(), "f1"))
+        Listed(loads(waiting(NOW))).run(handover.collect_token(context(), "f1"))
 
 
 def test_acknowledged_once_is_acknowledged(waiting: Waiting) -> None:
