@@ -289,8 +289,10 @@ class AsyncClient(BaseClient):
                         if not must_finish:
                             cancellation.give_way()
                         value = self._perform(effect, wakers)
-                        if isawaitable(value):
-                            value = await (cancellation.finish(value) if must_finish else value)
+                        if must_finish and asyncio.iscoroutine(value):
+                            value = await cancellation.finish(value)
+                        elif isawaitable(value):
+                            value = await value
                     except GeneratorExit:
                         raise  # nothing more can be awaited
                     except BaseException as stop:  # noqa: BLE001  # the operation decides about it
