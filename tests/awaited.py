@@ -1,4 +1,4 @@
-"""Sync parts behind an async face, so that what tests have for a `Client` serves an `AsyncClient`."""
+"""Sync parts behind an async face: what tests have for a `Client` serves an `AsyncClient` too."""
 
 from __future__ import annotations
 

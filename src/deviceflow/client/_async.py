@@ -22,8 +22,8 @@ from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import needs_secret
-from deviceflow.stores._awaited import AwaitedStore, open_async_store
-from deviceflow.stores.memory import MemoryStore
+from deviceflow.stores.async_memory import AsyncMemoryStore
+from deviceflow.stores.url import open_async_store
 from deviceflow.transports.requests import RequestsTransport
 from deviceflow.transports.threaded import ThreadedTransport
 
@@ -106,7 +106,7 @@ class AsyncClient(BaseClient):
             url, store = Secret(store), None  # a password may be in it
             store = unseen(lambda: open_async_store(url.reveal()))
         super().__init__(
-            AwaitedStore(MemoryStore()) if store is None else store,
+            AsyncMemoryStore() if store is None else store,
             owns_store=owns_store,
             transport=transport or ThreadedTransport(RequestsTransport()),
             clock=clock or AsyncSystemClock(),
