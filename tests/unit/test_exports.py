@@ -18,6 +18,7 @@ from deviceflow import errors
 from deviceflow.client._sync import Client
 
 FIRST: Final = {
+    "AsyncClient",
     "Client",
     "DeniedError",
     "DeviceFlowAuth",

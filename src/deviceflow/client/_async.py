@@ -45,6 +45,14 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
+def _default_transport() -> AsyncTransport:
+    try:
+        from deviceflow.transports.httptools import HttptoolsTransport  # noqa: PLC0415  # an extra
+    except ImportError:
+        return ThreadedTransport(RequestsTransport())
+    return HttptoolsTransport()
+
+
 def _documented_as(model: type) -> Callable[[type[_T]], type[_T]]:
     """Give methods without a docstring that of the method of the same name in another class."""
 
@@ -70,7 +78,8 @@ class AsyncClient(BaseClient):
 
     Args:
         store: As for `Client`: an async store, or a URL.
-        transport: What sends requests; by default, `requests` in threads.
+        transport: What sends requests; by default an `HttptoolsTransport`, or where the extra
+            `async` is not installed, a `RequestsTransport` in threads.
         clock: What tells the time and waits.
         browser: As for `Client`; it is called in a thread.
         output: As for `Client`; it may be a coroutine function, and so may `on_step` of `wait`.
@@ -108,7 +117,7 @@ class AsyncClient(BaseClient):
         super().__init__(
             AsyncMemoryStore() if store is None else store,
             owns_store=owns_store,
-            transport=transport or ThreadedTransport(RequestsTransport()),
+            transport=transport or _default_transport(),
             clock=clock or AsyncSystemClock(),
             browser=browser,
             output=output,
