@@ -152,7 +152,7 @@ def test_job_that_is_refused_concerns_no_other(database: Place) -> None:
 
     came = asyncio.run(main())
 
-    assert isinstance(came[0], errors.UnknownFlowError)
+    assert isinstance(came[0], errors.UnknownLoginError)
     assert all(isinstance(claim, Claim) for claim in came[1:])
     assert isinstance(database.store.claim(ids[-1], "w2", database.now, 20), LeaseHeld)
 
