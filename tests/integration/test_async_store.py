@@ -695,7 +695,7 @@ def test_change_between_two_calls_is_not_missed(place: Place) -> None:
     asyncio.run(main())
 
 
-def test_overdue_is_what_nobody_drives(place: Place) -> None:
+def test_long_due_is_what_nobody_drives(place: Place) -> None:
     async def main() -> list[list[str]]:
         async with opened(place) as store:
             for number in range(4):
@@ -705,10 +705,10 @@ def test_overdue_is_what_nobody_drives(place: Place) -> None:
                     for moved in coded(flow, place.now - 10 * number):
                         assert await store.commit(flow, render(flow, moved, WORKER))
             assert isinstance(await store.claim("f2", "w1", place.now, 5000.0), Claim)
-            found = [await store.overdue(place.now, 3600.0, 10)]
+            found = [await store.long_due(place.now, 3600.0, 10)]
             place.clock.advance(1000)
-            found.append(await store.overdue(place.now, 900.0, 10))
-            found.append(await store.overdue(place.now, 900.0, 1))
+            found.append(await store.long_due(place.now, 900.0, 10))
+            found.append(await store.long_due(place.now, 900.0, 1))
             return found
 
     assert asyncio.run(main()) == [[], ["f3", "f1"], ["f3"]]

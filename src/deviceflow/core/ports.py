@@ -434,7 +434,7 @@ class AsyncStore(Protocol):
 
     # For a process that drives whatever is due.
 
-    async def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
+    async def long_due(self, client_now: float, seconds: float, limit: int) -> list[str]:
         """Return ids of flows that nobody has leased, those first that have been due the longest.
 
         A worker that drives its own flows in time, and finds others' flows by this method, is in

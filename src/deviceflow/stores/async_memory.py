@@ -122,8 +122,8 @@ class AsyncMemoryStore:
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
 
-    async def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
-        return self._store.overdue(client_now, seconds, limit)
+    async def long_due(self, client_now: float, seconds: float, limit: int) -> list[str]:
+        return self._store.long_due(client_now, seconds, limit)
 
     async def wait_for_change(self, seconds: float) -> bool:
         with suppress(TimeoutError):

@@ -119,7 +119,7 @@ class MemoryStore:
             claim = first and self._claim(first.flow_id, owner, client_now, seconds, decide)
         return claim if isinstance(claim, Claim) else None
 
-    def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
+    def long_due(self, client_now: float, seconds: float, limit: int) -> list[str]:
         """Return ids of flows that nobody has leased, those that have been due the longest first.
 
         Args:

@@ -202,8 +202,8 @@ class AsyncSQLStore(SQLMethods):
 
     # For a process that drives whatever is due.
 
-    async def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
-        return await self._run(lambda: self._overdue(client_now, seconds, limit))
+    async def long_due(self, client_now: float, seconds: float, limit: int) -> list[str]:
+        return await self._run(lambda: self._long_due(client_now, seconds, limit))
 
     async def wait_for_change(self, seconds: float) -> bool:
         if not self._is_open:
@@ -213,10 +213,10 @@ class AsyncSQLStore(SQLMethods):
         while True:
             pause = await self._connection.look_for_change(self._changed)
             left = until - clock()
-            if left > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, pause)):
-                        await self._change.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(left, pause))):
+                    await asyncio.sleep(0)  # a caller that does not wait must not stop the loop
+                    await self._change.wait()
             if self._change.is_set():
                 self._change.clear()
                 return True

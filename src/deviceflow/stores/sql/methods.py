@@ -279,9 +279,9 @@ class SQLMethods:
     def _changed(self) -> None:
         """Do what is to be done in this process where a flow may be due that was not."""
 
-    def _overdue(self, client_now: float, seconds: float, limit: int) -> Method[list[str]]:
+    def _long_due(self, client_now: float, seconds: float, limit: int) -> Method[list[str]]:
         values = {"seconds": seconds, "limit": limit}
-        found = yield self._job(query("overdue", values), "read", client_now)
+        found = yield self._job(query("long_due", values), "read", client_now)
         return [name_of(flow_id) for (flow_id,) in found]
 
     def _overwrite_deleted(self) -> Method[None]:
