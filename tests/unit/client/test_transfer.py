@@ -52,7 +52,7 @@ def test_token_moves_with_the_login(client: Make, code_answer: CodeAnswer) -> No
 
     there.import_login(here.export_login(login.id, KEYS), KEYS)
 
-    assert there.get_token(login.id).access_token == Secret("TOKEN-CANARY")
+    assert there.collect_token(login.id).access_token == Secret("TOKEN-CANARY")
     assert here.get(login.id).state is State.AUTHORIZED
 
 
@@ -126,5 +126,5 @@ def test_key_that_is_none_is_not_shown(
 
 
 def test_unknown_login_is_not_exported(client: Make) -> None:
-    with pytest.raises(errors.UnknownFlowError):
+    with pytest.raises(errors.UnknownLoginError):
         client().export_login("f9", KEYS)
