@@ -2,8 +2,8 @@
 
 Protocols, which a program may implement for itself: `Store` keeps logins, `Transport` sends
 requests, `Clock` tells the time, `Provider` speaks a server's dialect, `Approver` decides on who
-approved, `OnTransition` is told of each transition. `AsyncStore`, `AsyncTransport` and `AsyncClock` are the
-same for an `AsyncClient`.
+approved, `OnTransition` is told of each transition. `AsyncStore`, `AsyncTransport` and `AsyncClock`
+are the same for an `AsyncClient`.
 
 Values: everything else. None of them needs to be made by a program, except `Origin`, which a client
 takes; `Response` and `Failure`, which a transport returns; `DeviceCode` and `Answer`, which a
