@@ -222,7 +222,7 @@ CLIENT: Final[Mapping[str, Callable[[Client, Target], object]]] = {
     "wait": lambda client, target: client.wait(target.name, 0),
     "wait_for_token": lambda client, target: client.wait_for_token(target.name, 0),
     "export_login": lambda client, target: client.export_login(target.name, [KEY]),
-    "get_token": lambda client, target: client.get_token(target.name),
+    "collect_token": lambda client, target: client.collect_token(target.name),
     "acknowledge": lambda client, target: client.acknowledge(target.name),
     "collect": _collect,
     "cancel": lambda client, target: client.cancel(target.name, "no more"),

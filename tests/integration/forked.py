@@ -189,7 +189,7 @@ def unsaved(url: str) -> list[Any]:
             state = client.step(flow.id).state
             said.write_text(state)
             if state is State.AUTHORIZED:
-                client.get_token(flow.id)
+                client.collect_token(flow.id)
                 client.acknowledge(flow.id)
 
         codes = ended([fork(child)])
@@ -357,7 +357,9 @@ def busy(url: str) -> list[int]:
                 flow = client.start(Studio(url))  # which may be polled at once
                 code = client._store.get(flow.id).device_code
                 client.step(flow.id)
-                assert client.get_token(flow.id).access_token == Secret(f"token-of-{_text(code)}")
+                assert client.collect_token(flow.id).access_token == Secret(
+                    f"token-of-{_text(code)}"
+                )
 
             def logins(over: threading.Event = over, login: Callable[[], None] = login) -> None:
                 while not over.is_set():

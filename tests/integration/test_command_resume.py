@@ -195,7 +195,7 @@ def test_resume_takes_a_token_that_was_collected_and_got_lost(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer, ended: bool
 ) -> None:
     flow = granted(kept, server)
-    Client(kept).get_token(flow.id)  # whoever collected it has died with it
+    Client(kept).collect_token(flow.id)  # whoever collected it has died with it
     if ended:
         Client(kept).cancel(begun(kept, server).id)
 

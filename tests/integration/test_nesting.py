@@ -106,7 +106,7 @@ def test_a_token_is_not_lost(
 
     assert client.step(flow.id).state is State.AUTHORIZED
 
-    token = client.get_token(flow.id)
+    token = client.collect_token(flow.id)
     assert token.access_token.reveal() == TOKEN
     for name, (depth, value) in dict(extras).items():
         if name in ("a", "b"):

@@ -222,7 +222,7 @@ def test_commit_that_is_not_answered_is_done_once(
     monkeypatch.undo()
     actions = [event["action"] for event in place.sql.history(name)]
     assert actions == ["issue_code", "poll", "issue_token"]
-    assert driver.get_token(name).access_token.reveal() == "TOKEN-CANARY"
+    assert driver.collect_token(name).access_token.reveal() == "TOKEN-CANARY"
     place.close()
 
 
@@ -264,7 +264,7 @@ def test_logins_go_on_whenever_the_server_is_suspended(server: PostgresServer) -
         while not (step := tried(lambda: driver.step(flow.id))).state.ended:
             place.clock.advance(step.wait_seconds)
         assert tried(lambda: driver.start(OAUTH, name=f"login-{number}")).id == flow.id
-        token: Token = tried(lambda: driver.get_token(flow.id))
+        token: Token = tried(lambda: driver.collect_token(flow.id))
         tried(lambda: driver.acknowledge(flow.id))
         return token.access_token.reveal()
 

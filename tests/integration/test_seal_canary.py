@@ -257,7 +257,7 @@ TROUBLE: Final[dict[str, Callable[[Place], object]]] = {
         lambda place, name: place.client(GRANTED).step(name),
         lambda place, name: place.client().cancel(name, "no more"),
         lambda place, name: place.client().get(name),
-        lambda place, name: place.client().get_token(name),
+        lambda place, name: place.client().collect_token(name),
         lambda place, name: list(place.client().logins()),
         lambda place, name: place.open(),
         lambda place, name: place.sql.reseal(),

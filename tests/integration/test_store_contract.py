@@ -1039,7 +1039,7 @@ def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -
     for event in history:
         checker.validate(event)
     with pytest.raises(errors.TokenGoneError):
-        database.client(store=database.open()).get_token(flow.id)
+        database.client(store=database.open()).collect_token(flow.id)
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -1143,7 +1143,7 @@ def test_stalled_workers_token_is_taken_late(place: Place, events: Events) -> No
 
     assert driver.step(flow.id).state is State.AUTHORIZED
 
-    token = place.client().get_token(flow.id)
+    token = place.client().collect_token(flow.id)
     assert (token.access_token, token.possibly_revoked) == (Secret("TOKEN-CANARY"), True)
     said = [event["action"] for event in events()]
     assert said == ["issue_code", "poll", "recover", "poll", "fail", "late_token", "collect"]

@@ -347,7 +347,7 @@ def test_number_that_is_a_text_or_a_blob_is_found(untyped: Place) -> None:
 # A database that does not do what it is told.
 
 LOOPS: Final[dict[str, Callable[[Client], object]]] = {
-    "token": lambda client: client.get_token("authorized"),
+    "token": lambda client: client.collect_token("authorized"),
     "acknowledge": lambda client: client.acknowledge("authorized"),
     "cancel": lambda client: client.cancel("waiting"),
     "step": lambda client: client.step("waiting"),
@@ -399,7 +399,7 @@ def test_row_that_is_there_twice_is_not_moved(untyped: Place) -> None:
     untyped.ask("CREATE TABLE flows AS SELECT * FROM rows UNION ALL SELECT * FROM rows")
 
     with pytest.raises(errors.StoreError, match="ignored a statement"):
-        untyped.client().get_token("f1")
+        untyped.client().collect_token("f1")
 
     assert untyped.store.get("f1").handover == "ready"
 

@@ -172,7 +172,7 @@ def test_token_that_comes_when_the_disk_is_full_is_kept_until_there_is_room(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert driver.get_token(name).access_token == TOKEN
+    assert driver.collect_token(name).access_token == TOKEN
     assert [event["action"] for event in events()][-3:] == ["poll", "issue_token", "collect"]
 
 
@@ -587,7 +587,7 @@ def test_commit_whose_answer_is_lost_is_done_once(
         lossy += ["poll and its answer"] * times
         postgres.clock.advance(step.wait_seconds)
     lossy += ["collect"] * times
-    token = driver.get_token(flow.id)
+    token = driver.collect_token(flow.id)
     lossy += ["acknowledge"] * times
     driver.acknowledge(flow.id)
 
@@ -629,7 +629,7 @@ def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
     answers = True
     other = database.client(store=database.open())
     if until in ("collected", "acknowledged"):
-        other.get_token(name)
+        other.collect_token(name)
     if until == "acknowledged":
         other.acknowledge(name)
     if until == "purged":
@@ -709,7 +709,7 @@ def test_token_that_comes_while_the_server_is_away_is_brought_there_later(
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert driver.get_token(name).access_token == TOKEN
+    assert driver.collect_token(name).access_token == TOKEN
     assert [event["action"] for event in events()] == [
         "issue_code",
         "poll",

@@ -80,7 +80,7 @@ def refused(
     for use in (
         driver.get,
         driver.step,
-        driver.get_token,
+        driver.collect_token,
         driver.acknowledge,
         driver.wait_for_token,
     ):

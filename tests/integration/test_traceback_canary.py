@@ -136,7 +136,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "list": lambda place, driver: list(driver.logins()),
     "sweep": lambda place, driver: driver.sweep(),
     "cancel": lambda place, driver: driver.cancel("waiting"),
-    "token": lambda place, driver: driver.get_token("authorized"),
+    "token": lambda place, driver: driver.collect_token("authorized"),
     "collect": collect,
     "acknowledge": lambda place, driver: driver.acknowledge("authorized"),
     "purge": lambda place, driver: driver.purge(tokens_after=0, flows_after=0),
@@ -219,7 +219,7 @@ def test_no_traceback_of_a_damaged_row_shows_a_secret(place: Place, column: str)
     damaged = {"code": ["waiting"], "token": ["authorized"]}.get(column, ["waiting", "authorized"])
 
     for flow_id in damaged:
-        for use in (driver.get, driver.step, driver.get_token):
+        for use in (driver.get, driver.step, driver.collect_token):
             with pytest.raises(errors.DeviceFlowError) as caught:
                 use(flow_id)
             assert shown(caught.value) == set()

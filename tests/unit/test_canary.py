@@ -422,7 +422,7 @@ def engine_steps(server: Server) -> None:
     flow_id = client.create(Studio(server.url), client_name="test").id
     while not (done := client.step(flow_id)).state.ended:
         clock.advance(done.wait_seconds)
-    client.get_token(flow_id)
+    client.collect_token(flow_id)
 
 
 def engine_cancels(server: Server) -> None:

@@ -691,7 +691,7 @@ def test_any_login_ends_and_is_legal_all_the_way(
             assert len(transport.requests) == before
         ended = client._store.get(flow.id)
         if ended.token is not None:
-            client.get_token(flow.id)
+            client.collect_token(flow.id)
             client.acknowledge(flow.id)
         shown = f"{ended!r} {done!r} {store.moves!r} {transport.requests!r}"
         assert not shown_secrets(ended, shown)

@@ -36,7 +36,7 @@ class Collection(NamedTuple):
     token: Token
 
 
-def get_token(context: Context, flow_id: str) -> Op[Token]:
+def collect_token(context: Context, flow_id: str) -> Op[Token]:
     """Return the token of a flow that is authorized, and put on record that it was."""
     while True:
         flow: Flow = yield Load(flow_id)
@@ -77,7 +77,7 @@ def begin_collection(context: Context, flow_id: str, seconds: float) -> Op[Colle
         raise errors.FlowBusyError(
             flow_id=flow_id, state=claim.flow.state, wait_seconds=claim.seconds
         )
-    collected = yield from or_else(get_token(context, flow_id), Release(flow_id, owner))
+    collected = yield from or_else(collect_token(context, flow_id), Release(flow_id, owner))
     return Collection(flow_id, owner, collected)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from deviceflow import errors
 from deviceflow.client.effects import Load, Notify, ReadClocks, Sleep, StoreNow, Wake, Watch
-from deviceflow.client.handover import get_token
+from deviceflow.client.handover import collect_token
 from deviceflow.client.step import step
 from deviceflow.core.login import Login
 
@@ -39,7 +39,7 @@ def wait_for_token(
 ) -> Op[Token]:
     """Step until the login has ended, and return its token."""
     yield from wait(context, flow_id, timeout, on_step)
-    return (yield from get_token(context, flow_id))
+    return (yield from collect_token(context, flow_id))
 
 
 def wait(

@@ -415,7 +415,9 @@ def test_step_of_an_ended_flow_is_silent(client: Make, code_answer: CodeAnswer) 
     assert sent(driver) == ["code", "token"]
 
 
-@pytest.mark.parametrize("use", ["step", "wait", "wait_for_token", "get", "get_token", "cancel"])
+@pytest.mark.parametrize(
+    "use", ["step", "wait", "wait_for_token", "get", "collect_token", "cancel"]
+)
 def test_unknown_flow_is_an_error_that_names_it(client: Make, use: str) -> None:
     with pytest.raises(errors.UnknownFlowError) as caught:
         getattr(client(), use)("f9")
@@ -450,7 +452,7 @@ def test_wait_returns_the_token(client: Make, clock: VirtualClock, code_answer: 
     assert token.access_token.reveal() == "TOKEN-CANARY"
     assert not token.possibly_revoked
     assert clock.slept == [5, 5]
-    assert driver.get_token(flow.id) == token
+    assert driver.collect_token(flow.id) == token
 
 
 @pytest.mark.parametrize(
@@ -660,7 +662,7 @@ def test_cancel_before_the_code_is_possible(client: Make) -> None:
 
     assert driver.cancel(flow.id).reason is Reason.CANCELLED
     with pytest.raises(errors.LoginCancelledError):
-        driver.get_token(flow.id)
+        driver.collect_token(flow.id)
 
 
 def test_cancel_tries_again_where_others_went_on_meanwhile(
@@ -987,7 +989,7 @@ def test_stalled_workers_token_is_taken_late(
 
     assert brief(step) == (flow.id, State.AUTHORIZED, 0.0, None)
     assert actions() == ["issue_code", "poll", "recover", "poll", "fail", "late_token"]
-    token = driver.get_token(flow.id)
+    token = driver.collect_token(flow.id)
     assert token.access_token == Secret("TOKEN-CANARY")
     assert token.possibly_revoked
 
@@ -1006,7 +1008,7 @@ def test_stalled_workers_token_is_whole_where_nobody_polled_again(
     driver.step(flow.id)
 
     assert actions() == ["issue_code", "poll", "recover", "late_token"]
-    assert not driver.get_token(flow.id).possibly_revoked
+    assert not driver.collect_token(flow.id).possibly_revoked
 
 
 def test_second_token_does_not_replace_the_first(
@@ -1024,7 +1026,7 @@ def test_second_token_does_not_replace_the_first(
 
     assert brief(step) == (flow.id, State.AUTHORIZED, 0.0, None)
     assert actions()[-2:] == ["issue_token", "orphan_token"]
-    assert driver.get_token(flow.id).access_token == Secret("TOKEN-CANARY")
+    assert driver.collect_token(flow.id).access_token == Secret("TOKEN-CANARY")
     assert driver._store.get(flow.id).orphaned_tokens == 1
 
 
@@ -1085,7 +1087,7 @@ def test_token_of_a_pending_login_is_asked_for_too_early(
 
     for flow in (created, started):
         with pytest.raises(errors.WaitTimeoutError, match="still pending") as caught:
-            driver.get_token(flow.id)
+            driver.collect_token(flow.id)
         assert (caught.value.flow_id, caught.value.state) == (flow.id, flow.state)
         assert caught.value.hint
 

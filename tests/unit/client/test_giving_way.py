@@ -114,7 +114,7 @@ class World:
 
     def collected(self) -> str:
         flow_id = self.authorized()
-        self.client.get_token(flow_id)
+        self.client.collect_token(flow_id)
         return flow_id
 
 
@@ -150,7 +150,7 @@ CASES: Final[dict[str, tuple[Callable[[World], str], Callable[[World, str], Op[A
         ),
     ),
     "get": (World.authorized, lambda _, f: lookup.get(f)),
-    "get_token": (World.authorized, lambda w, f: handover.get_token(w.client._context, f)),
+    "collect_token": (World.authorized, lambda w, f: handover.collect_token(w.client._context, f)),
     "collect": (World.authorized, collect),
     "acknowledge": (World.collected, lambda w, f: handover.acknowledge(w.client._context, f)),
     "cancel": (World.due, lambda w, f: wait.cancel(w.client._context, f, "not wanted")),

@@ -101,7 +101,7 @@ def test_token_can_be_taken_again_and_again_and_each_time_is_on_record(
     driver = client(code_answer(), GRANTED)
     name = authorized(driver)
 
-    assert [driver.get_token(name).access_token for _ in range(2)] == [TOKEN, TOKEN]
+    assert [driver.collect_token(name).access_token for _ in range(2)] == [TOKEN, TOKEN]
 
     assert actions()[-3:] == ["issue_token", "collect", "collect"]
     assert driver.get(name).handover == "collected"
@@ -133,7 +133,7 @@ def test_acknowledged_token_is_wiped_and_said_to_be_gone(
 ) -> None:
     driver = client(code_answer(), GRANTED)
     name = authorized(driver)
-    driver.get_token(name)
+    driver.collect_token(name)
 
     for _ in range(2):  # once more is as good as once
         assert brief(driver.acknowledge(name)) == (name, State.AUTHORIZED, 0.0, None)
@@ -141,7 +141,7 @@ def test_acknowledged_token_is_wiped_and_said_to_be_gone(
     assert actions()[-2:] == ["collect", "acknowledge"]
     assert driver._store.get(name).token is None
     with pytest.raises(errors.TokenGoneError, match="acknowledged"):
-        driver.get_token(name)
+        driver.collect_token(name)
     with pytest.raises(errors.TokenGoneError):
         driver.wait_for_token(name)
 
@@ -151,7 +151,7 @@ def collect(client: Client, flow_id: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("use", [Client.get_token, Client.acknowledge, collect])
+@pytest.mark.parametrize("use", [Client.collect_token, Client.acknowledge, collect])
 @pytest.mark.parametrize(
     ("said", "error"), [(PENDING, errors.WaitTimeoutError), (DENIED, errors.DeniedError)]
 )
@@ -279,18 +279,18 @@ class Contended(MemoryStore):
         return flow
 
 
-@pytest.mark.parametrize("use", ["get_token", "acknowledge"])
+@pytest.mark.parametrize("use", ["collect_token", "acknowledge"])
 def test_handing_over_is_tried_again_where_others_went_on_meanwhile(
     client: Make, code_answer: CodeAnswer, actions: Actions, use: str
 ) -> None:
     contended = Contended()
     driver, other = client(code_answer(), GRANTED, store=contended), client(store=contended)
     name = authorized(driver)
-    contended.meanwhile = lambda: other.get_token(name)
+    contended.meanwhile = lambda: other.collect_token(name)
 
     getattr(driver, use)(name)
 
-    done = {"get_token": "collect", "acknowledge": "acknowledge"}[use]
+    done = {"collect_token": "collect", "acknowledge": "acknowledge"}[use]
     assert actions()[-2:] == ["collect", done]
 
 
@@ -303,7 +303,7 @@ def test_token_that_is_acknowledged_while_it_is_asked_for_is_gone(
     contended.meanwhile = lambda: other.acknowledge(name)
 
     with pytest.raises(errors.TokenGoneError):
-        driver.get_token(name)
+        driver.collect_token(name)
 
 
 @pytest.mark.parametrize("ask", ["start", "login", "wait", "token", "collect"])
@@ -313,7 +313,7 @@ def test_name_is_kept_and_its_token_is_given_again_until_it_is_acknowledged(
     """A job that is killed after the approval, and run again, gets its token and asks nobody."""
     driver = client(code_answer(), GRANTED)
     name = authorized(driver, name="nightly")
-    driver.get_token(name)  # whoever took it dies here
+    driver.collect_token(name)  # whoever took it dies here
 
     again = client(code_answer())
     assert again.start(STUDIO, name="nightly").id == name
@@ -325,7 +325,7 @@ def test_name_is_kept_and_its_token_is_given_again_until_it_is_acknowledged(
         with again.collect(name) as token:
             assert token.access_token == TOKEN
     else:
-        assert again.get_token(name).access_token == TOKEN
+        assert again.collect_token(name).access_token == TOKEN
     assert sent(again) == []
 
     again.acknowledge(name)
@@ -337,7 +337,7 @@ def test_name_is_free_once_the_token_is_purged(
 ) -> None:
     driver = client(code_answer(), GRANTED, code_answer())
     name = authorized(driver, name="nightly")
-    driver.get_token(name)
+    driver.collect_token(name)
     clock.advance(7 * DAY)
     driver.purge()
 
@@ -348,7 +348,7 @@ def test_name_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
     client: Make, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), GRANTED)
-    driver.get_token(authorized(driver, name="nightly"))
+    driver.collect_token(authorized(driver, name="nightly"))
 
     with pytest.raises(errors.UsageError, match="asks for something else") as caught:
         driver.start(STUDIO, name="nightly", client_name="another")
@@ -433,7 +433,7 @@ def test_token_that_nobody_collected_is_revoked_after_a_week_and_the_flow_stays(
     assert revoked(driver) == ["REFRESH-CANARY", "TOKEN-CANARY"]
     assert actions()[-3:] == ["purge", "revoke", "revoke"]
     with pytest.raises(errors.TokenGoneError, match="was purged"):
-        driver.get_token(name)
+        driver.collect_token(name)
     assert driver.purge() == (0, 0, [])
 
 
@@ -467,7 +467,7 @@ def test_token_that_nobody_acknowledged_is_revoked_where_the_server_can_and_said
     driver = client(code_answer(), GRANTED, REVOKED)
     name = authorized(driver, provider)
     if taken:
-        driver.get_token(name)
+        driver.collect_token(name)
     clock.advance(7 * DAY)
 
     assert driver.purge() == (1, 0, [])
@@ -488,7 +488,7 @@ def test_acknowledged_token_is_never_revoked(
 ) -> None:
     driver = client(code_answer(), GRANTED)
     name = authorized(driver, OAUTH)
-    driver.get_token(name)
+    driver.collect_token(name)
     driver.acknowledge(name)
     clock.advance(7 * DAY)
 

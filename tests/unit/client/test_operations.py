@@ -387,12 +387,12 @@ def test_token_is_given_until_it_is_on_record(waiting: Waiting) -> None:
     first, second = with_token(waiting(NOW)), with_token(waiting(NOW))
     driver = Listed(loads(first), tells(), commits(False), loads(second), tells(), commits())
 
-    assert driver.run(handover.get_token(context(), "f1")) is second.token
+    assert driver.run(handover.collect_token(context(), "f1")) is second.token
 
 
 def test_there_is_no_token_before_the_end(waiting: Waiting) -> None:
     with pytest.raises(errors.WaitTimeoutError):
-        Listed(loads(waiting(NOW))).run(handover.get_token(context(), "f1"))
+        Listed(loads(waiting(NOW))).run(handover.collect_token(context(), "f1"))
 
 
 def test_acknowledged_once_is_acknowledged(waiting: Waiting) -> None:
@@ -514,6 +514,11 @@ def test_sweep_of_a_store_that_fails_is_an_error() -> None:
 def test_purge_wipes_revokes_and_deletes() -> None:
     flow = with_token_of_oauth()
     problem = errors.StoreError("It cannot be read.", flow_id="f9")
+
+    def deletes(effect: DeleteEnded) -> int:
+        effect.on_problem(problem)
+        return 3
+
     driver = Listed(
         tells(NOW + 1e9),
         (IdsWithSecrets, ["f1"]),
@@ -524,7 +529,7 @@ def test_purge_wipes_revokes_and_deletes() -> None:
         commits(),
         (IdsWithSecrets, []),
         (IdsWithSecrets, []),
-        (DeleteEnded, (3, [problem])),
+        (DeleteEnded, deletes),
     )
 
     assert driver.run(purge.purge(context(), 100, 1000)) == (1, 3, [problem])
@@ -548,7 +553,7 @@ def test_purge_snoozes_what_it_cannot_wipe_and_asks_for_the_page_behind_it(
         (IdsWithSecrets, ["f1"]),
         (IdsWithSecrets, []),
         (IdsWithSecrets, []),
-        (DeleteEnded, (0, [])),
+        (DeleteEnded, 0),
     )
 
     done = driver.run(purge.purge(context(), 100, 1000))

@@ -397,7 +397,7 @@ def test_second_token_is_revoked_and_the_first_stays(
         other.client.step(name)  # recovers, and polls since it is long due
 
     driver, name = late(clock, store, poll_as_well, granted("alice", name="-2"), REVOKED, REVOKED)
-    token = driver.client.get_token(name)
+    token = driver.client.collect_token(name)
     driver.client.step(name)
     driver.client.step(name)
 
@@ -407,7 +407,7 @@ def test_second_token_is_revoked_and_the_first_stays(
         ("access_token", "ACCESS-CANARY-2"),
     ]
     assert driver.client.get(name).state is State.AUTHORIZED
-    assert driver.client.get_token(name).access_token == token.access_token
+    assert driver.client.collect_token(name).access_token == token.access_token
 
 
 def test_token_that_is_not_taken_and_comes_while_others_poll_waits_for_the_end(

@@ -52,7 +52,7 @@ def test_token_moves_with_the_login(client: Make, code_answer: CodeAnswer) -> No
 
     there.import_login(here.export_login(login.id, KEYS), KEYS)
 
-    assert there.get_token(login.id).access_token == Secret("TOKEN-CANARY")
+    assert there.collect_token(login.id).access_token == Secret("TOKEN-CANARY")
     assert here.get(login.id).state is State.AUTHORIZED
 
 

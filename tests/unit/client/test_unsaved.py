@@ -118,7 +118,7 @@ def test_store_that_fails_for_a_moment_is_tried_again_within_the_step(
 
     assert clock.slept == [1.0] * int(LEASE_MARGIN)
     assert actions() == ["issue_code", "poll", "issue_token"]
-    assert driver.get_token(name).access_token == TOKEN
+    assert driver.collect_token(name).access_token == TOKEN
 
 
 def test_store_that_goes_on_failing_is_an_error_that_says_where_the_token_is(
@@ -159,7 +159,7 @@ def test_next_step_saves_the_token(
     assert brief(driver.step(name)) == (name, State.AUTHORIZED, 0.0, None)
 
     assert actions() == ["issue_code", "poll", "issue_token"]
-    assert driver.get_token(name).access_token == TOKEN
+    assert driver.collect_token(name).access_token == TOKEN
     assert brief(driver.step(name)) == (name, State.AUTHORIZED, 0.0, None)
     assert actions() == ["issue_code", "poll", "issue_token", "collect"]
 
@@ -200,7 +200,7 @@ def test_token_is_saved_late_where_others_went_on_meanwhile(
     assert driver.step(name).state is State.AUTHORIZED
 
     assert actions() == ["issue_code", "poll", "recover", "poll", "pending", "late_token"]
-    token = driver.get_token(name)
+    token = driver.collect_token(name)
     assert (token.access_token, token.possibly_revoked) == (TOKEN, True)
 
 
@@ -241,7 +241,7 @@ def test_token_is_kept_where_the_store_fails_after_it_refused(
     assert driver.step(name).state is State.AUTHORIZED
 
     assert actions()[-2:] == ["pending", "late_token"]
-    assert driver.get_token(name).access_token == TOKEN
+    assert driver.collect_token(name).access_token == TOKEN
 
 
 def test_step_of_another_thread_meanwhile_does_not_lose_the_token(

@@ -967,7 +967,7 @@ def test_login(title: str, clock: VirtualClock, actions: Actions) -> None:
     assert client.step(flow.id).wait_seconds == 0
     assert len(transport.requests) == 1 + len(script.polls)
     if script.state is State.AUTHORIZED:
-        token = client.get_token(flow.id)
+        token = client.collect_token(flow.id)
         life = token.expires_at and token.expires_at - clock.time()
         assert (token.token_type, token.scopes) == (
             script.token["token_type"],

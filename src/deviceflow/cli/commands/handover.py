@@ -131,7 +131,7 @@ def _hand_over(client: Client, args: HandOverOptions, put: Callable[[Token], obj
         with client.collect(args.id) as token:
             put(token)
     else:
-        put(client.get_token(args.id))
+        put(client.collect_token(args.id))
 
 
 COMMANDS: Final = {
