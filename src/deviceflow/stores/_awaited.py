@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, Store, StoreEvent
+    from deviceflow.core.ports import (
+        Claim,
+        Decide,
+        LeaseHeld,
+        Origin,
+        Store,
+        StoreEvent,
+        UpcomingFlow,
+    )
     from deviceflow.errors import DeviceFlowError
 
 
@@ -58,6 +66,14 @@ class AwaitedStore:
         self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
     ) -> Claim | None:
         return self.store.claim_due(owner, client_now, seconds, decide)
+
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return self.store.upcoming(client_now, ahead, grace)
+
+    async def any_pending(self) -> bool:
+        return self.store.any_pending()
 
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         self.store.end_lease(flow_id, since, client_now)

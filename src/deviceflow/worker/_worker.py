@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from deviceflow.client.purge import DAY
 from deviceflow.client.sweep import save_tokens
@@ -24,22 +25,29 @@ from deviceflow.worker._schedule import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from deviceflow.client._async import AsyncClient
+    from deviceflow.client.effects import Op
     from deviceflow.core.login import Login
 
 CONCURRENCY: Final = 100
 """How many steps a worker makes at a time, unless it is told otherwise."""
 
-SHUTDOWN_TIMEOUT: Final = 30.0
-"""Seconds that steps in flight have to end, unless the worker is told otherwise."""
+SHUTDOWN_TIMEOUT: Final = 20.0
+"""Seconds that steps in flight have to end, unless the worker is told otherwise.
+
+A request takes 10 seconds at the most, and Kubernetes kills a container after 30.
+"""
 
 _TIDY_EACH: Final = 60.0
 _LOOK_AGAIN: Final = 0.05
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 _LONGEST_TIMER: Final = 60.0
+_LAST_TRY: Final = 1.0
+
+_T = TypeVar("_T")
 
 
 class Retention(NamedTuple):
@@ -150,6 +158,9 @@ class Worker:
         self._pause = 0.0
         self._paused = False
         self._steps = self._problems = 0
+        self._look_soon = asyncio.Event()
+        self._until_idle = self._at_once = False
+        self._bug: BaseException | None = None
         self._recent = deque[float]([0.0], maxlen=1000)
 
     # What a program calls.
@@ -165,7 +176,7 @@ class Worker:
         """
         self._loop = asyncio.get_running_loop()
         self._until_idle = until_idle
-        self._begin_looking()
+        self._begin_chores()
         try:
             await self._stopping.wait()
             await self._end_steps()
@@ -176,8 +187,8 @@ class Worker:
                 await asyncio.wait(others)
             if self._timer is not None:
                 self._timer.cancel()
-            if self.unsaved:
-                await self._run(save_tokens(self._client._context))
+        if self._bug is not None:
+            raise self._bug
 
     def stop(self, *, at_once: bool = False) -> None:
         """Begin no more steps, and have `run` return once those in flight have ended.
@@ -188,6 +199,7 @@ class Worker:
         """
         self._stopping.set()
         if at_once:
+            self._at_once = True
             self._interrupt()
 
     async def replace(self, client: AsyncClient) -> None:
@@ -202,7 +214,7 @@ class Worker:
             chore.cancel()
         if self._chores:
             await asyncio.wait(self._chores)
-        self._begin_looking()
+        self._begin_chores()
         if flying:
             await asyncio.wait(flying)
         while former._context.unsaved.flow_ids() and not self._stopping.is_set():
@@ -263,6 +275,8 @@ class Worker:
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._flying.discard(task)
         self._fill()
+        if self._until_idle and not self._flying:
+            self._look_soon.set()
 
     async def _step(self, client: AsyncClient, due: Due, lateness: float) -> None:
         step = Step(due.flow_id, lateness)
@@ -306,10 +320,20 @@ class Worker:
         self._fill()
 
     async def _end_steps(self) -> None:
+        """Wait for the steps in flight, and try once more to save what could not be saved."""
+        until = self._loop.time() + self._shutdown_timeout
         for chore in self._chores:
             chore.cancel()
         if self._flying:
             await asyncio.wait(self._flying, timeout=self._shutdown_timeout)
+        self._interrupt()
+        if self._flying:
+            await asyncio.wait(self._flying)
+        if self.unsaved:
+            left = _LAST_TRY if self._at_once else until - self._loop.time()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(_LAST_TRY, left)):
+                    await self._run(save_tokens(self._client._context))
 
     def _interrupt(self) -> None:
         for task in self._flying | self._chores:
@@ -317,21 +341,22 @@ class Worker:
 
     # What else there is to do.
 
-    def _begin_looking(self) -> None:
+    def _begin_chores(self) -> None:
         for chore in (self._look_for_logins(), self._tidy(), self._purge()):
-            self._begin_chore(chore)
-
-    def _begin_chore(self, chore: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(chore)
-        self._chores.add(task)
-        task.add_done_callback(self._chore_ended)
+            task = self._loop.create_task(chore)
+            self._chores.add(task)
+            task.add_done_callback(self._chore_ended)
 
     def _chore_ended(self, task: asyncio.Task[None]) -> None:
         self._chores.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._bug = bug
+            self._stopping.set()
 
     async def _look_for_logins(self) -> None:
         """Find logins that are due and that nobody drives."""
         while True:
+            self._look_soon.clear()
             began = self._loop.time()
             try:
                 await self._look()
@@ -342,7 +367,10 @@ class Worker:
                 self._store_failed(failed)
             if self._paused or not self._schedule.due(self._now()):
                 self._on_progress(self)
-            await asyncio.sleep(max(_LOOK_AGAIN, began + LOOK_EACH - self._loop.time()))
+            await asyncio.sleep(_LOOK_AGAIN)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(began + LOOK_EACH):
+                    await self._look_soon.wait()
 
     async def _look(self) -> None:
         client = self._client
@@ -355,7 +383,7 @@ class Worker:
         self._fill()
 
     async def _is_idle(self) -> bool:
-        if self._schedule or self._flying or self.unsaved:
+        if self._flying or self.unsaved or self._schedule.due(self._now()):
             return False
         return not await self._client._store.any_pending()
 
@@ -379,6 +407,9 @@ class Worker:
             except StoreError as failed:
                 self._store_failed(failed)
             await asyncio.sleep(retention.each)
+
+    async def _run(self, operation: Op[_T]) -> _T:
+        return await self._client._run(operation)
 
     def _now(self) -> float:
         return self._clock.at(self._client._clock.monotonic())

@@ -192,4 +192,4 @@ def test_a_token_that_could_not_be_saved_is_saved_once_the_store_works(again: st
     else:
         assert client._run(tidy(client._context)) == []
     assert client._context.unsaved.flow_ids() == []
-    assert client.get_token(stage.id).access_token.reveal() == "TOKEN-CANARY"
+    assert client.collect_token(stage.id).access_token.reveal() == "TOKEN-CANARY"
