@@ -154,10 +154,10 @@ class AsyncClient(BaseClient):
     async def logins(
         self,
         *,
-        live: bool = False,
+        skip_ended: bool = False,
         on_problem: Callable[[DeviceFlowError], object] = log_unreadable,
     ) -> AsyncIterator[Login]:
-        found: Any = await self._run(lookup.logins(live=live, on_problem=on_problem))
+        found: Any = await self._run(lookup.logins(skip_ended=skip_ended, on_problem=on_problem))
         async for login in found:
             yield login
 
@@ -336,8 +336,8 @@ class AsyncClient(BaseClient):
                 return asyncio.to_thread(secret_refs.check, provider)
             case do.WriteAudit(event, flow):
                 return self._write_in_order(event, flow)
-            case do.ListFlows(live, on_problem, present):
-                flows = self._store.flows(live=live, on_problem=on_problem)
+            case do.ListFlows(skip_ended, on_problem, present):
+                flows = self._store.flows(skip_ended=skip_ended, on_problem=on_problem)
                 return (present(flow) async for flow in flows)
             case do.Notify(on_step, login):
                 return on_step(login)

@@ -47,9 +47,9 @@ class AwaitedStore:
         return self.store.get(flow_id, secrets=secrets)
 
     async def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> AsyncIterator[Flow]:
-        for flow in self.store.flows(live=live, on_problem=on_problem):
+        for flow in self.store.flows(skip_ended=skip_ended, on_problem=on_problem):
             yield flow
 
     async def claim(

@@ -27,7 +27,7 @@ from deviceflow.core.encryption import PLAIN, Keyless
 from deviceflow.core.ports import LeaseHeld, StoreEvent, UpcomingFlow
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
-from deviceflow.errors import DeviceFlowError, StoreError, UnknownFlowError, UsageError
+from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
 from deviceflow.stores.sql import keys, schema
 from deviceflow.stores.sql.operations import Operations, query, statement
 from deviceflow.stores.sql.remembered import RememberedFlows
@@ -153,15 +153,15 @@ class SQLMethods:
         operation = query("get", {"id": storable(flow_id)}, secret=True)
         found = yield self._job(operation, "read", 0.0, flow_id)
         if not found:
-            raise UnknownFlowError(flow_id=flow_id)
+            raise UnknownLoginError(flow_id=flow_id)
         return self._rows.flow(found[0], secrets=secrets)
 
     def _flow_rows(
-        self, after: dict[str, Any], *, live: bool
+        self, after: dict[str, Any], *, skip_ended: bool
     ) -> Method[tuple[list[Hidden[Any]], dict[str, Any] | None]]:
         """Return a page of rows, and after what the next page begins; None if there is none."""
         page = "next" if "id" in after else "first"
-        rows = yield from self._page(f"{'live' if live else 'all'}_{page}", after)
+        rows = yield from self._page(f"{'unended' if skip_ended else 'all'}_{page}", after)
         if not rows:
             return rows, None
         last = rows[-1].reveal()

@@ -13,7 +13,7 @@ from deviceflow.audit.events import render
 from deviceflow.core.ports import LeaseHeld, Origin, each, refuse
 from deviceflow.core.secret import unseen, without_frames
 from deviceflow.core.states import State
-from deviceflow.errors import DeviceFlowError, FlowBusyError
+from deviceflow.errors import DeviceFlowError, LoginBusyError
 from deviceflow.stores.sql import keys
 from deviceflow.stores.sql.methods import FIRST_PAGE, PAGE, SQLMethods
 from deviceflow.stores.sql.operations import query
@@ -155,17 +155,17 @@ class SQLStore(SQLMethods):
         """Return a copy of the flow, with its secrets or without.
 
         Raises:
-            UnknownFlowError: There is none of that id.
+            UnknownLoginError: There is none of that id.
         """
         return self._run(self._get(flow_id, secrets=secrets))
 
     def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> Iterator[Flow]:
         """Yield all flows, or those that have not ended, the newest first, without secrets."""
         after: dict[str, Any] | None = FIRST_PAGE
         while after is not None:
-            rows, after = self._run(self._flow_rows(after, live=live))
+            rows, after = self._run(self._flow_rows(after, skip_ended=skip_ended))
             yield from self._readable(rows, on_problem)
 
     def claim(
@@ -326,7 +326,7 @@ class SQLStore(SQLMethods):
         origin = Origin(worker=owner, pid=os.getpid())
         claim = self.claim(name_of(flow_id), owner, time.time(), _RESEALING)
         if isinstance(claim, LeaseHeld):
-            raise FlowBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
+            raise LoginBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
         flow = claim.flow
         try:
             if claim.previous_owner is not None and flow.state is not State.POLLING:
