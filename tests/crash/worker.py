@@ -19,7 +19,7 @@ from deviceflow.cli import main
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.ports import LeaseHeld
 from deviceflow.errors import LoginBusyError, TokenGoneError
-from deviceflow.stores._awaited import AwaitedStore
+from deviceflow.stores.url import open_async_store
 from deviceflow.stores.sql import SQLStore
 from deviceflow.transports.requests import RequestsTransport
 from deviceflow.transports.threaded import ThreadedTransport
@@ -401,7 +401,7 @@ def drive(job: Crew) -> None:
 
 async def _drive(job: Crew, clock: PacedClock) -> None:
     report = Reporter(job.report)
-    store = AwaitedStore(open_store(job.store, **({"keys": job.keys} if job.keys else {})))
+    store = open_async_store(job.store, **({"keys": job.keys} if job.keys else {}))
     async with AsyncClient(
         store, transport=ThreadedTransport(_PacedTransport(clock.pace)), clock=clock
     ) as client:

@@ -13,8 +13,7 @@ from deviceflow.cli import exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core.states import Reason, State
 from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
-from deviceflow.stores._awaited import AwaitedStore
-from deviceflow.stores.url import VARIABLE, open_store
+from deviceflow.stores.url import VARIABLE, open_async_store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +57,7 @@ def async_store(args: StoreOptions) -> AsyncStore:
     Raises:
         DeviceFlowError: The store is in memory, or as for `store`.
     """
-    kept = AwaitedStore(open_store(args.store, **_options(args)))
+    kept = open_async_store(args.store, **_options(args))
     _check_durable(kept)
     return kept
 

@@ -68,7 +68,7 @@ def drive(context: Context, flow_id: str, seq: int) -> Op[Driven]:
     worker = context.identity.worker()
     try:
         return (yield from _drive(context, flow_id, seq, worker))
-    except errors.UnknownFlowError:
+    except errors.UnknownLoginError:
         return Driven()
     except (errors.DeviceFlowError, ImportError) as problem:
         if _is_of_the_store(problem) or context.unsaved.of(flow_id):
