@@ -112,15 +112,12 @@ class Metrics:
 
     def on_transition(self, event: dict[str, Any]) -> None:
         """Count a transition: the hook of a client."""
-        action = action_of(event["action"])
-        about = {
-            "outcome": event["reason"] or event["outcome"],
-            "server.address": urlsplit(event["issuer"] or "").hostname or "",
-        }
+        action, reason = action_of(event["action"]), event["reason"]
+        about = {"server.address": urlsplit(event["issuer"] or "").hostname or ""}
         if event["from"] == State.POLLING:
-            self._polls.add(1, about)
+            self._polls.add(1, about | {"outcome": reason or event["outcome"]})
         if action.ends_login or action.issues_token:
-            self._logins.add(1, about)
+            self._logins.add(1, about | {"outcome": reason or event["to"]})
 
     def on_login(self, login: Login) -> None:
         """Record how long a login took, if it is authorized: `on_step` of `wait`."""
