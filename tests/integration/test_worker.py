@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import Client, State
+from deviceflow.cli import exits
 from deviceflow.core.ports import Claim
 from deviceflow.core.states import Reason
 from deviceflow.providers.oauth import OAuth
 from tests.crash.checks import wrong_with_history, wrong_with_polls
-from tests.crash.fixtures import kind, postgres  # noqa: F401  # fixtures
 from tests.crash.gate import Rule, WatchedServer
-from tests.crash.places import time_and_place
+from tests.crash.places import KINDS, time_and_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,16 +101,19 @@ class Stage:
         return found
 
 
+on_both = pytest.mark.parametrize("stage", KINDS, indirect=True)
+
+
 @pytest.fixture
-def stage(
-    deviceflow: Command,
-    tmp_path: Path,
-    postgres: PostgresServer | None,  # noqa: F811
-) -> Iterator[Stage]:
+def stage(deviceflow: Command, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Set a stage with a SQLite file; for a test that is marked `on_both`, with PostgreSQL too."""
+    postgres: PostgresServer | None = None
+    if getattr(request, "param", "sqlite") == "postgresql":
+        postgres = request.getfixturevalue("postgres_server")
     (tmp_path / "place").mkdir()
+    secrets = dict.fromkeys(("trusted", "stuck"), SECRET)
     with ExitStack() as stack:
         clock, place = stack.enter_context(time_and_place(tmp_path / "place", postgres))
-        secrets = dict.fromkeys(("trusted", "stuck"), SECRET)
         server = stack.enter_context(
             WatchedServer(clock, interval=1.0, expires_in=60, client_secrets=secrets)
         )
@@ -132,14 +136,15 @@ def next_event(running: Running, name: str) -> dict[str, Any]:
     raise AssertionError(running.end().err)
 
 
+@on_both
 def test_logins_that_are_started_elsewhere_are_driven_to_their_ends(stage: Stage) -> None:
     with stage.worker() as worker:
         next_event(worker, "started")
         logins = [
             stage.start("now", Rule("approve")),
-            stage.start("later", Rule("approve", after=2.5)),
-            stage.start("never", Rule("deny", after=1.5)),
-            stage.start("slow", Rule("approve", after=1.5, spoil={1: "503"})),
+            stage.start("later", Rule("approve", after=1.5)),
+            stage.start("never", Rule("deny")),
+            stage.start("slow", Rule("approve", after=0.5, spoil={1: "503"})),
         ]
         until(lambda: all(stage.state(login).ended for login in logins))
         worker.process.send_signal(signal.SIGTERM)
@@ -158,9 +163,10 @@ def test_logins_that_are_started_elsewhere_are_driven_to_their_ends(stage: Stage
     assert all(map(stage.is_free, logins))
 
 
+@on_both
 def test_two_workers_share_the_logins_of_a_store(stage: Stage) -> None:
     with stage.worker("--until-idle") as one, stage.worker("--until-idle") as other:
-        logins = [stage.start(f"robot-{n}", Rule("approve", after=3.0)) for n in range(10)]
+        logins = [stage.start(f"robot-{n}", Rule("approve", after=1.5)) for n in range(10)]
         said = events(one) + events(other)
 
     ended = [event["flow_id"] for event in said if event["event"] == "ended"]
@@ -169,6 +175,7 @@ def test_two_workers_share_the_logins_of_a_store(stage: Stage) -> None:
     assert not [event for event in said if event["event"] == "problem"]
 
 
+@on_both
 def test_sigterm_lets_the_request_in_flight_end_and_sends_no_other(stage: Stage) -> None:
     login = stage.start("robot", Rule("approve", hold="issued"))
     with stage.worker() as worker:
@@ -212,8 +219,9 @@ def test_a_second_signal_interrupts_the_request_and_stores_that(stage: Stage) ->
     assert stage.store.get(login.id).reason is Reason.OUTCOME_UNKNOWN
 
 
+@on_both
 def test_a_worker_that_is_killed_is_taken_over_from(stage: Stage) -> None:
-    logins = [stage.start(f"robot-{n}", Rule("approve", after=5.0)) for n in range(3)]
+    logins = [stage.start(f"robot-{n}", Rule("approve", after=2.0)) for n in range(3)]
     with stage.worker() as worker:
         until(lambda: all(stage.polls(str(login.name)) for login in logins))
         worker.process.kill()
@@ -274,3 +282,86 @@ def test_sighup_reads_the_configuration_again(
         events(worker)
 
     assert stage.state(login) is State.AUTHORIZED
+
+
+class Systemd:
+    """Listens where a service says how it is doing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
+
+    def next(self, seconds: float = PATIENCE) -> str | None:
+        """Return the next message; None if none comes for so long."""
+        self._socket.settimeout(seconds)
+        try:
+            return self._socket.recv(4096).decode()
+        except TimeoutError:
+            return None
+
+    def wait_for(self, start: str) -> None:
+        while not str(message := self.next()).startswith(start):
+            assert message is not None, f"{start} does not come"
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    listener = Systemd(tmp_path / "notify")
+    yield listener
+    listener.close()
+
+
+def test_systemd_is_told_and_the_watchdog_is_fed_by_progress_only(
+    stage: Stage, systemd: Systemd
+) -> None:
+    watched = {"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "200000"}
+    with stage.worker("--concurrency", "1", **watched) as worker:
+        assert systemd.next() == "READY=1"
+        for _ in range(3):
+            systemd.wait_for("WATCHDOG=1")  # there is nothing to do, and it has looked
+        worker.process.send_signal(signal.SIGHUP)
+        systemd.wait_for("RELOADING=1\nMONOTONIC_USEC=")
+        systemd.wait_for("READY=1")
+
+        stage.start("held", Rule("approve", hold="issued"))
+        other = stage.start("other")
+        assert stage.server.gate.held.wait(PATIENCE)
+        until(lambda: is_due(stage, other))
+        while systemd.next(0.3):  # what was sent before
+            pass
+        # A request is in flight, a login is due, and nothing gets on: as if the worker was stuck.
+        assert systemd.next(1.0) is None
+        stage.server.gate.let_go.set()
+        systemd.wait_for("WATCHDOG=1")
+        worker.process.send_signal(signal.SIGTERM)
+        systemd.wait_for("STOPPING=1")
+        events(worker)
+
+
+def test_probes_read_the_health_file(stage: Stage, deviceflow: Command, tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    assert deviceflow("worker", "--check", str(path)).code == exits.FAILED
+    with stage.worker("--health-file", str(path)) as worker:
+        until(path.exists)
+        checked = deviceflow("worker", "--check", str(path), "--json")
+        assert checked.code == 0
+        assert checked.said["pid"] == worker.process.pid
+        assert checked.said["store_failed"] is False
+        assert deviceflow("worker", "--check", str(path), "--max-age", "0").code == exits.FAILED
+        worker.process.send_signal(signal.SIGTERM)
+        events(worker)
+    assert not path.exists()
+
+
+def test_a_store_that_cannot_be_used_is_an_error_at_once(
+    deviceflow: Command, tmp_path: Path
+) -> None:
+    missing = f"sqlite:///{tmp_path}/none/flows.db"
+    for args, code in ((["--store", missing], exits.STORE), (["--store", "memory:"], exits.USAGE)):
+        done = deviceflow("worker", *args)
+        assert done.code == code
+        assert done.err.startswith("deviceflow: ")
