@@ -65,10 +65,9 @@ def open_async_store(url: str | None = None, **options: Any) -> AsyncStore:
 
         return AsyncSQLiteStore(where, **options)
     if kind == "postgres":
-        from deviceflow.stores._awaited import AwaitedStore  # noqa: PLC0415
-        from deviceflow.stores.postgres import PostgresStore  # noqa: PLC0415
+        from deviceflow.stores.async_postgres import AsyncPostgresStore  # noqa: PLC0415
 
-        return AwaitedStore(PostgresStore(where, **options))  # TEMPORARY
+        return AsyncPostgresStore(where, **options)
     from deviceflow.stores.async_memory import AsyncMemoryStore  # noqa: PLC0415
 
     return AsyncMemoryStore()
