@@ -13,7 +13,7 @@ import socketserver
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
@@ -264,7 +264,10 @@ def _starting(
     """Start logins beside what is done in the block."""
 
     def start() -> None:
-        with Client(store, clock=CrowdClock(clock.path)) as client:
+        with (
+            closing(CrowdClock(clock.path)) as own,
+            Client(store, clock=own) as client,
+        ):
             for number in range(logins):
                 provider = OAuth(
                     client_id=f"robot-{number}",

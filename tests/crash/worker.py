@@ -19,8 +19,8 @@ from deviceflow.cli import main
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.ports import LeaseHeld
 from deviceflow.errors import LoginBusyError, TokenGoneError
-from deviceflow.stores.url import open_async_store
 from deviceflow.stores.sql import SQLStore
+from deviceflow.stores.url import open_async_store
 from deviceflow.transports.requests import RequestsTransport
 from deviceflow.transports.threaded import ThreadedTransport
 from deviceflow.worker import Worker
