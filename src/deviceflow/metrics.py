@@ -41,18 +41,8 @@ _TIMED: Final = frozenset(
 class Metrics:
     """Records what clients and workers do.
 
-    | instrument | kind | unit | attributes |
-    |---|---|---|---|
-    | `deviceflow.logins` | counter | `{login}` | `outcome`, `server.address` |
-    | `deviceflow.polls` | counter | `{poll}` | `outcome`, `server.address` |
-    | `deviceflow.login.duration` | histogram | `s` | `server.address` |
-    | `deviceflow.worker.lateness` | histogram | `s` | |
-    | `deviceflow.worker.logins` | gauge | `{login}` | `state`: `waiting`, `due`, `in_flight` |
-    | `deviceflow.store.duration` | histogram | `s` | `operation`, `error.type` |
-    | `http.client.request.duration` | histogram | `s` | OpenTelemetry's conventions for HTTP |
-
-    Each exchange with a server is a span, with the attributes of the conventions for HTTP, and
-    `deviceflow.request`: `code`, `token`, `revoke` or `metadata`.
+    The instruments are listed in the reference. Each exchange with a server is a span. What counts
+    as an error of a server is a status from 500 on: a pending login is answered with 400.
 
     Args:
         meter_provider: Where metrics go; by default where the program's go.

@@ -142,6 +142,7 @@ class Worker:
         if concurrency < 1:
             raise UsageError("A worker makes at least one step at a time.")
         self._client = client
+        self._clients = [client]
         self.concurrency = concurrency
         self.retention = retention
         self._shutdown_timeout = shutdown_timeout
@@ -209,6 +210,7 @@ class Worker:
         client, and so do tokens that it could not save yet.
         """
         former, self._client = self._client, client
+        self._clients.append(client)
         flying = set(self._flying)
         for chore in self._chores:
             chore.cancel()
@@ -220,11 +222,15 @@ class Worker:
         while former._context.unsaved.flow_ids() and not self._stopping.is_set():
             if await former._run(save_tokens(former._context)):
                 await asyncio.sleep(_FIRST_PAUSE)
+        if not former._context.unsaved.flow_ids():
+            self._clients.remove(former)
 
     @property
     def unsaved(self) -> list[str]:
         """The logins whose token is in this process only, because the store failed."""
-        return self._client._context.unsaved.flow_ids()
+        return [
+            flow_id for client in self._clients for flow_id in client._context.unsaved.flow_ids()
+        ]
 
     @property
     def counts(self) -> Counts:
@@ -333,7 +339,8 @@ class Worker:
             left = _LAST_TRY if self._at_once else until - self._loop.time()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_LAST_TRY, left)):
-                    await self._run(save_tokens(self._client._context))
+                    for client in self._clients:
+                        await client._run(save_tokens(client._context))
 
     def _interrupt(self) -> None:
         for task in self._flying | self._chores:
@@ -342,6 +349,8 @@ class Worker:
     # What else there is to do.
 
     def _begin_chores(self) -> None:
+        if self._stopping.is_set():
+            return
         for chore in (self._look_for_logins(), self._tidy(), self._purge()):
             task = self._loop.create_task(chore)
             self._chores.add(task)
