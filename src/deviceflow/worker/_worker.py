@@ -285,32 +285,28 @@ class Worker:
             self._look_soon.set()
 
     async def _step(self, client: AsyncClient, due: Due, lateness: float) -> None:
-        step = Step(due.flow_id, lateness)
+        login, problem = None, None
         try:
             driven = await client._run(_drive.drive(client._context, due.flow_id, due.seq))
         except StoreError as failed:
             self._store_failed(failed)
             self._schedule.put(due)
         except Exception as bug:  # noqa: BLE001  # one login must not end the others
-            self._problem(bug)
-            step = step._replace(problem=bug)
+            problem = bug
         else:
             self._pause = 0.0
             if driven.lease is not None:
                 self._clock.observe(driven.lease.now, driven.lease.taken.steady)
             if driven.next is not None:
                 self._schedule.put(driven.next)
-            if driven.problem is not None:
-                self._problem(driven.problem)
-            step = step._replace(login=driven.login, problem=driven.problem)
+            login, problem = driven.login, driven.problem
+        if problem is not None:
+            self._problems += 1
+            self._on_problem(problem)
         self._steps += 1
         self._recent.append(lateness)
-        self._on_step(step)
+        self._on_step(Step(due.flow_id, lateness, login, problem))
         self._on_progress(self)
-
-    def _problem(self, problem: Exception) -> None:
-        self._problems += 1
-        self._on_problem(problem)
 
     def _store_failed(self, problem: Exception) -> None:
         """Leave the store alone for some seconds, more each time that it fails again."""
