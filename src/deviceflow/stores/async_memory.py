@@ -40,10 +40,10 @@ class AsyncMemoryStore:
         return self._store.get(flow_id, secrets=secrets)
 
     async def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> AsyncIterator[Flow]:
         """Yield copies of all flows, or of those that have not ended, the newest first."""
-        for flow in self._store.flows(live=live, on_problem=on_problem):
+        for flow in self._store.flows(skip_ended=skip_ended, on_problem=on_problem):
             yield flow
 
     async def claim(

@@ -123,12 +123,12 @@ class AsyncSQLStore(SQLMethods):
         return await self._run(lambda: self._get(flow_id, secrets=secrets))
 
     async def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> AsyncIterator[Flow]:
         """Yield all flows, or those that have not ended, the newest first, without secrets."""
         after: dict[str, Any] | None = FIRST_PAGE
         while after is not None:
-            rows, after = await self._run(partial(self._flow_rows, after, live=live))
+            rows, after = await self._run(partial(self._flow_rows, after, skip_ended=skip_ended))
             for flow in self._readable(rows, on_problem):
                 yield flow
 
