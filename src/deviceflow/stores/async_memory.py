@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from deviceflow.core.ports import refuse
+from deviceflow.core.states import State
 from deviceflow.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ class AsyncMemoryStore:
 
     def __init__(self) -> None:
         self._store = MemoryStore()
+        self._change = asyncio.Event()
+        self._change.set()
 
     def __len__(self) -> int:
         return len(self._store)
@@ -34,7 +39,10 @@ class AsyncMemoryStore:
         return self._store.now(client_now)
 
     async def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        return self._store.add(flow, store_event=store_event)
+        kept = self._store.add(flow, store_event=store_event)
+        if kept is flow:
+            self._change.set()
+        return kept
 
     async def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         return self._store.get(flow_id, secrets=secrets)
@@ -86,7 +94,10 @@ class AsyncMemoryStore:
         release: str | None = None,
         store_event: StoreEvent | None = None,
     ) -> bool:
-        return self._store.commit(flow, event, release=release, store_event=store_event)
+        kept = self._store.commit(flow, event, release=release, store_event=store_event)
+        if kept and (flow.state.ended or event["from"] == State.INIT):
+            self._change.set()
+        return kept
 
     async def release(self, flow_id: str, owner: str) -> None:
         self._store.release(flow_id, owner)
@@ -118,6 +129,17 @@ class AsyncMemoryStore:
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
+
+    async def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
+        return self._store.overdue(client_now, seconds, limit)
+
+    async def wait_for_change(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._change.wait()
+        changed = self._change.is_set()
+        self._change.clear()
+        return changed
 
     def remove(self, flow_id: str) -> None:
         """Forget the flow; unknown ones are forgotten already."""

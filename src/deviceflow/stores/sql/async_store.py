@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -52,6 +53,8 @@ class AsyncSQLStore(SQLMethods):
         self._connection = connection
         self._is_open = False
         self._opening: asyncio.Future[None] | None = None
+        self._change = asyncio.Event()
+        self._change.set()
 
     async def __aenter__(self) -> Self:
         await self._opened()
@@ -204,6 +207,32 @@ class AsyncSQLStore(SQLMethods):
         self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         await self._run(lambda: self._record_store_event(action, client_now, detail, origin))
+
+    # For a process that drives whatever is due.
+
+    async def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
+        return await self._run(lambda: self._overdue(client_now, seconds, limit))
+
+    async def wait_for_change(self, seconds: float) -> bool:
+        if not self._is_open:
+            await self._opened()
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        while True:
+            pause = await self._connection.look_for_change(self._changed)
+            left = until - clock()
+            if left > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, pause)):
+                        await self._change.wait()
+            if self._change.is_set():
+                self._change.clear()
+                return True
+            if left <= pause:
+                return False
+
+    def _changed(self) -> None:
+        self._change.set()
 
     # What only a database has.
 
