@@ -17,9 +17,7 @@ class _PacedSelector(selectors.DefaultSelector):
         super().__init__()
         self._pace = pace
 
-    def select(
-        self, timeout: float | None = None
-    ) -> list[tuple[selectors.SelectorKey, selectors._EventMask]]:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         return super().select(None if timeout is None else timeout / self._pace)
 
 

@@ -473,18 +473,6 @@ class AsyncStore(Protocol):
 
     # For a process that drives whatever is due.
 
-    async def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
-        """Return ids of flows that nobody has leased, those first that have been due the longest.
-
-        A worker that drives its own flows in time, and finds others' flows by this method, is in
-        nobody's way while the others live.
-
-        Args:
-            client_now: The client's time.
-            seconds: The flows have been due for so many seconds, or longer.
-            limit: How many ids to return at most.
-        """
-
     async def wait_for_change(self, seconds: float) -> bool:
         """Wait until a flow may be due that was not, for another reason than the time.
 

@@ -130,9 +130,6 @@ class AsyncMemoryStore:
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
 
-    async def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
-        return self._store.overdue(client_now, seconds, limit)
-
     async def wait_for_change(self, seconds: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

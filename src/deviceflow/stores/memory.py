@@ -143,24 +143,6 @@ class MemoryStore:
                 for parked in self._flows.values()
             )
 
-    def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
-        """Return ids of flows that nobody has leased, those that have been due the longest first.
-
-        Args:
-            client_now: The client's time.
-            seconds: The flows have been due for so many seconds, or longer.
-            limit: How many ids to return at most.
-        """
-        with self._lock:
-            found = [
-                parked
-                for parked in self._flows.values()
-                if parked.wake_at <= client_now - seconds
-                and self._leases.get(parked.flow_id, _FREE)[1] <= client_now
-            ]
-        found.sort(key=attrgetter("wake_at"))
-        return [parked.flow_id for parked in found[:limit]]
-
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """Do nothing: a client's own clock is never set back."""
 

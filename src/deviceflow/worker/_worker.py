@@ -45,6 +45,7 @@ _LOOK_AGAIN: Final = 0.05
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 _LONGEST_TIMER: Final = 60.0
+_LISTEN: Final = 60.0
 _LAST_TRY: Final = 1.0
 
 _T = TypeVar("_T")
@@ -347,7 +348,7 @@ class Worker:
     def _begin_chores(self) -> None:
         if self._stopping.is_set():
             return
-        for chore in (self._look_for_logins(), self._tidy(), self._purge()):
+        for chore in (self._look_for_logins(), self._listen(), self._tidy(), self._purge()):
             task = self._loop.create_task(chore)
             self._chores.add(task)
             task.add_done_callback(self._chore_ended)
@@ -376,6 +377,16 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(began + LOOK_EACH):
                     await self._look_soon.wait()
+
+    async def _listen(self) -> None:
+        """Look as soon as somebody has started a login, where the store tells of that."""
+        while True:
+            try:
+                if await self._client._store.wait_for_change(_LISTEN):
+                    self._look_soon.set()
+            except StoreError as failed:
+                self._store_failed(failed)
+                await asyncio.sleep(LOOK_EACH)
 
     async def _look(self) -> None:
         client = self._client

@@ -210,9 +210,6 @@ class AsyncSQLStore(SQLMethods):
 
     # For a process that drives whatever is due.
 
-    async def overdue(self, client_now: float, seconds: float, limit: int) -> list[str]:
-        return await self._run(lambda: self._overdue(client_now, seconds, limit))
-
     async def wait_for_change(self, seconds: float) -> bool:
         if not self._is_open:
             await self._opened()

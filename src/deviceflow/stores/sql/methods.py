@@ -297,11 +297,6 @@ class SQLMethods:
     def _changed(self) -> None:
         """Do what is to be done in this process where a flow may be due that was not."""
 
-    def _overdue(self, client_now: float, seconds: float, limit: int) -> Method[list[str]]:
-        values = {"seconds": seconds, "limit": limit}
-        found = yield self._job(query("overdue", values), "read", client_now)
-        return [name_of(flow_id) for (flow_id,) in found]
-
     def _overwrite_deleted(self) -> Method[None]:
         """Overwrite what was deleted in what the database keeps besides, if that can be done."""
         if self._dialect.overwrite_deleted:

@@ -99,12 +99,6 @@ FROM {flows} WHERE id = :id {for_update}
 -- name: find_due
 SELECT id FROM {flows} WHERE wake_at <= (SELECT {now}) AND {free} ORDER BY wake_at LIMIT 1 {skip_locked}
 
--- name: overdue
-SELECT id FROM {flows}
-WHERE wake_at <= (SELECT {now}) - :seconds
-    AND (lease_until IS NULL OR lease_until <= {now} OR lease_until > {now} + {longest_lease})
-ORDER BY wake_at LIMIT :limit
-
 -- name: lease
 UPDATE {flows} SET previous_owner = :previous_owner, {takes_lease} WHERE id = :id
 
