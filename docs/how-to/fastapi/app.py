@@ -18,7 +18,7 @@ from deviceflow.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-PROVIDER = OAuth(os.environ.get("ISSUER", "https://login.example.com"), client_id="robot")
+PROVIDER = OAuth(issuer=os.environ.get("ISSUER", "https://login.example.com"), client_id="robot")
 
 
 class Listeners:
