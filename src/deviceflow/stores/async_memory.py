@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent, UpcomingFlow
     from deviceflow.errors import DeviceFlowError
 
 
@@ -69,6 +69,14 @@ class AsyncMemoryStore:
     ) -> Claim | None:
         return self._store.claim_due(owner, client_now, seconds, decide)
 
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return self._store.upcoming(client_now, ahead, grace)
+
+    async def any_pending(self) -> bool:
+        return self._store.any_pending()
+
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         self._store.end_lease(flow_id, since, client_now)
 
@@ -121,9 +129,6 @@ class AsyncMemoryStore:
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
-
-    async def long_due(self, client_now: float, seconds: float, limit: int) -> list[str]:
-        return self._store.long_due(client_now, seconds, limit)
 
     async def wait_for_change(self, seconds: float) -> bool:
         with suppress(TimeoutError):

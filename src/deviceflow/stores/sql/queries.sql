@@ -99,12 +99,6 @@ FROM {flows} WHERE id = :id {for_update}
 -- name: find_due
 SELECT id FROM {flows} WHERE wake_at <= (SELECT {now}) AND {free} ORDER BY wake_at LIMIT 1 {skip_locked}
 
--- name: long_due
-SELECT id FROM {flows}
-WHERE wake_at <= (SELECT {now}) - :seconds
-    AND (lease_until IS NULL OR lease_until <= {now} OR lease_until > {now} + {longest_lease})
-ORDER BY wake_at LIMIT :limit
-
 -- name: lease
 UPDATE {flows} SET previous_owner = :previous_owner, {takes_lease} WHERE id = :id
 
@@ -139,6 +133,16 @@ WHERE lease_owner = :owner OR id = :id AND {free}
 -- name: reschedule
 UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, wake_at = :wake_at, snoozes = 0
 WHERE id = :id AND seq = :seq AND lease_owner = :owner
+
+-- name: upcoming
+-- The first event of a flow is its code: a flow with one event was never polled.
+SELECT id, seq, wake_at, {now} FROM {flows}
+WHERE wake_at <= (SELECT {now}) + :ahead AND (seq <= 1 OR wake_at <= (SELECT {now}) - :grace)
+    AND (lease_until IS NULL OR lease_until <= {now} OR lease_until > {now} + {longest_lease})
+ORDER BY wake_at LIMIT :limit
+
+-- name: any_pending
+SELECT 1 FROM {flows} WHERE ended_at IS NULL AND wake_at IS NOT NULL AND snoozes = 0 LIMIT 1
 
 -- name: end_lease
 UPDATE {flows} SET lease_until = {now} WHERE id = :id AND leased_at = :since
