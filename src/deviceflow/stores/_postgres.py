@@ -55,11 +55,12 @@ class PostgresConnection:
         # The settings are local to the transaction, because a pooler shares sessions. They end
         # statements at the server that nobody waits for any more, and release the locks of a worker
         # that is suspended. The time is queried in the same round trip.
-        self._begin = (
+        begin = (
             f"BEGIN; SET LOCAL statement_timeout = {timeout * 1000:.0f};"
             f" SET LOCAL idle_in_transaction_session_timeout = {timeout * 500:.0f};"
-            f" SELECT {dialect.now}"
         )
+        self._begin = f"{begin} SELECT {dialect.now}"
+        self._begin_durably = f"{begin} SET LOCAL synchronous_commit = on; SELECT {dialect.now}"
         self._make_pool: Callable[[], pgpool.Pool] = lambda: pgpool.Pool(url, pool_size)
         self._pool = self._make_pool()
         forks.in_child(self._leave_pool)
@@ -104,9 +105,9 @@ class PostgresConnection:
         client_now: float,
     ) -> _T:
         execute: Callable[[str, tuple[Any, ...]], Rows] = connection.execute
-        if mode != "write":
+        if mode not in ("write", "durable"):
             return performed(operation(client_now), execute, self._statements)
-        begun = connection.execute(self._begin)
+        begun = connection.execute(self._begin_durably if mode == "durable" else self._begin)
         while begun.nextset():
             pass
         (now,) = begun.fetchone() or (client_now,)

@@ -13,10 +13,11 @@ import os
 import secrets
 import time
 from contextlib import contextmanager
+from heapq import merge
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from deviceflow.audit import log
-from deviceflow.audit.events import STORE, render
+from deviceflow.audit.events import STORE, render, render_grant
 from deviceflow.audit.reading import event_of
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN, Keyless
@@ -32,6 +33,10 @@ from deviceflow.errors import (
     UsageError,
 )
 from deviceflow.stores.sql import keys, schema
+from deviceflow.stores.sql.grant_face import GrantFace
+from deviceflow.stores.sql.grant_methods import Job
+from deviceflow.stores.sql.grant_rows import GrantRows
+from deviceflow.stores.sql.grants import SeenGrants, by_id
 from deviceflow.stores.sql.operations import Operations, query, statement
 from deviceflow.stores.sql.remembered import RememberedFlows
 from deviceflow.stores.sql.rows import COLUMNS, Rows, name_of
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     from deviceflow.core.ports import Claim, Decide, StoredFlow
     from deviceflow.core.secret import Hidden
     from deviceflow.stores.sql.connection import Connection, Mode, Operation, Query
+    from deviceflow.stores.sql.grant_methods import Method
     from deviceflow.stores.sql.statements import Dialect, Statements
 
 _T = TypeVar("_T")
@@ -61,9 +67,9 @@ class Snapshot(NamedTuple):
     """What a store holds at one moment, in the order of the flows' ids, byte by byte.
 
     Attributes:
-        events: All events of all flows, each flow's by their numbers, as tuples in the order of
-            `deviceflow.audit.chain.STORED`.
-        flows: Each flow's row.
+        events: All events of all flows and grants, those of each by their numbers, as tuples in the
+            order of `deviceflow.audit.chain.STORED`.
+        flows: The row of each flow and of each grant.
         key: What authenticates the events; None where the store is only read, and has none.
     """
 
@@ -84,7 +90,7 @@ class Resealed(NamedTuple):
     problems: list[DeviceFlowError]
 
 
-class SQLStore:
+class SQLStore(GrantFace):
     """Keeps flows in a SQL database; `SQLiteStore` and `PostgresStore` say in which.
 
     The flows that a process drives are kept in its memory between their polls, with the device
@@ -122,6 +128,7 @@ class SQLStore:
         self._find_sealer = find_sealer
         self._read_only = read_only
         self._remembered = RememberedFlows()
+        self._seen_grants = SeenGrants()
         self._sealed: str | None = None  # the audit key, as the store has it
         self._rows: Rows
         self._audit_key: AuditKey | None
@@ -152,12 +159,33 @@ class SQLStore:
             raise _only_read()
         return unseen(lambda: self._connection.perform(operation, mode, client_now))
 
+    def _job(self, operation: Operation[_T], mode: Mode = "write", client_now: float = 0.0) -> Job:
+        if self._read_only and mode not in ("read", "open"):
+            raise _only_read()
+        return Job(operation, mode, client_now)
+
+    def _run(self, method: Method[_T]) -> _T:
+        answer: Any = None
+        while True:
+            try:
+                job = method.send(answer)
+            except StopIteration as done:
+                result: _T = done.value
+                return result
+            answer = self._perform(*job)
+
+    def _overwrite_deleted(self) -> Method[None]:
+        self._connection.overwrite_deleted()
+        return
+        yield
+
     def close(self) -> None:
         """Close what is open, and forget the flows that this process drives.
 
         The store is opened again where it is needed again.
         """
         self._remembered.forget_all()
+        self._seen_grants.clear()
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -369,7 +397,9 @@ class SQLStore:
         part = "all" if (first, last) == ("", None) else "from" if last is None else "between"
         with self.reading() as rows:
             events, flows = rows(f"events_{part}", values), rows(f"flows_{part}", values)
-            yield Snapshot(events, map(self._rows.stored, flows), self._audit_key)
+            grants = map(GrantRows(self._rows).stored, rows(f"grants_{part}", values))
+            stored = merge(map(self._rows.stored, flows), grants, key=by_id)
+            yield Snapshot(events, stored, self._audit_key)
 
     def bounds(self, parts: int) -> list[str]:
         """Return the ids that part the flows into so many parts, or fewer, of as many events."""
@@ -399,11 +429,15 @@ class SQLStore:
         def page(skip: int) -> list[Any]:
             return self._perform(query("with_other_keys", values | {"skip": skip}), "read")
 
-        for (flow_id,) in each(page, set()):
-            try:
-                done += self._reseal(flow_id)
-            except DeviceFlowError as problem:
-                problems.append(problem)
+        def grants_page(skip: int) -> list[Any]:
+            return self._perform(query("grants_with_other_keys", values | {"skip": skip}), "read")
+
+        for resealed, found in ((self._reseal, page), (self._reseal_grant, grants_page)):
+            for (one,) in each(found, set()):
+                try:
+                    done += resealed(one)
+                except DeviceFlowError as problem:
+                    problems.append(problem)
         sealed = str(self._sealed_audit_key())
         if not problems and not sealed.startswith(self._rows.sealer.prefix):
             kept = keys.sealed_audit_key(keys.opened_audit_key(sealed, self._rows), self._rows)
@@ -424,6 +458,19 @@ class SQLStore:
             return self._commit_own(flow, render(flow, flow.reseal(claim.now), origin))
         finally:
             self.release(flow.id, owner)
+
+    def _reseal_grant(self, grant_id: object) -> bool:
+        stored = self.load_grant_by_id(name_of(grant_id), time.time())
+        if stored is None:
+            return False
+        if stored.held > 0:
+            raise FlowBusyError(flow_id=stored.grant.id, wait_seconds=stored.held)
+        origin = Origin(worker=f"{secrets.token_hex(6)}.{os.getpid()}", pid=os.getpid())
+        resealed = stored.grant.reseal(stored.now)
+        event = render_grant(stored.grant, resealed, origin)
+        if kept := self.commit_grant(stored.grant, event):
+            log.emit(log.TRANSITION, event)
+        return kept
 
     def _commit_own(self, flow: Flow, event: dict[str, Any]) -> bool:
         """Commit what the store itself has done to a flow, and log it."""
