@@ -7,7 +7,7 @@
     - InvalidArgumentError (also a ValueError): an argument has an invalid value
     - InsecureURLError (also a ValueError): a URL would send secrets over plain http
     - IllegalTransitionError: the action is not allowed in the login's state
-    - UnknownFlowError (also a LookupError): the store has no login of that id
+    - UnknownLoginError (also a LookupError): the store has no login of that id
     - TokenGoneError: the token was acknowledged, or purged
 
   + LoginError: the login ended without a token
@@ -28,7 +28,7 @@
 
     - SealError: a sealed secret cannot be unsealed
 
-  + FlowBusyError: another worker holds the login's lease; try again
+  + LoginBusyError: another worker holds the login's lease; try again
   + WaitTimeoutError (also a TimeoutError): the caller's timeout passed, and the login is pending
   + StudioAuthError: the errors that `deviceflow.auth` documents
 
@@ -112,7 +112,7 @@ class IllegalTransitionError(UsageError):
         self.trigger = trigger
 
 
-class UnknownFlowError(UsageError, LookupError):
+class UnknownLoginError(UsageError, LookupError):
     """The store has no login of this id."""
 
     default_message = "The store has no login of this id."
@@ -213,7 +213,7 @@ class SealError(StoreError):
     default_hint = "Check DEVICEFLOW_KEYS. Nothing was sent, and nothing is lost."
 
 
-class FlowBusyError(DeviceFlowError):
+class LoginBusyError(DeviceFlowError):
     """Another worker holds the login's lease.
 
     Args:

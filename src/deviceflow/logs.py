@@ -110,7 +110,7 @@ def flatten(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
 def own_fields(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
     """Leave a transition its own fields only: those of `deviceflow.audit/1`, as a trail has them.
 
-    What the program has bound is dropped, and so are the event's name and its level.
+    What the program has bound is omitted, and so are the event's name and its level.
 
     Args:
         _: The logger, which is not looked at.
@@ -138,10 +138,10 @@ def drop(*actions: str) -> Processor:
         raise UsageError(
             f"No transition has the action {unknown[0]!r}.", hint=f"Actions: {', '.join(known)}."
         )
-    dropped = frozenset(actions)
+    omitted = frozenset(actions)
 
     def processor(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
-        if event_dict.get("schema") == SCHEMA and event_dict["action"] in dropped:
+        if event_dict.get("schema") == SCHEMA and event_dict["action"] in omitted:
             raise structlog.DropEvent
         return event_dict
 

@@ -107,9 +107,9 @@ class TrappedStore:
         return self._store.get(flow_id, secrets=secrets)
 
     def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> Iterator[Flow]:
-        return self._store.flows(live=live, on_problem=on_problem)
+        return self._store.flows(skip_ended=skip_ended, on_problem=on_problem)
 
     def claim(
         self,

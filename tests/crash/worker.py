@@ -16,7 +16,7 @@ from deviceflow import Client, LoginError, OAuth, State, Studio, open_store
 from deviceflow.cli import main
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.ports import LeaseHeld
-from deviceflow.errors import FlowBusyError, TokenGoneError
+from deviceflow.errors import LoginBusyError, TokenGoneError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.transports.requests import RequestsTransport
 from tests.crash.clock import CrowdClock, SharedClock
@@ -246,7 +246,7 @@ def _collect(
         try:
             with client.collect(flow_id) as token:
                 sink(token)
-        except FlowBusyError as busy:
+        except LoginBusyError as busy:
             clock.sleep(busy.wait_seconds)
         except (LoginError, TokenGoneError):
             return
@@ -338,7 +338,7 @@ def _hand_over(client: Client, flow_id: str, rng: Random, report: Reporter) -> b
         with client.collect(flow_id) as token:
             _sink(rng)
             delivered = token.access_token.reveal()
-    except (_SinkError, FlowBusyError):
+    except (_SinkError, LoginBusyError):
         return False
     except TokenGoneError:
         return True

@@ -8,7 +8,7 @@ verification should call it. Where a name depends on how it was done, it says so
 * A row with another content and the right hash, but no `mac`: `edited` in the middle of a chain;
   for the last event of a flow it is no other than a chain that was replaced from there on.
 * A copy beside its original: which of them is the copy cannot be told, so the flow alone counts.
-* Where a digest is missing or forged that says which flows were dropped on purpose, their removal
+* Where a digest is missing or forged that says which flows were pruned on purpose, their removal
   is not behind a digest any more: `removed_flow` is right as well.
 
 Some of it nobody could see, or tell from something else, and is not done here: what is beyond the
@@ -432,7 +432,7 @@ def _victim_with_row(attack: Attack) -> str:
 def edited_row(attack: Attack) -> Done:
     flow_id = _victim_with_row(attack)
     row = attack.trail.row(flow_id)
-    name = attack.random.choice([name for name in COLUMNS if name not in ("id", "live_name")])
+    name = attack.random.choice([name for name in COLUMNS if name not in ("id", "open_name")])
     attack.trail.set_row(flow_id, {name: _edited(attack, name, row[name])})
     return Done(("wrong_state", "edited_row"), (flow_id,))
 
@@ -458,7 +458,7 @@ def spliced_row(attack: Attack) -> Done:
         other = _victim_with_row(attack)
     row, theirs = attack.trail.row(flow_id), attack.trail.row(other)
     names = [
-        name for name in COLUMNS if name not in ("id", "live_name") and row[name] != theirs[name]
+        name for name in COLUMNS if name not in ("id", "open_name") and row[name] != theirs[name]
     ]
     spliced = attack.random.choice([names, attack.random.sample(names, 1)])
     attack.trail.set_row(flow_id, {name: theirs[name] for name in spliced})
@@ -492,7 +492,7 @@ _ELSEWHERE: Final = OAuth(
 
 def old_row(attack: Attack) -> Done:
     flow_id, row = attack.random.choice(attack.trail.old_rows)
-    attack.trail.set_row(flow_id, {name: row[name] for name in COLUMNS if name != "live_name"})
+    attack.trail.set_row(flow_id, {name: row[name] for name in COLUMNS if name != "open_name"})
     return Done(("wrong_state",), (flow_id,))
 
 
@@ -620,7 +620,7 @@ def _about_digests(kind: Kind, *paths: Path) -> Done:
 
 
 def _drops(path: Path) -> bool:
-    return any(entry.dropped for entry in read_entries(path, read_digest(path)))
+    return any(entry.pruned for entry in read_entries(path, read_digest(path)))
 
 
 def missing_digest(attack: Attack) -> Done:
@@ -681,11 +681,11 @@ def _with_other_content(attack: Attack, fields: dict[str, Any]) -> dict[str, Any
 def _with_other_entries(attack: Attack, entries: Sequence[str]) -> list[str]:
     random, changed = attack.random, [*entries]
     at = random.randrange(len(changed))
-    flow_id, seq, digest, *dropped = json.loads(changed.pop(at))
+    flow_id, seq, digest, *pruned = json.loads(changed.pop(at))
     others = [
-        [flow_id, seq + 1, digest, *dropped],
-        [flow_id, seq, attack.hex(), *dropped],
-        [flow_id, seq, digest, *([] if dropped else [True])],
+        [flow_id, seq + 1, digest, *pruned],
+        [flow_id, seq, attack.hex(), *pruned],
+        [flow_id, seq, digest, *([] if pruned else [True])],
         ["flow-000", 1, attack.hex()],
         None,
     ]

@@ -210,7 +210,7 @@ def deleted_row(place: Place, random: Random) -> Attack:
 
 def duplicated_row(place: Place, random: Random) -> Attack:
     row = _login(place, random)
-    place.insert("flows", row | {"id": "copy", "live_name": None})
+    place.insert("flows", row | {"id": "copy", "open_name": None})
     return Attack(
         f"row of {row['id']} copied",
         {row["id"], "copy"},
@@ -234,7 +234,7 @@ def swapped_rows(place: Place, random: Random) -> Attack:
 
 def spliced_row(place: Place, random: Random) -> Attack:
     one, other = random.sample(place.saved["flows"], 2)
-    names = random.sample([name for name in COLUMNS if name not in ("id", "live_name")], 5)
+    names = random.sample([name for name in COLUMNS if name not in ("id", "open_name")], 5)
     place.put_back("flows", {"id": one["id"]}, {name: other[name] for name in names})
     if all(one[name] == other[name] for name in names):
         raise NothingError
@@ -341,7 +341,7 @@ def inserted_row(place: Place, random: Random) -> Attack:
     record = json.loads(row["record"]) | {"name": None}
     progress = json.loads(row["progress"]) | {"id": "mallory", "due_at": 0.0}
     row = row | _rewound(place, random, row)
-    row |= {"id": "mallory", "live_name": None, "record": json.dumps(record, separators=(",", ":"))}
+    row |= {"id": "mallory", "open_name": None, "record": json.dumps(record, separators=(",", ":"))}
     row |= {"progress": json.dumps(progress, separators=(",", ":"))}
     row["provider"] = evil_provider(place, random)
     place.insert("flows", row)

@@ -216,7 +216,7 @@ KEY: Final = generate_key()
 CLIENT: Final[Mapping[str, Callable[[Client, Target], object]]] = {
     "get": lambda client, target: client.get(target.name),
     "logins": lambda client, _: list(client.logins()),
-    "logins, live": lambda client, _: list(client.logins(live=True)),
+    "logins, not ended": lambda client, _: list(client.logins(skip_ended=True)),
     "step": lambda client, target: client.step(target.name),
     "sweep": lambda client, _: client.sweep(),
     "wait": lambda client, target: client.wait(target.name, 0),

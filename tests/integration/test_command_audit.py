@@ -155,8 +155,8 @@ def test_digests_that_were_asked_for_and_are_not_there_are_a_finding(
         assert done.code == 1
         (finding,) = done.said["findings"]
         assert (finding["kind"], finding["flow_id"]) == ("missing_digest", None)
-        assert finding["said"] == "there is no digest in digests"
-    assert [finding["said"] for finding in known.said["findings"]] == ["digest 1 is missing"]
+        assert finding["message"] == "there is no digest in digests"
+    assert [finding["message"] for finding in known.said["findings"]] == ["digest 1 is missing"]
     assert "1 finding" in page.err
     out = audit("verify", *asked).out
     assert "missing digest" in out
@@ -225,7 +225,9 @@ def test_an_old_copy_of_the_digests_is_found_by_the_last_ones_number_and_hash(
 
     assert blind.code == 0  # which is why the last one is to be kept
     assert seen.code == 1
-    assert [finding["said"] for finding in seen.said["findings"]] == ["digests 2 to 3 are missing"]
+    assert [finding["message"] for finding in seen.said["findings"]] == [
+        "digests 2 to 3 are missing"
+    ]
     assert "1 finding" in audit("report", "-o", "r", "--digests", "digests", "--last", last).err
     # Somebody goes on from the old copy until the numbers are the same again.
     for number in (4, 5):
@@ -233,7 +235,7 @@ def test_an_old_copy_of_the_digests_is_found_by_the_last_ones_number_and_hash(
         audit("digest", "--digests", "digests")
     redone = audit("verify", "--digests", "digests", "--json", "--last", last)
     assert redone.code == 1
-    assert [(finding["kind"], finding["said"]) for finding in redone.said["findings"]] == [
+    assert [(finding["kind"], finding["message"]) for finding in redone.said["findings"]] == [
         ("forged_digest", "digest-000003.jsonl: its hash is not the one given as the last digest's")
     ]
 
@@ -248,7 +250,9 @@ def test_digests_removed_at_the_beginning_are_a_finding(audit: Audit) -> None:
 
     done = audit("verify", "--digests", "digests", "--json", "--last", audit.digest_id(3))
 
-    assert [finding["said"] for finding in done.said["findings"]] == ["digests 1 to 2 are missing"]
+    assert [finding["message"] for finding in done.said["findings"]] == [
+        "digests 1 to 2 are missing"
+    ]
 
 
 def test_a_public_key_that_was_kept_elsewhere_is_not_self_signed(audit: Audit) -> None:
@@ -434,7 +438,7 @@ def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
 
     assert "no events to prune" in kept.err
     assert (pruned.code, pruned.said["digest"]) == (0, 2)
-    assert pruned.said["dropped"] + len(left) == 3
+    assert pruned.said["pruned"] + len(left) == 3
     assert audit("verify", "--digests", "digests").code == 0
     assert "prune" in audit("show", "store", "--all", "--json").out
 
@@ -483,7 +487,7 @@ def test_a_line_that_is_no_event_is_found(audit: Audit) -> None:
     done = audit("verify", "--file", "trail.jsonl", "--json")
 
     assert done.code == 1
-    assert [finding["said"] for finding in done.said["findings"]] == [
+    assert [finding["message"] for finding in done.said["findings"]] == [
         f"line {number} of trail.jsonl is not an event" for number in range(14, 22)
     ]
 

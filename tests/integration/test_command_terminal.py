@@ -81,7 +81,7 @@ def test_logins_with_hostile_texts_steer_no_terminal(
     assert steers(done) == []
 
 
-TEXTS: Final = ("id", "state", "lease_owner", "previous_owner", "live_name")
+TEXTS: Final = ("id", "state", "lease_owner", "previous_owner", "open_name")
 
 
 def tamper(deviceflow: Command, column: str) -> None:
@@ -115,7 +115,7 @@ def _hostile(record: dict[str, Any]) -> dict[str, Any]:
 def test_rows_that_were_tampered_with_steer_no_terminal(
     deviceflow: Command, hostile: SQLiteStore, column: str
 ) -> None:
-    (flow, *_) = hostile.flows(live=True)
+    (flow, *_) = hostile.flows(skip_ended=True)
     tamper(deviceflow, column)
 
     of_one = [["step", flow.id], ["wait", flow.id, "--timeout", "0"], ["cancel", flow.id]]

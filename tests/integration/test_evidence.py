@@ -290,7 +290,7 @@ def fill(store: SQLStore, name: str, at: float) -> list[str]:
 
 def last_dropped(digests: Path) -> set[str]:
     path = files_of(digests)[-1][1]
-    return {entry.flow_id for entry in read_entries(path, read_digest(path)) if entry.dropped}
+    return {entry.flow_id for entry in read_entries(path, read_digest(path)) if entry.pruned}
 
 
 def test_pruned_trail_is_clean_before_in_between_and_after(
@@ -554,7 +554,7 @@ def found_in(*paths: Path) -> tuple[list[tuple[str, str | None]], int, list[str]
         findings: list[tuple[str, str | None]] = [
             (finding.kind, finding.flow_id) for finding in verification.findings()
         ]
-        return findings, verification.events, list(lines.strange)
+        return findings, verification.events, list(lines.problems)
 
 
 def written(path: Path, names: str, halfway: Callable[[], object] = lambda: None) -> None:

@@ -46,7 +46,7 @@ def test_it_is_kept_shown_and_recorded(
     shown: list[str] = []
 
     def approve(_: str) -> bool:
-        (flow,) = client.logins(live=True)
+        (flow,) = client.logins(skip_ended=True)
         decide(server, "approve")("", str(flow.user_code))
         return True
 

@@ -156,7 +156,7 @@ def test_unknown_flow_is_an_error_that_names_it(place: Place, flow_id: str) -> N
         place.store.get,
         lambda name: place.store.claim(name, "w1", place.now, 20),
     ):
-        with pytest.raises(errors.UnknownFlowError) as caught:
+        with pytest.raises(errors.UnknownLoginError) as caught:
             use(flow_id)
         assert caught.value.flow_id == flow_id
 
@@ -263,7 +263,7 @@ def test_token_that_comes_late_does_not_take_the_name_back(
         place.store.add(new("f2", "nightly"))
 
     late = second_token(flow, place.now)
-    assert (late.action, flow.live) == ("late_token", True)
+    assert (late.action, flow.open) == ("late_token", True)
     assert commit(place.store, flow, late)
 
     assert place.store.get("f1").state is State.AUTHORIZED
@@ -278,7 +278,7 @@ def test_name_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> N
 
     assert next(attempt)[0] == "add"
     assert attempt.send(Sent(changed=0))[0] == "get"
-    assert attempt.send(Sent())[0] == "get_by_live_name"
+    assert attempt.send(Sent())[0] == "get_by_open_name"
     assert attempt.send(Sent())[0] == "add"
     with pytest.raises(StopIteration) as stopped:
         attempt.send(Sent(changed=1))
@@ -885,7 +885,7 @@ def test_forgotten_flow_is_unknown_and_so_is_its_lease(place: Place) -> None:
     claim(place, "w1", 1e4)
     place.store.delete_ended(place.now)
 
-    with pytest.raises(errors.UnknownFlowError):
+    with pytest.raises(errors.UnknownLoginError):
         place.store.get("f1")
     place.store.release("f1", "w1")
     assert not commit(place.store, flow, flow.take_over(place.now, "w1"))
@@ -912,7 +912,7 @@ def test_flows_come_newest_first_without_secrets(place: Place) -> None:
     for flow in flows:
         assert export.to_dict(flow) == export.to_dict(place.store.get(flow.id))
         assert hidden(flow)
-    assert [flow.id for flow in place.store.flows(live=True)] == ["f-waiting"]
+    assert [flow.id for flow in place.store.flows(skip_ended=True)] == ["f-waiting"]
 
 
 def test_flows_come_page_by_page_each_once(place: Place) -> None:
@@ -927,8 +927,8 @@ def test_flows_come_page_by_page_each_once(place: Place) -> None:
 
     assert len(ages) == 450
     assert list(ages.values()) == sorted(ages.values(), reverse=True)
-    live = [flow.id for flow in place.store.flows(live=True)]
-    assert len(live) == len(set(live)) == 300
+    found = [flow.id for flow in place.store.flows(skip_ended=True)]
+    assert len(found) == len(set(found)) == 300
 
 
 def test_flows_can_be_stepped_while_they_are_looked_at(place: Place) -> None:
@@ -939,7 +939,7 @@ def test_flows_can_be_stepped_while_they_are_looked_at(place: Place) -> None:
         whole = place.store.get(flow.id)
         assert commit(place.store, whole, whole.cancel(place.now))
 
-    assert list(place.store.flows(live=True)) == []
+    assert list(place.store.flows(skip_ended=True)) == []
 
 
 # Odd texts.

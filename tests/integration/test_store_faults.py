@@ -336,7 +336,7 @@ def test_other_store_in_the_place_of_the_file_is_not_mistaken_for_it(
     with SQLiteStore(file_of(sqlite), keys=sqlite.keys):
         pass
 
-    with pytest.raises(errors.UnknownFlowError):
+    with pytest.raises(errors.UnknownLoginError):
         driver.step(name)
 
     for path in tmp_path.glob("flows.db*"):

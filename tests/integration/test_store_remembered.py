@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CHANGES: Final[dict[str, Callable[[Any], Any]]] = {
     "created_at": lambda at: at - 1,
     "ended_at": lambda _: 5.0,
-    "live_name": lambda _: "another",
+    "open_name": lambda _: "another",
     "provider": lambda text: text.replace("as.example.com", "evil.example.com"),
     "record": lambda text: json.dumps(json.loads(text) | {"user_code": "EVIL-CODE"}),
     "code": lambda text: text[:-4],
@@ -138,7 +138,7 @@ def test_login_whose_row_is_gone_is_unknown(database: Place) -> None:
     driver, flow_id = begun(database)
     database.ask("DELETE FROM {flows}")
 
-    with pytest.raises(errors.UnknownFlowError):
+    with pytest.raises(errors.UnknownLoginError):
         driver.step(flow_id)
 
     assert sent(driver) == ["code"]

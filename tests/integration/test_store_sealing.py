@@ -470,7 +470,7 @@ def test_flow_that_somebody_is_at_work_on_is_sealed_later(database: Place) -> No
     done, (problem,) = store.reseal()
 
     assert done == 0
-    assert isinstance(problem, errors.FlowBusyError)
+    assert isinstance(problem, errors.LoginBusyError)
     assert problem.wait_seconds == pytest.approx(20, abs=1)
     assert commit(database.store, flow, flow.poll(database.now, 10), release="w1")
     assert store.reseal() == (1, [])

@@ -12,7 +12,7 @@ from deviceflow.audit.chain import STORED
 from deviceflow.audit.events import FIELDS
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
-from deviceflow.errors import UnknownFlowError
+from deviceflow.errors import UnknownLoginError
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.stores.url import sqlite_file
@@ -112,7 +112,7 @@ def test_an_event_is_as_it_was_logged(store: SQLStore) -> None:
 
 
 def test_a_login_that_is_not_there(store: SQLStore) -> None:
-    with pytest.raises(UnknownFlowError):
+    with pytest.raises(UnknownLoginError):
         query.one(store, "nobody")
 
 

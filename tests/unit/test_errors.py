@@ -17,7 +17,7 @@ FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
     errors.UsageError: (DeviceFlowError,),
     errors.InvalidArgumentError: (errors.UsageError, ValueError),
     errors.IllegalTransitionError: (errors.UsageError,),
-    errors.UnknownFlowError: (errors.UsageError, LookupError),
+    errors.UnknownLoginError: (errors.UsageError, LookupError),
     errors.InsecureURLError: (errors.UsageError, ValueError),
     errors.ServerError: (DeviceFlowError,),
     errors.UnreachableError: (errors.ServerError,),
@@ -32,7 +32,7 @@ FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
     errors.StoreError: (DeviceFlowError,),
     errors.SealError: (errors.StoreError,),
     errors.TokenGoneError: (errors.UsageError,),
-    errors.FlowBusyError: (DeviceFlowError,),
+    errors.LoginBusyError: (DeviceFlowError,),
     errors.WaitTimeoutError: (DeviceFlowError, TimeoutError),
     errors.StudioAuthError: (DeviceFlowError,),
     errors.InvalidScopesError: (errors.StudioAuthError, ValueError),
@@ -43,7 +43,7 @@ BRANCHES: Final = (
     errors.ServerError,
     errors.LoginError,
     errors.StoreError,
-    errors.FlowBusyError,
+    errors.LoginBusyError,
     errors.WaitTimeoutError,
     errors.StudioAuthError,
 )
@@ -115,9 +115,9 @@ def test_error_carries_what_it_is_given(kind: type[DeviceFlowError]) -> None:
         errors.LoginCancelledError,
         errors.OutcomeUnknownError,
         errors.WaitTimeoutError,
-        errors.UnknownFlowError,
+        errors.UnknownLoginError,
         errors.SealError,
-        errors.FlowBusyError,
+        errors.LoginBusyError,
         errors.TokenGoneError,
     ],
 )
@@ -150,9 +150,9 @@ def test_trigger_survives_too() -> None:
 
 
 def test_wait_of_a_busy_flow_survives_as_well() -> None:
-    assert errors.FlowBusyError().wait_seconds == 0
+    assert errors.LoginBusyError().wait_seconds == 0
 
-    again = pickle.loads(pickle.dumps(errors.FlowBusyError(wait_seconds=7.5)))
+    again = pickle.loads(pickle.dumps(errors.LoginBusyError(wait_seconds=7.5)))
 
     assert again.wait_seconds == 7.5
 

@@ -1,1 +1,1 @@
-"""What is said and kept of a login: one event for each transition, of one published schema."""
+"""The events of a login: one for each transition, of one published schema."""

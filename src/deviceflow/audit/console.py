@@ -27,10 +27,10 @@ def line(fields: Mapping[str, Any]) -> str:
             `exception` and `stack` tracebacks, where there are any.
     """
     transition = fields.get("schema") == SCHEMA
-    said = _transition(fields) if transition else _other(fields)
+    text = _transition(fields) if transition else _other(fields)
     hidden = _NOT_REPEATED if transition else _NOT_A_VALUE
     bound = [f"{name}={_value(value)}" for name, value in fields.items() if name not in hidden]
-    text = printable("  ".join((said, *bound)), _LONGEST)
+    text = printable("  ".join((text, *bound)), _LONGEST)
     traces = [str(fields[name]) for name in ("exception", "stack") if fields.get(name)]
     below = [printable(row, _LONGEST) for trace in traces for row in trace.splitlines()]
     return "\n".join([f"{_clock(fields.get('time'))} {text}", *below])

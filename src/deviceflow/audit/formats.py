@@ -46,15 +46,15 @@ _FIRST: Final = ("@timestamp", "log.level", "message", "ecs.version")
 def ecs(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event under the names of the Elastic Common Schema, with dots in them.
 
-    Nothing is lost but what is null. Whether a login succeeded is said by its end only; all that
+    Nothing is lost but what is null. Only the end of a login says whether it succeeded; all that
     goes before has the outcome `unknown`.
 
     Args:
         event: An event of `deviceflow.audit/1`.
     """
     action = action_of(event["action"])
-    said = {_FIELDS.get(name, f"deviceflow.{name}"): event[name] for name in FIELDS}
-    said |= {
+    fields = {_FIELDS.get(name, f"deviceflow.{name}"): event[name] for name in FIELDS}
+    fields |= {
         "event.kind": "event",
         "event.module": "deviceflow",
         "event.dataset": "deviceflow.audit",
@@ -70,8 +70,8 @@ def ecs(event: Mapping[str, Any]) -> dict[str, Any]:
     }
     # In nanoseconds, as ECS has it, for which it keeps 63 bits.
     if event["duration"] is not None and 0 <= (duration := event["duration"] * 1e9) < 2**63:
-        said["event.duration"] = round(duration)
-    return {name: value for name, value in said.items() if value is not None}
+        fields["event.duration"] = round(duration)
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _outcome_of(action: Action) -> str:
@@ -81,10 +81,10 @@ def _outcome_of(action: Action) -> str:
 
 
 def _message(event: Mapping[str, Any]) -> str:
-    said = f"{event['flow_id']}: {event['action']}"
+    text = f"{event['flow_id']}: {event['action']}"
     if event["to"] is not None and event["from"] != event["to"]:
-        said += f", {event['from']} -> {event['to']}"
-    return said
+        text += f", {event['from']} -> {event['to']}"
+    return text
 
 
 def _domain_of(address: str | None) -> str | None:
@@ -100,15 +100,15 @@ def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         fields: As `ecs` returns them.
     """
-    said: dict[str, Any] = {name: fields[name] for name in _FIRST if name in fields}
+    tree: dict[str, Any] = {name: fields[name] for name in _FIRST if name in fields}
     for name, value in fields.items():
-        if name not in said:
+        if name not in tree:
             *path, last = name.split(".")
-            inner = said
+            inner = tree
             for part in path:
                 inner = inner.setdefault(part, {})
             inner[last] = value
-    return said
+    return tree
 
 
 class ECS:

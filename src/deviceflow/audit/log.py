@@ -49,9 +49,9 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
         except Exception:  # what a program's processors raise must not end its login
             _LOGGER.exception("%s could not be logged", name)
     elif _LOGGER.isEnabledFor(level):
-        said = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
+        text = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
         extra = {"deviceflow_event": name, "deviceflow": dict(fields)}
-        _LOGGER.log(level, "%s %s", name, printable(said, _LONGEST), extra=extra)
+        _LOGGER.log(level, "%s %s", name, printable(text, _LONGEST), extra=extra)
 
 
 _kept: tuple[dict[str, Any], Any] = ({}, None)

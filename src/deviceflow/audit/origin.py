@@ -38,7 +38,7 @@ class origin:  # noqa: N801  # reads as a function in a `with` statement
         UsageError: An argument is not a string.
     """
 
-    __slots__ = ("_said", "_token")
+    __slots__ = ("_origin", "_token")
 
     def __init__(
         self,
@@ -54,13 +54,13 @@ class origin:  # noqa: N801  # reads as a function in a `with` statement
                     f"The origin's {name} must be a string, not {type(value).__name__}.",
                     hint=f"Pass {name}=str(…).",
                 )
-        self._said = Origin(actor=actor, engine=engine, task_id=task_id)
+        self._origin = Origin(actor=actor, engine=engine, task_id=task_id)
         self._token: Token[Origin] | None = None
 
     def __enter__(self) -> Self:
         if self._token is not None:
             raise UsageError("This origin is in use.", hint="Create a new one for each block.")
-        self._token = _CURRENT.set(_merged(self._said, _CURRENT.get()))
+        self._token = _CURRENT.set(_merged(self._origin, _CURRENT.get()))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,13 +75,13 @@ def current(default: Origin) -> Origin:
     Args:
         default: The client's own origin.
     """
-    said = _CURRENT.get()
-    return default if said is _NOBODY else _merged(said, default)
+    current = _CURRENT.get()
+    return default if current is _NOBODY else _merged(current, default)
 
 
-def _merged(said: Origin, default: Origin) -> Origin:
+def _merged(current: Origin, default: Origin) -> Origin:
     return default._replace(
-        actor=said.actor or default.actor,
-        engine=said.engine or default.engine,
-        task_id=said.task_id or default.task_id,
+        actor=current.actor or default.actor,
+        engine=current.engine or default.engine,
+        task_id=current.task_id or default.task_id,
     )

@@ -33,27 +33,27 @@ def event_of(row: Sequence[Any]) -> dict[str, Any]:
     """
     proof = {"hash": row[_HASH], "mac": row[_MAC]}
     try:
-        said = parse(row[_TEXT])
+        event = parse(row[_TEXT])
     except DAMAGED:
-        return readable(dict.fromkeys(FIELDS) | _said_by(row) | proof)
+        return readable(dict.fromkeys(FIELDS) | _claimed_by(row) | proof)
     if type(row[_HASH]) is str and type(row[_MAC]) in _PROOF:
-        said |= proof
-        return _with_seconds({name: said[name] for name in FIELDS})
-    return readable({name: (said | proof)[name] for name in FIELDS})
+        event |= proof
+        return _with_seconds({name: event[name] for name in FIELDS})
+    return readable({name: (event | proof)[name] for name in FIELDS})
 
 
-def _said_by(row: Sequence[Any]) -> dict[str, Any]:
+def _claimed_by(row: Sequence[Any]) -> dict[str, Any]:
     text = row[_TEXT]
     if isinstance(text, str):
         # What is no UTF-8 a store gives as `\\xff`, which is no escape in JSON.
         text = _NO_ESCAPE.sub(r"\1\\\\x", text).encode(errors="replace")
     try:
-        said = decode(text)
+        fields = decode(text)
     except DAMAGED:
-        said = None
-    if not isinstance(said, dict):
+        fields = None
+    if not isinstance(fields, dict):
         return {name: row[STORED.index(name)] for name in ("flow_id", "seq", "time")}
-    return {name: value for name, value in said.items() if name in _FIELDS}
+    return {name: value for name, value in fields.items() if name in _FIELDS}
 
 
 def readable(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,9 @@ _CODES = (
     (errors.ExpiredError, EXPIRED),
     (errors.DeniedError, DENIED),
     (errors.StoreError, STORE),
-    (errors.FlowBusyError, PENDING),
+    (errors.LoginBusyError, PENDING),
     (errors.WaitTimeoutError, PENDING),
-    (errors.FlowBusyError, PENDING),
+    (errors.LoginBusyError, PENDING),
 )
 
 

@@ -112,13 +112,13 @@ def outlived(login: Login) -> bool:
 
 def line(login: Login) -> str:
     """Return where a login stands, for a person."""
-    said = f"{login.id} {login.state}"
+    text = f"{login.id} {login.state}"
     if login.reason is not None:
-        return f"{said}: {login.reason}"
+        return f"{text}: {login.reason}"
     if login.state.ended:
-        return said
+        return text
     wait = f"call again in {ceil(login.wait_seconds)} seconds" if login.wait_seconds else "due"
-    return f"{said}: {wait}"
+    return f"{text}: {wait}"
 
 
 def code(login: Login) -> int:
@@ -154,9 +154,9 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
 def trouble(error: DeviceFlowError | ImportError, args: StoreOptions) -> dict[str, Any]:
     """Return the JSON fields of an error and of the login that it is about."""
     names = ("flow_id", "state", "reason", "wait_seconds")
-    said = {name: getattr(error, name, None) for name in names}
-    said["flow_id"] = said["flow_id"] or getattr(args, "id", None)
+    facts = {name: getattr(error, name, None) for name in names}
+    facts["flow_id"] = facts["flow_id"] or getattr(args, "id", None)
     if isinstance(error, WaitTimeoutError):
         with suppress(DeviceFlowError, ImportError):
-            said["wait_seconds"] = client(args).get(str(error.flow_id)).wait_seconds
-    return said | {"error": str(error)}
+            facts["wait_seconds"] = client(args).get(str(error.flow_id)).wait_seconds
+    return facts | {"error": str(error)}

@@ -165,8 +165,8 @@ def verify_files(args: EvidenceOptions, files: list[str]) -> Verified:
         )
         progress = stack.enter_context(_progress(lambda: None))
         done = _found(args, verification, progress, keyed=key is not None)
-        strange = [Finding("edited", None, None, said) for said in lines.strange]
-        return done._replace(findings=[*strange, *done.findings])
+        edited = [Finding("edited", None, None, problem) for problem in lines.problems]
+        return done._replace(findings=[*edited, *done.findings])
 
 
 def _found(

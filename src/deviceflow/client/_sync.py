@@ -185,24 +185,24 @@ class Client:
             flow_id: The login's id.
 
         Raises:
-            UnknownFlowError: The store has no login of that id.
+            UnknownLoginError: The store has no login of that id.
         """
         return self._run(lookup.get(flow_id))
 
     def logins(
         self,
         *,
-        live: bool = False,
+        skip_ended: bool = False,
         on_problem: Callable[[DeviceFlowError], object] = log_unreadable,
     ) -> Iterator[Login]:
         """Yield the logins in the store, the newest first.
 
         Args:
-            live: Only those that have not ended.
+            skip_ended: Whether to leave out the logins that have ended.
             on_problem: Told of each login that cannot be read, which is passed over. By default
                 that is logged, as `deviceflow.unreadable`.
         """
-        return self._run(lookup.logins(live=live, on_problem=on_problem))
+        return self._run(lookup.logins(skip_ended=skip_ended, on_problem=on_problem))
 
     # Going on.
 
@@ -213,7 +213,7 @@ class Client:
             The login after that; `wait_seconds` says in how many seconds to call again.
 
         Raises:
-            UnknownFlowError: The store has no login of that id.
+            UnknownLoginError: The store has no login of that id.
             StoreError: The store failed. A token that had come is kept in this client, and the
                 next step saves it.
         """
@@ -250,7 +250,7 @@ class Client:
 
         Raises:
             WaitTimeoutError: The time is up, and the login still pending.
-            UnknownFlowError: The store has no login of that id.
+            UnknownLoginError: The store has no login of that id.
         """
         return self._run(wait.wait(self._context, flow_id, timeout, on_step))
 
@@ -270,7 +270,7 @@ class Client:
             LoginError: The login ended without a token: expired, denied, cancelled (by another
                 thread, say), or unknown.
             ServerError: The server refused for good, or cannot be understood.
-            UnknownFlowError: The store has no login of that id.
+            UnknownLoginError: The store has no login of that id.
         """
         return self._run(wait.wait_for_token(self._context, flow_id, timeout, on_step))
 
@@ -322,7 +322,7 @@ class Client:
                 at the most.
 
         Raises:
-            FlowBusyError: Somebody else is collecting it.
+            LoginBusyError: Somebody else is collecting it.
             DeviceFlowError: There is no token; as for `collect_token`.
         """
         held = self._run(handover.begin_collection(self._context, flow_id, seconds))
@@ -414,7 +414,7 @@ class Client:
             keys: Fernet keys, such as `deviceflow keys generate` prints; the first one seals.
 
         Raises:
-            UnknownFlowError: The store has no login of that id.
+            UnknownLoginError: The store has no login of that id.
             SealError: There is no key, or a key is not a Fernet key.
             ImportError: `cryptography` is missing (extra `seal`).
         """
@@ -526,8 +526,8 @@ class Client:
                 return store.end_lease(flow_id, since, client_now)
             case do.Add(flow, store_event):
                 return store.add(flow, store_event=store_event)
-            case do.ListFlows(live, on_problem, present):
-                return map(present, store.flows(live=live, on_problem=on_problem))
+            case do.ListFlows(skip_ended, on_problem, present):
+                return map(present, store.flows(skip_ended=skip_ended, on_problem=on_problem))
             case do.IdsWithSecrets(kind, ended_before, client_now, skip):
                 return store.ids_with_secrets(kind, ended_before, client_now, skip)
             case do.DeleteEnded(ended_before):

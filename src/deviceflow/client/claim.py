@@ -45,7 +45,7 @@ def end_lease_from_the_future(flow_id: str, since: float | None, begun: float) -
     Args:
         flow_id: The flow.
         since: When the lease was taken.
-        begun: What the clock said before that was read.
+        begun: What the clock showed before the row was read.
 
     Returns:
         Whether it was such a lease.

@@ -57,12 +57,12 @@ class Load(NamedTuple):
 
 
 class ListFlows(NamedTuple):
-    """Read all flows, or the live ones, without secrets.
+    """Read all flows, or those that have not ended, without secrets.
 
     Answered by an iterator over what `present` makes of each.
     """
 
-    live: bool
+    skip_ended: bool
     on_problem: Callable[[DeviceFlowError], object]
     present: Callable[[Flow], Login]
 

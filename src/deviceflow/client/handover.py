@@ -74,7 +74,7 @@ def begin_collection(context: Context, flow_id: str, seconds: float) -> Op[Colle
     owner = context.identity.worker()
     claim = yield from claim_ended(context, flow_id, owner, min(seconds, LONGEST_COLLECTION))
     if isinstance(claim, LeaseHeld):
-        raise errors.FlowBusyError(
+        raise errors.LoginBusyError(
             flow_id=flow_id, state=claim.flow.state, wait_seconds=claim.seconds
         )
     collected = yield from or_else(collect_token(context, flow_id), Release(flow_id, owner))

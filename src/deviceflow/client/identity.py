@@ -38,11 +38,11 @@ class Identity:
 
     @property
     def origin(self) -> Origin:
-        """Who is said to act now: the client's origin, with what `deviceflow.origin` has set."""
+        """The client's origin, with what `deviceflow.origin` has set."""
         return current(self._origin)
 
     def origin_of(self, worker: str) -> Origin:
-        """Return who is said to have done a piece of work."""
+        """Return the origin of one piece of work."""
         return self.origin._replace(worker=worker, pid=self._pid)
 
     @staticmethod

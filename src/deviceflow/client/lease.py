@@ -9,7 +9,7 @@ LEASE_MARGIN: Final = 10.0
 
 
 class Clocks(NamedTuple):
-    """What both clocks said at one moment.
+    """What both clocks showed at one moment.
 
     Attributes:
         wall: The wall clock, in seconds since 1970; never set back (see `Timeline`).
@@ -29,7 +29,7 @@ class Lease(NamedTuple):
     Attributes:
         owner: Who holds it.
         seconds: For how long it was taken.
-        taken: What both clocks said right before.
+        taken: What both clocks showed right before.
         now: What time it was then for the store, in seconds since 1970.
     """
 

@@ -24,11 +24,13 @@ def get(flow_id: str) -> Op[Login]:
     return Login.of(flow, flow.wait_seconds(now))
 
 
-def logins(*, live: bool, on_problem: Callable[[DeviceFlowError], object]) -> Op[Iterator[Login]]:
+def logins(
+    *, skip_ended: bool, on_problem: Callable[[DeviceFlowError], object]
+) -> Op[Iterator[Login]]:
     """Return an iterator over the stored logins, the newest first."""
     now: float = yield StoreNow()
     found: Iterator[Login] = yield ListFlows(
-        live, on_problem, lambda flow: Login.of(flow, flow.wait_seconds(now))
+        skip_ended, on_problem, lambda flow: Login.of(flow, flow.wait_seconds(now))
     )
     return found
 

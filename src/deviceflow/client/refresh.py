@@ -42,5 +42,5 @@ def refresh(context: Context, provider: Provider, token: Token) -> Op[Token]:
     if refreshed.refresh_token is None:
         refreshed.refresh_token = token.refresh_token
     if refreshed.scopes is None:
-        refreshed.scopes = token.scopes  # not said is unchanged (RFC 6749 section 6)
+        refreshed.scopes = token.scopes  # none in the response: the same (RFC 6749 section 6)
     return refreshed

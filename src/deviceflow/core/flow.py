@@ -238,7 +238,7 @@ class Flow:
         return f"<Flow {self.id} {self.state}>"
 
     @property
-    def live(self) -> bool:
+    def open(self) -> bool:
         """Whether it has not ended, or its token is still kept: its name is taken."""
         return not self.state.ended or self.token is not None
 

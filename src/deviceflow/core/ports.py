@@ -228,16 +228,16 @@ class Store(Protocol):
         """Return a copy of a flow, with or without its secrets.
 
         Raises:
-            UnknownFlowError: The store has no flow of this id.
+            UnknownLoginError: The store has no flow of this id.
         """
 
     def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> Iterator[Flow]:
         """Yield copies of the flows without their secrets, newest first.
 
         Args:
-            live: Whether to skip flows that have ended.
+            skip_ended: Whether to skip flows that have ended.
             on_problem: Called with the error of each flow that cannot be read; the flow is
                 skipped. By default the error is raised.
         """
@@ -262,7 +262,7 @@ class Store(Protocol):
                 the lease.
 
         Raises:
-            UnknownFlowError: The store has no flow of this id.
+            UnknownLoginError: The store has no flow of this id.
         """
 
     def claim_due(
@@ -475,7 +475,7 @@ class AsyncStore(Protocol):
     async def get(self, flow_id: str, *, secrets: bool = True) -> Flow: ...
 
     def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> AsyncIterator[Flow]: ...
 
     async def claim(

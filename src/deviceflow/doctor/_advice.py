@@ -53,15 +53,15 @@ def advise(
         return "the body is not a JSON object. Is the URL that of the endpoint?", quirk
     error = quirks.error(fields)
     if error is not None:
-        said = CleanText(error, known, looks=True)
+        shown = CleanText(error, known, looks=True)
         quirk = None
         if error not in _ADVICE and pending:
-            quirk = f'errors = {{ {quoted(said)} = "authorization_pending" }}'
-        return f"{said}: {_ADVICE.get(error, 'the error is not a standard one.')}", quirk
+            quirk = f'errors = {{ {quoted(shown)} = "authorization_pending" }}'
+        return f"{shown}: {_ADVICE.get(error, 'the error is not a standard one.')}", quirk
     for name in _OTHER_ERROR_FIELDS:
         if answer.status >= 400 and (text := fields.text(name)):
-            said = CleanText(text, known, looks=True)
-            return f"the field {name} has {said!r}.", f"error_fields = [{quoted(name)}]"
+            shown = CleanText(text, known, looks=True)
+            return f"the field {name} has {shown!r}.", f"error_fields = [{quoted(name)}]"
     if pending:
         return f"the body has no error code, but the fields {_names(fields, known)}.", status
     renamed = _renamed(fields)

@@ -62,34 +62,34 @@ def practice(provider: OAuth, flow: Flow, answer: Response | Failure) -> Iterato
     """Report departures from RFC 10027."""
     fields = answer.fields() if isinstance(answer, Response) else None
     life = round((flow.expires_at or 0) - flow.created_at)
-    said = []
+    notes = []
     if fields is not None and provider.quirks.answered("expires_in", fields) is None:
-        said.append(
+        notes.append(
             f"The response has no expires_in, which RFC 8628 section 3.2 requires: {life} seconds"
             " are assumed, but the code may be valid for longer."
         )
     elif life > LONG_LIFE:
-        said.append(
+        notes.append(
             f"The code is valid for {life} seconds. RFC 10027 section 6.1.2 recommends a short"
             f" lifetime: {LONG_LIFE:g} seconds are usual."
         )
     if flow.verification_uri_complete is not None:
-        said.append(
+        notes.append(
             "verification_uri_complete contains the code: a person who follows the link can approve"
             " without seeing the code, unless the page asks to compare it (RFC 8628 sections 3.3.1"
             " and 5.4)."
         )
     if not provider.scopes:
-        said.append(
+        notes.append(
             "The login requests no scope, so the server chooses the scopes (RFC 6749 section 3.3)."
             " RFC 10027 section 6.1.9 recommends few scopes."
         )
     if provider.revocation_endpoint is None:
-        said.append(
+        notes.append(
             "No revocation_endpoint is known: a leaked token must be revoked by hand at the server"
             " (RFC 10027 section 6.1.6)."
         )
-    yield from (Check("practice", "note", one) for one in said)
+    yield from (Check("practice", "note", note) for note in notes)
 
 
 def server_clock(provider: OAuth, answer: Response | Failure, clock: Clock) -> Iterator[Check]:

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 def no_discovery(recorder: Recorder, error: ServerError) -> Iterator[Check]:
     metadata = recorder.metadata()
     if metadata is not None:
-        said, quirk = metadata.text("issuer"), None
+        issuer, quirk = metadata.text("issuer"), None
         if metadata.text("device_authorization_endpoint") is None:
             quirk = 'device_authorization_endpoint = "https://…"'
-        elif said and "{" in said:
+        elif issuer and "{" in issuer:
             quirk = "issuer_template = true"
-        elif said:
-            quirk = f"issuer = {quoted(said)}"
+        elif issuer:
+            quirk = f"issuer = {quoted(issuer)}"
         yield Check("discovery", "bad", str(error), quirk)
         return
     for request, result, _ in recorder.of("metadata"):
@@ -46,8 +46,8 @@ def _no_metadata(url: str, result: Response | Failure) -> tuple[str, str | None]
             r"/\.well-known/(openid-configuration|oauth-authorization-server)", "", target
         )
         quirk = f"issuer = {quoted(issuer)}" if issuer.startswith("https://") else None
-        said = f"{url} redirects to {CleanText(target, NOTHING)} (status {result.status})"
-        return f"{said}: use the issuer of that URL.", quirk
+        message = f"{url} redirects to {CleanText(target, NOTHING)} (status {result.status})"
+        return f"{message}: use the issuer of that URL.", quirk
     if result.status != 200:
         return f"{url} has no metadata: status {result.status}.", None
     return f"{url} has no metadata: status 200, but the body is not a JSON object.", None
@@ -75,5 +75,5 @@ def discovery(provider: OAuth, metadata: Fields | None) -> Iterator[Check]:
         # "none" is often left out where public clients are welcome all the same.
         others = [one for one in ("client_secret_basic", "client_secret_post") if one in methods]
         quirk = f"client_auth = {quoted(others[0])}" if others and used != "none" else None
-        said = f"The metadata does not list the authentication method {used}."
-        yield Check("client", "note", said, quirk)
+        message = f"The metadata does not list the authentication method {used}."
+        yield Check("client", "note", message, quirk)

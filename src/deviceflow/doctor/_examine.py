@@ -135,5 +135,7 @@ def _no_code(provider: OAuth, recorder: Recorder, error: ServerError) -> Iterato
         tried = f"{result.kind}, {len(asked)} attempts"
         yield Check("code", "bad", f"No response from {asked[-1].request.url}: {tried}.")
         return
-    said, quirk = advise(provider, result)
-    yield Check("code", "bad", f"The server issued no code. Status {result.status}: {said}", quirk)
+    advice, quirk = advise(provider, result)
+    yield Check(
+        "code", "bad", f"The server issued no code. Status {result.status}: {advice}", quirk
+    )

@@ -31,12 +31,12 @@ def first_poll(
     if flow.state is State.AUTHORIZED:
         yield Check("poll", "note", "Somebody has approved the code already.")
     elif flow.state is not State.AWAITING_USER or flow.failures:
-        said, quirk = advise(flow.provider, answer, known, pending=True)
+        advice, quirk = advise(flow.provider, answer, known, pending=True)
         yield Check(
             "poll",
             "bad",
             "The response to a poll before the approval is not authorization_pending. Status"
-            f" {answer.status}: {said}",
+            f" {answer.status}: {advice}",
             quirk,
         )
     elif flow.slow_downs:
@@ -81,11 +81,11 @@ def second_poll(
     elif meant.token is not None:
         yield revoke_unwanted(recorder, flow, meant.token, clock)
     else:
-        said, quirk = advise(flow.provider, answer, known, pending=True)
+        advice, quirk = advise(flow.provider, answer, known, pending=True)
         yield Check(
             "early poll",
             "note",
-            f"Neither pending nor slow_down, {after}. Status {answer.status}: {said}",
+            f"Neither pending nor slow_down, {after}. Status {answer.status}: {advice}",
             quirk and quirk.replace("authorization_pending", "slow_down"),
         )
 

@@ -148,9 +148,9 @@ class _Wire:
         shown.headers["Content-Type"] = "application/json"
         shown._content = json.dumps({"detail": login.detail}).encode()  # noqa: SLF001
         without = " with neither a code nor a token" if self.status < 400 else ""
-        said = f" It said: {login.detail}." if login.detail else ""
+        detail = f" It detail: {login.detail}." if login.detail else ""
         return requests.HTTPError(
-            f"{self.status} {shown.reason}{without} from {self._url}.{said}", response=shown
+            f"{self.status} {shown.reason}{without} from {self._url}.{detail}", response=shown
         )
 
 
@@ -241,7 +241,7 @@ def check(uri: str, code: Secret) -> Secret | None:
         pass
     except (errors.RejectedError, errors.DeniedError):
         failure = wire.error(client.get(login.id))
-    except errors.UnknownFlowError:
+    except errors.UnknownLoginError:
         failure = StudioAuthError(
             "Another call with the same code ended this login and returned its result.",
             hint="Wait for each code in one place only.",
@@ -250,7 +250,7 @@ def check(uri: str, code: Secret) -> Secret | None:
         failure = _studio_error(ended)
     finally:
         # Another thread that waited for the same login may have forgotten it.
-        with suppress(errors.UnknownFlowError):
+        with suppress(errors.UnknownLoginError):
             if client.get(login.id).state.ended:
                 _forget(login.id)
     if failure is not None:
@@ -269,7 +269,7 @@ def _begun(client: Client, uri: str, code: Secret) -> Login:
     if not _is_text(code.reveal()):
         raise ValueError("device_code must be a string that is not empty.")
     fingerprint = code.fingerprint()
-    with suppress(errors.UnknownFlowError):
+    with suppress(errors.UnknownLoginError):
         login = client.get(_flow_of_code.get(fingerprint, ""))
         if login.token_endpoint == uri:
             return login
@@ -308,7 +308,7 @@ def _forget(flow_id: str) -> None:
 
 def _forget_stale() -> None:
     for flow_id in list(_flow_of_code.values()):
-        with suppress(errors.UnknownFlowError):
+        with suppress(errors.UnknownLoginError):
             if _STORE.get(flow_id).due_at + _KEPT < _CLOCK.time():
                 _forget(flow_id)
 
@@ -346,12 +346,12 @@ def _bare(failed: Exception, url: str) -> requests.RequestException:
     Nor does it quote the server, which may have echoed it.
     """
     kind = type(failed) if isinstance(failed, requests.RequestException) else None
-    said = f"{url} sent what cannot be understood." if _quotes(failed) else str(failed)
+    message = f"{url} sent what cannot be understood." if _quotes(failed) else str(failed)
     about = requests.Request("POST", url).prepare()
     try:
-        return (kind or requests.RequestException)(said, request=about)
+        return (kind or requests.RequestException)(message, request=about)
     except TypeError:
-        return requests.RequestException(said, request=about)
+        return requests.RequestException(message, request=about)
 
 
 def _quotes(failed: BaseException) -> bool:

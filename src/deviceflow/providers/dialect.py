@@ -43,6 +43,9 @@ class Dialect:
         code_parameters: Additional parameters of the device authorization request.
         token_parameters: Additional parameters of the token request.
         token_scope: Whether the token request includes the scopes.
+        refresh_fields: Which of the login's `audience`, `resource` and `scope` each refresh repeats.
+            RFC 8707 section 2.2 has `resource`. Without `scope`, the token keeps the scopes that
+            were granted (RFC 6749 section 6).
         sends_grant_type: Whether the token request includes `grant_type`.
         scope_separator: The separator between scopes in a request.
         error_fields: The fields that may hold the error code, in order of precedence.
@@ -78,6 +81,7 @@ class Dialect:
     code_parameters: Mapping[str, str] = field(default_factory=lambda: _NONE)
     token_parameters: Mapping[str, str] = field(default_factory=lambda: _NONE)
     token_scope: bool = False
+    refresh_fields: tuple[str, ...] = ("resource",)
     sends_grant_type: bool = True
     scope_separator: str = " "
     error_fields: tuple[str, ...] = ("error",)
@@ -200,6 +204,11 @@ def read_dialect(name: str, entry: Mapping[str, Any]) -> Dialect:
                 f"Provider {name!r}: {key} must be one of {', '.join(_CHOICES[key])},"
                 f" not {value!r}."
             )
+        if key == "refresh_fields" and (wrong := {*value} - {*_REFRESH_FIELDS}):
+            raise UsageError(
+                f"Provider {name!r}: unknown field in refresh_fields: {', '.join(sorted(wrong))}.",
+                hint=f"Valid fields are {', '.join(_REFRESH_FIELDS)}.",
+            )
         if key in ("errors", "statuses") and (wrong := {*value.values()} - _ERRORS):
             raise UsageError(
                 f"Provider {name!r}: unknown error code in {key}: {', '.join(sorted(wrong))}.",
@@ -237,6 +246,7 @@ def _checked(name: str, dialect: Dialect) -> Dialect:
     return dialect
 
 
+_REFRESH_FIELDS: Final = ("audience", "resource", "scope")
 _CHOICES: Final = {
     "client_auth": ("client_secret_basic", "client_secret_post"),
     "request": ("form", "json"),

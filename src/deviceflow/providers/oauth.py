@@ -429,6 +429,9 @@ class OAuth:
     def refresh_request(self, token: Token) -> Request:
         """Return the request for the next token (RFC 6749 section 6).
 
+        The request repeats what the dialect's `refresh_fields` say: by default `resource`, without
+        which many servers issue a token for no resource, or refuse (RFC 8707 section 2.2).
+
         Raises:
             UsageError: The token has no refresh token, or the token endpoint is unknown.
         """
@@ -438,14 +441,16 @@ class OAuth:
                 hint="Log in again. Many providers send a refresh token for the scope"
                 " offline_access.",
             )
-        asked = self.quirks.asked(
-            {
-                "grant_type": "refresh_token",
-                "refresh_token": token.refresh_token.reveal(),
-                "resource": tuple(self.resource),  # RFC 8707 section 2.2
-            }
-        )
-        return self._request("token", self.token_endpoint, asked)
+        repeated: dict[str, Any] = {
+            "audience": self.audience,
+            "resource": tuple(self.resource),
+            "scope": self._scope(),
+        }
+        asked: dict[str, Any] = {
+            "grant_type": "refresh_token",
+            "refresh_token": token.refresh_token.reveal(),
+        } | {name: repeated[name] for name in self.quirks.refresh_fields}
+        return self._request("token", self.token_endpoint, self.quirks.asked(asked))
 
     def revocation_request(self, token: Secret, hint: str) -> Request | None:
         """Return the request that revokes a token (RFC 7009); None if the server has no endpoint.

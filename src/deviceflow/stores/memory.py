@@ -15,7 +15,7 @@ from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, refuse
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Handover
 from deviceflow.core.text import CleanText, PersonText
-from deviceflow.errors import UnknownFlowError, UsageError
+from deviceflow.errors import UnknownLoginError, UsageError
 from deviceflow.stores._memory_grants import MemoryGrants
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ class MemoryStore(MemoryGrants):
             if flow.id in self._flows:
                 raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
             self._flows[flow.id] = _park(flow)
-            if flow.name is not None and flow.live:
+            if flow.name is not None and flow.open:
                 self._names[flow.name] = flow.id
         return flow
 
     def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        """Return a copy of the flow, or raise `UnknownFlowError`."""
+        """Return a copy of the flow, or raise `UnknownLoginError`."""
         with self._lock:
             flow = self._find(flow_id)
         return flow if secrets else _bare(flow)
@@ -90,14 +90,14 @@ class MemoryStore(MemoryGrants):
     def flows(
         self,
         *,
-        live: bool = False,
+        skip_ended: bool = False,
         on_problem: Callable[[DeviceFlowError], object] = refuse,  # noqa: ARG002  # there are none
     ) -> Iterator[Flow]:
         """Yield copies of all flows, or of those that have not ended, the newest first."""
         with self._lock:
             flows = [_bare(_unpark(parked)) for parked in self._flows.values()]
         for flow in sorted(flows, key=attrgetter("created_at"), reverse=True):
-            if not (live and flow.state.ended):
+            if not (skip_ended and flow.state.ended):
                 yield flow
 
     def claim(
@@ -237,7 +237,7 @@ class MemoryStore(MemoryGrants):
     def _find(self, flow_id: str) -> Flow:
         parked = self._flows.get(flow_id)
         if parked is None:
-            raise UnknownFlowError(flow_id=flow_id)
+            raise UnknownLoginError(flow_id=flow_id)
         return _unpark(parked)
 
     def _held(self, flow_id: str, owner: str, client_now: float) -> float:
@@ -250,7 +250,7 @@ class MemoryStore(MemoryGrants):
         self._snoozes.pop(flow.id, None)
         if flow.id in self._leases:
             self._leases[flow.id] = (*self._leases[flow.id][:2], None)
-        if flow.name is not None and not flow.live:
+        if flow.name is not None and not flow.open:
             self._free(flow.name, flow.id)
 
     def _claim(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deviceflow.trail.evidence import is_new, told_by_record
-from deviceflow.trail.history import EDITED_ROW, strange
+from deviceflow.trail.history import EDITED_ROW, faults_of_chain
 from deviceflow.trail.ledger import Finding, Hole
 from deviceflow.trail.reconstruct import Recognition
 
@@ -29,7 +29,7 @@ def diagnose(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
     recognition = Recognition(evidence, ledger)
     yield from recognition.findings()
     if recognition.is_sound:
-        yield from strange(evidence)
+        yield from faults_of_chain(evidence)
 
 
 def _gone(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
@@ -44,7 +44,7 @@ def _gone(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
     known = {head.seq: head.hash for head in evidence.heads}
     if told is not None and told[0]:
         known.setdefault(*told)
-    if known and not any(head.dropped for head in evidence.heads):
+    if known and not any(head.pruned for head in evidence.heads):
         last = max(known)
-        said = "all events of the flow are missing"
-        ledger.hole(Hole(flow_id, 1, last, known[last], "removed_flow", said))
+        message = "all events of the flow are missing"
+        ledger.hole(Hole(flow_id, 1, last, known[last], "removed_flow", message))

@@ -69,13 +69,13 @@ class Entry(NamedTuple):
         flow_id: The flow.
         seq: The number of its last event.
         hash: The hash of its last event.
-        dropped: Whether the flow's events were pruned.
+        pruned: Whether the flow's events were pruned.
     """
 
     flow_id: str
     seq: int
     hash: str
-    dropped: bool = False
+    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,24 +344,24 @@ def _put(entries: Iterable[Entry], file: BinaryIO) -> tuple[int, str]:
     flows, digest = 0, hashlib.sha256()
     for entry in entries:
         try:
-            *said, dropped = _entry(*entry)
+            *head, pruned = _entry(*entry)
         except (TypeError, ValueError):
             raise StoreError(
                 "The trail contains an invalid event, which deviceflow did not write.",
                 hint="Nothing was signed. Verify the trail: deviceflow audit verify",
             ) from None
-        line = encode([*said, True] if dropped else said) + b"\n"
+        line = encode([*head, True] if pruned else head) + b"\n"
         digest.update(line)
         file.write(line)
         flows += 1
     return flows, digest.hexdigest()
 
 
-def _entry(flow_id: object, seq: object, head: object, dropped: object = False) -> Entry:
-    if not (isinstance(flow_id, str) and isinstance(head, str) and isinstance(dropped, bool)):
+def _entry(flow_id: object, seq: object, head: object, pruned: object = False) -> Entry:
+    if not (isinstance(flow_id, str) and isinstance(head, str) and isinstance(pruned, bool)):
         raise TypeError
     flow_id.encode()  # raises for ids that cannot be queried
-    return Entry(flow_id, _count(seq), head, dropped)
+    return Entry(flow_id, _count(seq), head, pruned)
 
 
 def _count(value: object) -> int:

@@ -63,7 +63,7 @@ def before(first: Mapping[str, Any]) -> Standing:
     return at(first["from"] if first["action"] == IMPORT else INIT.value)
 
 
-def said_by(row: Sequence[Any]) -> dict[str, Any]:
+def claimed_by(row: Sequence[Any]) -> dict[str, Any]:
     """Parse a row's text, and return its event and hash. Raises one of `DAMAGED`."""
     event, _ = read(row[TEXT])
     event["hash"] = row[HASH]
@@ -108,7 +108,7 @@ def is_where_it_was_led(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
     """Tell whether the flow's row has the state, number and hash of its last event."""
     try:
         record = decode(stored.record)
-        said = (
+        named = (
             record["id"],
             record["seq"],
             record["state"],
@@ -128,7 +128,7 @@ def is_where_it_was_led(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
         last["attempt"],
         last["in_doubt"],
     )
-    return said == led_to and (stored.seq, stored.state) == (last["seq"], last["to"])
+    return named == led_to and (stored.seq, stored.state) == (last["seq"], last["to"])
 
 
 def is_as_its_event_says(stored: StoredFlow, last: Mapping[str, Any]) -> bool:

@@ -15,10 +15,10 @@ from deviceflow.trail.evidence import (
     SEQ,
     at,
     before,
+    claimed_by,
     is_as_its_event_says,
     is_where_it_was_led,
     may_be_gone,
-    said_by,
 )
 from deviceflow.trail.ledger import Finding
 
@@ -36,9 +36,9 @@ CLOCK_TOLERANCE: Final = 1.0
 _NO_LATE_TOKEN: Final = (Reason.DENIED, Reason.CANCELLED)
 
 
-def strange(evidence: Evidence) -> Iterator[Finding]:
+def faults_of_chain(evidence: Evidence) -> Iterator[Finding]:
     """Yield what is wrong with an intact chain: first, whether it is the original chain."""
-    events = [said_by(row) for row in evidence.rows]
+    events = [claimed_by(row) for row in evidence.rows]
     others = list(_beside_digests(evidence)) or list(_beyond(evidence, events))
     yield from others
     if not others:
@@ -51,8 +51,8 @@ def _beside_digests(evidence: Evidence) -> Iterator[Finding]:
     hashes = {row[SEQ]: row[HASH] for row in evidence.rows}
     for head in evidence.heads:
         if hashes.get(head.seq) != head.hash:
-            said = f"event {head.seq} has another hash than in digest {head.digest}"
-            yield Finding("replaced_chain", evidence.flow_id, head.seq, said)
+            message = f"event {head.seq} has another hash than in digest {head.digest}"
+            yield Finding("replaced_chain", evidence.flow_id, head.seq, message)
             return
 
 
@@ -65,16 +65,16 @@ def _beyond(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator
     before = [event for event in events if event["seq"] <= known]
     if before and is_where_it_was_led(stored, before[-1]):
         for event in events[len(before) :]:
-            said = "the event comes after the last event that the flow's row names"
-            yield Finding("inserted", evidence.flow_id, event["seq"], said)
+            message = "the event comes after the last event that the flow's row names"
+            yield Finding("inserted", evidence.flow_id, event["seq"], message)
 
 
 def _history(flow_id: str, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Report illegal transitions, and times that go backwards."""
     first = events[0]
     if first["seq"] != 1 and first["action"] != IMPORT:
-        said = f"a flow cannot begin with {first['action']}"
-        yield Finding("illegal_transition", flow_id, first["seq"], said)
+        message = f"a flow cannot begin with {first['action']}"
+        yield Finding("illegal_transition", flow_id, first["seq"], message)
     standing = before(first)
     reason, time = None, ""
     for event in events:
@@ -90,11 +90,11 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]]) -> Iterator[Find
             legal = may is not None and (source, dest) == (standing[0], may[0]) and not refused
             led = may if may is not None and legal else led
         if not legal:
-            said = _illegal(action, standing, dest)
-            yield Finding("illegal_transition", flow_id, event["seq"], said)
+            message = _illegal(action, standing, dest)
+            yield Finding("illegal_transition", flow_id, event["seq"], message)
         if event["time"] < time and _seconds(event["time"], time) > CLOCK_TOLERANCE:
-            said = f"the event's time, {event['time']}, is before the previous event's"
-            yield Finding("clock_backwards", flow_id, event["seq"], said)
+            message = f"the event's time, {event['time']}, is before the previous event's"
+            yield Finding("clock_backwards", flow_id, event["seq"], message)
         standing, reason, time = led, event["reason"], event["time"]
 
 
@@ -120,17 +120,17 @@ def _beside_flow(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Ite
         return
     if stored is None:
         if not may_be_gone(events):
-            said = (
+            message = (
                 f"the flow was deleted in the state {last['to']}:"
                 " only ended flows without a token are deleted"
             )
-            yield Finding("wrong_state", flow_id, last["seq"], said)
+            yield Finding("wrong_state", flow_id, last["seq"], message)
         return
     if not is_where_it_was_led(stored, last):
-        said = (
+        message = (
             f"the row's state is {stored.state} at event {stored.seq},"
             " which does not match the flow's last event"
         )
-        yield Finding("wrong_state", flow_id, last["seq"], said)
+        yield Finding("wrong_state", flow_id, last["seq"], message)
     elif not is_as_its_event_says(stored, last):
         yield Finding("edited_row", flow_id, last["seq"], EDITED_ROW)

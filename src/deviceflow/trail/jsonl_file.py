@@ -33,11 +33,11 @@ class Lines(NamedTuple):
 
     Attributes:
         events: The events, sorted by flow and number, as tuples in the order of `STORED`.
-        strange: A message for each line that is not an event.
+        problems: A message for each line that is not an event.
     """
 
     events: Iterator[tuple[Any, ...]]
-    strange: Sequence[str]
+    problems: Sequence[str]
 
 
 @contextmanager
@@ -53,10 +53,12 @@ def read_lines(paths: Sequence[str]) -> Iterator[Lines]:
         with temporary_database():
             database.execute("PRAGMA journal_mode = OFF")
             database.execute("CREATE TABLE line (flow TEXT, seq INTEGER, text TEXT, file INTEGER)")
-            strange = [
-                said for number, path in enumerate(paths) for said in _take(database, path, number)
+            problems = [
+                problem
+                for number, path in enumerate(paths)
+                for problem in _take(database, path, number)
             ]
-        yield Lines(_events(database), strange)
+        yield Lines(_events(database), problems)
 
 
 def _events(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:

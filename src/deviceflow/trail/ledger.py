@@ -46,13 +46,13 @@ class Finding(NamedTuple):
         kind: The kind of manipulation, as far as it can be determined.
         flow_id: The flow, if the finding is about a flow.
         seq: The number of the event, if the finding is about an event.
-        said: The finding in words.
+        message: The finding in words.
     """
 
     kind: Kind
     flow_id: str | None
     seq: int | None
-    said: str
+    message: str
 
 
 class Head(NamedTuple):
@@ -62,13 +62,13 @@ class Head(NamedTuple):
         digest: The digest's number.
         seq: The number of the event.
         hash: The hash of the event.
-        dropped: Whether the flow was pruned.
+        pruned: Whether the flow was pruned.
     """
 
     digest: int
     seq: int
     hash: str
-    dropped: bool
+    pruned: bool
 
 
 class Stray(NamedTuple):
@@ -100,7 +100,7 @@ class Hole(NamedTuple):
         last: The number of the last missing event.
         hash: The hash of the last missing event, if it is known.
         kind: The kind of the finding if the events are nowhere else.
-        said: The finding in words.
+        message: The finding in words.
     """
 
     flow_id: str
@@ -108,7 +108,7 @@ class Hole(NamedTuple):
     last: int
     hash: str | None
     kind: Kind
-    said: str
+    message: str
 
 
 _HEADS = """
@@ -116,7 +116,7 @@ _HEADS = """
     ORDER BY flow, digest
 """
 _LATEST = """
-    SELECT seq, hash FROM head WHERE flow = ? AND dropped = ? ORDER BY digest DESC LIMIT 1
+    SELECT seq, hash FROM head WHERE flow = ? AND pruned = ? ORDER BY digest DESC LIMIT 1
 """
 _STRAYS_OF = """
     SELECT number, begins FROM stray WHERE home = :flow AND number BETWEEN :first AND :last
@@ -147,12 +147,12 @@ class Ledger:
         self._database.executescript(
             """
             PRAGMA journal_mode = OFF;
-            CREATE TABLE head (digest, flow, seq, hash, dropped);
+            CREATE TABLE head (digest, flow, seq, hash, pruned);
             CREATE INDEX head_flow ON head (flow, digest);
             CREATE TABLE stray (flow, seq, home, number, hash, begins);
             CREATE INDEX stray_home ON stray (home, number);
             CREATE INDEX stray_hash ON stray (hash);
-            CREATE TABLE hole (flow, first, last, hash, kind, said);
+            CREATE TABLE hole (flow, first, last, hash, kind, message);
             CREATE INDEX hole_flow ON hole (flow);
             CREATE INDEX hole_hash ON hole (hash);
             """
@@ -181,14 +181,14 @@ class Ledger:
                 self._database.execute("DELETE FROM head WHERE rowid > ?", before)
                 raise
 
-    def latest(self, flow_id: str, *, dropped: bool = False) -> tuple[int, str] | None:
+    def latest(self, flow_id: str, *, pruned: bool = False) -> tuple[int, str] | None:
         """Return the flow's last event, number and hash, in the last digest that has the flow.
 
         Args:
             flow_id: The flow.
-            dropped: Whether to return the entry that says that the flow was pruned.
+            pruned: Whether to return the entry that says that the flow was pruned.
         """
-        found = self._database.execute(_LATEST, (flow_id, dropped)).fetchone()
+        found = self._database.execute(_LATEST, (flow_id, pruned)).fetchone()
         return found and (found[0], found[1])
 
     def heads(self, first: str, last: str | None) -> Iterator[tuple[str, list[Head]]]:
@@ -220,17 +220,17 @@ class Ledger:
         """Yield all gaps of missing events."""
         return (Hole(*row) for row in self._database.execute("SELECT * FROM hole"))
 
-    def settle(self, dropped: Callable[[], Container[str]]) -> Iterator[Finding]:
+    def settle(self, pruned: Callable[[], Container[str]]) -> Iterator[Finding]:
         """Match misplaced events with gaps, and yield findings: moved, inserted, missing.
 
         Args:
-            dropped: Returns the flows that were pruned while the trail was read.
+            pruned: Returns the flows that were pruned while the trail was read.
         """
         yield from map(self._came, self.strays())
         gone: Container[str] | None = None
         for hole in self.holes():
             if hole.kind == "removed_flow":
-                gone = dropped() if gone is None else gone
+                gone = pruned() if gone is None else gone
                 if hole.flow_id in gone:
                     continue
             yield from self._went(hole)
@@ -239,14 +239,14 @@ class Ledger:
         gone = self._database.execute(_HOLE_OF, stray._asdict()).fetchone()
         if stray.home is None:
             kind: Kind = "moved" if gone else "inserted"
-            said = "deviceflow never wrote this event to this flow"
+            message = "deviceflow never wrote this event to this flow"
         elif gone:
             kind = "moved"
-            said = f"event {stray.number} of the flow {stray.home} was moved here"
+            message = f"event {stray.number} of the flow {stray.home} was moved here"
         else:
             kind = "duplicated"
-            said = f"event {stray.number} of the flow {stray.home} was copied here"
-        return Finding(kind, stray.flow_id, stray.seq, said)
+            message = f"event {stray.number} of the flow {stray.home} was copied here"
+        return Finding(kind, stray.flow_id, stray.seq, message)
 
     def _went(self, hole: Hole) -> Iterator[Finding]:
         values = {"flow": hole.flow_id, "first": hole.first, "last": hole.last, "hash": hole.hash}
@@ -255,4 +255,4 @@ class Ledger:
             if number == missing or begins:
                 missing = number + 1
         if missing <= hole.last:
-            yield Finding(hole.kind, hole.flow_id, missing, hole.said)
+            yield Finding(hole.kind, hole.flow_id, missing, hole.message)

@@ -82,14 +82,14 @@ class Line(NamedTuple):
         time: The time, in seconds since 1970.
         state: The state after it.
         lasted: Seconds until the next line; None for the last one.
-        said: What happened, in words.
+        message: What happened, in words.
         action: The action of the event; `pending` for a group of polls.
     """
 
     time: float
     state: str
     lasted: float | None
-    said: str
+    message: str
     action: str
 
 
@@ -204,8 +204,8 @@ class Login:
             lasted = None if after is None else max(0.0, self.times[after[0]] - begun)
             last = self.events[group[-1]]
             polls = sum(self.events[index]["action"] == POLL for index in group)
-            said = _not_yet(last, polls) if len(group) > 1 else _said(last)
-            lines.append(Line(begun, last["to"] or "-", lasted, said, str(last["action"])))
+            message = _not_yet(last, polls) if len(group) > 1 else _in_words(last)
+            lines.append(Line(begun, last["to"] or "-", lasted, message, str(last["action"])))
         return lines
 
 
@@ -249,17 +249,17 @@ def _not_yet(last: Mapping[str, Any], polls: int) -> str:
     return f"{counted(polls, 'poll')}: not approved yet{_facts(last)}"
 
 
-def _said(event: Mapping[str, Any]) -> str:
+def _in_words(event: Mapping[str, Any]) -> str:
     action = event["action"]
-    said = action_of(action).words
+    message = action_of(action).words
     if action == POLL and event["attempt"] is not None:
-        said = f"poll {event['attempt']} is sent"
+        message = f"poll {event['attempt']} is sent"
     elif action == SLOW_DOWN and event["interval"] is not None:
-        said = f"the server asked for slower polling: every {event['interval']:g} s from now on"
+        message = f"the server asked for slower polling: every {event['interval']:g} s from now on"
     elif action == FAIL and event["reason"]:
-        said = f"{said}: {event['reason']}"
-    detail = "" if event["detail"] in (None, "", said) else f": {event['detail']}"
-    return f"{said}{_facts(event)}{detail}"
+        message = f"{message}: {event['reason']}"
+    detail = "" if event["detail"] in (None, "", message) else f": {event['detail']}"
+    return f"{message}{_facts(event)}{detail}"
 
 
 def _facts(event: Mapping[str, Any]) -> str:

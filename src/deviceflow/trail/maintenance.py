@@ -109,8 +109,8 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pr
         ):
             if as_signed(flow_id):
                 going.append(flow_id)
-                if ledger.latest(flow_id, dropped=True) != (seq, head):
-                    yield Entry(flow_id, seq, head, dropped=True)
+                if ledger.latest(flow_id, pruned=True) != (seq, head):
+                    yield Entry(flow_id, seq, head, pruned=True)
 
     with _ledger(directory) as ledger, store.reading() as rows:
         digest = signer.write(directory, text_of(time.time()), new())

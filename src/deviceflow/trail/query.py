@@ -21,7 +21,7 @@ from deviceflow.audit.chain import STORED, encode
 from deviceflow.audit.events import STORE, text_of
 from deviceflow.audit.reading import event_of
 from deviceflow.core.sanitize import storable
-from deviceflow.errors import UnknownFlowError
+from deviceflow.errors import UnknownLoginError
 from deviceflow.stores.sql.statements import IDS
 from deviceflow.trail.evidence import is_of_grant
 from deviceflow.trail.login_view import Login, seconds_of
@@ -105,13 +105,13 @@ def one(store: SQLStore, flow_id: str) -> Login:
     """Return a login by its id. The id `deviceflow.audit.events.STORE` returns the store events.
 
     Raises:
-        UnknownFlowError: The trail has no events of the login.
+        UnknownLoginError: The trail has no events of the login.
         StoreError: The trail cannot be read.
     """
     with store.reading() as rows:
         events = _events(rows, flow_id)
     if not events:
-        raise UnknownFlowError("The trail has no events of this login.", flow_id=flow_id)
+        raise UnknownLoginError("The trail has no events of this login.", flow_id=flow_id)
     return Login.of(flow_id, events)
 
 

@@ -51,7 +51,7 @@ class _Row:
 
     Attributes:
         stored: The stored values.
-        said: The fields in its text, as far as they can be parsed.
+        claimed: The fields in its text, as far as they can be parsed.
         previous: The hash of the previous event, according to the text.
         event_id: The id, according to the text.
         key_id: The name of the key, according to the text.
@@ -76,12 +76,12 @@ class _Row:
         try:
             self._event, _ = read(stored[TEXT])
         except DAMAGED:
-            self.said = _said_by(stored[TEXT])
+            self.claimed = _claimed_by(stored[TEXT])
         else:
-            self.said = self._event
-        self.previous = _text(self.said.get("prev_hash"))
-        self.event_id = _text(self.said.get("event_id"))
-        self.key_id = _text(self.said.get("key_id")) or None
+            self.claimed = self._event
+        self.previous = _text(self.claimed.get("prev_hash"))
+        self.event_id = _text(self.claimed.get("event_id"))
+        self.key_id = _text(self.claimed.get("key_id")) or None
         self.begins = self.previous == START
 
     def hash_as(self, flow_id: str, number: int, event_id: str) -> str | None:
@@ -95,13 +95,13 @@ class _Row:
             return None
 
 
-def _said_by(text: object) -> dict[str, Any]:
+def _claimed_by(text: object) -> dict[str, Any]:
     """Return the fields in a text that is not a valid event, as far as it can be parsed."""
     try:
-        said = decode(text) if isinstance(text, str) else None
+        fields = decode(text) if isinstance(text, str) else None
     except DAMAGED:
-        said = None
-    return said if isinstance(said, dict) else {}
+        fields = None
+    return fields if isinstance(fields, dict) else {}
 
 
 def _text(value: object) -> str:
@@ -119,8 +119,8 @@ class Recognition:
         self._rows = [_Row(stored) for stored in evidence.rows]
         self._signed = {head.seq: head.hash for head in evidence.heads}
         self._told = self._believed(told_by_record(evidence))
-        self._last_said = max([*self._signed, 0 if self._told is None else self._told[0]])
-        self._unsaid = evidence.stored is None and not evidence.heads
+        self._last_known = max([*self._signed, 0 if self._told is None else self._told[0]])
+        self._unattested = evidence.stored is None and not evidence.heads
         self._own: dict[int, _Row] = {}
         self._numbers = {START: 0} | {digest: seq for seq, digest in self._signed.items()}
         if self._told is not None:
@@ -137,7 +137,7 @@ class Recognition:
         self._recognise()
         self._vouch()
         if not self._evidence.alone and all(row.home != self._id for row in self._rows):
-            self._unsaid = False  # nothing shows that the flow ever had events
+            self._unattested = False  # nothing shows that the flow ever had events
         yield from self._choose()
         yield from self._unvouched()
         yield from self._unrecognised()
@@ -147,8 +147,8 @@ class Recognition:
         if self.is_sound:
             yield from self._links()
 
-    def _find(self, kind: Kind, said: str, seq: int) -> Finding:
-        return Finding(kind, self._id, seq, said)
+    def _find(self, kind: Kind, message: str, seq: int) -> Finding:
+        return Finding(kind, self._id, seq, message)
 
     def _believed(self, told: tuple[int, str] | None) -> tuple[int, str] | None:
         """Return the last event as the flow's row names it, unless the row's number is wrong."""
@@ -192,7 +192,7 @@ class Recognition:
     def _names(self, row: _Row) -> Iterator[tuple[str, int, str]]:
         """Yield the places that the row may have had: flow, number, and event id."""
         event_id = row.event_id
-        flow_id, number = row.said.get("flow_id"), row.said.get("seq")
+        flow_id, number = row.claimed.get("flow_id"), row.claimed.get("seq")
         if isinstance(flow_id, str) and isinstance(number, int):
             yield flow_id, number, f"{flow_id}.{number}"
         yield self._id, row.seq, f"{self._id}.{row.seq}"
@@ -239,8 +239,8 @@ class Recognition:
             self._own[number] = best
             for _, _, row in others:
                 if row.hash == best.hash:
-                    said = f"event {number} occurs more than once"
-                    yield self._find("duplicated", said, row.seq)
+                    message = f"event {number} occurs more than once"
+                    yield self._find("duplicated", message, row.seq)
                 else:
                     yield self._never_written(row)
 
@@ -288,10 +288,10 @@ class Recognition:
         tail.sort(key=lambda row: row.number)
         if not tail:
             return
-        if self._unsaid or tail[0].number <= last:
+        if self._unattested or tail[0].number <= last:
             for row in tail:
                 self._edited(row)
-            yield self._find("replaced_chain", self._said_of(tail[0], self._key), tail[0].seq)
+            yield self._find("replaced_chain", self._message_of(tail[0], self._key), tail[0].seq)
         else:
             for row in tail:
                 yield self._never_written(row)
@@ -301,14 +301,16 @@ class Recognition:
         self._own[row.number] = row
         return self._find("edited", "the content of this event was changed", row.seq)
 
-    def _said_of(self, row: _Row, key: AuditKey) -> str:
-        said = "all events from here on were replaced by somebody without the audit key"
+    def _message_of(self, row: _Row, key: AuditKey) -> str:
+        message = "all events from here on were replaced by somebody without the audit key"
         named = row.key_id
-        return said if named == key.name else f"{said} (their key_id is {named}, not {key.name})"
+        return (
+            message if named == key.name else f"{message} (their key_id is {named}, not {key.name})"
+        )
 
     def _last(self) -> int:
         """Return the number of the last event that should exist."""
-        return max(self._last_said, max(self._own, default=0))
+        return max(self._last_known, max(self._own, default=0))
 
     # 4. Rows that are not recognised.
 
@@ -345,7 +347,7 @@ class Recognition:
     def _gap(self, row: _Row, before: int, behind: int | None) -> int | None:
         """Return the number that is missing at the row's place, or None."""
         # If nothing tells how many events there were, a row behind the others may be one of them.
-        last = max(self._last_said, before) + self._unsaid if behind is None else behind - 1
+        last = max(self._last_known, before) + self._unattested if behind is None else behind - 1
         if before < row.seq <= last and row.seq not in self._own:
             return row.seq
         return before + 1 if before < last and before + 1 not in self._own else None
@@ -359,11 +361,11 @@ class Recognition:
                 continue
             wrong = [
                 row.stored[HASH] != row.hash and "hash",
-                row.said.get("flow_id") != self._id and "flow_id",
-                row.said.get("seq") not in (number, row.seq) and "seq",
+                row.claimed.get("flow_id") != self._id and "flow_id",
+                row.claimed.get("seq") not in (number, row.seq) and "seq",
                 row.event_id not in (f"{self._id}.{number}", f"{self._id}.{row.seq}")
                 and "event_id",
-                row.stored[TIME] != row.said.get("time") and "column time",
+                row.stored[TIME] != row.claimed.get("time") and "column time",
                 row.known
                 and self._key is not None
                 and row.stored[MAC] != self._key.mac(row.hash, row.key_id)
@@ -420,8 +422,10 @@ class Recognition:
 
     def _miss(self, first: int, last: int, digest: str | None, kind: Kind, how: str) -> None:
         self.is_sound = False
-        said = f"event {first} is {how}" if first == last else f"events {first} to {last} are {how}"
-        self._ledger.hole(Hole(self._id, first, last, digest, kind, said))
+        message = (
+            f"event {first} is {how}" if first == last else f"events {first} to {last} are {how}"
+        )
+        self._ledger.hole(Hole(self._id, first, last, digest, kind, message))
 
     def _links(self) -> Iterator[Finding]:
         """Report events that are intact by themselves, but do not link to the previous event."""

@@ -1,6 +1,6 @@
 """A trail as one page that a person can be handed: HTML with nothing outside itself, and no script.
 
-Everything in it that a server, a client or a database may have said is escaped, and nothing of it
+Everything in it that a server, a client or a database may have sent is escaped, and nothing of it
 steers what is around it.
 """
 
@@ -69,7 +69,7 @@ class Verdict(NamedTuple):
         digests: How many digests were read.
         covered_until: When the last of them was taken.
         signed_by: Whose signature they bear.
-        self_signed: Whether nobody said beforehand whose it must be.
+        self_signed: Whether no expected key was given.
         keyed: Whether the events' MACs were checked.
     """
 
@@ -154,10 +154,10 @@ def render(
 
 def _findings(findings: Sequence[Finding]) -> Iterator[dict[str, Any]]:
     """Yield what was found, alike things in a row as one."""
-    for (kind, flow_id, said), alike in groupby(findings, itemgetter(0, 1, 3)):
+    for (kind, flow_id, message), alike in groupby(findings, itemgetter(0, 1, 3)):
         seqs = [finding.seq for finding in alike if finding.seq is not None]
         events = ", ".join(map(str, seqs[:_ALIKE])) + ", …" * (len(seqs) > _ALIKE)
-        yield {"kind": kind, "flow_id": flow_id, "events": events, "said": said}
+        yield {"kind": kind, "flow_id": flow_id, "events": events, "message": message}
 
 
 def _shown(value: Any) -> str:
@@ -314,7 +314,7 @@ def _line(line: Line) -> dict[str, Any]:
         "at": _second(line.time),
         "state": line.state,
         "lasted": "" if line.lasted is None else span(line.lasted),
-        "said": line.said,
+        "message": line.message,
     }
 
 
@@ -341,7 +341,7 @@ def _timeline(login: Login, whole: float) -> dict[str, Any]:
             seconds = spell.until - spell.since
             bands.append({"state": state, "start": start, "end": end, "seconds": seconds})
     marks = [
-        {"action": event["action"], "x": place(at), "said": _MARKED[event["action"]]}
+        {"action": event["action"], "x": place(at), "words": _MARKED[event["action"]]}
         for event, at in zip(login.events, login.times, strict=True)
         if event["action"] in _MARKED and (login.ended is None or at <= login.ended)
     ]

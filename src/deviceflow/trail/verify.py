@@ -112,7 +112,7 @@ class Verification:
             # Digests are read before the events, so that no digest is newer than the events.
             yield from self.read_digests(ledger)
             yield from self.examine(ledger, progress)
-            yield from ledger.settle(self._dropped_meanwhile)
+            yield from ledger.settle(self._pruned_meanwhile)
 
     def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
         """Yield findings of single flows, and put into the ledger what concerns several."""
@@ -176,16 +176,16 @@ class Verification:
             return "its hash is not the one given as the last digest's"
         return None
 
-    def _dropped_meanwhile(self) -> set[str]:
+    def _pruned_meanwhile(self) -> set[str]:
         """Return the flows that were pruned since the digests were read."""
-        dropped: set[str] = set()
+        pruned: set[str] = set()
         for number, path in [] if self._directory is None else files_of(self._directory):
             if number >= self._read_until:
                 digest = read_digest(path)
                 if self._forged(digest, number, None) is None:
-                    said = [entry.flow_id for entry in read_entries(path, digest) if entry.dropped]
-                    dropped.update(said)
-        return dropped
+                    entries = read_entries(path, digest)
+                    pruned.update(entry.flow_id for entry in entries if entry.pruned)
+        return pruned
 
 
 def _untaken(ledger: Ledger, path: Path, digest: Digest) -> str | None:
@@ -197,8 +197,8 @@ def _untaken(ledger: Ledger, path: Path, digest: Digest) -> str | None:
     return None
 
 
-def _about_digest(kind: Kind, said: str) -> Finding:
-    return Finding(kind, None, None, said)
+def _about_digest(kind: Kind, message: str) -> Finding:
+    return Finding(kind, None, None, message)
 
 
 def _not_there(first: int, last: int) -> str:

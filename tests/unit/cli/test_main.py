@@ -39,8 +39,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (errors.RejectedError(), exits.FAILED),
         (errors.StoreError(), exits.STORE),
         (errors.SealError(), exits.STORE),
-        (errors.FlowBusyError(), exits.PENDING),
-        (errors.UnknownFlowError(), exits.USAGE),
+        (errors.LoginBusyError(), exits.PENDING),
+        (errors.UnknownLoginError(), exits.USAGE),
         (errors.TokenGoneError(), exits.USAGE),
     ],
 )

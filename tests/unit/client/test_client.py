@@ -419,7 +419,7 @@ def test_step_of_an_ended_flow_is_silent(client: Make, code_answer: CodeAnswer) 
     "use", ["step", "wait", "wait_for_token", "get", "collect_token", "cancel"]
 )
 def test_unknown_flow_is_an_error_that_names_it(client: Make, use: str) -> None:
-    with pytest.raises(errors.UnknownFlowError) as caught:
+    with pytest.raises(errors.UnknownLoginError) as caught:
         getattr(client(), use)("f9")
 
     assert caught.value.flow_id == "f9"

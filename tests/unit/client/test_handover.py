@@ -212,7 +212,7 @@ def test_one_at_a_time_collects(
 
     with driver.collect(name, seconds=30):
         clock.advance(10)
-        with pytest.raises(errors.FlowBusyError) as caught:
+        with pytest.raises(errors.LoginBusyError) as caught:
             collect(other, name)
         assert (caught.value.flow_id, caught.value.wait_seconds) == (name, 20)
         assert caught.value.state == "authorized"
@@ -397,13 +397,13 @@ def test_flows_come_newest_first_and_without_secrets(
     driver = client(code_answer(), GRANTED, code_answer())
     done = authorized(driver)
     clock.advance(1)
-    live = driver.start(STUDIO).id
+    waiting = driver.start(STUDIO).id
 
-    assert [flow.id for flow in driver.logins()] == [live, done]
-    assert [flow.id for flow in driver.logins(live=True)] == [live]
+    assert [flow.id for flow in driver.logins()] == [waiting, done]
+    assert [flow.id for flow in driver.logins(skip_ended=True)] == [waiting]
     for flow in driver._store.flows():
         assert (flow.token, flow.device_code, flow.to_revoke) == (None, None, ())
-    bare = driver._store.get(live, secrets=False)
+    bare = driver._store.get(waiting, secrets=False)
     assert (bare.user_code, bare.device_code) == ("USER-CANARY", None)
 
 
@@ -513,7 +513,7 @@ def test_revocation_that_failed_is_tried_by_sweeps_and_given_up_in_the_end(
     assert driver.purge() == (1, 1, [])
 
     assert actions()[-1] == "abandon_revocation"
-    with pytest.raises(errors.UnknownFlowError):
+    with pytest.raises(errors.UnknownLoginError):
         driver.get(name)
 
 
@@ -539,13 +539,13 @@ def test_flows_that_hold_nothing_are_dropped_after_another_while(
     driver = client(code_answer(), DENIED, code_answer())
     ended = driver.start(STUDIO).id
     driver.step(ended)
-    live = driver.start(STUDIO).id
+    waiting = driver.start(STUDIO).id
     clock.advance(90 * DAY)
 
     assert driver.purge(flows_after=90 * DAY + 1) == (0, 0, [])
     assert driver.purge() == (0, 1, [])
 
-    assert [flow.id for flow in driver.logins()] == [live]
+    assert [flow.id for flow in driver.logins()] == [waiting]
 
 
 def test_purge_leaves_alone_what_somebody_is_collecting_at_last(

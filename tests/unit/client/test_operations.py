@@ -264,10 +264,10 @@ def test_logins_are_listed_by_the_store(waiting: Waiting) -> None:
     flow, found = waiting(NOW), iter(list[Login]())
     driver = Listed(tells(NOW + 1), (ListFlows, found))
 
-    assert driver.run(lookup.logins(live=True, on_problem=print)) is found
+    assert driver.run(lookup.logins(skip_ended=True, on_problem=print)) is found
 
     (listing,) = of_kind(driver, ListFlows)
-    assert (listing.live, listing.on_problem) == (True, print)
+    assert (listing.skip_ended, listing.on_problem) == (True, print)
     assert listing.present(flow) == Login.of(flow, flow.wait_seconds(NOW + 1))
 
 
@@ -428,7 +428,7 @@ def test_collection_holds_the_lease_until_it_ends(waiting: Waiting) -> None:
 def test_collection_by_others_is_an_error(waiting: Waiting) -> None:
     flow = with_token(waiting(NOW))
 
-    with pytest.raises(errors.FlowBusyError) as caught:
+    with pytest.raises(errors.LoginBusyError) as caught:
         Listed(loads(flow), held(flow, 42.0)).run(handover.begin_collection(context(), "f1", 60))
 
     assert caught.value.wait_seconds == 42

@@ -413,7 +413,7 @@ def test_second_token_is_revoked_and_the_first_stays(
 def test_token_that_is_not_taken_and_comes_while_others_poll_waits_for_the_end(
     clock: VirtualClock, store: MemoryStore, actions: Actions
 ) -> None:
-    """A live login polls as before, not sooner and for nothing else; then it is revoked."""
+    """An open login polls as before, not sooner and for nothing else; then it is revoked."""
     other = Driver(clock, store, PENDING)
 
     def recover_and_poll(name: str) -> None:

@@ -126,5 +126,5 @@ def test_key_that_is_none_is_not_shown(
 
 
 def test_unknown_login_is_not_exported(client: Make) -> None:
-    with pytest.raises(errors.UnknownFlowError):
+    with pytest.raises(errors.UnknownLoginError):
         client().export_login("f9", KEYS)

@@ -1164,15 +1164,15 @@ def test_flow_lives_until_its_token_is_wiped(
     waiting: Waiting, wipe: Callable[[Flow, float], Transition]
 ) -> None:
     flow = waiting(NOW)
-    assert flow.live
+    assert flow.open
     polled(flow, GRANTED)
-    assert flow.live
+    assert flow.open
     flow.collect(NOW + 2)
-    assert flow.live
+    assert flow.open
 
     wipe(flow, NOW + 3)
 
-    assert not flow.live
+    assert not flow.open
 
 
 @pytest.mark.parametrize("act", [Flow.collect, Flow.acknowledge, Flow.purge])
@@ -1201,7 +1201,7 @@ def test_flow_that_ended_without_a_token_lives_no_more(waiting: Waiting, end: Re
     flow = waiting(NOW)
     polled(flow, end)
 
-    assert not flow.live
+    assert not flow.open
     assert flow.ended_at == NOW
 
 

@@ -46,6 +46,7 @@ WHOLE: Final[dict[str, Any]] = {
     "code_parameters": {"response_type": "device_code"},
     "token_parameters": {"x": "y"},
     "token_scope": True,
+    "refresh_fields": ["audience", "scope"],
     "sends_grant_type": False,
     "scope_separator": ",",
     "error_fields": ["message", "error"],
@@ -96,6 +97,10 @@ def test_entry_can_say_everything_and_is_written_as_it_was_read() -> None:
             "client_auth must be one of client_secret_basic, client_secret_post",
         ),
         ({"secret_with": "none"}, "secret_with must be one of both, code, token"),
+        (
+            {"refresh_fields": ["scope", "scopes", "aud"]},
+            "unknown field in refresh_fields: aud, scopes. Valid fields are audience, resource,",
+        ),
         (
             {"errors": {"a": "nope", "b": "never", "c": "invalid_grant"}},
             (

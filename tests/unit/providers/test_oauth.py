@@ -621,6 +621,55 @@ def test_token_is_refreshed_with_its_refresh_token() -> None:
     }
 
 
+def test_refresh_repeats_the_resources_and_neither_scope_nor_audience() -> None:
+    """RFC 8707 section 2.2, and RFC 6749 section 6: without `scope`, what was granted stays."""
+    provider = oauth(scopes="a b", audience="api", resource=["https://r1/", "https://r2/"])
+
+    assert sent(provider.refresh_request(token(refresh_token="R"))) == {
+        "client_id": ["robot"],
+        "grant_type": ["refresh_token"],
+        "refresh_token": ["R"],
+        "resource": ["https://r1/", "https://r2/"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "repeated"),
+    [
+        ((), {}),
+        (("audience",), {"audience": ["api"]}),
+        (("resource", "scope"), {"resource": ["https://r1/"], "scope": ["a,b"]}),
+    ],
+)
+def test_refresh_repeats_what_the_dialect_says(
+    fields: tuple[str, ...], repeated: dict[str, list[str]]
+) -> None:
+    dialect = Dialect(refresh_fields=fields, scope_separator=",")
+    provider = oauth(scopes="a b", audience="api", resource=["https://r1/"], quirks=dialect)
+
+    found = sent(provider.refresh_request(token(refresh_token="R")))
+
+    assert found.items() >= repeated.items()
+    assert found.keys() - repeated.keys() == {"client_id", "grant_type", "refresh_token"}
+
+
+def test_refresh_is_sent_under_the_servers_names_and_always_with_its_grant_type() -> None:
+    dialect = Dialect(
+        request="json",
+        request_names={"refresh_token": "renewal", "resource": "for"},
+        sends_grant_type=False,
+    )
+
+    request = oauth(resource=["r"], quirks=dialect).refresh_request(token(refresh_token="R"))
+
+    assert json.loads(request.body) == {
+        "client_id": "robot",
+        "grant_type": "refresh_token",
+        "renewal": "R",
+        "for": ["r"],
+    }
+
+
 @pytest.mark.parametrize(
     ("provider", "fields"),
     [(oauth(), {}), (OAuth(client_id="c", issuer=ISSUER), {"refresh_token": "R"})],

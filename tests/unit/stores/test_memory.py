@@ -13,7 +13,7 @@ from deviceflow.audit.events import render
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Claim
 from deviceflow.core.states import State
-from deviceflow.errors import UnknownFlowError
+from deviceflow.errors import UnknownLoginError
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 
@@ -66,7 +66,7 @@ def test_removed_flow_is_forgotten_with_its_key_and_lease(
     store.remove("f1")
 
     assert len(store) == 0
-    with pytest.raises(UnknownFlowError):
+    with pytest.raises(UnknownLoginError):
         store.get("f1")
     assert store.add(new("f1", "nightly")).id == "f1"
     assert isinstance(store.claim("f1", "w2", NOW, 20), Claim)

@@ -36,7 +36,7 @@ TIME: Final = "2026-11-24T12:00:00.000+00:00"
 ENTRIES: Final = [
     Entry("f1", 3, "a" * 64),
     Entry("f2", 7, "b" * 64),
-    Entry("f0", 9, "c" * 64, dropped=True),
+    Entry("f0", 9, "c" * 64, pruned=True),
 ]
 NAME: Final = "digest-000001.jsonl"
 

@@ -70,7 +70,7 @@ def verified(path: Path) -> tuple[list[tuple[str, int | None]], int]:
         findings: list[tuple[str, int | None]] = [
             (finding.kind, finding.seq) for finding in verification.findings()
         ]
-        assert lines.strange == []
+        assert lines.problems == []
         return findings, verification.events
 
 

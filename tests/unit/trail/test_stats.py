@@ -37,7 +37,7 @@ def scribe(store: SQLiteStore) -> Scribe:
 
 
 def said(login: Login, *, whole: bool = False) -> list[tuple[str, str]]:
-    return [(line.state, line.said) for line in login.story(whole=whole)]
+    return [(line.state, line.message) for line in login.story(whole=whole)]
 
 
 def test_a_login_that_was_approved(store: SQLiteStore, scribe: Scribe) -> None:

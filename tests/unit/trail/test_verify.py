@@ -438,7 +438,7 @@ def test_chain_under_another_key_names_it(trail: Trail) -> None:
     (finding,) = trail.verification().findings()
 
     assert finding[:3] == ("replaced_chain", "granted", 1)
-    assert f"their key_id is {other.name}, not {KEY.name}" in finding.said
+    assert f"their key_id is {other.name}, not {KEY.name}" in finding.message
 
 
 def test_replaced_chain_with_the_key(trail: Trail, signer: Signer, tmp_path: Path) -> None:
@@ -699,12 +699,12 @@ def test_missing_digests_are_told_by_one_finding(
     (tmp_path / "digest-000005.jsonl").rename(tmp_path / "digest-999999999999.jsonl")
 
     findings = list(trail.verification(digests=tmp_path).findings())
-    assert [finding.said for finding in findings if finding.kind == "missing_digest"] == [
+    assert [finding.message for finding in findings if finding.kind == "missing_digest"] == [
         "digest 1 is missing",
         "digest 3 is missing",
         "digests 5 to 999999999998 are missing",
     ]
-    assert [finding.said for finding in findings if finding.kind == "forged_digest"] == [
+    assert [finding.message for finding in findings if finding.kind == "forged_digest"] == [
         "digest-999999999999.jsonl: the file contains digest 5"
     ]
 
@@ -733,11 +733,11 @@ def test_last_digest_that_was_kept_must_be_there(
     (tmp_path / "digest-000003.jsonl").unlink()
     (finding,) = trail.verification(digests=tmp_path, last=last).findings()
     assert finding[:2] == ("missing_digest", None)
-    assert finding.said == "digest 3 is missing"
+    assert finding.message == "digest 3 is missing"
 
     (tmp_path / "digest-000002.jsonl").unlink()
     (finding,) = trail.verification(digests=tmp_path, last=last).findings()
-    assert finding.said == "digests 2 to 3 are missing"
+    assert finding.message == "digests 2 to 3 are missing"
 
 
 def test_digest_of_another_key_is_forged(trail: Trail, signer: Signer, tmp_path: Path) -> None:
@@ -793,7 +793,7 @@ def test_flow_that_was_dropped_on_purpose_is_clean(
     trail: Trail, signer: Signer, tmp_path: Path
 ) -> None:
     sign(trail, signer, tmp_path)
-    signer.write(tmp_path, TIME, [Entry("denied", *last_of(trail), dropped=True)])
+    signer.write(tmp_path, TIME, [Entry("denied", *last_of(trail), pruned=True)])
     del trail.flows["denied"]
 
     assert trail.found(digests=tmp_path) == []
@@ -812,7 +812,7 @@ def test_flow_that_is_dropped_meanwhile_is_clean(
 
     def reading() -> Iterator[tuple[Any, ...]]:
         # The digests are read by now, and this one comes too late.
-        signer.write(tmp_path, TIME, [Entry("denied", *last, dropped=True)])
+        signer.write(tmp_path, TIME, [Entry("denied", *last, pruned=True)])
         yield from events
 
     verification._events = reading()

@@ -164,12 +164,12 @@ def _print(verified: Verified) -> None:
 def _finding(finding: Finding) -> str:
     seq = "-" if finding.seq is None else str(finding.seq)
     return _row(
-        finding.kind.replace("_", " "), printable(finding.flow_id or "-", 40), seq, finding.said
+        finding.kind.replace("_", " "), printable(finding.flow_id or "-", 40), seq, finding.message
     )
 
 
-def _row(what: str, login: str, event: str, said: str) -> str:
-    return f"{what:<18}  {login:<16}  {event:>5}  {printable(said)}"
+def _row(what: str, login: str, event: str, message: str) -> str:
+    return f"{what:<18}  {login:<16}  {event:>5}  {printable(message)}"
 
 
 def _digest(args: DigestOptions) -> int:
@@ -195,16 +195,16 @@ def _prune(args: PruneOptions) -> int:
     directory = Path(args.digests)
     with closing(trail.store(args, read_only=False)) as kept:
         signer = whole_trail.signer(trail.file_of(kept))
-        dropped, digest = whole_trail.prune(kept, directory, signer, args.before)
+        pruned, digest = whole_trail.prune(kept, directory, signer, args.before)
     last = digest or last_digest(directory)
     if args.json:
-        streams.show(json.dumps(_about(digest, last, signer) | {"dropped": dropped}))
+        streams.show(json.dumps(_about(digest, last, signer) | {"pruned": pruned}))
         return 0
-    if not dropped:
+    if not pruned:
         streams.say("There were no events to prune.")
     else:
         behind = f"digest {digest.number}" if digest else "earlier digests"
-        summary = f"{behind}: pruned {counted(dropped, 'login')}"
+        summary = f"{behind}: pruned {counted(pruned, 'login')}"
         streams.show(f"{summary}, by {signer.public_key}" if digest else summary)
     _show_last(last)
     return 0

@@ -15,7 +15,7 @@ from deviceflow.cli.outfile import writing
 from deviceflow.core.actions import COUNTED, POLL
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import Reason, State
-from deviceflow.errors import UnknownFlowError
+from deviceflow.errors import UnknownLoginError
 from deviceflow.trail import query
 from deviceflow.trail.login_view import counted, span
 from deviceflow.trail.stats import PERCENTILES, Stats
@@ -136,8 +136,8 @@ def _show(args: ShowOptions) -> int:
         streams.show(json.dumps(_facts(login) | {"events": login.events}))
         return 0
     if login.id != STORE:
-        for said in _head(login):
-            streams.show(said)
+        for line in _head(login):
+            streams.show(line)
     rows = [_HEADINGS, *(_row(line) for line in login.story(whole=args.all))]
     widths = [max(len(row[place]) for row in rows) for place in range(3)]
     for row in rows:
@@ -152,14 +152,14 @@ _HEADINGS: Final = ("TIME (UTC)", "STATE", "FOR", "WHY")
 
 def _row(line: Line) -> tuple[str, str, str, str]:
     lasted = "" if line.lasted is None else span(line.lasted)
-    return _moment(line.time), printable(line.state, 20), lasted, printable(line.said)
+    return _moment(line.time), printable(line.state, 20), lasted, printable(line.message)
 
 
 def _newest(kept: SQLStore) -> Login:
     with query.logins(kept) as found:
         for login in found:
             return login
-    raise UnknownFlowError("The trail has no logins.", hint="Start one with: deviceflow start")
+    raise UnknownLoginError("The trail has no logins.", hint="Start one with: deviceflow start")
 
 
 def _head(login: Login) -> Iterator[str]:
@@ -250,8 +250,8 @@ def _stats(args: StatsOptions) -> int:
     if args.json:
         streams.show(json.dumps(facts))
         return 0
-    for name, said in _lines(facts):
-        streams.show(f"{name:<18}{said}".rstrip())
+    for name, text in _lines(facts):
+        streams.show(f"{name:<18}{text}".rstrip())
     return 0
 
 
@@ -273,8 +273,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield name.replace("_", " "), str(count)
     for kind in ("client", "issuer"):
         for number, row in enumerate(facts[f"{kind}s"]):
-            said = f"{row['logins']}, {row['approved']} approved: {printable(row[kind], 200)}"
-            yield f"{kind}s" * (not number), said
+            text = f"{row['logins']}, {row['approved']} approved: {printable(row[kind], 200)}"
+            yield f"{kind}s" * (not number), text
 
 
 def _report(args: ReportOptions) -> int:
@@ -308,13 +308,13 @@ def _report(args: ReportOptions) -> int:
             drawn,
             query.notes(kept, filters),
             verdict,
-            about={"store": trail.name_of(kept)} | _said(filters),
+            about={"store": trail.name_of(kept)} | _about(filters),
             made_at=time.time(),
         )
         write(page)
     all_found = counted(len(findings), "finding") if findings else "nothing found"
-    said = f"{counted(stats.logins, 'login')}, {all_found}"
-    streams.say(f"The report was written to {args.output}: {said}.")
+    summary = f"{counted(stats.logins, 'login')}, {all_found}"
+    streams.say(f"The report was written to {args.output}: {summary}.")
     return 0
 
 
@@ -322,8 +322,8 @@ def _filters(args: FilterOptions) -> query.Filters:
     return query.Filters(args.since, args.until, args.state, args.client, args.actor, args.reason)
 
 
-def _said(filters: query.Filters) -> dict[str, str]:
-    said = {
+def _about(filters: query.Filters) -> dict[str, str]:
+    about = {
         "since": None if filters.since is None else f"{_moment(filters.since)[:19]} UTC",
         "until": None if filters.until is None else f"{_moment(filters.until)[:19]} UTC",
         "state": filters.state,
@@ -331,7 +331,7 @@ def _said(filters: query.Filters) -> dict[str, str]:
         "client": filters.client,
         "actor": filters.actor,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in about.items() if value is not None}
 
 
 ACTIONS: Final = {

@@ -86,12 +86,12 @@ def _token(args: TokenOptions) -> int:
         elif not args.json:
             streams.show(kept, foreign=True)
         if args.json:
-            said = stored.facts(client.get(args.id))
+            facts = stored.facts(client.get(args.id))
             if sink is not None:
-                said["output"] = args.output
+                facts["output"] = args.output
             else:
-                said["token"] = token.as_dict() if args.format == "json" else kept
-            streams.show(json.dumps(said))
+                facts["token"] = token.as_dict() if args.format == "json" else kept
+            streams.show(json.dumps(facts))
 
     _hand_over(client, args, put)
     return 0

@@ -10,7 +10,7 @@ from deviceflow.cli import exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.core.encryption import generate_key
 from deviceflow.credentials import keys
-from deviceflow.errors import FlowBusyError, UsageError
+from deviceflow.errors import LoginBusyError, UsageError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
 
@@ -79,7 +79,7 @@ def _reseal(store: SQLStore) -> tuple[int, list[DeviceFlowError]]:
     while True:
         flows, problems = store.reseal()
         done += flows
-        busy = [one.wait_seconds for one in problems if isinstance(one, FlowBusyError)]
+        busy = [one.wait_seconds for one in problems if isinstance(one, LoginBusyError)]
         if not busy or patience <= 0:
             return done, problems
         wait = min(max(busy) + 0.1, patience)

@@ -19,7 +19,7 @@ from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
-from deviceflow.errors import DeviceFlowError, UnknownFlowError, UsageError, WaitTimeoutError
+from deviceflow.errors import DeviceFlowError, UnknownLoginError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE
 
 if TYPE_CHECKING:
@@ -150,15 +150,15 @@ def _run(
     if problem is not None:
         problem.hint = _where_it_is(client, login, elsewhere=len(sinks) > 1 or args.show_token)
     if args.json:
-        said = stored.facts(client.get(login.id))
-        said |= {"issuer": provider.server} | dict(login.extra)
-        said |= {"expires_at": token.expires_at, "scopes": token.scopes}
-        said |= {"beyond_ceiling": beyond} if beyond else {}
-        said |= {"output": args.output} if args.output else {}
-        said |= _shown(token, args.format) if args.show_token else {}
-        said |= {"error": str(problem)} if problem else {}
+        facts = stored.facts(client.get(login.id))
+        facts |= {"issuer": provider.server} | dict(login.extra)
+        facts |= {"expires_at": token.expires_at, "scopes": token.scopes}
+        facts |= {"beyond_ceiling": beyond} if beyond else {}
+        facts |= {"output": args.output} if args.output else {}
+        facts |= _shown(token, args.format) if args.show_token else {}
+        facts |= {"error": str(problem)} if problem else {}
         try:
-            streams.show(json.dumps(said))
+            streams.show(json.dumps(facts))
         except streams.OutputError as unseen:
             unseen.hint = _where_it_is(client, login, elsewhere=bool(sinks))
             raise
@@ -202,7 +202,7 @@ def _interrupted(client: Client) -> Login:
     for login in client.logins(on_problem=stored.say_problem):
         if login.has_token or not login.state.ended:
             return login
-    raise UnknownFlowError(
+    raise UnknownLoginError(
         "The store has no login to continue.", hint="Start one with: deviceflow login"
     )
 

@@ -42,8 +42,8 @@ def _start(args: StartOptions) -> int:
         streams.show(json.dumps(stored.all_facts(login)))
         return 0
     if not login.state.ended:
-        for said in instructions(login):
-            streams.say(said)
+        for line in instructions(login):
+            streams.say(line)
     streams.show(login.id)
     return 0
 

@@ -9,7 +9,7 @@ from deviceflow.cli import exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.core.explain import error_of, instructions
 from deviceflow.core.states import State
-from deviceflow.errors import UnknownFlowError
+from deviceflow.errors import UnknownLoginError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -62,22 +62,22 @@ def _status(args: StatusOptions) -> int:
     elif stored.outlived(login):
         streams.say("The code has expired. Step the login to see whether it was approved in time.")
     elif login.user_code and not login.state.ended:
-        for said in instructions(login):
-            streams.show(said)
+        for line in instructions(login):
+            streams.show(line)
     return stored.code(login)
 
 
 def _newest(client: Client) -> Login:
-    for live in (True, False):
-        for login in client.logins(live=live, on_problem=stored.say_problem):
+    for skip_ended in (True, False):
+        for login in client.logins(skip_ended=skip_ended, on_problem=stored.say_problem):
             return login
-    raise UnknownFlowError("The store has no logins.", hint="Start one with: deviceflow start")
+    raise UnknownLoginError("The store has no logins.", hint="Start one with: deviceflow start")
 
 
 def _list(args: ListOptions) -> int:
     problems: list[DeviceFlowError] = []
-    live = not (args.all or args.state)
-    for login in stored.client(args).logins(live=live, on_problem=problems.append):
+    skip_ended = not (args.all or args.state)
+    for login in stored.client(args).logins(skip_ended=skip_ended, on_problem=problems.append):
         if args.state in (None, login.state):
             streams.show(json.dumps(stored.all_facts(login)) if args.json else _entry(login))
     for problem in problems:

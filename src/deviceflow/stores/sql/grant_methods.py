@@ -57,7 +57,7 @@ class GrantMethods:
         return GrantOperations(self._rows, self._audit_key, self._operations, self._seen_grants)
 
     def _find(self, name: str) -> Method[Flow | None]:
-        operation = query("get_by_live_name", {"live_name": storable(name)}, secret=True)
+        operation = query("get_by_open_name", {"open_name": storable(name)}, secret=True)
         found: list[Hidden[Any]] = yield self._job(operation, "read")
         return self._rows.flow(found[0], secrets=False) if found else None
 

@@ -15,7 +15,7 @@ from deviceflow.core.actions import ACTIONS, POLL, PRUNE
 from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden
-from deviceflow.errors import DeviceFlowError, StoreError, UnknownFlowError, UsageError
+from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
 from deviceflow.stores.sql.rows import COLUMNS, damaged
 from deviceflow.stores.sql.statements import LONGEST_LEASE
 
@@ -62,7 +62,7 @@ class Operations:
     def add(
         self, flow: Flow, store_event: StoreEvent | None, client_now: float
     ) -> tuple[Operation[Flow], Values | None]:
-        """Add a flow, or return the live one of the same name instead.
+        """Add a flow, or return the open one of the same name instead.
 
         Returns:
             The operation, and the event that is kept with it where the flow has a past: its events
@@ -88,7 +88,7 @@ class Operations:
                     return flow
                 looked = values | {"now": now}
                 found = (yield "get", looked).fetchone()
-                found = found or (yield "get_by_live_name", looked).fetchone()
+                found = found or (yield "get_by_open_name", looked).fetchone()
                 if found is not None:
                     return self._added(flow, values, Hidden(found))
             raise ignored(flow.id)
@@ -182,7 +182,7 @@ class Operations:
                 return claim
             row = (yield "lock", {"id": storable(flow_id), "now": now}).fetchone()
             if row is None:
-                raise UnknownFlowError(flow_id=flow_id)
+                raise UnknownLoginError(flow_id=flow_id)
             lease = _Lease(row[_NOW:], owner)
             if lease.left > 0:
                 flow = self._rows.flow(Hidden(row), secrets=False)
@@ -251,8 +251,8 @@ class Operations:
         def attempt(now: float) -> Statements[None]:
             for flow_id in flow_ids:
                 yield "delete_events", {"id": flow_id}
-            said = f"the events of {len(flow_ids)} flows"
-            yield from add_store_event(self._audit_key, now, PRUNE, said)
+            about = f"the events of {len(flow_ids)} flows"
+            yield from add_store_event(self._audit_key, now, PRUNE, about)
 
         return attempt
 

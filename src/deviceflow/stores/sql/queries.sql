@@ -18,7 +18,7 @@ head = :head, mac = :mac, wake_at = :wake_at, snoozes = 0, previous_owner = NULL
 -- fragment: turns
 -- Of its own, since each index that one of these columns is in costs time to keep; and with the
 -- provider in the very words that the secrets are bound to.
-{moves}, ended_at = :ended_at, live_name = :live_name, provider = :provider, record = :record,
+{moves}, ended_at = :ended_at, open_name = :open_name, provider = :provider, record = :record,
 code = :code, token = :token, revoke = :revoke
 
 -- fragment: takes_lease
@@ -75,8 +75,8 @@ ON CONFLICT DO NOTHING
 -- name: get
 {row} WHERE id = :id
 
--- name: get_by_live_name
-{row} WHERE live_name = :live_name
+-- name: get_by_open_name
+{row} WHERE open_name = :open_name
 
 -- name: all_first
 {row} {newest_first}
@@ -84,10 +84,10 @@ ON CONFLICT DO NOTHING
 -- name: all_next
 {row} WHERE {older} {newest_first}
 
--- name: live_first
+-- name: unended_first
 {row} WHERE ended_at IS NULL {newest_first}
 
--- name: live_next
+-- name: unended_next
 {row} WHERE ended_at IS NULL AND {older} {newest_first}
 
 -- name: move

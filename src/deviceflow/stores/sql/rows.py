@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FIXED: Final = (
     "id",
-    "live_name",
+    "open_name",
     "created_at",
     "ended_at",
     "provider",
@@ -103,17 +103,17 @@ class Fixed:
     """What of a flow's row stays as it is while the flow moves on.
 
     Attributes:
-        live_name: The name that the flow has taken, if it has one still.
+        open_name: The name that the flow has taken, if it has one still.
         digest: The digest of the fixed columns.
         columns: Those that are sealed or in JSON, until they are written.
     """
 
-    __slots__ = ("columns", "digest", "live_name")
+    __slots__ = ("columns", "digest", "open_name")
 
     def __init__(
-        self, live_name: str | None, digest: str, columns: Mapping[str, Any] | None = None
+        self, open_name: str | None, digest: str, columns: Mapping[str, Any] | None = None
     ) -> None:
-        self.live_name = live_name
+        self.open_name = open_name
         self.digest = digest
         self.columns = columns
 
@@ -143,14 +143,14 @@ class Rows:
 
     def _fixed(self, flow: Flow) -> Fixed:
         # Once a flow has let go of its name, another one may have it.
-        kept = flow.name if flow.as_stored is None else flow.as_stored.live_name
+        kept = flow.name if flow.as_stored is None else flow.as_stored.open_name
         provider = text_of(flow.provider)
         bound = _bound(provider, flow)
         record = {name: getattr(flow, name) for name in _RECORDED} | {"extra": dict(flow.extra)}
-        live_name = kept if flow.live else None
+        open_name = kept if flow.open else None
         columns = {
             "id": flow.id,
-            "live_name": live_name,
+            "open_name": open_name,
             "created_at": flow.created_at,
             "ended_at": flow.ended_at,
             "provider": provider,
@@ -159,7 +159,7 @@ class Rows:
         for kind in codec.KINDS:
             secret = codec.hidden_part(flow, kind)
             columns[kind] = secret and self.sealer.seal(secret, kind, flow.id, bound)
-        return Fixed(live_name, self._fixed_digest([*columns.values()]), columns)
+        return Fixed(open_name, self._fixed_digest([*columns.values()]), columns)
 
     def columns(self, flow: Flow) -> tuple[str, Hidden[dict[str, Any]]]:
         """Return the digest of the flow's row, and the row, which `sign` completes.
@@ -202,14 +202,14 @@ class Rows:
 
     def _read(self, row: Sequence[Any], *, secrets: bool) -> Flow | DeviceFlowError:
         """Return the error, where there is one, without the frames that saw the row."""
-        flow_id, live_name, created_at, ended_at, provider, record, *sealed = row[: len(FIXED)]
+        flow_id, open_name, created_at, ended_at, provider, record, *sealed = row[: len(FIXED)]
         seq, state, moved_at, progress, head = row[len(FIXED) : len(COLUMNS) - 1]
         try:
             fixed = self._check(row)
             flow = Flow(flow_id, provider_of(provider), 0.0)
             read = decode(record) | decode(progress)
             codec.fill(flow, read | {"head": head if seq else None})
-            flow.as_stored = Fixed(live_name, fixed)
+            flow.as_stored = Fixed(open_name, fixed)
             if secrets:
                 bound = _bound(provider, flow)
                 for kind, kept in zip(codec.KINDS, sealed, strict=True):
@@ -217,7 +217,7 @@ class Rows:
                         codec.fill_hidden(flow, kind, self.open(kept, kind, flow_id, bound))
             named = (flow.id, flow.seq, flow.state, flow.created_at, flow.ended_at, flow.moved_at)
             if named == (flow_id, seq, state, created_at, ended_at, moved_at) and (
-                live_name in (None, flow.name)
+                open_name in (None, flow.name)
             ):
                 return flow
         except DeviceFlowError as problem:
@@ -273,9 +273,9 @@ class Rows:
     def _fixed_digest(self, values: Sequence[Any]) -> str:
         # SQLite gives whole numbers of a column of floats as integers at times. float() would also
         # take a text or a blob with a number in it.
-        flow_id, live_name, created_at, ended_at, *rest = values
+        flow_id, open_name, created_at, ended_at, *rest = values
         times = [None if at is None else at * 1.0 for at in (created_at, ended_at)]
-        text = _encode([self.store_id, flow_id, live_name, *times, *rest])
+        text = _encode([self.store_id, flow_id, open_name, *times, *rest])
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -27,9 +27,9 @@ from deviceflow.core.secret import Secret, unseen
 from deviceflow.core.states import State
 from deviceflow.errors import (
     DeviceFlowError,
-    FlowBusyError,
+    LoginBusyError,
     StoreError,
-    UnknownFlowError,
+    UnknownLoginError,
     UsageError,
 )
 from deviceflow.stores.sql import keys, schema
@@ -222,18 +222,18 @@ class SQLStore(GrantFace):
         """Return a copy of the flow, with its secrets or without.
 
         Raises:
-            UnknownFlowError: There is none of that id.
+            UnknownLoginError: There is none of that id.
         """
         found = self._perform(query("get", {"id": storable(flow_id)}, secret=True), "read")
         if not found:
-            raise UnknownFlowError(flow_id=flow_id)
+            raise UnknownLoginError(flow_id=flow_id)
         return self._rows.flow(found[0], secrets=secrets)
 
     def flows(
-        self, *, live: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> Iterator[Flow]:
         """Yield all flows, or those that have not ended, the newest first, without secrets."""
-        name, page, after = "live" if live else "all", "first", dict[str, Any](limit=_PAGE)
+        name, page, after = "unended" if skip_ended else "all", "first", dict[str, Any](limit=_PAGE)
         while rows := self._page(f"{name}_{page}", after):
             for row in rows:
                 try:
@@ -449,7 +449,7 @@ class SQLStore(GrantFace):
         origin = Origin(worker=owner, pid=os.getpid())
         claim = self.claim(name_of(flow_id), owner, time.time(), _RESEALING)
         if isinstance(claim, LeaseHeld):
-            raise FlowBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
+            raise LoginBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
         flow = claim.flow
         try:
             if claim.previous_owner is not None and flow.state is not State.POLLING:

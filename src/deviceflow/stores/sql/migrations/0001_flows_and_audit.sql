@@ -2,7 +2,7 @@
 CREATE TABLE {flows} (
     -- What is authenticated, and stays while the login waits.
     id TEXT {bytewise}NOT NULL PRIMARY KEY,
-    live_name TEXT UNIQUE,
+    open_name TEXT UNIQUE,
     created_at DOUBLE PRECISION NOT NULL,
     ended_at DOUBLE PRECISION,
     provider TEXT NOT NULL,
