@@ -464,7 +464,7 @@ class SQLStore(GrantFace):
         if stored is None:
             return False
         if stored.held > 0:
-            raise FlowBusyError(flow_id=stored.grant.id, wait_seconds=stored.held)
+            raise LoginBusyError(flow_id=stored.grant.id, wait_seconds=stored.held)
         origin = Origin(worker=f"{secrets.token_hex(6)}.{os.getpid()}", pid=os.getpid())
         resealed = stored.grant.reseal(stored.now)
         event = render_grant(stored.grant, resealed, origin)
