@@ -400,9 +400,6 @@ class Store(Protocol):
             Whether it was committed.
         """
 
-    def release_grant(self, grant_id: str, owner: str) -> None:
-        """Release the grant's lease, if `owner` still holds it."""
-
     def use_grant(self, grant_id: str, client_now: float) -> None:
         """Note that the grant is used."""
 
@@ -549,8 +546,6 @@ class AsyncStore(Protocol):
         flow: Flow | None = None,
         flow_event: dict[str, Any] | None = None,
     ) -> bool: ...
-
-    async def release_grant(self, grant_id: str, owner: str) -> None: ...
 
     async def use_grant(self, grant_id: str, client_now: float) -> None: ...
 

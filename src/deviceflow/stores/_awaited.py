@@ -11,7 +11,17 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, Store, StoreEvent
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import (
+        Claim,
+        Decide,
+        GrantLease,
+        LeaseHeld,
+        Origin,
+        Store,
+        StoredGrant,
+        StoreEvent,
+    )
     from deviceflow.errors import DeviceFlowError
 
 
@@ -108,6 +118,41 @@ class AwaitedStore:
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int:
         return self.store.delete_ended(ended_before, on_problem=on_problem)
+
+    async def find(self, name: str) -> Flow | None:
+        return self.store.find(name)
+
+    async def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
+        return self.store.load_grant(name, client_now)
+
+    async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
+        return self.store.load_grant_by_id(grant_id, client_now)
+
+    async def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool:
+        return self.store.commit_grant(
+            grant, event, lease=lease, release=release, flow=flow, flow_event=flow_event
+        )
+
+    async def use_grant(self, grant_id: str, client_now: float) -> None:
+        self.store.use_grant(grant_id, client_now)
+
+    async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
+        return self.store.grants(client_now, after)
+
+    async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
+        return self.store.due_grants(client_now, unused, limit)
+
+    async def snooze_grant(self, name: str, client_now: float) -> None:
+        self.store.snooze_grant(name, client_now)
 
     async def close(self) -> None:
         self.store.close()

@@ -75,12 +75,6 @@ class MemoryGrants:
                 self._grant_leases.pop(grant.id, None)
             return True
 
-    def release_grant(self, grant_id: str, owner: str) -> None:
-        """Give the lease back, if `owner` still has it."""
-        with self._lock:
-            if self._grant_leases.get(grant_id, _FREE)[0] == owner:
-                del self._grant_leases[grant_id]
-
     def use_grant(self, grant_id: str, client_now: float) -> None:
         """Note that the grant is used."""
         with self._lock:

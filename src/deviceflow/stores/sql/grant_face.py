@@ -50,10 +50,6 @@ class GrantFace(GrantMethods):
         except OvertakenError:
             return False
 
-    def release_grant(self, grant_id: str, owner: str) -> None:
-        """Give the lease back, if `owner` still has it."""
-        self._run(self._release_grant(grant_id, owner))
-
     def use_grant(self, grant_id: str, client_now: float) -> None:
         """Note that the grant is used."""
         self._run(self._use_grant(grant_id, client_now))

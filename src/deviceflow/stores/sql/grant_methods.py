@@ -86,10 +86,6 @@ class GrantMethods:
             yield from self._overwrite_deleted()
         return kept
 
-    def _release_grant(self, grant_id: str, owner: str) -> Method[None]:
-        values = {"id": grant_id, "owner": owner}
-        yield self._job(statement("release_grant", values), "lease")
-
     def _use_grant(self, grant_id: str, client_now: float) -> Method[None]:
         yield self._job(statement("use_grant", {"id": grant_id}), "lease", client_now)
 

@@ -164,6 +164,7 @@ class GrantOperations:
         Raises:
             OvertakenError: Others went on with the flow.
         """
+        check_name(grant.name)
         columns, noted = self._linked(grant, event)
         row = columns.reveal()
         row |= {"before": grant.seq - 1, "release": release}
@@ -214,15 +215,14 @@ def by_id(row: StoredFlow) -> str:
     return row.flow_id if isinstance(row.flow_id, str) else f"\U0010ffff{row.flow_id!r}"
 
 
-def check_name(name: Any) -> str:
-    """Return the name of a grant, if it is one that every store can keep.
+def check_name(name: str) -> None:
+    """Check the name of a grant.
 
     Raises:
-        UsageError: It is not.
+        UsageError: A store cannot keep it.
     """
-    if isinstance(name, str) and name and len(name) <= LONGEST_NAME and storable(name) == name:
-        return str.__str__(name)
-    raise UsageError(
-        f"A grant's name is a text of 1 to {LONGEST_NAME} characters, without the character NUL,"
-        " in proper Unicode."
-    )
+    if not name or len(name) > LONGEST_NAME or storable(name) != name:
+        raise UsageError(
+            f"A grant's name is a text of 1 to {LONGEST_NAME} characters, without the character"
+            " NUL, in proper Unicode."
+        )

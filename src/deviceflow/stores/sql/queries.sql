@@ -202,9 +202,6 @@ UPDATE {grants} SET {grant_moves}, {gives_lease_back} {at}
 -- name: lease_and_move_grant
 UPDATE {grants} SET {grant_moves}, {takes_lease} {at} AND {free}
 
--- name: release_grant
-UPDATE {grants} SET lease_owner = NULL, lease_until = NULL WHERE id = :id AND lease_owner = :owner
-
 -- name: use_grant
 UPDATE {grants} SET used_at = {now} WHERE id = :id
 
