@@ -2,6 +2,9 @@
 
 Each figure is a ratio taken in one run, by interleaved rounds, since only ratios travel from one
 machine to another. Nothing here fails on time: the output is to be read.
+
+With `DEVICEFLOW_BENCH_SMOKE=1` each benchmark runs once, on little data. That shows that the
+benchmarks work, and no more: such figures mean nothing.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from deviceflow.stores.sql.rows import FIXED, Fixed
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from deviceflow.trail.verify import Verification
+from tests.bench.size import size
 from tests.bench.table import Row
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
 
     Synchronous = Literal["FULL", "NORMAL"]
 
-ROUNDS: Final = 5
-ROWS: Final = int(os.environ.get("DEVICEFLOW_BENCH_ROWS", "100000"))
-LINES: Final = 10_000
-STEPS: Final = 1_000
+ROUNDS: Final = size(5)
+ROWS: Final = size(int(os.environ.get("DEVICEFLOW_BENCH_ROWS", "100000")), 3_000)
+LINES: Final = size(10_000, 500)
+STEPS: Final = size(1_000, 50)
 
 _CODE: Final = answer(
     200,

@@ -10,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.bench.size import size
 from tests.bench.table import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROUNDS = 25
+ROUNDS = size(25, 2)
 COMMAND = str(Path(sys.executable).with_name("deviceflow"))
 
 

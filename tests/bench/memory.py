@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from deviceflow import Client, Studio
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.bench.size import size
 from tests.bench.table import Row
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.wire import Response
 
-FLOWS = 10_000
+FLOWS = size(10_000, 1_000)
 GOAL = 600.0
 
 

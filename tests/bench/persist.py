@@ -28,6 +28,7 @@ from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.bench.imports import COMMAND
 from tests.bench.polling import POLLS, FastClock, bare_seconds, pending_server, step_seconds
+from tests.bench.size import size
 from tests.bench.table import Row
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 
     Synchronous = Literal["FULL", "NORMAL"]
 
-ROUNDS: Final = 7
-WRITES: Final = 1000
-MANY: Final = 100_000
+ROUNDS: Final = size(7)
+WRITES: Final = size(1000, 100)
+MANY: Final = size(100_000, 2_000)
 
 _CODE: Final = {
     "device_code": "x" * 43,
@@ -226,7 +227,7 @@ def _found() -> Iterator[Row]:
             lots, few = _median(partial(call, many)), _median(partial(call, one))
             yield Row(f"{what}, of {MANY:,} / of 1", lots, few, 2.0, "us")
         names = ("id", "now", "owner", "created_at", "limit", "ended_before", "skip")
-        for name in ("get", "live_next", "find_due", "with_token"):
+        for name in ("get", "unended_next", "find_due", "with_token"):
             query = many._statements[name]
             plan = many._connection.connected().execute(
                 f"EXPLAIN QUERY PLAN {query.text}", query.values_of(dict.fromkeys(names, 1))
@@ -244,7 +245,7 @@ def _process() -> Iterator[Row]:
             "requests": [sys.executable, "-c", "import requests"],
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(15):
+        for _ in range(size(15, 2)):
             for name, command in commands.items():
                 begun = time.perf_counter()
                 subprocess.run(command, env=state, stdout=subprocess.DEVNULL, check=False)

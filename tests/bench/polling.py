@@ -17,13 +17,14 @@ import requests
 import structlog
 
 from deviceflow import Client, Studio
+from tests.bench.size import size
 from tests.bench.table import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROUNDS = 9
-POLLS = 300
+ROUNDS = size(9)
+POLLS = size(300, 30)
 
 _SERVER = Path(__file__).with_name("pending_server.py")
 

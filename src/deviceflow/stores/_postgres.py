@@ -74,9 +74,6 @@ class PostgresConnection:
         forks.abandon(self._pool)
         self._pool = self._make_pool()
 
-    def overwrite_deleted(self) -> None:
-        """Do nothing: PostgreSQL manages its old pages itself."""
-
     def perform(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
         """Perform an operation, as `Connection.perform` says."""
         if mode in ("open", "migrate"):

@@ -40,6 +40,7 @@ DIALECT: Final = Dialect(
     has_meta="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'",
     find="instr",
     clustered=" WITHOUT ROWID",
+    overwrite_deleted="wal_checkpoint",
 )
 
 
@@ -172,10 +173,6 @@ class SQLiteConnection:
         if problem is not None:
             raise problem
 
-    def overwrite_deleted(self) -> None:
-        """Truncate the write-ahead log, which contains old versions of pages."""
-        self.perform(_checkpoint, "read", 0.0)
-
     @contextmanager
     def _closed(self) -> Iterator[None]:
         """Keep the file closed during a fork.
@@ -241,7 +238,7 @@ class SQLiteConnection:
                         raise
                     time.sleep(0.01)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            # Overwrite deleted content; `overwrite_deleted` does so in the write-ahead log.
+            # Overwrite deleted content; the statement `wal_checkpoint` does so in the log.
             connection.execute("PRAGMA secure_delete = ON")
         except BaseException:
             connection.close()
@@ -259,10 +256,6 @@ class SQLiteConnection:
             if name.startswith(start):
                 return StoreError(f"{self.path}: {what}.", hint=hint)
         return StoreError(f"{self.path}: SQLite error: {error} ({name}).")
-
-
-def _checkpoint(_now: float) -> Attempt[None]:
-    yield "wal_checkpoint", {}
 
 
 def _any_text(text: bytes) -> str:

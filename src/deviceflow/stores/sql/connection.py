@@ -72,9 +72,6 @@ class Connection(Protocol):
     def reading(self) -> AbstractContextManager[Query]:
         """Give what yields the rows of a query by its name, however many, all of one moment."""
 
-    def overwrite_deleted(self) -> None:
-        """Overwrite what was deleted in what the database keeps besides, if that can be done."""
-
     def close(self) -> None:
         """Let go of files and connections. They are opened again where they are needed again."""
 

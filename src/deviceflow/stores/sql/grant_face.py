@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease, StoredGrant
-    from deviceflow.stores.sql.grant_methods import Method
+    from deviceflow.stores.sql.methods import Method
 
 _T = TypeVar("_T")
 

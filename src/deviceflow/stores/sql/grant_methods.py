@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN
@@ -18,23 +17,10 @@ if TYPE_CHECKING:
     from deviceflow.core.ports import GrantLease, StoredGrant
     from deviceflow.core.secret import Hidden
     from deviceflow.stores.sql.connection import Mode, Operation
+    from deviceflow.stores.sql.methods import Job, Method
     from deviceflow.stores.sql.operations import Operations
     from deviceflow.stores.sql.remembered import RememberedFlows
     from deviceflow.stores.sql.rows import Rows
-
-_T = TypeVar("_T")
-
-
-class Job(NamedTuple):
-    """An operation that a method wants performed."""
-
-    operation: Operation[Any]
-    mode: Mode = "write"
-    client_now: float = 0.0
-
-
-Method = Generator[Job, Any, _T]
-"""A method that returns a `_T`."""
 
 
 class GrantMethods:
@@ -46,7 +32,13 @@ class GrantMethods:
     _remembered: RememberedFlows
     _seen_grants: SeenGrants
 
-    def _job(self, operation: Operation[Any], mode: Mode = "write", client_now: float = 0.0) -> Job:
+    def _job(
+        self,
+        operation: Operation[Any],
+        mode: Mode = "write",
+        client_now: float = 0.0,
+        flow_id: str | None = None,
+    ) -> Job:
         raise NotImplementedError
 
     def _overwrite_deleted(self) -> Method[None]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from deviceflow.audit.chain import AuditKey
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
-    from deviceflow.core.ports import GrantLease, StoredFlow
+    from deviceflow.core.ports import GrantLease
     from deviceflow.stores.sql.connection import Operation, Statements
     from deviceflow.stores.sql.operations import Operations
     from deviceflow.stores.sql.rows import Rows
@@ -210,7 +210,7 @@ class GrantOperations:
         return columns, row_of(event, text)
 
 
-def by_id(row: StoredFlow) -> str:
+def by_id(row: Any) -> str:
     """Return what rows are sorted by: an id that is not text comes last, as in a database."""
     return row.flow_id if isinstance(row.flow_id, str) else f"\U0010ffff{row.flow_id!r}"
 

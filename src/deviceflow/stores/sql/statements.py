@@ -41,6 +41,8 @@ class Dialect(NamedTuple):
         clustered: What makes a table be kept in the order of its key.
         bytewise: What makes a column be compared byte by byte, as Python does.
         before_migrating: What is run first where the schema is brought up to date.
+        overwrite_deleted: The statement that overwrites what was deleted in what the database keeps
+            besides, if there is one.
     """
 
     placeholder: str
@@ -53,6 +55,7 @@ class Dialect(NamedTuple):
     clustered: str = ""
     bytewise: str = ""
     before_migrating: tuple[str, ...] = ()
+    overwrite_deleted: str = ""
 
     @property
     def has_clock(self) -> bool:

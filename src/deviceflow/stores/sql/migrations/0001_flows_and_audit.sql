@@ -27,7 +27,7 @@ CREATE TABLE {flows} (
 );
 CREATE INDEX flows_wake ON {flows} (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX flows_all ON {flows} (created_at, id);
-CREATE INDEX flows_live ON {flows} (created_at, id) WHERE ended_at IS NULL;
+CREATE INDEX flows_unended ON {flows} (created_at, id) WHERE ended_at IS NULL;
 CREATE INDEX flows_ended ON {flows} (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX flows_token ON {flows} (ended_at, id) WHERE token IS NOT NULL;
 CREATE INDEX flows_revoke ON {flows} (ended_at, id) WHERE revoke IS NOT NULL;
