@@ -25,6 +25,7 @@ FIRST: Final = {
     "ExpiredError",
     "Login",
     "LoginError",
+    "LoginPending",
     "OAuth",
     "Secret",
     "State",

@@ -137,7 +137,7 @@ class SweptGrants(NamedTuple):
 
 
 def sweep(context: Context, unused: float, limit: int) -> Op[SweptGrants]:
-    """Look after the grants that are due: refresh ahead what is in use, and revoke what is ended."""
+    """Look after the grants that are due: refresh what is in use, and revoke what is ended."""
     done, problems = list[str](), list[errors.DeviceFlowError]()
     clocks: Clocks = yield ReadClocks()
     names: list[str] = yield DueGrants(clocks.wall, unused, limit)

@@ -1,4 +1,4 @@
-"""A table of each datum of a login or a grant: who may see it, and where it may appear. Tests check it.
+"""A table of each datum of a login or a grant: who may see it, and where. Tests check it.
 
 A *secret* appears in memory, in requests to its server, in sealed form, and where the caller asks
 for it. Data *for the person* is shown to the person who logs in, and is not logged. *Public* data

@@ -142,8 +142,8 @@ class Grant:
     """
 
     __slots__ = (
-        "aside",
         "as_stored",
+        "aside",
         "asked",
         "attempt",
         "created_at",
@@ -263,7 +263,7 @@ class Grant:
         """
         if not self.serves(now) or self._clock_was_set_back(now):
             return False
-        return self.left(now) > min(min_ttl, SHARE * self.lifetime)
+        return self.expires_at is None or self.left(now) > min(min_ttl, SHARE * self.lifetime)
 
     def _clock_was_set_back(self, now: float) -> bool:
         return self.issued_at - now > pacing.CLOCK_TOLERANCE
@@ -538,10 +538,13 @@ class Grant:
             self._set_to_revoke(token, now)
             return transition
         unanswered = self.state is GrantState.IN_DOUBT and self.attempt == attempt
-        self.aside = (*self.aside, token)[-MOST_ASIDE:]
+        aside = (*self.aside, token)[-MOST_ASIDE:]
         if unanswered or self.state is GrantState.LOST:
+            self.aside = aside
             return self.use_late_answer(now)
-        return self._fire(actions.LATE_ANSWER, now)
+        transition = self._fire(actions.LATE_ANSWER, now)
+        self.aside = aside
+        return transition
 
     def use_late_answer(self, now: float) -> Transition:
         """Use the newest tokens that were set aside: the stored ones are refused, or in doubt."""
@@ -630,7 +633,7 @@ class Grant:
     # Shared.
 
     def _take(self, token: Token, issued_at: float) -> None:
-        """Take the next generation of tokens. What it lacks stays as it was (RFC 6749 section 6)."""
+        """Take the next generation of tokens. What it lacks stays (RFC 6749 section 6)."""
         if self.token is not None:
             self.replaced = self.token.access_token
             token.refresh_token = token.refresh_token or self.token.refresh_token
@@ -685,8 +688,7 @@ class Grant:
 
     def _known(self) -> Known:
         """Return the secrets that the server may echo in a message."""
-        if self.token is None:
-            return Known()
+        assert self.token is not None  # noqa: S101  # a refresh is in flight
         return Known(self.token.access_token, self.token.refresh_token)
 
     def _jitter(self) -> float:

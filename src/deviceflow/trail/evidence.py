@@ -42,7 +42,8 @@ def _legal() -> Iterator[tuple[Step, Standing]]:
 LEGAL: Final[Mapping[Step, Standing]] = dict(_legal())
 """The legal steps of a login or a grant: an action with the states before and after it.
 
-No state of a grant has the name of a login's. A grant has no hand-over: it counts as none. The hand-over of a login that was imported in `authorized` is unknown at first: None.
+No state of a grant has the name of a login's. A grant has no hand-over: it counts as none. The
+hand-over of a login that was imported in `authorized` is unknown at first: None.
 """
 
 
