@@ -2,7 +2,8 @@
 
 Protocols, which a program may implement for itself: `Store` keeps logins, `Transport` sends
 requests, `Clock` tells the time, `Provider` speaks a server's dialect, `Approver` decides on who
-approved, `OnTransition` is told of each transition.
+approved, `OnTransition` is told of each transition. `AsyncStore`, `AsyncTransport` and `AsyncClock`
+are the same for an `AsyncClient`.
 
 Values: everything else. None of them needs to be made by a program, except `Origin`, which a client
 takes; `Response` and `Failure`, which a transport returns; `DeviceCode` and `Answer`, which a
@@ -22,6 +23,9 @@ from deviceflow.core.grant import Grant
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.login import Login
 from deviceflow.core.ports import (
+    AsyncClock,
+    AsyncStore,
+    AsyncTransport,
     Claim,
     Clock,
     GrantLease,
@@ -42,6 +46,9 @@ __all__ = [
     "AccessToken",
     "Answer",
     "Approver",
+    "AsyncClock",
+    "AsyncStore",
+    "AsyncTransport",
     "Claim",
     "Clock",
     "DeviceCode",

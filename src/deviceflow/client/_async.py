@@ -23,8 +23,8 @@ from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import needs_secret
-from deviceflow.stores._awaited import AwaitedStore, open_async_store
-from deviceflow.stores.memory import MemoryStore
+from deviceflow.stores.async_memory import AsyncMemoryStore
+from deviceflow.stores.url import open_async_store
 from deviceflow.transports.requests import RequestsTransport
 from deviceflow.transports.threaded import ThreadedTransport
 
@@ -45,6 +45,14 @@ if TYPE_CHECKING:
     from deviceflow.errors import DeviceFlowError
 
 _T = TypeVar("_T")
+
+
+def _default_transport() -> AsyncTransport:
+    try:
+        from deviceflow.transports.httptools import HttptoolsTransport  # noqa: PLC0415  # an extra
+    except ImportError:
+        return ThreadedTransport(RequestsTransport())
+    return HttptoolsTransport()
 
 
 def _documented_as(model: type) -> Callable[[type[_T]], type[_T]]:
@@ -72,7 +80,8 @@ class AsyncClient(AsyncGrantClient, BaseClient):
 
     Args:
         store: As for `Client`: an async store, or a URL.
-        transport: What sends requests; by default, `requests` in threads.
+        transport: What sends requests; by default an `HttptoolsTransport`, or where the extra
+            `async` is not installed, a `RequestsTransport` in threads.
         clock: What tells the time and waits.
         browser: As for `Client`; it is called in a thread.
         output: As for `Client`; it may be a coroutine function, and so may `on_step` of `wait`.
@@ -110,9 +119,9 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             url, store = Secret(store), None  # a password may be in it
             store = unseen(lambda: open_async_store(url.reveal()))
         super().__init__(
-            AwaitedStore(MemoryStore()) if store is None else store,
+            AsyncMemoryStore() if store is None else store,
             owns_store=owns_store,
-            transport=transport or ThreadedTransport(RequestsTransport()),
+            transport=transport or _default_transport(),
             clock=clock or AsyncSystemClock(),
             browser=browser,
             output=output,
@@ -294,8 +303,10 @@ class AsyncClient(AsyncGrantClient, BaseClient):
                         if not must_finish:
                             cancellation.give_way()
                         value = self._perform(effect, wakers)
-                        if isawaitable(value):
-                            value = await (cancellation.finish(value) if must_finish else value)
+                        if must_finish and asyncio.iscoroutine(value):
+                            value = await cancellation.finish(value)
+                        elif isawaitable(value):
+                            value = await value
                     except GeneratorExit:
                         raise  # nothing more can be awaited
                     except BaseException as stop:  # noqa: BLE001  # the operation decides about it

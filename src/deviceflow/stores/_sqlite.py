@@ -290,6 +290,16 @@ def make_private(path: Path) -> None:
     check_private(path, mode)
 
 
+def check_synchronous(synchronous: str) -> None:
+    """Check the argument `synchronous` of a store.
+
+    Raises:
+        StoreError: It is neither `FULL` nor `NORMAL`.
+    """
+    if synchronous not in ("FULL", "NORMAL"):
+        raise StoreError(f"synchronous must be FULL or NORMAL, not {synchronous!r}.")
+
+
 def check_private(path: Path, mode: int) -> None:
     """Check that only the owner has access to a store's file.
 

@@ -79,28 +79,30 @@ class HttptoolsTransport:
             BaseException: An exception from outside, such as `CancelledError`; the connection is
                 closed. Its traceback is removed, because the local variables in it hold secrets.
         """
-        deadline = time.monotonic() + timeout
         try:
-            headers, body = request.headers, request.body
-            key = (request.method, request.url, tuple(headers.items()), len(body))
-            prepared = self._prepared.get(key)
-            connection = prepared.pool.take() if prepared else None
-            if prepared is None or connection is None:
-                ready = await self._ready(request, key, deadline)
-                if isinstance(ready, Failure):
-                    return ready
-                prepared, connection = ready
-            if time.monotonic() >= deadline:
-                prepared.pool.free(connection)
-                return Failure("timeout", sent=False)
-            answer = connection.exchange(prepared.head + body, deadline)
-            try:
-                return await answer
-            finally:
-                connection.abandon(answer)
+            return await self._send(request, time.monotonic() + timeout)
         except BaseException as interruption:  # noqa: BLE001  # raised again without its frames
             interruption.__context__ = interruption.__cause__ = None
             raise interruption.with_traceback(None)  # noqa: B904  # from itself
+
+    async def _send(self, request: Request, deadline: float) -> Response | Failure:
+        headers, body = request.headers, request.body
+        key = (request.method, request.url, tuple(headers.items()), len(body))
+        prepared = self._prepared.get(key)
+        connection = prepared.pool.take() if prepared else None
+        if prepared is None or connection is None:
+            ready = await self._ready(request, key, deadline)
+            if isinstance(ready, Failure):
+                return ready
+            prepared, connection = ready
+        if time.monotonic() >= deadline:
+            prepared.pool.free(connection)
+            return Failure("timeout", sent=False)
+        answer = connection.exchange(prepared.head + body, deadline)
+        try:
+            return await answer
+        finally:
+            connection.abandon(answer)
 
     async def _ready(
         self, request: Request, key: _Key, deadline: float

@@ -125,11 +125,12 @@ IN: Final[dict[GrantState, Callable[[], Grant]]] = {
 
 
 def access(grant: Grant) -> str | None:
-    return grant.token and grant.token.access_token.reveal()
+    return None if grant.token is None else grant.token.access_token.reveal()
 
 
 def refresh_token(grant: Grant) -> str | None:
-    return grant.token and grant.token.refresh_token and grant.token.refresh_token.reveal()
+    kept = None if grant.token is None else grant.token.refresh_token
+    return None if kept is None else kept.reveal()
 
 
 # Enough life left.

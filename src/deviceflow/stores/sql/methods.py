@@ -26,7 +26,7 @@ from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN, Keyless
 from deviceflow.core.ports import LeaseHeld, StoreEvent
 from deviceflow.core.sanitize import storable
-from deviceflow.core.secret import Secret
+from deviceflow.core.secret import Secret, without_frames
 from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
 from deviceflow.stores.sql import keys, schema
 from deviceflow.stores.sql.grants import SeenGrants
@@ -77,6 +77,26 @@ class Job(NamedTuple):
 
 Method = Generator[Job, Any, _T]
 """A method that returns a `_T`."""
+
+
+def run(method: Method[_T], perform: Callable[[Operation[Any], Mode, float], Any]) -> _T:
+    """Perform a method's jobs, and return its result. Errors come without frames that show a row.
+
+    Args:
+        method: The method.
+        perform: Performs an operation, as `Connection.perform`.
+    """
+    answer = None
+    while True:
+        try:
+            operation, mode, client_now, _ = method.send(answer)
+        except StopIteration as done:
+            result: _T = done.value
+            return result
+        try:
+            answer = perform(operation, mode, client_now)
+        except BaseException as stop:  # noqa: BLE001  # raised again without its frames
+            raise without_frames(stop) from None
 
 
 class SQLMethods:

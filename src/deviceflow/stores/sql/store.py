@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 from deviceflow.audit import log
 from deviceflow.audit.events import render, render_grant
 from deviceflow.core.ports import LeaseHeld, Origin, each, refuse
-from deviceflow.core.secret import unseen, without_frames
+from deviceflow.core.secret import unseen
 from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, LoginBusyError
 from deviceflow.stores.sql import keys
 from deviceflow.stores.sql.grant_face import GrantFace
 from deviceflow.stores.sql.grant_rows import GrantRows
 from deviceflow.stores.sql.grants import by_id
-from deviceflow.stores.sql.methods import FIRST_PAGE, PAGE, SQLMethods
+from deviceflow.stores.sql.methods import FIRST_PAGE, PAGE, SQLMethods, run
 from deviceflow.stores.sql.operations import query
 from deviceflow.stores.sql.rows import name_of
 
@@ -112,17 +112,7 @@ class SQLStore(SQLMethods, GrantFace):
 
     def _run(self, method: Method[_T]) -> _T:
         """Perform a method's jobs, and return its result."""
-        perform, answer = self._connection.perform, None
-        while True:
-            try:
-                operation, mode, client_now, _ = method.send(answer)
-            except StopIteration as done:
-                result: _T = done.value
-                return result
-            try:
-                answer = perform(operation, mode, client_now)
-            except BaseException as stop:  # noqa: BLE001  # raised again without its frames
-                raise without_frames(stop) from None
+        return run(method, self._connection.perform)
 
     def _perform(
         self, operation: Operation[_T], mode: Mode = "write", client_now: float = 0.0

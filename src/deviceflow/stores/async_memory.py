@@ -1,10 +1,11 @@
-"""A sync store for asyncio, whose methods are called in the event loop's thread."""
+"""Flows in this process's memory, for asyncio."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
 from deviceflow.core.ports import refuse
+from deviceflow.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -18,40 +19,40 @@ if TYPE_CHECKING:
         GrantLease,
         LeaseHeld,
         Origin,
-        Store,
         StoredGrant,
         StoreEvent,
     )
     from deviceflow.errors import DeviceFlowError
 
 
-class AwaitedStore:
-    """An `AsyncStore` over a sync store that does not block."""
+class AsyncMemoryStore:
+    """A `MemoryStore` for the tasks of one event loop."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    durable = False
+    keeps_trail = False
 
-    @property
-    def durable(self) -> bool:
-        return self.store.durable
+    def __init__(self) -> None:
+        self._store = MemoryStore()
 
-    @property
-    def keeps_trail(self) -> bool:
-        return self.store.keeps_trail
+    def __len__(self) -> int:
+        return len(self._store)
+
+    # The protocol; see `AsyncStore`.
 
     async def now(self, client_now: float) -> float:
-        return self.store.now(client_now)
+        return self._store.now(client_now)
 
     async def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        return self.store.add(flow, store_event=store_event)
+        return self._store.add(flow, store_event=store_event)
 
     async def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        return self.store.get(flow_id, secrets=secrets)
+        return self._store.get(flow_id, secrets=secrets)
 
     async def flows(
         self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
     ) -> AsyncIterator[Flow]:
-        for flow in self.store.flows(skip_ended=skip_ended, on_problem=on_problem):
+        """Yield copies of all flows, or of those that have not ended, the newest first."""
+        for flow in self._store.flows(skip_ended=skip_ended, on_problem=on_problem):
             yield flow
 
     async def claim(
@@ -62,21 +63,21 @@ class AwaitedStore:
         seconds: float,
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
-        return self.store.claim(flow_id, owner, client_now, seconds, decide)
+        return self._store.claim(flow_id, owner, client_now, seconds, decide)
 
     async def claim_due(
         self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
     ) -> Claim | None:
-        return self.store.claim_due(owner, client_now, seconds, decide)
+        return self._store.claim_due(owner, client_now, seconds, decide)
 
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
-        self.store.end_lease(flow_id, since, client_now)
+        self._store.end_lease(flow_id, since, client_now)
 
     async def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:
-        return self.store.leases_taken_after(client_now)
+        return self._store.leases_taken_after(client_now)
 
     async def wake_after_clock_change(self, client_now: float) -> None:
-        self.store.wake_after_clock_change(client_now)
+        self._store.wake_after_clock_change(client_now)
 
     async def commit(
         self,
@@ -86,21 +87,21 @@ class AwaitedStore:
         release: str | None = None,
         store_event: StoreEvent | None = None,
     ) -> bool:
-        return self.store.commit(flow, event, release=release, store_event=store_event)
+        return self._store.commit(flow, event, release=release, store_event=store_event)
 
     async def release(self, flow_id: str, owner: str) -> None:
-        self.store.release(flow_id, owner)
+        self._store.release(flow_id, owner)
 
     async def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
-        self.store.snooze(flow_id, owner, client_now)
+        self._store.snooze(flow_id, owner, client_now)
 
     async def reschedule(self, flow: Flow, owner: str) -> None:
-        self.store.reschedule(flow, owner)
+        self._store.reschedule(flow, owner)
 
     async def record_store_event(
         self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
-        self.store.record_store_event(action, client_now, detail, origin)
+        self._store.record_store_event(action, client_now, detail, origin)
 
     async def ids_with_secrets(
         self,
@@ -109,7 +110,7 @@ class AwaitedStore:
         client_now: float,
         skip: int = 0,
     ) -> list[str]:
-        return self.store.ids_with_secrets(kind, ended_before, client_now, skip)
+        return self._store.ids_with_secrets(kind, ended_before, client_now, skip)
 
     async def delete_ended(
         self,
@@ -117,16 +118,20 @@ class AwaitedStore:
         *,
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int:
-        return self.store.delete_ended(ended_before, on_problem=on_problem)
+        return self._store.delete_ended(ended_before, on_problem=on_problem)
+
+    def remove(self, flow_id: str) -> None:
+        """Forget the flow; unknown ones are forgotten already."""
+        self._store.remove(flow_id)
 
     async def find(self, name: str) -> Flow | None:
-        return self.store.find(name)
+        return self._store.find(name)
 
     async def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
-        return self.store.load_grant(name, client_now)
+        return self._store.load_grant(name, client_now)
 
     async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
-        return self.store.load_grant_by_id(grant_id, client_now)
+        return self._store.load_grant_by_id(grant_id, client_now)
 
     async def commit_grant(
         self,
@@ -138,27 +143,21 @@ class AwaitedStore:
         flow: Flow | None = None,
         flow_event: dict[str, Any] | None = None,
     ) -> bool:
-        return self.store.commit_grant(
+        return self._store.commit_grant(
             grant, event, lease=lease, release=release, flow=flow, flow_event=flow_event
         )
 
     async def use_grant(self, grant_id: str, client_now: float) -> None:
-        self.store.use_grant(grant_id, client_now)
+        self._store.use_grant(grant_id, client_now)
 
     async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
-        return self.store.grants(client_now, after)
+        return self._store.grants(client_now, after)
 
     async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
-        return self.store.due_grants(client_now, unused, limit)
+        return self._store.due_grants(client_now, unused, limit)
 
     async def snooze_grant(self, name: str, client_now: float) -> None:
-        self.store.snooze_grant(name, client_now)
+        self._store.snooze_grant(name, client_now)
 
     async def close(self) -> None:
-        self.store.close()
-
-
-def open_async_store(url: str) -> AwaitedStore:
-    from deviceflow.stores.url import open_store
-
-    return AwaitedStore(open_store(url))
+        """Keep what there is: it lives as long as this object does."""
