@@ -764,20 +764,36 @@ def test_change_between_two_calls_is_not_missed(place: Place) -> None:
     asyncio.run(main())
 
 
-def test_long_due_is_what_nobody_drives(place: Place) -> None:
+def test_upcoming_is_what_nobody_drives(place: Place) -> None:
+    """New flows come before they are due; others, once they were due for as long as was asked."""
+
     async def main() -> list[list[str]]:
         async with opened(place) as store:
-            for number in range(4):
-                flow = new(f"f{number}", at=place.now)
+            pending = [await store.any_pending()]
+            flows = [new(f"f{number}", at=place.now) for number in range(5)]
+            for number, flow in enumerate(flows):
                 await store.add(flow)
                 if number:
-                    for moved in coded(flow, place.now - 10 * number):
+                    for moved in coded(flow, place.now - (0 if number == 1 else 10)):
                         assert await store.commit(flow, render(flow, moved, WORKER))
+            pending.append(await store.any_pending())
             assert isinstance(await store.claim("f2", "w1", place.now, 5000.0), Claim)
-            found = [await store.long_due(place.now, 3600.0, 10)]
-            place.clock.advance(1000)
-            found.append(await store.long_due(place.now, 900.0, 10))
-            found.append(await store.long_due(place.now, 900.0, 1))
+            polled = flows[3]
+            poll = polled.poll(place.now, 10.0)
+            assert await store.commit(polled, render(polled, poll, WORKER))
+            recovery = polled.recover(place.now)
+            assert await store.commit(polled, render(polled, recovery, WORKER))
+            assert pending == [False, True]
+
+            found = []
+            for seconds, ahead, grace in ((0, 0, 0.0), (0, 100, 0.0), (1000, 0, 900.0)):
+                place.clock.advance(seconds)
+                upcoming = await store.upcoming(place.now, ahead, grace)
+                assert [flow.wake_at for flow in upcoming] == sorted(f.wake_at for f in upcoming)
+                assert all(flow.now == pytest.approx(place.now, abs=60) for flow in upcoming)
+                assert all(flow.seq == flows[int(flow.flow_id[1])].seq for flow in upcoming)
+                found.append(sorted(flow.flow_id for flow in upcoming))
+            found.append(sorted(f.flow_id for f in await store.upcoming(place.now, 0.0, None)))
             return found
 
-    assert asyncio.run(main()) == [[], ["f3", "f1"], ["f3"]]
+    assert asyncio.run(main()) == [["f4"], ["f1", "f4"], ["f1", "f3", "f4"], ["f1", "f4"]]

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import (
+        Claim,
+        Decide,
+        GrantLease,
+        LeaseHeld,
+        Origin,
+        StoredGrant,
+        StoreEvent,
+        UpcomingFlow,
+    )
     from deviceflow.errors import DeviceFlowError
 
 
@@ -68,6 +78,14 @@ class AsyncMemoryStore:
         self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
     ) -> Claim | None:
         return self._store.claim_due(owner, client_now, seconds, decide)
+
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return self._store.upcoming(client_now, ahead, grace)
+
+    async def any_pending(self) -> bool:
+        return self._store.any_pending()
 
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         self._store.end_lease(flow_id, since, client_now)
@@ -122,9 +140,6 @@ class AsyncMemoryStore:
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
 
-    async def long_due(self, client_now: float, seconds: float, limit: int) -> list[str]:
-        return self._store.long_due(client_now, seconds, limit)
-
     async def wait_for_change(self, seconds: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -136,6 +151,41 @@ class AsyncMemoryStore:
     def remove(self, flow_id: str) -> None:
         """Forget the flow; unknown ones are forgotten already."""
         self._store.remove(flow_id)
+
+    async def find(self, name: str) -> Flow | None:
+        return self._store.find(name)
+
+    async def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
+        return self._store.load_grant(name, client_now)
+
+    async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
+        return self._store.load_grant_by_id(grant_id, client_now)
+
+    async def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool:
+        return self._store.commit_grant(
+            grant, event, lease=lease, release=release, flow=flow, flow_event=flow_event
+        )
+
+    async def use_grant(self, grant_id: str, client_now: float) -> None:
+        self._store.use_grant(grant_id, client_now)
+
+    async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
+        return self._store.grants(client_now, after)
+
+    async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
+        return self._store.due_grants(client_now, unused, limit)
+
+    async def snooze_grant(self, name: str, client_now: float) -> None:
+        self._store.snooze_grant(name, client_now)
 
     async def close(self) -> None:
         """Keep what there is: it lives as long as this object does."""

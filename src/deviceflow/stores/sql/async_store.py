@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from deviceflow.core.ports import refuse
 from deviceflow.core.secret import without_frames
+from deviceflow.stores.sql.async_grant_face import AsyncGrantFace
 from deviceflow.stores.sql.methods import FIRST_PAGE, SQLMethods, run
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent, UpcomingFlow
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql.connection import AsyncConnection
     from deviceflow.stores.sql.methods import Method
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class AsyncSQLStore(SQLMethods):
+class AsyncSQLStore(SQLMethods, AsyncGrantFace):
     """Keeps flows in a SQL database, for the tasks of one event loop.
 
     `AsyncSQLiteStore` and `AsyncPostgresStore` say in which. The store is opened by `async with`,
@@ -116,6 +117,7 @@ class AsyncSQLStore(SQLMethods):
         The store is opened again where it is needed again.
         """
         self._remembered.forget_all()
+        self._seen_grants.clear()
         await self._connection.close()
 
     # The protocol; see `AsyncStore`.
@@ -153,6 +155,14 @@ class AsyncSQLStore(SQLMethods):
         self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
     ) -> Claim | None:
         return await self._run(lambda: self._claim_due(owner, client_now, seconds, decide))
+
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return await self._run(lambda: self._upcoming(client_now, ahead, grace))
+
+    async def any_pending(self) -> bool:
+        return await self._run(self._any_pending)
 
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         await self._run(lambda: self._end_lease(flow_id, since, client_now))
@@ -205,9 +215,6 @@ class AsyncSQLStore(SQLMethods):
         await self._run(lambda: self._record_store_event(action, client_now, detail, origin))
 
     # For a process that drives whatever is due.
-
-    async def long_due(self, client_now: float, seconds: float, limit: int) -> list[str]:
-        return await self._run(lambda: self._long_due(client_now, seconds, limit))
 
     async def wait_for_change(self, seconds: float) -> bool:
         if not self._is_open:

@@ -24,12 +24,13 @@ from deviceflow.audit.events import STORE
 from deviceflow.audit.reading import event_of
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN, Keyless
-from deviceflow.core.ports import LeaseHeld, StoreEvent
+from deviceflow.core.ports import LeaseHeld, StoreEvent, UpcomingFlow
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret, without_frames
 from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
 from deviceflow.stores.sql import keys, schema
+from deviceflow.stores.sql.grants import SeenGrants
 from deviceflow.stores.sql.operations import Operations, query, statement
 from deviceflow.stores.sql.remembered import RememberedFlows
 from deviceflow.stores.sql.rows import COLUMNS, Rows, name_of
@@ -56,6 +57,8 @@ FIRST_PAGE: Final[dict[str, Any]] = {"limit": PAGE}
 """Where a list of flows begins."""
 
 _CREATED_AT: Final = COLUMNS.index("created_at")
+_NEVER: Final = 1e12
+_UPCOMING: Final = 10_000
 _LONGEST_NAME: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 
 
@@ -131,6 +134,7 @@ class SQLMethods:
         self._find_sealer = find_sealer
         self._read_only = read_only
         self._remembered = RememberedFlows()
+        self._seen_grants = SeenGrants()
         self._sealed: str | None = None  # the audit key, as the store has it
         self._rows: Rows
         self._audit_key: AuditKey | None
@@ -223,6 +227,22 @@ class SQLMethods:
             claimed.flow.as_stored.columns = None
         return claimed
 
+    def _upcoming(
+        self, client_now: float, ahead: float, grace: float | None
+    ) -> Method[list[UpcomingFlow]]:
+        values = {"ahead": ahead, "grace": _NEVER if grace is None else grace, "limit": _UPCOMING}
+        found = yield self._job(query("upcoming", values), "read", client_now)
+        return [
+            UpcomingFlow(flow_id, seq, float(wake_at), now)
+            for flow_id, seq, wake_at, now in found
+            if isinstance(flow_id, str)
+            and isinstance(seq, int)
+            and isinstance(wake_at, int | float)
+        ]
+
+    def _any_pending(self) -> Method[bool]:
+        return bool((yield self._job(query("any_pending", {}), "read")))
+
     def _end_lease(self, flow_id: str, since: float, client_now: float) -> Method[None]:
         values = {"id": storable(flow_id), "since": since}
         yield self._job(statement("end_lease", values), "lease", client_now, flow_id)
@@ -278,11 +298,6 @@ class SQLMethods:
 
     def _changed(self) -> None:
         """Do what is to be done in this process where a flow may be due that was not."""
-
-    def _long_due(self, client_now: float, seconds: float, limit: int) -> Method[list[str]]:
-        values = {"seconds": seconds, "limit": limit}
-        found = yield self._job(query("long_due", values), "read", client_now)
-        return [name_of(flow_id) for (flow_id,) in found]
 
     def _overwrite_deleted(self) -> Method[None]:
         """Overwrite what was deleted in what the database keeps besides, if that can be done."""
