@@ -321,7 +321,8 @@ def test_serve_takes_the_settings_of_tokens(deviceflow: Command) -> None:
         "--reuse-grace": "30",
     }
     settings = [text for option in options.items() for text in option]
-    with deviceflow.running("serve", "--port", "0", "--control", *settings) as running:
+    flags = ("--port", "0", "--control", "--no-reuse-detection")
+    with deviceflow.running("serve", *flags, *settings) as running:
         assert running.process.stdout is not None
         url = running.process.stdout.readline().strip()
 
@@ -339,10 +340,15 @@ def test_serve_takes_the_settings_of_tokens(deviceflow: Command) -> None:
         refresh = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         second, replayed = post("/oauth/token", **refresh), post("/oauth/token", **refresh)
         found = post("/oauth/introspect", token=second["refresh_token"])
+        third = post("/oauth/token", **refresh | {"refresh_token": second["refresh_token"]})
+        reused = post("/oauth/token", **refresh)
+        kept = post("/oauth/introspect", token=third["refresh_token"])
 
     assert first["expires_in"] == 2
     assert found["exp"] - found["iat"] == 60
     assert replayed["refresh_token"] == second["refresh_token"] != refresh_token
+    assert reused["error"] == "invalid_grant"
+    assert kept["active"]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.postgres import PostgresServer
 
 CASES = named()
-RANDOM_KILLS = 30
+RANDOM_KILLS = 15
 
 
 @pytest.fixture(scope="module")

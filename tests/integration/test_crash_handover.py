@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.postgres import PostgresServer
 
 CASES = named()
-RANDOM_LOGINS = 20
+RANDOM_LOGINS = 10
 
 
 @pytest.fixture(scope="module")

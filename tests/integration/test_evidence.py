@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 import rfc8785
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceflow import Secret, open_store
@@ -51,6 +51,7 @@ from tests.evidence.manipulations import MANIPULATIONS, Attack
 from tests.evidence.parts import dying, part_of
 from tests.evidence.runs import NEEDS_KEY, made, tried
 from tests.evidence.trails import Trail
+from tests.examples import examples
 from tests.integration.racing import line_of, started
 
 if TYPE_CHECKING:
@@ -60,14 +61,8 @@ if TYPE_CHECKING:
     from tests.postgres import PostgresServer
 
 SEED: Final = 5
-EACH: Final = 30
-FEW: Final = settings(
-    max_examples=40,
-    deadline=None,
-    database=None,
-    derandomize=bool(os.environ.get("CI")),
-    suppress_health_check=list(HealthCheck),
-)
+EACH: Final = 12
+FEW: Final = examples(20, of=10)
 _numbers: Final = count(1)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.fuzz_store.places import Kind, Place
 
 SEED: Final = os.environ.get("DEVICEFLOW_FUZZ_SEED", "sample")
-SAMPLE: Final[dict[Kind, int]] = {"sqlite": 140, "postgres": 40}
+SAMPLE: Final[dict[Kind, int]] = {"sqlite": 60, "postgres": 20}
 TRIES: Final = 40
 """How many runs there are to notice a missing guard in."""
 

@@ -18,7 +18,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deviceflow import Secret
@@ -30,22 +30,15 @@ from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Signer
 from deviceflow.trail.maintenance import take_digest
+from tests.examples import examples
 from tests.logins import ALICE, BEGIN, BOB, ROBOT, Scribe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-EXAMPLES: Final = int(os.environ.get("DEVICEFLOW_FUZZ", "100"))
-FUZZ: Final = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=bool(os.environ.get("CI")),
-    database=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
-FEWER: Final = settings(FUZZ, max_examples=max(1, EXAMPLES // 4))
+FUZZ: Final = examples(40)
+FEWER: Final = examples(10, of=4)
 
 DENIED: Final = "login00000000002"
 FLOWS: Final = ("id", "seq", "state", "record", "progress")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deviceflow import Client, OAuth, State
@@ -17,21 +16,14 @@ from deviceflow.core.wire import MAX_BODY, Response
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     Field = tuple[str, str]
 
-EXAMPLES: Final = int(os.environ.get("DEVICEFLOW_FUZZ", "300"))
-FUZZ: Final = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=bool(os.environ.get("CI")),
-    database=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+FUZZ: Final = examples(60)
 
 TOKEN: Final = "T0ken-0123456789"
 ISSUER: Final = "https://as.example.com"

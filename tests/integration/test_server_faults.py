@@ -127,6 +127,30 @@ def test_refusal_for_now_refreshes_nothing(program: Callable[..., Program]) -> N
     assert ours.refresh().status_code == 200
 
 
+@pytest.mark.parametrize("expires_in", [0, -1, "soon", None])
+def test_fields_of_an_answer_are_replaced_or_left_out(
+    program: Callable[..., Program], expires_in: object
+) -> None:
+    ours = program()
+    ours.order("spoil", fields={"expires_in": expires_in, "refresh_token": None, "more": [1]})
+
+    answer = ours.refresh()
+
+    assert answer.json().get("expires_in") == expires_in
+    assert "refresh_token" not in answer.json()
+    assert answer.json()["more"] == [1]
+    bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    assert ours.remote.get("/oauth/resource", headers=bearer).status_code == 200
+
+
+def test_fields_of_a_refusal_stay(program: Callable[..., Program]) -> None:
+    ours = program()
+    ours.refresh()
+    ours.order("spoil", fields={"error": "none", "access_token": "x"})
+
+    assert ours.refresh().json()["error"] == "invalid_grant"
+
+
 def test_faults_are_of_one_grant_and_in_order(serve: Callable[..., Remote]) -> None:
     remote = serve(control=True, refresh_scope="", refresh_tokens="repeat")
     ours, other = Program(remote), Program(remote)
@@ -181,6 +205,7 @@ def test_unknown_code(serve: Callable[..., Remote], order: str) -> None:
         ({"status": "503"}, "status: Must be an integer"),
         ({"delay": -1}, "delay: Must be a number between 0 and 600"),
         ({"cut": 0.5}, "cut: Must be an integer"),
+        ({"fields": []}, "fields: Must be an object."),
         ({"times": True}, "times: Must be an integer"),
         ({"times": 0}, "times: Must be an integer between 1 and"),
     ],

@@ -185,6 +185,18 @@ def test_reuse_revokes_the_whole_family(program: Callable[..., Program]) -> None
     assert answers == ["issued", "issued", "reused", "invalid_grant"]
 
 
+def test_reuse_is_only_refused_where_it_is_not_detected(program: Callable[..., Program]) -> None:
+    ours = program(reuse_detection=False)
+    first = ours.log_in()
+    second = ours.next(first)
+
+    assert ours.refresh(first) == REFUSED
+
+    assert ours.accepts(second)
+    assert ours.next(second)
+    assert (ours.grant()["state"], ours.grant()["reuses"]) == ("active", 1)
+
+
 def test_reuse_revokes_no_other_grant(program: Callable[..., Program]) -> None:
     ours = program()
     other = ours.log_in()

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceflow.audit.events import render, schema
@@ -24,6 +23,7 @@ from deviceflow.core.states import State
 from deviceflow.core.wire import Failure
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
+from tests.examples import examples
 from tests.integration.places import (
     CODE,
     DENIED,
@@ -104,14 +104,7 @@ def replayed(history: list[dict[str, Any]]) -> Mapping[str, Any]:
     return stands
 
 
-@settings(
-    max_examples=int(os.environ.get("DEVICEFLOW_FUZZ", "300")) // 3 or 1,
-    deadline=None,
-    derandomize=bool(os.environ.get("CI")),
-    database=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+@examples(50, of=3)
 @given(choices=st.lists(st.tuples(st.integers(0, 50), st.floats(0, 100)), max_size=25))
 def test_history_replays_to_what_is_kept(
     store: SQLiteStore, choices: list[tuple[int, float]]

@@ -9,12 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deviceflow import errors, export
@@ -36,6 +35,7 @@ from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,18 +45,8 @@ if TYPE_CHECKING:
     from deviceflow.core.wire import Request
 
 NOW: Final = 1_800_000_000.0
-CI: Final = bool(os.environ.get("CI"))
-EXAMPLES: Final = int(os.environ.get("DEVICEFLOW_FUZZ", "300"))
-
-FUZZ: Final = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=CI,
-    database=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
-FEWER: Final = settings(FUZZ, max_examples=max(1, EXAMPLES // 4))
+FUZZ: Final = examples(150)
+FEWER: Final = examples(40, of=4)
 
 # What is random, and what is nearly right.
 

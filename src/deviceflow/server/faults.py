@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from waitress.channel import ClientDisconnected
 from deviceflow.server.pending import normalised
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from flask import Response
 
@@ -27,11 +28,13 @@ class Fault:
         status: Refresh nothing, and answer with this status and `temporarily_unavailable`.
         delay: Refresh, and answer so many seconds later, or when the test releases the answer.
         cut: Refresh, and send so many bytes of the body only; 0 sends no answer at all.
+        fields: Fields of the answer that have other values; None leaves a field out.
     """
 
     status: int | None = None
     delay: float = 0.0
     cut: int | None = None
+    fields: Mapping[str, object] = field(default_factory=dict)
 
 
 class Faults:
@@ -61,14 +64,18 @@ class Faults:
 
     def spoil(self, fault: Fault, response: Response) -> Response:
         """Return the response as the fault has it, after its delay."""
+        if fault.fields and response.status_code == 200:
+            body = response.get_json() | fault.fields
+            told = {name: value for name, value in body.items() if value is not None}
+            response.set_data(json.dumps(told))
         if fault.delay:
             with self._lock:
                 released = self._released
             released.wait(fault.delay)
         if fault.cut is not None:
-            body = response.get_data()
-            response.response = _cut(body[: fault.cut])
-            response.content_length = len(body)
+            whole = response.get_data()
+            response.response = _cut(whole[: fault.cut])
+            response.content_length = len(whole)
         return response
 
 

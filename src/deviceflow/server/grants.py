@@ -109,7 +109,7 @@ class Grants:
                     return self._advance(token.grant, wanted, now)
                 case Answer.REPLAYED:
                     return self._repeat(token.grant, wanted, now)
-                case Answer.REUSED:
+                case Answer.REUSED if self._settings.reuse_detection:
                     token.grant.state = GrantState.REUSED
             return None
 

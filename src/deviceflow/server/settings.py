@@ -44,13 +44,14 @@ class Settings:
             approval. `off`: never.
         access_token_lifetime: Lifetime of an access token in seconds.
         refresh_tokens: What a refresh does to the refresh token (RFC 6749 section 6). `rotate`:
-            the answer has a new one, and the old one must not come again: a second use revokes the
-            grant with all its tokens (RFC 9700 section 4.14). `repeat`: the refresh token stays,
-            and each answer contains it. `keep`: the refresh token stays, and answers to refreshes
-            do not contain it. `none`: no refresh token is issued at all.
+            the answer has a new one, and the old one must not come again. `repeat`: the refresh
+            token stays, and each answer contains it. `keep`: the refresh token stays, and answers
+            to refreshes do not contain it. `none`: no refresh token is issued at all.
         refresh_scope: The scope that a login must ask for to get a refresh token. If empty, every
             login gets one.
         refresh_token_lifetime: Lifetime of a refresh token in seconds, from its issue.
+        reuse_detection: Whether a refresh token that comes again after it was replaced revokes the
+            grant, with all its tokens (RFC 9700 section 4.14). If not, it is only refused.
         reuse_grace: Seconds for which the refresh token that was replaced last is answered with
             the same successor again, as long as nobody has used the successor. 0 means never.
         client_secrets: The clients that must authenticate (RFC 6749 section 2.3): client id to
@@ -78,6 +79,7 @@ class Settings:
     refresh_tokens: RefreshTokens = "rotate"
     refresh_scope: str = "offline_access"
     refresh_token_lifetime: int = 30 * 86400
+    reuse_detection: bool = True
     reuse_grace: float = 0.0
     client_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     any_client: bool = True

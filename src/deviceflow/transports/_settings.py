@@ -177,7 +177,10 @@ def _proxy(url: str | None) -> Proxy | None:
     if known is None or not host:  # the error may quote the proxy's password
         raise wrong("The proxy's URL is invalid, or not one of http or https.") from None
     user, password = get_auth_from_url(url)
-    headers = make_headers(proxy_basic_auth=f"{user}:{password}") if user else {}
+    headers = {}
+    if user:
+        made = make_headers(proxy_basic_auth=f"{user}:{password}")
+        headers["Proxy-Authorization"] = made["proxy-authorization"]
     return Proxy(known, headers)
 
 

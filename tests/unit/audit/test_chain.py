@@ -15,7 +15,7 @@ from unittest import mock
 import orjson
 import pytest
 import rfc8785
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceflow import Secret
@@ -38,6 +38,7 @@ from deviceflow.core.encryption import generate_key
 from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.evidence.events import events
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,9 +48,7 @@ if TYPE_CHECKING:
 NOW: Final = 1_800_000_000.0
 FLOW, TEXT = STORED.index("flow_id"), STORED.index("text")
 KEY: Final = AuditKey(Secret("an audit key"))
-MANY: Final = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+MANY: Final = examples(100)
 
 
 @contextmanager

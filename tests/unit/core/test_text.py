@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deviceflow import Client, OAuth, Secret, Studio, Token, errors, export
@@ -18,6 +18,7 @@ from deviceflow.core.states import Reason, State
 from deviceflow.core.text import Known
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -317,7 +318,7 @@ def shown_pieces(spelled: Spelled, said: str) -> list[str]:
     return [piece for piece in spelled_pieces if piece.strip() in said]
 
 
-@settings(max_examples=400, deadline=None)
+@examples(100)
 @given(secrets, spellings, around)
 @example("abcdefghijklmnop", ["percent", "percent"], "{}")
 @example("abcdefghijklmnop", ["\\u", "percent"], "{}")
@@ -335,7 +336,7 @@ def test_no_spelling_of_a_code_gets_into_what_is_kept(
     assert not shown_pieces(spelled, said)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(60)
 @given(secrets, st.sampled_from(sorted(BASES)), spellings, st.sampled_from(OUTER), around)
 @example("abcdefghijklmnop", "base64", [], "as it is", "no such code: {}")
 def test_no_base64_of_a_code_gets_into_what_is_kept(

@@ -27,6 +27,7 @@ class ServeOptions:
     refresh_tokens: Literal["rotate", "repeat", "keep", "none"]
     refresh_scope: str
     refresh_token_lifetime: int
+    reuse_detection: bool
     reuse_grace: float
     control: bool
 
@@ -88,6 +89,12 @@ def _add_tokens(parser: ArgumentParser) -> None:
         help="lifetime of refresh tokens, from their issue (%(default)s)",
     )
     parser.add_argument(
+        "--no-reuse-detection",
+        action="store_false",
+        dest="reuse_detection",
+        help="refuse a refresh token that was replaced, and revoke nothing",
+    )
+    parser.add_argument(
         "--reuse-grace",
         type=arguments.seconds,
         default=0.0,
@@ -118,6 +125,7 @@ def _run(args: ServeOptions) -> int:
             refresh_tokens=args.refresh_tokens,
             refresh_scope=args.refresh_scope,
             refresh_token_lifetime=args.refresh_token_lifetime,
+            reuse_detection=args.reuse_detection,
             reuse_grace=args.reuse_grace,
             control=args.control,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.audit.chain import STORED
 from deviceflow.core.actions import ENDS_HANDOVER, IMPORT
 from deviceflow.core.ports import FIRST_SNOOZE
+from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS
 from deviceflow.stores.sql.rows import COLUMNS
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Dialect(NamedTuple):
         before_migrating: What is run first where the schema is brought up to date.
         overwrite_deleted: The statement that overwrites what was deleted in what the database keeps
             besides, if there is one.
+        notifies: Whether others can be told of changes, by the statement `notify`.
     """
 
     placeholder: str
@@ -55,6 +57,7 @@ class Dialect(NamedTuple):
     bytewise: str = ""
     before_migrating: tuple[str, ...] = ()
     overwrite_deleted: str = ""
+    notifies: bool = False
 
     @property
     def has_clock(self) -> bool:
@@ -90,7 +93,7 @@ class Statements(dict[str, Statement]):
             self._named[f"before_migrating_{number}"] = text
         self._words: dict[str, str] = {
             **fragments,
-            **{name: f"{dialect.namespace}{name}" for name in ("flows", "audit", "meta")},
+            **{name: f"{dialect.namespace}{name}" for name in ("flows", "grants", "audit", "meta")},
             "now": dialect.now,
             "has_meta": dialect.has_meta,
             "for_update": dialect.for_update,
@@ -99,6 +102,9 @@ class Statements(dict[str, Statement]):
             "bytewise": dialect.bytewise,
             "columns": ", ".join(COLUMNS),
             "column_values": _values(COLUMNS),
+            "grant_columns": ", ".join(GRANT_COLUMNS),
+            "grant_values": _values(GRANT_COLUMNS),
+            "grant_set": ", ".join(f"{name} = :{name}" for name in GRANT_COLUMNS),
             "stored": ", ".join(f'"{name}"' for name in STORED),
             "stored_values": _values(STORED),
             "find": dialect.find,
@@ -131,15 +137,62 @@ class Statements(dict[str, Statement]):
             self._named[names[-1]] = text
         return names
 
-    def _worded(self, text: str) -> Statement:
+    def for_many(self, name: str) -> Statement:
+        """Return a statement that does what the one of this name does, for many sets of values.
+
+        It is PostgreSQL's. Its one value is a JSON array of objects, each with the key `n`, which
+        numbers it, and with a key for each value, as `values_of` returns it. An UPDATE and a SELECT
+        return the number of each row's values in front.
+
+        Args:
+            name: The name of an UPDATE of one row or of a SELECT, each with a WHERE; or of an
+                INSERT of one row.
+        """
+        text = self._expanded(self._named[name])
+        names = list(dict.fromkeys(_VALUE.findall(text)))
+        keys = {value: f"v{number}" for number, value in enumerate(names)}
+        text = _VALUE.sub(lambda value: f"many.{keys[value[1]]}", text)
+        columns = "".join(f", {key} {_TYPES.get(value, 'text')}" for value, key in keys.items())
+        many = f"json_to_recordset({self._placeholder}) AS many (n integer{columns})"
+        if text.startswith("INSERT"):
+            into, _, values = text.partition(" VALUES ")
+            text = f"{into} SELECT {values.strip('() ')} FROM {many}"  # noqa: S608  # our own
+        else:
+            before, _, after = text.partition(" WHERE ")
+            if text.startswith("UPDATE"):
+                text = f"{before} FROM {many} WHERE {after} RETURNING many.n"
+            else:
+                what = before.removeprefix("SELECT ")
+                text = f"SELECT many.n, {what}, {many} WHERE {after}"
+                text = text.replace("FOR UPDATE", "FOR UPDATE OF flows")
+
+        def values_of(values: Mapping[str, Any]) -> tuple[Any, ...]:
+            return tuple((key, values[value]) for value, key in keys.items())
+
+        return Statement(text, values_of)
+
+    def _expanded(self, text: str) -> str:
         while "{" in text:
             text = _WORD.sub(lambda word: self._words[word[1]], text)
+        return " ".join(text.split())
+
+    def _worded(self, text: str) -> Statement:
+        text = self._expanded(text)
         names = _VALUE.findall(text)
-        text = " ".join(_VALUE.sub(self._placeholder, text).split())
+        text = _VALUE.sub(self._placeholder, text)
         if len(names) > 1:
             return Statement(text, itemgetter(*names))
         return Statement(text, lambda values: tuple(values[name] for name in names))
 
+
+_TYPES: Final = {
+    **dict.fromkeys(("seq", "before"), "bigint"),
+    **dict.fromkeys(
+        ("moved_at", "old_moved_at", "wake_at", "ended_at", "decided_at", "seconds"),
+        "double precision",
+    ),
+}
+"""The types of values that are no texts, by their names."""
 
 _WORD: Final = re.compile(r"\{(\w+)\}")
 _VALUE: Final = re.compile(r":(\w+)")
