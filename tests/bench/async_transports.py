@@ -218,8 +218,9 @@ async def _at_once(client: Poller, url: str, count: int, tasks: int) -> None:
 async def _tight(client: Poller, url: str, options: argparse.Namespace) -> float:
     await _at_once(client, url, 200, 32)
     began = time.process_time()
-    await _at_once(client, url, options.polls, 32)
-    return 1e6 * (time.process_time() - began) / options.polls
+    polls: int = options.polls
+    await _at_once(client, url, polls, 32)
+    return 1e6 * (time.process_time() - began) / polls
 
 
 async def _paced(client: Poller, url: str, options: argparse.Namespace) -> float:

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Clock, Decide, LeaseHeld, Origin, StoreEvent, Transport
+    from deviceflow.core.ports import (
+        Claim,
+        Clock,
+        Decide,
+        LeaseHeld,
+        Origin,
+        StoreEvent,
+        Transport,
+        UpcomingFlow,
+    )
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import SQLStore
@@ -129,6 +138,14 @@ class TrappedStore:
         return self._around(
             "claim", lambda: self._store.claim_due(owner, client_now, seconds, decide)
         )
+
+    def upcoming(
+        self, given: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return self._store.upcoming(given, ahead, grace)
+
+    def any_pending(self) -> bool:
+        return self._store.any_pending()
 
     def commit(
         self,
