@@ -7,6 +7,7 @@ when, and who was given a token, is known to the server alone.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import signal
 import socketserver
@@ -244,7 +245,7 @@ def kill_workers(
                     auditor.sign(store)
                 started.join()
                 crew.finish(store, expires_in / pace)
-                done.wrong += auditor.wrong(store)
+                done.wrong += [_with_history(finding, store) for finding in auditor.wrong(store)]
                 done.wrong += crew.wrong()
                 _judge(done, store, server, logins)
         finally:
@@ -336,6 +337,14 @@ class _Crew:
                 for what in ("error", "problem"):
                     if what in line:
                         yield f"worker {number}: {line[what]}"
+
+
+def _with_history(finding: str, store: SQLStore) -> str:
+    """Return a finding with the history that it is about, if it names a login."""
+    if (named := re.search("flow_id='([^']+)'", finding)) is None:
+        return finding
+    events = [f"{e['time']} {e['action']} {e['worker']}" for e in store.history(named[1])]
+    return "\n  ".join([finding, *events])
 
 
 def _judge(done: Killed, store: SQLStore, server: Server, logins: int) -> None:
