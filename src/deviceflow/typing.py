@@ -29,6 +29,7 @@ from deviceflow.core.ports import (
     StoredFlow,
     StoreEvent,
     Transport,
+    UpcomingFlow,
 )
 from deviceflow.core.provider import Answer, Approver, DeviceCode, LoginRequest, Provider, Token
 from deviceflow.core.secret import Secret
@@ -66,4 +67,5 @@ __all__ = [
     "Token",
     "Transition",
     "Transport",
+    "UpcomingFlow",
 ]

@@ -133,7 +133,7 @@ def test_logins_survive_a_restart_of_the_service_in_the_middle_of_them(
 
     with Client(open_store(service.store)) as client:
         for user in USERS[:-1]:
-            assert client.collect_token(logins[user]["id"]).access_token
+            assert client.collect_token(logins[user]["id"]).access_token.reveal()
     log = requests.get(f"{server.url}/control/log", timeout=PATIENCE).json()
     answers = [entry["answer"] for login in log["logins"] for entry in login["requests"]]
     assert len(log["logins"]) == len(USERS)
