@@ -710,10 +710,10 @@ def test_upcoming_is_what_nobody_drives(place: Place) -> None:
             pending.append(await store.any_pending())
             assert isinstance(await store.claim("f2", "w1", place.now, 5000.0), Claim)
             polled = flows[3]
-            moved = polled.poll(place.now, 10.0)
-            assert await store.commit(polled, render(polled, moved, WORKER))
-            moved = polled.recover(place.now)
-            assert await store.commit(polled, render(polled, moved, WORKER))
+            poll = polled.poll(place.now, 10.0)
+            assert await store.commit(polled, render(polled, poll, WORKER))
+            recovery = polled.recover(place.now)
+            assert await store.commit(polled, render(polled, recovery, WORKER))
             assert pending == [False, True]
 
             found = []

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
@@ -113,6 +114,38 @@ class UpcomingFlow(NamedTuple):
     seq: int
     wake_at: float
     now: float
+
+
+class StoredGrant(NamedTuple):
+    """A grant as it is stored.
+
+    Attributes:
+        grant: A copy of the grant, with its secrets.
+        now: The store's time in seconds since 1970, when the grant was read.
+        used_at: When the grant's last use was noted; None if it was never used.
+        held: For how many seconds a worker has the grant's lease; 0 if nobody has.
+        owner: That worker, or the one whose lease ran out and was not released.
+    """
+
+    grant: Grant
+    now: float
+    used_at: float | None = None
+    held: float = 0.0
+    owner: str | None = None
+
+
+class GrantLease(NamedTuple):
+    """A lease of a grant to take.
+
+    Attributes:
+        owner: The worker that takes it.
+        seconds: Its duration.
+        client_now: The client's time.
+    """
+
+    owner: str
+    seconds: float
+    client_now: float
 
 
 class StoreEvent(NamedTuple):
@@ -360,6 +393,69 @@ class Store(Protocol):
                 By default the error is raised.
         """
 
+    # Grants. All commits of a grant survive a power cut, whatever the store's setting.
+
+    def find(self, name: str) -> Flow | None:
+        """Return a copy of the open flow of a name, without its secrets; None if there is none."""
+
+    def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
+        """Return the grant of a name; None if there is none."""
+
+    def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
+        """Return the grant of an id; None if there is none."""
+
+    def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool:
+        """Commit a grant after a transition, together with the transition's event.
+
+        The first transition adds the grant. All of this is one transaction.
+
+        Args:
+            grant: The grant.
+            event: The transition as an event of `deviceflow.audit/1`. If the stored grant is not at
+                the previous transition, or there is another grant of its name, nothing is
+                committed.
+            lease: A lease to take. If another worker holds one, nothing is committed.
+            release: The owner whose lease is released.
+            flow: A flow that moves with the grant, whose token becomes the grant's. If it is not at
+                the transition before `flow_event`, nothing is committed.
+            flow_event: The flow's event.
+
+        Returns:
+            Whether it was committed.
+        """
+
+    def use_grant(self, grant_id: str, client_now: float) -> None:
+        """Note that the grant is used."""
+
+    def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
+        """Return a page of all grants by their names; the name only, of one that is unreadable.
+
+        Args:
+            client_now: The client's time.
+            after: The last name of the page before.
+        """
+
+    def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
+        """Return names of grants that a sweep should look after, and nobody holds a lease of.
+
+        Args:
+            client_now: The client's time.
+            unused: For how many seconds at most a grant may not have been used.
+            limit: How many names at most.
+        """
+
+    def snooze_grant(self, name: str, client_now: float) -> None:
+        """Hide a grant that cannot be processed from sweeps for an hour."""
+
     def close(self) -> None:
         """Close files and connections."""
 
@@ -470,6 +566,35 @@ class AsyncStore(Protocol):
         *,
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int: ...
+
+    # Grants.
+
+    async def find(self, name: str) -> Flow | None: ...
+
+    async def load_grant(self, name: str, client_now: float) -> StoredGrant | None: ...
+
+    async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None: ...
+
+    async def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool: ...
+
+    async def use_grant(self, grant_id: str, client_now: float) -> None: ...
+
+    async def grants(
+        self, client_now: float, after: str | None = None
+    ) -> list[StoredGrant | str]: ...
+
+    async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]: ...
+
+    async def snooze_grant(self, name: str, client_now: float) -> None: ...
 
     # For a process that drives whatever is due.
 

@@ -20,6 +20,7 @@ from deviceflow.core.secret import without_frames
 from deviceflow.stores import _pgasync as pgasync
 from deviceflow.stores._pgpool import IDLE, GaveUpError
 from deviceflow.stores._postgres import (
+    DURABLY,
     IDLE_TOO_LONG,
     TRIES,
     PostgresConnection,
@@ -153,6 +154,8 @@ class PostgresGroups:
         self._reading_timeout = reading_timeout
         self._begin = begin(dialect, timeout)
         self._begin_group = begin(dialect, timeout, _LOCKS)
+        self._begin_durably = begin(dialect, timeout, DURABLY)
+        self._begin_group_durably = begin(dialect, timeout, _LOCKS, DURABLY)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renew()
         forks.in_child(self._leave)
@@ -373,12 +376,12 @@ class PostgresGroups:
     async def _transact(
         self, connection: BoundedAsyncConnection, jobs: Sequence[Job]
     ) -> list[Done]:
-        if len(jobs) == 1 and jobs[0].mode != "write":
+        if len(jobs) == 1 and jobs[0].mode not in ("write", "durable"):
             (job,) = jobs
             return [
                 await self._run(connection, _Running(job.operation(job.client_now), is_alone=True))
             ]
-        begun = await connection.execute(self._begin if len(jobs) == 1 else self._begin_group)
+        begun = await connection.execute(self._begun_by(jobs))
         while begun.nextset():
             pass
         (now,) = await begun.fetchone() or (0.0,)
@@ -396,6 +399,11 @@ class PostgresGroups:
                 done.append(in_step.pop(0))
         await connection.execute("COMMIT")
         return done
+
+    def _begun_by(self, jobs: Sequence[Job]) -> str:
+        if any(job.mode == "durable" for job in jobs):
+            return self._begin_durably if len(jobs) == 1 else self._begin_group_durably
+        return self._begin if len(jobs) == 1 else self._begin_group
 
     async def _run(self, connection: BoundedAsyncConnection, running: _Running) -> Done:
         wanted = running.go_on(None)

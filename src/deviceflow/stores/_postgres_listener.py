@@ -46,6 +46,7 @@ class Listener:
         self._sent = ""
         self._sent_at = 0.0
         self._heard = False
+        self._polled_at = 0.0
 
     async def look(self, on_change: Callable[[], None]) -> float:
         """Have a function called at each notification, or now if none would come.
@@ -70,6 +71,10 @@ class Listener:
             return POLL
         if since > CHECK:
             self.close()
+        polled = time.monotonic() - self._polled_at
+        if polled < POLL:
+            return POLL - polled
+        self._polled_at = time.monotonic()
         on_change()
         return POLL
 

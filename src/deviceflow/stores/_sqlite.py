@@ -112,6 +112,15 @@ class SQLiteConnection:
             return performed(attempt, connection.execute, self._statements)
         if mode == "lease":
             return self._without_sync(connection, attempt)
+        if mode == "durable" and self._synchronous != "FULL":
+            connection.execute("PRAGMA synchronous = FULL")
+            try:
+                return self._in_transaction(connection, attempt)
+            finally:
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        return self._in_transaction(connection, attempt)
+
+    def _in_transaction(self, connection: sqlite3.Connection, attempt: Attempt[_T]) -> _T:
         execute = connection.cursor().execute
         try:
             execute("BEGIN IMMEDIATE")

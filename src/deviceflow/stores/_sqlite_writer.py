@@ -54,11 +54,14 @@ class GroupingConnection(sqlite.SQLiteConnection):
         Raises:
             StoreError: The transaction could not be begun.
         """
+        durably = self._synchronous != "FULL" and any(job.mode == "durable" for job in jobs)
         with self._lock:
             problem: StoreError | None = None
             try:
                 connection = self.connected()
                 execute = connection.cursor().execute
+                if durably:
+                    execute("PRAGMA synchronous = FULL")
                 execute("BEGIN IMMEDIATE")
             except (sqlite3.Error, OSError) as error:
                 problem = self._problem(error)
@@ -71,6 +74,9 @@ class GroupingConnection(sqlite.SQLiteConnection):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 return None
+            finally:
+                if durably:
+                    connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             return done
 
     def _tried(self, connection: sqlite3.Connection, job: Job, execute: Any) -> Done:

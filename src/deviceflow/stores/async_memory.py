@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent, UpcomingFlow
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import (
+        Claim,
+        Decide,
+        GrantLease,
+        LeaseHeld,
+        Origin,
+        StoredGrant,
+        StoreEvent,
+        UpcomingFlow,
+    )
     from deviceflow.errors import DeviceFlowError
 
 
@@ -141,6 +151,41 @@ class AsyncMemoryStore:
     def remove(self, flow_id: str) -> None:
         """Forget the flow; unknown ones are forgotten already."""
         self._store.remove(flow_id)
+
+    async def find(self, name: str) -> Flow | None:
+        return self._store.find(name)
+
+    async def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
+        return self._store.load_grant(name, client_now)
+
+    async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
+        return self._store.load_grant_by_id(grant_id, client_now)
+
+    async def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool:
+        return self._store.commit_grant(
+            grant, event, lease=lease, release=release, flow=flow, flow_event=flow_event
+        )
+
+    async def use_grant(self, grant_id: str, client_now: float) -> None:
+        self._store.use_grant(grant_id, client_now)
+
+    async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
+        return self._store.grants(client_now, after)
+
+    async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
+        return self._store.due_grants(client_now, unused, limit)
+
+    async def snooze_grant(self, name: str, client_now: float) -> None:
+        self._store.snooze_grant(name, client_now)
 
     async def close(self) -> None:
         """Keep what there is: it lives as long as this object does."""

@@ -16,6 +16,7 @@ from deviceflow.core.secret import Secret
 from deviceflow.core.states import Handover
 from deviceflow.core.text import CleanText, PersonText
 from deviceflow.errors import UnknownLoginError, UsageError
+from deviceflow.stores._memory_grants import MemoryGrants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ _FREE: Final = (None, 0.0, None)
 _MOST_SNOOZES: Final = 6
 
 
-class MemoryStore:
+class MemoryStore(MemoryGrants):
     """Keeps flows while the process lives; nothing of them is written anywhere.
 
     A forked child gets a copy of them as they are then. Only one of the two processes may go on
@@ -44,6 +45,7 @@ class MemoryStore:
     keeps_trail = False
 
     def __init__(self) -> None:
+        super().__init__()
         self._renew_lock()
         forks.in_child(self._renew_lock)
         self._flows: dict[str, _Parked] = {}
@@ -78,6 +80,12 @@ class MemoryStore:
         with self._lock:
             flow = self._find(flow_id)
         return flow if secrets else _bare(flow)
+
+    def find(self, name: str) -> Flow | None:
+        """Return a copy of the open flow of a name, without its secrets; None if there is none."""
+        with self._lock:
+            parked = self._flows.get(self._names.get(name, ""))
+        return None if parked is None else _bare(_unpark(parked))
 
     def flows(
         self,
@@ -168,13 +176,16 @@ class MemoryStore:
         with self._lock:
             if release is not None:
                 self._release(flow.id, release)
-            stored = self._flows.get(flow.id)
-            if stored is not None and event["hash"] and _unpark(stored).head == event["hash"]:
-                return True  # done already, and only the file of the trail failed
-            if stored is None or stored.seq != event["seq"] - 1:
-                return False
-            self._keep(flow)
-            return True
+            return self._move(flow, event)
+
+    def _move(self, flow: Flow, event: dict[str, Any]) -> bool:
+        stored = self._flows.get(flow.id)
+        if stored is not None and event["hash"] and _unpark(stored).head == event["hash"]:
+            return True  # done already, and only the file of the trail failed
+        if stored is None or stored.seq != event["seq"] - 1:
+            return False
+        self._keep(flow)
+        return True
 
     def release(self, flow_id: str, owner: str) -> None:
         """Give the lease back, if `owner` still has it."""

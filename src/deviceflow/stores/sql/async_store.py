@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from deviceflow.core.ports import refuse
 from deviceflow.core.secret import without_frames
+from deviceflow.stores.sql.async_grant_face import AsyncGrantFace
 from deviceflow.stores.sql.methods import FIRST_PAGE, SQLMethods, run
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class AsyncSQLStore(SQLMethods):
+class AsyncSQLStore(SQLMethods, AsyncGrantFace):
     """Keeps flows in a SQL database, for the tasks of one event loop.
 
     `AsyncSQLiteStore` and `AsyncPostgresStore` say in which. The store is opened by `async with`,
@@ -112,6 +113,7 @@ class AsyncSQLStore(SQLMethods):
         The store is opened again where it is needed again.
         """
         self._remembered.forget_all()
+        self._seen_grants.clear()
         await self._connection.close()
 
     # The protocol; see `AsyncStore`.
@@ -218,10 +220,10 @@ class AsyncSQLStore(SQLMethods):
         while True:
             pause = await self._connection.look_for_change(self._changed)
             left = until - clock()
-            if left > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, pause)):
-                        await self._change.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(left, pause))):
+                    await asyncio.sleep(0)  # a caller that does not wait must not stop the loop
+                    await self._change.wait()
             if self._change.is_set():
                 self._change.clear()
                 return True

@@ -30,6 +30,7 @@ from deviceflow.core.secret import Secret, without_frames
 from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
 from deviceflow.stores.sql import keys, schema
+from deviceflow.stores.sql.grants import SeenGrants
 from deviceflow.stores.sql.operations import Operations, query, statement
 from deviceflow.stores.sql.remembered import RememberedFlows
 from deviceflow.stores.sql.rows import COLUMNS, Rows, name_of
@@ -133,6 +134,7 @@ class SQLMethods:
         self._find_sealer = find_sealer
         self._read_only = read_only
         self._remembered = RememberedFlows()
+        self._seen_grants = SeenGrants()
         self._sealed: str | None = None  # the audit key, as the store has it
         self._rows: Rows
         self._audit_key: AuditKey | None
