@@ -158,6 +158,7 @@ def _polled() -> Iterator[Row]:
         structlog.configure(
             processors=[structlog.processors.JSONRenderer(orjson.dumps)],
             logger_factory=structlog.BytesLoggerFactory(sink),
+            cache_logger_on_first_use=True,
         )
         session, clock = requests.Session(), FastClock()
         for synchronous, goal, goal_unseen in modes:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StoredGrant,
         StoreEvent,
         Transport,
+        UpcomingFlow,
     )
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
@@ -140,6 +141,14 @@ class TrappedStore:
         return self._around(
             "claim", lambda: self._store.claim_due(owner, client_now, seconds, decide)
         )
+
+    def upcoming(
+        self, given: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return self._store.upcoming(given, ahead, grace)
+
+    def any_pending(self) -> bool:
+        return self._store.any_pending()
 
     def commit(
         self,

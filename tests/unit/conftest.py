@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.wire import Response
 
-TESTS: Final = str(Path(__file__).parent)
+TESTS: Final = str(Path(__file__).parents[1])
 
 INIT, AWAITING, POLLING, AUTHORIZED, EXPIRED, FAILED = State
 NONE, READY, COLLECTED, ACKNOWLEDGED, PURGED = Handover

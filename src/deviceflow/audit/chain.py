@@ -41,6 +41,7 @@ DAMAGED: Final = (LookupError, OverflowError, RecursionError, TypeError, ValueEr
 """The exceptions that are raised for a damaged event, with a value that no event can have."""
 
 _COUNTED: Final = tuple(sorted(NUMBERS))
+_hashed_of: Final = itemgetter(*HASHED)
 _GREATEST: Final = 2**53  # larger integers are not exact in every JSON parser
 _MOST_KNOWN: Final = 1024
 _json_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -66,7 +67,7 @@ except ImportError:
 
 def canonical(event: Mapping[str, Any]) -> bytes:
     """Return an event's canonical form (RFC 8785), with the fields in `HASHED`."""
-    kept = {name: event[name] for name in HASHED}
+    kept: dict[str, Any] = dict(zip(HASHED, _hashed_of(event), strict=True))
     for name in _COUNTED:
         number = kept[name]
         if number is None:

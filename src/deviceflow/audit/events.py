@@ -200,8 +200,12 @@ def render_store_event(
 
 def _origin(origin: Origin) -> dict[str, Any]:
     return {
-        name: value if name == "pid" else _storable(value)
-        for name, value in origin._asdict().items()
+        "worker": _storable(origin.worker),
+        "host": _storable(origin.host),
+        "pid": origin.pid,
+        "engine": _storable(origin.engine),
+        "task_id": _storable(origin.task_id),
+        "actor": _storable(origin.actor),
     }
 
 
@@ -215,7 +219,9 @@ def _storable(text: object) -> str | None:
     # enum's member, which may be a text as well, this is the text.
     if text is None:
         return None
-    return storable(str.__str__(text) if isinstance(text, str) else str(text))
+    if type(text) is not str:
+        text = str.__str__(text) if isinstance(text, str) else str(text)
+    return storable(text)
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -27,18 +27,20 @@ if TYPE_CHECKING:
     from deviceflow.core.states import HasGrantState, HasState
 
 
-class _QuietState(transitions.State):
-    """A state without callbacks. `transitions` would log at INFO that it ran none."""
+class _Transition(transitions.Transition):
+    """A transition without callbacks. `transitions` would look for them, and log that it did."""
 
-    def enter(self, event_data: EventData) -> None:
-        """Do nothing."""
-
-    def exit(self, event_data: EventData) -> None:
-        """Do nothing."""
+    def execute(self, event_data: EventData) -> bool:
+        """Change the model's state if the conditions hold, and return whether they do."""
+        if not self._eval_conditions(event_data):
+            return False
+        if self.dest:
+            event_data.machine.set_state(self.dest, event_data.model)
+        return True
 
 
 class _Machine(Machine):
-    state_cls = _QuietState
+    transition_cls = _Transition
 
 
 def _machine(attribute: str, initial: StrEnum, moves: list[dict[str, Any]]) -> _Machine:

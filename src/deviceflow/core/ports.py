@@ -100,6 +100,22 @@ class LeaseHeld(NamedTuple):
     since: float | None = None
 
 
+class UpcomingFlow(NamedTuple):
+    """A flow that is due soon, or was due and was not stepped.
+
+    Attributes:
+        flow_id: The flow.
+        seq: The number of its last event.
+        wake_at: When it is due, in seconds since 1970.
+        now: The store's time.
+    """
+
+    flow_id: str
+    seq: int
+    wake_at: float
+    now: float
+
+
 class StoredGrant(NamedTuple):
     """A grant as it is stored.
 
@@ -273,6 +289,23 @@ class Store(Protocol):
         If the flow cannot be read, its error is raised, and the lease is kept until the flow is
         snoozed. The arguments are those of `claim`.
         """
+
+    def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        """Return flows that nobody seems to drive and nobody has leased, the longest due first.
+
+        These are the flows that have their code and were never polled, and those that were due and
+        were not stepped. There may be more of them than are returned.
+
+        Args:
+            client_now: The client's time.
+            ahead: How many seconds before they are due the former are returned.
+            grace: How many seconds after they were due the latter are returned; None for never.
+        """
+
+    def any_pending(self) -> bool:
+        """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """End the lease that was taken at `since`, and no other lease.
@@ -488,6 +521,12 @@ class AsyncStore(Protocol):
         self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
     ) -> Claim | None: ...
 
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]: ...
+
+    async def any_pending(self) -> bool: ...
+
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None: ...
 
     async def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]: ...
@@ -556,5 +595,22 @@ class AsyncStore(Protocol):
     async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]: ...
 
     async def snooze_grant(self, name: str, client_now: float) -> None: ...
+
+    # For a process that drives whatever is due.
+
+    async def wait_for_change(self, seconds: float) -> bool:
+        """Wait until a flow may be due that was not, for another reason than the time.
+
+        Somebody has added a flow, started or ended one, in this process or another. One task of a
+        store may wait at a time. What changes between two calls counts for the second one, and the
+        first call returns at once. Where the store cannot be told of changes, the method looks or
+        returns every now and then.
+
+        Args:
+            seconds: How long to wait at most.
+
+        Returns:
+            Whether something may have changed.
+        """
 
     async def close(self) -> None: ...

@@ -284,7 +284,7 @@ class Studio:
         verifier: Secret | None = None,  # noqa: ARG002
     ) -> Request:
         """Return the request that polls for the token."""
-        body = json.dumps({"code": device_code.reveal()}).encode()
+        body = f'{{"code": {json.dumps(device_code.reveal())}}}'.encode()
         return Request("token", token_endpoint, _HEADERS, body)
 
     def read_token(self, response: Response, now: float = 0.0) -> Answer:  # noqa: ARG002

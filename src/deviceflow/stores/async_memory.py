@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from deviceflow.core.ports import refuse
+from deviceflow.core.states import State
 from deviceflow.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
         Origin,
         StoredGrant,
         StoreEvent,
+        UpcomingFlow,
     )
     from deviceflow.errors import DeviceFlowError
 
@@ -33,6 +37,8 @@ class AsyncMemoryStore:
 
     def __init__(self) -> None:
         self._store = MemoryStore()
+        self._change = asyncio.Event()
+        self._change.set()
 
     def __len__(self) -> int:
         return len(self._store)
@@ -43,7 +49,10 @@ class AsyncMemoryStore:
         return self._store.now(client_now)
 
     async def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        return self._store.add(flow, store_event=store_event)
+        kept = self._store.add(flow, store_event=store_event)
+        if kept is flow:
+            self._change.set()
+        return kept
 
     async def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         return self._store.get(flow_id, secrets=secrets)
@@ -70,6 +79,14 @@ class AsyncMemoryStore:
     ) -> Claim | None:
         return self._store.claim_due(owner, client_now, seconds, decide)
 
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return self._store.upcoming(client_now, ahead, grace)
+
+    async def any_pending(self) -> bool:
+        return self._store.any_pending()
+
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         self._store.end_lease(flow_id, since, client_now)
 
@@ -87,7 +104,10 @@ class AsyncMemoryStore:
         release: str | None = None,
         store_event: StoreEvent | None = None,
     ) -> bool:
-        return self._store.commit(flow, event, release=release, store_event=store_event)
+        kept = self._store.commit(flow, event, release=release, store_event=store_event)
+        if kept and (flow.state.ended or event["from"] == State.INIT):
+            self._change.set()
+        return kept
 
     async def release(self, flow_id: str, owner: str) -> None:
         self._store.release(flow_id, owner)
@@ -119,6 +139,14 @@ class AsyncMemoryStore:
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
+
+    async def wait_for_change(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._change.wait()
+        changed = self._change.is_set()
+        self._change.clear()
+        return changed
 
     def remove(self, flow_id: str) -> None:
         """Forget the flow; unknown ones are forgotten already."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from deviceflow import _forks as forks
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, refuse
+from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, UpcomingFlow, refuse
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Handover
 from deviceflow.core.text import CleanText, PersonText
@@ -126,6 +126,30 @@ class MemoryStore(MemoryGrants):
             first = min(free, key=attrgetter("wake_at"), default=None)
             claim = first and self._claim(first.flow_id, owner, client_now, seconds, decide)
         return claim if isinstance(claim, Claim) else None
+
+    def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        """Return flows that nobody seems to drive and nobody has leased, the longest due first."""
+        left_behind = -inf if grace is None else client_now - grace
+        with self._lock:
+            found = [
+                UpcomingFlow(parked.flow_id, parked.seq, parked.wake_at, client_now)
+                for parked in self._flows.values()
+                if parked.wake_at <= (client_now + ahead if parked.seq <= 1 else left_behind)
+                and self._held(parked.flow_id, "", client_now) <= 0
+            ]
+        return sorted(found, key=attrgetter("wake_at"))
+
+    def any_pending(self) -> bool:
+        """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
+        with self._lock:
+            return any(
+                parked.wake_at < inf
+                and not parked.state.ended
+                and not self._snoozes.get(parked.flow_id)
+                for parked in self._flows.values()
+            )
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """Do nothing: a client's own clock is never set back."""

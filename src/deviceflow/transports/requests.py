@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import http.client
 import io
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.wire import Request
 
+_LOGGER: Final = logging.getLogger(__name__)
 # The most idle connections to keep per origin: one for each thread that polls there at once.
 _CONNECTIONS: Final = 64
 _REMEMBERED: Final = 128
@@ -129,7 +131,8 @@ class RequestsTransport:
                 _renew(adapter)
 
     def _exchange(self, request: Request, exchange: _Exchange) -> Response:
-        target = self._prepared(request.url, tuple(request.headers.items()), len(request.body))
+        headers = tuple(request.headers.items())
+        target = self._prepared(request.method, request.url, headers, len(request.body))
         if target.pool is not None and target.pool.pool is not None:
             return self._exchange_directly(request, exchange, target)
         if target.pool is not None:
@@ -150,29 +153,57 @@ class RequestsTransport:
     def _exchange_directly(
         self, request: Request, exchange: _Exchange, target: _Prepared
     ) -> Response:
-        """Send by the pool of connections, as the adapter does, without finding that again."""
-        seconds = exchange.remaining()
+        """Send by a connection of the pool, without what `requests` and urllib3 do for others."""
+        pool, whole = target.pool, False
         before, _current.exchange = _current.exchange, exchange
         try:
-            raw = target.pool.urlopen(
-                request.method,
-                target.path,
-                body=request.body or None,
-                headers=target.headers,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-                retries=self._adapter.max_retries,
-                timeout=urllib3.Timeout(connect=seconds, read=seconds),
-            )
-            with self._adapter.build_response(None, raw) as response:
-                body = read_limited(response).content
+            connection = pool._get_conn()  # noqa: SLF001  # as `urlopen` does
+            try:
+                pool._validate_conn(connection)  # noqa: SLF001  # likewise
+                connection.send(target.head + request.body)
+                with connection.response_class(connection.sock, method=request.method) as response:
+                    response.begin()
+                    _LOGGER.debug("%s %s: %d", request.method, target.url, response.status)
+                    answer = self._read(response, request.method)
+                    whole = response.isclosed() and not response.will_close
+            finally:
+                if not whole:
+                    connection.close()
+                pool._put_conn(connection if whole else None)  # noqa: SLF001  # likewise
         finally:
             _current.exchange = before
-        return Response(response.status_code, response.headers, body)
+        return answer
 
-    def _prepare(self, url: str, headers: tuple[tuple[str, str], ...], length: int) -> _Prepared:
+    def _read(self, response: http.client.HTTPResponse, method: str) -> Response:
+        headers: dict[str, str] = {}
+        for key, value in response.msg.items():
+            name = key.lower()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if len({*headers.get("content-length", "").split(", ")}) > 1:
+            raise http.client.HTTPException("There are two lengths.")
+        if "content-encoding" in headers:  # although none was accepted
+            raw = urllib3.HTTPResponse(
+                response,
+                headers,
+                response.status,
+                preload_content=False,
+                original_response=response,
+                request_method=method,
+            )
+            decoded = read_limited(self._adapter.build_response(None, raw))
+            return Response(response.status, headers, decoded.content)
+        body = response.read(MAX_BODY + 1)
+        if len(body) > MAX_BODY:
+            del body
+            raise BodyTooLargeError(f"The body is longer than {MAX_BODY} bytes.")
+        if response.length:
+            del body
+            raise ChunkedEncodingError("The body is incomplete.")
+        return Response(response.status, headers, body)
+
+    def _prepare(
+        self, method: str, url: str, headers: tuple[tuple[str, str], ...], length: int
+    ) -> _Prepared:
         model = requests.PreparedRequest()
         model.prepare_url(url, None)
         ours: Any = self._session.headers.items()  # as in requests, None removes a header
@@ -190,7 +221,8 @@ class RequestsTransport:
         if adapter is not self._adapter or select_proxy(url, settings["proxies"]):
             pool = None
         path = self._adapter.request_url(model, settings["proxies"])
-        return _Prepared(url, model.headers, adapter, settings, path, pool)
+        head = b"" if pool is None else pool._new_conn().head(method, path, model.headers)  # noqa: SLF001  # it is not connected
+        return _Prepared(url, model.headers, adapter, settings, head, pool)
 
     def _merge_settings(self, origin: str) -> dict[str, Any]:
         session = self._session
@@ -292,7 +324,7 @@ class _Prepared(NamedTuple):
     headers: Any
     adapter: Any
     settings: dict[str, Any]
-    path: str
+    head: bytes
     pool: Any
 
 
@@ -445,6 +477,12 @@ class _LimitedConnection(HTTPConnection):
             self._send_held()
         finally:
             self._held = None
+
+    def head(self, method: str, path: str, headers: Any) -> bytes:
+        """Return the head of a request, of a connection that is used for nothing else."""
+        self._held = []
+        super().request(method, path, headers=headers)
+        return b"".join(self._held)
 
     def _send_held(self) -> None:
         held, self._held = self._held, None

@@ -15,6 +15,7 @@ from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.brief import brief
+from tests.facade import AsyncFacade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,10 +82,10 @@ def store(clock: VirtualClock) -> Failing:
     return Failing(clock)
 
 
-@pytest.fixture
-def client(clock: VirtualClock, store: Failing) -> Make:
+@pytest.fixture(params=[Client, AsyncFacade])
+def client(request: pytest.FixtureRequest, clock: VirtualClock, store: Failing) -> Make:
     """Make a client of the store that is given these answers, one for each request."""
-    return lambda *script: Client(store, clock=clock, transport=ScriptedTransport(script))
+    return lambda *script: request.param(store, clock=clock, transport=ScriptedTransport(script))
 
 
 def started(driver: Client, clock: VirtualClock) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent, UpcomingFlow
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql.connection import AsyncConnection
     from deviceflow.stores.sql.methods import Method
@@ -53,6 +54,8 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
         self._connection = connection
         self._is_open = False
         self._opening: asyncio.Future[None] | None = None
+        self._change = asyncio.Event()
+        self._change.set()
 
     async def __aenter__(self) -> Self:
         await self._opened()
@@ -149,6 +152,14 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
     ) -> Claim | None:
         return await self._run(lambda: self._claim_due(owner, client_now, seconds, decide))
 
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return await self._run(lambda: self._upcoming(client_now, ahead, grace))
+
+    async def any_pending(self) -> bool:
+        return await self._run(self._any_pending)
+
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         await self._run(lambda: self._end_lease(flow_id, since, client_now))
 
@@ -198,6 +209,29 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
         self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         await self._run(lambda: self._record_store_event(action, client_now, detail, origin))
+
+    # For a process that drives whatever is due.
+
+    async def wait_for_change(self, seconds: float) -> bool:
+        if not self._is_open:
+            await self._opened()
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        while True:
+            pause = await self._connection.look_for_change(self._changed)
+            left = until - clock()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(left, pause))):
+                    await asyncio.sleep(0)  # a caller that does not wait must not stop the loop
+                    await self._change.wait()
+            if self._change.is_set():
+                self._change.clear()
+                return True
+            if left <= pause:
+                return False
+
+    def _changed(self) -> None:
+        self._change.set()
 
     # What only a database has.
 

@@ -94,6 +94,13 @@ class AsyncConnection(Protocol):
     def blocking(self) -> AbstractContextManager[Connection]:
         """Give a connection to the same database for another thread, which it may block."""
 
+    async def look_for_change(self, on_change: Callable[[], None]) -> float:
+        """See to it that a function is called where others may have made a flow due.
+
+        Returns:
+            After how many seconds to call this method again.
+        """
+
     async def close(self) -> None:
         """Perform what was asked for, and let go of files and connections."""
 

@@ -340,7 +340,7 @@ class _Claiming:
     def _keep(self, claim: Claim, event: Values, noted: Values, mac: str) -> Statements[Claim]:
         if (yield "add_event", noted).rowcount != 1:
             raise ignored(claim.flow.id)
-        claim = claim._replace(event=event)
+        claim = Claim(claim.flow, claim.now, claim.previous_owner, event)
         self._kept = (mac, claim)
         return claim
 

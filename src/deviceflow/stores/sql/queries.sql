@@ -140,6 +140,16 @@ WHERE lease_owner = :owner OR id = :id AND {free}
 UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, wake_at = :wake_at, snoozes = 0
 WHERE id = :id AND seq = :seq AND lease_owner = :owner
 
+-- name: upcoming
+-- The first event of a flow is its code: a flow with one event was never polled.
+SELECT id, seq, wake_at, {now} FROM {flows}
+WHERE wake_at <= (SELECT {now}) + :ahead AND (seq <= 1 OR wake_at <= (SELECT {now}) - :grace)
+    AND (lease_until IS NULL OR lease_until <= {now} OR lease_until > {now} + {longest_lease})
+ORDER BY wake_at LIMIT :limit
+
+-- name: any_pending
+SELECT 1 FROM {flows} WHERE ended_at IS NULL AND wake_at IS NOT NULL AND snoozes = 0 LIMIT 1
+
 -- name: end_lease
 UPDATE {flows} SET lease_until = {now} WHERE id = :id AND leased_at = :since
 
@@ -299,6 +309,14 @@ SELECT {grant_columns} FROM {grants} WHERE id >= :first AND id < :last ORDER BY 
 -- name: wal_checkpoint
 -- SQLite's.
 PRAGMA wal_checkpoint(TRUNCATE)
+
+-- name: data_version
+-- SQLite's.
+PRAGMA data_version
+
+-- name: notify
+-- PostgreSQL's.
+SELECT pg_notify('deviceflow', :payload)
 
 -- name: lock_store
 UPDATE {meta} SET value = value WHERE name = 'version'

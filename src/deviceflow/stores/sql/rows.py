@@ -179,7 +179,9 @@ class Rows:
             "progress": progress,
             "wake_at": flow.wake_at,
         }
-        return digest, Hidden(values | (fixed.columns or {}))
+        if fixed.columns is not None:
+            values |= fixed.columns
+        return digest, Hidden(values)
 
     def sign(self, columns: Hidden[dict[str, Any]], digest: str, head: str | None) -> None:
         """Complete a row with its head and its MAC."""

@@ -43,6 +43,7 @@ class Dialect(NamedTuple):
         before_migrating: What is run first where the schema is brought up to date.
         overwrite_deleted: The statement that overwrites what was deleted in what the database keeps
             besides, if there is one.
+        notifies: Whether others can be told of changes, by the statement `notify`.
     """
 
     placeholder: str
@@ -56,6 +57,7 @@ class Dialect(NamedTuple):
     bytewise: str = ""
     before_migrating: tuple[str, ...] = ()
     overwrite_deleted: str = ""
+    notifies: bool = False
 
     @property
     def has_clock(self) -> bool:

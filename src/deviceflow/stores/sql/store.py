@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, StoredFlow, StoreEvent
+    from deviceflow.core.ports import Claim, Decide, StoredFlow, StoreEvent, UpcomingFlow
     from deviceflow.stores.sql.connection import Connection, Mode, Operation, Query
     from deviceflow.stores.sql.methods import Method
     from deviceflow.stores.sql.statements import Dialect, Statements
@@ -179,6 +179,16 @@ class SQLStore(SQLMethods, GrantFace):
     ) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
         return self._run(self._claim_due(owner, client_now, seconds, decide))
+
+    def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        """Return flows that nobody seems to drive and nobody has leased, the longest due first."""
+        return self._run(self._upcoming(client_now, ahead, grace))
+
+    def any_pending(self) -> bool:
+        """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
+        return self._run(self._any_pending())
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """End the lease that was taken then, and no other."""
