@@ -81,7 +81,8 @@ class _Row:
             self.claimed = self._event
         self.previous = _text(self.claimed.get("prev_hash"))
         self.event_id = _text(self.claimed.get("event_id"))
-        self.key_id = _text(self.claimed.get("key_id")) or None
+        key_id = self.claimed.get("key_id")
+        self.key_id = key_id if isinstance(key_id, str) else None
         self.begins = self.previous == START
 
     def hash_as(self, flow_id: str, number: int, event_id: str) -> str | None:
