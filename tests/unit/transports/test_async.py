@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import struct
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -121,6 +122,44 @@ def test_a_connection_goes_to_the_next_that_waits(serve: Serve, runner: asyncio.
 
     runner.run(ask())
     assert server.connections == 1
+
+
+def test_a_name_server_that_does_not_answer_holds_up_nothing_else(
+    serve: Serve, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(OK)
+    resolve, answers, asked = socket.getaddrinfo, threading.Event(), 0
+
+    def hanging(host: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal asked
+        if host != "hangs.invalid":
+            return resolve(host, *args, **kwargs)
+        asked += 1
+        answers.wait(2 * PATIENCE)
+        raise socket.gaierror
+
+    async def ask() -> None:
+        transport = HttptoolsTransport()
+        sends = [transport.send(post("http://hangs.invalid/"), 0.3) for _ in range(40)]
+        tasks = [asyncio.ensure_future(send) for send in sends]
+        await until(lambda: asked)
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.to_thread(int)
+            named = server.url.replace("127.0.0.1", "localhost")
+            assert answer(await transport.send(post(named), PATIENCE)).status == 200
+        assert {failure(result) for result in await asyncio.gather(*tasks)} == {("timeout", False)}
+        again = asyncio.ensure_future(transport.send(post("http://hangs.invalid/"), PATIENCE))
+        await asyncio.sleep(0.05)
+        assert asked == 1
+        answers.set()
+        assert failure(await again) == ("connection", False)
+        await transport.close()
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    try:
+        runner.run(ask())
+    finally:
+        answers.set()
 
 
 @pytest.mark.parametrize("when", ["at once", "connected", "waiting", "body"])
