@@ -24,7 +24,9 @@ from deviceflow.core.wire import Response
 from deviceflow.errors import UsageError
 from deviceflow.transports import _pool
 from deviceflow.transports._reader import Reader
+from deviceflow.transports.aiohttp import AiohttpTransport
 from deviceflow.transports.httptools import HttptoolsTransport
+from deviceflow.transports.httpx import HttpxTransport
 from tests.unit.transports.serving import (
     CANARY,
     OK,
@@ -247,8 +249,10 @@ def test_an_idle_connection_is_closed_after_a_while(
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["with the answer", "later"])
+@pytest.mark.parametrize("blocked", [False, True], ids=["seen", "not seen"])
+@pytest.mark.parametrize("kind", [HttptoolsTransport, AiohttpTransport, HttpxTransport])
 def test_an_answer_to_nobody_answers_no_request(
-    serve: Serve, runner: asyncio.Runner, late: bool
+    serve: Serve, runner: asyncio.Runner, kind: Callable[[], Any], blocked: bool, late: bool
 ) -> None:
     def twice(server: Server, conn: socket.socket) -> None:
         number = len(server.seen)
@@ -264,11 +268,14 @@ def test_an_answer_to_nobody_answers_no_request(
     server = serve(answer=twice)
 
     async def ask() -> None:
-        transport = HttptoolsTransport()
+        transport = kind()
         for number in range(3):
             said = answer(await transport.send(post(server.url), PATIENCE))
             assert said.body == b"%d" % number
-            time.sleep(0.1 if late else 0)  # noqa: ASYNC251  # so the loop has not seen it yet
+            if blocked:
+                time.sleep(0.1 if late else 0)  # noqa: ASYNC251  # so the loop has not seen it yet
+            else:
+                await asyncio.sleep(0.1)
         await transport.close()
 
     runner.run(ask())
