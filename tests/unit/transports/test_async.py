@@ -282,6 +282,36 @@ def test_an_answer_to_nobody_answers_no_request(
     assert server.connections == 3
 
 
+def test_an_answer_to_nobody_answers_no_request_that_waits(
+    serve: Serve, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Reader.response
+
+    def slow(reader: Reader) -> Response:
+        time.sleep(0.1)  # what comes meanwhile has not been read when the connection becomes free
+        return whole(reader)
+
+    def twice(server: Server, conn: socket.socket) -> None:
+        server.reads(conn)
+        conn.sendall(head(4) + b"mine")
+        pause_for(0.02)
+        conn.sendall(head(6) + b"forged")
+        pause_for(PATIENCE)
+
+    server = serve(answer=twice)
+    monkeypatch.setattr(Reader, "response", slow)
+
+    async def ask() -> None:
+        transport = HttptoolsTransport(connections=1)
+        sends = [transport.send(post(server.url), PATIENCE) for _ in range(3)]
+        said = await asyncio.gather(*sends)
+        assert [answer(one).body for one in said] == [b"mine"] * 3
+        await transport.close()
+
+    runner.run(ask())
+    assert server.connections == 3
+
+
 def test_a_response_that_came_while_the_process_was_suspended_counts(
     serve: Serve, runner: asyncio.Runner
 ) -> None:
