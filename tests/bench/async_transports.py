@@ -246,7 +246,7 @@ async def _paced(client: Poller, url: str, options: argparse.Namespace) -> float
     return 1e6 * spent / max(1, made)
 
 
-async def _memory(client: Poller, url: str, options: argparse.Namespace) -> float:
+async def _memory(client: Poller, url: str, _options: argparse.Namespace) -> float:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -255,7 +255,7 @@ async def _memory(client: Poller, url: str, options: argparse.Namespace) -> floa
     before = resident()
     await _at_once(client, url, 3000, 100)
     gc.collect()
-    return (resident() - before) / 99 / 1024
+    return float(resident() - before) / 99 / 1024
 
 
 _MODES: Final[dict[str, Any]] = {"tight": _tight, "paced": _paced, "memory": _memory}
