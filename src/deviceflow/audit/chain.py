@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
 
 
 START: Final = "0" * 64
@@ -234,7 +235,11 @@ class AuditKey:
 
 
 def link(
-    event: dict[str, Any], previous: str | None, key: AuditKey | None, flow: Flow | None = None
+    event: dict[str, Any],
+    previous: str | None,
+    key: AuditKey | None,
+    flow: Flow | None = None,
+    grant: Grant | None = None,
 ) -> str:
     """Link an event to its chain, and return its canonical form, which is hashed.
 
@@ -245,6 +250,7 @@ def link(
         previous: The hash of the previous event, if there is one.
         key: The audit key; None for a chain without MACs.
         flow: The flow of the event, for the fingerprints.
+        grant: The grant of the event, likewise.
     """
     if event["hash"] is not None:
         return canonical(event).decode()
@@ -253,6 +259,10 @@ def link(
         event["key_id"] = key.name
         if flow is not None and flow.token is not None:
             event["token_fingerprint"] = key.fingerprint(flow.token.access_token)
+        if grant is not None and grant.token is not None:
+            event["token_fingerprint"] = key.fingerprint(grant.token.access_token)
+        if grant is not None and grant.replaced is not None:
+            event["previous_fingerprint"] = key.fingerprint(grant.replaced)
         if flow is not None and flow.user_code is not None:
             event["code_fingerprint"] = key.fingerprint(Secret(flow.user_code))
     written = canonical(event)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.ports import Origin
 from deviceflow.core.sanitize import storable
-from deviceflow.core.states import Reason, State
+from deviceflow.core.states import GrantState, Loss, Reason, State
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow, Transition
+    from deviceflow.core.grant import Grant
 
 SCHEMA: Final = "deviceflow.audit/1"
 
@@ -48,6 +49,7 @@ FIELDS: Final = (
     "http_status",
     "duration",
     "in_doubt",
+    "generation",
     "worker",
     "host",
     "pid",
@@ -55,6 +57,7 @@ FIELDS: Final = (
     "task_id",
     "actor",
     "token_fingerprint",
+    "previous_fingerprint",
     "code_fingerprint",
     "row_digest",
     "key_id",
@@ -62,12 +65,12 @@ FIELDS: Final = (
     "hash",
     "mac",
 )
-"""An event's fields, in their order. The last seven are filled in by a trail, where one is kept."""
+"""An event's fields, in their order. The last eight are filled in by a trail, where one is kept."""
 
 LISTS: Final = frozenset({"scopes", "granted_scopes"})
 """The fields that are lists of texts."""
 
-WHOLE: Final = frozenset({"seq", "attempt", "http_status", "pid"})
+WHOLE: Final = frozenset({"seq", "attempt", "generation", "http_status", "pid"})
 """The fields that are whole numbers."""
 
 NUMBERS: Final = WHOLE | {"interval", "wait", "duration"}
@@ -81,7 +84,7 @@ REQUIRED: Final = frozenset(
 
 
 _NOBODY: Final = Origin()
-_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-7:])
+_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-8:])
 
 
 def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict[str, Any]:
@@ -121,8 +124,49 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
         "http_status": transition.status,
         "duration": _rounded(transition.duration),
         "in_doubt": flow.in_doubt,
+        "generation": None,
         **_origin(origin),
         **_NO_EVIDENCE,
+    }
+
+
+def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY) -> dict[str, Any]:
+    """Return the event that says what `transition` made of a grant. It holds no secret.
+
+    Args:
+        grant: The grant as it is after it.
+        transition: What happened.
+        origin: Who did it.
+    """
+    provider = grant.provider
+    granted = grant.token.scopes if grant.token else None
+    return {
+        **dict.fromkeys(FIELDS),
+        "schema": SCHEMA,
+        "event_id": f"{grant.id}.{transition.seq}",
+        "time": text_of(transition.at),
+        "flow_id": grant.id,
+        "seq": transition.seq,
+        "action": transition.action.name,
+        "from": str(transition.source),
+        "to": str(transition.dest),
+        "outcome": transition.action.outcome,
+        "reason": grant.reason and str(grant.reason),
+        "detail": _storable(transition.detail),
+        "dialect": provider.dialect,
+        "issuer": _storable(provider.server),
+        "client_id": _storable(provider.client_id),
+        "client_name": _storable(provider.client_name),
+        "scopes": [storable(scope) for scope in provider.scopes],
+        "granted_scopes": None if granted is None else [storable(scope) for scope in granted],
+        "purpose": _storable(grant.purpose),
+        "attempt": grant.attempt,
+        "wait": _rounded(transition.wait),
+        "http_status": transition.status,
+        "duration": _rounded(transition.duration),
+        "in_doubt": grant.in_doubt,
+        "generation": grant.generation,
+        **_origin(origin),
     }
 
 
@@ -194,6 +238,6 @@ def schema() -> dict[str, Any]:
     properties = read["properties"]
     properties["action"]["enum"] = [*ACTIONS]
     properties["outcome"]["enum"] = [*dict.fromkeys(a.outcome for a in ACTIONS.values())]
-    properties["reason"]["enum"] = [None, *map(str, Reason)]
-    read["$defs"]["state"]["enum"] = [*map(str, State), None]
+    properties["reason"]["enum"] = [None, *map(str, Reason), *map(str, Loss)]
+    read["$defs"]["state"]["enum"] = [*map(str, State), *map(str, GrantState), None]
     return read

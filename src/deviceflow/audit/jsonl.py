@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit.chain import AuditKey, encode, link
+from deviceflow.core.grant import Grant
 from deviceflow.credentials.keys.audit import configured
 from deviceflow.errors import StoreError
 
@@ -43,22 +44,25 @@ class JSONLinesAudit:
         path = os.environ.get(VARIABLE)
         return cls(path) if path else None
 
-    def link(self, event: dict[str, Any], flow: Flow) -> None:
-        """Make an event the next link of its flow's chain, if it is none yet.
+    def link(self, event: dict[str, Any], flow: Flow | Grant) -> None:
+        """Make an event the next link of its flow's or grant's chain, if it is none yet.
 
         Args:
             event: The event.
-            flow: The flow that it happened to, which keeps the head of the chain.
+            flow: The flow or grant that it happened to, which keeps the head of the chain.
         """
-        link(event, flow.head, self._key, flow)
+        if isinstance(flow, Grant):
+            link(event, flow.head, self._key, grant=flow)
+        else:
+            link(event, flow.head, self._key, flow)
         flow.head = event["hash"]
 
-    def write(self, event: dict[str, Any], flow: Flow) -> None:
+    def write(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         """Append an event; one that is no link of a chain yet becomes one.
 
         Args:
             event: The event.
-            flow: The flow that it happened to.
+            flow: The flow or grant that it happened to.
 
         Raises:
             StoreError: It could not be written. What happened has happened all the same.

@@ -162,6 +162,8 @@ class Studio:
     dialect: ClassVar[str] = "studio"
     client_id: ClassVar[None] = None
     uses_pkce: ClassVar[bool] = False
+    can_refresh: ClassVar[bool] = False
+    replay_window: ClassVar[float] = 0.0
     # Studio does not check the interval and has no slow_down, so there is no margin.
     first_wait: ClassVar[float] = 0.0
     margin: ClassVar[float] = 0.0

@@ -248,7 +248,7 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
 def _whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> list[dict[str, Any]] | None:
     """Return the events if each is unchanged, links to the previous one, and is a legal step."""
     events = list[dict[str, Any]]()
-    seq, legal, standing = 1, _PLAIN, _BEGUN
+    seq, legal, standing = 1, _PLAIN, _NOWHERE
     previous, time = START, ""
     for flow_id, number, at_time, digest, mac, text in rows:
         try:
@@ -260,6 +260,8 @@ def _whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> list[dict[s
                 seq, legal, standing = event["seq"], _IMPORTED, before(event)
             elif flow_id == STORE:
                 legal, standing = _STORE_EVENTS, (None, None)
+            else:
+                standing = before(event)
         if (
             found != digest
             or (key is not None and key.mac(digest, event["key_id"]) != mac)
@@ -279,7 +281,7 @@ def _whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> list[dict[s
     return events
 
 
-_BEGUN: Final[Standing] = at(State.INIT.value)
+_NOWHERE: Final[Standing] = (None, None)
 
 # Whether a late token is legal depends on more than the states: diagnosis decides it.
 _PLAIN: Final[Mapping[Step, Standing]] = {

@@ -130,7 +130,7 @@ class Operations:
                 return True
             # Done already, if the connection was lost just as it was being done.
             found = (yield "text_of_event", values).fetchone()
-            if found is not None and _worker_of(found[0]) == event["worker"]:
+            if found is not None and worker_of(found[0]) == event["worker"]:
                 return True
             stored = (yield "get", values | {"now": now}).fetchone()
             if changed or (stored is not None and stored[_SEQ] == values["before"]):
@@ -374,7 +374,7 @@ def add_store_event(
         raise ignored(STORE)
 
 
-def _worker_of(text: object) -> str | None:
+def worker_of(text: object) -> str | None:
     """Return which worker an event names, by its text, whatever somebody has put there."""
     try:
         event, _ = read(text)
