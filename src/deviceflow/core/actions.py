@@ -88,6 +88,7 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
             centred at 0.
         counted_as: The statistic that counts the action, if there is one.
         event_type: The `event.type` in the Elastic Common Schema.
+        omissible: Whether a summarized trail leaves the event out: see `deviceflow.core.omitted`.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
     mark: str | None = None
     counted_as: str | None = None
     event_type: str = "info"
+    omissible: bool = False
 
     def __new__(cls, name: str, **_facts: object) -> Self:
         """Create the string, which is the action's name."""
@@ -186,9 +188,19 @@ ISSUE_CODE: Final = _trigger(
     changes_secrets=True,
     event_type="start",
 )
-POLL: Final = _trigger("poll", {AWAITING_USER: POLLING}, words="a poll is sent", outcome="sent")
+POLL: Final = _trigger(
+    "poll",
+    {AWAITING_USER: POLLING},
+    words="a poll is sent",
+    outcome="sent",
+    omissible=True,
+)
 PENDING: Final = _trigger(
-    "pending", {POLLING: AWAITING_USER}, words="not approved yet", outcome="pending"
+    "pending",
+    {POLLING: AWAITING_USER},
+    words="not approved yet",
+    outcome="pending",
+    omissible=True,
 )
 SLOW_DOWN: Final = _trigger(
     "slow_down",
@@ -385,5 +397,7 @@ HANDOVER_TRIGGERS: Final = tuple(
 """The actions that change the hand-over. Issuing a token changes both states."""
 ENDS_HANDOVER: Final = tuple(action for action in ACTIONS.values() if action.ends_handover)
 STORE_EVENTS: Final = of_kind(Kind.STORE)
+OMISSIBLE: Final = tuple(action for action in ACTIONS.values() if action.omissible)
+"""The actions whose events a summarized trail leaves out."""
 COUNTED: Final = {action.counted_as: action for action in ACTIONS.values() if action.counted_as}
 """The action that each statistic counts."""

@@ -247,9 +247,10 @@ DATA: Final = (
         PUBLIC,
         frozenset({LOG, TRAIL, ROW, PROMPT}),
         (
-            "flow.head",
+            *_fields("flow", "head omitted"),
             *_fields(
-                "event", "row_digest token_fingerprint code_fingerprint key_id prev_hash hash mac"
+                "event",
+                "row_digest token_fingerprint code_fingerprint key_id omitted prev_hash hash mac",
             ),
         ),
         "fingerprints are keyed",

@@ -21,6 +21,7 @@ from deviceflow.audit.chain import decode, encode
 from deviceflow.core import codec
 from deviceflow.core.encryption import Keyless
 from deviceflow.core.flow import Flow
+from deviceflow.core.omitted import Omitted
 from deviceflow.core.ports import StoredFlow
 from deviceflow.core.secret import Hidden, unseen
 from deviceflow.errors import DeviceFlowError, SealError, StoreError
@@ -93,7 +94,7 @@ _PROGRESS: Final = (
     "state",
     "unreadable",
 )
-"""What of a flow is in the column `progress`."""
+"""What of a flow is in the column `progress`, with `omitted` where the trail leaves events out."""
 
 _progress_of: Final = attrgetter(*_PROGRESS)
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
@@ -168,7 +169,10 @@ class Rows:
         """
         fixed = flow.as_stored
         assert fixed is not None  # noqa: S101  # `seal` came before
-        progress = encode(dict(zip(_PROGRESS, _progress_of(flow), strict=True))).decode()
+        fields = dict(zip(_PROGRESS, _progress_of(flow), strict=True))
+        if flow.omitted is not None:
+            fields["omitted"] = flow.omitted._asdict()
+        progress = encode(fields).decode()
         state = str(flow.state)
         digest = _digest(fixed.digest, flow.seq, state, flow.moved_at, progress)
         values = {
@@ -209,6 +213,7 @@ class Rows:
             flow = Flow(flow_id, _provider(provider), 0.0)
             read = decode(record) | decode(progress)
             codec.fill(flow, read | {"head": head if seq else None})
+            flow.omitted = Omitted.of(read.get("omitted"))
             flow.as_stored = Fixed(open_name, fixed)
             if secrets:
                 bound = _bound(provider, flow)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from deviceflow.audit.chain import AuditKey
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
@@ -78,6 +79,7 @@ class SQLStore(SQLMethods):
         find_sealer: Finds what seals the store's secrets; it is given the store's audit key as it
             is sealed, or None for a store that is new.
         read_only: Whether nothing may be written to it, not even the schema.
+        trail: Whether its trail stores each event: see `deviceflow.audit.mode`.
 
     Attributes:
         durable: True: flows outlive the process.
@@ -92,8 +94,9 @@ class SQLStore(SQLMethods):
         find_sealer: Callable[[str | None], Sealer | Plain | Keyless],
         *,
         read_only: bool,
+        trail: TrailMode | None = None,
     ) -> None:
-        super().__init__(dialect, statements, find_sealer, read_only=read_only)
+        super().__init__(dialect, statements, find_sealer, read_only=read_only, trail=trail)
         self._connection = connection
         try:
             self._run(self._open())
