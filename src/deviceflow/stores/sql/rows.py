@@ -4,7 +4,8 @@ A row has two parts. What is *fixed* is written when the flow is added, and by t
 change its secrets or end it. What *moves* with every other transition is small. Secrets are sealed,
 by kind. Two values authenticate a row. Its *digest* covers all columns but those of the lease, the
 wake time and the snoozes, which can only delay a login; the event of the flow's last transition
-names it. Its *MAC* covers the digest and that event's hash, under a key that is derived from the
+names it. Where the trail leaves that event out, the head has a mark of the audit key on both
+instead. Its *MAC* covers the digest and that event's hash, under a key that is derived from the
 sealing key. The fixed part has a digest of its own, so that a move need not look at it again.
 """
 
@@ -212,7 +213,7 @@ class Rows:
             fixed = self._check(row)
             flow = Flow(flow_id, _provider(provider), 0.0)
             read = decode(record) | decode(progress)
-            codec.fill(flow, read | {"head": head if seq else None})
+            codec.fill(flow, read | {"head": head.partition(" ")[0] if seq else None})
             flow.omitted = Omitted.of(read.get("omitted"))
             flow.as_stored = Fixed(open_name, fixed)
             if secrets:
