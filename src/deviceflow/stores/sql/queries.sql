@@ -192,6 +192,9 @@ SELECT {stored} FROM {audit} WHERE flow_id = :id ORDER BY seq
 -- name: histories
 SELECT {stored} FROM {audit} WHERE flow_id IN ({ids}) ORDER BY flow_id, seq
 
+-- name: progress
+SELECT id, progress FROM {flows} WHERE id IN ({ids})
+
 -- name: begun_oldest
 {begun} ASC, flow_id ASC
 
