@@ -25,9 +25,11 @@ from tests.examples import examples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.stores.sql import SQLStore
     from tests.postgres import PostgresServer
 
+_MODES: Final[tuple[TrailMode, ...]] = ("each", "summary", "each")
 FEW: Final = examples(20, of=10)
 _numbers: Final = count(1)
 
@@ -45,14 +47,14 @@ def stores(
             each, mixed = folder / "each.db", folder / "mixed.db"
             yield [
                 stack.enter_context(SQLiteStore(path, synchronous="NORMAL", trail=trail))
-                for path, trail in ((each, "each"), (mixed, "summary"), (mixed, "each"))
+                for path, trail in zip((each, mixed, mixed), _MODES, strict=True)
             ]
             return
         key = generate_key()
         urls = [postgres_server.database(), postgres_server.database()]
         yield [
             stack.enter_context(PostgresStore(url, keys=[key], trail=trail))
-            for url, trail in ((urls[0], "each"), (urls[1], "summary"), (urls[1], "each"))
+            for url, trail in zip((*urls, urls[1]), _MODES, strict=True)
         ]
         stack.close()
         for url in urls:

@@ -54,6 +54,8 @@ def store(args: StoreOptions, **options: Any) -> Store:
         )
     if args.plaintext:
         options["plaintext"] = True
+    if args.trail:
+        options["trail"] = args.trail
     kept = open_store(args.store, **options)
     _opened.callback(kept.close)
     return kept

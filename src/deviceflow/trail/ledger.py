@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 from deviceflow.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from deviceflow.trail.digest import Entry
 
@@ -66,7 +66,7 @@ class Head(NamedTuple):
         digest: The digest's number.
         seq: The number of the event.
         hash: The hash of the event.
-        pruned: Whether the flow was pruned.
+        pruned: Whether the flow's events up to this one were pruned.
     """
 
     digest: int
@@ -224,18 +224,19 @@ class Ledger:
         """Yield all gaps of missing events."""
         return (Hole(*row) for row in self._database.execute("SELECT * FROM hole"))
 
-    def settle(self, pruned: Callable[[], Container[str]]) -> Iterator[Finding]:
+    def settle(self, pruned: Callable[[], Mapping[str, int]]) -> Iterator[Finding]:
         """Match misplaced events with gaps, and yield findings: moved, inserted, missing.
 
         Args:
-            pruned: Returns the flows that were pruned while the trail was read.
+            pruned: Returns the flows that were pruned while the trail was read, each with the
+                number of the last event that is gone.
         """
         yield from map(self._came, self.strays())
-        gone: Container[str] | None = None
+        gone: Mapping[str, int] | None = None
         for hole in self.holes():
-            if hole.kind == "removed_flow":
+            if hole.kind == "removed_flow" or hole.first == 1:
                 gone = pruned() if gone is None else gone
-                if hole.flow_id in gone:
+                if hole.last <= gone.get(hole.flow_id, 0):
                     continue
             yield from self._went(hole)
 

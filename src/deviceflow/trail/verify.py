@@ -185,15 +185,15 @@ class Verification:
             return "its hash is not the one given as the last digest's"
         return None
 
-    def _pruned_meanwhile(self) -> set[str]:
-        """Return the flows that were pruned since the digests were read."""
-        pruned: set[str] = set()
+    def _pruned_meanwhile(self) -> dict[str, int]:
+        """Return the flows that were pruned since the digests were read, and up to which event."""
+        pruned: dict[str, int] = {}
         for number, path in [] if self._directory is None else files_of(self._directory):
             if number >= self._read_until:
                 digest = read_digest(path)
                 if self._forged(digest, number, None) is None:
                     entries = read_entries(path, digest)
-                    pruned.update(entry.flow_id for entry in entries if entry.pruned)
+                    pruned.update((entry.flow_id, entry.seq) for entry in entries if entry.pruned)
         return pruned
 
 

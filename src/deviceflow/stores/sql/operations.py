@@ -267,13 +267,22 @@ class Operations:
 
         return attempt
 
-    def prune(self, flow_ids: Collection[str]) -> Operation[None]:
-        """Drop all events of these flows, and put that on record."""
+    def prune(self, ended: Collection[str], waiting: Mapping[str, int]) -> Operation[None]:
+        """Drop events of flows, and put that on record.
+
+        Args:
+            ended: The flows whose events are all dropped.
+            waiting: The flows that keep their events from a number on.
+        """
 
         def attempt(now: float) -> Statements[None]:
-            for flow_id in flow_ids:
+            for flow_id in ended:
                 yield "delete_events", {"id": flow_id}
-            about = f"the events of {len(flow_ids)} flows"
+            for flow_id, seq in waiting.items():
+                yield "delete_events_before", {"id": flow_id, "seq": seq}
+            about = f"the events of {len(ended)} flows"
+            if waiting:
+                about += f", and the first events of {len(waiting)} flows that have not ended"
             yield from add_store_event(self._audit_key, now, PRUNE, about)
 
         return attempt

@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from deviceflow.audit import log
@@ -20,7 +21,7 @@ from deviceflow.stores.sql.operations import query
 from deviceflow.stores.sql.rows import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from deviceflow.audit.chain import AuditKey
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
 _RESEALING: Final = 10.0
 
 
@@ -277,9 +279,14 @@ class SQLStore(SQLMethods):
         # Ids that are not text sort last, and are in the last part.
         return sorted(flow_id for flow_id in found if isinstance(flow_id, str) and flow_id)
 
-    def prune(self, flow_ids: Collection[str]) -> None:
-        """Drop all events of these flows, and note it; a digest must say so by then."""
-        self._perform(self._operations.prune(flow_ids), "write", time.time())
+    def prune(self, ended: Collection[str], waiting: Mapping[str, int] = _NONE) -> None:
+        """Drop events of flows, and put that on record. A digest must name them by then.
+
+        Args:
+            ended: The flows whose events are all dropped.
+            waiting: The flows that keep their events from a number on.
+        """
+        self._perform(self._operations.prune(ended, waiting), "write", time.time())
 
     def reseal(self) -> Resealed:
         """Seal with the first key what another key has sealed.
