@@ -17,6 +17,7 @@ _HOME_OF = {
     "ExpiredError": "errors",
     "Login": "core.login",
     "LoginError": "errors",
+    "LoginPending": "errors",
     "OAuth": "providers.oauth",
     "Secret": "core.secret",
     "State": "core.states",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # the same names, for type checkers; a test compares the two
     from deviceflow.errors import DeviceFlowError as DeviceFlowError
     from deviceflow.errors import ExpiredError as ExpiredError
     from deviceflow.errors import LoginError as LoginError
+    from deviceflow.errors import LoginPending as LoginPending
     from deviceflow.errors import WaitTimeoutError as WaitTimeoutError
     from deviceflow.integrations.requests import DeviceFlowAuth as DeviceFlowAuth
     from deviceflow.providers.known import provider as provider

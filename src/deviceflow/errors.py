@@ -8,6 +8,7 @@
     - InsecureURLError (also a ValueError): a URL would send secrets over plain http
     - IllegalTransitionError: the action is not allowed in the login's state
     - UnknownLoginError (also a LookupError): the store has no login of that id
+    - UnknownGrantError (also a LookupError): the store has no grant of that name
     - TokenGoneError: the token was acknowledged, or purged
 
   + LoginError: the login ended without a token
@@ -28,6 +29,7 @@
 
     - SealError: a sealed secret cannot be unsealed
 
+  + LoginPending: a grant gives no token until a person has logged in; ask again later
   + LoginBusyError: another worker holds the login's lease; try again
   + WaitTimeoutError (also a TimeoutError): the caller's timeout passed, and the login is pending
   + StudioAuthError: the errors that `deviceflow.auth` documents
@@ -117,6 +119,13 @@ class UnknownLoginError(UsageError, LookupError):
 
     default_message = "The store has no login of this id."
     default_hint = "Check the id, and check that this is the store in which the login was started."
+
+
+class UnknownGrantError(UsageError, LookupError):
+    """The store has no grant of this name."""
+
+    default_message = "The store has no grant of this name."
+    default_hint = "Check the name: deviceflow grants list"
 
 
 class InsecureURLError(UsageError, ValueError):
@@ -228,6 +237,38 @@ class LoginBusyError(DeviceFlowError):
     ) -> None:
         super().__init__(message, **context)
         self.wait_seconds = wait_seconds
+
+
+class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller asks again later
+    """A grant gives no token until a person has logged in. Nothing in it is secret.
+
+    Args:
+        name: The grant's name.
+        wait_seconds: Seconds after which to ask again.
+        need_id: The id of the need, by which repeated notifications are told.
+
+    Attributes:
+        login: The login with its code, if the code was asked for at the caller's own wish
+            (`mint="now"`); the user code in it is for the person.
+    """
+
+    default_message = "A person must log in before there is a token."
+    default_hint = "Ask again later."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        name: str | None = None,
+        wait_seconds: float = 0.0,
+        need_id: str | None = None,
+        **context: str | None,
+    ) -> None:
+        super().__init__(message, **context)
+        self.name = name
+        self.wait_seconds = wait_seconds
+        self.need_id = need_id
+        self.login: object | None = None
 
 
 class TokenGoneError(UsageError):

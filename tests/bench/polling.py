@@ -88,6 +88,7 @@ def rows() -> Iterator[Row]:
                 structlog.configure(
                     processors=[structlog.processors.JSONRenderer(orjson.dumps)],
                     logger_factory=structlog.BytesLoggerFactory(sink),
+                    cache_logger_on_first_use=True,
                 )
                 structured.append(step_seconds(client, clock, flow.id))
             else:

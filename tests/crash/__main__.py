@@ -3,6 +3,7 @@
 python -m tests.crash --kills 1000
 python -m tests.crash --handovers 500
 python -m tests.crash --concurrency
+python -m tests.crash --workers 200
 """
 
 # ruff: noqa: T201  # printing is its work
@@ -19,6 +20,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from tests.crash.commands import hand_over
+from tests.crash.crew import kill_workers
 from tests.crash.crowd import FLOWS, WORKERS, compete
 from tests.crash.kills import campaign
 from tests.crash.places import KINDS
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tests.crash.commands import Handovers
+    from tests.crash.crew import Killed
     from tests.crash.crowd import Competition
     from tests.crash.kills import Tally
 
@@ -48,6 +51,14 @@ def main() -> int:
     parser.add_argument(
         "--concurrency", action="store_true", help="8 processes step 40 flows instead, in real time"
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="KILLS",
+        help="kill workers that drive a whole store instead, two of four at a time, so often for"
+        " each store",
+    )
+    parser.add_argument("--logins", type=int, default=2000, help="how many, for --workers")
     parser.add_argument("--store", choices=[*KINDS, "both"], default="both")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="what chance goes by")
     asked = parser.parse_args()
@@ -66,6 +77,21 @@ def main() -> int:
                 played = hand_over(zygote, folder / kind, postgres, rng, asked.handovers)
                 print_handovers(kind, played)
                 wrong += [f"{kind}: {problem}" for problem in played.wrong]
+            elif asked.workers is not None:
+                (folder / kind).mkdir()
+                killed = kill_workers(
+                    zygote,
+                    folder / kind,
+                    postgres,
+                    rng,
+                    kills=asked.workers,
+                    logins=asked.logins,
+                    pace=10,
+                    interval=60.0,
+                    expires_in=900.0,
+                )
+                print_killed(kind, killed)
+                wrong += [f"{kind}: {problem}" for problem in killed.wrong]
             elif asked.concurrency:
                 (folder / kind).mkdir()
                 crowds[kind] = compete(zygote, folder / kind, postgres, rng, pace=1, interval=1.0)
@@ -73,7 +99,7 @@ def main() -> int:
                 tallies[kind] = campaign(kind, asked.kills, rng, zygote, folder, postgres)
     if asked.concurrency:
         print_crowds(crowds)
-    elif asked.handovers is None:
+    elif asked.handovers is None and asked.workers is None:
         print_tallies(tallies)
     print(f"seed {asked.seed}")
     wrong += [f"{kind}: {problem}" for kind, t in tallies.items() for problem in t.wrong]
@@ -91,6 +117,18 @@ def print_handovers(kind: str, played: Handovers) -> None:
     print(f"{'all':<52}{played.kills.total():>8}")
     print(f"{'logins whose token was delivered':<52}{played.done:>8}")
     print(f"{'violations':<52}{len(played.wrong):>8}\n")
+
+
+def print_killed(kind: str, killed: Killed) -> None:
+    """Print what came of it in one store."""
+    print(kind)
+    print(f"{'workers killed':<52}{killed.kills:>8}")
+    for outcome, times in sorted(killed.outcomes.items()):
+        print(f"{f'logins: {outcome}':<52}{times:>8}")
+    for what in ("polls", "recoveries", "take_overs", "issued", "unknown", "events", "digests"):
+        print(f"{what:<52}{getattr(killed, what):>8}")
+    print(f"{'violations':<52}{len(killed.wrong):>8}")
+    print(f"{'seconds':<52}{killed.seconds:>8.1f}\n")
 
 
 def print_crowds(crowds: Mapping[str, Competition]) -> None:

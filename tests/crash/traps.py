@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Clock, Decide, LeaseHeld, Origin, StoreEvent, Transport
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import (
+        Claim,
+        Clock,
+        Decide,
+        GrantLease,
+        LeaseHeld,
+        Origin,
+        StoredGrant,
+        StoreEvent,
+        Transport,
+        UpcomingFlow,
+    )
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import SQLStore
@@ -130,6 +142,14 @@ class TrappedStore:
             "claim", lambda: self._store.claim_due(owner, client_now, seconds, decide)
         )
 
+    def upcoming(
+        self, given: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return self._store.upcoming(given, ahead, grace)
+
+    def any_pending(self) -> bool:
+        return self._store.any_pending()
+
     def commit(
         self,
         flow: Flow,
@@ -181,6 +201,44 @@ class TrappedStore:
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
 
+    def find(self, name: str) -> Flow | None:
+        return self._store.find(name)
+
+    def load_grant(self, name: str, given: float) -> StoredGrant | None:
+        return self._store.load_grant(name, given)
+
+    def load_grant_by_id(self, grant_id: str, given: float) -> StoredGrant | None:
+        return self._store.load_grant_by_id(grant_id, given)
+
+    def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool:
+        return self._around(
+            f"commit: {event['action']}",
+            lambda: self._store.commit_grant(
+                grant, event, lease=lease, release=release, flow=flow, flow_event=flow_event
+            ),
+        )
+
+    def use_grant(self, grant_id: str, given: float) -> None:
+        self._store.use_grant(grant_id, given)
+
+    def grants(self, given: float, after: str | None = None) -> list[StoredGrant | str]:
+        return self._store.grants(given, after)
+
+    def due_grants(self, given: float, unused: float, limit: int) -> list[str]:
+        return self._store.due_grants(given, unused, limit)
+
+    def snooze_grant(self, name: str, given: float) -> None:
+        self._store.snooze_grant(name, given)
+
     def close(self) -> None:
         self._store.close()
 
@@ -204,7 +262,7 @@ class TrappedStore:
         def watched(now: float) -> Statements[_T]:
             self._doing = what
             done = yield from relayed(operation(now), before=before)
-            if mode == "write":
+            if mode in ("write", "durable"):
                 self._traps.reach(f"inside {self._doing}")
             return done
 
@@ -261,7 +319,7 @@ def set_in_command(traps: Traps, clock: Clock) -> None:
     in_file: Any = sink.TokenFile
     in_os: Any = os
     in_streams: Any = streams
-    open_store, transport_of = in_stored.open_store, in_client.RequestsTransport
+    open_store, transport_of = in_stored.open_store, in_client.DeferredTransport
     put, replace, show = in_file.put, in_os.replace, in_streams.show
 
     def watched(what: str, work: Callable[..., _T]) -> Callable[..., _T]:
@@ -279,7 +337,7 @@ def set_in_command(traps: Traps, clock: Clock) -> None:
 
     in_stored.open_store = lambda *args, **how: TrappedStore(open_store(*args, **how), traps)
     in_client.SystemClock = lambda: clock
-    in_client.RequestsTransport = lambda: TrappedTransport(transport_of(), traps)
+    in_client.DeferredTransport = lambda: TrappedTransport(transport_of(), traps)
     in_file.put = watched("the sink", put)
     in_os.replace = watched_replace
     in_streams.show = watched("stdout", show)

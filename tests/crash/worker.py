@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -12,14 +14,18 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
-from deviceflow import Client, LoginError, OAuth, State, Studio, open_store
+from deviceflow import AsyncClient, Client, LoginError, OAuth, State, Studio, open_store
 from deviceflow.cli import main
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.ports import LeaseHeld
 from deviceflow.errors import LoginBusyError, TokenGoneError
 from deviceflow.stores.sql import SQLStore
+from deviceflow.stores.url import open_async_store
 from deviceflow.transports.requests import RequestsTransport
+from deviceflow.transports.threaded import ThreadedTransport
+from deviceflow.worker import Worker
 from tests.crash.clock import CrowdClock, SharedClock
+from tests.crash.paced import PacedClock, PacedLoop
 from tests.crash.traps import (
     TrappedStore,
     TrappedTransport,
@@ -129,7 +135,26 @@ class Command:
     any_point: int | None = None
 
 
-Job = Login | Shift | Command
+@dataclass(frozen=True, kw_only=True)
+class Crew:
+    """A worker that drives a whole store, until SIGTERM.
+
+    Attributes:
+        store: The store's URL.
+        keys: Its keys, where it is not to find them itself.
+        clock: The file of the shared clock.
+        report: The file to write down what happens.
+        concurrency: How many steps it makes at a time.
+    """
+
+    store: str
+    keys: list[str] | None
+    clock: str
+    report: str
+    concurrency: int = 10
+
+
+Job = Login | Shift | Command | Crew
 
 
 def to_json(job: Job) -> str:
@@ -146,6 +171,8 @@ def run(text: str) -> None:
                 log_in(Login(**values))
             case "Shift":
                 work(Shift(**values))
+            case "Crew":
+                drive(Crew(**values))
             case _:
                 command(Command(**values))
     except BaseException:
@@ -363,3 +390,27 @@ def command(job: Command) -> None:
     code = main(job.args)
     sys.stdout.flush()
     report(code=code)
+
+
+def drive(job: Crew) -> None:
+    """Drive all logins of the store, by the clock's pace."""
+    clock = PacedClock(Path(job.clock))
+    with asyncio.Runner(loop_factory=lambda: PacedLoop(clock.pace)) as runner:
+        runner.run(_drive(job, clock))
+
+
+async def _drive(job: Crew, clock: PacedClock) -> None:
+    report = Reporter(job.report)
+    store = open_async_store(job.store, **({"keys": job.keys} if job.keys else {}))
+    async with AsyncClient(
+        store, transport=ThreadedTransport(_PacedTransport(clock.pace)), clock=clock
+    ) as client:
+        worker = Worker(
+            client,
+            concurrency=job.concurrency,
+            on_problem=lambda problem: report(problem=f"{type(problem).__name__}: {problem}"),
+        )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+        await worker.run()
+    await store.close()
+    report(done=True, counts=worker.counts._asdict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from functools import cache, partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
 def loop() -> asyncio.AbstractEventLoop:
     """Return a loop that runs in a thread for as long as the tests do."""
     made = asyncio.new_event_loop()
-    threading.Thread(target=made.run_forever, daemon=True).start()
+    threading.Thread(target=_run, args=(made,), daemon=True).start()
     return made
+
+
+def _run(made: asyncio.AbstractEventLoop) -> None:
+    while True:
+        with suppress(KeyboardInterrupt, SystemExit):  # of a task; whoever waits for it is told
+            made.run_forever()
 
 
 def performed(work: Coroutine[Any, Any, Any]) -> Any:

@@ -6,6 +6,7 @@ how long that took, by how much the memory of the child has grown, and how it en
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -19,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from deviceflow import Client, OAuth, Studio, auth, errors
+from deviceflow import AsyncClient, Client, OAuth, Studio, auth, errors
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.integrations import studio as studio_login
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.testing import VirtualClock
+from deviceflow.testing import AsyncVirtualClock, VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,6 +106,22 @@ def studio_token(bad: str, good: str, store: Store) -> str:
     return _token(Studio(f"{good}/{bad}"), store)
 
 
+async def _async_token(provider: Provider) -> str:
+    clock = AsyncVirtualClock()
+    async with AsyncClient(clock=clock, deadline=DEADLINE) as client:
+        flow = await client.start(provider)
+        clock.advance(10)
+        return (await client.step(flow.id)).state
+
+
+def async_code(bad: str, good: str, store: Store) -> str:
+    return asyncio.run(_async_token(_oauth(bad, good)))
+
+
+def async_token(bad: str, good: str, store: Store) -> str:
+    return asyncio.run(_async_token(_oauth(good, bad)))
+
+
 def start_device_login(bad: str, good: str, store: Store) -> str:
     return ",".join(auth.start_device_login(client_name="test", base_url=bad))
 
@@ -127,12 +144,15 @@ ENGINE: Final = {
         oauth_refresh,
         studio_code,
         studio_token,
+        async_code,
+        async_token,
     )
 }
 FUNCTIONS: Final = {
     one.__name__: one for one in (start_device_login, check_token_authentication, get_access_token)
 }
 REQUESTS: Final = {
+    "async_code": 3,  # it is asked for again, twice
     "oauth_metadata": 2,  # two addresses are tried
     "check_token_authentication": 4,  # three more after a failure
     "get_access_token": 6,  # as long as the code lives

@@ -16,7 +16,7 @@ from deviceflow import logs, typing
 from deviceflow.audit.events import schema
 from deviceflow.cli import main
 from deviceflow.core.actions import ACTIONS, Kind
-from deviceflow.core.states import Reason
+from deviceflow.core.states import Loss, Reason
 from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:
@@ -163,21 +163,20 @@ def test_the_page_on_events_has_every_field_as_the_schema_explains_it() -> None:
         name: field["description"] for name, field in schema()["properties"].items()
     }
     reasons = page.partition("## Reasons")[2]
-    assert re.findall(r"^\| `(\w+)` \|", reasons, re.MULTILINE) == [*Reason]
+    assert re.findall(r"^\| `(\w+)` \|", reasons, re.MULTILINE) == [*Reason, *Loss]
 
 
 def test_the_page_on_events_has_every_action_with_its_outcome() -> None:
     page = (ROOT / "docs/reference/events.md").read_text()
-    _, of_logins, of_stores = page.partition("## Reasons")[0].split("| action | outcome |")
+    _, *tables = re.split(
+        r"\| action (?:of a grant )?\| outcome \|", page.partition("## Reasons")[0]
+    )
+    of_others = {Kind.GRANT, Kind.STORE}
 
-    assert sorted(actions_in(of_logins)) == sorted(
-        (action.name, action.outcome)
-        for action in ACTIONS.values()
-        if action.kind is not Kind.STORE
-    )
-    assert sorted(actions_in(of_stores)) == sorted(
-        (action.name, action.outcome) for action in ACTIONS.values() if action.kind is Kind.STORE
-    )
+    for table, kinds in zip(tables, [{*Kind} - of_others, {Kind.GRANT}, {Kind.STORE}], strict=True):
+        assert sorted(actions_in(table)) == sorted(
+            (action.name, action.outcome) for action in ACTIONS.values() if action.kind in kinds
+        )
 
 
 def actions_in(tables: str) -> Iterator[tuple[str, str]]:

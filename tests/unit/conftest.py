@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow.core.flow import Flow
-from deviceflow.core.states import Handover, State
+from deviceflow.core.states import GrantState, Handover, State
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import VirtualClock, answer
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from deviceflow.core.wire import Response
 
-TESTS: Final = str(Path(__file__).parent)
+TESTS: Final = str(Path(__file__).parents[1])
 
 INIT, AWAITING, POLLING, AUTHORIZED, EXPIRED, FAILED = State
 NONE, READY, COLLECTED, ACKNOWLEDGED, PURGED = Handover
+WANTED, ACTIVE, REFRESHING, IN_DOUBT, LOST, REVOKED = GrantState
 
 
 @pytest.fixture
@@ -53,6 +54,39 @@ def handover_design() -> Mapping[str, Mapping[Handover, Handover]]:
         "collect": {READY: COLLECTED, COLLECTED: COLLECTED},
         "acknowledge": {READY: ACKNOWLEDGED, COLLECTED: ACKNOWLEDGED},
         "purge": {READY: PURGED, COLLECTED: PURGED},
+    }
+
+
+@pytest.fixture
+def grant_design() -> Mapping[str, Mapping[GrantState, GrantState]]:
+    """Return the same of a grant: the actions that change its state."""
+    return {
+        "log_in": dict.fromkeys((WANTED, LOST, REVOKED), ACTIVE),
+        "refresh": {ACTIVE: REFRESHING},
+        "replay": {IN_DOUBT: REFRESHING},
+        "renew": {REFRESHING: ACTIVE},
+        "postpone": {REFRESHING: ACTIVE},
+        "lose_answer": {REFRESHING: IN_DOUBT},
+        "recover_refresh": {REFRESHING: IN_DOUBT},
+        "doubt": {ACTIVE: IN_DOUBT},
+        "use_late_answer": dict.fromkeys((REFRESHING, IN_DOUBT, LOST), ACTIVE),
+        "lose": dict.fromkeys((ACTIVE, REFRESHING, IN_DOUBT), LOST),
+        "log_out": dict.fromkeys((WANTED, ACTIVE, REFRESHING, IN_DOUBT, LOST), REVOKED),
+    }
+
+
+@pytest.fixture
+def beside_grant() -> Mapping[str, set[GrantState]]:
+    """Return in which states of a grant what leaves the state as it is may happen."""
+    return {
+        "need": {WANTED, LOST, REVOKED},
+        "notify": {*GrantState},
+        "late_answer": {ACTIVE, REFRESHING, IN_DOUBT},
+        "invalidate": {ACTIVE, IN_DOUBT},
+        "orphan_token": {REVOKED},
+        "revoke": {*GrantState},
+        "revoke_failed": {*GrantState},
+        "reseal": {*GrantState},
     }
 
 

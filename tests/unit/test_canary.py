@@ -47,6 +47,7 @@ from deviceflow.providers.dialect import RFC8628
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock
 from deviceflow.transports.requests import RequestsTransport
+from tests.facade import AsyncFacade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
@@ -457,6 +458,14 @@ def engine_with_secrets(server: Server) -> None:
     client.wait_for_token(client.start(provider).id)
 
 
+def async_engine_logs_in(server: Server) -> None:
+    """Log in by an async client, over its own transport."""
+    parts = {"clock": VirtualClock(), "deadline": studio_login.TIMEOUT}
+    shown: list[str] = []
+    with AsyncFacade(browser=lambda page: False, output=shown.append, **parts) as client:
+        client.login(Studio(server.url), client_name="test")
+
+
 def engine_logs_in(server: Server) -> None:
     shown: list[str] = []
     client = _client(browser=lambda page: False, output=shown.append)
@@ -471,6 +480,7 @@ ENGINE: Final = (
     engine_adopts,
     engine_with_secrets,
     engine_logs_in,
+    async_engine_logs_in,
 )
 
 
@@ -591,7 +601,7 @@ def test_nothing_leaks_however_a_login_ends(
 
 
 @pytest.mark.usefixtures("hurry")
-@pytest.mark.parametrize("way", [start, get, engine_waits, engine_steps])
+@pytest.mark.parametrize("way", [start, get, engine_waits, engine_steps, async_engine_logs_in])
 @pytest.mark.parametrize("how", FIRST)
 def test_nothing_leaks_where_no_code_came(watch: Watch, server: Server, way: Way, how: str) -> None:
     server.script = [FIRST[how](server)] * 5

@@ -32,6 +32,8 @@ FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
     errors.StoreError: (DeviceFlowError,),
     errors.SealError: (errors.StoreError,),
     errors.TokenGoneError: (errors.UsageError,),
+    errors.UnknownGrantError: (errors.UsageError, LookupError),
+    errors.LoginPending: (DeviceFlowError,),
     errors.LoginBusyError: (DeviceFlowError,),
     errors.WaitTimeoutError: (DeviceFlowError, TimeoutError),
     errors.StudioAuthError: (DeviceFlowError,),
@@ -44,13 +46,14 @@ BRANCHES: Final = (
     errors.LoginError,
     errors.StoreError,
     errors.LoginBusyError,
+    errors.LoginPending,
     errors.WaitTimeoutError,
     errors.StudioAuthError,
 )
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    row = r"^( *)[*+-] (\w+Error)(?: \(also an? (\w+)\))?"
+    row = r"^( *)[*+-] (\w+Error|LoginPending)(?: \(also an? (\w+)\))?"
     rows = re.findall(row, errors.__doc__ or "", re.MULTILINE)
     path: list[str] = []
     tree: dict[str, tuple[str, ...]] = {}

@@ -26,6 +26,7 @@ FIRST: Final = {
     "ExpiredError",
     "Login",
     "LoginError",
+    "LoginPending",
     "OAuth",
     "Secret",
     "State",

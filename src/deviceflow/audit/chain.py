@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
 
 
 START: Final = "0" * 64
@@ -41,6 +42,7 @@ DAMAGED: Final = (LookupError, OverflowError, RecursionError, TypeError, ValueEr
 """The exceptions that are raised for a damaged event, with a value that no event can have."""
 
 _COUNTED: Final = tuple(sorted(NUMBERS))
+_hashed_of: Final = itemgetter(*HASHED)
 _GREATEST: Final = 2**53  # larger integers are not exact in every JSON parser
 _MOST_KNOWN: Final = 1024
 _json_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -66,7 +68,7 @@ except ImportError:
 
 def canonical(event: Mapping[str, Any]) -> bytes:
     """Return an event's canonical form (RFC 8785), with the fields in `HASHED`."""
-    kept = {name: event[name] for name in HASHED}
+    kept: dict[str, Any] = dict(zip(HASHED, _hashed_of(event), strict=True))
     for name in _COUNTED:
         number = kept[name]
         if number is None:
@@ -257,7 +259,11 @@ def omit(event: dict[str, Any], flow: Flow, *, summarize: bool) -> bool:
 
 
 def link(
-    event: dict[str, Any], previous: str | None, key: AuditKey | None, flow: Flow | None = None
+    event: dict[str, Any],
+    previous: str | None,
+    key: AuditKey | None,
+    flow: Flow | None = None,
+    grant: Grant | None = None,
 ) -> str:
     """Link an event to its chain, and return its canonical form, which is hashed.
 
@@ -268,6 +274,7 @@ def link(
         previous: The hash of the previous event, if there is one.
         key: The audit key; None for a chain without MACs.
         flow: The flow of the event, for the fingerprints.
+        grant: The grant of the event, likewise.
     """
     if event["hash"] is not None:
         return canonical(event).decode()
@@ -276,6 +283,10 @@ def link(
         event["key_id"] = key.name
         if flow is not None and flow.token is not None:
             event["token_fingerprint"] = key.fingerprint(flow.token.access_token)
+        if grant is not None and grant.token is not None:
+            event["token_fingerprint"] = key.fingerprint(grant.token.access_token)
+        if grant is not None and grant.replaced is not None:
+            event["previous_fingerprint"] = key.fingerprint(grant.replaced)
         if flow is not None and flow.user_code is not None:
             event["code_fingerprint"] = key.fingerprint(Secret(flow.user_code))
     written = canonical(event)

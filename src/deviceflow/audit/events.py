@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.ports import Origin
 from deviceflow.core.sanitize import storable
-from deviceflow.core.states import Reason, State
+from deviceflow.core.states import GrantState, Loss, Reason, State
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow, Transition
+    from deviceflow.core.grant import Grant
 
 SCHEMA: Final = "deviceflow.audit/1"
 
@@ -48,6 +49,7 @@ FIELDS: Final = (
     "http_status",
     "duration",
     "in_doubt",
+    "generation",
     "worker",
     "host",
     "pid",
@@ -55,6 +57,7 @@ FIELDS: Final = (
     "task_id",
     "actor",
     "token_fingerprint",
+    "previous_fingerprint",
     "code_fingerprint",
     "row_digest",
     "key_id",
@@ -68,7 +71,7 @@ FIELDS: Final = (
 LISTS: Final = frozenset({"scopes", "granted_scopes"})
 """The fields that are lists of texts."""
 
-WHOLE: Final = frozenset({"seq", "attempt", "http_status", "pid"})
+WHOLE: Final = frozenset({"seq", "attempt", "generation", "http_status", "pid"})
 """The fields that are whole numbers."""
 
 NUMBERS: Final = WHOLE | {"interval", "wait", "duration"}
@@ -125,8 +128,49 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
         "http_status": transition.status,
         "duration": _rounded(transition.duration),
         "in_doubt": flow.in_doubt,
+        "generation": None,
         **_origin(origin),
         **_NO_EVIDENCE,
+    }
+
+
+def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY) -> dict[str, Any]:
+    """Return the event that says what `transition` made of a grant. It holds no secret.
+
+    Args:
+        grant: The grant as it is after it.
+        transition: What happened.
+        origin: Who did it.
+    """
+    provider = grant.provider
+    granted = grant.token.scopes if grant.token else None
+    return {
+        **dict.fromkeys(FIELDS),
+        "schema": SCHEMA,
+        "event_id": f"{grant.id}.{transition.seq}",
+        "time": text_of(transition.at),
+        "flow_id": grant.id,
+        "seq": transition.seq,
+        "action": transition.action.name,
+        "from": str(transition.source),
+        "to": str(transition.dest),
+        "outcome": transition.action.outcome,
+        "reason": grant.reason and str(grant.reason),
+        "detail": _storable(transition.detail),
+        "dialect": provider.dialect,
+        "issuer": _storable(provider.server),
+        "client_id": _storable(provider.client_id),
+        "client_name": _storable(provider.client_name),
+        "scopes": [storable(scope) for scope in provider.scopes],
+        "granted_scopes": None if granted is None else [storable(scope) for scope in granted],
+        "purpose": _storable(grant.purpose),
+        "attempt": grant.attempt,
+        "wait": _rounded(transition.wait),
+        "http_status": transition.status,
+        "duration": _rounded(transition.duration),
+        "in_doubt": grant.in_doubt,
+        "generation": grant.generation,
+        **_origin(origin),
     }
 
 
@@ -160,8 +204,12 @@ def render_store_event(
 
 def _origin(origin: Origin) -> dict[str, Any]:
     return {
-        name: value if name == "pid" else _storable(value)
-        for name, value in origin._asdict().items()
+        "worker": _storable(origin.worker),
+        "host": _storable(origin.host),
+        "pid": origin.pid,
+        "engine": _storable(origin.engine),
+        "task_id": _storable(origin.task_id),
+        "actor": _storable(origin.actor),
     }
 
 
@@ -175,7 +223,9 @@ def _storable(text: object) -> str | None:
     # enum's member, which may be a text as well, this is the text.
     if text is None:
         return None
-    return storable(str.__str__(text) if isinstance(text, str) else str(text))
+    if type(text) is not str:
+        text = str.__str__(text) if isinstance(text, str) else str(text)
+    return storable(text)
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -192,6 +242,6 @@ def schema() -> dict[str, Any]:
     properties = read["properties"]
     properties["action"]["enum"] = [*ACTIONS]
     properties["outcome"]["enum"] = [*dict.fromkeys(a.outcome for a in ACTIONS.values())]
-    properties["reason"]["enum"] = [None, *map(str, Reason)]
-    read["$defs"]["state"]["enum"] = [*map(str, State), None]
+    properties["reason"]["enum"] = [None, *map(str, Reason), *map(str, Loss)]
+    read["$defs"]["state"]["enum"] = [*map(str, State), *map(str, GrantState), None]
     return read

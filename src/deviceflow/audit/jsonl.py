@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit.chain import AuditKey, encode, link, omit
 from deviceflow.audit.mode import is_summarized
-from deviceflow.core.omitted import is_omissible
+from deviceflow.core.grant import Grant
 from deviceflow.credentials.keys.audit import configured
 from deviceflow.errors import StoreError
 
@@ -54,30 +54,33 @@ class JSONLinesAudit:
         path = os.environ.get(VARIABLE)
         return cls(path) if path else None
 
-    def link(self, event: dict[str, Any], flow: Flow) -> None:
-        """Make an event the next link of its flow's chain, if it is none yet.
+    def link(self, event: dict[str, Any], flow: Flow | Grant) -> None:
+        """Make an event the next link of its flow's or grant's chain, if it is none yet.
 
         Args:
             event: The event.
-            flow: The flow that it happened to, which keeps the head of the chain.
+            flow: The flow or grant that it happened to, which keeps the head of the chain.
         """
-        if event["hash"] is None:
-            omit(event, flow, summarize=self._summarize)
-        link(event, flow.head, self._key, flow)
+        if isinstance(flow, Grant):
+            link(event, flow.head, self._key, grant=flow)
+        else:
+            if event["hash"] is None:
+                omit(event, flow, summarize=self._summarize)
+            link(event, flow.head, self._key, flow)
         flow.head = event["hash"]
 
-    def write(self, event: dict[str, Any], flow: Flow) -> None:
+    def write(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         """Append an event; one that is no link of a chain yet becomes one.
 
         Args:
             event: The event.
-            flow: The flow that it happened to.
+            flow: The flow or grant that it happened to.
 
         Raises:
             StoreError: It could not be written. What happened has happened all the same.
         """
         self.link(event, flow)
-        if self._summarize and flow.omitted is not None and is_omissible(event):
+        if self._summarize and not isinstance(flow, Grant) and flow.omitted is not None:
             return
         problem: StoreError | None = None
         try:

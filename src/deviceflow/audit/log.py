@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from deviceflow.core.sanitize import printable
@@ -68,7 +69,7 @@ def _bound_logger(structlog: ModuleType) -> Any:
     global _kept  # noqa: PLW0603  # one for the process, as structlog's configuration is
     config, logger = _kept
     now: dict[str, Any] = structlog.get_config()
-    if all(config.get(name) is value for name, value in now.items()):
+    if config and all(map(is_, now.values(), config.values())):
         return logger
     logger = now["wrapper_class"](
         now["logger_factory"]("deviceflow"),

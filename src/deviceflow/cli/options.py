@@ -23,9 +23,9 @@ class JSONOption:
     json: bool
 
 
-def add_json(parser: _ActionsContainer) -> None:
+def add_json(parser: _ActionsContainer, what: str = "print one JSON object") -> None:
     """Add `--json`."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help=what)
 
 
 class StoreOptions:
@@ -58,11 +58,38 @@ class JobOptions(JSONOption, StoreOptions):
     """The options of each command that uses the store."""
 
 
-def add_job(parser: ArgumentParser) -> None:
-    """Add the options of each command that uses the store."""
+def add_job(parser: ArgumentParser, what: str = "print one JSON object") -> None:
+    """Add the options of each command that uses the store.
+
+    Args:
+        parser: The command's parser.
+        what: The help of `--json`.
+    """
     parser.epilog = exits.EXPLAINED
-    add_json(parser)
+    add_json(parser, what)
     add_store(parser)
+
+
+class RetentionOptions:
+    """How long secrets and logins are kept after the login's end, in seconds."""
+
+    tokens_after: float
+    flows_after: float
+
+
+def add_retention(parser: _ActionsContainer) -> None:
+    """Add `--tokens-after` and `--flows-after`."""
+    for name, days, what in (
+        ("tokens", "7d", "wipe the token"),
+        ("flows", "90d", "delete the login"),
+    ):
+        parser.add_argument(
+            f"--{name}-after",
+            type=arguments.duration,
+            default=arguments.duration(days),
+            metavar="AGE",
+            help=f"{what} this long after the login's end: 12h, 7d; by default {days}",
+        )
 
 
 class IdArgument:

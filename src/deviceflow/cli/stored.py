@@ -13,14 +13,14 @@ from deviceflow.cli import exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core.states import Reason, State
 from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
-from deviceflow.stores.url import VARIABLE, open_store
+from deviceflow.stores.url import VARIABLE, open_async_store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.cli.options import StoreOptions
     from deviceflow.core.login import Login
-    from deviceflow.core.ports import Store
+    from deviceflow.core.ports import AsyncStore, Store
 
 # Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
 _PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
@@ -46,19 +46,31 @@ def store(args: StoreOptions, **options: Any) -> Store:
         StoreError: The store cannot be used.
         ImportError: A library is missing.
     """
+    kept = open_store(args.store, **_options(args), **options)
+    _opened.callback(kept.close)
+    return kept
+
+
+def async_store(args: StoreOptions) -> AsyncStore:
+    """Return the same store for asyncio, which is the caller's to close. Logins must survive.
+
+    Raises:
+        DeviceFlowError: The store is in memory, or as for `store`.
+    """
+    kept = open_async_store(args.store, **_options(args))
+    _check_durable(kept)
+    return kept
+
+
+def _options(args: StoreOptions) -> dict[str, Any]:
     if args.store and _PASSWORD.search(args.store):
         raise UsageError(
             "The store's URL contains a password, and other users of this machine can see command"
             " line arguments.",
             hint=f"Put the password into ~/.pgpass or PGPASSWORD, or the URL into {VARIABLE}.",
         )
-    if args.plaintext:
-        options["plaintext"] = True
-    if args.trail:
-        options["trail"] = args.trail
-    kept = open_store(args.store, **options)
-    _opened.callback(kept.close)
-    return kept
+    options: dict[str, Any] = {"plaintext": True} if args.plaintext else {}
+    return options | ({"trail": args.trail} if args.trail else {})
 
 
 def client(args: StoreOptions) -> Client:
@@ -68,12 +80,16 @@ def client(args: StoreOptions) -> Client:
         DeviceFlowError: The store is in memory, or as for `store`.
     """
     kept = store(args)
+    _check_durable(kept)
+    return Client(kept)
+
+
+def _check_durable(kept: Store | AsyncStore) -> None:
     if not kept.durable:
         raise UsageError(
             "A login in memory would be lost at the end of this command.",
             hint=f"Set --store or {VARIABLE} to another store, or use: deviceflow login",
         )
-    return Client(kept)
 
 
 def facts(login: Login) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
-from deviceflow.client._base import BaseClient
+from deviceflow.client._async_grants import AsyncGrantClient
+from deviceflow.client._base import BaseClient, documented_as
 from deviceflow.client._cancellation import Cancellation
 from deviceflow.client._sync import Client
 from deviceflow.client.browser import open_page
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client.effects import Effect, Op
+    from deviceflow.client.effects import Effect, LoginNeed, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
     from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
     from deviceflow.core.login import Login
     from deviceflow.core.ports import AsyncClock, AsyncStore, AsyncTransport
     from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
@@ -53,20 +55,8 @@ def _default_transport() -> AsyncTransport:
     return HttptoolsTransport()
 
 
-def _documented_as(model: type) -> Callable[[type[_T]], type[_T]]:
-    """Give methods without a docstring that of the method of the same name in another class."""
-
-    def document(cls: type[_T]) -> type[_T]:
-        for name, method in vars(cls).items():
-            if not name.startswith("_") and method.__doc__ is None:
-                method.__doc__ = getattr(model, name).__doc__
-        return cls
-
-    return document
-
-
-@_documented_as(Client)
-class AsyncClient(BaseClient):
+@documented_as(Client)
+class AsyncClient(AsyncGrantClient, BaseClient):
     """A `Client` for asyncio: the same methods, to be awaited.
 
     `async with` closes what the client has opened. A client belongs to one event loop, and any
@@ -89,6 +79,7 @@ class AsyncClient(BaseClient):
             and in the tasks that this task creates.
         on_transition: As for `Client`; it is called in the event loop, and must not block.
         audit: As for `Client`; the file is written in a thread.
+        notify: As for `Client`; it is called in a thread.
     """
 
     _store: AsyncStore
@@ -109,6 +100,7 @@ class AsyncClient(BaseClient):
         origin: Origin = Origin(),  # noqa: B008  # it is immutable
         on_transition: OnTransition | None = None,
         audit: JSONLinesAudit | None = None,
+        notify: Callable[[LoginNeed], object] | None = None,
     ) -> None:
         owns_store = isinstance(store, str)
         if isinstance(store, str):
@@ -126,6 +118,7 @@ class AsyncClient(BaseClient):
             origin=origin,
             on_transition=on_transition,
             audit=audit,
+            notify=notify,
         )
         self._wakers = set()
         self._audit_lock = asyncio.Lock()
@@ -356,6 +349,8 @@ class AsyncClient(BaseClient):
                 return self._output(line)
             case do.OpenBrowser(url):
                 return asyncio.to_thread(self._browser, url)
+            case do.TellNeed(need):
+                return asyncio.to_thread(self._tell_need, need)
             case _:
                 return self._perform_shared(effect)
 
@@ -363,7 +358,7 @@ class AsyncClient(BaseClient):
         result = await self._transport.send(request, timeout)
         return do.Exchange(result, self._clock.monotonic())
 
-    async def _write_in_order(self, event: dict[str, Any], flow: Flow) -> None:
+    async def _write_in_order(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         async with self._audit_lock:
             await asyncio.to_thread(self._write_audit, event, flow)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.audit.log import CLOCK_JUMP, Emitter
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client.effects import SharedEffect
+    from deviceflow.client.effects import LoginNeed, SharedEffect
     from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
     from deviceflow.core.ports import (
         AsyncClock,
         AsyncStore,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     )
     from deviceflow.core.provider import Approver
     from deviceflow.core.wire import Request
+
+_T = TypeVar("_T")
 
 
 class BaseClient:
@@ -58,6 +61,7 @@ class BaseClient:
         origin: Origin,
         on_transition: OnTransition | None,
         audit: JSONLinesAudit | None,
+        notify: Callable[[LoginNeed], object] | None,
     ) -> None:
         self._store = store
         self._owns_store = owns_store
@@ -75,7 +79,9 @@ class BaseClient:
             origin=origin,
             deadline=deadline,
             approver=approver,
+            notifies=notify is not None,
         )
+        self._notify = notify
 
     def _log_jump(self, ahead: float) -> None:
         self._emitter.emit(CLOCK_JUMP, {"wall_clock_ahead": round(ahead, 3)}, logging.WARNING)
@@ -95,6 +101,8 @@ class BaseClient:
         match effect:
             case do.ReadClocks():
                 return self._timeline.read()
+            case do.LoadGrant(name, client_now):
+                return store.load_grant(name, client_now)
             case do.Emit(name, fields, level):
                 return self._emitter.emit(name, fields, level)
             case do.Wake(flow_id):
@@ -130,6 +138,22 @@ class BaseClient:
                 return store.ids_with_secrets(kind, ended_before, client_now, skip)
             case do.DeleteEnded(ended_before, on_problem):
                 return store.delete_ended(ended_before, on_problem=on_problem)
+            case do.CommitGrant(grant, event, lease, release, moved, flow_event):
+                return store.commit_grant(
+                    grant, event, lease=lease, release=release, flow=moved, flow_event=flow_event
+                )
+            case do.LoadGrantById(grant_id, client_now):
+                return store.load_grant_by_id(grant_id, client_now)
+            case do.FindFlow(name):
+                return store.find(name)
+            case do.UseGrant(grant_id, client_now):
+                return store.use_grant(grant_id, client_now)
+            case do.ListGrants(client_now, after):
+                return store.grants(client_now, after)
+            case do.DueGrants(client_now, unused, limit):
+                return store.due_grants(client_now, unused, limit)
+            case do.SnoozeGrant(name, client_now):
+                return store.snooze_grant(name, client_now)
             case do.RecordStoreEvent(action, client_now, detail, origin):
                 return store.record_store_event(action, client_now, detail, origin)
 
@@ -137,6 +161,27 @@ class BaseClient:
         unverified = getattr(self._transport, "unverified", False)
         return do.Prepared(unseen(lambda: authenticated(request, now)), unverified=unverified)
 
-    def _write_audit(self, event: dict[str, Any], flow: Flow) -> None:
+    def _tell_need(self, need: LoginNeed) -> bool:
+        try:
+            if self._notify is not None:
+                self._notify(need)
+        except Exception:  # the caller of `get_token` is told of the need in any case
+            logging.getLogger("deviceflow").exception("notify failed for the need %s", need.id)
+            return False
+        return True
+
+    def _write_audit(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         if self._audit is not None:
             self._audit.write(event, flow)
+
+
+def documented_as(model: type) -> Callable[[type[_T]], type[_T]]:
+    """Give methods without a docstring that of the method of the same name in another class."""
+
+    def document(cls: type[_T]) -> type[_T]:
+        for name, method in vars(cls).items():
+            if not name.startswith("_") and method.__doc__ is None:
+                method.__doc__ = getattr(model, name).__doc__
+        return cls
+
+    return document

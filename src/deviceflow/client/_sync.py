@@ -11,6 +11,7 @@ from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
 from deviceflow.client._base import BaseClient
+from deviceflow.client._sync_grants import GrantClient
 from deviceflow.client.browser import open_page
 from deviceflow.client.clock import SystemClock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
@@ -21,14 +22,14 @@ from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.url import open_store
-from deviceflow.transports.requests import RequestsTransport
+from deviceflow.transports.deferred import DeferredTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client.effects import Effect, Op
+    from deviceflow.client.effects import Effect, LoginNeed, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
     from deviceflow.core.login import Login
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Client(BaseClient):
+class Client(GrantClient, BaseClient):
     """Drives logins, of any number of providers, one step at a time or to their end.
 
     Every part that touches the world can be replaced. A client may be used from any thread. As a
@@ -64,6 +65,9 @@ class Client(BaseClient):
             and logged. What the hook raises is logged and ends nothing.
         audit: A file for the events, where the store keeps no trail of them; by default the one
             that `DEVICEFLOW_AUDIT` names, if it names one.
+        notify: Called where a person must log in for a grant: when the need arises, and each day
+            that it lasts; at least once, with the need's id to recognise repetitions by. What it
+            raises is logged, and it is called again with the next `get_token`.
     """
 
     _store: Store
@@ -84,6 +88,7 @@ class Client(BaseClient):
         origin: Origin = Origin(),  # noqa: B008  # it is immutable
         on_transition: OnTransition | None = None,
         audit: JSONLinesAudit | None = None,
+        notify: Callable[[LoginNeed], object] | None = None,
     ) -> None:
         owns_store = isinstance(store, str)
         if isinstance(store, str):
@@ -92,7 +97,7 @@ class Client(BaseClient):
         super().__init__(
             MemoryStore() if store is None else store,
             owns_store=owns_store,
-            transport=transport or RequestsTransport(),
+            transport=transport or DeferredTransport(),
             clock=clock or SystemClock(),
             browser=browser,
             output=output,
@@ -101,6 +106,7 @@ class Client(BaseClient):
             origin=origin,
             on_transition=on_transition,
             audit=audit,
+            notify=notify,
         )
         self._renew()
         forks.in_child(self._renew)
@@ -494,6 +500,8 @@ class Client(BaseClient):
                 return self._output(line)
             case do.OpenBrowser(url):
                 return self._browser(url)
+            case do.TellNeed(need):
+                return self._tell_need(need)
             case _:
                 return self._perform_shared(effect)
 

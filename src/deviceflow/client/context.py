@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow.client.identity import Identity
-from deviceflow.client.kept import Metadata, UnsavedTokens
-from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.client.kept import KeptTokens, Metadata, UnsavedRefreshes, UnsavedTokens
+from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN
 from deviceflow.client.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -26,23 +26,34 @@ class Context(NamedTuple):
         recorder: What puts things on record.
         metadata: The metadata of servers that it has asked.
         unsaved: The tokens whose commit failed.
+        refreshed: The tokens of refreshes whose commit failed.
+        tokens: The access tokens that it has given lately.
         durable: Whether the store outlives the process.
         deadline: Seconds that one request may take, all in all.
         approver: The program's policy on who may approve.
+        notifies: Whether the program is to be told where a person must log in.
     """
 
     identity: Identity
     recorder: Recorder
     metadata: Metadata
     unsaved: UnsavedTokens
+    refreshed: UnsavedRefreshes
+    tokens: KeptTokens
     durable: bool = False
     deadline: float = DEADLINE
     approver: Approver | None = None
+    notifies: bool = False
 
     @property
     def lease_seconds(self) -> float:
         """For how long a lease is taken under which a request is sent."""
         return self.deadline + LEASE_MARGIN
+
+    @property
+    def grant_lease_seconds(self) -> float:
+        """For how long a grant's lease is taken: no longer than a refresh can last."""
+        return self.deadline + GRANT_MARGIN
 
 
 def context_of(
@@ -53,6 +64,7 @@ def context_of(
     origin: Origin,
     deadline: float,
     approver: Approver | None,
+    notifies: bool = False,
 ) -> Context:
     """Return the context of a new client.
 
@@ -63,8 +75,20 @@ def context_of(
         origin: Who the client works for.
         deadline: Seconds that one request may take.
         approver: The program's policy on who may approve.
+        notifies: Whether the program is to be told where a person must log in.
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
     recorder = Recorder(identity, link, writes_audit=audit is not None)
-    return Context(identity, recorder, Metadata(), UnsavedTokens(), durable, deadline, approver)
+    return Context(
+        identity,
+        recorder,
+        Metadata(),
+        UnsavedTokens(),
+        UnsavedRefreshes(),
+        KeptTokens(),
+        durable,
+        deadline,
+        approver,
+        notifies,
+    )

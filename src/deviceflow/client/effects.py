@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
     from deviceflow.core.login import Login
-    from deviceflow.core.ports import Decide, Origin, StoreEvent
+    from deviceflow.core.ports import Decide, GrantLease, Origin, StoreEvent
     from deviceflow.core.provider import Provider
+    from deviceflow.core.secret import Secret
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
@@ -167,6 +169,72 @@ class RecordStoreEvent(NamedTuple):
     origin: Origin
 
 
+# Grants in the store.
+
+
+class FindFlow(NamedTuple):
+    """Find the open flow of a name, without secrets. Answered by a `Flow`, or by None."""
+
+    name: str
+
+
+class LoadGrant(NamedTuple):
+    """Read the grant of a name. Answered by a `StoredGrant`, or by None."""
+
+    name: str
+    client_now: float
+
+
+class LoadGrantById(NamedTuple):
+    """Read the grant of an id. Answered by a `StoredGrant`, or by None."""
+
+    grant_id: str
+    client_now: float
+
+
+class CommitGrant(NamedTuple):
+    """Store the grant after the event, unless others went on. Answered by whether it was stored.
+
+    A flow whose token becomes the grant's moves with it, both or neither.
+    """
+
+    grant: Grant
+    event: dict[str, Any]
+    lease: GrantLease | None = None
+    release: str | None = None
+    flow: Flow | None = None
+    flow_event: dict[str, Any] | None = None
+
+
+class UseGrant(NamedTuple):
+    """Note that the grant is used. Answered by None."""
+
+    grant_id: str
+    client_now: float
+
+
+class ListGrants(NamedTuple):
+    """Read a page of all grants. Answered by `StoredGrant`s, and names of unreadable ones."""
+
+    client_now: float
+    after: str | None
+
+
+class DueGrants(NamedTuple):
+    """Find grants that a sweep should look after. Answered by their names."""
+
+    client_now: float
+    unused: float
+    limit: int
+
+
+class SnoozeGrant(NamedTuple):
+    """Hide a grant from sweeps for an hour. Answered by None."""
+
+    name: str
+    client_now: float
+
+
 # Time.
 
 
@@ -259,7 +327,7 @@ class WriteAudit(NamedTuple):
     """Append a stored event to the audit file, if there is one. Answered by None."""
 
     event: dict[str, Any]
-    flow: Flow
+    flow: Flow | Grant
 
 
 class Emit(NamedTuple):
@@ -275,6 +343,32 @@ class Notify(NamedTuple):
 
     on_step: Callable[[Login], object]
     login: Login
+
+
+class TellNeed(NamedTuple):
+    """Tell the program that a person must log in. Answered by whether it took note."""
+
+    need: LoginNeed
+
+
+class LoginNeed(NamedTuple):
+    """What the program is told of a need.
+
+    Attributes:
+        id: The need's id. The same id comes again each day that the need lasts.
+        name: The grant's name.
+        purpose: Why the grant is needed, as the program stated it.
+        server: The server to log in to.
+        since: When the need arose, in seconds since 1970.
+        link: The unguessable part of the address of the need's page, hidden.
+    """
+
+    id: str
+    name: str
+    purpose: str | None
+    server: str
+    since: float
+    link: Secret
 
 
 class Print(NamedTuple):
@@ -294,18 +388,26 @@ SharedEffect: TypeAlias = (
     | ClaimDue
     | ClaimFlow
     | Commit
+    | CommitGrant
     | DeleteEnded
+    | DueGrants
     | Emit
     | EndLease
+    | FindFlow
     | IdsWithSecrets
     | LeasesTakenAfter
+    | ListGrants
     | Load
+    | LoadGrant
+    | LoadGrantById
     | ReadClocks
     | RecordStoreEvent
     | Release
     | Reschedule
     | Snooze
+    | SnoozeGrant
     | StoreNow
+    | UseGrant
     | Wake
     | WakeAfterClockChange
 )
@@ -321,6 +423,7 @@ Effect: TypeAlias = (
     | Print
     | Send
     | Sleep
+    | TellNeed
     | Watch
     | WriteAudit
 )
@@ -329,6 +432,7 @@ MUST_FINISH: Final = (
     ClaimDue,
     ClaimFlow,
     Commit,
+    CommitGrant,
     Emit,
     Release,
     Reschedule,

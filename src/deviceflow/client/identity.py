@@ -43,7 +43,8 @@ class Identity:
 
     def origin_of(self, worker: str) -> Origin:
         """Return the origin of one piece of work."""
-        return self.origin._replace(worker=worker, pid=self._pid)
+        origin = self.origin
+        return Origin(worker, origin.host, self._pid, origin.engine, origin.task_id, origin.actor)
 
     @staticmethod
     def new_flow_id() -> str:

@@ -1,12 +1,16 @@
-"""What a client keeps in memory between operations: servers' metadata, and unsaved tokens."""
+"""What a client keeps in memory between operations: metadata, unsaved tokens, tokens in use."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import _forks as forks
+from deviceflow.core.grant import SHARE
 
 if TYPE_CHECKING:
+    from deviceflow.client.effects import CommitGrant
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.access_token import AccessToken
     from deviceflow.core.flow import Flow
     from deviceflow.core.provider import Token
     from deviceflow.core.secret import Secret
@@ -93,3 +97,101 @@ class UnsavedTokens:
     def flow_ids(self) -> list[str]:
         """Return the flows that have unsaved tokens."""
         return list(dict.fromkeys(held.flow.id for held in list(self._tokens.values())))
+
+
+STALE: Final = 1.0
+"""Seconds for which a client gives an access token from memory, without a look at the store.
+
+For as long, a token may be given that another process has invalidated or revoked.
+"""
+
+_MOST_KEPT: Final = 1024
+
+
+class KeptToken(NamedTuple):
+    """An access token that was read from the store.
+
+    Attributes:
+        token: The token.
+        asked: What was asked for, as the caller said it.
+        left: How many seconds were left of the token.
+        lifetime: Its lifetime in seconds.
+        read: What both clocks said when it was read.
+    """
+
+    token: AccessToken
+    asked: object
+    left: float
+    lifetime: float
+    read: Clocks
+
+
+class KeptTokens:
+    """The access tokens that a client has given lately, by the names of their grants."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, KeptToken] = {}
+
+    def __repr__(self) -> str:
+        return "<kept tokens>"
+
+    def get(self, name: str, asked: object, min_ttl: float, clocks: Clocks) -> AccessToken | None:
+        """Return the token of a grant, if it was read just now and enough is left of it."""
+        kept = self._tokens.get(name)
+        if kept is None or kept.asked != asked:
+            return None
+        passed = max(clocks.steady - kept.read.steady, clocks.wall - kept.read.wall)
+        if not passed < STALE or kept.left - passed <= min(min_ttl, SHARE * kept.lifetime):
+            return None
+        return kept.token
+
+    def keep(self, name: str, kept: KeptToken) -> None:
+        """Keep a token."""
+        if len(self._tokens) >= _MOST_KEPT:
+            self._tokens.clear()
+        self._tokens[name] = kept
+
+    def discard(self, name: str) -> None:
+        """Read a grant's token from the store next time."""
+        self._tokens.pop(name, None)
+
+
+class UnsavedRefresh(NamedTuple):
+    """The tokens of a refresh that may not be in the store yet.
+
+    Attributes:
+        commit: How they were to be stored.
+        token: The tokens.
+        attempt: The refresh that brought them.
+    """
+
+    commit: CommitGrant
+    token: Token
+    attempt: int
+
+
+class UnsavedRefreshes:
+    """The tokens that a client has received by a refresh and not stored yet, by the worker.
+
+    They are not inherited by a forked child.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, UnsavedRefresh] = {}
+        forks.in_child(self._forget)
+
+    def _forget(self) -> None:
+        self._tokens = {}
+
+    def hold(self, worker: str, unsaved: UnsavedRefresh) -> None:
+        """Hold tokens until `discard`."""
+        self._tokens[worker] = unsaved
+
+    def discard(self, worker: str) -> None:
+        """Let go of what the worker received: it is stored."""
+        self._tokens.pop(worker, None)
+
+    def of(self, name: str) -> list[tuple[str, UnsavedRefresh]]:
+        """Return the unsaved tokens of a grant, each with its worker."""
+        held = list(self._tokens.items())
+        return [one for one in held if one[1].commit.grant.name == name]

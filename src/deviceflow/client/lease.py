@@ -8,6 +8,10 @@ LEASE_MARGIN: Final = 10.0
 """Seconds that a lease outlives the deadline of the request that is sent under it."""
 
 
+GRANT_MARGIN: Final = 4.0
+"""The same for a grant. Others wait for as long, where a refresh got no answer."""
+
+
 class Clocks(NamedTuple):
     """What both clocks showed at one moment.
 
@@ -31,12 +35,14 @@ class Lease(NamedTuple):
         seconds: For how long it was taken.
         taken: What both clocks showed right before.
         now: What time it was then for the store, in seconds since 1970.
+        margin: Seconds that it outlives the deadline of the request that is sent under it.
     """
 
     owner: str
     seconds: float
     taken: Clocks
     now: float
+    margin: float = LEASE_MARGIN
 
     def left(self, clocks: Clocks) -> float:
         """Return the seconds that are left of it.
@@ -48,7 +54,7 @@ class Lease(NamedTuple):
 
     def covers(self, timeout: float, clocks: Clocks) -> bool:
         """Tell whether a request that takes up to `timeout` seconds may still be sent."""
-        return self.left(clocks) >= timeout + LEASE_MARGIN / 2
+        return self.left(clocks) >= timeout + self.margin / 2
 
     def time_at(self, steady: float) -> float:
         """Return what time it is for the store when the monotonic clock says `steady`."""

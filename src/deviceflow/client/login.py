@@ -43,11 +43,12 @@ def _show_and_wait(
     context: Context, started: Login, *, open_browser: bool, timeout: float | None
 ) -> Op[Token]:
     if not started.state.ended:
-        yield from _show(started, open_browser=open_browser)
+        yield from show(started, open_browser=open_browser)
     return (yield from wait_for_token(context, started.id, timeout))
 
 
-def _show(started: Login, *, open_browser: bool) -> Op[None]:
+def show(started: Login, *, open_browser: bool) -> Op[None]:
+    """Tell the person what to do, and open the page."""
     # A frame of its own: a traceback of the waiting must not show the user code.
     for line in instructions(started):
         yield Print(line)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from deviceflow.audit import log
-from deviceflow.audit.events import render
+from deviceflow.audit.events import render, render_grant
 from deviceflow.client.effects import (
     Add,
     Commit,
+    CommitGrant,
     Emit,
     ReadClocks,
     RecordStoreEvent,
+    Wake,
     WriteAudit,
 )
 from deviceflow.core import actions
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Op, Prepared
     from deviceflow.client.identity import Identity
     from deviceflow.core.flow import Flow, Transition
-    from deviceflow.core.ports import Origin
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import GrantLease, Origin
 
-    Link = Callable[[dict[str, Any], Flow], None]
+    Link = Callable[[dict[str, Any], Flow | Grant], None]
 
 
 class Recorder:
@@ -91,11 +94,52 @@ class Recorder:
             yield from _warn_of_plain_http(flow, address)
         return committed
 
-    def publish(self, flow: Flow, event: dict[str, Any]) -> Op[None]:
+    def publish(self, flow: Flow | Grant, event: dict[str, Any]) -> Op[None]:
         """Write a committed event to the audit file and to the log."""
         if self._writes_audit:
             yield WriteAudit(event, flow)
         yield Emit(log.TRANSITION, event)
+
+    # Grants.
+
+    def render_grant(self, grant: Grant, transition: Transition, worker: str) -> dict[str, Any]:
+        """Return the event of a grant's transition, linked where the store does not do that."""
+        event = render_grant(grant, transition, self._identity.origin_of(worker))
+        if self._link is not None:
+            self._link(event, grant)
+        return event
+
+    def record_grant(
+        self,
+        grant: Grant,
+        transition: Transition,
+        worker: str,
+        *,
+        lease: GrantLease | None = None,
+        release: bool = False,
+    ) -> Op[bool]:
+        """Commit a transition of a grant, and publish its event; as `record`, for a grant.
+
+        Args:
+            grant: The grant after the transition.
+            transition: What happened.
+            worker: Who did it.
+            lease: A lease to take in the same transaction.
+            release: Whether the worker's lease is given back in the same transaction.
+        """
+        event = self.render_grant(grant, transition, worker)
+        commit = CommitGrant(grant, event, lease, worker if release else None)
+        return (yield from self.commit_grant(commit))
+
+    def commit_grant(self, commit: CommitGrant) -> Op[bool]:
+        """Commit a rendered event of a grant, and publish it; with the flow's, if one moves."""
+        committed: bool = yield commit
+        if committed:
+            if commit.flow is not None and commit.flow_event is not None:
+                yield from self.publish(commit.flow, commit.flow_event)
+            yield from self.publish(commit.grant, commit.event)
+            yield Wake(commit.grant.id)
+        return committed
 
     # Besides transitions.
 

@@ -43,21 +43,32 @@ class Swept(NamedTuple):
 
 def sweep(context: Context, limit: int) -> Op[Swept]:
     """Step the flows that are due, each once, and no more than `limit`."""
-    swept = Swept([], [])
+    swept = Swept([], (yield from save_tokens(context)))
+    yield from follow_clock()
+    while len(swept.logins) < limit and len(swept.problems) < MOST_PROBLEMS:
+        if not (yield from _step_next(context, swept)):
+            break
+    return swept
+
+
+def save_tokens(context: Context) -> Op[list[errors.DeviceFlowError]]:
+    """Save the tokens whose commit failed; return what kept others from being saved."""
+    problems = list[errors.DeviceFlowError]()
     for flow_id in context.unsaved.flow_ids():
         try:
             yield from save(context, flow_id)
         except errors.DeviceFlowError as problem:
-            swept.problems.append(problem)
+            problems.append(problem)
+    return problems
+
+
+def follow_clock() -> Op[None]:
+    """Correct the waiting times and leases that were written before the clock was set back."""
     clocks: Clocks = yield ReadClocks()
     yield WakeAfterClockChange(clocks.wall)
     leases: list[tuple[str, float]] = yield LeasesTakenAfter(clocks.wall)
     for flow_id, since in leases:
         yield from end_lease_from_the_future(flow_id, since, clocks.wall)
-    while len(swept.logins) < limit and len(swept.problems) < MOST_PROBLEMS:
-        if not (yield from _step_next(context, swept)):
-            break
-    return swept
 
 
 def _step_next(context: Context, swept: Swept) -> Op[bool]:

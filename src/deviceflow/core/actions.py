@@ -9,6 +9,8 @@ The rules, in short:
   `cancelled`.
 * The hand-over of the token has a machine of its own, which starts when the token is issued. A
   collected token is kept until it is acknowledged or purged, and can be collected again.
+* A grant has a machine of its own, too. `refreshing` means that a refresh may be in flight, as
+  `polling` does for a login; `in-doubt` that its answer was lost.
 * An action that the table does not allow raises an error.
 
 The table defines the machines: `deviceflow.core.machine` runs it, the diagrams in the documentation
@@ -25,18 +27,26 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.core.states import (
     ACKNOWLEDGED,
+    ACTIVE,
     AUTHORIZED,
     AWAITING_USER,
     COLLECTED,
     ENDS,
     EXPIRED,
     FAILED,
+    GIVING,
+    IN_DOUBT,
     INIT,
     KEPT,
+    LOST,
     NONE,
     POLLING,
     PURGED,
     READY,
+    REFRESHING,
+    REVOKED,
+    WANTED,
+    GrantState,
     Handover,
     Reason,
     State,
@@ -57,6 +67,8 @@ class Kind(StrEnum):
     """A trigger of the hand-over's machine. The login's state does not change."""
     BESIDE = "beside"
     """An action on a login that changes neither state."""
+    GRANT = "grant"
+    """An action on a grant."""
     STORE = "store"
     """An event of the store itself."""
 
@@ -79,6 +91,7 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
         outcome: The result in one word, as in events.
         login: The states of the login in which the action is allowed, each with the state after it.
         handover: The same for the states of the hand-over. Both states must allow the action.
+        grant: The states of a grant in which the action is allowed, each with the state after it.
         condition: A further condition on the flow.
         severity: The log level.
         changes_secrets: Whether the action changes which secrets the flow has, or how they are
@@ -98,6 +111,7 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
     outcome: str
     login: Mapping[State, State] = field(default_factory=dict)
     handover: Mapping[Handover, Handover] = field(default_factory=dict)
+    grant: Mapping[GrantState, GrantState] = field(default_factory=dict)
     condition: Callable[[HasState], bool] | None = None
     severity: Severity = Severity.INFO
     changes_secrets: bool = False
@@ -146,6 +160,7 @@ _TABLE: Final[dict[str, Action]] = {}
 _NO_TOKEN: Final = {NONE: NONE}
 _ISSUED: Final = {NONE: READY}
 _ANY: Final = {handover: handover for handover in Handover}
+_ANY_GRANT: Final = {state: state for state in GrantState}
 
 
 def _declare(name: str, **facts: Any) -> Action:
@@ -171,6 +186,11 @@ def _beside(name: str, states: Iterable[State] = State, **facts: Any) -> Action:
     """Declare an action that changes neither state."""
     login = {state: state for state in states}
     return _declare(name, kind=Kind.BESIDE, login=login, handover=_ANY, **facts)
+
+
+def _of_grant(name: str, grant: Mapping[GrantState, GrantState], **facts: Any) -> Action:
+    """Declare an action on a grant."""
+    return _declare(name, kind=Kind.GRANT, grant=grant, **facts)
 
 
 def _of_store(name: str, **facts: Any) -> Action:
@@ -305,6 +325,7 @@ ORPHAN_TOKEN: Final = _beside(
     changes_secrets=True,
     mark="M0-5 5 0 0 5-5 0zm0 3L-2 0 0 2 2 0z",
     counted_as="orphaned_tokens",
+    grant={REVOKED: REVOKED},
 )
 REVOKE: Final = _beside(
     "revoke",
@@ -314,6 +335,7 @@ REVOKE: Final = _beside(
     changes_secrets=True,
     wipes=True,
     counted_as="revoked",
+    grant=_ANY_GRANT,
 )
 REVOKE_FAILED: Final = _beside(
     "revoke_failed",
@@ -323,6 +345,7 @@ REVOKE_FAILED: Final = _beside(
     severity=Severity.WARNING,
     changes_secrets=True,
     counted_as="not_revoked",
+    grant=_ANY_GRANT,
 )
 ABANDON_REVOCATION: Final = _beside(
     "abandon_revocation",
@@ -340,7 +363,119 @@ IMPORT: Final = _beside(
     changes_secrets=True,
 )
 RESEAL: Final = _beside(
-    "reseal", words="sealed with another key", outcome="resealed", changes_secrets=True
+    "reseal",
+    words="sealed with another key",
+    outcome="resealed",
+    changes_secrets=True,
+    grant=_ANY_GRANT,
+)
+
+# A grant.
+
+_WITHOUT_TOKENS: Final = (WANTED, LOST, REVOKED)
+
+NEED: Final = _of_grant(
+    "need",
+    {state: state for state in _WITHOUT_TOKENS},
+    words="a token is needed: a person must log in",
+    outcome="person_needed",
+    severity=Severity.WARNING,
+    changes_secrets=True,
+    event_type="start",
+)
+NOTIFY: Final = _of_grant(
+    "notify", _ANY_GRANT, words="the program was notified of the need", outcome="notified"
+)
+LOG_IN: Final = _of_grant(
+    "log_in",
+    dict.fromkeys(_WITHOUT_TOKENS, ACTIVE),
+    words="a person logged in: the login's token became the grant's",
+    outcome="token_issued",
+    changes_secrets=True,
+    event_type="start",
+)
+REFRESH: Final = _of_grant(
+    "refresh", {ACTIVE: REFRESHING}, words="a refresh is sent", outcome="sent"
+)
+REPLAY: Final = _of_grant(
+    "replay",
+    {IN_DOUBT: REFRESHING},
+    words="the refresh whose answer was lost is sent again",
+    outcome="sent",
+)
+RENEW: Final = _of_grant(
+    "renew",
+    {REFRESHING: ACTIVE},
+    words="refreshed: the next generation of tokens arrived",
+    outcome="refreshed",
+    changes_secrets=True,
+    wipes=True,
+)
+POSTPONE: Final = _of_grant(
+    "postpone",
+    {REFRESHING: ACTIVE},
+    words="not refreshed: retrying later",
+    outcome="no_answer",
+)
+LOSE_ANSWER: Final = _of_grant(
+    "lose_answer",
+    {REFRESHING: IN_DOUBT},
+    words="the answer to a refresh was lost: the result is in doubt",
+    outcome="unknown",
+)
+RECOVER_REFRESH: Final = _of_grant(
+    "recover_refresh",
+    {REFRESHING: IN_DOUBT},
+    words="a worker stopped during a refresh: the result is in doubt",
+    outcome="unknown",
+)
+DOUBT: Final = _of_grant(
+    "doubt",
+    {ACTIVE: IN_DOUBT},
+    words="the store was restored: the refresh token may have been used since",
+    outcome="unknown",
+    severity=Severity.WARNING,
+)
+LATE_ANSWER: Final = _of_grant(
+    "late_answer",
+    {state: state for state in GrantState if state in GIVING},
+    words="the answer to an earlier refresh arrived late: its tokens were set aside",
+    outcome="set_aside",
+    severity=Severity.WARNING,
+    changes_secrets=True,
+)
+USE_LATE_ANSWER: Final = _of_grant(
+    "use_late_answer",
+    dict.fromkeys((REFRESHING, IN_DOUBT, LOST), ACTIVE),
+    words="the tokens of a late answer are used",
+    outcome="refreshed",
+    changes_secrets=True,
+    wipes=True,
+)
+INVALIDATE: Final = _of_grant(
+    "invalidate",
+    {ACTIVE: ACTIVE, IN_DOUBT: IN_DOUBT},
+    words="a program reported that the access token was refused",
+    outcome="invalidated",
+)
+LOSE: Final = _of_grant(
+    "lose",
+    {state: LOST for state in GrantState if state in GIVING},
+    words="the grant was lost",
+    outcome="lost",
+    severity=Severity.WARNING,
+    changes_secrets=True,
+    wipes=True,
+    event_type="end",
+)
+LOG_OUT: Final = _of_grant(
+    "log_out",
+    {state: REVOKED for state in GrantState if state is not REVOKED},
+    words="the grant was ended: its tokens are revoked",
+    outcome="logged_out",
+    changes_secrets=True,
+    wipes=True,
+    event_type="end",
 )
 
 # The store.
@@ -396,6 +531,10 @@ HANDOVER_TRIGGERS: Final = tuple(
 )
 """The actions that change the hand-over. Issuing a token changes both states."""
 ENDS_HANDOVER: Final = tuple(action for action in ACTIONS.values() if action.ends_handover)
+GRANT_TRIGGERS: Final = tuple(
+    action for action in of_kind(Kind.GRANT) if action.grant.items() - _ANY_GRANT.items()
+)
+"""The actions that change the state of a grant."""
 STORE_EVENTS: Final = of_kind(Kind.STORE)
 OMISSIBLE: Final = tuple(action for action in ACTIONS.values() if action.omissible)
 """The actions whose events a summarized trail leaves out."""

@@ -1,4 +1,4 @@
-"""A table of each datum of a login: who may see it, and where it may appear. Tests check it.
+"""A table of each datum of a login or a grant: who may see it, and where. Tests check it.
 
 A *secret* appears in memory, in requests to its server, in sealed form, and where the caller asks
 for it. Data *for the person* is shown to the person who logs in, and is not logged. *Public* data
@@ -43,8 +43,9 @@ class Datum(NamedTuple):
         name: The datum's name in the documentation.
         sensitivity: Who may see it.
         places: Where it may appear.
-        fields: Where it is in the code: attributes of `Flow`, `Login`, `DeviceCode` and `Token`,
-            fields of events, options and environment variables.
+        fields: Where it is in the code: attributes of `Flow`, `Login`, `Grant`, `GrantView`,
+            `AccessToken`, `DeviceCode` and `Token`, fields of events, options and environment
+            variables.
         note: An explanation.
     """
 
@@ -81,7 +82,11 @@ DATA: Final = (
         "access token",
         SECRET,
         _NOWHERE,
-        ("flow.token", "flow.to_revoke", "token.access_token"),
+        (
+            *_fields("flow", "token to_revoke"),
+            *_fields("grant", "token to_revoke aside replaced"),
+            *("token.access_token", "access_token.access_token"),
+        ),
         "printed where `--show-token`, `token` or `export-env` asks for it",
     ),
     Datum("refresh token", SECRET, _NOWHERE, ("token.refresh_token",)),
@@ -97,7 +102,7 @@ DATA: Final = (
         "sealed part of a row",
         SECRET,
         _NOWHERE,
-        ("flow.as_stored",),
+        ("flow.as_stored", "grant.as_stored"),
         "as stored; in clear in a plaintext store",
     ),
     Datum(
@@ -117,6 +122,13 @@ DATA: Final = (
         _NOWHERE,
         ("variable.DEVICEFLOW_STORE", "variable.PGPASSWORD"),
         "refused in a command-line argument",
+    ),
+    Datum(
+        "link of a need",
+        SECRET,
+        _NOWHERE,
+        ("grant.need",),
+        "told to `notify`; whoever has the link can ask for a code",
     ),
     # For the person.
     Datum(
@@ -146,16 +158,20 @@ DATA: Final = (
     ),
     # Public.
     Datum(
-        "id of the login",
+        "id of the login, of the grant, of the need",
         PUBLIC,
         _EVERYWHERE,
-        ("flow.id", "login.id", *_fields("event", "event_id flow_id")),
+        (
+            *("flow.id", "login.id", "grant.id", "grant.flow_id"),
+            *_fields("view", "id login_id need_id"),
+            *_fields("event", "event_id flow_id"),
+        ),
     ),
     Datum(
-        "name of the login",
+        "name of the login, of the grant",
         PUBLIC,
         frozenset({EXCEPTION, ROW, ARGUMENT, BROKER, PROMPT}),
-        ("flow.name", "login.name"),
+        ("flow.name", "login.name", "grant.name", "view.name"),
         "the name that the caller gives it",
     ),
     Datum(
@@ -174,8 +190,15 @@ DATA: Final = (
             ),
             *_fields(
                 "event",
-                "schema seq action from to outcome reason attempt http_status in_doubt",
+                "schema seq action from to outcome reason attempt http_status in_doubt generation",
             ),
+            *_fields(
+                "grant",
+                "state reason seq generation attempt replays last_resort failures refusals invalid"
+                " revocations",
+            ),
+            *_fields("view", "state reason generation refreshable revocations"),
+            "access_token.generation",
             "token.possibly_revoked",
         ),
     ),
@@ -188,6 +211,9 @@ DATA: Final = (
             *_fields("login", "created_at ended_at expires_at wait_seconds interval"),
             *_fields("code", "interval expires_in"),
             *_fields("event", "time interval wait duration"),
+            *_fields("grant", "created_at moved_at issued_at sent_at due_at"),
+            *_fields("view", "created_at expires_at used_at need_since"),
+            "access_token.expires_at",
             "token.expires_at",
         ),
     ),
@@ -195,7 +221,7 @@ DATA: Final = (
         "the server's message",
         PUBLIC,
         _RECORDED,
-        ("flow.detail", "login.detail", "event.detail"),
+        ("flow.detail", "login.detail", "grant.detail", "view.detail", "event.detail"),
         "cleaned, at most 200 characters, without secrets in any spelling",
     ),
     Datum(
@@ -205,6 +231,7 @@ DATA: Final = (
         (
             "flow.provider",
             "login.provider",
+            *("grant.asked", "grant.provider", "view.provider"),
             *_fields("event", "dialect issuer client_id client_name scopes"),
         ),
     ),
@@ -212,7 +239,7 @@ DATA: Final = (
         "purpose of the login",
         PUBLIC,
         _EVERYWHERE,
-        ("flow.purpose", "login.purpose", "event.purpose"),
+        ("flow.purpose", "login.purpose", "grant.purpose", "view.purpose", "event.purpose"),
         "the program's own words",
     ),
     Datum(
@@ -226,8 +253,19 @@ DATA: Final = (
         "granted scopes, token type",
         PUBLIC,
         _RECORDED,
-        (*_fields("token", "scopes missing_scopes token_type"), "event.granted_scopes"),
+        (
+            *_fields("token", "scopes missing_scopes token_type"),
+            *_fields("access_token", "scopes token_type"),
+            *("view.scopes", "event.granted_scopes"),
+        ),
         "cleaned likewise; at most 100 scopes",
+    ),
+    Datum(
+        "subject of the grant",
+        PUBLIC,
+        frozenset({ROW, PROMPT}),
+        ("grant.subject", "view.subject"),
+        "whose tokens they are, as the id token says; cleaned likewise",
     ),
     Datum(
         "token name",
@@ -248,9 +286,11 @@ DATA: Final = (
         frozenset({LOG, TRAIL, ROW, PROMPT}),
         (
             *_fields("flow", "head omitted"),
+            "grant.head",
             *_fields(
                 "event",
-                "row_digest token_fingerprint code_fingerprint key_id omitted prev_hash hash mac",
+                "row_digest token_fingerprint previous_fingerprint code_fingerprint key_id"
+                " omitted prev_hash hash mac",
             ),
         ),
         "fingerprints are keyed",

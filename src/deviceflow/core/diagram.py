@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from deviceflow.core.actions import HANDOVER_TRIGGERS, LOGIN_TRIGGERS
-from deviceflow.core.states import ACKNOWLEDGED, ENDS, INIT, NONE, PURGED
+from deviceflow.core.actions import GRANT_TRIGGERS, HANDOVER_TRIGGERS, LOGIN_TRIGGERS
+from deviceflow.core.states import ACKNOWLEDGED, ENDS, INIT, NONE, PURGED, WANTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +59,13 @@ HANDOVER: Final = Drawing(
     frozenset({ACKNOWLEDGED, PURGED}),
     tuple((name, *move) for name in HANDOVER_TRIGGERS for move in name.handover.items()),
 )
-DRAWINGS: Final = {drawing.name: drawing for drawing in (LOGIN, HANDOVER)}
+GRANT: Final = Drawing(
+    "grant",
+    WANTED,
+    frozenset(),
+    tuple((name, *move) for name in GRANT_TRIGGERS for move in name.grant.items()),
+)
+DRAWINGS: Final = {drawing.name: drawing for drawing in (LOGIN, HANDOVER, GRANT)}
 
 
 def mermaid(drawing: Drawing = LOGIN) -> str:

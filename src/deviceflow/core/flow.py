@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from deviceflow.core.omitted import Omitted
     from deviceflow.core.provider import Approver, DeviceCode, Provider, Token
     from deviceflow.core.secret import Secret
+    from deviceflow.core.states import GrantState
     from deviceflow.core.text import PersonText
     from deviceflow.core.wire import Request
 
@@ -85,10 +86,10 @@ def _judged(answer: Answer, approver: Approver | None) -> Answer:
 
 
 class Transition(NamedTuple):
-    """One action on a flow, as it happened.
+    """One action on a flow or on a grant, as it happened.
 
     Attributes:
-        seq: The number of the transition in its flow, from 1.
+        seq: The number of the transition in its flow or grant, from 1.
         at: The time, in seconds since 1970.
         action: The action.
         source: The state before.
@@ -102,8 +103,8 @@ class Transition(NamedTuple):
     seq: int
     at: float
     action: Action
-    source: State
-    dest: State
+    source: State | GrantState
+    dest: State | GrantState
     status: int | None = None
     duration: float | None = None
     wait: float | None = None
@@ -469,15 +470,19 @@ class Flow:
         self._expect(actions.COLLECT, having=self.token is not None)
         return self._fire(actions.COLLECT, now)
 
-    def acknowledge(self, now: float) -> Transition:
+    def acknowledge(self, now: float, detail: CleanText | None = None) -> Transition:
         """Wipe the token: the program that collected it has saved it.
+
+        Args:
+            now: The time.
+            detail: Where the token is by now, for the trail.
 
         Raises:
             IllegalTransitionError: There is no token.
         """
         self._expect(actions.ACKNOWLEDGE, having=self.token is not None)
         self.token = None
-        return self._fire(actions.ACKNOWLEDGE, now)
+        return self._fire(actions.ACKNOWLEDGE, now, detail=detail)
 
     def purge(self, now: float) -> Transition:
         """Wipe a token that nobody acknowledged, and schedule its revocation.

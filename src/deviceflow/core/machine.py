@@ -1,6 +1,6 @@
-"""The state machines of a login and of its token's hand-over, run by `transitions`.
+"""The state machines of a login, of its token's hand-over, and of a grant, run by `transitions`.
 
-Both are built from the table in `deviceflow.core.actions`, which alone decides what is allowed. The
+All are built from the table in `deviceflow.core.actions`, which alone decides what is allowed. The
 login's machine checks every action, even one that does not change the state, and also checks the
 state of the hand-over. So the hand-over's machine, which is triggered second, cannot refuse.
 
@@ -16,7 +16,7 @@ import transitions
 from transitions import EventData, Machine, MachineError
 
 from deviceflow.core.actions import ACTIONS, HANDOVER_TRIGGERS, Kind
-from deviceflow.core.states import INIT, NONE
+from deviceflow.core.states import INIT, NONE, WANTED
 from deviceflow.errors import IllegalTransitionError
 
 if TYPE_CHECKING:
@@ -24,21 +24,23 @@ if TYPE_CHECKING:
     from enum import StrEnum
 
     from deviceflow.core.actions import Action
-    from deviceflow.core.states import HasState
+    from deviceflow.core.states import HasGrantState, HasState
 
 
-class _QuietState(transitions.State):
-    """A state without callbacks. `transitions` would log at INFO that it ran none."""
+class _Transition(transitions.Transition):
+    """A transition without callbacks. `transitions` would look for them, and log that it did."""
 
-    def enter(self, event_data: EventData) -> None:
-        """Do nothing."""
-
-    def exit(self, event_data: EventData) -> None:
-        """Do nothing."""
+    def execute(self, event_data: EventData) -> bool:
+        """Change the model's state if the conditions hold, and return whether they do."""
+        if not self._eval_conditions(event_data):
+            return False
+        if self.dest:
+            event_data.machine.set_state(self.dest, event_data.model)
+        return True
 
 
 class _Machine(Machine):
-    state_cls = _QuietState
+    transition_cls = _Transition
 
 
 def _machine(attribute: str, initial: StrEnum, moves: list[dict[str, Any]]) -> _Machine:
@@ -76,8 +78,16 @@ def _handover() -> Iterator[dict[str, Any]]:
             yield {"trigger": action.name, "source": source, "dest": dest}
 
 
+def _grant() -> Iterator[dict[str, Any]]:
+    for action in ACTIONS.values():
+        for source, dest in action.grant.items():
+            leads = None if source is dest else dest
+            yield {"trigger": action.name, "source": source, "dest": leads}
+
+
 _LOGIN: Final = _machine("state", INIT, [*_login()])
 _HANDOVER: Final = _machine("handover", NONE, [*_handover()])
+_GRANT: Final = _machine("state", WANTED, [*_grant()])
 
 
 def fire(flow: HasState, action: Action) -> None:
@@ -96,6 +106,33 @@ def fire(flow: HasState, action: Action) -> None:
         raise refusal(flow, action)
     if (event := _HANDOVER.events.get(action)) is not None:
         event.trigger(flow)
+
+
+def fire_grant(grant: HasGrantState, action: Action) -> None:
+    """Fire an action on a grant: change its state as the table says.
+
+    Raises:
+        IllegalTransitionError: The table does not allow the action in the grant's state. The grant
+            is unchanged.
+    """
+    event = _GRANT.events.get(action)
+    try:
+        happened = event is not None and event.trigger(grant)
+    except MachineError:
+        happened = False
+    if not happened:
+        raise grant_refusal(grant, action)
+
+
+def grant_refusal(grant: HasGrantState, action: str) -> IllegalTransitionError:
+    """Return the error for an action that is not allowed in the grant's state."""
+    return IllegalTransitionError(
+        f"The action {action.replace('_', ' ')!r} is not allowed: the grant is {grant.state}.",
+        flow_id=grant.id,
+        state=grant.state,
+        reason=grant.reason,
+        trigger=str(action),
+    )
 
 
 def refusal(flow: HasState, action: str) -> IllegalTransitionError:

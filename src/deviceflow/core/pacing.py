@@ -68,6 +68,11 @@ def code_backoff(failures: int) -> float:
     return 2.0 ** (failures - 1)
 
 
+def refresh_backoff(failures: int) -> float:
+    """Return the backoff after failed refreshes in a row, before jitter."""
+    return min(2.0 ** min(failures - 1, 9), LONGEST_BACKOFF)
+
+
 def revocation_backoff(failures: int) -> float:
     """Return the backoff after failed revocations in a row, before jitter."""
     return min(2.0 ** min(failures, 12), LONGEST_REVOCATION_WAIT)

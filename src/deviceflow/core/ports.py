@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
@@ -97,6 +98,54 @@ class LeaseHeld(NamedTuple):
     flow: Flow
     seconds: float
     since: float | None = None
+
+
+class UpcomingFlow(NamedTuple):
+    """A flow that is due soon, or was due and was not stepped.
+
+    Attributes:
+        flow_id: The flow.
+        seq: The number of its last event.
+        wake_at: When it is due, in seconds since 1970.
+        now: The store's time.
+    """
+
+    flow_id: str
+    seq: int
+    wake_at: float
+    now: float
+
+
+class StoredGrant(NamedTuple):
+    """A grant as it is stored.
+
+    Attributes:
+        grant: A copy of the grant, with its secrets.
+        now: The store's time in seconds since 1970, when the grant was read.
+        used_at: When the grant's last use was noted; None if it was never used.
+        held: For how many seconds a worker has the grant's lease; 0 if nobody has.
+        owner: That worker, or the one whose lease ran out and was not released.
+    """
+
+    grant: Grant
+    now: float
+    used_at: float | None = None
+    held: float = 0.0
+    owner: str | None = None
+
+
+class GrantLease(NamedTuple):
+    """A lease of a grant to take.
+
+    Attributes:
+        owner: The worker that takes it.
+        seconds: Its duration.
+        client_now: The client's time.
+    """
+
+    owner: str
+    seconds: float
+    client_now: float
 
 
 class StoreEvent(NamedTuple):
@@ -242,6 +291,23 @@ class Store(Protocol):
         snoozed. The arguments are those of `claim`.
         """
 
+    def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        """Return flows that nobody seems to drive and nobody has leased, the longest due first.
+
+        These are the flows that have their code and were never polled, and those that were due and
+        were not stepped. There may be more of them than are returned.
+
+        Args:
+            client_now: The client's time.
+            ahead: How many seconds before they are due the former are returned.
+            grace: How many seconds after they were due the latter are returned; None for never.
+        """
+
+    def any_pending(self) -> bool:
+        """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
+
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """End the lease that was taken at `since`, and no other lease.
 
@@ -328,6 +394,69 @@ class Store(Protocol):
                 By default the error is raised.
         """
 
+    # Grants. All commits of a grant survive a power cut, whatever the store's setting.
+
+    def find(self, name: str) -> Flow | None:
+        """Return a copy of the open flow of a name, without its secrets; None if there is none."""
+
+    def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
+        """Return the grant of a name; None if there is none."""
+
+    def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
+        """Return the grant of an id; None if there is none."""
+
+    def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool:
+        """Commit a grant after a transition, together with the transition's event.
+
+        The first transition adds the grant. All of this is one transaction.
+
+        Args:
+            grant: The grant.
+            event: The transition as an event of `deviceflow.audit/1`. If the stored grant is not at
+                the previous transition, or there is another grant of its name, nothing is
+                committed.
+            lease: A lease to take. If another worker holds one, nothing is committed.
+            release: The owner whose lease is released.
+            flow: A flow that moves with the grant, whose token becomes the grant's. If it is not at
+                the transition before `flow_event`, nothing is committed.
+            flow_event: The flow's event.
+
+        Returns:
+            Whether it was committed.
+        """
+
+    def use_grant(self, grant_id: str, client_now: float) -> None:
+        """Note that the grant is used."""
+
+    def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
+        """Return a page of all grants by their names; the name only, of one that is unreadable.
+
+        Args:
+            client_now: The client's time.
+            after: The last name of the page before.
+        """
+
+    def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
+        """Return names of grants that a sweep should look after, and nobody holds a lease of.
+
+        Args:
+            client_now: The client's time.
+            unused: For how many seconds at most a grant may not have been used.
+            limit: How many names at most.
+        """
+
+    def snooze_grant(self, name: str, client_now: float) -> None:
+        """Hide a grant that cannot be processed from sweeps for an hour."""
+
     def close(self) -> None:
         """Close files and connections."""
 
@@ -393,6 +522,12 @@ class AsyncStore(Protocol):
         self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
     ) -> Claim | None: ...
 
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]: ...
+
+    async def any_pending(self) -> bool: ...
+
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None: ...
 
     async def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]: ...
@@ -432,5 +567,51 @@ class AsyncStore(Protocol):
         *,
         on_problem: Callable[[DeviceFlowError], object] = refuse,
     ) -> int: ...
+
+    # Grants.
+
+    async def find(self, name: str) -> Flow | None: ...
+
+    async def load_grant(self, name: str, client_now: float) -> StoredGrant | None: ...
+
+    async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None: ...
+
+    async def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool: ...
+
+    async def use_grant(self, grant_id: str, client_now: float) -> None: ...
+
+    async def grants(
+        self, client_now: float, after: str | None = None
+    ) -> list[StoredGrant | str]: ...
+
+    async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]: ...
+
+    async def snooze_grant(self, name: str, client_now: float) -> None: ...
+
+    # For a process that drives whatever is due.
+
+    async def wait_for_change(self, seconds: float) -> bool:
+        """Wait until a flow may be due that was not, for another reason than the time.
+
+        Somebody has added a flow, started or ended one, in this process or another. One task of a
+        store may wait at a time. What changes between two calls counts for the second one, and the
+        first call returns at once. Where the store cannot be told of changes, the method looks or
+        returns every now and then.
+
+        Args:
+            seconds: How long to wait at most.
+
+        Returns:
+            Whether something may have changed.
+        """
 
     async def close(self) -> None: ...

@@ -258,6 +258,9 @@ class Provider(Protocol):
         first_wait: Seconds from the code to the first poll; None means the interval.
         margin: Seconds to add to the interval, for servers that measure when polls arrive.
         uses_pkce: Whether a login has a PKCE verifier (RFC 7636).
+        can_refresh: Whether the provider knows how to refresh tokens (RFC 6749 section 6).
+        replay_window: For how many seconds after a refresh the server answers the same refresh
+            again, with the same tokens or new ones. 0 if it does not: then it may revoke them all.
     """
 
     @property
@@ -291,6 +294,10 @@ class Provider(Protocol):
 
     @property
     def uses_pkce(self) -> bool: ...
+    @property
+    def can_refresh(self) -> bool: ...
+    @property
+    def replay_window(self) -> float: ...
 
     def metadata_urls(self) -> tuple[str, ...]:
         """Return the URLs where the metadata may be, in order; none if it is not needed."""

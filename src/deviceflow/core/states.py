@@ -1,4 +1,4 @@
-"""The states of a login and of the hand-over of its token. Rules and machines are elsewhere."""
+"""The states of a login, of the hand-over of its token, and of a grant. Rules are elsewhere."""
 
 from __future__ import annotations
 
@@ -49,11 +49,41 @@ class Reason(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
 
 
+class GrantState(StrEnum):
+    """The state of a grant: whether it gives tokens."""
+
+    WANTED = "wanted"
+    ACTIVE = "active"
+    REFRESHING = "refreshing"
+    IN_DOUBT = "in-doubt"
+    LOST = "lost"
+    REVOKED = "revoked"
+
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether the grant has tokens. Without them, a person must log in."""
+        return self in GIVING
+
+
+class Loss(StrEnum):
+    """Why a grant gives no tokens any more. The set is closed."""
+
+    REFUSED = "refused"
+    UNKNOWN = "refresh_unknown"
+    LAPSED = "lapsed"
+    INVALIDATED = "invalidated"
+    WRONG_SUBJECT = "wrong_subject"
+
+
 INIT, AWAITING_USER, POLLING, AUTHORIZED, EXPIRED, FAILED = State
 ENDS: Final = frozenset({AUTHORIZED, EXPIRED, FAILED})
 
 NONE, READY, COLLECTED, ACKNOWLEDGED, PURGED = Handover
 KEPT: Final = frozenset({READY, COLLECTED})
+
+
+WANTED, ACTIVE, REFRESHING, IN_DOUBT, LOST, REVOKED = GrantState
+GIVING: Final = frozenset({ACTIVE, REFRESHING, IN_DOUBT})
 
 
 class HasState(Protocol):
@@ -63,3 +93,11 @@ class HasState(Protocol):
     state: State
     handover: Handover
     reason: Reason | None
+
+
+class HasGrantState(Protocol):
+    """The part of a grant that its machine uses."""
+
+    id: str
+    state: GrantState
+    reason: Loss | None

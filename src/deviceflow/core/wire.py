@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -86,7 +85,7 @@ class Response:
 
     Attributes:
         status: The HTTP status code.
-        headers: The headers; names are not case-sensitive.
+        headers: The headers, by their names in lower case.
         body: The body, at most `MAX_BODY` bytes.
     """
 
@@ -94,13 +93,12 @@ class Response:
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status = status
-        self.headers = headers
+        self.headers = {name.lower(): value for name, value in headers.items()}
         self.body = body
 
     def header(self, name: str) -> str | None:
         """Return the header of that name, in upper or lower case."""
-        wanted = name.lower()
-        return next((v for k, v in self.headers.items() if k.lower() == wanted), None)
+        return self.headers.get(name.lower())
 
     def fields(self) -> Fields | None:
         """Return the JSON object in the body as `read_json` reads it, or None if there is none.
@@ -229,10 +227,17 @@ def read_json(body: bytes) -> Any:
     """
     text = body.decode(json.detect_encoding(body), "surrogatepass")
     try:
-        return json.loads(_shallow(text), parse_int=_integer)
+        return _decode(_shallow(text))
     except RecursionError:
         pass  # possible only if brackets do not match
     raise ValueError("The brackets in the JSON do not match.")
+
+
+def _integer(digits: str) -> int | None:
+    return int(digits) if len(digits) <= _MAX_DIGITS else None
+
+
+_decode: Final = json.JSONDecoder(parse_int=_integer).decode  # made once: that takes its time
 
 
 def _shallow(text: str) -> str:
@@ -256,11 +261,9 @@ def _shallow(text: str) -> str:
     return "".join([*kept, text[end:]])
 
 
-def _integer(digits: str) -> int | None:
-    return int(digits) if len(digits) <= _MAX_DIGITS else None
-
-
 def _http_date(value: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # costs, and few answers have one
+
     try:
         read = parsedate_to_datetime(value)
         # One of the three formats has no time zone. All of them are UTC (RFC 9110 section 5.6.7).

@@ -25,6 +25,7 @@ ALLOWED: Final = "DEVICEFLOW_ALLOW_SECRETS"
 """The variable with references that stored logins may use, separated by commas or white space."""
 
 _begun: Final[set[str]] = set()
+_read: Final[set[str]] = set()
 
 # Surrogates, from bytes that are not UTF-8. The error of encoding them would quote the secret.
 _UNSENDABLE: Final = "[\ud800-\udfff]"
@@ -39,10 +40,24 @@ def allow(provider: Provider) -> None:
 def begun_here(provider: Provider) -> bool:
     """Tell, without reading settings, whether a login's reference is allowed.
 
-    It is if the login has no reference, or if this process began a login with the same one.
+    It is if the login has no reference, if this process began a login with the same one, or if
+    `read_configured` found it.
     """
     reference = _reference_of(provider)
-    return reference is None or reference in _begun
+    return reference is None or reference in _begun or reference in _read
+
+
+def read_configured() -> None:
+    """Read which references are configured, and go by that until the next call.
+
+    For a process that drives many logins: otherwise the settings are read at each step.
+
+    Raises:
+        UsageError: The configuration file cannot be used. What was read before stays.
+    """
+    configured = _configured()
+    _read.clear()
+    _read.update(configured)
 
 
 def check(provider: Provider) -> None:

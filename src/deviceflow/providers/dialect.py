@@ -54,6 +54,8 @@ class Dialect:
         asks_again: Whether to poll once more before an unknown code ends the login.
         interval: Seconds between polls, if the server names none.
         margin: Seconds to add to the interval.
+        replay_window: For how many seconds after a refresh the server answers the same refresh
+            again, instead of revoking all tokens of the grant.
         complete_parameter: The query parameter that passes the user code to the verification page,
             for servers that support it but send no `verification_uri_complete`.
         issuer_template: Whether the issuer in the metadata contains `{tenantid}`.
@@ -88,6 +90,7 @@ class Dialect:
     asks_again: bool = False
     interval: float = DEFAULT_INTERVAL
     margin: float = 0.1
+    replay_window: float = 0.0
     complete_parameter: str | None = None
     issuer_template: bool = False
     purpose_parameter: str | None = None
@@ -238,6 +241,8 @@ def _checked(name: str, dialect: Dialect) -> Dialect:
         raise UsageError(f"Provider {name!r}: interval must be between 1 and 3600 seconds.")
     if dialect.margin > _LONGEST_INTERVAL:
         raise UsageError(f"Provider {name!r}: margin must be at most 3600 seconds.")
+    if dialect.replay_window > _LONGEST_INTERVAL:
+        raise UsageError(f"Provider {name!r}: replay_window must be at most 3600 seconds.")
     return dialect
 
 

@@ -99,6 +99,7 @@ class OAuth:
     name: str = "rfc8628"
     quirks: Dialect = RFC8628
 
+    can_refresh: ClassVar[bool] = True
     client_name: ClassVar[None] = None
     first_wait: ClassVar[None] = None
 
@@ -209,6 +210,11 @@ class OAuth:
     def uses_pkce(self) -> bool:
         """Whether a login has a PKCE verifier."""
         return self.pkce == "on" or (self.pkce == "auto" and self.quirks.pkce)
+
+    @property
+    def replay_window(self) -> float:
+        """Seconds for which the server answers the same refresh again."""
+        return self.quirks.replay_window
 
     @property
     def authentication(self) -> ClientAuth:

@@ -162,6 +162,8 @@ class Studio:
     dialect: ClassVar[str] = "studio"
     client_id: ClassVar[None] = None
     uses_pkce: ClassVar[bool] = False
+    can_refresh: ClassVar[bool] = False
+    replay_window: ClassVar[float] = 0.0
     # Studio does not check the interval and has no slow_down, so there is no margin.
     first_wait: ClassVar[float] = 0.0
     margin: ClassVar[float] = 0.0
@@ -282,7 +284,7 @@ class Studio:
         verifier: Secret | None = None,  # noqa: ARG002
     ) -> Request:
         """Return the request that polls for the token."""
-        body = json.dumps({"code": device_code.reveal()}).encode()
+        body = f'{{"code": {json.dumps(device_code.reveal())}}}'.encode()
         return Request("token", token_endpoint, _HEADERS, body)
 
     def read_token(self, response: Response, now: float = 0.0) -> Answer:  # noqa: ARG002

@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 class BoundedAsyncConnection(AsyncConnection[Any]):
     """A connection with a timeout for each response.
 
-    Only a task that must come to its end uses it: a cancellation does not end a wait.
-
     Attributes:
         until: When to stop waiting, by `time.monotonic`.
         least: The shortest time to wait for a response, in seconds.
+        must_finish: Whether the task that uses it must come to its end: a cancellation then does
+            not end a wait.
     """
 
     until = 0.0
     least = GRACE
+    must_finish = False
 
     async def wait(
         self,
@@ -50,9 +51,9 @@ class BoundedAsyncConnection(AsyncConnection[Any]):
         while True:
             try:
                 return await waiting.wait_async(waited, self.pgconn.socket, interval=interval)
-            except asyncio.CancelledError:
-                continue  # the callers of this task are cancelled as well, and wait for its end
             except BaseException as problem:
+                if self.must_finish and isinstance(problem, asyncio.CancelledError):
+                    continue
                 if isinstance(problem, GaveUpError) or not isinstance(problem, Error):
                     self.pgconn.finish()
                 raise
@@ -77,16 +78,23 @@ async def connect(url: Secret, until: float) -> BoundedAsyncConnection:
 
 
 async def connect_patiently(url: Secret, until: float) -> BoundedAsyncConnection:
-    """Open a connection, with retries until the time is up: the database may be restarting."""
+    """Open a connection, with retries until the time is up: the database may be restarting.
+
+    A cancellation ends neither this nor a wait of the connection: tasks wait for the end of the one
+    that calls this.
+    """
     pause = 0.05
     while True:
         try:
-            return await connect(url, until)
+            connection = await connect(url, until)
         except OperationalError as failed:
             if time.monotonic() + pause > until:
                 raise GaveUpError(str(failed)) from None
         except asyncio.CancelledError:
-            continue  # as in `BoundedAsyncConnection.wait`
+            continue
+        else:
+            connection.must_finish = True
+            return connection
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(pause)
         pause = min(2 * pause, 1.0)

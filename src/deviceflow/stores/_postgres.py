@@ -53,6 +53,7 @@ class PostgresConnection:
         self._timeout = timeout
         self._reading_timeout = reading_timeout
         self._begin = begin(dialect, timeout)
+        self._begin_durably = begin(dialect, timeout, DURABLY)
         self._make_pool: Callable[[], pgpool.Pool] = lambda: pgpool.Pool(url, pool_size)
         self._pool = self._make_pool()
         forks.in_child(self._leave_pool)
@@ -94,9 +95,9 @@ class PostgresConnection:
         client_now: float,
     ) -> _T:
         execute: Callable[[str, tuple[Any, ...]], Rows] = connection.execute
-        if mode != "write":
+        if mode not in ("write", "durable"):
             return performed(operation(client_now), execute, self._statements)
-        begun = connection.execute(self._begin)
+        begun = connection.execute(self._begin_durably if mode == "durable" else self._begin)
         while begun.nextset():
             pass
         (now,) = begun.fetchone() or (client_now,)
@@ -139,6 +140,10 @@ class PostgresConnection:
             problem = problem_of(error)
         if problem is not None:
             raise problem
+
+
+DURABLY: Final = "synchronous_commit = on"
+"""The setting of a transaction that must survive a power cut, whatever the database's setting."""
 
 
 def begin(dialect: Dialect, timeout: float, *settings: str) -> str:

@@ -21,6 +21,7 @@ DIALECT: Final = Dialect(
     skip_locked="FOR UPDATE SKIP LOCKED",
     namespace="deviceflow.",
     bytewise='COLLATE "C" ',
+    notifies=True,
     before_migrating=(
         f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})",
         "CREATE SCHEMA IF NOT EXISTS deviceflow",

@@ -20,23 +20,26 @@ from deviceflow.core.secret import without_frames
 from deviceflow.stores import _pgasync as pgasync
 from deviceflow.stores._pgpool import IDLE, GaveUpError
 from deviceflow.stores._postgres import (
+    DURABLY,
     IDLE_TOO_LONG,
     TRIES,
     PostgresConnection,
     begin,
     problem_of,
 )
+from deviceflow.stores._postgres_listener import Listener
+from deviceflow.stores.sql.methods import Job
+from deviceflow.stores.sql.operations import query
 from deviceflow.stores.sql.pending import Done, Pending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from deviceflow.core.secret import Secret
     from deviceflow.errors import StoreError
     from deviceflow.stores._pgasync import BoundedAsyncConnection
     from deviceflow.stores.sql.connection import Connection
     from deviceflow.stores.sql.connection import Statements as Attempt
-    from deviceflow.stores.sql.methods import Job
     from deviceflow.stores.sql.statements import Dialect, Statement, Statements
 
 MOST: Final = 128
@@ -151,17 +154,20 @@ class PostgresGroups:
         self._reading_timeout = reading_timeout
         self._begin = begin(dialect, timeout)
         self._begin_group = begin(dialect, timeout, _LOCKS)
+        self._begin_durably = begin(dialect, timeout, DURABLY)
+        self._begin_group_durably = begin(dialect, timeout, _LOCKS, DURABLY)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renew()
         forks.in_child(self._leave)
 
     def _leave(self) -> None:
         # A child has the parent's connections and tasks, and may use neither.
-        forks.abandon(self._idle)
+        forks.abandon(self._idle, self._listener)
         self._renew()
 
     def _renew(self) -> None:
         self._idle: deque[tuple[float, BoundedAsyncConnection]] = deque()
+        self._listener: Listener | None = None
         self._waiting: deque[Pending] = deque()
         self._at_work: set[str | None] = set()  # the flows
         self._lanes: set[asyncio.Task[None]] = set()
@@ -183,18 +189,41 @@ class PostgresGroups:
 
     async def perform(self, job: Job) -> Done:
         """Perform a job, as `AsyncConnection.perform` says."""
+        self._enter_loop()
         pending = Pending(job)
-        if self._loop is not pending.loop:
-            if self._loop is not None:
-                self._clear()
-            self._renew()
-            self._loop = pending.loop
         self._waiting.append(pending)
         self._start_lane()
         return await pending.wait(_drop)
 
+    def _enter_loop(self) -> None:
+        """Leave what belongs to another loop, which is closed by now."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._clear()
+            if self._listener is not None:
+                self._listener.close()
+            self._renew()
+            self._loop = loop
+
+    async def look_for_change(self, on_change: Callable[[], None]) -> float:
+        """Have the function called at each notification, or now where none would come."""
+        self._enter_loop()
+        if self._listener is None:
+            self._listener = Listener(self._url, self._timeout, self._send)
+        return await self._listener.look(on_change)
+
+    async def _send(self, payload: str) -> None:
+        done = await self.perform(Job(query("notify", {"payload": payload}), "read"))
+        if done.cancelled is not None:
+            raise done.cancelled
+        if done.problem is not None:
+            raise done.problem
+
     async def close(self) -> None:
         """Perform what was asked for, and close all connections."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         while self._lanes and self._loop is asyncio.get_running_loop():
             await asyncio.wait(self._lanes)
         while self._idle:
@@ -223,6 +252,7 @@ class PostgresGroups:
         connection: BoundedAsyncConnection | None = None
         try:
             while group := self._next():
+                self._start_lane()  # if others still wait, and have waited for long
                 try:
                     connection = await self._perform(group, connection)
                 except Exception as defect:  # noqa: BLE001  # it must leave nobody waiting
@@ -247,6 +277,9 @@ class PostgresGroups:
             flow_id = pending.job.flow_id
             if pending.dropped:
                 continue
+            if pending.alone and group:
+                passed.append(pending)
+                break
             if pending.asked < stale:
                 problem = problem_of(GaveUpError("all connections of this process are in use"))
                 pending.answer(Done(problem=problem))
@@ -258,6 +291,8 @@ class PostgresGroups:
                 if flow_id is not None:
                     taken.add(flow_id)
                     self._at_work.add(flow_id)
+                if pending.alone:
+                    break
         self._waiting.extendleft(reversed(passed))
         return group
 
@@ -294,7 +329,8 @@ class PostgresGroups:
                 return connection
             gave_up = isinstance(problem, GaveUpError)
             if not gave_up and len(group) > 1 and connection is not None:
-                return await self._one_by_one(group, connection, until)
+                self._again(group)
+                return connection
             lost = isinstance(problem, psycopg.OperationalError)
             lost = lost or getattr(problem, "sqlstate", None) == IDLE_TOO_LONG
             if lost:
@@ -303,16 +339,14 @@ class PostgresGroups:
                 _fail(group, problem_of(problem))
                 return connection
 
-    async def _one_by_one(
-        self, group: Sequence[Pending], connection: BoundedAsyncConnection | None, until: float
-    ) -> BoundedAsyncConnection | None:
-        """Perform each job in a transaction of its own, since one of them failed."""
-        for place, pending in enumerate(group):
-            if connection is None and time.monotonic() > until:
-                _fail(group[place:], problem_of(GaveUpError("the database does not respond")))
-                break
-            connection = await self._perform([pending], connection)
-        return connection
+    def _again(self, group: Sequence[Pending]) -> None:
+        """Have each job performed in a transaction of its own, since one of them failed.
+
+        One that waits for a lock then holds up nobody but those of its flow.
+        """
+        for pending in group:
+            pending.alone, pending.begun = True, False
+        self._waiting.extendleft(reversed(group))
 
     async def _connected(self, until: float) -> BoundedAsyncConnection:
         self._put(None)
@@ -342,12 +376,12 @@ class PostgresGroups:
     async def _transact(
         self, connection: BoundedAsyncConnection, jobs: Sequence[Job]
     ) -> list[Done]:
-        if len(jobs) == 1 and jobs[0].mode != "write":
+        if len(jobs) == 1 and jobs[0].mode not in ("write", "durable"):
             (job,) = jobs
             return [
                 await self._run(connection, _Running(job.operation(job.client_now), is_alone=True))
             ]
-        begun = await connection.execute(self._begin if len(jobs) == 1 else self._begin_group)
+        begun = await connection.execute(self._begun_by(jobs))
         while begun.nextset():
             pass
         (now,) = await begun.fetchone() or (0.0,)
@@ -365,6 +399,11 @@ class PostgresGroups:
                 done.append(in_step.pop(0))
         await connection.execute("COMMIT")
         return done
+
+    def _begun_by(self, jobs: Sequence[Job]) -> str:
+        if any(job.mode == "durable" for job in jobs):
+            return self._begin_durably if len(jobs) == 1 else self._begin_group_durably
+        return self._begin if len(jobs) == 1 else self._begin_group
 
     async def _run(self, connection: BoundedAsyncConnection, running: _Running) -> Done:
         wanted = running.go_on(None)

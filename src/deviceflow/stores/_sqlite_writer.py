@@ -16,26 +16,30 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow import _forks as forks
 from deviceflow.core.secret import without_frames
 from deviceflow.errors import StoreError
-from deviceflow.stores._sqlite import BUSY, SQLiteConnection
+from deviceflow.stores import _sqlite as sqlite
 from deviceflow.stores.sql.connection import performed
+from deviceflow.stores.sql.methods import Job
+from deviceflow.stores.sql.operations import query
 from deviceflow.stores.sql.pending import Done, Pending, answer_all
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from deviceflow.stores.sql.connection import Connection
-    from deviceflow.stores.sql.methods import Job
 
 MOST: Final = 256
 """How many jobs share a transaction at most: those behind them wait for it."""
+
+_LOOK: Final = 0.25
+"""Seconds between two looks whether another process has changed anything."""
 
 _IDLE: Final = 5.0
 """Seconds without a job after which the thread ends; the next job starts another one."""
 
 
-class GroupingConnection(SQLiteConnection):
+class GroupingConnection(sqlite.SQLiteConnection):
     """A connection that performs several jobs in one transaction."""
 
     def perform_all(self, jobs: Sequence[Job]) -> list[Done] | None:
@@ -50,14 +54,17 @@ class GroupingConnection(SQLiteConnection):
         Raises:
             StoreError: The transaction could not be begun.
         """
+        durably = self._synchronous != "FULL" and any(job.mode == "durable" for job in jobs)
         with self._lock:
             problem: StoreError | None = None
             try:
                 connection = self.connected()
                 execute = connection.cursor().execute
+                if durably:
+                    execute("PRAGMA synchronous = FULL")
                 execute("BEGIN IMMEDIATE")
             except (sqlite3.Error, OSError) as error:
-                problem = self._problem(error)
+                problem = self._failed(error)
             if problem is not None:
                 raise problem
             try:
@@ -67,6 +74,9 @@ class GroupingConnection(SQLiteConnection):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 return None
+            finally:
+                if durably:
+                    connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             return done
 
     def _tried(self, connection: sqlite3.Connection, job: Job, execute: Any) -> Done:
@@ -105,6 +115,7 @@ class SQLiteWriter:
         self._waiting: deque[Pending] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._version: list[Any] | None = None
 
     def blocking(self) -> AbstractContextManager[Connection]:
         """Give the connection, which threads may share."""
@@ -113,6 +124,18 @@ class SQLiteWriter:
     async def perform(self, job: Job) -> Done:
         """Perform a job, as `AsyncConnection.perform` says."""
         return await self._asked(job)
+
+    async def look_for_change(self, on_change: Callable[[], None]) -> float:
+        """Call the function if another connection has committed anything."""
+        done = await self.perform(Job(query("data_version", {}), "read"))
+        if done.cancelled is not None:
+            raise done.cancelled
+        if done.problem is not None:
+            raise done.problem
+        if self._version not in (None, done.result):
+            on_change()
+        self._version = done.result
+        return _LOOK
 
     async def close(self) -> None:
         """Perform what was asked for, and close the file."""
@@ -148,11 +171,15 @@ class SQLiteWriter:
 
     def _work(self) -> None:
         while group := self._next():
-            if group[0].job is None:
-                self._connection.close()
-                _answer([(group[0], Done())])
-            else:
-                self._perform(group)
+            try:
+                if group[0].job is None:
+                    self._connection.close()
+                    _answer([(group[0], Done())])
+                else:
+                    self._perform(group)
+            except BaseException as defect:  # noqa: BLE001  # it must leave nobody waiting
+                done = Done(problem=without_frames(defect))
+                _answer([(pending, done) for pending in group])
 
     def _next(self) -> list[Pending]:
         """Wait for jobs, and return those that are done together; none if none came."""
@@ -207,7 +234,7 @@ class SQLiteWriter:
         for pending in group:
             begun = time.monotonic()
             outcome = locked or self._alone(pending)
-            if outcome.problem is not None and time.monotonic() - begun >= BUSY:
+            if outcome.problem is not None and time.monotonic() - begun >= sqlite.BUSY:
                 locked = outcome
             _answer([(pending, outcome)])
 

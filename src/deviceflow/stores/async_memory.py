@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from deviceflow.core.ports import refuse
+from deviceflow.core.states import State
 from deviceflow.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -12,7 +15,17 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import (
+        Claim,
+        Decide,
+        GrantLease,
+        LeaseHeld,
+        Origin,
+        StoredGrant,
+        StoreEvent,
+        UpcomingFlow,
+    )
     from deviceflow.errors import DeviceFlowError
 
 
@@ -24,6 +37,8 @@ class AsyncMemoryStore:
 
     def __init__(self) -> None:
         self._store = MemoryStore()
+        self._change = asyncio.Event()
+        self._change.set()
 
     def __len__(self) -> int:
         return len(self._store)
@@ -34,7 +49,10 @@ class AsyncMemoryStore:
         return self._store.now(client_now)
 
     async def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        return self._store.add(flow, store_event=store_event)
+        kept = self._store.add(flow, store_event=store_event)
+        if kept is flow:
+            self._change.set()
+        return kept
 
     async def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
         return self._store.get(flow_id, secrets=secrets)
@@ -61,6 +79,14 @@ class AsyncMemoryStore:
     ) -> Claim | None:
         return self._store.claim_due(owner, client_now, seconds, decide)
 
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return self._store.upcoming(client_now, ahead, grace)
+
+    async def any_pending(self) -> bool:
+        return self._store.any_pending()
+
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         self._store.end_lease(flow_id, since, client_now)
 
@@ -78,7 +104,10 @@ class AsyncMemoryStore:
         release: str | None = None,
         store_event: StoreEvent | None = None,
     ) -> bool:
-        return self._store.commit(flow, event, release=release, store_event=store_event)
+        kept = self._store.commit(flow, event, release=release, store_event=store_event)
+        if kept and (flow.state.ended or event["from"] == State.INIT):
+            self._change.set()
+        return kept
 
     async def release(self, flow_id: str, owner: str) -> None:
         self._store.release(flow_id, owner)
@@ -111,9 +140,52 @@ class AsyncMemoryStore:
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
 
+    async def wait_for_change(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._change.wait()
+        changed = self._change.is_set()
+        self._change.clear()
+        return changed
+
     def remove(self, flow_id: str) -> None:
         """Forget the flow; unknown ones are forgotten already."""
         self._store.remove(flow_id)
+
+    async def find(self, name: str) -> Flow | None:
+        return self._store.find(name)
+
+    async def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
+        return self._store.load_grant(name, client_now)
+
+    async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
+        return self._store.load_grant_by_id(grant_id, client_now)
+
+    async def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool:
+        return self._store.commit_grant(
+            grant, event, lease=lease, release=release, flow=flow, flow_event=flow_event
+        )
+
+    async def use_grant(self, grant_id: str, client_now: float) -> None:
+        self._store.use_grant(grant_id, client_now)
+
+    async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
+        return self._store.grants(client_now, after)
+
+    async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
+        return self._store.due_grants(client_now, unused, limit)
+
+    async def snooze_grant(self, name: str, client_now: float) -> None:
+        self._store.snooze_grant(name, client_now)
 
     async def close(self) -> None:
         """Keep what there is: it lives as long as this object does."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from deviceflow import _forks as forks
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, refuse
+from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, UpcomingFlow, refuse
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Handover
 from deviceflow.core.text import CleanText, PersonText
 from deviceflow.errors import UnknownLoginError, UsageError
+from deviceflow.stores._memory_grants import MemoryGrants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ _FREE: Final = (None, 0.0, None)
 _MOST_SNOOZES: Final = 6
 
 
-class MemoryStore:
+class MemoryStore(MemoryGrants):
     """Keeps flows while the process lives; nothing of them is written anywhere.
 
     A forked child gets a copy of them as they are then. Only one of the two processes may go on
@@ -44,6 +45,7 @@ class MemoryStore:
     keeps_trail = False
 
     def __init__(self) -> None:
+        super().__init__()
         self._renew_lock()
         forks.in_child(self._renew_lock)
         self._flows: dict[str, _Parked] = {}
@@ -78,6 +80,12 @@ class MemoryStore:
         with self._lock:
             flow = self._find(flow_id)
         return flow if secrets else _bare(flow)
+
+    def find(self, name: str) -> Flow | None:
+        """Return a copy of the open flow of a name, without its secrets; None if there is none."""
+        with self._lock:
+            parked = self._flows.get(self._names.get(name, ""))
+        return None if parked is None else _bare(_unpark(parked))
 
     def flows(
         self,
@@ -119,6 +127,30 @@ class MemoryStore:
             claim = first and self._claim(first.flow_id, owner, client_now, seconds, decide)
         return claim if isinstance(claim, Claim) else None
 
+    def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        """Return flows that nobody seems to drive and nobody has leased, the longest due first."""
+        left_behind = -inf if grace is None else client_now - grace
+        with self._lock:
+            found = [
+                UpcomingFlow(parked.flow_id, parked.seq, parked.wake_at, client_now)
+                for parked in self._flows.values()
+                if parked.wake_at <= (client_now + ahead if parked.seq <= 1 else left_behind)
+                and self._held(parked.flow_id, "", client_now) <= 0
+            ]
+        return sorted(found, key=attrgetter("wake_at"))
+
+    def any_pending(self) -> bool:
+        """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
+        with self._lock:
+            return any(
+                parked.wake_at < inf
+                and not parked.state.ended
+                and not self._snoozes.get(parked.flow_id)
+                for parked in self._flows.values()
+            )
+
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """Do nothing: a client's own clock is never set back."""
 
@@ -144,13 +176,16 @@ class MemoryStore:
         with self._lock:
             if release is not None:
                 self._release(flow.id, release)
-            stored = self._flows.get(flow.id)
-            if stored is not None and event["hash"] and _unpark(stored).head == event["hash"]:
-                return True  # done already, and only the file of the trail failed
-            if stored is None or stored.seq != event["seq"] - 1:
-                return False
-            self._keep(flow)
-            return True
+            return self._move(flow, event)
+
+    def _move(self, flow: Flow, event: dict[str, Any]) -> bool:
+        stored = self._flows.get(flow.id)
+        if stored is not None and event["hash"] and _unpark(stored).head == event["hash"]:
+            return True  # done already, and only the file of the trail failed
+        if stored is None or stored.seq != event["seq"] - 1:
+            return False
+        self._keep(flow)
+        return True
 
     def release(self, flow_id: str, owner: str) -> None:
         """Give the lease back, if `owner` still has it."""

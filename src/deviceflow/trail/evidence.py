@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.chain import DAMAGED, START, STORED, decode, read
-from deviceflow.core.actions import ACTIONS, ENDS_HANDOVER, IMPORT, POLL
+from deviceflow.core.actions import ACTIONS, ENDS_HANDOVER, IMPORT, POLL, Kind, action_of
 from deviceflow.core.omitted import Omitted, is_omissible
-from deviceflow.core.states import AUTHORIZED, AWAITING_USER, ENDS, INIT, NONE, POLLING, Handover
+from deviceflow.core.states import (
+    AUTHORIZED,
+    AWAITING_USER,
+    ENDS,
+    INIT,
+    NONE,
+    POLLING,
+    WANTED,
+    Handover,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +35,8 @@ FLOW, SEQ, TIME, HASH, MAC, TEXT = (
 
 def _legal() -> Iterator[tuple[Step, Standing]]:
     for action in ACTIONS.values():
+        for before_it, after_it in action.grant.items():
+            yield (action, before_it, NONE), (after_it, NONE)
         if action is IMPORT:
             continue
         known = [(source, action.handover.get(source)) for source in Handover]
@@ -39,9 +50,10 @@ def _legal() -> Iterator[tuple[Step, Standing]]:
 
 
 LEGAL: Final[Mapping[Step, Standing]] = dict(_legal())
-"""The legal steps of a login: an action with the states before it, and the states after it.
+"""The legal steps of a login or a grant: an action with the states before and after it.
 
-The hand-over of a login that was imported in `authorized` is unknown at first: None.
+No state of a grant has the name of a login's. A grant has no hand-over: it counts as none. The
+hand-over of a login that was imported in `authorized` is unknown at first: None.
 """
 
 
@@ -50,8 +62,15 @@ def at(state: str | None) -> Standing:
     return state, None if state == AUTHORIZED else NONE
 
 
+def is_of_grant(first: Mapping[str, Any]) -> bool:
+    """Tell by the first event of a chain whether the chain is a grant's."""
+    return action_of(first["action"]).kind is Kind.GRANT
+
+
 def before(first: Mapping[str, Any]) -> Standing:
-    """Return the states of a login before its first event."""
+    """Return the states of a login or a grant before its first event."""
+    if is_of_grant(first):
+        return at(WANTED.value)
     return at(first["from"] if first["action"] == IMPORT else INIT.value)
 
 

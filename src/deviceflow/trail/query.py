@@ -25,6 +25,7 @@ from deviceflow.core.sanitize import storable
 from deviceflow.core.states import AWAITING_USER, POLLING
 from deviceflow.errors import UnknownLoginError
 from deviceflow.stores.sql.statements import IDS
+from deviceflow.trail.evidence import is_of_grant
 from deviceflow.trail.login_view import Login, seconds_of
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Lo
         runs = _open_runs(rows, found)
         for flow_id in some:
             # An id that is not UTF-8 cannot be queried. Verification reports such an event.
-            if events := found.get(flow_id):
+            events = found.get(flow_id)
+            if events and not is_of_grant(events[0]):
                 yield Login.of(events[0]["flow_id"], events, runs.get(flow_id))
 
 

@@ -265,7 +265,7 @@ def _whole(
     """
     events = list[dict[str, Any]]()
     due: _Due
-    anchor, due, legal = 0, (1, _BEGUN, START, ""), _PLAIN
+    anchor, due, legal = 0, (1, _NOWHERE, START, ""), _PLAIN
     for flow_id, number, at_time, digest, mac, text in rows:
         try:
             event, found = read(text)
@@ -309,7 +309,7 @@ def _beginning(
     if first["flow_id"] == STORE:
         return 0, (1, (None, None), START, ""), _STORE_EVENTS
     anchor, head = anchor_of(first, heads)
-    return anchor, (anchor + 1, begun(first) if anchor else _BEGUN, head, ""), _PLAIN
+    return anchor, (anchor + 1, begun(first) if anchor else before(first), head, ""), _PLAIN
 
 
 def _behind_omitted(
@@ -325,7 +325,7 @@ def _behind_omitted(
     return seq + run.events, at(run.leads_from(standing[0])), event["prev_hash"], run.until
 
 
-_BEGUN: Final[Standing] = at(State.INIT.value)
+_NOWHERE: Final[Standing] = (None, None)
 _NOTHING: Final[tuple[int, Standing, str, str]] = (-1, ("", None), "", "")
 """What no event has: no step begins in such a state."""
 

@@ -44,9 +44,16 @@ class TooLargeError(ValueError):
 
 
 def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return header lines by name in lower case. Values of the same name are joined by a comma."""
+    """Return header lines by name in lower case. Values of the same name are joined by a comma.
+
+    Raises:
+        ValueError: There are too many headers, or one is too long.
+    """
     named: dict[str, str] = {}
-    for raw, value in headers:
+    lines = tuple(headers)
+    if len(lines) > MAX_HEADERS or any(len(raw) + len(value) > MAX_LINE for raw, value in lines):
+        raise ValueError("The headers are too long.")
+    for raw, value in lines:
         name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
         named[name] = f"{named[name]}, {text}" if name in named else text
     return named

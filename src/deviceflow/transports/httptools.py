@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from deviceflow import _forks as forks
 from deviceflow.core.wire import Failure
 from deviceflow.transports._limits import CONNECTIONS
+from deviceflow.transports._origins import Origins
 from deviceflow.transports._pool import Pool
 from deviceflow.transports._settings import REMEMBERED, Settings
 
@@ -53,10 +54,9 @@ class HttptoolsTransport:
     ) -> None:
         self._settings = Settings(session, f"httptools/{httptools.__version__}")
         self._connections = connections
-        self._pools: dict[Origin, tuple[Pool, Way]] = {}
+        self._origins = Origins(self._settings, self._open, self._drop)
         self._prepared: dict[_Key, _Prepared] = {}
-        self._preparing = asyncio.Lock()  # reading the settings of an origin
-        forks.in_child(self._renew)
+        forks.in_child(self._forget)
 
     @property
     def unverified(self) -> bool:
@@ -117,16 +117,7 @@ class HttptoolsTransport:
 
     async def _prepare(self, request: Request, key: _Key) -> _Prepared:
         target = self._settings.target(request.url, request.headers, len(request.body))
-        origin = target.origin
-        async with self._preparing:
-            if origin not in self._pools:
-                if len(self._pools) >= REMEMBERED:
-                    await self.close()
-                way = await asyncio.to_thread(self._settings.way, origin)
-                opening = functools.partial(open_connection, origin, way)
-                loop = asyncio.get_running_loop()
-                self._pools[origin] = Pool(loop, opening, self._connections), way
-        pool, way = self._pools[origin]
+        pool, way = await self._origins.get(target.origin)
         if len(self._prepared) >= REMEMBERED:
             self._prepared.clear()
         prepared = self._prepared[key] = _Prepared(pool, _head(request.method, target, way))
@@ -134,15 +125,19 @@ class HttptoolsTransport:
 
     async def close(self) -> None:
         """Close all idle connections. A later `send` opens new ones."""
-        pools = [pool for pool, _ in self._pools.values()]
-        self._pools, self._prepared = {}, {}
-        for pool in pools:
-            await pool.close()
+        self._forget()
+        await self._origins.close()
 
-    def _renew(self) -> None:
-        # Closing the parent's connections here would remove them from the parent's event loop.
-        forks.abandon(self._pools)
-        self._pools, self._prepared, self._preparing = {}, {}, asyncio.Lock()
+    def _open(self, origin: Origin, way: Way) -> tuple[Pool, Way]:
+        opening = functools.partial(open_connection, origin, way)
+        return Pool(asyncio.get_running_loop(), opening, self._connections), way
+
+    async def _drop(self, part: tuple[Pool, Way]) -> None:
+        self._forget()
+        await part[0].close()
+
+    def _forget(self) -> None:
+        self._prepared.clear()
 
 
 _Key = tuple[str, str, tuple[tuple[str, str], ...], int]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import http.client
 import io
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -28,7 +29,8 @@ from urllib3.exceptions import ConnectTimeoutError
 from deviceflow import _forks as forks
 from deviceflow._version import __version__
 from deviceflow.core.wire import MAX_BODY, Failure, Response
-from deviceflow.errors import UsageError
+from deviceflow.transports._limits import GRACE, MAX_WIRE
+from deviceflow.transports._settings import REMEMBERED, wrong
 
 if TYPE_CHECKING:
     import socket
@@ -37,15 +39,11 @@ if TYPE_CHECKING:
 
     from deviceflow.core.wire import Request
 
+_LOGGER: Final = logging.getLogger(__name__)
 # The most idle connections to keep per origin: one for each thread that polls there at once.
 _CONNECTIONS: Final = 64
-_REMEMBERED: Final = 128
-_MAX_WIRE: Final = 2 * MAX_BODY
-"""The longest response on the wire in bytes: headers, body, and chunk framing."""
 _SHORT_BODY: Final = 64 * 1024
 """The longest body in bytes that is sent together with the head of its request."""
-_GRACE: Final = 0.5
-"""Seconds after the deadline in which a response that has already arrived may still be read."""
 # Everything that a server or the network can cause. The errors of `requests` derive from OSError.
 _TROUBLE: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
@@ -75,8 +73,8 @@ class RequestsTransport:
             session.headers = CaseInsensitiveDict({"User-Agent": agent})
         self._session = session
         self._adapter = _CookielessAdapter(pool_maxsize=_CONNECTIONS)
-        self._prepared = functools.lru_cache(_REMEMBERED)(self._prepare)
-        self._settings = functools.lru_cache(_REMEMBERED)(self._merge_settings)
+        self._prepared = functools.lru_cache(REMEMBERED)(self._prepare)
+        self._settings = functools.lru_cache(REMEMBERED)(self._merge_settings)
         forks.in_child(self._renew)
 
     def send(self, request: Request, timeout: float) -> Response | Failure:
@@ -129,7 +127,8 @@ class RequestsTransport:
                 _renew(adapter)
 
     def _exchange(self, request: Request, exchange: _Exchange) -> Response:
-        target = self._prepared(request.url, tuple(request.headers.items()), len(request.body))
+        headers = tuple(request.headers.items())
+        target = self._prepared(request.method, request.url, headers, len(request.body))
         if target.pool is not None and target.pool.pool is not None:
             return self._exchange_directly(request, exchange, target)
         if target.pool is not None:
@@ -150,29 +149,57 @@ class RequestsTransport:
     def _exchange_directly(
         self, request: Request, exchange: _Exchange, target: _Prepared
     ) -> Response:
-        """Send by the pool of connections, as the adapter does, without finding that again."""
-        seconds = exchange.remaining()
+        """Send by a connection of the pool, without what `requests` and urllib3 do for others."""
+        pool, whole = target.pool, False
         before, _current.exchange = _current.exchange, exchange
         try:
-            raw = target.pool.urlopen(
-                request.method,
-                target.path,
-                body=request.body or None,
-                headers=target.headers,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-                retries=self._adapter.max_retries,
-                timeout=urllib3.Timeout(connect=seconds, read=seconds),
-            )
-            with self._adapter.build_response(None, raw) as response:
-                body = read_limited(response).content
+            connection = pool._get_conn()  # noqa: SLF001  # as `urlopen` does
+            try:
+                pool._validate_conn(connection)  # noqa: SLF001  # likewise
+                connection.send(target.head + request.body)
+                with connection.response_class(connection.sock, method=request.method) as response:
+                    response.begin()
+                    _LOGGER.debug("%s %s: %d", request.method, target.url, response.status)
+                    answer = self._read(response, request.method)
+                    whole = response.isclosed() and not response.will_close
+            finally:
+                if not whole:
+                    connection.close()
+                pool._put_conn(connection if whole else None)  # noqa: SLF001  # likewise
         finally:
             _current.exchange = before
-        return Response(response.status_code, response.headers, body)
+        return answer
 
-    def _prepare(self, url: str, headers: tuple[tuple[str, str], ...], length: int) -> _Prepared:
+    def _read(self, response: http.client.HTTPResponse, method: str) -> Response:
+        headers: dict[str, str] = {}
+        for key, value in response.msg.items():
+            name = key.lower()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if len({*headers.get("content-length", "").split(", ")}) > 1:
+            raise http.client.HTTPException("There are two lengths.")
+        if "content-encoding" in headers:  # although none was accepted
+            raw = urllib3.HTTPResponse(
+                response,
+                headers,
+                response.status,
+                preload_content=False,
+                original_response=response,
+                request_method=method,
+            )
+            decoded = read_limited(self._adapter.build_response(None, raw))
+            return Response(response.status, headers, decoded.content)
+        body = response.read(MAX_BODY + 1)
+        if len(body) > MAX_BODY:
+            del body
+            raise BodyTooLargeError(f"The body is longer than {MAX_BODY} bytes.")
+        if response.length:
+            del body
+            raise ChunkedEncodingError("The body is incomplete.")
+        return Response(response.status, headers, body)
+
+    def _prepare(
+        self, method: str, url: str, headers: tuple[tuple[str, str], ...], length: int
+    ) -> _Prepared:
         model = requests.PreparedRequest()
         model.prepare_url(url, None)
         ours: Any = self._session.headers.items()  # as in requests, None removes a header
@@ -190,7 +217,8 @@ class RequestsTransport:
         if adapter is not self._adapter or select_proxy(url, settings["proxies"]):
             pool = None
         path = self._adapter.request_url(model, settings["proxies"])
-        return _Prepared(url, model.headers, adapter, settings, path, pool)
+        head = b"" if pool is None else pool._new_conn().head(method, path, model.headers)  # noqa: SLF001  # it is not connected
+        return _Prepared(url, model.headers, adapter, settings, head, pool)
 
     def _merge_settings(self, origin: str) -> dict[str, Any]:
         session = self._session
@@ -292,7 +320,7 @@ class _Prepared(NamedTuple):
     headers: Any
     adapter: Any
     settings: dict[str, Any]
-    path: str
+    head: bytes
     pool: Any
 
 
@@ -319,8 +347,7 @@ def _checked(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any
     except (OSError, ValueError) as error:
         # Only `cert_verify` raises a plain OSError. Other errors may quote a proxy's password.
         why = f"{error}." if type(error) is OSError else "The proxy's URL is invalid."
-        names = "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
-        raise UsageError(why, hint=f"Check {names}, or the session's settings.") from None
+        raise wrong(why) from None
     return pool
 
 
@@ -343,7 +370,7 @@ class _Exchange:
         """Return whether bytes that have already arrived may still be read after the deadline."""
         now = time.monotonic()
         if self._grace is None:
-            self._grace = now + _GRACE
+            self._grace = now + GRACE
         return now < self._grace
 
     def over(self) -> bool:
@@ -371,7 +398,7 @@ class _LimitedReader(io.RawIOBase):
         self._exchange = _current.exchange
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
-        self._left = _MAX_WIRE
+        self._left = MAX_WIRE
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -385,7 +412,7 @@ class _LimitedReader(io.RawIOBase):
         if self._left < 0:
             # Older releases of urllib3 read lines of any length between and after chunks.
             self._exchange.too_large = True
-            raise BodyTooLargeError(f"The response is longer than {_MAX_WIRE} bytes.")
+            raise BodyTooLargeError(f"The response is longer than {MAX_WIRE} bytes.")
         return read
 
     def _read(self, buffer: WriteableBuffer) -> int | None:
@@ -421,7 +448,7 @@ class _LimitedResponse(http.client.HTTPResponse):
                 raise http.client.BadStatusLine(str(status))
             if not 101 < status < 200:
                 return version, status, reason
-            while self.fp.readline(_MAX_WIRE).strip():
+            while self.fp.readline(MAX_WIRE).strip():
                 pass
 
     def begin(self) -> None:
@@ -445,6 +472,12 @@ class _LimitedConnection(HTTPConnection):
             self._send_held()
         finally:
             self._held = None
+
+    def head(self, method: str, path: str, headers: Any) -> bytes:
+        """Return the head of a request, of a connection that is used for nothing else."""
+        self._held = []
+        super().request(method, path, headers=headers)
+        return b"".join(self._held)
 
     def _send_held(self) -> None:
         held, self._held = self._held, None

@@ -21,7 +21,7 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
-from deviceflow.core.states import Reason, State
+from deviceflow.core.states import GrantState, Loss, Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -78,8 +78,8 @@ def test_schema_knows_each_action_outcome_state_and_reason() -> None:
     outcomes = shipped["properties"]["outcome"]["enum"]
     assert {*outcomes} == {action.outcome for action in ACTIONS.values()}
     assert len(outcomes) == len({*outcomes})
-    assert shipped["$defs"]["state"]["enum"] == [*State, None]
-    assert set(shipped["properties"]["reason"]["enum"]) == {None, *Reason}
+    assert shipped["$defs"]["state"]["enum"] == [*State, *GrantState, None]
+    assert set(shipped["properties"]["reason"]["enum"]) == {None, *Reason, *Loss}
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,11 @@ def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validat
         "http_status": 200,
         "duration": 0.5,
         "in_doubt": False,
+        "generation": None,
         "worker": "a client.7.1",
         **dict.fromkeys(("host", "pid", "engine", "task_id", "actor")),
-        **dict.fromkeys(("token_fingerprint", "code_fingerprint", "row_digest", "key_id")),
+        **dict.fromkeys(("token_fingerprint", "previous_fingerprint", "code_fingerprint")),
+        **dict.fromkeys(("row_digest", "key_id")),
         **dict.fromkeys(("prev_hash", "hash", "mac")),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.brief import brief
+from tests.facade import AsyncFacade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +62,8 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-@pytest.fixture
-def client(clock: VirtualClock, store: MemoryStore) -> Make:
+@pytest.fixture(params=[Client, AsyncFacade])
+def client(request: pytest.FixtureRequest, clock: VirtualClock, store: MemoryStore) -> Make:
     """Make a client of the store that is given these answers, one for each request."""
 
     def make(*script: Any, **parts: Any) -> Client:
@@ -70,7 +72,8 @@ def client(clock: VirtualClock, store: MemoryStore) -> Make:
             "clock": clock,
             "transport": ScriptedTransport(script),
         }
-        return Client(**(ours | parts))
+        made: Client = request.param(**(ours | parts))
+        return made
 
     return make
 
@@ -242,6 +245,7 @@ def test_ended_flow_of_the_name_gives_way_to_a_new_one(
     assert driver.start(STUDIO, name="nightly").id != first.id
 
 
+@pytest.mark.parametrize("client", [Client], indirect=True)
 def test_many_threads_start_one_login_with_one_request(
     client: Make, code_answer: CodeAnswer
 ) -> None:
@@ -768,6 +772,7 @@ def test_interrupt_while_sleeping_cancels_a_flow_in_memory(
     assert not driver.get(flow.id).in_doubt
 
 
+@pytest.mark.parametrize("client", [Client], indirect=True)
 def test_interrupt_of_a_wait_in_the_system_clocks_sleep(
     client: Make, code_answer: CodeAnswer
 ) -> None:
@@ -843,7 +848,16 @@ def test_interrupt_of_the_code_request_leaves_a_persistent_flow_resumable(
 
 
 @pytest.mark.parametrize("persistent", [True, False])
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, GeneratorExit, ZeroDivisionError])
+@pytest.mark.parametrize(
+    ("client", "stop"),
+    [
+        *itertools.product(
+            [Client, AsyncFacade], [KeyboardInterrupt, SystemExit, ZeroDivisionError]
+        ),
+        (Client, GeneratorExit),  # it closes a coroutine, in which nothing more can be awaited
+    ],
+    indirect=["client"],
+)
 def test_what_comes_from_outside_goes_on_and_shows_no_secret(
     client: Make,
     code_answer: CodeAnswer,
@@ -863,7 +877,7 @@ def test_what_comes_from_outside_goes_on_and_shows_no_secret(
         driver.wait_for_token(flow.id)
 
     shown = rendered(caught.value)
-    assert "_sync.py" in shown
+    assert "/client/_sync.py" in shown or "/client/_async.py" in shown
     assert "CANARY" not in shown
     assert driver.get(flow.id).in_doubt
 

@@ -23,6 +23,7 @@ from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.brief import brief
+from tests.facade import AsyncFacade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,13 +56,15 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-@pytest.fixture
-def client(clock: VirtualClock, store: MemoryStore) -> Make:
+@pytest.fixture(params=[Client, AsyncFacade])
+def client(request: pytest.FixtureRequest, clock: VirtualClock, store: MemoryStore) -> Make:
     """Make a client of the store that is given these answers, one for each request."""
 
     def make(*script: Any, **parts: Any) -> Client:
         ours: dict[str, Any] = {"store": store, "clock": clock}
-        return Client(**(ours | {"transport": ScriptedTransport(script)} | parts))
+        ours["transport"] = ScriptedTransport(script)
+        made: Client = request.param(**(ours | parts))
+        return made
 
     return make
 

@@ -26,6 +26,7 @@ from deviceflow.errors import (
 from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.facade import AsyncFacade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,10 +58,10 @@ def clock() -> VirtualClock:
     return VirtualClock()
 
 
-@pytest.fixture
-def client(clock: VirtualClock) -> Make:
+@pytest.fixture(params=[Client, AsyncFacade])
+def client(request: pytest.FixtureRequest, clock: VirtualClock) -> Make:
     """Make a client that is given these answers, one for each request."""
-    return lambda *script, **parts: Client(
+    return lambda *script, **parts: request.param(
         clock=clock, transport=ScriptedTransport(script), **parts
     )
 

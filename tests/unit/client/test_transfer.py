@@ -14,6 +14,7 @@ from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import ScriptedTransport, answer
+from tests.facade import AsyncFacade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +30,10 @@ GRANTED: Final = answer(200, {"access_token": "TOKEN-CANARY"})
 KEYS: Final = [generate_key()]
 
 
-@pytest.fixture
-def client(clock: VirtualClock) -> Make:
+@pytest.fixture(params=[Client, AsyncFacade])
+def client(request: pytest.FixtureRequest, clock: VirtualClock) -> Make:
     """Make a client with a store of its own."""
-    return lambda *script: Client(clock=clock, transport=ScriptedTransport(script))
+    return lambda *script: request.param(clock=clock, transport=ScriptedTransport(script))
 
 
 def test_login_goes_on_where_it_is_imported(client: Make, code_answer: CodeAnswer) -> None:

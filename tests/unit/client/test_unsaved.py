@@ -15,6 +15,7 @@ from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.brief import brief
+from tests.facade import AsyncFacade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,10 +82,10 @@ def store(clock: VirtualClock) -> Failing:
     return Failing(clock)
 
 
-@pytest.fixture
-def client(clock: VirtualClock, store: Failing) -> Make:
+@pytest.fixture(params=[Client, AsyncFacade])
+def client(request: pytest.FixtureRequest, clock: VirtualClock, store: Failing) -> Make:
     """Make a client of the store that is given these answers, one for each request."""
-    return lambda *script: Client(store, clock=clock, transport=ScriptedTransport(script))
+    return lambda *script: request.param(store, clock=clock, transport=ScriptedTransport(script))
 
 
 def started(driver: Client, clock: VirtualClock) -> str:
@@ -242,6 +243,32 @@ def test_token_is_kept_where_the_store_fails_after_it_refused(
 
     assert actions()[-2:] == ["pending", "late_token"]
     assert driver.collect_token(name).access_token == TOKEN
+
+
+def test_late_token_is_not_before_what_others_did_between_its_arrival_and_its_commit(
+    clock: VirtualClock,
+) -> None:
+    events: list[dict[str, Any]] = []
+
+    class Suspended(MemoryStore):
+        """The process is suspended before the token is committed."""
+
+        def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+            if event["action"] == "issue_token":
+                clock.advance(60)
+                other.step(flow.id)
+            return super().commit(flow, event, **how)
+
+    store = Suspended()
+    other, driver = (
+        Client(store, clock=clock, transport=ScriptedTransport(script), on_transition=events.append)
+        for script in ([PENDING], [CODE, GRANTED])
+    )
+
+    assert driver.step(started(driver, clock)).state is State.AUTHORIZED
+
+    assert events[-1]["action"] == "late_token"
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
 
 
 def test_step_of_another_thread_meanwhile_does_not_lose_the_token(

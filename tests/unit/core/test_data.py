@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow import export
 from deviceflow.audit.events import FIELDS
+from deviceflow.core.access_token import AccessToken
 from deviceflow.core.data import DATA, SECRET, Place, Sensitivity
 from deviceflow.core.flow import Flow
+from deviceflow.core.grant import Grant
+from deviceflow.core.grant_view import GrantView
 from deviceflow.core.login import Login
 from deviceflow.core.provider import DeviceCode, Token
 
@@ -41,6 +44,9 @@ def test_each_datum_is_in_the_table_once() -> None:
     assert {field for field in there if not field.startswith("variable.")} == {
         *(f"flow.{name}" for name in Flow.__slots__),
         *(f"login.{one.name}" for one in fields(Login)),
+        *(f"grant.{name}" for name in Grant.__slots__),
+        *(f"view.{one.name}" for one in fields(GrantView)),
+        *(f"access_token.{one.name}" for one in fields(AccessToken)),
         *(f"code.{one.name}" for one in fields(DeviceCode)),
         *(f"token.{one.name}" for one in fields(Token)),
         *(f"event.{name}" for name in FIELDS),
@@ -58,7 +64,7 @@ def test_secrets_may_appear_nowhere() -> None:
 def test_callers_are_given_no_secret() -> None:
     secrets = [one for datum in DATA if datum.sensitivity is SECRET for one in datum.fields]
 
-    assert not [name for name in secrets if name.startswith("login.")]
+    assert not [name for name in secrets if name.startswith(("login.", "view."))]
 
 
 def test_what_a_queue_is_given_of_a_login_may_be_there(waiting: Callable[..., Flow]) -> None:

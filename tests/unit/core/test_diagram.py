@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deviceflow.core.diagram import DRAWINGS, FORMATS, HANDOVER, LOGIN, dot, mermaid, within
+from deviceflow.core.diagram import DRAWINGS, FORMATS, GRANT, HANDOVER, LOGIN, dot, mermaid, within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +22,10 @@ def arrows(
     drawing: Drawing,
     design: Mapping[str, Mapping[str, str]],
     handover_design: Mapping[str, Mapping[str, str]],
+    grant_design: Mapping[str, Mapping[str, str]],
 ) -> set[tuple[str, str, str]]:
-    machine = design if drawing is LOGIN else handover_design
+    machines = {LOGIN: design, HANDOVER: handover_design, GRANT: grant_design}
+    machine = machines[drawing]
     return {
         (source, dest, action)
         for action, leads in machine.items()
@@ -58,6 +60,7 @@ def test_mermaid_draws_each_pair_of_states_once(drawing: Drawing) -> None:
     [
         (LOGIN, "init", ["authorized", "expired", "failed"]),
         (HANDOVER, "none", ["acknowledged", "purged"]),
+        (GRANT, "wanted", []),
     ],
 )
 def test_mermaid_names_each_state_and_its_beginnings_and_ends(

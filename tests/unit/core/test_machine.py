@@ -33,8 +33,8 @@ from deviceflow.core.actions import (
     action_of,
     of_kind,
 )
-from deviceflow.core.machine import _HANDOVER, _LOGIN, fire
-from deviceflow.core.states import ENDS, Handover, Reason, State
+from deviceflow.core.machine import _HANDOVER, _LOGIN, fire, fire_grant
+from deviceflow.core.states import ENDS, GrantState, Handover, Loss, Reason, State
 from deviceflow.errors import IllegalTransitionError, UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +80,23 @@ def test_three_states_are_ends(state: State) -> None:
     assert state.ended == (state in ENDS)
 
 
+def test_grant_has_states_that_no_login_has() -> None:
+    assert list(GrantState) == ["wanted", "active", "refreshing", "in-doubt", "lost", "revoked"]
+    assert {*map(str, GrantState)} & {*map(str, State)} == set()
+    assert [state.gives_tokens for state in GrantState] == [False, True, True, True, False, False]
+
+
+def test_reasons_of_a_loss_are_a_closed_set_that_no_login_has() -> None:
+    assert set(Loss) == {
+        "refused",
+        "refresh_unknown",
+        "lapsed",
+        "invalidated",
+        "wrong_subject",
+    }
+    assert {*map(str, Loss)} & {*map(str, Reason)} == set()
+
+
 def test_hand_over_has_the_states_of_the_design() -> None:
     assert list(Handover) == ["none", "ready", "collected", "acknowledged", "purged"]
     assert [state.token_kept for state in Handover] == [False, True, True, False, False]
@@ -89,6 +106,8 @@ def test_table_is_the_design(
     design: Mapping[str, Mapping[State, State]],
     handover_design: Mapping[str, Mapping[Handover, Handover]],
     beside: Mapping[str, set[State]],
+    grant_design: Mapping[str, Mapping[GrantState, GrantState]],
+    beside_grant: Mapping[str, set[GrantState]],
 ) -> None:
     staying = {state: state for state in State}
     declared = {name: (action.kind, action.login) for name, action in ACTIONS.items()}
@@ -107,6 +126,11 @@ def test_table_is_the_design(
             name: (Kind.STORE, {})
             for name in ("open_plaintext", "plain_http", "unverified_tls", "rotate_keys", "prune")
         },
+        **{name: (Kind.GRANT, {}) for name in {*grant_design, *beside_grant} - {*beside}},
+    }
+    assert {name: action.grant for name, action in ACTIONS.items() if action.grant} == {
+        **grant_design,
+        **{name: {state: state for state in states} for name, states in beside_grant.items()},
     }
     assert {name: ACTIONS[name].handover for name in handover_design} == handover_design
     for action in of_kind(Kind.LOGIN):
@@ -149,6 +173,10 @@ def test_facts_that_follow_from_the_states() -> None:
         "purge",
         "revoke",
         "abandon_revocation",
+        "renew",
+        "use_late_answer",
+        "lose",
+        "log_out",
     }
 
 
@@ -206,6 +234,37 @@ def test_event_of_the_store_cannot_happen_to_a_flow(action: Action) -> None:
         fire(flow, action)
 
     assert flow == Light()
+
+
+@dataclass(slots=True)
+class LightGrant:
+    """All that the machine needs of a grant."""
+
+    state: GrantState
+    id: str = "g1"
+    reason: Loss | None = None
+
+
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=str)
+@pytest.mark.parametrize("state", GrantState)
+def test_action_on_a_grant_leads_where_the_table_says_or_is_refused(
+    action: Action, state: GrantState
+) -> None:
+    grant = LightGrant(state)
+
+    if state in action.grant:
+        fire_grant(grant, action)
+        assert grant.state is action.grant[state]
+        return
+    with pytest.raises(
+        IllegalTransitionError, match=f"not allowed: the grant is {state}"
+    ) as caught:
+        fire_grant(grant, action)
+
+    assert grant == LightGrant(state)
+    error = caught.value
+    assert (error.flow_id, error.state, error.trigger) == ("g1", state, action)
+    assert (error.__cause__, error.__context__) == (None, None)
 
 
 def test_token_is_ready_once_it_is_issued_and_can_be_collected_again() -> None:

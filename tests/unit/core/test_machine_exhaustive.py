@@ -13,10 +13,10 @@ import pytest
 from deviceflow import export
 from deviceflow.core.actions import ACTIONS, LATE_TOKEN, ORPHAN_TOKEN, Action, Kind, of_kind
 from deviceflow.core.flow import Flow
-from deviceflow.core.machine import fire
+from deviceflow.core.machine import fire, fire_grant
 from deviceflow.core.provider import DeviceCode, Token
 from deviceflow.core.secret import Secret
-from deviceflow.core.states import Handover, Reason, State
+from deviceflow.core.states import GrantState, Handover, Loss, Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.errors import IllegalTransitionError
 from deviceflow.testing import answer
@@ -225,6 +225,69 @@ def test_each_action_is_refused_wherever_it_is_not_allowed_and_changes_nothing(
         assert flow == Light("f9", state, reason, handover)
         refused += 1
     assert refused or action in ("import", "reseal")
+
+
+# A grant, by its own machine.
+
+
+@dataclass(slots=True)
+class LightGrant:
+    id: str = "g1"
+    state: GrantState = GrantState.WANTED
+    reason: Loss | None = None
+
+
+def grant_paths(depth: int) -> Iterator[tuple[tuple[str, ...], GrantState]]:
+    """Yield each path of a grant's actions that change its state, with the state at its end."""
+    front: list[tuple[tuple[str, ...], GrantState]] = [((), GrantState.WANTED)]
+    for _ in range(depth + 1):
+        yield from front
+        following = []
+        for path, state in front:
+            for action in of_kind(Kind.GRANT):
+                grant = LightGrant(state=state)
+                try:
+                    fire_grant(grant, action)
+                except IllegalTransitionError:
+                    assert grant == LightGrant(state=state)
+                    continue
+                if grant.state is not state:
+                    following.append(((*path, action.name), grant.state))
+        front = following
+
+
+def test_no_path_of_a_grant_is_left_out_and_each_is_the_designs(
+    grant_design: Mapping[str, Mapping[GrantState, GrantState]],
+) -> None:
+    depth = 6
+    paths = list(grant_paths(depth))
+    at, total = Counter({GrantState.WANTED: 1}), 1
+    for _ in range(depth):
+        following: Counter[GrantState] = Counter()
+        for state, count in at.items():
+            for leads in grant_design.values():
+                if state in leads:
+                    following[leads[state]] += count
+        at, total = following, total + following.total()
+
+    assert len(paths) == len({path for path, _ in paths}) == total
+    for path, end in paths:
+        state = GrantState.WANTED
+        for name in path:
+            state = grant_design[name][state]
+        assert state is end
+
+
+def test_no_path_of_a_grant_sends_twice_without_an_answer_or_a_doubt_between() -> None:
+    for path, _ in grant_paths(6):
+        for one, following in itertools.pairwise(path):
+            if one in ("refresh", "replay"):
+                assert following in {
+                    *("renew", "postpone", "lose_answer", "recover_refresh"),
+                    *("use_late_answer", "lose", "log_out"),
+                }
+            if following == "replay":
+                assert one in ("lose_answer", "recover_refresh", "doubt")
 
 
 # The same with whole flows: all that can happen to one, in every order.

@@ -87,6 +87,7 @@ def test_entry_can_say_everything_and_is_written_as_it_was_read() -> None:
         ({"interval": 3601}, "interval must be between 1 and 3600 seconds"),
         ({"interval": float("inf")}, "interval must be between 1 and 3600 seconds"),
         ({"margin": float("inf")}, "margin must be at most 3600 seconds"),
+        ({"replay_window": 3601}, "replay_window must be at most 3600 seconds"),
         ({"sources": "x"}, "sources must be a list of strings, not 'x'"),
         ({"sources": [7]}, r"sources must be a list of strings, not \[7\]"),
         ({"parameters": ["x"]}, r"parameters must be a table of strings, not \['x'\]"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
     from deviceflow.core.wire import Response
     from deviceflow.testing import VirtualClock
 
@@ -41,7 +42,7 @@ class Stalling(JSONLinesAudit):
         self._action = action
         self.stalls, self.goes_on = threading.Event(), threading.Event()
 
-    def write(self, event: dict[str, Any], flow: Flow) -> None:
+    def write(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         if event["action"] == self._action:
             self.stalls.set()
             assert self.goes_on.wait(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import secrets
 import socket
@@ -137,6 +138,7 @@ def head(length: int, *headers: str) -> bytes:
     return "\r\n".join(["HTTP/1.1 200 OK", *fields, "", ""]).encode()
 
 
+@functools.cache
 def bomb() -> list[bytes]:
     body = gzip.compress(bytes(50_000_000))
     return [head(len(body), "Content-Encoding: gzip"), body]

@@ -65,6 +65,7 @@ COMMANDS = {
     "export-env": Entry("print the token as shell commands", "handover"),
     "list": Entry("list the logins", "status"),
     "sweep": Entry("step each login that is due", "upkeep"),
+    "worker": Entry("drive all logins of a store", "worker"),
     "purge": Entry("wipe old secrets and delete old logins", "upkeep"),
     "keys": Entry("create and rotate the sealing keys", "keys"),
     "audit": Entry("verify and read the audit trail", "audit"),

@@ -19,7 +19,7 @@ class DiagramOptions:
     """The options of `diagram`."""
 
     format: Literal["mermaid", "dot"] | None
-    machine: Literal["login", "hand-over"]
+    machine: Literal["login", "hand-over", "grant"]
     check: str | None
     write: str | None
 
@@ -28,7 +28,7 @@ def _add_diagram(parser: ArgumentParser) -> None:
     parser.description = "Draw a state machine from the table of actions."
     parser.add_argument("format", nargs="?", choices=("mermaid", "dot"), help="by default mermaid")
     parser.add_argument(
-        "--machine", choices=("login", "hand-over"), default="login", help="by default login"
+        "--machine", choices=(*diagram.DRAWINGS,), default="login", help="by default login"
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", metavar="FILE", help="fail if a diagram in FILE is not current")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import arguments, exits, options, stored, streams
+from deviceflow.cli import exits, options, stored, streams
 from deviceflow.cli.commands import Command
 
 if TYPE_CHECKING:
@@ -18,11 +18,8 @@ class SweepOptions(options.JobOptions):
     limit: int
 
 
-class PurgeOptions(options.JobOptions):
+class PurgeOptions(options.JobOptions, options.RetentionOptions):
     """The options of `purge`."""
-
-    tokens_after: float
-    flows_after: float
 
 
 def _add_sweep(parser: ArgumentParser) -> None:
@@ -36,17 +33,7 @@ def _add_purge(parser: ArgumentParser) -> None:
         "Wipe the secrets of logins that ended long ago, and delete the oldest logins; their events"
         " stay. A token that nobody acknowledged is revoked if the server supports it."
     )
-    for name, days, what in (
-        ("tokens", "7d", "wipe the token"),
-        ("flows", "90d", "delete the login"),
-    ):
-        parser.add_argument(
-            f"--{name}-after",
-            type=arguments.duration,
-            default=arguments.duration(days),
-            metavar="AGE",
-            help=f"{what} this long after the login's end: 12h, 7d; by default {days}",
-        )
+    options.add_retention(parser)
     options.add_job(parser)
 
 

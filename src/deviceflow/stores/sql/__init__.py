@@ -8,7 +8,9 @@ The rooms of it, from the bottom up:
 * `operations`: which statements an operation runs, and in which order: generators, without I/O;
 * `schema` and `keys`: the same for a store that is opened;
 * `remembered`: the flows that this process drives;
-* `store`: the operations, performed by a connection.
+* `methods`: what a store's methods do around their operations: generators of jobs;
+* `store`: the sync face, which performs jobs by a connection;
+* `async_store`: the async face; `pending`: jobs that tasks wait for.
 """
 
 from deviceflow.stores.sql.store import Resealed, Snapshot, SQLStore

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from deviceflow.core.ports import refuse
 from deviceflow.core.secret import without_frames
+from deviceflow.stores.sql.async_grant_face import AsyncGrantFace
 from deviceflow.stores.sql.methods import FIRST_PAGE, SQLMethods, run
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
+    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent, UpcomingFlow
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql.connection import AsyncConnection
     from deviceflow.stores.sql.methods import Method
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class AsyncSQLStore(SQLMethods):
+class AsyncSQLStore(SQLMethods, AsyncGrantFace):
     """Keeps flows in a SQL database, for the tasks of one event loop.
 
     `AsyncSQLiteStore` and `AsyncPostgresStore` say in which. The store is opened by `async with`,
@@ -55,6 +57,8 @@ class AsyncSQLStore(SQLMethods):
         self._connection = connection
         self._is_open = False
         self._opening: asyncio.Future[None] | None = None
+        self._change = asyncio.Event()
+        self._change.set()
 
     async def __aenter__(self) -> Self:
         await self._opened()
@@ -75,7 +79,11 @@ class AsyncSQLStore(SQLMethods):
     def _open_blocking(self) -> None:
         # In a thread: besides the database, the keys are read from files or a keyring.
         with self._connection.blocking() as connection:
-            run(self._open(), connection.perform)
+            try:
+                run(self._open(), connection.perform)
+            except BaseException:
+                connection.close()
+                raise
         self._is_open = True
 
     async def _run(self, begin: Callable[[], Method[_T]]) -> _T:
@@ -112,6 +120,7 @@ class AsyncSQLStore(SQLMethods):
         The store is opened again where it is needed again.
         """
         self._remembered.forget_all()
+        self._seen_grants.clear()
         await self._connection.close()
 
     # The protocol; see `AsyncStore`.
@@ -149,6 +158,14 @@ class AsyncSQLStore(SQLMethods):
         self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
     ) -> Claim | None:
         return await self._run(lambda: self._claim_due(owner, client_now, seconds, decide))
+
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        return await self._run(lambda: self._upcoming(client_now, ahead, grace))
+
+    async def any_pending(self) -> bool:
+        return await self._run(self._any_pending)
 
     async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         await self._run(lambda: self._end_lease(flow_id, since, client_now))
@@ -199,6 +216,29 @@ class AsyncSQLStore(SQLMethods):
         self, action: Action, client_now: float, detail: str, origin: Origin
     ) -> None:
         await self._run(lambda: self._record_store_event(action, client_now, detail, origin))
+
+    # For a process that drives whatever is due.
+
+    async def wait_for_change(self, seconds: float) -> bool:
+        if not self._is_open:
+            await self._opened()
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        while True:
+            pause = await self._connection.look_for_change(self._changed)
+            left = until - clock()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(left, pause))):
+                    await asyncio.sleep(0)  # a caller that does not wait must not stop the loop
+                    await self._change.wait()
+            if self._change.is_set():
+                self._change.clear()
+                return True
+            if left <= pause:
+                return False
+
+    def _changed(self) -> None:
+        self._change.set()
 
     # What only a database has.
 

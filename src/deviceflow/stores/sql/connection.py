@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-Mode = Literal["open", "read", "lease", "write", "migrate"]
+Mode = Literal["open", "read", "lease", "write", "durable", "migrate"]
 """How an operation is performed.
 
 `open` and `read` change nothing. `lease` changes something by one statement, and that need not
 survive a power cut. `write` is one transaction: all of it, or nothing and an error; `migrate` too.
+`durable` is a `write` that survives a power cut, whatever the store's setting.
 `open` and `migrate` are not tried again: they say at once what is wrong.
 """
 
@@ -92,6 +93,13 @@ class AsyncConnection(Protocol):
 
     def blocking(self) -> AbstractContextManager[Connection]:
         """Give a connection to the same database for another thread, which it may block."""
+
+    async def look_for_change(self, on_change: Callable[[], None]) -> float:
+        """See to it that a function is called where others may have made a flow due.
+
+        Returns:
+            After how many seconds to call this method again.
+        """
 
     async def close(self) -> None:
         """Perform what was asked for, and let go of files and connections."""

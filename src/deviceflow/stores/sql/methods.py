@@ -25,11 +25,13 @@ from deviceflow.audit.mode import is_summarized
 from deviceflow.audit.reading import event_of
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN, Keyless
-from deviceflow.core.ports import LeaseHeld, StoreEvent
+from deviceflow.core.ports import LeaseHeld, StoreEvent, UpcomingFlow
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret, without_frames
+from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
 from deviceflow.stores.sql import keys, schema
+from deviceflow.stores.sql.grants import SeenGrants
 from deviceflow.stores.sql.operations import Operations, query, statement
 from deviceflow.stores.sql.remembered import RememberedFlows
 from deviceflow.stores.sql.rows import COLUMNS, Rows, name_of
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from deviceflow.core.ports import Claim, Decide, Origin
     from deviceflow.core.secret import Hidden
     from deviceflow.stores.sql.connection import Mode, Operation
+    from deviceflow.stores.sql.connection import Statements as Attempt
     from deviceflow.stores.sql.statements import Dialect, Statements
 
 _T = TypeVar("_T")
@@ -56,6 +59,8 @@ FIRST_PAGE: Final[dict[str, Any]] = {"limit": PAGE}
 """Where a list of flows begins."""
 
 _CREATED_AT: Final = COLUMNS.index("created_at")
+_NEVER: Final = 1e12
+_UPCOMING: Final = 10_000
 _LONGEST_NAME: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 
 
@@ -134,6 +139,7 @@ class SQLMethods:
         self._read_only = read_only
         self._summarize = is_summarized(trail)
         self._remembered = RememberedFlows()
+        self._seen_grants = SeenGrants()
         self._sealed: str | None = None  # the audit key, as the store has it
         self._rows: Rows
         self._audit_key: AuditKey | None
@@ -165,9 +171,12 @@ class SQLMethods:
         now = time.time() if store_event is None else store_event.client_now
         imported_at = (yield from self._now(time.time())) if flow.seq else now
         operation, event = self._operations.add(flow, store_event, imported_at)
+        if flow.wake_at is not None:
+            operation = self._announced(operation)
         kept: Flow = yield self._job(operation, "write", now)
         if kept is flow:
             flow.as_stored.columns = None
+            self._changed()
             if event is not None:
                 log.emit(log.TRANSITION, event)
         return kept
@@ -223,6 +232,22 @@ class SQLMethods:
             claimed.flow.as_stored.columns = None
         return claimed
 
+    def _upcoming(
+        self, client_now: float, ahead: float, grace: float | None
+    ) -> Method[list[UpcomingFlow]]:
+        values = {"ahead": ahead, "grace": _NEVER if grace is None else grace, "limit": _UPCOMING}
+        found = yield self._job(query("upcoming", values), "read", client_now)
+        return [
+            UpcomingFlow(flow_id, seq, float(wake_at), now)
+            for flow_id, seq, wake_at, now in found
+            if isinstance(flow_id, str)
+            and isinstance(seq, int)
+            and isinstance(wake_at, int | float)
+        ]
+
+    def _any_pending(self) -> Method[bool]:
+        return bool((yield self._job(query("any_pending", {}), "read")))
+
     def _end_lease(self, flow_id: str, since: float, client_now: float) -> Method[None]:
         values = {"id": storable(flow_id), "since": since}
         yield self._job(statement("end_lease", values), "lease", client_now, flow_id)
@@ -244,12 +269,17 @@ class SQLMethods:
         if self._read_only:
             raise _only_read()
         operation, row = self._operations.commit(flow, event, release, store_event)
+        makes_due = flow.wake_at is not None and (flow.state.ended or event["from"] == State.INIT)
+        if makes_due:
+            operation = self._announced(operation)
         if store_event is None:
             kept: bool = yield self._job(operation, "write", 0.0, flow.id)
         else:
             kept = yield self._job(operation, "write", store_event.client_now)
         if kept:
             flow.as_stored.columns = None
+            if makes_due:
+                self._changed()
             if ACTIONS[event["action"]].wipes and self._rows.sealer.prefix == PLAIN:
                 yield from self._overwrite_deleted()
         if kept and release is not None:
@@ -257,6 +287,22 @@ class SQLMethods:
         else:
             self._remembered.forget(flow.id)
         return kept
+
+    def _announced(self, operation: Operation[_T]) -> Operation[_T]:
+        """Tell others, in the operation's transaction, that a flow may be due that was not."""
+        if not self._dialect.notifies:
+            return operation
+
+        def attempt(now: float) -> Attempt[_T]:
+            result = yield from operation(now)
+            if result:
+                yield "notify", {"payload": ""}
+            return result
+
+        return attempt
+
+    def _changed(self) -> None:
+        """Do what is to be done in this process where a flow may be due that was not."""
 
     def _overwrite_deleted(self) -> Method[None]:
         """Overwrite what was deleted in what the database keeps besides, if that can be done."""

@@ -140,7 +140,7 @@ class Operations:
                 return True
             # Done already, if the connection was lost just as it was being done.
             found = (yield "text_of_event", values).fetchone()
-            if found is not None and _worker_of(found[0]) == event["worker"]:
+            if found is not None and worker_of(found[0]) == event["worker"]:
                 return True
             stored = (yield "get", values | {"now": now}).fetchone()
             if noted is None and stored is not None and stored[_MAC] == values["mac"]:
@@ -373,7 +373,7 @@ class _Claiming:
     ) -> Statements[Claim]:
         if noted is not None and (yield "add_event", noted).rowcount != 1:
             raise ignored(claim.flow.id)
-        claim = claim._replace(event=event)
+        claim = Claim(claim.flow, claim.now, claim.previous_owner, event)
         self._kept = (mac, claim)
         return claim
 
@@ -407,7 +407,7 @@ def add_store_event(
         raise ignored(STORE)
 
 
-def _worker_of(text: object) -> str | None:
+def worker_of(text: object) -> str | None:
     """Return which worker an event names, by its text, whatever somebody has put there."""
     try:
         event, _ = read(text)

@@ -32,19 +32,20 @@ class Pending:
     Attributes:
         job: The job; None for closing the connection.
         loop: The task's event loop.
+        alone: Whether it must not share a transaction, since one that it shared failed.
         asked: When it was asked for, by `time.monotonic`.
         begun: Whether it is performed by now, or was.
         dropped: Whether its task was cancelled before that: it must not be performed.
     """
 
-    __slots__ = ("_future", "asked", "begun", "dropped", "job", "loop")
+    __slots__ = ("_future", "alone", "asked", "begun", "dropped", "job", "loop")
 
     def __init__(self, job: Job | None) -> None:
         self.job = job
         self.asked = time.monotonic()
         self.loop = asyncio.get_running_loop()
         self._future: asyncio.Future[Done] = self.loop.create_future()
-        self.begun = self.dropped = False
+        self.alone = self.begun = self.dropped = False
 
     def answer(self, done: Done) -> None:
         """Tell the task, in its own loop."""

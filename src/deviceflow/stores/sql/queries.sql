@@ -57,6 +57,12 @@ HAVING (CAST(:since AS TEXT) IS NULL OR MIN("time") >= :since)
         OR MAX({find}("text", :client_id)) > 0 OR MAX({find}("text", :client_name)) > 0)
 ORDER BY begun
 
+-- fragment: grant_row
+SELECT {grant_columns}, {now}, used_at, lease_owner, leased_at, lease_until FROM {grants}
+
+-- fragment: grant_moves
+{grant_set}, wake_at = :wake_at
+
 -- A login.
 
 -- name: now
@@ -134,6 +140,16 @@ WHERE lease_owner = :owner OR id = :id AND {free}
 UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, wake_at = :wake_at, snoozes = 0
 WHERE id = :id AND seq = :seq AND lease_owner = :owner
 
+-- name: upcoming
+-- The first event of a flow is its code: a flow with one event was never polled.
+SELECT id, seq, wake_at, {now} FROM {flows}
+WHERE wake_at <= (SELECT {now}) + :ahead AND (seq <= 1 OR wake_at <= (SELECT {now}) - :grace)
+    AND (lease_until IS NULL OR lease_until <= {now} OR lease_until > {now} + {longest_lease})
+ORDER BY wake_at LIMIT :limit
+
+-- name: any_pending
+SELECT 1 FROM {flows} WHERE ended_at IS NULL AND wake_at IS NOT NULL AND snoozes = 0 LIMIT 1
+
 -- name: end_lease
 UPDATE {flows} SET lease_until = {now} WHERE id = :id AND leased_at = :since
 
@@ -167,6 +183,50 @@ DELETE FROM {flows} WHERE id = :id AND mac = :mac
 SELECT id FROM {flows}
 WHERE mac NOT LIKE :prefix
     OR code NOT LIKE :prefix OR token NOT LIKE :prefix OR revoke NOT LIKE :prefix
+ORDER BY id LIMIT :limit OFFSET :skip
+
+-- Grants.
+
+-- name: add_grant
+INSERT INTO {grants} ({grant_columns}, wake_at) VALUES ({grant_values}, :wake_at)
+ON CONFLICT DO NOTHING
+
+-- name: get_grant
+{grant_row} WHERE name = :name
+
+-- name: get_grant_by_id
+{grant_row} WHERE id = :id
+
+-- name: get_grant_by_link
+{grant_row} WHERE link_hash = :link_hash
+
+-- name: grants_first
+{grant_row} ORDER BY name LIMIT :limit
+
+-- name: grants_next
+{grant_row} WHERE name > :name ORDER BY name LIMIT :limit
+
+-- name: move_grant
+UPDATE {grants} SET {grant_moves}, {gives_lease_back} {at}
+
+-- name: lease_and_move_grant
+UPDATE {grants} SET {grant_moves}, {takes_lease} {at} AND {free}
+
+-- name: use_grant
+UPDATE {grants} SET used_at = {now} WHERE id = :id
+
+-- name: snooze_grant
+UPDATE {grants} SET wake_at = {now} + :seconds WHERE name = :name AND wake_at <= {now}
+
+-- name: due_grants
+SELECT name FROM {grants}
+WHERE wake_at <= {now} AND {free} AND (used_at >= {now} - :unused OR state = 'revoked')
+ORDER BY wake_at LIMIT :limit
+
+-- name: grants_with_other_keys
+SELECT id FROM {grants}
+WHERE mac NOT LIKE :prefix OR access NOT LIKE :prefix OR refresh NOT LIKE :prefix
+    OR aside NOT LIKE :prefix OR revoke NOT LIKE :prefix OR link NOT LIKE :prefix
 ORDER BY id LIMIT :limit OFFSET :skip
 
 -- The trail.
@@ -254,17 +314,34 @@ SELECT {columns} FROM {flows} WHERE id >= :first ORDER BY id
 -- name: flows_between
 SELECT {columns} FROM {flows} WHERE id >= :first AND id < :last ORDER BY id
 
+-- name: grants_all
+SELECT {grant_columns} FROM {grants} ORDER BY id
+
+-- name: grants_from
+SELECT {grant_columns} FROM {grants} WHERE id >= :first ORDER BY id
+
+-- name: grants_between
+SELECT {grant_columns} FROM {grants} WHERE id >= :first AND id < :last ORDER BY id
+
 -- The store itself.
 
 -- name: wal_checkpoint
 -- SQLite's.
 PRAGMA wal_checkpoint(TRUNCATE)
 
+-- name: data_version
+-- SQLite's.
+PRAGMA data_version
+
+-- name: notify
+-- PostgreSQL's.
+SELECT pg_notify('deviceflow', :payload)
+
 -- name: lock_store
 UPDATE {meta} SET value = value WHERE name = 'version'
 
 -- name: is_used
-SELECT 1 FROM {flows} UNION ALL SELECT 1 FROM {audit} LIMIT 1
+SELECT 1 FROM {flows} UNION ALL SELECT 1 FROM {grants} UNION ALL SELECT 1 FROM {audit} LIMIT 1
 
 -- name: has_meta
 {has_meta}

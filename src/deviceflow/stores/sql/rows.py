@@ -146,7 +146,7 @@ class Rows:
     def _fixed(self, flow: Flow) -> Fixed:
         # Once a flow has let go of its name, another one may have it.
         kept = flow.name if flow.as_stored is None else flow.as_stored.open_name
-        provider = _text_of(flow.provider)
+        provider = text_of(flow.provider)
         bound = _bound(provider, flow)
         record = {name: getattr(flow, name) for name in _RECORDED} | {"extra": dict(flow.extra)}
         open_name = kept if flow.open else None
@@ -184,7 +184,9 @@ class Rows:
             "progress": progress,
             "wake_at": flow.wake_at,
         }
-        return digest, Hidden(values | (fixed.columns or {}))
+        if fixed.columns is not None:
+            values |= fixed.columns
+        return digest, Hidden(values)
 
     def sign(self, columns: Hidden[dict[str, Any]], digest: str, head: str | None) -> None:
         """Complete a row with its head and its MAC."""
@@ -211,7 +213,7 @@ class Rows:
         seq, state, moved_at, progress, head = row[len(FIXED) : len(COLUMNS) - 1]
         try:
             fixed = self._check(row)
-            flow = Flow(flow_id, _provider(provider), 0.0)
+            flow = Flow(flow_id, provider_of(provider), 0.0)
             read = decode(record) | decode(progress)
             codec.fill(flow, read | {"head": head.partition(" ")[0] if seq else None})
             flow.omitted = Omitted.of(read.get("omitted"))
@@ -237,13 +239,16 @@ class Rows:
         """See that a row is as it was written, and return the digest of its fixed part."""
         fixed = self._fixed_digest(row[: len(FIXED)])
         *moving, head, mac = row[len(FIXED) : len(COLUMNS)]
-        signed = f"{_digest(fixed, *moving)} {head}"
+        self.check_mac(f"{_digest(fixed, *moving)} {head}", mac)
+        return fixed
+
+    def check_mac(self, signed: str, mac: object) -> None:
+        """Check the MAC of a row; raises `SealError` where it is wrong, or the key is not here."""
         with suppress(SealError):  # whose traceback must not be kept as a context
             self.sealer.check(signed, mac)
-            return fixed
+            return
         self._find_sealer_again()
         self.sealer.check(signed, mac)
-        return fixed
 
     def open(self, kept: object, *context: str) -> Any:
         """Return what was sealed; raises `SealError` where that cannot be."""
@@ -311,10 +316,12 @@ def _bound(provider: str, flow: Flow) -> str:
 
 
 @lru_cache(256)
-def _text_of(provider: Provider) -> str:
+def text_of(provider: Provider) -> str:
+    """Return a provider's settings as the text that a row has."""
     return json.dumps(provider.to_dict(), sort_keys=True, separators=(",", ":"))
 
 
 @lru_cache(256)
-def _provider(text: str) -> Provider:
+def provider_of(text: str) -> Provider:
+    """Return the provider of such a text."""
     return provider_from_dict(json.loads(text))

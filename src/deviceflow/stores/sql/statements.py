@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.audit.chain import STORED
 from deviceflow.core.actions import ENDS_HANDOVER, IMPORT
 from deviceflow.core.ports import FIRST_SNOOZE
+from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS
 from deviceflow.stores.sql.rows import COLUMNS
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Dialect(NamedTuple):
         before_migrating: What is run first where the schema is brought up to date.
         overwrite_deleted: The statement that overwrites what was deleted in what the database keeps
             besides, if there is one.
+        notifies: Whether others can be told of changes, by the statement `notify`.
     """
 
     placeholder: str
@@ -55,6 +57,7 @@ class Dialect(NamedTuple):
     bytewise: str = ""
     before_migrating: tuple[str, ...] = ()
     overwrite_deleted: str = ""
+    notifies: bool = False
 
     @property
     def has_clock(self) -> bool:
@@ -90,7 +93,7 @@ class Statements(dict[str, Statement]):
             self._named[f"before_migrating_{number}"] = text
         self._words: dict[str, str] = {
             **fragments,
-            **{name: f"{dialect.namespace}{name}" for name in ("flows", "audit", "meta")},
+            **{name: f"{dialect.namespace}{name}" for name in ("flows", "grants", "audit", "meta")},
             "now": dialect.now,
             "has_meta": dialect.has_meta,
             "for_update": dialect.for_update,
@@ -99,6 +102,9 @@ class Statements(dict[str, Statement]):
             "bytewise": dialect.bytewise,
             "columns": ", ".join(COLUMNS),
             "column_values": _values(COLUMNS),
+            "grant_columns": ", ".join(GRANT_COLUMNS),
+            "grant_values": _values(GRANT_COLUMNS),
+            "grant_set": ", ".join(f"{name} = :{name}" for name in GRANT_COLUMNS),
             "stored": ", ".join(f'"{name}"' for name in STORED),
             "stored_values": _values(STORED),
             "find": dialect.find,

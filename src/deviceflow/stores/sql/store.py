@@ -6,16 +6,20 @@ import os
 import secrets
 import time
 from contextlib import contextmanager
+from heapq import merge
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from deviceflow.audit import log
-from deviceflow.audit.events import render
+from deviceflow.audit.events import render, render_grant
 from deviceflow.core.ports import LeaseHeld, Origin, each, refuse
 from deviceflow.core.secret import unseen
 from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, LoginBusyError
 from deviceflow.stores.sql import keys
+from deviceflow.stores.sql.grant_face import GrantFace
+from deviceflow.stores.sql.grant_rows import GrantRows
+from deviceflow.stores.sql.grants import by_id
 from deviceflow.stores.sql.methods import FIRST_PAGE, PAGE, SQLMethods, run
 from deviceflow.stores.sql.operations import query
 from deviceflow.stores.sql.rows import name_of
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, StoredFlow, StoreEvent
+    from deviceflow.core.ports import Claim, Decide, StoredFlow, StoreEvent, UpcomingFlow
     from deviceflow.stores.sql.connection import Connection, Mode, Operation, Query
     from deviceflow.stores.sql.methods import Method
     from deviceflow.stores.sql.statements import Dialect, Statements
@@ -44,9 +48,9 @@ class Snapshot(NamedTuple):
     """What a store holds at one moment, in the order of the flows' ids, byte by byte.
 
     Attributes:
-        events: All events of all flows, each flow's by their numbers, as tuples in the order of
-            `deviceflow.audit.chain.STORED`.
-        flows: Each flow's row.
+        events: All events of all flows and grants, those of each by their numbers, as tuples in the
+            order of `deviceflow.audit.chain.STORED`.
+        flows: The row of each flow and of each grant.
         key: What authenticates the events; None where the store is only read, and has none.
     """
 
@@ -67,7 +71,7 @@ class Resealed(NamedTuple):
     problems: list[DeviceFlowError]
 
 
-class SQLStore(SQLMethods):
+class SQLStore(SQLMethods, GrantFace):
     """Keeps flows in a SQL database; `SQLiteStore` and `PostgresStore` say in which.
 
     The flows that a process drives are kept in its memory between their polls, with the device
@@ -128,6 +132,7 @@ class SQLStore(SQLMethods):
         The store is opened again where it is needed again.
         """
         self._remembered.forget_all()
+        self._seen_grants.clear()
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -179,6 +184,16 @@ class SQLStore(SQLMethods):
     ) -> Claim | None:
         """Take the lease of the flow that has been due the longest, if one is due and free."""
         return self._run(self._claim_due(owner, client_now, seconds, decide))
+
+    def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        """Return flows that nobody seems to drive and nobody has leased, the longest due first."""
+        return self._run(self._upcoming(client_now, ahead, grace))
+
+    def any_pending(self) -> bool:
+        """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
+        return self._run(self._any_pending())
 
     def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
         """End the lease that was taken then, and no other."""
@@ -265,7 +280,9 @@ class SQLStore(SQLMethods):
         part = "all" if (first, last) == ("", None) else "from" if last is None else "between"
         with self.reading() as rows:
             events, flows = rows(f"events_{part}", values), rows(f"flows_{part}", values)
-            yield Snapshot(events, map(self._rows.stored, flows), self._audit_key)
+            grants = map(GrantRows(self._rows).stored, rows(f"grants_{part}", values))
+            stored = merge(map(self._rows.stored, flows), grants, key=by_id)
+            yield Snapshot(events, stored, self._audit_key)
 
     def bounds(self, parts: int) -> list[str]:
         """Return the ids that part the flows into so many parts, or fewer, of as many events."""
@@ -300,11 +317,15 @@ class SQLStore(SQLMethods):
         def page(skip: int) -> list[Any]:
             return self._perform(query("with_other_keys", values | {"skip": skip}), "read")
 
-        for (flow_id,) in each(page, set()):
-            try:
-                done += self._reseal(flow_id)
-            except DeviceFlowError as problem:
-                problems.append(problem)
+        def grants_page(skip: int) -> list[Any]:
+            return self._perform(query("grants_with_other_keys", values | {"skip": skip}), "read")
+
+        for resealed, found in ((self._reseal, page), (self._reseal_grant, grants_page)):
+            for (one,) in each(found, set()):
+                try:
+                    done += resealed(one)
+                except DeviceFlowError as problem:
+                    problems.append(problem)
         sealed = str(self._run(self._sealed_audit_key()))
         if not problems and not sealed.startswith(self._rows.sealer.prefix):
             kept = keys.sealed_audit_key(keys.opened_audit_key(sealed, self._rows), self._rows)
@@ -325,6 +346,19 @@ class SQLStore(SQLMethods):
             return self._commit_own(flow, render(flow, flow.reseal(claim.now), origin))
         finally:
             self.release(flow.id, owner)
+
+    def _reseal_grant(self, grant_id: object) -> bool:
+        stored = self.load_grant_by_id(name_of(grant_id), time.time())
+        if stored is None:
+            return False
+        if stored.held > 0:
+            raise LoginBusyError(flow_id=stored.grant.id, wait_seconds=stored.held)
+        origin = Origin(worker=f"{secrets.token_hex(6)}.{os.getpid()}", pid=os.getpid())
+        resealed = stored.grant.reseal(stored.now)
+        event = render_grant(stored.grant, resealed, origin)
+        if kept := self.commit_grant(stored.grant, event):
+            log.emit(log.TRANSITION, event)
+        return kept
 
     def _commit_own(self, flow: Flow, event: dict[str, Any]) -> bool:
         """Commit what the store itself has done to a flow, and log it."""

@@ -31,6 +31,34 @@ CREATE INDEX flows_unended ON {flows} (created_at, id) WHERE ended_at IS NULL;
 CREATE INDEX flows_ended ON {flows} (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX flows_token ON {flows} (ended_at, id) WHERE token IS NOT NULL;
 CREATE INDEX flows_revoke ON {flows} (ended_at, id) WHERE revoke IS NOT NULL;
+-- A grant as it is. Secrets are sealed, each kind in a column of its own.
+CREATE TABLE {grants} (
+    -- What is authenticated.
+    id TEXT {bytewise}NOT NULL PRIMARY KEY,
+    name TEXT {bytewise}NOT NULL UNIQUE,
+    created_at DOUBLE PRECISION NOT NULL,
+    asked TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    access TEXT,
+    refresh TEXT,
+    aside TEXT,
+    revoke TEXT,
+    link TEXT,
+    link_hash TEXT UNIQUE,
+    seq BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    moved_at DOUBLE PRECISION NOT NULL,
+    progress TEXT NOT NULL,
+    head TEXT NOT NULL,
+    mac TEXT NOT NULL,
+    -- What can only delay a refresh, or bring it forward.
+    wake_at DOUBLE PRECISION,
+    used_at DOUBLE PRECISION,
+    lease_owner TEXT,
+    leased_at DOUBLE PRECISION,
+    lease_until DOUBLE PRECISION
+);
+CREATE INDEX grants_wake ON {grants} (wake_at) WHERE wake_at IS NOT NULL;
 -- An event for each transition, written in the transaction that makes it true. Its text is what is
 -- hashed. The columns that repeat a part of the text are those that rows are ordered by.
 CREATE TABLE {audit} (

@@ -1,0 +1,329 @@
+"""`deviceflow worker`: drive all logins of a store, as a service or until none is live."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.cli import arguments, exits, options, stored, streams
+from deviceflow.cli.commands import Command
+from deviceflow.core.actions import action_of
+from deviceflow.credentials import secret_refs
+from deviceflow.errors import DeviceFlowError, UsageError
+from deviceflow.worker._health import MAX_AGE, HealthFile, check
+from deviceflow.worker._systemd import Notifier
+from deviceflow.worker._worker import CONCURRENCY, SHUTDOWN_TIMEOUT, Retention, Worker
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Callable
+
+    from deviceflow.client._async import AsyncClient
+    from deviceflow.core.ports import AsyncStore
+    from deviceflow.metrics import Metrics
+    from deviceflow.worker._worker import Counts, Step
+
+_STATUS_EACH: Final = 1.0
+_SIGNALS: Final = ("SIGINT", "SIGTERM")
+
+
+class WorkerOptions(options.JobOptions, options.RetentionOptions):
+    """The options of `worker`."""
+
+    concurrency: int
+    until_idle: bool
+    shutdown_timeout: float
+    purge: bool
+    health_file: Path | None
+    check: Path | None
+    max_age: float
+    verbose: bool
+
+
+def _add_worker(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Drive all logins of a store: each is polled when it is due, wherever it was started. Any"
+        " number of workers may share a store. SIGTERM ends it after the requests in flight, SIGHUP"
+        " reads the configuration again."
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=arguments.positive,
+        default=CONCURRENCY,
+        metavar="N",
+        help="at most N requests at a time (%(default)s)",
+    )
+    parser.add_argument(
+        "--until-idle", action="store_true", help="end with 0 when no login is pending"
+    )
+    parser.add_argument(
+        "--shutdown-timeout",
+        type=arguments.seconds,
+        default=SHUTDOWN_TIMEOUT,
+        metavar="SECONDS",
+        help="how long requests in flight may take after SIGTERM (%(default)g)",
+    )
+    parser.add_argument("--verbose", "-v", action="store_true", help="log transitions to stderr")
+    purging = parser.add_argument_group("purge")
+    purging.add_argument(
+        "--purge", action="store_true", help="wipe old secrets and delete old logins every hour"
+    )
+    options.add_retention(purging)
+    probes = parser.add_argument_group("health")
+    probes.add_argument(
+        "--health-file",
+        type=Path,
+        metavar="PATH",
+        help="a file to write whenever the worker gets on",
+    )
+    probes.add_argument(
+        "--check",
+        type=Path,
+        metavar="PATH",
+        help="drive nothing: check another worker's health file, for probes",
+    )
+    probes.add_argument(
+        "--max-age",
+        type=arguments.seconds,
+        default=MAX_AGE,
+        metavar="SECONDS",
+        help="how old the file may be (%(default)g)",
+    )
+    options.add_job(parser, what="print one JSON object a line")
+
+
+def _run(args: WorkerOptions) -> int:
+    """Run the command.
+
+    Raises:
+        DeviceFlowError: The store cannot be used, or the checked worker is not healthy.
+    """
+    if args.check is not None:
+        counts = check(args.check, args.max_age)
+        if args.json:
+            streams.show(json.dumps(counts))
+        return 0
+    if args.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+        return runner.run(_Service(args).serve())
+
+
+def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # faster, where it is installed
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _metrics() -> Metrics | None:
+    from deviceflow.metrics import Metrics
+
+    try:
+        return Metrics()
+    except ImportError:
+        return None
+
+
+class _Service:
+    """A worker as a process: its signals, its signs of life, and its output."""
+
+    def __init__(self, args: WorkerOptions) -> None:
+        self._args = args
+        self._metrics = _metrics()
+        self._notifier = Notifier()
+        self._health = None if args.health_file is None else HealthFile(args.health_file)
+        self._stopping = False
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._shows_status = sys.stderr is not None and sys.stderr.isatty() and not args.verbose
+        self._worker: Worker
+        self._client: AsyncClient
+        self._store: AsyncStore
+
+    async def serve(self) -> int:
+        """Drive logins until a signal, or the end of all logins; return the exit code."""
+        self._client, self._store = await self._open()
+        self._worker = Worker(
+            self._client,
+            concurrency=self._args.concurrency,
+            shutdown_timeout=self._args.shutdown_timeout,
+            retention=self._retention(),
+            on_step=self._stepped,
+            on_problem=self._problem,
+            on_progress=self._progress,
+        )
+        if self._metrics is not None:
+            self._metrics.watch(self._worker)
+        self._listen()
+        self._show("started", concurrency=self._args.concurrency)
+        self._notifier.ready()
+        status = asyncio.create_task(self._status()) if self._shows_status else None
+        try:
+            await self._worker.run(until_idle=self._args.until_idle)
+        finally:
+            self._stop_notice()
+            if status is not None:
+                status.cancel()
+            if self._reloads:
+                await asyncio.wait(self._reloads)
+            await self._close(self._client, self._store)
+            self._notifier.close()
+            if self._health is not None:
+                self._health.remove()
+        return self._end()
+
+    def _end(self) -> int:
+        lost = self._worker.unsaved
+        for flow_id in lost:
+            streams.say(
+                f"deviceflow: The login {flow_id} was approved, but the store failed, and its token"
+                " is lost. Revoke it at the server."
+            )
+        self._show("stopped", lost=lost, **self._worker.counts._asdict())
+        return exits.STORE if lost else 0
+
+    # The store and the client.
+
+    async def _open(self) -> tuple[AsyncClient, AsyncStore]:
+        from deviceflow.client._async import AsyncClient
+
+        secret_refs.read_configured()
+        kept = stored.async_store(self._args)
+        try:
+            await kept.now(0.0)  # a store that cannot be used is an error at once
+        except BaseException:
+            await kept.close()
+            raise
+        client = AsyncClient(kept, on_transition=self._transition)
+        if self._metrics is not None:
+            self._metrics.measure(client)
+        return client, kept
+
+    @staticmethod
+    async def _close(client: AsyncClient, store: AsyncStore) -> None:
+        await client.close()
+        await store.close()
+
+    def _retention(self) -> Retention | None:
+        if not self._args.purge:
+            return None
+        return Retention(self._args.tokens_after, self._args.flows_after)
+
+    # Signals.
+
+    def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in _SIGNALS:
+            loop.add_signal_handler(getattr(signal, name), self._stop)
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
+
+    def _stop(self) -> None:
+        """End after the requests in flight; at the second signal, interrupt these."""
+        self._worker.stop(at_once=self._stopping)
+        if not self._stopping:
+            self._stop_notice()
+            self._show("stopping", in_flight=self._worker.counts.in_flight)
+
+    def _stop_notice(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._notifier.stopping()
+
+    def _begin_reload(self) -> None:
+        if not self._stopping:
+            task = asyncio.get_running_loop().create_task(self._reload())
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        """Go on with the configuration, the keys and the certificates as they are now."""
+        self._notifier.reloading()
+        try:
+            client, store = await self._open()
+        except (DeviceFlowError, ImportError) as problem:
+            streams.say("deviceflow: The configuration stays as it was:")
+            self._problem(problem)
+            self._notifier.ready()
+            return
+        former = self._client, self._store
+        self._client, self._store = client, store
+        replaced = asyncio.ensure_future(self._worker.replace(client))
+        self._notifier.ready()
+        self._show("reloaded")
+        await replaced
+        await self._close(*former)
+
+    # What it says.
+
+    def _transition(self, event: dict[str, Any]) -> None:
+        if self._metrics is not None:
+            self._metrics.on_transition(event)
+        action = action_of(event["action"])
+        if action.ends_login or action.issues_token:
+            self._show(
+                "ended",
+                flow_id=event["flow_id"],
+                state=event["to"],
+                reason=event["reason"],
+                time=event["time"],
+            )
+
+    def _stepped(self, step: Step) -> None:
+        if self._metrics is not None:
+            self._metrics.on_step(step)
+
+    def _problem(self, problem: Exception) -> None:
+        known = isinstance(problem, DeviceFlowError | ImportError)
+        message = str(problem) if known else f"Unexpected error: {type(problem).__name__}."
+        if self._args.json:
+            self._show("problem", flow_id=getattr(problem, "flow_id", None), error=message)
+        else:
+            streams.say(f"deviceflow: {message}")
+
+    def _progress(self, worker: Worker) -> None:
+        # The counts are made only where they are wanted.
+        self._notifier.progress(lambda: _in_words(worker.counts))
+        if self._health is not None:
+            try:
+                self._health.progress(lambda: worker.counts)
+            except OSError as error:
+                self._health = None
+                self._problem(UsageError(f"The health file cannot be written: {error.strerror}."))
+
+    def _show(self, event: str, **fields: object) -> None:
+        if self._args.json:
+            streams.show(json.dumps({"event": event} | fields))
+
+    async def _status(self) -> None:
+        try:
+            while True:
+                self._say_status(_in_words(self._worker.counts))
+                await asyncio.sleep(_STATUS_EACH)
+        finally:
+            self._say_status("")
+
+    @staticmethod
+    def _say_status(line: str) -> None:
+        try:
+            sys.stderr.write(f"\r\033[K{line}")
+            sys.stderr.flush()
+        except OSError:
+            return
+
+
+def _in_words(counts: Counts) -> str:
+    said = (
+        f"{counts.waiting} waiting, {counts.due} due, {counts.in_flight} in flight,"
+        f" {counts.lateness * 1000:.0f} ms late"
+    )
+    return f"{said}; the store cannot be used" if counts.store_failed else said
+
+
+COMMANDS: Final = {"worker": Command(_add_worker, stored.reporting(_run))}

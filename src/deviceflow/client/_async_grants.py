@@ -1,0 +1,88 @@
+"""The methods of `AsyncClient` that are about grants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Unpack
+
+from deviceflow.client import grant_end, grant_login, grant_token
+from deviceflow.client._base import documented_as
+from deviceflow.client._sync_grants import GrantClient, given_token
+from deviceflow.client.grant_end import UNUSED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from deviceflow.client.context import Context
+    from deviceflow.client.grant_end import SweptGrants
+    from deviceflow.client.grant_token import Mint
+    from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.grant_view import GrantView
+    from deviceflow.core.provider import LoginRequest, Provider
+    from deviceflow.core.secret import Secret
+
+
+@documented_as(GrantClient)
+class AsyncGrantClient:
+    """What an async client can do with grants."""
+
+    _context: Context
+
+    async def _run(self, operation: Any) -> Any:
+        raise NotImplementedError
+
+    async def get_token(
+        self,
+        name: str,
+        provider: Provider | None = None,
+        *,
+        min_ttl: float = 60.0,
+        purpose: str | None = None,
+        mint: Mint = "later",
+        **request: Unpack[LoginRequest],
+    ) -> AccessToken:
+        operation = grant_token.get_token(
+            self._context, name, provider, purpose, request, min_ttl, mint
+        )
+        token: AccessToken = await self._run(operation)
+        return token
+
+    async def invalidate(self, name: str, token: AccessToken | Secret | str) -> bool:
+        refused = given_token(token)
+        del token
+        return bool(await self._run(grant_end.invalidate(self._context, name, refused)))
+
+    async def log_in(
+        self,
+        name: str,
+        provider: Provider | None = None,
+        *,
+        purpose: str | None = None,
+        open_browser: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        **request: Unpack[LoginRequest],
+    ) -> GrantView:
+        asked = provider and provider.with_request(**request)
+        operation = grant_login.log_in(
+            self._context, name, asked, purpose, open_browser=open_browser, timeout=timeout
+        )
+        await self._run(operation)
+        return await self.grant(name)
+
+    async def log_out(self, name: str) -> GrantView:
+        view: GrantView = await self._run(grant_end.log_out(self._context, name))
+        return view
+
+    async def grant(self, name: str) -> GrantView:
+        view: GrantView = await self._run(grant_end.get(name))
+        return view
+
+    async def grants(self) -> AsyncIterator[GrantView]:
+        for view in await self._run(grant_end.list_all()):
+            yield view
+
+    async def sweep_grants(self, *, unused: float = UNUSED, limit: int = 100) -> SweptGrants:
+        swept: SweptGrants = await self._run(grant_end.sweep(self._context, unused, limit))
+        return swept
+
+    async def doubt_grants(self) -> int:
+        return int(await self._run(grant_end.doubt(self._context)))

@@ -1,0 +1,180 @@
+"""What else can be done with a grant: look at it, report its token, end it; and sweep them all."""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from deviceflow import errors
+from deviceflow.audit import log
+from deviceflow.client import grant_login, grant_refresh
+from deviceflow.client.effects import (
+    DueGrants,
+    Emit,
+    ListGrants,
+    LoadGrant,
+    ReadClocks,
+    SnoozeGrant,
+)
+from deviceflow.client.grant_token import Asked, move
+from deviceflow.core.grant import Course
+from deviceflow.core.grant_view import GrantView
+from deviceflow.core.states import GrantState
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.secret import Secret
+
+UNUSED: Final = 14 * 86400.0
+"""Seconds without use after which a sweep lets a grant lapse, unless it is told otherwise."""
+
+_MOST_MOVES: Final = 8
+
+
+def _load(name: str) -> Op[StoredGrant]:
+    clocks: Clocks = yield ReadClocks()
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    if stored is None:
+        raise errors.UnknownGrantError(f"The store has no grant of the name {name!r}.")
+    return stored
+
+
+def get(name: str) -> Op[GrantView]:
+    """Return the grant of a name as it is stored."""
+    stored = yield from _load(name)
+    return GrantView.of(stored)
+
+
+def list_all() -> Op[list[GrantView]]:
+    """Return all grants by their names. One that cannot be read is logged."""
+    seen, after = list[GrantView](), None
+    clocks: Clocks = yield ReadClocks()
+    page: list[StoredGrant | str]
+    while page := (yield ListGrants(clocks.wall, after)):
+        for one in page:
+            if isinstance(one, str):
+                fields = {"grant": one, "problem": "the record of this grant cannot be read"}
+                yield Emit(log.UNREADABLE, fields, logging.WARNING)
+                after = one
+            else:
+                seen.append(GrantView.of(one))
+                after = one.grant.name
+    return seen
+
+
+def invalidate(context: Context, name: str, token: Secret) -> Op[bool]:
+    """Record that a resource server refused an access token, if it is still the one in use.
+
+    Returns:
+        Whether it was still the one in use.
+    """
+    context.tokens.discard(name)
+    while True:
+        stored = yield from _load(name)
+        grant = stored.grant
+        if grant.token is None or grant.token.access_token != token:
+            return False
+        if grant.invalid or grant.state is GrantState.REFRESHING:
+            return True  # the next one is under way
+        invalidated, worker = grant.invalidate(stored.now), context.identity.worker()
+        if (yield from context.recorder.record_grant(grant, invalidated, worker)):
+            return True
+
+
+def log_out(context: Context, name: str) -> Op[GrantView]:
+    """End a grant: wipe its tokens, and revoke them where the server can do that."""
+    context.tokens.discard(name)
+    while True:
+        stored = yield from _load(name)
+        grant, worker = stored.grant, context.identity.worker()
+        if grant.state is GrantState.REVOKED:
+            break
+        ended = grant.log_out(stored.now)
+        yield from context.recorder.record_grant(grant, ended, worker)
+    failures = grant.failures
+    while stored.grant.revocations:
+        yield from grant_refresh.revoke_next(context, stored)
+        stored = yield from _load(name)
+        if stored.grant.failures > failures:
+            break  # a sweep tries again later
+    return GrantView.of(stored)
+
+
+def doubt(context: Context) -> Op[int]:
+    """Mark all grants as in doubt: the store is a backup, and they may have been refreshed since.
+
+    Returns:
+        How many were marked.
+    """
+    marked = 0
+    for seen in (yield from list_all()):
+        while True:
+            stored = yield from _load(seen.name)
+            grant, worker = stored.grant, context.identity.worker()
+            if grant.state is not GrantState.ACTIVE or not grant.refreshable:
+                break
+            doubted = grant.doubt(stored.now)
+            if (yield from context.recorder.record_grant(grant, doubted, worker)):
+                marked += 1
+                break
+    return marked
+
+
+class SweptGrants(NamedTuple):
+    """What a sweep of grants did.
+
+    Attributes:
+        names: The names of the grants that were looked after.
+        problems: What kept others from that. They are left alone for an hour.
+    """
+
+    names: list[str]
+    problems: list[errors.DeviceFlowError]
+
+
+def sweep(context: Context, unused: float, limit: int) -> Op[SweptGrants]:
+    """Look after the grants that are due: refresh what is in use, and revoke what is ended."""
+    done, problems = list[str](), list[errors.DeviceFlowError]()
+    clocks: Clocks = yield ReadClocks()
+    names: list[str] = yield DueGrants(clocks.wall, unused, limit)
+    for name in names:
+        try:
+            yield from _tend(context, name)
+            done.append(name)
+        except errors.LoginPending:
+            done.append(name)
+        except errors.DeviceFlowError as problem:
+            clocks = yield ReadClocks()
+            yield SnoozeGrant(name, clocks.wall)
+            problems.append(problem)
+    return SweptGrants(done, problems)
+
+
+def _tend(context: Context, name: str) -> Op[None]:
+    """Do for a grant what is due."""
+    yield from grant_refresh.save(context, name)
+    for _ in range(_MOST_MOVES):
+        stored = yield from _load(name)
+        grant, now = stored.grant, stored.now
+        if grant.revocations and grant.due_at <= now:
+            yield from grant_refresh.revoke_next(context, stored)
+            continue
+        course = grant.course(now, inf, stored.held)
+        match course:
+            case Course.REFRESH:
+                clocks: Clocks = yield ReadClocks()
+                yield from grant_refresh.refresh(context, stored, clocks)
+            case Course.RECOVER | Course.ADOPT:
+                yield from move(context, stored, course)
+            case Course.LOSE:
+                yield from move(context, stored, course)
+                asked = Asked(name, None, None, 0.0, "later")
+                yield from grant_login.ask(context, asked, (yield from _load(name)))
+            case _:
+                return
+        if course is Course.REFRESH:
+            return

@@ -1,0 +1,276 @@
+"""The login that a grant gets its first tokens from, and that a person is needed for.
+
+A login belongs to a grant by its name. Any login of that name will do, whoever began it: the next
+call that needs a token takes the login's token for the grant.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from deviceflow import errors
+from deviceflow.client.effects import (
+    CommitGrant,
+    FindFlow,
+    Load,
+    LoadGrant,
+    LoginNeed,
+    ReadClocks,
+    StoreNow,
+    TellNeed,
+)
+from deviceflow.client.grant_refresh import revoke_next
+from deviceflow.client.login import show
+from deviceflow.client.start import start
+from deviceflow.client.step import step
+from deviceflow.client.wait import wait, watching
+from deviceflow.core.explain import error_of
+from deviceflow.core.flow import checked_purpose
+from deviceflow.core.grant import Grant, subject_of
+from deviceflow.core.states import State
+from deviceflow.core.text import ours
+from deviceflow.providers.idtoken import claims_of
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.grant_token import Asked
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
+    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.provider import Provider
+
+ASK_AGAIN: Final = 60.0
+"""Seconds after which to ask again for a token, while nobody logs in."""
+
+
+def check_same(grant: Grant, provider: Provider | None) -> None:
+    """Check that a grant is of the login that the caller asks for.
+
+    A grant without tokens takes whatever is asked for next.
+
+    Raises:
+        UsageError: It is of another one.
+    """
+    if provider is None or not grant.state.gives_tokens or _same(provider, grant.asked):
+        return
+    raise errors.UsageError(
+        f"The grant {grant.name!r} is of {grant.asked.server}, and was asked for with other"
+        " settings.",
+        flow_id=grant.id,
+        state=grant.state,
+        hint=f"Use another name, or end that grant first: deviceflow logout {grant.name}",
+    )
+
+
+@lru_cache(256)
+def _same(one: Provider, other: Provider) -> bool:
+    # The dialects of equal settings may be different objects.
+    return one == other or one.to_dict() == other.to_dict()
+
+
+def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
+    """Do what can be done for a grant without tokens; return if that may have given it some.
+
+    Raises:
+        LoginPending: A person must log in.
+        UnknownGrantError: There is no such grant, and the caller does not say how to log in.
+    """
+    provider = asked.provider or (stored and stored.grant.asked)
+    if not provider:
+        raise errors.UnknownGrantError(
+            f"The store has no grant of the name {asked.name!r}.",
+            hint="Say how to log in: pass the provider as well.",
+        )
+    purpose = checked_purpose(asked.purpose)
+    if stored is not None and stored.grant.revocations and stored.grant.due_at <= stored.now:
+        yield from revoke_next(context, stored)
+        return
+    flow: Flow | None = yield FindFlow(asked.name)
+    if flow is not None:
+        _check_login(flow, provider)
+        login = yield from _stepped(context, flow)
+        if login is not None and login.has_token:
+            yield from adopt(context, asked.name, provider, purpose, flow.id)
+            return
+        if login is not None and login.state.ended:
+            return  # its name is free again
+        if login is not None:
+            raise _pending(asked.name, login.wait_seconds, stored, login)
+    stored = yield from _need(context, asked, provider, purpose, stored)
+    if stored is None:
+        return
+    if asked.mint == "now":
+        login = yield from start(context, provider, asked.name, purpose, {})
+        raise _pending(asked.name, login.wait_seconds, stored, login, shown=True)
+    raise _pending(asked.name, ASK_AGAIN, stored)
+
+
+def _stepped(context: Context, flow: Flow) -> Op[Login | None]:
+    """Take the step of a login that is due; None for one that has no code yet."""
+    if flow.state is State.INIT:
+        return None  # the code is asked for when somebody is there to see it
+    return (yield from step(context, flow.id))
+
+
+def _check_login(flow: Flow, provider: Provider) -> None:
+    """Check that the open login of a grant's name is a login for the grant."""
+    of = flow.provider
+    if (of.server, of.client_id, {*of.scopes}) != (
+        provider.server,
+        provider.client_id,
+        {*provider.scopes},
+    ):
+        raise errors.UsageError(
+            f"The login of the name {flow.name!r} is at {of.server}, and asks for something else"
+            " than the grant of that name.",
+            flow_id=flow.id,
+            state=flow.state,
+            hint="Use another name for the grant, or end that login first: cancel it, or if it was"
+            " approved, acknowledge its token.",
+        )
+
+
+def _need(
+    context: Context,
+    asked: Asked,
+    provider: Provider,
+    purpose: str | None,
+    stored: StoredGrant | None,
+) -> Op[StoredGrant | None]:
+    """Put on record that a person must log in, and notify the program of it.
+
+    The program is not notified if it asks for the code itself.
+
+    Returns:
+        The grant with its need; None where others went on.
+    """
+    worker, record = context.identity.worker(), context.recorder.record_grant
+    now: float = yield StoreNow()
+    name = asked.name
+    grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
+    if grant.need is None or not _same(provider, grant.asked):
+        grant.asked, grant.purpose = provider, purpose or grant.purpose
+        identity = context.identity
+        raised = grant.raise_need(identity.new_flow_id(), identity.new_verifier(), now)
+        if not (yield from record(grant, raised, worker)):
+            return None
+    notifies = context.notifies and asked.mint == "later"
+    if notifies and grant.is_to_notify(now) and grant.need is not None:
+        told: bool = yield TellNeed(_told_of(grant))
+        if told and not (yield from record(grant, grant.notified(now), worker)):
+            return None
+    clocks: Clocks = yield ReadClocks()
+    found: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    return found
+
+
+def _told_of(grant: Grant) -> LoginNeed:
+    need = grant.need
+    assert need is not None  # noqa: S101  # the caller has looked
+    server = grant.asked.server
+    return LoginNeed(need.id, grant.name, grant.purpose, server, need.since, need.link)
+
+
+def _new(context: Context, name: str, provider: Provider, purpose: str | None, now: float) -> Grant:
+    return Grant(context.identity.new_flow_id(), name, provider, now, purpose=purpose)
+
+
+def adopt(
+    context: Context, name: str, provider: Provider, purpose: str | None, flow_id: str
+) -> Op[bool]:
+    """Make the token of a login the grant's, both in one transaction.
+
+    Returns:
+        Whether that was done; not if others went on with the grant or the login.
+    """
+    flow: Flow = yield Load(flow_id)
+    token = flow.token
+    if token is None:
+        return False
+    now: float = yield StoreNow()
+    stored: StoredGrant | None = yield LoadGrant(name, now)
+    grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
+    if grant.state.gives_tokens:
+        return False
+    grant.asked = provider
+    worker, recorder = context.identity.worker(), context.recorder
+    id_token = token.id_token
+    claims = None if id_token is None else claims_of(id_token.reveal())
+    given = grant.log_in(
+        token,
+        flow.provider,
+        now,
+        flow_id=flow.id,
+        issued_at=flow.ended_at,
+        subject=subject_of(claims),
+    )
+    handed = flow.acknowledge(now, ours(f"it became the token of the grant {grant.id}"))
+    flow_event = recorder.render(flow, handed, worker)
+    event = recorder.render_grant(grant, given, worker)
+    commit = CommitGrant(grant, event, flow=flow, flow_event=flow_event)
+    return (yield from recorder.commit_grant(commit))
+
+
+def log_in(
+    context: Context,
+    name: str,
+    provider: Provider | None,
+    purpose: str | None,
+    *,
+    open_browser: bool,
+    timeout: float | None,
+) -> Op[None]:
+    """Log in for a grant, in front of a person."""
+    clocks: Clocks = yield ReadClocks()
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    if stored is not None:
+        check_same(stored.grant, provider)
+        provider = provider or stored.grant.asked
+        purpose = purpose or stored.grant.purpose
+        if stored.grant.state.gives_tokens:
+            return
+    if provider is None:
+        raise errors.UnknownGrantError(
+            f"The store has no grant of the name {name!r}.",
+            hint="Say how to log in: pass the provider as well.",
+        )
+    login = yield from start(context, provider, name, purpose, {})
+    waited = _show_and_wait(context, login, open_browser=open_browser, timeout=timeout)
+    login = yield from watching(context, login.id, waited)
+    if not login.has_token:
+        flow: Flow = yield Load(login.id)
+        raise error_of(flow)
+    yield from adopt(context, name, provider, purpose, login.id)
+
+
+def _show_and_wait(
+    context: Context, login: Login, *, open_browser: bool, timeout: float | None
+) -> Op[Login]:
+    if not login.state.ended:
+        yield from show(login, open_browser=open_browser)
+    return (yield from wait(context, login.id, timeout))
+
+
+def _pending(
+    name: str,
+    wait_seconds: float,
+    stored: StoredGrant | None,
+    login: Login | None = None,
+    *,
+    shown: bool = False,
+) -> errors.LoginPending:
+    need = None if stored is None else stored.grant.need
+    pending = errors.LoginPending(
+        f"A person must log in before the grant {name!r} gives a token.",
+        name=name,
+        wait_seconds=wait_seconds,
+        need_id=None if need is None else need.id,
+        flow_id=None if login is None else login.id,
+        state=None if login is None else login.state,
+        hint=f"Ask again in {wait_seconds:.0f} seconds. To log in: deviceflow grants login {name}",
+    )
+    pending.login = login if shown else None
+    return pending

@@ -1,0 +1,168 @@
+"""The refresh of a grant: one request under a lease, and what becomes of its answer.
+
+The lease is taken by the commit that records the refresh, before anything is sent. Whoever finds
+the grant in `refreshing` under no lease knows that somebody died there.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from deviceflow import errors
+from deviceflow.client.effects import (
+    CheckCredentials,
+    CommitGrant,
+    LoadGrantById,
+    ReadClocks,
+    Sleep,
+)
+from deviceflow.client.exchange import transmit, transmit_under
+from deviceflow.client.kept import UnsavedRefresh
+from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN, Lease
+from deviceflow.core.ports import GrantLease
+from deviceflow.core.states import GrantState
+from deviceflow.core.wire import Failure
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.exchange import Outcome
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.provider import Token
+
+_STILL_UNDER_WAY: Final = frozenset({"timeout", "interrupted"})
+"""The failures after which the server may still be at work on the request."""
+
+
+def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant | None]:
+    """Refresh a grant that was just read.
+
+    Args:
+        context: The client's.
+        stored: The grant.
+        clocks: What the clocks said before it was read.
+
+    Returns:
+        The grant with its next tokens; None where there are none, or others went on.
+
+    Raises:
+        UsageError: The grant names a client secret that is none of this process's.
+        StoreError: The tokens came, and could not be stored. They are kept in this client.
+    """
+    grant, worker = stored.grant, context.identity.worker()
+    seconds = context.grant_lease_seconds
+    yield CheckCredentials(grant.provider)
+    request = grant.request()
+    lease = Lease(worker, seconds, clocks, stored.now, GRANT_MARGIN)
+    begun = grant.refresh(stored.now)
+    taken = GrantLease(worker, seconds, clocks.wall)
+    if not (yield from context.recorder.record_grant(grant, begun, worker, lease=taken)):
+        return None
+    outcome = yield from transmit_under(context, request, lease)
+    if outcome.stop is None:
+        return (yield from _take_in(context, grant, outcome, worker))
+    with suppress(errors.StoreError):  # the interruption counts; it is as if this process had died
+        yield from _take_in(context, grant, outcome, worker)
+    raise outcome.stop
+
+
+def _take_in(context: Context, grant: Grant, outcome: Outcome, worker: str) -> Op[Grant | None]:
+    """Store what the answer means; and where others went on meanwhile, what must not be lost."""
+    attempt, old = grant.attempt, grant.token
+    received = grant.receive(outcome.result, outcome.now, duration=outcome.duration)
+    # As long as the server may be at work on it, nobody may send it again: the lease stays.
+    failure = outcome.result if isinstance(outcome.result, Failure) else None
+    stays = failure is not None and failure.sent and failure.kind in _STILL_UNDER_WAY
+    event = context.recorder.render_grant(grant, received, worker)
+    commit = CommitGrant(grant, event, None, None if stays else worker)
+    if grant.token is old or grant.token is None:
+        yield from context.recorder.commit_grant(commit)
+        return None
+    unsaved = UnsavedRefresh(commit, grant.token, attempt)
+    context.refreshed.hold(worker, unsaved)
+    kept = yield from _store(context, worker, unsaved, outcome.ended + LEASE_MARGIN)
+    return kept if kept.state is GrantState.ACTIVE and kept.generation == grant.generation else None
+
+
+def save(context: Context, name: str) -> Op[None]:
+    """Save the tokens of refreshes of a grant whose commit failed.
+
+    Raises:
+        StoreError: The store still fails.
+    """
+    for worker, unsaved in context.refreshed.of(name):
+        until = (yield ReadClocks()).steady + LEASE_MARGIN
+        yield from _store(context, worker, unsaved, until)
+
+
+def _store(context: Context, worker: str, unsaved: UnsavedRefresh, until: float) -> Op[Grant]:
+    """Store the tokens of a refresh, whoever has gone on with the grant; return it as stored."""
+    commit, token, attempt = unsaved
+    if (yield from _commit_patiently(context, commit, until)):
+        context.refreshed.discard(worker)
+        return commit.grant
+    while True:
+        clocks: Clocks = yield ReadClocks()
+        stored: StoredGrant | None = yield LoadGrantById(commit.grant.id, clocks.wall)
+        if stored is None:
+            raise errors.StoreError(
+                "The grant was removed from the store.", flow_id=commit.grant.id
+            )
+        grant = stored.grant
+        if _has(grant, token):
+            break  # stored already: only the store's answer was lost
+        late = grant.late_answer(token, attempt, stored.now)
+        again = CommitGrant(grant, context.recorder.render_grant(grant, late, worker))
+        if (yield from _commit_patiently(context, again, until)):
+            break
+    context.refreshed.discard(worker)
+    return grant
+
+
+def _has(grant: Grant, token: Token) -> bool:
+    held = (grant.token, *grant.aside)
+    return any(one is not None and one.access_token == token.access_token for one in held)
+
+
+def _commit_patiently(context: Context, commit: CommitGrant, until: float) -> Op[bool]:
+    """Commit, and try again each second while the store fails.
+
+    Raises:
+        StoreError: The store still fails.
+    """
+    while True:
+        try:
+            return (yield from context.recorder.commit_grant(commit))
+        except errors.StoreError as failed:
+            message, hint = failed.message, failed.hint
+        if (yield ReadClocks()).steady >= until:
+            raise errors.StoreError(
+                f"{message} The grant was refreshed, and its tokens are in this process only.",
+                flow_id=commit.grant.id,
+                state=commit.grant.state,
+                hint="Keep the process running: the next call for the grant saves the tokens."
+                f" {hint or ''}".rstrip(),
+            )
+        yield Sleep(1.0)
+
+
+def revoke_next(context: Context, stored: StoredGrant) -> Op[Transition | None]:
+    """Send the next revocation request of a grant (RFC 7009), and record what came of it.
+
+    Returns:
+        What was recorded; None where others went on.
+    """
+    grant = stored.grant
+    yield CheckCredentials(grant.provider)
+    before: Clocks = yield ReadClocks()
+    result = yield from transmit(context, grant.revocation(), stored.now)
+    after: Clocks = yield ReadClocks()
+    seconds = after.steady - before.steady
+    received = grant.receive_revocation(result, stored.now + seconds, duration=seconds)
+    worker = context.identity.worker()
+    kept = yield from context.recorder.record_grant(grant, received, worker)
+    return received if kept else None

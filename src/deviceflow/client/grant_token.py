@@ -1,0 +1,144 @@
+"""`get_token`: an access token that can be used now, whatever that takes short of a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from deviceflow import errors
+from deviceflow.client import grant_login, grant_refresh
+from deviceflow.client.effects import LoadGrant, ReadClocks, Sleep, UseGrant, Watch
+from deviceflow.client.kept import KeptToken
+from deviceflow.core.access_token import AccessToken
+from deviceflow.core.grant import Course
+from deviceflow.credentials import secret_refs
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.provider import LoginRequest, Provider
+
+    Mint = Literal["later", "now"]
+
+DAY: Final = 86400.0
+"""Seconds after which the use of a grant is noted again."""
+
+_SHORTEST_LOOK: Final = 0.02
+_LONGEST_LOOK: Final = 0.5
+_MOST_REFRESHES: Final = 3
+
+
+class Asked(NamedTuple):
+    """What a caller of `get_token` asks for.
+
+    Attributes:
+        name: The grant's name.
+        provider: Where to log in; None to ask for a grant that there is.
+        purpose: Why the grant is needed.
+        min_ttl: How many seconds must be left of the token.
+        mint: Whether to ask for a code at once, where a person must log in.
+    """
+
+    name: str
+    provider: Provider | None
+    purpose: str | None
+    min_ttl: float
+    mint: Mint
+
+
+def get_token(
+    context: Context,
+    name: str,
+    provider: Provider | None,
+    purpose: str | None,
+    request: LoginRequest,
+    min_ttl: float,
+    mint: Mint,
+) -> Op[AccessToken]:
+    """Return an access token of the grant of a name."""
+    clocks: Clocks = yield ReadClocks()
+    asked = (provider, request)
+    kept = context.tokens.get(name, asked, min_ttl, clocks)
+    if kept is not None:
+        return kept
+    if provider is not None:
+        provider = provider.with_request(**request)
+        secret_refs.allow(provider)
+    wanted = Asked(name, provider, purpose, min_ttl, mint)
+    stored = yield from _obtain(context, wanted)
+    yield from _note_use(stored)
+    grant, now = stored.grant, stored.now
+    token = AccessToken.of(grant)
+    clocks = yield ReadClocks()
+    context.tokens.keep(name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks))
+    return token
+
+
+def _obtain(context: Context, asked: Asked) -> Op[StoredGrant]:
+    """Return the grant with an access token that can be used."""
+    yield from grant_refresh.save(context, asked.name)
+    look, refreshes = _SHORTEST_LOOK, 0
+    while True:
+        clocks: Clocks = yield ReadClocks()
+        stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.wall)
+        if stored is None:
+            yield from grant_login.ask(context, asked, None)
+            continue
+        grant, now = stored.grant, stored.now
+        grant_login.check_same(grant, asked.provider)
+        match grant.course(now, asked.min_ttl, stored.held):
+            case Course.USE:
+                return stored
+            case Course.REFRESH:
+                refreshed = yield from grant_refresh.refresh(context, stored, clocks)
+                refreshes += 1
+                # A token that ended on its way here is not good; but a server may be so slow.
+                if refreshed is not None and (
+                    refreshed.serves(refreshed.moved_at) or refreshes >= _MOST_REFRESHES
+                ):
+                    return stored._replace(grant=refreshed, now=refreshed.moved_at)
+            case Course.WAIT:
+                yield Watch(grant.id)
+                yield Sleep(min(stored.held, look), grant.id)
+                look = min(2 * look, _LONGEST_LOOK)
+            case Course.BACK_OFF:
+                raise _unreachable(grant, now)
+            case Course.ASK:
+                yield from grant_login.ask(context, asked, stored)
+            case course:
+                yield from move(context, stored, course)
+
+
+def move(context: Context, stored: StoredGrant, course: Course) -> Op[bool]:
+    """Record what needs no request: that somebody died, that a late answer is used, or a loss."""
+    grant, now = stored.grant, stored.now
+    transition: Transition
+    if course is Course.RECOVER:
+        transition = grant.recover(now, stored.owner)
+    elif course is Course.ADOPT:
+        transition = grant.use_late_answer(now)
+    else:
+        transition = grant.lapse(now)
+    worker = context.identity.worker()
+    return (yield from context.recorder.record_grant(grant, transition, worker))
+
+
+def _note_use(stored: StoredGrant) -> Op[None]:
+    """Note that the grant is used, once a day: a sweep refreshes ahead what is in use."""
+    used_at, now = stored.used_at, stored.now
+    if used_at is None or not 0 <= now - used_at < DAY:
+        yield UseGrant(stored.grant.id, now)
+
+
+def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
+    seconds = max(0.0, grant.due_at - now)
+    said = f" The server said: {grant.detail}." if grant.detail else ""
+    return errors.UnreachableError(
+        f"The token of the grant {grant.name!r} has expired and could not be refreshed.{said}",
+        flow_id=grant.id,
+        state=grant.state,
+        hint=f"Nothing is lost. Ask again in {seconds:.0f} seconds.",
+    )

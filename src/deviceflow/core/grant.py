@@ -1,0 +1,706 @@
+"""A grant: what a person gave a program once, and the tokens that belong to it for as long.
+
+Nothing here does I/O, reads a clock, or sleeps, as in `deviceflow.core.flow`. A caller asks what to
+do, and does it::
+
+    grant.course(now, min_ttl)            # -> Course.REFRESH
+    request = grant.request()             # the refresh request (RFC 6749 section 6)
+    grant.refresh(now)                    # -> refresh; store it before sending
+    send(request)
+    grant.receive(response, now)          # -> renew, postpone, lose_answer, lose
+
+`refreshing` means that a refresh may be in flight. Servers that rotate refresh tokens revoke all
+tokens of a grant when an old refresh token comes again (RFC 9700 section 4.14.2). So there is never
+more than one request with one refresh token in flight, and a refresh whose answer was lost is
+*in doubt*: it is sent again only where the server says that it accepts that for a while, or when
+there is nothing left to lose.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from deviceflow.core import actions, pacing
+from deviceflow.core.flow import Transition
+from deviceflow.core.machine import fire_grant, grant_refusal
+from deviceflow.core.provider import Answer
+from deviceflow.core.states import GrantState, Loss
+from deviceflow.core.text import CleanText, Known, ours
+from deviceflow.core.wire import Failure, Response
+from deviceflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from deviceflow.core.actions import Action
+    from deviceflow.core.provider import Provider, Token
+    from deviceflow.core.secret import Secret
+    from deviceflow.core.wire import Fields, Request
+
+SHARE: Final = 0.5
+"""The greatest share of a token's lifetime that a caller can ask to be left.
+
+With more, a token that lives shortly would be refreshed at every call.
+"""
+
+AHEAD: Final = 0.25
+"""The share of a token's lifetime that is left when a sweep refreshes ahead, before jitter."""
+
+REFUSAL_LIMIT: Final = 3
+"""How many refusals in a row that blame the client, and not the refresh token, lose a grant."""
+
+MOST_ASIDE: Final = 4
+"""How many late answers are kept, the newest ones."""
+
+NOTIFY_AGAIN: Final = 86400.0
+"""Seconds after which the program is notified of a need again that lasts."""
+
+_MARGIN: Final = 0.1
+_LONGEST_MARGIN: Final = 5.0
+_CLIENT_ERRORS: Final = frozenset(
+    {
+        "invalid_client",
+        "invalid_request",
+        "invalid_scope",
+        "unauthorized_client",
+        "unsupported_grant_type",
+    }
+)
+"""What a server says where the request is wrong, and not the refresh token."""
+
+
+class Course(Enum):
+    """What to do about a grant now."""
+
+    USE = "use the access token"
+    REFRESH = "send a refresh, or send it again"
+    RECOVER = "record that somebody died while a refresh was in flight"
+    ADOPT = "use the tokens of a late answer"
+    WAIT = "wait for somebody else's refresh"
+    BACK_OFF = "wait: the server gave no usable answer lately"
+    LOSE = "give the grant up"
+    ASK = "have a person log in"
+
+
+class Need(NamedTuple):
+    """That a person must log in.
+
+    Attributes:
+        id: A random id. It is no secret.
+        since: When the need arose, in seconds since 1970.
+        notified_at: When the program was last notified of it; None if it was not yet.
+        link: The unguessable part of the address of its page.
+    """
+
+    id: str
+    since: float
+    notified_at: float | None
+    link: Secret
+
+
+def subject_of(claims: Fields | None) -> CleanText | None:
+    """Return whose tokens they are, by the claims of an id token; None if it does not say."""
+    subject = None if claims is None else claims.text("sub")
+    return None if subject is None else ours(subject)
+
+
+def _set_lifetime(token: Token, received: float, duration: float = 0.0) -> None:
+    """Count a token's life from when the request was sent: the server may have begun there."""
+    if token.expires_at is None:
+        return
+    if token.expires_at <= received:
+        token.expires_at = None  # no server issues a token that has expired: it means never
+    else:
+        token.expires_at -= duration
+
+
+class Grant:
+    """The record of one grant. All times are in seconds since 1970.
+
+    Attributes:
+        id: The grant's random id. It is no secret.
+        name: The caller's name for it, which no other grant of the store has.
+        asked: The settings to log in, as the caller gave them.
+        provider: The same with the endpoints that the server named.
+        purpose: Why the grant is needed, as the program states it.
+        state: Its state.
+        reason: Why it gives no tokens any more, if it does not.
+        detail: The server's message about it, sanitized.
+        created_at: When it was first asked for.
+        moved_at: When the last action happened.
+        seq: The number of the last action.
+        head: The hash of the last event, if the store keeps a trail.
+        generation: How many times tokens arrived, the first ones included.
+        flow_id: The login that the tokens came from.
+        subject: Whose tokens they are, as the id token says (`sub`).
+        token: The tokens of this generation; None without any.
+        issued_at: When they arrived.
+        sent_at: When the last refresh was sent.
+        attempt: How many refreshes were sent.
+        replays: How many times the refresh of this generation was sent again.
+        last_resort: Whether it was sent again although the server need not accept that.
+        failures: How many refreshes in a row got no usable answer.
+        refusals: How many refreshes in a row were refused for the client's sake.
+        due_at: No refresh is sent before this time.
+        invalid: Whether a resource server refused the access token.
+        aside: The tokens of late answers, the newest last.
+        to_revoke: The tokens to revoke, each with its kind.
+        revocations: How many revocation requests are left to send: known without the secrets, too.
+        need: That a person must log in, if so.
+        replaced: The access token that the last action replaced or wiped, for the trail.
+        as_stored: For the store: what it wrote of the grant.
+    """
+
+    __slots__ = (
+        "as_stored",
+        "aside",
+        "asked",
+        "attempt",
+        "created_at",
+        "detail",
+        "due_at",
+        "failures",
+        "flow_id",
+        "generation",
+        "head",
+        "id",
+        "invalid",
+        "issued_at",
+        "last_resort",
+        "moved_at",
+        "name",
+        "need",
+        "provider",
+        "purpose",
+        "reason",
+        "refusals",
+        "replaced",
+        "replays",
+        "revocations",
+        "sent_at",
+        "seq",
+        "state",
+        "subject",
+        "to_revoke",
+        "token",
+    )
+
+    def __init__(
+        self, grant_id: str, name: str, asked: Provider, now: float, *, purpose: str | None = None
+    ) -> None:
+        self.id = grant_id
+        self.name = str.__str__(name)  # an enum's member is a text as well; this is the text
+        self.asked = asked
+        self.provider = asked
+        self.purpose = purpose
+        self.state = GrantState.WANTED
+        self.reason: Loss | None = None
+        self.detail: CleanText | None = None
+        self.created_at = self.moved_at = now
+        self.seq = 0
+        self.head: str | None = None
+        self.generation = 0
+        self.flow_id: str | None = None
+        self.subject: CleanText | None = None
+        self.token: Token | None = None
+        self.issued_at = now
+        self.sent_at = 0.0
+        self.attempt = 0
+        self.replays = 0
+        self.last_resort = False
+        self.failures = 0
+        self.refusals = 0
+        self.due_at = now
+        self.invalid = False
+        self.aside: tuple[Token, ...] = ()
+        self.to_revoke: tuple[tuple[str, Secret], ...] = ()
+        self.revocations = 0
+        self.need: Need | None = None
+        self.replaced: Secret | None = None
+        self.as_stored: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Grant {self.name!r} {self.state}>"
+
+    def copy(self) -> Self:
+        """Return a copy that can be changed on its own."""
+        copy = object.__new__(type(self))
+        for name in Grant.__slots__:
+            setattr(copy, name, getattr(self, name))
+        return copy
+
+    # What to do.
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the server may have issued tokens that did not arrive."""
+        return self.state is GrantState.IN_DOUBT or self.replays > 0
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the access token expires; None if the server does not say."""
+        return None if self.token is None else self.token.expires_at
+
+    @property
+    def lifetime(self) -> float:
+        """The access token's lifetime in seconds; infinite if the server does not say."""
+        return inf if self.expires_at is None else max(0.0, self.expires_at - self.issued_at)
+
+    @property
+    def refreshable(self) -> bool:
+        """Whether there is a refresh token, and a way to use it."""
+        return (
+            self.token is not None
+            and self.token.refresh_token is not None
+            and self.provider.can_refresh
+        )
+
+    def left(self, now: float) -> float:
+        """Return the seconds that are left of the access token; infinite if nobody says."""
+        return inf if self.expires_at is None else min(self.expires_at - now, self.lifetime)
+
+    def serves(self, now: float) -> bool:
+        """Tell whether the access token can still be used."""
+        least = min(_LONGEST_MARGIN, _MARGIN * self.lifetime)
+        return self.token is not None and not self.invalid and self.left(now) > least
+
+    def is_fresh(self, now: float, min_ttl: float) -> bool:
+        """Tell whether enough is left of the access token.
+
+        Args:
+            now: The time.
+            min_ttl: How many seconds must be left, at most a `SHARE` of the lifetime.
+        """
+        if not self.serves(now) or self._clock_was_set_back(now):
+            return False
+        return self.expires_at is None or self.left(now) > min(min_ttl, SHARE * self.lifetime)
+
+    def _clock_was_set_back(self, now: float) -> bool:
+        return self.issued_at - now > pacing.CLOCK_TOLERANCE
+
+    def course(self, now: float, min_ttl: float, held: float = 0.0) -> Course:
+        """Return what to do about the grant now.
+
+        Args:
+            now: The time.
+            min_ttl: How many seconds must be left of the access token.
+            held: For how many seconds somebody else has the grant's lease.
+        """
+        if not self.state.gives_tokens:
+            return Course.ASK
+        doubtful = self.state is GrantState.IN_DOUBT
+        if self.state is GrantState.REFRESHING or (doubtful and held > 0):
+            if held > 0:
+                return Course.USE if self.serves(now) else Course.WAIT
+            return Course.RECOVER
+        if doubtful:
+            return self._course_in_doubt(now)
+        if self.is_fresh(now, min_ttl):
+            return Course.USE
+        if not self.refreshable:
+            return Course.USE if self.serves(now) else Course.LOSE
+        if held > 0:
+            return Course.USE if self.serves(now) else Course.WAIT
+        if self._is_due(now):
+            return Course.REFRESH
+        return Course.USE if self.serves(now) else Course.BACK_OFF
+
+    def _course_in_doubt(self, now: float) -> Course:
+        if self.aside:
+            return Course.ADOPT
+        if not self.refreshable:
+            return Course.USE if self.serves(now) else Course.LOSE
+        if self._in_window(now) and self._is_due(now):
+            return Course.REFRESH
+        if self.serves(now):
+            return Course.USE
+        if self.last_resort and not self._in_window(now):
+            return Course.LOSE
+        return Course.REFRESH if self._is_due(now) else Course.BACK_OFF
+
+    def _is_due(self, now: float) -> bool:
+        return pacing.seconds_left(self.due_at, now) == 0 or self._moved_after(now)
+
+    def _moved_after(self, now: float) -> bool:
+        return self.moved_at - now > pacing.CLOCK_TOLERANCE
+
+    def _in_window(self, now: float) -> bool:
+        """Tell whether the server still accepts the refresh whose answer was lost."""
+        return 0 <= now - self.sent_at < self.provider.replay_window
+
+    @property
+    def wake_at(self) -> float | None:
+        """When a sweep should look after the grant; None for never."""
+        if self.revocations:
+            return self.due_at
+        if self.state is GrantState.REFRESHING:
+            return self.sent_at
+        if self.state not in (GrantState.ACTIVE, GrantState.IN_DOUBT) or not self.refreshable:
+            return None
+        if self.state is GrantState.IN_DOUBT and (self.aside or self.provider.replay_window):
+            return self.due_at
+        if self.expires_at is None:
+            return self.due_at if self.invalid else None
+        early = self.lifetime * AHEAD * self._jitter()
+        return max(self.due_at, self.expires_at - early)
+
+    def request(self) -> Request:
+        """Return the refresh request (RFC 6749 section 6).
+
+        Raises:
+            UsageError: There is nothing to refresh.
+        """
+        if self.token is None:
+            raise UsageError(
+                f"The grant {self.name!r} has no tokens to refresh.",
+                flow_id=self.id,
+                state=self.state,
+            )
+        return self.provider.refresh_request(self.token)
+
+    def revocation(self) -> Request:
+        """Return the request that revokes the first of the tokens to revoke (RFC 7009)."""
+        kind, token = self.to_revoke[0]
+        revocation = self.provider.revocation_request(token, kind)
+        assert revocation is not None  # noqa: S101  # what `to_revoke` was filled for
+        return revocation
+
+    # The login.
+
+    def raise_need(self, need_id: str, link: Secret, now: float) -> Transition:
+        """Record that a person must log in."""
+        transition = self._fire(actions.NEED, now)
+        self.need = Need(need_id, now, None, link)
+        return transition
+
+    def notified(self, now: float) -> Transition:
+        """Record that the program was notified of the need."""
+        if self.need is None:
+            raise grant_refusal(self, actions.NOTIFY)
+        transition = self._fire(actions.NOTIFY, now)
+        self.need = self.need._replace(notified_at=now)
+        return transition
+
+    def is_to_notify(self, now: float) -> bool:
+        """Tell whether the program is to be notified of the need: at first, and each day."""
+        if self.need is None or self.state.gives_tokens:
+            return False
+        last = self.need.notified_at
+        return last is None or not 0 <= now - last < NOTIFY_AGAIN
+
+    def log_in(
+        self,
+        token: Token,
+        provider: Provider,
+        now: float,
+        *,
+        flow_id: str,
+        issued_at: float | None = None,
+        subject: CleanText | None = None,
+    ) -> Transition:
+        """Take the token of a login.
+
+        Args:
+            token: The token.
+            provider: The login's provider, with its endpoints.
+            now: The time.
+            flow_id: The login.
+            issued_at: When the token arrived; by default now.
+            subject: Whose token it is, as the id token says.
+        """
+        transition = self._fire(actions.LOG_IN, now, detail=ours(f"login {flow_id}"))
+        self.provider = provider
+        self.flow_id = flow_id
+        self.subject = subject
+        self.need = None
+        self.aside = ()
+        issued_at = now if issued_at is None else issued_at
+        _set_lifetime(token, issued_at)
+        self._take(token, issued_at)
+        return transition
+
+    # The refresh.
+
+    def refresh(self, now: float) -> Transition:
+        """Record a refresh, or that it is sent again. Store the transition before sending it."""
+        again = self.state is GrantState.IN_DOUBT
+        in_window = self._in_window(now)
+        transition = self._fire(actions.REPLAY if again else actions.REFRESH, now)
+        self.attempt += 1
+        self.replays += again
+        self.last_resort = self.last_resort or (again and not in_window)
+        if not again:
+            self.sent_at = now
+        return transition
+
+    def recover(self, now: float, owner: str | None = None) -> Transition:
+        """Record that a worker died while a refresh was in flight: the answer is unknown.
+
+        Args:
+            now: The time.
+            owner: The worker, for the trail.
+        """
+        detail = ours(f"the lease of {owner} ran out during a refresh") if owner else None
+        return self._fire(actions.RECOVER_REFRESH, now, detail=detail)
+
+    def receive(
+        self,
+        result: Response | Failure,
+        now: float,
+        *,
+        duration: float = 0.0,
+    ) -> Transition:
+        """Process the result of a refresh.
+
+        Args:
+            result: The response, or the failure.
+            now: When it arrived.
+            duration: How many seconds the exchange took.
+
+        Raises:
+            IllegalTransitionError: No refresh is in flight.
+        """
+        if self.state is not GrantState.REFRESHING:
+            raise grant_refusal(self, "receive an answer")
+        status, retry_after = None, 0.0
+        if isinstance(result, Failure):
+            answer = Answer("retry", error=result.kind, in_doubt=result.sent)
+        else:
+            status, retry_after = result.status, result.retry_after(now)
+            answer = self.provider.read_token(result, now)
+        if answer.token is not None:
+            answer.token.hide(self._known())
+            _set_lifetime(answer.token, now, duration)
+            transition = self._receive_token(answer, answer.token, now, duration)
+        else:
+            transition = self._receive_no_token(answer, now, retry_after)
+        return transition._replace(status=status, duration=duration)
+
+    def _receive_token(
+        self, answer: Answer, token: Token, now: float, duration: float
+    ) -> Transition:
+        subject = subject_of(answer.claims)
+        other = subject is not None and self.subject is not None and subject != self.subject
+        if other or (answer.unfit is not None and token.id_token is not None):
+            why = ours("the refresh gave a token of another subject")
+            if not other and answer.unfit is not None:
+                why = answer.unfit[1]
+            transition = self.lose(Loss.WRONG_SUBJECT, now, why)
+            self._set_to_revoke(token, now)
+            return transition
+        detail = None
+        if token.scopes is not None and self._scopes - {*token.scopes}:
+            gone = " ".join(sorted(self._scopes - {*token.scopes}))
+            detail = CleanText(f"no longer granted: {gone}", self._known())
+        transition = self._fire(actions.RENEW, now, detail=detail)
+        self.subject = subject or self.subject
+        self._take(token, now - duration)
+        return transition
+
+    @property
+    def _scopes(self) -> set[str]:
+        return {*(self.token.scopes or ())} if self.token else set()
+
+    def _receive_no_token(self, answer: Answer, now: float, retry_after: float) -> Transition:
+        detail = (
+            None if answer.error is None else CleanText(answer.error, self._known(), looks=True)
+        )
+        if answer.outcome in ("denied", "expired", "refused"):
+            return self._receive_refusal(answer, now, retry_after, detail)
+        return self._again(now, retry_after, detail, lost=answer.in_doubt)
+
+    def _receive_refusal(
+        self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
+    ) -> Transition:
+        if answer.outcome == "refused" and answer.error in _CLIENT_ERRORS:
+            self.refusals += 1
+            if self.refusals < REFUSAL_LIMIT or self.serves(now):
+                return self._again(now, retry_after, detail, lost=False)
+        if self.aside:
+            return self.use_late_answer(now)
+        return self.lose(Loss.UNKNOWN if self.replays else Loss.REFUSED, now, detail)
+
+    def _again(
+        self, now: float, retry_after: float, detail: CleanText | None, *, lost: bool
+    ) -> Transition:
+        """Try again later. In doubt, the doubt stays whatever else happened."""
+        self.failures += 1
+        wait = max(pacing.refresh_backoff(self.failures) * self._jitter(), retry_after)
+        action = actions.LOSE_ANSWER if lost or self.replays else actions.POSTPONE
+        if lost and not self.replays:
+            wait = 0.0  # a server that accepts the same refresh again does so for a short time
+        if self.replays and not lost:
+            self.last_resort = False  # it was not taken note of
+        transition = self._fire(action, now, wait=round(wait, 6), detail=detail)
+        self.due_at = now + wait
+        return transition
+
+    def late_answer(self, token: Token, attempt: int, now: float) -> Transition:
+        """Take tokens that arrived after others went on with the grant.
+
+        Nothing is revoked, as that could take all tokens of the grant along. The tokens are set
+        aside, and used if the stored ones are refused.
+
+        Args:
+            token: The tokens.
+            attempt: The number of the refresh that they answer.
+            now: The time.
+        """
+        if self.state is GrantState.REVOKED:
+            transition = self._fire(actions.ORPHAN_TOKEN, now)
+            self._set_to_revoke(token, now)
+            return transition
+        unanswered = self.state is GrantState.IN_DOUBT and self.attempt == attempt
+        aside = (*self.aside, token)[-MOST_ASIDE:]
+        if unanswered or self.state is GrantState.LOST:
+            self.aside = aside
+            return self.use_late_answer(now)
+        transition = self._fire(actions.LATE_ANSWER, now)
+        self.aside = aside
+        return transition
+
+    def use_late_answer(self, now: float) -> Transition:
+        """Use the newest tokens that were set aside: the stored ones are refused, or in doubt."""
+        if not self.aside:
+            raise grant_refusal(self, actions.USE_LATE_ANSWER)
+        transition = self._fire(actions.USE_LATE_ANSWER, now)
+        *rest, token = self.aside
+        self.need = None
+        self._take(token, self.sent_at)
+        self.aside = tuple(rest)
+        return transition
+
+    def invalidate(self, now: float) -> Transition:
+        """Record that a resource server refused the access token: it is not used any more."""
+        transition = self._fire(actions.INVALIDATE, now)
+        self.invalid = True
+        return transition
+
+    def doubt(self, now: float) -> Transition:
+        """Record that the store was restored: the refresh token may have been used since."""
+        transition = self._fire(actions.DOUBT, now)
+        self.sent_at = 0.0
+        return transition
+
+    # The end.
+
+    def lapse(self, now: float) -> Transition:
+        """Give the grant up, since there is nothing left to use and nothing to refresh."""
+        loss = Loss.LAPSED
+        if self.state is GrantState.IN_DOUBT:
+            loss = Loss.UNKNOWN
+        elif self.invalid:
+            loss = Loss.INVALIDATED
+        return self.lose(loss, now)
+
+    def lose(self, loss: Loss, now: float, detail: CleanText | None = None) -> Transition:
+        """Record that the grant gives no tokens any more."""
+        transition = self._fire(actions.LOSE, now, detail=detail)
+        self.reason = loss
+        self._wipe()
+        return transition
+
+    def log_out(self, now: float) -> Transition:
+        """End the grant: its tokens are wiped, and revoked where the server can do that."""
+        tokens = [token for token in (self.token, *self.aside) if token is not None]
+        transition = self._fire(actions.LOG_OUT, now)
+        self._wipe()
+        self.aside, self.need = (), None
+        revocable = False
+        for token in tokens:
+            revocable = self._set_to_revoke(token, now) or revocable
+        if tokens and not revocable:
+            detail = ours("the tokens were wiped: revoke them at the server")
+            return transition._replace(detail=detail)
+        return transition
+
+    def receive_revocation(
+        self, result: Response | Failure, now: float, *, duration: float | None = None
+    ) -> Transition:
+        """Process the result of a revocation request (RFC 7009 section 2.2)."""
+        kind, _ = self.to_revoke[0]
+        status = result.status if isinstance(result, Response) else None
+        wait, action = None, actions.REVOKE
+        if status is not None and status < 300:
+            detail = f"the {kind} was revoked"
+        else:
+            action = actions.REVOKE_FAILED
+            detail = f"the server refused to revoke the {kind}: revoke it at the server"
+            if status is None or status >= 500 or status in (408, 425, 429):
+                self.failures += 1
+                asked = result.retry_after(now) if isinstance(result, Response) else 0.0
+                wait = max(pacing.revocation_backoff(self.failures) * self._jitter(), asked)
+                detail = f"the {kind} could not be revoked: deviceflow will try again"
+        if wait is None:
+            self.failures = 0
+            self.to_revoke = self.to_revoke[1:]
+            self.revocations = len(self.to_revoke)
+        self.due_at = now + (wait or 0.0)
+        transition = self._fire(action, now, wait=wait, detail=ours(detail))
+        return transition._replace(status=status, duration=duration)
+
+    def reseal(self, now: float) -> Transition:
+        """Record that the grant's secrets are sealed with another key."""
+        return self._fire(actions.RESEAL, now)
+
+    # Shared.
+
+    def _take(self, token: Token, issued_at: float) -> None:
+        """Take the next generation of tokens. What it lacks stays (RFC 6749 section 6)."""
+        if self.token is not None:
+            self.replaced = self.token.access_token
+            token.refresh_token = token.refresh_token or self.token.refresh_token
+            token.scopes = self.token.scopes if token.scopes is None else token.scopes
+        token.id_token = None  # the subject is known by now
+        self.token = token
+        self.issued_at = self.due_at = issued_at
+        self.generation += 1
+        self.replays = self.failures = self.refusals = 0
+        self.last_resort = self.invalid = False
+        self.reason = self.detail = None
+
+    def _wipe(self) -> None:
+        self.replaced = None if self.token is None else self.token.access_token
+        self.token = None
+        self.replays = self.failures = self.refusals = 0
+        self.last_resort = self.invalid = False
+
+    def _set_to_revoke(self, token: Token, now: float) -> bool:
+        """Schedule the revocation of tokens; return whether the server can revoke any."""
+        # The refresh token first: its access tokens end with it (RFC 7009 section 2.1).
+        kinds = (("refresh_token", token.refresh_token), ("access_token", token.access_token))
+        revocable = tuple(
+            (kind, secret)
+            for kind, secret in kinds
+            if secret is not None and self.provider.revocation_request(secret, kind) is not None
+        )
+        self.to_revoke += revocable
+        self.revocations = len(self.to_revoke)
+        self.due_at, self.failures = now, 0
+        return bool(revocable)
+
+    def _fire(
+        self,
+        action: Action,
+        now: float,
+        *,
+        wait: float | None = None,
+        detail: CleanText | None = None,
+    ) -> Transition:
+        """Fire an action. Every recorded action goes through this method."""
+        source = self.state
+        fire_grant(self, action)
+        self.seq += 1
+        self.moved_at = now
+        self.replaced = None
+        if source is not self.state:
+            self.reason, self.detail = None, detail
+        return Transition(self.seq, now, action, source, self.state, wait=wait, detail=detail)
+
+    def _known(self) -> Known:
+        """Return the secrets that the server may echo in a message."""
+        assert self.token is not None  # noqa: S101  # a refresh is in flight
+        return Known(self.token.access_token, self.token.refresh_token)
+
+    def _jitter(self) -> float:
+        return pacing.jitter(self.id, self.seq)

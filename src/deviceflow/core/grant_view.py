@@ -1,0 +1,110 @@
+"""What a caller is given of a grant: a snapshot of one moment, without its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.provider import Provider
+    from deviceflow.core.states import GrantState, Loss
+    from deviceflow.core.text import CleanText
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class GrantView:
+    """A grant as it was at one moment. No secret is in it. Times are in seconds since 1970.
+
+    Attributes:
+        id: The grant's id: the `flow_id` of its events.
+        name: The grant's name.
+        purpose: Why it is needed, as the program states it.
+        provider: The server, and what was asked of it.
+        state: The state.
+        reason: Why it gives no tokens any more, if it was lost.
+        detail: The server's message about the state, cleaned.
+        generation: How many times it has got tokens.
+        expires_at: When its access token expires; None if the server does not say.
+        refreshable: Whether it has a refresh token.
+        scopes: The granted scopes; None if the server did not say.
+        subject: Whose tokens they are, if an id token said so.
+        created_at: When it was first asked for.
+        used_at: When its use was last noted, at most once a day.
+        login_id: The login that it has its tokens from.
+        need_id: The id of its need, if a person must log in.
+        need_since: Since when.
+        revocations: How many requests to revoke tokens are left to send.
+    """
+
+    id: str
+    name: str
+    purpose: str | None
+    provider: Provider
+    state: GrantState
+    reason: Loss | None
+    detail: CleanText | None
+    generation: int
+    expires_at: float | None
+    refreshable: bool
+    scopes: tuple[CleanText, ...] | None
+    subject: CleanText | None
+    created_at: float
+    used_at: float | None
+    login_id: str | None
+    need_id: str | None
+    need_since: float | None
+    revocations: int
+
+    @classmethod
+    def of(cls, stored: StoredGrant) -> Self:
+        """Return the snapshot of a stored grant."""
+        grant = stored.grant
+        token, need = grant.token, grant.need
+        return cls(
+            id=grant.id,
+            name=grant.name,
+            purpose=grant.purpose,
+            provider=grant.provider,
+            state=grant.state,
+            reason=grant.reason,
+            detail=grant.detail,
+            generation=grant.generation,
+            expires_at=grant.expires_at,
+            refreshable=grant.refreshable,
+            scopes=None if token is None else token.scopes,
+            subject=grant.subject,
+            created_at=grant.created_at,
+            used_at=stored.used_at,
+            login_id=grant.flow_id,
+            need_id=None if need is None else need.id,
+            need_since=None if need is None else need.since,
+            revocations=grant.revocations,
+        )
+
+    def __repr__(self) -> str:
+        return f"<GrantView {self.name!r} {self.state}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the grant as JSON types."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "purpose": self.purpose,
+            "server": self.provider.server,
+            "client": self.provider.client_name or self.provider.client_id,
+            "state": self.state.value,
+            "reason": self.reason and self.reason.value,
+            "detail": self.detail,
+            "generation": self.generation,
+            "expires_at": self.expires_at,
+            "refreshable": self.refreshable,
+            "scopes": None if self.scopes is None else [*self.scopes],
+            "subject": self.subject,
+            "created_at": self.created_at,
+            "used_at": self.used_at,
+            "login_id": self.login_id,
+            "need_id": self.need_id,
+            "need_since": self.need_since,
+            "revocations": self.revocations,
+        }

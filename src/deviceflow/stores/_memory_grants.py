@@ -1,0 +1,119 @@
+"""Grants in this process's memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow.core.ports import StoredGrant
+from deviceflow.core.states import GrantState
+
+if TYPE_CHECKING:
+    import threading
+
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import GrantLease
+
+_SNOOZE: Final = 3600.0
+_FREE: Final = ("", 0.0)
+
+
+class MemoryGrants:
+    """The methods of `Store` that are about grants."""
+
+    _lock: threading.Lock
+
+    def __init__(self) -> None:
+        self._grants: dict[str, Grant] = {}
+        self._grant_leases: dict[str, tuple[str, float]] = {}
+        self._used: dict[str, float] = {}
+        self._snoozed: dict[str, float] = {}
+
+    def _move(self, flow: Flow, event: dict[str, Any]) -> bool:
+        """Keep the flow as it is after `event`, unless others went on meanwhile; under the lock."""
+        raise NotImplementedError
+
+    def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
+        """Return the grant of a name; None if there is none."""
+        with self._lock:
+            return self._load(self._grants.get(name), client_now)
+
+    def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
+        """Return the grant of an id; None if there is none."""
+        with self._lock:
+            return self._load(self._of_id(grant_id), client_now)
+
+    def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool:
+        """Keep a grant as it is after `event`, and a flow with it, unless others went on."""
+        with self._lock:
+            stored = self._grants.get(grant.name)
+            if stored is not None and event["hash"] and stored.head == event["hash"]:
+                return True  # done already, and only the file of the trail failed
+            if (0 if stored is None else stored.seq) != event["seq"] - 1:
+                return False
+            if stored is not None and stored.id != grant.id:
+                return False
+            owner, until = self._grant_leases.get(grant.id, _FREE)
+            if lease is not None and until > lease.client_now and owner != lease.owner:
+                return False
+            if flow is not None and flow_event is not None and not self._move(flow, flow_event):
+                return False
+            self._grants[grant.name] = grant.copy()
+            self._snoozed.pop(grant.name, None)
+            if lease is not None:
+                self._grant_leases[grant.id] = (lease.owner, lease.client_now + lease.seconds)
+            elif release is not None and owner == release:
+                self._grant_leases.pop(grant.id, None)
+            return True
+
+    def use_grant(self, grant_id: str, client_now: float) -> None:
+        """Note that the grant is used."""
+        with self._lock:
+            self._used[grant_id] = client_now
+
+    def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
+        """Return all grants behind a name, by their names."""
+        with self._lock:
+            names = sorted(name for name in self._grants if after is None or name > after)
+            loaded = [self._load(self._grants[name], client_now) for name in names]
+        return [*filter(None, loaded)]
+
+    def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
+        """Return names of grants that a sweep should look after, and nobody has a lease of."""
+        due = list[tuple[float, str]]()
+        with self._lock:
+            for name, grant in self._grants.items():
+                used = self._used.get(grant.id)
+                in_use = used is not None and used >= client_now - unused
+                held = self._grant_leases.get(grant.id, _FREE)[1] > client_now
+                wake_at = grant.wake_at
+                if wake_at is None or held or not (in_use or grant.state is GrantState.REVOKED):
+                    continue
+                wake_at = max(wake_at, self._snoozed.get(name, wake_at))
+                if wake_at <= client_now:
+                    due.append((wake_at, name))
+        return [name for _, name in sorted(due)[:limit]]
+
+    def snooze_grant(self, name: str, client_now: float) -> None:
+        """Have no sweep find a grant for an hour."""
+        with self._lock:
+            self._snoozed[name] = client_now + _SNOOZE
+
+    def _of_id(self, grant_id: str) -> Grant | None:
+        return next((one for one in self._grants.values() if one.id == grant_id), None)
+
+    def _load(self, grant: Grant | None, client_now: float) -> StoredGrant | None:
+        if grant is None:
+            return None
+        owner, until = self._grant_leases.get(grant.id, _FREE)
+        held = max(0.0, until - client_now)
+        return StoredGrant(grant.copy(), client_now, self._used.get(grant.id), held, owner or None)

@@ -1,0 +1,96 @@
+"""The methods of a SQL store that are about grants, for its faces; see `GrantOperations`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deviceflow.core.actions import ACTIONS
+from deviceflow.core.encryption import PLAIN
+from deviceflow.core.sanitize import storable
+from deviceflow.stores.sql.grants import SNOOZE, GrantOperations, SeenGrants
+from deviceflow.stores.sql.operations import query, statement
+
+if TYPE_CHECKING:
+    from deviceflow.audit.chain import AuditKey
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import GrantLease, StoredGrant
+    from deviceflow.core.secret import Hidden
+    from deviceflow.stores.sql.connection import Mode, Operation
+    from deviceflow.stores.sql.methods import Job, Method
+    from deviceflow.stores.sql.operations import Operations
+    from deviceflow.stores.sql.remembered import RememberedFlows
+    from deviceflow.stores.sql.rows import Rows
+
+
+class GrantMethods:
+    """The methods about grants, as generators of jobs."""
+
+    _rows: Rows
+    _audit_key: AuditKey | None
+    _operations: Operations
+    _remembered: RememberedFlows
+    _seen_grants: SeenGrants
+
+    def _job(
+        self,
+        operation: Operation[Any],
+        mode: Mode = "write",
+        client_now: float = 0.0,
+        flow_id: str | None = None,
+    ) -> Job:
+        raise NotImplementedError
+
+    def _overwrite_deleted(self) -> Method[None]:
+        raise NotImplementedError
+
+    @property
+    def _of_grants(self) -> GrantOperations:
+        return GrantOperations(self._rows, self._audit_key, self._operations, self._seen_grants)
+
+    def _find(self, name: str) -> Method[Flow | None]:
+        operation = query("get_by_open_name", {"open_name": storable(name)}, secret=True)
+        found: list[Hidden[Any]] = yield self._job(operation, "read")
+        return self._rows.flow(found[0], secrets=False) if found else None
+
+    def _load_grant(self, by: str, client_now: float, **value: str) -> Method[StoredGrant | None]:
+        operations = self._of_grants
+        job = self._job(operations.load(by, **value), "read", client_now)
+        found: Hidden[Any] | None = yield job
+        return None if found is None else operations.stored(found)
+
+    def _commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        lease: GrantLease | None,
+        release: str | None,
+        flow: Flow | None,
+        flow_event: dict[str, Any] | None,
+    ) -> Method[bool]:
+        now = 0.0 if lease is None else lease.client_now
+        self._job(query("now", {}), "durable")  # before anything is computed
+        operation = self._of_grants.commit(grant, event, lease, release, flow, flow_event)
+        if flow is not None:
+            self._remembered.forget(flow.id)
+        kept: bool = yield self._job(operation, "durable", now)
+        if kept and ACTIONS[event["action"]].wipes and self._rows.sealer.prefix == PLAIN:
+            yield from self._overwrite_deleted()
+        return kept
+
+    def _use_grant(self, grant_id: str, client_now: float) -> Method[None]:
+        yield self._job(statement("use_grant", {"id": grant_id}), "lease", client_now)
+
+    def _grants(self, client_now: float, after: str | None) -> Method[list[StoredGrant | str]]:
+        operations = self._of_grants
+        found: list[Hidden[Any]] = yield self._job(operations.page(after), "read", client_now)
+        return [operations.readable(row) for row in found]
+
+    def _due_grants(self, client_now: float, unused: float, limit: int) -> Method[list[str]]:
+        values = {"unused": unused, "limit": limit, "owner": None}
+        found = yield self._job(query("due_grants", values), "read", client_now)
+        return [name for (name,) in found if isinstance(name, str)]
+
+    def _snooze_grant(self, name: str, client_now: float) -> Method[None]:
+        values = {"name": storable(name), "seconds": SNOOZE}
+        yield self._job(statement("snooze_grant", values), "lease", client_now)

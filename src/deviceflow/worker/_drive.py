@@ -1,0 +1,118 @@
+"""The operations of a worker: a step of a login that it drives, and what falls due beside logins.
+
+No lease is held between two steps. A worker knows that a login is its own by the login's version:
+if the store has the version that the worker's last step left, nobody else went on with the login.
+So workers that share a store need no rows beside the logins' own, and each login is polled by one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from deviceflow import errors
+from deviceflow.client.claim import take_lease
+from deviceflow.client.effects import ReadClocks, Release, Reschedule, Snooze
+from deviceflow.client.step import BeginPoll, step_claimed
+from deviceflow.client.sweep import follow_clock, save_tokens
+from deviceflow.client.unsaved import save
+from deviceflow.core.ports import LeaseHeld
+from deviceflow.worker._schedule import Due
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks, Lease
+    from deviceflow.core.login import Login
+    from deviceflow.core.ports import Claim
+
+
+class Driven(NamedTuple):
+    """What came of driving a login.
+
+    Attributes:
+        next: When to step it again; None if it has ended, or if another worker drives it.
+        lease: The lease that it was stepped under, which tells the store's time; None if there was
+            no step.
+        login: The login after the step.
+        problem: What kept it from being stepped. It is left alone for a while, as by a sweep.
+    """
+
+    next: Due | None = None
+    lease: Lease | None = None
+    login: Login | None = None
+    problem: Exception | None = None
+
+
+class _BeginPollOfOwn:
+    """Begins a poll within a claim, if the login is of the expected version."""
+
+    def __init__(self, begin: BeginPoll, seq: int) -> None:
+        self._begin = begin
+        self._seq = seq
+
+    def __call__(self, claim: Claim) -> dict[str, Any] | None:
+        return self._begin(claim) if claim.flow.seq == self._seq else None
+
+
+def drive(context: Context, flow_id: str, seq: int) -> Op[Driven]:
+    """Step a login, unless another worker drives it.
+
+    Args:
+        context: The client's.
+        flow_id: The login.
+        seq: The version that this worker last saw.
+
+    Raises:
+        StoreError: The store failed. The same call can be made again.
+    """
+    worker = context.identity.worker()
+    try:
+        return (yield from _drive(context, flow_id, seq, worker))
+    except errors.UnknownLoginError:
+        return Driven()
+    except (errors.DeviceFlowError, ImportError) as problem:
+        if _is_of_the_store(problem) or context.unsaved.of(flow_id):
+            raise
+        if isinstance(problem, errors.DeviceFlowError) and problem.flow_id is None:
+            problem.flow_id = flow_id
+        clocks: Clocks = yield ReadClocks()
+        yield Snooze(flow_id, worker, clocks.wall)
+        return Driven(problem=problem)
+
+
+def _is_of_the_store(problem: Exception) -> bool:
+    return isinstance(problem, errors.StoreError) and problem.flow_id is None
+
+
+def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
+    yield from save(context, flow_id)
+    begin = BeginPoll(context, worker)
+    own = _BeginPollOfOwn(begin, seq)
+    claim, lease = yield from take_lease(flow_id, worker, context.lease_seconds, own)
+    if isinstance(claim, LeaseHeld):
+        return Driven()
+    flow = claim.flow
+    if claim.event is None:
+        if flow.seq != seq and claim.previous_owner is None:
+            yield Release(flow_id, worker)
+            return Driven()
+        if flow.wake_at is None or flow.wait_seconds(claim.now) > 0:
+            yield Reschedule(flow, worker)  # what woke it bypassed the client
+            return Driven(_next(flow.wake_at, flow_id, flow.seq), lease)
+    login = yield from step_claimed(context, claim, lease, begin)
+    return Driven(_next(flow.wake_at, flow_id, flow.seq), lease, login)
+
+
+def _next(at: float | None, flow_id: str, seq: int) -> Due | None:
+    return None if at is None else Due(at, flow_id, seq)
+
+
+def tidy(context: Context) -> Op[list[errors.DeviceFlowError]]:
+    """Save the tokens whose commit failed, and correct what a clock that was set back left.
+
+    Returns:
+        Why tokens could not be saved.
+    """
+    problems = yield from save_tokens(context)
+    yield from follow_clock()
+    return problems

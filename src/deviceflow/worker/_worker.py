@@ -1,0 +1,431 @@
+"""Drive whatever is due in a store, with a limited number of requests at a time.
+
+A waiting login has no task: it is a record in a heap. Timers and ended steps begin the next steps.
+No rule of a login is here: see `deviceflow.worker._drive`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from deviceflow.client.purge import DAY
+from deviceflow.client.sweep import save_tokens
+from deviceflow.errors import StoreError, UsageError
+from deviceflow.worker import _drive
+from deviceflow.worker._schedule import (
+    GRACE,
+    LOOK_AHEAD,
+    LOOK_EACH,
+    Due,
+    Schedule,
+    StoreClock,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deviceflow.client._async import AsyncClient
+    from deviceflow.client.effects import Op
+    from deviceflow.core.login import Login
+
+CONCURRENCY: Final = 100
+"""How many steps a worker makes at a time, unless it is told otherwise."""
+
+SHUTDOWN_TIMEOUT: Final = 20.0
+"""Seconds that steps in flight have to end, unless the worker is told otherwise.
+
+A request takes 10 seconds at the most, and Kubernetes kills a container after 30.
+"""
+
+_TIDY_EACH: Final = 60.0
+_LOOK_AGAIN: Final = 0.05
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 15.0
+_LONGEST_TIMER: Final = 60.0
+_LISTEN: Final = 60.0
+_LAST_TRY: Final = 1.0
+
+_T = TypeVar("_T")
+
+
+class Retention(NamedTuple):
+    """What a worker purges, and how often.
+
+    Attributes:
+        tokens_after: As for `Client.purge`, in seconds.
+        flows_after: As for `Client.purge`, in seconds.
+        each: Seconds between two purges.
+    """
+
+    tokens_after: float = 7 * DAY
+    flows_after: float = 90 * DAY
+    each: float = 3600.0
+
+
+class Step(NamedTuple):
+    """A step that a worker made.
+
+    Attributes:
+        flow_id: The login.
+        lateness: How many seconds after it was due the step began.
+        login: The login after the step; None where there was none.
+        problem: What kept the login from being stepped.
+    """
+
+    flow_id: str
+    lateness: float
+    login: Login | None = None
+    problem: Exception | None = None
+
+
+class Counts(NamedTuple):
+    """How a worker is doing.
+
+    Attributes:
+        waiting: How many logins it drives that are not in flight.
+        due: How many of these are due.
+        in_flight: How many steps it is making.
+        lateness: The greatest lateness in seconds among the last steps, or of what is due.
+        steps: How many steps it has made.
+        problems: How many logins could not be stepped.
+        store_failed: Whether the store cannot be used at the moment.
+    """
+
+    waiting: int
+    due: int
+    in_flight: int
+    lateness: float
+    steps: int
+    problems: int
+    store_failed: bool
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+class Worker:
+    """Drives the logins of a store until it is stopped.
+
+    Logins that others have started are found by themselves. Any number of workers may share a
+    store: a login that one of them drives is left alone by the others, unless it stays due for two
+    seconds. Then its worker is dead, or has too much to do.
+
+    Args:
+        client: The client, whose store is driven. It stays the caller's to close.
+        concurrency: How many steps are made at a time.
+        shutdown_timeout: How many seconds the steps in flight have to end after `stop`. Then they
+            are interrupted, and that is stored.
+        retention: What is purged; None for nothing.
+        on_step: Called after each step.
+        on_problem: Called with each problem, once for each time that the store begins to fail.
+        on_progress: Called whenever the worker has got on: a step came to an end, or it has looked
+            for work and nothing is due. While it is stuck, nothing is called.
+
+    Raises:
+        UsageError: `concurrency` is less than 1.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        *,
+        concurrency: int = CONCURRENCY,
+        shutdown_timeout: float = SHUTDOWN_TIMEOUT,
+        retention: Retention | None = None,
+        on_step: Callable[[Step], object] = _nothing,
+        on_problem: Callable[[Exception], object] = _nothing,
+        on_progress: Callable[[Worker], object] = _nothing,
+    ) -> None:
+        if concurrency < 1:
+            raise UsageError("A worker makes at least one step at a time.")
+        self._client = client
+        self._clients = [client]
+        self.concurrency = concurrency
+        self.retention = retention
+        self._shutdown_timeout = shutdown_timeout
+        self._on_step = on_step
+        self._on_problem = on_problem
+        self._on_progress = on_progress
+        self._schedule = Schedule()
+        self._clock = StoreClock()
+        self._flying: set[asyncio.Task[None]] = set()
+        self._chores: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._stopping = asyncio.Event()
+        self._pause = 0.0
+        self._paused = False
+        self._steps = self._problems = 0
+        self._look_soon = asyncio.Event()
+        self._until_idle = self._at_once = False
+        self._bug: BaseException | None = None
+        self._recent = deque[float]([0.0], maxlen=1000)
+
+    # What a program calls.
+
+    async def run(self, *, until_idle: bool = False) -> None:
+        """Drive logins until `stop` is called; then end the steps in flight, and return.
+
+        A cancelled `run` interrupts the steps in flight, and stores that.
+
+        Args:
+            until_idle: Return as well when no login is live. Logins that were created and not
+                started do not count, nor do those that cannot be stepped.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._until_idle = until_idle
+        self._begin_chores()
+        try:
+            await self._stopping.wait()
+            await self._end_steps()
+        finally:
+            self._stopping.set()
+            self._interrupt()
+            while others := self._flying | self._chores:
+                await asyncio.wait(others)
+            if self._timer is not None:
+                self._timer.cancel()
+        if self._bug is not None:
+            raise self._bug
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Begin no more steps, and have `run` return once those in flight have ended.
+
+        Args:
+            at_once: Interrupt the steps in flight. What came of them is stored; where nothing
+                came, it is stored that the outcome is in doubt.
+        """
+        self._stopping.set()
+        if at_once:
+            self._at_once = True
+            self._interrupt()
+
+    async def replace(self, client: AsyncClient) -> None:
+        """Go on with another client for the same store; return when the former is not used.
+
+        For settings that have changed. The steps in flight come to their end with the former
+        client, and so do tokens that it could not save yet.
+        """
+        former, self._client = self._client, client
+        self._clients.append(client)
+        flying = set(self._flying)
+        for chore in self._chores:
+            chore.cancel()
+        if self._chores:
+            await asyncio.wait(self._chores)
+        self._begin_chores()
+        if flying:
+            await asyncio.wait(flying)
+        while former._context.unsaved.flow_ids() and not self._stopping.is_set():
+            if await former._run(save_tokens(former._context)):
+                await asyncio.sleep(_FIRST_PAUSE)
+        if not former._context.unsaved.flow_ids():
+            self._clients.remove(former)
+
+    @property
+    def unsaved(self) -> list[str]:
+        """The logins whose token is in this process only, because the store failed."""
+        return [
+            flow_id for client in self._clients for flow_id in client._context.unsaved.flow_ids()
+        ]
+
+    @property
+    def counts(self) -> Counts:
+        """How it is doing."""
+        now = self._now()
+        return Counts(
+            waiting=len(self._schedule),
+            due=self._schedule.due(now),
+            in_flight=len(self._flying),
+            lateness=max(*self._recent, self._schedule.behind(now)),
+            steps=self._steps,
+            problems=self._problems,
+            store_failed=self._paused,
+        )
+
+    # Steps.
+
+    def _fill(self) -> None:
+        """Begin the steps that are due, as far as there is room."""
+        if self._stopping.is_set() or self._paused:
+            return
+        now = self._now()
+        while len(self._flying) < self.concurrency:
+            due = self._schedule.take(now)
+            if due is None:
+                break
+            task = self._loop.create_task(self._step(self._client, due, now - due.at))
+            self._flying.add(task)
+            task.add_done_callback(self._landed)
+        self._set_timer(now)
+
+    def _set_timer(self, now: float) -> None:
+        """Have `_fill` called when the next login is due, unless a step ends before."""
+        at = self._schedule.next_at
+        if at is None or len(self._flying) >= self.concurrency:
+            return
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(min(max(0.0, at - now), _LONGEST_TIMER), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._fill()
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._flying.discard(task)
+        self._fill()
+        if self._until_idle and not self._flying:
+            self._look_soon.set()
+
+    async def _step(self, client: AsyncClient, due: Due, lateness: float) -> None:
+        login, problem = None, None
+        try:
+            driven = await client._run(_drive.drive(client._context, due.flow_id, due.seq))
+        except StoreError as failed:
+            self._store_failed(failed)
+            self._schedule.put(due)
+        except Exception as bug:  # noqa: BLE001  # one login must not end the others
+            problem = bug
+        else:
+            self._pause = 0.0
+            if driven.lease is not None:
+                self._clock.observe(driven.lease.now, driven.lease.taken.steady)
+            if driven.next is not None:
+                self._schedule.put(driven.next)
+            login, problem = driven.login, driven.problem
+        if problem is not None:
+            self._problems += 1
+            self._on_problem(problem)
+        self._steps += 1
+        self._recent.append(lateness)
+        self._on_step(Step(due.flow_id, lateness, login, problem))
+        self._on_progress(self)
+
+    def _store_failed(self, problem: Exception) -> None:
+        """Leave the store alone for some seconds, more each time that it fails again."""
+        if self._paused or self._stopping.is_set():
+            return
+        self._paused = True
+        self._pause = min(max(_FIRST_PAUSE, 2 * self._pause), _LONGEST_PAUSE)
+        self._loop.call_later(self._pause, self._go_on)
+        self._on_problem(problem)
+
+    def _go_on(self) -> None:
+        self._paused = False
+        self._fill()
+
+    async def _end_steps(self) -> None:
+        """Wait for the steps in flight, and try once more to save what could not be saved."""
+        until = self._loop.time() + self._shutdown_timeout
+        for chore in self._chores:
+            chore.cancel()
+        if self._flying:
+            await asyncio.wait(self._flying, timeout=self._shutdown_timeout)
+        self._interrupt()
+        if self._flying:
+            await asyncio.wait(self._flying)
+        if self.unsaved:
+            left = _LAST_TRY if self._at_once else until - self._loop.time()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(_LAST_TRY, left)):
+                    for client in self._clients:
+                        await client._run(save_tokens(client._context))
+
+    def _interrupt(self) -> None:
+        for task in self._flying | self._chores:
+            task.cancel()
+
+    # What else there is to do.
+
+    def _begin_chores(self) -> None:
+        if self._stopping.is_set():
+            return
+        for chore in (self._look_for_logins(), self._listen(), self._tidy(), self._purge()):
+            task = self._loop.create_task(chore)
+            self._chores.add(task)
+            task.add_done_callback(self._chore_ended)
+
+    def _chore_ended(self, task: asyncio.Task[None]) -> None:
+        self._chores.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._bug = bug
+            self._stopping.set()
+
+    async def _look_for_logins(self) -> None:
+        """Find logins that are due and that nobody drives."""
+        while True:
+            self._look_soon.clear()
+            began = self._loop.time()
+            try:
+                await self._look()
+                if self._until_idle and await self._is_idle():
+                    self._stopping.set()
+                    return
+            except StoreError as failed:
+                self._store_failed(failed)
+            if self._paused or not self._schedule.due(self._now()):
+                self._on_progress(self)
+            await asyncio.sleep(_LOOK_AGAIN)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(began + LOOK_EACH):
+                    await self._look_soon.wait()
+
+    async def _listen(self) -> None:
+        """Look as soon as somebody has started a login, where the store tells of that."""
+        while True:
+            try:
+                if await self._client._store.wait_for_change(_LISTEN):
+                    self._look_soon.set()
+            except StoreError as failed:
+                self._store_failed(failed)
+                await asyncio.sleep(LOOK_EACH)
+
+    async def _look(self) -> None:
+        client = self._client
+        clocks = client._timeline.read()
+        grace = GRACE if self._schedule.takes_over(self._now()) else None
+        found = await client._store.upcoming(clocks.wall, LOOK_AHEAD, grace)
+        if found:
+            self._clock.observe(found[0].now, clocks.steady)
+        self._schedule.put_found(Due(flow.wake_at, flow.flow_id, flow.seq) for flow in found)
+        self._fill()
+
+    async def _is_idle(self) -> bool:
+        if self._flying or self.unsaved or self._schedule.due(self._now()):
+            return False
+        return not await self._client._store.any_pending()
+
+    async def _tidy(self) -> None:
+        while True:
+            try:
+                for problem in await self._run(_drive.tidy(self._client._context)):
+                    self._on_problem(problem)
+            except StoreError as failed:
+                self._store_failed(failed)
+            await asyncio.sleep(_TIDY_EACH)
+
+    async def _purge(self) -> None:
+        while (retention := self.retention) is not None:
+            try:
+                purged = await self._client.purge(
+                    tokens_after=retention.tokens_after, flows_after=retention.flows_after
+                )
+                for problem in purged.problems:
+                    self._on_problem(problem)
+            except StoreError as failed:
+                self._store_failed(failed)
+            await asyncio.sleep(retention.each)
+
+    async def _run(self, operation: Op[_T]) -> _T:
+        return await self._client._run(operation)
+
+    def _now(self) -> float:
+        return self._clock.at(self._client._clock.monotonic())

@@ -1,0 +1,963 @@
+"""The rules of a grant: what to do about it, and what an answer makes of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from deviceflow.core import grant_codec
+from deviceflow.core.access_token import AccessToken
+from deviceflow.core.grant import MOST_ASIDE, NOTIFY_AGAIN, Course, Grant, subject_of
+from deviceflow.core.grant_view import GrantView
+from deviceflow.core.ports import StoredGrant
+from deviceflow.core.provider import Token
+from deviceflow.core.secret import Secret
+from deviceflow.core.states import GrantState, Loss
+from deviceflow.core.text import ours
+from deviceflow.core.wire import Failure, Fields
+from deviceflow.errors import IllegalTransitionError, UsageError
+from deviceflow.providers.dialect import RFC8628
+from deviceflow.providers.oauth import OAuth
+from deviceflow.providers.studio import Studio
+from deviceflow.testing import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.wire import Response
+
+NOW: Final = 1_800_000_000.0
+LIFE: Final = 1000.0
+WANTED, ACTIVE, REFRESHING, IN_DOUBT, LOST, REVOKED = GrantState
+SERVER: Final = OAuth(
+    client_id="robot",
+    device_authorization_endpoint="https://as.example.com/device",
+    token_endpoint="https://as.example.com/token",
+    revocation_endpoint="https://as.example.com/revoke",
+    scopes="read write",
+    resource="https://api.example.com",
+)
+FORGIVING: Final = replace(SERVER, quirks=replace(RFC8628, replay_window=30.0))
+WITHOUT_REVOCATION: Final = replace(SERVER, revocation_endpoint=None)
+
+CUT: Final = Failure("connection", sent=True)
+UNSENT: Final = Failure("connection", sent=False)
+REFUSED: Final = answer(400, {"error": "invalid_grant"})
+WRONG_CLIENT: Final = answer(401, {"error": "invalid_client"})
+BUSY: Final = answer(503, "busy", Retry_After="120")
+CRASHED: Final = answer(502, "<html>")
+
+
+def renewed(**fields: Any) -> Response:
+    sent = {
+        "access_token": "ACCESS-2",
+        "refresh_token": "REFRESH-2",
+        "expires_in": LIFE,
+        "scope": "read write",
+    } | fields
+    return answer(200, {name: value for name, value in sent.items() if value is not None})
+
+
+def id_token(subject: str, **claims: Any) -> str:
+    said = {"iss": "https://as.example.com", "aud": "robot", "exp": 4e9, "sub": subject} | claims
+    payload = base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+    return f"e30.{payload}.c2ln"
+
+
+def first_token(life: float | None = LIFE, refresh: str | None = "REFRESH-1") -> Token:
+    return Token(
+        Secret("ACCESS-1"),
+        expires_at=None if life is None else NOW + life,
+        refresh_token=None if refresh is None else Secret(refresh),
+        scopes=(ours("read"), ours("write")),
+    )
+
+
+def active(provider: Any = SERVER, token: Token | None = None, subject: str | None = None) -> Grant:
+    grant = Grant("g1", "nightly", provider, NOW)
+    said = None if subject is None else ours(subject)
+    grant.log_in(token or first_token(), provider, NOW, flow_id="f1", subject=said)
+    return grant
+
+
+def refreshing(at: float = NOW + 900, **how: Any) -> Grant:
+    grant = active(**how)
+    grant.refresh(at)
+    return grant
+
+
+def doubtful(at: float = NOW + 900, **how: Any) -> Grant:
+    grant = refreshing(at, **how)
+    grant.receive(CUT, at + 1)
+    return grant
+
+
+def lost(**how: Any) -> Grant:
+    grant = refreshing(**how)
+    grant.receive(REFUSED, NOW + 901)
+    return grant
+
+
+def revoked() -> Grant:
+    grant = active()
+    grant.log_out(NOW + 1)
+    return grant
+
+
+def wanted() -> Grant:
+    return Grant("g1", "nightly", SERVER, NOW, purpose="the nightly report")
+
+
+IN: Final[dict[GrantState, Callable[[], Grant]]] = {
+    WANTED: wanted,
+    ACTIVE: active,
+    REFRESHING: refreshing,
+    IN_DOUBT: doubtful,
+    LOST: lost,
+    REVOKED: revoked,
+}
+
+
+def access(grant: Grant) -> str | None:
+    return None if grant.token is None else grant.token.access_token.reveal()
+
+
+def refresh_token(grant: Grant) -> str | None:
+    kept = None if grant.token is None else grant.token.refresh_token
+    return None if kept is None else kept.reveal()
+
+
+# Enough life left.
+
+
+@pytest.mark.parametrize(
+    ("life", "min_ttl", "passed", "fresh"),
+    [
+        (LIFE, 60, 0, True),
+        (LIFE, 60, 939, True),
+        (LIFE, 60, 940, False),
+        (LIFE, 60, 2000, False),
+        (LIFE, 800, 499, True),  # half of the life is the most that can be asked for
+        (LIFE, 800, 500, False),
+        (2, 60, 0.9, True),
+        (2, 60, 1.0, False),
+        (None, inf, 1e9, True),
+    ],
+)
+def test_token_is_fresh_with_enough_life_left(
+    life: float | None, min_ttl: float, passed: float, fresh: bool
+) -> None:
+    grant = active(token=first_token(life))
+
+    assert grant.is_fresh(NOW + passed, min_ttl) is fresh
+
+
+@pytest.mark.parametrize(
+    ("life", "passed", "serves"),
+    [(LIFE, 994, True), (LIFE, 995, False), (2, 1.79, True), (2, 1.81, False), (None, 1e9, True)],
+)
+def test_token_serves_until_shortly_before_its_end(
+    life: float | None, passed: float, serves: bool
+) -> None:
+    assert active(token=first_token(life)).serves(NOW + passed) is serves
+
+
+@pytest.mark.parametrize("life", [0, -5])
+def test_token_that_came_expired_counts_as_one_that_does_not_expire(life: float) -> None:
+    grant = active(token=first_token(life))
+
+    assert grant.expires_at is None
+    assert grant.is_fresh(NOW + 1e6, 60)
+    assert grant.wake_at is None
+
+
+@pytest.mark.parametrize("sent", [0, "soon", None, -1])
+def test_lifetime_that_is_none_is_not_believed(sent: object) -> None:
+    grant = refreshing()
+
+    grant.receive(renewed(expires_in=sent), NOW + 901)
+
+    assert grant.expires_at is None
+
+
+def test_life_begins_when_the_request_is_sent() -> None:
+    grant = refreshing()
+
+    grant.receive(renewed(), NOW + 910, duration=10.0)
+
+    assert grant.issued_at == NOW + 900
+    assert (grant.expires_at, grant.left(NOW + 900)) == (NOW + 1900, 1000)
+
+
+def test_clock_that_was_set_back_makes_no_token_live_longer() -> None:
+    grant = active()
+
+    assert not grant.is_fresh(NOW - 3600, 60)
+    assert grant.serves(NOW - 3600)
+    assert grant.left(NOW - 3600) == LIFE
+    assert grant.course(NOW - 3600, 60) is Course.REFRESH
+    assert active(token=first_token(refresh=None)).course(NOW - 3600, 60) is Course.USE
+
+
+# What to do.
+
+
+@pytest.mark.parametrize("state", [WANTED, LOST, REVOKED])
+def test_without_tokens_a_person_is_asked(state: GrantState) -> None:
+    assert IN[state]().course(NOW + 5000, 60) is Course.ASK
+
+
+def test_token_that_ends_soon_is_refreshed_by_one_and_used_by_the_others() -> None:
+    grant = active()
+
+    assert grant.course(NOW + 900, 60) is Course.USE
+    assert grant.course(NOW + 950, 60) is Course.REFRESH
+    assert grant.course(NOW + 950, 60, held=5) is Course.USE
+    assert grant.course(NOW + 2000, 60, held=5) is Course.WAIT
+    assert grant.course(NOW + 2000, 60) is Course.REFRESH
+
+
+@pytest.mark.parametrize("provider", [SERVER, Studio("https://studio.example.com")])
+def test_without_refresh_the_token_serves_until_it_ends_and_is_given_up_then(
+    provider: Any,
+) -> None:
+    refresh = None if provider is SERVER else "REFRESH-1"  # Studio has no use for one
+    grant = active(provider, first_token(refresh=refresh))
+
+    assert not grant.refreshable
+    assert grant.wake_at is None
+    assert grant.course(NOW + 990, 60) is Course.USE
+    assert grant.course(NOW + 2000, 60) is Course.LOSE
+    assert grant.lapse(NOW + 2000).action == "lose"
+    assert (grant.reason, grant.token) == (Loss.LAPSED, None)
+
+
+def test_while_a_refresh_is_in_flight_the_others_use_or_wait() -> None:
+    grant = refreshing(NOW + 950)
+
+    assert grant.course(NOW + 951, 60, held=10) is Course.USE
+    assert grant.course(NOW + 1001, 60, held=10) is Course.WAIT
+    assert grant.course(NOW + 951, 60) is Course.RECOVER
+
+
+def test_recovery_names_whose_lease_ran_out() -> None:
+    grant, other = refreshing(), refreshing()
+
+    assert grant.recover(NOW + 920, "w1").detail == "the lease of w1 ran out during a refresh"
+    assert other.recover(NOW + 920).detail is None
+    assert (grant.state, grant.in_doubt, access(grant)) == (IN_DOUBT, True, "ACCESS-1")
+
+
+def test_in_doubt_the_token_is_used_to_its_end_and_the_refresh_sent_again_once() -> None:
+    grant = doubtful(NOW + 900)
+
+    assert grant.course(NOW + 950, 60) is Course.USE
+    assert grant.course(NOW + 950, 60, held=5) is Course.USE
+    assert grant.course(NOW + 999, 60, held=5) is Course.WAIT
+    assert grant.course(NOW + 999, 60) is Course.REFRESH
+    assert grant.refresh(NOW + 999).action == "replay"
+    assert (grant.state, grant.replays, grant.last_resort, grant.attempt) == (
+        REFRESHING,
+        1,
+        True,
+        2,
+    )
+    grant.receive(CUT, NOW + 1000)
+    assert grant.course(NOW + 2000, 60) is Course.LOSE
+    assert grant.lapse(NOW + 2000).dest is LOST
+    assert grant.reason is Loss.UNKNOWN
+
+
+@pytest.mark.parametrize("result", [UNSENT, BUSY])
+def test_last_resort_that_the_server_took_no_note_of_is_not_used_up(
+    result: Response | Failure,
+) -> None:
+    grant = doubtful()
+    grant.refresh(NOW + 999)
+
+    assert grant.receive(result, NOW + 1000).action == "lose_answer"
+
+    assert not grant.last_resort
+    assert grant.course(NOW + 1000.5, 60) is Course.BACK_OFF
+    assert grant.course(grant.due_at, 60) is Course.REFRESH
+
+
+def test_within_the_servers_window_the_refresh_is_sent_again_at_once() -> None:
+    grant = doubtful(provider=FORGIVING)
+
+    assert grant.course(NOW + 901, 60, held=3) is Course.USE
+    assert grant.course(NOW + 901, 60) is Course.REFRESH
+    grant.refresh(NOW + 902)
+    assert (grant.last_resort, grant.sent_at) == (False, NOW + 900)
+    grant.receive(CUT, NOW + 903)
+    assert grant.course(NOW + 903.5, 60) is Course.USE  # a back-off
+    assert grant.course(grant.due_at, 60) is Course.REFRESH
+    assert grant.course(NOW + 930, 60) is Course.USE  # the window is over
+    assert grant.course(NOW + 1100, 60) is Course.REFRESH  # the last resort is left
+
+
+def test_window_in_which_the_last_resort_was_used_ends_in_a_back_off() -> None:
+    grant = doubtful(NOW + 998, provider=FORGIVING)
+    grant.last_resort = True
+    grant.due_at = NOW + 1005
+
+    assert grant.course(NOW + 1000, 60) is Course.BACK_OFF
+
+
+def test_in_doubt_without_a_refresh_token_there_is_nothing_to_send_again() -> None:
+    grant = doubtful()
+    assert grant.token
+    grant.token.refresh_token = None
+
+    assert grant.course(NOW + 950, 60) is Course.USE
+    assert grant.course(NOW + 2000, 60) is Course.LOSE
+
+
+def test_grants_of_a_backup_are_in_doubt_beyond_any_window() -> None:
+    grant = active(FORGIVING)
+
+    assert grant.doubt(NOW + 1).action == "doubt"
+
+    assert grant.course(NOW + 1, 60) is Course.USE
+    assert grant.course(NOW + 999, 60) is Course.REFRESH
+
+
+# When a sweep looks after it.
+
+
+def test_sweep_refreshes_ahead_at_a_moment_of_the_grants_own() -> None:
+    moments = set()
+    for number in range(20):
+        grant = active()
+        grant.id = f"g{number}"
+        assert grant.wake_at is not None
+        assert NOW + 687 < grant.wake_at <= NOW + 750
+        assert grant.course(grant.wake_at, inf) is Course.REFRESH
+        moments.add(grant.wake_at)
+    assert len(moments) > 10
+
+
+def test_each_state_says_when_a_sweep_is_due() -> None:
+    assert wanted().wake_at is None
+    assert lost().wake_at is None
+    assert revoked().wake_at == NOW + 1  # its tokens are to be revoked
+    assert refreshing().wake_at == NOW + 900
+    assert doubtful(provider=FORGIVING).wake_at == NOW + 901
+    woken = doubtful().wake_at
+    assert woken is not None
+    assert woken > NOW + 680
+    endless = active(token=first_token(None))
+    endless.invalidate(NOW + 5)
+    assert endless.wake_at == NOW
+
+
+# Answers.
+
+
+def test_refresh_brings_the_next_generation() -> None:
+    grant = refreshing()
+
+    received = grant.receive(renewed(), NOW + 901, duration=0.5)
+
+    assert (received.action, received.source, received.dest) == ("renew", REFRESHING, ACTIVE)
+    assert (received.status, received.duration, received.detail) == (200, 0.5, None)
+    assert (access(grant), refresh_token(grant), grant.generation) == ("ACCESS-2", "REFRESH-2", 2)
+    assert grant.replaced == Secret("ACCESS-1")
+    assert grant.course(NOW + 901, 60) is Course.USE
+
+
+def test_refresh_request_names_the_refresh_token_and_the_resource() -> None:
+    request = active().request()
+
+    assert b"refresh_token=REFRESH-1" in request.body
+    assert b"resource=https%3A%2F%2Fapi.example.com" in request.body
+
+
+@pytest.mark.parametrize("state", [WANTED, LOST, REVOKED])
+def test_without_tokens_there_is_nothing_to_refresh(state: GrantState) -> None:
+    with pytest.raises(UsageError, match="has no tokens to refresh"):
+        IN[state]().request()
+
+
+def test_answer_without_a_refresh_token_keeps_the_old_one_and_without_scopes_these() -> None:
+    grant = refreshing()
+
+    grant.receive(renewed(refresh_token=None, scope=None), NOW + 901)
+
+    assert (access(grant), refresh_token(grant)) == ("ACCESS-2", "REFRESH-1")
+    assert grant.token is not None
+    assert grant.token.scopes == ("read", "write")
+
+
+def test_scopes_that_are_gone_are_on_record() -> None:
+    grant = refreshing()
+
+    assert grant.receive(renewed(scope="read"), NOW + 901).detail == "no longer granted: write"
+    assert grant.token is not None
+    assert grant.token.scopes == ("read",)
+
+
+def test_old_tokens_that_the_server_echoes_are_hidden() -> None:
+    grant = refreshing()
+
+    received = grant.receive(renewed(token_type="ACCESS-1", scope="read REFRESH-1"), NOW + 901)
+
+    assert grant.token is not None
+    assert (grant.token.token_type, grant.token.scopes) == ("<secret>", ("read", "<secret>"))
+    assert received.detail == "no longer granted: write"
+    other = refreshing()
+    other.receive(answer(503, {"error": "REFRESH-1"}), NOW + 901)
+    assert other.detail == "<secret>"
+
+
+def test_tokens_of_another_subject_are_refused_and_revoked() -> None:
+    grant = refreshing(subject="alice")
+
+    received = grant.receive(renewed(id_token=id_token("bob")), NOW + 901)
+
+    assert (received.action, received.detail) == (
+        "lose",
+        "the refresh gave a token of another subject",
+    )
+    assert (grant.reason, grant.token) == (Loss.WRONG_SUBJECT, None)
+    assert grant.to_revoke == (
+        ("refresh_token", Secret("REFRESH-2")),
+        ("access_token", Secret("ACCESS-2")),
+    )
+    assert grant.revocations == 2
+
+
+@pytest.mark.parametrize("before", [None, "alice"])
+def test_same_subject_is_kept_and_a_new_one_noted(before: str | None) -> None:
+    grant = refreshing(subject=before)
+
+    grant.receive(renewed(id_token=id_token("alice")), NOW + 901)
+
+    assert (grant.state, grant.subject) == (ACTIVE, "alice")
+    assert grant.token is not None
+    assert grant.token.id_token is None
+    grant.refresh(NOW + 1000)
+    grant.receive(renewed(access_token="ACCESS-3"), NOW + 1001)
+    assert grant.subject == "alice"
+
+
+def test_tokens_that_fit_nobody_are_refused() -> None:
+    grant = refreshing(subject="alice")
+
+    received = grant.receive(renewed(id_token=id_token("alice", aud="other")), NOW + 901)
+
+    assert (grant.reason, received.detail) == (
+        Loss.WRONG_SUBJECT,
+        "the id token is for another client",
+    )
+
+
+def test_subject_is_what_the_id_token_says() -> None:
+    assert subject_of(None) is None
+    assert subject_of(Fields({"email": "a@example.com"})) is None
+    assert subject_of(Fields({"sub": "a\x1b[31mb"})) == "ab"
+
+
+def test_refusal_loses_the_grant() -> None:
+    grant = refreshing()
+
+    received = grant.receive(REFUSED, NOW + 901)
+
+    assert (received.dest, received.detail, grant.detail) == (LOST, *["invalid_grant"] * 2)
+    assert (grant.reason, grant.token, grant.in_doubt) == (Loss.REFUSED, None, False)
+    assert grant.replaced == Secret("ACCESS-1")
+
+
+@pytest.mark.parametrize("error", ["expired_token", "access_denied", "bad_refresh_token"])
+def test_each_refusal_of_the_refresh_token_loses_the_grant(error: str) -> None:
+    grant = refreshing()
+    grant.receive(answer(400, {"error": error}), NOW + 901)
+
+    assert grant.reason is Loss.REFUSED
+
+
+def test_refusal_of_what_was_sent_again_leaves_the_outcome_unknown() -> None:
+    grant = doubtful()
+    grant.refresh(NOW + 999)
+
+    grant.receive(REFUSED, NOW + 1000)
+
+    assert grant.reason is Loss.UNKNOWN
+
+
+def test_refusals_that_blame_the_client_are_tried_again_while_the_token_lives() -> None:
+    grant = active()
+    for at in range(900, 990, 20):
+        grant.refresh(NOW + at)
+        assert grant.receive(WRONG_CLIENT, NOW + at).action == "postpone"
+    assert grant.refusals == 5
+
+    grant.refresh(NOW + 1100)
+    assert grant.receive(WRONG_CLIENT, NOW + 1100).action == "lose"
+    assert grant.reason is Loss.REFUSED
+
+
+def test_first_refusals_that_blame_the_client_are_tried_again_in_any_case() -> None:
+    grant = active()
+
+    for at in (1100, 1200):
+        grant.refresh(NOW + at)
+        assert grant.receive(WRONG_CLIENT, NOW + at).action == "postpone"
+
+
+@pytest.mark.parametrize(
+    ("result", "action", "wait"),
+    [
+        (UNSENT, "postpone", (1, 1.25)),
+        (BUSY, "postpone", (120, 120)),
+        (answer(429, "slower"), "postpone", (1, 1.25)),
+        (answer(400, {"error": "slow_down"}), "postpone", (1, 1.25)),
+        (answer(302, ""), "postpone", (1, 1.25)),
+        (CUT, "lose_answer", (0, 0)),
+        (Failure("timeout", sent=True), "lose_answer", (0, 0)),
+        (CRASHED, "lose_answer", (0, 0)),
+        (answer(200, '{"access_tok'), "lose_answer", (0, 0)),
+    ],
+)
+def test_answer_that_is_none_is_tried_again_or_in_doubt(
+    result: Response | Failure, action: str, wait: tuple[float, float]
+) -> None:
+    grant = refreshing()
+
+    received = grant.receive(result, NOW + 901)
+
+    assert received.action == action
+    assert received.wait is not None
+    assert wait[0] <= received.wait <= wait[1]
+    assert abs(grant.due_at - (NOW + 901) - received.wait) < 0.001
+    assert (access(grant), refresh_token(grant)) == ("ACCESS-1", "REFRESH-1")
+    assert grant.failures == 1
+
+
+def test_back_off_grows_and_lets_the_token_serve_meanwhile() -> None:
+    grant, waits = active(), []
+    for _ in range(9):
+        grant.refresh(NOW + 940)
+        waits.append(grant.receive(UNSENT, NOW + 940).wait or 0.0)
+
+    assert waits[:6] == sorted(waits[:6])
+    assert 60 <= waits[-1] <= 75
+    assert grant.course(NOW + 941, 60) is Course.USE
+    grant.due_at = NOW + 1100
+    assert grant.course(NOW + 1050, 60) is Course.BACK_OFF
+    assert grant.course(NOW + 1100, 60) is Course.REFRESH
+
+
+def test_back_off_does_not_outlast_a_clock_that_was_set_back() -> None:
+    grant = refreshing()
+    grant.receive(UNSENT, NOW + 901)
+
+    assert grant.course(NOW - 3600, 60) is Course.REFRESH
+
+
+def test_success_ends_all_counting() -> None:
+    grant = active()
+    grant.refresh(NOW + 900)
+    grant.receive(WRONG_CLIENT, NOW + 900)
+    grant.refresh(NOW + 910)
+    grant.receive(CUT, NOW + 910)
+    grant.refresh(NOW + 999)
+    grant.receive(renewed(), NOW + 999)
+
+    assert (grant.failures, grant.refusals, grant.replays) == (0, 0, 0)
+    assert (grant.last_resort, grant.in_doubt, grant.detail) == (False, False, None)
+
+
+@pytest.mark.parametrize("state", [*GrantState])
+def test_answer_is_for_a_refresh_in_flight_only(state: GrantState) -> None:
+    grant = IN[state]()
+    before = (grant.state, grant.seq)
+
+    if state is not REFRESHING:
+        with pytest.raises(IllegalTransitionError):
+            grant.receive(renewed(), NOW + 901)
+        assert (grant.state, grant.seq) == before
+
+
+# Late answers.
+
+LATE: Final = Token(Secret("LATE-ACCESS"), refresh_token=Secret("LATE-REFRESH"))
+
+
+def late(number: int = 1) -> Token:
+    return Token(
+        Secret(f"LATE-ACCESS-{number}"),
+        expires_at=NOW + 2000,
+        refresh_token=Secret(f"LATE-REFRESH-{number}"),
+    )
+
+
+def test_late_answer_is_set_aside_and_used_once_the_stored_one_is_refused() -> None:
+    grant = doubtful()
+    grant.refresh(NOW + 999)  # somebody sends it again
+
+    assert grant.late_answer(late(), 1, NOW + 1000).action == "late_answer"
+    assert (grant.state, access(grant), len(grant.aside)) == (REFRESHING, "ACCESS-1", 1)
+    received = grant.receive(REFUSED, NOW + 1001)
+
+    assert (received.action, received.status) == ("use_late_answer", 400)
+    assert (access(grant), refresh_token(grant)) == ("LATE-ACCESS-1", "LATE-REFRESH-1")
+    assert (grant.state, grant.aside, grant.generation) == (ACTIVE, (), 2)
+
+
+def test_late_answer_that_is_still_waited_for_is_used_at_once() -> None:
+    grant = refreshing()
+    grant.recover(NOW + 920, "w1")
+
+    assert grant.late_answer(late(), 1, NOW + 921).action == "use_late_answer"
+    assert (grant.state, access(grant)) == (ACTIVE, "LATE-ACCESS-1")
+
+
+def test_late_answer_to_an_older_refresh_is_set_aside_in_doubt_and_used_then() -> None:
+    grant = doubtful()
+    grant.refresh(NOW + 999)
+    grant.receive(CUT, NOW + 1000)
+
+    assert grant.late_answer(late(), 1, NOW + 1001).action == "late_answer"
+    assert grant.wake_at == grant.due_at
+    assert grant.course(NOW + 1001, 60) is Course.ADOPT
+    assert grant.use_late_answer(NOW + 1002).dest is ACTIVE
+
+
+def test_late_answer_brings_a_lost_grant_back() -> None:
+    grant = lost()
+    grant.raise_need("n1", Secret("LINK"), NOW + 902)
+
+    assert grant.late_answer(late(), 1, NOW + 903).action == "use_late_answer"
+    assert (grant.state, grant.reason, grant.need) == (ACTIVE, None, None)
+
+
+def test_late_answer_of_an_ended_grant_is_revoked() -> None:
+    grant = revoked()
+
+    assert grant.late_answer(late(), 1, NOW + 2).action == "orphan_token"
+
+    assert [kind for kind, _ in grant.to_revoke] == ["refresh_token", "access_token"] * 2
+    assert grant.revocations == 4
+
+
+def test_late_answer_that_has_expired_by_then_does_not_live_for_ever() -> None:
+    grant = doubtful()
+    grant.refresh(NOW + 5000)
+    grant.late_answer(late(), 1, NOW + 5001)
+
+    grant.receive(REFUSED, NOW + 5002)
+
+    assert (grant.expires_at, grant.lifetime) == (NOW + 2000, 1100)
+    assert grant.course(NOW + 5002, 60) is Course.REFRESH
+
+
+def test_late_answers_are_kept_up_to_a_number_the_newest_first_in_use() -> None:
+    grant = active()
+    for number in range(MOST_ASIDE + 2):
+        grant.late_answer(late(number), 1, NOW + number)
+    grant.refresh(NOW + 900)
+    grant.receive(REFUSED, NOW + 901)
+
+    assert access(grant) == f"LATE-ACCESS-{MOST_ASIDE + 1}"
+    assert len(grant.aside) == MOST_ASIDE - 1
+
+
+def test_without_late_answers_there_is_none_to_use() -> None:
+    with pytest.raises(IllegalTransitionError):
+        doubtful().use_late_answer(NOW + 950)
+
+
+# Invalid tokens.
+
+
+def test_token_that_was_refused_is_not_used_any_more() -> None:
+    grant = active()
+
+    assert grant.invalidate(NOW + 5).action == "invalidate"
+
+    assert grant.course(NOW + 5, 60) is Course.REFRESH
+    assert grant.course(NOW + 5, 60, held=5) is Course.WAIT
+    grant.refresh(NOW + 5)
+    grant.receive(renewed(), NOW + 6)
+    assert grant.course(NOW + 6, 60) is Course.USE
+
+
+def test_token_that_was_refused_without_a_refresh_is_the_end() -> None:
+    grant = active(token=first_token(None, None))
+    grant.invalidate(NOW + 5)
+
+    assert grant.course(NOW + 5, 60) is Course.LOSE
+    grant.lapse(NOW + 5)
+    assert grant.reason is Loss.INVALIDATED
+
+
+# The login, and the need of one.
+
+
+def test_need_is_raised_notified_each_day_and_ended_by_a_login() -> None:
+    grant = wanted()
+    assert not grant.is_to_notify(NOW)
+
+    raised = grant.raise_need("n1", Secret("LINK"), NOW)
+
+    assert (raised.action, grant.seq) == ("need", 1)
+    assert grant.is_to_notify(NOW)
+    grant.notified(NOW + 1)
+    assert not grant.is_to_notify(NOW + NOTIFY_AGAIN)
+    assert grant.is_to_notify(NOW + 1 + NOTIFY_AGAIN)
+    assert grant.is_to_notify(NOW - 3600)  # the clock was set back
+    given = grant.log_in(first_token(), SERVER, NOW + 60, flow_id="f1", issued_at=NOW + 50)
+    assert (given.detail, grant.need, grant.flow_id) == ("login f1", None, "f1")
+    assert (grant.issued_at, grant.generation, grant.state) == (NOW + 50, 1, ACTIVE)
+    with pytest.raises(IllegalTransitionError):
+        grant.notified(NOW)
+
+
+def test_lost_grant_is_given_tokens_by_the_next_login() -> None:
+    grant = lost(subject="alice")
+
+    grant.log_in(first_token(), FORGIVING, NOW + 1000, flow_id="f2", subject=ours("bob"))
+
+    assert (grant.reason, grant.detail, grant.generation) == (None, None, 2)
+    assert (grant.provider, grant.subject) == (FORGIVING, "bob")
+
+
+# The end.
+
+
+def test_logging_out_wipes_the_tokens_and_has_them_revoked() -> None:
+    grant = active()
+    grant.late_answer(late(), 1, NOW + 1)
+
+    ended = grant.log_out(NOW + 2)
+
+    assert (ended.dest, ended.detail) == (REVOKED, None)
+    assert (grant.token, grant.aside, grant.revocations) == (None, (), 4)
+    assert grant.replaced == Secret("ACCESS-1")
+    assert b"token=REFRESH-1" in grant.revocation().body
+
+
+def test_tokens_that_the_server_cannot_revoke_are_told_of() -> None:
+    grant = active(WITHOUT_REVOCATION)
+
+    assert grant.log_out(NOW).detail == "the tokens were wiped: revoke them at the server"
+    assert grant.revocations == 0
+    assert wanted().log_out(NOW).detail is None
+
+
+@pytest.mark.parametrize(
+    ("result", "action", "left", "waits"),
+    [
+        (answer(200, ""), "revoke", 1, False),
+        (answer(400, {"error": "unsupported_token_type"}), "revoke_failed", 1, False),
+        (BUSY, "revoke_failed", 2, True),
+        (answer(429, ""), "revoke_failed", 2, True),
+        (UNSENT, "revoke_failed", 2, True),
+    ],
+)
+def test_revocation_is_done_refused_or_tried_again(
+    result: Response | Failure, action: str, left: int, waits: bool
+) -> None:
+    grant = revoked()
+
+    received = grant.receive_revocation(result, NOW + 10, duration=0.5)
+
+    assert (received.action, received.duration) == (action, 0.5)
+    assert grant.revocations == len(grant.to_revoke) == left
+    assert (received.wait is not None) is waits
+    assert grant.due_at == NOW + 10 + (received.wait or 0)
+    assert bool(grant.failures) is waits
+
+
+def test_resealing_changes_nothing_else() -> None:
+    grant = active()
+    before = hidden(grant)
+
+    assert grant.reseal(NOW + 1).action == "reseal"
+    assert hidden(grant) == before
+
+
+# As a record.
+
+
+def hidden(grant: Grant) -> dict[str, Any]:
+    return {kind: grant_codec.hidden_part(grant, kind) for kind in grant_codec.KINDS}
+
+
+def again(grant: Grant) -> Grant:
+    record = json.loads(json.dumps(grant_codec.open_part(grant)))
+    kept = json.loads(json.dumps(hidden(grant)))
+    read = Grant(grant.id, grant.name, grant.asked, grant.created_at)
+    read.provider, read.head = grant.provider, grant.head
+    grant_codec.fill(read, record)
+    for kind in grant_codec.KINDS:
+        if kept[kind] is not None:
+            grant_codec.fill_hidden(read, kind, kept[kind])
+    return read
+
+
+def needing() -> Grant:
+    grant = lost()
+    grant.raise_need("n1", Secret("LINK"), NOW + 902)
+    grant.notified(NOW + 903)
+    return grant
+
+
+def laden() -> Grant:
+    grant = doubtful(subject="alice")
+    grant.refresh(NOW + 999)
+    grant.late_answer(late(), 1, NOW + 1000)
+    return grant
+
+
+@pytest.mark.parametrize("make", [*IN.values(), needing, laden], ids=lambda make: make.__name__)
+def test_record_has_all_of_a_grant(make: Callable[[], Grant]) -> None:
+    grant = make()
+
+    read = again(grant)
+
+    for name in {*Grant.__slots__} - {"replaced", "as_stored", "token", "aside"}:
+        assert getattr(read, name) == getattr(grant, name), name
+    assert hidden(read) == hidden(grant)
+
+
+def test_open_part_has_no_secret() -> None:
+    for make in (*IN.values(), needing, laden):
+        shown = json.dumps(grant_codec.open_part(make()))
+        assert not [word for word in ("ACCESS", "REFRESH", "LINK", "LATE") if word in shown]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"generation": -1},
+        {"generation": "1"},
+        {"invalid": 1},
+        {"issued_at": "now"},
+        {"issued_at": float("nan")},
+        {"state": "polling"},
+        {"reason": "refused"},
+        {"detail": 5},
+        {"need": [1, NOW, None]},
+        {"need": ["n1", "now", None]},
+        {"need": ["n1", NOW, "now"]},
+        {"need": ["n1"]},
+    ],
+)
+def test_record_that_no_grant_has_is_refused(change: dict[str, Any]) -> None:
+    record = grant_codec.open_part(active())
+
+    with pytest.raises((ValueError, TypeError)):
+        grant_codec.fill(wanted(), record | change)
+
+
+def test_secrets_without_what_they_belong_to_are_refused() -> None:
+    for kind, value in (("refresh", "REFRESH-1"), ("link", "LINK")):
+        with pytest.raises(ValueError, match=kind):
+            grant_codec.fill_hidden(wanted(), kind, value)  # type: ignore[arg-type]
+
+
+# What callers see.
+
+
+def test_view_and_repr_show_no_secret() -> None:
+    for make in (*IN.values(), needing, laden):
+        grant = make()
+        view = GrantView.of(StoredGrant(grant, NOW, NOW - 5))
+        shown = f"{grant!r} {view!r} {json.dumps(view.to_dict())}"
+        assert not [word for word in ("ACCESS", "REFRESH", "LINK", "LATE") if word in shown]
+        assert view.to_dict()["state"] == grant.state
+        assert "nightly" in shown
+
+
+def test_access_token_is_all_that_a_program_gets() -> None:
+    token = AccessToken.of(active())
+
+    assert token.as_dict() == {
+        "access_token": "ACCESS-1",
+        "token_type": "Bearer",
+        "expires_at": NOW + LIFE,
+        "scope": "read write",
+    }
+    assert "ACCESS" not in repr(token)
+    bare = Token(Secret("ACCESS-1"))
+    assert AccessToken.of(active(token=bare)).as_dict() == {
+        "access_token": "ACCESS-1",
+        "token_type": "Bearer",
+    }
+
+
+def test_copy_goes_its_own_way() -> None:
+    grant = active()
+    copy = grant.copy()
+
+    copy.refresh(NOW + 900)
+
+    assert (grant.state, copy.state) == (ACTIVE, REFRESHING)
+
+
+# Whatever happens, in every order.
+
+HAPPENINGS: Final[dict[str, Callable[[Grant, float], Transition]]] = {
+    "need": lambda grant, now: grant.raise_need("n1", Secret("LINK"), now),
+    "notified": lambda grant, now: grant.notified(now),
+    "log in": lambda grant, now: grant.log_in(first_token(), SERVER, now, flow_id="f1"),
+    "refresh": lambda grant, now: grant.refresh(now),
+    "recover": lambda grant, now: grant.recover(now),
+    "doubt": lambda grant, now: grant.doubt(now),
+    "renew": lambda grant, now: grant.receive(renewed(), now),
+    "refused": lambda grant, now: grant.receive(REFUSED, now),
+    "busy": lambda grant, now: grant.receive(BUSY, now),
+    "cut": lambda grant, now: grant.receive(CUT, now),
+    "late": lambda grant, now: grant.late_answer(late(), 1, now),
+    "use late": lambda grant, now: grant.use_late_answer(now),
+    "invalidate": lambda grant, now: grant.invalidate(now),
+    "lapse": lambda grant, now: grant.lapse(now),
+    "log out": lambda grant, now: grant.log_out(now),
+    "reseal": lambda grant, now: grant.reseal(now),
+}
+
+
+def kind_of(grant: Grant) -> tuple[Any, ...]:
+    return (
+        *(grant.state, grant.reason, min(grant.replays, 2), grant.last_resort, grant.invalid),
+        *(bool(grant.aside), bool(grant.to_revoke), grant.need is not None, min(grant.failures, 2)),
+    )
+
+
+def test_whatever_happens_to_a_grant_keeps_its_record_whole() -> None:
+    front, seen, refused, at = [wanted()], {kind_of(wanted())}, 0, NOW
+    while front:
+        at += 1
+        following = []
+        for before in front:
+            for happen in HAPPENINGS.values():
+                grant = again(before)
+                try:
+                    moved = happen(grant, at)
+                except IllegalTransitionError:
+                    refused += 1
+                    assert (grant.state, grant.seq) == (before.state, before.seq)
+                    assert hidden(grant) == hidden(before)
+                    continue
+                assert (moved.source, moved.dest) == (before.state, grant.state)
+                assert grant.state is moved.action.grant[before.state]
+                assert grant.seq == before.seq + 1
+                assert (grant.token is not None) == grant.state.gives_tokens
+                assert (grant.reason is not None) == (grant.state is LOST)
+                assert grant.generation >= before.generation
+                assert len(grant.to_revoke) == grant.revocations
+                assert grant.state is not REVOKED or not grant.aside
+                if kind_of(grant) not in seen:
+                    seen.add(kind_of(grant))
+                    following.append(grant)
+        front = following
+    assert refused > 100
+    assert {state for state, *_ in seen} == set(GrantState)

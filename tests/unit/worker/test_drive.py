@@ -1,0 +1,195 @@
+"""What a worker does with a login: it steps its own, and leaves those of other workers alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from deviceflow import errors
+from deviceflow.client._sync import Client
+from deviceflow.core.ports import Claim
+from deviceflow.core.states import State
+from deviceflow.providers.oauth import OAuth
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from deviceflow.worker._drive import Driven, drive, tidy
+from deviceflow.worker._schedule import Due
+
+if TYPE_CHECKING:
+    from deviceflow.core.flow import Flow
+
+OAUTH: Final = OAuth(
+    client_id="robot",
+    device_authorization_endpoint="https://as.example.com/device_authorization",
+    token_endpoint="https://as.example.com/token",
+    revocation_endpoint="https://as.example.com/revoke",
+)
+CODE: Final = answer(
+    200,
+    {
+        "device_code": "DEVICE-CANARY",
+        "user_code": "USER-CODE",
+        "verification_uri": "https://as.example.com/device",
+    },
+)
+PENDING: Final = answer(400, {"error": "authorization_pending"})
+ISSUED: Final = answer(200, {"access_token": "TOKEN-CANARY"})
+
+
+class Failing(MemoryStore):
+    """Fails while it is told to."""
+
+    broken = False
+
+    def claim(self, *what: Any, **how: Any) -> Any:
+        self._try()
+        return super().claim(*what, **how)
+
+    def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+        self._try()
+        return super().commit(flow, event, **how)
+
+    def _try(self) -> None:
+        if self.broken:
+            raise errors.StoreError("The disk is full.")
+
+
+class Stage:
+    """A login that is due, in a store that two clients share."""
+
+    def __init__(self, *script: Any) -> None:
+        self.clock = VirtualClock()
+        self.store = Failing()
+        self.transport = ScriptedTransport([CODE, *script])
+        self.client, self.other = (
+            Client(self.store, clock=self.clock, transport=self.transport) for _ in range(2)
+        )
+        self.id = self.client.start(OAUTH).id
+        self.clock.advance(10)
+
+    @property
+    def flow(self) -> Flow:
+        return self.store.get(self.id)
+
+    def drive(self, seq: int = 1) -> Driven:
+        return self.client._run(drive(self.client._context, self.id, seq))
+
+    @property
+    def polls(self) -> int:
+        return len(self.transport.requests) - 1
+
+
+def test_an_own_login_is_polled_each_time_that_it_is_due_to_its_end() -> None:
+    stage = Stage(PENDING, PENDING, ISSUED)
+    seq, driven = 1, Driven()
+    for _ in range(2):
+        driven = stage.drive(seq)
+        assert driven.next is not None
+        assert driven.next == Due(stage.flow.due_at, stage.id, stage.flow.seq)
+        assert driven.lease is not None
+        assert driven.lease.now == stage.clock.time()
+        stage.clock.advance(driven.next.at - stage.clock.time())
+        seq = driven.next.seq
+
+    driven = stage.drive(seq)
+    assert driven.next is None
+    assert driven.login is not None
+    assert driven.login.state is State.AUTHORIZED
+    assert stage.polls == 3
+
+
+def test_a_login_that_another_worker_went_on_with_is_left_to_it() -> None:
+    stage = Stage(PENDING)
+    stage.other.step(stage.id)
+    stage.clock.advance(10)
+
+    assert stage.drive() == Driven()
+    assert stage.polls == 1
+    claim = stage.store.claim(stage.id, "somebody", stage.clock.time(), 10.0)
+    assert isinstance(claim, Claim)
+    assert claim.previous_owner is None, "the lease was not given back"
+
+
+def test_a_login_that_somebody_is_at_work_on_is_left_to_them() -> None:
+    stage = Stage()
+    stage.store.claim(stage.id, "somebody", stage.clock.time(), 10.0)
+
+    assert stage.drive() == Driven()
+    assert stage.polls == 0
+
+
+def test_a_login_whose_worker_died_is_taken_over() -> None:
+    stage = Stage(PENDING)
+    stage.store.claim(stage.id, "somebody", stage.clock.time(), 10.0)
+    stage.clock.advance(10)
+
+    driven = stage.drive(seq=99)  # whatever was known of it
+    assert driven.next is not None
+    assert stage.polls == 1
+
+
+def test_a_login_that_is_not_due_is_scheduled_and_not_polled() -> None:
+    stage = Stage(PENDING)
+    stage.client.step(stage.id)
+    seq = stage.flow.seq
+    stage.store._flows[stage.id].wake_at = 0.0  # somebody has changed the row
+
+    assert stage.drive(seq).next == Due(stage.flow.due_at, stage.id, seq)
+    assert stage.polls == 1
+    assert stage.store._flows[stage.id].wake_at == stage.flow.due_at
+
+
+@pytest.mark.parametrize("end", ["cancelled", "deleted"])
+def test_a_login_that_is_over_is_not_driven(end: str) -> None:
+    stage = Stage()
+    if end == "cancelled":
+        stage.client.cancel(stage.id)
+    else:
+        stage.store.remove(stage.id)
+
+    assert stage.drive() == Driven()
+    assert stage.polls == 0
+
+
+@pytest.mark.parametrize("missing", [errors.UsageError("no secret"), ImportError("no joserfc")])
+def test_a_login_that_cannot_be_stepped_is_snoozed(missing: Exception) -> None:
+    stage = Stage(missing)
+    driven = stage.drive()
+
+    assert driven.problem is missing
+    assert driven.next is None
+    assert stage.store._flows[stage.id].wake_at == stage.clock.time() + 60
+
+
+def test_a_store_that_fails_is_nobody_s_problem_but_its_own() -> None:
+    stage = Stage(PENDING)
+    stage.store.broken = True
+    with pytest.raises(errors.StoreError):
+        stage.drive()
+    stage.store.broken = False
+
+    assert stage.drive().next is not None
+
+
+@pytest.mark.parametrize("again", ["drive", "tidy"])
+def test_a_token_that_could_not_be_saved_is_saved_once_the_store_works(again: str) -> None:
+    stage = Stage()
+
+    def issue(_request: object) -> Any:
+        stage.store.broken = True
+        return ISSUED
+
+    stage.transport._script = iter([issue])
+    with pytest.raises(errors.StoreError, match="its token is in this process only"):
+        stage.drive()
+    client = stage.client
+    assert client._run(tidy(client._context))[0].flow_id == stage.id
+    stage.store.broken = False
+
+    if again == "drive":
+        assert stage.drive() == Driven()
+    else:
+        assert client._run(tidy(client._context)) == []
+    assert client._context.unsaved.flow_ids() == []
+    assert client.collect_token(stage.id).access_token.reveal() == "TOKEN-CANARY"

@@ -1,0 +1,95 @@
+"""When a worker's logins are due: a heap, a clock that it estimates, and whom it leaves alone."""
+
+from __future__ import annotations
+
+import sys
+from random import Random
+
+import pytest
+
+from deviceflow.worker._schedule import GRACE, Due, Schedule, StoreClock
+
+
+def test_logins_come_in_the_order_in_which_they_are_due_and_none_before() -> None:
+    schedule, rng = Schedule(), Random(1)
+    times = [rng.uniform(0, 100) for _ in range(200)]
+    for number, at in enumerate(times):
+        schedule.put(Due(at, f"f{number}", 3))
+
+    taken = []
+    for now in range(0, 101, 10):
+        while due := schedule.take(float(now)):
+            assert due.at <= now
+            taken.append(due.at)
+        assert schedule.next_at is None or schedule.next_at > now
+
+    assert taken == sorted(times)
+    assert len(schedule) == 0
+
+
+def test_a_new_login_that_several_looks_find_is_driven_once() -> None:
+    schedule = Schedule()
+    for _ in range(3):
+        schedule.put_found([Due(5.0, "new", 1), Due(6.0, "other", 1)])
+
+    assert len(schedule) == 2
+    assert schedule.take(5.0) == Due(5.0, "new", 1)
+    schedule.put_found([Due(5.0, "new", 1)])  # its step failed, and nobody else took it
+    assert schedule.take(5.0) == Due(5.0, "new", 1)
+
+
+def test_who_is_behind_looks_for_nothing_that_others_left_behind() -> None:
+    schedule = Schedule()
+    assert schedule.takes_over(100.0)
+    schedule.put(Due(100.0, "f", 3))
+    assert schedule.takes_over(100.0)
+    assert not schedule.takes_over(100.0 + GRACE / 2)
+    assert schedule.behind(103.0) == 3.0
+    assert schedule.due(99.0) == 0
+    assert schedule.due(103.0) == 1
+
+
+def test_a_waiting_login_takes_few_bytes() -> None:
+    due = Due(1_795_500_000.123, "dWnn2E-zC3LqZb0o", 1234)
+    schedule = Schedule()
+    for number in range(1000):
+        schedule.put(due._replace(at=due.at + number))
+
+    record = sys.getsizeof(due) + sum(map(sys.getsizeof, due))
+    slots = sys.getsizeof(schedule._heap) / len(schedule)
+    assert record + slots < 300
+
+
+class TestStoreClock:
+    def test_it_goes_by_the_fastest_answer(self) -> None:
+        clock = StoreClock()
+        assert not clock.known
+        clock.observe(1000.250, 10.0)  # the question took a quarter of a second
+        clock.observe(1001.003, 11.0)  # this one, 3 ms
+        clock.observe(1002.100, 12.0)
+
+        assert clock.known
+        assert clock.at(20.0) == pytest.approx(1010.0, abs=0.006)
+
+    def test_no_claim_is_made_before_its_time(self) -> None:
+        clock, rng, ahead = StoreClock(), Random(2), 990.0
+        least = float("inf")
+        for second in range(1000):
+            delay = rng.uniform(0.001, 0.2)
+            least = min(least, delay)
+            clock.observe(second + delay + ahead, float(second))
+            # A claim that begins when a login is due reaches the store no earlier.
+            assert clock.at(float(second)) <= second + ahead + least + 0.001 * (second + 1)
+
+    def test_it_follows_a_clock_that_drifts(self) -> None:
+        clock = StoreClock()
+        for second in range(1000):
+            clock.observe(500.0 + second * 1.0005, float(second))
+        assert clock.at(1000.0) == pytest.approx(500.0 + 1000 * 1.0005, abs=0.002)
+
+    @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+    def test_it_follows_a_clock_that_is_set(self, jump: float) -> None:
+        clock = StoreClock()
+        clock.observe(500.0, 0.0)
+        clock.observe(501.0 + jump, 1.0)
+        assert clock.at(2.0) == pytest.approx(502.0 + jump)
