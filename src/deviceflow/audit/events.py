@@ -66,7 +66,7 @@ FIELDS: Final = (
     "hash",
     "mac",
 )
-"""An event's fields, in their order. The last eight are filled in by a trail, where one is kept."""
+"""An event's fields, in their order. The last nine are filled in by a trail, where one is kept."""
 
 LISTS: Final = frozenset({"scopes", "granted_scopes"})
 """The fields that are lists of texts."""
@@ -88,7 +88,7 @@ REQUIRED: Final = frozenset(
 
 
 _NOBODY: Final = Origin()
-_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-8:])
+_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-9:])
 
 
 def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict[str, Any]:
