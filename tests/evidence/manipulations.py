@@ -135,7 +135,7 @@ class Attack:
             return self.hex()
         if name in ("scopes", "granted_scopes"):
             return self.random.choice([[], ["WRITE"], ["MODELS", "x"]])
-        if name in ("attempt", "http_status", "pid"):
+        if name in ("attempt", "generation", "http_status", "pid"):
             return self.random.randrange(1000)
         if name in ("interval", "wait", "duration"):
             number = round(self.random.random() * 100, self.random.randrange(5))
