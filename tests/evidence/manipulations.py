@@ -36,7 +36,7 @@ from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.sql.rows import COLUMNS
 from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
-from tests.evidence.trails import columns_of, rechain
+from tests.evidence.trails import columns_of, first_of, follow, left_out, rechain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -135,14 +135,26 @@ class Attack:
             return self.hex()
         if name in ("scopes", "granted_scopes"):
             return self.random.choice([[], ["WRITE"], ["MODELS", "x"]])
-        if name in ("attempt", "http_status", "pid"):
+        if name in ("attempt", "generation", "http_status", "pid"):
             return self.random.randrange(1000)
         if name in ("interval", "wait", "duration"):
             number = round(self.random.random() * 100, self.random.randrange(5))
             return int(number) if number.is_integer() else number
         if name == "in_doubt":
             return not row[name]
+        if name == "omitted":
+            return self._run(row[name])
         return self.random.choice(["", "x", "x" * 50, "ü", f"{row[name]} ", f"{row[name]}".upper()])
+
+    def _run(self, run: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return a run of events that were left out, or one that is like it but for a field."""
+        time = "2026-01-31T12:00:00.000+00:00"
+        made = {"after": self.hex(), "events": 2, "polls": 1, "since": time, "until": time}
+        if run is None:
+            return made
+        name = self.random.choice([*made])
+        number = self.random.randrange(run["polls"], 99)
+        return {**run, name: number if name in ("events", "polls") else made[name]}
 
     def room(self, flow_id: str) -> int:
         """Return a number behind a flow's events, or one that was made free between them."""
@@ -180,7 +192,7 @@ def edited_text(attack: Attack) -> Done:
         row["hash"] = sha256(text.encode()).hexdigest()
         row["mac"] = attack.trail.key.mac(row["hash"], row["key_id"])
         for follower in rows[at + 1 : at + 2]:
-            follower["prev_hash"] = row["hash"]
+            follow(follower, row)
         rechain(rows[at + 1 :], attack.trail.key)
     attack.trail.put(row, text=text)
     for follower in rows[at + 1 :]:
@@ -245,7 +257,7 @@ def removed(attack: Attack) -> Done:
     attack.trail.drop(flow_id, row["seq"], row["seq"])
     if attack.flip():
         attack.trail.shift(flow_id, row["seq"] + 1, -1, renamed=attack.flip())
-    at = None if row["action"] == "import" else (flow_id, row["seq"])
+    at = None if row["action"] == "import" else (flow_id, first_of(row))
     return Done(("removed",), (flow_id,), at)
 
 
@@ -299,7 +311,7 @@ def cut_tail(attack: Attack) -> Done:
     attack.trail.drop(flow_id, rows[left]["seq"])
     if attack.flip() and flow_id in attack.trail.covered:
         attack.trail.adjust(flow_id, rows[left - 1])
-    return Done(("cut_tail",), (flow_id,), (flow_id, rows[left]["seq"]))
+    return Done(("cut_tail",), (flow_id,), (flow_id, first_of(rows[left])))
 
 
 def removed_flow(attack: Attack) -> Done:
@@ -356,7 +368,10 @@ def _replace(attack: Attack, flow_id: str, first: int, key: AuditKey | None) -> 
             attack.forge_mac(row)
         attack.trail.put(row)
     at = (flow_id, rows[0]["seq"]) if attack.keyed and key is None else None
-    return Done(("replaced_chain",), (flow_id,), at)
+    # Where the MACs do not tell, it may be said as well that nothing was left out.
+    consistent = key is not None or not attack.keyed
+    also: tuple[Kind, ...] = ("removed",) if consistent and any(map(left_out, rows)) else ()
+    return Done(("replaced_chain", *also), (flow_id,), at)
 
 
 def replaced_chain(attack: Attack) -> Done:
@@ -417,7 +432,9 @@ def wrong_state(attack: Attack) -> Done:
     if len(rows) > 1:
         ways.append(lambda: trail.adjust(flow_id, random.choice(rows[:-1])))
     random.choice(ways)()
-    return Done(("wrong_state",), (flow_id,))
+    # The hash of an event that was left out is nowhere else.
+    also: tuple[Kind, ...] = ("edited_row",) if record.get("omitted") else ()
+    return Done(("wrong_state", *also), (flow_id,))
 
 
 # The logins' rows.
@@ -522,8 +539,7 @@ def illegal_transition(attack: Attack) -> Done:
     def change(rows: list[dict[str, Any]]) -> None:
         nonlocal at
         ways = [_with_another_end, _with_another_action]
-        moved = any(row["from"] != row["to"] for row in rows[:-1])
-        if moved and rows[0]["action"] != "import":
+        if _moving(rows) and rows[0]["action"] != "import":
             ways.append(_with_one_less)
         if rows[-1]["reason"] in ("denied", "cancelled"):
             ways.append(_with_a_late_token)
@@ -552,12 +568,17 @@ def _with_another_action(attack: Attack, rows: list[dict[str, Any]]) -> int:
     return int(row["seq"])
 
 
+def _moving(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the places of events, but for the last, without which the next one is illegal."""
+    before = [rows[0]["from"], *(row["to"] for row in rows)]
+    return [n for n, row in enumerate(rows[:-1]) if before[n] != row["to"]]
+
+
 def _with_one_less(attack: Attack, rows: list[dict[str, Any]]) -> int:
-    moved = [n for n, row in enumerate(rows[:-1]) if row["from"] != row["to"]]
-    at = attack.random.choice(moved)
-    del rows[at]
+    at = attack.random.choice(_moving(rows))
+    gone = 1 + left_out(rows.pop(at))
     for row in rows[at:]:
-        row["seq"] -= 1
+        row["seq"] -= gone
         row["event_id"] = f"{row['flow_id']}.{row['seq']}"
     rows[0]["prev_hash"] = START
     return int(rows[at]["seq"])

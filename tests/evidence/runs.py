@@ -18,6 +18,8 @@ from tests.postgres import PostgresServer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from deviceflow.audit.mode import TrailMode
+
 WHOLE: Final = 5
 """Of so many verifications one is of the whole store."""
 
@@ -76,24 +78,25 @@ def tried(
     assert trail.findings(trail.key if keyed else None) == []
 
 
-def made(kind: str, folder: Path, seed: int, url: str = "") -> Trail:
+def made(kind: str, folder: Path, seed: int, url: str = "", mode: TrailMode = "each") -> Trail:
     """Make a trail in a store of a kind."""
     digests = folder / "digests"
     digests.mkdir()
     if kind == "sqlite":
-        return Trail(SQLiteStore(folder / "flows.db", synchronous="NORMAL"), digests, Random(seed))
-    return Trail(PostgresStore(url, keys=[generate_key()]), digests, Random(seed))
+        store = SQLiteStore(folder / "flows.db", synchronous="NORMAL", trail=mode)
+        return Trail(store, digests, Random(seed))
+    return Trail(PostgresStore(url, keys=[generate_key()], trail=mode), digests, Random(seed))
 
 
-def tally(kind: str, each: int, seed: int, keyed: bool) -> list[Tally]:
+def tally(kind: str, each: int, seed: int, keyed: bool, mode: TrailMode) -> list[Tally]:
     with TemporaryDirectory() as folder:
         if kind == "sqlite":
-            trail = made(kind, Path(folder), seed)
+            trail = made(kind, Path(folder), seed, mode=mode)
             tallies = list(tried(trail, each, seed, keyed=keyed))
             trail.close()
             return tallies
         with PostgresServer() as server:
-            trail = made(kind, Path(folder), seed, server.database())
+            trail = made(kind, Path(folder), seed, server.database(), mode)
             tallies = list(tried(trail, each, seed, keyed=keyed))
             trail.close()
             return tallies

@@ -42,7 +42,7 @@ from deviceflow.trail.digest import Entry, Signer, files_of, read_digest, read_e
 from deviceflow.trail.jsonl_file import read_lines
 from deviceflow.trail.ledger import Ledger
 from deviceflow.trail.login_view import Login as Told
-from deviceflow.trail.maintenance import prune, take_digest
+from deviceflow.trail.maintenance import Pruned, prune, take_digest
 from deviceflow.trail.parallel import PartedVerification
 from deviceflow.trail.verify import Verification
 from tests.evidence.events import events
@@ -310,12 +310,12 @@ def test_pruned_trail_is_clean_before_in_between_and_after(
     assert found(own_store, digests, signer) == []
 
     # The digest says it already.
-    assert prune(own_store, digests, signer, BEGIN - 1e7) == (len(old), None)
+    assert prune(own_store, digests, signer, BEGIN - 1e7) == Pruned(len(old), None)
     assert not any(own_store.history(flow_id) for flow_id in old)
     assert own_store.history(STORE)[-1]["action"] == "prune"
     assert found(own_store, digests, signer) == []
 
-    assert prune(own_store, digests, signer, BEGIN - 1e7) == (0, None)
+    assert prune(own_store, digests, signer, BEGIN - 1e7) == Pruned(0, None)
     assert take_digest(own_store, digests, signer) is not None
     fill(own_store, "newer", BEGIN)
     assert take_digest(own_store, digests, signer) is not None
@@ -344,7 +344,7 @@ def test_flows_that_the_store_still_has_keep_their_events(
 
     take_digest(own_store, digests, signer, begin=True)
 
-    assert prune(own_store, digests, signer, BEGIN) == (0, None)
+    assert prune(own_store, digests, signer, BEGIN) == Pruned(0, None)
     assert [path.name for path in digests.iterdir()] == ["digest-000001.jsonl"]
     assert all(own_store.history(flow_id) for flow_id in old)
 
@@ -391,7 +391,7 @@ def test_what_ended_later_keeps_its_events(
     assert all(own_store.history(flow_id) for flow_id in old)
     take_digest(own_store, digests, signer, begin=True)
 
-    flows, digest = prune(own_store, digests, signer, BEGIN - 1e7)
+    flows, digest, _ = prune(own_store, digests, signer, BEGIN - 1e7)
 
     assert digest is not None
     assert flows == digest.flows == len(old)
