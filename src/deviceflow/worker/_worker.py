@@ -21,6 +21,7 @@ from deviceflow.worker._schedule import (
     LOOK_EACH,
     Due,
     Schedule,
+    Seen,
     StoreClock,
 )
 
@@ -297,8 +298,8 @@ class Worker:
             problem = bug
         else:
             self._pause = 0.0
-            if driven.lease is not None:
-                self._clock.observe(driven.lease.now, driven.lease.taken.steady)
+            if driven.seen is not None:
+                self._clock.observe(driven.seen)
             if driven.next is not None:
                 self._schedule.put(driven.next)
             login, problem = driven.login, driven.problem
@@ -401,7 +402,8 @@ class Worker:
         grace = GRACE if self._schedule.takes_over(self._now()) else None
         found = await client._store.upcoming(clocks.wall, LOOK_AHEAD, grace)
         if found:
-            self._clock.observe(found[0].now, clocks.steady)
+            answered = client._clock.monotonic()
+            self._clock.observe(Seen(found[0].now, clocks.steady, answered))
         self._schedule.put_found(Due(flow.wake_at, flow.flow_id, flow.seq) for flow in found)
         self._fill()
 
