@@ -102,9 +102,12 @@ class Evidence(NamedTuple):
 
 
 def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
-    """Return the number and the hash of the last stored event, as the flow's row names them."""
+    """Return the number and the hash of the last stored event, as the flow's row names them.
+
+    A row that was changed is not believed.
+    """
     stored = evidence.stored
-    if stored is None:
+    if stored is None or not stored.authentic:
         return None
     try:
         record = decode(stored.record)
