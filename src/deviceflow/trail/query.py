@@ -105,7 +105,9 @@ def logins(
 
 
 def one(store: SQLStore, flow_id: str) -> Login:
-    """Return a login by its id. The id `deviceflow.audit.events.STORE` returns the store events.
+    """Return a login by its id, or a grant by its id or its name.
+
+    The id `deviceflow.audit.events.STORE` returns the store events.
 
     Raises:
         UnknownLoginError: The trail has no events of the login.
@@ -114,8 +116,12 @@ def one(store: SQLStore, flow_id: str) -> Login:
     with store.reading() as rows:
         events = _events(rows, flow_id)
         if not events:
+            for (grant_id,) in list(rows("grant_id", {"name": storable(flow_id)})):
+                events = _events(rows, grant_id)
+        if not events:
             raise UnknownLoginError("The trail has no events of this login.", flow_id=flow_id)
-        return Login.of(flow_id, events, _open_runs(rows, {flow_id: events}).get(flow_id))
+        found = events[0]["flow_id"]
+        return Login.of(found, events, _open_runs(rows, {found: events}).get(found))
 
 
 def notes(store: SQLStore, filters: Filters = ALL) -> list[dict[str, Any]]:
