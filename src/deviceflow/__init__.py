@@ -9,6 +9,7 @@ and value types from `deviceflow.typing`, stores from `deviceflow.stores`, log p
 from __future__ import annotations
 
 _HOME_OF = {
+    "AsyncClient": "client._async",
     "Client": "client._sync",
     "DeniedError": "errors",
     "DeviceFlowAuth": "integrations.requests",
@@ -34,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # the same names, for type checkers; a test compares the two
     from deviceflow._version import __version__ as __version__
     from deviceflow.audit.origin import origin as origin
+    from deviceflow.client._async import AsyncClient as AsyncClient
     from deviceflow.client._sync import Client as Client
     from deviceflow.core.login import Login as Login
     from deviceflow.core.provider import Token as Token

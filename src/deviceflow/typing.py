@@ -2,7 +2,8 @@
 
 Protocols, which a program may implement for itself: `Store` keeps logins, `Transport` sends
 requests, `Clock` tells the time, `Provider` speaks a server's dialect, `Approver` decides on who
-approved, `OnTransition` is told of each transition.
+approved, `OnTransition` is told of each transition. `AsyncStore`, `AsyncTransport` and `AsyncClock`
+are the same for an `AsyncClient`.
 
 Values: everything else. None of them needs to be made by a program, except `Origin`, which a client
 takes; `Response` and `Failure`, which a transport returns; `DeviceCode` and `Answer`, which a
@@ -17,6 +18,9 @@ from deviceflow.client.sweep import Swept
 from deviceflow.core.flow import Flow, Transition
 from deviceflow.core.login import Login
 from deviceflow.core.ports import (
+    AsyncClock,
+    AsyncStore,
+    AsyncTransport,
     Claim,
     Clock,
     LeaseHeld,
@@ -34,6 +38,9 @@ from deviceflow.core.wire import Failure, Fields, Request, Response
 __all__ = [
     "Answer",
     "Approver",
+    "AsyncClock",
+    "AsyncStore",
+    "AsyncTransport",
     "Claim",
     "Clock",
     "DeviceCode",

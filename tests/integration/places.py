@@ -19,11 +19,15 @@ from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.wire import Failure
+from deviceflow.stores.async_memory import AsyncMemoryStore
+from deviceflow.stores.async_postgres import AsyncPostgresStore
+from deviceflow.stores.async_sqlite import AsyncSQLiteStore
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.crash.clock import SharedClock, set_database_clock
+from tests.integration.blocking import BlockingStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -84,6 +88,13 @@ SECRETS: Final = (
 )
 
 
+_KINDS: Final[dict[str, tuple[Any, Any]]] = {
+    "memory": (MemoryStore, AsyncMemoryStore),
+    "sqlite": (SQLiteStore, AsyncSQLiteStore),
+    "postgres": (PostgresStore, AsyncPostgresStore),
+}
+
+
 class Place:
     """Where flows are kept, to be opened as often as one likes.
 
@@ -92,11 +103,14 @@ class Place:
         url: The store's URL.
         keys: What seals its secrets.
         clock: What its clients go by, and itself as well.
-        store: The store, opened once.
+        store: The store, opened once; an async one behind a sync face.
     """
 
-    def __init__(self, kind: str, url: str, clock: VirtualClock | SharedClock) -> None:
+    def __init__(
+        self, kind: str, url: str, clock: VirtualClock | SharedClock, *, is_async: bool = False
+    ) -> None:
         self.kind = kind
+        self._is_async = is_async
         self.url = url
         self.clock = clock
         self.keys: list[Secret] = [generate_key()]
@@ -111,19 +125,24 @@ class Place:
     @property
     def sql(self) -> SQLStore:
         """The store, where it is one in a database."""
-        assert isinstance(self.store, SQLiteStore | PostgresStore)
-        return self.store
+        assert self.kind != "memory"
+        store: Any = self.store
+        assert isinstance(store, SQLiteStore | PostgresStore | BlockingStore)
+        return store  # type: ignore[return-value]  # or what has its methods
 
     def open(self, **options: Any) -> Any:
         """Open the same place again, as another process would."""
         how = {"keys": None, "plaintext": True} if self.plaintext else {"keys": self.keys}
         options = how | options
-        if self.kind == "memory":
-            self._opened.append(self._opened[0] if self._opened else MemoryStore())
-        elif self.kind == "sqlite":
-            self._opened.append(SQLiteStore(self.url.removeprefix("sqlite:///"), **options))
+        if self.kind == "memory" and self._opened:
+            self._opened.append(self._opened[0])
         else:
-            self._opened.append(PostgresStore(self.url, **options))
+            where = {"memory": (), "sqlite": (self.url.removeprefix("sqlite:///"),)}
+            options = options if self.kind != "memory" else {}
+            opened: Any = _KINDS[self.kind][self._is_async](
+                *where.get(self.kind, (self.url,)), **options
+            )
+            self._opened.append(BlockingStore(opened) if self._is_async else opened)
         return self._opened[-1]
 
     def client(self, *script: Any, store: Store | None = None, **parts: Any) -> Client:
@@ -153,42 +172,50 @@ class Place:
             self.clock.path.unlink()
 
 
-def memory() -> Place:
-    return Place("memory", "memory:", VirtualClock())
+def memory(*, is_async: bool = False) -> Place:
+    return Place("memory", "memory:", VirtualClock(), is_async=is_async)
 
 
-def sqlite(folder: Any) -> Place:
-    return Place("sqlite", f"sqlite:///{folder / 'flows.db'}", VirtualClock())
+def sqlite(folder: Any, *, is_async: bool = False) -> Place:
+    url = f"sqlite:///{folder / 'flows.db'}"
+    return Place("sqlite", url, VirtualClock(), is_async=is_async)
 
 
-def postgres(server: PostgresServer, url: str) -> Place:
+def postgres(server: PostgresServer, url: str, *, is_async: bool = False) -> Place:
     # Where the server may read it, which runs as somebody else.
     clock = SharedClock.make(server.folder / f"clock-{next(_numbers)}", pace=0)
-    return Place("postgres", set_database_clock(url, clock), clock)
+    return Place("postgres", set_database_clock(url, clock), clock, is_async=is_async)
 
 
-def _place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    if request.param == "memory":
-        place = memory()
-    elif request.param == "sqlite":
-        place = sqlite(request.getfixturevalue("tmp_path"))
+def placed(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Make the place of which the parameter says the kind, and whether its store is async."""
+    kind = request.param.removeprefix("async ")
+    is_async = kind != request.param
+    if kind == "memory":
+        place = memory(is_async=is_async)
+    elif kind == "sqlite":
+        place = sqlite(request.getfixturevalue("tmp_path"), is_async=is_async)
     else:
         url = request.getfixturevalue("postgres_url")
-        place = postgres(request.getfixturevalue("postgres_server"), url)
+        server = request.getfixturevalue("postgres_server")
+        place = postgres(server, url, is_async=is_async)
     yield place
     place.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+KINDS: Final = ("memory", "sqlite", "postgres")
+
+
+@pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Give a place of each kind."""
-    yield from _place(request)
+    yield from placed(request)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=KINDS[1:])
 def database(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Give a place of each kind that outlives a process."""
-    yield from _place(request)
+    yield from placed(request)
 
 
 def in_clear(place: Place) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -310,6 +310,62 @@ def test_serve_prints_its_address_serves_and_stops(deviceflow: Command, number: 
         assert requests.get(f"{url}/control/log", timeout=60).status_code == 404
         running.process.send_signal(number)
         assert running.end().code == 0
+
+
+def test_serve_takes_the_settings_of_tokens(deviceflow: Command) -> None:
+    options = {
+        "--access-token-lifetime": "2",
+        "--refresh-tokens": "rotate",
+        "--refresh-scope": "forever",
+        "--refresh-token-lifetime": "60",
+        "--reuse-grace": "30",
+    }
+    settings = [text for option in options.items() for text in option]
+    flags = ("--port", "0", "--control", "--no-reuse-detection")
+    with deviceflow.running("serve", *flags, *settings) as running:
+        assert running.process.stdout is not None
+        url = running.process.stdout.readline().strip()
+
+        def post(path: str, **form: str) -> dict[str, Any]:
+            data = {"client_id": "robot"} | form
+            return dict(requests.post(f"{url}{path}", data=data, timeout=60).json())
+
+        started = post("/oauth/device_authorization", scope="forever")
+        approval = {"user_code": started["user_code"]}
+        requests.post(f"{url}/control/approve", json=approval, timeout=60).raise_for_status()
+        grant_type = "urn:ietf:params:oauth:grant-type:device_code"
+        code = started["device_code"]
+        first = post("/oauth/token", grant_type=grant_type, device_code=code)
+        refresh_token = first["refresh_token"]
+        refresh = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        second, replayed = post("/oauth/token", **refresh), post("/oauth/token", **refresh)
+        found = post("/oauth/introspect", token=second["refresh_token"])
+        third = post("/oauth/token", **refresh | {"refresh_token": second["refresh_token"]})
+        reused = post("/oauth/token", **refresh)
+        kept = post("/oauth/introspect", token=third["refresh_token"])
+
+    assert first["expires_in"] == 2
+    assert found["exp"] - found["iat"] == 60
+    assert replayed["refresh_token"] == second["refresh_token"] != refresh_token
+    assert reused["error"] == "invalid_grant"
+    assert kept["active"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--access-token-lifetime", "0"], "access_token_lifetime must be greater than 0"),
+        (["--reuse-grace", "-1"], "at least 0"),
+        (["--refresh-tokens", "forever"], "invalid choice"),
+    ],
+)
+def test_serve_refuses_settings_of_tokens_that_make_no_sense(
+    deviceflow: Command, options: list[str], said: str
+) -> None:
+    done = deviceflow("serve", "--port", "0", *options)
+
+    assert done.code == 2
+    assert said in done.err
 
 
 def test_serve_says_what_is_wrong_with_its_settings(deviceflow: Command) -> None:

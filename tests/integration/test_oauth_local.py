@@ -294,7 +294,7 @@ def test_proof_key_is_passed_over(serve_oauth: Serve) -> None:
     assert client.wait_for_token(flow.id).access_token.reveal()
 
 
-def test_audience_resource_and_parameters_are_passed_over(serve_oauth: Serve) -> None:
+def test_parameters_are_passed_over_beside_audience_and_resource(serve_oauth: Serve) -> None:
     server = serve_oauth()
     client, flow = start(
         server, audience="a", resource=["https://r1", "https://r2"], parameters={"x": "y"}
@@ -302,6 +302,77 @@ def test_audience_resource_and_parameters_are_passed_over(serve_oauth: Serve) ->
     server.person.approve(code_of(flow))
 
     assert client.wait_for_token(flow.id).scopes == ("read",)
+
+
+# Refreshing.
+
+
+def log_in(server: Server, **settings: Any) -> tuple[Client, OAuth, Token]:
+    client, flow = start(server, **settings)
+    server.person.approve(code_of(flow))
+    return client, oauth(server, **settings), client.wait_for_token(flow.id)
+
+
+def grant(server: Server) -> dict[str, Any]:
+    [found] = server.get("/control/grants").json()["grants"]
+    return dict(found)
+
+
+def accepts(server: Server, token: Token) -> bool:
+    bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
+    return server.get("/oauth/resource", headers=bearer).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["rotate", "repeat", "keep"])
+def test_refreshed_whatever_the_server_does_to_the_refresh_token(
+    serve_oauth: Serve, how: str
+) -> None:
+    server = serve_oauth(refresh_tokens=how, access_token_lifetime=2)
+    client, provider, token = log_in(server, scopes="read offline_access")
+    for _ in range(3):
+        server.clock.advance(2)
+        assert not accepts(server, token)
+        former, token = token, client.refresh(provider, token)
+        assert accepts(server, token)
+        assert token.scopes == ("read", "offline_access")
+        assert (token.refresh_token == former.refresh_token) == (how != "rotate")
+
+    assert (grant(server)["generation"], grant(server)["state"]) == (4, "active")
+
+
+def test_refresh_token_that_comes_again_is_refused(serve_oauth: Serve) -> None:
+    server = serve_oauth(refresh_scope="")
+    client, provider, token = log_in(server)
+    fresh = client.refresh(provider, token)
+
+    with pytest.raises(RejectedError, match="invalid_grant"):
+        client.refresh(provider, token)
+
+    assert not accepts(server, fresh)
+
+
+def test_refresh_repeats_the_resource_and_what_the_dialect_says(serve_oauth: Serve) -> None:
+    server = serve_oauth(refresh_scope="")
+    resource = ["https://r1.example.com/", "https://r2.example.com/"]
+    quirks = read_dialect("ours", {"refresh_fields": ["resource", "audience", "scope"]})
+    client, provider, token = log_in(server, resource=resource, audience="api", quirks=quirks)
+
+    assert accepts(server, client.refresh(provider, token))
+
+    [request] = grant(server)["requests"]
+    assert (request["resource"], request["audience"]) == (resource, "api")
+    assert request["scopes"] == ["read"]
+
+
+def test_token_that_nobody_acknowledged_is_revoked(serve_oauth: Serve) -> None:
+    server = serve_oauth(refresh_scope="")
+    client, _, token = log_in(server)
+    server.clock.advance(60)
+
+    client.purge(tokens_after=30)
+
+    assert not accepts(server, token)
+    assert grant(server)["state"] == "revoked"
 
 
 # The other dialect of the same server.

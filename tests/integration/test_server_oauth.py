@@ -40,7 +40,7 @@ def test_metadata_leads_to_the_endpoints(serve: Callable[..., Remote]) -> None:
     remote = serve()
     metadata = remote.get("/.well-known/oauth-authorization-server").json()
     assert metadata["issuer"] == remote.url
-    assert metadata["grant_types_supported"] == [GRANT_TYPE]
+    assert metadata["grant_types_supported"] == [GRANT_TYPE, "refresh_token"]
     assert "none" in metadata["token_endpoint_auth_methods_supported"]
     started = remote.post(metadata["device_authorization_endpoint"], data={"client_id": "x"})
     assert started.status_code == 200

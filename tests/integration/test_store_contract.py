@@ -24,6 +24,7 @@ from tests.integration.places import (
     DENIED,
     EXPIRED,
     GRANTED,
+    KINDS,
     LOST,
     OAUTH,
     PENDING,
@@ -39,11 +40,14 @@ from tests.integration.places import (
     hidden,
     kept,
     new,
+    placed,
     second_token,
 )
 from tests.integration.racing import started
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deviceflow.core.flow import Transition
     from deviceflow.core.ports import Decide
 
@@ -59,6 +63,25 @@ ODD: Final = {
     "long": "x" * 10_000,
 }
 odd = pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+
+
+EVERY: Final = (*KINDS, *(f"async {kind}" for kind in KINDS))
+
+
+@pytest.fixture(params=EVERY)
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Give a place of each kind, and each with its async store as well."""
+    yield from placed(request)
+
+
+@pytest.fixture(params=[kind for kind in EVERY if not kind.endswith("memory")])
+def database(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Give a place of each kind that outlives a process, and each with its async store as well."""
+    yield from placed(request)
+
+
+class Dying(BaseException):
+    """What ends a process, and nobody handles; but for Ctrl-C, which would end the loop as well."""
 
 
 class Sent:
@@ -1059,11 +1082,11 @@ def test_plain_http_is_noted_in_the_transaction_that_makes_it_true(
         nonlocal notes
         notes += 1
         if notes == failing:
-            raise KeyboardInterrupt
+            raise Dying
         return put(*args)
 
     monkeypatch.setattr(operations, "add_store_event", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Dying):
         database.client(CODE).start(clear)
 
     monkeypatch.undo()

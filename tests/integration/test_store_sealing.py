@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow import Client
+    from deviceflow.stores.sql import SQLStore
 
 
 @pytest.fixture(autouse=True)
@@ -303,9 +304,11 @@ def test_first_to_come_decides_about_the_key(
     kind = type(database.sql)
     looks = [None]  # at a moment when the other one's mark is not there yet
     sealed = kind._sealed_audit_key
-    monkeypatch.setattr(
-        kind, "_sealed_audit_key", lambda store: looks.pop() if looks else sealed(store)
-    )
+
+    def look(store: SQLStore) -> Any:
+        return looks.pop() if looks else (yield from sealed(store))
+
+    monkeypatch.setattr(kind, "_sealed_audit_key", look)
 
     with pytest.raises(errors.SealError, match=r"The sealing key '[0-9a-f]{8}' is missing"):
         database.open(keys=[generate_key()])

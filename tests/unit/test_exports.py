@@ -18,6 +18,7 @@ from deviceflow import errors
 from deviceflow.client._sync import Client
 
 FIRST: Final = {
+    "AsyncClient",
     "Client",
     "DeniedError",
     "DeviceFlowAuth",
@@ -95,7 +96,17 @@ def test_no_name_is_one_of_asyncios() -> None:
     assert {name for name in named if name.endswith("Error")} & set(asyncio.__all__) == set()
 
 
-PROTOCOLS: Final = ("Approver", "Clock", "OnTransition", "Provider", "Store", "Transport")
+PROTOCOLS: Final = (
+    "Approver",
+    "AsyncClock",
+    "AsyncStore",
+    "AsyncTransport",
+    "Clock",
+    "OnTransition",
+    "Provider",
+    "Store",
+    "Transport",
+)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -109,7 +120,7 @@ def test_all_that_the_types_module_names_is_re_exported() -> None:
     assert types.__all__ == sorted(types.__all__)
 
 
-@pytest.mark.parametrize("name", [*PROTOCOLS[:2], *PROTOCOLS[3:]])
+@pytest.mark.parametrize("name", sorted({*PROTOCOLS} - {"OnTransition"}))
 def test_what_a_protocols_signatures_name_of_ours_is_exported_too(name: str) -> None:
     """Whoever implements a protocol can write its signatures."""
     protocol = vars(types)[name]
@@ -137,3 +148,15 @@ def test_a_client_has_types_for_its_parts() -> None:
     assert {"Store", "Transport", "Clock", "Approver", "Origin"} <= {
         word for hint in hints.values() for word in str(hint).replace("|", " ").split()
     }
+
+
+def test_asyncio_is_loaded_by_the_async_client_only() -> None:
+    program = (
+        "import deviceflow, sys; deviceflow.Client(); print('asyncio' in sys.modules);"
+        " deviceflow.AsyncClient(); print('asyncio' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == ["False", "True"]

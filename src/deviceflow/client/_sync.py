@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from deviceflow import _forks as forks
-from deviceflow.audit.jsonl import JSONLinesAudit
-from deviceflow.audit.log import CLOCK_JUMP, Emitter
 from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
+from deviceflow.client._base import BaseClient
 from deviceflow.client.browser import open_page
-from deviceflow.client.clock import SystemClock, Timeline, sleeps_in_real_time
-from deviceflow.client.context import DEADLINE, context_of
+from deviceflow.client.clock import SystemClock, sleeps_in_real_time
+from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
 from deviceflow.credentials import secret_refs
-from deviceflow.credentials.client_auth import authenticated
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.url import open_store
 from deviceflow.transports.requests import RequestsTransport
@@ -30,6 +26,7 @@ from deviceflow.transports.requests import RequestsTransport
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
     from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Client:
+class Client(BaseClient):
     """Drives logins, of any number of providers, one step at a time or to their end.
 
     Every part that touches the world can be replaced. A client may be used from any thread. As a
@@ -69,6 +66,11 @@ class Client:
             that `DEVICEFLOW_AUDIT` names, if it names one.
     """
 
+    _store: Store
+    _transport: Transport
+    _clock: Clock
+    _wakers: set[tuple[str, threading.Event]]
+
     def __init__(
         self,
         store: Store | str | None = None,
@@ -83,39 +85,28 @@ class Client:
         on_transition: OnTransition | None = None,
         audit: JSONLinesAudit | None = None,
     ) -> None:
-        self._owns_store = isinstance(store, str)
+        owns_store = isinstance(store, str)
         if isinstance(store, str):
             url, store = Secret(store), None  # a password may be in it
             store = unseen(lambda: open_store(url.reveal()))
-        self._store: Store = MemoryStore() if store is None else store
-        self._transport = transport or RequestsTransport()
-        self._clock = clock or SystemClock()
-        self._timeline = Timeline(self._clock, self._log_jump)
-        self._browser = browser
-        self._output = output or (lambda line: print(line, file=sys.stderr))  # noqa: T201
-        self._emitter = Emitter(on_transition)
-        self._audit = audit or JSONLinesAudit.from_env()
-        self._context = context_of(
-            durable=self._store.durable,
-            keeps_trail=self._store.keeps_trail,
-            audit=self._audit,
-            origin=origin,
-            deadline=deadline,
+        super().__init__(
+            MemoryStore() if store is None else store,
+            owns_store=owns_store,
+            transport=transport or RequestsTransport(),
+            clock=clock or SystemClock(),
+            browser=browser,
+            output=output,
             approver=approver,
+            deadline=deadline,
+            origin=origin,
+            on_transition=on_transition,
+            audit=audit,
         )
         self._renew()
         forks.in_child(self._renew)
 
-    def _log_jump(self, ahead: float) -> None:
-        self._emitter.emit(CLOCK_JUMP, {"wall_clock_ahead": round(ahead, 3)}, logging.WARNING)
-
     def _renew(self) -> None:
-        self._wakers: set[tuple[str, threading.Event]] = set()
-
-    @property
-    def durable(self) -> bool:
-        """Whether its logins outlive this process."""
-        return self._store.durable
+        self._wakers = set()
 
     # The beginning.
 
@@ -474,81 +465,37 @@ class Client:
             if wakers:
                 self._wakers.difference_update(wakers.items())
 
-    def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:  # noqa: C901, PLR0912  # one case for each effect
+    def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:  # noqa: C901  # one case for each effect
         """Perform one effect, and return its answer.
 
         Args:
             effect: The effect.
             wakers: What wakes the operation that yielded it, by the flows that it watches.
         """
-        store = self._store
         match effect:
-            case do.ReadClocks():
-                return self._timeline.read()
-            case do.Emit(name, fields, level):
-                return self._emitter.emit(name, fields, level)
-            case do.ClaimFlow(flow_id, owner, client_now, seconds, decide):
-                return store.claim(flow_id, owner, client_now, seconds, decide)
-            case do.Prepare(request, now):
-                return do.Prepared(
-                    unseen(lambda: authenticated(request, now)),
-                    unverified=getattr(self._transport, "unverified", False),
-                )
             case do.Send(request, timeout):
                 return self._send(request, timeout)
-            case do.Commit(flow, event, release, store_event):
-                return store.commit(flow, event, release=release, store_event=store_event)
-            case do.WriteAudit(event, flow):
-                if self._audit is not None:
-                    self._audit.write(event, flow)
-                return None
-            case do.StoreNow():
-                return store.now(self._timeline.now())
             case do.Sleep(seconds, flow_id):
                 return self._sleep(seconds, wakers.get(flow_id or ""))
-            case do.Load(flow_id, secrets):
-                return store.get(flow_id, secrets=secrets)
-            case do.Release(flow_id, owner):
-                return store.release(flow_id, owner)
-            case do.ClaimDue(owner, client_now, seconds, decide):
-                return store.claim_due(owner, client_now, seconds, decide)
-            case do.CheckCredentials(provider):
-                return secret_refs.check(provider)
-            case do.Snooze(flow_id, owner, client_now):
-                return store.snooze(flow_id, owner, client_now)
-            case do.Reschedule(flow, owner):
-                return store.reschedule(flow, owner)
-            case do.WakeAfterClockChange(client_now):
-                return store.wake_after_clock_change(client_now)
-            case do.LeasesTakenAfter(client_now):
-                return store.leases_taken_after(client_now)
-            case do.EndLease(flow_id, since, client_now):
-                return store.end_lease(flow_id, since, client_now)
-            case do.Add(flow, store_event):
-                return store.add(flow, store_event=store_event)
-            case do.ListFlows(skip_ended, on_problem, present):
-                return map(present, store.flows(skip_ended=skip_ended, on_problem=on_problem))
-            case do.IdsWithSecrets(kind, ended_before, client_now, skip):
-                return store.ids_with_secrets(kind, ended_before, client_now, skip)
-            case do.DeleteEnded(ended_before):
-                problems: list[DeviceFlowError] = []
-                return store.delete_ended(ended_before, on_problem=problems.append), problems
-            case do.RecordStoreEvent(action, client_now, detail, origin):
-                return store.record_store_event(action, client_now, detail, origin)
             case do.Watch(flow_id):
                 wakers[flow_id] = waker = wakers.get(flow_id) or threading.Event()
                 return self._wakers.add((flow_id, waker))
-            case do.Wake(flow_id):
-                for watched, waker in list(self._wakers):
-                    if watched == flow_id:
-                        waker.set()
-                return None
+            case do.Prepare(request, now):
+                return self._prepare(request, now)
+            case do.CheckCredentials(provider):
+                return secret_refs.check(provider)
+            case do.WriteAudit(event, flow):
+                return self._write_audit(event, flow)
+            case do.ListFlows(skip_ended, on_problem, present):
+                return map(present, self._store.flows(skip_ended=skip_ended, on_problem=on_problem))
             case do.Notify(on_step, login):
                 return on_step(login)
             case do.Print(line):
                 return self._output(line)
             case do.OpenBrowser(url):
                 return self._browser(url)
+            case _:
+                return self._perform_shared(effect)
 
     def _send(self, request: Request, timeout: float) -> do.Exchange:
         result: Response | Failure | BaseException

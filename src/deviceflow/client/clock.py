@@ -12,12 +12,10 @@ from deviceflow.client.lease import Clocks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.core.ports import Clock
+    from deviceflow.core.ports import AsyncClock, Clock
 
 
-class SystemClock:
-    """The machine's own clocks."""
-
+class _SystemClocks:
     def time(self) -> float:
         """Return `time.time()`."""
         return time.time()
@@ -26,14 +24,29 @@ class SystemClock:
         """Return `time.monotonic()`."""
         return time.monotonic()
 
+
+class SystemClock(_SystemClocks):
+    """The machine's own clocks."""
+
     def sleep(self, seconds: float) -> None:
         """Wait, as `time.sleep` does; not at all for less than nothing."""
         time.sleep(max(0.0, seconds))
 
 
-def sleeps_in_real_time(clock: Clock) -> bool:
-    """Tell whether a sleep on the clock is that of `SystemClock`, which an event may replace."""
-    return getattr(clock.sleep, "__func__", None) is SystemClock.sleep
+class AsyncSystemClock(_SystemClocks):
+    """The machine's own clocks, for asyncio."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, as `asyncio.sleep` does."""
+        import asyncio  # noqa: PLC0415  # costs, and sync programs do without
+
+        await asyncio.sleep(seconds)
+
+
+def sleeps_in_real_time(clock: Clock | AsyncClock) -> bool:
+    """Tell whether a sleep on the clock is that of the machine, which an event may replace."""
+    sleep = getattr(clock.sleep, "__func__", None)
+    return sleep in (SystemClock.sleep, AsyncSystemClock.sleep)
 
 
 _JUMP: Final = 1.0
@@ -55,7 +68,7 @@ class Timeline:
             look before (negative: behind), where that was a jump.
     """
 
-    def __init__(self, clock: Clock, jumped: Callable[[float], object]) -> None:
+    def __init__(self, clock: Clock | AsyncClock, jumped: Callable[[float], object]) -> None:
         self._clock = clock
         self._jumped = jumped
         self._renew_lock()

@@ -15,7 +15,8 @@ Two rules make that safe:
 
 * A driver that is interrupted while it performs an effect of `MUST_FINISH` first performs the
   effect to its end, sends the answer, and gives way at the next effect that is not in
-  `MUST_FINISH`. A commit that was half awaited would be stored, and neither logged nor known.
+  `MUST_FINISH`. A commit that was half awaited would be stored, and neither logged nor known; so
+  would what is decided within a claim. A lease that was half given back would keep others waiting.
 * `Send` never raises. What interrupted it is its answer, so that the operation can store that the
   outcome is in doubt before it raises the interruption. Between the answer to `Send` and the
   `Commit` of what it means, an operation yields nothing. An issued token whose commit does not come
@@ -151,9 +152,10 @@ class IdsWithSecrets(NamedTuple):
 
 
 class DeleteEnded(NamedTuple):
-    """Delete flows that ended before then. Answered by how many, and a list of the problems."""
+    """Delete flows that ended before then. Answered by how many."""
 
     ended_before: float
+    on_problem: Callable[[DeviceFlowError], object]
 
 
 class RecordStoreEvent(NamedTuple):
@@ -287,9 +289,8 @@ class OpenBrowser(NamedTuple):
     url: str
 
 
-Effect: TypeAlias = (
+SharedEffect: TypeAlias = (
     Add
-    | CheckCredentials
     | ClaimDue
     | ClaimFlow
     | Commit
@@ -298,27 +299,42 @@ Effect: TypeAlias = (
     | EndLease
     | IdsWithSecrets
     | LeasesTakenAfter
-    | ListFlows
     | Load
-    | Notify
-    | OpenBrowser
-    | Prepare
-    | Print
     | ReadClocks
     | RecordStoreEvent
     | Release
     | Reschedule
-    | Send
-    | Sleep
     | Snooze
     | StoreNow
     | Wake
     | WakeAfterClockChange
+)
+"""The effects that a store, a clock or the log performs, alike for each driver."""
+
+Effect: TypeAlias = (
+    SharedEffect
+    | CheckCredentials
+    | ListFlows
+    | Notify
+    | OpenBrowser
+    | Prepare
+    | Print
+    | Send
+    | Sleep
     | Watch
     | WriteAudit
 )
 
-MUST_FINISH: Final = (Commit, WriteAudit, Emit)
+MUST_FINISH: Final = (
+    ClaimDue,
+    ClaimFlow,
+    Commit,
+    Emit,
+    Release,
+    Reschedule,
+    Snooze,
+    WriteAudit,
+)
 """The effects that a driver performs to their end before it gives way."""
 
 _T = TypeVar("_T")

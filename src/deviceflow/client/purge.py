@@ -65,8 +65,8 @@ def purge(context: Context, tokens_after: float, flows_after: float) -> Op[Purge
             seen.update(new)
             for flow_id in new:
                 wiped += yield from _try_to_wipe(context, flow_id, kind, problems)
-    deleted, unreadable = yield DeleteEnded(now - flows_after)
-    return Purged(wiped, deleted, problems + unreadable)
+    deleted: int = yield DeleteEnded(now - flows_after, problems.append)
+    return Purged(wiped, deleted, problems)
 
 
 def _try_to_wipe(

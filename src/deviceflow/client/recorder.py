@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Op, Prepared
     from deviceflow.client.identity import Identity
     from deviceflow.core.flow import Flow, Transition
+    from deviceflow.core.ports import Origin
 
     Link = Callable[[dict[str, Any], Flow], None]
 
@@ -50,7 +51,11 @@ class Recorder:
 
     def render(self, flow: Flow, transition: Transition, worker: str) -> dict[str, Any]:
         """Return the event of a transition, linked where the store does not do that."""
-        event = render(flow, transition, self._identity.origin_of(worker))
+        return self.render_as(self._identity.origin_of(worker), flow, transition)
+
+    def render_as(self, origin: Origin, flow: Flow, transition: Transition) -> dict[str, Any]:
+        """Return the event as `render` does, also in a thread of which nobody set the origin."""
+        event = render(flow, transition, origin)
         if self._link is not None:
             self._link(event, flow)  # before the flow is kept, and with it the chain's head
         return event

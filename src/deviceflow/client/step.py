@@ -17,7 +17,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from deviceflow.client.claim import take_lease
-from deviceflow.client.effects import CheckCredentials, Load, ReadClocks, Release, StoreNow
+from deviceflow.client.effects import (
+    CheckCredentials,
+    Load,
+    ReadClocks,
+    Release,
+    StoreNow,
+    or_else,
+)
 from deviceflow.client.exchange import transmit_under
 from deviceflow.client.kept import Issued
 from deviceflow.client.unsaved import record_issued, save
@@ -54,7 +61,7 @@ class BeginPoll:
 
     def __init__(self, context: Context, worker: str) -> None:
         self._context = context
-        self._worker = worker
+        self._origin = context.identity.origin_of(worker)  # an async store may have threads
         self.request: Request | None = None
 
     def __call__(self, claim: Claim) -> dict[str, Any] | None:
@@ -75,7 +82,7 @@ class BeginPoll:
         except UsageError:
             return None
         poll = flow.poll(now, self._context.deadline)
-        return self._context.recorder.render(flow, poll, self._worker)
+        return self._context.recorder.render_as(self._origin, flow, poll)
 
 
 def step(context: Context, flow_id: str) -> Op[Login]:
@@ -150,15 +157,21 @@ def _begin(context: Context, claim: Claim, lease: Lease) -> Op[tuple[Request, Le
 
 
 def _check_credentials(flow: Flow, owner: str) -> Op[None]:
-    """Give the lease back where the flow names a client secret that is none of this process's."""
+    """Give the lease back where the flow names a client secret that is none of this process's.
+
+    Nothing is done yet, so an interruption gives the lease back as well.
+    """
     if flow.state.ended and not flow.to_revoke:
         return
     try:
-        yield CheckCredentials(flow.provider)
+        yield from or_else(_checked(flow), Release(flow.id, owner))
     except UsageError as problem:
         problem.flow_id, problem.state = flow.id, flow.state
-        yield Release(flow.id, owner)
         raise
+
+
+def _checked(flow: Flow) -> Op[None]:
+    yield CheckCredentials(flow.provider)
 
 
 def _left_behind(claim: Claim, now: float) -> Transition | None:

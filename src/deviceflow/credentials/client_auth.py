@@ -24,6 +24,11 @@ ASSERTION_LIFETIME: Final = 60
 _BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
+def needs_secret(request: Request) -> bool:
+    """Tell whether `authenticated` has to read a secret, from a file perhaps, or to sign."""
+    return request.auth is not None and request.auth.reference is not None
+
+
 def authenticated(request: Request, now: float) -> Request:
     """Return the request with the client's secret or assertion in it.
 

@@ -43,9 +43,9 @@ class Dialect:
         code_parameters: Additional parameters of the device authorization request.
         token_parameters: Additional parameters of the token request.
         token_scope: Whether the token request includes the scopes.
-        refresh_fields: Which of the login's `audience`, `resource` and `scope` a refresh repeats.
-            RFC 8707 section 2.2 has `resource`. Without `scope`, the token keeps the scopes that
-            were granted (RFC 6749 section 6).
+        refresh_fields: Which of `audience`, `resource` and `scope` a refresh repeats. RFC 8707
+            section 2.2 has `resource`. Without `scope`, the token keeps the scopes that were
+            granted (RFC 6749 section 6).
         sends_grant_type: Whether the token request includes `grant_type`.
         scope_separator: The separator between scopes in a request.
         error_fields: The fields that may hold the error code, in order of precedence.

@@ -16,6 +16,9 @@ from werkzeug.exceptions import HTTPException
 
 from deviceflow.core.sanitize import is_loopback
 from deviceflow.server.control import create_control
+from deviceflow.server.control_grants import create_grant_control
+from deviceflow.server.faults import Faults
+from deviceflow.server.grants import Grants
 from deviceflow.server.guesses import Guesses
 from deviceflow.server.oauth import create_oauth
 from deviceflow.server.pages import create_pages
@@ -65,16 +68,18 @@ def create_app(settings: Settings = DEFAULTS, *, clock: Callable[[], float] = ti
         SESSION_COOKIE_SAMESITE="Lax",
     )
     logins = PendingLogins(settings, clock)
+    grants, faults = Grants(settings, clock), Faults()
     guesses = Guesses(settings.guess_limit, settings.guess_window, clock)
 
     app.json = _JSON(app)
     app.before_request(_refuse_foreign_names)
     app.before_request(_refuse_foreign_pages)
-    app.register_blueprint(create_oauth(app, settings, logins))
-    app.register_blueprint(create_studio(settings, logins))
+    app.register_blueprint(create_oauth(app, settings, logins, grants, faults))
+    app.register_blueprint(create_studio(settings, logins, grants))
     app.register_blueprint(create_pages(logins, guesses, clock))
     if settings.control:
         app.register_blueprint(create_control(logins))
+        app.register_blueprint(create_grant_control(grants, faults))
     app.register_error_handler(HTTPException, _explain)
     app.register_error_handler(TooManyLoginsError, _ask_to_retry)
     app.after_request(_guard)

@@ -46,6 +46,8 @@ class Asked:
         client: The client's name, or its id where the dialect has no names.
         client_id: The client's id as the client sent it; None in Studio's dialect.
         scopes: The scopes asked for.
+        resource: Where the token will be used (RFC 8707).
+        audience: Who the token is for, for servers that take this parameter.
         purpose: Why the login is needed, as the client states it.
         token_name: The name of the token.
         team_names: The teams that the token is for.
@@ -58,6 +60,8 @@ class Asked:
     client: str
     client_id: str | None = None
     scopes: tuple[str, ...] = ()
+    resource: tuple[str, ...] = ()
+    audience: str | None = None
     purpose: str | None = None
     token_name: str | None = None
     team_names: tuple[str, ...] = ()

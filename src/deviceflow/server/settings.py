@@ -15,8 +15,17 @@ MAX_BODY: Final = 64 * 1024
 """The longest request body that is accepted, in bytes."""
 
 _HIGHEST_PORT: Final = 65535
+_POSITIVE: Final = (
+    "access_token_lifetime",
+    "expires_in",
+    "guess_limit",
+    "guess_window",
+    "open_logins",
+    "refresh_token_lifetime",
+)
 
 RateCheck = Literal["before", "after", "off"]
+RefreshTokens = Literal["rotate", "repeat", "keep", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +42,18 @@ class Settings:
             `after`: only while nobody has decided (RFC 8628 section 3.5). `before`: even after
             the approval, as GitHub does; a client that always polls too early then never sees the
             approval. `off`: never.
+        access_token_lifetime: Lifetime of an access token in seconds.
+        refresh_tokens: What a refresh does to the refresh token (RFC 6749 section 6). `rotate`:
+            the answer has a new one, and the old one must not come again. `repeat`: the refresh
+            token stays, and each answer contains it. `keep`: the refresh token stays, and answers
+            to refreshes do not contain it. `none`: no refresh token is issued at all.
+        refresh_scope: The scope that a login must ask for to get a refresh token. If empty, every
+            login gets one.
+        refresh_token_lifetime: Lifetime of a refresh token in seconds, from its issue.
+        reuse_detection: Whether a refresh token that comes again after it was replaced revokes the
+            grant, with all its tokens (RFC 9700 section 4.14). If not, it is only refused.
+        reuse_grace: Seconds for which the refresh token that was replaced last is answered with
+            the same successor again, as long as nobody has used the successor. 0 means never.
         client_secrets: The clients that must authenticate (RFC 6749 section 2.3): client id to
             secret.
         any_client: Whether to accept client ids without a secret here, as public clients.
@@ -42,7 +63,8 @@ class Settings:
         open_logins: How many logins may be open at once. A request for another one is answered
             503.
         control: Whether to serve `/control/`, where a test approves, denies and expires logins
-            without a person. Whoever can reach the port can then approve any login.
+            without a person, ends tokens and grants, and spoils answers. Whoever can reach the
+            port can then approve any login.
 
     Raises:
         InvalidArgumentError: The host is not loopback, or a number is out of range.
@@ -53,6 +75,12 @@ class Settings:
     expires_in: int = 900
     interval: float = 5.0
     rate_check: RateCheck = "after"
+    access_token_lifetime: int = 3600
+    refresh_tokens: RefreshTokens = "rotate"
+    refresh_scope: str = "offline_access"
+    refresh_token_lifetime: int = 30 * 86400
+    reuse_detection: bool = True
+    reuse_grace: float = 0.0
     client_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     any_client: bool = True
     guess_limit: int = 10
@@ -67,17 +95,19 @@ class Settings:
                 f" connect approve logins, so it listens on this machine only."
                 f" Use 127.0.0.1 or ::1."
             )
-        if self.rate_check not in get_args(RateCheck):
-            raise InvalidArgumentError(
-                f"rate_check must be one of {get_args(RateCheck)}, not {self.rate_check!r}."
-            )
+        for name, choices in (("rate_check", RateCheck), ("refresh_tokens", RefreshTokens)):
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise InvalidArgumentError(
+                    f"{name} must be one of {get_args(choices)}, not {value!r}."
+                )
         if not 0 <= self.port <= _HIGHEST_PORT:
             raise InvalidArgumentError(
                 f"port must be between 0 and {_HIGHEST_PORT}, not {self.port}."
             )
-        if self.interval < 0:
-            raise InvalidArgumentError(f"interval must not be negative, but is {self.interval}.")
-        for name in ("expires_in", "guess_limit", "guess_window", "open_logins"):
+        for name in ("interval", "reuse_grace"):
+            if (value := getattr(self, name)) < 0:
+                raise InvalidArgumentError(f"{name} must not be negative, but is {value}.")
+        for name in _POSITIVE:
             if (value := getattr(self, name)) <= 0:
                 raise InvalidArgumentError(f"{name} must be greater than 0, not {value}.")
 

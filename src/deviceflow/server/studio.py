@@ -16,6 +16,7 @@ from deviceflow.server.pending import Asked, Status
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
+    from deviceflow.server.grants import Grants
     from deviceflow.server.pending import PendingLogins
     from deviceflow.server.settings import Settings
 
@@ -26,7 +27,7 @@ class _Refused(Exception):  # noqa: N818  # an answer, not a fault
     pass
 
 
-def create_studio(settings: Settings, logins: PendingLogins) -> Blueprint:
+def create_studio(settings: Settings, logins: PendingLogins, grants: Grants) -> Blueprint:
     """Return the two endpoints of DVC Studio's device login."""
     studio = Blueprint("studio", __name__, url_prefix="/api/device-login")
     studio.register_error_handler(_Refused, lambda refused: ({"detail": str(refused)}, 400))
@@ -54,7 +55,7 @@ def create_studio(settings: Settings, logins: PendingLogins) -> Blueprint:
             return {"detail": "authorization_expired"}, 400
         if poll.login.status is Status.APPROVED and logins.redeem(poll):
             poll.record.answer = "issued"
-            return {"access_token": f"isat_{secrets.token_urlsafe(32)}"}
+            return {"access_token": grants.create(poll.login).access_token}
         poll.record.answer = {
             Status.WAITING: "authorization_pending",
             Status.DENIED: "access_denied",

@@ -29,7 +29,9 @@ GRACE: Final = 1.0
 IDLE: Final = 300.0
 """Seconds without use after which a connection is closed."""
 
-_LOOK: Final = 0.1  # seconds between two checks of the clock
+LOOK: Final = 0.1
+"""Seconds between two checks of the clock."""
+
 _SHORTEST: Final = 2  # the shortest connect_timeout that psycopg accepts, in seconds
 
 
@@ -51,7 +53,7 @@ class BoundedConnection(Connection[Any]):
     def wait(
         self,
         gen: PQGen[RV],
-        interval: float = _LOOK,
+        interval: float = LOOK,
         timeout: float | None = None,  # noqa: ARG002  # psycopg's own, which no call here has
     ) -> RV:
         """Wait for a response. psycopg calls this method for each wait.
@@ -61,7 +63,7 @@ class BoundedConnection(Connection[Any]):
         """
         seconds = max(self.until - time.monotonic(), self.least)
         try:
-            return waiting.wait(_bounded(gen, seconds), self.pgconn.socket, interval=interval)
+            return waiting.wait(bounded(gen, seconds), self.pgconn.socket, interval=interval)
         except BaseException as problem:
             # On Ctrl-C psycopg would send a cancel request to the server, and wait for it.
             if isinstance(problem, GaveUpError) or not isinstance(problem, Error):
@@ -72,7 +74,8 @@ class BoundedConnection(Connection[Any]):
         """Suppress psycopg's warning about connections that are open at exit."""
 
 
-def _bounded(gen: PQGen[RV], seconds: float) -> Generator[Any, Any, RV]:
+def bounded(gen: PQGen[RV], seconds: float) -> Generator[Any, Any, RV]:
+    """Raise `GaveUpError` in the place of a response that does not come in time."""
     until, ready = time.monotonic() + seconds, None
     while True:
         try:
@@ -95,17 +98,21 @@ def connect(url: Secret, until: float) -> BoundedConnection:
     Raises:
         psycopg.OperationalError: The connection cannot be opened.
     """
-    hosts = str(conninfo_to_dict(url.reveal()).get("host", "")).count(",") + 1
-    connection = BoundedConnection.connect(
-        url.reveal(),
-        autocommit=True,
-        # Prepared statements do not work with a pooler in transaction mode.
-        prepare_threshold=None,
-        application_name="deviceflow",
-        connect_timeout=max(_SHORTEST, int((until - time.monotonic()) / hosts)),
-    )
+    connection = BoundedConnection.connect(url.reveal(), **parameters(url, until))
     connection.until = until
     return connection
+
+
+def parameters(url: Secret, until: float) -> dict[str, Any]:
+    """Return how a connection is opened, besides its URL."""
+    hosts = str(conninfo_to_dict(url.reveal()).get("host", "")).count(",") + 1
+    return {
+        "autocommit": True,
+        # Prepared statements do not work with a pooler in transaction mode.
+        "prepare_threshold": None,
+        "application_name": "deviceflow",
+        "connect_timeout": max(_SHORTEST, int((until - time.monotonic()) / hosts)),
+    }
 
 
 class Pool:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_TRIES: Final = 3
-_IDLE_TOO_LONG: Final = "25P03"
+TRIES: Final = 3
+IDLE_TOO_LONG: Final = "25P03"
 
 
 class PostgresConnection:
@@ -52,14 +52,7 @@ class PostgresConnection:
         self._statements = statements
         self._timeout = timeout
         self._reading_timeout = reading_timeout
-        # The settings are local to the transaction, because a pooler shares sessions. They end
-        # statements at the server that nobody waits for any more, and release the locks of a worker
-        # that is suspended. The time is queried in the same round trip.
-        self._begin = (
-            f"BEGIN; SET LOCAL statement_timeout = {timeout * 1000:.0f};"
-            f" SET LOCAL idle_in_transaction_session_timeout = {timeout * 500:.0f};"
-            f" SELECT {dialect.now}"
-        )
+        self._begin = begin(dialect, timeout)
         self._make_pool: Callable[[], pgpool.Pool] = lambda: pgpool.Pool(url, pool_size)
         self._pool = self._make_pool()
         forks.in_child(self._leave_pool)
@@ -73,24 +66,21 @@ class PostgresConnection:
         forks.abandon(self._pool)
         self._pool = self._make_pool()
 
-    def overwrite_deleted(self) -> None:
-        """Do nothing: PostgreSQL manages its old pages itself."""
-
     def perform(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
         """Perform an operation, as `Connection.perform` says."""
         if mode in ("open", "migrate"):
             return self._perform_once(operation, client_now)
-        pool, until, left = self._pool, self._until(), _TRIES
+        pool, until, left = self._pool, self._until(), TRIES
         while True:
             left -= 1
             try:
                 with pool.connection(until) as connection:
                     return self._perform(connection, operation, mode, client_now)
             except psycopg.Error as error:
-                problem = _problem(error)
+                problem = problem_of(error)
                 gave_up = isinstance(error, pgpool.GaveUpError)
                 lost = isinstance(error, psycopg.OperationalError)
-                lost = lost or error.sqlstate == _IDLE_TOO_LONG
+                lost = lost or error.sqlstate == IDLE_TOO_LONG
             if lost:
                 pool.clear()  # after a restart of the database, all idle connections are broken
             if gave_up or not (lost and left):
@@ -123,7 +113,7 @@ class PostgresConnection:
             ):
                 return performed(operation(now), connection.execute, self._statements)
         except psycopg.Error as error:
-            problem = _problem(error)
+            problem = problem_of(error)
         raise problem
 
     def _until(self) -> float:
@@ -146,12 +136,31 @@ class PostgresConnection:
 
                 yield rows
         except psycopg.Error as error:
-            problem = _problem(error)
+            problem = problem_of(error)
         if problem is not None:
             raise problem
 
 
-def _problem(error: Exception) -> StoreError:
+def begin(dialect: Dialect, timeout: float, *settings: str) -> str:
+    """Return what begins a transaction, and returns the time in the same round trip.
+
+    Args:
+        dialect: The SQL dialect.
+        timeout: As for `PostgresStore`.
+        settings: Further settings of the transaction.
+    """
+    # The settings are local to the transaction, because a pooler shares sessions. They end
+    # statements at the server that nobody waits for any more, and release the locks of a worker
+    # that is suspended.
+    settings = (
+        f"statement_timeout = {timeout * 1000:.0f}",
+        f"idle_in_transaction_session_timeout = {timeout * 500:.0f}",
+        *settings,
+    )
+    return f"BEGIN; {' '.join(f'SET LOCAL {one};' for one in settings)} SELECT {dialect.now}"
+
+
+def problem_of(error: Exception) -> StoreError:
     """Return the error without the statement's values, which may be secret."""
     state = getattr(error, "sqlstate", None)
     message = getattr(getattr(error, "diag", None), "message_primary", None)
@@ -168,7 +177,7 @@ def _problem(error: Exception) -> StoreError:
 
 
 _HINTS: Final = {
-    _IDLE_TOO_LONG: "This machine was suspended, or very slow. Nothing is lost: try again.",
+    IDLE_TOO_LONG: "This machine was suspended, or very slow. Nothing is lost: try again.",
     "25006": "The database is read-only: use the URL of the primary server.",
     "28P01": "Check the user name, and the password in ~/.pgpass or PGPASSWORD.",
     "3D000": "Create the database with createdb.",

@@ -40,6 +40,7 @@ DIALECT: Final = Dialect(
     has_meta="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'",
     find="instr",
     clustered=" WITHOUT ROWID",
+    overwrite_deleted="wal_checkpoint",
 )
 
 
@@ -163,10 +164,6 @@ class SQLiteConnection:
         if problem is not None:
             raise problem
 
-    def overwrite_deleted(self) -> None:
-        """Truncate the write-ahead log, which contains old versions of pages."""
-        self.perform(_checkpoint, "read", 0.0)
-
     @contextmanager
     def _closed(self) -> Iterator[None]:
         """Keep the file closed during a fork.
@@ -232,7 +229,7 @@ class SQLiteConnection:
                         raise
                     time.sleep(0.01)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            # Overwrite deleted content; `overwrite_deleted` does so in the write-ahead log.
+            # Overwrite deleted content; the statement `wal_checkpoint` does so in the log.
             connection.execute("PRAGMA secure_delete = ON")
         except BaseException:
             connection.close()
@@ -250,10 +247,6 @@ class SQLiteConnection:
             if name.startswith(start):
                 return StoreError(f"{self.path}: {what}.", hint=hint)
         return StoreError(f"{self.path}: SQLite error: {error} ({name}).")
-
-
-def _checkpoint(_now: float) -> Attempt[None]:
-    yield "wal_checkpoint", {}
 
 
 def _any_text(text: bytes) -> str:
@@ -286,6 +279,16 @@ def make_private(path: Path) -> None:
             hint="Name a file in a writable directory: DEVICEFLOW_STORE=sqlite:///PATH.",
         )
     check_private(path, mode)
+
+
+def check_synchronous(synchronous: str) -> None:
+    """Check the argument `synchronous` of a store.
+
+    Raises:
+        StoreError: It is neither `FULL` nor `NORMAL`.
+    """
+    if synchronous not in ("FULL", "NORMAL"):
+        raise StoreError(f"synchronous must be FULL or NORMAL, not {synchronous!r}.")
 
 
 def check_private(path: Path, mode: int) -> None:

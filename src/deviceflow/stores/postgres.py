@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from deviceflow.core.secret import Secret, wrapped
 from deviceflow.credentials import keys as key_files
-from deviceflow.errors import UsageError
-from deviceflow.stores.sql.statements import Dialect, Statements
+from deviceflow.stores._postgres_dialect import DIALECT, check
+from deviceflow.stores.sql.statements import Statements
 from deviceflow.stores.sql.store import SQLStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from deviceflow.stores._postgres import PostgresConnection
-
-_MIGRATION_LOCK: Final = 0x64665F6D  # an arbitrary number, "df_m" in ASCII
-
-DIALECT: Final = Dialect(
-    placeholder="%s",
-    now="CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
-    has_meta="SELECT 1 WHERE to_regclass('deviceflow.meta') IS NOT NULL",
-    find="strpos",
-    for_update="FOR UPDATE",
-    skip_locked="FOR UPDATE SKIP LOCKED",
-    namespace="deviceflow.",
-    bytewise='COLLATE "C" ',
-    before_migrating=(
-        f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})",
-        "CREATE SCHEMA IF NOT EXISTS deviceflow",
-    ),
-)
 
 
 class PostgresStore(SQLStore):
@@ -45,7 +28,7 @@ class PostgresStore(SQLStore):
             of them unseal. By default the keys in `DEVICEFLOW_KEYS`.
         plaintext: Do not seal secrets.
         read_only: Write nothing. Permission to read the tables is enough. A key is not needed, but
-            without one no secret can be read and no MAC of a row checked.
+            without one no secret can be read and no MAC of a row check.
         pool_size: The maximum number of connections.
         timeout: The timeout of one call in seconds, after which `StoreError` is raised. If a
             connection must be opened, it may take some seconds longer. The server ends statements
@@ -74,26 +57,10 @@ class PostgresStore(SQLStore):
     ) -> None:
         address = Secret(url)
         del url
+        check(address)
         passed = keys = None if keys is None else wrapped(keys)
-        try:
-            import psycopg  # noqa: PLC0415  # an extra
+        from deviceflow.stores import _postgres as connections  # noqa: PLC0415  # an extra
 
-            from deviceflow.stores import _postgres as connections  # noqa: PLC0415
-        except ImportError:
-            raise ImportError(
-                "PostgreSQL needs libraries: pip install 'deviceflow[postgres]'"
-            ) from None
-        try:
-            psycopg.conninfo.conninfo_to_dict(address.reveal())
-        except psycopg.ProgrammingError:
-            problem = True  # libpq's message quotes the URL, which may contain a password
-        else:
-            problem = False
-        if problem:
-            raise UsageError(
-                "The URL of the database is invalid.",
-                hint="Use postgresql://user@host:5432/name, with special characters as %XX.",
-            )
         statements = Statements(DIALECT)
         super().__init__(
             connections.PostgresConnection(

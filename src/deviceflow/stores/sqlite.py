@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from deviceflow.core.secret import wrapped
 from deviceflow.credentials import keys as key_files
-from deviceflow.errors import StoreError
-from deviceflow.stores._sqlite import DIALECT, SQLiteConnection, make_private
+from deviceflow.stores._sqlite import DIALECT, SQLiteConnection, check_synchronous, make_private
 from deviceflow.stores.sql.statements import Statements
 from deviceflow.stores.sql.store import SQLStore
 
@@ -55,8 +54,7 @@ class SQLiteStore(SQLStore):
     ) -> None:
         passed = keys = None if keys is None else wrapped(keys)
         self.path = Path(path).absolute()
-        if synchronous not in ("FULL", "NORMAL"):
-            raise StoreError(f"synchronous must be FULL or NORMAL, not {synchronous!r}.")
+        check_synchronous(synchronous)
         if not read_only:
             make_private(self.path)
         statements = Statements(DIALECT)

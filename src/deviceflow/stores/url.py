@@ -7,13 +7,13 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote
 
 from deviceflow.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from deviceflow.core.ports import Store
+    from deviceflow.core.ports import AsyncStore, Store
 
 VARIABLE: Final = "DEVICEFLOW_STORE"
 
@@ -33,24 +33,58 @@ def open_store(url: str | None = None, **options: Any) -> Store:
         StoreError: The store cannot be used.
         ImportError: A library is missing (extras `seal`, `postgres`).
     """
-    url = url or os.environ.get(VARIABLE)
-    if not url:
+    kind, where = _place(url)
+    if kind == "sqlite":
         from deviceflow.stores.sqlite import SQLiteStore  # noqa: PLC0415  # one of three is loaded
 
-        return SQLiteStore(_private_directory() / "flows.db", **options)
-    scheme, _, rest = url.partition(":")
-    if scheme == "memory":
-        from deviceflow.stores.memory import MemoryStore  # noqa: PLC0415
-
-        return MemoryStore()
-    if scheme == "sqlite" and rest.startswith("///") and len(rest) > 3:
-        from deviceflow.stores.sqlite import SQLiteStore  # noqa: PLC0415
-
-        return SQLiteStore(Path(unquote(rest[3:])).expanduser(), **options)
-    if scheme in ("postgresql", "postgres"):
+        return SQLiteStore(where, **options)
+    if kind == "postgres":
         from deviceflow.stores.postgres import PostgresStore  # noqa: PLC0415
 
-        return PostgresStore(url, **options)
+        return PostgresStore(where, **options)
+    from deviceflow.stores.memory import MemoryStore  # noqa: PLC0415
+
+    return MemoryStore()
+
+
+def open_async_store(url: str | None = None, **options: Any) -> AsyncStore:
+    """Return the store for asyncio that a URL names. It is opened where it is first used.
+
+    Args:
+        url: As for `open_store`.
+        **options: Further arguments of `AsyncSQLiteStore` or `AsyncPostgresStore`.
+
+    Raises:
+        UsageError: The URL is invalid.
+        StoreError: The user's state directory cannot be used.
+        ImportError: A library is missing (extra `postgres`).
+    """
+    kind, where = _place(url)
+    if kind == "sqlite":
+        from deviceflow.stores.async_sqlite import AsyncSQLiteStore  # noqa: PLC0415
+
+        return AsyncSQLiteStore(where, **options)
+    if kind == "postgres":
+        from deviceflow.stores.async_postgres import AsyncPostgresStore  # noqa: PLC0415
+
+        return AsyncPostgresStore(where, **options)
+    from deviceflow.stores.async_memory import AsyncMemoryStore  # noqa: PLC0415
+
+    return AsyncMemoryStore()
+
+
+def _place(url: str | None) -> tuple[Literal["memory", "sqlite", "postgres"], str]:
+    """Return what kind of store a URL names, and the file or URL for it."""
+    url = url or os.environ.get(VARIABLE)
+    if not url:
+        return "sqlite", str(_private_directory() / "flows.db")
+    scheme, _, rest = url.partition(":")
+    if scheme == "memory":
+        return "memory", ""
+    if scheme == "sqlite" and rest.startswith("///") and len(rest) > 3:
+        return "sqlite", str(Path(unquote(rest[3:])).expanduser())
+    if scheme in ("postgresql", "postgres"):
+        return "postgres", url
     raise UsageError(
         "The URL of the store is invalid.",  # the URL may contain a password
         hint="Use memory:, sqlite:///path or postgresql://…",

@@ -1,18 +1,12 @@
-"""A clock that moves only when it is told to, or slept on."""
+"""Clocks that move only when they are told to, or slept on."""
 
 from __future__ import annotations
 
+import asyncio
+import heapq
 
-class VirtualClock:
-    """A `deviceflow.typing.Clock` under a test's hand: sleeping on it takes no time.
 
-    Args:
-        wall: What the wall clock says at first, in seconds since 1970.
-
-    Attributes:
-        slept: How long each sleep was meant to be, in seconds.
-    """
-
+class _Virtual:
     def __init__(self, wall: float = 1_800_000_000.0) -> None:
         self._wall = wall
         self._steady = 1000.0
@@ -26,11 +20,6 @@ class VirtualClock:
         """Return the monotonic clock's time, in seconds."""
         return self._steady
 
-    def sleep(self, seconds: float) -> None:
-        """Move both clocks on by `seconds`, at once."""
-        self.slept.append(seconds)
-        self.advance(seconds)
-
     def advance(self, seconds: float) -> None:
         """Move both clocks on, as time does."""
         self._wall += seconds
@@ -39,3 +28,52 @@ class VirtualClock:
     def set_wall(self, ahead: float) -> None:
         """Set the wall clock alone by `ahead` seconds, as a suspended machine or a person does."""
         self._wall += ahead
+
+
+class VirtualClock(_Virtual):
+    """A `deviceflow.typing.Clock` under a test's hand: sleeping on it takes no time.
+
+    Args:
+        wall: What the wall clock says at first, in seconds since 1970.
+
+    Attributes:
+        slept: How long each sleep was meant to be, in seconds.
+    """
+
+    def sleep(self, seconds: float) -> None:
+        """Move both clocks on by `seconds`, at once."""
+        self.slept.append(seconds)
+        self.advance(seconds)
+
+
+class AsyncVirtualClock(_Virtual):
+    """The same for asyncio: a `deviceflow.typing.AsyncClock`.
+
+    Tasks that sleep at the same time share it: whoever is to wake first moves both clocks on.
+
+    Args:
+        wall: What the wall clock says at first, in seconds since 1970.
+
+    Attributes:
+        slept: How long each sleep was meant to be, in seconds.
+    """
+
+    def __init__(self, wall: float = 1_800_000_000.0) -> None:
+        super().__init__(wall)
+        self._ends: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Let other tasks run, and once nobody is to wake earlier, move both clocks on."""
+        self.slept.append(seconds)
+        end = self._steady + seconds
+        heapq.heappush(self._ends, end)
+        try:
+            await asyncio.sleep(0)
+            while self._steady < end:
+                if self._ends[0] == end:
+                    self.advance(end - self._steady)
+                else:
+                    await asyncio.sleep(0)
+        finally:
+            self._ends.remove(end)
+            heapq.heapify(self._ends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -58,4 +59,31 @@ class ScriptedTransport:
         return following(request) if callable(following) else following
 
     def close(self) -> None:
+        """Do nothing."""
+
+
+class AsyncScriptedTransport:
+    """The same for an `AsyncClient`.
+
+    Args:
+        script: As for `ScriptedTransport`.
+
+    Attributes:
+        requests: What was sent, in order.
+    """
+
+    def __init__(self, script: Iterable[Scripted]) -> None:
+        self._scripted = ScriptedTransport(script)
+        self.requests = self._scripted.requests
+
+    async def send(self, request: Request, timeout: float) -> Response | Failure:  # noqa: ASYNC109  # as in `AsyncTransport`
+        """Let other tasks run, and return the script's next answer.
+
+        Raises:
+            AssertionError: The script is over, and yet a request came.
+        """
+        await asyncio.sleep(0)
+        return self._scripted.send(request, timeout)
+
+    async def close(self) -> None:
         """Do nothing."""

@@ -6,7 +6,7 @@ import { Provider } from "oidc-provider";
 // It tells at length that this is no set-up for production.
 console.info = console.warn = () => {};
 
-const { clients, ttl } = JSON.parse(process.env.OIDC_SETTINGS);
+const { clients, clockTolerance, ttl } = JSON.parse(process.env.OIDC_SETTINGS);
 
 function findAccount(_, sub) {
   const email = sub.includes("@") ? sub : `${sub}@example.com`;
@@ -58,6 +58,7 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
   claims: { email: ["email", "email_verified"] },
   clients,
+  clockTolerance,
   conformIdTokenClaims: false,
   cookies: { keys: ["signs the cookies of a server that nobody else can reach"] },
   features: {

@@ -514,6 +514,11 @@ def test_sweep_of_a_store_that_fails_is_an_error() -> None:
 def test_purge_wipes_revokes_and_deletes() -> None:
     flow = with_token_of_oauth()
     problem = errors.StoreError("It cannot be read.", flow_id="f9")
+
+    def deletes(effect: DeleteEnded) -> int:
+        effect.on_problem(problem)
+        return 3
+
     driver = Listed(
         tells(NOW + 1e9),
         (IdsWithSecrets, ["f1"]),
@@ -524,7 +529,7 @@ def test_purge_wipes_revokes_and_deletes() -> None:
         commits(),
         (IdsWithSecrets, []),
         (IdsWithSecrets, []),
-        (DeleteEnded, (3, [problem])),
+        (DeleteEnded, deletes),
     )
 
     assert driver.run(purge.purge(context(), 100, 1000)) == (1, 3, [problem])
@@ -548,7 +553,7 @@ def test_purge_snoozes_what_it_cannot_wipe_and_asks_for_the_page_behind_it(
         (IdsWithSecrets, ["f1"]),
         (IdsWithSecrets, []),
         (IdsWithSecrets, []),
-        (DeleteEnded, (0, [])),
+        (DeleteEnded, 0),
     )
 
     done = driver.run(purge.purge(context(), 100, 1000))

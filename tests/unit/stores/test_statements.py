@@ -7,10 +7,10 @@ from importlib.resources import files
 
 import pytest
 
-from deviceflow.stores import _sqlite, postgres
+from deviceflow.stores import _postgres_dialect, _sqlite
 from deviceflow.stores.sql.statements import MIGRATIONS, Dialect, Statements
 
-DIALECTS = pytest.mark.parametrize("dialect", [_sqlite.DIALECT, postgres.DIALECT])
+DIALECTS = pytest.mark.parametrize("dialect", [_sqlite.DIALECT, _postgres_dialect.DIALECT])
 
 
 class Named(dict[str, object]):

@@ -23,6 +23,12 @@ class ServeOptions:
     interval: float
     expires_in: int
     rate_check: Literal["before", "after", "off"]
+    access_token_lifetime: int
+    refresh_tokens: Literal["rotate", "repeat", "keep", "none"]
+    refresh_scope: str
+    refresh_token_lifetime: int
+    reuse_detection: bool
+    reuse_grace: float
     control: bool
 
 
@@ -47,8 +53,53 @@ def _add_serve(parser: ArgumentParser) -> None:
         default="after",
         help="whether the rate of polls is checked before or after the approval (%(default)s)",
     )
+    _add_tokens(parser)
     parser.add_argument(
         "--control", action="store_true", help="serve /control/, with which tests approve and deny"
+    )
+
+
+def _add_tokens(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--access-token-lifetime",
+        type=int,
+        default=3600,
+        metavar="SECONDS",
+        help="lifetime of access tokens (%(default)s)",
+    )
+    parser.add_argument(
+        "--refresh-tokens",
+        choices=("rotate", "repeat", "keep", "none"),
+        default="rotate",
+        help="rotate: a refresh replaces the refresh token, and a reuse revokes the grant; repeat:"
+        " the refresh token stays, and each answer has it; keep: it stays, and answers to"
+        " refreshes do not have it; none: there are none (%(default)s)",
+    )
+    parser.add_argument(
+        "--refresh-scope",
+        default="offline_access",
+        metavar="SCOPE",
+        help="the scope that a login needs to get a refresh token; '' is none (%(default)s)",
+    )
+    parser.add_argument(
+        "--refresh-token-lifetime",
+        type=int,
+        default=30 * 86400,
+        metavar="SECONDS",
+        help="lifetime of refresh tokens, from their issue (%(default)s)",
+    )
+    parser.add_argument(
+        "--no-reuse-detection",
+        action="store_false",
+        dest="reuse_detection",
+        help="refuse a refresh token that was replaced, and revoke nothing",
+    )
+    parser.add_argument(
+        "--reuse-grace",
+        type=arguments.seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long the refresh token that was replaced last gets the same successor again (0)",
     )
 
 
@@ -70,6 +121,12 @@ def _run(args: ServeOptions) -> int:
             interval=args.interval,
             expires_in=args.expires_in,
             rate_check=args.rate_check,
+            access_token_lifetime=args.access_token_lifetime,
+            refresh_tokens=args.refresh_tokens,
+            refresh_scope=args.refresh_scope,
+            refresh_token_lifetime=args.refresh_token_lifetime,
+            reuse_detection=args.reuse_detection,
+            reuse_grace=args.reuse_grace,
             control=args.control,
         )
         server = LocalServer(settings)

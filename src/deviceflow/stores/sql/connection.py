@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from deviceflow.stores.sql.methods import Job
+    from deviceflow.stores.sql.pending import Done
     from deviceflow.stores.sql.statements import Statement
 
 _T = TypeVar("_T")
@@ -71,11 +73,28 @@ class Connection(Protocol):
     def reading(self) -> AbstractContextManager[Query]:
         """Give what yields the rows of a query by its name, however many, all of one moment."""
 
-    def overwrite_deleted(self) -> None:
-        """Overwrite what was deleted in what the database keeps besides, if that can be done."""
-
     def close(self) -> None:
         """Let go of files and connections. They are opened again where they are needed again."""
+
+
+class AsyncConnection(Protocol):
+    """Performs the jobs of the tasks of one event loop, many of them in one transaction."""
+
+    async def perform(self, job: Job) -> Done:
+        """Perform a job, once those before it on the same flow are done.
+
+        Returns:
+            What came of it, once that is as durable as the store is to be.
+
+        Raises:
+            asyncio.CancelledError: Nothing was done, and nothing will be.
+        """
+
+    def blocking(self) -> AbstractContextManager[Connection]:
+        """Give a connection to the same database for another thread, which it may block."""
+
+    async def close(self) -> None:
+        """Perform what was asked for, and let go of files and connections."""
 
 
 def performed(

@@ -40,6 +40,8 @@ class Dialect(NamedTuple):
         clustered: What makes a table be kept in the order of its key.
         bytewise: What makes a column be compared byte by byte, as Python does.
         before_migrating: What is run first where the schema is brought up to date.
+        overwrite_deleted: The statement that overwrites what was deleted in what the database keeps
+            besides, if there is one.
     """
 
     placeholder: str
@@ -52,6 +54,7 @@ class Dialect(NamedTuple):
     clustered: str = ""
     bytewise: str = ""
     before_migrating: tuple[str, ...] = ()
+    overwrite_deleted: str = ""
 
     @property
     def has_clock(self) -> bool:
@@ -128,15 +131,62 @@ class Statements(dict[str, Statement]):
             self._named[names[-1]] = text
         return names
 
-    def _worded(self, text: str) -> Statement:
+    def for_many(self, name: str) -> Statement:
+        """Return a statement that does what the one of this name does, for many sets of values.
+
+        It is PostgreSQL's. Its one value is a JSON array of objects, each with the key `n`, which
+        numbers it, and with a key for each value, as `values_of` returns it. An UPDATE and a SELECT
+        return the number of each row's values in front.
+
+        Args:
+            name: The name of an UPDATE of one row or of a SELECT, each with a WHERE; or of an
+                INSERT of one row.
+        """
+        text = self._expanded(self._named[name])
+        names = list(dict.fromkeys(_VALUE.findall(text)))
+        keys = {value: f"v{number}" for number, value in enumerate(names)}
+        text = _VALUE.sub(lambda value: f"many.{keys[value[1]]}", text)
+        columns = "".join(f", {key} {_TYPES.get(value, 'text')}" for value, key in keys.items())
+        many = f"json_to_recordset({self._placeholder}) AS many (n integer{columns})"
+        if text.startswith("INSERT"):
+            into, _, values = text.partition(" VALUES ")
+            text = f"{into} SELECT {values.strip('() ')} FROM {many}"  # noqa: S608  # our own
+        else:
+            before, _, after = text.partition(" WHERE ")
+            if text.startswith("UPDATE"):
+                text = f"{before} FROM {many} WHERE {after} RETURNING many.n"
+            else:
+                what = before.removeprefix("SELECT ")
+                text = f"SELECT many.n, {what}, {many} WHERE {after}"
+                text = text.replace("FOR UPDATE", "FOR UPDATE OF flows")
+
+        def values_of(values: Mapping[str, Any]) -> tuple[Any, ...]:
+            return tuple((key, values[value]) for value, key in keys.items())
+
+        return Statement(text, values_of)
+
+    def _expanded(self, text: str) -> str:
         while "{" in text:
             text = _WORD.sub(lambda word: self._words[word[1]], text)
+        return " ".join(text.split())
+
+    def _worded(self, text: str) -> Statement:
+        text = self._expanded(text)
         names = _VALUE.findall(text)
-        text = " ".join(_VALUE.sub(self._placeholder, text).split())
+        text = _VALUE.sub(self._placeholder, text)
         if len(names) > 1:
             return Statement(text, itemgetter(*names))
         return Statement(text, lambda values: tuple(values[name] for name in names))
 
+
+_TYPES: Final = {
+    **dict.fromkeys(("seq", "before"), "bigint"),
+    **dict.fromkeys(
+        ("moved_at", "old_moved_at", "wake_at", "ended_at", "decided_at", "seconds"),
+        "double precision",
+    ),
+}
+"""The types of values that are no texts, by their names."""
 
 _WORD: Final = re.compile(r"\{(\w+)\}")
 _VALUE: Final = re.compile(r":(\w+)")

@@ -1,0 +1,378 @@
+"""The async driver: it performs the same effects as the sync one, and is cancelled safely."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+from deviceflow.client import effects as do
+from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
+from deviceflow.client import login as whole
+from deviceflow.client._base import BaseClient
+from deviceflow.client._cancellation import Cancellation
+from deviceflow.client._sync import Client
+from deviceflow.client.browser import open_page
+from deviceflow.client.clock import AsyncSystemClock, sleeps_in_real_time
+from deviceflow.client.context import DEADLINE
+from deviceflow.client.lookup import log_unreadable
+from deviceflow.client.purge import DAY
+from deviceflow.core.ports import Origin
+from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
+from deviceflow.credentials import secret_refs
+from deviceflow.credentials.client_auth import needs_secret
+from deviceflow.stores.async_memory import AsyncMemoryStore
+from deviceflow.stores.url import open_async_store
+from deviceflow.transports.requests import RequestsTransport
+from deviceflow.transports.threaded import ThreadedTransport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from deviceflow.audit.jsonl import JSONLinesAudit
+    from deviceflow.audit.log import OnTransition
+    from deviceflow.client.effects import Effect, Op
+    from deviceflow.client.purge import Purged
+    from deviceflow.client.sweep import Swept
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.login import Login
+    from deviceflow.core.ports import AsyncClock, AsyncStore, AsyncTransport
+    from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
+    from deviceflow.core.wire import Request
+    from deviceflow.errors import DeviceFlowError
+
+_T = TypeVar("_T")
+
+
+def _default_transport() -> AsyncTransport:
+    try:
+        from deviceflow.transports.httptools import HttptoolsTransport  # noqa: PLC0415  # an extra
+    except ImportError:
+        return ThreadedTransport(RequestsTransport())
+    return HttptoolsTransport()
+
+
+def _documented_as(model: type) -> Callable[[type[_T]], type[_T]]:
+    """Give methods without a docstring that of the method of the same name in another class."""
+
+    def document(cls: type[_T]) -> type[_T]:
+        for name, method in vars(cls).items():
+            if not name.startswith("_") and method.__doc__ is None:
+                method.__doc__ = getattr(model, name).__doc__
+        return cls
+
+    return document
+
+
+@_documented_as(Client)
+class AsyncClient(BaseClient):
+    """A `Client` for asyncio: the same methods, to be awaited.
+
+    `async with` closes what the client has opened. A client belongs to one event loop, and any
+    number of its tasks may use the client.
+
+    Each method can be cancelled at any time, also by `asyncio.timeout`. What must not be cut short
+    is finished first: a commit, say. A request that is cancelled is put on record as interrupted.
+    The login stays open, and another call goes on with it.
+
+    Args:
+        store: As for `Client`: an async store, or a URL.
+        transport: What sends requests; by default an `HttptoolsTransport`, or where the extra
+            `async` is not installed, a `RequestsTransport` in threads.
+        clock: What tells the time and waits.
+        browser: As for `Client`; it is called in a thread.
+        output: As for `Client`; it may be a coroutine function, and so may `on_step` of `wait`.
+        approver: As for `Client`; it must not block.
+        deadline: As for `Client`.
+        origin: As for `Client`. What `deviceflow.origin` sets counts in the task that has set it,
+            and in the tasks that this task creates.
+        on_transition: As for `Client`; it is called in the event loop, and must not block.
+        audit: As for `Client`; the file is written in a thread.
+    """
+
+    _store: AsyncStore
+    _transport: AsyncTransport
+    _clock: AsyncClock
+    _wakers: set[tuple[str, asyncio.Event]]
+
+    def __init__(
+        self,
+        store: AsyncStore | str | None = None,
+        *,
+        transport: AsyncTransport | None = None,
+        clock: AsyncClock | None = None,
+        browser: Callable[[str], bool] = open_page,
+        output: Callable[[str], object] | None = None,
+        approver: Approver | None = None,
+        deadline: float = DEADLINE,
+        origin: Origin = Origin(),  # noqa: B008  # it is immutable
+        on_transition: OnTransition | None = None,
+        audit: JSONLinesAudit | None = None,
+    ) -> None:
+        owns_store = isinstance(store, str)
+        if isinstance(store, str):
+            url, store = Secret(store), None  # a password may be in it
+            store = unseen(lambda: open_async_store(url.reveal()))
+        super().__init__(
+            AsyncMemoryStore() if store is None else store,
+            owns_store=owns_store,
+            transport=transport or _default_transport(),
+            clock=clock or AsyncSystemClock(),
+            browser=browser,
+            output=output,
+            approver=approver,
+            deadline=deadline,
+            origin=origin,
+            on_transition=on_transition,
+            audit=audit,
+        )
+        self._wakers = set()
+        self._audit_lock = asyncio.Lock()
+
+    # The beginning.
+
+    async def start(
+        self,
+        provider: Provider,
+        *,
+        name: str | None = None,
+        purpose: str | None = None,
+        **request: Unpack[LoginRequest],
+    ) -> Login:
+        return await self._run(start.start(self._context, provider, name, purpose, request))
+
+    async def create(
+        self,
+        provider: Provider,
+        *,
+        name: str | None = None,
+        purpose: str | None = None,
+        **request: Unpack[LoginRequest],
+    ) -> Login:
+        return await self._run(start.create(self._context, provider, name, purpose, request))
+
+    async def adopt(self, provider: Provider, *, token_endpoint: str, device_code: Secret) -> Login:
+        return await self._run(start.adopt(self._context, provider, token_endpoint, device_code))
+
+    # Looking.
+
+    async def get(self, flow_id: str) -> Login:
+        return await self._run(lookup.get(flow_id))
+
+    async def logins(
+        self,
+        *,
+        skip_ended: bool = False,
+        on_problem: Callable[[DeviceFlowError], object] = log_unreadable,
+    ) -> AsyncIterator[Login]:
+        found: Any = await self._run(lookup.logins(skip_ended=skip_ended, on_problem=on_problem))
+        async for login in found:
+            yield login
+
+    # Going on.
+
+    async def step(self, flow_id: str) -> Login:
+        return await self._run(step.step(self._context, flow_id))
+
+    async def sweep(self, limit: int = 100) -> Swept:
+        return await self._run(sweep.sweep(self._context, limit))
+
+    async def wait(
+        self,
+        flow_id: str,
+        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        *,
+        on_step: Callable[[Login], object] | None = None,
+    ) -> Login:
+        return await self._run(wait.wait(self._context, flow_id, timeout, on_step))
+
+    async def wait_for_token(
+        self,
+        flow_id: str,
+        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        *,
+        on_step: Callable[[Login], object] | None = None,
+    ) -> Token:
+        return await self._run(wait.wait_for_token(self._context, flow_id, timeout, on_step))
+
+    async def cancel(self, flow_id: str, detail: str | None = None) -> Login:
+        return await self._run(wait.cancel(self._context, flow_id, detail))
+
+    # The token.
+
+    async def collect_token(self, flow_id: str) -> Token:
+        return await self._run(handover.collect_token(self._context, flow_id))
+
+    async def acknowledge(self, flow_id: str) -> Login:
+        return await self._run(handover.acknowledge(self._context, flow_id))
+
+    @asynccontextmanager
+    async def collect(self, flow_id: str, seconds: float = 60.0) -> AsyncIterator[Token]:
+        held = await self._run(
+            handover.begin_collection(self._context, flow_id, seconds),
+            undo=lambda held: handover.end_collection(self._context, held, acknowledged=False),
+        )
+        acknowledged = False
+        try:
+            yield held.token
+            acknowledged = True
+        finally:
+            await self._run(handover.end_collection(self._context, held, acknowledged=acknowledged))
+
+    async def purge(
+        self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY
+    ) -> Purged:
+        return await self._run(purge.purge(self._context, tokens_after, flows_after))
+
+    async def refresh(self, provider: Provider, token: Token) -> Token:
+        return await self._run(refresh.refresh(self._context, provider, token))
+
+    async def login(
+        self,
+        provider: Provider,
+        *,
+        name: str | None = None,
+        purpose: str | None = None,
+        open_browser: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        acknowledge: bool | None = None,
+        **request: Unpack[LoginRequest],
+    ) -> Token:
+        operation = whole.login(
+            self._context,
+            provider,
+            name,
+            purpose,
+            request,
+            open_browser=open_browser,
+            timeout=timeout,
+            acknowledges=acknowledge,
+        )
+        return await self._run(operation)
+
+    # Moving.
+
+    async def export_login(self, flow_id: str, keys: Sequence[Secret | str]) -> str:
+        keys = wrapped(keys)
+        return await self._run(transfer.export_login(flow_id, keys))
+
+    async def import_login(self, text: str, keys: Sequence[Secret | str]) -> Login:
+        keys = wrapped(keys)
+        return await self._run(transfer.import_login(text, keys))
+
+    async def close(self) -> None:
+        await self._transport.close()
+        if self._owns_store:
+            await self._store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _run(
+        self, operation: Op[_T], *, undo: Callable[[_T], Op[object]] | None = None
+    ) -> _T:
+        """Perform the effects that an operation yields, and return its result.
+
+        Args:
+            operation: The operation.
+            undo: Makes the operation that takes its result back, where a cancellation came too late
+                to end it, and nobody gets the result.
+
+        Raises:
+            CancelledError: It was cancelled, whatever the operation has made of that.
+        """
+        wakers: dict[str, asyncio.Event] = {}
+        resume: Callable[[Any], Effect] = operation.send
+        value: Any = None
+        with Cancellation() as cancellation:
+            try:
+                while True:
+                    effect = resume(value)
+                    resume, value = operation.send, None
+                    try:
+                        must_finish = isinstance(effect, do.MUST_FINISH)
+                        if not must_finish:
+                            cancellation.give_way()
+                        value = self._perform(effect, wakers)
+                        if must_finish and asyncio.iscoroutine(value):
+                            value = await cancellation.finish(value)
+                        elif isawaitable(value):
+                            value = await value
+                    except GeneratorExit:
+                        raise  # nothing more can be awaited
+                    except BaseException as stop:  # noqa: BLE001  # the operation decides about it
+                        cancellation.note(stop)
+                        if isinstance(effect, do.Send):
+                            value = do.Exchange(without_frames(stop), self._clock.monotonic())
+                        else:
+                            resume, value = operation.throw, stop
+            except StopIteration as done:
+                result: _T = done.value
+            finally:
+                operation.close()
+                self._wakers.difference_update(wakers.items())
+            if undo is not None and cancellation.first is not None:
+                await self._run(undo(result))
+        return result
+
+    def _perform(self, effect: Effect, wakers: dict[str, asyncio.Event]) -> Any:  # noqa: C901, PLR0912  # one case for each effect
+        """Perform one effect.
+
+        Args:
+            effect: The effect.
+            wakers: What wakes the operation that yielded it, by the flows that it watches.
+
+        Returns:
+            The effect's answer, or an awaitable of the answer.
+        """
+        match effect:
+            case do.Send(request, timeout):
+                return self._send(request, timeout)
+            case do.Sleep(seconds, flow_id):
+                return self._sleep(seconds, wakers.get(flow_id or ""))
+            case do.Watch(flow_id):
+                wakers[flow_id] = waker = wakers.get(flow_id) or asyncio.Event()
+                return self._wakers.add((flow_id, waker))
+            case do.Prepare(request, now) if needs_secret(request):
+                return asyncio.to_thread(self._prepare, request, now)
+            case do.Prepare(request, now):
+                return self._prepare(request, now)
+            case do.CheckCredentials(provider) if secret_refs.begun_here(provider):
+                return None
+            case do.CheckCredentials(provider):
+                return asyncio.to_thread(secret_refs.check, provider)
+            case do.WriteAudit(event, flow):
+                return self._write_in_order(event, flow)
+            case do.ListFlows(skip_ended, on_problem, present):
+                flows = self._store.flows(skip_ended=skip_ended, on_problem=on_problem)
+                return (present(flow) async for flow in flows)
+            case do.Notify(on_step, login):
+                return on_step(login)
+            case do.Print(line):
+                return self._output(line)
+            case do.OpenBrowser(url):
+                return asyncio.to_thread(self._browser, url)
+            case _:
+                return self._perform_shared(effect)
+
+    async def _send(self, request: Request, timeout: float) -> do.Exchange:  # noqa: ASYNC109  # as in `AsyncTransport`
+        result = await self._transport.send(request, timeout)
+        return do.Exchange(result, self._clock.monotonic())
+
+    async def _write_in_order(self, event: dict[str, Any], flow: Flow) -> None:
+        async with self._audit_lock:
+            await asyncio.to_thread(self._write_audit, event, flow)
+
+    async def _sleep(self, seconds: float, waker: asyncio.Event | None) -> None:
+        if waker is None:
+            await self._clock.sleep(seconds)
+        elif sleeps_in_real_time(self._clock):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await waker.wait()
+        elif not waker.is_set():
+            await self._clock.sleep(seconds)

@@ -1,0 +1,142 @@
+"""What both drivers share: a client's parts and settings, and the effects that a store performs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from deviceflow.audit.jsonl import JSONLinesAudit
+from deviceflow.audit.log import CLOCK_JUMP, Emitter
+from deviceflow.client import effects as do
+from deviceflow.client.clock import Timeline
+from deviceflow.client.context import context_of
+from deviceflow.core.secret import unseen
+from deviceflow.credentials.client_auth import authenticated
+
+if TYPE_CHECKING:
+    import asyncio
+    import threading
+    from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
+
+    from deviceflow.audit.log import OnTransition
+    from deviceflow.client.effects import SharedEffect
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import (
+        AsyncClock,
+        AsyncStore,
+        AsyncTransport,
+        Clock,
+        Origin,
+        Store,
+        Transport,
+    )
+    from deviceflow.core.provider import Approver
+    from deviceflow.core.wire import Request
+
+
+class BaseClient:
+    """The parts of a client. `Client` describes the arguments."""
+
+    _store: Store | AsyncStore
+    _transport: Transport | AsyncTransport
+    _clock: Clock | AsyncClock
+    _wakers: AbstractSet[tuple[str, threading.Event | asyncio.Event]]
+
+    def __init__(
+        self,
+        store: Store | AsyncStore,
+        *,
+        owns_store: bool,
+        transport: Transport | AsyncTransport,
+        clock: Clock | AsyncClock,
+        browser: Callable[[str], bool],
+        output: Callable[[str], object] | None,
+        approver: Approver | None,
+        deadline: float,
+        origin: Origin,
+        on_transition: OnTransition | None,
+        audit: JSONLinesAudit | None,
+    ) -> None:
+        self._store = store
+        self._owns_store = owns_store
+        self._transport = transport
+        self._clock = clock
+        self._timeline = Timeline(clock, self._log_jump)
+        self._browser = browser
+        self._output = output or (lambda line: print(line, file=sys.stderr))  # noqa: T201
+        self._emitter = Emitter(on_transition)
+        self._audit = audit or JSONLinesAudit.from_env()
+        self._context = context_of(
+            durable=store.durable,
+            keeps_trail=store.keeps_trail,
+            audit=self._audit,
+            origin=origin,
+            deadline=deadline,
+            approver=approver,
+        )
+
+    def _log_jump(self, ahead: float) -> None:
+        self._emitter.emit(CLOCK_JUMP, {"wall_clock_ahead": round(ahead, 3)}, logging.WARNING)
+
+    @property
+    def durable(self) -> bool:
+        """Whether its logins outlive this process."""
+        return self._store.durable
+
+    def _perform_shared(self, effect: SharedEffect) -> Any:  # noqa: C901, PLR0912  # one case for each effect
+        """Perform an effect that both drivers perform alike.
+
+        Returns:
+            Its answer; where an `AsyncStore` performs it, an awaitable of the answer.
+        """
+        store = self._store
+        match effect:
+            case do.ReadClocks():
+                return self._timeline.read()
+            case do.Emit(name, fields, level):
+                return self._emitter.emit(name, fields, level)
+            case do.Wake(flow_id):
+                for watched, waker in list(self._wakers):
+                    if watched == flow_id:
+                        waker.set()
+                return None
+            case do.ClaimFlow(flow_id, owner, client_now, seconds, decide):
+                return store.claim(flow_id, owner, client_now, seconds, decide)
+            case do.Commit(flow, event, release, store_event):
+                return store.commit(flow, event, release=release, store_event=store_event)
+            case do.StoreNow():
+                return store.now(self._timeline.now())
+            case do.Load(flow_id, secrets):
+                return store.get(flow_id, secrets=secrets)
+            case do.Release(flow_id, owner):
+                return store.release(flow_id, owner)
+            case do.ClaimDue(owner, client_now, seconds, decide):
+                return store.claim_due(owner, client_now, seconds, decide)
+            case do.Snooze(flow_id, owner, client_now):
+                return store.snooze(flow_id, owner, client_now)
+            case do.Reschedule(flow, owner):
+                return store.reschedule(flow, owner)
+            case do.WakeAfterClockChange(client_now):
+                return store.wake_after_clock_change(client_now)
+            case do.LeasesTakenAfter(client_now):
+                return store.leases_taken_after(client_now)
+            case do.EndLease(flow_id, since, client_now):
+                return store.end_lease(flow_id, since, client_now)
+            case do.Add(flow, store_event):
+                return store.add(flow, store_event=store_event)
+            case do.IdsWithSecrets(kind, ended_before, client_now, skip):
+                return store.ids_with_secrets(kind, ended_before, client_now, skip)
+            case do.DeleteEnded(ended_before, on_problem):
+                return store.delete_ended(ended_before, on_problem=on_problem)
+            case do.RecordStoreEvent(action, client_now, detail, origin):
+                return store.record_store_event(action, client_now, detail, origin)
+
+    def _prepare(self, request: Request, now: float) -> do.Prepared:
+        unverified = getattr(self._transport, "unverified", False)
+        return do.Prepared(unseen(lambda: authenticated(request, now)), unverified=unverified)
+
+    def _write_audit(self, event: dict[str, Any], flow: Flow) -> None:
+        if self._audit is not None:
+            self._audit.write(event, flow)

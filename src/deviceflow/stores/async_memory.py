@@ -1,0 +1,119 @@
+"""Flows in this process's memory, for asyncio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from deviceflow.core.ports import refuse
+from deviceflow.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from deviceflow.core.actions import Action
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent
+    from deviceflow.errors import DeviceFlowError
+
+
+class AsyncMemoryStore:
+    """A `MemoryStore` for the tasks of one event loop."""
+
+    durable = False
+    keeps_trail = False
+
+    def __init__(self) -> None:
+        self._store = MemoryStore()
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    # The protocol; see `AsyncStore`.
+
+    async def now(self, client_now: float) -> float:
+        return self._store.now(client_now)
+
+    async def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
+        return self._store.add(flow, store_event=store_event)
+
+    async def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
+        return self._store.get(flow_id, secrets=secrets)
+
+    async def flows(
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+    ) -> AsyncIterator[Flow]:
+        """Yield copies of all flows, or of those that have not ended, the newest first."""
+        for flow in self._store.flows(skip_ended=skip_ended, on_problem=on_problem):
+            yield flow
+
+    async def claim(
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
+    ) -> Claim | LeaseHeld:
+        return self._store.claim(flow_id, owner, client_now, seconds, decide)
+
+    async def claim_due(
+        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
+    ) -> Claim | None:
+        return self._store.claim_due(owner, client_now, seconds, decide)
+
+    async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
+        self._store.end_lease(flow_id, since, client_now)
+
+    async def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:
+        return self._store.leases_taken_after(client_now)
+
+    async def wake_after_clock_change(self, client_now: float) -> None:
+        self._store.wake_after_clock_change(client_now)
+
+    async def commit(
+        self,
+        flow: Flow,
+        event: dict[str, Any],
+        *,
+        release: str | None = None,
+        store_event: StoreEvent | None = None,
+    ) -> bool:
+        return self._store.commit(flow, event, release=release, store_event=store_event)
+
+    async def release(self, flow_id: str, owner: str) -> None:
+        self._store.release(flow_id, owner)
+
+    async def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
+        self._store.snooze(flow_id, owner, client_now)
+
+    async def reschedule(self, flow: Flow, owner: str) -> None:
+        self._store.reschedule(flow, owner)
+
+    async def record_store_event(
+        self, action: Action, client_now: float, detail: str, origin: Origin
+    ) -> None:
+        self._store.record_store_event(action, client_now, detail, origin)
+
+    async def ids_with_secrets(
+        self,
+        kind: Literal["token", "revoke"],
+        ended_before: float,
+        client_now: float,
+        skip: int = 0,
+    ) -> list[str]:
+        return self._store.ids_with_secrets(kind, ended_before, client_now, skip)
+
+    async def delete_ended(
+        self,
+        ended_before: float,
+        *,
+        on_problem: Callable[[DeviceFlowError], object] = refuse,
+    ) -> int:
+        return self._store.delete_ended(ended_before, on_problem=on_problem)
+
+    def remove(self, flow_id: str) -> None:
+        """Forget the flow; unknown ones are forgotten already."""
+        self._store.remove(flow_id)
+
+    async def close(self) -> None:
+        """Keep what there is: it lives as long as this object does."""

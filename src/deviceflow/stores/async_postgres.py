@@ -1,0 +1,76 @@
+"""A store in PostgreSQL, for the tasks of one event loop (extra `postgres`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deviceflow.core.secret import Secret, wrapped
+from deviceflow.credentials import keys as key_files
+from deviceflow.stores._postgres_dialect import DIALECT, check
+from deviceflow.stores.sql.async_store import AsyncSQLStore
+from deviceflow.stores.sql.statements import Statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class AsyncPostgresStore(AsyncSQLStore):
+    """A store in a PostgreSQL database, as `PostgresStore`, for the tasks of one event loop.
+
+    What many tasks ask for at the same time is done in one transaction, where one statement serves
+    many of them; each is answered after the transaction is committed.
+
+    Args:
+        url: As for `PostgresStore`, like the rest.
+        keys: As for `PostgresStore`.
+        plaintext: As for `PostgresStore`.
+        read_only: As for `PostgresStore`.
+        pool_size: As for `PostgresStore`. More than one connection is used only where operations
+            would wait for others.
+        timeout: As for `PostgresStore`.
+        reading_timeout: As for `PostgresStore`.
+
+    Raises:
+        UsageError: The URL is invalid.
+        StoreError: As for `PostgresStore`, when the store is first used.
+        SealError: Likewise.
+        ImportError: A library is missing (extra `postgres`).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        keys: Iterable[Secret | str] | None = None,
+        plaintext: bool = False,
+        read_only: bool = False,
+        pool_size: int = 8,
+        timeout: float = 10.0,
+        reading_timeout: float = 120.0,
+    ) -> None:
+        address = Secret(url)
+        del url
+        check(address)
+        passed = keys = None if keys is None else wrapped(keys)
+        from deviceflow.stores._postgres_groups import PostgresGroups  # noqa: PLC0415  # an extra
+
+        statements = Statements(DIALECT)
+        super().__init__(
+            PostgresGroups(
+                address,
+                DIALECT,
+                statements,
+                pool_size=pool_size,
+                timeout=timeout,
+                reading_timeout=reading_timeout,
+            ),
+            DIALECT,
+            statements,
+            lambda sealed: key_files.sealer(
+                passed, plaintext=plaintext, known=sealed, read_only=read_only
+            ),
+            read_only=read_only,
+        )
+
+    def __repr__(self) -> str:
+        return "<AsyncPostgresStore>"

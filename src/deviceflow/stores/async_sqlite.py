@@ -1,0 +1,77 @@
+"""A store in a SQLite file, for the tasks of one event loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from deviceflow.core.secret import wrapped
+from deviceflow.credentials import keys as key_files
+from deviceflow.stores._sqlite import DIALECT, check_synchronous, make_private
+from deviceflow.stores._sqlite_writer import GroupingConnection, SQLiteWriter
+from deviceflow.stores.sql.async_store import AsyncSQLStore
+from deviceflow.stores.sql.statements import Statements
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from deviceflow.core.secret import Secret
+
+
+class AsyncSQLiteStore(AsyncSQLStore):
+    """A store in a SQLite file, as `SQLiteStore`, for the tasks of one event loop.
+
+    A thread performs the operations. What many tasks ask for at the same time is done in one
+    transaction, and each is answered after that is committed; so a sync of the disk is shared.
+
+    Args:
+        path: As for `SQLiteStore`, like the rest.
+        keys: As for `SQLiteStore`.
+        plaintext: As for `SQLiteStore`.
+        read_only: As for `SQLiteStore`.
+        synchronous: As for `SQLiteStore`.
+
+    Raises:
+        StoreError: As for `SQLiteStore`, when the store is first used.
+        SealError: Likewise.
+        ImportError: Likewise.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        keys: Iterable[Secret | str] | None = None,
+        plaintext: bool = False,
+        read_only: bool = False,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    ) -> None:
+        passed = keys = None if keys is None else wrapped(keys)
+        self.path = Path(path).absolute()
+        check_synchronous(synchronous)
+        statements = Statements(DIALECT)
+        connection = GroupingConnection(
+            self.path, statements, read_only=read_only, synchronous=synchronous
+        )
+        super().__init__(
+            SQLiteWriter(connection, read_only=read_only),
+            DIALECT,
+            statements,
+            lambda sealed: key_files.sealer(
+                passed,
+                plaintext=plaintext,
+                store=self.path,
+                known=sealed,
+                read_only=read_only,
+            ),
+            read_only=read_only,
+        )
+
+    def _open_blocking(self) -> None:
+        if not self._read_only:
+            make_private(self.path)
+        super()._open_blocking()
+
+    def __repr__(self) -> str:
+        return f"<AsyncSQLiteStore {self.path}>"

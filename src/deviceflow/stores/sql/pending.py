@@ -1,0 +1,82 @@
+"""Jobs that tasks wait for, while a thread or another task performs them in groups."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from deviceflow.stores.sql.methods import Job
+
+
+class Done(NamedTuple):
+    """What came of a job.
+
+    Attributes:
+        result: The operation's result.
+        problem: What the operation raised.
+        cancelled: The cancellation that came while the job was performed.
+    """
+
+    result: Any = None
+    problem: BaseException | None = None
+    cancelled: asyncio.CancelledError | None = None
+
+
+class Pending:
+    """A job, and the task that waits for it.
+
+    Attributes:
+        job: The job; None for closing the connection.
+        loop: The task's event loop.
+        asked: When it was asked for, by `time.monotonic`.
+        begun: Whether it is performed by now, or was.
+        dropped: Whether its task was cancelled before that: it must not be performed.
+    """
+
+    __slots__ = ("_future", "asked", "begun", "dropped", "job", "loop")
+
+    def __init__(self, job: Job | None) -> None:
+        self.job = job
+        self.asked = time.monotonic()
+        self.loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[Done] = self.loop.create_future()
+        self.begun = self.dropped = False
+
+    def answer(self, done: Done) -> None:
+        """Tell the task, in its own loop."""
+        if not self._future.done():
+            self._future.set_result(done)
+
+    async def wait(self, drop: Callable[[Pending], bool]) -> Done:
+        """Wait for what comes of the job.
+
+        Args:
+            drop: Drops the job if it was not begun, and tells whether that is so.
+
+        Raises:
+            asyncio.CancelledError: The job was not begun, and will not be. Of a job that was, the
+                end is awaited first.
+        """
+        cancelled = None
+        while True:
+            try:
+                done = await self._future
+            except asyncio.CancelledError as stop:
+                if self._future.done() and not self._future.cancelled():
+                    return self._future.result()._replace(cancelled=stop)
+                if drop(self):
+                    raise
+                cancelled = cancelled or stop
+                self._future = self.loop.create_future()
+            else:
+                return done if cancelled is None else done._replace(cancelled=cancelled)
+
+
+def answer_all(answers: Iterable[tuple[Pending, Done]]) -> None:
+    """Tell the tasks of one loop, in that loop."""
+    for pending, done in answers:
+        pending.answer(done)

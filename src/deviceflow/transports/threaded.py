@@ -1,0 +1,61 @@
+"""Send with a sync transport from an event loop, in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from deviceflow.core.wire import Failure
+
+if TYPE_CHECKING:
+    from deviceflow.core.ports import Transport
+    from deviceflow.core.wire import Request, Response
+
+THREADS: Final = 64
+"""How many requests are sent at a time, unless the caller says otherwise."""
+
+
+class ThreadedTransport:
+    """An `AsyncTransport` that needs no further library: a sync one, in threads.
+
+    It serves some dozens of logins. For hundreds of them, use a transport made for asyncio: a
+    request that finds no free thread waits for one.
+
+    A request that is cancelled is not awaited any more, but goes on in its thread for up to its
+    deadline.
+
+    Args:
+        transport: What sends. It is closed with this transport.
+        threads: How many requests are sent at a time.
+    """
+
+    def __init__(self, transport: Transport, *, threads: int = THREADS) -> None:
+        self._transport = transport
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="deviceflow")
+
+    @property
+    def unverified(self) -> bool:
+        """Whether certificates are not verified."""
+        return getattr(self._transport, "unverified", False)
+
+    async def send(self, request: Request, timeout: float) -> Response | Failure:  # noqa: ASYNC109  # as in `AsyncTransport`
+        """Send the request once, within `timeout` seconds, and return the response or failure.
+
+        The time that the request waits for a thread counts.
+        """
+        until = time.monotonic() + timeout
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._send, request, until)
+
+    def _send(self, request: Request, until: float) -> Response | Failure:
+        left = until - time.monotonic()
+        if left <= 0:
+            return Failure("timeout", sent=False)
+        return self._transport.send(request, left)
+
+    async def close(self) -> None:
+        """Close the transport and, once they have nothing to do any more, the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._transport.close()

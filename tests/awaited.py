@@ -1,0 +1,48 @@
+"""Sync parts behind an async face: what tests have for a `Client` serves an `AsyncClient` too."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from deviceflow.core.flow import Flow
+
+    Call = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
+
+_PLAIN: Final = ("time", "monotonic")
+
+
+async def in_turn(work: Callable[[], Any]) -> Any:
+    """Call it in the loop; other tasks run, or cancel this one, before that and after it."""
+    await asyncio.sleep(0)
+    done = work()
+    await asyncio.sleep(0)
+    return done
+
+
+class Awaited:
+    """A store, a transport or a clock, whose methods are awaited.
+
+    Args:
+        part: The sync part.
+        call: How its methods are called: `in_turn`, or `asyncio.to_thread`.
+    """
+
+    def __init__(self, part: Any, call: Call) -> None:
+        self.part = part
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.part, name)
+        return found if name in _PLAIN or not callable(found) else partial(self._awaited, found)
+
+    async def _awaited(self, method: Callable[..., Any], *args: Any, **how: Any) -> Any:
+        return await self._call(partial(method, *args, **how))
+
+    async def flows(self, **how: Any) -> AsyncIterator[Flow]:
+        for flow in await self._call(lambda: list(self.part.flows(**how))):
+            yield flow

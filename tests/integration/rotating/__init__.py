@@ -1,0 +1,1 @@
+"""Real authorization servers that rotate refresh tokens, each in a process of its own."""
