@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import requests
 from deviceflow import Client, Studio
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.integration.warm import Warm, takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from deviceflow.core.login import Login
     from deviceflow.core.ports import Store
     from deviceflow.server import LocalServer
+    from tests.integration.warm import Run
 
     Act = Callable[[str, str], object]
 
@@ -60,7 +63,14 @@ class Command:
 
     def __call__(self, *args: str, act: Act | None = None, **environment: str) -> Done:
         """Run it to its end; when it asks, `act` is called with the page and the code."""
-        with self.running(*args, act=act, environment=environment) as running:
+        wanted = self.environment | environment
+        if not takes(wanted):
+            with self.running(*args, act=act, environment=environment) as running:
+                return running.end()
+        with (
+            _warm().start([*args], self.home, wanted) as process,
+            _at_work(process, act) as running,
+        ):
             return running.end()
 
     @contextmanager
@@ -72,25 +82,20 @@ class Command:
         environment: Mapping[str, str] | None = None,
     ) -> Iterator[Running]:
         """Have it at work, and killed at last if it still is."""
-        with subprocess.Popen(
-            [*COMMAND, *args],
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            cwd=self.home,
-            env=self.environment | dict(environment or {}),
-            process_group=0,
-        ) as process:
-            killer = threading.Timer(PATIENCE, process.kill)
-            killer.start()
-            running = Running(process, act)
-            try:
-                yield running
-            finally:
-                killer.cancel()
-                process.kill()
-                running.person.join(PATIENCE)
+        with (
+            subprocess.Popen(
+                [*COMMAND, *args],
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                cwd=self.home,
+                env=self.environment | dict(environment or {}),
+                process_group=0,
+            ) as process,
+            _at_work(process, act) as running,
+        ):
+            yield running
 
     def shell(self, script: str, shell: str = "sh", **environment: str) -> Done:
         """Run a script that uses the command by its name."""
@@ -116,6 +121,24 @@ class Command:
         self.config.chmod(mode)
 
 
+@functools.cache
+def _warm() -> Warm:
+    return Warm()
+
+
+@contextmanager
+def _at_work(process: subprocess.Popen[str] | Run, act: Act | None) -> Iterator[Running]:
+    killer = threading.Timer(PATIENCE, process.kill)
+    killer.start()
+    running = Running(process, act)
+    try:
+        yield running
+    finally:
+        killer.cancel()
+        process.kill()
+        running.person.join(PATIENCE)
+
+
 class Running:
     """The command at work, with a person who reads its stderr and acts on what it asks.
 
@@ -127,7 +150,7 @@ class Running:
         user_code: The code it has shown.
     """
 
-    def __init__(self, process: subprocess.Popen[str], act: Act | None) -> None:
+    def __init__(self, process: subprocess.Popen[str] | Run, act: Act | None) -> None:
         self.process = process
         self.asked = threading.Event()
         self.page = self.user_code = self._err = ""
