@@ -1,7 +1,8 @@
 """A Python that has imported the command, and forks a process for each run of it.
 
 To start a Python that imports the library costs ten times what a fork does. Such a run is a process
-of its own like any other, with its own directory, environment, output and exit code.
+of its own like any other, with its own directory, environment, umask, output and exit code.
+`test_command_fresh` runs each command in a Python that has imported nothing.
 """
 
 from __future__ import annotations
@@ -20,32 +21,32 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PATIENCE: Final = 60.0
 
-_READ_ONCE: Final = ("LANG", "LC_", "PYTHON", "TZ")
+_READ_ONCE: Final = ("LANG", "LC_", "LD_", "MALLOC_", "OPENSSL_", "PYTHON", "TZ")
+"""How the variables begin that a Python reads when it starts, and not again."""
 
 _ROOT: Final = Path(__file__).parents[2]
 
 
-def takes(environment: Mapping[str, str]) -> bool:
-    """Tell whether a Python that was started with this process's environment can take another."""
-    return _read_once(environment) == _read_once(os.environ)
-
-
 def _read_once(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a Python reads when it starts, and not again."""
     return {k: v for k, v in environment.items() if k.startswith(_READ_ONCE)}
 
 
 class Warm:
-    """Forks runs of the command."""
+    """Forks runs of the command.
 
-    def __init__(self) -> None:
+    Args:
+        environment: What that Python is started with.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
         self._alone = threading.Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:
@@ -53,6 +54,7 @@ class Warm:
                 [sys.executable, "-m", "tests.integration.warm", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=_ROOT,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 process_group=0,
@@ -63,10 +65,16 @@ class Warm:
         self._socket.close()
         self._process.wait(PATIENCE)
 
+    def can_run(self, environment: Mapping[str, str]) -> bool:
+        """Tell whether a run in that environment is as if a Python had been started in it."""
+        return _read_once(environment) == _read_once(self._environment)
+
     def start(self, args: list[str], cwd: Path, environment: Mapping[str, str]) -> Run:
         """Run the command with these arguments, that directory and that environment."""
+        umask = os.umask(0o077)
+        os.umask(umask)
         pipes = [os.pipe() for _ in range(3)]
-        said = json.dumps([args, str(cwd), dict(environment)]).encode()
+        said = json.dumps([args, str(cwd), dict(environment), umask]).encode()
         with self._alone:
             self._socket.settimeout(PATIENCE)
             header = len(said).to_bytes(8, "big")
@@ -90,7 +98,9 @@ class Run:
         self.stdout = os.fdopen(stdout, encoding="utf-8")
         self.stderr = os.fdopen(stderr, encoding="utf-8")
         self._status = os.fdopen(status, encoding="ascii")
-        self.pid = int(self._status.readline())
+        pid = self._status.readline()
+        assert pid, "the process that forks has ended"
+        self.pid = int(pid)
         self._code: int | None = None
 
     def wait(self, timeout: float) -> int:
@@ -152,9 +162,7 @@ def serve(connection: socket.socket) -> None:
         header, files, _, _ = socket.recv_fds(connection, 8, 3)
         if not header:
             return
-        length, request = int.from_bytes(header, "big"), b""
-        while len(request) < length:
-            request += connection.recv(length - len(request))
+        request = connection.recv(int.from_bytes(header, "big"), socket.MSG_WAITALL)
         if os.fork() == 0:
             connection.close()
             _keep(files, *json.loads(request))
@@ -162,14 +170,14 @@ def serve(connection: socket.socket) -> None:
             os.close(file)
 
 
-def _keep(files: list[int], args: list[str], cwd: str, environment: dict[str, str]) -> None:
+def _keep(files: list[int], *request: Any) -> None:
     """Fork the command, and say its process id and how it has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     out, err, status = files
     pid = os.fork()
     if pid == 0:
         os.close(status)
-        _run(out, err, args, cwd, environment)
+        _run(out, err, *request)
     os.close(out)
     os.close(err)
     os.write(status, f"{pid}\n".encode())
@@ -178,8 +186,11 @@ def _keep(files: list[int], args: list[str], cwd: str, environment: dict[str, st
     os._exit(0)
 
 
-def _run(out: int, err: int, args: list[str], cwd: str, environment: dict[str, str]) -> None:
+def _run(
+    out: int, err: int, args: list[str], cwd: str, environment: dict[str, str], umask: int
+) -> None:
     os.setpgid(0, 0)
+    os.umask(umask)
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.close(out)
