@@ -36,6 +36,7 @@ from deviceflow.core.ports import (
     StoredGrant,
     StoreEvent,
     Transport,
+    UpcomingFlow,
 )
 from deviceflow.core.provider import Answer, Approver, DeviceCode, LoginRequest, Provider, Token
 from deviceflow.core.secret import Secret
@@ -82,4 +83,5 @@ __all__ = [
     "Token",
     "Transition",
     "Transport",
+    "UpcomingFlow",
 ]

@@ -6,20 +6,23 @@ when, and who was given a token, is known to the server alone.
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import secrets
 import signal
 import socketserver
 import threading
 import time
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from deviceflow import Client, OAuth, State
 from deviceflow.core.states import Reason
+from deviceflow.errors import UnreachableError
 from tests.crash.checks import Auditor, wrong_with_files, wrong_with_history, wrong_with_polls
 from tests.crash.clock import CrowdClock
 from tests.crash.gate import CANARY
@@ -244,7 +247,7 @@ def kill_workers(
                     auditor.sign(store)
                 started.join()
                 crew.finish(store, expires_in / pace)
-                done.wrong += auditor.wrong(store)
+                done.wrong += [_with_history(finding, store) for finding in auditor.wrong(store)]
                 done.wrong += crew.wrong()
                 _judge(done, store, server, logins)
         finally:
@@ -269,12 +272,16 @@ def _starting(
             Client(store, clock=own) as client,
         ):
             for number in range(logins):
-                provider = OAuth(
-                    client_id=f"robot-{number}",
-                    device_authorization_endpoint=f"{server.url}/device",
-                    token_endpoint=f"{server.url}/token",
-                )
-                client.start(provider, name=f"robot-{number}")
+                for attempt in itertools.count():
+                    name = f"robot-{number}.{attempt}"
+                    provider = OAuth(
+                        client_id=name,
+                        device_authorization_endpoint=f"{server.url}/device",
+                        token_endpoint=f"{server.url}/token",
+                    )
+                    with suppress(UnreachableError):  # the machine was too slow for the clock
+                        client.start(provider, name=name)
+                        break
 
     thread = threading.Thread(target=start)
     thread.start()
@@ -338,12 +345,23 @@ class _Crew:
                         yield f"worker {number}: {line[what]}"
 
 
+def _with_history(finding: str, store: SQLStore) -> str:
+    """Return a finding with the history that it is about, if it names a login."""
+    if (named := re.search("flow_id='([^']+)'", finding)) is None:
+        return finding
+    events = [f"{e['time']} {e['action']} {e['worker']}" for e in store.history(named[1])]
+    return "\n  ".join([finding, *events])
+
+
 def _judge(done: Killed, store: SQLStore, server: Server, logins: int) -> None:
-    flows = {flow.name: flow for flow in store.flows()}
+    flows = {flow.name: flow for flow in store.flows() if flow.reason is not Reason.UNREACHABLE}
     if len(flows) != logins:
         done.wrong.append(f"of {logins} logins there are {len(flows)}")
     with Client(store) as client:
         for login in server.logins.values():
+            if login.client not in flows:  # its code never arrived
+                done.wrong += [f"{login.client}: it was polled"] if login.requests else []
+                continue
             flow = flows[login.client]
             history = store.history(flow.id)
             done.polls += len(login.requests)

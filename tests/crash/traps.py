@@ -319,7 +319,7 @@ def set_in_command(traps: Traps, clock: Clock) -> None:
     in_file: Any = sink.TokenFile
     in_os: Any = os
     in_streams: Any = streams
-    open_store, transport_of = in_stored.open_store, in_client.RequestsTransport
+    open_store, transport_of = in_stored.open_store, in_client.DeferredTransport
     put, replace, show = in_file.put, in_os.replace, in_streams.show
 
     def watched(what: str, work: Callable[..., _T]) -> Callable[..., _T]:
@@ -337,7 +337,7 @@ def set_in_command(traps: Traps, clock: Clock) -> None:
 
     in_stored.open_store = lambda *args, **how: TrappedStore(open_store(*args, **how), traps)
     in_client.SystemClock = lambda: clock
-    in_client.RequestsTransport = lambda: TrappedTransport(transport_of(), traps)
+    in_client.DeferredTransport = lambda: TrappedTransport(transport_of(), traps)
     in_file.put = watched("the sink", put)
     in_os.replace = watched_replace
     in_streams.show = watched("stdout", show)

@@ -151,8 +151,8 @@ class Place:
         return Client(store or self.store, clock=self.clock, transport=transport, **parts)
 
     def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement behind the store's back; tables are `{flows}`, `{audit}`, `{meta}`."""
-        names = ("flows", "audit", "meta")
+        """Run a statement behind the store's back; tables are in braces: `{grants}`."""
+        names = ("flows", "grants", "audit", "meta")
         if self.kind == "sqlite":
             statement = statement.format(**{name: name for name in names})
             with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection:

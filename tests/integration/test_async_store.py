@@ -27,7 +27,8 @@ from deviceflow.core.states import State
 from deviceflow.stores import _sqlite as sqlite_store
 from deviceflow.stores.sql import operations
 from deviceflow.stores.url import open_async_store
-from tests.integration.places import PENDING, Place, coded, commit, kept, new
+from tests.integration.places import PENDING, Place, coded, commit, in_clear, kept, new
+from tests.integration.test_traceback_canary import LOST, shown
 from tests.pgbouncer import PgBouncer
 from tests.postgres import PATIENCE, PostgresServer
 
@@ -43,7 +44,8 @@ WORKER: Final = Origin("w1")
 @contextlib.asynccontextmanager
 async def opened(place: Place, **how: Any) -> AsyncIterator[Any]:
     """Open the place's async store."""
-    options = {} if place.kind == "memory" else {"keys": place.keys} | how
+    sealing: dict[str, Any] = {"plaintext": True} if place.plaintext else {"keys": place.keys}
+    options = {} if place.kind == "memory" else sealing | how
     store: Any = open_async_store(place.url, **options)
     try:
         yield store
@@ -622,6 +624,73 @@ def test_pooler_in_transaction_mode_is_good_enough(remote: Place, bouncer: PgBou
 
     asyncio.run(main())
     assert {remote.store.get(name).attempt for name in ids} == {1}
+
+
+# Secrets.
+
+
+class DyingError(BaseException):
+    """What ends a process, and nobody handles."""
+
+
+def failing(job: Any, at: int, problem: BaseException) -> tuple[Any, Callable[[], int]]:
+    """Have the statement of a number fail in a job."""
+    left = at
+
+    def attempt(now: float) -> Any:
+        nonlocal left
+        running, rows = job.operation(now), None
+        while True:
+            try:
+                wanted = running.send(rows)
+            except StopIteration as stop:
+                return stop.value
+            left -= 1
+            if left == 0:
+                raise problem
+            rows = yield wanted
+
+    return job._replace(operation=attempt), lambda: left
+
+
+@pytest.mark.parametrize("others", [0, 4])
+@pytest.mark.parametrize("kind", [DyingError, None])
+def test_no_traceback_of_a_failing_store_shows_a_secret(
+    database: Place, others: int, kind: type[BaseException] | None
+) -> None:
+    in_clear(database)
+    ids = [kept(database, "waiting", f"f{number}").id for number in range(others + 1)]
+    kept(database, "authorized", "authorized")
+    kind = kind or LOST[database.kind]
+    seen = list[BaseException]()
+
+    async def main() -> None:
+        async with opened(database) as store:
+            perform = store._connection.perform
+            for at in range(1, 4):
+                database.clock.advance(60)
+
+                async def fails(job: Any, at: int = at) -> Any:
+                    is_victim = job.flow_id in ("f0", "authorized", None)
+                    return await perform(failing(job, at, kind("x"))[0] if is_victim else job)
+
+                store._connection.perform = fails
+                came = await asyncio.gather(
+                    *[poll(store, database, flow_id) for flow_id in ids],
+                    store.get("authorized"),
+                    store.claim("authorized", "w1", database.now, 20.0),
+                    store.add(new(f"new{at}", at=database.now)),
+                    anext(store.flows()),
+                    return_exceptions=True,
+                )
+                store._connection.perform = perform
+                seen.extend(one for one in came if isinstance(one, BaseException))
+                await store.release("f0", "w1")
+
+    asyncio.run(main())
+
+    assert seen
+    assert [shown(one) for one in seen] == [set()] * len(seen)
 
 
 # Waiting for what others change.

@@ -68,15 +68,32 @@ odd = pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 EVERY: Final = (*KINDS, *(f"async {kind}" for kind in KINDS))
 
 
-@pytest.fixture(params=EVERY)
+MANY_CASES: Final = 5
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Ask each kind of store, and each with its async store as well.
+
+    What is asked in many cases is not asked of the async store in PostgreSQL: it has the rules and
+    the SQL of the others, and a database for each case takes its time.
+    """
+    marks = metafunc.definition.iter_markers("parametrize")
+    many = any(len(mark.args[1]) >= MANY_CASES for mark in marks)
+    kinds = [kind for kind in EVERY if not (many and kind == "async postgres")]
+    if "place" in metafunc.fixturenames:
+        metafunc.parametrize("place", kinds, indirect=True)
+    if "database" in metafunc.fixturenames:
+        kinds = [kind for kind in kinds if not kind.endswith("memory")]
+        metafunc.parametrize("database", kinds, indirect=True)
+
+
+@pytest.fixture
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """Give a place of each kind, and each with its async store as well."""
     yield from placed(request)
 
 
-@pytest.fixture(params=[kind for kind in EVERY if not kind.endswith("memory")])
+@pytest.fixture
 def database(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """Give a place of each kind that outlives a process, and each with its async store as well."""
     yield from placed(request)
 
 

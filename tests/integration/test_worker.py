@@ -123,7 +123,7 @@ def stage(deviceflow: Command, tmp_path: Path, request: pytest.FixtureRequest) -
 def events(running: Running) -> list[dict[str, Any]]:
     """Wait for the end, and return what a worker said on stdout."""
     done = running.end()
-    assert done.code == 0, done.err
+    assert done.code == 0, done.out + done.err
     return [json.loads(line) for line in done.out.splitlines()]
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
 
-from deviceflow.core.sanitize import printable
 from deviceflow.errors import DeviceFlowError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 class OutputError(DeviceFlowError):
@@ -68,6 +70,10 @@ def flush() -> None:
 
 
 def _cleaned(line: str) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    from deviceflow.core.sanitize import printable  # costs, and few lines need it
+
     return printable(line, len(line))
 
 

@@ -11,7 +11,7 @@ from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
 from deviceflow.client._async_grants import AsyncGrantClient
-from deviceflow.client._base import BaseClient
+from deviceflow.client._base import BaseClient, documented_as
 from deviceflow.client._cancellation import Cancellation
 from deviceflow.client._sync import Client
 from deviceflow.client.browser import open_page
@@ -55,19 +55,7 @@ def _default_transport() -> AsyncTransport:
     return HttptoolsTransport()
 
 
-def _documented_as(model: type) -> Callable[[type[_T]], type[_T]]:
-    """Give methods without a docstring that of the method of the same name in another class."""
-
-    def document(cls: type[_T]) -> type[_T]:
-        for name, method in vars(cls).items():
-            if not name.startswith("_") and method.__doc__ is None:
-                method.__doc__ = getattr(model, name).__doc__
-        return cls
-
-    return document
-
-
-@_documented_as(Client)
+@documented_as(Client)
 class AsyncClient(AsyncGrantClient, BaseClient):
     """A `Client` for asyncio: the same methods, to be awaited.
 

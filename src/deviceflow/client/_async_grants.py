@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from deviceflow.client import grant_end, grant_login, grant_token
+from deviceflow.client._base import documented_as
 from deviceflow.client._sync_grants import GrantClient, given_token
 from deviceflow.client.grant_end import UNUSED
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from deviceflow.core.secret import Secret
 
 
+@documented_as(GrantClient)
 class AsyncGrantClient:
     """What an async client can do with grants."""
 
@@ -84,8 +86,3 @@ class AsyncGrantClient:
 
     async def doubt_grants(self) -> int:
         return int(await self._run(grant_end.doubt(self._context)))
-
-
-for _name, _method in vars(AsyncGrantClient).items():
-    if not _name.startswith("_"):
-        _method.__doc__ = getattr(GrantClient, _name).__doc__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.audit.log import CLOCK_JUMP, Emitter
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     )
     from deviceflow.core.provider import Approver
     from deviceflow.core.wire import Request
+
+_T = TypeVar("_T")
 
 
 class BaseClient:
@@ -171,3 +173,15 @@ class BaseClient:
     def _write_audit(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         if self._audit is not None:
             self._audit.write(event, flow)
+
+
+def documented_as(model: type) -> Callable[[type[_T]], type[_T]]:
+    """Give methods without a docstring that of the method of the same name in another class."""
+
+    def document(cls: type[_T]) -> type[_T]:
+        for name, method in vars(cls).items():
+            if not name.startswith("_") and method.__doc__ is None:
+                method.__doc__ = getattr(model, name).__doc__
+        return cls
+
+    return document

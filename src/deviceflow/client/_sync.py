@@ -22,7 +22,7 @@ from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.url import open_store
-from deviceflow.transports.requests import RequestsTransport
+from deviceflow.transports.deferred import DeferredTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +97,7 @@ class Client(GrantClient, BaseClient):
         super().__init__(
             MemoryStore() if store is None else store,
             owns_store=owns_store,
-            transport=transport or RequestsTransport(),
+            transport=transport or DeferredTransport(),
             clock=clock or SystemClock(),
             browser=browser,
             output=output,

@@ -99,12 +99,13 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
             return  # its name is free again
         if login is not None:
             raise _pending(asked.name, login.wait_seconds, stored, login)
-    elif asked.mint == "now":
+    stored = yield from _need(context, asked, provider, purpose, stored)
+    if stored is None:
+        return
+    if asked.mint == "now":
         login = yield from start(context, provider, asked.name, purpose, {})
         raise _pending(asked.name, login.wait_seconds, stored, login, shown=True)
-    stored = yield from _need(context, asked.name, provider, purpose, stored)
-    if stored is not None:
-        raise _pending(asked.name, ASK_AGAIN, stored)
+    raise _pending(asked.name, ASK_AGAIN, stored)
 
 
 def _stepped(context: Context, flow: Flow) -> Op[Login | None]:
@@ -134,18 +135,21 @@ def _check_login(flow: Flow, provider: Provider) -> None:
 
 def _need(
     context: Context,
-    name: str,
+    asked: Asked,
     provider: Provider,
     purpose: str | None,
     stored: StoredGrant | None,
 ) -> Op[StoredGrant | None]:
     """Put on record that a person must log in, and notify the program of it.
 
+    The program is not notified if it asks for the code itself.
+
     Returns:
         The grant with its need; None where others went on.
     """
     worker, record = context.identity.worker(), context.recorder.record_grant
     now: float = yield StoreNow()
+    name = asked.name
     grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
     if grant.need is None or not _same(provider, grant.asked):
         grant.asked, grant.purpose = provider, purpose or grant.purpose
@@ -153,7 +157,8 @@ def _need(
         raised = grant.raise_need(identity.new_flow_id(), identity.new_verifier(), now)
         if not (yield from record(grant, raised, worker)):
             return None
-    if context.notifies and grant.is_to_notify(now) and grant.need is not None:
+    notifies = context.notifies and asked.mint == "later"
+    if notifies and grant.is_to_notify(now) and grant.need is not None:
         told: bool = yield TellNeed(_told_of(grant))
         if told and not (yield from record(grant, grant.notified(now), worker)):
             return None

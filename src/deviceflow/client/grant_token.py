@@ -28,6 +28,7 @@ DAY: Final = 86400.0
 
 _SHORTEST_LOOK: Final = 0.02
 _LONGEST_LOOK: Final = 0.5
+_MOST_REFRESHES: Final = 3
 
 
 class Asked(NamedTuple):
@@ -79,7 +80,7 @@ def get_token(
 def _obtain(context: Context, asked: Asked) -> Op[StoredGrant]:
     """Return the grant with an access token that can be used."""
     yield from grant_refresh.save(context, asked.name)
-    look = _SHORTEST_LOOK
+    look, refreshes = _SHORTEST_LOOK, 0
     while True:
         clocks: Clocks = yield ReadClocks()
         stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.wall)
@@ -93,7 +94,11 @@ def _obtain(context: Context, asked: Asked) -> Op[StoredGrant]:
                 return stored
             case Course.REFRESH:
                 refreshed = yield from grant_refresh.refresh(context, stored, clocks)
-                if refreshed is not None:
+                refreshes += 1
+                # A token that ended on its way here is not good; but a server may be so slow.
+                if refreshed is not None and (
+                    refreshed.serves(refreshed.moved_at) or refreshes >= _MOST_REFRESHES
+                ):
                     return stored._replace(grant=refreshed, now=refreshed.moved_at)
             case Course.WAIT:
                 yield Watch(grant.id)

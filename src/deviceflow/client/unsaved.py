@@ -79,6 +79,7 @@ def _deliver(
     """Store a token with a flow that others have moved meanwhile."""
     while True:
         flow: Flow = yield Load(flow_id)
+        now = max(now, flow.moved_at)  # the others' events may be later than the answer
         token = issued.token
         if token is None:
             transition = flow.orphan_token(issued.revocable, now)

@@ -104,6 +104,16 @@ def subject_of(claims: Fields | None) -> CleanText | None:
     return None if subject is None else ours(subject)
 
 
+def _set_lifetime(token: Token, received: float, duration: float = 0.0) -> None:
+    """Count a token's life from when the request was sent: the server may have begun there."""
+    if token.expires_at is None:
+        return
+    if token.expires_at <= received:
+        token.expires_at = None  # no server issues a token that has expired: it means never
+    else:
+        token.expires_at -= duration
+
+
 class Grant:
     """The record of one grant. All times are in seconds since 1970.
 
@@ -404,7 +414,9 @@ class Grant:
         self.subject = subject
         self.need = None
         self.aside = ()
-        self._take(token, now if issued_at is None else issued_at)
+        issued_at = now if issued_at is None else issued_at
+        _set_lifetime(token, issued_at)
+        self._take(token, issued_at)
         return transition
 
     # The refresh.
@@ -458,6 +470,7 @@ class Grant:
             answer = self.provider.read_token(result, now)
         if answer.token is not None:
             answer.token.hide(self._known())
+            _set_lifetime(answer.token, now, duration)
             transition = self._receive_token(answer, answer.token, now, duration)
         else:
             transition = self._receive_no_token(answer, now, retry_after)
@@ -638,8 +651,6 @@ class Grant:
             self.replaced = self.token.access_token
             token.refresh_token = token.refresh_token or self.token.refresh_token
             token.scopes = self.token.scopes if token.scopes is None else token.scopes
-        if token.expires_at is not None and token.expires_at <= issued_at:
-            token.expires_at = None  # no server issues a token that has expired: it means never
         token.id_token = None  # the subject is known by now
         self.token = token
         self.issued_at = self.due_at = issued_at

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -263,6 +262,8 @@ def _shallow(text: str) -> str:
 
 
 def _http_date(value: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # costs, and few answers have one
+
     try:
         read = parsedate_to_datetime(value)
         # One of the three formats has no time zone. All of them are UTC (RFC 9110 section 5.6.7).

@@ -85,13 +85,16 @@ class SQLiteConnection:
         try:
             with self._lock:
                 return self._perform(operation, mode, client_now)
-        except sqlite3.Error as error:
-            problem = self._problem(error)
-            if not _name_of(error).startswith(("SQLITE_FULL", "SQLITE_BUSY")):
-                self.close()  # a file that was opened for reading only stays so, for example
-        except OSError as error:
-            problem = self._problem(error)
+        except (sqlite3.Error, OSError) as error:
+            problem = self._failed(error)
         raise problem
+
+    def _failed(self, error: sqlite3.Error | OSError) -> StoreError:
+        """Return an operation's error, and close the file if it may be of no use any more."""
+        passing = ("SQLITE_FULL", "SQLITE_BUSY")
+        if isinstance(error, sqlite3.Error) and not _name_of(error).startswith(passing):
+            self.close()  # a file that was opened for reading only stays so, for example
+        return self._problem(error)
 
     def _perform(self, operation: Operation[_T], mode: Mode, now: float) -> _T:
         if self._read_only:

@@ -64,7 +64,7 @@ class GroupingConnection(sqlite.SQLiteConnection):
                     execute("PRAGMA synchronous = FULL")
                 execute("BEGIN IMMEDIATE")
             except (sqlite3.Error, OSError) as error:
-                problem = self._problem(error)
+                problem = self._failed(error)
             if problem is not None:
                 raise problem
             try:
@@ -171,11 +171,15 @@ class SQLiteWriter:
 
     def _work(self) -> None:
         while group := self._next():
-            if group[0].job is None:
-                self._connection.close()
-                _answer([(group[0], Done())])
-            else:
-                self._perform(group)
+            try:
+                if group[0].job is None:
+                    self._connection.close()
+                    _answer([(group[0], Done())])
+                else:
+                    self._perform(group)
+            except BaseException as defect:  # noqa: BLE001  # it must leave nobody waiting
+                done = Done(problem=without_frames(defect))
+                _answer([(pending, done) for pending in group])
 
     def _next(self) -> list[Pending]:
         """Wait for jobs, and return those that are done together; none if none came."""

@@ -102,7 +102,9 @@ def logins(
 
 
 def one(store: SQLStore, flow_id: str) -> Login:
-    """Return a login by its id. The id `deviceflow.audit.events.STORE` returns the store events.
+    """Return a login by its id, or a grant by its id or its name.
+
+    The id `deviceflow.audit.events.STORE` returns the store events.
 
     Raises:
         UnknownLoginError: The trail has no events of the login.
@@ -110,9 +112,12 @@ def one(store: SQLStore, flow_id: str) -> Login:
     """
     with store.reading() as rows:
         events = _events(rows, flow_id)
+        if not events:
+            for (grant_id,) in list(rows("grant_id", {"name": storable(flow_id)})):
+                events = _events(rows, grant_id)
     if not events:
         raise UnknownLoginError("The trail has no events of this login.", flow_id=flow_id)
-    return Login.of(flow_id, events)
+    return Login.of(events[0]["flow_id"], events)
 
 
 def notes(store: SQLStore, filters: Filters = ALL) -> list[dict[str, Any]]:

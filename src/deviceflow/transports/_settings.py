@@ -171,7 +171,8 @@ def _proxy(url: str | None) -> Proxy | None:
     try:
         url = url if "://" in url else f"http://{url}"
         scheme, _, host, port, *_ = parse_url(url)
-        known = Origin(str(scheme), str(host).strip("[]"), port or _PORTS[str(scheme)])
+        standard = _PORTS[str(scheme)]
+        known = Origin(str(scheme), str(host).strip("[]"), port or standard)
     except (ValueError, LookupError):
         known = None
     if known is None or not host:  # the error may quote the proxy's password

@@ -29,7 +29,8 @@ from urllib3.exceptions import ConnectTimeoutError
 from deviceflow import _forks as forks
 from deviceflow._version import __version__
 from deviceflow.core.wire import MAX_BODY, Failure, Response
-from deviceflow.errors import UsageError
+from deviceflow.transports._limits import GRACE, MAX_WIRE
+from deviceflow.transports._settings import REMEMBERED, wrong
 
 if TYPE_CHECKING:
     import socket
@@ -41,13 +42,8 @@ if TYPE_CHECKING:
 _LOGGER: Final = logging.getLogger(__name__)
 # The most idle connections to keep per origin: one for each thread that polls there at once.
 _CONNECTIONS: Final = 64
-_REMEMBERED: Final = 128
-_MAX_WIRE: Final = 2 * MAX_BODY
-"""The longest response on the wire in bytes: headers, body, and chunk framing."""
 _SHORT_BODY: Final = 64 * 1024
 """The longest body in bytes that is sent together with the head of its request."""
-_GRACE: Final = 0.5
-"""Seconds after the deadline in which a response that has already arrived may still be read."""
 # Everything that a server or the network can cause. The errors of `requests` derive from OSError.
 _TROUBLE: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
@@ -77,8 +73,8 @@ class RequestsTransport:
             session.headers = CaseInsensitiveDict({"User-Agent": agent})
         self._session = session
         self._adapter = _CookielessAdapter(pool_maxsize=_CONNECTIONS)
-        self._prepared = functools.lru_cache(_REMEMBERED)(self._prepare)
-        self._settings = functools.lru_cache(_REMEMBERED)(self._merge_settings)
+        self._prepared = functools.lru_cache(REMEMBERED)(self._prepare)
+        self._settings = functools.lru_cache(REMEMBERED)(self._merge_settings)
         forks.in_child(self._renew)
 
     def send(self, request: Request, timeout: float) -> Response | Failure:
@@ -176,7 +172,7 @@ class RequestsTransport:
 
     def _read(self, response: http.client.HTTPResponse, method: str) -> Response:
         headers: dict[str, str] = {}
-        for key, value in response.msg.items():
+        for key, value in response.msg.raw_items():
             name = key.lower()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         if len({*headers.get("content-length", "").split(", ")}) > 1:
@@ -351,8 +347,7 @@ def _checked(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any
     except (OSError, ValueError) as error:
         # Only `cert_verify` raises a plain OSError. Other errors may quote a proxy's password.
         why = f"{error}." if type(error) is OSError else "The proxy's URL is invalid."
-        names = "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
-        raise UsageError(why, hint=f"Check {names}, or the session's settings.") from None
+        raise wrong(why) from None
     return pool
 
 
@@ -375,7 +370,7 @@ class _Exchange:
         """Return whether bytes that have already arrived may still be read after the deadline."""
         now = time.monotonic()
         if self._grace is None:
-            self._grace = now + _GRACE
+            self._grace = now + GRACE
         return now < self._grace
 
     def over(self) -> bool:
@@ -403,7 +398,7 @@ class _LimitedReader(io.RawIOBase):
         self._exchange = _current.exchange
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
-        self._left = _MAX_WIRE
+        self._left = MAX_WIRE
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -417,7 +412,7 @@ class _LimitedReader(io.RawIOBase):
         if self._left < 0:
             # Older releases of urllib3 read lines of any length between and after chunks.
             self._exchange.too_large = True
-            raise BodyTooLargeError(f"The response is longer than {_MAX_WIRE} bytes.")
+            raise BodyTooLargeError(f"The response is longer than {MAX_WIRE} bytes.")
         return read
 
     def _read(self, buffer: WriteableBuffer) -> int | None:
@@ -453,7 +448,7 @@ class _LimitedResponse(http.client.HTTPResponse):
                 raise http.client.BadStatusLine(str(status))
             if not 101 < status < 200:
                 return version, status, reason
-            while self.fp.readline(_MAX_WIRE).strip():
+            while self.fp.readline(MAX_WIRE).strip():
                 pass
 
     def begin(self) -> None:

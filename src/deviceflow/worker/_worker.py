@@ -41,6 +41,7 @@ A request takes 10 seconds at the most, and Kubernetes kills a container after 3
 """
 
 _TIDY_EACH: Final = 60.0
+_REFRESH_EACH: Final = 10.0
 _LOOK_AGAIN: Final = 0.05
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
@@ -348,7 +349,13 @@ class Worker:
     def _begin_chores(self) -> None:
         if self._stopping.is_set():
             return
-        for chore in (self._look_for_logins(), self._listen(), self._tidy(), self._purge()):
+        for chore in (
+            self._look_for_logins(),
+            self._listen(),
+            self._tidy(),
+            self._purge(),
+            self._refresh_ahead(),
+        ):
             task = self._loop.create_task(chore)
             self._chores.add(task)
             task.add_done_callback(self._chore_ended)
@@ -423,6 +430,17 @@ class Worker:
             except StoreError as failed:
                 self._store_failed(failed)
             await asyncio.sleep(retention.each)
+
+    async def _refresh_ahead(self) -> None:
+        """Look after the grants that are due."""
+        while True:
+            try:
+                swept = await self._client.sweep_grants()
+                for problem in swept.problems:
+                    self._on_problem(problem)
+            except StoreError as failed:
+                self._store_failed(failed)
+            await asyncio.sleep(_REFRESH_EACH)
 
     async def _run(self, operation: Op[_T]) -> _T:
         return await self._client._run(operation)

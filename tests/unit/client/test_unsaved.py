@@ -245,6 +245,32 @@ def test_token_is_kept_where_the_store_fails_after_it_refused(
     assert driver.collect_token(name).access_token == TOKEN
 
 
+def test_late_token_is_not_before_what_others_did_between_its_arrival_and_its_commit(
+    clock: VirtualClock,
+) -> None:
+    events: list[dict[str, Any]] = []
+
+    class Suspended(MemoryStore):
+        """The process is suspended before the token is committed."""
+
+        def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+            if event["action"] == "issue_token":
+                clock.advance(60)
+                other.step(flow.id)
+            return super().commit(flow, event, **how)
+
+    store = Suspended()
+    other, driver = (
+        Client(store, clock=clock, transport=ScriptedTransport(script), on_transition=events.append)
+        for script in ([PENDING], [CODE, GRANTED])
+    )
+
+    assert driver.step(started(driver, clock)).state is State.AUTHORIZED
+
+    assert events[-1]["action"] == "late_token"
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
+
+
 def test_step_of_another_thread_meanwhile_does_not_lose_the_token(
     clock: VirtualClock, actions: Actions
 ) -> None:

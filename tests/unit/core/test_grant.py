@@ -192,7 +192,7 @@ def test_life_begins_when_the_request_is_sent() -> None:
     grant.receive(renewed(), NOW + 910, duration=10.0)
 
     assert grant.issued_at == NOW + 900
-    assert (grant.expires_at, grant.left(NOW + 900)) == (NOW + 1910, 1010)
+    assert (grant.expires_at, grant.left(NOW + 900)) == (NOW + 1900, 1000)
 
 
 def test_clock_that_was_set_back_makes_no_token_live_longer() -> None:
@@ -645,6 +645,17 @@ def test_late_answer_of_an_ended_grant_is_revoked() -> None:
 
     assert [kind for kind, _ in grant.to_revoke] == ["refresh_token", "access_token"] * 2
     assert grant.revocations == 4
+
+
+def test_late_answer_that_has_expired_by_then_does_not_live_for_ever() -> None:
+    grant = doubtful()
+    grant.refresh(NOW + 5000)
+    grant.late_answer(late(), 1, NOW + 5001)
+
+    grant.receive(REFUSED, NOW + 5002)
+
+    assert (grant.expires_at, grant.lifetime) == (NOW + 2000, 1100)
+    assert grant.course(NOW + 5002, 60) is Course.REFRESH
 
 
 def test_late_answers_are_kept_up_to_a_number_the_newest_first_in_use() -> None:

@@ -288,7 +288,7 @@ def test_a_large_body_is_dropped_and_takes_no_memory(
 def test_an_encoding_that_cannot_be_bounded_is_a_failure(
     serve: Serve, transport: Transport, encoding: str
 ) -> None:
-    body = gzip.compress(gzip.compress(bytes(50_000_000)))
+    body = gzip.compress(bomb()[1])
     server = serve(head(len(body), f"Content-Encoding: {encoding}"), body)
     assert failure(transport.send(post(server.url), 5)) == ("connection", True)
 

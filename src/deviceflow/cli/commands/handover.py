@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import exits, options, stored, streams
+from deviceflow.cli import arguments, exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import TokenFile
 from deviceflow.core.secret import Secret
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.client._sync import Client
+    from deviceflow.core.access_token import AccessToken
     from deviceflow.core.provider import Token
 
 _STUDIO = ("DVC_STUDIO_TOKEN", "DVC_STUDIO_URL")
@@ -34,6 +35,8 @@ class TokenOptions(options.FormatOption, HandOverOptions):
     """The options of `token`."""
 
     output: str | None
+    fresh: bool
+    min_ttl: float
 
 
 class ExportOptions(HandOverOptions):
@@ -51,7 +54,20 @@ def _add_acknowledge(parser: ArgumentParser) -> None:
 
 
 def _add_token(parser: ArgumentParser) -> None:
-    parser.description = "Print the token of a login that was approved."
+    parser.description = (
+        "Print the token of a login that was approved; or with --fresh, a token of a grant that can"
+        " be used now, refreshed if need be."
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="ID is the name of a grant: print its access token"
+    )
+    parser.add_argument(
+        "--min-ttl",
+        type=arguments.seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="with --fresh: how long the token must live at least (%(default)g)",
+    )
     parser.add_argument("--output", metavar="FILE", help="write it to this file instead (0600)")
     options.add_format(parser)
     _add_acknowledge(parser)
@@ -78,7 +94,7 @@ def _token(args: TokenOptions) -> int:
     client = stored.client(args)
     sink = None if args.output is None else TokenFile(args.output)
 
-    def put(token: Token) -> None:
+    def put(token: Token | AccessToken) -> None:
         kept = json.dumps(token.as_dict()) if args.format == "json" else token.access_token.reveal()
         if sink is not None:
             sink.put(Secret(kept))
@@ -86,15 +102,22 @@ def _token(args: TokenOptions) -> int:
         elif not args.json:
             streams.show(kept, foreign=True)
         if args.json:
-            facts = stored.facts(client.get(args.id))
+            facts = _facts(client, args)
             if sink is not None:
                 facts["output"] = args.output
             else:
                 facts["token"] = token.as_dict() if args.format == "json" else kept
             streams.show(json.dumps(facts))
 
-    _hand_over(client, args, put)
+    if args.fresh:
+        put(client.get_token(args.id, min_ttl=args.min_ttl))
+    else:
+        _hand_over(client, args, put)
     return 0
+
+
+def _facts(client: Client, args: TokenOptions) -> dict[str, Any]:
+    return client.grant(args.id).to_dict() if args.fresh else stored.facts(client.get(args.id))
 
 
 def _export_env(args: ExportOptions) -> int:

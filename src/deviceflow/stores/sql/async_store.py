@@ -76,7 +76,11 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
     def _open_blocking(self) -> None:
         # In a thread: besides the database, the keys are read from files or a keyring.
         with self._connection.blocking() as connection:
-            run(self._open(), connection.perform)
+            try:
+                run(self._open(), connection.perform)
+            except BaseException:
+                connection.close()
+                raise
         self._is_open = True
 
     async def _run(self, begin: Callable[[], Method[_T]]) -> _T:

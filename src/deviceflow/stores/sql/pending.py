@@ -38,17 +38,19 @@ class Pending:
         dropped: Whether its task was cancelled before that: it must not be performed.
     """
 
-    __slots__ = ("_future", "alone", "asked", "begun", "dropped", "job", "loop")
+    __slots__ = ("_done", "_future", "alone", "asked", "begun", "dropped", "job", "loop")
 
     def __init__(self, job: Job | None) -> None:
         self.job = job
         self.asked = time.monotonic()
         self.loop = asyncio.get_running_loop()
+        self._done: Done | None = None
         self._future: asyncio.Future[Done] = self.loop.create_future()
         self.alone = self.begun = self.dropped = False
 
     def answer(self, done: Done) -> None:
         """Tell the task, in its own loop."""
+        self._done = done  # the future may be cancelled, and its task not know yet
         if not self._future.done():
             self._future.set_result(done)
 
@@ -67,11 +69,11 @@ class Pending:
             try:
                 done = await self._future
             except asyncio.CancelledError as stop:
-                if self._future.done() and not self._future.cancelled():
-                    return self._future.result()._replace(cancelled=stop)
+                cancelled = cancelled or stop
+                if self._done is not None:
+                    return self._done._replace(cancelled=cancelled)
                 if drop(self):
                     raise
-                cancelled = cancelled or stop
                 self._future = self.loop.create_future()
             else:
                 return done if cancelled is None else done._replace(cancelled=cancelled)

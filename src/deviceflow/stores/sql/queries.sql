@@ -200,6 +200,9 @@ ON CONFLICT DO NOTHING
 -- name: get_grant_by_link
 {grant_row} WHERE link_hash = :link_hash
 
+-- name: grant_id
+SELECT id FROM {grants} WHERE name = :name
+
 -- name: grants_first
 {grant_row} ORDER BY name LIMIT :limit
 
