@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.client._async import AsyncClient
-    from deviceflow.core.ports import AsyncStore
+    from deviceflow.core.ports import AsyncStore, AsyncTransport
     from deviceflow.metrics import Metrics
     from deviceflow.worker._worker import Counts, Step
 
@@ -122,6 +122,16 @@ def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _transport(concurrency: int) -> AsyncTransport | None:
+    """Return a transport with a connection for each step; None where the extra is missing."""
+    try:
+        from deviceflow.transports._limits import CONNECTIONS
+        from deviceflow.transports.httptools import HttptoolsTransport
+    except ImportError:
+        return None
+    return HttptoolsTransport(connections=max(CONNECTIONS, concurrency))
+
+
 def _metrics() -> Metrics | None:
     from deviceflow.metrics import Metrics
 
@@ -200,7 +210,8 @@ class _Service:
         except BaseException:
             await kept.close()
             raise
-        client = AsyncClient(kept, on_transition=self._transition)
+        transport = _transport(self._args.concurrency)
+        client = AsyncClient(kept, transport=transport, on_transition=self._transition)
         if self._metrics is not None:
             self._metrics.measure(client)
         return client, kept
@@ -294,7 +305,6 @@ class _Service:
             try:
                 self._health.progress(lambda: worker.counts)
             except OSError as error:
-                self._health = None
                 self._problem(UsageError(f"The health file cannot be written: {error.strerror}."))
 
     def _show(self, event: str, **fields: object) -> None:
