@@ -74,7 +74,7 @@ def invalidate(context: Context, name: str, token: Secret) -> Op[bool]:
     Returns:
         Whether it was still the one in use.
     """
-    context.tokens.discard(name)
+    context.tokens.refuse(name, token)
     while True:
         stored = yield from _load(name)
         grant = stored.grant
