@@ -370,6 +370,19 @@ def test_loop_that_ends_leaves_all_of_a_job_or_none(database: Place) -> None:
     assert all(task.cancelled() or task.result() for task in main.tasks)  # type: ignore[attr-defined]
 
 
+def test_store_can_be_closed_where_all_tasks_were_cancelled_at_once(database: Place) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), opened(database) as store:
+            await store.now(database.now)
+            asked = asyncio.ensure_future(store.any_pending())
+            await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - {asyncio.current_task(), asked}:
+                task.cancel()  # before the first step of each
+            assert not await asked
+
+    asyncio.run(main())
+
+
 def test_timeout_of_a_caller_goes_through(database: Place) -> None:
     kept(database, "waiting")
 

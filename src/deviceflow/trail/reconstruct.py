@@ -84,7 +84,8 @@ class _Row:
             self.claimed = self._event
         self.previous = _text(self.claimed.get("prev_hash"))
         self.event_id = _text(self.claimed.get("event_id"))
-        self.key_id = _text(self.claimed.get("key_id")) or None
+        key_id = self.claimed.get("key_id")
+        self.key_id = key_id if isinstance(key_id, str) else None
         self.begins = self.previous == START
         self.omitted: Omitted | None = None
         with suppress(TypeError, ValueError):
