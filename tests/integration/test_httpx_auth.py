@@ -20,6 +20,7 @@ from deviceflow.integrations.httpx import DeviceFlowAuth
 from deviceflow.testing import AsyncVirtualClock, VirtualClock, answer
 from tests.awaited import Awaited, in_turn
 from tests.integration.bearer import NAME, PROVIDER, THREADS, Issuer, Resource
+from tests.integration.test_traceback_canary import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -43,13 +44,15 @@ class Session:
         self.http: httpx.Client | httpx.AsyncClient
         if self.is_async:
             self.clock = AsyncVirtualClock()
-            clock = None if real_time else self.clock
-            self.client = AsyncClient(transport=Awaited(issuer, in_turn), clock=clock, **parts)
+            if not real_time:
+                parts["clock"] = self.clock
+            self.client = AsyncClient(transport=Awaited(issuer, in_turn), **parts)
             self.http = httpx.AsyncClient(trust_env=False, timeout=60, follow_redirects=True)
         else:
             self.clock = VirtualClock()
-            clock = None if real_time else self.clock
-            self.client = Client(transport=issuer, clock=clock, **parts)
+            if not real_time:
+                parts["clock"] = self.clock
+            self.client = Client(transport=issuer, **parts)
             self.http = httpx.Client(trust_env=False, timeout=60, follow_redirects=True)
 
     def use(self, **settings: Any) -> DeviceFlowAuth:
@@ -248,6 +251,18 @@ def test_a_server_that_refuses_everybody_ends_in_401_and_asks_nobody_twice(
     assert len(resource.seen) == 6
 
 
+def test_a_server_that_issues_the_same_token_again_ends_in_401(
+    session: Session, resource: Resource, issuer: Issuer
+) -> None:
+    session.use()
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+    issuer.answer_refresh = answer(200, {"access_token": "access-1", "token_type": "bearer"})
+
+    assert [session.outcome(f"{resource.url}/me") for _ in range(3)] == [401] * 3
+    assert (issuer.logins, issuer.refreshes) == (1, 2)
+
+
 def test_requests_at_the_same_time_share_one_login_and_one_refresh(
     kind: str, resource: Resource, issuer: Issuer
 ) -> None:
@@ -316,7 +331,6 @@ def test_a_streamed_response_is_handed_over_before_its_end(
     began = (streamed.status_code, streamed.is_stream_consumed, resource.go_on.is_set())
     resource.go_on.set()
     body = session.run(streamed.aread() if session.is_async else streamed.read())
-    session.run(streamed.aclose() if session.is_async else streamed.close())
 
     assert began == (200, False, False)
     assert body == b'{"token": "access-2"}'
@@ -372,9 +386,10 @@ def test_requests_to_other_servers_than_its_own_go_without_the_token(
 
     # The session attaches its `auth` to this as to any other request.
     led = session.run(session.http.send(first.next_request))
+    told = session.get(f"{resource.url}@{other.url.removeprefix('http://')}/me")
 
-    assert led.status_code == 401
-    assert (resource.tokens, other.tokens) == (["access-1"], [None])
+    assert (led.status_code, told.status_code) == (401, 401)
+    assert (resource.tokens, other.tokens) == (["access-1"], [None, None])
 
 
 # How it is used.
@@ -443,3 +458,25 @@ def test_no_token_is_in_a_log_or_a_repr(
     for secret in ("access-", "refresh-1", "refresh-2", "WDJB-MJHT"):
         assert secret not in caplog.text
         assert secret not in repr(auth) + repr(vars(auth)) + repr(vars(auth._bearer))
+
+
+@pytest.mark.parametrize(
+    ("answered", "raised"),
+    [
+        (answer(400, {"error": "invalid_grant"}), LoginPending),
+        (Failure("connection", sent=False), UnreachableError),
+    ],
+)
+def test_no_token_is_in_a_traceback_with_locals(
+    session: Session, resource: Resource, issuer: Issuer, answered: Any, raised: type[Exception]
+) -> None:
+    session.log_in()
+    session.use(interactive=False)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+    issuer.answer_refresh = answered
+
+    for _ in ("after a 401", "before the request"):
+        with pytest.raises(raised) as caught:
+            session.get(f"{resource.url}/me")
+        assert shown(caught.value, ("access-1", "refresh-1")) == set()

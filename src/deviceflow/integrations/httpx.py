@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from deviceflow.client._async import AsyncClient
 from deviceflow.client._sync import Client
 from deviceflow.errors import UsageError
-from deviceflow.integrations._bearer import Bearer, origin, value
+from deviceflow.integrations._bearer import Bearer, is_carried, origin, value
 
 try:
     import httpx
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.provider import LoginRequest, Provider
+    from deviceflow.integrations._bearer import Origin
 
 
 class DeviceFlowAuth(httpx.Auth):
@@ -120,17 +121,16 @@ class DeviceFlowAuth(httpx.Auth):
 
     def _course(self, request: httpx.Request) -> Generator[Any, Any, None]:
         """Yield what is to be sent, and the operations between that; each is answered."""
-        bearer = self._bearer
-        if not bearer.is_for(str(request.url)):
+        bearer, first = self._bearer, _origin(request)
+        if not bearer.is_for(first):
             yield request
             return
         used: AccessToken = yield bearer.token()
-        first = origin(str(request.url))
         request.headers["Authorization"] = value(used)
         response: httpx.Response = yield request
         sent = response.request
         # Led to another host, the token was taken off, and is not for it.
-        if "Authorization" not in sent.headers or origin(str(sent.url)) != first:
+        if not is_carried(sent.headers.get("Authorization")) or _origin(sent) != first:
             return
         bearer.learn(used, response.status_code)
         if response.status_code != 401:
@@ -154,6 +154,11 @@ def _again(response: httpx.Response, token: AccessToken) -> httpx.Request:
     if response.cookies:  # as `httpx.DigestAuth` does
         httpx.Cookies(response.cookies).set_cookie_header(again)
     return again
+
+
+def _origin(request: httpx.Request) -> Origin:
+    url = request.url  # not as a text, which might be parsed in another way
+    return origin(url.scheme, url.raw_host.decode("ascii"), url.port)
 
 
 def _other_kind(theirs: str, ours: str) -> UsageError:
