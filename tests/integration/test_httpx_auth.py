@@ -1,4 +1,4 @@
-"""The auth object for httpx, on sync and async sessions."""
+"""The auth objects for httpx and httpx2, on sync and async sessions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import httpx2
 import pytest
 
 from deviceflow import AsyncClient, Client, DeniedError, DeviceFlowError, LoginPending
 from deviceflow.core.wire import Failure
 from deviceflow.errors import UnreachableError, UsageError
-from deviceflow.integrations.httpx import DeviceFlowAuth
+from deviceflow.integrations import httpx as for_httpx
+from deviceflow.integrations import httpx2 as for_httpx2
 from deviceflow.testing import AsyncVirtualClock, VirtualClock, answer
 from tests.awaited import Awaited, in_turn
 from tests.integration.bearer import NAME, PROVIDER, THREADS, Issuer, Resource
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A session of httpx, sync or async, with a client of the same kind.
+    """A session of httpx or httpx2, sync or async, with a client of the same kind.
 
     Attributes:
+        library: The library.
         clock: What the client goes by.
         client: The client.
         http: The session.
@@ -37,26 +40,29 @@ class Session:
 
     def __init__(self, kind: str, issuer: Issuer, *, real_time: bool = False) -> None:
         self._runner = asyncio.Runner()
-        self.is_async = kind == "async"
+        name, _, how = kind.partition(" ")
+        self.is_async = how == "async"
+        self.library: Any = {"httpx": httpx, "httpx2": httpx2}[name]
+        self.auth: Any = {"httpx": for_httpx, "httpx2": for_httpx2}[name].DeviceFlowAuth
         parts: dict[str, Any] = {"browser": lambda _: True, "output": lambda _: None}
         self.clock: VirtualClock | AsyncVirtualClock
         self.client: Client | AsyncClient
-        self.http: httpx.Client | httpx.AsyncClient
         if self.is_async:
             self.clock = AsyncVirtualClock()
             if not real_time:
                 parts["clock"] = self.clock
             self.client = AsyncClient(transport=Awaited(issuer, in_turn), **parts)
-            self.http = httpx.AsyncClient(trust_env=False, timeout=60, follow_redirects=True)
+            session = self.library.AsyncClient
         else:
             self.clock = VirtualClock()
             if not real_time:
                 parts["clock"] = self.clock
             self.client = Client(transport=issuer, **parts)
-            self.http = httpx.Client(trust_env=False, timeout=60, follow_redirects=True)
+            session = self.library.Client
+        self.http: Any = session(trust_env=False, timeout=60, follow_redirects=True)
 
-    def use(self, **settings: Any) -> DeviceFlowAuth:
-        auth = DeviceFlowAuth(self.client, NAME, PROVIDER, **({"interactive": True} | settings))
+    def use(self, **settings: Any) -> Any:
+        auth = self.auth(self.client, NAME, PROVIDER, **({"interactive": True} | settings))
         self.http.auth = auth
         return auth
 
@@ -66,18 +72,18 @@ class Session:
 
         return self._runner.run(awaited()) if isawaitable(result) else result
 
-    def get(self, url: str, **how: Any) -> httpx.Response:
-        return self.run(self.http.get(url, **how))  # type: ignore[no-any-return]
+    def get(self, url: str, **how: Any) -> Any:
+        return self.run(self.http.get(url, **how))
 
-    def post(self, url: str, **how: Any) -> httpx.Response:
-        return self.run(self.http.post(url, **how))  # type: ignore[no-any-return]
+    def post(self, url: str, **how: Any) -> Any:
+        return self.run(self.http.post(url, **how))
 
     def log_in(self) -> None:
         self.run(self.client.log_in(NAME, PROVIDER))
 
     def outcome(self, url: str) -> int | type[DeviceFlowError]:
         try:
-            return self.get(url).status_code
+            return int(self.get(url).status_code)
         except DeviceFlowError as raised:
             return type(raised)
 
@@ -88,9 +94,8 @@ class Session:
                 return list(pool.map(self.outcome, [url] * THREADS))
 
         async def status() -> int | type[DeviceFlowError]:
-            http: Any = self.http
             try:
-                return int((await http.get(url)).status_code)
+                return int((await self.http.get(url)).status_code)
             except DeviceFlowError as raised:
                 return type(raised)
 
@@ -100,9 +105,7 @@ class Session:
         return self._runner.run(together())
 
     def close(self) -> None:
-        self.run(self.http.aclose() if isinstance(self.http, httpx.AsyncClient) else None)
-        if isinstance(self.http, httpx.Client):
-            self.http.close()
+        self.run(self.http.aclose() if self.is_async else self.http.close())
         self.run(self.client.close())
         self._runner.close()
 
@@ -126,7 +129,8 @@ def issuer(resource: Resource) -> Issuer:
     return Issuer(resource.accepted)
 
 
-@pytest.fixture(params=["sync", "async"])
+# They share their code: each library and each way once, and all of them for the main test.
+@pytest.fixture(params=["httpx sync", "httpx2 async"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -165,6 +169,9 @@ def test_without_a_person_the_request_says_when_to_ask_again(
     assert session.outcome(f"{resource.url}/me") == 200
 
 
+@pytest.mark.parametrize(
+    "kind", ["httpx sync", "httpx async", "httpx2 sync", "httpx2 async"], indirect=True
+)
 @pytest.mark.parametrize("body", [{"content": b"the body"}, {"data": {"the": "body"}}, {}])
 def test_on_a_401_the_token_is_refreshed_and_the_request_sent_once_more(
     session: Session, resource: Resource, issuer: Issuer, body: dict[str, Any]
@@ -306,7 +313,7 @@ def test_a_body_that_cannot_be_had_twice_is_not_sent_twice_but_the_next_request_
 
 
 def test_a_file_is_not_sent_again_from_its_end(resource: Resource, issuer: Issuer) -> None:
-    session = Session("sync", issuer)
+    session = Session("httpx sync", issuer)
     try:
         session.use()
         session.get(f"{resource.url}/me")
@@ -327,7 +334,7 @@ def test_a_streamed_response_is_handed_over_before_its_end(
     resource.accepted.clear()
     request = session.http.build_request("GET", f"{resource.url}/stream")
 
-    streamed: httpx.Response = session.run(session.http.send(request, stream=True))
+    streamed = session.run(session.http.send(request, stream=True))
     began = (streamed.status_code, streamed.is_stream_consumed, resource.go_on.is_set())
     resource.go_on.set()
     body = session.run(streamed.aread() if session.is_async else streamed.read())
@@ -399,7 +406,7 @@ def test_a_client_of_the_other_kind_is_a_wrong_use(
     session: Session, resource: Resource, issuer: Issuer
 ) -> None:
     theirs = Client(transport=issuer) if session.is_async else AsyncClient()
-    session.http.auth = DeviceFlowAuth(theirs, NAME, PROVIDER)
+    session.http.auth = session.auth(theirs, NAME, PROVIDER)
 
     with pytest.raises(UsageError, match=r"deviceflow\.AsyncClient|deviceflow\.Client"):
         session.get(f"{resource.url}/me")
@@ -411,10 +418,10 @@ def test_hooks_of_the_program_see_each_answer(
 ) -> None:
     seen: list[int] = []
 
-    async def note_async(response: httpx.Response) -> None:
+    async def note_async(response: Any) -> None:
         seen.append(response.status_code)
 
-    def note(response: httpx.Response) -> None:
+    def note(response: Any) -> None:
         seen.append(response.status_code)
 
     session.use()
@@ -428,15 +435,15 @@ def test_hooks_of_the_program_see_each_answer(
 
 
 def test_cookies_of_the_401_are_sent_along(kind: str, issuer: Issuer) -> None:
-    def handle(request: httpx.Request) -> httpx.Response:
+    def handle(request: Any) -> Any:
         cookies.append(request.headers.get("Cookie"))
         accepted = request.headers["Authorization"] == "Bearer access-2"
-        return httpx.Response(200 if accepted else 401, headers={"Set-Cookie": "node=7"})
+        return session.library.Response(200 if accepted else 401, headers={"Set-Cookie": "node=7"})
 
     cookies: list[str | None] = []
     session = Session(kind, issuer)
     session.use()
-    session.http._transport = httpx.MockTransport(handle)
+    session.http._transport = session.library.MockTransport(handle)
     try:
         assert session.get("https://api.example.com/me").status_code == 200
     finally:
