@@ -129,9 +129,7 @@ def test_a_handshake_ends_at_the_deadline(serve: Serve, transport: Transport, he
 
 
 @pytest.fixture
-def _slow_resolver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "uvloop" in request.node.callspec.id:
-        pytest.skip("uvloop does not resolve by the module `socket`")
+def _slow_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
 
     def slow(*args: Any, **kwargs: Any) -> Any:
