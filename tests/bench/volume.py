@@ -206,12 +206,14 @@ def measure() -> Iterator[tuple[str, TrailMode, Measured]]:
 def main() -> int:
     """Print what a poll takes, and what 10,000 logins take a day."""
     print(
-        f"{'store':<16} {'trail':<8} {'CPU us':>7} {'server':>7} {'rows':>5} {'bytes':>6} {'record':>7}"
+        f"{'store':<16} {'trail':<8} {'CPU us':>7} {'server':>7} {'rows':>5} {'bytes':>6}"
+        f" {'record':>7}"
     )
     each: dict[str, Measured] = {}
     for kind, mode, m in measure():
         print(
-            f"{kind:<16} {mode:<8} {m.micros:>7.0f} {m.server:>7.0f} {m.rows:>5.2f} {m.size:>6.0f} {m.flow:>7.0f}"
+            f"{kind:<16} {mode:<8} {m.micros:>7.0f} {m.server:>7.0f} {m.rows:>5.2f} {m.size:>6.0f}"
+            f" {m.flow:>7.0f}"
         )
         if mode == "each":
             each[kind] = m
