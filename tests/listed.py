@@ -13,6 +13,7 @@ from deviceflow.client.effects import (
     ClaimDue,
     ClaimFlow,
     Commit,
+    CommitGrant,
     Emit,
     Exchange,
     Load,
@@ -99,7 +100,9 @@ class Listed:
         assert self._script, f"nothing was to follow, and there is {effect}"
         expected, answer = self._script.pop(0)
         assert kind is expected, f"expected {expected.__name__}, got {effect}"
-        self.names.append(effect.event["action"] if isinstance(effect, Commit) else kind.__name__)
+        self.names.append(
+            effect.event["action"] if isinstance(effect, Commit | CommitGrant) else kind.__name__
+        )
         if callable(answer):
             answer = answer(effect)
         if isinstance(answer, Claim) and answer.event is not None:

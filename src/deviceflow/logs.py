@@ -104,6 +104,8 @@ def flatten(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
     for name in LISTS:
         if event_dict[name] is not None:
             event_dict[name] = " ".join(event_dict[name])
+    if event_dict["omitted"] is not None:
+        event_dict["omitted"] = jsonlines.line(event_dict["omitted"])
     return {name: value for name, value in event_dict.items() if value is not None}
 
 

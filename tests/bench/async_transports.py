@@ -194,8 +194,9 @@ class Pycurl:
         self._multi.close()
 
 
+_BARE: Final = "bare aiohttp"
 CLIENTS: Final[dict[str, tuple[str, Any]]] = {
-    "bare aiohttp": ("aiohttp", Aiohttp),
+    _BARE: ("aiohttp", Aiohttp),
     "HttptoolsTransport": ("httptools", lambda bundle: Ours(bundle, "httptools")),
     "AiohttpTransport": ("aiohttp", lambda bundle: Ours(bundle, "aiohttp")),
     "pycurl, multi socket": ("pycurl", Pycurl),
@@ -258,6 +259,7 @@ async def _memory(client: Poller, url: str, _options: argparse.Namespace) -> flo
     return float(resident() - before) / 99 / 1024
 
 
+_LOOPS: Final = ("uvloop", "asyncio")
 _MODES: Final[dict[str, Any]] = {"tight": _tight, "paced": _paced, "memory": _memory}
 
 
@@ -284,16 +286,21 @@ def _measure(options: argparse.Namespace, mode: str, client: str, loop: str, url
 
 
 def _table(options: argparse.Namespace, ports: dict[str, int]) -> None:
-    clients = [name for name, (library, _) in CLIENTS.items() if find_spec(library)]
+    clients = [
+        name
+        for name, (library, _) in CLIENTS.items()
+        if find_spec(library) and (name in options.clients or name == _BARE)
+    ]
     columns = [
         (title, mode, loop, f"{scheme}://127.0.0.1:{ports[scheme]}/token")
-        for loop in ("uvloop", "asyncio")
+        for loop in _LOOPS
         for title, mode, scheme in (
             ("at once", "tight", "http"),
             ("TLS", "tight", "https"),
             ("paced", "paced", "http"),
             ("KiB, TLS", "memory", "https"),
         )
+        if mode in options.modes and loop in options.loops
     ]
     print(f"{'':<22}" + "".join(f"{f'{loop}: {title}':>21}" for title, _, loop, _ in columns))
     figures: dict[tuple[str, int], list[float]] = {}
@@ -317,6 +324,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--polls", type=int, default=3000, help="of each tight loop")
     parser.add_argument("--logins", type=int, default=4000, help="of each paced run")
+    parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=[*CLIENTS])
+    parser.add_argument("--modes", nargs="+", choices=_MODES, default=[*_MODES])
+    parser.add_argument("--loops", nargs="+", choices=_LOOPS, default=[*_LOOPS])
     for hidden in ("--mode", "--client", "--loop", "--url", "--bundle"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

@@ -22,7 +22,6 @@ from deviceflow.errors import LoginBusyError, TokenGoneError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.url import open_async_store
 from deviceflow.transports.requests import RequestsTransport
-from deviceflow.transports.threaded import ThreadedTransport
 from deviceflow.worker import Worker
 from tests.crash.clock import CrowdClock, SharedClock
 from tests.crash.paced import PacedClock, PacedLoop
@@ -402,9 +401,7 @@ def drive(job: Crew) -> None:
 async def _drive(job: Crew, clock: PacedClock) -> None:
     report = Reporter(job.report)
     store = open_async_store(job.store, **({"keys": job.keys} if job.keys else {}))
-    async with AsyncClient(
-        store, transport=ThreadedTransport(_PacedTransport(clock.pace)), clock=clock
-    ) as client:
+    async with AsyncClient(store, clock=clock) as client:
         worker = Worker(
             client,
             concurrency=job.concurrency,

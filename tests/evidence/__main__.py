@@ -1,6 +1,6 @@
 """Manipulate a trail very often, and say what a verification made of it.
 
-    python -m tests.evidence --each 2000 --store both --seed 1 [--without-key]
+    python -m tests.evidence --each 2000 --store both --seed 1 [--without-key] [--trail summary]
 
 Each manipulation is done in a transaction that is taken back. The verification is of the flows that
 it was done to; each fifth one is of the whole store, and so is each of digests. Exits 1
@@ -14,6 +14,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from deviceflow.audit.mode import MODES
 from tests.evidence.runs import tally
 
 
@@ -24,9 +25,10 @@ def main() -> int:
     parser.add_argument("--store", choices=["sqlite", "postgres", "both"], default="both")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without-key", action="store_true", help="verify by the digests alone")
+    parser.add_argument("--trail", choices=MODES, default="each", help="what the trail stores")
     asked = parser.parse_args()
     kinds = ["sqlite", "postgres"] if asked.store == "both" else [asked.store]
-    work = [(kind, asked.each, asked.seed, not asked.without_key) for kind in kinds]
+    work = [(kind, asked.each, asked.seed, not asked.without_key, asked.trail) for kind in kinds]
     with ProcessPoolExecutor(len(kinds), get_context("spawn")) as pool:
         results = list(pool.map(tally, *zip(*work, strict=True)))
     missed = 0

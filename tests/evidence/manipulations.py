@@ -31,12 +31,13 @@ from deviceflow import OAuth, Secret
 from deviceflow.audit.chain import HASHED, START, AuditKey, canonical, hash_of
 from deviceflow.core.actions import ENDS_HANDOVER, LOGIN_TRIGGERS
 from deviceflow.core.flow import Flow
+from deviceflow.core.omitted import Omitted
 from deviceflow.core.provider import Token
 from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.sql.rows import COLUMNS
 from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
-from tests.evidence.trails import columns_of, rechain
+from tests.evidence.trails import columns_of, first_of, follow, left_out, rechain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -135,14 +136,26 @@ class Attack:
             return self.hex()
         if name in ("scopes", "granted_scopes"):
             return self.random.choice([[], ["WRITE"], ["MODELS", "x"]])
-        if name in ("attempt", "http_status", "pid"):
+        if name in ("attempt", "generation", "http_status", "pid"):
             return self.random.randrange(1000)
         if name in ("interval", "wait", "duration"):
             number = round(self.random.random() * 100, self.random.randrange(5))
             return int(number) if number.is_integer() else number
         if name == "in_doubt":
             return not row[name]
+        if name == "omitted":
+            return self._run(row[name])
         return self.random.choice(["", "x", "x" * 50, "ü", f"{row[name]} ", f"{row[name]}".upper()])
+
+    def _run(self, run: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return a run of events that were left out, or one that is like it but for a field."""
+        time = "2026-01-31T12:00:00.000+00:00"
+        made = {"after": self.hex(), "events": 2, "polls": 1, "since": time, "until": time}
+        if run is None:
+            return made
+        name = self.random.choice([*made])
+        number = self.random.randrange(run["polls"], 99)
+        return {**run, name: number if name in ("events", "polls") else made[name]}
 
     def room(self, flow_id: str) -> int:
         """Return a number behind a flow's events, or one that was made free between them."""
@@ -180,7 +193,7 @@ def edited_text(attack: Attack) -> Done:
         row["hash"] = sha256(text.encode()).hexdigest()
         row["mac"] = attack.trail.key.mac(row["hash"], row["key_id"])
         for follower in rows[at + 1 : at + 2]:
-            follower["prev_hash"] = row["hash"]
+            follow(follower, row)
         rechain(rows[at + 1 :], attack.trail.key)
     attack.trail.put(row, text=text)
     for follower in rows[at + 1 :]:
@@ -245,7 +258,7 @@ def removed(attack: Attack) -> Done:
     attack.trail.drop(flow_id, row["seq"], row["seq"])
     if attack.flip():
         attack.trail.shift(flow_id, row["seq"] + 1, -1, renamed=attack.flip())
-    at = None if row["action"] == "import" else (flow_id, row["seq"])
+    at = None if row["action"] == "import" else (flow_id, first_of(row))
     return Done(("removed",), (flow_id,), at)
 
 
@@ -299,7 +312,7 @@ def cut_tail(attack: Attack) -> Done:
     attack.trail.drop(flow_id, rows[left]["seq"])
     if attack.flip() and flow_id in attack.trail.covered:
         attack.trail.adjust(flow_id, rows[left - 1])
-    return Done(("cut_tail",), (flow_id,), (flow_id, rows[left]["seq"]))
+    return Done(("cut_tail",), (flow_id,), (flow_id, first_of(rows[left])))
 
 
 def removed_flow(attack: Attack) -> Done:
@@ -345,6 +358,7 @@ def moved_flow(attack: Attack) -> Done:
 def _replace(attack: Attack, flow_id: str, first: int, key: AuditKey | None) -> Done:
     """Make a flow's events anew from one on, each with another content."""
     rows = attack.rows(flow_id)[first:]
+    summarized = any(map(left_out, rows))
     attack.trail.drop(flow_id, rows[0]["seq"])
     attack.alter(rows[0])
     for row in rows[1:]:
@@ -356,7 +370,10 @@ def _replace(attack: Attack, flow_id: str, first: int, key: AuditKey | None) -> 
             attack.forge_mac(row)
         attack.trail.put(row)
     at = (flow_id, rows[0]["seq"]) if attack.keyed and key is None else None
-    return Done(("replaced_chain",), (flow_id,), at)
+    # Where the MACs do not tell, it may be said as well that nothing was left out.
+    consistent = key is not None or not attack.keyed
+    also: tuple[Kind, ...] = ("removed",) if consistent and summarized else ()
+    return Done(("replaced_chain", *also), (flow_id,), at)
 
 
 def replaced_chain(attack: Attack) -> Done:
@@ -417,7 +434,9 @@ def wrong_state(attack: Attack) -> Done:
     if len(rows) > 1:
         ways.append(lambda: trail.adjust(flow_id, random.choice(rows[:-1])))
     random.choice(ways)()
-    return Done(("wrong_state",), (flow_id,))
+    # The hash of an event that was left out is nowhere else.
+    also: tuple[Kind, ...] = ("edited_row",) if record.get("omitted") else ()
+    return Done(("wrong_state", *also), (flow_id,))
 
 
 # The logins' rows.
@@ -522,8 +541,7 @@ def illegal_transition(attack: Attack) -> Done:
     def change(rows: list[dict[str, Any]]) -> None:
         nonlocal at
         ways = [_with_another_end, _with_another_action]
-        moved = any(row["from"] != row["to"] for row in rows[:-1])
-        if moved and rows[0]["action"] != "import":
+        if _moving(rows) and rows[0]["action"] != "import":
             ways.append(_with_one_less)
         if rows[-1]["reason"] in ("denied", "cancelled"):
             ways.append(_with_a_late_token)
@@ -552,12 +570,17 @@ def _with_another_action(attack: Attack, rows: list[dict[str, Any]]) -> int:
     return int(row["seq"])
 
 
+def _moving(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the places of events, but for the last, without which the next one is illegal."""
+    before = [rows[0]["from"], *(row["to"] for row in rows)]
+    return [n for n, row in enumerate(rows[:-1]) if before[n] != row["to"]]
+
+
 def _with_one_less(attack: Attack, rows: list[dict[str, Any]]) -> int:
-    moved = [n for n, row in enumerate(rows[:-1]) if row["from"] != row["to"]]
-    at = attack.random.choice(moved)
-    del rows[at]
+    at = attack.random.choice(_moving(rows))
+    gone = 1 + left_out(rows.pop(at))
     for row in rows[at:]:
-        row["seq"] -= 1
+        row["seq"] -= gone
         row["event_id"] = f"{row['flow_id']}.{row['seq']}"
     rows[0]["prev_hash"] = START
     return int(rows[at]["seq"])
@@ -711,6 +734,104 @@ def _resigned(path: Path, *, named: bool) -> str:
     return theirs.sign(digest).line().decode()
 
 
+# What a summarized trail says of the events that it leaves out.
+
+
+def _summary(attack: Attack) -> dict[str, Any]:
+    """Return an event that says what was left out before it."""
+    trail = attack.trail
+    known = [*trail.covered, *trail.fresh] if attack.keyed else trail.covered
+    rows = [row for id_ in known for row in attack.rows(id_) if row["omitted"] is not None]
+    return attack.random.choice(rows)
+
+
+def _rewritten_summary(attack: Attack, row: dict[str, Any], run: dict[str, Any] | None) -> Done:
+    """Have an event say something else of what was left out, perhaps with the hash of that."""
+    row["omitted"] = run
+    flow_id, seq = row["flow_id"], row["seq"]
+    is_last = row["hash"] == attack.rows(flow_id)[-1]["hash"]
+    if attack.flip() and not is_last:
+        row["hash"] = hash_of(row)
+        attack.forge_mac(row)
+    attack.trail.drop(flow_id, seq, seq)
+    attack.trail.put(row)
+    return Done(("edited",), (flow_id,), (flow_id, seq))
+
+
+def edited_summary(attack: Attack) -> Done:
+    row = _summary(attack)
+    was, run = row["omitted"], dict(row["omitted"])
+    while run == was:
+        name = attack.random.choice([*was])
+        by = attack.random.choice([-1, 1, 2])
+        if name == "after":
+            run[name] = attack.hex()
+        elif name in ("since", "until"):
+            run[name] = _time(was[name], timedelta(seconds=by))
+        else:
+            run[name] = max(was["polls"] if name == "events" else 0, was[name] + by)
+    return _rewritten_summary(attack, row, run)
+
+
+def dropped_summary(attack: Attack) -> Done:
+    return _rewritten_summary(attack, _summary(attack), None)
+
+
+def _waiting(attack: Attack, *, with_run: bool = True) -> tuple[str, dict[str, Any]]:
+    """Return a login whose last events were left out, or one that waits, and its record."""
+    trail = attack.trail
+    ids = [*trail.covered, *trail.fresh] if attack.keyed else trail.covered
+    records = [(id_, trail.record(id_)) for id_ in ids]
+    return attack.random.choice(
+        [
+            (id_, record)
+            for id_, record in records
+            if record is not None
+            and record["state"] in ("awaiting-user", "polling")
+            and bool(record.get("omitted")) >= with_run
+        ]
+    )
+
+
+def edited_open_run(attack: Attack) -> Done:
+    flow_id, record = _waiting(attack)
+    run, ways = record["omitted"], attack.random.choice(("number", "time", "hash", "dropped"))
+    if ways == "number":
+        run["events"] += attack.random.choice([1, 2])
+        run["polls"] += 1
+    elif ways == "time":
+        run["since"] = _time(run["since"], timedelta(seconds=-1))
+    elif ways == "hash":
+        run["after"] = attack.hex()
+    else:
+        del record["omitted"]
+    attack.trail.set_flow(flow_id, record)
+    return Done(("wrong_state", "edited_row"), (flow_id,))
+
+
+def forged_open_run(attack: Attack) -> Done:
+    """Have a login poll on, as somebody does who has the sealing key, and not the audit key."""
+    flow_id, _ = _waiting(attack, with_run=False)
+    flow = attack.trail.store.get(flow_id)
+    last = attack.rows(flow_id)[-1]
+    run = flow.omitted or Omitted(last["hash"], 0, 0, last["time"], last["time"])
+    flow.omitted = run._replace(events=run.events + 2, polls=run.polls + 1)
+    flow.seq += 2
+    flow.attempt += 1
+    flow.head = attack.hex()
+    if attack.flip():
+        flow.head += f" {_THEIRS.mark(flow.head)}"
+    attack.trail.forge(flow)
+    return Done(("edited_row", "wrong_state"), (flow_id,))
+
+
+OF_SUMMARIES: Final[Mapping[str, Callable[[Attack], Done]]] = {
+    "edited summary": edited_summary,
+    "dropped summary": dropped_summary,
+    "edited open run": edited_open_run,
+}
+"""Those of a trail in the mode `summary` only."""
+
 MANIPULATIONS: Final[Mapping[str, Callable[[Attack], Done]]] = {
     "edited field": edited_field,
     "edited text": edited_text,
@@ -736,6 +857,7 @@ MANIPULATIONS: Final[Mapping[str, Callable[[Attack], Done]]] = {
     "forged row": forged_row,
     "old row": old_row,
     "made-up row": made_up_row,
+    "forged open run": forged_open_run,
     "illegal transition": illegal_transition,
     "clock backwards": clock_backwards,
 }

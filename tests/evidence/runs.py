@@ -11,18 +11,26 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from deviceflow.core.encryption import generate_key
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
-from tests.evidence.manipulations import MANIPULATIONS, Attack
+from tests.evidence.manipulations import MANIPULATIONS, OF_SUMMARIES, Attack
 from tests.evidence.trails import Trail
 from tests.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from deviceflow.audit.mode import TrailMode
+
 WHOLE: Final = 5
 """Of so many verifications one is of the whole store."""
 
-NEEDS_KEY: Final = frozenset({"illegal transition", "clock backwards", "made-up row"})
+NEEDS_KEY: Final = frozenset(
+    {"illegal transition", "clock backwards", "made-up row"}
+    | {"edited open run", "forged open run"}
+)
 """What is done where no digest is, and so is not looked for without the key."""
+
+
+_ALL: Final = {**MANIPULATIONS, **OF_SUMMARIES}
 
 
 class Tally(NamedTuple):
@@ -62,7 +70,7 @@ def tried(
                 random = Random(f"{seed} {kind} {number}")
                 attack = Attack(trail, random, Path(scratch), keyed=keyed)
                 with trail.undone():
-                    done = MANIPULATIONS[kind](attack)
+                    done = _ALL[kind](attack)
                     whole = done.digests is not None or number % WHOLE == 0
                     findings = trail.findings(
                         trail.key if keyed else None, None if whole else done.flows, done.digests
@@ -76,24 +84,30 @@ def tried(
     assert trail.findings(trail.key if keyed else None) == []
 
 
-def made(kind: str, folder: Path, seed: int, url: str = "") -> Trail:
+def made(kind: str, folder: Path, seed: int, url: str = "", mode: TrailMode = "each") -> Trail:
     """Make a trail in a store of a kind."""
     digests = folder / "digests"
     digests.mkdir()
     if kind == "sqlite":
-        return Trail(SQLiteStore(folder / "flows.db", synchronous="NORMAL"), digests, Random(seed))
-    return Trail(PostgresStore(url, keys=[generate_key()]), digests, Random(seed))
+        store = SQLiteStore(folder / "flows.db", synchronous="NORMAL", trail=mode)
+        return Trail(store, digests, Random(seed))
+    return Trail(PostgresStore(url, keys=[generate_key()], trail=mode), digests, Random(seed))
 
 
-def tally(kind: str, each: int, seed: int, keyed: bool) -> list[Tally]:
+def kinds_of(mode: TrailMode) -> tuple[str, ...]:
+    """Return what can be done to a trail in a mode."""
+    return tuple(_ALL if mode == "summary" else MANIPULATIONS)
+
+
+def tally(kind: str, each: int, seed: int, keyed: bool, mode: TrailMode) -> list[Tally]:
     with TemporaryDirectory() as folder:
         if kind == "sqlite":
-            trail = made(kind, Path(folder), seed)
-            tallies = list(tried(trail, each, seed, keyed=keyed))
+            trail = made(kind, Path(folder), seed, mode=mode)
+            tallies = list(tried(trail, each, seed, keyed=keyed, only=kinds_of(mode)))
             trail.close()
             return tallies
         with PostgresServer() as server:
-            trail = made(kind, Path(folder), seed, server.database())
-            tallies = list(tried(trail, each, seed, keyed=keyed))
+            trail = made(kind, Path(folder), seed, server.database(), mode)
+            tallies = list(tried(trail, each, seed, keyed=keyed, only=kinds_of(mode)))
             trail.close()
             return tallies

@@ -289,6 +289,7 @@ class Trail:
             "attempt": last["attempt"],
             "in_doubt": bool(last["in_doubt"]),
         }
+        record.pop("omitted", None)
         self.set_flow(flow_id, record, seq=last["seq"], state=str(last["to"]))
 
     # Looking at it.
@@ -337,9 +338,29 @@ def columns_of(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def rechain(rows: Sequence[dict[str, Any]], key: AuditKey | None) -> None:
     """Make the hashes of events anew, the first of which is a new one; and their MACs, by a key."""
-    before: str | None = None
+    before: Mapping[str, Any] | None = None
     for row in rows:
-        row["prev_hash"] = row["prev_hash"] if before is None else before
-        before = row["hash"] = hash_of(row)
+        if before is not None:
+            follow(row, before)
+        before = row
+        row["hash"] = hash_of(row)
         if key is not None:
-            row["mac"] = key.mac(before, row["key_id"])
+            row["mac"] = key.mac(row["hash"], row["key_id"])
+
+
+def left_out(row: Mapping[str, Any]) -> int:
+    """Return how many events were left out before one."""
+    return 0 if row["omitted"] is None else int(row["omitted"]["events"])
+
+
+def first_of(row: Mapping[str, Any]) -> int:
+    """Return the number of the first event that a stored one stands for."""
+    return int(row["seq"]) - left_out(row)
+
+
+def follow(row: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Have an event follow another one by its hash, over what was left out between them."""
+    if row["seq"] == before["seq"] + 1:
+        row["prev_hash"] = before["hash"]
+    elif row["omitted"] is not None:
+        row["omitted"] = row["omitted"] | {"after": before["hash"]}

@@ -151,7 +151,7 @@ class Place:
         return Client(store or self.store, clock=self.clock, transport=transport, **parts)
 
     def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement behind the store's back; tables are `{flows}`, `{grants}`, …"""
+        """Run a statement behind the store's back; tables are in braces: `{grants}`."""
         names = ("flows", "grants", "audit", "meta")
         if self.kind == "sqlite":
             statement = statement.format(**{name: name for name in names})

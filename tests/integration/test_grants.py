@@ -20,8 +20,8 @@ from deviceflow.errors import UnknownGrantError, UnreachableError, UsageError
 from deviceflow.providers.dialect import RFC8628
 from deviceflow.server import LocalServer, Settings
 from deviceflow.testing import VirtualClock
-from deviceflow.transports.requests import RequestsTransport
 from deviceflow.trail.verify import Verification
+from deviceflow.transports.requests import RequestsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

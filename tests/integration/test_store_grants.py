@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import traceback
 from typing import TYPE_CHECKING, Any, Final
@@ -13,10 +14,8 @@ from deviceflow import errors
 from deviceflow.audit.events import render, render_grant
 from deviceflow.core import grant_codec
 from deviceflow.core.encryption import generate_key
-from deviceflow.core.flow import Flow
 from deviceflow.core.grant import Grant
 from deviceflow.core.ports import GrantLease, Origin
-from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Handover
 from deviceflow.core.wire import Failure
@@ -30,7 +29,8 @@ from tests.integration.places import KINDS, OAUTH, Place, kept, placed, postgres
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.core.flow import Transition
+    from deviceflow.core.flow import Flow, Transition
+    from deviceflow.core.provider import Token
 
 EVERY: Final = (*KINDS, *(f"async {kind}" for kind in KINDS))
 CANARIES: Final = ("ACCESS-CANARY", "REFRESH-CANARY", "LATE-CANARY", "LINK-CANARY", "EXTRA-CANARY")
@@ -65,24 +65,37 @@ CUT: Final = Failure("connection", sent=True)
 
 Moves = tuple["Callable[[Grant, float], Transition]", ...]
 
-NEED: Final = lambda g, now: g.raise_need("n1", Secret("LINK-CANARY"), now)  # noqa: E731
-LOG_IN: Final = lambda g, now: g.log_in(token(at=now), OAUTH, now, flow_id="f1")  # noqa: E731
 REFRESH: Final = Grant.refresh
-DOUBT: Final = lambda g, now: g.receive(CUT, now)  # noqa: E731
-LATE: Final = lambda g, now: g.late_answer(token("LATE-CANARY", at=now), 1, now)  # noqa: E731
+
+
+def need(grant: Grant, now: float) -> Transition:
+    return grant.raise_need("n1", Secret("LINK-CANARY"), now)
+
+
+def log_in(grant: Grant, now: float) -> Transition:
+    return grant.log_in(token(at=now), OAUTH, now, flow_id="f1")
+
+
+def cut_off(grant: Grant, now: float) -> Transition:
+    return grant.receive(CUT, now)
+
+
+def come_late(grant: Grant, now: float) -> Transition:
+    return grant.late_answer(token("LATE-CANARY", at=now), 1, now)
+
 
 STAGES: Final[dict[str, Moves]] = {
-    "needed": (NEED,),
-    "notified": (NEED, Grant.notified),
-    "active": (LOG_IN,),
-    "refreshing": (LOG_IN, REFRESH),
-    "renewed": (LOG_IN, REFRESH, lambda g, now: g.receive(RENEWED, now)),
-    "in doubt": (LOG_IN, REFRESH, DOUBT),
-    "with a late answer": (LOG_IN, REFRESH, DOUBT, REFRESH, LATE),
-    "invalid": (LOG_IN, Grant.invalidate),
-    "lost": (LOG_IN, REFRESH, lambda g, now: g.receive(REFUSED, now)),
-    "revoked": (LOG_IN, Grant.log_out),
-    "needed again": (LOG_IN, Grant.log_out, NEED),
+    "needed": (need,),
+    "notified": (need, Grant.notified),
+    "active": (log_in,),
+    "refreshing": (log_in, REFRESH),
+    "renewed": (log_in, REFRESH, lambda g, now: g.receive(RENEWED, now)),
+    "in doubt": (log_in, REFRESH, cut_off),
+    "with a late answer": (log_in, REFRESH, cut_off, REFRESH, come_late),
+    "invalid": (log_in, Grant.invalidate),
+    "lost": (log_in, REFRESH, lambda g, now: g.receive(REFUSED, now)),
+    "revoked": (log_in, Grant.log_out),
+    "needed again": (log_in, Grant.log_out, need),
 }
 
 
@@ -181,16 +194,18 @@ def test_grants_are_listed_by_their_names(place: Place) -> None:
     for number, name in enumerate(("c", "a", "b")):
         brought(place, "active", name, f"g{number}")
 
-    assert [one.grant.name for one in place.store.grants(place.now)] == ["a", "b", "c"]
-    assert [one.grant.name for one in place.store.grants(place.now, "a")] == ["b", "c"]
-    assert place.store.grants(place.now, "c") == []
+    def listed(after: str | None = None) -> list[str]:
+        found = place.store.grants(place.now, after)
+        return [one if isinstance(one, str) else one.grant.name for one in found]
+
+    assert (listed(), listed("a"), listed("c")) == (["a", "b", "c"], ["b", "c"], [])
 
 
 def test_name_is_of_one_grant(place: Place) -> None:
     brought(place, "active")
     other = Grant("g2", "nightly", OAUTH, place.now)
 
-    assert not commit(place, other, NEED(other, place.now))
+    assert not commit(place, other, need(other, place.now))
     assert load(place).id == "g1"
 
 
@@ -199,7 +214,7 @@ def test_name_that_a_database_cannot_keep_is_refused(database: Place, name: str)
     grant = Grant("g1", name, OAUTH, database.now)
 
     with pytest.raises(errors.UsageError, match="grant's name"):
-        commit(database, grant, NEED(grant, database.now))
+        commit(database, grant, need(grant, database.now))
 
 
 # Moving.
@@ -250,7 +265,7 @@ def test_lease_is_taken_with_the_refresh_and_keeps_others_out(place: Place) -> N
 def test_lease_of_others_is_not_taken_before_it_ends(place: Place) -> None:
     grant = brought(place, "active")
     assert commit(place, grant, grant.refresh(place.now), lease=GrantLease("w1", 14.0, place.now))
-    assert commit(place, grant, DOUBT(grant, place.now))  # and keeps the lease
+    assert commit(place, grant, cut_off(grant, place.now))  # and keeps the lease
     again = load(place)
     moved = again.refresh(place.now)
     event = event_of(again, moved, "w2")
@@ -374,7 +389,7 @@ def test_events_of_a_grant_are_a_chain_that_verifies(database: Place, stage: str
     assert events[-1]["to"] == grant.state
     assert events[-1]["generation"] == grant.generation
     assert findings(database) == []
-    for one, following in zip(events, events[1:], strict=False):
+    for one, following in itertools.pairwise(events):
         if following["previous_fingerprint"] is not None:
             assert following["previous_fingerprint"] == one["token_fingerprint"]
 
@@ -398,7 +413,7 @@ AUTHENTICATED: Final = {
 @pytest.mark.parametrize(("column", "value"), AUTHENTICATED.items(), ids=AUTHENTICATED)
 def test_row_that_was_edited_is_refused_and_found(database: Place, column: str, value: str) -> None:
     brought(database, "active")
-    database.ask(f"UPDATE {{grants}} SET {column} = {value}")  # noqa: S608
+    database.ask(f"UPDATE {{grants}} SET {column} = {value}")
 
     with pytest.raises(errors.StoreError):
         load(database)
@@ -438,7 +453,7 @@ def test_row_of_before_the_last_refresh_is_found(database: Place) -> None:
     assert commit(database, grant, grant.refresh(database.now))
     assert commit(database, grant, grant.receive(RENEWED, database.now))
     places = ", ".join(f"{name} = ?" for name in columns.split(", "))
-    database.ask(f"UPDATE {{grants}} SET {places}", *old)  # noqa: S608
+    database.ask(f"UPDATE {{grants}} SET {places}", *old)
 
     assert [finding.kind for finding in findings(database)] == ["wrong_state"]
 
@@ -538,8 +553,8 @@ def test_postgres_syncs_each_commit_of_a_grant(
         database.execute(
             "CREATE TABLE public.said (name TEXT, setting TEXT);"
             "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            " INSERT INTO public.said VALUES (TG_TABLE_NAME, current_setting('synchronous_commit'));"
-            " RETURN NULL; END $$;"
+            " INSERT INTO public.said"
+            " VALUES (TG_TABLE_NAME, current_setting('synchronous_commit')); RETURN NULL; END $$;"
             "CREATE TRIGGER note AFTER INSERT OR UPDATE ON deviceflow.grants"
             " FOR EACH ROW EXECUTE FUNCTION public.note();"
             "CREATE TRIGGER note AFTER UPDATE ON deviceflow.flows"

@@ -20,19 +20,18 @@ from rich.console import Console
 from rich.traceback import Traceback
 from structlog.tracebacks import ExceptionDictTransformer
 
-from deviceflow import errors, export
+from deviceflow import Client, errors, export
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql import remembered
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.testing import answer
+from deviceflow.testing import ScriptedTransport, answer
+from tests.facade import AsyncFacade
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SECRETS, Place, in_clear, kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from deviceflow import Client
 
     Operation = Callable[[Place, Client], object]
 
@@ -154,8 +153,11 @@ def place(request: pytest.FixtureRequest, database: Place) -> Place:
     return database
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_no_traceback_of_a_failing_store_shows_a_secret(place: Place, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "face"),
+    [*((name, Client) for name in OPERATIONS), ("poll", AsyncFacade), ("token", AsyncFacade)],
+)
+def test_no_traceback_of_a_failing_store_shows_a_secret(place: Place, name: str, face: Any) -> None:
     kept(place, "waiting", "waiting")
     kept(place, "authorized", "authorized")
     kept(place, "with a token too many", "revocable")
@@ -168,7 +170,8 @@ def test_no_traceback_of_a_failing_store_shows_a_secret(place: Place, name: str)
                 sqlite3.OperationalError if place.kind == "sqlite" else psycopg.errors.SyntaxError
             )
             trap = Failing(store, at, (lost if at % 2 else KeyboardInterrupt)("by the test"))
-            driver = place.client(CODE, GRANTED, PENDING, *[answer(200)] * 3, store=store)
+            transport = ScriptedTransport([CODE, GRANTED, PENDING, *[answer(200)] * 3])
+            driver = face(store, clock=place.clock, transport=transport)
             try:
                 OPERATIONS[name](place, driver)
             except BaseException as error:  # noqa: BLE001

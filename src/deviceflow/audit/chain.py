@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, REQUIRED, WHOLE
 from deviceflow.core.keyed_hash import KeyedHash
+from deviceflow.core.omitted import Omitted, is_omissible, with_event
 from deviceflow.core.secret import Secret
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def parse(text: object) -> dict[str, Any]:
     for scope in event["scopes"] + (event["granted_scopes"] or []):
         if type(scope) is not str:
             raise TypeError("a list has an item that is not a string")
+    if event["omitted"] is not None:
+        Omitted.of(event["omitted"])
     if "\\u" in text:
         encode(event)  # a lone surrogate cannot be encoded
     return event
@@ -134,6 +137,8 @@ def _types_of(name: str) -> set[type]:
         types = {list}
     elif name == "in_doubt":
         types = {bool}
+    elif name == "omitted":
+        types = {dict}
     return types if name in REQUIRED else types | {type(None)}
 
 
@@ -232,6 +237,25 @@ class AuditKey:
     def fingerprint(self, secret: Secret) -> str:
         """Return a keyed hash of 16 hex digits, by which a secret is recognised."""
         return self._hmac(secret.reveal().encode(errors="surrogatepass"))[:16]
+
+
+def omit(event: dict[str, Any], flow: Flow, *, summarize: bool) -> bool:
+    """Tell whether a trail leaves an event out. If not, the event says which ones before it were.
+
+    Call it before `link`, once for each event.
+
+    Args:
+        event: The event.
+        flow: Its flow, which keeps the run of events that are left out.
+        summarize: Whether the trail leaves events out.
+    """
+    if summarize and flow.head is not None and is_omissible(event):
+        flow.omitted = with_event(flow.omitted, event, flow.head)
+        return True
+    if flow.omitted is not None:
+        event["omitted"] = flow.omitted._asdict()
+        flow.omitted = None
+    return False
 
 
 def link(

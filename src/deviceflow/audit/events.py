@@ -61,11 +61,12 @@ FIELDS: Final = (
     "code_fingerprint",
     "row_digest",
     "key_id",
+    "omitted",
     "prev_hash",
     "hash",
     "mac",
 )
-"""An event's fields, in their order. The last eight are filled in by a trail, where one is kept."""
+"""An event's fields, in their order. The last nine are filled in by a trail, where one is kept."""
 
 LISTS: Final = frozenset({"scopes", "granted_scopes"})
 """The fields that are lists of texts."""
@@ -74,7 +75,10 @@ WHOLE: Final = frozenset({"seq", "attempt", "generation", "http_status", "pid"})
 """The fields that are whole numbers."""
 
 NUMBERS: Final = WHOLE | {"interval", "wait", "duration"}
-"""The fields that are numbers. `in_doubt` is true or false; all fields besides are texts."""
+"""The fields that are numbers.
+
+`in_doubt` is true or false, and `omitted` an object. All fields besides are texts.
+"""
 
 REQUIRED: Final = frozenset(
     {"schema", "event_id", "time", "flow_id", "seq", "action", "outcome", "scopes", "in_doubt"}
@@ -84,7 +88,7 @@ REQUIRED: Final = frozenset(
 
 
 _NOBODY: Final = Origin()
-_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-8:])
+_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-9:])
 
 
 def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict[str, Any]:

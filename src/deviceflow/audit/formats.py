@@ -142,6 +142,8 @@ class CSV:
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
         value = " ".join(value)
+    if isinstance(value, dict):
+        value = jsonlines.line(value)
     if not isinstance(value, str):
         return value
     return _FORMULA.sub(r"\1'\2", printable(value, 10_000))

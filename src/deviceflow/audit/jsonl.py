@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from deviceflow.audit.chain import AuditKey, encode, link
+from deviceflow.audit.chain import AuditKey, encode, link, omit
+from deviceflow.audit.mode import is_summarized
 from deviceflow.core.grant import Grant
 from deviceflow.credentials.keys.audit import configured
 from deviceflow.errors import StoreError
 
 if TYPE_CHECKING:
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.core.flow import Flow
     from deviceflow.core.secret import Secret
 
@@ -29,11 +31,19 @@ class JSONLinesAudit:
         key: The audit key; by default `DEVICEFLOW_AUDIT_KEY`. Without a key, events are chained
             without MACs, so anybody could replace the whole chain.
         fsync: Whether each line is synced to the disk before the login continues.
+        trail: As for `SQLiteStore`. With a store that keeps a trail of its own, events are left out
+            of the file only if they are left out of the store.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, key: Secret | None = None, fsync: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        key: Secret | None = None,
+        fsync: bool = True,
+        trail: TrailMode | None = None,
     ) -> None:
+        self._summarize = is_summarized(trail)
         self.path = Path(path).absolute()
         self._key = AuditKey.of([key] if key else configured())
         self._fsync = fsync
@@ -54,6 +64,8 @@ class JSONLinesAudit:
         if isinstance(flow, Grant):
             link(event, flow.head, self._key, grant=flow)
         else:
+            if event["hash"] is None:
+                omit(event, flow, summarize=self._summarize)
             link(event, flow.head, self._key, flow)
         flow.head = event["hash"]
 
@@ -68,6 +80,8 @@ class JSONLinesAudit:
             StoreError: It could not be written. What happened has happened all the same.
         """
         self.link(event, flow)
+        if self._summarize and not isinstance(flow, Grant) and flow.omitted is not None:
+            return
         problem: StoreError | None = None
         try:
             self._append(encode(event) + b"\n")

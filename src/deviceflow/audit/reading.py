@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.chain import DAMAGED, STORED, decode, parse
 from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, WHOLE
+from deviceflow.core.omitted import Omitted
 from deviceflow.core.sanitize import storable
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _GREATEST: Final = 2**63  # the greatest that databases have
 _NO_ESCAPE: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\x")
 _PROOF: Final = (str, type(None))
 _SECONDS: Final = NUMBERS - WHOLE
-_TEXTS: Final = tuple({*FIELDS} - NUMBERS - LISTS - {"in_doubt"})
+_TEXTS: Final = tuple({*FIELDS} - NUMBERS - LISTS - {"in_doubt", "omitted"})
 
 
 _HASH, _MAC, _TEXT = (STORED.index(name) for name in ("hash", "mac", "text"))
@@ -71,6 +72,10 @@ def readable(event: Mapping[str, Any]) -> dict[str, Any]:
         if read[name] is not None:
             read[name] = _list_of(read[name])
     read["in_doubt"] = bool(read["in_doubt"])
+    try:
+        Omitted.of(read["omitted"])
+    except (TypeError, ValueError):
+        read["omitted"] = None
     return _with_seconds(read)
 
 

@@ -28,6 +28,7 @@ _CODES = (
     (errors.StoreError, STORE),
     (errors.LoginBusyError, PENDING),
     (errors.WaitTimeoutError, PENDING),
+    (errors.LoginPending, PENDING),
     (errors.LoginBusyError, PENDING),
 )
 

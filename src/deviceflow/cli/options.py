@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, _ActionsContainer
     from typing import Literal
 
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.trail.digest import DigestId
 
 
@@ -32,6 +33,7 @@ class StoreOptions:
 
     store: str | None
     plaintext: bool
+    trail: TrailMode | None = None
 
 
 def add_store(parser: ArgumentParser) -> None:
@@ -44,6 +46,12 @@ def add_store(parser: ArgumentParser) -> None:
         " file of the user",
     )
     where.add_argument("--plaintext", action="store_true", help="do not seal secrets in the store")
+    where.add_argument(
+        "--trail",
+        choices=("each", "summary"),
+        help="store each event of a login, or the number of pending polls instead of their events;"
+        " by default DEVICEFLOW_TRAIL, else each",
+    )
 
 
 class JobOptions(JSONOption, StoreOptions):

@@ -69,7 +69,8 @@ def _options(args: StoreOptions) -> dict[str, Any]:
             " line arguments.",
             hint=f"Put the password into ~/.pgpass or PGPASSWORD, or the URL into {VARIABLE}.",
         )
-    return {"plaintext": True} if args.plaintext else {}
+    options: dict[str, Any] = {"plaintext": True} if args.plaintext else {}
+    return options | ({"trail": args.trail} if args.trail else {})
 
 
 def client(args: StoreOptions) -> Client:

@@ -101,6 +101,7 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
             centred at 0.
         counted_as: The statistic that counts the action, if there is one.
         event_type: The `event.type` in the Elastic Common Schema.
+        omissible: Whether a summarized trail leaves the event out: see `deviceflow.core.omitted`.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Action(str):  # noqa: SLOT000  # the decorator makes them
     mark: str | None = None
     counted_as: str | None = None
     event_type: str = "info"
+    omissible: bool = False
 
     def __new__(cls, name: str, **_facts: object) -> Self:
         """Create the string, which is the action's name."""
@@ -206,9 +208,19 @@ ISSUE_CODE: Final = _trigger(
     changes_secrets=True,
     event_type="start",
 )
-POLL: Final = _trigger("poll", {AWAITING_USER: POLLING}, words="a poll is sent", outcome="sent")
+POLL: Final = _trigger(
+    "poll",
+    {AWAITING_USER: POLLING},
+    words="a poll is sent",
+    outcome="sent",
+    omissible=True,
+)
 PENDING: Final = _trigger(
-    "pending", {POLLING: AWAITING_USER}, words="not approved yet", outcome="pending"
+    "pending",
+    {POLLING: AWAITING_USER},
+    words="not approved yet",
+    outcome="pending",
+    omissible=True,
 )
 SLOW_DOWN: Final = _trigger(
     "slow_down",
@@ -524,5 +536,7 @@ GRANT_TRIGGERS: Final = tuple(
 )
 """The actions that change the state of a grant."""
 STORE_EVENTS: Final = of_kind(Kind.STORE)
+OMISSIBLE: Final = tuple(action for action in ACTIONS.values() if action.omissible)
+"""The actions whose events a summarized trail leaves out."""
 COUNTED: Final = {action.counted_as: action for action in ACTIONS.values() if action.counted_as}
 """The action that each statistic counts."""

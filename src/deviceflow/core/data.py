@@ -285,12 +285,12 @@ DATA: Final = (
         PUBLIC,
         frozenset({LOG, TRAIL, ROW, PROMPT}),
         (
-            "flow.head",
+            *_fields("flow", "head omitted"),
             "grant.head",
             *_fields(
                 "event",
                 "row_digest token_fingerprint previous_fingerprint code_fingerprint key_id"
-                " prev_hash hash mac",
+                " omitted prev_hash hash mac",
             ),
         ),
         "fingerprints are keyed",

@@ -35,6 +35,7 @@ from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
+    from deviceflow.core.omitted import Omitted
     from deviceflow.core.provider import Approver, DeviceCode, Provider, Token
     from deviceflow.core.secret import Secret
     from deviceflow.core.states import GrantState
@@ -142,6 +143,7 @@ class Flow:
         token: The token, until it is acknowledged or purged.
         handover: The state of the hand-over.
         head: The hash of the last event, if the store keeps a trail.
+        omitted: The last events, if the trail leaves them out.
         moved_at: When the last transition happened. No wait began later.
         as_stored: For the store: what it wrote of the flow.
         verifier: The PKCE verifier (RFC 7636), a secret, if PKCE is used.
@@ -169,6 +171,7 @@ class Flow:
         "last_poll_owed",
         "moved_at",
         "name",
+        "omitted",
         "orphaned_tokens",
         "provider",
         "purpose",
@@ -228,6 +231,7 @@ class Flow:
         self.token: Token | None = None
         self.handover = Handover.NONE
         self.head: str | None = None
+        self.omitted: Omitted | None = None
         self.verifier = verifier
         self.orphaned_tokens = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()

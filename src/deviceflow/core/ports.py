@@ -172,7 +172,8 @@ class StoredFlow(NamedTuple):
         seq: The number of its last event.
         state: Its state.
         record: The other fields that change with transitions, as JSON.
-        head: The hash of the last event; before the first event, the key's mark on `digest`.
+        head: The hash of the last event; before the first event, the key's mark on `digest`. If the
+            trail leaves the last event out, its hash, a space, and the key's mark on both.
         digest: The digest of the whole row; None if the row has a value that deviceflow never
             writes.
         authentic: Whether the row's MAC is valid, or could not be checked.

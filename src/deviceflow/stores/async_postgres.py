@@ -13,6 +13,8 @@ from deviceflow.stores.sql.statements import Statements
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from deviceflow.audit.mode import TrailMode
+
 
 class AsyncPostgresStore(AsyncSQLStore):
     """A store in a PostgreSQL database, as `PostgresStore`, for the tasks of one event loop.
@@ -29,6 +31,7 @@ class AsyncPostgresStore(AsyncSQLStore):
             would wait for others.
         timeout: As for `PostgresStore`.
         reading_timeout: As for `PostgresStore`.
+        trail: As for `SQLiteStore`.
 
     Raises:
         UsageError: The URL is invalid.
@@ -47,6 +50,7 @@ class AsyncPostgresStore(AsyncSQLStore):
         pool_size: int = 8,
         timeout: float = 10.0,
         reading_timeout: float = 120.0,
+        trail: TrailMode | None = None,
     ) -> None:
         address = Secret(url)
         del url
@@ -70,6 +74,7 @@ class AsyncPostgresStore(AsyncSQLStore):
                 passed, plaintext=plaintext, known=sealed, read_only=read_only
             ),
             read_only=read_only,
+            trail=trail,
         )
 
     def __repr__(self) -> str:

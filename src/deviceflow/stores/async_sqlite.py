@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.core.secret import Secret
 
 
@@ -31,6 +32,7 @@ class AsyncSQLiteStore(AsyncSQLStore):
         plaintext: As for `SQLiteStore`.
         read_only: As for `SQLiteStore`.
         synchronous: As for `SQLiteStore`.
+        trail: As for `SQLiteStore`.
 
     Raises:
         StoreError: As for `SQLiteStore`, when the store is first used.
@@ -46,6 +48,7 @@ class AsyncSQLiteStore(AsyncSQLStore):
         plaintext: bool = False,
         read_only: bool = False,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        trail: TrailMode | None = None,
     ) -> None:
         passed = keys = None if keys is None else wrapped(keys)
         self.path = Path(path).absolute()
@@ -66,6 +69,7 @@ class AsyncSQLiteStore(AsyncSQLStore):
                 read_only=read_only,
             ),
             read_only=read_only,
+            trail=trail,
         )
 
     def _open_blocking(self) -> None:

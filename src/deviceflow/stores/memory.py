@@ -319,7 +319,7 @@ def _bare(flow: Flow) -> Flow:
 # common is kept once, and the rest as the bytes of a tuple: half of what a `Flow` takes.
 
 _ALIKE: Final = ("provider", "interval", "reason", "token_endpoint", "verification_uri")
-_ASIDE: Final = ("token", "verifier", "to_revoke")
+_ASIDE: Final = ("token", "verifier", "to_revoke", "omitted")
 _APART: Final = frozenset({*_ALIKE, *_ASIDE, "as_stored", "device_code", "id", "seq", "state"})
 _TYPES: Final[dict[str, Callable[[Any], Any]]] = {
     "detail": partial(str.__new__, CleanText),
@@ -335,7 +335,7 @@ _alike_of: Final = attrgetter(*_ALIKE)
 _aside_of: Final = attrgetter(*_ASIDE)
 _own_of: Final = attrgetter(*_OWN)
 _texts_of: Final = attrgetter(*_TYPES)
-_NOTHING_ASIDE: Final = (None, None, ())
+_NOTHING_ASIDE: Final = (None, None, (), None)
 
 
 class _Parked:

@@ -13,6 +13,7 @@ from deviceflow.stores.sql.store import SQLStore
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.stores._postgres import PostgresConnection
 
 
@@ -34,6 +35,7 @@ class PostgresStore(SQLStore):
             connection must be opened, it may take some seconds longer. The server ends statements
             after the same time.
         reading_timeout: The timeout of each response in seconds while a whole trail is read.
+        trail: As for `SQLiteStore`.
 
     Raises:
         UsageError: The URL is invalid.
@@ -54,6 +56,7 @@ class PostgresStore(SQLStore):
         pool_size: int = 8,
         timeout: float = 10.0,
         reading_timeout: float = 120.0,
+        trail: TrailMode | None = None,
     ) -> None:
         address = Secret(url)
         del url
@@ -77,6 +80,7 @@ class PostgresStore(SQLStore):
                 passed, plaintext=plaintext, known=sealed, read_only=read_only
             ),
             read_only=read_only,
+            trail=trail,
         )
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.core.secret import Secret
 
 
@@ -34,6 +35,9 @@ class SQLiteStore(SQLStore):
             not needed either, but without one no secret can be read and no MAC of a row checked.
         synchronous: With `FULL`, committed data survives a power cut. `NORMAL` is several times
             faster, but a power cut may lose the last transactions, even a token.
+        trail: `each` stores every event. `summary` leaves out polls that were answered `pending`,
+            and stores their number and times, and a hash over them, with the next event. By default
+            `DEVICEFLOW_TRAIL`, else `each`. Each process may choose; all of them read both.
 
     Raises:
         StoreError: The file cannot be used. The message says why, and the hint what to do.
@@ -51,6 +55,7 @@ class SQLiteStore(SQLStore):
         plaintext: bool = False,
         read_only: bool = False,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        trail: TrailMode | None = None,
     ) -> None:
         passed = keys = None if keys is None else wrapped(keys)
         self.path = Path(path).absolute()
@@ -70,6 +75,7 @@ class SQLiteStore(SQLStore):
                 read_only=read_only,
             ),
             read_only=read_only,
+            trail=trail,
         )
 
     def __repr__(self) -> str:

@@ -44,7 +44,8 @@ def _gone(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
     known = {head.seq: head.hash for head in evidence.heads}
     if told is not None and told[0]:
         known.setdefault(*told)
-    if known and not any(head.pruned for head in evidence.heads):
-        last = max(known)
+    last = max(known, default=0)
+    pruned = max((head.seq for head in evidence.heads if head.pruned), default=0)
+    if last > pruned:
         message = "all events of the flow are missing"
-        ledger.hole(Hole(flow_id, 1, last, known[last], "removed_flow", message))
+        ledger.hole(Hole(flow_id, pruned + 1, last, known[last], "removed_flow", message))

@@ -69,7 +69,7 @@ class Entry(NamedTuple):
         flow_id: The flow.
         seq: The number of its last event.
         hash: The hash of its last event.
-        pruned: Whether the flow's events were pruned.
+        pruned: Whether the flow's events up to this one were pruned.
     """
 
     flow_id: str

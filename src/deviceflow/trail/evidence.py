@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from deviceflow.audit.chain import DAMAGED, STORED, decode, read
-from deviceflow.core.actions import ACTIONS, ENDS_HANDOVER, IMPORT, Kind, action_of
-from deviceflow.core.states import AUTHORIZED, ENDS, INIT, NONE, WANTED, Handover
+from deviceflow.audit.chain import DAMAGED, START, STORED, decode, read
+from deviceflow.core.actions import ACTIONS, ENDS_HANDOVER, IMPORT, POLL, Kind, action_of
+from deviceflow.core.omitted import Omitted, is_omissible
+from deviceflow.core.states import (
+    AUTHORIZED,
+    AWAITING_USER,
+    ENDS,
+    INIT,
+    NONE,
+    POLLING,
+    WANTED,
+    Handover,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -92,21 +102,32 @@ class Evidence(NamedTuple):
 
 
 def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
-    """Return the number and the hash of the last event, as the flow's row names them."""
+    """Return the number and the hash of the last stored event, as the flow's row names them.
+
+    A row that was changed is believed only if there is such an event.
+    """
     stored = evidence.stored
     if stored is None:
         return None
     try:
         record = decode(stored.record)
         seq, head, flow_id = record["seq"], stored.head, record["id"]
+        fits = (seq, flow_id) == (stored.seq, stored.flow_id) and isinstance(seq, int)
+        run = Omitted.of(record.get("omitted"))
     except DAMAGED:
         return None
-    fits = (seq, flow_id) == (stored.seq, stored.flow_id) and isinstance(seq, int)
+    if run is not None:
+        seq, head = seq - run.events, run.after
+    if not stored.authentic and all(row[HASH] != head for row in evidence.rows):
+        return None
     return (seq, head) if fits and isinstance(head, str) and head.isascii() else None
 
 
 def is_where_it_was_led(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
-    """Tell whether the flow's row has the state, number and hash of its last event."""
+    """Tell whether the flow's row has the state, number and hash that its last event led to.
+
+    If the trail left out events after that one, the row says how many.
+    """
     try:
         record = decode(stored.record)
         named = (
@@ -118,6 +139,9 @@ def is_where_it_was_led(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
             record["attempt"],
             record["in_doubt"],
         )
+        run = Omitted.of(record.get("omitted"))
+        if run is not None:
+            return named == _led_by(run, stored, last)
     except DAMAGED:
         return False
     led_to: tuple[Any, ...] = (
@@ -132,9 +156,61 @@ def is_where_it_was_led(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
     return named == led_to and (stored.seq, stored.state) == (last["seq"], last["to"])
 
 
-def is_as_its_event_says(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
-    """Tell whether the whole row is the one that was committed with the flow's last event."""
-    return stored.authentic and stored.digest == last["row_digest"]
+def _led_by(run: Omitted, stored: StoredFlow, last: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return what a row with an open run must name; None if the run cannot follow on `last`."""
+    dest, seq = run.leads_from(last["to"]), last["seq"] + run.events
+    fits = run.after == last["hash"] and last["time"] <= run.since <= run.until
+    if not fits or (stored.seq, stored.state) != (seq, dest) or not isinstance(stored.head, str):
+        return None
+    in_doubt = last["in_doubt"] and not run.answers
+    attempt = last["attempt"] + run.polls
+    return last["flow_id"], seq, dest, stored.head, None, attempt, in_doubt
+
+
+def is_as_its_event_says(stored: StoredFlow, last: Mapping[str, Any], key: AuditKey | None) -> bool:
+    """Tell whether the whole row is the one that was committed with the flow's last event.
+
+    If the trail left that event out, the audit key has marked the row.
+    """
+    if not stored.authentic or stored.digest is None:
+        return False
+    if stored.digest == last["row_digest"]:
+        return True
+    head, marked, mark = str(stored.head).partition(" ")
+    return bool(marked) and (key is None or key.has_marked(f"{stored.digest} {head}", mark))
+
+
+def anchor_of(first: Mapping[str, Any], heads: Sequence[Head]) -> tuple[int, str]:
+    """Return the number and the hash of the event that the first stored one follows.
+
+    That is an event that was pruned, if a digest says so, else none: 0 and `START`.
+    """
+    run = Omitted.of(first["omitted"])
+    before = (first["seq"] - 1, first["prev_hash"])
+    if run is not None:
+        before = (before[0] - run.events, run.after)
+    return before if any(head.pruned and head[1:3] == before for head in heads) else (0, START)
+
+
+def begun(first: Mapping[str, Any]) -> Standing:
+    """Return the states before the first event of a chain whose beginning was pruned."""
+    run = Omitted.of(first["omitted"])
+    if run is None:
+        return at(first["from"])
+    states = (AWAITING_USER, POLLING)
+    return at(next((state for state in states if run.leads_from(state) == first["from"]), None))
+
+
+def is_told_by(run: Omitted, events: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a run is the last of these events, which were not left out here."""
+    told = events[-run.events :]
+    polls = sum(event["action"] == POLL for event in told)
+    return (
+        len(told) == run.events
+        and all(map(is_omissible, told))
+        and (run.after, run.polls) == (told[0]["prev_hash"], polls)
+        and (run.since, run.until) == (told[0]["time"], told[-1]["time"])
+    )
 
 
 def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow.audit.events import STORE
 from deviceflow.core.actions import IMPORT, LATE_TOKEN, STORE_EVENTS
+from deviceflow.core.omitted import Omitted
 from deviceflow.core.states import Handover, Reason
 from deviceflow.trail.evidence import (
     HASH,
     LEGAL,
     SEQ,
+    anchor_of,
     at,
     before,
+    begun,
     claimed_by,
     is_as_its_event_says,
+    is_told_by,
     is_where_it_was_led,
     may_be_gone,
+    told_by_record,
 )
 from deviceflow.trail.ledger import Finding
 
@@ -42,15 +47,16 @@ def faults_of_chain(evidence: Evidence) -> Iterator[Finding]:
     others = list(_beside_digests(evidence)) or list(_beyond(evidence, events))
     yield from others
     if not others:
-        yield from _history(evidence.flow_id, events)
+        yield from _history(evidence.flow_id, events, anchor_of(events[0], evidence.heads)[0])
         yield from _beside_flow(evidence, events)
 
 
 def _beside_digests(evidence: Evidence) -> Iterator[Finding]:
     """Report an intact chain that is not the one in the digests."""
     hashes = {row[SEQ]: row[HASH] for row in evidence.rows}
+    anchor, _ = anchor_of(claimed_by(evidence.rows[0]), evidence.heads)
     for head in evidence.heads:
-        if hashes.get(head.seq) != head.hash:
+        if head.seq > anchor and hashes.get(head.seq) != head.hash:
             message = f"event {head.seq} has another hash than in digest {head.digest}"
             yield Finding("replaced_chain", evidence.flow_id, head.seq, message)
             return
@@ -61,7 +67,9 @@ def _beyond(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator
     stored = evidence.stored
     if evidence.key is not None or stored is None or type(stored.seq) is not int:
         return
-    known = max((stored.seq, *(head.seq for head in evidence.heads)))
+    told = told_by_record(evidence)
+    seq = stored.seq if told is None else told[0]
+    known = max((seq, *(head.seq for head in evidence.heads)))
     before = [event for event in events if event["seq"] <= known]
     if before and is_where_it_was_led(stored, before[-1]):
         for event in events[len(before) :]:
@@ -69,15 +77,28 @@ def _beyond(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator
             yield Finding("inserted", evidence.flow_id, event["seq"], message)
 
 
-def _history(flow_id: str, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _history(flow_id: str, events: Sequence[Mapping[str, Any]], anchor: int) -> Iterator[Finding]:
     """Report illegal transitions, and times that go backwards."""
     first = events[0]
-    if first["seq"] != 1 and first["action"] != IMPORT:
+    standing = before(first)
+    if anchor:
+        standing = begun(first)
+    elif first["seq"] != 1 and first["action"] != IMPORT:
         message = f"a flow cannot begin with {first['action']}"
         yield Finding("illegal_transition", flow_id, first["seq"], message)
-    standing = before(first)
     reason, time = None, ""
-    for event in events:
+    seq = anchor
+    for number, event in enumerate(events):
+        run = Omitted.of(event["omitted"])
+        if run is not None and event["seq"] == seq + run.events + 1:
+            standing = at(run.leads_from(standing[0]))
+            for at_time in (run.since, run.until):
+                yield from _backwards(flow_id, event, at_time, time)
+                time = max(time, at_time)
+        elif run is not None and not is_told_by(run, events[:number]):
+            message = "it names other pending polls than the events before it"
+            yield Finding("illegal_transition", flow_id, event["seq"], message)
+        seq = event["seq"]
         action, source, dest = event["action"], event["from"], event["to"]
         led = at(dest)
         if flow_id == STORE:
@@ -92,10 +113,16 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]]) -> Iterator[Find
         if not legal:
             message = _illegal(action, standing, dest)
             yield Finding("illegal_transition", flow_id, event["seq"], message)
-        if event["time"] < time and _seconds(event["time"], time) > CLOCK_TOLERANCE:
-            message = f"the event's time, {event['time']}, is before the previous event's"
-            yield Finding("clock_backwards", flow_id, event["seq"], message)
+        yield from _backwards(flow_id, event, event["time"], time)
         standing, reason, time = led, event["reason"], event["time"]
+
+
+def _backwards(
+    flow_id: str, event: Mapping[str, Any], at_time: str, before: str
+) -> Iterator[Finding]:
+    if at_time < before and _seconds(at_time, before) > CLOCK_TOLERANCE:
+        message = f"the event's time, {at_time}, is before the previous event's"
+        yield Finding("clock_backwards", flow_id, event["seq"], message)
 
 
 def _illegal(action: str, standing: Standing, dest: str | None) -> str:
@@ -132,5 +159,5 @@ def _beside_flow(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Ite
             " which does not match the flow's last event"
         )
         yield Finding("wrong_state", flow_id, last["seq"], message)
-    elif not is_as_its_event_says(stored, last):
+    elif not is_as_its_event_says(stored, last, evidence.key):
         yield Finding("edited_row", flow_id, last["seq"], EDITED_ROW)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from deviceflow.audit.chain import DAMAGED, HASHED, STORED, canonical, encode, row_of
 from deviceflow.audit.events import FIELDS, LISTS, SCHEMA
+from deviceflow.core.omitted import Omitted
 from deviceflow.errors import StoreError
 from deviceflow.trail.ledger import temporary_database
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MAX_SEQ = 2**63 - 1
+_PLAIN: Final = frozenset({*FIELDS} - LISTS - {"omitted"})
 # Duplicates within one file are kept, as a manipulation. Files may overlap.
 _SORTED: Final = """
     SELECT text, MAX(times) FROM (
@@ -97,13 +99,21 @@ def _event(line: bytes) -> tuple[str, int, str] | None:
         encode(event)  # which nobody can do with half a character
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    plain = not any(isinstance(event[name], list | dict) for name in FIELDS if name not in LISTS)
+    plain = not any(isinstance(event[name], list | dict) for name in _PLAIN)
+    try:
+        Omitted.of(_sorted(event["omitted"]))
+    except (TypeError, ValueError):
+        return None
     # In a chain true is as good as 1, but a reader would see another event.
     truths = [name for name in FIELDS if isinstance(event[name], bool)]
     # All other types are checked where the event is hashed, as those in a database are.
     sound = plain and truths == ["in_doubt"] and type(flow_id) is str and type(seq) is int
     sound = sound and isinstance(event["mac"], str | None)
     return (flow_id, seq, text) if sound and 0 <= seq <= _MAX_SEQ else None
+
+
+def _sorted(value: Any) -> Any:
+    return dict(sorted(value.items())) if isinstance(value, dict) else value
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -119,6 +129,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _row(event: dict[str, Any]) -> tuple[Any, ...]:
     # As a database has it. A line may have its fields in any order, with spaces between them.
+    event["omitted"] = _sorted(event["omitted"])
     try:
         text = canonical(event)
     except DAMAGED:

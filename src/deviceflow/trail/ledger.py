@@ -11,12 +11,12 @@ import sqlite3
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
 from deviceflow.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from deviceflow.trail.digest import Entry
 
@@ -37,6 +37,10 @@ Kind = Literal[
     "illegal_transition",
     "clock_backwards",
 ]
+
+
+ALL: Final = 2**53
+"""More events than a flow has."""
 
 
 class Finding(NamedTuple):
@@ -62,7 +66,7 @@ class Head(NamedTuple):
         digest: The digest's number.
         seq: The number of the event.
         hash: The hash of the event.
-        pruned: Whether the flow was pruned.
+        pruned: Whether the flow's events up to this one were pruned.
     """
 
     digest: int
@@ -80,7 +84,7 @@ class Stray(NamedTuple):
         home: The flow that it belongs to, if that is known.
         number: Its number in that flow.
         hash: The hash that is stored with it.
-        begins: Whether it is the first event of its flow.
+        omitted: How many events before it were left out; `ALL` if its flow begins with it.
     """
 
     flow_id: str
@@ -88,7 +92,7 @@ class Stray(NamedTuple):
     home: str | None
     number: int | None
     hash: str
-    begins: bool
+    omitted: int
 
 
 class Hole(NamedTuple):
@@ -119,8 +123,8 @@ _LATEST = """
     SELECT seq, hash FROM head WHERE flow = ? AND pruned = ? ORDER BY digest DESC LIMIT 1
 """
 _STRAYS_OF = """
-    SELECT number, begins FROM stray WHERE home = :flow AND number BETWEEN :first AND :last
-    UNION SELECT :last, begins FROM stray WHERE hash = :hash ORDER BY 1
+    SELECT number, omitted FROM stray WHERE home = :flow AND number BETWEEN :first AND :last
+    UNION SELECT :last, omitted FROM stray WHERE hash = :hash ORDER BY 1
 """
 _HOLE_OF = """
     SELECT 1 FROM hole WHERE flow = :home AND :number BETWEEN first AND last OR hash = :hash LIMIT 1
@@ -149,7 +153,7 @@ class Ledger:
             PRAGMA journal_mode = OFF;
             CREATE TABLE head (digest, flow, seq, hash, pruned);
             CREATE INDEX head_flow ON head (flow, digest);
-            CREATE TABLE stray (flow, seq, home, number, hash, begins);
+            CREATE TABLE stray (flow, seq, home, number, hash, omitted);
             CREATE INDEX stray_home ON stray (home, number);
             CREATE INDEX stray_hash ON stray (hash);
             CREATE TABLE hole (flow, first, last, hash, kind, message);
@@ -220,18 +224,19 @@ class Ledger:
         """Yield all gaps of missing events."""
         return (Hole(*row) for row in self._database.execute("SELECT * FROM hole"))
 
-    def settle(self, pruned: Callable[[], Container[str]]) -> Iterator[Finding]:
+    def settle(self, pruned: Callable[[], Mapping[str, int]]) -> Iterator[Finding]:
         """Match misplaced events with gaps, and yield findings: moved, inserted, missing.
 
         Args:
-            pruned: Returns the flows that were pruned while the trail was read.
+            pruned: Returns the flows that were pruned while the trail was read, each with the
+                number of the last event that is gone.
         """
         yield from map(self._came, self.strays())
-        gone: Container[str] | None = None
+        gone: Mapping[str, int] | None = None
         for hole in self.holes():
-            if hole.kind == "removed_flow":
+            if hole.kind == "removed_flow" or hole.first == 1:
                 gone = pruned() if gone is None else gone
-                if hole.flow_id in gone:
+                if hole.last <= gone.get(hole.flow_id, 0):
                     continue
             yield from self._went(hole)
 
@@ -251,8 +256,8 @@ class Ledger:
     def _went(self, hole: Hole) -> Iterator[Finding]:
         values = {"flow": hole.flow_id, "first": hole.first, "last": hole.last, "hash": hole.hash}
         missing = hole.first
-        for number, begins in self._database.execute(_STRAYS_OF, values):
-            if number == missing or begins:
+        for number, omitted in self._database.execute(_STRAYS_OF, values):
+            if number - omitted <= missing:
                 missing = number + 1
         if missing <= hole.last:
             yield Finding(hole.kind, hole.flow_id, missing, hole.message)

@@ -19,7 +19,8 @@ from deviceflow.core.actions import (
     SLOW_DOWN,
     action_of,
 )
-from deviceflow.core.states import ENDS
+from deviceflow.core.omitted import Omitted
+from deviceflow.core.states import AWAITING_USER, ENDS, POLLING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -111,6 +112,7 @@ class Login:
         actor: Who started the login.
         purpose: Why the login was needed, as stated by the program.
         approved_after: Seconds from the device code to the token, if a token arrived.
+        open_run: The events after the last one, if the trail left them out.
     """
 
     id: str
@@ -125,14 +127,18 @@ class Login:
     actor: str | None
     purpose: str | None
     approved_after: float | None
+    open_run: Omitted | None = None
 
     @classmethod
-    def of(cls, flow_id: str, events: Sequence[dict[str, Any]]) -> Login:
+    def of(
+        cls, flow_id: str, events: Sequence[dict[str, Any]], open_run: Omitted | None = None
+    ) -> Login:
         """Create a login from its events.
 
         Args:
             flow_id: The flow's id.
             events: The events as from `readable`; at least one.
+            open_run: The events that were left out after the last one, as the flow's row has them.
         """
         times: list[float] = []
         for event in events:
@@ -140,6 +146,11 @@ class Login:
             times.append(at if at is not None else times[-1] if times else 0.0)
         last = events[-1]
         state = last["to"] or "unknown"
+        led = None if open_run is None else open_run.leads_from(state)
+        if led is None:
+            open_run = None
+        else:
+            state = led.value
         return cls(
             id=flow_id,
             events=events,
@@ -153,6 +164,7 @@ class Login:
             actor=_first(events, "actor"),
             purpose=_first(events, "purpose"),
             approved_after=_approved_after(events, times),
+            open_run=open_run,
         )
 
     @property
@@ -172,22 +184,57 @@ class Login:
     @property
     def seconds(self) -> float:
         """The duration until the end, or until the last event."""
-        return max(0.0, (self.times[-1] if self.ended is None else self.ended) - self.started)
+        return max(0.0, (self._until if self.ended is None else self.ended) - self.started)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the server may have issued a token that did not arrive."""
+        answered = self.open_run is not None and self.open_run.answers > 0
+        return bool(self.events[-1]["in_doubt"]) and not answered
+
+    @property
+    def _until(self) -> float:
+        """The time of the last event, also if the trail left it out."""
+        last = self.times[-1]
+        return last if self.open_run is None else max(last, seconds_of(self.open_run.until) or last)
 
     def count(self, action: str) -> int:
-        """Return the number of events with an action."""
-        return sum(event["action"] == action for event in self.events)
+        """Return the number of events with an action, also of those that the trail left out."""
+        number: int = sum(event["action"] == action for event in self.events)
+        for _, run in self._runs():
+            number += run.polls * (action == POLL) + run.answers * (action == PENDING)
+        return number
+
+    def _runs(self) -> Iterator[tuple[int, Omitted]]:
+        """Yield what the trail left out, each with the index of the event that it came before."""
+        for index, event in enumerate(self.events):
+            run = Omitted.of(event["omitted"])
+            here = index and self.events[index - 1]["seq"] == (event["seq"] or 0) - 1
+            if run is not None and not here:
+                yield index, run
+        if self.open_run is not None:
+            yield len(self.events), self.open_run
 
     def spells(self) -> Iterator[Spell]:
         """Yield the periods in each state, in order, until the end."""
         since, state = self.started, self.events[0]["to"] or "unknown"
-        for event, at in zip(self.events, self.times, strict=True):
-            dest = event["to"] or "unknown"
+        for at, dest in self._moves():
             if dest != state:
                 yield Spell(state, since, max(since, at))
                 since, state = max(since, at), dest
         if state not in ENDS:
-            yield Spell(state, since, max(since, self.times[-1]))
+            yield Spell(state, since, max(since, self._until))
+
+    def _moves(self) -> Iterator[tuple[float, str]]:
+        """Yield the state after each event, with its time. What was left out counts as waiting."""
+        runs = dict(self._runs())
+        for index, event in enumerate([*self.events, {"from": self.state}]):
+            if (run := runs.get(index)) is not None:
+                before = self.times[index - 1] if index else self.started
+                yield seconds_of(run.since) or before, AWAITING_USER
+                yield seconds_of(run.until) or before, event["from"] or "unknown"
+            if index < len(self.events):
+                yield self.times[index], event["to"] or "unknown"
 
     def story(self, *, whole: bool = False) -> list[Line]:
         """Return the history, line by line.
@@ -195,18 +242,38 @@ class Login:
         Args:
             whole: Whether each event has a line. Otherwise pending polls in a row share one.
         """
-        groups = [[index] for index in range(len(self.events))]
+        lines, begin = list[Line](), 0
+        for end, run in [*self._runs(), (len(self.events), None)]:
+            lines += self._told(begin, end, whole=whole)
+            if run is not None:
+                before = self.times[end - 1] if end else self.started
+                dest = self.events[end]["from"] if end < len(self.events) else self.state
+                lines += _left_out(run, before, dest, self._attempt_at(end))
+            begin = end
+        return [
+            line if after is None else line._replace(lasted=max(0.0, after.time - line.time))
+            for line, after in zip(lines, [*lines[1:], None], strict=True)
+        ]
+
+    def _told(self, begin: int, end: int, *, whole: bool) -> Iterator[Line]:
+        events = self.events[begin:end]
+        groups = [[index] for index in range(len(events))]
         if not whole:
-            groups = list(_grouped([event["action"] for event in self.events]))
-        lines = []
-        for group, after in zip(groups, [*groups[1:], None], strict=True):
-            begun = self.times[group[0]]
-            lasted = None if after is None else max(0.0, self.times[after[0]] - begun)
-            last = self.events[group[-1]]
-            polls = sum(self.events[index]["action"] == POLL for index in group)
-            message = _not_yet(last, polls) if len(group) > 1 else _in_words(last)
-            lines.append(Line(begun, last["to"] or "-", lasted, message, str(last["action"])))
-        return lines
+            groups = list(_grouped([event["action"] for event in events]))
+        for group in groups:
+            last = events[group[-1]]
+            polls = sum(events[index]["action"] == POLL for index in group)
+            message = _not_yet(_facts(last), polls) if len(group) > 1 else _in_words(last)
+            time = self.times[begin + group[0]]
+            yield Line(time, last["to"] or "-", None, message, str(last["action"]))
+
+    def _attempt_at(self, index: int) -> int | None:
+        """Return the number of the last poll of the run before an event."""
+        if index < len(self.events):
+            attempt: int | None = self.events[index]["attempt"]
+            return attempt
+        last = self.events[-1]["attempt"]
+        return None if last is None or self.open_run is None else last + self.open_run.polls
 
 
 def _first(events: Iterable[Mapping[str, Any]], name: str) -> Any:
@@ -245,8 +312,22 @@ def _grouped(actions: Sequence[str]) -> Iterator[list[int]]:
         index = end
 
 
-def _not_yet(last: Mapping[str, Any], polls: int) -> str:
-    return f"{counted(polls, 'poll')}: not approved yet{_facts(last)}"
+def _left_out(run: Omitted, before: float, dest: str | None, attempt: int | None) -> Iterator[Line]:
+    """Yield the lines for a run of events that were left out, as they are for the events."""
+    since, until = seconds_of(run.since) or before, seconds_of(run.until) or before
+    begun_in_polling = (dest == POLLING) != bool(run.events % 2)
+    if begun_in_polling:
+        yield Line(since, AWAITING_USER, None, PENDING.words, PENDING)
+    pairs, odd = divmod(run.events - begun_in_polling, 2)
+    if pairs:
+        yield Line(since, AWAITING_USER, None, _not_yet("", pairs), PENDING)
+    if odd:
+        message = POLL.words if attempt is None else f"poll {attempt} is sent"
+        yield Line(until, POLLING, None, message, POLL)
+
+
+def _not_yet(facts: str, polls: int) -> str:
+    return f"{counted(polls, 'poll')}: not approved yet{facts}"
 
 
 def _in_words(event: Mapping[str, Any]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from deviceflow.audit.chain import DAMAGED
 from deviceflow.audit.events import STORE, text_of
 from deviceflow.credentials.keys.signing import signing_key
 from deviceflow.trail.digest import (
@@ -15,13 +17,15 @@ from deviceflow.trail.digest import (
     read_digest,
     read_entries,
 )
-from deviceflow.trail.ledger import Ledger
+from deviceflow.trail.evidence import FLOW, HASH, SEQ, anchor_of, claimed_by
+from deviceflow.trail.ledger import Head, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from deviceflow.stores.sql import SQLStore
+    from deviceflow.stores.sql.connection import Query
     from deviceflow.trail.digest import Digest
 
 
@@ -73,13 +77,17 @@ class Pruned(NamedTuple):
     Attributes:
         flows: How many flows were pruned.
         digest: The digest that names them; None if earlier digests did, or nothing was pruned.
+        waiting: How many flows that have not ended lost their first events.
     """
 
     flows: int
     digest: Digest | None
+    waiting: int = 0
 
 
-def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pruned:
+def prune(
+    store: SQLStore, directory: Path, signer: Signer, before: float, *, waiting: bool = False
+) -> Pruned:
     """Delete the events of flows that ended long ago, behind a digest that names the flows.
 
     The digest is written first. If pruning is interrupted after that, the next call continues it.
@@ -92,31 +100,78 @@ def prune(store: SQLStore, directory: Path, signer: Signer, before: float) -> Pr
         signer: The signer.
         before: The flows ended before this time, in seconds since 1970. Flows that are still in
             the store keep their events.
+        waiting: Whether flows that have not ended lose the events before that time, each but the
+            last of them. The digest names the event before that one, so verification knows where
+            the chain begins.
 
     Raises:
         StoreError: The directory has no digest (`take_digest` writes the first one), or reading or
             writing failed.
     """
-    going: list[str] = []
-
-    def as_signed(flow_id: str) -> bool:
-        known = ledger.latest(flow_id)
-        return known is None or known in rows("event", {"id": flow_id, "seq": known[0]})
-
-    def new() -> Iterator[Entry]:
-        for flow_id, seq, head in rows(
-            "last_events_before", {"until": text_of(before), "store": STORE}
-        ):
-            if as_signed(flow_id):
-                going.append(flow_id)
-                if ledger.latest(flow_id, pruned=True) != (seq, head):
-                    yield Entry(flow_id, seq, head, pruned=True)
-
     with _ledger(directory) as ledger, store.reading() as rows:
-        digest = signer.write(directory, text_of(time.time()), new())
-    if going:
-        store.prune(going)
-    return Pruned(len(going), digest)
+        pruning = _Pruning(ledger, rows, text_of(before))
+        entries = chain(pruning.ended(), pruning.waiting() if waiting else ())
+        digest = signer.write(directory, text_of(time.time()), entries)
+    if pruning.going or pruning.shortened:
+        store.prune(pruning.going, pruning.shortened)
+    return Pruned(len(pruning.going), digest, len(pruning.shortened))
+
+
+class _Pruning:
+    """Finds what can be pruned.
+
+    Attributes:
+        going: The flows that lose all their events.
+        shortened: The flows that keep their events from a number on.
+    """
+
+    def __init__(self, ledger: Ledger, rows: Query, until: str) -> None:
+        self._ledger = ledger
+        self._rows = rows
+        self._until = until
+        self.going: list[str] = []
+        self.shortened: dict[str, int] = {}
+
+    def ended(self) -> Iterator[Entry]:
+        """Yield the entries of a digest for flows that the store has deleted."""
+        values = {"until": self._until, "store": STORE}
+        for flow_id, seq, head in self._rows("last_events_before", values):
+            if self._is_as_signed(flow_id):
+                self.going.append(flow_id)
+                yield from self._up_to(flow_id, (seq, head))
+
+    def waiting(self) -> Iterator[Entry]:
+        """Yield the entries of a digest for flows that have not ended."""
+        for row in self._rows("open_before", {"until": self._until}):
+            flow_id, seq, head = row[FLOW], row[SEQ], row[HASH]
+            last = next(self._rows("event_before", {"id": flow_id, "seq": seq}), None)
+            if last is None or not _follows(row, last) or not self._is_as_signed(flow_id):
+                continue
+            self.shortened[flow_id] = seq
+            yield from self._up_to(flow_id, last)
+            if (self._ledger.latest(flow_id) or (0,))[0] < seq:
+                yield Entry(flow_id, seq, head)
+
+    def _up_to(self, flow_id: str, last: tuple[int, str]) -> Iterator[Entry]:
+        if self._ledger.latest(flow_id, pruned=True) != last:
+            yield Entry(flow_id, last[0], last[1], pruned=True)
+
+    def _is_as_signed(self, flow_id: str) -> bool:
+        """Tell whether the flow has the event that the last digest names, or lost it by pruning."""
+        known, pruned = (self._ledger.latest(flow_id, pruned=pruned) for pruned in (False, True))
+        if known is None or (pruned is not None and known[0] <= pruned[0]):
+            return True
+        return known in self._rows("event", {"id": flow_id, "seq": known[0]})
+
+
+def _follows(row: Sequence[Any], last: tuple[int, str]) -> bool:
+    """Tell whether an event says that it follows one of this number and this hash."""
+    try:
+        event = claimed_by(row)
+    except DAMAGED:
+        return False
+    as_pruned = Head(0, last[0], last[1], pruned=True)
+    return anchor_of(event, [as_pruned]) == last
 
 
 @contextmanager

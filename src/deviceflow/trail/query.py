@@ -12,22 +12,24 @@ somebody removed, which an auditor must see.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
-from deviceflow.audit.chain import STORED, encode
+from deviceflow.audit.chain import DAMAGED, STORED, decode, encode
 from deviceflow.audit.events import STORE, text_of
 from deviceflow.audit.reading import event_of
+from deviceflow.core.omitted import Omitted
 from deviceflow.core.sanitize import storable
+from deviceflow.core.states import AWAITING_USER, POLLING
 from deviceflow.errors import UnknownLoginError
 from deviceflow.stores.sql.statements import IDS
 from deviceflow.trail.evidence import is_of_grant
 from deviceflow.trail.login_view import Login, seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from deviceflow.stores.sql import SQLStore
     from deviceflow.stores.sql.connection import Query
@@ -63,7 +65,8 @@ class Filters:
             "store": STORE,
             "since": None if self.since is None else text_of(self.since),
             "until": None if self.until is None else text_of(self.until),
-            "state": _piece("to", self.state),
+            # A poll that is in flight may be left out of the trail.
+            "state": None if self.state == POLLING else _piece("to", self.state),
             "client_id": _piece("client_id", self.client),
             "client_name": _piece("client_name", self.client),
             "actor": _piece("actor", self.actor),
@@ -102,7 +105,9 @@ def logins(
 
 
 def one(store: SQLStore, flow_id: str) -> Login:
-    """Return a login by its id. The id `deviceflow.audit.events.STORE` returns the store events.
+    """Return a login by its id, or a grant by its id or its name.
+
+    The id `deviceflow.audit.events.STORE` returns the store events.
 
     Raises:
         UnknownLoginError: The trail has no events of the login.
@@ -110,9 +115,13 @@ def one(store: SQLStore, flow_id: str) -> Login:
     """
     with store.reading() as rows:
         events = _events(rows, flow_id)
-    if not events:
-        raise UnknownLoginError("The trail has no events of this login.", flow_id=flow_id)
-    return Login.of(flow_id, events)
+        if not events:
+            for (grant_id,) in list(rows("grant_id", {"name": storable(flow_id)})):
+                events = _events(rows, grant_id)
+        if not events:
+            raise UnknownLoginError("The trail has no events of this login.", flow_id=flow_id)
+        found = events[0]["flow_id"]
+        return Login.of(found, events, _open_runs(rows, {found: events}).get(found))
 
 
 def notes(store: SQLStore, filters: Filters = ALL) -> list[dict[str, Any]]:
@@ -150,11 +159,30 @@ def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Lo
             flow_id: [event_of(row) for row in events]
             for flow_id, events in groupby(rows("histories", values), lambda row: row[_FLOW])
         }
+        runs = _open_runs(rows, found)
         for flow_id in some:
             # An id that is not UTF-8 cannot be queried. Verification reports such an event.
             events = found.get(flow_id)
             if events and not is_of_grant(events[0]):
-                yield Login.of(events[0]["flow_id"], events)
+                yield Login.of(events[0]["flow_id"], events, runs.get(flow_id))
+
+
+def _open_runs(rows: Query, found: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Omitted]:
+    """Return the runs of events that were left out after the last ones of logins."""
+    waiting = [
+        storable(flow_id)
+        for flow_id, events in found.items()
+        if events[-1]["to"] in (AWAITING_USER, POLLING)
+    ]
+    runs = dict[str, Omitted]()
+    if waiting:
+        values = dict.fromkeys(IDS, "") | dict(zip(IDS, waiting, strict=False))
+        for flow_id, progress in rows("progress", values):
+            # Nobody verifies here what the row has.
+            with suppress(*DAMAGED, AttributeError):
+                if (run := Omitted.of(decode(progress).get("omitted"))) is not None:
+                    runs[flow_id] = run
+    return runs
 
 
 def _events(rows: Query, flow_id: str) -> list[dict[str, Any]]:

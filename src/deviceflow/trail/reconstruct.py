@@ -28,12 +28,14 @@ Without the audit key, only the flow's row shows that an event was appended.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.chain import DAMAGED, START, decode, hash_of, read
+from deviceflow.core.omitted import Omitted
 from deviceflow.trail.evidence import HASH, MAC, SEQ, TEXT, TIME, told_by_record
-from deviceflow.trail.ledger import Finding, Hole, Stray
+from deviceflow.trail.ledger import ALL, Finding, Hole, Stray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +55,7 @@ class _Row:
         stored: The stored values.
         claimed: The fields in its text, as far as they can be parsed.
         previous: The hash of the previous event, according to the text.
+        omitted: The events that were left out before this one, according to the text.
         event_id: The id, according to the text.
         key_id: The name of the key, according to the text.
         seq: The number that the event is stored under.
@@ -84,6 +87,28 @@ class _Row:
         key_id = self.claimed.get("key_id")
         self.key_id = key_id if isinstance(key_id, str) else None
         self.begins = self.previous == START
+        self.omitted: Omitted | None = None
+        with suppress(TypeError, ValueError):
+            self.omitted = Omitted.of(self.claimed.get("omitted"))
+
+    def first(self) -> int:
+        """Return the number of the first event that it stands for: itself, or one left out."""
+        return self.number - self.left_out
+
+    @property
+    def left_out(self) -> int:
+        """How many events were left out before it, according to the text."""
+        return 0 if self.omitted is None else self.omitted.events
+
+    def behind(self) -> Iterator[tuple[str, int]]:
+        """Yield the events that it says it follows, each with its hash and its number."""
+        yield self.previous, self.number - 1
+        if self.omitted is not None:
+            yield self.omitted.after, self.first() - 1
+
+    def confirms(self) -> set[str]:
+        """Return the hashes of the events that it says it follows."""
+        return {digest for digest, _ in self.behind()}
 
     def hash_as(self, flow_id: str, number: int, event_id: str) -> str | None:
         """Return the hash of the event at another place; None if it is not a valid event."""
@@ -122,6 +147,7 @@ class Recognition:
         self._told = self._believed(told_by_record(evidence))
         self._last_known = max([*self._signed, 0 if self._told is None else self._told[0]])
         self._unattested = evidence.stored is None and not evidence.heads
+        self._pruned = [(head.seq, head.hash) for head in evidence.heads if head.pruned]
         self._own: dict[int, _Row] = {}
         self._numbers = {START: 0} | {digest: seq for seq, digest in self._signed.items()}
         if self._told is not None:
@@ -144,7 +170,7 @@ class Recognition:
         yield from self._unrecognised()
         yield from self._marks()
         yield from self._order()
-        self._holes()
+        yield from self._holes()
         if self.is_sound:
             yield from self._links()
 
@@ -163,11 +189,15 @@ class Recognition:
                     return None
         return told
 
+    def _followed(self) -> set[str]:
+        """Return the hashes of all events that a row says it follows."""
+        return set[str]().union(*(row.confirms() for row in self._rows))
+
     # 1. Recognising.
 
     def _recognise(self) -> None:
         """Find out which event each row was originally."""
-        expected = {row.previous for row in self._rows} | {*self._signed.values()}
+        expected = self._followed() | {*self._signed.values()}
         if self._told is not None:
             expected.add(self._told[1])
         left, passes = list(self._rows), 0
@@ -186,7 +216,8 @@ class Recognition:
                 row.home, row.number, row.hash, row.known = home, number, found, vouched
                 if home == self._id:
                     self._numbers.setdefault(found, number)
-                    self._numbers.setdefault(row.previous, number - 1)
+                    for digest, behind in row.behind():
+                        self._numbers.setdefault(digest, behind)
                 return True
         return False
 
@@ -199,9 +230,12 @@ class Recognition:
         yield self._id, row.seq, f"{self._id}.{row.seq}"
         if named := _EVENT_NUMBER.fullmatch(event_id):
             yield named[1], int(named[2]), event_id
-        before, number = self._numbers.get(row.previous), self._numbers.get(row.stored[HASH])
-        if before is not None:
-            yield self._id, before + 1, f"{self._id}.{before + 1}"
+        number = self._numbers.get(row.stored[HASH])
+        for digest, back in row.behind():
+            # `back` counts from the row's number, which is not known yet.
+            if (before := self._numbers.get(digest)) is not None:
+                place = before + row.number - back
+                yield self._id, place, f"{self._id}.{place}"
         if number is not None:
             yield self._id, number, f"{self._id}.{number}"
 
@@ -210,17 +244,17 @@ class Recognition:
         if self._key is None:
             return
         own = [row for row in self._rows if row.home == self._id]
-        sure = {row.previous for row in own if row.known} | {*self._signed.values()}
+        sure = {*self._signed.values()}.union(*(row.confirms() for row in own if row.known))
         for row in sorted(own, key=lambda row: row.number, reverse=True):
             row.known = row.known or row.hash in sure
             if row.known:
-                sure.add(row.previous)
+                sure |= row.confirms()
         if self._told is None or self._told[0] in self._signed:
             return
         # The flow's row is not signed, so it confirms one event only.
         genuine = {row.hash for row in own if row.known} | {START}
         for row in own:
-            if row.hash == self._told[1] and row.previous in genuine:
+            if row.hash == self._told[1] and row.confirms() & genuine:
                 row.known = True
 
     # 2. Choosing.
@@ -228,7 +262,7 @@ class Recognition:
     def _choose(self) -> Iterator[Finding]:
         """Choose a row for each number, and report the others."""
         claims: dict[int, list[tuple[tuple[bool, ...], int, _Row]]] = {}
-        followed = {row.previous for row in self._rows}
+        followed = self._followed()
         for index, row in enumerate(self._rows):
             if row.home == self._id and (row.known or self._key is None):
                 claim = (self._doubts(index, followed), index, row)
@@ -248,21 +282,25 @@ class Recognition:
     def _doubts(self, index: int, followed: set[str]) -> tuple[bool, ...]:
         """Return the doubts about a row that claims a number, the strongest first."""
         row = self._rows[index]
-        before, after = self._number_at(index - 1), self._number_at(index + 1)
+        before, after = self._row_at(index - 1), self._row_at(index + 1)
+        apart = (
+            before is None or before.number not in {behind for _, behind in row.behind()},
+            after is None or row.number not in {behind for _, behind in after.behind()},
+        )
         return (
             self._signed.get(row.number) != row.hash,
             row.hash not in followed,
             self._told is None or self._told[1] != row.hash,
-            (before, after) != (row.number - 1, row.number + 1),
-            before != row.number - 1 and after != row.number + 1,
+            any(apart),
+            all(apart),
         )
 
-    def _number_at(self, index: int) -> int | None:
+    def _row_at(self, index: int) -> _Row | None:
         at_hand = 0 <= index < len(self._rows) and self._rows[index].home == self._id
-        return self._rows[index].number if at_hand else None
+        return self._rows[index] if at_hand else None
 
     def _found_elsewhere(self, row: _Row) -> None:
-        self._stray(Stray(self._id, row.seq, row.home, row.number, row.hash, row.begins))
+        self._stray(_stray_of(self._id, row, row.home, row.number, row.hash))
 
     def _stray(self, stray: Stray) -> None:
         self.is_sound = False
@@ -318,7 +356,7 @@ class Recognition:
     def _unrecognised(self) -> Iterator[Finding]:
         """Report rows with a wrong hash as edited, or as never written by deviceflow."""
         copies = {row.hash for row in self._own.values()}
-        wanted = {row.previous: number - 1 for number, row in self._own.items()}
+        wanted = {digest: number for row in self._own.values() for digest, number in row.behind()}
         wanted |= {digest: number for number, digest in self._signed.items()}
         if self._told is not None:
             wanted[self._told[1]] = self._told[0]
@@ -330,19 +368,19 @@ class Recognition:
                 continue
             number = wanted.get(row.stored[HASH]) or self._gap(row, before, behind)
             if number is None or number in self._own or row.stored[HASH] in copies:
-                self._stray(Stray(self._id, row.seq, None, None, row.stored[HASH], row.begins))
+                self._stray(_stray_of(self._id, row, None, None, row.stored[HASH]))
             else:
                 row.home, row.number, row.hash = self._id, number, row.stored[HASH]
                 yield self._edited(row)
 
     def _behind(self) -> list[int | None]:
-        """Return for each row the number of the next recognised row, or None."""
+        """Return for each row the first number of the next recognised row, or None."""
         behind: list[int | None] = []
         number = None
         for row in reversed(self._rows):
             behind.append(number)
             if self._own.get(row.number) is row:
-                number = row.number
+                number = row.first()
         return behind[::-1]
 
     def _gap(self, row: _Row, before: int, behind: int | None) -> int | None:
@@ -351,7 +389,9 @@ class Recognition:
         last = max(self._last_known, before) + self._unattested if behind is None else behind - 1
         if before < row.seq <= last and row.seq not in self._own:
             return row.seq
-        return before + 1 if before < last and before + 1 not in self._own else None
+        number = before + 1 + row.left_out
+        number = number if number <= last else before + 1
+        return number if before < last and number not in self._own else None
 
     # 3. Hashes, ids, MACs, and the order.
 
@@ -389,11 +429,13 @@ class Recognition:
         """Report events whose number changed without an insertion or removal before them."""
         seq = number = self._first() - 1
         put_in = 0
+        if len(self._own) < len(self._rows) and any(row.left_out for row in self._rows):
+            return  # an inserted row may have any number of an event that was left out
         for row in self._rows:
             if self._own.get(row.number) is not row:
                 put_in += 1
                 continue
-            taken_out = row.number - number - 1
+            taken_out = _first_due(row, number) - number - 1
             shifted = not -taken_out <= (row.seq - seq) - (row.number - number) <= put_in
             if shifted and not row.edited:
                 yield self._find("edited", f"the event's number was {row.number}", row.seq)
@@ -401,25 +443,44 @@ class Recognition:
 
     def _first(self) -> int:
         """Return the number of the first event that should exist."""
-        first = min(self._own, default=1)
-        row = self._own.get(first)
+        if not self._own:
+            return max(self._pruned, default=(0, START))[0] + 1
+        row = self._own[min(self._own)]
         # An edited event may have been the first, whatever it claims now.
-        return first if row is not None and (row.begins or row.edited) else 1
+        if row.begins or row.edited:
+            return row.number
+        return max((seq for seq, _ in self._pruned if seq < row.first()), default=0) + 1
 
     # 5. Missing events.
 
-    def _holes(self) -> None:
+    def _holes(self) -> Iterator[Finding]:
         before = self._first() - 1
+        disowned = self._disowned()
         for number in sorted(self._own):
-            if before + 1 < number:
-                digest = self._own[number].previous
-                self._miss(before + 1, number - 1, digest, "removed", "missing")
+            row = self._own[number]
+            first = _first_due(row, before)
+            # What an edited event said of events that were left out is not known.
+            if before + 1 < first and number in disowned:
+                yield self._edited(row)
+            elif before + 1 < first and not row.edited:
+                digest = row.previous if first == number else row.omitted and row.omitted.after
+                self._miss(before + 1, first - 1, digest, "removed", "missing")
             before = number
         last = self._last()
         if before < last:
             kind: Kind = "cut_tail" if self._own else "removed_flow"
             told = {} if self._told is None else dict([self._told])
             self._miss(before + 1, last, (told | self._signed).get(last), kind, "cut off")
+
+    def _disowned(self) -> set[int]:
+        """Return the numbers of events whose hash is not the one that the next event follows."""
+        disowned = set[int]()
+        for row in self._own.values():
+            for digest, number in row.behind():
+                one = self._own.get(number)
+                if one is not None and digest != one.hash != self._signed.get(number):
+                    disowned.add(number)
+        return disowned
 
     def _miss(self, first: int, last: int, digest: str | None, kind: Kind, how: str) -> None:
         self.is_sound = False
@@ -431,16 +492,30 @@ class Recognition:
     def _links(self) -> Iterator[Finding]:
         """Report events that are intact by themselves, but do not link to the previous event."""
         before: _Row | None = None
+        disowned = self._disowned()
         for _, row in sorted(self._own.items()):
+            behind = {number: digest for digest, number in row.behind()}
             if before is None:
-                if not row.begins:
+                if not row.begins and not {*self._pruned} & {*behind.items()}:
                     yield self._find("replaced_chain", "it follows on another event", row.seq)
-            elif row.previous != before.hash:
+            elif behind.get(before.number) != before.hash and row.number not in disowned:
                 if self._signed.get(before.number) == before.hash:
                     yield self._find("replaced_chain", "its prev_hash is of another event", row.seq)
                 else:
                     yield self._edited(before)
             before = row
+
+
+def _first_due(row: _Row, before: int) -> int:
+    """Return the number of the first event that a row stands for, after the one before it.
+
+    Where one of the events is here that it says were left out, all of them must be.
+    """
+    return row.first() if before < row.first() else row.number
+
+
+def _stray_of(flow_id: str, row: _Row, home: str | None, number: int | None, digest: str) -> Stray:
+    return Stray(flow_id, row.seq, home, number, digest, ALL if row.begins else row.left_out)
 
 
 def _displaced(numbers: list[int]) -> set[int]:

@@ -68,13 +68,13 @@ class Stats:
         self.last = login.started if self.last is None else max(self.last, login.started)
         self.outcomes[outcome] += 1
         self.by_hour[int(login.started // 3600), outcome] += 1
-        self.in_doubt += bool(login.events[-1]["in_doubt"])
+        self.in_doubt += login.in_doubt
         actions = Counter(event["action"] for event in login.events)
         for name, action in COUNTED.items():
             self.totals[name] += actions[action]
         for name, departs in _DEPARTURES.items():
             self.practice[name] += departs(login)
-        self._polls.append(actions[POLL])
+        self._polls.append(login.count(POLL))
         if login.approved_after is not None:
             self._waits.append(login.approved_after)
         for kind, counted, name in (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow.audit.chain import DAMAGED, START, read
 from deviceflow.audit.events import STORE
 from deviceflow.core.actions import ACTIONS, IMPORT, STORE_EVENTS
+from deviceflow.core.omitted import Omitted
 from deviceflow.core.states import State
 from deviceflow.errors import StoreError
 from deviceflow.trail.diagnosis import diagnose
@@ -25,10 +26,13 @@ from deviceflow.trail.evidence import (
     LEGAL,
     SEQ,
     Evidence,
+    anchor_of,
     at,
     before,
+    begun,
     is_as_its_event_says,
     is_new,
+    is_told_by,
     is_where_it_was_led,
     may_be_gone,
 )
@@ -43,6 +47,11 @@ if TYPE_CHECKING:
     from deviceflow.core.ports import StoredFlow
     from deviceflow.trail.digest import Digest, DigestId
     from deviceflow.trail.evidence import Standing, Step
+    from deviceflow.trail.ledger import Head
+
+    # What the next event must have: its number, the states and the hash before it, and a time that
+    # it is not before.
+    _Due = tuple[int, Standing, str, str]
 
 __all__ = ["CLOCK_TOLERANCE", "Finding", "Kind", "Verification"]
 
@@ -176,15 +185,15 @@ class Verification:
             return "its hash is not the one given as the last digest's"
         return None
 
-    def _pruned_meanwhile(self) -> set[str]:
-        """Return the flows that were pruned since the digests were read."""
-        pruned: set[str] = set()
+    def _pruned_meanwhile(self) -> dict[str, int]:
+        """Return the flows that were pruned since the digests were read, and up to which event."""
+        pruned: dict[str, int] = {}
         for number, path in [] if self._directory is None else files_of(self._directory):
             if number >= self._read_until:
                 digest = read_digest(path)
                 if self._forged(digest, number, None) is None:
                     entries = read_entries(path, digest)
-                    pruned.update(entry.flow_id for entry in entries if entry.pruned)
+                    pruned.update((entry.flow_id, entry.seq) for entry in entries if entry.pruned)
         return pruned
 
 
@@ -229,12 +238,13 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
     rows, stored = evidence.rows, evidence.stored
     if not rows:
         return not evidence.heads and (stored is None or is_new(stored, evidence.key))
-    events = _whole(rows, evidence.key)
-    if events is None:
+    whole = _whole(rows, evidence.heads, evidence.key)
+    if whole is None:
         return False
-    first = rows[0][SEQ]
-    for head in evidence.heads:
-        if not 0 <= head.seq - first < len(rows) or rows[head.seq - first][HASH] != head.hash:
+    events, anchor = whole
+    if evidence.heads:
+        hashes = {row[SEQ]: row[HASH] for row in rows}
+        if any(hashes.get(head.seq) != head.hash for head in evidence.heads if head.seq > anchor):
             return False
     if evidence.alone or evidence.flow_id == STORE:
         return True
@@ -242,26 +252,30 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
         return may_be_gone(events)
     last = events[-1]
     last["hash"] = rows[-1][HASH]
-    return is_where_it_was_led(stored, last) and is_as_its_event_says(stored, last)
+    return is_where_it_was_led(stored, last) and is_as_its_event_says(stored, last, evidence.key)
 
 
-def _whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> list[dict[str, Any]] | None:
-    """Return the events if each is unchanged, links to the previous one, and is a legal step."""
+def _whole(
+    rows: Sequence[tuple[Any, ...]], heads: Sequence[Head], key: AuditKey | None
+) -> tuple[list[dict[str, Any]], int] | None:
+    """Return the events if each is unchanged, links to the previous one, and is a legal step.
+
+    Returns:
+        The events, and the number of the event that was pruned before the first one, or 0.
+    """
     events = list[dict[str, Any]]()
-    seq, legal, standing = 1, _PLAIN, _NOWHERE
-    previous, time = START, ""
+    due: _Due
+    anchor, due, legal = 0, (1, _NOWHERE, START, ""), _PLAIN
     for flow_id, number, at_time, digest, mac, text in rows:
         try:
             event, found = read(text)
         except DAMAGED:
             return None
         if not events:
-            if event["action"] == IMPORT:
-                seq, legal, standing = event["seq"], _IMPORTED, before(event)
-            elif flow_id == STORE:
-                legal, standing = _STORE_EVENTS, (None, None)
-            else:
-                standing = before(event)
+            anchor, due, legal = _beginning(event, heads)
+        if event["omitted"] is not None:
+            due = _behind_omitted(event, due, events)
+        seq, standing, previous, time = due
         if (
             found != digest
             or (key is not None and key.mac(digest, event["key_id"]) != mac)
@@ -275,13 +289,45 @@ def _whole(rows: Sequence[tuple[Any, ...]], key: AuditKey | None) -> list[dict[s
         ):
             return None
         events.append(event)
-        seq, standing, previous, time = seq + 1, led, digest, at_time
+        due = (seq + 1, led, digest, at_time)
         if legal is _IMPORTED:
             legal = _PLAIN
-    return events
+    return events, anchor
+
+
+def _beginning(
+    first: Mapping[str, Any], heads: Sequence[Head]
+) -> tuple[int, _Due, Mapping[Step, Standing]]:
+    """Return what a chain that begins with an event must be like, if it is whole.
+
+    Returns:
+        The number of the event that was pruned before it, or 0; what is due first, and the steps
+        that are legal then.
+    """
+    if first["action"] == IMPORT:
+        return 0, (first["seq"], before(first), START, ""), _IMPORTED
+    if first["flow_id"] == STORE:
+        return 0, (1, (None, None), START, ""), _STORE_EVENTS
+    anchor, head = anchor_of(first, heads)
+    return anchor, (anchor + 1, begun(first) if anchor else before(first), head, ""), _PLAIN
+
+
+def _behind_omitted(
+    event: Mapping[str, Any], due: _Due, events: Sequence[Mapping[str, Any]]
+) -> _Due:
+    """Return what is due behind the events that an event says were left out before it."""
+    run = Omitted(**event["omitted"])
+    seq, standing, previous, time = due
+    if event["seq"] != seq + run.events:
+        return due if is_told_by(run, events) else _NOTHING
+    if run.after != previous or not time <= run.since <= run.until:
+        return _NOTHING
+    return seq + run.events, at(run.leads_from(standing[0])), event["prev_hash"], run.until
 
 
 _NOWHERE: Final[Standing] = (None, None)
+_NOTHING: Final[tuple[int, Standing, str, str]] = (-1, ("", None), "", "")
+"""What no event has: no step begins in such a state."""
 
 # Whether a late token is legal depends on more than the states: diagnosis decides it.
 _PLAIN: Final[Mapping[Step, Standing]] = {

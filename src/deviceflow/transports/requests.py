@@ -172,7 +172,7 @@ class RequestsTransport:
 
     def _read(self, response: http.client.HTTPResponse, method: str) -> Response:
         headers: dict[str, str] = {}
-        for key, value in response.msg.items():
+        for key, value in response.msg.raw_items():
             name = key.lower()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         if len({*headers.get("content-length", "").split(", ")}) > 1:

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from deviceflow import _forks as forks
 from deviceflow.core.wire import Failure
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ class ThreadedTransport:
 
     def __init__(self, transport: Transport, *, threads: int = THREADS) -> None:
         self._transport = transport
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="deviceflow")
+        self._most = threads
+        self._renew()
+        forks.in_child(self._renew)
+
+    def _renew(self) -> None:
+        self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="deviceflow")
 
     @property
     def unverified(self) -> bool:
@@ -56,6 +62,10 @@ class ThreadedTransport:
         return self._transport.send(request, left)
 
     async def close(self) -> None:
-        """Close the transport and, once they have nothing to do any more, the threads."""
+        """Close the transport, and end the threads once their requests have ended.
+
+        A later `send` opens new ones.
+        """
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._renew()
         self._transport.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -418,6 +420,39 @@ def test_request_that_finds_no_thread_in_time_is_not_sent() -> None:
     late = asyncio.run(main())
     assert isinstance(late, Failure)
     assert (late.kind, late.sent) == ("timeout", False)
+
+
+def test_transport_in_threads_can_be_used_again_after_it_was_closed() -> None:
+    server = Server()
+
+    async def main() -> None:
+        transport = ThreadedTransport(server, threads=1)
+        for _ in range(2):
+            await transport.send(OAUTH.code_request(), 5)
+            await transport.close()
+
+    asyncio.run(main())
+
+    assert len(server.polls) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked_child_sends_in_threads_of_its_own() -> None:
+    transport = ThreadedTransport(Server(), threads=1)
+
+    async def main() -> Response | Failure:
+        return await transport.send(OAUTH.code_request(), 5)
+
+    asyncio.run(main())
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(20)
+            os._exit(0 if asyncio.run(main()).status == 200 else 1)  # type: ignore[union-attr]
+        finally:
+            os._exit(2)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # Time in tests.

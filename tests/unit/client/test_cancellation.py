@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -22,7 +23,7 @@ from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.testing import answer
 from tests.awaited import Awaited, in_turn
-from tests.unit.client.test_giving_way import OAUTH, World
+from tests.unit.client.test_giving_way import OAUTH, Server, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -53,7 +54,7 @@ class Wire:
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109  # as in `AsyncTransport`
         self.sent += 1
         await asyncio.sleep(0)
-        if b"grant_type=refresh_token" in request.body:
+        if b"refresh_token=refresh&" in request.body + b"&":
             return answer(200, {"access_token": "new", "token_type": "Bearer"})
         answered = self._world.server.send(request, timeout)
         self.lost = True
@@ -215,3 +216,76 @@ def test_nothing_issued_is_lost_wherever_an_operation_is_cancelled(name: str, ho
         number += 1
 
     assert number > 0
+
+
+# Grants.
+
+
+class RotatingServer(Server):
+    """Issues a refresh token, and another one at each refresh: the old one is worth nothing then.
+
+    Attributes:
+        tokens: The access tokens that were issued by refreshes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: list[str] = []
+
+    def send(self, request: Request, timeout: float) -> Response:
+        fields = parse_qs(request.body.decode())
+        if fields.get("grant_type") == ["refresh_token"]:
+            if fields["refresh_token"] != [f"refresh {len(self.tokens)}"]:
+                return answer(400, {"error": "invalid_grant"})
+            self.tokens.append(f"access {len(self.tokens)}")
+            return self._issue(self.tokens[-1])
+        answered = super().send(request, timeout)
+        return (
+            self._issue("first") if self.issued and b"access_token" in answered.body else answered
+        )
+
+    def _issue(self, token: str) -> Response:
+        refresh = f"refresh {len(self.tokens)}"
+        return answer(200, {"access_token": token, "refresh_token": refresh, "expires_in": 600})
+
+
+def refreshable() -> World:
+    """Make a world with a grant whose access token has expired."""
+    world = World()
+    world.server = RotatingServer()
+    world.client = world.another_client()
+    with pytest.raises(errors.LoginPending):
+        world.client.get_token("nightly", OAUTH, mint="now")
+    for _ in range(2):
+        world.clock.advance(6)
+        with suppress(errors.LoginPending):
+            world.client.get_token("nightly", OAUTH)
+    world.clock.advance(1000)
+    return world
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_no_refreshed_token_is_lost_wherever_get_token_is_cancelled(how: How) -> None:
+    number, ended, lost = 0, False, 0
+    while not ended:
+        world = refreshable()
+        server = world.server
+        assert isinstance(server, RotatingServer)
+        scene = Scene(world)
+        work = scene.cancel(lambda c, _: c.get_token("nightly", OAUTH), "", number, how)
+        ended = asyncio.run(work)
+        if how == "by the end of the loop":
+            ended = not scene.tasks[0].cancelled()
+        world.clock.advance(120)  # nobody sends it again while the server may be at work on it
+        try:
+            token = world.another_client().get_token("nightly", OAUTH)
+        except errors.LoginPending:
+            assert scene.wire.lost
+            lost += 1
+        else:
+            assert token.access_token.reveal() == server.tokens[-1]
+            assert len(server.tokens) == 1
+        number += 1
+
+    assert number > 1
+    assert lost <= 1

@@ -64,6 +64,8 @@ COMMANDS = {
     "token": Entry("print the token of a login", "handover"),
     "export-env": Entry("print the token as shell commands", "handover"),
     "list": Entry("list the logins", "status"),
+    "grants": Entry("list, show and end grants, and log in for one", "grants"),
+    "logout": Entry("end a grant, and revoke its tokens", "grants"),
     "sweep": Entry("step each login that is due", "upkeep"),
     "worker": Entry("drive all logins of a store", "worker"),
     "purge": Entry("wipe old secrets and delete old logins", "upkeep"),

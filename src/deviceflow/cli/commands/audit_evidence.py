@@ -40,6 +40,7 @@ class PruneOptions(options.JobOptions):
 
     digests: str
     before: float
+    waiting: bool
 
 
 class DigestOptions(options.JobOptions):
@@ -101,6 +102,12 @@ def _add_prune(parser: ArgumentParser) -> None:
         metavar="WHEN",
         required=True,
         help="prune logins that ended before this time: 400d for 400 days ago, or 2026-01-31",
+    )
+    parser.add_argument(
+        "--waiting",
+        action="store_true",
+        help="also the events before this time of logins that have not ended, but for each one's"
+        " last",
     )
 
 
@@ -195,16 +202,22 @@ def _prune(args: PruneOptions) -> int:
     directory = Path(args.digests)
     with closing(trail.store(args, read_only=False)) as kept:
         signer = whole_trail.signer(trail.file_of(kept))
-        pruned, digest = whole_trail.prune(kept, directory, signer, args.before)
+        pruned, digest, waiting = whole_trail.prune(
+            kept, directory, signer, args.before, waiting=args.waiting
+        )
     last = digest or last_digest(directory)
     if args.json:
-        streams.show(json.dumps(_about(digest, last, signer) | {"pruned": pruned}))
+        streams.show(
+            json.dumps(_about(digest, last, signer) | {"pruned": pruned, "waiting": waiting})
+        )
         return 0
-    if not pruned:
+    if not pruned and not waiting:
         streams.say("There were no events to prune.")
     else:
         behind = f"digest {digest.number}" if digest else "earlier digests"
         summary = f"{behind}: pruned {counted(pruned, 'login')}"
+        if waiting:
+            summary += f", and the first events of {counted(waiting, 'login')} not ended"
         streams.show(f"{summary}, by {signer.public_key}" if digest else summary)
     _show_last(last)
     return 0

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import exits, options, stored, streams
+from deviceflow.cli import arguments, exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import TokenFile
 from deviceflow.core.secret import Secret
-from deviceflow.errors import UsageError
+from deviceflow.errors import UnknownGrantError, UnknownLoginError, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable
 
     from deviceflow.client._sync import Client
+    from deviceflow.core.access_token import AccessToken
     from deviceflow.core.provider import Token
 
+_MIN_TTL: Final = 60.0
 _STUDIO = ("DVC_STUDIO_TOKEN", "DVC_STUDIO_URL")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -34,6 +37,8 @@ class TokenOptions(options.FormatOption, HandOverOptions):
     """The options of `token`."""
 
     output: str | None
+    fresh: bool
+    min_ttl: float | None
 
 
 class ExportOptions(HandOverOptions):
@@ -51,11 +56,27 @@ def _add_acknowledge(parser: ArgumentParser) -> None:
 
 
 def _add_token(parser: ArgumentParser) -> None:
-    parser.description = "Print the token of a login that was approved."
+    parser.description = (
+        "Print the token of a login that was approved; or with --fresh, a token of a grant that can"
+        " be used now, refreshed if need be."
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="print an access token of the grant of this name"
+    )
+    parser.add_argument(
+        "--min-ttl",
+        type=arguments.seconds,
+        metavar="SECONDS",
+        help=f"with --fresh: how long the token must live at least ({_MIN_TTL:g})",
+    )
     parser.add_argument("--output", metavar="FILE", help="write it to this file instead (0600)")
     options.add_format(parser)
     _add_acknowledge(parser)
-    options.add_id(parser)
+    parser.add_argument(
+        "id",
+        metavar="ID",
+        help="the login's id, as printed by start; with --fresh, the grant's name",
+    )
     options.add_job(parser)
 
 
@@ -75,10 +96,22 @@ def _add_export_env(parser: ArgumentParser) -> None:
 
 
 def _token(args: TokenOptions) -> int:
+    """Print or save a token.
+
+    Raises:
+        UsageError: Options do not go together, or there is no such login or grant.
+    """
+    if args.fresh and args.acknowledge:
+        raise UsageError(
+            "--acknowledge is for the token of a login: a grant keeps its tokens.",
+            hint="To end the grant: deviceflow logout NAME",
+        )
+    if not args.fresh and args.min_ttl is not None:
+        raise UsageError("--min-ttl is for grants.", hint="Add --fresh.")
     client = stored.client(args)
     sink = None if args.output is None else TokenFile(args.output)
 
-    def put(token: Token) -> None:
+    def put(token: Token | AccessToken) -> None:
         kept = json.dumps(token.as_dict()) if args.format == "json" else token.access_token.reveal()
         if sink is not None:
             sink.put(Secret(kept))
@@ -86,15 +119,28 @@ def _token(args: TokenOptions) -> int:
         elif not args.json:
             streams.show(kept, foreign=True)
         if args.json:
-            facts = stored.facts(client.get(args.id))
+            facts = _facts(client, args)
             if sink is not None:
                 facts["output"] = args.output
             else:
                 facts["token"] = token.as_dict() if args.format == "json" else kept
             streams.show(json.dumps(facts))
 
-    _hand_over(client, args, put)
+    if args.fresh:
+        put(client.get_token(args.id, min_ttl=_MIN_TTL if args.min_ttl is None else args.min_ttl))
+        return 0
+    try:
+        _hand_over(client, args, put)
+    except UnknownLoginError as unknown:
+        with suppress(UnknownGrantError):
+            client.grant(args.id)
+            unknown.hint = "A grant has this name. For its token, add --fresh."
+        raise
     return 0
+
+
+def _facts(client: Client, args: TokenOptions) -> dict[str, Any]:
+    return client.grant(args.id).to_dict() if args.fresh else stored.facts(client.get(args.id))
 
 
 def _export_env(args: ExportOptions) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import exits, options, stored, streams
+from deviceflow.cli import arguments, exits, options, stored, streams
 from deviceflow.cli.commands import Command
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ class SweepOptions(options.JobOptions):
     """The options of `sweep`."""
 
     limit: int
+    unused: float
 
 
 class PurgeOptions(options.JobOptions, options.RetentionOptions):
@@ -23,8 +24,20 @@ class PurgeOptions(options.JobOptions, options.RetentionOptions):
 
 
 def _add_sweep(parser: ArgumentParser) -> None:
-    parser.description = "Step each login that is due. Run it from a timer."
-    parser.add_argument("--limit", type=int, default=100, help="at most N logins (%(default)s)")
+    parser.description = (
+        "Step each login that is due, and refresh ahead the grants that are in use. Run it from a"
+        " timer."
+    )
+    parser.add_argument(
+        "--limit", type=int, default=100, help="at most N logins, and N grants (%(default)s)"
+    )
+    parser.add_argument(
+        "--unused",
+        type=arguments.duration,
+        default=arguments.duration("14d"),
+        metavar="AGE",
+        help="let grants lapse that were not used for so long: 12h, 7d; by default 14d",
+    )
     options.add_job(parser)
 
 
@@ -38,17 +51,22 @@ def _add_purge(parser: ArgumentParser) -> None:
 
 
 def _sweep(args: SweepOptions) -> int:
-    swept = stored.client(args).sweep(args.limit)
+    client = stored.client(args)
+    swept = client.sweep(args.limit)
+    grants = client.sweep_grants(unused=args.unused, limit=args.limit)
+    failed = swept.problems + grants.problems
     if args.json:
         logins = [stored.facts(login) for login in swept.logins]
-        problems = [{"flow_id": p.flow_id, "error": str(p)} for p in swept.problems]
-        streams.show(json.dumps({"logins": logins, "problems": problems}))
+        problems = [{"flow_id": p.flow_id, "error": str(p)} for p in failed]
+        streams.show(json.dumps({"logins": logins, "grants": grants.names, "problems": problems}))
     else:
         for login in swept.logins:
             streams.show(stored.line(login))
-        for problem in swept.problems:
+        for name in grants.names:
+            streams.show(f"grant {name}")
+        for problem in failed:
             streams.say(f"deviceflow: {problem}")
-    return exits.FAILED if swept.problems else 0
+    return exits.FAILED if failed else 0
 
 
 def _purge(args: PurgeOptions) -> int:

@@ -16,6 +16,7 @@ from deviceflow.stores.sql.methods import FIRST_PAGE, SQLMethods, run
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
@@ -39,6 +40,7 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
         statements: As for `SQLStore`.
         find_sealer: As for `SQLStore`.
         read_only: As for `SQLStore`.
+        trail: As for `SQLStore`.
     """
 
     def __init__(
@@ -49,8 +51,9 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
         find_sealer: Callable[[str | None], Sealer | Plain | Keyless],
         *,
         read_only: bool,
+        trail: TrailMode | None = None,
     ) -> None:
-        super().__init__(dialect, statements, find_sealer, read_only=read_only)
+        super().__init__(dialect, statements, find_sealer, read_only=read_only, trail=trail)
         self._connection = connection
         self._is_open = False
         self._opening: asyncio.Future[None] | None = None

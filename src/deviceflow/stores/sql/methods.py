@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from deviceflow.audit import log
 from deviceflow.audit.events import STORE
+from deviceflow.audit.mode import is_summarized
 from deviceflow.audit.reading import event_of
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN, Keyless
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from deviceflow.audit.chain import AuditKey
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Plain, Sealer
     from deviceflow.core.flow import Flow
@@ -112,6 +114,7 @@ class SQLMethods:
         find_sealer: Finds what seals the store's secrets; it is given the store's audit key as it
             is sealed, or None for a store that is new.
         read_only: Whether nothing may be written to it, not even the schema.
+        trail: Whether its trail stores each event: see `deviceflow.audit.mode`.
 
     Attributes:
         durable: True: flows outlive the process.
@@ -128,11 +131,13 @@ class SQLMethods:
         find_sealer: Callable[[str | None], Sealer | Plain | Keyless],
         *,
         read_only: bool,
+        trail: TrailMode | None = None,
     ) -> None:
         self._dialect = dialect
         self._statements = statements
         self._find_sealer = find_sealer
         self._read_only = read_only
+        self._summarize = is_summarized(trail)
         self._remembered = RememberedFlows()
         self._seen_grants = SeenGrants()
         self._sealed: str | None = None  # the audit key, as the store has it
@@ -404,7 +409,9 @@ class SQLMethods:
             log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
         self._sealed = str((yield from self._sealed_audit_key()))
         self._audit_key = keys.audit_key(self._sealed, self._rows)
-        self._operations = Operations(self._rows, self._audit_key, self._remembered)
+        self._operations = Operations(
+            self._rows, self._audit_key, self._remembered, summarize=self._summarize
+        )
 
 
 def _only_read() -> StoreError:

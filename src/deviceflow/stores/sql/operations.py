@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.chain import DAMAGED, link, read, row_of
+from deviceflow.audit.chain import DAMAGED, link, omit, read, row_of
 from deviceflow.audit.events import STORE, render, render_store_event
 from deviceflow.core.actions import ACTIONS, POLL, PRUNE
 from deviceflow.core.ports import Claim, LeaseHeld, Origin
@@ -50,12 +50,21 @@ class Operations:
         rows: Makes rows of flows, and flows of rows.
         audit_key: Authenticates events; None where none may be written.
         remembered: The flows that this process drives.
+        summarize: Whether the trail leaves pending polls out.
     """
 
-    def __init__(self, rows: Rows, audit_key: AuditKey | None, remembered: RememberedFlows) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        audit_key: AuditKey | None,
+        remembered: RememberedFlows,
+        *,
+        summarize: bool = False,
+    ) -> None:
         self._rows = rows
         self._audit_key = audit_key
         self._remembered = remembered
+        self._summarize = summarize
 
     # Keeping a flow.
 
@@ -70,6 +79,7 @@ class Operations:
         """
         event = noted = None
         if flow.seq:
+            flow.head = flow.omitted = None  # the chain here begins with the import
             event = render(flow, flow.record_import(client_now))
         self._rows.seal(flow)
         if event is None:
@@ -133,6 +143,8 @@ class Operations:
             if found is not None and worker_of(found[0]) == event["worker"]:
                 return True
             stored = (yield "get", values | {"now": now}).fetchone()
+            if noted is None and stored is not None and stored[_MAC] == values["mac"]:
+                return True
             if changed or (stored is not None and stored[_SEQ] == values["before"]):
                 raise ignored(flow.id)
             if release is not None:
@@ -141,24 +153,34 @@ class Operations:
 
         return attempt, columns
 
-    def _linked(self, flow: Flow, event: Values) -> tuple[Hidden[Values], Values]:
+    def _linked(self, flow: Flow, event: Values) -> tuple[Hidden[Values], Values | None]:
         """Make an event the next link of its flow's chain.
 
         Returns:
-            The flow's row that goes with it, and the event's own.
+            The flow's row that goes with it, and the event's own; None if the trail leaves it out.
         """
         # Tried again, it is the very same row: the event names its digest.
         again = event["hash"] is not None
         if not again and (ACTIONS[event["action"]].changes_secrets or flow.as_stored is None):
             self._rows.seal(flow)
+        left_out = flow.omitted is not None if again else self._is_left_out(flow, event)
         digest, columns = self._rows.columns(flow)
         if not again:
             event["row_digest"] = digest
         text = link(event, flow.head, self._audit_key, flow)
-        flow.head = event["hash"]
-        self._rows.sign(columns, digest, flow.head)
+        head = flow.head = str(event["hash"])
+        if left_out and self._audit_key is not None:
+            # No stored event names the row's digest: the audit key vouches for the row instead.
+            head = f"{head} {self._audit_key.mark(f'{digest} {head}')}"
+        self._rows.sign(columns, digest, head)
         columns.reveal()["before"] = event["seq"] - 1
-        return columns, row_of(event, text)
+        return columns, None if left_out else row_of(event, text)
+
+    def _is_left_out(self, flow: Flow, event: Values) -> bool:
+        # Asked for each event: most trails leave none out.
+        if not self._summarize and flow.omitted is None:
+            return False
+        return omit(event, flow, summarize=self._summarize)
 
     def _add_events(
         self, noted: Values | None, store_event: StoreEvent | None, now: float
@@ -245,13 +267,22 @@ class Operations:
 
         return attempt
 
-    def prune(self, flow_ids: Collection[str]) -> Operation[None]:
-        """Drop all events of these flows, and put that on record."""
+    def prune(self, ended: Collection[str], waiting: Mapping[str, int]) -> Operation[None]:
+        """Drop events of flows, and put that on record.
+
+        Args:
+            ended: The flows whose events are all dropped.
+            waiting: The flows that keep their events from a number on.
+        """
 
         def attempt(now: float) -> Statements[None]:
-            for flow_id in flow_ids:
+            for flow_id in ended:
                 yield "delete_events", {"id": flow_id}
-            about = f"the events of {len(flow_ids)} flows"
+            for flow_id, seq in waiting.items():
+                yield "delete_events_before", {"id": flow_id, "seq": seq}
+            about = f"the events of {len(ended)} flows"
+            if waiting:
+                about += f", and the first events of {len(waiting)} flows that have not ended"
             yield from add_store_event(self._audit_key, now, PRUNE, about)
 
         return attempt
@@ -283,7 +314,7 @@ class _Claiming:
 
     def __init__(
         self,
-        link_to_row: Callable[[Flow, Values], tuple[Hidden[Values], Values]],
+        link_to_row: Callable[[Flow, Values], tuple[Hidden[Values], Values | None]],
         remembered: RememberedFlows,
         owner: str,
         seconds: float,
@@ -337,8 +368,10 @@ class _Claiming:
             raise ignored(flow.id)
         return (yield from self._keep(claim, event, noted, values["mac"]))
 
-    def _keep(self, claim: Claim, event: Values, noted: Values, mac: str) -> Statements[Claim]:
-        if (yield "add_event", noted).rowcount != 1:
+    def _keep(
+        self, claim: Claim, event: Values, noted: Values | None, mac: str
+    ) -> Statements[Claim]:
+        if noted is not None and (yield "add_event", noted).rowcount != 1:
             raise ignored(claim.flow.id)
         claim = Claim(claim.flow, claim.now, claim.previous_owner, event)
         self._kept = (mac, claim)

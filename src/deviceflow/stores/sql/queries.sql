@@ -200,6 +200,9 @@ ON CONFLICT DO NOTHING
 -- name: get_grant_by_link
 {grant_row} WHERE link_hash = :link_hash
 
+-- name: grant_id
+SELECT id FROM {grants} WHERE name = :name
+
 -- name: grants_first
 {grant_row} ORDER BY name LIMIT :limit
 
@@ -240,6 +243,9 @@ SELECT "text" FROM {audit} WHERE flow_id = :id AND seq = :seq
 -- name: delete_events
 DELETE FROM {audit} WHERE flow_id = :id
 
+-- name: delete_events_before
+DELETE FROM {audit} WHERE flow_id = :id AND seq < :seq
+
 -- name: last_event
 SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1
 
@@ -251,6 +257,9 @@ SELECT {stored} FROM {audit} WHERE flow_id = :id ORDER BY seq
 
 -- name: histories
 SELECT {stored} FROM {audit} WHERE flow_id IN ({ids}) ORDER BY flow_id, seq
+
+-- name: progress
+SELECT id, progress FROM {flows} WHERE id IN ({ids})
 
 -- name: begun_oldest
 {begun} ASC, flow_id ASC
@@ -276,6 +285,19 @@ WHERE "time" < :until AND flow_id <> :store
             SELECT 1 FROM {audit} AS its WHERE its.flow_id = name AND ({token_gone})
         ))
 ORDER BY flow_id
+
+-- name: open_before
+-- Of each flow that has not ended, the last event before a time, if there are more before it.
+SELECT {stored} FROM {audit}
+JOIN (
+    SELECT flow_id AS name, MAX(seq) AS last FROM {audit} WHERE "time" < :until
+    GROUP BY flow_id HAVING COUNT(*) > 1
+) AS lasts ON flow_id = name AND seq = last
+WHERE EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id AND ended_at IS NULL)
+ORDER BY flow_id
+
+-- name: event_before
+SELECT seq, hash FROM {audit} WHERE flow_id = :id AND seq < :seq ORDER BY seq DESC LIMIT 1
 
 -- name: events_all
 SELECT {stored} FROM {audit} ORDER BY flow_id, seq

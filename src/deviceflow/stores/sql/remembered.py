@@ -31,14 +31,16 @@ class RememberedFlow:
     Attributes:
         flow: The flow.
         progress: The column of this name.
+        head: Likewise.
         mac: Likewise.
     """
 
-    __slots__ = ("flow", "mac", "progress")
+    __slots__ = ("flow", "head", "mac", "progress")
 
-    def __init__(self, flow: Flow, progress: str, mac: str) -> None:
+    def __init__(self, flow: Flow, progress: str, head: str, mac: str) -> None:
         self.flow = flow
         self.progress = progress
+        self.head = head
         self.mac = mac
 
     def fence(self) -> dict[str, Any]:
@@ -47,7 +49,7 @@ class RememberedFlow:
         return {
             "old_mac": self.mac,
             "old_progress": self.progress,
-            "old_head": flow.head,
+            "old_head": self.head,
             "old_state": str(flow.state),
             "old_moved_at": flow.moved_at,
         }
@@ -83,7 +85,8 @@ class RememberedFlows:
         if flow.state is not State.AWAITING_USER or flow.to_revoke:
             self.forget(flow.id)
             return
-        kept = RememberedFlow(_copy(flow), row.reveal()["progress"], row.reveal()["mac"])
+        columns = row.reveal()
+        kept = RememberedFlow(_copy(flow), columns["progress"], columns["head"], columns["mac"])
         with self._lock:
             self._flows.pop(flow.id, None)
             self._flows[flow.id] = kept

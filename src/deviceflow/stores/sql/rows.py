@@ -4,7 +4,8 @@ A row has two parts. What is *fixed* is written when the flow is added, and by t
 change its secrets or end it. What *moves* with every other transition is small. Secrets are sealed,
 by kind. Two values authenticate a row. Its *digest* covers all columns but those of the lease, the
 wake time and the snoozes, which can only delay a login; the event of the flow's last transition
-names it. Its *MAC* covers the digest and that event's hash, under a key that is derived from the
+names it. Where the trail leaves that event out, the head has a mark of the audit key on both
+instead. Its *MAC* covers the digest and that event's hash, under a key that is derived from the
 sealing key. The fixed part has a digest of its own, so that a move need not look at it again.
 """
 
@@ -21,6 +22,7 @@ from deviceflow.audit.chain import decode, encode
 from deviceflow.core import codec
 from deviceflow.core.encryption import Keyless
 from deviceflow.core.flow import Flow
+from deviceflow.core.omitted import Omitted
 from deviceflow.core.ports import StoredFlow
 from deviceflow.core.secret import Hidden, unseen
 from deviceflow.errors import DeviceFlowError, SealError, StoreError
@@ -93,7 +95,7 @@ _PROGRESS: Final = (
     "state",
     "unreadable",
 )
-"""What of a flow is in the column `progress`."""
+"""What of a flow is in the column `progress`, with `omitted` where the trail leaves events out."""
 
 _progress_of: Final = attrgetter(*_PROGRESS)
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
@@ -168,7 +170,10 @@ class Rows:
         """
         fixed = flow.as_stored
         assert fixed is not None  # noqa: S101  # `seal` came before
-        progress = encode(dict(zip(_PROGRESS, _progress_of(flow), strict=True))).decode()
+        fields = dict(zip(_PROGRESS, _progress_of(flow), strict=True))
+        if flow.omitted is not None:
+            fields["omitted"] = flow.omitted._asdict()
+        progress = encode(fields).decode()
         state = str(flow.state)
         digest = _digest(fixed.digest, flow.seq, state, flow.moved_at, progress)
         values = {
@@ -210,7 +215,8 @@ class Rows:
             fixed = self._check(row)
             flow = Flow(flow_id, provider_of(provider), 0.0)
             read = decode(record) | decode(progress)
-            codec.fill(flow, read | {"head": head if seq else None})
+            codec.fill(flow, read | {"head": head.partition(" ")[0] if seq else None})
+            flow.omitted = Omitted.of(read.get("omitted"))
             flow.as_stored = Fixed(open_name, fixed)
             if secrets:
                 bound = _bound(provider, flow)

@@ -7,6 +7,7 @@ import secrets
 import time
 from contextlib import contextmanager
 from heapq import merge
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from deviceflow.audit import log
@@ -24,10 +25,11 @@ from deviceflow.stores.sql.operations import query
 from deviceflow.stores.sql.rows import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from deviceflow.audit.chain import AuditKey
+    from deviceflow.audit.mode import TrailMode
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
 _RESEALING: Final = 10.0
 
 
@@ -82,6 +85,7 @@ class SQLStore(SQLMethods, GrantFace):
         find_sealer: Finds what seals the store's secrets; it is given the store's audit key as it
             is sealed, or None for a store that is new.
         read_only: Whether nothing may be written to it, not even the schema.
+        trail: Whether its trail stores each event: see `deviceflow.audit.mode`.
 
     Attributes:
         durable: True: flows outlive the process.
@@ -96,8 +100,9 @@ class SQLStore(SQLMethods, GrantFace):
         find_sealer: Callable[[str | None], Sealer | Plain | Keyless],
         *,
         read_only: bool,
+        trail: TrailMode | None = None,
     ) -> None:
-        super().__init__(dialect, statements, find_sealer, read_only=read_only)
+        super().__init__(dialect, statements, find_sealer, read_only=read_only, trail=trail)
         self._connection = connection
         try:
             self._run(self._open())
@@ -291,9 +296,14 @@ class SQLStore(SQLMethods, GrantFace):
         # Ids that are not text sort last, and are in the last part.
         return sorted(flow_id for flow_id in found if isinstance(flow_id, str) and flow_id)
 
-    def prune(self, flow_ids: Collection[str]) -> None:
-        """Drop all events of these flows, and note it; a digest must say so by then."""
-        self._perform(self._operations.prune(flow_ids), "write", time.time())
+    def prune(self, ended: Collection[str], waiting: Mapping[str, int] = _NONE) -> None:
+        """Drop events of flows, and put that on record. A digest must name them by then.
+
+        Args:
+            ended: The flows whose events are all dropped.
+            waiting: The flows that keep their events from a number on.
+        """
+        self._perform(self._operations.prune(ended, waiting), "write", time.time())
 
     def reseal(self) -> Resealed:
         """Seal with the first key what another key has sealed.

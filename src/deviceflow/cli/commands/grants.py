@@ -1,0 +1,181 @@
+"""`deviceflow grants` and `logout`: the grants of a store, which give tokens for months."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from deviceflow.cli import arguments, options, stored, streams, target
+from deviceflow.cli.commands import Command
+from deviceflow.errors import UnknownGrantError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from deviceflow.client._sync import Client
+    from deviceflow.core.grant_view import GrantView
+
+_NONE_LEFT: Final = ("revocations", 0)
+
+
+class NameOptions(options.JobOptions):
+    """The options of the commands on one grant."""
+
+    name: str
+
+
+class LoginOptions(options.TargetOptions, NameOptions):
+    """The options of `login`."""
+
+    no_browser: bool
+    timeout: float | None
+
+
+def _add_grants(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Grants: what a person gave a program once, and the tokens that belong to it for months."
+        " For a token of a grant: deviceflow token NAME --fresh"
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, command, what in (
+        ("list", Command(options.add_job, stored.reporting(_list)), "list the grants"),
+        ("show", Command(_add_name, stored.reporting(_show)), "show a grant"),
+        ("login", Command(_add_login, stored.reporting(_login)), "log in for a grant"),
+        ("revoke", Command(_add_name, stored.reporting(_log_out)), "end a grant, as logout does"),
+        (
+            "doubt",
+            Command(_add_doubt, stored.reporting(_doubt)),
+            "mark all grants as in doubt, after a backup was restored",
+        ),
+    ):
+        command.add_to(actions.add_parser(name, help=what))
+
+
+def _add_name(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the grant's name")
+    options.add_job(parser)
+
+
+def _add_logout(parser: ArgumentParser) -> None:
+    parser.description = (
+        "End a grant: wipe its tokens from the store, and revoke them at the server if the server"
+        " supports it (RFC 7009)."
+    )
+    _add_name(parser)
+
+
+def _add_login(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Log in for a grant: show a fresh code, and wait for the approval. For a grant that exists"
+        " already, the name is enough."
+    )
+    parser.add_argument("name", metavar="NAME", help="the grant's name")
+    options.add_target(parser)
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument(
+        "--timeout", type=arguments.seconds, metavar="SECONDS", help="how long to wait"
+    )
+    options.add_job(parser)
+
+
+def _add_doubt(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Mark all grants as in doubt. Run it once after a backup of the store was restored: its"
+        " refresh tokens may have been used since, and a server that sees one again may revoke all"
+        " tokens of the grant. A grant in doubt is used until its access token ends."
+    )
+    options.add_job(parser)
+
+
+def _list(args: options.JobOptions) -> int:
+    for view in stored.client(args).grants():
+        streams.show(json.dumps(view.to_dict()) if args.json else _line(view))
+    return 0
+
+
+def _show(args: NameOptions) -> int:
+    _say(args, stored.client(args).grant(args.name))
+    return 0
+
+
+def _login(args: LoginOptions) -> int:
+    client = stored.client(args)
+    named = any((args.target, args.profile, getattr(args, "issuer", None)))
+    named = named or getattr(args, "device_authorization_endpoint", None) is not None
+    provider = target.provider(args) if named else None
+    if provider is not None:
+        target.look_for_secret(provider)
+    if _gives_tokens(client, args.name):
+        streams.say(
+            "The grant gives tokens, so no login was started. To log in anew, end the grant first:"
+            f" deviceflow logout {args.name}"
+        )
+    view = client.log_in(
+        args.name,
+        provider,
+        purpose=target.purpose(args) if named else None,
+        open_browser=not args.no_browser,
+        timeout=args.timeout,
+    )
+    _say(args, view)
+    return 0
+
+
+def _gives_tokens(client: Client, name: str) -> bool:
+    try:
+        return client.grant(name).state.gives_tokens
+    except UnknownGrantError:
+        return False
+
+
+def _log_out(args: NameOptions) -> int:
+    view = stored.client(args).log_out(args.name)
+    _say(args, view)
+    if view.revocations:
+        streams.say(
+            "The tokens were wiped. They could not be revoked at the server yet: deviceflow sweep"
+            " tries again."
+        )
+    return 0
+
+
+def _doubt(args: options.JobOptions) -> int:
+    marked = stored.client(args).doubt_grants()
+    if args.json:
+        streams.show(json.dumps({"marked": marked}))
+    else:
+        streams.show("1 grant is in doubt" if marked == 1 else f"{marked} grants are in doubt")
+    return 0
+
+
+def _say(args: NameOptions, view: GrantView) -> None:
+    if args.json:
+        streams.show(json.dumps(view.to_dict()))
+        return
+    streams.show(_line(view))
+    for name, value in view.to_dict().items():
+        if value is not None and name not in ("name", "state") and (name, value) != _NONE_LEFT:
+            text = " ".join(value) if isinstance(value, list) else str(value)
+            if name.endswith(("_at", "_since")):
+                text = _time(value)
+            streams.show(f"  {name.replace('_', ' ')}: {text}", foreign=True)
+
+
+def _line(view: GrantView) -> str:
+    said = f"{view.name} {view.state}"
+    if view.reason is not None:
+        said += f": {view.reason}"
+    if view.expires_at is not None:
+        said += f", until {_time(view.expires_at)}"
+    return said if view.need_id is None else f"{said}, a person must log in"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
+
+
+COMMANDS: Final = {
+    "grants": Command(_add_grants),
+    "logout": Command(_add_logout, stored.reporting(_log_out)),
+}

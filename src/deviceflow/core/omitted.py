@@ -1,0 +1,95 @@
+"""The events that a summarized trail leaves out, and what the next stored event says of them.
+
+While nobody approves, a login sends a poll and is told that the login is pending, over and over. A
+trail in the mode `summary` stores neither event. Both are still links of the chain: each hash
+covers the hash before it. So the next event that is stored has, as its `prev_hash`, a hash over all
+events that were left out. Its field `omitted` says what they were.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from deviceflow.core.actions import OMISSIBLE, POLL
+from deviceflow.core.states import AWAITING_USER, POLLING, State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MOST = 2**53  # larger integers are not exact in every JSON parser
+
+
+class Omitted(NamedTuple):
+    """A run of events that a trail leaves out: polls, and answers that say `pending`.
+
+    Attributes:
+        after: The hash of the stored event before the run.
+        events: How many events the run has.
+        polls: How many of them are polls. The others are answers.
+        since: The time of the first one, as in events.
+        until: The time of the last one.
+    """
+
+    after: str
+    events: int
+    polls: int
+    since: str
+    until: str
+
+    @classmethod
+    def of(cls, fields: object) -> Self | None:
+        """Return the run of a JSON object, or None if there is none.
+
+        Raises:
+            TypeError: A field has the wrong type.
+            ValueError: It has other fields, or they are in another order, or a number is too large.
+        """
+        if fields is None:
+            return None
+        if type(fields) is not dict or (*fields,) != cls._fields:
+            raise ValueError("omitted")
+        omitted = cls(**fields)
+        if tuple(map(type, omitted)) != _TYPES:
+            raise TypeError("omitted")
+        if not (0 < omitted.events < _MOST and 0 <= omitted.polls <= omitted.events):
+            raise ValueError("omitted")
+        return omitted
+
+    def leads_from(self, state: str | None) -> State | None:
+        """Return the state after the run, if it began in `state`; None if it could not have."""
+        # In a run, polls and answers take turns.
+        odd = self.events % 2
+        if state == AWAITING_USER:
+            dest, polls = (POLLING if odd else AWAITING_USER), self.events - self.events // 2
+        elif state == POLLING:
+            dest, polls = (AWAITING_USER if odd else POLLING), self.events // 2
+        else:
+            return None
+        return dest if polls == self.polls else None
+
+    @property
+    def answers(self) -> int:
+        """How many answers the run has."""
+        return self.events - self.polls
+
+
+_TYPES = (str, int, int, str, str)
+
+
+def with_event(run: Omitted | None, event: Mapping[str, Any], head: str) -> Omitted:
+    """Return a run with one more event.
+
+    Args:
+        run: The run so far; None before its first event.
+        event: The event, one of `OMISSIBLE`.
+        head: The hash of the event before it.
+    """
+    time, polls = event["time"], int(event["action"] == POLL)
+    if run is None:
+        return Omitted(head, 1, polls, time, time)
+    return Omitted(run.after, run.events + 1, run.polls + polls, run.since, time)
+
+
+def is_omissible(event: Mapping[str, Any]) -> bool:
+    """Tell whether a trail may leave the event out."""
+    return event["action"] in OMISSIBLE

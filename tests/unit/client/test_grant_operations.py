@@ -1,0 +1,502 @@
+"""The operations on grants, driven by a list of effects and answers, and killed at each effect."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs
+
+import pytest
+
+from deviceflow import Client, LoginPending, OAuth, errors
+from deviceflow.client import grant_end, grant_refresh, grant_token
+from deviceflow.client.effects import (
+    CommitGrant,
+    DueGrants,
+    Exchange,
+    LoadGrant,
+    LoadGrantById,
+    ReadClocks,
+    Send,
+    Sleep,
+    SnoozeGrant,
+    UseGrant,
+    Wake,
+    Watch,
+)
+from deviceflow.client.kept import STALE
+from deviceflow.client.lease import GRANT_MARGIN, Clocks
+from deviceflow.core.grant import Grant
+from deviceflow.core.ports import StoredGrant
+from deviceflow.core.provider import Token
+from deviceflow.core.secret import Secret
+from deviceflow.core.states import GrantState
+from deviceflow.core.wire import Failure
+from deviceflow.providers.dialect import RFC8628
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.testing import VirtualClock, answer
+from tests.listed import NOW, STEADY, TIMEOUT, Listed, Raised, context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.wire import Request, Response
+    from tests.listed import Expected
+
+LIFE: Final = 1000.0
+PROVIDER: Final = OAuth(
+    client_id="robot",
+    device_authorization_endpoint="https://as.example.com/device",
+    token_endpoint="https://as.example.com/token",
+    revocation_endpoint="https://as.example.com/revoke",
+)
+RENEWED: Final = answer(
+    200, {"access_token": "ACCESS-2", "refresh_token": "REFRESH-2", "expires_in": LIFE}
+)
+REFUSED: Final = answer(400, {"error": "invalid_grant"})
+FAILING: Final = Raised(errors.StoreError("The disk is full.", hint="Make room."))
+WAKES: Final = (Wake, None)
+
+
+def first_token(now: float) -> Token:
+    refresh = Secret("REFRESH-1")
+    return Token(Secret("ACCESS-1"), expires_at=now + LIFE, refresh_token=refresh)
+
+
+def active(left: float = LIFE) -> Grant:
+    """Return a grant whose access token lives so long from now on."""
+    grant = Grant("g1", "nightly", PROVIDER, NOW - 2000)
+    at = NOW + left - LIFE
+    grant.log_in(first_token(at), PROVIDER, at, flow_id="f1")
+    return grant
+
+
+def loads(grant: Grant | None, held: float = 0.0, now: float = NOW) -> Expected:
+    return LoadGrant, None if grant is None else StoredGrant(grant, now, now, held)
+
+
+def commits(committed: Any = True) -> Expected:
+    return CommitGrant, committed
+
+
+def sends(result: Response | Failure | BaseException, seconds: float = 0.0) -> Expected:
+    return Send, Exchange(result, STEADY + seconds)
+
+
+def clocks_at(passed: float) -> Expected:
+    return ReadClocks, Clocks(NOW + passed, STEADY + passed)
+
+
+def get_token(by: Context, min_ttl: float = 60.0) -> Op[AccessToken]:
+    return grant_token.get_token(by, "nightly", None, None, {}, min_ttl, "later")
+
+
+def commits_of(driver: Listed) -> list[CommitGrant]:
+    return [effect for effect in driver.effects if isinstance(effect, CommitGrant)]
+
+
+# With life left.
+
+
+def test_token_with_life_left_is_one_read() -> None:
+    driver = Listed(loads(active()))
+
+    token = driver.run(get_token(context()))
+
+    assert (token.access_token, token.generation) == (Secret("ACCESS-1"), 1)
+    assert driver.names == ["LoadGrant"]
+
+
+@pytest.mark.parametrize(("passed", "reads"), [(0.5, False), (STALE, True), (-5, False)])
+def test_token_comes_from_memory_for_a_second(passed: float, reads: bool) -> None:
+    by = context()
+    Listed(loads(active())).run(get_token(by))
+
+    again = Listed(clocks_at(passed), *([loads(active())] if reads else []))
+    again.run(get_token(by))
+
+    assert ("LoadGrant" in again.names) is reads
+
+
+def test_token_in_memory_is_not_given_beyond_its_life_nor_to_who_asks_for_another() -> None:
+    by = context()
+    Listed(loads(active(60.5))).run(get_token(by))
+
+    Listed(clocks_at(0.6), loads(active(100))).run(get_token(by))
+    Listed(loads(active())).run(
+        grant_token.get_token(by, "nightly", PROVIDER, None, {}, 60.0, "later")
+    )
+
+
+@pytest.mark.parametrize("used_at", [None, NOW - 86400, NOW + 5])
+def test_use_is_noted_once_a_day(used_at: float | None) -> None:
+    stored = StoredGrant(active(), NOW, used_at)
+
+    driver = Listed((LoadGrant, stored), (UseGrant, None))
+    driver.run(get_token(context()))
+
+    assert driver.effects[-2] == UseGrant("g1", NOW)
+
+
+# The refresh.
+
+
+def test_refresh_is_stored_under_a_lease_before_it_is_sent_and_released_behind_it() -> None:
+    driver = Listed(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(), WAKES)
+
+    token = driver.run(get_token(context()))
+
+    assert token.generation == 2
+    assert driver.names == ["LoadGrant", "refresh", "Wake", "Send", "renew", "Wake"]
+    begun, done = commits_of(driver)
+    assert begun.lease is not None
+    assert begun.lease.seconds == TIMEOUT + GRANT_MARGIN
+    assert (begun.release, done.lease, done.release) == (None, None, begun.lease.owner)
+
+
+def test_nothing_is_sent_if_others_went_on_and_what_they_got_is_used() -> None:
+    driver = Listed(loads(active(30)), commits(False), loads(active()))
+
+    assert driver.run(get_token(context())).generation == 1
+    assert "Send" not in driver.names
+
+
+def test_others_use_what_they_have_or_wait_to_be_woken() -> None:
+    grant = active(30)
+    grant.refresh(NOW - 1)
+    assert Listed(loads(grant, held=5)).run(get_token(context())).generation == 1
+
+    ended = active(-5)
+    ended.refresh(NOW - 6)
+    waiting = Listed(loads(ended, held=5), (Watch, None), (Sleep, None), loads(active()))
+    waiting.run(get_token(context()))
+
+    (sleep,) = [effect for effect in waiting.effects if isinstance(effect, Sleep)]
+    assert (sleep.flow_id, sleep.seconds) == ("g1", 0.02)
+
+
+def test_token_that_was_refused_is_not_given_while_others_get_the_next_one() -> None:
+    by, old = context(), Secret("ACCESS-1")
+    grant = active(30)
+    grant.refresh(NOW - 1)
+    told = Listed(loads(grant, held=5)).run(grant_end.invalidate(by, "nightly", old))
+    renewed = active()
+    renewed.token = replace(first_token(NOW), access_token=Secret("ACCESS-2"))
+
+    driver = Listed(loads(grant, held=5), (Watch, None), (Sleep, None), loads(renewed))
+
+    assert (told, driver.run(get_token(by)).access_token) == (True, Secret("ACCESS-2"))
+    # Where others came to nothing, there is no better one.
+    assert Listed(clocks_at(STALE), loads(active(600))).run(get_token(by)).access_token == old
+
+
+def test_token_that_was_refused_is_not_kept_by_whoever_read_it_before() -> None:
+    by, old = context(), Secret("ACCESS-1")
+
+    def refused_meanwhile(_: object) -> StoredGrant:
+        by.tokens.refuse("nightly", old)
+        return StoredGrant(active(), NOW, NOW)
+
+    Listed((LoadGrant, refused_meanwhile)).run(get_token(by))
+
+    again = Listed(loads(active()))
+    again.run(get_token(by))
+
+    assert again.names == ["LoadGrant"]
+
+
+@pytest.mark.parametrize(
+    ("result", "stays"),
+    [
+        (Failure("timeout", sent=True), True),
+        (Failure("connection", sent=True), False),
+        (answer(502, "<html>"), False),
+    ],
+)
+def test_lease_stays_while_the_server_may_be_at_work(
+    result: Response | Failure, stays: bool
+) -> None:
+    driver = Listed(
+        *(loads(active(30)), commits(), WAKES, sends(result), commits(), WAKES),
+        loads(active(30), held=5),
+    )
+
+    driver.run(get_token(context()))
+
+    assert driver.names[4] == "lose_answer"
+    assert (commits_of(driver)[1].release is None) is stays
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), RuntimeError("cancelled")])
+def test_interrupted_refresh_is_on_record_as_in_doubt_and_raised(stop: BaseException) -> None:
+    driver = Listed(loads(active(30)), commits(), WAKES, sends(stop), commits(), WAKES)
+
+    with pytest.raises(type(stop)):
+        driver.run(get_token(context()))
+
+    assert driver.names[4] == "lose_answer"
+    assert commits_of(driver)[1].release is None
+
+
+def test_too_little_is_left_of_the_lease_to_send_anything() -> None:
+    late = clocks_at(3)
+    driver = Listed(
+        *(clocks_at(0), clocks_at(0), loads(active(30)), commits(), WAKES),
+        *(late, commits(), WAKES, late, loads(active())),
+    )
+
+    driver.run(get_token(context()))
+
+    assert "Send" not in driver.names
+    assert "postpone" in driver.names
+
+
+def test_tokens_are_kept_while_the_store_fails_and_saved_by_the_next_call() -> None:
+    by = context()
+    failing = Listed(
+        *(loads(active(30)), commits(), WAKES, sends(RENEWED), (CommitGrant, FAILING)),
+        *((Sleep, None), (CommitGrant, FAILING), clocks_at(99)),
+    )
+    # The clock is looked at after each failure; first there is time left.
+    with pytest.raises(errors.StoreError, match="its tokens are in this process only") as caught:
+        failing.run(get_token(by))
+    assert "ACCESS" not in f"{caught.value!r} {vars(caught.value)}"
+
+    saved = Listed(commits(), WAKES, loads(active()))
+    saved.run(get_token(by))
+
+    assert saved.names[:2] == ["renew", "Wake"]
+    (saving,) = commits_of(saved)
+    assert saving.grant.generation == 2
+    assert by.refreshed.of("nightly") == []
+
+
+def test_tokens_whose_commit_comes_too_late_are_set_aside() -> None:
+    other = active(30)
+    other.refresh(NOW)
+    other.recover(NOW + 20, "w1")
+    other.refresh(NOW + 20)
+    driver = Listed(
+        *(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(False)),
+        *((LoadGrantById, StoredGrant(other, NOW + 20)), commits(), WAKES),
+        loads(active(30), held=5),
+    )
+
+    driver.run(get_token(context()))
+
+    assert driver.names[6] == "late_answer"
+    assert commits_of(driver)[2].grant.aside[0].access_token == Secret("ACCESS-2")
+
+
+def test_tokens_that_were_stored_and_only_not_answered_are_stored_once() -> None:
+    stored = active(30)
+    stored.refresh(NOW)
+    stored.receive(RENEWED, NOW)
+    driver = Listed(
+        *(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(False)),
+        (LoadGrantById, StoredGrant(stored, NOW)),
+    )
+
+    assert driver.run(get_token(context())).generation == 2
+
+
+def test_grant_that_was_removed_meanwhile_is_an_error() -> None:
+    driver = Listed(
+        *(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(False)),
+        (LoadGrantById, None),
+    )
+
+    with pytest.raises(errors.StoreError, match="removed"):
+        driver.run(get_token(context()))
+
+
+def test_server_that_is_slower_than_its_tokens_is_not_asked_for_ever() -> None:
+    slow = answer(200, {"access_token": "ACCESS-2", "expires_in": 5})
+    rounds: list[Expected] = []
+    for _ in range(3):
+        rounds += [loads(active(-5)), commits(), WAKES, sends(slow, 6.0), commits(), WAKES]
+
+    assert Listed(*rounds).run(get_token(context())).generation == 2
+
+
+# What else.
+
+
+def test_invalidating_another_token_or_one_that_is_being_refreshed_does_nothing() -> None:
+    busy = active(30)
+    busy.refresh(NOW)
+
+    for grant, token, said in ((active(), "OTHER", False), (busy, "ACCESS-1", True)):
+        driver = Listed(loads(grant))
+        operation = grant_end.invalidate(context(), "nightly", Secret(token))
+        assert driver.run(operation) is said
+
+
+def test_invalidating_is_tried_again_if_others_went_on() -> None:
+    driver = Listed(loads(active()), commits(False), loads(active()), commits(), WAKES)
+
+    assert driver.run(grant_end.invalidate(context(), "nightly", Secret("ACCESS-1")))
+
+
+def test_sweep_passes_over_what_fails() -> None:
+    driver = Listed(
+        (DueGrants, ["bad", "gone", "fine"]),
+        (LoadGrant, Raised(errors.SealError(flow_id="g0"))),
+        (SnoozeGrant, None),
+        (LoadGrant, None),
+        (SnoozeGrant, None),
+        loads(active()),
+    )
+
+    swept = driver.run(grant_end.sweep(context(), 100.0, 10))
+
+    assert swept.names == ["fine"]
+    assert len(swept.problems) == 2
+
+
+# Killed at each effect.
+
+
+class Rotating:
+    """A server that rotates refresh tokens, and revokes all when one comes again.
+
+    Attributes:
+        issued: How many times it has issued tokens.
+        reuses: How many times an old one came.
+    """
+
+    def __init__(self, *, grace: bool) -> None:
+        self.issued = 1
+        self.reuses = 0
+        self.revoked = False
+        self._grace = grace
+
+    def send(self, request: Request, timeout: float) -> Response | Failure:
+        (text,) = parse_qs(request.body.decode())["refresh_token"]
+        number = int(text.removeprefix("REFRESH-"))
+        if self.revoked:
+            return REFUSED
+        if number != self.issued and not (self._grace and number == self.issued - 1):
+            self.reuses += 1
+            self.revoked = True
+            return REFUSED
+        self.issued = number + 1
+        return answer(
+            200,
+            {
+                "access_token": f"ACCESS-{self.issued}",
+                "refresh_token": f"REFRESH-{self.issued}",
+                "expires_in": LIFE,
+            },
+        )
+
+    def close(self) -> None:
+        pass
+
+
+class Killed(BaseException):
+    pass
+
+
+class Mortal(Client):
+    """A client whose process dies before it performs an effect."""
+
+    dies_at = 10**9
+
+    def _run(self, operation: Any) -> Any:
+        if self.dies_at > 10**6:
+            return super()._run(operation)
+        given, raised = None, None
+        while True:
+            try:
+                effect = operation.send(given) if raised is None else operation.throw(raised)
+            except StopIteration as done:
+                return done.value
+            if self.dies_at == 0:
+                operation.close()
+                raise Killed
+            self.dies_at -= 1
+            given = raised = None
+            try:
+                given = self._perform(effect, {})
+            except Exception as error:  # noqa: BLE001
+                raised = error
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    made: list[Any] = []
+
+    def make() -> Any:
+        if request.param == "memory":
+            made.append(MemoryStore())
+        else:
+            made.append(SQLiteStore(tmp_path / f"{len(made)}.db", plaintext=True))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize("grace", [False, True])
+@pytest.mark.filterwarnings("ignore")
+def test_killed_at_any_effect_a_grant_is_lost_only_with_tokens_that_nobody_received(
+    store: Callable[[], Any], grace: bool
+) -> None:
+    quirks = replace(RFC8628, replay_window=60.0 if grace else 0.0)
+    provider = replace(PROVIDER, quirks=quirks)
+    losses = finished = dies_at = 0
+    while not finished:
+        kept, clock, server = store(), VirtualClock(), Rotating(grace=grace)
+
+        def client(kept: Any = kept, clock: Any = clock, server: Any = server) -> Mortal:
+            return Mortal(kept, clock=clock, transport=server)
+
+        begun = clock.time()
+        grant = Grant("g1", "nightly", provider, begun)
+        given = grant.log_in(first_token(begun), provider, begun, flow_id="f1")
+        event = client()._context.recorder.render_grant(grant, given, "w0")
+        assert kept.commit_grant(grant, event)
+        clock.advance(LIFE * 0.95)
+        mortal = client()
+        mortal.dies_at = dies_at
+        try:
+            mortal.get_token("nightly", min_ttl=LIFE)
+            finished = 1
+        except Killed:
+            pass
+        stored = kept.load_grant("nightly", clock.time()).grant
+        unreceived = server.issued > stored.generation
+
+        clock.advance(TIMEOUT + GRANT_MARGIN + 1)
+        other = client()
+        token = other.get_token("nightly", min_ttl=LIFE)  # the old one serves, whatever happened
+        assert token.access_token.reveal() in {"ACCESS-1", f"ACCESS-{server.issued}"}
+        clock.advance(LIFE)
+        if unreceived and not grace:
+            losses += 1
+            for _ in range(3):
+                with pytest.raises(LoginPending):
+                    other.get_token("nightly")
+            assert other.grant("nightly").state is GrantState.LOST
+            assert server.reuses == 1
+            if kept.keeps_trail:
+                actions = [event["action"] for event in kept.history("g1")]
+                assert actions.count("need") == 1
+        else:
+            token = other.get_token("nightly")
+            assert token.access_token.reveal() == f"ACCESS-{server.issued}"
+            assert (server.reuses, server.revoked) == (0, False)
+        dies_at += 1
+    assert dies_at > 8
+    assert losses == (0 if grace else 1)
+
+
+def test_save_does_nothing_where_nothing_is_unsaved() -> None:
+    Listed().run(grant_refresh.save(context(), "nightly"))
