@@ -18,7 +18,7 @@ def race(store_url: str, key: str, server: str, seconds: float) -> dict[str, Any
     uses = refused = pending = 0
     session = requests.Session()
     until = time.monotonic() + seconds
-    with open_store(store_url, keys=[Secret(key)]) as store, Client(store) as client:  # type: ignore[attr-defined]
+    with open_store(store_url, keys=[Secret(key)]) as store, Client(store, deadline=60) as client:  # type: ignore[attr-defined]
         while time.monotonic() < until:
             try:
                 token = client.get_token("nightly")

@@ -485,7 +485,7 @@ def test_processes_that_use_one_grant_refresh_it_once_each_time(shared_url: str)
     )
     with LocalServer(settings) as server:
         here = World(server, shared_url, generate_key())
-        client = Client(here.store)
+        client = Client(here.store, deadline=60)
         with pytest.raises(LoginPending) as caught:
             client.get_token("nightly", here.provider, mint="now")
         login: Any = caught.value.login
