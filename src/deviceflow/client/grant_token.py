@@ -88,7 +88,7 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
     look, refreshes = _SHORTEST_LOOK, 0
     while True:
         stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.wall)
-        course = Course.ASK if stored is None else _course(stored, asked)
+        course = Course.ASK if stored is None else _course(context, stored, asked)
         if stored is None or course is Course.ASK:
             yield from grant_login.ask(context, asked, stored)
         elif course is Course.USE:
@@ -111,7 +111,7 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
         clocks = yield ReadClocks()
 
 
-def _course(stored: StoredGrant, asked: Asked) -> Course:
+def _course(context: Context, stored: StoredGrant, asked: Asked) -> Course:
     """Return what to do about a grant.
 
     Raises:
@@ -123,7 +123,15 @@ def _course(stored: StoredGrant, asked: Asked) -> Course:
     course = grant.course(now, asked.min_ttl, stored.held)
     if course is Course.BACK_OFF:
         raise _unreachable(grant, now)
+    if course is Course.USE and stored.held > 0 and _is_refused(context, grant):
+        return Course.WAIT  # the next one is under way
     return course
+
+
+def _is_refused(context: Context, grant: Grant) -> bool:
+    """Tell whether this client knows that a resource server refused the access token."""
+    token = grant.token
+    return token is not None and context.tokens.is_refused(grant.name, token.access_token)
 
 
 def move(context: Context, stored: StoredGrant, course: Course) -> Op[bool]:
