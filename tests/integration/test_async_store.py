@@ -733,6 +733,35 @@ def test_change_by_another_wakes_who_waits(database: Place) -> None:
     asyncio.run(main())
 
 
+def test_listener_whose_connection_was_ended_listens_again(remote: Place) -> None:
+    problems: list[dict[str, Any]] = []
+
+    async def heard(store: Any) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not store._connection._listener._heard:
+                await store.wait_for_change(0.1)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: problems.append(what))
+        async with opened(remote) as store:
+            assert await store.wait_for_change(0.0)
+            await heard(store)
+            while await store.wait_for_change(0.0):
+                pass
+            waits = asyncio.ensure_future(store.wait_for_change(PATIENCE))
+            remote.ask(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+            async with asyncio.timeout(PATIENCE / 2):
+                assert await waits
+            store._connection._listener._heard = False
+            await heard(store)
+
+    asyncio.run(main())
+    assert problems == []
+
+
 def test_own_change_wakes_who_waits(place: Place) -> None:
     async def main() -> None:
         async with opened(place) as store:

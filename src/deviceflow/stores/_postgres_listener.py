@@ -42,6 +42,7 @@ class Listener:
         self._send = send
         self._connection: pgasync.BoundedAsyncConnection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._socket = -1
         self._on_change: Callable[[], None] = lambda: None
         self._sent = ""
         self._sent_at = 0.0
@@ -86,7 +87,8 @@ class Listener:
             connection.pgconn.finish()
             raise
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(connection.pgconn.socket, self._read)
+        self._socket = connection.pgconn.socket  # a connection that is lost does not tell
+        self._loop.add_reader(self._socket, self._read)
         self._connection, self._sent = connection, ""
 
     def _read(self) -> None:
@@ -109,5 +111,5 @@ class Listener:
         if connection is None:
             return
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(connection.pgconn.socket)
+            self._loop.remove_reader(self._socket)
         connection.pgconn.finish()
