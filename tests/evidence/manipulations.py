@@ -31,6 +31,7 @@ from deviceflow import OAuth, Secret
 from deviceflow.audit.chain import HASHED, START, AuditKey, canonical, hash_of
 from deviceflow.core.actions import ENDS_HANDOVER, LOGIN_TRIGGERS
 from deviceflow.core.flow import Flow
+from deviceflow.core.omitted import Omitted
 from deviceflow.core.provider import Token
 from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
@@ -357,6 +358,7 @@ def moved_flow(attack: Attack) -> Done:
 def _replace(attack: Attack, flow_id: str, first: int, key: AuditKey | None) -> Done:
     """Make a flow's events anew from one on, each with another content."""
     rows = attack.rows(flow_id)[first:]
+    summarized = any(map(left_out, rows))
     attack.trail.drop(flow_id, rows[0]["seq"])
     attack.alter(rows[0])
     for row in rows[1:]:
@@ -370,7 +372,7 @@ def _replace(attack: Attack, flow_id: str, first: int, key: AuditKey | None) -> 
     at = (flow_id, rows[0]["seq"]) if attack.keyed and key is None else None
     # Where the MACs do not tell, it may be said as well that nothing was left out.
     consistent = key is not None or not attack.keyed
-    also: tuple[Kind, ...] = ("removed",) if consistent and any(map(left_out, rows)) else ()
+    also: tuple[Kind, ...] = ("removed",) if consistent and summarized else ()
     return Done(("replaced_chain", *also), (flow_id,), at)
 
 
@@ -732,6 +734,104 @@ def _resigned(path: Path, *, named: bool) -> str:
     return theirs.sign(digest).line().decode()
 
 
+# What a summarized trail says of the events that it leaves out.
+
+
+def _summary(attack: Attack) -> dict[str, Any]:
+    """Return an event that says what was left out before it."""
+    trail = attack.trail
+    known = [*trail.covered, *trail.fresh] if attack.keyed else trail.covered
+    rows = [row for id_ in known for row in attack.rows(id_) if row["omitted"] is not None]
+    return attack.random.choice(rows)
+
+
+def _rewritten_summary(attack: Attack, row: dict[str, Any], run: dict[str, Any] | None) -> Done:
+    """Have an event say something else of what was left out, perhaps with the hash of that."""
+    row["omitted"] = run
+    flow_id, seq = row["flow_id"], row["seq"]
+    is_last = row["hash"] == attack.rows(flow_id)[-1]["hash"]
+    if attack.flip() and not is_last:
+        row["hash"] = hash_of(row)
+        attack.forge_mac(row)
+    attack.trail.drop(flow_id, seq, seq)
+    attack.trail.put(row)
+    return Done(("edited",), (flow_id,), (flow_id, seq))
+
+
+def edited_summary(attack: Attack) -> Done:
+    row = _summary(attack)
+    was, run = row["omitted"], dict(row["omitted"])
+    while run == was:
+        name = attack.random.choice([*was])
+        by = attack.random.choice([-1, 1, 2])
+        if name == "after":
+            run[name] = attack.hex()
+        elif name in ("since", "until"):
+            run[name] = _time(was[name], timedelta(seconds=by))
+        else:
+            run[name] = max(was["polls"] if name == "events" else 0, was[name] + by)
+    return _rewritten_summary(attack, row, run)
+
+
+def dropped_summary(attack: Attack) -> Done:
+    return _rewritten_summary(attack, _summary(attack), None)
+
+
+def _waiting(attack: Attack, *, with_run: bool = True) -> tuple[str, dict[str, Any]]:
+    """Return a login whose last events were left out, or one that waits, and its record."""
+    trail = attack.trail
+    ids = [*trail.covered, *trail.fresh] if attack.keyed else trail.covered
+    records = [(id_, trail.record(id_)) for id_ in ids]
+    return attack.random.choice(
+        [
+            (id_, record)
+            for id_, record in records
+            if record is not None
+            and record["state"] in ("awaiting-user", "polling")
+            and bool(record.get("omitted")) >= with_run
+        ]
+    )
+
+
+def edited_open_run(attack: Attack) -> Done:
+    flow_id, record = _waiting(attack)
+    run, ways = record["omitted"], attack.random.choice(("number", "time", "hash", "dropped"))
+    if ways == "number":
+        run["events"] += attack.random.choice([1, 2])
+        run["polls"] += 1
+    elif ways == "time":
+        run["since"] = _time(run["since"], timedelta(seconds=-1))
+    elif ways == "hash":
+        run["after"] = attack.hex()
+    else:
+        del record["omitted"]
+    attack.trail.set_flow(flow_id, record)
+    return Done(("wrong_state", "edited_row"), (flow_id,))
+
+
+def forged_open_run(attack: Attack) -> Done:
+    """Have a login poll on, as somebody does who has the sealing key, and not the audit key."""
+    flow_id, _ = _waiting(attack, with_run=False)
+    flow = attack.trail.store.get(flow_id)
+    last = attack.rows(flow_id)[-1]
+    run = flow.omitted or Omitted(last["hash"], 0, 0, last["time"], last["time"])
+    flow.omitted = run._replace(events=run.events + 2, polls=run.polls + 1)
+    flow.seq += 2
+    flow.attempt += 1
+    flow.head = attack.hex()
+    if attack.flip():
+        flow.head += f" {_THEIRS.mark(flow.head)}"
+    attack.trail.forge(flow)
+    return Done(("edited_row", "wrong_state"), (flow_id,))
+
+
+OF_SUMMARIES: Final[Mapping[str, Callable[[Attack], Done]]] = {
+    "edited summary": edited_summary,
+    "dropped summary": dropped_summary,
+    "edited open run": edited_open_run,
+}
+"""Those of a trail in the mode `summary` only."""
+
 MANIPULATIONS: Final[Mapping[str, Callable[[Attack], Done]]] = {
     "edited field": edited_field,
     "edited text": edited_text,
@@ -757,6 +857,7 @@ MANIPULATIONS: Final[Mapping[str, Callable[[Attack], Done]]] = {
     "forged row": forged_row,
     "old row": old_row,
     "made-up row": made_up_row,
+    "forged open run": forged_open_run,
     "illegal transition": illegal_transition,
     "clock backwards": clock_backwards,
 }

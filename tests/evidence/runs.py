@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from deviceflow.core.encryption import generate_key
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
-from tests.evidence.manipulations import MANIPULATIONS, Attack
+from tests.evidence.manipulations import MANIPULATIONS, OF_SUMMARIES, Attack
 from tests.evidence.trails import Trail
 from tests.postgres import PostgresServer
 
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 WHOLE: Final = 5
 """Of so many verifications one is of the whole store."""
 
-NEEDS_KEY: Final = frozenset({"illegal transition", "clock backwards", "made-up row"})
+NEEDS_KEY: Final = frozenset(
+    {"illegal transition", "clock backwards", "made-up row"}
+    | {"edited open run", "forged open run"}
+)
 """What is done where no digest is, and so is not looked for without the key."""
+
+
+_ALL: Final = {**MANIPULATIONS, **OF_SUMMARIES}
 
 
 class Tally(NamedTuple):
@@ -64,7 +70,7 @@ def tried(
                 random = Random(f"{seed} {kind} {number}")
                 attack = Attack(trail, random, Path(scratch), keyed=keyed)
                 with trail.undone():
-                    done = MANIPULATIONS[kind](attack)
+                    done = _ALL[kind](attack)
                     whole = done.digests is not None or number % WHOLE == 0
                     findings = trail.findings(
                         trail.key if keyed else None, None if whole else done.flows, done.digests
@@ -88,15 +94,20 @@ def made(kind: str, folder: Path, seed: int, url: str = "", mode: TrailMode = "e
     return Trail(PostgresStore(url, keys=[generate_key()], trail=mode), digests, Random(seed))
 
 
+def kinds_of(mode: TrailMode) -> tuple[str, ...]:
+    """Return what can be done to a trail in a mode."""
+    return tuple(_ALL if mode == "summary" else MANIPULATIONS)
+
+
 def tally(kind: str, each: int, seed: int, keyed: bool, mode: TrailMode) -> list[Tally]:
     with TemporaryDirectory() as folder:
         if kind == "sqlite":
             trail = made(kind, Path(folder), seed, mode=mode)
-            tallies = list(tried(trail, each, seed, keyed=keyed))
+            tallies = list(tried(trail, each, seed, keyed=keyed, only=kinds_of(mode)))
             trail.close()
             return tallies
         with PostgresServer() as server:
             trail = made(kind, Path(folder), seed, server.database(), mode)
-            tallies = list(tried(trail, each, seed, keyed=keyed))
+            tallies = list(tried(trail, each, seed, keyed=keyed, only=kinds_of(mode)))
             trail.close()
             return tallies

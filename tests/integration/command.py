@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 import pytest
 import requests
@@ -18,6 +19,7 @@ import requests
 from deviceflow import Client, Studio
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.integration.warm import Run, Warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from deviceflow.server import LocalServer
 
     Act = Callable[[str, str], object]
+
+_Process = TypeVar("_Process", bound=subprocess.Popen[str] | Run)
 
 COMMAND: Final = [sys.executable, "-m", "deviceflow"]
 PROMPT: Final = re.compile(r"Open (\S+) and (?:check .* the|enter the) code (\S+)")
@@ -51,15 +55,24 @@ class Command:
         self.home.mkdir()
         self.config = self.home / ".config" / "deviceflow" / "config.toml"
         self.store = folder / "state" / "deviceflow" / "flows.db"
-        left_out: tuple[str, ...] = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "DEVICEFLOW_", "XDG_")
-        left_out += ("PG", "PYTHONUNBUFFERED")  # with which nothing is left to write at the end
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(left_out)} | {
+        self.environment = _environment() | {
             "HOME": str(self.home),
             "XDG_STATE_HOME": str(folder / "state"),
         }
 
     def __call__(self, *args: str, act: Act | None = None, **environment: str) -> Done:
         """Run it to its end; when it asks, `act` is called with the page and the code."""
+        wanted = self.environment | environment
+        if not _warm().can_run(wanted):
+            return self.fresh(*args, act=act, **environment)
+        with (
+            _warm().start([*args], self.home, wanted) as process,
+            _at_work(process, act) as running,
+        ):
+            return running.end()
+
+    def fresh(self, *args: str, act: Act | None = None, **environment: str) -> Done:
+        """Run it as a user does, in a Python that is started for it."""
         with self.running(*args, act=act, environment=environment) as running:
             return running.end()
 
@@ -72,25 +85,20 @@ class Command:
         environment: Mapping[str, str] | None = None,
     ) -> Iterator[Running]:
         """Have it at work, and killed at last if it still is."""
-        with subprocess.Popen(
-            [*COMMAND, *args],
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            cwd=self.home,
-            env=self.environment | dict(environment or {}),
-            process_group=0,
-        ) as process:
-            killer = threading.Timer(PATIENCE, process.kill)
-            killer.start()
-            running = Running(process, act)
-            try:
-                yield running
-            finally:
-                killer.cancel()
-                process.kill()
-                running.person.join(PATIENCE)
+        with (
+            subprocess.Popen(
+                [*COMMAND, *args],
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                cwd=self.home,
+                env=self.environment | dict(environment or {}),
+                process_group=0,
+            ) as process,
+            _at_work(process, act) as running,
+        ):
+            yield running
 
     def shell(self, script: str, shell: str = "sh", **environment: str) -> Done:
         """Run a script that uses the command by its name."""
@@ -116,7 +124,31 @@ class Command:
         self.config.chmod(mode)
 
 
-class Running:
+def _environment() -> dict[str, str]:
+    left_out: tuple[str, ...] = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "DEVICEFLOW_", "XDG_")
+    left_out += ("PG", "PYTHONUNBUFFERED")  # with which nothing is left to write at the end
+    return {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
+
+
+@functools.cache
+def _warm() -> Warm:
+    return Warm(_environment())
+
+
+@contextmanager
+def _at_work(process: _Process, act: Act | None) -> Iterator[AtWork[_Process]]:
+    killer = threading.Timer(PATIENCE, process.kill)
+    killer.start()
+    running = AtWork(process, act)
+    try:
+        yield running
+    finally:
+        killer.cancel()
+        process.kill()
+        running.person.join(PATIENCE)
+
+
+class AtWork(Generic[_Process]):
     """The command at work, with a person who reads its stderr and acts on what it asks.
 
     Attributes:
@@ -127,7 +159,7 @@ class Running:
         user_code: The code it has shown.
     """
 
-    def __init__(self, process: subprocess.Popen[str], act: Act | None) -> None:
+    def __init__(self, process: _Process, act: Act | None) -> None:
         self.process = process
         self.asked = threading.Event()
         self.page = self.user_code = self._err = ""
@@ -156,6 +188,9 @@ class Running:
         code = self.process.wait(PATIENCE)
         self.person.join(PATIENCE)
         return Done(code, out, self._err)
+
+
+Running: TypeAlias = AtWork[subprocess.Popen[str]]
 
 
 class Done:

@@ -25,7 +25,6 @@ from requests.adapters import HTTPAdapter
 
 from deviceflow import Client, OAuth, State, Studio, errors
 from deviceflow.client.clock import SystemClock
-from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.stores.memory import MemoryStore
@@ -332,14 +331,12 @@ def held_login(url: str) -> list[int]:
     def output(_: str) -> None:
         gate.pass_through()
 
-    client = Client(output=output, browser=lambda _: True)
-    auth = DeviceFlowAuth(client, provider(url))
+    client = Client(output=output, browser=lambda _: True, clock=VirtualClock())
     session = requests.Session()
-    session.auth = auth
+    session.auth = DeviceFlowAuth(client, "nightly", provider(url), interactive=True)
     gate.hold(lambda: session.get(f"{url}/api", timeout=60))
 
     def child() -> None:
-        auth.token = Token(Secret("from elsewhere"))
         assert session.get(f"{url}/api", timeout=60).ok
 
     return ended([fork(child)])

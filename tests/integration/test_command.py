@@ -292,7 +292,7 @@ def test_on_a_terminal_there_is_a_qr_code_and_a_countdown(
 
 
 def test_the_demo_logs_in_and_shows_what_was_logged(deviceflow: Command) -> None:
-    done = deviceflow("demo", "--auto-approve")
+    done = deviceflow.fresh("demo", "--auto-approve")
 
     assert done.code == 0, done.err
     shown = [line.split()[2] for line in done.out.splitlines() if "→" in line]

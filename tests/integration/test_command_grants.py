@@ -1,4 +1,4 @@
-"""`grants`, `token --fresh` and `logout`: what they print, and what they advise."""
+"""`grants`, `logout` and `token --fresh`: as a shell uses them, against a real server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deviceflow.cli import exits
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import decide
 
@@ -19,62 +18,53 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalServer]:
-    with LocalServer(Settings(control=True, interval=1)) as one:
+    with LocalServer(Settings(control=True, interval=0)) as one:
         yield one
 
 
 def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServer) -> None:
-    target = ("--issuer", server.url, "--client-id", "robot", "--scopes", "read offline_access")
-    login = deviceflow("grants", "login", "nightly", *target, act=decide(server, "approve"))
-    again = deviceflow("grants", "login", "nightly")
-    listed = deviceflow("grants", "list", "--json")
+    before = deviceflow("token", "nightly", "--fresh")
+    assert (before.code, before.out) == (2, "")
+
+    logged_in = deviceflow(
+        *("grants", "login", "nightly", "--client-id", "robot", "--no-browser", "--json"),
+        *("--device-authorization-endpoint", f"{server.url}/oauth/device_authorization"),
+        *("--token-endpoint", f"{server.url}/oauth/token"),
+        *("--revocation-endpoint", f"{server.url}/oauth/revoke"),
+        *("--scopes", "read offline_access", "--purpose", "the nightly report"),
+        act=decide(server, "approve"),
+    )
+    assert (logged_in.code, logged_in.said["state"]) == (0, "active")
+    again = deviceflow("grants", "login", "nightly", "--json")
+    assert (again.code, again.err, again.said["generation"]) == (0, "", 1)
+
     token = deviceflow("token", "nightly", "--fresh")
-    as_login = deviceflow("token", "nightly")
-    doubted = deviceflow("grants", "doubt")
-    ended = deviceflow("logout", "nightly")
-    gone = deviceflow("token", "nightly", "--fresh")
-
-    assert (login.code, again.code) == (0, 0), login.err
-    assert login.out.startswith("nightly active, until ")
-    assert "no login was started" in again.err
-    assert "deviceflow logout nightly" in again.err
-    assert again.out == login.out
-    assert "revocations" not in login.out
-    assert [json.loads(line)["name"] for line in listed.out.splitlines()] == ["nightly"]
+    whole = deviceflow("token", "nightly", "--fresh", "--json")
     assert (token.code, token.err) == (0, "")
-    assert len(token.out.split()) == 1
-    assert as_login.code == exits.USAGE
-    assert "A grant has this name. For its token, add --fresh." in as_login.err
-    assert doubted.out == "1 grant is in doubt\n"
-    assert ended.out.startswith("nightly revoked\n")
-    assert gone.code == exits.PENDING
-    assert "with the same store: deviceflow grants login nightly" in gone.err
+    assert whole.said["token"] == token.out.strip()
+    assert whole.said["purpose"] == "the nightly report"
+
+    listed, shown = deviceflow("grants", "list"), deviceflow("grants", "show", "nightly")
+    assert listed.out.startswith("nightly active, until ")
+    assert "purpose: the nightly report" in shown.out
+    assert token.out.strip() not in listed.out + shown.out
+    assert deviceflow("sweep", "--json").said["grants"] == []
+    assert deviceflow("grants", "doubt", "--json").said == {"marked": 1}
+
+    ended = deviceflow("logout", "nightly", "--json")
+    assert (ended.code, ended.said["state"], ended.said["revocations"]) == (0, "revoked", 0)
+    pending = deviceflow("token", "nightly", "--fresh", "--json")
+    assert (pending.code, pending.said["wait_seconds"]) == (75, 60.0)
+    (one,) = json.loads(deviceflow("grants", "list", "--json").out)
+    assert (one["name"], one["need_id"] is not None) == ("nightly", True)
+    told = deviceflow("audit", "show", "nightly")
+    assert "a person logged in" in told.out
+    assert deviceflow("audit", "verify").code == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "advice"),
-    [
-        (("token", "nobody", "--fresh"), "deviceflow grants login NAME PROVIDER"),
-        (("token", "nobody", "--fresh", "--acknowledge"), "deviceflow logout NAME"),
-        (("token", "nobody", "--min-ttl", "5"), "Add --fresh."),
-        (("logout", "nobody"), "deviceflow grants list"),
-        (("worker", "--tokens-after", "3d"), "Add --purge."),
-        (("worker", "--max-age", "3"), "Add --check PATH."),
-    ],
-)
-def test_mistake_is_answered_with_advice(
-    deviceflow: Command, arguments: tuple[str, ...], advice: str
-) -> None:
-    done = deviceflow(*arguments)
+@pytest.mark.parametrize("args", [("logout",), ("grants", "show"), ("grants", "login")])
+def test_unknown_grant_is_an_error_that_says_so(deviceflow: Command, args: tuple[str, ...]) -> None:
+    done = deviceflow(*args, "weekly")
 
-    assert (done.code, done.out) == (exits.USAGE, "")
-    assert advice in done.err
-
-
-def test_server_on_a_port_that_is_taken(deviceflow: Command, server: LocalServer) -> None:
-    port = server.url.rpartition(":")[2]
-
-    done = deviceflow("serve", "--port", port)
-
-    assert done.code == exits.USAGE
-    assert "--port 0 chooses a free one" in done.err
+    assert (done.code, done.out) == (2, "")
+    assert "no grant of the name 'weekly'" in done.err

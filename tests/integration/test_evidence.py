@@ -30,6 +30,7 @@ from deviceflow.audit.chain import HASHED, STORED, AuditKey, link, row_of
 from deviceflow.audit.events import STORE
 from deviceflow.core.actions import ACTIONS, Kind
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.omitted import is_omissible
 from deviceflow.core.states import Handover, State
 from deviceflow.credentials.keys import audit as audit_keys
 from deviceflow.credentials.keys.signing import generate_signing_key
@@ -49,7 +50,7 @@ from tests.evidence.events import events
 from tests.evidence.histories import BEGIN, Login
 from tests.evidence.manipulations import MANIPULATIONS, Attack
 from tests.evidence.parts import dying, part_of
-from tests.evidence.runs import NEEDS_KEY, made, tried
+from tests.evidence.runs import NEEDS_KEY, kinds_of, made, tried
 from tests.evidence.trails import Trail
 from tests.examples import examples
 from tests.integration.racing import line_of, started
@@ -146,6 +147,34 @@ def test_what_digests_know_is_found_without_the_key(trail: Trail, kind: str) -> 
 
     assert tally.misses == []
     assert tally.named == tally.tried
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trail]:
+    """Make a trail that leaves pending polls out."""
+    with closing(made("sqlite", tmp_path_factory.mktemp("summary"), SEED, mode="summary")) as trail:
+        yield trail
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("kind", kinds_of("summary"))
+def test_each_manipulation_of_a_summarized_trail_is_found_and_rightly_named(
+    summary: Trail, kind: str, keyed: bool
+) -> None:
+    for tally in tried(summary, EACH // 2, SEED, keyed=keyed, only=[kind]):
+        assert tally.misses == []
+        assert tally.named == tally.tried
+
+
+def test_summarized_trail_has_no_pending_polls_but_tells_of_them(summary: Trail) -> None:
+    events = [row for rows in summary.rows.values() for row in rows]
+    runs = [row["omitted"] for row in events if row["omitted"] is not None]
+    waiting = [summary.record(flow_id) for flow_id in summary.rows]
+
+    assert not any(map(is_omissible, events))
+    assert len(runs) > 100
+    assert any(record and record.get("omitted") for record in waiting)
+    assert found(summary.store, summary.digests) == []
 
 
 def test_trail_of_many_flows_is_clean(trail: Trail) -> None:

@@ -72,7 +72,9 @@ def test_a_session_states_it_as_well(server: LocalServer) -> None:
 
     client = Client(output=lambda _: None, browser=approve)
     session = requests.Session()
-    session.auth = DeviceFlowAuth(client, Studio(server.url), purpose=WHY)
+    session.auth = DeviceFlowAuth(
+        client, "nightly", Studio(server.url), purpose=WHY, interactive=True
+    )
 
     session.get(f"{server.url}/device", timeout=60)
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -17,134 +14,27 @@ import requests
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from requests_oauthlib import OAuth2Session as OAuthlibSession
 
-from deviceflow import Client, DeniedError, DeviceFlowAuth, OAuth, Secret, Token
+from deviceflow import (
+    Client,
+    DeniedError,
+    DeviceFlowAuth,
+    DeviceFlowError,
+    LoginPending,
+    OAuth,
+    Secret,
+)
+from deviceflow.client.clock import SystemClock
 from deviceflow.core.wire import Failure
+from deviceflow.errors import InvalidArgumentError, UnreachableError
 from deviceflow.testing import VirtualClock, answer
+from tests.integration.bearer import NAME, PROVIDER, THREADS, Issuer, Resource
 from tests.integration.oidc_provider import Hurried
+from tests.integration.test_traceback_canary import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.core.wire import Request, Response
     from tests.integration.oidc_provider import OIDCProvider
-
-THREADS: Final = 8
-SERVER: Final = "https://login.example.com"
-PROVIDER: Final = OAuth(
-    device_authorization_endpoint=f"{SERVER}/device",
-    token_endpoint=f"{SERVER}/token",
-    client_id="robot",
-)
-
-
-class Issuer:
-    """A transport with a server in it, whose every login is approved at once.
-
-    Attributes:
-        logins: How many codes were asked for.
-        refreshes: How many refreshes were tried.
-        answer_login: What a poll is answered with, in place of a token.
-        answer_refresh: Likewise, a refresh.
-        refreshable: Whether refresh tokens are given out.
-    """
-
-    def __init__(self, accepted: set[str]) -> None:
-        self.logins = 0
-        self.refreshes = 0
-        self.answer_login: Response | None = None
-        self.answer_refresh: Response | Failure | None = None
-        self.refreshable = True
-        self._accepted = accepted
-        self._issued = 0
-
-    def send(self, request: Request, timeout: float) -> Response | Failure:
-        if request.purpose == "code":
-            self.logins += 1
-            page = {"verification_uri": f"{SERVER}/go", "interval": 5, "expires_in": 900}
-            return answer(200, {"device_code": "d", "user_code": "WDJB-MJHT"} | page)
-        if b"grant_type=refresh_token" in request.body:
-            self.refreshes += 1
-            return self.answer_refresh or self._token()
-        return self.answer_login or self._token()
-
-    def _token(self) -> Response:
-        self._issued += 1
-        token: dict[str, Any] = {"access_token": f"access-{self._issued}", "token_type": "bearer"}
-        if self.refreshable:
-            token["refresh_token"] = f"refresh-{self._issued}"
-        self._accepted.add(token["access_token"])
-        return answer(200, token)
-
-    def close(self) -> None:
-        pass
-
-
-class Resource:
-    """A server of what tokens are for, on a real port.
-
-    `/to?URL` redirects there by 307, `/see?URL` by 303; all else needs a token.
-
-    Attributes:
-        accepted: The tokens that it takes.
-        seen: The path, the token and the body of each request that came.
-        together: Where set, so many requests are answered together.
-    """
-
-    def __init__(self) -> None:
-        self.accepted: set[str] = set()
-        self.seen: list[tuple[str, str | None, bytes]] = []
-        self.together: threading.Barrier | None = None
-        resource = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                resource.handle(self)
-
-            do_POST = do_GET  # noqa: N815  # http.server's name
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def handle(self, request: BaseHTTPRequestHandler) -> None:
-        body = b""
-        if request.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(request.rfile.readline(), 16):
-                body += request.rfile.read(size)
-                request.rfile.readline()
-            request.rfile.readline()
-        else:
-            body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
-        token = request.headers.get("Authorization", "").removeprefix("Bearer ") or None
-        path, _, target = request.path.partition("?")
-        self.seen.append((path, token, body))
-        if self.together is not None:
-            self.together.wait(timeout=60)
-        said = b"{}"
-        if path in ("/to", "/see"):
-            request.send_response(307 if path == "/to" else 303)
-            request.send_header("Location", target)
-        else:
-            request.send_response(200 if token in self.accepted else 401)
-            said = json.dumps({"token": token}).encode()
-        request.send_header("Content-Length", str(len(said)))
-        request.end_headers()
-        request.wfile.write(said)
-
-    @property
-    def tokens(self) -> list[str | None]:
-        return [token for _, token, _ in self.seen]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -159,11 +49,27 @@ def issuer(resource: Resource) -> Issuer:
     return Issuer(resource.accepted)
 
 
-def auth_of(issuer: Issuer, **settings: Any) -> DeviceFlowAuth:
-    client = Client(
-        transport=issuer, clock=VirtualClock(), browser=lambda _: True, output=lambda _: None
+def client_of(issuer: Issuer, clock: Any = None) -> Client:
+    return Client(transport=issuer, clock=clock, browser=lambda _: True, output=lambda _: None)
+
+
+def auth_of(issuer: Issuer, *, interactive: bool = True, **settings: Any) -> DeviceFlowAuth:
+    client = client_of(issuer, VirtualClock())
+    return DeviceFlowAuth(client, NAME, PROVIDER, interactive=interactive, **settings)
+
+
+def auth_of_a_grant(
+    issuer: Issuer, *, clock: Any = None, interactive: bool = True
+) -> DeviceFlowAuth:
+    """Return the auth of a grant that is there already. Its token `old` is accepted nowhere."""
+    client = client_of(issuer, clock or VirtualClock())
+    kept, issuer.answer_login = (
+        issuer.answer_login,
+        answer(200, {"access_token": "old", "token_type": "bearer"}),
     )
-    return DeviceFlowAuth(client, PROVIDER, **settings)
+    client.log_in(NAME, PROVIDER)
+    issuer.answer_login, issuer.logins = kept, 0
+    return DeviceFlowAuth(client, NAME, PROVIDER, interactive=interactive)
 
 
 @pytest.fixture
@@ -175,8 +81,7 @@ def session() -> Iterator[requests.Session]:
 def test_it_logs_in_on_first_use_and_attaches_the_token_from_then_on(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
-    session.auth = auth = auth_of(issuer)
-    assert auth.token is None
+    session.auth = auth_of(issuer)
     assert issuer.logins == 0
 
     answers = [session.get(f"{resource.url}/me") for _ in range(2)]
@@ -186,11 +91,11 @@ def test_it_logs_in_on_first_use_and_attaches_the_token_from_then_on(
     assert issuer.logins == 1
 
 
-def test_with_a_token_from_before_nobody_is_asked(
+def test_with_a_grant_from_before_nobody_is_asked(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
-    resource.accepted.add("kept")
-    session.auth = auth_of(issuer, token=Token(Secret("kept")))
+    resource.accepted.add("old")
+    session.auth = auth_of_a_grant(issuer, interactive=False)
 
     assert session.get(f"{resource.url}/me").status_code == 200
     assert issuer.logins == 0
@@ -210,7 +115,7 @@ def test_a_first_login_that_fails_is_the_requests_error(
 def test_on_a_401_the_token_is_refreshed_and_the_request_sent_once_more(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
-    session.auth = auth_of(issuer, interactive=True)
+    session.auth = auth_of(issuer)
     session.get(f"{resource.url}/me")
     resource.accepted.clear()
 
@@ -234,13 +139,15 @@ def test_where_refreshing_does_not_help_a_person_is_asked_again_if_one_is_there(
 ) -> None:
     issuer.refreshable = refreshable
     issuer.answer_refresh = answer(400, {"error": "invalid_grant"})
-    session.auth = auth_of(issuer, interactive=interactive)
+    client = client_of(issuer, VirtualClock())
+    client.log_in(NAME, PROVIDER)
+    session.auth = DeviceFlowAuth(client, NAME, PROVIDER, interactive=interactive)
     session.get(f"{resource.url}/me")
     resource.accepted.clear()
 
-    done = [session.get(f"{resource.url}/me").status_code for _ in range(3)]
+    done = [outcome(session, resource) for _ in range(3)]
 
-    assert done == ([200, 200, 200] if interactive else [401, 401, 401])
+    assert done == ([200, 200, 200] if interactive else [LoginPending] * 3)
     assert issuer.logins == 1 + interactive
     assert issuer.refreshes == refreshable
 
@@ -252,49 +159,86 @@ def test_without_a_terminal_nobody_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    issuer.refreshable = False
-    session.auth = auth_of(issuer)
-    session.get(f"{resource.url}/me")
-    resource.accepted.clear()
+    session.auth = DeviceFlowAuth(client_of(issuer), NAME, PROVIDER)
 
-    assert session.get(f"{resource.url}/me").status_code == 401
-    assert issuer.logins == 1
+    with pytest.raises(LoginPending) as caught:
+        session.get(f"{resource.url}/me")
+
+    assert (caught.value.name, caught.value.wait_seconds) == (NAME, 60)
+    assert (issuer.logins, resource.seen) == (0, [])
+
+
+def test_once_somebody_has_logged_in_elsewhere_the_request_works(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    client = client_of(issuer, VirtualClock())
+    session.auth = DeviceFlowAuth(client, NAME, PROVIDER, interactive=False)
+    assert outcome(session, resource) is LoginPending
+
+    client.log_in(NAME, PROVIDER)
+
+    assert outcome(session, resource) == 200
 
 
 def test_a_person_who_says_no_is_asked_no_more(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
     issuer.refreshable = False
-    session.auth = auth = auth_of(issuer, interactive=True)
+    client = client_of(issuer, VirtualClock())
+    session.auth = DeviceFlowAuth(client, NAME, PROVIDER, interactive=True)
     session.get(f"{resource.url}/me")
     resource.accepted.clear()
     issuer.answer_login = answer(400, {"error": "access_denied"})
 
-    assert [session.get(f"{resource.url}/me").status_code for _ in range(3)] == [401, 401, 401]
+    done = [outcome(session, resource) for _ in range(3)]
+    assert done == [DeniedError, LoginPending, LoginPending]
     assert issuer.logins == 2
 
-    issuer.answer_login, auth.token = None, None
-    assert session.get(f"{resource.url}/me").status_code == 200
+    issuer.answer_login = None
+    client.log_in(NAME)
+    assert outcome(session, resource) == 200
 
 
-def test_a_refresh_that_gets_no_answer_is_tried_again_at_the_next_request(
+def test_a_refresh_that_gets_no_answer_is_tried_again_at_a_later_request(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
-    session.auth = auth_of(issuer, interactive=False)
+    clock = VirtualClock()
+    client = client_of(issuer, clock)
+    session.auth = DeviceFlowAuth(client, NAME, PROVIDER, interactive=True)
     session.get(f"{resource.url}/me")
     resource.accepted.clear()
-    issuer.answer_refresh = Failure("timeout", sent=True)
-    first = session.get(f"{resource.url}/me")
+    issuer.answer_refresh = Failure("connection", sent=False)
+    first = outcome(session, resource)
     issuer.answer_refresh = None
+    clock.advance(60)
 
-    assert first.status_code == 401
-    assert session.get(f"{resource.url}/me").status_code == 200
+    assert first is UnreachableError
+    assert outcome(session, resource) == 200
+    assert issuer.logins == 1
+
+
+def test_token_is_refreshed_ahead_of_its_expiry(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    issuer.lifetime = 3600
+    clock = VirtualClock()
+    session.auth = DeviceFlowAuth(
+        client_of(issuer, clock), NAME, PROVIDER, interactive=True, min_ttl=120
+    )
+    session.get(f"{resource.url}/me")
+    clock.advance(3600 - 121)
+    session.get(f"{resource.url}/me")
+    clock.advance(2)
+    session.get(f"{resource.url}/me")
+
+    assert resource.tokens == ["access-1", "access-1", "access-2"]
+    assert issuer.refreshes == 1
 
 
 def test_a_server_that_refuses_everybody_ends_in_401_and_asks_nobody_twice(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
-    session.auth = auth_of(issuer, interactive=True)
+    session.auth = auth_of(issuer)
     issuer._accepted = set()
 
     assert [session.get(f"{resource.url}/me").status_code for _ in range(5)] == [401] * 5
@@ -305,11 +249,11 @@ def test_a_server_that_refuses_everybody_ends_in_401_and_asks_nobody_twice(
 def test_a_token_that_was_good_for_something_is_replaced_again(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
-    session.auth = auth = auth_of(issuer)
+    session.auth = auth_of(issuer)
     issuer._accepted = set()
     session.get(f"{resource.url}/me")
-    assert auth.token is not None
-    resource.accepted.add(auth.token.access_token.reveal())
+    assert resource.tokens == ["access-1", "access-2"]
+    resource.accepted.add("access-2")
     issuer._accepted = resource.accepted
 
     assert session.get(f"{resource.url}/me").status_code == 200
@@ -318,20 +262,33 @@ def test_a_token_that_was_good_for_something_is_replaced_again(
     assert issuer.refreshes == 2
 
 
-def in_threads(work: Callable[[], requests.Response]) -> list[int]:
+def outcome(session: requests.Session, resource: Resource) -> int | type[DeviceFlowError]:
+    """Return what a program sees of a request: its status, or what it raised."""
+    try:
+        return session.get(f"{resource.url}/me", timeout=60).status_code
+    except DeviceFlowError as raised:
+        return type(raised)
+
+
+def in_threads(auth: DeviceFlowAuth, resource: Resource) -> list[int | type[DeviceFlowError]]:
+    def work() -> int | type[DeviceFlowError]:
+        with requests.Session() as session:
+            session.auth = auth
+            return outcome(session, resource)
+
     with ThreadPoolExecutor(THREADS) as pool:
         done = [pool.submit(work) for _ in range(THREADS)]
-        return [one.result(timeout=60).status_code for one in done]
+        return [one.result(timeout=60) for one in done]
 
 
 def test_threads_share_one_login_and_one_refresh(resource: Resource, issuer: Issuer) -> None:
-    auth = auth_of(issuer)
+    auth = DeviceFlowAuth(client_of(issuer), NAME, PROVIDER, interactive=True)
 
-    first = in_threads(lambda: requests.get(f"{resource.url}/me", auth=auth, timeout=60))
+    first = in_threads(auth, resource)
     resource.accepted.clear()
     # All of them are told 401 before any can refresh.
     resource.together = threading.Barrier(THREADS)
-    then = in_threads(lambda: requests.get(f"{resource.url}/me", auth=auth, timeout=60))
+    then = in_threads(auth, resource)
 
     assert first == then == [200] * THREADS
     assert (issuer.logins, issuer.refreshes) == (1, 1)
@@ -343,12 +300,13 @@ def test_threads_that_are_refused_together_ask_a_person_once(
     resource: Resource, issuer: Issuer
 ) -> None:
     issuer.answer_login = answer(400, {"error": "access_denied"})
-    auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+    auth = auth_of_a_grant(issuer, clock=SystemClock())
     resource.together = threading.Barrier(THREADS)
 
-    done = in_threads(lambda: requests.get(f"{resource.url}/me", auth=auth, timeout=60))
+    done = in_threads(auth, resource)
 
-    assert done == [401] * THREADS
+    assert done.count(DeniedError) == 1
+    assert done.count(LoginPending) == THREADS - 1
     assert issuer.logins == 1
 
 
@@ -366,7 +324,7 @@ def from_the_middle() -> io.BytesIO:
 def test_a_body_is_sent_again_from_where_it_began(
     session: requests.Session, resource: Resource, issuer: Issuer, body: Callable[[], Any]
 ) -> None:
-    session.auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+    session.auth = auth_of_a_grant(issuer)
 
     assert session.post(f"{resource.url}/me", data=body()).status_code == 200
     assert [sent for _, _, sent in resource.seen] == [b"the body", b"the body"]
@@ -375,7 +333,7 @@ def test_a_body_is_sent_again_from_where_it_began(
 def test_a_body_that_cannot_be_had_twice_is_not_sent_twice_but_the_next_request_works(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
-    session.auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+    session.auth = auth_of_a_grant(issuer)
 
     first = session.post(f"{resource.url}/me", data=iter([b"the ", b"body"]))
     then = session.post(f"{resource.url}/me", data=iter([b"the ", b"body"]))
@@ -388,7 +346,7 @@ def test_a_redirect_to_another_host_takes_no_token_along(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
     other = Resource()
-    session.auth = auth_of(issuer, interactive=True)
+    session.auth = auth_of(issuer)
     try:
         done = session.get(f"{resource.url}/to?{other.url}/me")
     finally:
@@ -403,7 +361,7 @@ def test_a_redirect_to_another_host_and_back_is_no_way_to_the_token(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
     other = Resource()
-    session.auth = auth_of(issuer, interactive=True)
+    session.auth = auth_of(issuer)
     try:
         done = session.get(f"{resource.url}/to?{other.url}/to?{resource.url}/me")
     finally:
@@ -414,11 +372,35 @@ def test_a_redirect_to_another_host_and_back_is_no_way_to_the_token(
     assert (issuer.logins, issuer.refreshes) == (1, 0)
 
 
+def test_requests_to_other_servers_than_its_own_go_without_the_token(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    other = Resource()
+    session.auth = auth_of(issuer, origins=[f"{resource.url}/api/"])
+    try:
+        there = session.get(f"{other.url}/me")
+        told = session.get(f"{resource.url}@{other.url.removeprefix('http://')}/me")
+        led = session.get(f"{other.url}/to?{resource.url}/me")
+        here = session.get(f"{resource.url}/me")
+    finally:
+        other.close()
+
+    assert [one.status_code for one in (there, told, led, here)] == [401, 401, 401, 200]
+    assert (other.tokens, resource.tokens) == ([None, None, None], [None, "access-1"])
+    assert (issuer.logins, issuer.refreshes) == (1, 0)
+
+
+@pytest.mark.parametrize("url", ["api.example.com", "file:///etc", "https://", "https://[::1"])
+def test_an_origin_that_is_none_is_refused(issuer: Issuer, url: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="origin"):
+        auth_of(issuer, origins=[url])
+
+
 @pytest.mark.parametrize(("path", "body"), [("/to", b"the body"), ("/see", b"")])
 def test_a_redirect_on_the_same_host_is_followed_with_a_new_token(
     session: requests.Session, resource: Resource, issuer: Issuer, path: str, body: bytes
 ) -> None:
-    session.auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+    session.auth = auth_of_a_grant(issuer)
 
     done = session.post(f"{resource.url}{path}?/me", data=from_the_middle())
 
@@ -429,7 +411,7 @@ def test_a_redirect_on_the_same_host_is_followed_with_a_new_token(
 def test_hooks_of_the_program_see_the_answer_that_counts(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
-    session.auth = auth_of(issuer, token=Token(Secret("old")), interactive=True)
+    session.auth = auth_of_a_grant(issuer)
     seen: list[tuple[str, int]] = []
     session.hooks["response"] = [
         lambda response, name=name, **_: seen.append((name, response.status_code))
@@ -448,7 +430,7 @@ def test_no_token_is_in_a_log_or_a_repr(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    session.auth = auth = auth_of(issuer, interactive=True)
+    session.auth = auth = auth_of(issuer)
     session.get(f"{resource.url}/me")
     resource.accepted.clear()
     session.get(f"{resource.url}/me")
@@ -456,7 +438,34 @@ def test_no_token_is_in_a_log_or_a_repr(
     assert "deviceflow.transition" in caplog.text
     for secret in ("access-", "refresh-1", "refresh-2", "WDJB-MJHT"):
         assert secret not in caplog.text
-        assert secret not in repr(auth) + repr(vars(auth))
+        assert secret not in repr(auth) + repr(vars(auth)) + repr(vars(auth._bearer))
+
+
+@pytest.mark.parametrize(
+    ("answered", "raised"),
+    [
+        (answer(400, {"error": "invalid_grant"}), LoginPending),
+        (Failure("connection", sent=False), UnreachableError),
+    ],
+)
+def test_no_token_is_in_a_traceback_with_locals(
+    session: requests.Session,
+    resource: Resource,
+    issuer: Issuer,
+    answered: Any,
+    raised: type[Exception],
+) -> None:
+    client = client_of(issuer, VirtualClock())
+    client.log_in(NAME, PROVIDER)
+    session.auth = DeviceFlowAuth(client, NAME, interactive=False)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+    issuer.answer_refresh = answered
+
+    for _ in ("after a 401", "before the request"):
+        with pytest.raises(raised) as caught:
+            session.get(f"{resource.url}/me")
+        assert shown(caught.value, ("access-1", "refresh-1")) == set()
 
 
 # At a real server, with its own resource.
@@ -493,37 +502,38 @@ def real(oidc_provider: OIDCProvider) -> Real:
 
 
 def test_at_a_real_server_it_logs_in_and_refreshes(session: requests.Session, real: Real) -> None:
-    session.auth = auth = DeviceFlowAuth(real.client, real.provider, interactive=False)
+    auth = DeviceFlowAuth(real.client, NAME, real.provider, interactive=True)
 
-    assert session.get(real.me).json()["email"] == "alice@example.com"
-    assert auth.token is not None
-    auth.token = replace(auth.token, access_token=Secret("expired"))
-    done = session.get(real.me)
+    def with_an_expired_token(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        auth(request).headers["Authorization"] = "Bearer expired"
+        return request
+
+    assert session.get(real.me, auth=auth).json()["email"] == "alice@example.com"
+    done = session.get(real.me, auth=with_an_expired_token)
 
     assert done.json()["sub"] == "alice"
     assert [before.status_code for before in done.history] == [401]
-    assert real.server.active(auth.token.access_token.reveal())
+    assert real.server.active(real.client.get_token(NAME).access_token.reveal())
     assert real.asked == 1
 
 
 def test_at_a_real_server_a_person_is_asked_again_once_the_refresh_token_is_gone(
     session: requests.Session, real: Real
 ) -> None:
-    session.auth = auth = DeviceFlowAuth(real.client, real.provider, interactive=True)
+    session.auth = DeviceFlowAuth(real.client, NAME, real.provider, interactive=True)
     session.get(real.me)
-    assert auth.token is not None
-    assert auth.token.refresh_token is not None
-    real.revoke(auth.token.refresh_token)  # the access token goes with it
+    [grant] = [real.client._store.load_grant(NAME, 0.0)]
+    assert grant is not None
+    assert grant.grant.token is not None
+    assert grant.grant.token.refresh_token is not None
+    real.revoke(grant.grant.token.refresh_token)  # the access token goes with it
 
     assert session.get(real.me).status_code == 200
     assert real.asked == 2
 
 
-@pytest.mark.parametrize("asked", [{}, {"name": "nightly"}])
-def test_a_token_in_use_is_not_revoked_by_purge(
-    session: requests.Session, real: Real, asked: dict[str, Any]
-) -> None:
-    session.auth = DeviceFlowAuth(real.client, real.provider, **asked)
+def test_a_token_in_use_is_not_revoked_by_purge(session: requests.Session, real: Real) -> None:
+    session.auth = DeviceFlowAuth(real.client, NAME, real.provider, interactive=True)
     session.get(real.me)
 
     real.client.purge(tokens_after=0.0)

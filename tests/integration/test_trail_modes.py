@@ -5,27 +5,39 @@ from __future__ import annotations
 from contextlib import ExitStack
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deviceflow import Secret, Studio
 from deviceflow.audit.events import render
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.flow import Flow
 from deviceflow.core.omitted import is_omissible
+from deviceflow.core.ports import Claim
+from deviceflow.credentials.keys.signing import generate_signing_key
+from deviceflow.export import seal, unseal
 from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.testing import answer
 from deviceflow.trail import query
+from deviceflow.trail.digest import Signer
+from deviceflow.trail.maintenance import Pruned, prune, take_digest
 from deviceflow.trail.stats import Stats
 from deviceflow.trail.verify import Verification
-from tests.evidence.histories import Login, origin
+from tests.evidence.histories import BEGIN, Login, origin
 from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from deviceflow.audit.mode import TrailMode
+    from deviceflow.core.flow import Transition
+    from deviceflow.core.wire import Response
     from deviceflow.stores.sql import SQLStore
     from tests.postgres import PostgresServer
 
@@ -61,9 +73,10 @@ def stores(
             postgres_server.drop(url)
 
 
-def found(store: SQLStore) -> list[tuple[str, str | None]]:
+def found(store: SQLStore, digests: Path | None = None) -> list[tuple[str, str | None]]:
     with store.snapshot() as snapshot:
-        return [(one.kind, one.flow_id) for one in Verification(*snapshot).findings()]
+        verification = Verification(*snapshot, digests=digests)
+        return [(one.kind, one.flow_id) for one in verification.findings()]
 
 
 @FEW
@@ -109,3 +122,184 @@ _COMPARED: Final = (
     "due_at",
     "handover",
 )
+
+
+@pytest.fixture(params=_MODES[:2])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLStore]:
+    path = tmp_path / "flows.db"
+    with SQLiteStore(path, synchronous="NORMAL", trail=request.param) as store:
+        yield store
+
+
+@pytest.fixture
+def signer() -> Signer:
+    return Signer(Secret(generate_signing_key()))
+
+
+@pytest.fixture
+def digests(tmp_path: Path) -> Path:
+    (path := tmp_path / "digests").mkdir()
+    return path
+
+
+def waiting(store: SQLStore, flow_id: str, polls: int) -> Flow:
+    """Put a login into a store that was polled so often, with a retry after each second poll."""
+    flow = Flow(flow_id, _SERVER, BEGIN)
+    store.add(flow)
+    keep(store, flow, flow.receive(_CODE, BEGIN))
+    for _ in range(polls):
+        poll(store, flow, _PENDING)
+        poll(store, flow, answer(503, ""))
+    return flow
+
+
+def poll(store: SQLStore, flow: Flow, said: Response) -> None:
+    now = flow.due_at
+    keep(store, flow, flow.poll(now, 1.0))
+    keep(store, flow, flow.receive(said, now + 0.5))
+
+
+def keep(store: SQLStore, flow: Flow, transition: Transition) -> None:
+    assert store.commit(flow, render(flow, transition))
+
+
+_SERVER: Final = Studio("https://studio.example.com")
+_CODE: Final = answer(
+    200,
+    {
+        "device_code": "d" * 40,
+        "user_code": "WDJB-MJHT",
+        "verification_uri": "https://studio.example.com/device",
+        "token_uri": "https://studio.example.com/token",
+        "token_name": "robot",
+        "expires_in": 90_000,
+    },
+)
+_PENDING: Final = answer(400, {"error": "authorization_pending"})
+
+
+def test_beginning_of_a_login_that_waits_is_pruned_behind_a_digest(
+    store: SQLStore, signer: Signer, digests: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, other = waiting(store, "one", 6), waiting(store, "other", 1)
+    take_digest(store, digests, signer, begin=True)
+    whole = store.history("one")
+    before = flow.moved_at + 1
+    poll(store, flow, _PENDING)
+
+    assert prune(store, digests, signer, before) == Pruned(0, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(SQLiteStore, "prune", lambda *_: None)  # it dies just before
+        prune(store, digests, signer, before, waiting=True)
+    assert found(store, digests) == []
+    assert store.history("one")[: len(whole)] == whole
+
+    pruned = prune(store, digests, signer, before, waiting=True)
+    assert (pruned.flows, pruned.waiting) == (0, 2)
+    assert store.history("one")[0] == whole[-1]
+    assert len(store.history("other")) == 1
+    assert found(store, digests) == []
+    # Nothing but the digests says that it was pruned.
+    assert {kind for kind, _ in found(store)} == {"removed"}
+
+    # It goes on, is pruned again, and ends.
+    take_digest(store, digests, signer)
+    for _ in range(3):
+        poll(store, flow, answer(503, ""))
+    assert prune(store, digests, signer, flow.moved_at + 1, waiting=True).waiting == 1
+    keep(store, flow, flow.cancel(flow.due_at))
+    keep(store, other, other.cancel(other.due_at))
+    take_digest(store, digests, signer)
+    assert found(store, digests) == []
+
+    # Now its rest is pruned as that of any login.
+    assert store.delete_ended(flow.moved_at + 1) == 2
+    assert prune(store, digests, signer, flow.moved_at + 1).flows == 2
+    assert found(store, digests) == []
+    assert store.history("one") == []
+
+
+@pytest.mark.parametrize("what", ["anchor", "all", "more"])
+def test_events_that_went_beside_the_pruned_ones_are_missed(
+    store: SQLStore, signer: Signer, digests: Path, what: str
+) -> None:
+    flow = waiting(store, "one", 4)
+    take_digest(store, digests, signer, begin=True)
+    before = flow.moved_at + 1
+    for _ in range(3):
+        poll(store, flow, answer(503, ""))
+    prune(store, digests, signer, before, waiting=True)
+    assert found(store, digests) == []
+    seqs = [event["seq"] for event in store.history("one")]
+    gone = {"anchor": seqs[:1], "all": seqs, "more": seqs[1:2]}[what]
+    for seq in gone:
+        store._perform(statement("delete_events_before", {"id": "one", "seq": seq + 1}))
+        if what == "more":
+            break
+
+    kind = "removed_flow" if what == "all" else "removed"
+    assert found(store, digests) == [(kind, "one")]
+
+
+def test_chain_of_a_damaged_login_is_not_pruned(
+    store: SQLStore, signer: Signer, digests: Path
+) -> None:
+    waiting(store, "one", 4)
+    take_digest(store, digests, signer, begin=True)
+    last = store.history("one")[-1]["seq"]
+    seq = store.history("one")[-2]["seq"]
+    store._perform(statement("delete_events_before", {"id": "one", "seq": last}))
+    assert seq < last
+    before = found(store, digests)
+
+    assert prune(store, digests, signer, BEGIN * 2, waiting=True) == Pruned(0, None)
+    assert before == found(store, digests) == [("removed", "one")]
+
+
+def test_login_that_is_imported_begins_a_chain(store: SQLStore, tmp_path: Path) -> None:
+    flow = waiting(store, "one", 2)
+    poll(store, flow, _PENDING)
+    keys = [generate_key()]
+    with SQLiteStore(tmp_path / "there.db", synchronous="NORMAL", trail="summary") as there:
+        imported = unseal(seal(store.get("one"), keys), keys)
+        there.add(imported)
+        imported.due_at, imported.expires_at = imported.moved_at + 10, None
+        poll(there, imported, _PENDING)
+
+        assert [event["action"] for event in there.history("one")] == ["import"]
+        assert found(there) == []
+
+
+def test_answer_to_a_commit_that_was_lost_is_found_out(store: SQLStore) -> None:
+    flow = waiting(store, "one", 1)
+    event = render(flow, flow.poll(flow.due_at, 1.0))
+
+    assert store.commit(flow, event)
+    assert store.commit(flow, event)  # as it is tried again
+    assert found(store) == []
+    assert store.get("one").attempt == flow.attempt
+
+
+def test_read_back_or_remembered_a_login_is_polled_on(tmp_path: Path) -> None:
+    path = tmp_path / "flows.db"
+    with SQLiteStore(path, synchronous="NORMAL", trail="summary") as store:
+        flow = waiting(store, "one", 0)
+        now = flow.due_at
+
+        def decide(claim: Claim) -> dict[str, Any]:
+            return render(claim.flow, claim.flow.poll(now, 1.0))
+
+        for number in range(4):
+            if number == 2:
+                store._remembered.forget_all()
+            claim = store.claim("one", "w", now, 60.0, decide)
+            assert isinstance(claim, Claim)
+            transition = claim.flow.receive(_PENDING, now + 0.5)
+            assert store.commit(claim.flow, render(claim.flow, transition), release="w")
+            assert ("one" in store._remembered._flows) is True
+            now = claim.flow.due_at
+        assert len(store.history("one")) == 1
+        run = store.get("one").omitted
+        assert run is not None
+        assert (run.events, run.polls) == (8, 4)
+        assert found(store) == []

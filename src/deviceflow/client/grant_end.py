@@ -23,6 +23,8 @@ from deviceflow.core.grant_view import GrantView
 from deviceflow.core.states import GrantState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
@@ -72,7 +74,7 @@ def invalidate(context: Context, name: str, token: Secret) -> Op[bool]:
     Returns:
         Whether it was still the one in use.
     """
-    context.tokens.discard(name)
+    context.tokens.refuse(name, token)
     while True:
         stored = yield from _load(name)
         grant = stored.grant
@@ -136,12 +138,23 @@ class SweptGrants(NamedTuple):
     problems: list[errors.DeviceFlowError]
 
 
-def sweep(context: Context, unused: float, limit: int) -> Op[SweptGrants]:
-    """Look after the grants that are due: refresh what is in use, and revoke what is ended."""
+def sweep(
+    context: Context, unused: float, limit: int, goes_on: Callable[[], bool] = lambda: True
+) -> Op[SweptGrants]:
+    """Look after the grants that are due: refresh what is in use, and revoke what is ended.
+
+    Args:
+        context: The client's.
+        unused: For how many seconds a grant may go unused.
+        limit: How many grants to look after, at most.
+        goes_on: Whether to begin with another grant.
+    """
     done, problems = list[str](), list[errors.DeviceFlowError]()
     clocks: Clocks = yield ReadClocks()
     names: list[str] = yield DueGrants(clocks.wall, unused, limit)
     for name in names:
+        if not goes_on():
+            break
         try:
             yield from _tend(context, name)
             done.append(name)

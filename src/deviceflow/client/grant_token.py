@@ -89,7 +89,10 @@ def _obtain(context: Context, asked: Asked) -> Op[StoredGrant]:
             continue
         grant, now = stored.grant, stored.now
         grant_login.check_same(grant, asked.provider)
-        match grant.course(now, asked.min_ttl, stored.held):
+        course = grant.course(now, asked.min_ttl, stored.held)
+        if course is Course.USE and stored.held > 0 and _is_refused(context, grant):
+            course = Course.WAIT  # the next one is under way
+        match course:
             case Course.USE:
                 return stored
             case Course.REFRESH:
@@ -108,8 +111,14 @@ def _obtain(context: Context, asked: Asked) -> Op[StoredGrant]:
                 raise _unreachable(grant, now)
             case Course.ASK:
                 yield from grant_login.ask(context, asked, stored)
-            case course:
+            case _:
                 yield from move(context, stored, course)
+
+
+def _is_refused(context: Context, grant: Grant) -> bool:
+    """Tell whether this client knows that a resource server refused the access token."""
+    token = grant.token
+    return token is not None and context.tokens.is_refused(grant.name, token.access_token)
 
 
 def move(context: Context, stored: StoredGrant, course: Course) -> Op[bool]:

@@ -131,6 +131,7 @@ class KeptTokens:
 
     def __init__(self) -> None:
         self._tokens: dict[str, KeptToken] = {}
+        self._refused: dict[str, Secret] = {}
 
     def __repr__(self) -> str:
         return "<kept tokens>"
@@ -138,7 +139,7 @@ class KeptTokens:
     def get(self, name: str, asked: object, min_ttl: float, clocks: Clocks) -> AccessToken | None:
         """Return the token of a grant, if it was read just now and enough is left of it."""
         kept = self._tokens.get(name)
-        if kept is None or kept.asked != asked:
+        if kept is None or kept.asked != asked or self.is_refused(name, kept.token.access_token):
             return None
         passed = max(clocks.steady - kept.read.steady, clocks.wall - kept.read.wall)
         if not passed < STALE or kept.left - passed <= min(min_ttl, SHARE * kept.lifetime):
@@ -154,6 +155,21 @@ class KeptTokens:
     def discard(self, name: str) -> None:
         """Read a grant's token from the store next time."""
         self._tokens.pop(name, None)
+
+    def refuse(self, name: str, token: Secret) -> None:
+        """Take note of the last token of a grant that a resource server refused.
+
+        Another thread may have read it just before, and keep it just after.
+        """
+        if len(self._refused) >= _MOST_KEPT:
+            self._refused.clear()
+        self._refused[name] = token
+        self.discard(name)
+
+    def is_refused(self, name: str, token: Secret) -> bool:
+        """Tell whether a token is the last one of its grant that a resource server refused."""
+        refused = self._refused.get(name)
+        return refused is not None and refused == token
 
 
 class UnsavedRefresh(NamedTuple):

@@ -1,161 +1,129 @@
-"""`requests`' convention: a session that logs in when it is first used.
+"""An auth object for `requests`: a session whose requests carry a grant's token.
 
 session = requests.Session()
-session.auth = DeviceFlowAuth(client, provider, scopes="repo")
+session.auth = DeviceFlowAuth(client, "nightly", login, origins=["https://api.example.com"])
 session.get("https://api.example.com/me")  # a person is asked once, here
 """
 
 from __future__ import annotations
 
-import sys
-import threading
 from typing import TYPE_CHECKING, Any, Unpack
-from urllib.parse import urlsplit
 
 from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
-from deviceflow import _forks as forks
-from deviceflow.errors import LoginError, RejectedError, ServerError, WaitTimeoutError
+from deviceflow.integrations._bearer import Bearer, is_carried, origin_of, value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import requests
 
     from deviceflow.client._sync import Client
-    from deviceflow.core.provider import LoginRequest, Provider, Token
+    from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.provider import LoginRequest, Provider
 
 
 class DeviceFlowAuth(AuthBase):
-    """Attaches a login's token to each request (RFC 6750 section 2.1). Threads may share it.
+    """Attaches a grant's access token to each request (RFC 6750 section 2.1).
 
-    The token goes wherever requests with this `auth` go, so give it to sessions that talk to the
-    server it is for. `requests` takes it off where a redirect leads to another host.
+    Threads may share it, and so may processes, by the grant of the same name in one store: the
+    token is refreshed ahead of its expiry, and by one of them.
 
-    On an answer of 401 the token is refreshed, if a refresh token came with it; if that is refused,
-    a person is asked again, if one is there. Then the request is sent once more, with its body from
-    the start; with a body that cannot be had twice, such as a generator's, it is not, and the 401
-    is returned. So it is where no other token could be had, and that token is then not replaced any
-    more; nor is one that was refused as soon as it was new. So nobody is made to approve without
-    end. Set `token` to None to begin anew.
+    On an answer of 401 the token is invalidated, and the request is sent once more with the next
+    one, its body from the start. A body that cannot be had twice, such as a generator's, is not
+    sent again: the 401 is returned, and the next request has another token. A token that is refused
+    as soon as it is new is not replaced, and the 401 is returned.
+
+    Where there is no grant yet, or it was lost, a person is asked to log in if one is there. If
+    not, or if the person said no before, `LoginPending` is raised, with the time to ask again.
+
+    The token goes to the `origins` only. `requests` takes it off where a redirect leads to another
+    host.
 
     Args:
-        client: What logs in.
-        provider: Where.
-        token: A token from before, so that nobody is asked at first.
-        interactive: Whether a person is there to be asked *again*; by default, whether the program
-            has a terminal. The first login is made in any case.
-        name: The caller's own name for the login, as for `Client.start`.
+        client: What logs in and refreshes.
+        name: The grant's name.
+        provider: Where to log in; None for a grant that there is already.
+        min_ttl: How many seconds the token of a request must live, as for `Client.get_token`.
+        interactive: Whether a person is there to log in; by default, whether the program has a
+            terminal.
         purpose: Why the login is needed, as for `Client.start`.
+        origins: What gets the token, such as `https://api.example.com`; a path counts for nothing.
+            Requests to other servers go without a token. By default every request with this `auth`
+            has it.
         **request: What to ask for, such as `scopes`, as for `Client.start`.
 
-    Attributes:
-        token: The token in use; None before the first request. It may be set.
-
     Raises:
-        DeviceFlowError: From the request that makes the first login: as `Client.login`.
+        InvalidArgumentError: One of the origins is not the URL of a server.
+        LoginPending: From a request: a person must log in.
+        DeviceFlowError: From a request: as for `Client.get_token` and `Client.log_in`.
     """
 
     def __init__(
         self,
         client: Client,
-        provider: Provider,
+        name: str,
+        provider: Provider | None = None,
         *,
-        token: Token | None = None,
+        min_ttl: float = 60.0,
         interactive: bool | None = None,
-        name: str | None = None,
         purpose: str | None = None,
+        origins: Iterable[str] | None = None,
         **request: Unpack[LoginRequest],
     ) -> None:
-        self.token = token
-        self._client = client
-        self._provider = provider
-        self._interactive = _terminal() if interactive is None else interactive
-        self._name, self._purpose, self._request = name, purpose, request
-        self._renew_lock()
-        forks.in_child(self._renew_lock)
-        self._hopeless: Token | None = None
-
-    def _renew_lock(self) -> None:
-        self._lock = threading.Lock()
+        self._run = client._run  # noqa: SLF001  # it performs operations of its own by a client
+        self._bearer = Bearer(
+            client._context,  # noqa: SLF001
+            name,
+            provider,
+            min_ttl=min_ttl,
+            interactive=interactive,
+            purpose=purpose,
+            origins=origins,
+            request=request,
+        )
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Attach the token, after logging in if there is none yet (called by `requests`)."""
-        with self._lock:
-            if self.token is None:
-                self.token = self._log_in()
-            used = self.token
-        origin = _origin(request.url)
+        """Attach the token (called by `requests`)."""
+        first = origin_of(request.url or "")
+        if not self._bearer.is_for(first):
+            return request
+        used = self._run(self._bearer.token())
 
         def on_response(response: requests.Response, **how: Any) -> requests.Response:
-            if response.status_code != 401:
-                self._accepted(used)
-                return response
             # Led to another host, the token was taken off, and is not for it.
-            carried = "Authorization" in response.request.headers
-            if not carried or _origin(response.url) != origin:
-                return response
-            fresh = self._renew(used)
-            if fresh is None or not _can_be_sent_again(response.request):
-                return response
-            answer = _send_again(response, fresh, on_response, how)
-            if answer.status_code == 401:
-                self._refused(fresh)
-            else:
-                self._accepted(fresh)
-            return answer
+            carried = is_carried(response.request.headers.get("Authorization"))
+            if carried and origin_of(response.url) == first:
+                return self._after(response, used, on_response, how)
+            return response
 
         hooks: Any = request
         hooks.register_hook("response", on_response)
-        _attach(request, used)
+        request.headers["Authorization"] = value(used)
         return request
 
-    # These two wait for no lock: while a person is asked, other threads' answers go on.
-    def _accepted(self, token: Token) -> None:
-        if token is self._hopeless:
-            self._hopeless = None
-
-    def _refused(self, token: Token) -> None:
-        if token is self.token:
-            self._hopeless = token
-
-    def _renew(self, used: Token) -> Token | None:
-        """Return a token to try instead of `used`, or None if there is no way to get one."""
-        with self._lock:
-            if self.token is not used:
-                return self.token  # another thread was faster
-            if used is self._hopeless:
-                return None
-            try:
-                fresh = self._refreshed(used) or (self._log_in() if self._interactive else None)
-            except (LoginError, RejectedError, WaitTimeoutError):
-                fresh = None
-            except ServerError:
-                return None  # it may work next time
-            if fresh is None:
-                # Whoever waits for the lock with the same token need not try it too.
-                self._hopeless = used
-                return None
-            self.token = fresh
-            return fresh
-
-    def _refreshed(self, used: Token) -> Token | None:
-        if used.refresh_token is None:
-            return None
+    def _after(
+        self, response: requests.Response, used: AccessToken, hook: Any, how: dict[str, Any]
+    ) -> requests.Response:
+        """Return the response that counts: this one, or that of sending the request again."""
+        self._bearer.learn(used, response.status_code)
+        if response.status_code != 401:
+            return response
+        if not _can_be_sent_again(response.request):
+            self._run(self._bearer.refuse(used))
+            return response
         try:
-            return self._client.refresh(self._provider, used)
-        except RejectedError:
-            return None
-
-    def _log_in(self) -> Token:
-        # Acknowledged, also under a name: a later purge must not revoke the token that is in use.
-        return self._client.login(
-            self._provider,
-            name=self._name,
-            purpose=self._purpose,
-            acknowledge=True,
-            **self._request,
-        )
+            fresh = self._run(self._bearer.another(used))
+        except BaseException:
+            response.close()
+            raise
+        if fresh is None:
+            return response
+        answer = _send_again(response, fresh, hook, how)
+        self._bearer.learn(fresh, answer.status_code, new=True)
+        return answer
 
 
 def _can_be_sent_again(request: requests.PreparedRequest) -> bool:
@@ -170,7 +138,7 @@ def _begin(request: requests.PreparedRequest) -> object:
 
 
 def _send_again(
-    response: requests.Response, token: Token, hook: Any, how: dict[str, Any]
+    response: requests.Response, token: AccessToken, hook: Any, how: dict[str, Any]
 ) -> requests.Response:
     response.content  # noqa: B018  # read to its end, so that the connection serves again
     response.close()
@@ -185,21 +153,8 @@ def _send_again(
     extract_cookies: Any = extract_cookies_to_jar  # untyped
     extract_cookies(jar, response.request, response.raw)
     again.prepare_cookies(jar)
-    _attach(again, token)
+    again.headers["Authorization"] = value(token)
     answer: requests.Response = response.connection.send(again, **how)
     answer.history.append(response)
     answer.request = again
     return answer
-
-
-def _attach(request: requests.PreparedRequest, token: Token) -> None:
-    request.headers["Authorization"] = f"Bearer {token.access_token.reveal()}"
-
-
-def _origin(url: str | None) -> tuple[str, str]:
-    parts = urlsplit(url or "")
-    return parts.scheme, parts.netloc
-
-
-def _terminal() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()

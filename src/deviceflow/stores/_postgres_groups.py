@@ -240,6 +240,7 @@ class PostgresGroups:
         if not self._lanes or late:
             lane = self._loop.create_task(self._work())
             self._lanes.add(lane)
+            lane.add_done_callback(self._lane_ended)
         if self._look is None and len(self._lanes) < self._size:
             self._look = self._loop.call_later(LATE, self._look_again)
 
@@ -247,8 +248,13 @@ class PostgresGroups:
         self._look = None
         self._start_lane()
 
+    def _lane_ended(self, lane: asyncio.Task[None]) -> None:
+        # A lane that is cancelled before its first step, as at the end of `asyncio.run`, does not
+        # run any of its own code.
+        self._lanes.discard(lane)
+        self._start_lane()
+
     async def _work(self) -> None:
-        lane = asyncio.current_task()
         connection: BoundedAsyncConnection | None = None
         try:
             while group := self._next():
@@ -262,9 +268,7 @@ class PostgresGroups:
                 finally:
                     self._at_work.difference_update(p.job.flow_id for p in group if p.job)
         finally:
-            self._lanes.discard(lane)
             self._put(connection)
-            self._start_lane()
 
     def _next(self) -> list[Pending]:
         """Return jobs that are done together, at most one for each flow."""

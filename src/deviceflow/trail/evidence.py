@@ -102,7 +102,10 @@ class Evidence(NamedTuple):
 
 
 def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
-    """Return the number and the hash of the last stored event, as the flow's row names them."""
+    """Return the number and the hash of the last stored event, as the flow's row names them.
+
+    A row that was changed is believed only if there is such an event.
+    """
     stored = evidence.stored
     if stored is None:
         return None
@@ -115,6 +118,8 @@ def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
         return None
     if run is not None:
         seq, head = seq - run.events, run.after
+    if not stored.authentic and all(row[HASH] != head for row in evidence.rows):
+        return None
     return (seq, head) if fits and isinstance(head, str) and head.isascii() else None
 
 

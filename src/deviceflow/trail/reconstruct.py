@@ -84,7 +84,8 @@ class _Row:
             self.claimed = self._event
         self.previous = _text(self.claimed.get("prev_hash"))
         self.event_id = _text(self.claimed.get("event_id"))
-        self.key_id = _text(self.claimed.get("key_id")) or None
+        key_id = self.claimed.get("key_id")
+        self.key_id = key_id if isinstance(key_id, str) else None
         self.begins = self.previous == START
         self.omitted: Omitted | None = None
         with suppress(TypeError, ValueError):
@@ -169,7 +170,7 @@ class Recognition:
         yield from self._unrecognised()
         yield from self._marks()
         yield from self._order()
-        self._holes()
+        yield from self._holes()
         if self.is_sound:
             yield from self._links()
 
@@ -452,13 +453,16 @@ class Recognition:
 
     # 5. Missing events.
 
-    def _holes(self) -> None:
+    def _holes(self) -> Iterator[Finding]:
         before = self._first() - 1
+        disowned = self._disowned()
         for number in sorted(self._own):
             row = self._own[number]
             first = _first_due(row, before)
             # What an edited event said of events that were left out is not known.
-            if before + 1 < first and not row.edited:
+            if before + 1 < first and number in disowned:
+                yield self._edited(row)
+            elif before + 1 < first and not row.edited:
                 digest = row.previous if first == number else row.omitted and row.omitted.after
                 self._miss(before + 1, first - 1, digest, "removed", "missing")
             before = number
@@ -467,6 +471,16 @@ class Recognition:
             kind: Kind = "cut_tail" if self._own else "removed_flow"
             told = {} if self._told is None else dict([self._told])
             self._miss(before + 1, last, (told | self._signed).get(last), kind, "cut off")
+
+    def _disowned(self) -> set[int]:
+        """Return the numbers of events whose hash is not the one that the next event follows."""
+        disowned = set[int]()
+        for row in self._own.values():
+            for digest, number in row.behind():
+                one = self._own.get(number)
+                if one is not None and digest != one.hash != self._signed.get(number):
+                    disowned.add(number)
+        return disowned
 
     def _miss(self, first: int, last: int, digest: str | None, kind: Kind, how: str) -> None:
         self.is_sound = False
@@ -478,12 +492,13 @@ class Recognition:
     def _links(self) -> Iterator[Finding]:
         """Report events that are intact by themselves, but do not link to the previous event."""
         before: _Row | None = None
+        disowned = self._disowned()
         for _, row in sorted(self._own.items()):
             behind = {number: digest for digest, number in row.behind()}
             if before is None:
                 if not row.begins and not {*self._pruned} & {*behind.items()}:
                     yield self._find("replaced_chain", "it follows on another event", row.seq)
-            elif behind.get(before.number) != before.hash:
+            elif behind.get(before.number) != before.hash and row.number not in disowned:
                 if self._signed.get(before.number) == before.hash:
                     yield self._find("replaced_chain", "its prev_hash is of another event", row.seq)
                 else:

@@ -16,12 +16,12 @@ from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.sweep import follow_clock, save_tokens
 from deviceflow.client.unsaved import save
 from deviceflow.core.ports import LeaseHeld
-from deviceflow.worker._schedule import Due
+from deviceflow.worker._schedule import Due, Seen
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks, Lease
+    from deviceflow.client.lease import Clocks
     from deviceflow.core.login import Login
     from deviceflow.core.ports import Claim
 
@@ -31,14 +31,13 @@ class Driven(NamedTuple):
 
     Attributes:
         next: When to step it again; None if it has ended, or if another worker drives it.
-        lease: The lease that it was stepped under, which tells the store's time; None if there was
-            no step.
+        seen: What time it was for the store; None if there was no step.
         login: The login after the step.
         problem: What kept it from being stepped. It is left alone for a while, as by a sweep.
     """
 
     next: Due | None = None
-    lease: Lease | None = None
+    seen: Seen | None = None
     login: Login | None = None
     problem: Exception | None = None
 
@@ -91,6 +90,10 @@ def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
     claim, lease = yield from take_lease(flow_id, worker, context.lease_seconds, own)
     if isinstance(claim, LeaseHeld):
         return Driven()
+    seen = Seen(lease.now, lease.taken.steady, lease.taken.steady)
+    if lease.now != lease.taken.wall:  # the store has a clock of its own
+        clocks: Clocks = yield ReadClocks()
+        seen = seen._replace(after=clocks.steady)
     flow = claim.flow
     if claim.event is None:
         if flow.seq != seq and claim.previous_owner is None:
@@ -98,9 +101,9 @@ def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
             return Driven()
         if flow.wake_at is None or flow.wait_seconds(claim.now) > 0:
             yield Reschedule(flow, worker)  # what woke it bypassed the client
-            return Driven(_next(flow.wake_at, flow_id, flow.seq), lease)
+            return Driven(_next(flow.wake_at, flow_id, flow.seq), seen)
     login = yield from step_claimed(context, claim, lease, begin)
-    return Driven(_next(flow.wake_at, flow_id, flow.seq), lease, login)
+    return Driven(_next(flow.wake_at, flow_id, flow.seq), seen, login)
 
 
 def _next(at: float | None, flow_id: str, seq: int) -> Due | None:

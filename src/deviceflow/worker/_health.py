@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.errors import DeviceFlowError
@@ -28,33 +29,44 @@ class UnhealthyError(DeviceFlowError):
 class HealthFile:
     """Writes the file, at most once a second, and removes it at the end.
 
+    A file that cannot be written is tried again: a disk may be full for a while.
+
     Args:
         path: The file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._written_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._failed = False
 
     def progress(self, counts: Callable[[], Counts]) -> None:
         """Write the file, if it is time: the worker has got on.
 
         Raises:
-            OSError: The file cannot be written.
+            OSError: The file cannot be written. That is told once, until it can be written again.
         """
         now = time.monotonic()
-        if now - self._written_at < _WRITE_EACH:
+        if now - self._tried_at < _WRITE_EACH:
             return
+        self._tried_at = now
         said = counts()._asdict() | {"pid": os.getpid(), "at": time.time()}
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        # Not synced: after a power cut the worker is gone, too.
-        draft.write_text(f"{json.dumps(said)}\n")
-        draft.replace(self._path)
-        self._written_at = now
+        try:
+            # Not synced: after a power cut the worker is gone, too.
+            draft.write_text(f"{json.dumps(said)}\n")
+            draft.replace(self._path)
+        except OSError:
+            if not self._failed:
+                self._failed = True
+                raise
+        else:
+            self._failed = False
 
     def remove(self) -> None:
         """Remove the file: the worker ends."""
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def check(path: Path, max_age: float = MAX_AGE) -> dict[str, Any]:
@@ -75,7 +87,13 @@ def check(path: Path, max_age: float = MAX_AGE) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         problem = f"{path} is not a health file that can be read: {type(error).__name__}."
     else:
-        if age <= max_age:
+        # One from the future was written before the clock was set back, by whatever is stuck since.
+        if abs(age) <= max_age:
             return dict(said)
-        problem = f"The worker has not got on for {age:.0f} seconds."
+        problem = (
+            f"The worker has not got on for {age:.0f} seconds."
+            if age > 0
+            else f"{path} is from the future: the clock was set back, and the worker has not got on"
+            " since."
+        )
     raise UnhealthyError(problem)

@@ -25,9 +25,7 @@ NEW: Final = 1
 """The version of a login that has its code and was never polled."""
 
 _DRIFT: Final = 1e-3
-"""By how many seconds in a second two clocks may part without a jump."""
-
-_JUMP: Final = 1.0
+"""By how many seconds in a second two clocks may part."""
 
 
 class Due(NamedTuple):
@@ -44,33 +42,43 @@ class Due(NamedTuple):
     seq: int
 
 
+class Seen(NamedTuple):
+    """What a store's clock said at some moment between two moments of the monotonic clock.
+
+    Attributes:
+        now: The store's time.
+        before: When the store was asked.
+        after: When its answer was there.
+    """
+
+    now: float
+    before: float
+    after: float
+
+
 class StoreClock:
     """What time it is for the store, by the monotonic clock of this process.
 
-    The time that a store tells is older than the answer that tells it, and later than the question.
-    So of all observations the one that puts the store's clock the furthest behind is the nearest: a
-    login that is stepped by it is due, and no claim is made in vain.
+    Each observation says by how much the store's clock is ahead at least, and at most. Of what is
+    possible the least is taken: a login that is stepped by it is due for the store as well.
     """
 
     def __init__(self) -> None:
         self._ahead: float | None = None
         self._observed = 0.0
 
-    def observe(self, now: float, steady: float) -> None:
-        """Learn what time it was for the store, at some moment after `steady`."""
-        ahead = now - steady
-        if self._ahead is not None and abs(ahead - self._ahead) < _JUMP:
-            drift = _DRIFT * max(0.0, steady - self._observed)
-            ahead = min(ahead, self._ahead + drift)
-        self._ahead, self._observed = ahead, steady
-
-    @property
-    def known(self) -> bool:
-        """Whether anything was observed."""
-        return self._ahead is not None
+    def observe(self, seen: Seen) -> None:
+        """Learn what time it was for the store."""
+        least, most = seen.now - seen.after, seen.now - seen.before
+        if self._ahead is None:
+            self._ahead = least
+        else:
+            drift = _DRIFT * max(0.0, seen.after - self._observed)
+            self._ahead = min(max(self._ahead - drift, least), most)
+        self._observed = seen.after
 
     def at(self, steady: float) -> float:
-        """Return the store's time at a moment of the monotonic clock."""
+        """Return the store's time at a moment of the monotonic clock, or a little less."""
         return steady + (self._ahead or 0.0)
 
 

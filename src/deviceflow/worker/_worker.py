@@ -11,6 +11,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from deviceflow.client import grant_end
+from deviceflow.client.grant_end import UNUSED
 from deviceflow.client.purge import DAY
 from deviceflow.client.sweep import save_tokens
 from deviceflow.errors import StoreError, UsageError
@@ -21,6 +23,7 @@ from deviceflow.worker._schedule import (
     LOOK_EACH,
     Due,
     Schedule,
+    Seen,
     StoreClock,
 )
 
@@ -42,6 +45,7 @@ A request takes 10 seconds at the most, and Kubernetes kills a container after 3
 
 _TIDY_EACH: Final = 60.0
 _REFRESH_EACH: Final = 10.0
+_GRANTS: Final = 100
 _LOOK_AGAIN: Final = 0.05
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
@@ -302,8 +306,8 @@ class Worker:
             problem = bug
         else:
             self._pause = 0.0
-            if driven.lease is not None:
-                self._clock.observe(driven.lease.now, driven.lease.taken.steady)
+            if driven.seen is not None:
+                self._clock.observe(driven.seen)
             if driven.next is not None:
                 self._schedule.put(driven.next)
             login, problem = driven.login, driven.problem
@@ -406,7 +410,8 @@ class Worker:
         grace = GRACE if self._schedule.takes_over(self._now()) else None
         found = await client._store.upcoming(clocks.wall, LOOK_AHEAD, grace)
         if found:
-            self._clock.observe(found[0].now, clocks.steady)
+            answered = client._clock.monotonic()
+            self._clock.observe(Seen(found[0].now, clocks.steady, answered))
         self._schedule.put_found(Due(flow.wake_at, flow.flow_id, flow.seq) for flow in found)
         self._fill()
 
@@ -437,15 +442,25 @@ class Worker:
             await asyncio.sleep(retention.each)
 
     async def _refresh_ahead(self) -> None:
-        """Look after the grants that are due."""
+        """Look after the grants that are due. What is begun is ended, as a step is."""
         while True:
-            try:
-                swept = await self._client.sweep_grants()
-                for problem in swept.problems:
-                    self._on_problem(problem)
-            except StoreError as failed:
-                self._store_failed(failed)
+            task = self._loop.create_task(self._refresh_due(self._client))
+            self._flying.add(task)
+            task.add_done_callback(self._landed)
+            await asyncio.wait([task])
             await asyncio.sleep(_REFRESH_EACH)
+
+    async def _refresh_due(self, client: AsyncClient) -> None:
+        goes_on = lambda: not self._stopping.is_set()  # noqa: E731
+        try:
+            swept = await client._run(grant_end.sweep(client._context, UNUSED, _GRANTS, goes_on))
+        except StoreError as failed:
+            self._store_failed(failed)
+        except Exception as bug:  # noqa: BLE001  # grants must not end logins
+            self._on_problem(bug)
+        else:
+            for problem in swept.problems:
+                self._on_problem(problem)
 
     async def _run(self, operation: Op[_T]) -> _T:
         return await self._client._run(operation)

@@ -451,6 +451,19 @@ def test_replaced_chain_with_the_key(trail: Trail, signer: Signer, tmp_path: Pat
     assert trail.found(digests=tmp_path) == [("replaced_chain", "granted", 5)]
 
 
+def test_replaced_chain_with_the_key_and_an_empty_key_id(signer: Signer, tmp_path: Path) -> None:
+    key = AuditKey(Secret("an audit key"), store="this one")
+    trail = Trail(key)
+    sign(trail, signer, tmp_path)
+    rows = trail.events["granted"]
+    rows[1]["key_id"] = ""
+    trail.relink("granted", 2, key)
+    rows[1]["mac"] = key.mac(rows[1]["hash"], "")
+    trail.adjust("granted")
+
+    assert trail.found(digests=tmp_path, key=key) == [("replaced_chain", "granted", 5)]
+
+
 def lose_the_head(trail: Trail) -> None:
     trail.flows["granted"][2]["head"] = "f" * 64
 

@@ -87,8 +87,8 @@ def test_an_own_login_is_polled_each_time_that_it_is_due_to_its_end() -> None:
         driven = stage.drive(seq)
         assert driven.next is not None
         assert driven.next == Due(stage.flow.due_at, stage.id, stage.flow.seq)
-        assert driven.lease is not None
-        assert driven.lease.now == stage.clock.time()
+        assert driven.seen is not None
+        assert driven.seen.now == stage.clock.time()
         stage.clock.advance(driven.next.at - stage.clock.time())
         seq = driven.next.seq
 

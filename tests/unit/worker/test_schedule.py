@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from deviceflow.worker._schedule import GRACE, Due, Schedule, StoreClock
+from deviceflow.worker._schedule import GRACE, Due, Schedule, Seen, StoreClock
 
 
 def test_logins_come_in_the_order_in_which_they_are_due_and_none_before() -> None:
@@ -63,33 +63,36 @@ def test_a_waiting_login_takes_few_bytes() -> None:
 class TestStoreClock:
     def test_it_goes_by_the_fastest_answer(self) -> None:
         clock = StoreClock()
-        assert not clock.known
-        clock.observe(1000.250, 10.0)  # the question took a quarter of a second
-        clock.observe(1001.003, 11.0)  # this one, 3 ms
-        clock.observe(1002.100, 12.0)
+        clock.observe(Seen(1000.250, 10.0, 10.5))
+        clock.observe(Seen(1001.002, 11.0, 11.003))
+        clock.observe(Seen(1002.100, 12.0, 14.0))
 
-        assert clock.known
-        assert clock.at(20.0) == pytest.approx(1010.0, abs=0.006)
+        assert clock.at(20.0) == pytest.approx(1010.0, abs=0.005)
 
-    def test_no_claim_is_made_before_its_time(self) -> None:
+    def test_no_login_is_stepped_before_it_is_due_however_slow_answers_are(self) -> None:
         clock, rng, ahead = StoreClock(), Random(2), 990.0
-        least = float("inf")
         for second in range(1000):
-            delay = rng.uniform(0.001, 0.2)
-            least = min(least, delay)
-            clock.observe(second + delay + ahead, float(second))
-            # A claim that begins when a login is due reaches the store no earlier.
-            assert clock.at(float(second)) <= second + ahead + least + 0.001 * (second + 1)
+            asked, told, answered = sorted(rng.uniform(0, 5) for _ in range(3))
+            clock.observe(Seen(second + told + ahead, second + asked, second + answered))
+            assert clock.at(float(second)) <= second + ahead
+        assert clock.at(1000.0) == pytest.approx(1000 + ahead, abs=0.5)
 
-    def test_it_follows_a_clock_that_drifts(self) -> None:
+    def test_a_store_that_goes_by_our_clock_is_known_exactly(self) -> None:
+        clock = StoreClock()
+        for second in (1.0, 2.0, 3.5):
+            clock.observe(Seen(500.0 + second, second, second))
+            assert clock.at(second) == 500.0 + second
+
+    @pytest.mark.parametrize("rate", [0.9995, 1.0005])
+    def test_it_follows_a_clock_that_drifts(self, rate: float) -> None:
         clock = StoreClock()
         for second in range(1000):
-            clock.observe(500.0 + second * 1.0005, float(second))
-        assert clock.at(1000.0) == pytest.approx(500.0 + 1000 * 1.0005, abs=0.002)
+            clock.observe(Seen(500.0 + second * rate, second - 0.001, second + 0.001))
+        assert clock.at(1000.0) == pytest.approx(500.0 + 1000 * rate, abs=0.004)
 
     @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
     def test_it_follows_a_clock_that_is_set(self, jump: float) -> None:
         clock = StoreClock()
-        clock.observe(500.0, 0.0)
-        clock.observe(501.0 + jump, 1.0)
-        assert clock.at(2.0) == pytest.approx(502.0 + jump)
+        clock.observe(Seen(500.0, -0.01, 0.01))
+        clock.observe(Seen(501.0 + jump, 0.99, 1.01))
+        assert clock.at(2.0) == pytest.approx(502.0 + jump, abs=0.02)

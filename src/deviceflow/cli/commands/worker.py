@@ -312,7 +312,6 @@ class _Service:
             try:
                 self._health.progress(lambda: worker.counts)
             except OSError as error:
-                self._health = None
                 self._problem(UsageError(f"The health file cannot be written: {error.strerror}."))
 
     def _show(self, event: str, **fields: object) -> None:

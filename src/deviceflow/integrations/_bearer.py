@@ -1,0 +1,234 @@
+"""What the auth objects share: which requests get a token, which token, and what a 401 means.
+
+Operations here are generators over effects, as those of `deviceflow.client`, and both clients
+perform them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from deviceflow import _forks as forks
+from deviceflow.client import grant_end, grant_login, grant_token
+from deviceflow.client.effects import Sleep
+from deviceflow.errors import (
+    InvalidArgumentError,
+    LoginError,
+    LoginPending,
+    RejectedError,
+    WaitTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.provider import LoginRequest, Provider
+    from deviceflow.core.secret import Secret
+
+    Origin = tuple[str, str | None, int | None]
+
+_LOOK: Final = 0.1
+"""Seconds between two looks whether another thread's login has ended."""
+
+_PORTS: Final = {"http": 80, "https": 443}
+_SCHEME: Final = "Bearer "
+_TRIES: Final = 2
+
+
+class Bearer:
+    """The token of one grant, for the requests of one auth object (RFC 6750 section 2.1).
+
+    Args:
+        context: The client's.
+        name: The grant's name.
+        provider: Where to log in; None for a grant that there is already.
+        min_ttl: As for `Client.get_token`.
+        interactive: Whether a person is there to log in; None if the program's terminal tells.
+        purpose: As for `Client.get_token`.
+        origins: What gets the token; None for all requests.
+        request: What to ask for.
+
+    Raises:
+        InvalidArgumentError: One of the origins is not the URL of a server.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        name: str,
+        provider: Provider | None,
+        *,
+        min_ttl: float,
+        interactive: bool | None,
+        purpose: str | None,
+        origins: Iterable[str] | None,
+        request: LoginRequest,
+    ) -> None:
+        self._context = context
+        self._name, self._provider, self._request = name, provider, request
+        self._min_ttl, self._purpose = min_ttl, purpose
+        self._interactive = _terminal() if interactive is None else interactive
+        self._origins = None if origins is None else {_given_origin(url) for url in origins}
+        self._declined = False
+        self._hopeless: Secret | None = None
+        self._renew_lock()
+        forks.in_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._asking = threading.Lock()
+
+    def is_for(self, server: Origin) -> bool:
+        """Tell whether requests to a server get the token."""
+        return self._origins is None or server in self._origins
+
+    # Which token.
+
+    def token(self) -> Op[AccessToken]:
+        """Return a token that can be used now. If there is none, have a person log in.
+
+        A person who said no, or did not come, is not asked again.
+
+        Raises:
+            LoginPending: A person must log in, and is not to be asked here.
+            DeviceFlowError: As for `Client.get_token` and `Client.log_in`.
+        """
+        while True:
+            asks = self._interactive and not self._declined
+            # Nobody needs a notification if the person is here.
+            with suppress(LoginPending) if asks else nullcontext():
+                token = yield from grant_token.get_token(
+                    self._context,
+                    self._name,
+                    self._provider,
+                    self._purpose,
+                    self._request,
+                    self._min_ttl,
+                    "now" if asks else "later",
+                )
+                self._declined = False
+                return token
+            yield from self._log_in()
+
+    def _log_in(self) -> Op[None]:
+        if not self._asking.acquire(blocking=False):
+            while self._asking.locked():
+                yield Sleep(_LOOK)
+            return
+        try:
+            if not self._declined:
+                yield from self._ask()
+        finally:
+            self._asking.release()
+
+    def _ask(self) -> Op[None]:
+        provider = self._provider and self._provider.with_request(**self._request)
+        try:
+            yield from grant_login.log_in(
+                self._context,
+                self._name,
+                provider,
+                self._purpose,
+                open_browser=True,
+                timeout=None,
+            )
+        except (LoginError, RejectedError, WaitTimeoutError):
+            self._declined = True
+            raise
+
+    # After an answer.
+
+    def another(self, refused: AccessToken) -> Op[AccessToken | None]:
+        """Return the token to send a request again with, after an answer of 401.
+
+        Args:
+            refused: The token of the request.
+
+        Returns:
+            The token; None if another one would not help.
+
+        Raises:
+            DeviceFlowError: There is no other token; as for `token`.
+        """
+        for _ in range(_TRIES):
+            if not (yield from self.refuse(refused)):
+                return None
+            token = yield from self.token()
+            if token.access_token != refused.access_token:
+                return token
+        self._hopeless = refused.access_token  # the server issues the same one again
+        return None
+
+    def refuse(self, token: AccessToken) -> Op[bool]:
+        """Say that a token was answered by 401: the next request gets another one.
+
+        Returns:
+            Whether another token can help. If a token was refused as soon as it was new, nobody is
+            asked for the next one, and the answer of 401 counts.
+        """
+        if token.access_token == self._hopeless:
+            return False
+        yield from grant_end.invalidate(self._context, self._name, token.access_token)
+        return True
+
+    def learn(self, token: AccessToken, status: int, *, new: bool = False) -> None:
+        """Take note of the status that a request with a token was answered with.
+
+        Args:
+            token: The token.
+            status: The HTTP status.
+            new: Whether the token replaced one that was refused.
+        """
+        if status != 401:
+            if token.access_token == self._hopeless:
+                self._hopeless = None
+        elif new:
+            self._hopeless = token.access_token
+
+
+def origin(scheme: str, host: str | None, port: int | None) -> Origin:
+    """Return the origin of the parts of a URL (RFC 6454 section 4)."""
+    return scheme, host, port or _PORTS.get(scheme)
+
+
+def origin_of(url: str) -> Origin:
+    """Return the origin of a URL.
+
+    Raises:
+        ValueError: It is not a URL.
+    """
+    parts = urlsplit(url)
+    return origin(parts.scheme, parts.hostname, parts.port)
+
+
+def is_carried(authorization: str | None) -> bool:
+    """Tell whether the header `Authorization` of a request has a token.
+
+    It has none after a redirect to another host, even if a later one led back.
+    """
+    return authorization is not None and authorization.startswith(_SCHEME)
+
+
+def _given_origin(url: str) -> Origin:
+    with suppress(ValueError):
+        given = origin_of(url)
+        if given[0] in _PORTS and given[1]:
+            return given
+    raise InvalidArgumentError(
+        f"{url!r} is not an origin.", hint="Write the scheme as well: https://api.example.com"
+    )
+
+
+def value(token: AccessToken) -> str:
+    """Return a token as the value of the header `Authorization` (RFC 6750 section 2.1)."""
+    return f"{_SCHEME}{token.access_token.reveal()}"
+
+
+def _terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
