@@ -1,6 +1,6 @@
 """Kill the processes of logins a thousand times, or have many step the same ones for a minute.
 
-python -m tests.crash --kills 1000
+python -m tests.crash --kills 1000 [--trail summary]
 python -m tests.crash --handovers 500
 python -m tests.crash --concurrency
 python -m tests.crash --workers 200
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import secrets
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from deviceflow.audit.mode import MODES, VARIABLE
 from tests.crash.commands import hand_over
 from tests.crash.crew import kill_workers
 from tests.crash.crowd import FLOWS, WORKERS, compete
@@ -60,8 +62,10 @@ def main() -> int:
     )
     parser.add_argument("--logins", type=int, default=2000, help="how many, for --workers")
     parser.add_argument("--store", choices=[*KINDS, "both"], default="both")
+    parser.add_argument("--trail", choices=MODES, default="each", help="what the trail stores")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="what chance goes by")
     asked = parser.parse_args()
+    os.environ[VARIABLE] = asked.trail  # for all processes
     kinds = KINDS if asked.store == "both" else (asked.store,)
     wrong: list[str] = []
     tallies: dict[str, Tally] = {}

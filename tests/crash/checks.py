@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import Secret
 from deviceflow.core.actions import action_of
+from deviceflow.core.omitted import Omitted
 from deviceflow.core.states import Handover, State
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.trail.digest import Signer, files_of
@@ -22,6 +23,31 @@ if TYPE_CHECKING:
     from deviceflow.stores.sql import SQLStore
 
 _SLOW_DOWN: Final = 5.0  # seconds (RFC 8628 section 3.5)
+
+
+def unfolded(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a history with the events that the trail left out, as far as they are known."""
+    whole = list[dict[str, Any]]()
+    for event in history:
+        run = Omitted.of(event["omitted"])
+        for number in range(0 if run is None else run.events):
+            assert run is not None
+            before = whole[-1]
+            polls = before["to"] == State.AWAITING_USER
+            last = number == run.events - 1
+            whole.append(
+                before
+                | {
+                    "seq": before["seq"] + 1,
+                    "action": "poll" if polls else "pending",
+                    "from": before["to"],
+                    "to": (State.POLLING if polls else State.AWAITING_USER).value,
+                    "attempt": before["attempt"] + polls,
+                    "time": run.until if last else run.since,
+                }
+            )
+        whole.append(event)
+    return whole
 
 
 def wrong_with_history(flow: Flow, history: Sequence[dict[str, Any]]) -> Iterator[str]:

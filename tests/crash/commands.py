@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-from tests.crash.checks import wrong_with_history
+from tests.crash.checks import unfolded, wrong_with_history
 from tests.crash.gate import CANARY, Rule, WatchedServer
 from tests.crash.places import PostgresPlace, SQLitePlace, clock_for
 from tests.crash.worker import Command, Login, told
@@ -215,7 +215,7 @@ class Desk:
     def _judge(self, name: str, case: Handover, place: Place, folder: Path) -> Iterator[str]:
         with place.open() as store:
             flows = [one for one in store.flows() if one.provider.client_id == name]
-            history = store.history(flows[0].id) if flows else []
+            history = unfolded(store.history(flows[0].id)) if flows else []
         if [flow.handover for flow in flows] != ["acknowledged"]:
             yield f"there are the logins {[(flow.id, flow.handover) for flow in flows]}"
             return

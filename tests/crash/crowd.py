@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import State
-from tests.crash.checks import Auditor, wrong_with_files, wrong_with_history, wrong_with_polls
+from tests.crash.checks import (
+    Auditor,
+    unfolded,
+    wrong_with_files,
+    wrong_with_history,
+    wrong_with_polls,
+)
 from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import time_and_place
 from tests.crash.worker import Shift, told
@@ -96,7 +102,7 @@ def compete(
         done.delivered = len(delivered)
         with place.open() as store:
             flows = list(store.flows())
-            histories = {flow.id: store.history(flow.id) for flow in flows}
+            histories = {flow.id: unfolded(store.history(flow.id)) for flow in flows}
             done.wrong += auditor.wrong(store)
         done.events, done.digests = auditor.events, auditor.digests
         if sorted(str(flow.name) for flow in flows) != sorted(decisions):

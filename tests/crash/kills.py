@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow import State
 from tests.crash.cases import INTERVAL_OF_SLOW, at_random, named
-from tests.crash.checks import Auditor, wrong_with_files, wrong_with_history, wrong_with_polls
+from tests.crash.checks import (
+    Auditor,
+    unfolded,
+    wrong_with_files,
+    wrong_with_history,
+    wrong_with_polls,
+)
 from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import PostgresPlace, SQLitePlace, clock_for
 from tests.crash.worker import Login, told
@@ -207,7 +213,7 @@ class Scene:
             return
         with place.open() as store:
             flow = store.get(facts.flow_id)
-            history = store.history(facts.flow_id)
+            history = unfolded(store.history(facts.flow_id))
             of_name = [one.id for one in store.flows() if one.name == name]
             wrong += auditor.wrong(store)
         played.events, played.digests = auditor.events, auditor.digests

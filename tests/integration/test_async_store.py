@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,7 @@ from deviceflow.core.states import State
 from deviceflow.stores import _sqlite as sqlite_store
 from deviceflow.stores.sql import operations
 from deviceflow.stores.url import open_async_store
+from tests.integration import places
 from tests.integration.places import PENDING, Place, coded, commit, in_clear, kept, new
 from tests.integration.test_traceback_canary import LOST, shown
 from tests.pgbouncer import PgBouncer
@@ -327,6 +329,33 @@ def test_job_that_was_begun_is_awaited_to_its_end(database: Place, times: int) -
     asyncio.run(main())
 
     assert database.store.get("f1").state.ended
+
+
+def test_cancellation_counts_whatever_the_method_makes_of_the_answer(tmp_path: Path) -> None:
+    async def main(place: Place) -> None:
+        begun, goes_on = threading.Event(), threading.Event()
+        async with opened(place) as store:
+            await store.now(place.now)
+            connection = store._connection._connection
+            perform = connection.perform
+
+            def slow(*job: Any) -> Any:
+                begun.set()
+                goes_on.wait(PATIENCE)
+                return perform(*job)
+
+            connection.perform = slow
+            get = asyncio.ensure_future(store.get("none of these"))
+            await asyncio.to_thread(begun.wait, PATIENCE)
+            get.cancel()
+            await asyncio.sleep(0)
+            goes_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await get
+
+    place = places.sqlite(tmp_path)
+    asyncio.run(main(place))
+    place.close()
 
 
 def test_job_that_was_not_begun_is_never_done(database: Place) -> None:

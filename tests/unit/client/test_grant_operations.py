@@ -180,6 +180,36 @@ def test_others_use_what_they_have_or_wait_to_be_woken() -> None:
     assert (sleep.flow_id, sleep.seconds) == ("g1", 0.02)
 
 
+def test_token_that_was_refused_is_not_given_while_others_get_the_next_one() -> None:
+    by, old = context(), Secret("ACCESS-1")
+    grant = active(30)
+    grant.refresh(NOW - 1)
+    told = Listed(loads(grant, held=5)).run(grant_end.invalidate(by, "nightly", old))
+    renewed = active()
+    renewed.token = replace(first_token(NOW), access_token=Secret("ACCESS-2"))
+
+    driver = Listed(loads(grant, held=5), (Watch, None), (Sleep, None), loads(renewed))
+
+    assert (told, driver.run(get_token(by)).access_token) == (True, Secret("ACCESS-2"))
+    # Where others came to nothing, there is no better one.
+    assert Listed(clocks_at(STALE), loads(active(600))).run(get_token(by)).access_token == old
+
+
+def test_token_that_was_refused_is_not_kept_by_whoever_read_it_before() -> None:
+    by, old = context(), Secret("ACCESS-1")
+
+    def refused_meanwhile(_: object) -> StoredGrant:
+        by.tokens.refuse("nightly", old)
+        return StoredGrant(active(), NOW, NOW)
+
+    Listed((LoadGrant, refused_meanwhile)).run(get_token(by))
+
+    again = Listed(loads(active()))
+    again.run(get_token(by))
+
+    assert again.names == ["LoadGrant"]
+
+
 @pytest.mark.parametrize(
     ("result", "stays"),
     [

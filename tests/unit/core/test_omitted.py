@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from deviceflow.core.actions import ACTIONS, OMISSIBLE
@@ -9,7 +11,7 @@ from deviceflow.core.omitted import Omitted, is_omissible, with_event
 from deviceflow.core.states import State
 
 TIME = "2026-01-31T12:00:00.000+00:00"
-RUN = {"after": "a" * 64, "events": 3, "polls": 2, "since": TIME, "until": TIME}
+RUN: Any = {"after": "a" * 64, "events": 3, "polls": 2, "since": TIME, "until": TIME}
 
 
 def run_of(*actions: str) -> Omitted:
