@@ -75,11 +75,13 @@ class Make(Protocol):
 _warmed: Final[set[str]] = set()
 
 
-def _warm(transport: Any, library: str) -> None:
+def _warm(kind: Callable[[], AsyncTransport], library: str) -> None:
     """Make a library import what it imports at the first request, which may take long."""
     if library not in _warmed:
         _warmed.add(library)
+        transport = InLoop(kind, "asyncio")
         transport.send(Request("token", f"http://127.0.0.1:{unused_port()}/", {}, b""), 30)
+        transport.close()
 
 
 @pytest.fixture(params=KINDS)
@@ -96,8 +98,8 @@ def make(request: pytest.FixtureRequest) -> Iterator[Any]:
         else:
             module = importlib.import_module(f"deviceflow.transports.{library}")
             kind = getattr(module, f"{library.capitalize()}Transport")
+            _warm(kind, library)
             made.append(InLoop(lambda: kind(session), loop or "asyncio"))
-            _warm(made[-1], library)
         return made[-1]
 
     yield one
