@@ -41,6 +41,7 @@ class Listener:
         self._timeout = timeout
         self._send = send
         self._connection: pgasync.BoundedAsyncConnection | None = None
+        self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._socket = -1
         self._on_change: Callable[[], None] = lambda: None
@@ -56,13 +57,14 @@ class Listener:
             After how many seconds to call this method again.
         """
         self._on_change = on_change
-        if self._connection is None:
-            try:
-                await self._listen()
-            except psycopg.Error:
-                on_change()
-                return POLL
-            on_change()  # what was sent until now went unheard
+        async with self._opening:  # one for all tasks that wait
+            if self._connection is None:
+                try:
+                    await self._listen()
+                except psycopg.Error:
+                    on_change()
+                    return POLL
+                on_change()  # what was sent until now went unheard
         since = time.monotonic() - self._sent_at
         if self._heard and since < CHECK:
             return CHECK - since
@@ -87,7 +89,8 @@ class Listener:
             connection.pgconn.finish()
             raise
         self._loop = asyncio.get_running_loop()
-        self._socket = connection.pgconn.socket  # a connection that is lost does not tell
+        # libpq forgets the number of a socket whose connection was lost.
+        self._socket = connection.pgconn.socket
         self._loop.add_reader(self._socket, self._read)
         self._connection, self._sent = connection, ""
 
