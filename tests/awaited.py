@@ -30,10 +30,12 @@ class Awaited:
     Args:
         part: The sync part.
         call: How its methods are called: `in_turn`, or `asyncio.to_thread`.
+        in_task: Whether a client may await what has to finish in its own task.
     """
 
-    def __init__(self, part: Any, call: Call) -> None:
+    def __init__(self, part: Any, call: Call, *, in_task: bool = False) -> None:
         self.part = part
+        self.works_in_callers_task = in_task
         self._call = call
 
     def __getattr__(self, name: str) -> Any:

@@ -69,11 +69,11 @@ def _store(options: argparse.Namespace) -> AsyncStore:
 
     if options.store == "memory":
         return open_async_store("memory:")
-    keys = [generate_key()]
+    how: dict[str, Any] = {"keys": [generate_key()], "trail": options.trail}
     if options.store == "sqlite":
         place = f"sqlite:///{options.place}/flows.db"
-        return open_async_store(place, keys=keys, synchronous=options.synchronous)
-    return open_async_store(options.place, keys=keys)
+        return open_async_store(place, synchronous=options.synchronous, **how)
+    return open_async_store(options.place, **how)
 
 
 def _log_to_nowhere() -> None:
@@ -83,6 +83,7 @@ def _log_to_nowhere() -> None:
     structlog.configure(
         processors=[structlog.processors.JSONRenderer(orjson.dumps)],
         logger_factory=structlog.BytesLoggerFactory(Path("/dev/null").open("wb")),  # noqa: SIM115
+        cache_logger_on_first_use=True,  # as `deviceflow.logs.configure` has it
     )
 
 
@@ -300,7 +301,7 @@ def measure(options: argparse.Namespace, **changed: Any) -> dict[str, Any]:
             f"--{name.replace('_', '-')}={chosen[name]}"
             for name in (
                 *("driver", "logins", "store", "synchronous", "transport", "seconds"),
-                *("approvals", "concurrency"),
+                *("approvals", "concurrency", "trail"),
             )
         ]
         done = subprocess.run(
@@ -315,10 +316,12 @@ def measure(options: argparse.Namespace, **changed: Any) -> dict[str, Any]:
         )
     got: dict[str, Any] = json.loads(done.stdout)
     polls = max(1, got["polls"])
+    stored = chosen["driver"] != "bare" and chosen["store"] != "memory"
     return {
         "driver": chosen["driver"],
         "store": "-" if chosen["driver"] == "bare" else chosen["store"],
         "sync": chosen["synchronous"] if chosen["store"] == "sqlite" else "-",
+        "trail": chosen["trail"] if stored else "-",
         "client": "aiohttp" if chosen["driver"] == "bare" else chosen["transport"],
         "loop": "uvloop" if chosen["uvloop"] else "asyncio",
         "logins": chosen["logins"],
@@ -338,6 +341,7 @@ _COLUMNS: Final = {
     "driver": 7,
     "store": 10,
     "sync": 6,
+    "trail": 7,
     "client": 9,
     "loop": 7,
     "logins": 6,
@@ -398,6 +402,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--transport", choices=("httptools", "aiohttp", "httpx"), default="httptools"
     )
+    parser.add_argument("--trail", choices=("each", "summary"), default="each")
     parser.add_argument("--uvloop", action="store_true")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
     parser.add_argument("--approvals", type=int, default=0, help="how many to approve afterwards")

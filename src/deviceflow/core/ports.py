@@ -491,6 +491,10 @@ class AsyncStore(Protocol):
     """A `Store` for the tasks of one event loop.
 
     A method that is cancelled has either done all of its work or none of it.
+
+    A store may have an attribute `works_in_callers_task` that is true. Then a client awaits what
+    has to finish in the task of its own caller, which costs less than a task for each call. The
+    methods must not cancel the task that they run in, as `asyncio.timeout` does.
     """
 
     @property

@@ -122,6 +122,10 @@ class Schedule:
         self._new.discard(due.flow_id)
         return due
 
+    def any_due(self, now: float) -> bool:
+        """Tell whether any login is due."""
+        return bool(self._heap) and self._heap[0].at <= now
+
     def behind(self, now: float) -> float:
         """Return for how many seconds the login that is due the longest has been due."""
         return max(0.0, now - self._heap[0].at) if self._heap else 0.0

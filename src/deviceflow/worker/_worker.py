@@ -387,7 +387,7 @@ class Worker:
                     return
             except StoreError as failed:
                 self._store_failed(failed)
-            if self._paused or not self._schedule.due(self._now()):
+            if self._paused or not self._schedule.any_due(self._now()):
                 self._on_progress(self)
             await asyncio.sleep(_LOOK_AGAIN)
             with suppress(TimeoutError):
@@ -416,7 +416,7 @@ class Worker:
         self._fill()
 
     async def _is_idle(self) -> bool:
-        if self._flying or self.unsaved or self._schedule.due(self._now()):
+        if self._flying or self.unsaved or self._schedule.any_due(self._now()):
             return False
         return not await self._client._store.any_pending()
 

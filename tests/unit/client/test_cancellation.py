@@ -107,8 +107,9 @@ CASES: Final[dict[str, tuple[Callable[[World], str], Operation]]] = {
 class Scene:
     """An async client in a world, and what it logs."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, in_task: bool) -> None:
         self.world, self.wire, self.events = world, Wire(world), list[dict[str, Any]]()
+        self._in_task = in_task
         self.tasks: list[asyncio.Task[object]] = []
         self.sent = 0  # before it was cancelled
 
@@ -158,14 +159,14 @@ class Scene:
         return False
 
 
-def check(name: str, number: int, how: How) -> bool:
+def check(name: str, number: int, how: How, *, in_task: bool) -> bool:
     """Cancel an operation, go on with the login, and see that nothing is lost."""
     world = World()
     prepare, operation = CASES[name]
     flow_id = prepare(world)
     flow = world.flow()
     before = 0 if flow is None else flow.seq
-    scene = Scene(world)
+    scene = Scene(world, in_task=in_task)
     ended = asyncio.run(scene.cancel(operation, flow_id, number, how))
     if how == "by the end of the loop":
         ended = not scene.tasks[0].cancelled()  # the loop takes a turn before it cancels
@@ -208,11 +209,14 @@ def _nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "emit", lambda *_: None)
 
 
+@pytest.mark.parametrize("in_task", [False, True])
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_issued_is_lost_wherever_an_operation_is_cancelled(name: str, how: How) -> None:
+def test_nothing_issued_is_lost_wherever_an_operation_is_cancelled(
+    name: str, how: How, *, in_task: bool
+) -> None:
     number = 0
-    while not check(name, number, how):
+    while not check(name, number, how, in_task=in_task):
         number += 1
 
     assert number > 0
@@ -264,14 +268,17 @@ def refreshable() -> World:
     return world
 
 
+@pytest.mark.parametrize("in_task", [False, True])
 @pytest.mark.parametrize("how", HOWS)
-def test_no_refreshed_token_is_lost_wherever_get_token_is_cancelled(how: How) -> None:
+def test_no_refreshed_token_is_lost_wherever_get_token_is_cancelled(
+    how: How, *, in_task: bool
+) -> None:
     number, ended, lost = 0, False, 0
     while not ended:
         world = refreshable()
         server = world.server
         assert isinstance(server, RotatingServer)
-        scene = Scene(world)
+        scene = Scene(world, in_task=in_task)
         work = scene.cancel(lambda c, _: c.get_token("nightly", OAUTH), "", number, how)
         ended = asyncio.run(work)
         if how == "by the end of the loop":

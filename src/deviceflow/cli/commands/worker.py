@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from deviceflow.worker._worker import Counts, Step
 
 _STATUS_EACH: Final = 1.0
+_COLLECT: Final = (20_000, 20, 50)
 _SIGNALS: Final = ("SIGINT", "SIGTERM")
 
 
@@ -148,6 +150,15 @@ def _metrics() -> Metrics | None:
         return None
 
 
+def _tame_collector() -> None:
+    """Have the garbage collector look at what lives long less often.
+
+    With 10,000 waiting logins, each full collection stops all polls for 30 to 160 ms.
+    """
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
+
+
 class _Service:
     """A worker as a process: its signals, its signs of life, and its output."""
 
@@ -177,6 +188,7 @@ class _Service:
         )
         if self._metrics is not None:
             self._metrics.watch(self._worker)
+        _tame_collector()
         self._listen()
         self._show("started", concurrency=self._args.concurrency)
         self._notifier.ready()
