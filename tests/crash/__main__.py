@@ -1,6 +1,6 @@
 """Kill the processes of logins a thousand times, or have many step the same ones for a minute.
 
-python -m tests.crash --kills 1000 [--trail summary]
+python -m tests.crash --kills 1000 [--trail summary] [--client async]
 python -m tests.crash --handovers 500
 python -m tests.crash --concurrency
 python -m tests.crash --workers 200
@@ -61,6 +61,9 @@ def main() -> int:
         " each store",
     )
     parser.add_argument("--logins", type=int, default=2000, help="how many, for --workers")
+    parser.add_argument(
+        "--client", choices=("sync", "async"), default="sync", help="which one drives, for --kills"
+    )
     parser.add_argument("--store", choices=[*KINDS, "both"], default="both")
     parser.add_argument("--trail", choices=MODES, default="each", help="what the trail stores")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="what chance goes by")
@@ -100,7 +103,10 @@ def main() -> int:
                 (folder / kind).mkdir()
                 crowds[kind] = compete(zygote, folder / kind, postgres, rng, pace=1, interval=1.0)
             else:
-                tallies[kind] = campaign(kind, asked.kills, rng, zygote, folder, postgres)
+                is_async = asked.client == "async"
+                tallies[kind] = campaign(
+                    kind, asked.kills, rng, zygote, folder, postgres, is_async=is_async
+                )
     if asked.concurrency:
         print_crowds(crowds)
     elif asked.handovers is None and asked.workers is None:

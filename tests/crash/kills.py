@@ -79,9 +79,18 @@ class Scene:
         zygote: Whose children drive the logins.
         folder: An empty folder.
         postgres: The server for a database; None for SQLite files, one for each login.
+        is_async: Whether by `AsyncClient`.
     """
 
-    def __init__(self, zygote: Zygote, folder: Path, postgres: PostgresServer | None) -> None:
+    def __init__(
+        self,
+        zygote: Zygote,
+        folder: Path,
+        postgres: PostgresServer | None,
+        *,
+        is_async: bool = False,
+    ) -> None:
+        self._is_async = is_async
         self._zygote = zygote
         self._postgres = postgres
         self._folder = folder
@@ -129,6 +138,7 @@ class Scene:
                 then=case.then,
                 traps=kill.traps if kill else [],
                 any_point=kill.time if kill and kill.how == "any" else None,
+                is_async=self._is_async,
             )
             status = self._live(job, kill, server)
             server.settle()
@@ -319,6 +329,8 @@ def campaign(
     zygote: Zygote,
     folder: Path,
     postgres: PostgresServer | None,
+    *,
+    is_async: bool = False,
 ) -> Tally:
     """Kill so many processes: at every named point first, then at random."""
     tally, begun = Tally(), time.monotonic()
@@ -326,7 +338,8 @@ def campaign(
     while cases or tally.kills.total() < kills:
         inside = folder / f"{kind}-{number}"
         inside.mkdir()
-        scene = Scene(zygote, inside, postgres if kind == "postgresql" else None)
+        server = postgres if kind == "postgresql" else None
+        scene = Scene(zygote, inside, server, is_async=is_async)
         try:
             for _ in range(_LOGINS):
                 number += 1

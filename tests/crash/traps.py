@@ -96,16 +96,45 @@ def relayed(
         after(name)
 
 
-class TrappedStore:
+class TrappedOperations:
+    """The traps inside the transactions of a store.
+
+    Args:
+        traps: Told of each point.
+    """
+
+    def __init__(self, traps: Watcher) -> None:
+        self._traps = traps
+        self._doing = ""
+
+    def _watched(self, operation: Operation[_T], mode: Mode) -> Operation[_T]:
+        what = self._doing
+
+        def before(name: str, values: Mapping[str, Any]) -> None:
+            if name == "add_event":
+                if what == "claim":
+                    self._doing = f"claim: {json.loads(values['text'])['action']}"
+                self._traps.reach(f"between the rows of {self._doing}")
+
+        def watched(now: float) -> Statements[_T]:
+            self._doing = what
+            done = yield from relayed(operation(now), before=before)
+            if mode in ("write", "durable"):
+                self._traps.reach(f"inside {self._doing}")
+            return done
+
+        return watched
+
+
+class TrappedStore(TrappedOperations):
     """A store with traps around all that a login does, and inside its transactions."""
 
     durable = True
     keeps_trail = True
 
     def __init__(self, store: SQLStore, traps: Watcher) -> None:
+        super().__init__(traps)
         self._store = store
-        self._traps = traps
-        self._doing = ""
         self._perform = store._connection.perform
         store._connection.perform = self._watch  # type: ignore[method-assign]
 
@@ -251,22 +280,7 @@ class TrappedStore:
         return done
 
     def _watch(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
-        what = self._doing
-
-        def before(name: str, values: Mapping[str, Any]) -> None:
-            if name == "add_event":
-                if what == "claim":
-                    self._doing = f"claim: {json.loads(values['text'])['action']}"
-                self._traps.reach(f"between the rows of {self._doing}")
-
-        def watched(now: float) -> Statements[_T]:
-            self._doing = what
-            done = yield from relayed(operation(now), before=before)
-            if mode in ("write", "durable"):
-                self._traps.reach(f"inside {self._doing}")
-            return done
-
-        return self._perform(watched, mode, client_now)
+        return self._perform(self._watched(operation, mode), mode, client_now)
 
 
 class TrappedTransport:

@@ -21,8 +21,10 @@ from deviceflow.core.ports import LeaseHeld
 from deviceflow.errors import LoginBusyError, TokenGoneError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.url import open_async_store
+from deviceflow.transports.httptools import HttptoolsTransport
 from deviceflow.transports.requests import RequestsTransport
 from deviceflow.worker import Worker
+from tests.crash.async_traps import AsyncTrappedStore, AsyncTrappedTransport
 from tests.crash.clock import CrowdClock, SharedClock
 from tests.crash.paced import PacedClock, PacedLoop
 from tests.crash.traps import (
@@ -32,6 +34,8 @@ from tests.crash.traps import (
     set_in_code,
     set_in_command,
 )
+from tests.facade import AsyncFacade
+from tests.integration.blocking import BlockingStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +68,7 @@ class Login:
         deadline: Seconds that a request may take, which are real ones.
         traps: Where to die or to stop.
         any_point: The number of the point at which to die.
+        is_async: Whether an `AsyncClient` drives it, with its own store and transport.
     """
 
     store: str
@@ -79,6 +84,7 @@ class Login:
     deadline: float = 10.0
     traps: list[Trap] = field(default_factory=list)
     any_point: int | None = None
+    is_async: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,14 +219,7 @@ def log_in(job: Login) -> None:
     traps = Traps(job.traps, job.any_point, report)
     set_in_code(traps)
     clock = SharedClock(Path(job.clock))
-    store = open_store(job.store, **({"keys": job.keys} if job.keys else {}))
-    assert isinstance(store, SQLStore)
-    client = Client(
-        TrappedStore(store, traps),
-        transport=TrappedTransport(RequestsTransport(), traps),
-        clock=clock,
-        deadline=job.deadline,
-    )
+    client, store = _client(job, traps, clock)
     flow_id = job.flow_id
     if flow_id is None:
         provider = provider_of(job.dialect, job.server, job.client)
@@ -249,6 +248,26 @@ def log_in(job: Login) -> None:
                 clock.sleep(LEASE_MARGIN)  # whoever died at it holds the lease still
     report(done=True)
     store.close()
+
+
+def _client(job: Login, traps: Traps, clock: SharedClock) -> tuple[Client, Any]:
+    """Return the client that drives the login, and its store, both with a sync face."""
+    keys: dict[str, Any] = {"keys": job.keys} if job.keys else {}
+    if job.is_async:
+        opened: Any = open_async_store(job.store, **keys)
+        blocking = BlockingStore(AsyncTrappedStore(opened, traps))
+        transport = AsyncTrappedTransport(HttptoolsTransport(), traps)
+        facade: Any = AsyncFacade(blocking, transport=transport, clock=clock, deadline=job.deadline)
+        return facade, blocking
+    store = open_store(job.store, **keys)
+    assert isinstance(store, SQLStore)
+    client = Client(
+        TrappedStore(store, traps),
+        transport=TrappedTransport(RequestsTransport(), traps),
+        clock=clock,
+        deadline=job.deadline,
+    )
+    return client, store
 
 
 def _wait(client: Client, flow_id: str, sink: Callable[[Token], None]) -> None:

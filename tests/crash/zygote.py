@@ -232,6 +232,8 @@ def warm_up() -> None:
 
 
 _NEEDED: Final = (
+    "deviceflow.stores.async_postgres",
+    "deviceflow.stores.async_sqlite",
     "deviceflow.stores.postgres",
     "deviceflow.stores.sqlite",
     "tests.crash.worker",

@@ -1,6 +1,7 @@
 """Logins whose processes are killed, and gone on with by others.
 
-A sample of `python -m tests.crash`: each named point once, and some at random.
+A sample of `python -m tests.crash`: each named point once, and some at random. Of these an
+`AsyncClient` plays some too; with `--client async` it plays all.
 """
 
 from __future__ import annotations
@@ -31,6 +32,17 @@ if TYPE_CHECKING:
 
 CASES = named()
 RANDOM_KILLS = 15
+OF_ASYNC = (
+    "inside migration",
+    "inside claim: poll",
+    "between the rows of commit: issue_token",
+    "after commit: issue_token",
+    "while the server holds: issued",
+    "after claim: poll, then between the rows of commit: recover",
+    "after commit: collect by key",
+    "before the sink",
+    "inside commit: acknowledge",
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +62,37 @@ def test_named_point(scene: Scene, number: int) -> None:
     assert not played.wrong
     assert played.kills == [kill.name for kill in case.kills]
     assert played.outcome == case.expected
+
+
+@pytest.fixture(scope="module")
+def async_scene(
+    zygote: Zygote,  # noqa: F811
+    postgres: PostgresServer | None,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("crash-async")
+    with Scene(zygote, folder, postgres, is_async=True) as scene:
+        yield scene
+
+
+@pytest.mark.parametrize("name", OF_ASYNC)
+def test_named_point_of_an_async_client(async_scene: Scene, name: str) -> None:
+    case = next(case for case in CASES if case.name == name)
+    played = async_scene.play(name, case)
+    assert not played.wrong
+    assert played.kills == [kill.name for kill in case.kills]
+    assert played.outcome == case.expected
+
+
+def test_random_moments_of_an_async_client(async_scene: Scene) -> None:
+    seed = random.getrandbits(32)
+    rng, tally = Random(seed), Tally()
+    for number in itertools.count():
+        case = at_random(rng)
+        tally.add(f"random-{number}", case, async_scene.play(f"random-{number}", case))
+        if tally.kills.total() >= RANDOM_KILLS // 3:
+            break
+    assert not tally.wrong, f"seed {seed}"
 
 
 def test_random_moments(scene: Scene) -> None:
