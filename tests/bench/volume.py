@@ -205,16 +205,12 @@ def measure() -> Iterator[tuple[str, TrailMode, Measured]]:
 
 def main() -> int:
     """Print what a poll takes, and what 10,000 logins take a day."""
-    print(
-        f"{'store':<16} {'trail':<8} {'CPU us':>7} {'server':>7} {'rows':>5} {'bytes':>6}"
-        f" {'record':>7}"
-    )
+    head = f"{'CPU us':>7} {'server':>7} {'rows':>5} {'bytes':>6} {'record':>7}"
+    print(f"{'store':<16} {'trail':<8} {head}")
     each: dict[str, Measured] = {}
     for kind, mode, m in measure():
-        print(
-            f"{kind:<16} {mode:<8} {m.micros:>7.0f} {m.server:>7.0f} {m.rows:>5.2f} {m.size:>6.0f}"
-            f" {m.flow:>7.0f}"
-        )
+        figures = f"{m.micros:>7.0f} {m.server:>7.0f} {m.rows:>5.2f} {m.size:>6.0f} {m.flow:>7.0f}"
+        print(f"{kind:<16} {mode:<8} {figures}")
         if mode == "each":
             each[kind] = m
     print(f"\n10,000 logins at 5 s, {LOGINS_A_DAY:,} a day that take 15 minutes:")

@@ -775,6 +775,34 @@ def test_change_by_another_wakes_who_waits(database: Place) -> None:
     asyncio.run(main())
 
 
+def test_listener_is_one_for_all_that_wait_and_survives_the_end_of_its_session(
+    remote: Place,
+) -> None:
+    listening = "FROM pg_stat_activity WHERE query = 'LISTEN deviceflow'"
+    troubles: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: troubles.append(what))
+        async with opened(remote) as store:
+            await store.now(remote.now)
+            await asyncio.gather(*[store.wait_for_change(0.1) for _ in range(3)])
+            while await store.wait_for_change(0.0):
+                pass
+            waits = asyncio.ensure_future(store.wait_for_change(PATIENCE))
+            await asyncio.sleep(0.1)
+            ended = await asyncio.to_thread(
+                remote.ask, f"SELECT pg_terminate_backend(pid) {listening}"
+            )
+            assert len(ended) == 1
+            async with asyncio.timeout(PATIENCE / 2):
+                assert await waits
+            await store.wait_for_change(0.1)
+            assert len(await asyncio.to_thread(remote.ask, f"SELECT 1 {listening}")) == 1
+
+    asyncio.run(main())
+    assert not troubles
+
+
 def test_own_change_wakes_who_waits(place: Place) -> None:
     async def main() -> None:
         async with opened(place) as store:

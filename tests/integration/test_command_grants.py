@@ -56,7 +56,7 @@ def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServe
     assert (ended.code, ended.said["state"], ended.said["revocations"]) == (0, "revoked", 0)
     pending = deviceflow("token", "nightly", "--fresh", "--json")
     assert (pending.code, pending.said["wait_seconds"]) == (75, 60.0)
-    (one,) = json.loads(deviceflow("grants", "list", "--json").out)
+    one = json.loads(deviceflow("grants", "list", "--json").out)  # one object a line
     assert (one["name"], one["need_id"] is not None) == ("nightly", True)
     told = deviceflow("audit", "show", "nightly")
     assert "a person logged in" in told.out

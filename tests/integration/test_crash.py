@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deviceflow.audit.mode import VARIABLE
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.crash.cases import at_random, named
 from tests.crash.checks import Auditor
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
 from tests.crash.kills import Scene, Tally
+from tests.crash.zygote import Zygote
 from tests.evidence.histories import Login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.crash.zygote import Zygote
     from tests.postgres import PostgresServer
 
 CASES = named()
@@ -59,6 +60,21 @@ def test_random_moments(scene: Scene) -> None:
         tally.add(f"random-{number}", case, scene.play(f"random-{number}", case))
         if tally.kills.total() >= RANDOM_KILLS:
             break
+    assert not tally.wrong, f"seed {seed}"
+
+
+def test_random_moments_of_a_summarized_trail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "summary")
+    seed = random.getrandbits(32)
+    rng, tally = Random(seed), Tally()
+    with Zygote() as zygote, Scene(zygote, tmp_path, None) as scene:  # noqa: F811
+        for number in itertools.count():
+            case = at_random(rng)
+            tally.add(f"random-{number}", case, scene.play(f"random-{number}", case))
+            if tally.kills.total() >= RANDOM_KILLS // 3:
+                break
     assert not tally.wrong, f"seed {seed}"
 
 

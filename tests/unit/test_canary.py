@@ -100,6 +100,7 @@ ELSEWHERE: Final = {
     "audit key": "test_seal_canary",
     "signing key": "test_digest",
     "database password": "test_command_store",
+    "link of a need": "test_store_grants",
 }
 """What the logins here do not have, and where it is looked for."""
 

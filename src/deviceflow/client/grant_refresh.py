@@ -100,7 +100,7 @@ def save(context: Context, name: str) -> Op[None]:
 
 
 def _store(context: Context, worker: str, unsaved: UnsavedRefresh, until: float) -> Op[Grant]:
-    """Store the tokens of a refresh, whoever has gone on with the grant; return it as stored."""
+    """Store the tokens of a refresh, also if others moved the grant; return it as stored."""
     commit, token, attempt = unsaved
     if (yield from _commit_patiently(context, commit, until)):
         context.refreshed.discard(worker)

@@ -26,7 +26,7 @@ class Fault:
 
     Attributes:
         status: Refresh nothing, and answer with this status and `temporarily_unavailable`.
-        delay: Refresh, and answer so many seconds later, or when the test releases the answer.
+        delay: Seconds between the refresh and its answer; less if the test releases the answer.
         cut: Refresh, and send so many bytes of the body only; 0 sends no answer at all.
         fields: Fields of the answer that have other values; None leaves a field out.
     """

@@ -215,7 +215,7 @@ class Worker:
             self._interrupt()
 
     async def replace(self, client: AsyncClient) -> None:
-        """Go on with another client for the same store; return when the former is not used.
+        """Use another client for the same store; return when the former is not used any more.
 
         For settings that have changed. The steps in flight come to their end with the former
         client, and so do tokens that it could not save yet.

@@ -140,7 +140,7 @@ def test_use_is_noted_once_a_day(used_at: float | None) -> None:
     driver = Listed((LoadGrant, stored), (UseGrant, None))
     driver.run(get_token(context()))
 
-    assert driver.effects[-2] == UseGrant("g1", NOW)
+    assert driver.effects[-1] == UseGrant("g1", NOW)
 
 
 # The refresh.
@@ -246,7 +246,7 @@ def test_interrupted_refresh_is_on_record_as_in_doubt_and_raised(stop: BaseExcep
 def test_too_little_is_left_of_the_lease_to_send_anything() -> None:
     late = clocks_at(3)
     driver = Listed(
-        *(clocks_at(0), clocks_at(0), loads(active(30)), commits(), WAKES),
+        *(clocks_at(0), loads(active(30)), commits(), WAKES),
         *(late, commits(), WAKES, late, loads(active())),
     )
 

@@ -254,6 +254,8 @@ def test_an_idle_connection_is_closed_after_a_while(
 def test_an_answer_to_nobody_answers_no_request(
     serve: Serve, runner: asyncio.Runner, kind: Callable[[], Any], blocked: bool, late: bool
 ) -> None:
+    forged = threading.Semaphore(0)
+
     def twice(server: Server, conn: socket.socket) -> None:
         number = len(server.seen)
         server.reads(conn)
@@ -263,6 +265,7 @@ def test_an_answer_to_nobody_answers_no_request(
         pause_for(0.05)
         if late:
             conn.sendall(other)
+        forged.release()
         pause_for(PATIENCE)
 
     server = serve(answer=twice)
@@ -273,9 +276,9 @@ def test_an_answer_to_nobody_answers_no_request(
             said = answer(await transport.send(post(server.url), PATIENCE))
             assert said.body == b"%d" % number
             if blocked:
-                time.sleep(0.1 if late else 0)  # noqa: ASYNC251  # so the loop has not seen it yet
+                assert forged.acquire(timeout=PATIENCE)  # so the loop has not seen it yet
             else:
-                await asyncio.sleep(0.1)
+                assert await asyncio.to_thread(forged.acquire, timeout=PATIENCE)
         await transport.close()
 
     runner.run(ask())
@@ -285,10 +288,11 @@ def test_an_answer_to_nobody_answers_no_request(
 def test_an_answer_to_nobody_answers_no_request_that_waits(
     serve: Serve, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Reader.response
+    whole, forged = Reader.response, threading.Semaphore(0)
 
     def slow(reader: Reader) -> Response:
-        time.sleep(0.1)  # what comes meanwhile has not been read when the connection becomes free
+        # What comes meanwhile has not been read when the connection becomes free.
+        assert forged.acquire(timeout=PATIENCE)
         return whole(reader)
 
     def twice(server: Server, conn: socket.socket) -> None:
@@ -296,6 +300,7 @@ def test_an_answer_to_nobody_answers_no_request_that_waits(
         conn.sendall(head(4) + b"mine")
         pause_for(0.02)
         conn.sendall(head(6) + b"forged")
+        forged.release()
         pause_for(PATIENCE)
 
     server = serve(answer=twice)

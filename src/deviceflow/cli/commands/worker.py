@@ -273,7 +273,7 @@ class _Service:
             task.add_done_callback(self._reloads.discard)
 
     async def _reload(self) -> None:
-        """Go on with the configuration, the keys and the certificates as they are now."""
+        """Reread the configuration, the keys and the certificates."""
         self._notifier.reloading()
         try:
             client, store = await self._open()
