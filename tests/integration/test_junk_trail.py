@@ -125,6 +125,7 @@ def types_of(name: str) -> set[type]:
         "boolean": {bool},
         "array": {list},
         "null": {type(None)},
+        "object": {dict},
     }
     return set().union(*(python[name] for name in names))
 
@@ -134,6 +135,8 @@ def is_typed(name: str, value: Any) -> bool:
         value = int(value)  # JSON knows no difference
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         return False
+    if isinstance(value, dict):
+        return False  # none of those here has the right names
     return type(value) in types_of(name)
 
 

@@ -8,7 +8,7 @@ statement that moves it: what is remembered is never obeyed where the store has 
 from __future__ import annotations
 
 import threading
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow import _forks as forks
@@ -22,6 +22,7 @@ MOST: Final = 16_384
 """How many flows are remembered; then those that were not claimed for the longest are not."""
 
 _slots_of: Final = attrgetter(*Flow.__slots__)
+_written: Final = itemgetter("progress", "head", "mac")
 _setters: Final = [getattr(Flow, name).__set__ for name in Flow.__slots__]
 
 
@@ -85,8 +86,7 @@ class RememberedFlows:
         if flow.state is not State.AWAITING_USER or flow.to_revoke:
             self.forget(flow.id)
             return
-        columns = row.reveal()
-        kept = RememberedFlow(_copy(flow), columns["progress"], columns["head"], columns["mac"])
+        kept = RememberedFlow(_copy(flow), *_written(row.reveal()))  # a local would show the row
         with self._lock:
             self._flows.pop(flow.id, None)
             self._flows[flow.id] = kept
