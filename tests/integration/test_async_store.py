@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,7 @@ from deviceflow.core.states import State
 from deviceflow.stores import _sqlite as sqlite_store
 from deviceflow.stores.sql import operations
 from deviceflow.stores.url import open_async_store
+from tests.integration import places
 from tests.integration.places import PENDING, Place, coded, commit, in_clear, kept, new
 from tests.integration.test_traceback_canary import LOST, shown
 from tests.pgbouncer import PgBouncer
@@ -327,6 +329,33 @@ def test_job_that_was_begun_is_awaited_to_its_end(database: Place, times: int) -
     asyncio.run(main())
 
     assert database.store.get("f1").state.ended
+
+
+def test_cancellation_counts_whatever_the_method_makes_of_the_answer(tmp_path: Path) -> None:
+    async def main(place: Place) -> None:
+        begun, goes_on = threading.Event(), threading.Event()
+        async with opened(place) as store:
+            await store.now(place.now)
+            connection = store._connection._connection
+            perform = connection.perform
+
+            def slow(*job: Any) -> Any:
+                begun.set()
+                goes_on.wait(PATIENCE)
+                return perform(*job)
+
+            connection.perform = slow
+            get = asyncio.ensure_future(store.get("none of these"))
+            await asyncio.to_thread(begun.wait, PATIENCE)
+            get.cancel()
+            await asyncio.sleep(0)
+            goes_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await get
+
+    place = places.sqlite(tmp_path)
+    asyncio.run(main(place))
+    place.close()
 
 
 def test_job_that_was_not_begun_is_never_done(database: Place) -> None:
@@ -744,6 +773,34 @@ def test_change_by_another_wakes_who_waits(database: Place) -> None:
                 assert time.monotonic() - begun < PATIENCE / 2
 
     asyncio.run(main())
+
+
+def test_listener_is_one_for_all_that_wait_and_survives_the_end_of_its_session(
+    remote: Place,
+) -> None:
+    listening = "FROM pg_stat_activity WHERE query = 'LISTEN deviceflow'"
+    troubles: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: troubles.append(what))
+        async with opened(remote) as store:
+            await store.now(remote.now)
+            await asyncio.gather(*[store.wait_for_change(0.1) for _ in range(3)])
+            while await store.wait_for_change(0.0):
+                pass
+            waits = asyncio.ensure_future(store.wait_for_change(PATIENCE))
+            await asyncio.sleep(0.1)
+            ended = await asyncio.to_thread(
+                remote.ask, f"SELECT pg_terminate_backend(pid) {listening}"
+            )
+            assert len(ended) == 1
+            async with asyncio.timeout(PATIENCE / 2):
+                assert await waits
+            await store.wait_for_change(0.1)
+            assert len(await asyncio.to_thread(remote.ask, f"SELECT 1 {listening}")) == 1
+
+    asyncio.run(main())
+    assert not troubles
 
 
 def test_own_change_wakes_who_waits(place: Place) -> None:

@@ -29,6 +29,7 @@ RUNS: Final = (
     "token GRANTED",
     "export-env GRANTED",
     "list",
+    "grants list",
     "sweep",
     "worker --until-idle",
     "purge",
@@ -42,7 +43,7 @@ RUNS: Final = (
     "config show",
     "diagram mermaid",
 )
-ELSEWHERE: Final = {"demo", "serve"}  # in `test_command`
+ELSEWHERE: Final = {"demo", "logout", "serve"}  # in `test_command` and `test_command_grants`
 
 
 @pytest.mark.parametrize("line", RUNS)

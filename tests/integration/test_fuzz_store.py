@@ -88,7 +88,7 @@ GUARDS: Final[dict[str, tuple[list[tuple[Any, str, Any]], str, Case, str | None,
         "verify: not found",
     ),
     "what steers a terminal": (
-        [(streams, "printable", lambda text, *_: text)],
+        [(streams, "_cleaned", lambda line: line)],
         "plaintext",
         Case("flows", "id", "escapes", signed=True),
         "deviceflow list --all",

@@ -1,4 +1,4 @@
-"""The auth object for httpx, on sync and async sessions."""
+"""The auth objects for httpx and httpx2, on sync and async sessions."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import httpx2
 import pytest
 
 from deviceflow import AsyncClient, Client, DeniedError, DeviceFlowError, LoginPending
 from deviceflow.core.wire import Failure
 from deviceflow.errors import UnreachableError, UsageError
-from deviceflow.integrations.httpx import DeviceFlowAuth
+from deviceflow.integrations import httpx as for_httpx
+from deviceflow.integrations import httpx2 as for_httpx2
 from deviceflow.testing import AsyncVirtualClock, VirtualClock, answer
 from tests.awaited import Awaited, in_turn
 from tests.integration.bearer import NAME, PROVIDER, THREADS, Issuer, Resource
+from tests.integration.test_traceback_canary import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
 class Session:
-    """A session of httpx, sync or async, with a client of the same kind.
+    """A session of httpx or httpx2, sync or async, with a client of the same kind.
 
     Attributes:
+        library: The library.
         clock: What the client goes by.
         client: The client.
         http: The session.
@@ -36,24 +40,29 @@ class Session:
 
     def __init__(self, kind: str, issuer: Issuer, *, real_time: bool = False) -> None:
         self._runner = asyncio.Runner()
-        self.is_async = kind == "async"
+        name, _, how = kind.partition(" ")
+        self.is_async = how == "async"
+        self.library: Any = {"httpx": httpx, "httpx2": httpx2}[name]
+        self.auth: Any = {"httpx": for_httpx, "httpx2": for_httpx2}[name].DeviceFlowAuth
         parts: dict[str, Any] = {"browser": lambda _: True, "output": lambda _: None}
         self.clock: VirtualClock | AsyncVirtualClock
         self.client: Client | AsyncClient
-        self.http: httpx.Client | httpx.AsyncClient
         if self.is_async:
             self.clock = AsyncVirtualClock()
-            clock = None if real_time else self.clock
-            self.client = AsyncClient(transport=Awaited(issuer, in_turn), clock=clock, **parts)
-            self.http = httpx.AsyncClient(trust_env=False, timeout=60, follow_redirects=True)
+            if not real_time:
+                parts["clock"] = self.clock
+            self.client = AsyncClient(transport=Awaited(issuer, in_turn), **parts)
+            session = self.library.AsyncClient
         else:
             self.clock = VirtualClock()
-            clock = None if real_time else self.clock
-            self.client = Client(transport=issuer, clock=clock, **parts)
-            self.http = httpx.Client(trust_env=False, timeout=60, follow_redirects=True)
+            if not real_time:
+                parts["clock"] = self.clock
+            self.client = Client(transport=issuer, **parts)
+            session = self.library.Client
+        self.http: Any = session(trust_env=False, timeout=60, follow_redirects=True)
 
-    def use(self, **settings: Any) -> DeviceFlowAuth:
-        auth = DeviceFlowAuth(self.client, NAME, PROVIDER, **({"interactive": True} | settings))
+    def use(self, **settings: Any) -> Any:
+        auth = self.auth(self.client, NAME, PROVIDER, **({"interactive": True} | settings))
         self.http.auth = auth
         return auth
 
@@ -63,18 +72,18 @@ class Session:
 
         return self._runner.run(awaited()) if isawaitable(result) else result
 
-    def get(self, url: str, **how: Any) -> httpx.Response:
-        return self.run(self.http.get(url, **how))  # type: ignore[no-any-return]
+    def get(self, url: str, **how: Any) -> Any:
+        return self.run(self.http.get(url, **how))
 
-    def post(self, url: str, **how: Any) -> httpx.Response:
-        return self.run(self.http.post(url, **how))  # type: ignore[no-any-return]
+    def post(self, url: str, **how: Any) -> Any:
+        return self.run(self.http.post(url, **how))
 
     def log_in(self) -> None:
         self.run(self.client.log_in(NAME, PROVIDER))
 
     def outcome(self, url: str) -> int | type[DeviceFlowError]:
         try:
-            return self.get(url).status_code
+            return int(self.get(url).status_code)
         except DeviceFlowError as raised:
             return type(raised)
 
@@ -85,9 +94,8 @@ class Session:
                 return list(pool.map(self.outcome, [url] * THREADS))
 
         async def status() -> int | type[DeviceFlowError]:
-            http: Any = self.http
             try:
-                return int((await http.get(url)).status_code)
+                return int((await self.http.get(url)).status_code)
             except DeviceFlowError as raised:
                 return type(raised)
 
@@ -97,9 +105,7 @@ class Session:
         return self._runner.run(together())
 
     def close(self) -> None:
-        self.run(self.http.aclose() if isinstance(self.http, httpx.AsyncClient) else None)
-        if isinstance(self.http, httpx.Client):
-            self.http.close()
+        self.run(self.http.aclose() if self.is_async else self.http.close())
         self.run(self.client.close())
         self._runner.close()
 
@@ -123,7 +129,8 @@ def issuer(resource: Resource) -> Issuer:
     return Issuer(resource.accepted)
 
 
-@pytest.fixture(params=["sync", "async"])
+# They share their code: each library and each way once, and all of them for the main test.
+@pytest.fixture(params=["httpx sync", "httpx2 async"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -162,6 +169,9 @@ def test_without_a_person_the_request_says_when_to_ask_again(
     assert session.outcome(f"{resource.url}/me") == 200
 
 
+@pytest.mark.parametrize(
+    "kind", ["httpx sync", "httpx async", "httpx2 sync", "httpx2 async"], indirect=True
+)
 @pytest.mark.parametrize("body", [{"content": b"the body"}, {"data": {"the": "body"}}, {}])
 def test_on_a_401_the_token_is_refreshed_and_the_request_sent_once_more(
     session: Session, resource: Resource, issuer: Issuer, body: dict[str, Any]
@@ -248,6 +258,18 @@ def test_a_server_that_refuses_everybody_ends_in_401_and_asks_nobody_twice(
     assert len(resource.seen) == 6
 
 
+def test_a_server_that_issues_the_same_token_again_ends_in_401(
+    session: Session, resource: Resource, issuer: Issuer
+) -> None:
+    session.use()
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+    issuer.answer_refresh = answer(200, {"access_token": "access-1", "token_type": "bearer"})
+
+    assert [session.outcome(f"{resource.url}/me") for _ in range(3)] == [401] * 3
+    assert (issuer.logins, issuer.refreshes) == (1, 2)
+
+
 def test_requests_at_the_same_time_share_one_login_and_one_refresh(
     kind: str, resource: Resource, issuer: Issuer
 ) -> None:
@@ -291,7 +313,7 @@ def test_a_body_that_cannot_be_had_twice_is_not_sent_twice_but_the_next_request_
 
 
 def test_a_file_is_not_sent_again_from_its_end(resource: Resource, issuer: Issuer) -> None:
-    session = Session("sync", issuer)
+    session = Session("httpx sync", issuer)
     try:
         session.use()
         session.get(f"{resource.url}/me")
@@ -312,11 +334,10 @@ def test_a_streamed_response_is_handed_over_before_its_end(
     resource.accepted.clear()
     request = session.http.build_request("GET", f"{resource.url}/stream")
 
-    streamed: httpx.Response = session.run(session.http.send(request, stream=True))
+    streamed = session.run(session.http.send(request, stream=True))
     began = (streamed.status_code, streamed.is_stream_consumed, resource.go_on.is_set())
     resource.go_on.set()
     body = session.run(streamed.aread() if session.is_async else streamed.read())
-    session.run(streamed.aclose() if session.is_async else streamed.close())
 
     assert began == (200, False, False)
     assert body == b'{"token": "access-2"}'
@@ -372,9 +393,10 @@ def test_requests_to_other_servers_than_its_own_go_without_the_token(
 
     # The session attaches its `auth` to this as to any other request.
     led = session.run(session.http.send(first.next_request))
+    told = session.get(f"{resource.url}@{other.url.removeprefix('http://')}/me")
 
-    assert led.status_code == 401
-    assert (resource.tokens, other.tokens) == (["access-1"], [None])
+    assert (led.status_code, told.status_code) == (401, 401)
+    assert (resource.tokens, other.tokens) == (["access-1"], [None, None])
 
 
 # How it is used.
@@ -384,7 +406,7 @@ def test_a_client_of_the_other_kind_is_a_wrong_use(
     session: Session, resource: Resource, issuer: Issuer
 ) -> None:
     theirs = Client(transport=issuer) if session.is_async else AsyncClient()
-    session.http.auth = DeviceFlowAuth(theirs, NAME, PROVIDER)
+    session.http.auth = session.auth(theirs, NAME, PROVIDER)
 
     with pytest.raises(UsageError, match=r"deviceflow\.AsyncClient|deviceflow\.Client"):
         session.get(f"{resource.url}/me")
@@ -396,10 +418,10 @@ def test_hooks_of_the_program_see_each_answer(
 ) -> None:
     seen: list[int] = []
 
-    async def note_async(response: httpx.Response) -> None:
+    async def note_async(response: Any) -> None:
         seen.append(response.status_code)
 
-    def note(response: httpx.Response) -> None:
+    def note(response: Any) -> None:
         seen.append(response.status_code)
 
     session.use()
@@ -413,15 +435,15 @@ def test_hooks_of_the_program_see_each_answer(
 
 
 def test_cookies_of_the_401_are_sent_along(kind: str, issuer: Issuer) -> None:
-    def handle(request: httpx.Request) -> httpx.Response:
+    def handle(request: Any) -> Any:
         cookies.append(request.headers.get("Cookie"))
         accepted = request.headers["Authorization"] == "Bearer access-2"
-        return httpx.Response(200 if accepted else 401, headers={"Set-Cookie": "node=7"})
+        return session.library.Response(200 if accepted else 401, headers={"Set-Cookie": "node=7"})
 
     cookies: list[str | None] = []
     session = Session(kind, issuer)
     session.use()
-    session.http._transport = httpx.MockTransport(handle)
+    session.http._transport = session.library.MockTransport(handle)
     try:
         assert session.get("https://api.example.com/me").status_code == 200
     finally:
@@ -443,3 +465,25 @@ def test_no_token_is_in_a_log_or_a_repr(
     for secret in ("access-", "refresh-1", "refresh-2", "WDJB-MJHT"):
         assert secret not in caplog.text
         assert secret not in repr(auth) + repr(vars(auth)) + repr(vars(auth._bearer))
+
+
+@pytest.mark.parametrize(
+    ("answered", "raised"),
+    [
+        (answer(400, {"error": "invalid_grant"}), LoginPending),
+        (Failure("connection", sent=False), UnreachableError),
+    ],
+)
+def test_no_token_is_in_a_traceback_with_locals(
+    session: Session, resource: Resource, issuer: Issuer, answered: Any, raised: type[Exception]
+) -> None:
+    session.log_in()
+    session.use(interactive=False)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+    issuer.answer_refresh = answered
+
+    for _ in ("after a 401", "before the request"):
+        with pytest.raises(raised) as caught:
+            session.get(f"{resource.url}/me")
+        assert shown(caught.value, ("access-1", "refresh-1")) == set()

@@ -158,7 +158,7 @@ async def work(telemetry: Telemetry, store: AsyncSQLiteStore, server: LocalServe
         worker = Worker(client, on_step=metrics.on_step)
         metrics.watch(worker)
         running = asyncio.create_task(worker.run(until_idle=True))
-        while (await client.get(approved.id)).attempt == 0:  # noqa: ASYNC110  # a store's row
+        while (await store.get(approved.id)).seq < 3:  # noqa: ASYNC110  # a store's row
             await asyncio.sleep(0.02)
         telemetry.export()
         decide(server, approved, "approve")
@@ -175,7 +175,7 @@ def test_a_worker_s_work_is_measured(
     polls = sums(receiver, "deviceflow.polls", "outcome")
     assert polls.keys() == {"pending", "token_issued", "denied"}
     steps = sum(polls.values())
-    assert sums(receiver, "deviceflow.worker.lateness", "")[None] == steps
+    assert sums(receiver, "deviceflow.worker.lateness", "")[None] >= steps
     [took] = receiver.metrics["deviceflow.login.duration"]
     assert took.count == 1
     assert 1 < took.sum < 60

@@ -29,6 +29,7 @@ from deviceflow.errors import InvalidArgumentError, UnreachableError
 from deviceflow.testing import VirtualClock, answer
 from tests.integration.bearer import NAME, PROVIDER, THREADS, Issuer, Resource
 from tests.integration.oidc_provider import Hurried
+from tests.integration.test_traceback_canary import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -378,13 +379,14 @@ def test_requests_to_other_servers_than_its_own_go_without_the_token(
     session.auth = auth_of(issuer, origins=[f"{resource.url}/api/"])
     try:
         there = session.get(f"{other.url}/me")
+        told = session.get(f"{resource.url}@{other.url.removeprefix('http://')}/me")
         led = session.get(f"{other.url}/to?{resource.url}/me")
         here = session.get(f"{resource.url}/me")
     finally:
         other.close()
 
-    assert (there.status_code, led.status_code, here.status_code) == (401, 401, 200)
-    assert (other.tokens, resource.tokens) == ([None, None], [None, "access-1"])
+    assert [one.status_code for one in (there, told, led, here)] == [401, 401, 401, 200]
+    assert (other.tokens, resource.tokens) == ([None, None, None], [None, "access-1"])
     assert (issuer.logins, issuer.refreshes) == (1, 0)
 
 
@@ -437,6 +439,33 @@ def test_no_token_is_in_a_log_or_a_repr(
     for secret in ("access-", "refresh-1", "refresh-2", "WDJB-MJHT"):
         assert secret not in caplog.text
         assert secret not in repr(auth) + repr(vars(auth)) + repr(vars(auth._bearer))
+
+
+@pytest.mark.parametrize(
+    ("answered", "raised"),
+    [
+        (answer(400, {"error": "invalid_grant"}), LoginPending),
+        (Failure("connection", sent=False), UnreachableError),
+    ],
+)
+def test_no_token_is_in_a_traceback_with_locals(
+    session: requests.Session,
+    resource: Resource,
+    issuer: Issuer,
+    answered: Any,
+    raised: type[Exception],
+) -> None:
+    client = client_of(issuer, VirtualClock())
+    client.log_in(NAME, PROVIDER)
+    session.auth = DeviceFlowAuth(client, NAME, interactive=False)
+    session.get(f"{resource.url}/me")
+    resource.accepted.clear()
+    issuer.answer_refresh = answered
+
+    for _ in ("after a 401", "before the request"):
+        with pytest.raises(raised) as caught:
+            session.get(f"{resource.url}/me")
+        assert shown(caught.value, ("access-1", "refresh-1")) == set()
 
 
 # At a real server, with its own resource.

@@ -23,6 +23,7 @@ from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import needs_secret
+from deviceflow.errors import UsageError
 from deviceflow.stores.async_memory import AsyncMemoryStore
 from deviceflow.stores.url import open_async_store
 from deviceflow.transports.requests import RequestsTransport
@@ -59,8 +60,8 @@ def _default_transport() -> AsyncTransport:
 class AsyncClient(AsyncGrantClient, BaseClient):
     """A `Client` for asyncio: the same methods, to be awaited.
 
-    `async with` closes what the client has opened. A client belongs to one event loop, and any
-    number of its tasks may use the client.
+    `async with` closes what the client has opened. A client belongs to the event loop that it is
+    first used in, and any number of this loop's tasks may use the client.
 
     Each method can be cancelled at any time, also by `asyncio.timeout`. What must not be cut short
     is finished first: a commit, say. A request that is cancelled is put on record as interrupted.
@@ -82,6 +83,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         notify: As for `Client`; it is called in a thread.
     """
 
+    _is_async = True
     _store: AsyncStore
     _transport: AsyncTransport
     _clock: AsyncClock
@@ -122,6 +124,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         )
         self._wakers = set()
         self._audit_lock = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # The beginning.
 
@@ -277,7 +280,9 @@ class AsyncClient(AsyncGrantClient, BaseClient):
 
         Raises:
             CancelledError: It was cancelled, whatever the operation has made of that.
+            UsageError: The client belongs to another event loop.
         """
+        self._check_loop(operation)
         wakers: dict[str, asyncio.Event] = {}
         resume: Callable[[Any], Effect] = operation.send
         value: Any = None
@@ -311,6 +316,16 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             if undo is not None and cancellation.first is not None:
                 await self._run(undo(result))
         return result
+
+    def _check_loop(self, operation: Op[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            operation.close()
+            raise UsageError(
+                "This AsyncClient belongs to another event loop.",
+                hint="Create a client in each loop: in the coroutine that asyncio.run runs.",
+            )
 
     def _perform(self, effect: Effect, wakers: dict[str, asyncio.Event]) -> Any:  # noqa: C901, PLR0912  # one case for each effect
         """Perform one effect.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.audit.log import CLOCK_JUMP, Emitter
@@ -13,6 +14,7 @@ from deviceflow.client.clock import Timeline
 from deviceflow.client.context import context_of
 from deviceflow.core.secret import unseen
 from deviceflow.credentials.client_auth import authenticated
+from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,10 +40,23 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+# A part is an async one if any of these is a coroutine function: a wrapper may have plain methods.
+_METHODS: Final = {
+    "store": ("commit", "get", "close"),
+    "transport": ("send", "close"),
+    "clock": ("sleep",),
+}
+_ASYNC_PART: Final = {
+    "store": "Pass the store's URL, or open_async_store(url).",
+    "transport": "Pass ThreadedTransport(transport), which sends in threads.",
+    "clock": "Pass one with `async def sleep`; for tests, an AsyncVirtualClock.",
+}
+
 
 class BaseClient:
     """The parts of a client. `Client` describes the arguments."""
 
+    _is_async: ClassVar[bool] = False
     _store: Store | AsyncStore
     _transport: Transport | AsyncTransport
     _clock: Clock | AsyncClock
@@ -63,6 +78,9 @@ class BaseClient:
         audit: JSONLinesAudit | None,
         notify: Callable[[LoginNeed], object] | None,
     ) -> None:
+        self._check_part("store", store)
+        self._check_part("transport", transport)
+        self._check_part("clock", clock)
         self._store = store
         self._owns_store = owns_store
         self._transport = transport
@@ -82,6 +100,21 @@ class BaseClient:
             notifies=notify is not None,
         )
         self._notify = notify
+
+    def _check_part(self, kind: str, part: object) -> None:
+        """Refuse a part of the other kind of client, which would fail later, and obscurely."""
+        methods = (getattr(part, name, None) for name in _METHODS[kind])
+        if any(iscoroutinefunction(method) for method in methods) == self._is_async:
+            return
+        if not self._is_async:
+            raise UsageError(
+                f"A Client cannot await the methods of its {kind}, {type(part).__name__}.",
+                hint=f"Use an AsyncClient, or pass a {kind} that is not async.",
+            )
+        raise UsageError(
+            f"An AsyncClient needs an async {kind}, and {type(part).__name__} is none.",
+            hint=_ASYNC_PART[kind],
+        )
 
     def _log_jump(self, ahead: float) -> None:
         self._emitter.emit(CLOCK_JUMP, {"wall_clock_ahead": round(ahead, 3)}, logging.WARNING)

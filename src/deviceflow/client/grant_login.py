@@ -82,7 +82,7 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
     if not provider:
         raise errors.UnknownGrantError(
             f"The store has no grant of the name {asked.name!r}.",
-            hint="Say how to log in: pass the provider as well.",
+            hint="Pass the provider, or log in first: deviceflow grants login NAME PROVIDER",
         )
     purpose = checked_purpose(asked.purpose)
     if stored is not None and stored.grant.revocations and stored.grant.due_at <= stored.now:
@@ -235,7 +235,7 @@ def log_in(
     if provider is None:
         raise errors.UnknownGrantError(
             f"The store has no grant of the name {name!r}.",
-            hint="Say how to log in: pass the provider as well.",
+            hint="Name the provider as well: it says how to log in.",
         )
     login = yield from start(context, provider, name, purpose, {})
     waited = _show_and_wait(context, login, open_browser=open_browser, timeout=timeout)
@@ -270,7 +270,8 @@ def _pending(
         need_id=None if need is None else need.id,
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
-        hint=f"Ask again in {wait_seconds:.0f} seconds. To log in: deviceflow grants login {name}",
+        hint=f"Ask again in {wait_seconds:.0f} seconds."
+        f" To log in, with the same store: deviceflow grants login {name}",
     )
     pending.login = login if shown else None
     return pending

@@ -68,51 +68,64 @@ def get_token(
         provider = provider.with_request(**request)
         secret_refs.allow(provider)
     wanted = Asked(name, provider, purpose, min_ttl, mint)
-    stored = yield from _obtain(context, wanted)
+    stored, clocks = yield from _obtain(context, wanted, clocks)
     yield from _note_use(stored)
     grant, now = stored.grant, stored.now
     token = AccessToken.of(grant)
-    clocks = yield ReadClocks()
     context.tokens.keep(name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks))
     return token
 
 
-def _obtain(context: Context, asked: Asked) -> Op[StoredGrant]:
-    """Return the grant with an access token that can be used."""
+def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGrant, Clocks]]:
+    """Return the grant with an access token that can be used, and the clocks before it was read.
+
+    Args:
+        context: The client's.
+        asked: What is asked for.
+        clocks: What the clocks say.
+    """
     yield from grant_refresh.save(context, asked.name)
     look, refreshes = _SHORTEST_LOOK, 0
     while True:
-        clocks: Clocks = yield ReadClocks()
         stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.wall)
-        if stored is None:
-            yield from grant_login.ask(context, asked, None)
-            continue
-        grant, now = stored.grant, stored.now
-        grant_login.check_same(grant, asked.provider)
-        course = grant.course(now, asked.min_ttl, stored.held)
-        if course is Course.USE and stored.held > 0 and _is_refused(context, grant):
-            course = Course.WAIT  # the next one is under way
-        match course:
-            case Course.USE:
-                return stored
-            case Course.REFRESH:
-                refreshed = yield from grant_refresh.refresh(context, stored, clocks)
-                refreshes += 1
-                # A token that ended on its way here is not good; but a server may be so slow.
-                if refreshed is not None and (
-                    refreshed.serves(refreshed.moved_at) or refreshes >= _MOST_REFRESHES
-                ):
-                    return stored._replace(grant=refreshed, now=refreshed.moved_at)
-            case Course.WAIT:
-                yield Watch(grant.id)
-                yield Sleep(min(stored.held, look), grant.id)
-                look = min(2 * look, _LONGEST_LOOK)
-            case Course.BACK_OFF:
-                raise _unreachable(grant, now)
-            case Course.ASK:
-                yield from grant_login.ask(context, asked, stored)
-            case _:
-                yield from move(context, stored, course)
+        course = Course.ASK if stored is None else _course(context, stored, asked)
+        if stored is None or course is Course.ASK:
+            yield from grant_login.ask(context, asked, stored)
+        elif course is Course.USE:
+            return stored, clocks
+        elif course is Course.REFRESH:
+            refreshed = yield from grant_refresh.refresh(context, stored, clocks)
+            refreshes += 1
+            # A token that ended on its way here is not good; but a server may be so slow.
+            if refreshed is not None and (
+                refreshed.serves(refreshed.moved_at) or refreshes >= _MOST_REFRESHES
+            ):
+                fresh = stored._replace(grant=refreshed, now=refreshed.moved_at)
+                return fresh, (yield ReadClocks())
+        elif course is Course.WAIT:
+            yield Watch(stored.grant.id)
+            yield Sleep(min(stored.held, look), stored.grant.id)
+            look = min(2 * look, _LONGEST_LOOK)
+        else:
+            yield from move(context, stored, course)
+        clocks = yield ReadClocks()
+
+
+def _course(context: Context, stored: StoredGrant, asked: Asked) -> Course:
+    """Return what to do about a grant.
+
+    Raises:
+        UsageError: The grant is of another login than is asked for.
+        UnreachableError: The server gave no usable answer lately, and there is nothing to use.
+    """
+    grant, now = stored.grant, stored.now
+    grant_login.check_same(grant, asked.provider)
+    course = grant.course(now, asked.min_ttl, stored.held)
+    if course is Course.BACK_OFF:
+        raise _unreachable(grant, now)
+    if course is Course.USE and stored.held > 0 and _is_refused(context, grant):
+        return Course.WAIT  # the next one is under way
+    return course
 
 
 def _is_refused(context: Context, grant: Grant) -> bool:

@@ -33,8 +33,9 @@ def discover(context: Context, provider: Provider) -> Op[Provider]:
     if kept is not None:
         return provider.with_metadata(kept)
     problem: errors.ServerError = errors.UnreachableError(
-        f"No metadata of {provider.server} could be had.",
-        hint="Check the issuer's address, or give both endpoints themselves.",
+        f"The metadata of {provider.server} could not be fetched.",
+        hint="Check the issuer's address and the network, with deviceflow doctor for example, or"
+        " give both endpoints.",
     )
     for url in urls:
         request = Request("metadata", url, _JSON, b"")

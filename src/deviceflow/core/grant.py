@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from deviceflow.core import actions, pacing
@@ -225,8 +226,8 @@ class Grant:
     def copy(self) -> Self:
         """Return a copy that can be changed on its own."""
         copy = object.__new__(type(self))
-        for name in Grant.__slots__:
-            setattr(copy, name, getattr(self, name))
+        for put, value in zip(_SETTERS, _slots_of(self), strict=True):
+            put(copy, value)
         return copy
 
     # What to do.
@@ -704,3 +705,7 @@ class Grant:
 
     def _jitter(self) -> float:
         return pacing.jitter(self.id, self.seq)
+
+
+_slots_of: Final = attrgetter(*Grant.__slots__)
+_SETTERS: Final = [getattr(Grant, name).__set__ for name in Grant.__slots__]

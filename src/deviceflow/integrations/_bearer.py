@@ -38,6 +38,7 @@ _LOOK: Final = 0.1
 """Seconds between two looks whether another thread's login has ended."""
 
 _PORTS: Final = {"http": 80, "https": 443}
+_SCHEME: Final = "Bearer "
 _TRIES: Final = 2
 
 
@@ -83,9 +84,9 @@ class Bearer:
     def _renew_lock(self) -> None:
         self._asking = threading.Lock()
 
-    def is_for(self, url: str | None) -> bool:
-        """Tell whether requests to a URL get the token."""
-        return self._origins is None or origin(url) in self._origins
+    def is_for(self, server: Origin) -> bool:
+        """Tell whether requests to a server get the token."""
+        return self._origins is None or server in self._origins
 
     # Which token.
 
@@ -161,7 +162,8 @@ class Bearer:
             token = yield from self.token()
             if token.access_token != refused.access_token:
                 return token
-        return None  # the server issues the same token again
+        self._hopeless = refused.access_token  # the server issues the same one again
+        return None
 
     def refuse(self, token: AccessToken) -> Op[bool]:
         """Say that a token was answered by 401: the next request gets another one.
@@ -190,15 +192,32 @@ class Bearer:
             self._hopeless = token.access_token
 
 
-def origin(url: str | None) -> Origin:
-    """Return the origin of a URL (RFC 6454 section 4)."""
-    parts = urlsplit(url or "")
-    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
+def origin(scheme: str, host: str | None, port: int | None) -> Origin:
+    """Return the origin of the parts of a URL (RFC 6454 section 4)."""
+    return scheme, host, port or _PORTS.get(scheme)
+
+
+def origin_of(url: str) -> Origin:
+    """Return the origin of a URL.
+
+    Raises:
+        ValueError: It is not a URL.
+    """
+    parts = urlsplit(url)
+    return origin(parts.scheme, parts.hostname, parts.port)
+
+
+def is_carried(authorization: str | None) -> bool:
+    """Tell whether the header `Authorization` of a request has a token.
+
+    It has none after a redirect to another host, even if a later one led back.
+    """
+    return authorization is not None and authorization.startswith(_SCHEME)
 
 
 def _given_origin(url: str) -> Origin:
     with suppress(ValueError):
-        given = origin(url)
+        given = origin_of(url)
         if given[0] in _PORTS and given[1]:
             return given
     raise InvalidArgumentError(
@@ -208,7 +227,7 @@ def _given_origin(url: str) -> Origin:
 
 def value(token: AccessToken) -> str:
     """Return a token as the value of the header `Authorization` (RFC 6750 section 2.1)."""
-    return f"Bearer {token.access_token.reveal()}"
+    return f"{_SCHEME}{token.access_token.reveal()}"
 
 
 def _terminal() -> bool:

@@ -3,19 +3,13 @@
 auth = DeviceFlowAuth(client, "nightly", login, origins=["https://api.example.com"])
 async with httpx.AsyncClient(auth=auth) as session:
     await session.get("https://api.example.com/me")
-
-Programs that take an `httpx.Auth`, such as the Python MCP SDK, take this one.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, ClassVar
 
-from deviceflow.client._async import AsyncClient
-from deviceflow.client._sync import Client
-from deviceflow.errors import UsageError
-from deviceflow.integrations._bearer import Bearer, origin, value
+from deviceflow.integrations._httpx_auth import HttpxAuth
 
 try:
     import httpx
@@ -24,14 +18,8 @@ except ImportError:
         "deviceflow.integrations.httpx needs httpx: pip install 'deviceflow[httpx]'"
     ) from None
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterable
 
-    from deviceflow.core.access_token import AccessToken
-    from deviceflow.core.provider import LoginRequest, Provider
-
-
-class DeviceFlowAuth(httpx.Auth):
+class DeviceFlowAuth(HttpxAuth, httpx.Auth):
     """Attaches a grant's access token to each request (RFC 6750 section 2.1).
 
     For an `httpx.Client` with a `Client`, and for an `httpx.AsyncClient` with an `AsyncClient` of
@@ -59,105 +47,4 @@ class DeviceFlowAuth(httpx.Auth):
         DeviceFlowError: From a request: as for `Client.get_token` and `Client.log_in`.
     """
 
-    requires_request_body = False
-    requires_response_body = False
-
-    def __init__(
-        self,
-        client: Client | AsyncClient,
-        name: str,
-        provider: Provider | None = None,
-        *,
-        min_ttl: float = 60.0,
-        interactive: bool | None = None,
-        purpose: str | None = None,
-        origins: Iterable[str] | None = None,
-        **request: Unpack[LoginRequest],
-    ) -> None:
-        self._client = client
-        self._bearer = Bearer(
-            client._context,  # noqa: SLF001  # it performs operations of its own by a client
-            name,
-            provider,
-            min_ttl=min_ttl,
-            interactive=interactive,
-            purpose=purpose,
-            origins=origins,
-            request=request,
-        )
-
-    def sync_auth_flow(
-        self, request: httpx.Request
-    ) -> Generator[httpx.Request, httpx.Response, None]:
-        """Attach the token (called by an `httpx.Client`)."""
-        if not isinstance(self._client, Client):
-            raise _other_kind("httpx.Client", "Client")
-        course = self._course(request)
-        answer: Any = None
-        with suppress(StopIteration):
-            while True:
-                wanted = course.send(answer)
-                if isinstance(wanted, httpx.Request):
-                    answer = yield wanted
-                else:
-                    answer = self._client._run(wanted)  # noqa: SLF001
-
-    async def async_auth_flow(
-        self, request: httpx.Request
-    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Attach the token (called by an `httpx.AsyncClient`)."""
-        if not isinstance(self._client, AsyncClient):
-            raise _other_kind("httpx.AsyncClient", "AsyncClient")
-        course = self._course(request)
-        answer: Any = None
-        with suppress(StopIteration):
-            while True:
-                wanted = course.send(answer)
-                if isinstance(wanted, httpx.Request):
-                    answer = yield wanted
-                else:
-                    answer = await self._client._run(wanted)  # noqa: SLF001
-
-    def _course(self, request: httpx.Request) -> Generator[Any, Any, None]:
-        """Yield what is to be sent, and the operations between that; each is answered."""
-        bearer = self._bearer
-        if not bearer.is_for(str(request.url)):
-            yield request
-            return
-        used: AccessToken = yield bearer.token()
-        first = origin(str(request.url))
-        request.headers["Authorization"] = value(used)
-        response: httpx.Response = yield request
-        sent = response.request
-        # Led to another host, the token was taken off, and is not for it.
-        if "Authorization" not in sent.headers or origin(str(sent.url)) != first:
-            return
-        bearer.learn(used, response.status_code)
-        if response.status_code != 401:
-            return
-        if not isinstance(sent.stream, httpx.ByteStream):
-            yield bearer.refuse(used)
-            return
-        fresh: AccessToken | None = yield bearer.another(used)
-        if fresh is not None:
-            response = yield _again(response, fresh)
-            bearer.learn(fresh, response.status_code, new=True)
-
-
-def _again(response: httpx.Response, token: AccessToken) -> httpx.Request:
-    """Return a response's request with another token. The history keeps the request as it was."""
-    sent = response.request
-    again = httpx.Request(
-        sent.method, sent.url, headers=sent.headers, stream=sent.stream, extensions=sent.extensions
-    )
-    again.headers["Authorization"] = value(token)
-    if response.cookies:  # as `httpx.DigestAuth` does
-        httpx.Cookies(response.cookies).set_cookie_header(again)
-    return again
-
-
-def _other_kind(theirs: str, ours: str) -> UsageError:
-    return UsageError(
-        f"The auth object of an {theirs} was made with another kind of client.",
-        hint=f"Make it with a deviceflow.{ours}.",
-    )
+    library: ClassVar[Any] = httpx

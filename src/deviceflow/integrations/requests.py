@@ -13,7 +13,7 @@ from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
 from requests.utils import rewind_body
 
-from deviceflow.integrations._bearer import Bearer, origin, value
+from deviceflow.integrations._bearer import Bearer, is_carried, origin_of, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,17 +87,17 @@ class DeviceFlowAuth(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Attach the token (called by `requests`)."""
-        if not self._bearer.is_for(request.url):
+        first = origin_of(request.url or "")
+        if not self._bearer.is_for(first):
             return request
         used = self._run(self._bearer.token())
-        first = origin(request.url)
 
         def on_response(response: requests.Response, **how: Any) -> requests.Response:
             # Led to another host, the token was taken off, and is not for it.
-            carried = "Authorization" in response.request.headers
-            if not carried or origin(response.url) != first:
-                return response
-            return self._after(response, used, on_response, how)
+            carried = is_carried(response.request.headers.get("Authorization"))
+            if carried and origin_of(response.url) == first:
+                return self._after(response, used, on_response, how)
+            return response
 
         hooks: Any = request
         hooks.register_hook("response", on_response)

@@ -41,7 +41,9 @@ class Listener:
         self._timeout = timeout
         self._send = send
         self._connection: pgasync.BoundedAsyncConnection | None = None
+        self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._socket = -1
         self._on_change: Callable[[], None] = lambda: None
         self._sent = ""
         self._sent_at = 0.0
@@ -55,13 +57,14 @@ class Listener:
             After how many seconds to call this method again.
         """
         self._on_change = on_change
-        if self._connection is None:
-            try:
-                await self._listen()
-            except psycopg.Error:
-                on_change()
-                return POLL
-            on_change()  # what was sent until now went unheard
+        async with self._opening:  # one for all tasks that wait
+            if self._connection is None:
+                try:
+                    await self._listen()
+                except psycopg.Error:
+                    on_change()
+                    return POLL
+                on_change()  # what was sent until now went unheard
         since = time.monotonic() - self._sent_at
         if self._heard and since < CHECK:
             return CHECK - since
@@ -86,7 +89,9 @@ class Listener:
             connection.pgconn.finish()
             raise
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(connection.pgconn.socket, self._read)
+        # libpq forgets the number of a socket whose connection was lost.
+        self._socket = connection.pgconn.socket
+        self._loop.add_reader(self._socket, self._read)
         self._connection, self._sent = connection, ""
 
     def _read(self) -> None:
@@ -109,5 +114,5 @@ class Listener:
         if connection is None:
             return
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(connection.pgconn.socket)
+            self._loop.remove_reader(self._socket)
         connection.pgconn.finish()

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import select
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from deviceflow.core.wire import Failure, Response
 from deviceflow.transports._limits import GRACE, TooLargeError
 from deviceflow.transports._reader import Reader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from deviceflow.transports._sockets import look
 
 _TICK: Final = 0.002
 """Seconds between two looks for the rest of a response that arrived in time."""
@@ -88,7 +84,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Start (called by the event loop)."""
         self._transport = transport
-        self._readable = _look(transport.get_extra_info("socket").fileno())
+        self._readable = look(transport.get_extra_info("socket").fileno())
 
     def data_received(self, data: bytes) -> None:
         """Read the next bytes (called by the event loop)."""
@@ -148,12 +144,3 @@ class Connection(asyncio.Protocol):
             self.abort()
         if answer is not None and not answer.done():
             answer.set_result(result)
-
-
-def _look(descriptor: int) -> Callable[[], object]:
-    """Return a function that tells at once whether a socket can be read, or was closed."""
-    if not hasattr(select, "poll"):  # on Windows
-        return lambda: select.select([descriptor], [], [], 0)[0]
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return functools.partial(poll.poll, 0)

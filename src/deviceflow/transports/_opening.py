@@ -4,51 +4,85 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any, Final
+import ssl
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from deviceflow.transports._connection import Connection
 from deviceflow.transports._limits import MAX_HEAD
+from deviceflow.transports._lookup import Lookup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deviceflow.transports._connection import Owner
     from deviceflow.transports._settings import Origin, Proxy, Way
 
+_P = TypeVar("_P", bound=asyncio.Protocol)
 _OPENED: Final = re.compile(rb"HTTP/1\.[01] 2\d\d[ \r]")
 
 
-async def open_connection(origin: Origin, way: Way, owner: Owner) -> Connection:
-    """Return a new connection.
+class Opening:
+    """Opens connections to an origin.
 
     Args:
-        origin: The origin to connect to.
+        origin: The origin.
         way: How it is reached.
-        owner: Who keeps the connection.
-
-    Raises:
-        OSError: The connection cannot be opened.
-        ValueError: The address is invalid.
     """
-    loop = asyncio.get_running_loop()
-    first = way.proxy.origin if way.proxy else origin
-    outer = way.tls if first.scheme == "https" else None
-    if way.proxy is None or origin.scheme == "http":
-        _, connection = await loop.create_connection(
-            lambda: Connection(loop, owner), first.host, first.port, ssl=outer
-        )
+
+    def __init__(self, origin: Origin, way: Way) -> None:
+        self._origin = origin
+        self._way = way
+        first = way.proxy.origin if way.proxy else origin
+        self._outer = way.tls if first.scheme == "https" else None
+        self._lookup = Lookup(first.host, first.port)
+
+    async def __call__(self, owner: Owner) -> Connection:
+        """Return a new connection.
+
+        Args:
+            owner: Who keeps the connection.
+
+        Raises:
+            OSError: The connection cannot be opened.
+            ValueError: The address is invalid.
+        """
+        loop = asyncio.get_running_loop()
+        origin, way = self._origin, self._way
+        if way.proxy is None or origin.scheme == "http":
+            _, connection = await self._connect(loop, lambda: Connection(loop, owner))
+            return connection
+        transport, tunnel = await self._connect(loop, lambda: _Tunnel(loop))
+        try:
+            await tunnel.open(origin, way.proxy)
+            connection = Connection(loop, owner)
+            assert way.tls is not None  # noqa: S101  # an https origin
+            secured = await loop.start_tls(
+                transport, connection, way.tls, server_hostname=origin.host
+            )
+            connection.connection_made(secured)
+        except BaseException:
+            transport.abort()
+            raise
         return connection
-    transport, tunnel = await loop.create_connection(
-        lambda: _Tunnel(loop), first.host, first.port, ssl=outer
-    )
-    try:
-        await tunnel.open(origin, way.proxy)
-        connection = Connection(loop, owner)
-        assert way.tls is not None  # noqa: S101  # an https origin
-        secured = await loop.start_tls(transport, connection, way.tls, server_hostname=origin.host)
-        connection.connection_made(secured)
-    except BaseException:
-        transport.abort()
-        raise
-    return connection
+
+    async def _connect(
+        self, loop: asyncio.AbstractEventLoop, protocol: Callable[[], _P]
+    ) -> tuple[Any, _P]:
+        lookup, outer = self._lookup, self._outer
+        name = lookup.host if outer else None
+        *others, last = await lookup.addresses()
+        for address in others:
+            try:
+                return await loop.create_connection(
+                    protocol, address, lookup.port, ssl=outer, server_hostname=name
+                )
+            except ssl.SSLError:
+                raise
+            except OSError:
+                continue
+        return await loop.create_connection(
+            protocol, last, lookup.port, ssl=outer, server_hostname=name
+        )
 
 
 class _Tunnel(asyncio.Protocol):

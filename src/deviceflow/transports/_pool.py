@@ -62,14 +62,16 @@ class Pool:
             ValueError: The address is invalid.
         """
         connection = self.take()
-        if connection is not None:
-            return connection
-        if len(self._all) + self._opening < self._limit:
-            self._opening += 1
-        else:
+        while connection is None:
+            if len(self._all) + self._opening < self._limit:
+                self._opening += 1
+                return await self._open()
             connection = await self._turn()
-        if connection is None:
-            connection = await self._open()
+            if connection is None:
+                return await self._open()
+            if not connection.usable():  # since it became free
+                connection.abort()
+                connection = None
         return connection
 
     async def _turn(self) -> Connection | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -19,8 +20,11 @@ from deviceflow.transports._limits import (
 )
 from deviceflow.transports._origins import Attempt, Origins
 from deviceflow.transports._settings import Settings
+from deviceflow.transports._sockets import look
 
 if TYPE_CHECKING:
+    import asyncio
+
     import requests
 
     from deviceflow.core.wire import Failure, Request
@@ -69,27 +73,20 @@ class AiohttpTransport:
         headers, for_proxy = dict(target.headers), dict(way.proxy.headers if way.proxy else {})
         tunnelled = target.origin.scheme == "https"
         body = request.body
-        async with session.request(
-            request.method,
-            URL(target.url, encoded=True),
-            headers=headers if tunnelled else headers | for_proxy,
-            proxy_headers=for_proxy if tunnelled else None,
-            data=body if len(body) <= _SHORT else io.BytesIO(body),
-            allow_redirects=False,
-            trace_request_ctx=attempt,
-        ) as response:
-            if response.status < 200:
-                response.close()
-                raise ValueError("The server switched to another protocol.")
-            read = bytearray()
-            async for piece in response.content.iter_any():
-                read += piece
-                if len(read) > MAX_BODY:
-                    response.close()
-                    raise TooLargeError(f"The body is longer than {MAX_BODY} bytes.")
-            got = joined(response.raw_headers)
-            encoding = got.get("content-encoding", "")
-            return Response(response.status, got, decoded(bytes(read), encoding))
+        while True:
+            try:
+                async with session.request(
+                    request.method,
+                    URL(target.url, encoded=True),
+                    headers=headers if tunnelled else headers | for_proxy,
+                    proxy_headers=for_proxy if tunnelled else None,
+                    data=body if len(body) <= _SHORT else io.BytesIO(body),
+                    allow_redirects=False,
+                    trace_request_ctx=attempt,
+                ) as response:
+                    return await _read(response)
+            except _UnusableError:  # nothing was sent, and this connection is closed
+                continue
 
     async def close(self) -> None:
         """Close all connections. A later `send` opens new ones."""
@@ -110,9 +107,51 @@ class AiohttpTransport:
             max_field_size=MAX_LINE,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             trace_configs=[trace],
+            request_class=_Request,
             proxy=f"{proxy.origin.scheme}://{proxy.origin.authority}" if proxy else None,
         )
         return session, way
+
+
+async def _read(response: aiohttp.ClientResponse) -> Response:
+    if response.status < 200:
+        response.close()
+        raise ValueError("The server switched to another protocol.")
+    read = bytearray()
+    async for piece in response.content.iter_any():
+        read += piece
+        if len(read) > MAX_BODY:
+            response.close()
+            raise TooLargeError(f"The body is longer than {MAX_BODY} bytes.")
+    got = joined(response.raw_headers)
+    encoding = got.get("content-encoding", "")
+    return Response(response.status, got, decoded(bytes(read), encoding))
+
+
+class _UnusableError(aiohttp.ClientConnectionError):
+    """The server has closed an idle connection, or has sent something that nobody asked for."""
+
+
+_used: Final[WeakSet[Any]] = WeakSet()
+"""The connections on which a request was sent."""
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that is not sent on a connection where a response is there already.
+
+    aiohttp would take that for the response to this request.
+    """
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        protocol = conn.protocol
+        if protocol in _used and (protocol.should_close or _has_come(conn.transport)):
+            raise _UnusableError
+        _used.add(protocol)
+        return await super().send(conn)
+
+
+def _has_come(transport: asyncio.Transport | None) -> bool:
+    return transport is None or bool(look(transport.get_extra_info("socket").fileno())())
 
 
 _Part = tuple[aiohttp.ClientSession, "Way"]

@@ -7,7 +7,6 @@ through http and https proxies. For HTTP/2 or another kind of proxy, use another
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +20,7 @@ from deviceflow.transports._settings import REMEMBERED, Settings
 try:
     import httptools
 
-    from deviceflow.transports._opening import open_connection
+    from deviceflow.transports._opening import Opening
 except ImportError:
     raise ImportError("This transport needs a library: pip install 'deviceflow[async]'") from None
 
@@ -129,8 +128,7 @@ class HttptoolsTransport:
         await self._origins.close()
 
     def _open(self, origin: Origin, way: Way) -> tuple[Pool, Way]:
-        opening = functools.partial(open_connection, origin, way)
-        return Pool(asyncio.get_running_loop(), opening, self._connections), way
+        return Pool(asyncio.get_running_loop(), Opening(origin, way), self._connections), way
 
     async def _drop(self, part: tuple[Pool, Way]) -> None:
         self._forget()

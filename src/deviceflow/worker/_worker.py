@@ -131,7 +131,7 @@ class Worker:
             for work and nothing is due. While it is stuck, nothing is called.
 
     Raises:
-        UsageError: `concurrency` is less than 1.
+        UsageError: `concurrency` is less than 1, or the client is not an `AsyncClient`.
     """
 
     def __init__(
@@ -147,6 +147,11 @@ class Worker:
     ) -> None:
         if concurrency < 1:
             raise UsageError("A worker makes at least one step at a time.")
+        if not client._is_async:
+            raise UsageError(
+                "A worker runs in an event loop.",
+                hint="Give it an AsyncClient; or use Client.sweep, one step of each due login.",
+            )
         self._client = client
         self._clients = [client]
         self.concurrency = concurrency

@@ -140,7 +140,7 @@ def test_use_is_noted_once_a_day(used_at: float | None) -> None:
     driver = Listed((LoadGrant, stored), (UseGrant, None))
     driver.run(get_token(context()))
 
-    assert driver.effects[-2] == UseGrant("g1", NOW)
+    assert driver.effects[-1] == UseGrant("g1", NOW)
 
 
 # The refresh.
@@ -180,6 +180,36 @@ def test_others_use_what_they_have_or_wait_to_be_woken() -> None:
     assert (sleep.flow_id, sleep.seconds) == ("g1", 0.02)
 
 
+def test_token_that_was_refused_is_not_given_while_others_get_the_next_one() -> None:
+    by, old = context(), Secret("ACCESS-1")
+    grant = active(30)
+    grant.refresh(NOW - 1)
+    told = Listed(loads(grant, held=5)).run(grant_end.invalidate(by, "nightly", old))
+    renewed = active()
+    renewed.token = replace(first_token(NOW), access_token=Secret("ACCESS-2"))
+
+    driver = Listed(loads(grant, held=5), (Watch, None), (Sleep, None), loads(renewed))
+
+    assert (told, driver.run(get_token(by)).access_token) == (True, Secret("ACCESS-2"))
+    # Where others came to nothing, there is no better one.
+    assert Listed(clocks_at(STALE), loads(active(600))).run(get_token(by)).access_token == old
+
+
+def test_token_that_was_refused_is_not_kept_by_whoever_read_it_before() -> None:
+    by, old = context(), Secret("ACCESS-1")
+
+    def refused_meanwhile(_: object) -> StoredGrant:
+        by.tokens.refuse("nightly", old)
+        return StoredGrant(active(), NOW, NOW)
+
+    Listed((LoadGrant, refused_meanwhile)).run(get_token(by))
+
+    again = Listed(loads(active()))
+    again.run(get_token(by))
+
+    assert again.names == ["LoadGrant"]
+
+
 @pytest.mark.parametrize(
     ("result", "stays"),
     [
@@ -216,7 +246,7 @@ def test_interrupted_refresh_is_on_record_as_in_doubt_and_raised(stop: BaseExcep
 def test_too_little_is_left_of_the_lease_to_send_anything() -> None:
     late = clocks_at(3)
     driver = Listed(
-        *(clocks_at(0), clocks_at(0), loads(active(30)), commits(), WAKES),
+        *(clocks_at(0), loads(active(30)), commits(), WAKES),
         *(late, commits(), WAKES, late, loads(active())),
     )
 

@@ -116,12 +116,12 @@ def test_second_place_is_looked_at_where_the_first_has_none_that_fits(
 @pytest.mark.parametrize(
     ("said", "kind", "words"),
     [
-        (HTML, UnreachableError, f"No metadata of {ISSUER} could be had"),
-        (answer(200, "<html>"), UnreachableError, "No metadata of"),
-        (answer(302, "", Location="https://x"), UnreachableError, "No metadata of"),
-        (answer(200, "null"), UnreachableError, "No metadata of"),
-        (answer(503, "busy"), UnreachableError, "No metadata of"),
-        (Failure("timeout", sent=True), UnreachableError, "No metadata of"),
+        (HTML, UnreachableError, f"The metadata of {ISSUER} could not be fetched"),
+        (answer(200, "<html>"), UnreachableError, "could not be fetched"),
+        (answer(302, "", Location="https://x"), UnreachableError, "could not be fetched"),
+        (answer(200, "null"), UnreachableError, "could not be fetched"),
+        (answer(503, "busy"), UnreachableError, "could not be fetched"),
+        (Failure("timeout", sent=True), UnreachableError, "could not be fetched"),
         (
             answer(200, METADATA | {"issuer": "https://evil.example.com"}),
             ProtocolError,

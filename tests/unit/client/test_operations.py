@@ -169,7 +169,7 @@ def test_server_without_metadata_is_unreachable() -> None:
     urls = DISCOVERED.metadata_urls()
     driver = Listed(*[sends(Failure("connection", sent=False)) for _ in urls])
 
-    with pytest.raises(errors.UnreachableError, match="No metadata"):
+    with pytest.raises(errors.UnreachableError, match="could not be fetched"):
         driver.run(start.create(context(), DISCOVERED, None, None, {}))
 
     assert [send.request.url for send in of_kind(driver, Send)] == list(urls)

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import struct
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,9 @@ from deviceflow.core.wire import Response
 from deviceflow.errors import UsageError
 from deviceflow.transports import _pool
 from deviceflow.transports._reader import Reader
+from deviceflow.transports.aiohttp import AiohttpTransport
 from deviceflow.transports.httptools import HttptoolsTransport
+from deviceflow.transports.httpx import HttpxTransport
 from tests.unit.transports.serving import (
     CANARY,
     OK,
@@ -123,6 +126,44 @@ def test_a_connection_goes_to_the_next_that_waits(serve: Serve, runner: asyncio.
     assert server.connections == 1
 
 
+def test_a_name_server_that_does_not_answer_holds_up_nothing_else(
+    serve: Serve, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(OK)
+    resolve, answers, asked = socket.getaddrinfo, threading.Event(), 0
+
+    def hanging(host: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal asked
+        if host != "hangs.invalid":
+            return resolve(host, *args, **kwargs)
+        asked += 1
+        answers.wait(2 * PATIENCE)
+        raise socket.gaierror
+
+    async def ask() -> None:
+        transport = HttptoolsTransport()
+        sends = [transport.send(post("http://hangs.invalid/"), 0.3) for _ in range(40)]
+        tasks = [asyncio.ensure_future(send) for send in sends]
+        await until(lambda: asked)
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.to_thread(int)
+            named = server.url.replace("127.0.0.1", "localhost")
+            assert answer(await transport.send(post(named), PATIENCE)).status == 200
+        assert {failure(result) for result in await asyncio.gather(*tasks)} == {("timeout", False)}
+        again = asyncio.ensure_future(transport.send(post("http://hangs.invalid/"), PATIENCE))
+        await asyncio.sleep(0.05)
+        assert asked == 1
+        answers.set()
+        assert failure(await again) == ("connection", False)
+        await transport.close()
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    try:
+        runner.run(ask())
+    finally:
+        answers.set()
+
+
 @pytest.mark.parametrize("when", ["at once", "connected", "waiting", "body"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_cancelled_request_leaves_nothing(
@@ -208,8 +249,10 @@ def test_an_idle_connection_is_closed_after_a_while(
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["with the answer", "later"])
+@pytest.mark.parametrize("blocked", [False, True], ids=["seen", "not seen"])
+@pytest.mark.parametrize("kind", [HttptoolsTransport, AiohttpTransport, HttpxTransport])
 def test_an_answer_to_nobody_answers_no_request(
-    serve: Serve, runner: asyncio.Runner, late: bool
+    serve: Serve, runner: asyncio.Runner, kind: Callable[[], Any], blocked: bool, late: bool
 ) -> None:
     def twice(server: Server, conn: socket.socket) -> None:
         number = len(server.seen)
@@ -225,11 +268,44 @@ def test_an_answer_to_nobody_answers_no_request(
     server = serve(answer=twice)
 
     async def ask() -> None:
-        transport = HttptoolsTransport()
+        transport = kind()
         for number in range(3):
             said = answer(await transport.send(post(server.url), PATIENCE))
             assert said.body == b"%d" % number
-            time.sleep(0.1 if late else 0)  # noqa: ASYNC251  # so the loop has not seen it yet
+            if blocked:
+                time.sleep(0.1 if late else 0)  # noqa: ASYNC251  # so the loop has not seen it yet
+            else:
+                await asyncio.sleep(0.1)
+        await transport.close()
+
+    runner.run(ask())
+    assert server.connections == 3
+
+
+def test_an_answer_to_nobody_answers_no_request_that_waits(
+    serve: Serve, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Reader.response
+
+    def slow(reader: Reader) -> Response:
+        time.sleep(0.1)  # what comes meanwhile has not been read when the connection becomes free
+        return whole(reader)
+
+    def twice(server: Server, conn: socket.socket) -> None:
+        server.reads(conn)
+        conn.sendall(head(4) + b"mine")
+        pause_for(0.02)
+        conn.sendall(head(6) + b"forged")
+        pause_for(PATIENCE)
+
+    server = serve(answer=twice)
+    monkeypatch.setattr(Reader, "response", slow)
+
+    async def ask() -> None:
+        transport = HttptoolsTransport(connections=1)
+        sends = [transport.send(post(server.url), PATIENCE) for _ in range(3)]
+        said = await asyncio.gather(*sends)
+        assert [answer(one).body for one in said] == [b"mine"] * 3
         await transport.close()
 
     runner.run(ask())

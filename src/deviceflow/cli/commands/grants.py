@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import arguments, options, stored, streams, target
 from deviceflow.cli.commands import Command
+from deviceflow.errors import UnknownGrantError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
+    from deviceflow.client._sync import Client
     from deviceflow.core.grant_view import GrantView
+
+_NONE_LEFT: Final = ("revocations", 0)
 
 
 class NameOptions(options.JobOptions):
@@ -85,11 +89,8 @@ def _add_doubt(parser: ArgumentParser) -> None:
 
 
 def _list(args: options.JobOptions) -> int:
-    views = list(stored.client(args).grants())
-    if args.json:
-        streams.show(json.dumps([view.to_dict() for view in views]))
-    for view in [] if args.json else views:
-        streams.show(_line(view))
+    for view in stored.client(args).grants():
+        streams.show(json.dumps(view.to_dict()) if args.json else _line(view))
     return 0
 
 
@@ -105,6 +106,11 @@ def _login(args: LoginOptions) -> int:
     provider = target.provider(args) if named else None
     if provider is not None:
         target.look_for_secret(provider)
+    if _gives_tokens(client, args.name):
+        streams.say(
+            "The grant gives tokens, so no login was started. To log in anew, end the grant first:"
+            f" deviceflow logout {args.name}"
+        )
     view = client.log_in(
         args.name,
         provider,
@@ -114,6 +120,13 @@ def _login(args: LoginOptions) -> int:
     )
     _say(args, view)
     return 0
+
+
+def _gives_tokens(client: Client, name: str) -> bool:
+    try:
+        return client.grant(name).state.gives_tokens
+    except UnknownGrantError:
+        return False
 
 
 def _log_out(args: NameOptions) -> int:
@@ -132,7 +145,7 @@ def _doubt(args: options.JobOptions) -> int:
     if args.json:
         streams.show(json.dumps({"marked": marked}))
     else:
-        streams.show(f"{marked} grants are in doubt")
+        streams.show("1 grant is in doubt" if marked == 1 else f"{marked} grants are in doubt")
     return 0
 
 
@@ -142,7 +155,7 @@ def _say(args: NameOptions, view: GrantView) -> None:
         return
     streams.show(_line(view))
     for name, value in view.to_dict().items():
-        if value is not None and name not in ("name", "state"):
+        if value is not None and name not in ("name", "state") and (name, value) != _NONE_LEFT:
             text = " ".join(value) if isinstance(value, list) else str(value)
             if name.endswith(("_at", "_since")):
                 text = _time(value)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import arguments, exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import TokenFile
 from deviceflow.core.secret import Secret
-from deviceflow.errors import UsageError
+from deviceflow.errors import UnknownGrantError, UnknownLoginError, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.provider import Token
 
+_MIN_TTL: Final = 60.0
 _STUDIO = ("DVC_STUDIO_TOKEN", "DVC_STUDIO_URL")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -36,7 +38,7 @@ class TokenOptions(options.FormatOption, HandOverOptions):
 
     output: str | None
     fresh: bool
-    min_ttl: float
+    min_ttl: float | None
 
 
 class ExportOptions(HandOverOptions):
@@ -59,19 +61,22 @@ def _add_token(parser: ArgumentParser) -> None:
         " be used now, refreshed if need be."
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="ID is the name of a grant: print its access token"
+        "--fresh", action="store_true", help="print an access token of the grant of this name"
     )
     parser.add_argument(
         "--min-ttl",
         type=arguments.seconds,
-        default=60.0,
         metavar="SECONDS",
-        help="with --fresh: how long the token must live at least (%(default)g)",
+        help=f"with --fresh: how long the token must live at least ({_MIN_TTL:g})",
     )
     parser.add_argument("--output", metavar="FILE", help="write it to this file instead (0600)")
     options.add_format(parser)
     _add_acknowledge(parser)
-    options.add_id(parser)
+    parser.add_argument(
+        "id",
+        metavar="ID",
+        help="the login's id, as printed by start; with --fresh, the grant's name",
+    )
     options.add_job(parser)
 
 
@@ -91,6 +96,18 @@ def _add_export_env(parser: ArgumentParser) -> None:
 
 
 def _token(args: TokenOptions) -> int:
+    """Print or save a token.
+
+    Raises:
+        UsageError: Options do not go together, or there is no such login or grant.
+    """
+    if args.fresh and args.acknowledge:
+        raise UsageError(
+            "--acknowledge is for the token of a login: a grant keeps its tokens.",
+            hint="To end the grant: deviceflow logout NAME",
+        )
+    if not args.fresh and args.min_ttl is not None:
+        raise UsageError("--min-ttl is for grants.", hint="Add --fresh.")
     client = stored.client(args)
     sink = None if args.output is None else TokenFile(args.output)
 
@@ -110,9 +127,15 @@ def _token(args: TokenOptions) -> int:
             streams.show(json.dumps(facts))
 
     if args.fresh:
-        put(client.get_token(args.id, min_ttl=args.min_ttl))
-    else:
+        put(client.get_token(args.id, min_ttl=_MIN_TTL if args.min_ttl is None else args.min_ttl))
+        return 0
+    try:
         _hand_over(client, args, put)
+    except UnknownLoginError as unknown:
+        with suppress(UnknownGrantError):
+            client.grant(args.id)
+            unknown.hint = "A grant has this name. For its token, add --fresh."
+        raise
     return 0
 
 

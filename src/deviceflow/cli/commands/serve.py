@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 from typing import TYPE_CHECKING, Final
@@ -131,7 +132,11 @@ def _run(args: ServeOptions) -> int:
         )
         server = LocalServer(settings)
     except (ValueError, OSError) as trouble:
-        raise UsageError(f"The server could not be started: {trouble}") from None
+        taken = getattr(trouble, "errno", None) == errno.EADDRINUSE
+        raise UsageError(
+            f"The server could not be started: {trouble}.",
+            hint="Choose another port: --port 0 chooses a free one." if taken else None,
+        ) from None
     with server:
         streams.show(server.url)
         streams.say(f"Approve codes at {server.url}/device. Stop the server with Ctrl-C.")

@@ -41,7 +41,7 @@ class WorkerOptions(options.JobOptions, options.RetentionOptions):
     purge: bool
     health_file: Path | None
     check: Path | None
-    max_age: float
+    max_age: float | None
     verbose: bool
 
 
@@ -90,9 +90,8 @@ def _add_worker(parser: ArgumentParser) -> None:
     probes.add_argument(
         "--max-age",
         type=arguments.seconds,
-        default=MAX_AGE,
         metavar="SECONDS",
-        help="how old the file may be (%(default)g)",
+        help=f"how old the file may be ({MAX_AGE:g})",
     )
     options.add_job(parser, what="print one JSON object a line")
 
@@ -101,10 +100,18 @@ def _run(args: WorkerOptions) -> int:
     """Run the command.
 
     Raises:
-        DeviceFlowError: The store cannot be used, or the checked worker is not healthy.
+        DeviceFlowError: The store cannot be used, the checked worker is not healthy, or options do
+            not go together.
     """
+    if not args.purge and Retention(args.tokens_after, args.flows_after) != Retention():
+        raise UsageError(
+            "--tokens-after and --flows-after say what --purge wipes and deletes.",
+            hint="Add --purge.",
+        )
+    if args.check is None and args.max_age is not None:
+        raise UsageError("--max-age is for --check.", hint="Add --check PATH.")
     if args.check is not None:
-        counts = check(args.check, args.max_age)
+        counts = check(args.check, MAX_AGE if args.max_age is None else args.max_age)
         if args.json:
             streams.show(json.dumps(counts))
         return 0

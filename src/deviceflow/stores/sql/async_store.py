@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from deviceflow.core.ports import refuse
 from deviceflow.core.secret import without_frames
+from deviceflow.errors import DeviceFlowError
 from deviceflow.stores.sql.async_grant_face import AsyncGrantFace
 from deviceflow.stores.sql.methods import FIRST_PAGE, SQLMethods, run
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Claim, Decide, LeaseHeld, Origin, StoreEvent, UpcomingFlow
-    from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql.connection import AsyncConnection
     from deviceflow.stores.sql.methods import Method
     from deviceflow.stores.sql.statements import Dialect, Statements
@@ -105,6 +105,10 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
                     raise cancelled from None
                 result: _T = done.value
                 return result
+            except DeviceFlowError:
+                if cancelled is not None:
+                    raise cancelled from None
+                raise
             if cancelled is not None and job.mode != "read":
                 method.close()
                 raise cancelled

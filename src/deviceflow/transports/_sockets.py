@@ -1,0 +1,19 @@
+"""Tell whether anything came for a connection that nobody reads at the moment."""
+
+from __future__ import annotations
+
+import functools
+import select
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def look(descriptor: int) -> Callable[[], object]:
+    """Return a function that tells at once whether a socket can be read, or was closed."""
+    if not hasattr(select, "poll"):  # on Windows
+        return lambda: select.select([descriptor], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return functools.partial(poll.poll, 0)
