@@ -114,13 +114,12 @@ def one(store: SQLStore, flow_id: str) -> Login:
         StoreError: The trail cannot be read.
     """
     with store.reading() as rows:
-        events = _events(rows, flow_id)
+        found, events = flow_id, _events(rows, flow_id)
         if not events:
             for (grant_id,) in list(rows("grant_id", {"name": storable(flow_id)})):
-                events = _events(rows, grant_id)
+                found, events = grant_id, _events(rows, grant_id)
         if not events:
             raise UnknownLoginError("The trail has no events of this login.", flow_id=flow_id)
-        found = events[0]["flow_id"]
         return Login.of(found, events, _open_runs(rows, {found: events}).get(found))
 
 
