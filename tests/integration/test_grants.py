@@ -221,6 +221,22 @@ def test_logging_in_in_front_of_a_person(world: Callable[..., World]) -> None:
     assert client.log_in("nightly").generation == 1  # there is nothing to do
 
 
+def test_login_whose_token_another_call_takes_for_the_grant_is_no_failure(
+    world: Callable[..., World],
+) -> None:
+    here = world()
+
+    def approve(page: str) -> bool:
+        here.post("approve", user_code=here.store.find("nightly").user_code)
+        here.clock.advance(60)
+        here.client.get_token("nightly", here.provider)  # as a cron job does at that moment
+        return True
+
+    view = here.another(browser=approve, output=lambda _: None).log_in("nightly", here.provider)
+
+    assert (view.state, view.generation) == (GrantState.ACTIVE, 1)
+
+
 def test_other_settings_are_another_grant(world: Callable[..., World]) -> None:
     here = world()
     here.log_in()

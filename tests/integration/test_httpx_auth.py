@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import logging
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from inspect import isawaitable
@@ -411,6 +413,18 @@ def test_a_client_of_the_other_kind_is_a_wrong_use(
     with pytest.raises(UsageError, match=r"deviceflow\.AsyncClient|deviceflow\.Client"):
         session.get(f"{resource.url}/me")
     assert resource.seen == []
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_without_its_library_the_error_names_the_extra(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"deviceflow.integrations.{library}"
+    monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+
+    with pytest.raises(ImportError, match=rf"deviceflow\[{library}\]"):
+        importlib.import_module(module)
 
 
 def test_hooks_of_the_program_see_each_answer(

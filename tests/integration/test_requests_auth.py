@@ -34,6 +34,7 @@ from tests.integration.test_traceback_canary import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from deviceflow.client.effects import LoginNeed
     from tests.integration.oidc_provider import OIDCProvider
 
 
@@ -49,8 +50,9 @@ def issuer(resource: Resource) -> Issuer:
     return Issuer(resource.accepted)
 
 
-def client_of(issuer: Issuer, clock: Any = None) -> Client:
-    return Client(transport=issuer, clock=clock, browser=lambda _: True, output=lambda _: None)
+def client_of(issuer: Issuer, clock: Any = None, **parts: Any) -> Client:
+    parts |= {"browser": lambda _: True, "output": lambda _: None}
+    return Client(transport=issuer, clock=clock, **parts)
 
 
 def auth_of(issuer: Issuer, *, interactive: bool = True, **settings: Any) -> DeviceFlowAuth:
@@ -184,13 +186,17 @@ def test_a_person_who_says_no_is_asked_no_more(
     session: requests.Session, resource: Resource, issuer: Issuer
 ) -> None:
     issuer.refreshable = False
-    client = client_of(issuer, VirtualClock())
+    told: list[LoginNeed] = []
+    client = client_of(issuer, VirtualClock(), notify=told.append)
     session.auth = DeviceFlowAuth(client, NAME, PROVIDER, interactive=True)
     session.get(f"{resource.url}/me")
     resource.accepted.clear()
     issuer.answer_login = answer(400, {"error": "access_denied"})
 
-    done = [outcome(session, resource) for _ in range(3)]
+    first = outcome(session, resource)
+    assert (first, told) == (DeniedError, [])  # whoever is asked here needs no notification
+    done = [first, *(outcome(session, resource) for _ in range(2))]
+    assert len(told) == 1
     assert done == [DeniedError, LoginPending, LoginPending]
     assert issuer.logins == 2
 

@@ -123,6 +123,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             notify=notify,
         )
         self._wakers = set()
+        self._in_task = getattr(self._store, "works_in_callers_task", False)
         self._audit_lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -287,6 +288,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         resume: Callable[[Any], Effect] = operation.send
         value: Any = None
         with Cancellation() as cancellation:
+            finish = cancellation.finish_here if self._in_task else cancellation.finish
             try:
                 while True:
                     effect = resume(value)
@@ -297,7 +299,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
                             cancellation.give_way()
                         value = self._perform(effect, wakers)
                         if must_finish and asyncio.iscoroutine(value):
-                            value = await cancellation.finish(value)
+                            value = await finish(value)
                         elif isawaitable(value):
                             value = await value
                     except GeneratorExit:

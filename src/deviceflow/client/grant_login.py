@@ -240,10 +240,13 @@ def log_in(
     login = yield from start(context, provider, name, purpose, {})
     waited = _show_and_wait(context, login, open_browser=open_browser, timeout=timeout)
     login = yield from watching(context, login.id, waited)
-    if not login.has_token:
+    if login.has_token:
+        yield from adopt(context, name, provider, purpose, login.id)
+        return
+    stored = yield LoadGrant(name, clocks.wall)
+    if stored is None or stored.grant.flow_id != login.id:  # nobody has taken its token meanwhile
         flow: Flow = yield Load(login.id)
         raise error_of(flow)
-    yield from adopt(context, name, provider, purpose, login.id)
 
 
 def _show_and_wait(

@@ -101,22 +101,23 @@ class Bearer:
         """
         while True:
             asks = self._interactive and not self._declined
-            # Nobody needs a notification if the person is here.
             with suppress(LoginPending) if asks else nullcontext():
                 token = yield from grant_token.get_token(
-                    self._context,
+                    # Nobody needs a notification if the person is here.
+                    self._context._replace(notifies=False) if asks else self._context,
                     self._name,
                     self._provider,
                     self._purpose,
                     self._request,
                     self._min_ttl,
-                    "now" if asks else "later",
+                    "later",
                 )
                 self._declined = False
                 return token
             yield from self._log_in()
 
     def _log_in(self) -> Op[None]:
+        """Ask the person, or wait while another thread or task does that."""
         if not self._asking.acquire(blocking=False):
             while self._asking.locked():
                 yield Sleep(_LOOK)

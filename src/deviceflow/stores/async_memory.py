@@ -35,6 +35,8 @@ class AsyncMemoryStore:
     durable = False
     keeps_trail = False
 
+    works_in_callers_task = True
+
     def __init__(self) -> None:
         self._store = MemoryStore()
         self._change = asyncio.Event()

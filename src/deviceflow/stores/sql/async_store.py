@@ -43,6 +43,8 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
         trail: As for `SQLStore`.
     """
 
+    works_in_callers_task = True
+
     def __init__(
         self,
         connection: AsyncConnection,
