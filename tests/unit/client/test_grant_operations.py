@@ -14,12 +14,14 @@ from deviceflow.client.effects import (
     CommitGrant,
     DueGrants,
     Exchange,
+    FindFlow,
     LoadGrant,
     LoadGrantById,
     ReadClocks,
     Send,
     Sleep,
     SnoozeGrant,
+    StoreNow,
     UseGrant,
     Wake,
     Watch,
@@ -98,6 +100,19 @@ def get_token(by: Context, min_ttl: float = 60.0) -> Op[AccessToken]:
 
 def commits_of(driver: Listed) -> list[CommitGrant]:
     return [effect for effect in driver.effects if isinstance(effect, CommitGrant)]
+
+
+def test_nobody_is_asked_to_log_in_if_another_process_takes_the_token_of_the_login() -> None:
+    """It takes the token after the grant was read, and before the login is looked for."""
+    waiting = Grant("g1", "nightly", PROVIDER, NOW - 2000)
+    waiting.raise_need("n1", Secret("LINK"), NOW - 2000)
+    driver = Listed(
+        *(loads(waiting), (FindFlow, None), (StoreNow, NOW)), *(loads(active()), loads(active()))
+    )
+
+    token = driver.run(get_token(context()))
+
+    assert token.access_token.reveal() == "ACCESS-1"
 
 
 # With life left.
