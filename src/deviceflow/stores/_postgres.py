@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import psycopg
 
 from deviceflow import _forks as forks
-from deviceflow.errors import StoreError
+from deviceflow.errors import DeviceFlowError, StoreError
 from deviceflow.stores import _pgpool as pgpool
 from deviceflow.stores.sql.connection import performed
 
@@ -101,7 +101,12 @@ class PostgresConnection:
         while begun.nextset():
             pass
         (now,) = begun.fetchone() or (client_now,)
-        done = performed(operation(now), execute, self._statements)
+        try:
+            done = performed(operation(now), execute, self._statements)
+        except DeviceFlowError:
+            # Rows stay locked until the server notices that a connection was closed.
+            connection.execute("ROLLBACK")
+            raise
         connection.execute("COMMIT")
         return done
 
