@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -62,6 +63,9 @@ def provider(args: TargetOptions) -> Provider:
             f"The scope ceiling does not allow {', '.join(beyond)}. Nothing was sent.",
             hint=f"The ceiling from {limit.source} allows {_listed(limit)}.",
         )
+    if _beyond(limit, set(asked.for_grant().scopes) - {*asked.scopes}):
+        assert isinstance(asked, OAuth)  # noqa: S101  # no other asks for more
+        return replace(asked, offline="off")
     return asked
 
 
