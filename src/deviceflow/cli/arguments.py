@@ -51,7 +51,7 @@ def duration(text: str) -> float:
 
 
 def moment(text: str) -> float:
-    """Return a time, given as a time or as an age such as `2d` or `2d ago`, in seconds since 1970."""
+    """Return a time, given as a time or as an age (`2d`, `2d ago`), in seconds since 1970."""
     import time
 
     from deviceflow.trail.login_view import seconds_of

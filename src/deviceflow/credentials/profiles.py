@@ -45,6 +45,7 @@ SETTINGS: Final[tuple[str, ...]] = (
     "purpose",
     "scope_ceiling",
     "pkce",
+    "offline",
     "allow_http",
 )
 """What a profile and the environment (`DEVICEFLOW_` and the name in capitals) can set."""

@@ -31,7 +31,9 @@ def test_time_is_in_utc_unless_it_says_otherwise(text: str, seconds: float) -> N
     assert moment(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "ago", "2 days ago", "d ago", "-2d ago", "20260131", "2d age"])
+@pytest.mark.parametrize(
+    "text", ["", "ago", "2 days ago", "d ago", "-2d ago", "20260131", "2d age"]
+)
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="an age such as 12h or 7d"):
         moment(text)
