@@ -188,6 +188,10 @@ class Studio:
         """The scopes that the login asks for, as given."""
         return self.request.scopes
 
+    def for_grant(self) -> Self:
+        """Return the same server: it has no refresh tokens."""
+        return self
+
     def with_request(self, **request: Unpack[LoginRequest]) -> Self:
         """Return the same server with what one login asks for.
 
