@@ -130,6 +130,7 @@ class Grant:
         token: The tokens of this generation; None without any.
         issued_at: When they arrived.
         sent_at: When the last refresh was sent.
+        window_at: When the server may have begun to accept that refresh again.
         attempt: How many refreshes were sent.
         replays: How many times the refresh of this generation was sent again.
         last_resort: Whether it was sent again although the server need not accept that.
@@ -179,6 +180,7 @@ class Grant:
         "to_revoke",
         "token",
         "untold",
+        "window_at",
     )
 
     def __init__(
@@ -200,7 +202,7 @@ class Grant:
         self.subject: CleanText | None = None
         self.token: Token | None = None
         self.issued_at = now
-        self.sent_at = 0.0
+        self.sent_at = self.window_at = 0.0
         self.attempt = 0
         self.replays = 0
         self.last_resort = False
@@ -323,7 +325,7 @@ class Grant:
 
     def _in_window(self, now: float) -> bool:
         """Tell whether the server still accepts the refresh whose answer was lost."""
-        return 0 <= now - self.sent_at < self.provider.replay_window
+        return 0 <= now - self.window_at < self.provider.replay_window
 
     @property
     def wake_at(self) -> float | None:
@@ -513,6 +515,8 @@ class Grant:
         self.last_resort = self.last_resort or (again and not in_window)
         if not again:
             self.sent_at = now
+        if not (again and in_window):
+            self.window_at = now  # for all that is known, the server sees it for the first time
         return transition
 
     def recover(self, now: float, owner: str | None = None) -> Transition:
@@ -523,7 +527,9 @@ class Grant:
             owner: The worker, for the trail.
         """
         detail = ours(f"the lease of {owner} ran out during a refresh") if owner else None
-        return self._fire(actions.RECOVER_REFRESH, now, detail=detail)
+        transition = self._fire(actions.RECOVER_REFRESH, now, detail=detail)
+        self.last_resort = False  # it may not have been sent, and there is nothing left to lose
+        return transition
 
     def receive(
         self,
@@ -662,7 +668,7 @@ class Grant:
     def doubt(self, now: float) -> Transition:
         """Record that the store was restored: the refresh token may have been used since."""
         transition = self._fire(actions.DOUBT, now)
-        self.sent_at = 0.0
+        self.sent_at = self.window_at = 0.0
         return transition
 
     # The end.

@@ -64,6 +64,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "sent_at": _is_time,
     "seq": _is_count,
     "subject": _is_text,
+    "window_at": _is_time,
 }
 """The fields that a record takes from the grant unchanged, each with its check."""
 

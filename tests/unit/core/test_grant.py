@@ -289,6 +289,32 @@ def test_last_resort_that_the_server_took_no_note_of_is_not_used_up(
     assert grant.course(grant.due_at, 60) is Course.REFRESH
 
 
+def test_last_resort_of_a_worker_that_died_is_not_used_up() -> None:
+    """Nobody knows whether it was sent, and nothing is left to lose."""
+    grant = doubtful()
+    grant.refresh(NOW + 999)
+    assert grant.course(NOW + 1000, 60, held=5) is Course.WAIT
+    grant.recover(NOW + 1020)
+
+    assert grant.course(NOW + 1020, 60) is Course.REFRESH
+    grant.refresh(NOW + 1020)
+    grant.receive(CUT, NOW + 1021)
+    assert grant.course(NOW + 1021, 60) is Course.LOSE
+
+
+def test_last_resort_begins_the_servers_window_anew() -> None:
+    """The first refresh may never have been sent: the server answers again after this one."""
+    grant = doubtful(NOW + 900, provider=FORGIVING)
+    grant.refresh(NOW + 1100)
+    grant.receive(CUT, NOW + 1101)
+
+    assert grant.course(grant.due_at, 60) is Course.REFRESH
+    grant.refresh(grant.due_at)
+    assert (grant.sent_at, grant.window_at) == (NOW + 900, NOW + 1100)
+    grant.receive(CUT, NOW + 1120)
+    assert grant.course(NOW + 1131, 60) is Course.LOSE
+
+
 def test_within_the_servers_window_the_refresh_is_sent_again_at_once() -> None:
     grant = doubtful(provider=FORGIVING)
 
