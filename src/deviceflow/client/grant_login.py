@@ -165,7 +165,8 @@ def _need(
             return None
     clocks: Clocks = yield ReadClocks()
     found: StoredGrant | None = yield LoadGrant(name, clocks.wall)
-    if found is not None and asked.mint == "later":
+    due = found is not None and found.grant.need_to_tell(found.now) is not None
+    if found is not None and due and context.notifies and asked.mint == "later":
         yield from tell(context, found)
         clocks = yield ReadClocks()
         found = yield LoadGrant(name, clocks.wall)

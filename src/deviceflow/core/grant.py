@@ -28,6 +28,7 @@ from deviceflow.core.flow import Transition
 from deviceflow.core.machine import fire_grant, grant_refusal
 from deviceflow.core.need import MOST_UNTOLD, Need
 from deviceflow.core.provider import Answer
+from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
 from deviceflow.core.text import CleanText, Known, ours
 from deviceflow.core.wire import Failure, Response
@@ -36,7 +37,6 @@ from deviceflow.errors import UsageError
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.provider import Provider, Token
-    from deviceflow.core.secret import Secret
     from deviceflow.core.wire import Fields, Request
 
 SHARE: Final = 0.5
@@ -390,7 +390,8 @@ class Grant:
         if need is not self.need:
             former = self.need
             if former is not None and former.notify_at is not None:
-                self.untold = (*self.untold, former)[-MOST_UNTOLD:]
+                # Its link leads nowhere any more.
+                self.untold = (*self.untold, former._replace(link=Secret("")))[-MOST_UNTOLD:]
             self.need = need
         return transition
 
@@ -427,7 +428,6 @@ class Grant:
     def not_notified(self, need: Need, now: float) -> Transition:
         """Record that the program could not be notified; as `notified`."""
         known, wait = self._known_need(need, actions.NOTIFY_FAILED).untold(now, self._jitter())
-        wait = round(wait, 6)
         transition = self._fire(actions.NOTIFY_FAILED, now, wait=wait, detail=_told(need))
         self._put_need(known)
         return transition

@@ -80,7 +80,7 @@ class Need(NamedTuple):
     def untold(self, now: float, jitter: float) -> tuple[Self, float]:
         """Return the need after a notification failed, and in how many seconds to try again."""
         failures = self.failures + 1
-        wait = min(30.0 + pacing.revocation_backoff(failures), 3600.0) * jitter
+        wait = round(min(30.0 + pacing.revocation_backoff(failures), 3600.0) * jitter, 6)
         return self._replace(failures=failures, notify_at=now + wait), wait
 
     def ended(self, now: float, end: NeedEnd) -> Self:
