@@ -144,7 +144,7 @@ def ask(page: NeedPage, csrf: str, *, started: bool = False) -> str:
     main = f"""<h1>Log in for {name}</h1>
 <p class="lead">A job waits until a person logs in at <strong>{host}</strong>.</p>
 {_facts(page)}
-<p class="hint">The program states this itself.</p>
+<p class="hint">The job states all of this itself.</p>
 <p class="note warning"><strong>Log in only if you know this job.</strong> It will act with the
 account that you approve with, until it is logged out.</p>
 {_form(csrf, f"Log in at {host}")}

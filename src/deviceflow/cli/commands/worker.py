@@ -191,6 +191,7 @@ class _Service:
         self._pages: NeedPages | None = None
         self._page_server: PageServer | None = None
         self._public_url: str | None = args.public_url
+        self._port = 0
         self._worker: Worker
         self._client: AsyncClient
         self._store: AsyncStore
@@ -218,7 +219,7 @@ class _Service:
         self._listen()
         self._show("started", concurrency=self._args.concurrency)
         if self._page_server is not None:
-            self._show("listening", public_url=self._public_url)
+            self._show("listening", public_url=self._public_url, port=self._port)
         self._notifier.ready()
         status = asyncio.create_task(self._status()) if self._shows_status else None
         try:
@@ -263,11 +264,11 @@ class _Service:
         if not public_url and not is_loopback(host):
             raise UsageError(
                 "--listen is for other machines, and nobody said where people reach the pages.",
-                hint="Add --public-url https://…, where a proxy passes requests on to this address.",
+                hint="Add --public-url https://…, which a proxy passes on to this address.",
             )
         server = PageServer(self._page, on_problem=self._problem)
         try:
-            port = await server.listen(host, port)
+            self._port = port = await server.listen(host, port)
         except OSError as trouble:
             raise UsageError(f"Nobody can listen at {host}:{port}: {trouble.strerror}.") from None
         self._page_server = server
