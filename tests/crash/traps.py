@@ -350,7 +350,7 @@ def set_in_command(traps: Traps, clock: Clock) -> None:
         replace(*args)
 
     in_stored.open_store = lambda *args, **how: TrappedStore(open_store(*args, **how), traps)
-    in_client.SystemClock = lambda: clock
+    in_client.default_clock = lambda: clock
     in_client.DeferredTransport = lambda: TrappedTransport(transport_of(), traps)
     in_file.put = watched("the sink", put)
     in_os.replace = watched_replace

@@ -157,6 +157,11 @@ def add_target(parser: ArgumentParser) -> None:
     asks.add_argument(
         "--scopes", metavar="'A B'", help="with spaces between; for DVC Studio, or commas"
     )
+    asks.add_argument(
+        "--offline",
+        choices=("auto", "on", "off"),
+        help="whether a grant asks for the scope that a refresh token needs",
+    )
     asks.add_argument("--audience", help="the audience of the token")
     asks.add_argument("--resource", metavar="URL", action="append", help="a resource (RFC 8707)")
     asks.add_argument("--purpose", metavar="TEXT", help="why, for the approver and the trail")

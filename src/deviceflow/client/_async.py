@@ -15,7 +15,7 @@ from deviceflow.client._base import BaseClient, documented_as
 from deviceflow.client._cancellation import Cancellation
 from deviceflow.client._sync import Client
 from deviceflow.client.browser import open_page
-from deviceflow.client.clock import AsyncSystemClock, sleeps_in_real_time
+from deviceflow.client.clock import default_async_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
@@ -112,7 +112,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             AsyncMemoryStore() if store is None else store,
             owns_store=owns_store,
             transport=transport or _default_transport(),
-            clock=clock or AsyncSystemClock(),
+            clock=clock or default_async_clock(),
             browser=browser,
             output=output,
             approver=approver,

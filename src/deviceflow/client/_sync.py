@@ -13,7 +13,7 @@ from deviceflow.client import login as whole
 from deviceflow.client._base import BaseClient
 from deviceflow.client._sync_grants import GrantClient
 from deviceflow.client.browser import open_page
-from deviceflow.client.clock import SystemClock, sleeps_in_real_time
+from deviceflow.client.clock import default_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
@@ -98,7 +98,7 @@ class Client(GrantClient, BaseClient):
             MemoryStore() if store is None else store,
             owns_store=owns_store,
             transport=transport or DeferredTransport(),
-            clock=clock or SystemClock(),
+            clock=clock or default_clock(),
             browser=browser,
             output=output,
             approver=approver,

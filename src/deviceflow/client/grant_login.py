@@ -117,7 +117,7 @@ def _stepped(context: Context, flow: Flow) -> Op[Login | None]:
 
 def _check_login(flow: Flow, provider: Provider) -> None:
     """Check that the open login of a grant's name is a login for the grant."""
-    of = flow.provider
+    of, provider = flow.provider.for_grant(), provider.for_grant()
     if (of.server, of.client_id, {*of.scopes}) != (
         provider.server,
         provider.client_id,
@@ -225,6 +225,7 @@ def log_in(
     timeout: float | None,
 ) -> Op[None]:
     """Log in for a grant, in front of a person."""
+    provider = provider and provider.for_grant()
     clocks: Clocks = yield ReadClocks()
     stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
     if stored is not None:

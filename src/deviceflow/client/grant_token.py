@@ -66,7 +66,7 @@ def get_token(
     if kept is not None:
         return kept
     if provider is not None:
-        provider = provider.with_request(**request)
+        provider = provider.with_request(**request).for_grant()
         secret_refs.allow(provider)
     wanted = Asked(name, provider, purpose, min_ttl, mint)
     stored, clocks = yield from _obtain(context, wanted, clocks)

@@ -18,6 +18,8 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -43,6 +45,7 @@ SETTINGS: Final[tuple[str, ...]] = (
     "purpose",
     "scope_ceiling",
     "pkce",
+    "offline",
     "allow_http",
 )
 """What a profile and the environment (`DEVICEFLOW_` and the name in capitals) can set."""
@@ -58,6 +61,7 @@ _SERVER: Final[tuple[str, ...]] = (
 _LISTS: Final = ("resource", "scopes", "scope_ceiling")
 _LITERAL: Final[tuple[str, ...]] = ("client_secret", "private_key")
 _REFERENCES: Final = ("env:", "file:", "profile:")
+_FILE: Final[ContextVar[Path | None]] = ContextVar("deviceflow_config", default=None)
 
 
 class Setting(NamedTuple):
@@ -104,8 +108,24 @@ class Config:
         return found
 
 
+@contextmanager
+def reading(path: Path | None) -> Iterator[None]:
+    """Use a configuration file in a `with` block, whatever the environment says.
+
+    Args:
+        path: The file; None for the one that is used anyway.
+    """
+    before = _FILE.set(path or _FILE.get())
+    try:
+        yield
+    finally:
+        _FILE.reset(before)
+
+
 def load() -> Config:
     """Return the configuration: the file `DEVICEFLOW_CONFIG`, else the user's configuration file.
+
+    Within `reading` it is the file that was named there.
 
     Raises:
         UsageError: The file is not TOML, or it contains anything but profiles with known settings
@@ -305,6 +325,8 @@ def _is_literal(value: object) -> bool:
 
 
 def _path() -> Path:
+    if (chosen := _FILE.get()) is not None:
+        return chosen
     if named := os.environ.get("DEVICEFLOW_CONFIG"):
         return Path(named).expanduser()
     try:

@@ -83,7 +83,7 @@ def _add_filters(parser: ArgumentParser) -> None:
         "--since",
         type=arguments.moment,
         metavar="WHEN",
-        help="started since: 2d for two days ago, or 2026-01-31 (UTC)",
+        help="started since: 2d ago, or 2026-01-31 (UTC)",
     )
     which.add_argument("--until", type=arguments.moment, metavar="WHEN", help="started before")
     which.add_argument("--state", choices=[*map(str, State)], help="in this state")
