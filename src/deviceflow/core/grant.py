@@ -370,7 +370,7 @@ class Grant:
 
     def raise_need(self, need_id: str, link: Secret, now: float) -> Transition:
         """Record that a person must log in."""
-        transition = self._fire(actions.NEED, now)
+        transition = self._fire(actions.NEED, now, detail=ours(f"need {need_id}"))
         self.need = Need(need_id, now, None, link)
         return transition
 
@@ -378,7 +378,7 @@ class Grant:
         """Record that the program was notified of the need."""
         if self.need is None:
             raise grant_refusal(self, actions.NOTIFY)
-        transition = self._fire(actions.NOTIFY, now)
+        transition = self._fire(actions.NOTIFY, now, detail=ours(f"need {self.need.id}"))
         self.need = self.need._replace(notified_at=now)
         return transition
 
