@@ -13,8 +13,8 @@ from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.logins import ALICE, BEGIN
 
 if TYPE_CHECKING:
-    from deviceflow.client.effects import LoginNeed
     from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import Store
     from deviceflow.core.wire import Failure, Request, Response
 

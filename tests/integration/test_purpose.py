@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.login import Login
     from deviceflow.stores.sqlite import SQLiteStore
+    from deviceflow.testing import Transitions
     from tests.integration.command import Command
     from tests.integration.conftest import Local
 
@@ -38,7 +39,7 @@ def server() -> Iterator[LocalServer]:
 
 @pytest.mark.parametrize("dialect", ["rfc8628", "studio"])
 def test_it_is_kept_shown_and_recorded(
-    server: LocalServer, kept: SQLiteStore, dialect: str, transitions: list[dict[str, Any]]
+    server: LocalServer, kept: SQLiteStore, dialect: str, transitions: Transitions
 ) -> None:
     provider: Any = Studio(server.url)
     if dialect == "rfc8628":

@@ -9,7 +9,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from deviceflow.core.actions import LOG_IN, LOG_OUT, NEED, NOTIFY, RENEW, USE_LATE_ANSWER, action_of
+from deviceflow.core.actions import (
+    END_NEED,
+    LOG_IN,
+    LOG_OUT,
+    NEED,
+    NOTIFY,
+    RENEW,
+    USE_LATE_ANSWER,
+    action_of,
+)
 from deviceflow.core.states import GrantState
 from deviceflow.trail.login_view import Login, seconds_of
 
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
 BRINGS_TOKENS: Final = (LOG_IN, RENEW, USE_LATE_ANSWER)
 """The actions that bring the next generation of tokens."""
 
-_MEETS_NEED: Final = (LOG_IN, USE_LATE_ANSWER, LOG_OUT)
+_ENDS_NEED: Final = (LOG_IN, USE_LATE_ANSWER, LOG_OUT, END_NEED)
 _GIVING: Final = frozenset(state.value for state in GrantState if state.gives_tokens)
 _LOGIN: Final = "login "
 _NEED: Final = "need "
@@ -114,10 +123,11 @@ class Grant(Login):
         found = list[NeedSpell]()
         for event, at in zip(self.events, self.times, strict=True):
             lasts = bool(found) and found[-1].until is None
-            if lasts and event["action"] in (*_MEETS_NEED, NEED):
+            need_id = _named(event, _NEED)
+            if lasts and event["action"] in _ENDS_NEED:
                 found[-1] = found[-1]._replace(until=at)
-            if event["action"] == NEED:
-                found.append(NeedSpell(_named(event, _NEED), at, None, 0))
+            elif event["action"] == NEED and not (lasts and found[-1].id == need_id):
+                found.append(NeedSpell(need_id, at, None, 0))
             elif event["action"] == NOTIFY and lasts:
                 found[-1] = found[-1]._replace(notified=found[-1].notified + 1)
         return found
@@ -137,9 +147,10 @@ def _generation(event: Mapping[str, Any], at: float, action: Action | None) -> G
 
 
 def _named(event: Mapping[str, Any], what: str) -> str | None:
-    """Return the id of a login or a need, which an event's detail names."""
+    """Return the id of a login or a need, which an event's detail names first."""
     detail = event["detail"] or ""
-    return detail.removeprefix(what) if detail.startswith(what) else None
+    words = detail.removeprefix(what).split(maxsplit=1) if detail.startswith(what) else []
+    return words[0].rstrip(",;:.") if words else None
 
 
 class Standing(NamedTuple):

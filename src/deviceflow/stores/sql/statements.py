@@ -188,7 +188,7 @@ class Statements(dict[str, Statement]):
 _TYPES: Final = {
     **dict.fromkeys(("seq", "before"), "bigint"),
     **dict.fromkeys(
-        ("moved_at", "old_moved_at", "wake_at", "ended_at", "decided_at", "seconds"),
+        ("moved_at", "old_moved_at", "wake_at", "notify_at", "ended_at", "decided_at", "seconds"),
         "double precision",
     ),
 }
