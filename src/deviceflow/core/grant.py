@@ -788,6 +788,8 @@ class Grant:
         source = self.state
         fire_grant(self, action)
         self.seq += 1
+        if self._moved_after(now):
+            self.due_at = min(self.due_at, now)  # of a clock that was set back since
         self.moved_at = now
         self.replaced = None
         if source is not self.state:
