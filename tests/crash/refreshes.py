@@ -303,7 +303,7 @@ class RefreshScene:
             except LoginPending as pending:
                 login: Any = pending.login
             self._post(grace, "approve", user_code=login.user_code)
-            self.clock.advance(login.wait_seconds)
+            client.wait(login.id)
             client.get_token(name)
         return str(login.user_code)
 

@@ -41,7 +41,6 @@ class Dialect(NamedTuple):
         for_update: The SQL for locking the rows that are read.
         skip_locked: The SQL for passing over rows that others have locked.
         namespace: The schema in which the tables are, with a dot behind it.
-        clustered: What makes a table be kept in the order of its key.
         bytewise: What makes a column be compared byte by byte, as Python does.
         before_migrating: What is run first where the schema is brought up to date.
         overwrite_deleted: The statement that overwrites what was deleted in what the database keeps
@@ -56,7 +55,6 @@ class Dialect(NamedTuple):
     for_update: str = ""
     skip_locked: str = ""
     namespace: str = ""
-    clustered: str = ""
     bytewise: str = ""
     before_migrating: tuple[str, ...] = ()
     overwrite_deleted: str = ""
@@ -117,7 +115,6 @@ class Statements(dict[str, Statement]):
             "has_meta": dialect.has_meta,
             "for_update": dialect.for_update,
             "skip_locked": dialect.skip_locked,
-            "clustered": dialect.clustered,
             "bytewise": dialect.bytewise,
             "columns": ", ".join(COLUMNS),
             "column_values": _values(COLUMNS),
@@ -217,7 +214,7 @@ class Statements(dict[str, Statement]):
 _TYPES: Final = {
     **dict.fromkeys(("seq", "before"), "bigint"),
     **dict.fromkeys(
-        ("moved_at", "old_moved_at", "wake_at", "ended_at", "decided_at", "seconds"),
+        ("moved_at", "old_moved_at", "wake_at", "notify_at", "ended_at", "decided_at", "seconds"),
         "double precision",
     ),
 }
