@@ -141,10 +141,25 @@ class ServerError(DeviceFlowError):
 
 
 class UnreachableError(ServerError):
-    """No usable response came, after several attempts."""
+    """No usable response came, after several attempts.
+
+    Args:
+        wait_seconds: Seconds after which to ask again for a grant's token; None where there is no
+            grant.
+    """
 
     default_message = "The server could not be reached."
     default_hint = "Check the URL and the network, then start the login again."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        wait_seconds: float | None = None,
+        **context: str | None,
+    ) -> None:
+        super().__init__(message, **context)
+        self.wait_seconds = wait_seconds
 
 
 class ProtocolError(ServerError):
@@ -242,6 +257,9 @@ class LoginBusyError(DeviceFlowError):
 class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller asks again later
     """A grant gives no token until a person has logged in. Nothing in it is secret.
 
+    A pickle or a copy of it is without `login`: a task queue keeps exceptions where more people can
+    read them than may see a code.
+
     Args:
         name: The grant's name.
         wait_seconds: Seconds after which to ask again.
@@ -269,6 +287,9 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         self.wait_seconds = wait_seconds
         self.need_id = need_id
         self.login: object | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message,), self.__dict__ | {"login": None}
 
 
 class TokenGoneError(UsageError):
