@@ -32,6 +32,7 @@ class Context(NamedTuple):
         deadline: Seconds that one request may take, all in all.
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
+        pages: Where the pages of needs are; None where nobody said.
     """
 
     identity: Identity
@@ -44,6 +45,7 @@ class Context(NamedTuple):
     deadline: float = DEADLINE
     approver: Approver | None = None
     notifies: bool = False
+    pages: str | None = None
 
     @property
     def lease_seconds(self) -> float:
@@ -65,6 +67,7 @@ def context_of(
     deadline: float,
     approver: Approver | None,
     notifies: bool = False,
+    pages: str | None = None,
 ) -> Context:
     """Return the context of a new client.
 
@@ -76,6 +79,7 @@ def context_of(
         deadline: Seconds that one request may take.
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
+        pages: Where the pages of needs are; None where nobody said.
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
@@ -91,4 +95,5 @@ def context_of(
         deadline,
         approver,
         notifies,
+        pages,
     )

@@ -68,3 +68,27 @@ class Lease(NamedTuple):
             steady: The monotonic clock.
         """
         return self._replace(now=now - (steady - self.taken.steady))
+
+
+class HeldLease:
+    """For how long others hold the lease of a grant, as seen by one that waits.
+
+    Where the wall clock is set meanwhile, a lease neither ends early nor lasts longer: from when it
+    was first seen, the monotonic clock decides.
+    """
+
+    def __init__(self) -> None:
+        self._seq = -1
+        self._until = 0.0
+
+    def left(self, seq: int, held: float, steady: float) -> float:
+        """Return the seconds that are left of it.
+
+        Args:
+            seq: The grant's last transition: the next one takes another lease, or none.
+            held: What the store says.
+            steady: The monotonic clock, right before the store was asked.
+        """
+        if seq != self._seq and held > 0:
+            self._seq, self._until = seq, steady + held
+        return max(0.0, self._until - steady) if seq == self._seq else held

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -77,6 +78,9 @@ def provider(found: Mapping[str, Setting], asked: Asked = _NOTHING_ELSE) -> Prov
             f"The scope ceiling does not allow {', '.join(beyond)}. Nothing was sent.",
             hint=f"The ceiling from {limit.source} allows {_listed(limit)}.",
         )
+    if _beyond(limit, set(of.for_grant().scopes) - {*of.scopes}):
+        assert isinstance(of, OAuth)  # noqa: S101  # no other asks for more
+        return replace(of, offline="off")
     return of
 
 

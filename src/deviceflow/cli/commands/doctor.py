@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import exits, options, streams, target
 from deviceflow.cli.commands import Command
-from deviceflow.client.clock import SystemClock
+from deviceflow.client.clock import default_clock
 from deviceflow.doctor import Check, Recorder, as_dict, examine
 from deviceflow.errors import UsageError
 from deviceflow.providers.oauth import OAuth
@@ -49,7 +49,7 @@ def _run(args: DoctorOptions) -> int:
             "The doctor checks OAuth providers only.", hint="Name one, or pass --issuer."
         )
     target.look_for_secret(provider)
-    clock = SystemClock()
+    clock = default_clock()
     recorder = Recorder(RequestsTransport(), clock)
     checks: list[Check] = []
     healthy: bool | None = None
