@@ -271,8 +271,7 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         login: The login with its code, if the code was asked for at the caller's own wish
             (`mint="now"`); the user code in it is for the person.
         link: The address of the need's page, as a hidden `Secret`; None where the client does not
-            know where the pages are. Whoever has the link can request a code. A pickled exception
-            has no link.
+            know where the pages are. Whoever has the link can request a code.
     """
 
     default_message = "A person must log in before there is a token."
@@ -295,10 +294,7 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         self.link: Any = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message,), self.__dict__ | {"link": None}
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message,), self.__dict__ | {"login": None}
+        return type(self), (self.message,), self.__dict__ | {"link": None, "login": None}
 
 
 class TokenGoneError(UsageError):

@@ -15,7 +15,7 @@ from deviceflow.integrations.celery import get_client, get_token, retried
 if TYPE_CHECKING:
     from celery import Task
 
-    from deviceflow.client.effects import LoginNeed
+    from deviceflow.core.notice import LoginNeed
 
 SETTINGS = json.loads(os.environ.get("CELERY_TEST_SETTINGS", "{}"))
 PLACE = Path(SETTINGS.pop("place", "."))
@@ -32,7 +32,7 @@ def note(file: str, *words: object) -> None:
 
 
 def write_mail(need: LoginNeed) -> None:
-    note("mails", need.id, need.name, need.purpose)
+    note("mails", need.id, need.kind, need.name)
 
 
 @app.task(bind=True, acks_late=True, max_retries=None)

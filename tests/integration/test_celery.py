@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from celery import Task
 
-    from deviceflow.client.effects import LoginNeed
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.secret import Secret
 
 _PROFILES: Final = """
@@ -126,7 +126,8 @@ def test_a_task_waits_for_a_person_and_goes_on_with_the_token(shop: Callable[...
         here.approve()
         assert sent.get(timeout=60) == "done"
 
-    [need] = MAILS
+    need, end = MAILS
+    assert (need.id, need.kind, end.kind) == (end.id, "needed", "ended")
     assert (need.name, need.purpose, need.server) == (
         "report",
         "the nightly report",
@@ -178,7 +179,7 @@ def test_a_task_that_cannot_be_retried_says_that_a_person_must_log_in(
 ) -> None:
     here = shop(task_always_eager=True)
 
-    with pytest.raises(LoginPending, match="deviceflow grants login report"):
+    with pytest.raises(LoginPending, match="deviceflow resume report"):
         here.report()  # called as a function
     assert isinstance(here.report.delay().result, LoginPending)  # eager: a countdown is ignored
 

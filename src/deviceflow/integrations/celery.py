@@ -15,7 +15,9 @@ unless settings of the Celery app say otherwise:
   most; 60 by default. A broker with a visibility timeout, such as Redis, hands out again what was
   not acknowledged by then: the wait must be shorter.
 - `deviceflow_notify`: what to call where a person must log in, as for `Client`: a function, or the
-  path of one, such as `reports.people:write_mail`.
+  path of one, such as `reports.people:write_mail`. By default what `DEVICEFLOW_NOTIFY` or the
+  profile says.
+- `deviceflow_public_url`: where the pages of needs are, as for `Client`.
 
 A message of a task has the name of a profile in it, and never a token: a `Secret` cannot be
 serialized.
@@ -37,6 +39,8 @@ from deviceflow.client.context import DEADLINE
 from deviceflow.core.secret import unseen, without_frames
 from deviceflow.credentials import configured, profiles
 from deviceflow.errors import LoginPending, UnreachableError, UsageError
+from deviceflow.notify import notifier
+from deviceflow.stores.url import open_store
 
 try:
     from celery import shared_task, signals
@@ -54,8 +58,9 @@ if TYPE_CHECKING:
     from celery import Celery, Task
     from celery.exceptions import Retry
 
-    from deviceflow.client.effects import LoginNeed
     from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.notice import LoginNeed
+    from deviceflow.core.ports import Store
 
 __all__ = ["get_client", "get_token", "retried", "sweep"]
 
@@ -66,31 +71,46 @@ _logger: Final = logging.getLogger("deviceflow")
 
 
 class _Clients:
-    """One client for each app, in each process: none is shared with a process forked from it."""
+    """The clients of each app, in each process: none is shared with a process forked from it.
 
-    _made: weakref.WeakKeyDictionary[Celery, Client]
+    An app has one store, and a client for each profile, which says whom to notify.
+    """
+
+    _stores: weakref.WeakKeyDictionary[Celery, Store]
+    _made: weakref.WeakKeyDictionary[Celery, dict[str | None, Client]]
 
     def __init__(self) -> None:
         self._renew()
         forks.in_child(self._renew)
 
     def _renew(self) -> None:
-        forks.abandon(getattr(self, "_made", None))
+        forks.abandon(getattr(self, "_made", None), getattr(self, "_stores", None))
         self._making = threading.Lock()
+        self._stores = weakref.WeakKeyDictionary()
         self._made = weakref.WeakKeyDictionary()
 
-    def of(self, app: Celery) -> Client:
+    def of(self, app: Celery, profile: str | None) -> Client:
         with self._making:
-            client = self._made.get(app)
+            store = self._stores.get(app)
+            if store is None:
+                # A password may be in the URL.
+                store = unseen(lambda: open_store(_setting(app, "database_url")))
+                self._stores[app] = store
+            clients = self._made.setdefault(app, {})
+            client = clients.get(profile)
             if client is None:
-                client = self._made[app] = unseen(lambda: _client_of(app))
+                client = clients[profile] = _client_of(app, store, profile)
             return client
 
     def close(self) -> None:
         with self._making:
-            for client in self._made.values():
-                client.close()
+            for clients in self._made.values():
+                for client in clients.values():
+                    client.close()
+            for store in self._stores.values():
+                store.close()
             self._made.clear()
+            self._stores.clear()
 
 
 _clients: Final = _Clients()
@@ -101,17 +121,21 @@ def _close(**_: object) -> None:
     _clients.close()
 
 
-def get_client(app: Celery | None = None) -> Client:
+def get_client(app: Celery | None = None, *, profile: str | None = None) -> Client:
     """Return the client of a Celery app in this process. It is made at the first call.
 
     Args:
-        app: The app; by default the one whose task is running, or the current one.
+        app: The app; by default the current one.
+        profile: Whose `notify` and `public_url` count, where no setting of the app or of the
+            environment goes before.
 
     Raises:
         StoreError: The store cannot be used.
-        UsageError: The URL of the store is invalid.
+        UsageError: The URL of the store, or another setting, is invalid.
     """
-    return _clients.of(app_or_default(app))
+    app = app_or_default(app)
+    with profiles.reading(_config_of(app)):
+        return _clients.of(app, profile)
 
 
 def get_token(
@@ -146,13 +170,14 @@ def get_token(
         UsageError: The profile cannot be used, or the grant is of another server.
         StoreError: The store failed.
     """
-    with retried(task) as client:
-        provider, stated = configured.of_profile(profile or name)
+    profile = profile or name
+    with retried(task, profile=profile) as client:
+        provider, stated = configured.of_profile(profile)
         return client.get_token(name, provider, purpose=purpose or stated, min_ttl=min_ttl)
 
 
 @contextmanager
-def retried(task: Task[Any, Any]) -> Iterator[Client]:
+def retried(task: Task[Any, Any], *, profile: str | None = None) -> Iterator[Client]:
     """Retry the task if a token is not there yet: for tasks that use the client themselves.
 
     with retried(self) as client:
@@ -164,6 +189,7 @@ def retried(task: Task[Any, Any]) -> Iterator[Client]:
 
     Args:
         task: The task, which must be bound (`bind=True`).
+        profile: As for `get_client`.
 
     Raises:
         celery.exceptions.Retry: As for `get_token`.
@@ -171,7 +197,7 @@ def retried(task: Task[Any, Any]) -> Iterator[Client]:
         DeviceFlowError: As for `get_token`.
     """
     pending: LoginPending | UnreachableError
-    with _at_work(task) as client:
+    with _at_work(task, profile) as client:
         try:
             yield client
         except (LoginPending, UnreachableError) as stop:
@@ -179,7 +205,7 @@ def retried(task: Task[Any, Any]) -> Iterator[Client]:
         else:
             return
     if isinstance(pending, LoginPending):
-        pending.login = None  # it has the code, which is for the person
+        pending.login = pending.link = None  # they are for the person
     without_frames(pending)
     if task.request.is_eager or pending.wait_seconds is None:
         raise pending from None
@@ -210,20 +236,24 @@ def sweep(self: Task[Any, Any], limit: int = 100) -> None:
 
 
 @contextmanager
-def _at_work(task: Task[Any, Any]) -> Iterator[Client]:
-    config = _setting(task.app, "config")
+def _at_work(task: Task[Any, Any], profile: str | None = None) -> Iterator[Client]:
     with (
-        profiles.reading(Path(config).expanduser() if config else None),
+        profiles.reading(_config_of(task.app)),
         origin(engine="celery", task_id=task.request.id),
     ):
-        yield get_client(task.app)
+        yield get_client(task.app, profile=profile)
 
 
-def _client_of(app: Celery) -> Client:
+def _client_of(app: Celery, store: Store, profile: str | None) -> Client:
+    notices = profiles.notices(profile)
+    tell = _notify_of(app)
+    if tell is None and notices.notify is not None:
+        tell = notifier(notices.notify)
     return Client(
-        _setting(app, "database_url") or "",  # which stands for the store of the environment
+        store,
         deadline=float(_setting(app, "deadline") or DEADLINE),
-        notify=_notify_of(app),
+        notify=tell,
+        public_url=_setting(app, "public_url") or notices.public_url,
     )
 
 
@@ -237,6 +267,11 @@ def _notify_of(app: Celery) -> Callable[[LoginNeed], object] | None:
             hint="Use a function, or its path as MODULE:FUNCTION.",
         ) from None
     return found
+
+
+def _config_of(app: Celery) -> Path | None:
+    config = _setting(app, "config")
+    return Path(config).expanduser() if config else None
 
 
 def _setting(app: Celery, name: str) -> Any:
