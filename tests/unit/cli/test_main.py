@@ -171,7 +171,7 @@ def test_help_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["help"])
 
     assert stop.value.code == 0
-    shown = re.findall(r"^  ([a-z-]+) +[a-z]", capsys.readouterr().out, re.MULTILINE)
+    shown = re.findall(r"^  ([a-z][a-z-]+) +[a-z]", capsys.readouterr().out, re.MULTILINE)
     assert shown == [*COMMANDS]
 
 

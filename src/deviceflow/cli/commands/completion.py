@@ -28,7 +28,7 @@ def _add_completion(parser: ArgumentParser) -> None:
 
 def _completion(args: CompletionOptions) -> int:
     try:
-        from argcomplete import shellcode  # an extra
+        from argcomplete.shell_integration import shellcode  # an extra
     except ImportError:
         raise ImportError("Completion needs a library: pip install 'deviceflow[cli]'") from None
     code: str = shellcode(["deviceflow"], shell=args.shell)
