@@ -261,6 +261,24 @@ def test_server_that_is_down_is_said(place: Any) -> None:
     assert "request_code" in job.actions("down")
 
 
+def test_stored_grant_has_no_secret_sent_that_the_worker_was_not_set_up_for(place: Any) -> None:
+    pages, job, _ = place
+    job.provider = OAuth(
+        issuer=job.server.url, client_id="robot", client_secret="env:PATH", scopes="read"
+    )
+    link = job.ask("secret")
+    before = job.codes()
+
+    answered = Person().press(link)
+
+    assert answered.status_code == 503
+    assert "its log says why" in answered.text
+    assert "env:PATH" not in answered.text
+    assert job.codes() == before
+    assert "request_code" not in job.actions("secret")
+    assert any("env:PATH" in line for line in pages.later())
+
+
 def test_pages_behind_a_proxy_keep_the_path(deviceflow: Command, server: LocalServer) -> None:
     key = generate_key()
     store = f"sqlite:///{deviceflow.home}/flows.db"
