@@ -51,6 +51,7 @@ FIELDS: Final = (
     "duration",
     "in_doubt",
     "generation",
+    "expires_at",
     "worker",
     "host",
     "pid",
@@ -88,6 +89,7 @@ REQUIRED: Final = frozenset(
 """The fields that are never null in a trail."""
 
 
+_LAST: Final = 253_402_300_799.0  # the last second of the year 9999
 _NOBODY: Final = Origin()
 
 
@@ -121,6 +123,7 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
     event["http_status"] = status
     event["duration"] = _rounded(duration)
     event["in_doubt"] = flow.in_doubt
+    event["expires_at"] = _deadline(_expiry(flow))
     _add_origin(event, origin)
     return event
 
@@ -192,6 +195,7 @@ def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY)
         "duration": _rounded(transition.duration),
         "in_doubt": grant.in_doubt,
         "generation": grant.generation,
+        "expires_at": _deadline(grant.expires_at),
     }
     _add_origin(event, origin)
     return event
@@ -235,22 +239,35 @@ def _add_origin(event: dict[str, Any], origin: Origin) -> None:
     event["actor"] = _storable(origin.actor)
 
 
-_last_second: tuple[int, str] = (-1, "")
-"""The second that was written last, and its text."""
+_hours: Final[dict[int, str]] = {}
+"""How the hours begin that were written lately, by their number since 1970."""
+
+_MOST_HOURS: Final = 64
 
 
 def text_of(seconds: float) -> str:
     """Return a time, given in seconds since 1970, as events have it."""
-    global _last_second  # noqa: PLW0603  # most events happen in the same second as the last one
     second = int(seconds)
     micro = round((seconds - second) * 1e6)
-    known, text = _last_second
-    if second == known and 0 <= micro < 1_000_000:
-        return f"{text}.{micro // 1000:03}+00:00"
-    whole = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    if second > 0 and 0 <= micro < 1_000_000:
-        _last_second = second, whole[:-10]
-    return whole
+    number, second = divmod(second, 3600)
+    if seconds < 0 or micro == 1_000_000:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    hour = _hours.get(number)
+    if hour is None:
+        if len(_hours) >= _MOST_HOURS:
+            _hours.clear()
+        hour = _hours[number] = datetime.fromtimestamp(3600 * number, UTC).isoformat()[:14]
+    return f"{hour}{second // 60:02}:{second % 60:02}.{micro // 1000:03}+00:00"
+
+
+def _expiry(flow: Flow) -> float | None:
+    if flow.token is not None:
+        return flow.token.expires_at
+    return None if flow.state.ended else flow.expires_at
+
+
+def _deadline(seconds: float | None) -> str | None:
+    return None if seconds is None else text_of(min(max(0.0, seconds), _LAST))
 
 
 def _storable(text: object) -> str | None:

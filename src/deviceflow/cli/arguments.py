@@ -51,20 +51,21 @@ def duration(text: str) -> float:
 
 
 def moment(text: str) -> float:
-    """Return a time, given as a time or as an age, in seconds since 1970."""
+    """Return a time, given as a time or as an age (`2d`, `2d ago`), in seconds since 1970."""
     import time
 
     from deviceflow.trail.login_view import seconds_of
 
     at: float | None
-    if text[-1:] in _UNITS:
-        at = max(0.0, time.time() - duration(text))
+    age = text.removesuffix(" ago").rstrip()
+    if age[-1:] in _UNITS:
+        at = max(0.0, time.time() - duration(age))
     else:
         # 20260131 is a date for one reader, and seconds for another.
         at = None if text.isdecimal() else seconds_of(text)
     if at is None:
         raise ArgumentTypeError(
-            f"must be an age such as 12h or 7d, or a time such as 2026-01-31, not {text!r}"
+            f"must be an age such as 12h or 7d ago, or a time such as 2026-01-31, not {text!r}"
         )
     return at
 

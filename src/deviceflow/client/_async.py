@@ -16,7 +16,7 @@ from deviceflow.client._base import SHARED, BaseClient, documented_as
 from deviceflow.client._cancellation import Cancellation
 from deviceflow.client._sync import Client
 from deviceflow.client.browser import open_page
-from deviceflow.client.clock import AsyncSystemClock, sleeps_in_real_time
+from deviceflow.client.clock import default_async_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
     from deviceflow.client._base import Perform
-    from deviceflow.client.effects import Effect, LoginNeed, Op
+    from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.login import Login
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncClock, AsyncStore, AsyncTransport
     from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
     from deviceflow.core.wire import Request
@@ -83,6 +84,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         on_transition: As for `Client`; it is called in the event loop, and must not block.
         audit: As for `Client`; the file is written in a thread.
         notify: As for `Client`; it is called in a thread.
+        public_url: As for `Client`.
     """
 
     _is_async = True
@@ -105,6 +107,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         on_transition: OnTransition | None = None,
         audit: JSONLinesAudit | None = None,
         notify: Callable[[LoginNeed], object] | None = None,
+        public_url: str | None = None,
     ) -> None:
         owns_store = isinstance(store, str)
         if isinstance(store, str):
@@ -114,7 +117,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             AsyncMemoryStore() if store is None else store,
             owns_store=owns_store,
             transport=transport or _default_transport(),
-            clock=clock or AsyncSystemClock(),
+            clock=clock or default_async_clock(),
             browser=browser,
             output=output,
             approver=approver,
@@ -123,6 +126,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             on_transition=on_transition,
             audit=audit,
             notify=notify,
+            public_url=public_url,
         )
         self._wakers = set()
         self._in_task = getattr(self._store, "works_in_callers_task", False)

@@ -7,14 +7,17 @@ import sys
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
+from deviceflow._environment import http_allowed
+from deviceflow._environment import public_url as configured_url
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.audit.log import CLOCK_JUMP, Emitter
 from deviceflow.client import effects as do
 from deviceflow.client.clock import Timeline
 from deviceflow.client.context import context_of
+from deviceflow.core.sanitize import endpoint
 from deviceflow.core.secret import unseen
 from deviceflow.credentials.client_auth import authenticated
-from deviceflow.errors import UsageError
+from deviceflow.errors import DeviceFlowError, UsageError
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client.effects import LoginNeed
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import (
         AsyncClock,
         AsyncStore,
@@ -68,6 +71,7 @@ Returns:
 SHARED: Final[dict[type, Perform]] = {
     do.Add: lambda self, e, _: self._store.add(e.flow, store_event=e.store_event),
     do.ClaimDue: lambda self, e, _: self._store.claim_due(*e),
+    do.ClaimNotice: lambda self, e, _: self._store.claim_notice(*e),
     do.ClaimFlow: lambda self, e, _: self._store.claim(*e),
     do.Commit: lambda self, e, _: self._store.commit(
         e.flow, e.event, release=e.release, store_event=e.store_event
@@ -83,6 +87,7 @@ SHARED: Final[dict[type, Perform]] = {
     do.DeleteEnded: lambda self, e, _: self._store.delete_ended(
         e.ended_before, on_problem=e.on_problem
     ),
+    do.DueNotices: lambda self, e, _: self._store.due_notices(*e),
     do.DueGrants: lambda self, e, _: self._store.due_grants(*e),
     do.Emit: lambda self, e, _: self._emitter.emit(*e),
     do.EndLease: lambda self, e, _: self._store.end_lease(*e),
@@ -93,6 +98,7 @@ SHARED: Final[dict[type, Perform]] = {
     do.Load: lambda self, e, _: self._store.get(e.flow_id, secrets=e.secrets),
     do.LoadGrant: lambda self, e, _: self._store.load_grant(*e),
     do.LoadGrantById: lambda self, e, _: self._store.load_grant_by_id(*e),
+    do.LoadGrantByLink: lambda self, e, _: self._store.load_grant_by_link(*e),
     do.ReadClocks: lambda self, _, __: self._timeline.read(),
     do.RecordStoreEvent: lambda self, e, _: self._store.record_store_event(*e),
     do.Release: lambda self, e, _: self._store.release(*e),
@@ -131,6 +137,7 @@ class BaseClient:
         on_transition: OnTransition | None,
         audit: JSONLinesAudit | None,
         notify: Callable[[LoginNeed], object] | None,
+        public_url: str | None,
     ) -> None:
         self._check_part("store", store)
         self._check_part("transport", transport)
@@ -152,6 +159,7 @@ class BaseClient:
             deadline=deadline,
             approver=approver,
             notifies=notify is not None,
+            pages=pages_at(public_url),
         )
         self._notify = notify
 
@@ -191,14 +199,28 @@ class BaseClient:
         try:
             if self._notify is not None:
                 self._notify(need)
-        except Exception:  # the caller of `get_token` is told of the need in any case
-            logging.getLogger("deviceflow").exception("notify failed for the need %s", need.id)
+        except Exception as problem:  # noqa: BLE001  # it is on record, and tried again
+            # The text and the frames of an exception that is not ours may hold the link.
+            said = str(problem) if isinstance(problem, DeviceFlowError) else type(problem).__name__
+            logging.getLogger("deviceflow").warning(
+                "notify failed for the need %s: %s", need.id, said
+            )
             return False
         return True
 
     def _write_audit(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         if self._audit is not None:
             self._audit.write(event, flow)
+
+
+def pages_at(public_url: str | None) -> str | None:
+    """Return where the pages of needs are, without a slash at the end.
+
+    Raises:
+        InsecureURLError: The URL is invalid, or plain http to another machine.
+    """
+    url = public_url or configured_url()
+    return None if url is None else endpoint(url, allow_http=http_allowed()).rstrip("/")
 
 
 def documented_as(model: type) -> Callable[[type[_T]], type[_T]]:

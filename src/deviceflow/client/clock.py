@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import _forks as forks
 from deviceflow.client.lease import Clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from deviceflow.core.ports import AsyncClock, Clock
 
@@ -41,6 +42,37 @@ class AsyncSystemClock(_SystemClocks):
         import asyncio  # noqa: PLC0415  # costs, and sync programs do without
 
         await asyncio.sleep(seconds)
+
+
+_stand_ins: Final[list[tuple[Clock, AsyncClock]]] = []
+
+
+def default_clock(otherwise: Clock | None = None) -> Clock:
+    """Return the clock for whoever was given none: the machine's, or a test's in its place.
+
+    Args:
+        otherwise: What to return outside of such a test; the machine's own clocks where not given.
+    """
+    return _stand_ins[-1][0] if _stand_ins else otherwise or SystemClock()
+
+
+def default_async_clock() -> AsyncClock:
+    """Return the same for asyncio."""
+    return _stand_ins[-1][1] if _stand_ins else AsyncSystemClock()
+
+
+@contextmanager
+def standing_in(clock: Clock, async_clock: AsyncClock) -> Iterator[None]:
+    """Have everybody who is given no clock go by these two, until the end of the block.
+
+    For tests: whoever was made before the block keeps the clock that they have.
+    """
+    both = (clock, async_clock)
+    _stand_ins.append(both)
+    try:
+        yield
+    finally:
+        _stand_ins.remove(both)
 
 
 def sleeps_in_real_time(clock: Clock | AsyncClock) -> bool:
