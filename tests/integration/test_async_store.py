@@ -25,7 +25,7 @@ from deviceflow.audit.events import render
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent
 from deviceflow.core.states import State
-from deviceflow.stores import _postgres_listener
+from deviceflow.stores import _pgasync
 from deviceflow.stores import _sqlite as sqlite_store
 from deviceflow.stores.sql import operations
 from deviceflow.stores.url import open_async_store
@@ -857,7 +857,7 @@ def test_listener_that_is_closed_while_it_connects_keeps_no_session(
     remote: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listening = "SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN deviceflow'"
-    connect = _postgres_listener.pgasync.connect
+    connect = _pgasync.connect
 
     async def main() -> None:
         connecting, closed = asyncio.Event(), asyncio.Event()
@@ -868,7 +868,7 @@ def test_listener_that_is_closed_while_it_connects_keeps_no_session(
             await closed.wait()
             return connection
 
-        monkeypatch.setattr(_postgres_listener.pgasync, "connect", slow)
+        monkeypatch.setattr(_pgasync, "connect", slow)
         async with opened(remote) as store:
             waits = asyncio.ensure_future(store.wait_for_change(0.1))
             await connecting.wait()
