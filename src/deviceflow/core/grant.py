@@ -372,7 +372,13 @@ class Grant:
         return self.need if self.need is not None and self.need.lasts else None
 
     def raise_need(
-        self, need_id: str, link: Secret, now: float, *, notify_at: float | None = None
+        self,
+        need_id: str,
+        link: Secret,
+        now: float,
+        *,
+        notify_at: float | None = None,
+        host: str | None = None,
     ) -> Transition:
         """Record that a person must log in. A need that lasts already goes on.
 
@@ -381,11 +387,12 @@ class Grant:
             link: The unguessable part of the address of its page.
             now: The time.
             notify_at: When to notify the program; by default now.
+            host: The machine of the program that asks.
         """
         need = self.open_need
         if need is None:
             at = now if notify_at is None else notify_at
-            need = Need(need_id, now, link, at)
+            need = Need(need_id, now, link, at, host=host)
         transition = self._fire(actions.NEED, now, detail=ours(f"need {need.id}"))
         if need is not self.need:
             former = self.need

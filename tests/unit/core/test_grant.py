@@ -997,6 +997,21 @@ def test_open_part_has_no_secret() -> None:
         assert not [word for word in ("ACCESS", "REFRESH", "LINK", "LATE") if word in shown]
 
 
+NEEDED: Final[dict[str, Any]] = grant_codec.open_part(needing())["need"]
+NOT_NEEDED: Final[tuple[dict[str, Any], ...]] = (
+    {"id": 1},
+    {"since": "now"},
+    {"notify_at": "now"},
+    {"notified": -1},
+    {"failures": None},
+    {"host": 5},
+    {"codes_at": None},
+    {"ended_at": NOW},
+    {"end": "logged_in"},
+    {"ended_at": NOW, "end": "forgotten"},
+)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -1008,10 +1023,10 @@ def test_open_part_has_no_secret() -> None:
         {"state": "polling"},
         {"reason": "refused"},
         {"detail": 5},
-        {"need": [1, NOW, None]},
-        {"need": ["n1", "now", None]},
-        {"need": ["n1", NOW, "now"]},
+        *({"need": NEEDED | change} for change in NOT_NEEDED),
+        *({"untold": [NEEDED | change]} for change in NOT_NEEDED),
         {"need": ["n1"]},
+        {"untold": None},
     ],
 )
 def test_record_that_no_grant_has_is_refused(change: dict[str, Any]) -> None:
