@@ -202,7 +202,6 @@ class RefreshScene:
         self._stack = contextlib.ExitStack()
         self.clock = self._stack.enter_context(clock_for(folder, postgres))
         self._database = PostgresPlace(postgres, self.clock) if postgres else None
-        self._auditor = Auditor(folder / "digests")
         self._life = 0.1  # seconds
         self._playing: tuple[str, Place] | None = None
         self._servers = {grace: self._serve(WINDOW if grace else 0.0) for grace in (False, True)}
@@ -287,20 +286,28 @@ class RefreshScene:
     def _report(self, life: str) -> Path:
         return self._folder / f"{life}.report"
 
-    def close(self) -> list[str]:
-        """End it; return what is wrong with the database's files."""
+    def close(self) -> tuple[list[str], int]:
+        """End it; return what is wrong with the database, and how many events of it are verified.
+
+        What is in a file of its own is verified with each grant.
+        """
         wrong: list[str] = []
+        events = 0
         if self._database:
+            auditor = Auditor(self._folder / "digests")
+            with self._database.open() as store:
+                wrong += auditor.wrong(store)
+            events = auditor.events
             wrong += wrong_with_files(self._database.files())
             self._database.close()
         self._stack.close()
-        return wrong
+        return wrong, events
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        wrong = self.close()
+        wrong = self.close()[0]
         assert kind is not None or not wrong, wrong
 
     def _serve(self, grace: float) -> LocalServer:
@@ -439,11 +446,10 @@ class RefreshScene:
                 view = client.grant(name)
             server = self.log(case.grace, user_code)
             history = store.history(view.id)
-            auditor = self._auditor
             if place is not self._database:
                 auditor = Auditor(self._folder / f"{name}.digests")
-            played.wrong += auditor.wrong(store)
-            played.events = auditor.events
+                played.wrong += auditor.wrong(store)
+                played.events = auditor.events
         place.settle()
         self.relays[case.grace].settle()
         if given[-1] is None:
@@ -547,6 +553,8 @@ def campaign(
                 if not cases and tally.kills.total() >= kills:
                     break
         finally:
-            tally.wrong += scene.close()
+            wrong, events = scene.close()
+            tally.wrong += wrong
+            tally.events += events
     tally.seconds = time.monotonic() - begun
     return tally

@@ -209,10 +209,9 @@ def test_suspended_before_its_request_and_alone(stage: Stage) -> None:
 
     resume(suspended)
 
-    assert stage.grant()[1][:2] == ["refresh", "postpone"]
-    assert stage.answers() == []
-    stage.pass_by("lease")
-    assert stage.other("other")["generation"] == 2
+    assert stage.grant()[1] == ["refresh", "postpone", "refresh", "renew"]
+    assert stage.answers() == ["issued"]
+    assert stage.scene.told("suspended")[-1]["generation"] == 2
 
 
 def test_suspended_when_it_connects(stage: Stage) -> None:
