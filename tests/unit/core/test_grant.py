@@ -567,6 +567,21 @@ def test_answer_that_is_none_is_tried_again_or_in_doubt(
     assert grant.failures == 1
 
 
+@pytest.mark.parametrize("make", [refreshing, doubtful])
+def test_refresh_that_came_too_late_to_be_sent_is_due_at_once(
+    make: Callable[[], Grant],
+) -> None:
+    grant = make()
+    if grant.state is IN_DOUBT:
+        grant.refresh(NOW + 1100)
+    failures = grant.failures
+
+    grant.receive(Failure("lease", sent=False), NOW + 1103)
+
+    assert (grant.failures, grant.last_resort) == (failures, False)
+    assert grant.course(NOW + 1103, 60) is Course.REFRESH
+
+
 def test_back_off_grows_and_lets_the_token_serve_meanwhile() -> None:
     grant, waits = active(), []
     for _ in range(9):
