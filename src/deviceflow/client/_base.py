@@ -199,6 +199,10 @@ class BaseClient:
                 return store.claim_notice(grant_id, client_now, seconds)
             case do.SnoozeGrant(name, client_now):
                 return store.snooze_grant(name, client_now)
+            case do.EndedGrants(ended_before, after):
+                return store.ended_grants(ended_before, after)
+            case do.DeleteGrant(grant):
+                return store.delete_grant(grant)
             case do.RecordStoreEvent(action, client_now, detail, origin):
                 return store.record_store_event(action, client_now, detail, origin)
 
