@@ -124,7 +124,8 @@ class StoredGrant(NamedTuple):
         grant: A copy of the grant, with its secrets.
         now: The store's time in seconds since 1970, when the grant was read.
         used_at: When the grant's last use was noted; None if it was never used.
-        held: For how many seconds a worker has the grant's lease; 0 if nobody has.
+        held: For how many seconds a worker has the grant's lease; 0 if nobody has. By a clock that
+            was set back since, it is no more than the lease was taken for.
         owner: That worker, or the one whose lease ran out and was not released.
     """
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from deviceflow.core.secret import Secret
 
 _SNOOZE: Final = 3600.0
-_FREE: Final = ("", 0.0)
+_FREE: Final = ("", 0.0, 0.0)
+_FUTURE: Final = 15.0  # as in a database
 
 
 class MemoryGrants:
@@ -26,7 +27,7 @@ class MemoryGrants:
 
     def __init__(self) -> None:
         self._grants: dict[str, Grant] = {}
-        self._grant_leases: dict[str, tuple[str, float]] = {}
+        self._grant_leases: dict[str, tuple[str, float, float]] = {}
         self._used: dict[str, float] = {}
         self._snoozed: dict[str, float] = {}
         self._notices: dict[str, float] = {}
@@ -69,8 +70,9 @@ class MemoryGrants:
                 return False
             if stored is not None and stored.id != grant.id:
                 return False
-            owner, until = self._grant_leases.get(grant.id, _FREE)
-            if lease is not None and until > lease.client_now and owner != lease.owner:
+            owner, since, until = self._grant_leases.get(grant.id, _FREE)
+            taken = lease is not None and since - _FUTURE <= lease.client_now < until
+            if lease is not None and taken and owner != lease.owner:
                 return False
             if flow is not None and flow_event is not None and not self._move(flow, flow_event):
                 return False
@@ -78,7 +80,8 @@ class MemoryGrants:
             self._snoozed.pop(grant.name, None)
             self._notices.pop(grant.id, None)
             if lease is not None:
-                self._grant_leases[grant.id] = (lease.owner, lease.client_now + lease.seconds)
+                now = lease.client_now
+                self._grant_leases[grant.id] = (lease.owner, now, now + lease.seconds)
             elif release is not None and owner == release:
                 self._grant_leases.pop(grant.id, None)
             return True
@@ -102,7 +105,7 @@ class MemoryGrants:
             for name, grant in self._grants.items():
                 used = self._used.get(grant.id)
                 in_use = used is not None and used >= client_now - unused
-                held = self._grant_leases.get(grant.id, _FREE)[1] > client_now
+                held = self._grant_leases.get(grant.id, _FREE)[2] > client_now
                 wake_at = grant.wake_at
                 if wake_at is None or held or not (in_use or grant.state is GrantState.REVOKED):
                     continue
@@ -170,6 +173,6 @@ class MemoryGrants:
     def _load(self, grant: Grant | None, client_now: float) -> StoredGrant | None:
         if grant is None:
             return None
-        owner, until = self._grant_leases.get(grant.id, _FREE)
-        held = max(0.0, until - client_now)
+        owner, since, until = self._grant_leases.get(grant.id, _FREE)
+        held = max(0.0, min(until - client_now, until - since))
         return StoredGrant(grant.copy(), client_now, self._used.get(grant.id), held, owner or None)

@@ -64,6 +64,11 @@ SELECT {grant_columns}, {now}, used_at, lease_owner, leased_at, lease_until FROM
 -- Or the clock was set back.
 (notify_at <= {now} OR notify_at > {now} + 90000)
 
+-- fragment: grant_free
+-- One that was taken by a clock which was set back since is waited for by whoever would take it;
+-- a statement waits for the database no longer than that.
+({free} OR leased_at > {now} + 15)
+
 -- fragment: grant_moves
 {grant_set}, wake_at = :wake_at, notify_at = :notify_at, ended_at = :ended_at
 
@@ -218,7 +223,7 @@ SELECT id FROM {grants} WHERE name = :name
 UPDATE {grants} SET {grant_moves}, {gives_lease_back} {at}
 
 -- name: lease_and_move_grant
-UPDATE {grants} SET {grant_moves}, {takes_lease} {at} AND {free}
+UPDATE {grants} SET {grant_moves}, {takes_lease} {at} AND {grant_free}
 
 -- name: use_grant
 UPDATE {grants} SET used_at = {now} WHERE id = :id

@@ -73,4 +73,4 @@ CREATE TABLE {audit} (
     mac TEXT NOT NULL,
     "text" TEXT NOT NULL,
     PRIMARY KEY (flow_id, seq)
-){clustered};
+);
