@@ -181,6 +181,20 @@ def test_code_is_requested_once_whoever_clicks_and_nobody_else_is_shown_anything
         assert code not in text
 
 
+def test_worker_takes_the_token_also_if_nobody_looks_any_more(place: Any) -> None:
+    _, job, _ = place
+    link = job.ask()
+    person = Person()
+    assert person.press(link).status_code == 303
+    [code] = CODE.findall(person.open(link).text)
+    job.decide("approve", code)
+
+    eventually(lambda: "log_in" in job.actions())
+
+    assert job.client.grant("nightly").need_id is None
+    assert person.open(link).status_code == 410
+
+
 def test_pages_tell_no_other_site_and_are_kept_nowhere(place: Any) -> None:
     _, job, _ = place
     answered = Person().open(job.ask())
