@@ -145,10 +145,8 @@ class Statements(dict[str, Statement]):
             name: The name of an UPDATE of one row or of a SELECT, each with a WHERE; or of an
                 INSERT of one row.
         """
-        text = self._expanded(self._named[name])
-        names = list(dict.fromkeys(_VALUE.findall(text)))
-        keys = {value: f"v{number}" for number, value in enumerate(names)}
-        text = _VALUE.sub(lambda value: f"many.{keys[value[1]]}", text)
+        keys: dict[str, str] = {}
+        text = self.reworded(name, lambda value: f"many.{keys.setdefault(value, f'v{len(keys)}')}")
         columns = "".join(f", {key} {_TYPES.get(value, 'text')}" for value, key in keys.items())
         many = f"json_to_recordset({self._placeholder}) AS many (n integer{columns})"
         if text.startswith("INSERT"):
@@ -167,6 +165,15 @@ class Statements(dict[str, Statement]):
             return tuple((key, values[value]) for value, key in keys.items())
 
         return Statement(text, values_of)
+
+    def reworded(self, name: str, word: Callable[[str], str]) -> str:
+        """Return the text of a statement, with other words for its values.
+
+        Args:
+            name: The statement's name.
+            word: Returns what stands for the value of a name, at each place in their order.
+        """
+        return _VALUE.sub(lambda value: word(value[1]), self._expanded(self._named[name]))
 
     def _expanded(self, text: str) -> str:
         while "{" in text:
