@@ -10,12 +10,20 @@ import pytest
 
 from deviceflow.audit import log
 from deviceflow.audit.events import schema
+from deviceflow.testing import plugin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # By itself where the package was installed since its metadata names the plugin.
+    if not config.pluginmanager.has_plugin("deviceflow"):
+        config.pluginmanager.register(plugin, "deviceflow")
+
 
 _SCHEMA = jsonschema.Draft202012Validator(schema())
 

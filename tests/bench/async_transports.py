@@ -32,7 +32,7 @@ import trustme
 
 from deviceflow.core.wire import Request, Response
 from tests.bench.fast_server import INTERVAL
-from tests.bench.scale import cores, pinned, server
+from tests.bench.scale_run import cores, pinned, server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,6 +5,7 @@ Prints its ports, for http and https, as JSON. It approves nothing by itself. Wh
 * `GET /reset` forgets what was counted.
 * `GET /counts` returns how many polls came, how many of these came early, and how late they came.
 * `GET /approve?count=1000&seconds=20` approves so many logins, at random moments in that time.
+* `GET /delay?seconds=0.25` answers polls so much later from now on.
 
 The access token is the moment at which an ideal poller would have had it, by the machine's
 monotonic clock.
@@ -52,6 +53,7 @@ class Login:
 class Studio:
     def __init__(self) -> None:
         self.logins: dict[bytes, Login] = {}
+        self.delay = 0.0
         self.reset()
 
     def reset(self) -> dict[str, Any]:
@@ -104,7 +106,7 @@ class Studio:
         if late < -_EARLY:
             self.early += 1
         self.late.append(late)
-        login.last = now
+        login.last = now + self.delay
         if not login.approved:
             return _PENDING
         token = {"access_token": f"{max(login.ideal, 0.0):.6f}"}
@@ -129,20 +131,29 @@ class Protocol(asyncio.Protocol):
             whole = end + 4 + (int(length[1]) if length else 0)
             if len(read) < whole:
                 break
-            self._transport.write(self._respond(read[:end], read[end + 4 : whole]))
+            self._respond(read[:end], read[end + 4 : whole])
             read = read[whole:]
         self._read = read
 
-    def _respond(self, head: bytes, body: bytes) -> bytes:
+    def _respond(self, head: bytes, body: bytes) -> None:
         path = head.split(b" ", 2)[1]
-        if path.endswith(b"/token"):
-            return self._studio.poll(body)
+        if not path.endswith(b"/token"):
+            self._transport.write(self._answer(head, path))
+        elif delay := self._studio.delay:
+            answer = self._studio.poll(body)
+            asyncio.get_running_loop().call_later(delay, self._transport.write, answer)
+        else:
+            self._transport.write(self._studio.poll(body))
+
+    def _answer(self, head: bytes, path: bytes) -> bytes:
         if head.startswith(b"POST"):
             return self._studio.code(self._address)
         what, _, query = path.decode().partition("?")
         asked = {name: float(value[0]) for name, value in parse_qs(query).items()}
         if what == "/approve":
             said = self._studio.approve(int(asked["count"]), asked["seconds"])
+        elif what == "/delay":
+            self._studio.delay, said = asked["seconds"], {}
         else:
             said = self._studio.counts() if what == "/counts" else self._studio.reset()
         return _answer("200 OK", json.dumps(said).encode())

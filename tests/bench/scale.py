@@ -5,340 +5,44 @@ one. Each login polls every five seconds. What is measured begins once all login
 
 `--driver bare` is what the others are compared with: aiohttp, and one sleeping task for each login,
 without deviceflow. `tasks` is `AsyncClient.wait_for_token` in one task for each login, and `worker`
-is `deviceflow.worker.Worker`. The rows name everything that makes a difference. `--knee` makes one
-run for each number of logins, until they are late, and draws the curve.
+is `deviceflow.worker.Worker`. The rows name everything that makes a difference.
+
+`--all` makes the runs of all goals, then prints each goal with what was measured, and the model of
+docs/explanation/scale.md beside the measured curve. `--quick` makes them short. `--knee` has each
+store's logins become more and more until they are late, and draws the curves.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-import gc
-import importlib
-import json
-import os
-import platform
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tests.bench.fast_server import INTERVAL
 from tests.bench.plot import chart
+from tests.bench.scale_run import Run, climb, machine, measure, waiting_polls
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
-
-    from deviceflow.client._async import AsyncClient
-    from deviceflow.core.ports import AsyncStore, AsyncTransport
-
-AT_ONCE: Final = 64
-"""How many logins are started at a time."""
+    from collections.abc import Iterator, Sequence
 
 LATE: Final = 250.0
 """The lateness in milliseconds, at the 99th percentile, at which the knee is."""
 
-_HERE: Final = Path(__file__)
+PLOT: Final = Path(__file__).parents[2] / "docs/explanation/scale.svg"
 
+_STORES: Final = {"memory": 8_000, "sqlite": 6_000, "postgresql": 6_000}
+"""The stores, and with how many logins their curves begin."""
 
-# The client process.
+_MOST: Final = 150.0
+"""How many seconds the curve of one store takes at the most, and one load more."""
 
-
-def _ask(url: str, path: str) -> Any:
-    with urllib.request.urlopen(f"{url}{path}", timeout=60) as said:
-        return json.loads(said.read())
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _transport(name: str) -> AsyncTransport:
-    module = importlib.import_module(f"deviceflow.transports.{name}")
-    made: AsyncTransport = getattr(module, f"{name.capitalize()}Transport")()
-    return made
-
-
-def _store(options: argparse.Namespace) -> AsyncStore:
-    from deviceflow.core.encryption import generate_key
-    from deviceflow.stores.url import open_async_store
-
-    if options.store == "memory":
-        return open_async_store("memory:")
-    how: dict[str, Any] = {"keys": [generate_key()], "trail": options.trail}
-    if options.store == "sqlite":
-        place = f"sqlite:///{options.place}/flows.db"
-        return open_async_store(place, synchronous=options.synchronous, **how)
-    return open_async_store(options.place, **how)
-
-
-def _log_to_nowhere() -> None:
-    import orjson
-    import structlog
-
-    structlog.configure(
-        processors=[structlog.processors.JSONRenderer(orjson.dumps)],
-        logger_factory=structlog.BytesLoggerFactory(Path("/dev/null").open("wb")),  # noqa: SIM115
-        cache_logger_on_first_use=True,  # as `deviceflow.logs.configure` has it
-    )
-
-
-class Latencies:
-    """From the moment at which an ideal poller has a token, in milliseconds."""
-
-    def __init__(self) -> None:
-        self.measured: list[float] = []
-
-    def add(self, token: str) -> None:
-        self.measured.append(1e3 * (time.monotonic() - float(token)))
-
-
-async def _each(count: int, work: Callable[[], Awaitable[object]]) -> None:
-    """Do something so many times, spread over at least one interval."""
-    numbers, began = iter(range(count)), time.monotonic()
-
-    async def some() -> None:
-        for number in numbers:
-            await asyncio.sleep(began + INTERVAL * number / count - time.monotonic())
-            await work()
-
-    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-
-
-@contextlib.asynccontextmanager
-async def _bare(options: argparse.Namespace, latencies: Latencies) -> Any:
-    import aiohttp
-
-    tasks: list[asyncio.Task[None]] = []
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    async with aiohttp.ClientSession() as session:
-
-        async def start() -> None:
-            async with session.post(f"{options.url}/code", json={}) as said:
-                code = (await said.json())["device_code"]
-            tasks.append(asyncio.create_task(poll(json.dumps({"code": code}).encode())))
-
-        async def poll(body: bytes) -> None:
-            while True:
-                await asyncio.sleep(INTERVAL)
-                async with session.post(f"{options.url}/token", data=body, headers=headers) as said:
-                    if token := json.loads(await said.read()).get("access_token"):
-                        latencies.add(token)
-                        return
-
-        yield start
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _client(options: argparse.Namespace) -> AsyncClient:
-    from deviceflow import AsyncClient
-
-    _log_to_nowhere()
-    return AsyncClient(_store(options), transport=_transport(options.transport))
-
-
-@contextlib.asynccontextmanager
-async def _tasks(options: argparse.Namespace, latencies: Latencies) -> Any:
-    from deviceflow import Studio
-
-    client, studio, tasks = _client(options), Studio(options.url), set[asyncio.Task[None]]()
-
-    async def start() -> None:
-        login = await client.start(studio, client_name="bench")
-        tasks.add(asyncio.create_task(wait(login.id)))
-
-    async def wait(flow_id: str) -> None:
-        token = await client.wait_for_token(flow_id)
-        latencies.add(token.access_token.reveal())
-
-    yield start
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await _closed(client)
-
-
-@contextlib.asynccontextmanager
-async def _worker(options: argparse.Namespace, latencies: Latencies) -> Any:
-    from deviceflow import Studio
-
-    worker_module: Any = importlib.import_module("deviceflow.worker")
-    client, studio = _client(options), Studio(options.url)
-    taking = set[asyncio.Task[None]]()
-
-    async def take(flow_id: str) -> None:
-        latencies.add((await client.collect_token(flow_id)).access_token.reveal())
-
-    def stepped(step: Any) -> None:
-        if step.login is not None and step.login.state == "authorized":
-            taking.add(asyncio.create_task(take(step.login.id)))
-
-    worker = worker_module.Worker(client, concurrency=options.concurrency, on_step=stepped)
-    running = asyncio.create_task(worker.run())
-
-    async def start() -> None:
-        await client.start(studio, client_name="bench")
-
-    yield start
-    worker.stop()
-    await running
-    await _closed(client)
-
-
-async def _closed(client: AsyncClient) -> None:
-    await client.close()
-    await client._store.close()
-
-
-_DRIVERS: Final[dict[str, Any]] = {"bare": _bare, "tasks": _tasks, "worker": _worker}
-
-
-async def _child(options: argparse.Namespace) -> None:
-    latencies = Latencies()
-
-    async def ask(path: str) -> Any:
-        return await asyncio.to_thread(_ask, options.url, path)
-
-    async with _DRIVERS[options.driver](options, latencies) as start:
-        await _each(AT_ONCE, start)
-        gc.collect()
-        before = _resident()
-        await _each(options.logins - AT_ONCE, start)
-        gc.collect()
-        each = (_resident() - before) / max(1, options.logins - AT_ONCE)
-        gc.freeze()
-        await asyncio.sleep(INTERVAL * 1.5)
-        await ask("/reset")
-        cpu = time.process_time()
-        await asyncio.sleep(options.seconds)
-        cpu = time.process_time() - cpu
-        counts = await ask("/counts")
-        if options.approvals:
-            await ask(f"/approve?count={options.approvals}&seconds={options.seconds / 2}")
-            await asyncio.sleep(options.seconds / 2 + 2 * INTERVAL)
-        measured = latencies.measured
-        print(
-            json.dumps(
-                counts
-                | {
-                    "cpu": cpu,
-                    "bytes": each,
-                    "tokens": len(measured),
-                    "latency": sum(measured) / len(measured) if measured else None,
-                }
-            ),
-            flush=True,
-        )
-
-
-def _run_child(options: argparse.Namespace) -> None:
-    loop = importlib.import_module("uvloop" if options.uvloop else "asyncio")
-    with asyncio.Runner(loop_factory=loop.new_event_loop) as runner:
-        runner.run(_child(options))
-
-
-# The process that starts the others.
-
-
-def cores() -> tuple[set[int], set[int]]:
-    """Return a core for the client, and one for what it talks to."""
-    if not hasattr(os, "sched_getaffinity"):  # not on Linux
-        return set(), set()
-    first, *others = sorted(os.sched_getaffinity(0))
-    return {first}, {others[0]} if others else {first}
-
-
-def pinned(core: set[int]) -> Callable[[], None] | None:
-    return (lambda: os.sched_setaffinity(0, core)) if core else None
-
-
-@contextlib.contextmanager
-def server(core: set[int], certificate: str | None = None) -> Iterator[dict[str, int]]:
-    """Start a server on a core, and return its ports by scheme."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.fast_server", *([certificate] if certificate else [])],
-        stdout=subprocess.PIPE,
-        preexec_fn=pinned(core),
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
-def _place(store: str, core: set[int]) -> Iterator[str]:
-    """Return a new folder, or the address of a new PostgreSQL on a core."""
-    if store != "postgresql":
-        with tempfile.TemporaryDirectory() as folder:
-            yield folder
-        return
-    from tests.postgres import PostgresServer
-
-    ours = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, core)
-    try:
-        postgres = PostgresServer(durable=True)
-    finally:
-        os.sched_setaffinity(0, ours)
-    with postgres:
-        yield postgres.url
-
-
-def measure(options: argparse.Namespace, **changed: Any) -> dict[str, Any]:
-    """Make one run, and return its figures."""
-    chosen = vars(options) | changed
-    mine, others = cores()
-    with server(others) as ports, _place(chosen["store"], others) as place:
-        flags = [
-            f"--{name.replace('_', '-')}={chosen[name]}"
-            for name in (
-                *("driver", "logins", "store", "synchronous", "transport", "seconds"),
-                *("approvals", "concurrency", "trail"),
-            )
-        ]
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "tests.bench.scale", "--child", *flags),
-                *(f"--url=http://127.0.0.1:{ports['http']}", f"--place={place}"),
-                *(["--uvloop"] if chosen["uvloop"] else []),
-            ],
-            stdout=subprocess.PIPE,
-            preexec_fn=pinned(mine),
-            check=True,
-        )
-    got: dict[str, Any] = json.loads(done.stdout)
-    polls = max(1, got["polls"])
-    stored = chosen["driver"] != "bare" and chosen["store"] != "memory"
-    return {
-        "driver": chosen["driver"],
-        "store": "-" if chosen["driver"] == "bare" else chosen["store"],
-        "sync": chosen["synchronous"] if chosen["store"] == "sqlite" else "-",
-        "trail": chosen["trail"] if stored else "-",
-        "client": "aiohttp" if chosen["driver"] == "bare" else chosen["transport"],
-        "loop": "uvloop" if chosen["uvloop"] else "asyncio",
-        "logins": chosen["logins"],
-        "polls/s": got["polls"] / got["seconds"],
-        "due/s": chosen["logins"] / INTERVAL,
-        "early": got["early"],
-        "p50 ms": 1e3 * got["late"]["50"],
-        "p99 ms": 1e3 * got["late"]["99"],
-        "us/poll": 1e6 * got["cpu"] / polls,
-        "busy": got["cpu"] / got["seconds"],
-        "B/login": got["bytes"],
-        "token ms": got["latency"],
-    }
-
+_WAITING: Final = Run(logins=1_000, store="postgresql", concurrency=16)
+"""What two workers share whose only limit is waiting."""
 
 _COLUMNS: Final = {
-    "driver": 7,
+    "driver": 6,
     "store": 10,
     "sync": 6,
     "trail": 7,
@@ -348,17 +52,187 @@ _COLUMNS: Final = {
     "polls/s": 7,
     "due/s": 6,
     "early": 5,
-    "p50 ms": 7,
+    "p50 ms": 6,
     "p99 ms": 7,
     "us/poll": 7,
     "ratio": 5,
     "busy": 5,
+    "lag ms": 6,
     "B/login": 7,
     "token ms": 8,
 }
 
 
-def _line(row: dict[str, Any]) -> str:
+# The model of docs/explanation/scale.md.
+
+MODEL_US: Final = {"memory": 332.0, "sqlite": 540.0, "postgresql": 489.0}
+"""CPU time of a poll in microseconds."""
+
+MODEL_BUSY: Final = 0.8
+"""How much of a core a worker takes while it is in time."""
+
+MODEL_BYTES: Final = 2_300.0
+"""What a remembered login takes."""
+
+MODEL_WAL: Final = 5_600.0
+"""How many bytes a poll takes in the write-ahead log of PostgreSQL."""
+
+
+def model_knee(us_per_poll: float) -> float:
+    """Return how many logins one core drives in time."""
+    return INTERVAL * MODEL_BUSY / us_per_poll * 1e6
+
+
+# Goals.
+
+
+class Goal(NamedTuple):
+    """A goal, and what was measured.
+
+    Attributes:
+        what: What is measured.
+        goal: The least or the greatest value.
+        value: What was measured; None if nothing was.
+        at_least: Whether the goal is the least value.
+    """
+
+    what: str
+    goal: float
+    value: float | None
+    at_least: bool = False
+
+    def line(self) -> str:
+        """Return it as a line of a table."""
+        sign = "≥" if self.at_least else "≤"
+        if self.value is None:
+            return f"| {self.what} | {sign} {self.goal:,g} | - | not measured |"
+        is_met = self.value >= self.goal if self.at_least else self.value <= self.goal
+        digits = 2 if self.goal < 10 else 0
+        value = f"{self.value:,.{digits}f}"
+        return f"| {self.what} | {sign} {self.goal:,g} | {value} | {'yes' if is_met else 'NO'} |"
+
+
+def _goals(
+    rows: dict[str, dict[str, Any]], knees: dict[str, int], token: float | None, sharing: float
+) -> Iterator[Goal]:
+    def ratio(name: str, other: str) -> float:
+        return float(rows[name]["us/poll"] / rows[other]["us/poll"])
+
+    for name, what in (("sqlite", "SQLite"), ("postgresql", "PostgreSQL")):
+        yield Goal(f"10,000 logins in {what}: polls/s of 2,000", 1980, rows[name]["polls/s"], True)
+        yield Goal(f"10,000 logins in {what}: lateness p99, ms", 100, rows[name]["p99 ms"])
+    yield Goal("early polls, all runs", 0, sum(row["early"] for row in rows.values()))
+    yield Goal("CPU of a poll in memory / bare aiohttp", 1.0, ratio("memory", "bare"))
+    yield Goal("the same, with aiohttp", 1.4, ratio("memory, aiohttp", "bare"))
+    yield Goal("CPU of a poll in SQLite / bare aiohttp", 1.2, ratio("sqlite", "bare"))
+    yield Goal("the same, with aiohttp", 1.5, ratio("sqlite, aiohttp", "bare"))
+    yield Goal("CPU of a poll, FULL / NORMAL", 1.15, ratio("sqlite, FULL", "sqlite"))
+    yield Goal("bytes of a waiting login in memory, by RSS", 600, rows["memory"]["B/login"])
+    yield Goal("bytes of a stored login, by RSS", 1000, rows["sqlite"]["B/login"])
+    for name, least in (("memory", 14_000), ("sqlite", 12_000), ("postgresql", 12_000)):
+        yield Goal(f"knee at {INTERVAL:g} s, {name}: logins", least, knees.get(name), True)
+    yield Goal("two workers on PostgreSQL / one, limited by waiting", 1.9, sharing, True)
+    yield Goal("approval to token, ms, over an ideal poller", 15, token)
+
+
+def _all(base: Run) -> None:
+    """Make the runs of all goals."""
+    began, sqlite = time.monotonic(), replace(base, store="sqlite")
+    runs = {
+        "bare": replace(base, driver="bare"),
+        "memory": base,
+        "memory, aiohttp": replace(base, transport="aiohttp"),
+        "sqlite": sqlite,
+        "sqlite, FULL": replace(sqlite, synchronous="FULL"),
+        "sqlite, aiohttp": replace(sqlite, transport="aiohttp"),
+        "postgresql": replace(base, store="postgresql"),
+    }
+    rows: dict[str, dict[str, Any]] = {}
+    _show({name: name for name in _COLUMNS})
+    for name, run in runs.items():
+        rows[name] = row = measure(run)
+        row["ratio"] = row["us/poll"] / rows["bare"]["us/poll"]
+        _show(row)
+    approving = replace(sqlite, logins=1_000, approvals=1_000, seconds=5.0)
+    rows["approvals"] = row = measure(approving)
+    _show(row)
+    seconds = min(base.seconds, 20.0)
+    one, two = (
+        waiting_polls(replace(_WAITING, uvloop=base.uvloop, seconds=seconds), workers)
+        for workers in (1, 2)
+    )
+    print(f"polls/s with {_WAITING.concurrency} steps at a time: {one:.1f}, two workers: {two:.1f}")
+    curves = _curves(replace(base, seconds=min(base.seconds, 15.0)), [*_STORES], PLOT)
+    for name, curve in curves.items():
+        rows |= {f"{name}, {row['logins']}": row for row in curve}
+    knees = {name: knee for name, curve in curves.items() if (knee := _knee(curve)) is not None}
+    print("\n| what | goal | measured | met |\n|---|---|---|---|")
+    for goal in _goals(rows, knees, rows["approvals"]["token ms"], two / one):
+        print(goal.line())
+    print("\n| model | model | measured |\n|---|---|---|")
+    for line in _beside_model(rows, curves):
+        print(line)
+    print(f"\n{time.monotonic() - began:.0f} seconds")
+
+
+# Curves.
+
+
+def _curves(base: Run, stores: Sequence[str], plot: Path) -> dict[str, list[dict[str, Any]]]:
+    """Measure and draw how late polls are, by the number of logins."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for name in stores:
+        curves[name] = []
+        for row in climb(replace(base, store=name, logins=_STORES[name]), LATE, _MOST):
+            _show(row)
+            curves[name].append(row)
+    plot.write_text(
+        chart(
+            {
+                name: [(row["logins"], row["p99 ms"]) for row in curve]
+                for name, curve in curves.items()
+            },
+            title="Lateness of polls on one core, by the number of waiting logins",
+            x=f"logins that poll every {INTERVAL:g} seconds (circles: the knees of the model)",
+            y="lateness in ms, 99th percentile",
+            limit=LATE,
+            marks={name: model_knee(MODEL_US[name]) for name in curves},
+        )
+    )
+    return curves
+
+
+def _in_time(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in curve if row["p99 ms"] <= LATE and not row["early"]]
+
+
+def _knee(curve: Sequence[dict[str, Any]]) -> int | None:
+    """Return the most logins whose polls were in time."""
+    return max((row["logins"] for row in _in_time(curve)), default=None)
+
+
+def _beside_model(
+    rows: dict[str, dict[str, Any]], curves: dict[str, list[dict[str, Any]]]
+) -> Iterator[str]:
+    for name, curve in curves.items():
+        modelled = model_knee(MODEL_US[name])
+        yield f"| {name}: knee, logins | {modelled:,.0f} | {_knee(curve) or 0:,} |"
+        for row in sorted(_in_time(curve), key=lambda row: row["logins"]):
+            logins, rate = row["logins"], row["logins"] / INTERVAL
+            yield f"| {name}, {logins:,}: polls/s | {rate:,.0f} | {row['polls/s']:,.0f} |"
+            busy = MODEL_US[name] * rate / 1e6
+            yield f"| {name}, {logins:,}: a core is busy | {busy:.0%} | {row['busy']:.0%} |"
+    yield f"| bytes of a stored login | {MODEL_BYTES:,.0f} | {rows['sqlite']['B/login']:,.0f} |"
+    logged = rows["postgresql"]["wal B"]
+    yield f"| bytes of PostgreSQL's log, a poll | {MODEL_WAL:,.0f} | {logged:,.0f} |"
+    for name, curve in curves.items():
+        rate = 1_000_000 / INTERVAL / MODEL_BUSY / 1e6
+        last = max(_in_time(curve), key=lambda row: row["logins"], default=None)
+        measured = "-" if last is None else f"{rate * last['us/poll']:,.0f}"
+        yield f"| a million logins, {name}: cores | {rate * MODEL_US[name]:,.0f} | {measured} |"
+
+
+def _show(row: dict[str, Any]) -> None:
     def cell(name: str) -> str:
         value = row.get(name)
         if value is None:
@@ -367,75 +241,51 @@ def _line(row: dict[str, Any]) -> str:
             return f"{value:.2f}" if name in ("ratio", "busy") else f"{value:.1f}"
         return str(value)
 
-    return "  ".join(f"{cell(name):>{width}}" for name, width in _COLUMNS.items())
-
-
-def _knee(options: argparse.Namespace, path: Path) -> Iterator[dict[str, Any]]:
-    line: list[tuple[float, float]] = []
-    for logins in options.steps:
-        row = measure(options, logins=logins, approvals=0)
-        yield row
-        line.append((logins, row["p99 ms"]))
-        if row["p99 ms"] > LATE:
-            break
-    name = f"{options.driver}, {options.store}, {options.transport}"
-    known = json.loads(path.with_suffix(".json").read_text()) if path.exists() else {}
-    known[name] = line
-    path.with_suffix(".json").write_text(json.dumps(known))
-    path.write_text(
-        chart(
-            known,
-            title="Lateness of polls on one core, by the number of waiting logins",
-            x="logins that poll every 5 seconds",
-            y="lateness in ms, 99th percentile",
-            limit=LATE,
-        )
-    )
+    print("  ".join(f"{cell(name):>{width}}" for name, width in _COLUMNS.items()), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", description=__doc__)
-    parser.add_argument("--driver", choices=_DRIVERS, default="worker")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--all", action="store_true", help="measure all goals, and draw the curves")
+    what.add_argument("--knee", nargs="+", choices=_STORES, help="draw the curves of these stores")
+    parser.add_argument("--quick", action="store_true", help="measure for 15 seconds each")
+    parser.add_argument("--plot", type=Path, default=PLOT, metavar="SVG", help="for --knee")
+    parser.add_argument("--driver", choices=("bare", "tasks", "worker"), default="worker")
     parser.add_argument("--logins", type=int, default=10_000)
-    parser.add_argument("--store", choices=("memory", "sqlite", "postgresql"), default="memory")
+    parser.add_argument("--store", choices=_STORES, default="memory")
     parser.add_argument("--synchronous", choices=("NORMAL", "FULL"), default="NORMAL")
     parser.add_argument(
         "--transport", choices=("httptools", "aiohttp", "httpx"), default="httptools"
     )
     parser.add_argument("--trail", choices=("each", "summary"), default="each")
     parser.add_argument("--uvloop", action="store_true")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
+    parser.add_argument("--seconds", type=float, help="how long to measure")
     parser.add_argument("--approvals", type=int, default=0, help="how many to approve afterwards")
     parser.add_argument("--concurrency", type=int, default=256, help="of a worker")
     parser.add_argument("--no-bare", action="store_true", help="compare with nothing")
-    parser.add_argument("--knee", type=Path, metavar="SVG", help="add a curve to a plot")
-    parser.add_argument(
-        "--steps", type=int, nargs="+", default=[*range(4_000, 20_001, 2_000)], help="for --knee"
-    )
-    for hidden in ("--url", "--place"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    if options.child:
-        _run_child(options)
+    usual = 30.0 if options.all else 60.0
+    seconds = options.seconds or (15.0 if options.quick or options.knee else usual)
+    fields = {name: value for name, value in vars(options).items() if name in vars(Run())}
+    run = Run(**{**fields, "seconds": seconds})
+    print(machine(), flush=True)
+    if options.all:
+        _all(run)
         return
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
-    print(_line({name: name for name in _COLUMNS}))
+    _show({name: name for name in _COLUMNS})
     if options.knee:
-        for row in _knee(options, options.knee):
-            print(_line(row), flush=True)
+        _curves(run, options.knee, options.plot)
         return
-    bare = None if options.no_bare else measure(options, driver="bare")
+    bare = None if options.no_bare else measure(replace(run, driver="bare", approvals=0))
     if bare is not None:
-        print(_line(bare | {"ratio": 1.0}), flush=True)
-    row = measure(options)
-    if bare is not None:
-        row["ratio"] = row["us/poll"] / bare["us/poll"]
-    print(_line(row))
+        _show(bare | {"ratio": 1.0})
+    row = measure(run)
+    _show(row | {"ratio": row["us/poll"] / bare["us/poll"]} if bare is not None else row)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 python -m tests.crash --kills 1000 [--trail summary] [--client async]
 python -m tests.crash --handovers 500
+python -m tests.crash --refreshes 1000
 python -m tests.crash --concurrency
 python -m tests.crash --workers 200
 """
@@ -26,6 +27,7 @@ from tests.crash.crew import kill_workers
 from tests.crash.crowd import FLOWS, WORKERS, compete
 from tests.crash.kills import campaign
 from tests.crash.places import KINDS
+from tests.crash.refreshes import campaign as refresh_campaign
 from tests.crash.zygote import Zygote
 from tests.postgres import PostgresServer
 
@@ -36,12 +38,13 @@ if TYPE_CHECKING:
     from tests.crash.crew import Killed
     from tests.crash.crowd import Competition
     from tests.crash.kills import Tally
+    from tests.crash.refreshes import RefreshTally
 
 _SHOWN: Final = 10
 
 
-def main() -> int:
-    """Do as the command line says; return 1 if anything was wrong."""
+def asked_for() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash")
     parser.add_argument("--kills", type=int, default=1000, help="how many, for each store")
     parser.add_argument(
@@ -49,6 +52,12 @@ def main() -> int:
         type=int,
         metavar="KILLS",
         help="kill commands while they hand a token over instead, so often for each store",
+    )
+    parser.add_argument(
+        "--refreshes",
+        type=int,
+        metavar="KILLS",
+        help="kill processes while they refresh a grant instead, so often for each store",
     )
     parser.add_argument(
         "--concurrency", action="store_true", help="8 processes step 40 flows instead, in real time"
@@ -67,7 +76,12 @@ def main() -> int:
     parser.add_argument("--store", choices=[*KINDS, "both"], default="both")
     parser.add_argument("--trail", choices=MODES, default="each", help="what the trail stores")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="what chance goes by")
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Do as the command line says; return 1 if anything was wrong."""
+    asked = asked_for()
     os.environ[VARIABLE] = asked.trail  # for all processes
     kinds = KINDS if asked.store == "both" else (asked.store,)
     wrong: list[str] = []
@@ -84,6 +98,10 @@ def main() -> int:
                 played = hand_over(zygote, folder / kind, postgres, rng, asked.handovers)
                 print_handovers(kind, played)
                 wrong += [f"{kind}: {problem}" for problem in played.wrong]
+            elif asked.refreshes is not None:
+                refreshed = refresh_campaign(kind, asked.refreshes, rng, zygote, folder, postgres)
+                print_refreshes(kind, refreshed)
+                wrong += [f"{kind}: {problem}" for problem in refreshed.wrong]
             elif asked.workers is not None:
                 (folder / kind).mkdir()
                 killed = kill_workers(
@@ -109,7 +127,7 @@ def main() -> int:
                 )
     if asked.concurrency:
         print_crowds(crowds)
-    elif asked.handovers is None and asked.workers is None:
+    elif asked.handovers is None and asked.workers is None and asked.refreshes is None:
         print_tallies(tallies)
     print(f"seed {asked.seed}")
     wrong += [f"{kind}: {problem}" for kind, t in tallies.items() for problem in t.wrong]
@@ -127,6 +145,20 @@ def print_handovers(kind: str, played: Handovers) -> None:
     print(f"{'all':<52}{played.kills.total():>8}")
     print(f"{'logins whose token was delivered':<52}{played.done:>8}")
     print(f"{'violations':<52}{len(played.wrong):>8}\n")
+
+
+def print_refreshes(kind: str, tally: RefreshTally) -> None:
+    """Print what came of it in one store."""
+    print(kind)
+    for point, times in sorted(tally.kills.items()):
+        print(f"{point:<52}{times:>8}")
+    print(f"{'processes killed':<52}{tally.kills.total():>8}")
+    print(f"{'answers cut':<52}{tally.cuts:>8}")
+    for ended, times in sorted(tally.ended.items()):
+        print(f"{f'grants: {ended}':<52}{times:>8}")
+    print(f"{'events verified':<52}{tally.events:>8}")
+    print(f"{'violations':<52}{len(tally.wrong):>8}")
+    print(f"{'seconds':<52}{tally.seconds:>8.1f}\n")
 
 
 def print_killed(kind: str, killed: Killed) -> None:

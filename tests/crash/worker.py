@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -14,11 +15,20 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
-from deviceflow import AsyncClient, Client, LoginError, OAuth, State, Studio, open_store
+from deviceflow import (
+    AsyncClient,
+    Client,
+    LoginError,
+    LoginPending,
+    OAuth,
+    State,
+    Studio,
+    open_store,
+)
 from deviceflow.cli import main
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.ports import LeaseHeld
-from deviceflow.errors import LoginBusyError, TokenGoneError
+from deviceflow.errors import LoginBusyError, TokenGoneError, UnreachableError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.url import open_async_store
 from deviceflow.transports.httptools import HttptoolsTransport
@@ -159,7 +169,38 @@ class Crew:
     concurrency: int = 10
 
 
-Job = Login | Shift | Command | Crew
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """One use of a grant: the program asks for its token, which may have to be refreshed.
+
+    Attributes:
+        store: The store's URL.
+        keys: Its keys, where it is not to find them itself.
+        clock: The file of the shared clock.
+        report: The file to write down what happens.
+        log: The file that the program's log goes to, with all that it says.
+        name: The grant's name.
+        min_ttl: How many seconds must be left of the token.
+        deadline: Seconds that a request may take, which are real ones.
+        traps: Where to die or to stop.
+        any_point: The number of the point at which to die.
+        is_async: Whether by an `AsyncClient`, with its own store and transport.
+    """
+
+    store: str
+    keys: list[str] | None
+    clock: str
+    report: str
+    log: str
+    name: str
+    min_ttl: float
+    deadline: float = 10.0
+    traps: list[Trap] = field(default_factory=list)
+    any_point: int | None = None
+    is_async: bool = False
+
+
+Job = Login | Shift | Command | Crew | Use
 
 
 def to_json(job: Job) -> str:
@@ -178,6 +219,8 @@ def run(text: str) -> None:
                 work(Shift(**values))
             case "Crew":
                 drive(Crew(**values))
+            case "Use":
+                use(Use(**values))
             case _:
                 command(Command(**values))
     except BaseException:
@@ -250,7 +293,24 @@ def log_in(job: Login) -> None:
     store.close()
 
 
-def _client(job: Login, traps: Traps, clock: SharedClock) -> tuple[Client, Any]:
+def use(job: Use) -> None:
+    """Ask for the token of a grant once, and say what came of it."""
+    report = Reporter(job.report)
+    logging.basicConfig(filename=job.log, level=logging.DEBUG)
+    traps = Traps(job.traps, job.any_point, report)
+    set_in_code(traps)
+    client, store = _client(job, traps, SharedClock(Path(job.clock)))
+    try:
+        token = client.get_token(job.name, min_ttl=job.min_ttl)
+        report(token=token.access_token.reveal(), generation=token.generation)
+    except LoginPending as pending:
+        report(pending=pending.need_id)
+    except UnreachableError:
+        report(unreachable=True)
+    store.close()
+
+
+def _client(job: Login | Use, traps: Traps, clock: SharedClock) -> tuple[Client, Any]:
     """Return the client that drives the login, and its store, both with a sync face."""
     keys: dict[str, Any] = {"keys": job.keys} if job.keys else {}
     if job.is_async:

@@ -166,7 +166,7 @@ class Run:
             self.place.environment(),
             mock.patch.object(variables, "__getitem__", read),
             mock.patch.object(client, "DeferredTransport", return_value=self.place.servers),
-            mock.patch.object(client, "SystemClock", _Hurried),
+            mock.patch.object(client, "default_clock", _Hurried),
             mock.patch.object(time, "sleep", _Hurried().sleep),
             mock.patch.object(cli_stored, "open_store", opened),
         ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from html.parser import HTMLParser
@@ -246,22 +245,3 @@ def chromium() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
-
-
-@pytest.fixture
-def transitions() -> Iterator[list[dict[str, Any]]]:
-    """Collect the transitions that are logged."""
-    seen: list[dict[str, Any]] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.args and record.args[0] == "deviceflow.transition":  # type: ignore[index]
-                seen.append(record.__dict__["deviceflow"])
-
-    collector, logger = Collector(), logging.getLogger("deviceflow")
-    level = logger.level
-    logger.addHandler(collector)
-    logger.setLevel(logging.INFO)
-    yield seen
-    logger.removeHandler(collector)
-    logger.setLevel(level)

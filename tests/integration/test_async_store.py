@@ -25,6 +25,7 @@ from deviceflow.audit.events import render
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent
 from deviceflow.core.states import State
+from deviceflow.stores import _pgasync
 from deviceflow.stores import _sqlite as sqlite_store
 from deviceflow.stores.sql import operations
 from deviceflow.stores.url import open_async_store
@@ -210,6 +211,55 @@ def test_job_that_the_database_refuses_concerns_no_other(database: Place) -> Non
     assert came[:3] + came[4:] == [True] * (MANY - 1)
     ended = {flow.id for flow in database.store.flows() if flow.state.ended}
     assert ended == {flow.id for flow in waiting} - {"f3"}
+
+
+def test_event_that_the_database_ignores_concerns_no_other(database: Place) -> None:
+    waiting = flows(database)
+    if database.kind == "sqlite":
+        database.ask(
+            "CREATE TRIGGER ignoring BEFORE INSERT ON {audit} WHEN NEW.flow_id = 'f3'"
+            " BEGIN SELECT RAISE(IGNORE); END"
+        )
+    else:
+        database.ask(
+            "CREATE FUNCTION ignore() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN RETURN NULL; END $$"
+        )
+        database.ask(
+            "CREATE TRIGGER ignoring BEFORE INSERT ON {audit} FOR EACH ROW"
+            " WHEN (NEW.flow_id = 'f3') EXECUTE FUNCTION ignore()"
+        )
+
+    async def main() -> list[Any]:
+        async with opened(database) as store:
+            commits = [cancelled(flow, store, database) for flow in waiting]
+            return await asyncio.gather(*commits, return_exceptions=True)
+
+    came = asyncio.run(main())
+
+    assert isinstance(came[3], errors.StoreError)
+    assert "ignored a statement" in str(came[3])
+    assert came[:3] + came[4:] == [True] * (MANY - 1)
+    assert not database.store.get("f3").state.ended
+
+
+def test_texts_of_a_group_are_stored_as_they_are(database: Place) -> None:
+    waiting = flows(database)[:8]
+    details = [f'{number} \u2713 \U0001f600 {{\\}},"NULL"' for number in range(len(waiting))]
+
+    async def main() -> list[Any]:
+        async with opened(database) as store:
+            await store.get(waiting[0].id)
+            commits = [
+                store.commit(flow, render(flow, flow.cancel(database.now, detail), WORKER))
+                for flow, detail in zip(waiting, details, strict=True)
+            ]
+            return await asyncio.gather(*commits)
+
+    assert all(asyncio.run(main()))
+    for flow, detail in zip(waiting, details, strict=True):
+        assert database.sql.history(flow.id)[-1]["detail"] == detail
+        assert database.store.get(flow.id).detail == detail
 
 
 def test_job_that_fails_half_way_is_undone_alone(
@@ -838,6 +888,36 @@ def test_listener_is_one_for_all_that_wait_and_survives_the_end_of_its_session(
 
     asyncio.run(main())
     assert not troubles
+
+
+def test_listener_that_is_closed_while_it_connects_keeps_no_session(
+    remote: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = "SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN deviceflow'"
+    connect = _pgasync.connect
+
+    async def main() -> None:
+        connecting, closed = asyncio.Event(), asyncio.Event()
+
+        async def slow(*args: Any) -> Any:
+            connection = await connect(*args)
+            connecting.set()
+            await closed.wait()
+            return connection
+
+        monkeypatch.setattr(_pgasync, "connect", slow)
+        async with opened(remote) as store:
+            waits = asyncio.ensure_future(store.wait_for_change(0.1))
+            await connecting.wait()
+            listener = store._connection._listener  # or its session would end with it
+            listener.close()
+            closed.set()
+            assert await waits
+            deadline = time.monotonic() + PATIENCE
+            while await asyncio.to_thread(remote.ask, listening):
+                assert time.monotonic() < deadline, "the session is kept"
+
+    asyncio.run(main())
 
 
 def test_own_change_wakes_who_waits(place: Place) -> None:

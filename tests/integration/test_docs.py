@@ -17,6 +17,7 @@ from deviceflow.audit.events import schema
 from deviceflow.cli import main
 from deviceflow.core.actions import ACTIONS, Kind
 from deviceflow.core.states import Loss, Reason
+from deviceflow.providers.known import known
 from deviceflow.server import LocalServer, Settings
 
 if TYPE_CHECKING:
@@ -148,6 +149,21 @@ def test_the_page_on_the_command_has_every_option(
     options = {*re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)} - {"--help"}
 
     assert {option for option in options if f"`{option}" not in page} == set()
+
+
+def test_the_readme_counts_the_providers_that_there_are() -> None:
+    page = (ROOT / "README.md").read_text()
+
+    assert re.findall(r"\[(\d+) providers\]", page) == [str(len(known()))]
+
+
+def test_the_messages_that_have_help_are_messages() -> None:
+    page = (ROOT / "docs/how-to/troubleshooting.md").read_text().partition("## By message")[2]
+    code = "".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+
+    messages = re.findall(r"^\*\*([^.…*]+)", page, re.MULTILINE)
+    assert len(messages) > 10
+    assert [message for message in messages if message.strip() not in code] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/explanation/machine.md"])

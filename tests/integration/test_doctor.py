@@ -693,7 +693,7 @@ def test_what_takes_care_of_an_oddity_is_printed_below_it(
 ) -> None:
     transport = ScriptedTransport([code(interval=None), PENDING])
     monkeypatch.setattr("deviceflow.cli.commands.doctor.RequestsTransport", lambda: transport)
-    monkeypatch.setattr("deviceflow.cli.commands.doctor.SystemClock", VirtualClock)
+    monkeypatch.setattr("deviceflow.cli.commands.doctor.default_clock", VirtualClock)
     names = {f"--{name.replace('_', '-')}": METADATA[name] for name in _NAMES}
 
     main(["doctor", "--client-id", "robot", *[text for pair in names.items() for text in pair]])

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from deviceflow.client.effects import LoginNeed
     from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.wire import Failure, Request, Response
 
 LONG: Final = 100_000
@@ -59,7 +59,13 @@ class World:
         self.user_code = ""
 
     def another(self, **parts: Any) -> Client:
-        return Client(self.store, clock=self.clock, notify=self.told.append, **parts)
+        return Client(
+            self.store,
+            clock=self.clock,
+            notify=self.told.append,
+            public_url="https://jobs.example.com/logins/",
+            **parts,
+        )
 
     def post(self, path: str, **body: Any) -> Any:
         done = requests.post(f"{self.server.url}/control/{path}", json=body, timeout=60)
@@ -475,7 +481,9 @@ def test_no_secret_is_logged_or_kept_in_clear(
     here.client.log_out("nightly")
     with pytest.raises(LoginPending) as caught:
         here.client.get_token("nightly")
-    seen.append(here.told[-1].link.reveal())
+    link = here.told[-1].link
+    assert link is not None
+    seen.append(link.reveal().rpartition("/")[2])
     here.store.close()
 
     said = f"{caplog.text} {caught.value!r} {vars(caught.value)} {here.told!r}"
@@ -538,3 +546,57 @@ def test_processes_that_use_one_grant_refresh_it_once_each_time(shared_url: str)
         assert view.state is GrantState.ACTIVE
         assert here.findings() == []
         here.store.close()
+
+
+@pytest.mark.parametrize(
+    ("offline", "entry", "refreshable"),
+    [
+        ("auto", {"refresh_scope": "offline_access"}, True),
+        ("off", {"refresh_scope": "offline_access"}, False),
+        ("auto", {}, False),
+        ("on", {}, True),
+    ],
+)
+def test_login_of_a_grant_asks_for_a_refresh_token_where_the_entry_says_how(
+    world: Callable[..., World], offline: Any, entry: dict[str, Any], refreshable: bool
+) -> None:
+    here = world(entry)
+    here.provider = replace(here.provider, scopes="read", offline=offline)
+
+    token = here.log_in()
+
+    assert here.client.grant("nightly").refreshable is refreshable
+    assert token.scopes == ("read", "offline_access")[: 1 + refreshable]
+    assert here.client.get_token("nightly", here.provider).access_token == token.access_token
+
+
+def test_login_without_the_scope_for_a_refresh_token_counts_all_the_same(
+    world: Callable[..., World],
+) -> None:
+    here = world({"refresh_scope": "offline_access"})
+    here.provider = replace(here.provider, scopes="read")
+    begun = here.client.start(here.provider, name="nightly")
+    here.post("approve", user_code=begun.user_code)
+    here.clock.advance(begun.wait_seconds)
+
+    token = here.client.get_token("nightly", here.provider)
+
+    assert token.scopes == ("read",)
+    assert not here.client.grant("nightly").refreshable
+
+
+@pytest.mark.parametrize("rotation", ["never", "lenient"])
+def test_lost_refresh_is_sent_again_at_any_time_where_old_refresh_tokens_stay_good(
+    world: Callable[..., World], rotation: str
+) -> None:
+    here = world({"rotation": rotation}, reuse_grace=3600)
+    here.log_in()
+    here.spoil(cut=0, times=2)
+    here.clock.advance(LONG * 0.9)
+    assert here.client.get_token("nightly", min_ttl=LONG).generation == 1
+
+    here.clock.advance(5000)  # longer than any window, and the token lives
+    token = here.client.get_token("nightly", min_ttl=LONG)
+
+    assert (token.generation, here.accepts(token)) == (2, True)
+    assert here.actions()[2:] == ["refresh", *(2 * ["lose_answer", "replay"]), "renew"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.flow import Flow
     from deviceflow.core.login import Login
+    from deviceflow.testing import Transitions
     from tests.integration.conftest import Page, Person, Remote
 
 
@@ -39,7 +40,7 @@ def follow_the_link(person: Person, flow: Flow) -> Page:
 def test_a_login_step_by_step(
     serve: Callable[..., Remote],
     approve: Callable[[Person, Login], Page],
-    transitions: list[dict[str, Any]],
+    transitions: Transitions,
 ) -> None:
     server = serve()
     client = Client()
@@ -70,7 +71,7 @@ def test_denied_on_the_page(serve: Callable[..., Remote]) -> None:
 
 
 def test_get_access_token_with_a_person_who_follows_the_printed_address(
-    serve: Callable[..., Remote], transitions: list[dict[str, Any]]
+    serve: Callable[..., Remote], transitions: Transitions
 ) -> None:
     server = serve()
     shown = _Shown()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from deviceflow import Token
     from deviceflow.core.login import Login
+    from deviceflow.testing import Transitions
     from tests.integration.oidc_provider import OIDCProvider
 
 SCOPE = "openid email offline_access"
@@ -44,7 +45,7 @@ def log_in(client: Client, server: OIDCProvider, provider: OAuth, login: str) ->
 
 
 def test_discovery_a_code_an_approval_and_every_kind_of_token(
-    client: Client, oidc_provider: OIDCProvider, transitions: list[dict[str, Any]]
+    client: Client, oidc_provider: OIDCProvider, transitions: Transitions
 ) -> None:
     flow = client.start(public(oidc_provider))
     assert client.step(flow.id).state is State.AWAITING_USER
@@ -172,7 +173,7 @@ def test_the_right_persons_approval_is_taken(
 def test_the_wrong_persons_approval_is_not_and_its_token_is_revoked(
     client: Client,
     oidc_provider: OIDCProvider,
-    transitions: list[dict[str, Any]],
+    transitions: Transitions,
     require: dict[str, str],
     login: str,
 ) -> None:
@@ -199,7 +200,7 @@ def test_the_wrong_persons_approval_is_not_and_its_token_is_revoked(
 def test_a_token_that_nobody_acknowledged_is_revoked_by_purge(
     client: Client,
     oidc_provider: OIDCProvider,
-    transitions: list[dict[str, Any]],
+    transitions: Transitions,
     taken: str,
 ) -> None:
     flow = client.start(public(oidc_provider), name="nightly")

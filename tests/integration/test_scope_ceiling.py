@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+from argparse import ArgumentParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from deviceflow.cli import options, target
 from deviceflow.credentials.profiles import settle
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import asked_of, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.integration.command import Command, Done
 
@@ -181,3 +184,23 @@ def test_an_empty_ceiling_is_no_ceiling_that_was_meant(deviceflow: Command, empt
     assert (
         "scope_ceiling must be a string or a list of strings, with at least one scope" in done.err
     )
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "scopes"),
+    [("repo", ("repo",)), ("repo offline_access", ("repo", "offline_access"))],
+)
+def test_ceiling_goes_before_what_a_refresh_token_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ceiling: str, scopes: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("DEVICEFLOW_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("DEVICEFLOW_SCOPE_CEILING", ceiling)
+    parser = ArgumentParser()
+    options.add_target(parser)
+    given = ["zitadel", "--set", "domain=login.example.com", "--client-id", "c", "--scopes", "repo"]
+    args = parser.parse_args(given, options.TargetOptions())
+
+    provider = target.provider(args)
+
+    assert provider.scopes == ("repo",)
+    assert provider.for_grant().scopes == scopes

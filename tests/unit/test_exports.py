@@ -14,7 +14,7 @@ import pytest
 
 import deviceflow
 import deviceflow.typing as types
-from deviceflow import errors
+from deviceflow import errors, testing
 from deviceflow.client._sync import Client
 
 FIRST: Final = {
@@ -55,10 +55,18 @@ def test_a_first_program_finds_these() -> None:
     assert set(deviceflow.__all__) <= set(dir(deviceflow))
 
 
-def test_type_checkers_are_shown_the_same_names_from_the_same_modules() -> None:
-    assert imports_of(deviceflow) == {
-        name: f"deviceflow.{home}" for name, home in deviceflow._HOME_OF.items()
+@pytest.mark.parametrize("package", [deviceflow, testing])
+def test_type_checkers_are_shown_the_same_names_from_the_same_modules(package: Any) -> None:
+    assert imports_of(package) == {
+        name: f"{package.__name__}.{home}" for name, home in package._HOME_OF.items()
     }
+
+
+def test_what_tests_use_is_loaded_on_first_use() -> None:
+    assert set(testing.__all__) <= set(dir(testing))
+    assert testing.VirtualClock().slept == []
+    with pytest.raises(AttributeError, match=r"module 'deviceflow\.testing' has no attribute 'X'"):
+        _ = testing.X  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", sorted(FIRST))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from deviceflow.trail.digest import DigestId
 
+_LAST_PORT: Final = 65535
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -41,6 +42,14 @@ def positive(text: str) -> int:
     return number
 
 
+def address(text: str) -> tuple[str, int]:
+    """Return the host and the port of `HOST:PORT`, `[HOST]:PORT`, or a port of this machine."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ArgumentTypeError(f"must be an address such as 127.0.0.1:8080, not {text!r}")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
 def duration(text: str) -> float:
     """Return an age such as `12h` or `7d`, in seconds."""
     factor = _UNITS.get(text[-1:], 0)
@@ -51,20 +60,21 @@ def duration(text: str) -> float:
 
 
 def moment(text: str) -> float:
-    """Return a time, given as a time or as an age, in seconds since 1970."""
+    """Return a time, given as a time or as an age (`2d`, `2d ago`), in seconds since 1970."""
     import time
 
     from deviceflow.trail.login_view import seconds_of
 
     at: float | None
-    if text[-1:] in _UNITS:
-        at = max(0.0, time.time() - duration(text))
+    age = text.removesuffix(" ago").rstrip()
+    if age[-1:] in _UNITS:
+        at = max(0.0, time.time() - duration(age))
     else:
         # 20260131 is a date for one reader, and seconds for another.
         at = None if text.isdecimal() else seconds_of(text)
     if at is None:
         raise ArgumentTypeError(
-            f"must be an age such as 12h or 7d, or a time such as 2026-01-31, not {text!r}"
+            f"must be an age such as 12h or 7d ago, or a time such as 2026-01-31, not {text!r}"
         )
     return at
 

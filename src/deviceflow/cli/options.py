@@ -92,6 +92,20 @@ def add_retention(parser: _ActionsContainer) -> None:
         )
 
 
+class NoticeOptions:
+    """Whose settings say how somebody is told of needs."""
+
+    profile: str | None
+
+
+def add_notices(parser: _ActionsContainer) -> None:
+    """Add `--profile`, for commands that name no provider."""
+    parser.add_argument(
+        "--profile",
+        help="use notify and public_url of this profile of the configuration file",
+    )
+
+
 class IdArgument:
     """The id of a login."""
 
@@ -156,6 +170,11 @@ def add_target(parser: ArgumentParser) -> None:
     asks = parser.add_argument_group("login request")
     asks.add_argument(
         "--scopes", metavar="'A B'", help="with spaces between; for DVC Studio, or commas"
+    )
+    asks.add_argument(
+        "--offline",
+        choices=("auto", "on", "off"),
+        help="whether a grant asks for the scope that a refresh token needs",
     )
     asks.add_argument("--audience", help="the audience of the token")
     asks.add_argument("--resource", metavar="URL", action="append", help="a resource (RFC 8707)")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from deviceflow import _forks as forks
 from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
-from deviceflow.client._base import BaseClient
+from deviceflow.client._base import SHARED, BaseClient
 from deviceflow.client._sync_grants import GrantClient
 from deviceflow.client.browser import open_page
-from deviceflow.client.clock import SystemClock, sleeps_in_real_time
+from deviceflow.client.clock import default_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client.effects import Effect, LoginNeed, Op
+    from deviceflow.client._base import Perform
+    from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
     from deviceflow.core.login import Login
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import Clock, Store, Transport
     from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
     from deviceflow.core.wire import Failure, Request, Response
@@ -65,9 +67,12 @@ class Client(GrantClient, BaseClient):
             and logged. What the hook raises is logged and ends nothing.
         audit: A file for the events, where the store keeps no trail of them; by default the one
             that `DEVICEFLOW_AUDIT` names, if it names one.
-        notify: Called where a person must log in for a grant: when the need arises, and each day
-            that it lasts; at least once, with the need's id to recognise repetitions by. What it
-            raises is logged, and it is called again with the next `get_token`.
+        notify: Called where a person must log in for a grant: when the need arises, each day that
+            it lasts, and when it has ended; at least once each, with the need's id to recognise
+            repetitions by. Whether it could be told is on record. Where it raises, it is called
+            again later: by the next `get_token` or `sweep_grants`, or by a worker.
+        public_url: Where `deviceflow worker --listen` shows the pages of needs, for the links in
+            notifications and in `LoginPending`; by default `DEVICEFLOW_PUBLIC_URL`.
     """
 
     _store: Store
@@ -89,6 +94,7 @@ class Client(GrantClient, BaseClient):
         on_transition: OnTransition | None = None,
         audit: JSONLinesAudit | None = None,
         notify: Callable[[LoginNeed], object] | None = None,
+        public_url: str | None = None,
     ) -> None:
         owns_store = isinstance(store, str)
         if isinstance(store, str):
@@ -98,7 +104,7 @@ class Client(GrantClient, BaseClient):
             MemoryStore() if store is None else store,
             owns_store=owns_store,
             transport=transport or DeferredTransport(),
-            clock=clock or SystemClock(),
+            clock=clock or default_clock(),
             browser=browser,
             output=output,
             approver=approver,
@@ -107,6 +113,7 @@ class Client(GrantClient, BaseClient):
             on_transition=on_transition,
             audit=audit,
             notify=notify,
+            public_url=public_url,
         )
         self._renew()
         forks.in_child(self._renew)
@@ -471,39 +478,18 @@ class Client(GrantClient, BaseClient):
             if wakers:
                 self._wakers.difference_update(wakers.items())
 
-    def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:  # noqa: C901  # one case for each effect
+    def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:
         """Perform one effect, and return its answer.
 
         Args:
             effect: The effect.
             wakers: What wakes the operation that yielded it, by the flows that it watches.
         """
-        match effect:
-            case do.Send(request, timeout):
-                return self._send(request, timeout)
-            case do.Sleep(seconds, flow_id):
-                return self._sleep(seconds, wakers.get(flow_id or ""))
-            case do.Watch(flow_id):
-                wakers[flow_id] = waker = wakers.get(flow_id) or threading.Event()
-                return self._wakers.add((flow_id, waker))
-            case do.Prepare(request, now):
-                return self._prepare(request, now)
-            case do.CheckCredentials(provider):
-                return secret_refs.check(provider)
-            case do.WriteAudit(event, flow):
-                return self._write_audit(event, flow)
-            case do.ListFlows(skip_ended, on_problem, present):
-                return map(present, self._store.flows(skip_ended=skip_ended, on_problem=on_problem))
-            case do.Notify(on_step, login):
-                return on_step(login)
-            case do.Print(line):
-                return self._output(line)
-            case do.OpenBrowser(url):
-                return self._browser(url)
-            case do.TellNeed(need):
-                return self._tell_need(need)
-            case _:
-                return self._perform_shared(effect)
+        return PERFORM[type(effect)](self, effect, wakers)
+
+    def _watch(self, flow_id: str, wakers: dict[str, threading.Event]) -> None:
+        wakers[flow_id] = waker = wakers.get(flow_id) or threading.Event()
+        self._wakers.add((flow_id, waker))
 
     def _send(self, request: Request, timeout: float) -> do.Exchange:
         result: Response | Failure | BaseException
@@ -520,3 +506,21 @@ class Client(GrantClient, BaseClient):
             waker.wait(seconds)
         elif not waker.is_set():
             self._clock.sleep(seconds)
+
+
+PERFORM: Final[dict[type, Perform]] = SHARED | {
+    do.CheckCredentials: lambda _, e, __: secret_refs.check(e.provider),
+    do.ListFlows: lambda self, e, _: map(
+        e.present, self._store.flows(skip_ended=e.skip_ended, on_problem=e.on_problem)
+    ),
+    do.Notify: lambda _, e, __: e.on_step(e.login),
+    do.OpenBrowser: lambda self, e, _: self._browser(e.url),
+    do.Prepare: lambda self, e, _: self._prepare(*e),
+    do.Print: lambda self, e, _: self._output(e.line),
+    do.Send: lambda self, e, _: self._send(*e),
+    do.Sleep: lambda self, e, wakers: self._sleep(e.seconds, wakers.get(e.flow_id)),
+    do.TellNeed: lambda self, e, _: self._tell_need(e.need),
+    do.Watch: lambda self, e, wakers: self._watch(e.flow_id, wakers),
+    do.WriteAudit: lambda self, e, _: self._write_audit(*e),
+}
+"""How a `Client` performs each effect."""

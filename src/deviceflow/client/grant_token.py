@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client import grant_login, grant_refresh
-from deviceflow.client.effects import LoadGrant, ReadClocks, Sleep, UseGrant, Watch
+from deviceflow.client import grant_login, grant_need, grant_refresh
+from deviceflow.client.effects import CommitGrant, LoadGrant, ReadClocks, Sleep, UseGrant, Watch
 from deviceflow.client.kept import KeptToken
+from deviceflow.client.lease import HeldLease
 from deviceflow.core.access_token import AccessToken
 from deviceflow.core.grant import Course
 from deviceflow.credentials import secret_refs
@@ -65,7 +66,7 @@ def get_token(
     if kept is not None:
         return kept
     if provider is not None:
-        provider = provider.with_request(**request)
+        provider = provider.with_request(**request).for_grant()
         secret_refs.allow(provider)
     wanted = Asked(name, provider, purpose, min_ttl, mint)
     stored, clocks = yield from _obtain(context, wanted, clocks)
@@ -85,13 +86,18 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
         clocks: What the clocks say.
     """
     yield from grant_refresh.save(context, asked.name)
-    look, refreshes = _SHORTEST_LOOK, 0
+    look, refreshes, lease = _SHORTEST_LOOK, 0, HeldLease()
     while True:
         stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.wall)
+        if stored is not None:
+            held = lease.left(stored.grant.seq, stored.held, clocks.steady)
+            stored = stored._replace(held=held)
         course = Course.ASK if stored is None else _course(context, stored, asked)
         if stored is None or course is Course.ASK:
             yield from grant_login.ask(context, asked, stored)
         elif course is Course.USE:
+            if stored.grant.notify_at is not None:
+                yield from grant_need.tell(context, stored)
             return stored, clocks
         elif course is Course.REFRESH:
             refreshed = yield from grant_refresh.refresh(context, stored, clocks)
@@ -136,16 +142,17 @@ def _is_refused(context: Context, grant: Grant) -> bool:
 
 def move(context: Context, stored: StoredGrant, course: Course) -> Op[bool]:
     """Record what needs no request: that somebody died, that a late answer is used, or a loss."""
-    grant, now = stored.grant, stored.now
+    grant, now, recorder = stored.grant, stored.now, context.recorder
     transition: Transition
+    release = None
     if course is Course.RECOVER:
-        transition = grant.recover(now, stored.owner)
+        transition, release = grant.recover(now, stored.owner), stored.owner
     elif course is Course.ADOPT:
         transition = grant.use_late_answer(now)
     else:
         transition = grant.lapse(now)
-    worker = context.identity.worker()
-    return (yield from context.recorder.record_grant(grant, transition, worker))
+    event = recorder.render_grant(grant, transition, context.identity.worker())
+    return (yield from recorder.commit_grant(CommitGrant(grant, event, release=release)))
 
 
 def _note_use(stored: StoredGrant) -> Op[None]:
@@ -162,5 +169,6 @@ def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
         f"The token of the grant {grant.name!r} has expired and could not be refreshed.{said}",
         flow_id=grant.id,
         state=grant.state,
+        wait_seconds=seconds,
         hint=f"Nothing is lost. Ask again in {seconds:.0f} seconds.",
     )

@@ -261,6 +261,7 @@ class Provider(Protocol):
         can_refresh: Whether the provider knows how to refresh tokens (RFC 6749 section 6).
         replay_window: For how many seconds after a refresh the server answers the same refresh
             again, with the same tokens or new ones. 0 if it does not: then it may revoke them all.
+            Infinite if old refresh tokens stay good.
     """
 
     @property
@@ -290,6 +291,12 @@ class Provider(Protocol):
 
         Raises:
             UsageError: The provider does not take one of them.
+        """
+
+    def for_grant(self) -> Self:
+        """Return the same provider, asking for what a refresh token needs as well.
+
+        What the caller said about that goes before what the provider is known to need.
         """
 
     @property

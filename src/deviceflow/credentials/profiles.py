@@ -18,10 +18,13 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,9 +46,14 @@ SETTINGS: Final[tuple[str, ...]] = (
     "purpose",
     "scope_ceiling",
     "pkce",
+    "offline",
     "allow_http",
 )
 """What a profile and the environment (`DEVICEFLOW_` and the name in capitals) can set."""
+
+NOTICES: Final = ("notify", "public_url")
+"""What a profile and the environment can set besides: how somebody is told of needs, and where the
+pages of needs are. Neither belongs to a server."""
 
 COMMAND_LINE: Final = "the command line"
 
@@ -58,6 +66,7 @@ _SERVER: Final[tuple[str, ...]] = (
 _LISTS: Final = ("resource", "scopes", "scope_ceiling")
 _LITERAL: Final[tuple[str, ...]] = ("client_secret", "private_key")
 _REFERENCES: Final = ("env:", "file:", "profile:")
+_FILE: Final[ContextVar[Path | None]] = ContextVar("deviceflow_config", default=None)
 
 
 class Setting(NamedTuple):
@@ -93,7 +102,8 @@ class Config:
         if found is None:
             known = ", ".join(self.profiles()) or "none"
             raise UsageError(
-                f"{self.path} has no profile {name!r}.", hint=f"Its profiles are: {known}."
+                f"{self.path} has no profile {name!r}.",
+                hint=f"{did_you_mean(name, self.profiles())}Its profiles are: {known}.",
             )
         exposed = self.path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
         if exposed and os.name == "posix" and any(map(_is_literal, map(found.get, _LITERAL))):
@@ -104,8 +114,24 @@ class Config:
         return found
 
 
+@contextmanager
+def reading(path: Path | None) -> Iterator[None]:
+    """Use a configuration file in a `with` block, whatever the environment says.
+
+    Args:
+        path: The file; None for the one that is used anyway.
+    """
+    before = _FILE.set(path or _FILE.get())
+    try:
+        yield
+    finally:
+        _FILE.reset(before)
+
+
 def load() -> Config:
     """Return the configuration: the file `DEVICEFLOW_CONFIG`, else the user's configuration file.
+
+    Within `reading` it is the file that was named there.
 
     Raises:
         UsageError: The file is not TOML, or it contains anything but profiles with known settings
@@ -207,6 +233,36 @@ def _both(one: Setting, other: Setting) -> Setting:
     return Setting(" ".join(scopes), source)
 
 
+class Notices(NamedTuple):
+    """How somebody is told of needs.
+
+    Attributes:
+        notify: A URL, a reference to one, or a command; None where nobody is told.
+        public_url: Where the pages of needs are; None where nobody said.
+    """
+
+    notify: str | Sequence[str] | None
+    public_url: str | None
+
+
+def notices(profile: str | None) -> Notices:
+    """Return how somebody is told of needs: as the environment says, else as the profile does.
+
+    Args:
+        profile: The profile; by default `DEVICEFLOW_PROFILE`.
+
+    Raises:
+        UsageError: The profile or the file cannot be used.
+    """
+    chosen = profile or os.environ.get("DEVICEFLOW_PROFILE")
+    in_profile = load().profile(chosen) if chosen else {}
+    found = {
+        name: os.environ.get(f"DEVICEFLOW_{name.upper()}") or in_profile.get(name)
+        for name in NOTICES
+    }
+    return Notices(**found)
+
+
 def texts(value: str | Sequence[str]) -> Sequence[str]:
     """Return the items of a setting that is a list, or a string with spaces."""
     return value.split() if isinstance(value, str) else value
@@ -246,6 +302,7 @@ def _of_profile(name: str, config: Config | None = None) -> dict[str, Setting]:
     values = {
         key: f"profile:{name}" if key in _LITERAL and _is_literal(value) else value
         for key, value in config.profile(name).items()
+        if key not in NOTICES
     }
     return _settings(values, f"profile {name} in {config.path}")
 
@@ -270,10 +327,10 @@ def _check(path: Path, read: Mapping[str, Any]) -> None:
             f"{path}: a profile must be a table.", hint="Begin it with [profiles.NAME]."
         )
     for name, profile in profiles.items():
-        if unknown := sorted(set(profile) - {*SETTINGS, "set"}):
+        if unknown := sorted(set(profile) - {*SETTINGS, *NOTICES, "set"}):
             raise UsageError(
                 f"{path}: profile {name!r} has unknown settings: {', '.join(unknown)}.",
-                hint=f"The settings are {', '.join(SETTINGS)}, and a table 'set'.",
+                hint=f"The settings are {', '.join((*SETTINGS, *NOTICES))}, and a table 'set'.",
             )
         for key, value in profile.items():
             if not _fits(key, value):
@@ -287,7 +344,9 @@ def _fits(key: str, value: object) -> bool:
         return False  # an empty ceiling would count as no ceiling
     if key == "set":
         return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-    if key in _LISTS and isinstance(value, list):
+    if key == "notify" and value in ("", []):
+        return False
+    if key in (*_LISTS, "notify") and isinstance(value, list):
         return all(isinstance(text, str) for text in value)
     return isinstance(value, str)
 
@@ -295,7 +354,7 @@ def _fits(key: str, value: object) -> bool:
 def _wanted(key: str) -> str:
     if key == "scope_ceiling":
         return "a string or a list of strings, with at least one scope"
-    if key in _LISTS:
+    if key in (*_LISTS, "notify"):
         return "a string or a list of strings"
     return {"allow_http": "true or false", "set": "a table of strings"}.get(key, "a string")
 
@@ -305,6 +364,8 @@ def _is_literal(value: object) -> bool:
 
 
 def _path() -> Path:
+    if (chosen := _FILE.get()) is not None:
+        return chosen
     if named := os.environ.get("DEVICEFLOW_CONFIG"):
         return Path(named).expanduser()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deviceflow.client._sync import Client
-from deviceflow.client.clock import SystemClock
+from deviceflow.client.clock import default_clock
 from deviceflow.core.states import Reason, State
 from deviceflow.core.text import Known
 from deviceflow.core.wire import Failure
@@ -50,7 +50,7 @@ def examine(
     Raises:
         DeviceFlowError: The login failed for a reason on this machine.
     """
-    clock = clock or SystemClock()
+    clock = clock or default_clock()
     sound = True
     for origin in origins(provider):
         found = list(transport_security(origin, clock))

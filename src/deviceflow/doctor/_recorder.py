@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from deviceflow.client.clock import SystemClock
+from deviceflow.client.clock import default_clock
 from deviceflow.core.wire import Failure, Response
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Recorder:
 
     def __init__(self, inner: Transport, clock: Clock | None = None) -> None:
         self._inner = inner
-        self._clock = clock or SystemClock()
+        self._clock = clock or default_clock()
         self.exchanges: list[Exchange] = []
 
     def send(self, request: Request, timeout: float) -> Response | Failure:

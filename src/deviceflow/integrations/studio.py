@@ -23,6 +23,7 @@ from urllib3.exceptions import NewConnectionError
 from deviceflow import errors
 from deviceflow.client._sync import Client
 from deviceflow.client.browser import open_page
+from deviceflow.client.clock import default_clock
 from deviceflow.core.sanitize import endpoint
 from deviceflow.core.wire import Failure, Response, read_json
 from deviceflow.errors import AuthorizationExpiredError, StudioAuthError
@@ -179,11 +180,12 @@ class StudioLogin:
             if page is None:  # a person may know where to enter it all the same
                 print(
                     f"{self._login.provider.server} sent no usable address. Find its page for"
-                    f" device logins and enter this code there: {code}"
+                    f" device logins and enter this code there:\n\n{code}"
                 )
             else:
-                doing = "Opening this page to log in:" if open_browser else "Log in on this page:"
-                print(doing, complete or f"{page} (code: {code})")
+                doing = "Opening this page to log in" if open_browser else "Log in on this page"
+                what = "check that it shows" if complete else "enter"
+                print(f"{doing}. Please {what} the code:\n\n{page}\n{code}")
             print(f"\n{message or DEFAULT_MESSAGE}", flush=True)
             if open_browser and not open_page(page):
                 print(
@@ -260,7 +262,7 @@ def check(uri: str, code: Secret) -> Secret | None:
 
 def _client() -> tuple[Client, _Wire]:
     wire = _Wire()
-    return Client(_STORE, transport=wire, clock=_CLOCK, deadline=TIMEOUT), wire
+    return Client(_STORE, transport=wire, clock=default_clock(_CLOCK), deadline=TIMEOUT), wire
 
 
 def _begun(client: Client, uri: str, code: Secret) -> Login:
@@ -309,7 +311,7 @@ def _forget(flow_id: str) -> None:
 def _forget_stale() -> None:
     for flow_id in list(_flow_of_code.values()):
         with suppress(errors.UnknownLoginError):
-            if _STORE.get(flow_id).due_at + _KEPT < _CLOCK.time():
+            if _STORE.get(flow_id).due_at + _KEPT < default_clock(_CLOCK).time():
                 _forget(flow_id)
 
 

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     from deviceflow.core.wire import Fields, Response
+
+Rotation = Literal["unknown", "never", "lenient", "optional", "always"]
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -54,8 +56,18 @@ class Dialect:
         asks_again: Whether to poll once more before an unknown code ends the login.
         interval: Seconds between polls, if the server names none.
         margin: Seconds to add to the interval.
+        rotation: What a refresh does to the refresh token: `never`, it stays; `lenient`, a new one
+            comes, and the old one stays good; `always`, a new one comes, and the old one is used
+            up; `optional`, as the server is set up; `unknown`, the provider does not say.
         replay_window: For how many seconds after a refresh the server answers the same refresh
-            again, instead of revoking all tokens of the grant.
+            again, instead of revoking all tokens of the grant. 0 where the provider does not say.
+        refresh_scope: The scope that a login must ask for to get a refresh token.
+        access_token_lifetime: The lifetime of an access token in seconds, where nobody has set
+            another one; 0 where the provider does not say. For people: what comes with a token
+            counts.
+        refresh_token_lifetime: The same of a refresh token.
+        refresh_token_idle: After how many seconds without use a refresh token ends, likewise.
+        refresh_sources: The pages that document this.
         complete_parameter: The query parameter that passes the user code to the verification page,
             for servers that support it but send no `verification_uri_complete`.
         issuer_template: Whether the issuer in the metadata contains `{tenantid}`.
@@ -90,7 +102,13 @@ class Dialect:
     asks_again: bool = False
     interval: float = DEFAULT_INTERVAL
     margin: float = 0.1
+    rotation: Rotation = "unknown"
     replay_window: float = 0.0
+    refresh_scope: str | None = None
+    access_token_lifetime: float = 0.0
+    refresh_token_lifetime: float = 0.0
+    refresh_token_idle: float = 0.0
+    refresh_sources: tuple[str, ...] = ()
     complete_parameter: str | None = None
     issuer_template: bool = False
     purpose_parameter: str | None = None
@@ -138,12 +156,16 @@ class Dialect:
             return Answer("retry", unreadable=True, in_doubt=200 <= status < 300)
         return Answer("refused", error=error)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields that differ from RFC 8628, as JSON types."""
+    def to_dict(self, *, whole: bool = True) -> dict[str, Any]:
+        """Return the fields that differ from RFC 8628, as JSON types.
+
+        Args:
+            whole: Whether to return what is for people as well: the sources and the lifetimes.
+        """
         differing: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
-            if value != getattr(RFC8628, one.name):
+            if value != getattr(RFC8628, one.name) and (whole or one.name not in _FOR_PEOPLE):
                 plain = dict(value) if isinstance(value, Mapping) else value
                 differing[one.name] = list(plain) if isinstance(plain, tuple) else plain
         return differing
@@ -156,6 +178,16 @@ def taking_purpose(dialect: Dialect) -> Dialect:
 
 
 RFC8628: Final = Dialect()
+
+_FOR_PEOPLE: Final = frozenset(
+    {
+        "sources",
+        "access_token_lifetime",
+        "refresh_token_lifetime",
+        "refresh_token_idle",
+        "refresh_sources",
+    }
+)
 
 _TRANSIENT: Final = frozenset({408, 425, 429})
 _NOT_PROCESSED: Final = frozenset({408, 425, 429, 503})
@@ -242,7 +274,10 @@ def _checked(name: str, dialect: Dialect) -> Dialect:
     if dialect.margin > _LONGEST_INTERVAL:
         raise UsageError(f"Provider {name!r}: margin must be at most 3600 seconds.")
     if dialect.replay_window > _LONGEST_INTERVAL:
-        raise UsageError(f"Provider {name!r}: replay_window must be at most 3600 seconds.")
+        raise UsageError(
+            f"Provider {name!r}: replay_window must be at most 3600 seconds.",
+            hint="If old refresh tokens stay good, say so: rotation = 'lenient'.",
+        )
     return dialect
 
 
@@ -250,6 +285,7 @@ _REFRESH_FIELDS: Final = ("audience", "resource", "scope")
 _CHOICES: Final = {
     "client_auth": ("client_secret_basic", "client_secret_post"),
     "request": ("form", "json"),
+    "rotation": get_args(Rotation),
     "secret_with": ("both", "code", "token"),
 }
 

@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, Unpack, get_args
+from functools import lru_cache
+from math import inf
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeVar, Unpack, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 
 AuthMethod = Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
+
+_O = TypeVar("_O", bound="OAuth")
 
 _LIFETIME: Final = 900.0
 _LONGEST: Final = 30 * 86400.0
@@ -69,6 +73,9 @@ class OAuth:
         parameters: Additional parameters of the device authorization request.
         pkce: Whether to use PKCE (RFC 7636, S256): `on`, `off`, or `auto`, which uses PKCE if the
             dialect says that the server accepts it.
+        offline: Whether the login of a grant asks for the scope that a refresh token needs: `off`;
+            `on`, by default `offline_access`; or `auto`, if the dialect says that one is needed,
+            and the login asks for other scopes. Without scopes, the server chooses.
         require: Who must approve: required values of id token claims, such as
             `{"email": "a@example.com"}`, `sub`, or `tenant`.
         allow_http: Whether to allow plain http to another machine. By default as the environment
@@ -94,6 +101,7 @@ class OAuth:
     resource: Sequence[str] = ()
     parameters: Pairs = ()
     pkce: Literal["auto", "on", "off"] = "auto"
+    offline: Literal["auto", "on", "off"] = "auto"
     require: Pairs = ()
     allow_http: bool = field(default_factory=http_allowed)
     name: str = "rfc8628"
@@ -122,8 +130,9 @@ class OAuth:
             if (url := getattr(self, key)) is not None:
                 named_by = None if url == server else server
                 endpoint(url, allow_http=self.allow_http, server=named_by)
-        if self.pkce not in ("auto", "on", "off"):
-            raise UsageError(f"pkce must be 'auto', 'on' or 'off', not {self.pkce!r}.")
+        for name in ("pkce", "offline"):
+            if (value := getattr(self, name)) not in ("auto", "on", "off"):
+                raise UsageError(f"{name} must be 'auto', 'on' or 'off', not {value!r}.")
         self._check_client()
 
     def _check_client(self) -> None:
@@ -213,8 +222,8 @@ class OAuth:
 
     @property
     def replay_window(self) -> float:
-        """Seconds for which the server answers the same refresh again."""
-        return self.quirks.replay_window
+        """Seconds for which the server answers the same refresh again; infinite for always."""
+        return inf if self.quirks.rotation in ("never", "lenient") else self.quirks.replay_window
 
     @property
     def authentication(self) -> ClientAuth:
@@ -253,6 +262,15 @@ class OAuth:
                 hint=f"Give it as an argument: {missing[0]}=…",
             )
         return asked
+
+    def for_grant(self) -> Self:
+        """Return the same provider, asking for a refresh token as well, as `offline` says."""
+        scope = self.quirks.refresh_scope
+        if self.offline == "on":
+            scope = scope or "offline_access"
+        elif self.offline == "off" or not self.scopes:
+            return self
+        return self if scope is None or scope in self.scopes else _asking_for(self, scope)
 
     # Discovery.
 
@@ -489,13 +507,15 @@ class OAuth:
             for one in fields_of(self)
             if one.name != "quirks" and getattr(self, one.name) not in (None, ())
         }
+        if self.offline == "auto":
+            del record["offline"]
         for name in ("scopes", "resource"):
             if name in record:
                 record[name] = list(record[name])
         for name in ("parameters", "require"):
             if name in record:
                 record[name] = dict(record[name])
-        if quirks := self.quirks.to_dict():
+        if quirks := self.quirks.to_dict(whole=False):
             record["quirks"] = quirks
         record["dialect"] = record.pop("name")
         return record
@@ -524,6 +544,11 @@ _FORM: Final = {
     "Accept": "application/json",
     "Content-Type": "application/x-www-form-urlencoded",
 }
+
+
+@lru_cache(256)
+def _asking_for(provider: _O, scope: str) -> _O:
+    return replace(provider, scopes=(*provider.scopes, scope))
 
 
 def _challenge(verifier: Secret) -> str:

@@ -45,7 +45,7 @@ AVAILABLE_SCOPES: Final = ["EXPERIMENTS", "DATASETS", "MODELS"]
 _HEADERS: Final = {"Accept": "application/json", "Content-type": "application/json"}
 _LIFETIME: Final = 1800.0
 _LONGEST: Final = 30 * 86400.0
-_DIALECT: Final = Dialect(
+DIALECT: Final = Dialect(
     title="DVC Studio",
     error_fields=("detail", "error"),
     errors={"authorization_expired": "expired_token", "authorization_denied": "access_denied"},
@@ -188,6 +188,10 @@ class Studio:
         """The scopes that the login asks for, as given."""
         return self.request.scopes
 
+    def for_grant(self) -> Self:
+        """Return the same server: it has no refresh tokens."""
+        return self
+
     def with_request(self, **request: Unpack[LoginRequest]) -> Self:
         """Return the same server with what one login asks for.
 
@@ -237,7 +241,7 @@ class Studio:
         """Return the meaning of Studio's response to `code_request`."""
         fields = response.fields()
         if response.status != 200 or fields is None:
-            return _DIALECT.classify(response, fields)
+            return DIALECT.classify(response, fields)
         code, user_code = fields.text("device_code"), fields.text("user_code")
         page, token_endpoint = fields.text("verification_uri"), fields.text("token_uri")
         if not (code and user_code and page and token_endpoint):
@@ -292,7 +296,7 @@ class Studio:
         fields = response.fields()
         token = fields.text("access_token") if fields and response.status == 200 else None
         if token is None:
-            return _DIALECT.classify(response, fields)
+            return DIALECT.classify(response, fields)
         return Answer("issued", token=Token(Secret(token)))
 
     def revocation_request(self, token: Secret, hint: str) -> None:

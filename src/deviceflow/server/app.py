@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from deviceflow.core.sanitize import is_loopback
 from deviceflow.server.control import create_control
 from deviceflow.server.control_grants import create_grant_control
+from deviceflow.server.director import Director
 from deviceflow.server.faults import Faults
 from deviceflow.server.grants import Grants
 from deviceflow.server.guesses import Guesses
@@ -58,6 +59,18 @@ def create_app(settings: Settings = DEFAULTS, *, clock: Callable[[], float] = ti
         clock: Returns the time in seconds since the epoch. Lifetimes, intervals and the limit on
             guesses use this clock.
     """
+    return _create(settings, clock)[0]
+
+
+def create_directed(settings: Settings, clock: Callable[[], float]) -> tuple[Flask, Director]:
+    """Return the application, and what directs it for a test in the same process."""
+    app, logins, grants, faults = _create(settings, clock)
+    return app, Director(app, settings, logins, grants, faults, clock)
+
+
+def _create(
+    settings: Settings, clock: Callable[[], float]
+) -> tuple[Flask, PendingLogins, Grants, Faults]:
     logging.getLogger(__package__).addHandler(_UNHEARD)
     app = Flask(__name__)
     app.secret_key = secrets.token_bytes(32)
@@ -83,7 +96,7 @@ def create_app(settings: Settings = DEFAULTS, *, clock: Callable[[], float] = ti
     app.register_error_handler(HTTPException, _explain)
     app.register_error_handler(TooManyLoginsError, _ask_to_retry)
     app.after_request(_guard)
-    return app
+    return app, logins, grants, faults
 
 
 def _refuse_foreign_names() -> None:

@@ -69,6 +69,11 @@ class Grants:
         self._tokens: dict[str, _Token] = {}
         self._cleaned_at = clock()
 
+    def change(self, settings: Settings) -> None:
+        """Go by other settings from now on."""
+        with self._lock:
+            self._settings = settings
+
     def create(self, login: PendingLogin, wanted: Wanted = _AS_GRANTED) -> Issued:
         """Create the grant of an approved login, and issue its first tokens."""
         with self._lock:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from flask import Flask
+
 # Without a handler, waitress's warnings (full queue, disconnected client) go to stderr.
 _UNHEARD: Final = logging.NullHandler()
 
@@ -35,13 +37,18 @@ class LocalServer:
     """
 
     def __init__(
-        self, settings: Settings = DEFAULTS, *, clock: Callable[[], float] = time.time
+        self,
+        settings: Settings = DEFAULTS,
+        *,
+        clock: Callable[[], float] = time.time,
+        app: Flask | None = None,
     ) -> None:
         """Start serving.
 
         Args:
             settings: How the server behaves, and where it listens.
             clock: Returns the time in seconds since the epoch, as for `create_app`.
+            app: The application to serve; by default a new one, which `create_app` makes.
 
         Raises:
             OSError: The port is in use, or this user may not bind it.
@@ -53,7 +60,7 @@ class LocalServer:
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._sockets: dict[int, object] = {}
         self._server = waitress.create_server(
-            create_app(settings, clock=clock),
+            app or create_app(settings, clock=clock),
             self._sockets,
             sockets=[listener],
             threads=8,

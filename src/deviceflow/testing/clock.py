@@ -6,28 +6,40 @@ import asyncio
 import heapq
 
 
+class _Hands:
+    """What both clocks show, and what was slept on them."""
+
+    def __init__(self, wall: float) -> None:
+        self.wall = wall
+        self.steady = 1000.0
+        self.slept: list[float] = []
+
+
 class _Virtual:
     def __init__(self, wall: float = 1_800_000_000.0) -> None:
-        self._wall = wall
-        self._steady = 1000.0
-        self.slept: list[float] = []
+        self._hands = _Hands(wall)
+
+    @property
+    def slept(self) -> list[float]:
+        """How long each sleep was meant to be, in seconds."""
+        return self._hands.slept
 
     def time(self) -> float:
         """Return the wall clock's time, in seconds since 1970."""
-        return self._wall
+        return self._hands.wall
 
     def monotonic(self) -> float:
         """Return the monotonic clock's time, in seconds."""
-        return self._steady
+        return self._hands.steady
 
     def advance(self, seconds: float) -> None:
         """Move both clocks on, as time does."""
-        self._wall += seconds
-        self._steady += seconds
+        self._hands.wall += seconds
+        self._hands.steady += seconds
 
     def set_wall(self, ahead: float) -> None:
         """Set the wall clock alone by `ahead` seconds, as a suspended machine or a person does."""
-        self._wall += ahead
+        self._hands.wall += ahead
 
 
 class VirtualClock(_Virtual):
@@ -35,15 +47,18 @@ class VirtualClock(_Virtual):
 
     Args:
         wall: What the wall clock says at first, in seconds since 1970.
-
-    Attributes:
-        slept: How long each sleep was meant to be, in seconds.
     """
 
     def sleep(self, seconds: float) -> None:
         """Move both clocks on by `seconds`, at once."""
         self.slept.append(seconds)
         self.advance(seconds)
+
+    def for_asyncio(self) -> AsyncVirtualClock:
+        """Return a clock for an `AsyncClient` that shows the same time: sleeping moves both."""
+        clock = AsyncVirtualClock()
+        clock._hands = self._hands  # noqa: SLF001  # of the same class
+        return clock
 
 
 class AsyncVirtualClock(_Virtual):
@@ -53,9 +68,6 @@ class AsyncVirtualClock(_Virtual):
 
     Args:
         wall: What the wall clock says at first, in seconds since 1970.
-
-    Attributes:
-        slept: How long each sleep was meant to be, in seconds.
     """
 
     def __init__(self, wall: float = 1_800_000_000.0) -> None:
@@ -65,13 +77,13 @@ class AsyncVirtualClock(_Virtual):
     async def sleep(self, seconds: float) -> None:
         """Let other tasks run, and once nobody is to wake earlier, move both clocks on."""
         self.slept.append(seconds)
-        end = self._steady + seconds
+        end = self.monotonic() + seconds
         heapq.heappush(self._ends, end)
         try:
             await asyncio.sleep(0)
-            while self._steady < end:
+            while self.monotonic() < end:
                 if self._ends[0] == end:
-                    self.advance(end - self._steady)
+                    self.advance(end - self.monotonic())
                 else:
                     await asyncio.sleep(0)
         finally:

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from deviceflow import provider
 from deviceflow.errors import UsageError
 from deviceflow.providers.known import entry, known, read_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OURS = "[ours]\nissuer = 'https://login.example.com'\n"
 
@@ -71,3 +69,63 @@ def test_a_setting_that_the_provider_does_not_have_is_refused() -> None:
 def test_without_a_client_id_it_is_said_who_gives_one() -> None:
     with pytest.raises(UsageError, match="No client id is given"):
         provider("github")
+
+
+@pytest.mark.parametrize("name", known())
+def test_an_entry_says_where_its_facts_are_from(name: str) -> None:
+    said = entry(name)
+    about_refreshing = (
+        said.rotation != "unknown",
+        said.replay_window,
+        said.refresh_scope,
+        said.access_token_lifetime,
+        said.refresh_token_lifetime,
+        said.refresh_token_idle,
+    )
+
+    assert said.sources
+    assert any(about_refreshing) == bool(said.refresh_sources)
+    for page in said.sources + said.refresh_sources:
+        parts = urlsplit(page)
+        assert (parts.scheme, bool(parts.hostname)) == ("https", True)
+    for pages in (said.sources, said.refresh_sources):
+        assert len({*pages}) == len(pages)
+
+
+@pytest.mark.parametrize("name", known())
+def test_what_an_entry_says_about_refreshing_fits_together(name: str) -> None:
+    said = entry(name)
+    lives = (said.access_token_lifetime, said.refresh_token_idle, said.refresh_token_lifetime)
+    known_lives = [life for life in lives if life]
+
+    assert known_lives == sorted(known_lives)
+    # Where old refresh tokens stay good anyway, no window is needed.
+    assert not (said.replay_window and said.rotation in ("never", "lenient", "unknown"))
+    assert said.replay_window <= 60
+    assert said.refresh_scope in (None, "offline_access")
+
+
+@pytest.mark.parametrize("name", known())
+def test_the_reference_says_about_refreshing_what_the_entry_says(name: str) -> None:
+    said = entry(name)
+    reference = Path(__file__).parents[3] / "docs/reference/providers.md"
+    _, section = reference.read_text("utf-8").split("## Refresh tokens\n")
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in section.splitlines()]
+    row = next(row for row in rows if row and row[0] == f"`{name}`")
+
+    assert row[1:] == [
+        said.rotation,
+        "always" if said.rotation in ("never", "lenient") else _span(said.replay_window),
+        f"`{said.refresh_scope}`" if said.refresh_scope else "-",
+        _span(said.access_token_lifetime),
+        _span(said.refresh_token_lifetime),
+        _span(said.refresh_token_idle),
+        ", ".join(f"[{n}]({page})" for n, page in enumerate(said.refresh_sources, 1)) or "-",
+    ]
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (1, "s")):
+        if seconds >= size:
+            return f"{seconds / size:g} {unit}"
+    return "-"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
@@ -18,7 +20,7 @@ from deviceflow.core.states import Reason
 from deviceflow.core.wire import ClientAuth, Fields
 from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError
 from deviceflow.providers.codec import provider_from_dict
-from deviceflow.providers.dialect import RFC8628, Dialect
+from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect
 from deviceflow.providers.known import known
 from deviceflow.providers.known import provider as known_provider
 from deviceflow.providers.oauth import GRANT_TYPE, OAuth
@@ -910,9 +912,11 @@ def test_every_known_provider_comes_back_from_its_record(name: str) -> None:
     assert isinstance(again, OAuth)
     assert again.to_dict() == provider.to_dict()
     assert again.dialect == name
-    assert again.quirks.to_dict() == provider.quirks.to_dict()
+    assert again.quirks.to_dict() == provider.quirks.to_dict(whole=False)
     assert again.code_request().body == provider.code_request().body
     assert again.uses_pkce == provider.uses_pkce
+    assert again.replay_window == provider.replay_window
+    assert again.for_grant().scopes == provider.for_grant().scopes
 
 
 @pytest.mark.parametrize(
@@ -1054,3 +1058,60 @@ def test_address_that_was_given_goes_before_the_entrys() -> None:
     provider = known_provider("gitlab", client_id="c", token_endpoint="https://t.example.com/")
 
     assert provider.token_endpoint == "https://t.example.com/"
+
+
+@pytest.mark.parametrize(
+    ("entry", "settings", "scopes"),
+    [
+        ({"refresh_scope": "offline_access"}, {}, "read offline_access"),
+        ({"refresh_scope": "offline"}, {"offline": "on"}, "read offline"),
+        ({"refresh_scope": "offline_access"}, {"offline": "off"}, "read"),
+        ({"refresh_scope": "offline_access"}, {"scopes": ""}, ""),
+        ({"refresh_scope": "read"}, {}, "read"),
+        ({}, {}, "read"),
+        ({}, {"offline": "on"}, "read offline_access"),
+        ({}, {"offline": "on", "scopes": ""}, "offline_access"),
+    ],
+)
+def test_login_of_a_grant_asks_for_what_a_refresh_token_needs(
+    entry: dict[str, Any], settings: dict[str, Any], scopes: str
+) -> None:
+    issuer = "https://login.example.com"
+    quirks = read_dialect("x", entry)
+    provider = OAuth(
+        **({"client_id": "c", "issuer": issuer, "scopes": "read"} | settings), quirks=quirks
+    )
+
+    asking = provider.for_grant()
+
+    assert asking.scopes == tuple(scopes.split())
+    assert asking.for_grant() is asking
+    assert replace(asking, scopes=provider.scopes) == provider
+    assert OAuth.from_dict(provider.to_dict()).for_grant().scopes == asking.scopes
+
+
+def test_offline_is_auto_on_or_off() -> None:
+    with pytest.raises(UsageError, match="offline must be 'auto', 'on' or 'off', not True"):
+        OAuth(client_id="c", issuer="https://login.example.com", offline=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("entry", "window"),
+    [
+        ({}, 0.0),
+        ({"replay_window": 30}, 30.0),
+        ({"rotation": "always", "replay_window": 10}, 10.0),
+        ({"rotation": "optional"}, 0.0),
+        ({"rotation": "unknown"}, 0.0),
+        ({"rotation": "never"}, math.inf),
+        ({"rotation": "lenient"}, math.inf),
+    ],
+)
+def test_a_refresh_can_be_sent_again_for_as_long_as_the_entry_says(
+    entry: dict[str, Any], window: float
+) -> None:
+    quirks = read_dialect("x", entry)
+    provider = OAuth(client_id="c", issuer="https://login.example.com", quirks=quirks)
+
+    assert provider.replay_window == window
+    assert OAuth.from_dict(provider.to_dict()).replay_window == window

@@ -41,7 +41,6 @@ _ROW: Final = len(GRANT_COLUMNS)
 _NAME: Final = GRANT_COLUMNS.index("name")
 _SEQ: Final = GRANT_COLUMNS.index("seq")
 _MOST_SEEN: Final = 1024
-_FUTURE: Final = 15.0  # longer than a statement waits for the database
 
 
 class OvertakenError(Exception):
@@ -131,8 +130,8 @@ class GrantOperations:
         held = 0.0
         if isinstance(until, int | float) and isinstance(since, int | float):
             # A lease that begins in the future was taken before the clock was set back.
-            void = until - now > LONGEST_LEASE or since > now + _FUTURE
-            held = 0.0 if void else max(0.0, until - now)
+            held = max(0.0, min(until - now, until - since))
+            held = 0.0 if held > LONGEST_LEASE else held
         used_at = used_at if isinstance(used_at, int | float) else None
         return StoredGrant(grant, now, used_at, held, owner if isinstance(owner, str) else None)
 

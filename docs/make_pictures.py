@@ -1,0 +1,116 @@
+"""Makes the pictures of the README: `python docs/make_pictures.py`.
+
+It runs a login in a terminal, takes the picture of what a person sees, and takes that of the
+report of some logins in Chromium. It needs the extra `dev`, and Chromium.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import requests
+from playwright.sync_api import sync_playwright
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+from deviceflow.server import LocalServer, Settings
+
+PICTURES: Final = Path(__file__).with_name("pictures")
+COLUMNS: Final = 96
+
+# Rich's own template loads a font from elsewhere.
+TEMPLATE: Final = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg"
+ role="img"><style>
+.{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, monospace;
+ font-size: {char_height}px; line-height: {line_height}px; }}
+{styles}</style>
+<rect width="{width}" height="{height}" rx="8" fill="#0c0c0c"/>
+<g fill="#555"><circle cx="20" cy="20" r="6"/><circle cx="40" cy="20" r="6"/>
+<circle cx="60" cy="20" r="6"/></g>
+<g transform="translate({terminal_x}, {terminal_y})" class="{unique_id}-matrix">
+{backgrounds}{matrix}</g></svg>
+"""
+
+
+def main() -> None:
+    """Make both pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {
+            "DEVICEFLOW_STORE": f"sqlite:///{folder}/logins.db",
+            "XDG_STATE_HOME": folder,
+            "COLUMNS": str(COLUMNS),
+            "TERM": "xterm-256color",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        with LocalServer(Settings(control=True, interval=1)) as server:
+            _draw_login(server.url, folder, environment)
+        _draw_report(folder, environment)
+
+
+def _draw_login(url: str, folder: str, environment: dict[str, str]) -> None:
+    command = ["deviceflow", "login", url, "--no-browser", "--no-qr"]
+    command += ["--client-name", "nightly", "--output", "token.txt"]
+    person = threading.Thread(target=_approve, args=(url,), daemon=True)
+    person.start()
+    main_end, terminal = pty.openpty()
+    program = subprocess.Popen(  # noqa: S603
+        command, cwd=folder, env=environment, stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    seen = b""
+    while chunk := _read(main_end):
+        seen += chunk
+    if program.wait() != 0:
+        raise SystemExit(seen.decode())
+    shown = seen.decode().replace("\r\n", "\n").replace(url, "https://studio.example.com")
+    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: PTH123, SIM115
+    console.print(Text(f"$ {shlex.join(command).replace(url, 'studio.example.com')}", style="bold"))
+    console.print(Text.from_ansi(shown.rstrip()))
+    console.save_svg(
+        str(PICTURES / "login.svg"), theme=MONOKAI, code_format=TEMPLATE, unique_id="login"
+    )
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the program has ended
+        return b""
+
+
+def _approve(url: str) -> None:
+    while True:
+        time.sleep(2)
+        for login in requests.get(f"{url}/control/log", timeout=5).json()["logins"]:
+            code = {"user_code": login["user_code"]}
+            requests.post(f"{url}/control/approve", json=code, timeout=5).raise_for_status()
+            return
+
+
+def _draw_report(folder: str, environment: dict[str, str]) -> None:
+    report = Path(folder, "report.html")
+    command = ["deviceflow", "audit", "report", "-o", report]
+    subprocess.run(command, env=environment, cwd=folder, check=True)  # noqa: S603
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=os.environ.get("DEVICEFLOW_CHROMIUM", "/usr/bin/chromium"),
+            args=["--no-sandbox"],
+        )
+        page = browser.new_page(viewport={"width": 960, "height": 600}, device_scale_factor=1)
+        page.goto(report.as_uri())
+        page.screenshot(path=PICTURES / "report.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
