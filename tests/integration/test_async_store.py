@@ -176,6 +176,39 @@ def test_flow_that_others_went_on_with_concerns_no_other(database: Place) -> Non
         assert len(database.sql.history(flow.id)) == flow.seq
 
 
+def test_many_starts_tell_of_themselves_once_a_group(remote: Place) -> None:
+    started = [new(f"f{number}", at=remote.now) for number in range(MANY)]
+    told = list[str]()
+
+    async def main() -> None:
+        async with opened(remote) as store:
+            for flow in started:
+                await store.add(flow)
+            groups = store._connection
+            execute = groups._execute
+
+            async def counted(connection: Any, running: Any, name: str, values: Any) -> Any:
+                told.append(name)
+                return await execute(connection, running, name, values)
+
+            groups._execute = counted
+            count = begun(remote, store)
+
+            async def code(flow: Flow) -> None:
+                for moved in coded(flow, remote.now):
+                    assert await store.commit(flow, render(flow, moved, WORKER))
+
+            with psycopg.connect(remote.url, autocommit=True) as listener:
+                listener.execute("LISTEN deviceflow")
+                await asyncio.gather(*map(code, started))
+                assert await asyncio.to_thread(lambda: [*listener.notifies(timeout=0.2)])
+            assert told.count("notify") <= count()
+
+    asyncio.run(main())
+
+    assert {flow.state for flow in remote.store.flows()} == {State.AWAITING_USER}
+
+
 def test_job_that_is_refused_concerns_no_other(database: Place) -> None:
     ids = [flow.id for flow in flows(database)]
 
