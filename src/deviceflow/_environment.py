@@ -13,6 +13,11 @@ def http_allowed() -> bool:
     return os.environ.get("DEVICEFLOW_ALLOW_HTTP") == "1"
 
 
+def public_url() -> str | None:
+    """Return where the pages of needs are, as `DEVICEFLOW_PUBLIC_URL` says, if it does."""
+    return os.environ.get("DEVICEFLOW_PUBLIC_URL") or None
+
+
 def providers_file() -> str | None:
     """Return the file with more providers that `DEVICEFLOW_PROVIDERS` names, if it names one."""
     return os.environ.get("DEVICEFLOW_PROVIDERS") or None

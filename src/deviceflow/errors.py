@@ -41,10 +41,12 @@ Wrong usage raises a UsageError, with three exceptions. A missing library raises
 names the extra to install. Unknown arguments raise Python's own TypeError. Unknown scopes of DVC
 Studio raise an InvalidScopesError everywhere, because `deviceflow.auth` documents that.
 
-This module imports nothing, so importing an exception is cheap.
+This module imports nothing but `typing`, so importing an exception is cheap.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class DeviceFlowError(Exception):
@@ -240,7 +242,7 @@ class LoginBusyError(DeviceFlowError):
 
 
 class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller asks again later
-    """A grant gives no token until a person has logged in. Nothing in it is secret.
+    """A grant gives no token until a person has logged in. Nothing that it says is secret.
 
     Args:
         name: The grant's name.
@@ -250,6 +252,9 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
     Attributes:
         login: The login with its code, if the code was asked for at the caller's own wish
             (`mint="now"`); the user code in it is for the person.
+        link: The address of the need's page, as a hidden `Secret`; None where the client does not
+            know where the pages are. Whoever has the link can request a code. A pickled exception
+            has no link.
     """
 
     default_message = "A person must log in before there is a token."
@@ -269,6 +274,10 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         self.wait_seconds = wait_seconds
         self.need_id = need_id
         self.login: object | None = None
+        self.link: Any = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message,), self.__dict__ | {"link": None}
 
 
 class TokenGoneError(UsageError):

@@ -13,7 +13,6 @@ provider returns; and `Claim`, `LeaseHeld` and `StoredGrant`, which a store retu
 from __future__ import annotations
 
 from deviceflow.audit.log import OnTransition
-from deviceflow.client.effects import LoginNeed
 from deviceflow.client.grant_end import SweptGrants
 from deviceflow.client.purge import Purged
 from deviceflow.client.sweep import Swept
@@ -22,6 +21,7 @@ from deviceflow.core.flow import Flow, Transition
 from deviceflow.core.grant import Grant
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.login import Login
+from deviceflow.core.notice import LoginNeed
 from deviceflow.core.ports import (
     AsyncClock,
     AsyncStore,

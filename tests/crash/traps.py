@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Transport,
         UpcomingFlow,
     )
+    from deviceflow.core.secret import Secret
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import SQLStore
@@ -264,6 +265,15 @@ class TrappedStore(TrappedOperations):
 
     def due_grants(self, given: float, unused: float, limit: int) -> list[str]:
         return self._store.due_grants(given, unused, limit)
+
+    def load_grant_by_link(self, link: Secret, given: float) -> StoredGrant | None:
+        return self._store.load_grant_by_link(link, given)
+
+    def due_notices(self, given: float, limit: int) -> list[str]:
+        return self._store.due_notices(given, limit)
+
+    def claim_notice(self, grant_id: str, given: float, seconds: float) -> bool:
+        return self._store.claim_notice(grant_id, given, seconds)
 
     def snooze_grant(self, name: str, given: float) -> None:
         self._store.snooze_grant(name, given)

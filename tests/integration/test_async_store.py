@@ -179,6 +179,55 @@ def test_job_that_the_database_refuses_concerns_no_other(database: Place) -> Non
     assert ended == {flow.id for flow in waiting} - {"f3"}
 
 
+def test_event_that_the_database_ignores_concerns_no_other(database: Place) -> None:
+    waiting = flows(database)
+    if database.kind == "sqlite":
+        database.ask(
+            "CREATE TRIGGER ignoring BEFORE INSERT ON {audit} WHEN NEW.flow_id = 'f3'"
+            " BEGIN SELECT RAISE(IGNORE); END"
+        )
+    else:
+        database.ask(
+            "CREATE FUNCTION ignore() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN RETURN NULL; END $$"
+        )
+        database.ask(
+            "CREATE TRIGGER ignoring BEFORE INSERT ON {audit} FOR EACH ROW"
+            " WHEN (NEW.flow_id = 'f3') EXECUTE FUNCTION ignore()"
+        )
+
+    async def main() -> list[Any]:
+        async with opened(database) as store:
+            commits = [cancelled(flow, store, database) for flow in waiting]
+            return await asyncio.gather(*commits, return_exceptions=True)
+
+    came = asyncio.run(main())
+
+    assert isinstance(came[3], errors.StoreError)
+    assert "ignored a statement" in str(came[3])
+    assert came[:3] + came[4:] == [True] * (MANY - 1)
+    assert not database.store.get("f3").state.ended
+
+
+def test_texts_of_a_group_are_stored_as_they_are(database: Place) -> None:
+    waiting = flows(database)[:8]
+    details = [f'{number} \u2713 \U0001f600 {{\\}},"NULL"' for number in range(len(waiting))]
+
+    async def main() -> list[Any]:
+        async with opened(database) as store:
+            await store.get(waiting[0].id)
+            commits = [
+                store.commit(flow, render(flow, flow.cancel(database.now, detail), WORKER))
+                for flow, detail in zip(waiting, details, strict=True)
+            ]
+            return await asyncio.gather(*commits)
+
+    assert all(asyncio.run(main()))
+    for flow, detail in zip(waiting, details, strict=True):
+        assert database.sql.history(flow.id)[-1]["detail"] == detail
+        assert database.store.get(flow.id).detail == detail
+
+
 def test_job_that_fails_half_way_is_undone_alone(
     database: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -571,6 +571,7 @@ def test_logins_are_listed_the_newest_first(audit: Audit) -> None:
     facts = json.loads(audit("list", "--json", "--reason", "denied").out)
     assert facts == {
         "flow_id": audit.denied,
+        "kind": "login",
         "started": "2026-11-18T11:23:20.300+00:00",
         "ended": "2026-11-18T11:23:25.600+00:00",
         "state": "failed",

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deviceflow.audit.events import text_of
 from deviceflow.server import LocalServer, Settings
+from deviceflow.stores.sqlite import SQLiteStore
+from tests.grant_lives import DAY, HOUR, GrantLife
 from tests.integration.command import decide
+from tests.logins import BEGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,3 +73,110 @@ def test_unknown_grant_is_an_error_that_says_so(deviceflow: Command, args: tuple
 
     assert (done.code, done.out) == (2, "")
     assert "no grant of the name 'weekly'" in done.err
+
+
+@pytest.fixture
+def led(deviceflow: Command) -> GrantLife:
+    """Lead a grant through a need, a login, eight refreshes, a loss and another need."""
+    deviceflow.store.parent.mkdir(mode=0o700, parents=True)
+    with SQLiteStore(deviceflow.store) as store:
+        life = GrantLife(store)
+        life.ask()
+        life.clock.advance(DAY)
+        life.log_in()
+        life.refresh(8)
+        life.lose()
+    return life
+
+
+def test_trail_tells_what_a_token_descends_from(deviceflow: Command, led: GrantLife) -> None:
+    told = deviceflow("audit", "show", "nightly")
+    whole = deviceflow("audit", "show", "nightly", "--all")
+    said = deviceflow("audit", "show", "nightly", "--json").said
+
+    [login] = [one["login"] for one in said["descent"] if one["login"]]
+    assert f"login {login['flow_id']}: started 2026-11-19 11:06:40 by alice" in told.out
+    assert "approved after 1 min" in told.out
+    for line in ("generation 1: 2026-11-19 11:07:40, from that login, token", "… 2 refreshes"):
+        assert line in told.out
+    assert told.out.count("  generation ") == 6 + 1
+    assert "8 refreshes: generations 2 to 9" in told.out
+    assert whole.out.count("  generation ") == 9
+    assert whole.out.count("a refresh is sent") == 9
+    assert login["is_its_token"] is True
+    assert [one["generation"] for one in said["descent"]] == [*range(1, 10)]
+    assert all(one["token_fingerprint"] for one in said["descent"])
+    assert (said["kind"], said["refreshes"], said["losses"]) == ("grant", 8, 1)
+    assert [need["until"] is None for need in said["needs"]] == [False, True]
+    for secret in ("ACCESS-", "REFRESH-", "CANARY", "WDJB"):
+        assert secret not in told.out + whole.out + json.dumps(said)
+
+
+def test_trail_tells_how_things_stood(deviceflow: Command, led: GrantLife) -> None:
+    def at(seconds: float, *more: str, of: str = "nightly") -> tuple[int, str, str]:
+        done = deviceflow("audit", "show", of, "--at", text_of(BEGIN + seconds), *more)
+        return done.code, done.out, done.err
+
+    code, before, _ = at(HOUR)
+    assert code == 0
+    assert "state: wanted, since 2026-11-18 11:06:40 (1 h)" in before
+    assert f"need: {led.told[0].id}, since 2026-11-18 11:06:40 (1 h), 1 notification" in before
+    code, refreshed, _ = at(DAY + 60 + 2.5 * HOUR, "--json")
+    said = json.loads(refreshed)
+    assert (said["state"], said["generation"], said["need"]) == ("active", 3, None)
+    assert said["expires_at"] == text_of(BEGIN + DAY + 60 + 3 * HOUR)
+    _, in_words, _ = at(DAY + 60 + 2.5 * HOUR)
+    assert f"token: {said['token_fingerprint']}" in in_words
+    assert "expires: 2026-11-19 14:07:40 (30 min left)" in in_words
+    assert "need: none" in in_words
+    _, lost, _ = at(DAY * 3)
+    assert "state: lost: refused, since" in lost
+    assert at(-DAY)[0] == 2
+    assert "no events of it before" in at(-DAY)[2]
+
+    [login] = [
+        one["login"]["flow_id"]
+        for one in deviceflow("audit", "show", "nightly", "--json").said["descent"]
+        if one["login"]
+    ]
+    _, waiting, _ = at(DAY + 30, of=login)
+    assert f"login {login} at" in waiting
+    assert "state: awaiting-user" in waiting
+    assert "user code: " in waiting
+    assert "expires: 2026-11-19 11:16:40 (9 min 30 s left)" in waiting
+    assert deviceflow("audit", "show", "nightly", "--at", "2d ago").code == 0
+    assert deviceflow("audit", "show", "store", "--at", "2d ago").code == 2
+    assert deviceflow("audit", "show", "nightly", "--at", "yesterday").code == 2
+
+
+def test_list_stats_report_and_export_have_the_grants(deviceflow: Command, led: GrantLife) -> None:
+    listed = deviceflow("audit", "list")
+    facts = [json.loads(line) for line in deviceflow("audit", "list", "--json").out.splitlines()]
+    stats, counts = deviceflow("audit", "stats"), deviceflow("audit", "stats", "--json").said
+
+    assert "8 refreshes in " in listed.out
+    assert sorted(one["kind"] for one in facts) == ["grant", "login"]
+    assert [one["state"] for one in facts if one["kind"] == "grant"] == ["lost"]
+    lost = deviceflow("audit", "list", "--state", "lost", "--reason", "refused").out.splitlines()
+    assert len(lost) == 1
+    for line in ("grants            1", "refreshes         8", "lost: refused     1"):
+        assert line in stats.out
+    assert "needs             2, 1 open" in stats.out
+    assert "needs lasted      p50 1 d" in stats.out
+    assert counts["grants"]["needs"]["open"] == 1
+
+    done = deviceflow("audit", "report", "-o", "r.html")
+    page = (deviceflow.home / "r.html").read_text()
+    assert "1 login, 1 grant, nothing found." in done.err
+    assert "8 refreshes: generations 2 to 9" in page
+    assert "a person must log in" in page
+    assert "Lost because: refused 1." in page
+
+    events = deviceflow("audit", "export", "--format", "jsonl").out
+    (deviceflow.home / "t.jsonl").write_text(events)
+    assert "renew" in {json.loads(line)["action"] for line in events.splitlines()}
+    checked = deviceflow("audit", "verify", "--file", "t.jsonl", "--json").said
+    assert (checked["findings"], checked["flows"]) == ([], 2)
+    assert deviceflow("audit", "verify").code == 0
+    for secret in ("ACCESS-", "REFRESH-", "CANARY", "WDJB"):
+        assert secret not in page + events + stats.out + listed.out

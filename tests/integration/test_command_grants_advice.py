@@ -48,7 +48,7 @@ def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServe
     assert doubted.out == "1 grant is in doubt\n"
     assert ended.out.startswith("nightly revoked\n")
     assert gone.code == exits.PENDING
-    assert "with the same store: deviceflow grants login nightly" in gone.err
+    assert "with the same store: deviceflow resume nightly" in gone.err
 
 
 @pytest.mark.parametrize(

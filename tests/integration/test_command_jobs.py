@@ -68,7 +68,7 @@ def test_start_prints_the_id_and_says_where_to_go(deviceflow: Command, server: L
     assert re.fullmatch(r"[\w-]{16}\n", done.out)
     assert re.fullmatch(
         rf"nightly asks for access to {server.url}\.\n"
-        rf"Open {server.url}/\S+ and check that the page shows the code \S{{9}}\n",
+        rf"Open this page, and check that it shows the code:\n\n{server.url}/\S+\n\S{{9}}\n\n",
         done.err,
     )
 
@@ -197,7 +197,11 @@ def test_status_says_where_to_go_and_sends_nothing(
     assert named.out.splitlines() == [
         f"{older.id} awaiting-user: due",
         f"client asks for access to {server.url}.",
-        f"Open {older.verification_uri_complete} and check that the page shows the code {code}",
+        "Open this page, and check that it shows the code:",
+        "",
+        older.verification_uri_complete,
+        code,
+        "",
     ]
     assert newest.code == 75
     assert newest.said["flow_id"] == newer.id

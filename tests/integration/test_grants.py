@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from deviceflow.client.effects import LoginNeed
     from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.wire import Failure, Request, Response
 
 LONG: Final = 100_000
@@ -59,7 +59,13 @@ class World:
         self.user_code = ""
 
     def another(self, **parts: Any) -> Client:
-        return Client(self.store, clock=self.clock, notify=self.told.append, **parts)
+        return Client(
+            self.store,
+            clock=self.clock,
+            notify=self.told.append,
+            public_url="https://jobs.example.com/logins/",
+            **parts,
+        )
 
     def post(self, path: str, **body: Any) -> Any:
         done = requests.post(f"{self.server.url}/control/{path}", json=body, timeout=60)
@@ -475,7 +481,9 @@ def test_no_secret_is_logged_or_kept_in_clear(
     here.client.log_out("nightly")
     with pytest.raises(LoginPending) as caught:
         here.client.get_token("nightly")
-    seen.append(here.told[-1].link.reveal())
+    link = here.told[-1].link
+    assert link is not None
+    seen.append(link.reveal().rpartition("/")[2])
     here.store.close()
 
     said = f"{caplog.text} {caught.value!r} {vars(caught.value)} {here.told!r}"

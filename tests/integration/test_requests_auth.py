@@ -34,7 +34,7 @@ from tests.integration.test_traceback_canary import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deviceflow.client.effects import LoginNeed
+    from deviceflow.core.notice import LoginNeed
     from tests.integration.oidc_provider import OIDCProvider
 
 

@@ -351,7 +351,7 @@ def test_resource_of_a_refresh(program: Callable[..., Program]) -> None:
 
 
 @pytest.mark.parametrize(
-    "resource", ["https://three.example.com/", "two", "https://one.example.com/#x", "http://[", ""]
+    "resource", ["https://three.example.com/", "two", "https://one.example.com/#x", "http://[", " "]
 )
 def test_resource_that_was_not_granted_is_refused(
     program: Callable[..., Program], resource: str
@@ -361,6 +361,19 @@ def test_resource_that_was_not_granted_is_refused(
 
     assert ours.refresh(token, resource=resource) == (400, {"error": "invalid_target"})
     assert ours.next(token)
+
+
+def test_resource_without_a_value_is_as_if_it_were_omitted(
+    program: Callable[..., Program],
+) -> None:
+    """RFC 6749 section 3.2."""
+    ours = program()
+    token = ours.log_in(resource="https://one.example.com/")
+
+    status, refreshed = ours.refresh(token, resource="")
+
+    assert status == 200
+    assert ours.introspect(refreshed["access_token"])["aud"] == ["https://one.example.com/"]
 
 
 def test_resource_of_the_first_token(program: Callable[..., Program]) -> None:
@@ -433,6 +446,18 @@ def test_revoked_refresh_token_ends_the_grant(program: Callable[..., Program]) -
     assert not ours.accepts(second)
     assert ours.refresh(second) == REFUSED
     assert ours.grant()["state"] == "revoked"
+
+
+def test_unknown_hint_is_ignored(program: Callable[..., Program]) -> None:
+    """RFC 7009 section 2.2."""
+    ours = program()
+    token = ours.log_in()
+    hint = {"token_type_hint": "unknown"}
+
+    assert ours.post("/oauth/revoke", token=token["access_token"], **hint) == (200, {})
+    assert ours.post("/oauth/revoke", **hint)[0] == 400
+
+    assert not ours.accepts(token)
 
 
 def test_revoked_access_token_ends_alone(program: Callable[..., Program]) -> None:

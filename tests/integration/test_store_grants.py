@@ -84,9 +84,15 @@ def come_late(grant: Grant, now: float) -> Transition:
     return grant.late_answer(token("LATE-CANARY", at=now), 1, now)
 
 
+def notified(grant: Grant, now: float) -> Transition:
+    assert grant.need is not None
+    return grant.notified(grant.need, now)
+
+
 STAGES: Final[dict[str, Moves]] = {
     "needed": (need,),
-    "notified": (need, Grant.notified),
+    "notified": (need, notified),
+    "needed once more": (need, notified, Grant.end_need, need),
     "active": (log_in,),
     "refreshing": (log_in, REFRESH),
     "renewed": (log_in, REFRESH, lambda g, now: g.receive(RENEWED, now)),

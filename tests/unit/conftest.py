@@ -81,6 +81,9 @@ def beside_grant() -> Mapping[str, set[GrantState]]:
     return {
         "need": {WANTED, LOST, REVOKED},
         "notify": {*GrantState},
+        "notify_failed": {*GrantState},
+        "request_code": {WANTED, LOST, REVOKED},
+        "end_need": {WANTED, LOST, REVOKED},
         "late_answer": {ACTIVE, REFRESHING, IN_DOUBT},
         "invalidate": {ACTIVE, IN_DOUBT},
         "orphan_token": {REVOKED},

@@ -859,7 +859,10 @@ class TestGet:
         lead = "Opening this page to log in" if opens else "Log in on this page"
         default = "Approve the login there, then come back: this program goes on by itself."
         said = capsys.readouterr()
-        assert said.out == f"{lead}: {PAGE}\n\n{message or default}\n"
+        assert said.out == (
+            f"{lead}. Please check that it shows the code:\n\n{PAGE}\nMOCKCODE\n\n"
+            f"{message or default}\n"
+        )
         assert said.err == ""
         assert seams.browser.call_args_list == [call(PAGE)] * opens
 
@@ -874,7 +877,7 @@ class TestGet:
 
         assert get() == ("random-name", "isat_token")
         said = capsys.readouterr()
-        assert said.out.startswith(f"Opening this page to log in: {PAGE}\n")
+        assert f"\n{PAGE}\n" in said.out
         assert said.err == (
             "\nNo web browser could be opened here. Open the page above on any device.\n"
         )

@@ -65,7 +65,7 @@ def test_type_checkers_are_shown_the_same_names_from_the_same_modules(package: A
 def test_what_tests_use_is_loaded_on_first_use() -> None:
     assert set(testing.__all__) <= set(dir(testing))
     assert testing.VirtualClock().slept == []
-    with pytest.raises(AttributeError, match="module 'deviceflow.testing' has no attribute 'X'"):
+    with pytest.raises(AttributeError, match=r"module 'deviceflow\.testing' has no attribute 'X'"):
         _ = testing.X  # type: ignore[attr-defined]
 
 

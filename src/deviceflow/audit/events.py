@@ -50,6 +50,7 @@ FIELDS: Final = (
     "duration",
     "in_doubt",
     "generation",
+    "expires_at",
     "worker",
     "host",
     "pid",
@@ -87,6 +88,7 @@ REQUIRED: Final = frozenset(
 """The fields that are never null in a trail."""
 
 
+_LAST: Final = 253_402_300_799.0  # the last second of the year 9999
 _NOBODY: Final = Origin()
 _NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-9:])
 
@@ -129,6 +131,7 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
         "duration": _rounded(transition.duration),
         "in_doubt": flow.in_doubt,
         "generation": None,
+        "expires_at": _deadline(_expiry(flow)),
         **_origin(origin),
         **_NO_EVIDENCE,
     }
@@ -170,6 +173,7 @@ def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY)
         "duration": _rounded(transition.duration),
         "in_doubt": grant.in_doubt,
         "generation": grant.generation,
+        "expires_at": _deadline(grant.expires_at),
         **_origin(origin),
     }
 
@@ -216,6 +220,16 @@ def _origin(origin: Origin) -> dict[str, Any]:
 def text_of(seconds: float) -> str:
     """Return a time, given in seconds since 1970, as events have it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _expiry(flow: Flow) -> float | None:
+    if flow.token is not None:
+        return flow.token.expires_at
+    return None if flow.state.ended else flow.expires_at
+
+
+def _deadline(seconds: float | None) -> str | None:
+    return None if seconds is None else text_of(min(max(0.0, seconds), _LAST))
 
 
 def _storable(text: object) -> str | None:

@@ -92,6 +92,20 @@ def add_retention(parser: _ActionsContainer) -> None:
         )
 
 
+class NoticeOptions:
+    """Whose settings say how somebody is told of needs."""
+
+    profile: str | None
+
+
+def add_notices(parser: _ActionsContainer) -> None:
+    """Add `--profile`, for commands that name no provider."""
+    parser.add_argument(
+        "--profile",
+        help="use notify and public_url of this profile of the configuration file",
+    )
+
+
 class IdArgument:
     """The id of a login."""
 

@@ -30,8 +30,7 @@ def ask(login: Login, *, browser: bool, qr: bool | None) -> None:
         browser: Whether a browser may be opened.
         qr: Whether to show a QR code; None to show it on a terminal without a browser.
     """
-    for line in instructions(login):
-        say(line)
+    show_instructions(login)
     page = web_url(login.verification_uri_complete or login.verification_uri)
     with kept_back(*secret_refs.variables(login.provider)), _stdout_kept_back():
         opened = browser and _has_screen() and open_page(page)
@@ -39,6 +38,13 @@ def ask(login: Login, *, browser: bool, qr: bool | None) -> None:
         say("No browser could be opened here: open the page on any device.")
     if page and (qr or (qr is None and not opened and sys.stderr.isatty())):
         _show_qr(page, wanted=bool(qr))
+
+
+def show_instructions(login: Login) -> None:
+    """Print where to approve, with the code in bold and the page as a link on a terminal."""
+    pages = (login.verification_uri_complete, login.verification_uri)
+    for line in instructions(login):
+        say(line, strong=line == login.user_code, link=line in pages)
 
 
 @contextmanager

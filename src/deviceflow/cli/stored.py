@@ -6,19 +6,21 @@ import json
 import re
 import time
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core.states import Reason, State
-from deviceflow.errors import DeviceFlowError, UsageError, WaitTimeoutError
+from deviceflow.errors import DeviceFlowError, UnknownGrantError, UsageError, WaitTimeoutError
 from deviceflow.stores.url import VARIABLE, open_async_store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.cli.options import StoreOptions
+    from deviceflow.cli.options import JobOptions, StoreOptions
+    from deviceflow.core.grant_view import GrantView
     from deviceflow.core.login import Login
     from deviceflow.core.ports import AsyncStore, Store
 
@@ -73,15 +75,33 @@ def _options(args: StoreOptions) -> dict[str, Any]:
     return options | ({"trail": args.trail} if args.trail else {})
 
 
-def client(args: StoreOptions) -> Client:
+def client(args: StoreOptions, *, notifies: bool = False) -> Client:
     """Return a client that uses the store. The logins must survive this command.
+
+    Args:
+        args: The arguments.
+        notifies: Whether it notifies of needs, as the settings say.
 
     Raises:
         DeviceFlowError: The store is in memory, or as for `store`.
     """
     kept = store(args)
     _check_durable(kept)
-    return Client(kept)
+    return Client(kept, **(notices(args) if notifies else {}))
+
+
+def notices(args: StoreOptions) -> dict[str, Any]:
+    """Return the arguments of a client that say how somebody is told of needs.
+
+    Raises:
+        UsageError: The settings cannot be used.
+    """
+    from deviceflow.credentials import profiles  # most commands need neither
+    from deviceflow.notify import notifier
+
+    set_up = profiles.notices(getattr(args, "profile", None))
+    arguments: dict[str, Any] = {"public_url": set_up.public_url}
+    return arguments | ({} if set_up.notify is None else {"notify": notifier(set_up.notify)})
 
 
 def _check_durable(kept: Store | AsyncStore) -> None:
@@ -116,6 +136,50 @@ def all_facts(login: Login) -> dict[str, Any]:
         "in_doubt": login.in_doubt,
         "handover": login.handover,
     }
+
+
+def gives_tokens(client: Client, name: str) -> bool:
+    """Tell whether there is a grant of this name that gives tokens."""
+    try:
+        return client.grant(name).state.gives_tokens
+    except UnknownGrantError:
+        return False
+
+
+def say_no_login(name: str) -> None:
+    """Print that a grant needs no login."""
+    streams.say(
+        "The grant gives tokens, so no login was started. To log in anew, end the grant first:"
+        f" deviceflow logout {name}"
+    )
+
+
+def say_grant(args: JobOptions, view: GrantView) -> None:
+    """Print how a grant stands."""
+    if args.json:
+        streams.show(json.dumps(view.to_dict()))
+        return
+    streams.show(grant_line(view))
+    for name, value in view.to_dict().items():
+        if value is not None and name not in ("name", "state") and value != 0:
+            text = " ".join(value) if isinstance(value, list) else str(value)
+            if name.endswith(("_at", "_since")):
+                text = _time(value)
+            streams.show(f"  {name.replace('_', ' ')}: {text}", foreign=True)
+
+
+def grant_line(view: GrantView) -> str:
+    """Return how a grant stands in one line."""
+    said = f"{view.name} {view.state}"
+    if view.reason is not None:
+        said += f": {view.reason}"
+    if view.expires_at is not None:
+        said += f", until {_time(view.expires_at)}"
+    return said if view.need_id is None else f"{said}, a person must log in"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
 
 
 def say_problem(problem: DeviceFlowError) -> None:

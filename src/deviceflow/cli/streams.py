@@ -20,10 +20,19 @@ class OutputError(DeviceFlowError):
     """The output could not be written."""
 
 
-def say(line: str) -> None:
-    """Print a message for people to stderr. Errors are ignored."""
+def say(line: str, *, strong: bool = False, link: bool = False) -> None:
+    """Print a message for people to stderr. Errors are ignored.
+
+    Args:
+        line: The message.
+        strong: Whether a terminal shows the line in bold.
+        link: Whether the line is a URL, which a terminal opens by a click (OSC 8).
+    """
+    text = _cleaned(line)
+    if (strong or link) and decorated(sys.stderr):
+        text = f"\x1b[1m{text}\x1b[0m" if strong else f"\x1b]8;;{text}\x1b\\{text}\x1b]8;;\x1b\\"
     try:
-        print(_cleaned(line), file=sys.stderr, flush=True)
+        print(_encodable(text, sys.stderr), file=sys.stderr, flush=True)
     except OSError as broken:
         _give_up(sys.stderr, broken)
 
@@ -47,7 +56,7 @@ def show(text: str, *, foreign: bool = False) -> None:
                 hint="Write it to a file or print it as JSON: --output FILE, --json.",
             )
         try:
-            print(text if foreign else _cleaned(text), flush=True)
+            print(text if foreign else _encodable(_cleaned(text), sys.stdout), flush=True)
         except UnicodeEncodeError as failed:
             why = f"its encoding, {failed.encoding}, does not have all of the characters"
         except OSError as broken:
@@ -75,6 +84,31 @@ def _cleaned(line: str) -> str:
     from deviceflow.core.sanitize import printable  # costs, and few lines need it
 
     return printable(line, len(line))
+
+
+def decorated(stream: TextIO | None) -> bool:
+    """Tell whether a stream is for colours and links: NO_COLOR, FORCE_COLOR, TERM=dumb count."""
+    if stream is None or os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "linux")
+
+
+_PLAIN = str.maketrans({"→": "->", "…": "...", "·": "-"})
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Return the text in characters that the stream's encoding has."""
+    if text.isascii():
+        return text
+    encoding = stream.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plain = text.translate(_PLAIN)
+        return plain.encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def _give_up(stream: TextIO, broken: OSError) -> str:

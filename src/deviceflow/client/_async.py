@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client.effects import Effect, LoginNeed, Op
+    from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.login import Login
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncClock, AsyncStore, AsyncTransport
     from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
     from deviceflow.core.wire import Request
@@ -81,6 +82,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         on_transition: As for `Client`; it is called in the event loop, and must not block.
         audit: As for `Client`; the file is written in a thread.
         notify: As for `Client`; it is called in a thread.
+        public_url: As for `Client`.
     """
 
     _is_async = True
@@ -103,6 +105,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         on_transition: OnTransition | None = None,
         audit: JSONLinesAudit | None = None,
         notify: Callable[[LoginNeed], object] | None = None,
+        public_url: str | None = None,
     ) -> None:
         owns_store = isinstance(store, str)
         if isinstance(store, str):
@@ -121,6 +124,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             on_transition=on_transition,
             audit=audit,
             notify=notify,
+            public_url=public_url,
         )
         self._wakers = set()
         self._in_task = getattr(self._store, "works_in_callers_task", False)

@@ -7,14 +7,17 @@ import sys
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
+from deviceflow._environment import http_allowed
+from deviceflow._environment import public_url as configured_url
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.audit.log import CLOCK_JUMP, Emitter
 from deviceflow.client import effects as do
 from deviceflow.client.clock import Timeline
 from deviceflow.client.context import context_of
+from deviceflow.core.sanitize import endpoint
 from deviceflow.core.secret import unseen
 from deviceflow.credentials.client_auth import authenticated
-from deviceflow.errors import UsageError
+from deviceflow.errors import DeviceFlowError, UsageError
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client.effects import LoginNeed, SharedEffect
+    from deviceflow.client.effects import SharedEffect
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import (
         AsyncClock,
         AsyncStore,
@@ -77,6 +81,7 @@ class BaseClient:
         on_transition: OnTransition | None,
         audit: JSONLinesAudit | None,
         notify: Callable[[LoginNeed], object] | None,
+        public_url: str | None,
     ) -> None:
         self._check_part("store", store)
         self._check_part("transport", transport)
@@ -98,6 +103,7 @@ class BaseClient:
             deadline=deadline,
             approver=approver,
             notifies=notify is not None,
+            pages=pages_at(public_url),
         )
         self._notify = notify
 
@@ -177,6 +183,8 @@ class BaseClient:
                 )
             case do.LoadGrantById(grant_id, client_now):
                 return store.load_grant_by_id(grant_id, client_now)
+            case do.LoadGrantByLink(link, client_now):
+                return store.load_grant_by_link(link, client_now)
             case do.FindFlow(name):
                 return store.find(name)
             case do.UseGrant(grant_id, client_now):
@@ -185,6 +193,10 @@ class BaseClient:
                 return store.grants(client_now, after)
             case do.DueGrants(client_now, unused, limit):
                 return store.due_grants(client_now, unused, limit)
+            case do.DueNotices(client_now, limit):
+                return store.due_notices(client_now, limit)
+            case do.ClaimNotice(grant_id, client_now, seconds):
+                return store.claim_notice(grant_id, client_now, seconds)
             case do.SnoozeGrant(name, client_now):
                 return store.snooze_grant(name, client_now)
             case do.RecordStoreEvent(action, client_now, detail, origin):
@@ -198,14 +210,28 @@ class BaseClient:
         try:
             if self._notify is not None:
                 self._notify(need)
-        except Exception:  # the caller of `get_token` is told of the need in any case
-            logging.getLogger("deviceflow").exception("notify failed for the need %s", need.id)
+        except Exception as problem:  # noqa: BLE001  # it is on record, and tried again
+            # The text and the frames of an exception that is not ours may hold the link.
+            said = str(problem) if isinstance(problem, DeviceFlowError) else type(problem).__name__
+            logging.getLogger("deviceflow").warning(
+                "notify failed for the need %s: %s", need.id, said
+            )
             return False
         return True
 
     def _write_audit(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         if self._audit is not None:
             self._audit.write(event, flow)
+
+
+def pages_at(public_url: str | None) -> str | None:
+    """Return where the pages of needs are, without a slash at the end.
+
+    Raises:
+        InsecureURLError: The URL is invalid, or plain http to another machine.
+    """
+    url = public_url or configured_url()
+    return None if url is None else endpoint(url, allow_http=http_allowed()).rstrip("/")
 
 
 def documented_as(model: type) -> Callable[[type[_T]], type[_T]]:

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client.effects import Effect, LoginNeed, Op
+    from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
     from deviceflow.core.login import Login
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import Clock, Store, Transport
     from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
     from deviceflow.core.wire import Failure, Request, Response
@@ -65,9 +66,12 @@ class Client(GrantClient, BaseClient):
             and logged. What the hook raises is logged and ends nothing.
         audit: A file for the events, where the store keeps no trail of them; by default the one
             that `DEVICEFLOW_AUDIT` names, if it names one.
-        notify: Called where a person must log in for a grant: when the need arises, and each day
-            that it lasts; at least once, with the need's id to recognise repetitions by. What it
-            raises is logged, and it is called again with the next `get_token`.
+        notify: Called where a person must log in for a grant: when the need arises, each day that
+            it lasts, and when it has ended; at least once each, with the need's id to recognise
+            repetitions by. Whether it could be told is on record. Where it raises, it is called
+            again later: by the next `get_token` or `sweep_grants`, or by a worker.
+        public_url: Where `deviceflow worker --listen` shows the pages of needs, for the links in
+            notifications and in `LoginPending`; by default `DEVICEFLOW_PUBLIC_URL`.
     """
 
     _store: Store
@@ -89,6 +93,7 @@ class Client(GrantClient, BaseClient):
         on_transition: OnTransition | None = None,
         audit: JSONLinesAudit | None = None,
         notify: Callable[[LoginNeed], object] | None = None,
+        public_url: str | None = None,
     ) -> None:
         owns_store = isinstance(store, str)
         if isinstance(store, str):
@@ -107,6 +112,7 @@ class Client(GrantClient, BaseClient):
             on_transition=on_transition,
             audit=audit,
             notify=notify,
+            public_url=public_url,
         )
         self._renew()
         forks.in_child(self._renew)

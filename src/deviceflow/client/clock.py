@@ -116,12 +116,16 @@ class Timeline:
         """
         while True:
             steady = self._clock.monotonic()
-            wall = self.now()
+            wall, added = self._read()
             if self._clock.monotonic() - steady < _JUMP / 2:
-                return Clocks(wall, steady)
+                return Clocks(wall, steady, added)
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[float, float]:
+        """Return the time, and how much was added to the wall clock's."""
         with self._lock:
             wall, steady = self._look()
             steady_ran = steady - self._steady
@@ -130,10 +134,10 @@ class Timeline:
             jump = abs(parted) > max(_JUMP, steady_ran / 2)
             if jump and parted < 0:
                 self._added -= parted
-            now = wall + self._added
+            added = self._added
         if jump:
             self._jumped(parted)
-        return now
+        return wall + added, added
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()

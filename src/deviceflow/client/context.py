@@ -8,6 +8,7 @@ from deviceflow.client.identity import Identity
 from deviceflow.client.kept import KeptTokens, Metadata, UnsavedRefreshes, UnsavedTokens
 from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN
 from deviceflow.client.recorder import Recorder
+from deviceflow.client.store_clock import StoreClock
 
 if TYPE_CHECKING:
     from deviceflow.audit.jsonl import JSONLinesAudit
@@ -28,10 +29,12 @@ class Context(NamedTuple):
         unsaved: The tokens whose commit failed.
         refreshed: The tokens of refreshes whose commit failed.
         tokens: The access tokens that it has given lately.
+        store_clock: What is known of the store's clock.
         durable: Whether the store outlives the process.
         deadline: Seconds that one request may take, all in all.
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
+        pages: Where the pages of needs are; None where nobody said.
     """
 
     identity: Identity
@@ -40,10 +43,12 @@ class Context(NamedTuple):
     unsaved: UnsavedTokens
     refreshed: UnsavedRefreshes
     tokens: KeptTokens
+    store_clock: StoreClock
     durable: bool = False
     deadline: float = DEADLINE
     approver: Approver | None = None
     notifies: bool = False
+    pages: str | None = None
 
     @property
     def lease_seconds(self) -> float:
@@ -65,6 +70,7 @@ def context_of(
     deadline: float,
     approver: Approver | None,
     notifies: bool = False,
+    pages: str | None = None,
 ) -> Context:
     """Return the context of a new client.
 
@@ -76,6 +82,7 @@ def context_of(
         deadline: Seconds that one request may take.
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
+        pages: Where the pages of needs are; None where nobody said.
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
@@ -87,8 +94,10 @@ def context_of(
         UnsavedTokens(),
         UnsavedRefreshes(),
         KeptTokens(),
+        StoreClock(),
         durable,
         deadline,
         approver,
         notifies,
+        pages,
     )

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.login import Login
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import Decide, GrantLease, Origin, StoreEvent
     from deviceflow.core.provider import Provider
     from deviceflow.core.secret import Secret
@@ -192,6 +193,13 @@ class LoadGrantById(NamedTuple):
     client_now: float
 
 
+class LoadGrantByLink(NamedTuple):
+    """Read the grant whose last need has this link. Answered by a `StoredGrant`, or by None."""
+
+    link: Secret
+    client_now: float
+
+
 class CommitGrant(NamedTuple):
     """Store the grant after the event, unless others went on. Answered by whether it was stored.
 
@@ -233,6 +241,21 @@ class SnoozeGrant(NamedTuple):
 
     name: str
     client_now: float
+
+
+class DueNotices(NamedTuple):
+    """Find grants with a need that the program is to be notified of. Answered by their names."""
+
+    client_now: float
+    limit: int
+
+
+class ClaimNotice(NamedTuple):
+    """Put off what is to be notified of a grant. Answered by whether it was due."""
+
+    grant_id: str
+    client_now: float
+    seconds: float
 
 
 # Time.
@@ -346,29 +369,9 @@ class Notify(NamedTuple):
 
 
 class TellNeed(NamedTuple):
-    """Tell the program that a person must log in. Answered by whether it took note."""
+    """Notify the program of a need, or of its end. Answered by whether it took note."""
 
     need: LoginNeed
-
-
-class LoginNeed(NamedTuple):
-    """What the program is told of a need.
-
-    Attributes:
-        id: The need's id. The same id comes again each day that the need lasts.
-        name: The grant's name.
-        purpose: Why the grant is needed, as the program stated it.
-        server: The server to log in to.
-        since: When the need arose, in seconds since 1970.
-        link: The unguessable part of the address of the need's page, hidden.
-    """
-
-    id: str
-    name: str
-    purpose: str | None
-    server: str
-    since: float
-    link: Secret
 
 
 class Print(NamedTuple):
@@ -387,10 +390,12 @@ SharedEffect: TypeAlias = (
     Add
     | ClaimDue
     | ClaimFlow
+    | ClaimNotice
     | Commit
     | CommitGrant
     | DeleteEnded
     | DueGrants
+    | DueNotices
     | Emit
     | EndLease
     | FindFlow
@@ -400,6 +405,7 @@ SharedEffect: TypeAlias = (
     | Load
     | LoadGrant
     | LoadGrantById
+    | LoadGrantByLink
     | ReadClocks
     | RecordStoreEvent
     | Release

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow import errors
 from deviceflow.audit import log
-from deviceflow.client import grant_login, grant_refresh
+from deviceflow.client import grant_login, grant_need, grant_refresh
 from deviceflow.client.effects import (
     DueGrants,
     Emit,
@@ -39,7 +39,7 @@ _MOST_MOVES: Final = 8
 
 def _load(name: str) -> Op[StoredGrant]:
     clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is None:
         raise errors.UnknownGrantError(f"The store has no grant of the name {name!r}.")
     return stored
@@ -56,7 +56,7 @@ def list_all() -> Op[list[GrantView]]:
     seen, after = list[GrantView](), None
     clocks: Clocks = yield ReadClocks()
     page: list[StoredGrant | str]
-    while page := (yield ListGrants(clocks.wall, after)):
+    while page := (yield ListGrants(clocks.shared, after)):
         for one in page:
             if isinstance(one, str):
                 fields = {"grant": one, "problem": "the record of this grant cannot be read"}
@@ -93,10 +93,14 @@ def log_out(context: Context, name: str) -> Op[GrantView]:
     while True:
         stored = yield from _load(name)
         grant, worker = stored.grant, context.identity.worker()
-        if grant.state is GrantState.REVOKED:
+        if grant.state is not GrantState.REVOKED:
+            ended = grant.log_out(stored.now)
+        elif grant.open_need is not None:
+            ended = grant.end_need(stored.now)
+        else:
             break
-        ended = grant.log_out(stored.now)
         yield from context.recorder.record_grant(grant, ended, worker)
+    yield from grant_need.tell(context, stored)
     failures = grant.failures
     while stored.grant.revocations:
         yield from grant_refresh.revoke_next(context, stored)
@@ -141,7 +145,9 @@ class SweptGrants(NamedTuple):
 def sweep(
     context: Context, unused: float, limit: int, goes_on: Callable[[], bool] = lambda: True
 ) -> Op[SweptGrants]:
-    """Look after the grants that are due: refresh what is in use, and revoke what is ended.
+    """Look after the grants that are due.
+
+    Refresh what is in use, revoke what is ended, and notify the program of needs.
 
     Args:
         context: The client's.
@@ -151,18 +157,21 @@ def sweep(
     """
     done, problems = list[str](), list[errors.DeviceFlowError]()
     clocks: Clocks = yield ReadClocks()
-    names: list[str] = yield DueGrants(clocks.wall, unused, limit)
-    for name in names:
+    names: list[str] = yield DueGrants(clocks.shared, unused, limit)
+    works = [(name, _tend(context, name)) for name in names]
+    told = yield from grant_need.due(context, limit)
+    works += [(name, grant_need.tell_of(context, name)) for name in told]
+    for name, work in works:
         if not goes_on():
             break
         try:
-            yield from _tend(context, name)
+            yield from work
             done.append(name)
         except errors.LoginPending:
             done.append(name)
         except errors.DeviceFlowError as problem:
             clocks = yield ReadClocks()
-            yield SnoozeGrant(name, clocks.wall)
+            yield SnoozeGrant(name, clocks.shared)
             problems.append(problem)
     return SweptGrants(done, problems)
 

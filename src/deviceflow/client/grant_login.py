@@ -7,6 +7,7 @@ call that needs a token takes the login's token for the grant.
 from __future__ import annotations
 
 from functools import lru_cache
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
@@ -15,11 +16,10 @@ from deviceflow.client.effects import (
     FindFlow,
     Load,
     LoadGrant,
-    LoginNeed,
     ReadClocks,
     StoreNow,
-    TellNeed,
 )
+from deviceflow.client.grant_need import tell, tell_of
 from deviceflow.client.grant_refresh import revoke_next
 from deviceflow.client.login import show
 from deviceflow.client.start import start
@@ -28,6 +28,8 @@ from deviceflow.client.wait import wait, watching
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, subject_of
+from deviceflow.core.need import NOTIFY_AGAIN
+from deviceflow.core.notice import page_of
 from deviceflow.core.states import State
 from deviceflow.core.text import ours
 from deviceflow.providers.idtoken import claims_of
@@ -98,14 +100,14 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
         if login is not None and login.state.ended:
             return  # its name is free again
         if login is not None:
-            raise _pending(asked.name, login.wait_seconds, stored, login)
+            raise _pending(context, asked.name, login.wait_seconds, stored, login)
     stored = yield from _need(context, asked, provider, purpose, stored)
     if stored is None:
         return
     if asked.mint == "now":
         login = yield from start(context, provider, asked.name, purpose, {})
-        raise _pending(asked.name, login.wait_seconds, stored, login, shown=True)
-    raise _pending(asked.name, ASK_AGAIN, stored)
+        raise _pending(context, asked.name, login.wait_seconds, stored, login, shown=True)
+    raise _pending(context, asked.name, ASK_AGAIN, stored)
 
 
 def _stepped(context: Context, flow: Flow) -> Op[Login | None]:
@@ -151,28 +153,25 @@ def _need(
     now: float = yield StoreNow()
     name = asked.name
     grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
-    if grant.need is None or not _same(provider, grant.asked):
+    if grant.open_need is None or not _same(provider, grant.asked):
         grant.asked, grant.purpose = provider, purpose or grant.purpose
         identity = context.identity
-        raised = grant.raise_need(identity.new_flow_id(), identity.new_verifier(), now)
+        # Where somebody is there, nobody is notified for now.
+        notify_at = now + NOTIFY_AGAIN if asked.mint == "now" else now
+        raised = grant.raise_need(
+            identity.new_flow_id(), identity.new_verifier(), now, notify_at=notify_at
+        )
         if not (yield from record(grant, raised, worker)):
             return None
-    notifies = context.notifies and asked.mint == "later"
-    if notifies and grant.is_to_notify(now) and grant.need is not None:
-        told: bool = yield TellNeed(_told_of(grant))
-        if told and not (yield from record(grant, grant.notified(now), worker)):
-            return None
     clocks: Clocks = yield ReadClocks()
-    found: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    found: StoredGrant | None = yield LoadGrant(name, clocks.shared)
+    due = found is not None and found.grant.need_to_tell(found.now) is not None
+    if found is not None and due and context.notifies and asked.mint == "later":
+        yield from tell(context, found)
+        clocks = yield ReadClocks()
+        found = yield LoadGrant(name, clocks.shared)
     # Another process may have taken the token of the login, which had the name until then.
     return None if found is None or found.grant.state.gives_tokens else found
-
-
-def _told_of(grant: Grant) -> LoginNeed:
-    need = grant.need
-    assert need is not None  # noqa: S101  # the caller has looked
-    server = grant.asked.server
-    return LoginNeed(need.id, grant.name, grant.purpose, server, need.since, need.link)
 
 
 def _new(context: Context, name: str, provider: Provider, purpose: str | None, now: float) -> Grant:
@@ -227,7 +226,7 @@ def log_in(
     """Log in for a grant, in front of a person."""
     provider = provider and provider.for_grant()
     clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is not None:
         check_same(stored.grant, provider)
         provider = provider or stored.grant.asked
@@ -244,8 +243,9 @@ def log_in(
     login = yield from watching(context, login.id, waited)
     if login.has_token:
         yield from adopt(context, name, provider, purpose, login.id)
+        yield from tell_of(context, name)
         return
-    stored = yield LoadGrant(name, clocks.wall)
+    stored = yield LoadGrant(name, clocks.shared)
     if stored is None or stored.grant.flow_id != login.id:  # nobody has taken its token meanwhile
         flow: Flow = yield Load(login.id)
         raise error_of(flow)
@@ -260,6 +260,7 @@ def _show_and_wait(
 
 
 def _pending(
+    context: Context,
     name: str,
     wait_seconds: float,
     stored: StoredGrant | None,
@@ -267,7 +268,7 @@ def _pending(
     *,
     shown: bool = False,
 ) -> errors.LoginPending:
-    need = None if stored is None else stored.grant.need
+    need = None if stored is None else stored.grant.open_need
     pending = errors.LoginPending(
         f"A person must log in before the grant {name!r} gives a token.",
         name=name,
@@ -276,7 +277,8 @@ def _pending(
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
         hint=f"Ask again in {wait_seconds:.0f} seconds."
-        f" To log in, with the same store: deviceflow grants login {name}",
+        f" To log in, with the same store: deviceflow resume {quote(name)}",
     )
     pending.login = login if shown else None
+    pending.link = None if need is None else page_of(context.pages, need.link)
     return pending

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client import grant_login, grant_refresh
+from deviceflow.client import grant_login, grant_need, grant_refresh
 from deviceflow.client.effects import CommitGrant, LoadGrant, ReadClocks, Sleep, UseGrant, Watch
 from deviceflow.client.kept import KeptToken
 from deviceflow.client.lease import HeldLease
@@ -88,7 +88,7 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
     yield from grant_refresh.save(context, asked.name)
     look, refreshes, lease = _SHORTEST_LOOK, 0, HeldLease()
     while True:
-        stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.wall)
+        stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.shared)
         if stored is not None:
             held = lease.left(stored.grant.seq, stored.held, clocks.steady)
             stored = stored._replace(held=held)
@@ -96,6 +96,8 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
         if stored is None or course is Course.ASK:
             yield from grant_login.ask(context, asked, stored)
         elif course is Course.USE:
+            if stored.grant.notify_at is not None:
+                yield from grant_need.tell(context, stored)
             return stored, clocks
         elif course is Course.REFRESH:
             refreshed = yield from grant_refresh.refresh(context, stored, clocks)

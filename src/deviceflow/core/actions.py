@@ -386,6 +386,26 @@ NEED: Final = _of_grant(
 NOTIFY: Final = _of_grant(
     "notify", _ANY_GRANT, words="the program was notified of the need", outcome="notified"
 )
+NOTIFY_FAILED: Final = _of_grant(
+    "notify_failed",
+    _ANY_GRANT,
+    words="the program could not be notified of the need: retrying later",
+    outcome="not_notified",
+    severity=Severity.WARNING,
+)
+REQUEST_CODE: Final = _of_grant(
+    "request_code",
+    {state: state for state in _WITHOUT_TOKENS},
+    words="somebody requested a code on the need's page",
+    outcome="code_requested",
+)
+END_NEED: Final = _of_grant(
+    "end_need",
+    {state: state for state in _WITHOUT_TOKENS},
+    words="the need was ended without a login: its link is void",
+    outcome="need_ended",
+    changes_secrets=True,
+)
 LOG_IN: Final = _of_grant(
     "log_in",
     dict.fromkeys(_WITHOUT_TOKENS, ACTIVE),

@@ -127,8 +127,16 @@ DATA: Final = (
         "link of a need",
         SECRET,
         _NOWHERE,
-        ("grant.need",),
-        "told to `notify`; whoever has the link can ask for a code",
+        ("grant.need", "grant.untold"),
+        "told to `notify`; whoever has the link can request a code; the row has a hash of it, and"
+        " the link sealed",
+    ),
+    Datum(
+        "URL to notify",
+        SECRET,
+        _NOWHERE,
+        ("variable.DEVICEFLOW_NOTIFY",),
+        "a webhook's URL is a secret: logs and errors have its host only",
     ),
     # For the person.
     Datum(
@@ -197,7 +205,7 @@ DATA: Final = (
                 "state reason seq generation attempt replays last_resort failures refusals invalid"
                 " revocations",
             ),
-            *_fields("view", "state reason generation refreshable revocations"),
+            *_fields("view", "state reason generation refreshable revocations need_notified"),
             "access_token.generation",
             "token.possibly_revoked",
         ),

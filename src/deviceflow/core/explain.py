@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def instructions(login: Login | Flow) -> list[str]:
-    """Return the prompt for the person, as lines that are safe to print."""
+    """Return the prompt for the person, as lines that are safe to print.
+
+    The page and the code are each a line of their own, so that a double click selects all of it.
+    """
     asks = printable(login.provider.client_name or login.provider.client_id or "This program", 100)
     server = printable(login.provider.server, 200)
     code, page = login.user_code or "", login.verification_uri_complete
@@ -22,11 +25,11 @@ def instructions(login: Login | Flow) -> list[str]:
     if login.purpose:
         lines.append(f"Purpose: {printable(login.purpose, 200)}")
     if page is not None:
-        lines.append(f"Open {page} and check that the page shows the code {code}")
+        lines += ["Open this page, and check that it shows the code:", "", page, code, ""]
     elif login.verification_uri is not None:
-        lines.append(f"Open {login.verification_uri} and enter the code {code}")
+        lines += ["Open this page, and enter the code:", "", login.verification_uri, code, ""]
     else:
-        lines.append(f"The server sent no usable URL. The code is {code}")
+        lines += ["The server sent no usable URL. The code is:", "", code, ""]
         lines.append(
             "If you know the server's page for device logins, open it and enter the code;"
             " otherwise cancel this login and tell the server's operator."

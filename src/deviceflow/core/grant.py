@@ -21,13 +21,15 @@ from __future__ import annotations
 from enum import Enum
 from math import inf
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.core import actions, pacing
 from deviceflow.core.flow import Transition
 from deviceflow.core.machine import fire_grant, grant_refusal
+from deviceflow.core.need import MOST_UNTOLD, Need
 from deviceflow.core.provider import Answer
-from deviceflow.core.states import GrantState, Loss
+from deviceflow.core.secret import Secret
+from deviceflow.core.states import GrantState, Loss, NeedEnd
 from deviceflow.core.text import CleanText, Known, ours
 from deviceflow.core.wire import Failure, Response
 from deviceflow.errors import UsageError
@@ -35,7 +37,6 @@ from deviceflow.errors import UsageError
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.provider import Provider, Token
-    from deviceflow.core.secret import Secret
     from deviceflow.core.wire import Fields, Request
 
 SHARE: Final = 0.5
@@ -52,9 +53,6 @@ REFUSAL_LIMIT: Final = 3
 
 MOST_ASIDE: Final = 4
 """How many late answers are kept, the newest ones."""
-
-NOTIFY_AGAIN: Final = 86400.0
-"""Seconds after which the program is notified of a need again that lasts."""
 
 _MARGIN: Final = 0.1
 _LONGEST_MARGIN: Final = 5.0
@@ -83,26 +81,21 @@ class Course(Enum):
     ASK = "have a person log in"
 
 
-class Need(NamedTuple):
-    """That a person must log in.
-
-    Attributes:
-        id: A random id. It is no secret.
-        since: When the need arose, in seconds since 1970.
-        notified_at: When the program was last notified of it; None if it was not yet.
-        link: The unguessable part of the address of its page.
-    """
-
-    id: str
-    since: float
-    notified_at: float | None
-    link: Secret
-
-
 def subject_of(claims: Fields | None) -> CleanText | None:
     """Return whose tokens they are, by the claims of an id token; None if it does not say."""
     subject = None if claims is None else claims.text("sub")
     return None if subject is None else ours(subject)
+
+
+def _told(need: Need) -> CleanText:
+    what = "need" if need.lasts else "the end of the need"
+    return ours(f"{what} {need.id}")
+
+
+def _joined(*details: str | None) -> CleanText | None:
+    """Return details that are our own words as one."""
+    said = "; ".join(filter(None, details))
+    return ours(said) if said else None
 
 
 def _set_lifetime(token: Token, received: float, duration: float = 0.0) -> None:
@@ -148,7 +141,8 @@ class Grant:
         aside: The tokens of late answers, the newest last.
         to_revoke: The tokens to revoke, each with its kind.
         revocations: How many revocation requests are left to send: known without the secrets, too.
-        need: That a person must log in, if so.
+        need: The last need: that a person must log in, or had to.
+        untold: Ended needs before it, of whose end the program was not told yet.
         replaced: The access token that the last action replaced or wiped, for the trail.
         as_stored: For the store: what it wrote of the grant.
     """
@@ -185,6 +179,7 @@ class Grant:
         "subject",
         "to_revoke",
         "token",
+        "untold",
         "window_at",
     )
 
@@ -219,6 +214,7 @@ class Grant:
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
         self.revocations = 0
         self.need: Need | None = None
+        self.untold: tuple[Need, ...] = ()
         self.replaced: Secret | None = None
         self.as_stored: Any = None
 
@@ -370,26 +366,110 @@ class Grant:
 
     # The login.
 
-    def raise_need(self, need_id: str, link: Secret, now: float) -> Transition:
-        """Record that a person must log in."""
-        transition = self._fire(actions.NEED, now)
-        self.need = Need(need_id, now, None, link)
+    @property
+    def open_need(self) -> Need | None:
+        """The need that lasts, if a person must log in."""
+        return self.need if self.need is not None and self.need.lasts else None
+
+    def raise_need(
+        self, need_id: str, link: Secret, now: float, *, notify_at: float | None = None
+    ) -> Transition:
+        """Record that a person must log in. A need that lasts already goes on.
+
+        Args:
+            need_id: The id of a new need.
+            link: The unguessable part of the address of its page.
+            now: The time.
+            notify_at: When to notify the program; by default now.
+        """
+        need = self.open_need
+        if need is None:
+            at = now if notify_at is None else notify_at
+            need = Need(need_id, now, link, at)
+        transition = self._fire(actions.NEED, now, detail=ours(f"need {need.id}"))
+        if need is not self.need:
+            former = self.need
+            if former is not None and former.notify_at is not None:
+                # Its link leads nowhere any more.
+                self.untold = (*self.untold, former._replace(link=Secret("")))[-MOST_UNTOLD:]
+            self.need = need
         return transition
 
-    def notified(self, now: float) -> Transition:
-        """Record that the program was notified of the need."""
-        if self.need is None:
-            raise grant_refusal(self, actions.NOTIFY)
-        transition = self._fire(actions.NOTIFY, now)
-        self.need = self.need._replace(notified_at=now)
+    @property
+    def notify_at(self) -> float | None:
+        """When the program is to be notified of a need or of its end; None for never."""
+        times = [need.notify_at for need in self._needs if need.notify_at is not None]
+        return min(times, default=None)
+
+    @property
+    def _needs(self) -> tuple[Need, ...]:
+        return self.untold if self.need is None else (*self.untold, self.need)
+
+    def need_to_tell(self, now: float) -> Need | None:
+        """Return the need that the program is to be notified of now, if there is one."""
+        return next((need for need in self._needs if need.is_to_notify(now)), None)
+
+    def knows(self, need: Need) -> bool:
+        """Tell whether a need is the last one, or one of whose end the program is to be told."""
+        return any(known.id == need.id for known in self._needs)
+
+    def notified(self, need: Need, now: float) -> Transition:
+        """Record that the program was notified of a need, or of its end if it had ended.
+
+        Args:
+            need: The need as it was told.
+            now: The time.
+        """
+        known = self._known_need(need, actions.NOTIFY)
+        transition = self._fire(actions.NOTIFY, now, detail=_told(need))
+        self._put_need(known.told(now, of_end=not need.lasts))
         return transition
 
-    def is_to_notify(self, now: float) -> bool:
-        """Tell whether the program is to be notified of the need: at first, and each day."""
-        if self.need is None or self.state.gives_tokens:
-            return False
-        last = self.need.notified_at
-        return last is None or not 0 <= now - last < NOTIFY_AGAIN
+    def not_notified(self, need: Need, now: float) -> Transition:
+        """Record that the program could not be notified; as `notified`."""
+        known, wait = self._known_need(need, actions.NOTIFY_FAILED).untold(now, self._jitter())
+        transition = self._fire(actions.NOTIFY_FAILED, now, wait=wait, detail=_told(need))
+        self._put_need(known)
+        return transition
+
+    def _known_need(self, need: Need, action: Action) -> Need:
+        known = next((known for known in self._needs if known.id == need.id), None)
+        if known is None:
+            raise grant_refusal(self, action)
+        return known
+
+    def _put_need(self, need: Need) -> None:
+        if self.need is not None and self.need.id == need.id:
+            self.need = need
+            return
+        others = [need if one.id == need.id else one for one in self.untold]
+        self.untold = tuple(one for one in others if one.notify_at is not None)
+
+    def request_code(self, now: float) -> Transition:
+        """Record that somebody requested a code on the need's page."""
+        need = self.open_need
+        if need is None:
+            raise grant_refusal(self, actions.REQUEST_CODE)
+        transition = self._fire(actions.REQUEST_CODE, now, detail=ours(f"need {need.id}"))
+        self.need = need.code_requested(now)
+        return transition
+
+    def end_need(self, now: float) -> Transition:
+        """End the need without a login, and void its link; what needs a token can ask anew."""
+        need = self.open_need
+        if need is None:
+            raise grant_refusal(self, actions.END_NEED)
+        transition = self._fire(actions.END_NEED, now, detail=ours(f"need {need.id}"))
+        self.need = need.ended(now, NeedEnd.LOGGED_OUT)
+        return transition
+
+    def _end_need(self, now: float, end: NeedEnd) -> str | None:
+        """End the need that lasts, if one does; return that in words."""
+        need = self.open_need
+        if need is None:
+            return None
+        self.need = need.ended(now, end)
+        return f"the need {need.id} ended"
 
     def log_in(
         self,
@@ -411,11 +491,12 @@ class Grant:
             issued_at: When the token arrived; by default now.
             subject: Whose token it is, as the id token says.
         """
-        transition = self._fire(actions.LOG_IN, now, detail=ours(f"login {flow_id}"))
+        transition = self._fire(actions.LOG_IN, now)
+        ended = self._end_need(now, NeedEnd.LOGGED_IN)
+        transition = transition._replace(detail=_joined(f"login {flow_id}", ended))
         self.provider = provider
         self.flow_id = flow_id
         self.subject = subject
-        self.need = None
         self.aside = ()
         issued_at = now if issued_at is None else issued_at
         _set_lifetime(token, issued_at)
@@ -590,8 +671,9 @@ class Grant:
         if not self.aside:
             raise grant_refusal(self, actions.USE_LATE_ANSWER)
         transition = self._fire(actions.USE_LATE_ANSWER, now)
+        ended = self._end_need(now, NeedEnd.LATE_ANSWER)
+        transition = transition._replace(detail=_joined(ended))
         *rest, token = self.aside
-        self.need = None
         self._take(token, self.sent_at)
         self.aside = tuple(rest)
         return transition
@@ -631,14 +713,15 @@ class Grant:
         tokens = [token for token in (self.token, *self.aside) if token is not None]
         transition = self._fire(actions.LOG_OUT, now)
         self._wipe()
-        self.aside, self.need = (), None
+        self.aside = ()
+        ended = self._end_need(now, NeedEnd.LOGGED_OUT)
         revocable = False
         for token in tokens:
             revocable = self._set_to_revoke(token, now) or revocable
+        left = None
         if tokens and not revocable:
-            detail = ours("the tokens were wiped: revoke them at the server")
-            return transition._replace(detail=detail)
-        return transition
+            left = "the tokens were wiped: revoke them at the server"
+        return transition._replace(detail=_joined(left, ended))
 
     def receive_revocation(
         self, result: Response | Failure, now: float, *, duration: float | None = None

@@ -9,10 +9,10 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
-from deviceflow.core.grant import Need
+from deviceflow.core.need import Need
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
-from deviceflow.core.states import GrantState, Loss
+from deviceflow.core.states import GrantState, Loss, NeedEnd
 from deviceflow.core.text import ours
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ def _is_count(value: object) -> bool:
 
 def _is_time(value: object) -> bool:
     return type(value) in (int, float) and isfinite(cast("float", value))
+
+
+def _is_time_or_none(value: object) -> bool:
+    return value is None or _is_time(value)
 
 
 def _is_text(value: object) -> bool:
@@ -64,6 +68,18 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
 }
 """The fields that a record takes from the grant unchanged, each with its check."""
 
+_OF_NEED: Final[Mapping[str, Callable[[object], bool]]] = {
+    "id": lambda value: isinstance(value, str),
+    "since": _is_time,
+    "notify_at": _is_time_or_none,
+    "notified": _is_count,
+    "notified_at": _is_time_or_none,
+    "failures": _is_count,
+    "ended_at": _is_time_or_none,
+    "codes_at": _is_time,
+}
+"""The fields that a record takes from a need unchanged, each with its check."""
+
 _CLEANED: Final = ("detail", "subject")
 
 
@@ -76,8 +92,24 @@ def open_part(grant: Grant) -> dict[str, Any]:
         "state": grant.state.value,
         "reason": grant.reason and grant.reason.value,
         "in_doubt": grant.in_doubt,
-        "need": need and [need.id, need.since, need.notified_at],
+        "need": need and _open_part_of(need),
+        "untold": [_open_part_of(need) for need in grant.untold],
     }
+
+
+def _open_part_of(need: Need) -> dict[str, Any]:
+    """Return a need without its link."""
+    return {name: getattr(need, name) for name in _OF_NEED} | {"end": need.end and str(need.end)}
+
+
+def _need_of(record: Mapping[str, Any]) -> Need:
+    values = {name: record[name] for name in _OF_NEED}
+    if not all(_OF_NEED[name](value) for name, value in values.items()):
+        raise ValueError("need")
+    end = record["end"]
+    if (end is None) != (values["ended_at"] is None):
+        raise ValueError("end")
+    return Need(**values, end=None if end is None else NeedEnd(end), link=Secret(""))
 
 
 def hidden_part(grant: Grant, kind: Kind) -> Any:
@@ -113,13 +145,8 @@ def fill(grant: Grant, record: Mapping[str, Any]) -> None:
     grant.reason = None if record["reason"] is None else Loss(record["reason"])
     if (grant.state is GrantState.LOST) != (grant.reason is not None):
         raise ValueError("reason")
-    if record["need"] is not None:
-        need_id, since, notified_at = record["need"]
-        if not (isinstance(need_id, str) and _is_time(since)):
-            raise ValueError("need")
-        if notified_at is not None and not _is_time(notified_at):
-            raise ValueError("need")
-        grant.need = Need(need_id, since, notified_at, Secret(""))
+    grant.need = None if record["need"] is None else _need_of(record["need"])
+    grant.untold = tuple(map(_need_of, record["untold"]))
 
 
 def fill_hidden(grant: Grant, kind: Kind, hidden: Any) -> None:

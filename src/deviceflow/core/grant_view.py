@@ -34,6 +34,7 @@ class GrantView:
         login_id: The login that it has its tokens from.
         need_id: The id of its need, if a person must log in.
         need_since: Since when.
+        need_notified: How many times the program was notified of the need.
         revocations: How many requests to revoke tokens are left to send.
     """
 
@@ -54,13 +55,14 @@ class GrantView:
     login_id: str | None
     need_id: str | None
     need_since: float | None
+    need_notified: int
     revocations: int
 
     @classmethod
     def of(cls, stored: StoredGrant) -> Self:
         """Return the snapshot of a stored grant."""
         grant = stored.grant
-        token, need = grant.token, grant.need
+        token, need = grant.token, grant.open_need
         return cls(
             id=grant.id,
             name=grant.name,
@@ -79,6 +81,7 @@ class GrantView:
             login_id=grant.flow_id,
             need_id=None if need is None else need.id,
             need_since=None if need is None else need.since,
+            need_notified=0 if need is None else need.notified,
             revocations=grant.revocations,
         )
 
@@ -106,5 +109,6 @@ class GrantView:
             "login_id": self.login_id,
             "need_id": self.need_id,
             "need_since": self.need_since,
+            "need_notified": self.need_notified,
             "revocations": self.revocations,
         }

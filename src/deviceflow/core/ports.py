@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
+    from deviceflow.core.secret import Secret
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
@@ -142,11 +143,13 @@ class GrantLease(NamedTuple):
         owner: The worker that takes it.
         seconds: Its duration.
         client_now: The client's time.
+        ended: The worker whose lease has ended, whatever the store's clock says of that by now.
     """
 
     owner: str
     seconds: float
     client_now: float
+    ended: str | None = None
 
 
 class StoreEvent(NamedTuple):
@@ -406,6 +409,9 @@ class Store(Protocol):
     def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
         """Return the grant of an id; None if there is none."""
 
+    def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None:
+        """Return the grant whose last need has this link; None if there is none."""
+
     def commit_grant(
         self,
         grant: Grant,
@@ -425,7 +431,8 @@ class Store(Protocol):
             event: The transition as an event of `deviceflow.audit/1`. If the stored grant is not at
                 the previous transition, or there is another grant of its name, nothing is
                 committed.
-            lease: A lease to take. If another worker holds one, nothing is committed.
+            lease: A lease to take. If another worker holds one that has not ended, nothing is
+                committed.
             release: The owner whose lease is released.
             flow: A flow that moves with the grant, whose token becomes the grant's. If it is not at
                 the transition before `flow_event`, nothing is committed.
@@ -453,6 +460,21 @@ class Store(Protocol):
             client_now: The client's time.
             unused: For how many seconds at most a grant may not have been used.
             limit: How many names at most.
+        """
+
+    def due_notices(self, client_now: float, limit: int) -> list[str]:
+        """Return names of grants with a need that the program is to be notified of.
+
+        Args:
+            client_now: The client's time.
+            limit: How many names at most.
+        """
+
+    def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool:
+        """Put off for `seconds` what is to be notified of a grant, unless the grant moves.
+
+        Returns:
+            Whether a notification was due. Of all who call this, one is told so.
         """
 
     def snooze_grant(self, name: str, client_now: float) -> None:
@@ -581,6 +603,8 @@ class AsyncStore(Protocol):
 
     async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None: ...
 
+    async def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None: ...
+
     async def commit_grant(
         self,
         grant: Grant,
@@ -599,6 +623,10 @@ class AsyncStore(Protocol):
     ) -> list[StoredGrant | str]: ...
 
     async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]: ...
+
+    async def due_notices(self, client_now: float, limit: int) -> list[str]: ...
+
+    async def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool: ...
 
     async def snooze_grant(self, name: str, client_now: float) -> None: ...
 

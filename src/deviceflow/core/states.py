@@ -75,6 +75,14 @@ class Loss(StrEnum):
     WRONG_SUBJECT = "wrong_subject"
 
 
+class NeedEnd(StrEnum):
+    """Why a need ended. The set is closed."""
+
+    LOGGED_IN = "logged_in"
+    LATE_ANSWER = "late_answer"
+    LOGGED_OUT = "logged_out"
+
+
 INIT, AWAITING_USER, POLLING, AUTHORIZED, EXPIRED, FAILED = State
 ENDS: Final = frozenset({AUTHORIZED, EXPIRED, FAILED})
 

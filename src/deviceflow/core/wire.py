@@ -47,7 +47,8 @@ class Request:
 
     Attributes:
         purpose: `metadata` for a GET of a server's metadata; else a POST: `code` for a device
-            authorization request, `token` for a token request, `revoke` for a revocation.
+            authorization request, `token` for a token request, `revoke` for a revocation, `notify`
+            for a notification.
         url: The URL, already checked.
         headers: Additional headers.
         body: The encoded body.
@@ -58,7 +59,7 @@ class Request:
 
     def __init__(
         self,
-        purpose: Literal["code", "token", "revoke", "metadata"],
+        purpose: Literal["code", "token", "revoke", "metadata", "notify"],
         url: str,
         headers: Mapping[str, str],
         body: bytes,

@@ -50,6 +50,10 @@ SETTINGS: Final[tuple[str, ...]] = (
 )
 """What a profile and the environment (`DEVICEFLOW_` and the name in capitals) can set."""
 
+NOTICES: Final = ("notify", "public_url")
+"""What a profile and the environment can set besides: how somebody is told of needs, and where the
+pages of needs are. Neither belongs to a server."""
+
 COMMAND_LINE: Final = "the command line"
 
 _SERVER: Final[tuple[str, ...]] = (
@@ -227,6 +231,36 @@ def _both(one: Setting, other: Setting) -> Setting:
     return Setting(" ".join(scopes), source)
 
 
+class Notices(NamedTuple):
+    """How somebody is told of needs.
+
+    Attributes:
+        notify: A URL, a reference to one, or a command; None where nobody is told.
+        public_url: Where the pages of needs are; None where nobody said.
+    """
+
+    notify: str | Sequence[str] | None
+    public_url: str | None
+
+
+def notices(profile: str | None) -> Notices:
+    """Return how somebody is told of needs: as the environment says, else as the profile does.
+
+    Args:
+        profile: The profile; by default `DEVICEFLOW_PROFILE`.
+
+    Raises:
+        UsageError: The profile or the file cannot be used.
+    """
+    chosen = profile or os.environ.get("DEVICEFLOW_PROFILE")
+    in_profile = load().profile(chosen) if chosen else {}
+    found = {
+        name: os.environ.get(f"DEVICEFLOW_{name.upper()}") or in_profile.get(name)
+        for name in NOTICES
+    }
+    return Notices(**found)
+
+
 def texts(value: str | Sequence[str]) -> Sequence[str]:
     """Return the items of a setting that is a list, or a string with spaces."""
     return value.split() if isinstance(value, str) else value
@@ -266,6 +300,7 @@ def _of_profile(name: str, config: Config | None = None) -> dict[str, Setting]:
     values = {
         key: f"profile:{name}" if key in _LITERAL and _is_literal(value) else value
         for key, value in config.profile(name).items()
+        if key not in NOTICES
     }
     return _settings(values, f"profile {name} in {config.path}")
 
@@ -290,10 +325,10 @@ def _check(path: Path, read: Mapping[str, Any]) -> None:
             f"{path}: a profile must be a table.", hint="Begin it with [profiles.NAME]."
         )
     for name, profile in profiles.items():
-        if unknown := sorted(set(profile) - {*SETTINGS, "set"}):
+        if unknown := sorted(set(profile) - {*SETTINGS, *NOTICES, "set"}):
             raise UsageError(
                 f"{path}: profile {name!r} has unknown settings: {', '.join(unknown)}.",
-                hint=f"The settings are {', '.join(SETTINGS)}, and a table 'set'.",
+                hint=f"The settings are {', '.join((*SETTINGS, *NOTICES))}, and a table 'set'.",
             )
         for key, value in profile.items():
             if not _fits(key, value):
@@ -307,7 +342,9 @@ def _fits(key: str, value: object) -> bool:
         return False  # an empty ceiling would count as no ceiling
     if key == "set":
         return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-    if key in _LISTS and isinstance(value, list):
+    if key == "notify" and value in ("", []):
+        return False
+    if key in (*_LISTS, "notify") and isinstance(value, list):
         return all(isinstance(text, str) for text in value)
     return isinstance(value, str)
 
@@ -315,7 +352,7 @@ def _fits(key: str, value: object) -> bool:
 def _wanted(key: str) -> str:
     if key == "scope_ceiling":
         return "a string or a list of strings, with at least one scope"
-    if key in _LISTS:
+    if key in (*_LISTS, "notify"):
         return "a string or a list of strings"
     return {"allow_http": "true or false", "set": "a table of strings"}.get(key, "a string")
 

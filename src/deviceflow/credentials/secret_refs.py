@@ -102,7 +102,7 @@ def _configured() -> set[str]:
 
 
 def resolve(
-    reference: str, what: Literal["client_secret", "private_key"] = "client_secret"
+    reference: str, what: Literal["client_secret", "private_key", "notify"] = "client_secret"
 ) -> Secret:
     """Return the secret that a reference names.
 
@@ -110,7 +110,7 @@ def resolve(
         reference: `env:NAME` for an environment variable; `file:PATH` for a file, whose leading
             and trailing white space is removed; `profile:NAME` for a profile in the configuration
             file, whose setting is the secret or one of the other two references.
-        what: The setting of the profile.
+        what: The setting of the profile, or what the secret is.
 
     Raises:
         UsageError: The secret is missing, or cannot be read.
@@ -129,9 +129,9 @@ def resolve(
 
 def _found(text: object, reference: str, what: str) -> Secret:
     if not text or re.search(_UNSENDABLE, str(text)):
+        owner = "URL to notify" if what == "notify" else f"client's {what.removeprefix('client_')}"
         raise UsageError(
-            f"The client's {what.replace('_', ' ').removeprefix('client ')} was not found at"
-            f" {reference}.",
+            f"The {owner.replace('_', ' ')} was not found at {reference}.",
             hint="Nothing was sent. Put the secret there, or correct the reference.",
         )
     return Secret(str(text))

@@ -180,11 +180,12 @@ class StudioLogin:
             if page is None:  # a person may know where to enter it all the same
                 print(
                     f"{self._login.provider.server} sent no usable address. Find its page for"
-                    f" device logins and enter this code there: {code}"
+                    f" device logins and enter this code there:\n\n{code}"
                 )
             else:
-                doing = "Opening this page to log in:" if open_browser else "Log in on this page:"
-                print(doing, complete or f"{page} (code: {code})")
+                doing = "Opening this page to log in" if open_browser else "Log in on this page"
+                what = "check that it shows" if complete else "enter"
+                print(f"{doing}. Please {what} the code:\n\n{page}\n{code}")
             print(f"\n{message or DEFAULT_MESSAGE}", flush=True)
             if open_browser and not open_page(page):
                 print(

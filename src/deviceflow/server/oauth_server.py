@@ -161,7 +161,8 @@ def wanted(granted: tuple[str, ...] = ()) -> Wanted:
         InvalidTargetError: A resource is no absolute URL, has a fragment, or was not granted.
     """
     form = request.form
-    resource = tuple(dict.fromkeys(form.getlist("resource")))
+    # RFC 6749 section 3.1: a parameter without a value is as if it were omitted.
+    resource = tuple(dict.fromkeys(filter(None, form.getlist("resource"))))
     for one in resource:
         if printable(one, 2000) != one or not _is_target(one):
             raise InvalidTargetError("A 'resource' must be an absolute URI without a fragment")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from authlib.integrations.flask_oauth2 import ResourceProtector
+from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from authlib.oauth2.rfc6750 import BearerTokenValidator
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
     from deviceflow.server.tokens import TokenView
 
 
-class Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib is untyped
+class _AnyHint:
+    # Authlib refuses an unknown hint, which is to be ignored (RFC 7009 section 2.2).
+    def check_params(self, request: Any, _client: object) -> None:
+        if not request.form.get("token"):
+            raise InvalidRequestError("Missing 'token' in payload")
+
+
+class Revocation(_AnyHint, RevocationEndpoint):  # type: ignore[misc]  # Authlib is untyped
     CLIENT_AUTH_METHODS = AUTH_METHODS
 
     def query_token(self, token_string: str, _token_type_hint: str | None) -> KnownToken | None:
@@ -28,7 +36,7 @@ class Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib is untype
         self.server.grants.revoke(token.value)
 
 
-class Introspection(IntrospectionEndpoint):  # type: ignore[misc]  # Authlib is untyped
+class Introspection(_AnyHint, IntrospectionEndpoint):  # type: ignore[misc]  # Authlib is untyped
     CLIENT_AUTH_METHODS = AUTH_METHODS
 
     def query_token(self, token_string: str, _token_type_hint: str | None) -> KnownToken | None:

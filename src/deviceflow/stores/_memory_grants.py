@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease
+    from deviceflow.core.secret import Secret
 
 _SNOOZE: Final = 3600.0
 _FREE: Final = ("", 0.0, 0.0)
-_FUTURE: Final = 15.0  # as in a database
 
 
 class MemoryGrants:
@@ -29,6 +29,7 @@ class MemoryGrants:
         self._grant_leases: dict[str, tuple[str, float, float]] = {}
         self._used: dict[str, float] = {}
         self._snoozed: dict[str, float] = {}
+        self._notices: dict[str, float] = {}
 
     def _move(self, flow: Flow, event: dict[str, Any]) -> bool:
         """Keep the flow as it is after `event`, unless others went on meanwhile; under the lock."""
@@ -43,6 +44,11 @@ class MemoryGrants:
         """Return the grant of an id; None if there is none."""
         with self._lock:
             return self._load(self._of_id(grant_id), client_now)
+
+    def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None:
+        """Return the grant whose last need has this link; None if there is none."""
+        with self._lock:
+            return self._load(self._of_link(link), client_now)
 
     def commit_grant(
         self,
@@ -63,14 +69,15 @@ class MemoryGrants:
                 return False
             if stored is not None and stored.id != grant.id:
                 return False
-            owner, since, until = self._grant_leases.get(grant.id, _FREE)
-            taken = lease is not None and since - _FUTURE <= lease.client_now < until
-            if lease is not None and taken and owner != lease.owner:
+            owner, _, until = self._grant_leases.get(grant.id, _FREE)
+            free = lease is None or owner in (lease.owner, lease.ended)
+            if lease is not None and not free and until > lease.client_now:
                 return False
             if flow is not None and flow_event is not None and not self._move(flow, flow_event):
                 return False
             self._grants[grant.name] = grant.copy()
             self._snoozed.pop(grant.name, None)
+            self._notices.pop(grant.id, None)
             if lease is not None:
                 now = lease.client_now
                 self._grant_leases[grant.id] = (lease.owner, now, now + lease.seconds)
@@ -106,6 +113,25 @@ class MemoryGrants:
                     due.append((wake_at, name))
         return [name for _, name in sorted(due)[:limit]]
 
+    def due_notices(self, client_now: float, limit: int) -> list[str]:
+        """Return names of grants with a need that the program is to be notified of."""
+        with self._lock:
+            due = [name for name, one in self._grants.items() if self._is_due(one, client_now)]
+        return due[:limit]
+
+    def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool:
+        """Put off what is to be notified of a grant, and return whether it was due."""
+        with self._lock:
+            grant = self._of_id(grant_id)
+            if grant is None or not self._is_due(grant, client_now):
+                return False
+            self._notices[grant_id] = client_now + seconds
+        return True
+
+    def _is_due(self, grant: Grant, client_now: float) -> bool:
+        put_off = self._notices.get(grant.id, 0.0)
+        return grant.need_to_tell(client_now) is not None and put_off <= client_now
+
     def snooze_grant(self, name: str, client_now: float) -> None:
         """Have no sweep find a grant for an hour."""
         with self._lock:
@@ -113,6 +139,12 @@ class MemoryGrants:
 
     def _of_id(self, grant_id: str) -> Grant | None:
         return next((one for one in self._grants.values() if one.id == grant_id), None)
+
+    def _of_link(self, link: Secret) -> Grant | None:
+        for grant in self._grants.values():
+            if grant.need is not None and grant.need.link == link:
+                return grant
+        return None
 
     def _load(self, grant: Grant | None, client_now: float) -> StoredGrant | None:
         if grant is None:

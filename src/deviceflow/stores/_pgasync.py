@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Error, OperationalError, waiting
 
+from deviceflow.stores._pgarrays import Arrays
 from deviceflow.stores._pgpool import GRACE, LOOK, GaveUpError, bounded, parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from psycopg.abc import RV, PQGen
 
     from deviceflow.core.secret import Secret
@@ -34,6 +37,14 @@ class BoundedAsyncConnection(AsyncConnection[Any]):
     until = 0.0
     least = GRACE
     must_finish = False
+
+    _arrays: Arrays | None = None
+
+    def array(self, kind: str, values: Sequence[Any]) -> bytes:
+        """Return values as an array for this connection; see `Arrays.of`."""
+        if self._arrays is None:
+            self._arrays = Arrays(self)
+        return self._arrays.of(kind, values)
 
     async def wait(
         self,

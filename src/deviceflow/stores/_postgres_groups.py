@@ -7,7 +7,6 @@ one statement is run for all of them. So the more there is to do, the fewer roun
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import deque
 from contextlib import closing, contextmanager
@@ -31,6 +30,7 @@ from deviceflow.stores._postgres_listener import Listener
 from deviceflow.stores.sql.methods import Job
 from deviceflow.stores.sql.operations import query
 from deviceflow.stores.sql.pending import Done, Pending
+from deviceflow.stores.sql.statements import MANY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from deviceflow.stores._pgasync import BoundedAsyncConnection
     from deviceflow.stores.sql.connection import Connection
     from deviceflow.stores.sql.connection import Statements as Attempt
-    from deviceflow.stores.sql.statements import Dialect, Statement, Statements
+    from deviceflow.stores.sql.statements import Dialect, ManyStatement, Statements
 
-MOST: Final = 128
+MOST: Final = MANY
 """How many jobs share a transaction at most: those behind them wait for it."""
 
 LATE: Final = 0.02
@@ -66,6 +66,11 @@ _FOR_MANY: Final = frozenset(
     }
 )
 """The statements that are run for many jobs at once."""
+
+_WITH_EVENT: Final = frozenset(
+    {"lease_and_move", "lease_and_turn", "move", "poll_remembered", "turn"}
+)
+"""Those of them that add each row's event, too, if its values name one."""
 
 
 class _UndoneError(Exception):
@@ -95,16 +100,18 @@ class _Running:
         is_alone: Whether no other job shares the transaction.
         changed: Whether it has changed anything.
         done: What came of it, once that is known.
+        added: The event that was added with its flow's row.
 
     """
 
-    __slots__ = ("attempt", "changed", "done", "is_alone")
+    __slots__ = ("added", "attempt", "changed", "done", "is_alone")
 
     def __init__(self, attempt: Attempt[Any], *, is_alone: bool = False) -> None:
         self.attempt = attempt
         self.is_alone = is_alone
         self.changed = False
         self.done: Done | None = None
+        self.added: Any = None
 
     def go_on(self, rows: _Fetched | None) -> tuple[str, Any] | None:
         """Send the attempt what came of its statement; return the next one, if there is one.
@@ -113,13 +120,18 @@ class _Running:
             _UndoneError: The job failed, and what it has changed must be undone for the others.
         """
         try:
-            return self.attempt.send(rows)  # type: ignore[arg-type]  # None starts a generator
+            wanted: tuple[str, Any] = self.attempt.send(rows)  # type: ignore[arg-type]  # at first
+            if self.added is not None and wanted == ("add_event", self.added):
+                self.added = None
+                wanted = self.attempt.send(_Fetched([], 1))
         except StopIteration as stop:
             self.done = Done(stop.value)
         except BaseException as problem:  # noqa: BLE001  # it is the answer
             if self.changed and not self.is_alone:
                 raise _UndoneError from None
             self.done = Done(problem=without_frames(problem))
+        else:
+            return wanted
         return None
 
 
@@ -148,7 +160,7 @@ class PostgresGroups:
         self._url = url
         self._dialect = dialect
         self._statements = statements
-        self._for_many: dict[str, Statement] = {}
+        self._for_many: dict[tuple[str, bool], ManyStatement] = {}
         self._size = pool_size
         self._timeout = timeout
         self._reading_timeout = reading_timeout
@@ -422,9 +434,9 @@ class PostgresGroups:
         wanted = _sorted((running, running.go_on(None)) for running in group)
         while wanted:
             came = list[tuple[_Running, _Fetched]]()
-            for name, asked in wanted.items():
-                if len(asked) > 1 and name in _FOR_MANY:
-                    came += await self._execute_for_many(connection, name, asked)
+            for (name, with_event), asked in wanted.items():
+                if with_event or (len(asked) > 1 and name in _FOR_MANY):
+                    came += await self._execute_for_many(connection, name, asked, with_event)
                 else:
                     for running, values in asked:
                         rows = await self._execute(connection, running, name, values)
@@ -443,23 +455,43 @@ class PostgresGroups:
         return _Fetched([], cursor.rowcount)
 
     async def _execute_for_many(
-        self, connection: BoundedAsyncConnection, name: str, asked: list[tuple[_Running, Any]]
+        self,
+        connection: BoundedAsyncConnection,
+        name: str,
+        asked: list[tuple[_Running, Any]],
+        with_event: bool,
     ) -> list[tuple[_Running, _Fetched]]:
-        statement = self._for_many.get(name)
+        statement = self._for_many.get((name, with_event))
         if statement is None:
-            statement = self._for_many[name] = self._statements.for_many(name)
-        text, values_of = statement
-        many = [{"n": n, **dict(values_of(values))} for n, (_, values) in enumerate(asked)]
-        cursor = await connection.execute(text, (json.dumps(many),))
+            statement = self._statements.for_many(name, with_event=with_event)
+            self._for_many[name, with_event] = statement
+        text, types, values_of, event_of = statement
+        many = [values_of(values) for _, values in asked]
+        if event_of is not None:
+            many = [
+                values + event_of(asks["event"])
+                for values, (_, asks) in zip(many, asked, strict=True)
+            ]
+        columns = zip(*many, strict=True)
+        arrays = [
+            connection.array(kind, column) for kind, column in zip(types, columns, strict=True)
+        ]
+        cursor = await connection.execute(text, arrays)
         if cursor.description is None:  # an INSERT does all or fails, if nobody tampers with it
             count = int(cursor.rowcount == len(asked))
-            found = {number: _Fetched([], count) for number in range(len(asked))}
-        else:
-            found = {row[0]: _Fetched([row[1:]], 1) for row in await cursor.fetchall()}
-        came = [(running, found.get(n) or _Fetched([], 0)) for n, (running, _) in enumerate(asked)]
+            return [(running, _Fetched([], count)) for running, _ in asked]
+        rows = await cursor.fetchall()
+        if with_event and rows and rows[0][1] != len(rows):
+            raise _UndoneError  # the database ignored an event; alone, its job says so
+        found = {row[0]: _Fetched([row[1:]], 1) for row in rows}
+        came = [
+            (running, found.get(n) or _Fetched([], 0)) for n, (running, _) in enumerate(asked, 1)
+        ]
         if not text.startswith("SELECT"):
-            for running, rows in came:
-                running.changed = running.changed or rows.rowcount > 0
+            for (running, fetched), (_, values) in zip(came, asked, strict=True):
+                if fetched.rowcount:
+                    running.changed = True
+                    running.added = values["event"] if with_event else None
         return came
 
 
@@ -468,13 +500,18 @@ def _fail(group: Iterable[Pending], problem: StoreError) -> None:
         pending.answer(Done(problem=problem))
 
 
-def _sorted(wanted: Any) -> dict[str, list[tuple[_Running, Any]]]:
-    """Return by the names of statements who wants each, and with which values."""
-    by_name: dict[str, list[tuple[_Running, Any]]] = {}
+def _sorted(wanted: Any) -> dict[tuple[str, bool], list[tuple[_Running, Any]]]:
+    """Return by statement who wants it, and with which values.
+
+    A statement has a name, and adds events or not.
+    """
+    by_statement: dict[tuple[str, bool], list[tuple[_Running, Any]]] = {}
     for running, asked in wanted:
         if asked is not None:
-            by_name.setdefault(asked[0], []).append((running, asked[1]))
-    return by_name
+            name, values = asked
+            with_event = name in _WITH_EVENT and values["event"] is not None
+            by_statement.setdefault((name, with_event), []).append((running, values))
+    return by_statement
 
 
 def _drop(pending: Pending) -> bool:

@@ -39,7 +39,6 @@ DIALECT: Final = Dialect(
     now=":now",
     has_meta="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'",
     find="instr",
-    clustered=" WITHOUT ROWID",
     overwrite_deleted="wal_checkpoint",
 )
 
@@ -233,7 +232,7 @@ class SQLiteConnection:
             while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 # For this one change SQLite does not wait while others have the file open.
                 try:
-                    # Of a file that is new. On a page of 4096 bytes an event would take two.
+                    # Of a file that is new. With smaller pages a commit costs more.
                     connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
                     connection.execute("PRAGMA journal_mode = WAL")
                 except sqlite3.OperationalError as error:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         StoreEvent,
         UpcomingFlow,
     )
+    from deviceflow.core.secret import Secret
     from deviceflow.errors import DeviceFlowError
 
 
@@ -163,6 +164,9 @@ class AsyncMemoryStore:
     async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
         return self._store.load_grant_by_id(grant_id, client_now)
 
+    async def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None:
+        return self._store.load_grant_by_link(link, client_now)
+
     async def commit_grant(
         self,
         grant: Grant,
@@ -185,6 +189,12 @@ class AsyncMemoryStore:
 
     async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
         return self._store.due_grants(client_now, unused, limit)
+
+    async def due_notices(self, client_now: float, limit: int) -> list[str]:
+        return self._store.due_notices(client_now, limit)
+
+    async def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool:
+        return self._store.claim_notice(grant_id, client_now, seconds)
 
     async def snooze_grant(self, name: str, client_now: float) -> None:
         self._store.snooze_grant(name, client_now)

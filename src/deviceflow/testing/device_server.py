@@ -164,6 +164,11 @@ class DeviceServer:
         polls = (one for one in self.requests if one.kind == "poll")
         return [one.error or ("issued" if one.status == 200 else str(one.status)) for one in polls]
 
+    @property
+    def user_codes(self) -> list[str]:
+        """The user codes of all logins, oldest first."""
+        return [login.user_code for login, _ in self._director.logins.log()]
+
     # Its life.
 
     def close(self) -> None:

@@ -25,9 +25,59 @@ _MARK = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the conformance kit."""
+    group = parser.getgroup("deviceflow", "device-flow clients")
+    group.addoption(
+        "--deviceflow-client",
+        metavar="COMMAND",
+        help="run a device-flow client, in any language, against scripted servers, and print what"
+        " it does wrong. {device}, {token}, {issuer}, {host} and {client_id} stand for the"
+        " endpoints, the server and the client id. Without paths of tests, nothing else is run.",
+    )
+    group.addoption(
+        "--deviceflow-tls",
+        metavar="FILE",
+        help="have these servers speak TLS: a PEM file with a key and a certificate for localhost",
+    )
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Collect no tests of the program beside the client's, unless they are asked for."""
+    named = config.args_source is config.ArgsSource.ARGS
+    return True if config.getoption("--deviceflow-client", None) and not named else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Add the checks of the client."""
+    command = config.getoption("--deviceflow-client", None)
+    if command:
+        from deviceflow.testing.conformance._items import collect  # noqa: PLC0415
+
+        items += collect(session, command, config.getoption("--deviceflow-tls"))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the table of the client's checks."""
+    if config.getoption("--deviceflow-client", None):
+        from deviceflow.testing.conformance._items import summary  # noqa: PLC0415
+
+        ended = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+        terminalreporter.section("conformance of the device-flow client")
+        for line in summary(ended):
+            terminalreporter.write_line(line)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", _MARK)
+    if config.getoption("--deviceflow-client", None):
+        config.addinivalue_line("markers", "slow: a check that takes long by its nature")
 
 
 @pytest.fixture

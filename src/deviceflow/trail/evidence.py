@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.chain import DAMAGED, START, STORED, decode, read
-from deviceflow.core.actions import ACTIONS, ENDS_HANDOVER, IMPORT, POLL, Kind, action_of
+from deviceflow.core.actions import ACTIONS, ENDS_HANDOVER, IMPORT, POLL
 from deviceflow.core.omitted import Omitted, is_omissible
 from deviceflow.core.states import (
     AUTHORIZED,
@@ -15,6 +15,7 @@ from deviceflow.core.states import (
     NONE,
     POLLING,
     WANTED,
+    GrantState,
     Handover,
 )
 
@@ -49,6 +50,9 @@ def _legal() -> Iterator[tuple[Step, Standing]]:
                     yield (action, source, handover), (dest, after)
 
 
+GRANT_STATES: Final = frozenset(map(str, GrantState))
+"""The names of the states of a grant."""
+
 LEGAL: Final[Mapping[Step, Standing]] = dict(_legal())
 """The legal steps of a login or a grant: an action with the states before and after it.
 
@@ -63,8 +67,11 @@ def at(state: str | None) -> Standing:
 
 
 def is_of_grant(first: Mapping[str, Any]) -> bool:
-    """Tell by the first event of a chain whether the chain is a grant's."""
-    return action_of(first["action"]).kind is Kind.GRANT
+    """Tell by the first event of a chain whether the chain is a grant's.
+
+    No state of a grant has the name of a login's. An action may be of both.
+    """
+    return first["to"] in GRANT_STATES
 
 
 def before(first: Mapping[str, Any]) -> Standing:

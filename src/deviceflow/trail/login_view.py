@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from deviceflow.core.actions import (
     FAIL,
@@ -16,6 +16,8 @@ from deviceflow.core.actions import (
     PENDING,
     POLL,
     RECOVER,
+    REFRESH,
+    RENEW,
     SLOW_DOWN,
     action_of,
 )
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 UNFINISHED: Final = "unfinished"
 """The outcome of a login that has not ended."""
+
+_ROUTINE: Final = ((POLL, PENDING), (REFRESH, RENEW))
 
 END_OF_TIME: Final = 253_370_764_800.0
 """The year 9999, the last one that `datetime` supports."""
@@ -132,7 +136,7 @@ class Login:
     @classmethod
     def of(
         cls, flow_id: str, events: Sequence[dict[str, Any]], open_run: Omitted | None = None
-    ) -> Login:
+    ) -> Self:
         """Create a login from its events.
 
         Args:
@@ -218,14 +222,14 @@ class Login:
     def spells(self) -> Iterator[Spell]:
         """Yield the periods in each state, in order, until the end."""
         since, state = self.started, self.events[0]["to"] or "unknown"
-        for at, dest in self._moves():
+        for at, dest in self.moves():
             if dest != state:
                 yield Spell(state, since, max(since, at))
                 since, state = max(since, at), dest
         if state not in ENDS:
             yield Spell(state, since, max(since, self._until))
 
-    def _moves(self) -> Iterator[tuple[float, str]]:
+    def moves(self) -> Iterator[tuple[float, str]]:
         """Yield the state after each event, with its time. What was left out counts as waiting."""
         runs = dict(self._runs())
         for index, event in enumerate([*self.events, {"from": self.state}]):
@@ -240,7 +244,8 @@ class Login:
         """Return the history, line by line.
 
         Args:
-            whole: Whether each event has a line. Otherwise pending polls in a row share one.
+            whole: Whether each event has a line. Otherwise pending polls in a row share one,
+                and so do refreshes.
         """
         lines, begin = list[Line](), 0
         for end, run in [*self._runs(), (len(self.events), None)]:
@@ -262,8 +267,7 @@ class Login:
             groups = list(_grouped([event["action"] for event in events]))
         for group in groups:
             last = events[group[-1]]
-            polls = sum(events[index]["action"] == POLL for index in group)
-            message = _not_yet(_facts(last), polls) if len(group) > 1 else _in_words(last)
+            message = _together([events[index] for index in group])
             time = self.times[begin + group[0]]
             yield Line(time, last["to"] or "-", None, message, str(last["action"]))
 
@@ -301,12 +305,13 @@ def _approved_after(events: Sequence[Mapping[str, Any]], times: Sequence[float])
 
 
 def _grouped(actions: Sequence[str]) -> Iterator[list[int]]:
-    """Yield groups of indexes of events. Pending polls in a row are one group."""
+    """Yield groups of indexes of events. Pending polls in a row are one group; so are refreshes."""
     index = 0
     while index < len(actions):
         end = index
-        while tuple(actions[end : end + 2]) == (POLL, PENDING):
-            end += 2
+        if (pair := tuple(actions[index : index + 2])) in _ROUTINE:
+            while tuple(actions[end : end + 2]) == pair:
+                end += 2
         end = max(end, index + 1)
         yield list(range(index, end))
         index = end
@@ -324,6 +329,19 @@ def _left_out(run: Omitted, before: float, dest: str | None, attempt: int | None
     if odd:
         message = POLL.words if attempt is None else f"poll {attempt} is sent"
         yield Line(until, POLLING, None, message, POLL)
+
+
+def _together(events: Sequence[Mapping[str, Any]]) -> str:
+    """Return in words what a group of events says."""
+    first, last = events[0], events[-1]
+    if len(events) == 1:
+        return _in_words(last)
+    if first["action"] == POLL:
+        return _not_yet(_facts(last), len(events) // 2)
+    many = len(events) // 2
+    if many == 1:
+        return f"refreshed: generation {last['generation']} of the tokens{_facts(last)}"
+    return f"{many:,} refreshes: generations {events[1]['generation']} to {last['generation']}"
 
 
 def _not_yet(facts: str, polls: int) -> str:

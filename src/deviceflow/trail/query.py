@@ -1,4 +1,4 @@
-"""Query a trail: the logins that match filters, and the events of the store.
+"""Query a trail: the logins and grants that match filters, and the events of the store.
 
 Only the events tell when a login began, who asked for it and how it ended, because the flow's row
 is deleted some day. So the database scans all events once, groups them by flow, and returns the ids
@@ -26,6 +26,7 @@ from deviceflow.core.states import AWAITING_USER, POLLING
 from deviceflow.errors import UnknownLoginError
 from deviceflow.stores.sql.statements import IDS
 from deviceflow.trail.evidence import is_of_grant
+from deviceflow.trail.grant_view import Grant
 from deviceflow.trail.login_view import Login, seconds_of
 
 if TYPE_CHECKING:
@@ -37,15 +38,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Filters for logins. A login must match all of them; None matches every login.
+    """Filters for logins and grants. One must match all of them; None matches every one.
 
     Attributes:
-        since: The login began at this time or later, in seconds since 1970.
-        until: The login began before this time.
-        state: The login is in this state.
+        since: The login or grant began at this time or later, in seconds since 1970.
+        until: The login or grant began before this time.
+        state: The login or grant is in this state.
         client: The client's id or name.
         actor: The actor of at least one event.
-        reason: Why the login failed.
+        reason: Why the login failed, or the grant was lost.
     """
 
     since: float | None = None
@@ -100,8 +101,21 @@ def logins(
     Raises:
         StoreError: The trail cannot be read.
     """
+    with chains(store, filters, oldest_first=oldest_first) as found:
+        yield (one for one in found if not isinstance(one, Grant))
+
+
+@contextmanager
+def chains(
+    store: SQLStore, filters: Filters = ALL, *, oldest_first: bool = False
+) -> Iterator[Iterator[Login]]:
+    """Read the logins and grants that match, each a `Login` or a `Grant`, as `logins` does.
+
+    Raises:
+        StoreError: The trail cannot be read.
+    """
     with store.reading() as rows:
-        yield filter(filters.take, _logins(rows, filters, oldest_first=oldest_first))
+        yield filter(filters.take, _chains(rows, filters, oldest_first=oldest_first))
 
 
 def one(store: SQLStore, flow_id: str) -> Login:
@@ -120,7 +134,7 @@ def one(store: SQLStore, flow_id: str) -> Login:
                 found, events = grant_id, _events(rows, grant_id)
         if not events:
             raise UnknownLoginError("The trail has no events of this login.", flow_id=flow_id)
-        return Login.of(found, events, _open_runs(rows, {found: events}).get(found))
+        return _view(found, events, _open_runs(rows, {found: events}).get(found))
 
 
 def notes(store: SQLStore, filters: Filters = ALL) -> list[dict[str, Any]]:
@@ -149,7 +163,12 @@ def count(store: SQLStore) -> int:
         return int(next(rows("count_events"))[0])
 
 
-def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Login]:
+def _view(flow_id: str, events: Sequence[dict[str, Any]], run: Omitted | None) -> Login:
+    kind = Grant if is_of_grant(events[0]) else Login
+    return kind.of(flow_id, events, run)
+
+
+def _chains(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Login]:
     begun = rows("begun_oldest" if oldest_first else "begun_newest", filters.values())
     while some := [row[0] for row in islice(begun, len(IDS))]:
         # Unused parameters are filled with the empty id, which no flow has.
@@ -162,8 +181,8 @@ def _logins(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Lo
         for flow_id in some:
             # An id that is not UTF-8 cannot be queried. Verification reports such an event.
             events = found.get(flow_id)
-            if events and not is_of_grant(events[0]):
-                yield Login.of(events[0]["flow_id"], events, runs.get(flow_id))
+            if events:
+                yield _view(events[0]["flow_id"], events, runs.get(flow_id))
 
 
 def _open_runs(rows: Query, found: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Omitted]:

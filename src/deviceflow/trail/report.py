@@ -24,18 +24,20 @@ from deviceflow.trail.login_view import UNFINISHED, counted, seconds_of, span
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from deviceflow.trail.grant_view import Grant
     from deviceflow.trail.ledger import Finding
     from deviceflow.trail.login_view import Line, Login
     from deviceflow.trail.stats import Stats
 
 TIMELINES: Final = 500
-"""How many logins are drawn, the newest ones."""
+"""How many logins are drawn, the newest ones; and how many grants are listed."""
 
 FINDINGS: Final = 1000
 """How many findings are listed."""
 
 _ALIKE: Final = 20  # findings alike, of which the events are named
 _NOTES: Final = 200
+_LOGINS: Final = 20  # of one grant
 _LINES: Final = 60  # of one login's story
 _TICKS: Final = 400  # of one login's polls
 _MARKS: Final = 40  # of what went wrong in one login
@@ -92,6 +94,7 @@ def render(
     *,
     about: Mapping[str, str],
     made_at: float,
+    grants: Sequence[Grant] = (),
 ) -> str:
     """Return the page.
 
@@ -102,6 +105,7 @@ def render(
         verdict: What the verification has found.
         about: What it is about: the store and the filters, each with its name.
         made_at: When it was made, in seconds since 1970.
+        grants: The newest of the grants, the newest first: `TIMELINES` at the most are listed.
 
     Raises:
         ImportError: `jinja2` is missing (extra `audit`).
@@ -140,6 +144,7 @@ def render(
         bins=_bins(stats.waits()),
         notes=[_note(event) for event in notes[-_NOTES:][::-1]],
         notes_in_all=len(notes),
+        grants=[_listed(grant, suspects[grant.id]) for grant in grants[:TIMELINES]],
         logins=[_drawn(login, suspects[login.id]) for login in logins[:TIMELINES]],
         span=span,
         short=_short_name,
@@ -300,6 +305,27 @@ def _drawn(login: Login, findings: int) -> dict[str, Any]:
         "lines": lines[:_LINES],
         "more_lines": max(0, len(lines) - _LINES),
         **_timeline(login, whole),
+    }
+
+
+def _listed(grant: Grant, findings: int) -> dict[str, Any]:
+    lines = [_line(line) for line in grant.story()]
+    generations = grant.generations()
+    needs = grant.needs()
+    in_use = generations[-1] if generations and generations[-1].until is None else None
+    return {
+        "grant": grant,
+        "started": _second(grant.started),
+        "last": _second(grant.times[-1]),
+        "findings": findings,
+        "logins": [one.login_id for one in generations if one.login_id is not None][-_LOGINS:],
+        "fingerprint": in_use and in_use.fingerprint,
+        "expires": in_use and in_use.expires_at and _second(in_use.expires_at),
+        "losses": grant.losses.total(),
+        "needs": len(needs),
+        "needed_since": None if not needs or needs[-1].until else _second(needs[-1].since),
+        "lines": lines[-_LINES:],
+        "more_lines": max(0, len(lines) - _LINES),
     }
 
 

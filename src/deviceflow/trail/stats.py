@@ -1,8 +1,7 @@
-"""Statistics of the logins in a trail."""
+"""Statistics of the logins in a trail, and of its grants."""
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -11,13 +10,15 @@ from deviceflow.audit.events import text_of
 from deviceflow.core.actions import COUNTED, POLL
 from deviceflow.core.sanitize import crosses_in_clear, web_url
 from deviceflow.core.states import AUTHORIZED
+from deviceflow.trail.grant_stats import GrantStats
+from deviceflow.trail.grant_view import Grant
+from deviceflow.trail.percentiles import percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from deviceflow.trail.login_view import Login
 
-PERCENTILES: Final = (50, 90, 99)
 LONG_LIFE: Final = 900.0
 """The lifetime of a code in seconds that is usual; longer ones are reported.
 
@@ -42,6 +43,7 @@ class Stats:
         practice: How many logins depart from RFC 10027, for each kind of departure.
         clients: The number of logins of each client.
         issuers: The number of logins at each server.
+        grants: The statistics of grants.
     """
 
     def __init__(self, logins: Iterable[Login] = ()) -> None:
@@ -54,6 +56,7 @@ class Stats:
         self.practice: Counter[str] = Counter(dict.fromkeys(_DEPARTURES, 0))
         self.clients: Counter[str] = Counter()
         self.issuers: Counter[str] = Counter()
+        self.grants = GrantStats()
         self._approved: Counter[tuple[str, str]] = Counter()
         self._waits = array("d")
         self._polls = array("Q")
@@ -61,7 +64,10 @@ class Stats:
             self.take(login)
 
     def take(self, login: Login) -> None:
-        """Count a login."""
+        """Count a login, or a grant."""
+        if isinstance(login, Grant):
+            self.grants.take(login)
+            return
         outcome = login.outcome
         self.logins += 1
         self.first = login.started if self.first is None else min(self.first, login.started)
@@ -96,13 +102,14 @@ class Stats:
             "first": None if self.first is None else text_of(self.first),
             "last": None if self.last is None else text_of(self.last),
             "outcomes": dict(self.outcomes.most_common()),
-            "time_to_approval": {"approvals": len(waits), **dict(_percentiles(waits))},
-            "polls_per_login": {"total": sum(polls), **dict(_percentiles(polls))},
+            "time_to_approval": {"approvals": len(waits), **dict(percentiles(waits))},
+            "polls_per_login": {"total": sum(polls), **dict(percentiles(polls))},
             **self.totals,
             "in_doubt": self.in_doubt,
             "practice": dict(self.practice),
             "clients": list(self._top("client", self.clients)),
             "issuers": list(self._top("issuer", self.issuers)),
+            "grants": self.grants.facts(),
         }
 
     def _top(self, kind: str, counted: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -128,10 +135,3 @@ _DEPARTURES: Final[dict[str, Callable[[Login], bool]]] = {
     "approved_late": lambda login: (login.approved_after or 0.0) > LONG_LIFE,
     "plain_http": _plain_http,
 }
-
-
-def _percentiles(ordered: list[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield percentiles by the nearest-rank method: each is a value that occurred."""
-    for percent in PERCENTILES:
-        rank = math.ceil(len(ordered) * percent / 100)
-        yield f"p{percent}", round(ordered[rank - 1], 3) if ordered else None

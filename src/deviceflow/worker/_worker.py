@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from deviceflow.client import grant_end
 from deviceflow.client.grant_end import UNUSED
 from deviceflow.client.purge import DAY
+from deviceflow.client.store_clock import Seen, StoreClock
 from deviceflow.client.sweep import save_tokens
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.worker import _drive
@@ -23,8 +24,6 @@ from deviceflow.worker._schedule import (
     LOOK_EACH,
     Due,
     Schedule,
-    Seen,
-    StoreClock,
 )
 
 if TYPE_CHECKING:

@@ -145,6 +145,7 @@ def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validat
         "duration": 0.5,
         "in_doubt": False,
         "generation": None,
+        "expires_at": "2027-01-15T08:09:59.750+00:00",
         "worker": "a client.7.1",
         **dict.fromkeys(("host", "pid", "engine", "task_id", "actor")),
         **dict.fromkeys(("token_fingerprint", "previous_fingerprint", "code_fingerprint")),

@@ -52,7 +52,11 @@ def authorized(waiting: Waiting) -> Flow:
 def test_page_with_the_code_in_it_is_opened_and_compared(waiting: Waiting) -> None:
     assert instructions(waiting()) == [
         "client asks for access to https://studio.example.com.",
-        f"Open {PAGE}?code=USER-CANARY and check that the page shows the code USER-CANARY",
+        "Open this page, and check that it shows the code:",
+        "",
+        f"{PAGE}?code=USER-CANARY",
+        "USER-CANARY",
+        "",
     ]
 
 
@@ -60,7 +64,13 @@ def test_page_without_the_code_has_it_entered(waiting: Waiting) -> None:
     flow = waiting()
     flow.verification_uri_complete = None
 
-    assert instructions(flow)[1] == f"Open {PAGE} and enter the code USER-CANARY"
+    assert instructions(flow)[1:] == [
+        "Open this page, and enter the code:",
+        "",
+        PAGE,
+        "USER-CANARY",
+        "",
+    ]
 
 
 @pytest.mark.parametrize(("client_id", "asks"), [("robot", "robot"), ("\x1b[31mr\n", "r ")])
@@ -80,7 +90,7 @@ def test_client_without_either_is_this_program(waiting: Waiting) -> None:
 def test_nothing_that_steers_a_terminal_is_in_the_lines(waiting: Waiting) -> None:
     flow = waiting(verification_uri="java\x1b[2J\nscript:x", user_code="A\u202eB\r")
 
-    assert instructions(flow)[1] == "The server sent no usable URL. The code is AB "
+    assert instructions(flow)[1:4] == ["The server sent no usable URL. The code is:", "", "AB "]
 
 
 # Why there is no token.

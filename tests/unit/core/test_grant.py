@@ -12,8 +12,9 @@ import pytest
 
 from deviceflow.core import grant_codec
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import MOST_ASIDE, NOTIFY_AGAIN, Course, Grant, subject_of
+from deviceflow.core.grant import MOST_ASIDE, Course, Grant, subject_of
 from deviceflow.core.grant_view import GrantView
+from deviceflow.core.need import CODE_EACH, CODES, MOST_UNTOLD, NOTIFY_AGAIN, Need
 from deviceflow.core.ports import StoredGrant
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
@@ -602,6 +603,16 @@ def test_back_off_does_not_outlast_a_clock_that_was_set_back() -> None:
     assert grant.course(NOW - 3600, 60) is Course.REFRESH
 
 
+def test_due_time_by_a_clock_that_was_set_back_keeps_nobody_waiting() -> None:
+    grant = doubtful()
+    before = NOW - 3600
+
+    grant.invalidate(before)
+
+    assert grant.due_at == before
+    assert grant.course(before, 60) is Course.REFRESH
+
+
 def test_success_ends_all_counting() -> None:
     grant = active()
     grant.refresh(NOW + 900)
@@ -676,7 +687,9 @@ def test_late_answer_brings_a_lost_grant_back() -> None:
     grant.raise_need("n1", Secret("LINK"), NOW + 902)
 
     assert grant.late_answer(late(), 1, NOW + 903).action == "use_late_answer"
-    assert (grant.state, grant.reason, grant.need) == (ACTIVE, None, None)
+    assert (grant.state, grant.reason, grant.open_need) == (ACTIVE, None, None)
+    assert grant.need is not None
+    assert grant.need.end == "late_answer"
 
 
 def test_late_answer_of_an_ended_grant_is_revoked() -> None:
@@ -742,23 +755,154 @@ def test_token_that_was_refused_without_a_refresh_is_the_end() -> None:
 # The login, and the need of one.
 
 
+def needed(at: float = NOW) -> tuple[Grant, Need]:
+    grant = wanted()
+    grant.raise_need("n1", Secret("LINK"), at)
+    assert grant.need is not None
+    return grant, grant.need
+
+
 def test_need_is_raised_notified_each_day_and_ended_by_a_login() -> None:
     grant = wanted()
-    assert not grant.is_to_notify(NOW)
+    assert grant.need_to_tell(NOW) is None
 
     raised = grant.raise_need("n1", Secret("LINK"), NOW)
 
-    assert (raised.action, grant.seq) == ("need", 1)
-    assert grant.is_to_notify(NOW)
-    grant.notified(NOW + 1)
-    assert not grant.is_to_notify(NOW + NOTIFY_AGAIN)
-    assert grant.is_to_notify(NOW + 1 + NOTIFY_AGAIN)
-    assert grant.is_to_notify(NOW - 3600)  # the clock was set back
+    assert (raised.action, raised.detail, grant.seq) == ("need", "need n1", 1)
+    need = grant.need_to_tell(NOW)
+    assert need is not None
+    assert (need, grant.notify_at) == (grant.open_need, NOW)
+    assert grant.notified(need, NOW + 1).detail == "need n1"
+    assert grant.need_to_tell(NOW + NOTIFY_AGAIN) is None
+    assert grant.need_to_tell(NOW + 1 + NOTIFY_AGAIN) is not None
+    assert grant.need_to_tell(NOW - 3600) is not None  # the clock was set back
     given = grant.log_in(first_token(), SERVER, NOW + 60, flow_id="f1", issued_at=NOW + 50)
-    assert (given.detail, grant.need, grant.flow_id) == ("login f1", None, "f1")
+    assert (given.detail, grant.flow_id) == ("login f1; the need n1 ended", "f1")
     assert (grant.issued_at, grant.generation, grant.state) == (NOW + 50, 1, ACTIVE)
+    assert grant.open_need is None
+    ended = grant.need_to_tell(NOW + 60)
+    assert ended is not None
+    assert (ended.ended_at, ended.end, ended.notified) == (NOW + 60, "logged_in", 1)
+    assert grant.notified(ended, NOW + 61).detail == "the end of the need n1"
+    assert grant.notify_at is None
+
+
+def test_need_that_lasts_goes_on_when_it_is_raised_again() -> None:
+    grant, need = needed()
+
+    assert grant.raise_need("n2", Secret("OTHER"), NOW + 1).detail == "need n1"
+
+    assert grant.need == need
+
+
+def test_need_that_the_grant_does_not_have_is_not_told() -> None:
+    grant, need = needed()
+    other = need._replace(id="n0")
+    assert (grant.knows(need), grant.knows(other)) == (True, False)
+    for tell in (grant.notified, grant.not_notified):
+        with pytest.raises(IllegalTransitionError):
+            tell(other, NOW)
+
+
+def test_notification_that_failed_is_tried_again_ever_later() -> None:
+    grant, _ = needed()
+    waits = []
+    now = NOW
+    for _ in range(20):
+        need = grant.need_to_tell(now)
+        assert need is not None
+        failed = grant.not_notified(need, now)
+        assert failed.action == "notify_failed"
+        assert grant.need_to_tell(now) is None
+        assert failed.wait is not None
+        waits.append(failed.wait)
+        assert grant.notify_at is not None
+        now = grant.notify_at
+    assert 20 < waits[0] < 60 < waits[-1] <= 3600 * 1.25
+    need = grant.need_to_tell(now)
+    assert need is not None
+    grant.notified(need, now)
+    assert grant.need is not None
+    assert (grant.need.failures, grant.need.notified) == (0, 1)
+
+
+def test_end_that_came_while_the_program_was_told_of_the_need_is_told_as_well() -> None:
+    grant, need = needed()
+    grant.log_in(first_token(), SERVER, NOW + 5, flow_id="f1")
+
+    grant.notified(need, NOW + 6)
+
+    ended = grant.need_to_tell(NOW + 6)
+    assert ended is not None
+    assert (ended.id, ended.lasts, ended.notified) == ("n1", False, 1)
+
+
+def test_end_of_a_need_that_nobody_was_to_hear_of_yet_is_not_told() -> None:
+    grant = wanted()
+    grant.raise_need("n1", Secret("LINK"), NOW, notify_at=NOW + NOTIFY_AGAIN)
+
+    grant.log_in(first_token(), SERVER, NOW + 5, flow_id="f1")
+
+    assert grant.notify_at is None
+
+
+def test_end_of_a_need_is_told_after_the_next_one_arose() -> None:
+    grant, _ = needed()
+    grant.log_in(first_token(None, None), SERVER, NOW + 5, flow_id="f1")
+    grant.invalidate(NOW + 6)
+    grant.lapse(NOW + 6)
+    grant.raise_need("n2", Secret("OTHER"), NOW + 7)
+
+    told = []
+    while (need := grant.need_to_tell(NOW + 8)) is not None:
+        told.append((need.id, need.lasts))
+        grant.notified(need, NOW + 8)
+
+    assert told == [("n1", False), ("n2", True)]
+    assert grant.untold == ()
+
+
+def test_needs_whose_end_is_untold_are_kept_up_to_a_number() -> None:
+    grant = wanted()
+    for number in range(MOST_UNTOLD + 3):
+        grant.raise_need(f"n{number}", Secret("LINK"), NOW)
+        grant.end_need(NOW)
+    assert [need.id for need in grant.untold] == ["n2", "n3", "n4", "n5"]
+    need = grant.untold[1]
+    grant.not_notified(need, NOW)
+    assert [need.id for need in grant.untold] == ["n2", "n3", "n4", "n5"]
+    grant.notified(need, NOW)
+    assert [need.id for need in grant.untold] == ["n2", "n4", "n5"]
+
+
+def test_need_of_an_ended_grant_is_ended_without_a_login() -> None:
+    grant = revoked()
     with pytest.raises(IllegalTransitionError):
-        grant.notified(NOW)
+        grant.end_need(NOW)
+    grant.raise_need("n1", Secret("LINK"), NOW + 5)
+
+    assert grant.end_need(NOW + 6).action == "end_need"
+
+    assert grant.need is not None
+    assert (grant.need.end, grant.state) == ("logged_out", REVOKED)
+
+
+def test_codes_of_a_need_are_limited() -> None:
+    grant, _ = needed()
+    for _ in range(CODES):
+        assert grant.need is not None
+        assert grant.need.code_wait(NOW + 1) == 0
+        assert grant.request_code(NOW + 1).detail == "need n1"
+    assert grant.need is not None
+    assert grant.need.code_wait(NOW + 1) == CODE_EACH
+    assert grant.need.code_wait(NOW + 1 + CODE_EACH) == 0
+    assert grant.need.code_wait(NOW - CODE_EACH - 1) == 0  # the clock was set back
+    grant.request_code(NOW - CODE_EACH - 1)
+    assert grant.need is not None
+    assert grant.need.codes_at == NOW - 1
+    grant.log_in(first_token(), SERVER, NOW + 60, flow_id="f1")
+    with pytest.raises(IllegalTransitionError):
+        grant.request_code(NOW + 61)
 
 
 def test_lost_grant_is_given_tokens_by_the_next_login() -> None:
@@ -847,7 +991,10 @@ def again(grant: Grant) -> Grant:
 def needing() -> Grant:
     grant = lost()
     grant.raise_need("n1", Secret("LINK"), NOW + 902)
-    grant.notified(NOW + 903)
+    assert grant.need is not None
+    grant.notified(grant.need, NOW + 903)
+    grant.end_need(NOW + 904)
+    grant.raise_need("n2", Secret("LINK-2"), NOW + 905)
     return grant
 
 
@@ -946,9 +1093,14 @@ def test_copy_goes_its_own_way() -> None:
 
 # Whatever happens, in every order.
 
+UNKNOWN: Final = Need("n0", NOW, Secret("LINK"), NOW)
+
 HAPPENINGS: Final[dict[str, Callable[[Grant, float], Transition]]] = {
     "need": lambda grant, now: grant.raise_need("n1", Secret("LINK"), now),
-    "notified": lambda grant, now: grant.notified(now),
+    "notified": lambda grant, now: grant.notified(grant.need or UNKNOWN, now),
+    "not notified": lambda grant, now: grant.not_notified(grant.need or UNKNOWN, now),
+    "request code": lambda grant, now: grant.request_code(now),
+    "end need": lambda grant, now: grant.end_need(now),
     "log in": lambda grant, now: grant.log_in(first_token(), SERVER, now, flow_id="f1"),
     "refresh": lambda grant, now: grant.refresh(now),
     "recover": lambda grant, now: grant.recover(now),
@@ -969,7 +1121,12 @@ HAPPENINGS: Final[dict[str, Callable[[Grant, float], Transition]]] = {
 def kind_of(grant: Grant) -> tuple[Any, ...]:
     return (
         *(grant.state, grant.reason, min(grant.replays, 2), grant.last_resort, grant.invalid),
-        *(bool(grant.aside), bool(grant.to_revoke), grant.need is not None, min(grant.failures, 2)),
+        *(
+            bool(grant.aside),
+            bool(grant.to_revoke),
+            grant.open_need is not None,
+            min(grant.failures, 2),
+        ),
     )
 
 

@@ -534,7 +534,7 @@ def test_complete_address_that_is_none_is_left_out(complete: str) -> None:
     flow = Login(OAUTH, answer(200, CODE | {"verification_uri_complete": complete})).step()
 
     assert flow.verification_uri_complete is None
-    assert instructions(flow)[1] == f"Open {CODE['verification_uri']} and enter the code {USER}"
+    assert instructions(flow)[3:5] == [CODE["verification_uri"], USER]
 
 
 @pytest.mark.parametrize("provider", [OAUTH, STUDIO])

@@ -7,32 +7,26 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.audit.events import STORE, text_of
 from deviceflow.audit.formats import CSV, ECS, JSONLines
 from deviceflow.cli import arguments, options, streams, trail
-from deviceflow.cli.commands import Command
+from deviceflow.cli.commands import Command, audit_show
+from deviceflow.cli.commands.audit_facts import entry, facts, moment
 from deviceflow.cli.outfile import writing
-from deviceflow.core.actions import COUNTED, POLL
+from deviceflow.core.actions import COUNTED
 from deviceflow.core.sanitize import printable
-from deviceflow.core.states import Reason, State
-from deviceflow.errors import UnknownLoginError
+from deviceflow.core.states import GrantState, Loss, Reason, State
 from deviceflow.trail import query
+from deviceflow.trail.grant_stats import COUNTED as GRANT_TOTALS
+from deviceflow.trail.grant_view import Grant
 from deviceflow.trail.login_view import counted, span
-from deviceflow.trail.stats import PERCENTILES, Stats
+from deviceflow.trail.percentiles import PERCENTILES
+from deviceflow.trail.stats import Stats
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable, Iterator
 
-    from deviceflow.stores.sql import SQLStore
-    from deviceflow.trail.login_view import Line, Login
-
-
-class ShowOptions(options.JobOptions):
-    """The options of `show`."""
-
-    id: str | None
-    all: bool
+    from deviceflow.trail.login_view import Login
 
 
 class FilterOptions(options.StoreOptions):
@@ -69,16 +63,8 @@ class ReportOptions(FilterOptions, trail.VerifiedStore):
     output: str
 
 
-def _add_show(parser: ArgumentParser) -> None:
-    parser.add_argument("id", nargs="?", metavar="FLOW", help="by default the newest login")
-    parser.add_argument(
-        "--all", action="store_true", help="one line per event, without grouping polls"
-    )
-    options.add_json(parser)
-
-
 def _add_filters(parser: ArgumentParser) -> None:
-    which = parser.add_argument_group("filters (by default all logins)")
+    which = parser.add_argument_group("filters (by default all logins and grants)")
     which.add_argument(
         "--since",
         type=arguments.moment,
@@ -86,8 +72,9 @@ def _add_filters(parser: ArgumentParser) -> None:
         help="started since: 2d ago, or 2026-01-31 (UTC)",
     )
     which.add_argument("--until", type=arguments.moment, metavar="WHEN", help="started before")
-    which.add_argument("--state", choices=[*map(str, State)], help="in this state")
-    which.add_argument("--reason", choices=[*map(str, Reason)], help="failed for this reason")
+    which.add_argument("--state", choices=[*map(str, (*State, *GrantState))], help="in this state")
+    reasons = [*map(str, (*Reason, *Loss))]
+    which.add_argument("--reason", choices=reasons, help="failed or was lost for this reason")
     which.add_argument("--client", metavar="NAME", help="of the client of this name or id")
     which.add_argument("--actor", metavar="NAME", help="with an event of this actor")
 
@@ -95,7 +82,7 @@ def _add_filters(parser: ArgumentParser) -> None:
 def _add_list(parser: ArgumentParser) -> None:
     _add_filters(parser)
     parser.add_argument(
-        "--limit", type=arguments.natural, metavar="N", help="at most N logins, the newest"
+        "--limit", type=arguments.natural, metavar="N", help="at most N, the newest"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
@@ -124,101 +111,15 @@ def _add_report(parser: ArgumentParser) -> None:
     _add_filters(parser)
 
 
-def _show(args: ShowOptions) -> int:
-    with closing(trail.store(args)) as kept:
-        if args.id == STORE and not query.notes(kept):
-            if args.json:
-                streams.show(json.dumps({"flow_id": STORE, "events": []}))
-            streams.say("The trail has no store events.")
-            return 0
-        login = query.one(kept, args.id) if args.id else _newest(kept)
-    if args.json:
-        streams.show(json.dumps(_facts(login) | {"events": login.events}))
-        return 0
-    if login.id != STORE:
-        for line in _head(login):
-            streams.show(line)
-    rows = [_HEADINGS, *(_row(line) for line in login.story(whole=args.all))]
-    widths = [max(len(row[place]) for row in rows) for place in range(3)]
-    for row in rows:
-        streams.show(
-            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}"
-        )
-    return 0
-
-
-_HEADINGS: Final = ("TIME (UTC)", "STATE", "FOR", "WHY")
-
-
-def _row(line: Line) -> tuple[str, str, str, str]:
-    lasted = "" if line.lasted is None else span(line.lasted)
-    return _moment(line.time), printable(line.state, 20), lasted, printable(line.message)
-
-
-def _newest(kept: SQLStore) -> Login:
-    with query.logins(kept) as found:
-        for login in found:
-            return login
-    raise UnknownLoginError("The trail has no logins.", hint="Start one with: deviceflow start")
-
-
-def _head(login: Login) -> Iterator[str]:
-    yield f"{printable(login.id)}  {_outcome(login)}"
-    who = (login.client, login.issuer, login.actor)
-    client, issuer, actor = (printable(name or "?", 200) for name in who)
-    yield f"{client} at {issuer}, by {actor}"
-    scopes = login.events[0]["scopes"]
-    if scopes:
-        yield f"for {printable(' '.join(scopes), 200)}"
-    if login.purpose:
-        yield f"purpose: {printable(login.purpose, 200)}"
-
-
-def _outcome(login: Login) -> str:
-    state = printable(login.state, 20)
-    return f"{state}: {printable(login.reason, 40)}" if login.reason else state
-
-
-def _moment(at: float) -> str:
-    return text_of(at)[:23].replace("T", " ")
-
-
 def _list(args: ListOptions) -> int:
     left = args.limit
-    with closing(trail.store(args)) as kept, query.logins(kept, _filters(args)) as found:
+    with closing(trail.store(args)) as kept, query.chains(kept, _filters(args)) as found:
         for login in found:
             if left == 0:
                 break
             left = left and left - 1
-            streams.show(json.dumps(_facts(login)) if args.json else _entry(login))
+            streams.show(json.dumps(facts(login)) if args.json else entry(login))
     return 0
-
-
-def _entry(login: Login) -> str:
-    polls = counted(login.count(POLL), "poll")
-    who = (login.client, login.issuer, login.actor)
-    client, issuer, actor = (printable(name or "?", 100) for name in who)
-    return (
-        f"{printable(login.id, 40):<16}  {_moment(login.started)[:19]}  {_outcome(login):<20}"
-        f"  {polls:>9} in {span(login.seconds):<10}  {client} at {issuer} by {actor}"
-    )
-
-
-def _facts(login: Login) -> dict[str, Any]:
-    return {
-        "flow_id": login.id,
-        "started": text_of(login.started),
-        "ended": None if login.ended is None else text_of(login.ended),
-        "state": login.state,
-        "reason": login.reason,
-        "client": login.client,
-        "issuer": login.issuer,
-        "actor": login.actor,
-        "purpose": login.purpose,
-        "polls": login.count(POLL),
-        "seconds": round(login.seconds, 3),
-        "approved_after": login.approved_after and round(login.approved_after, 3),
-    }
 
 
 def _export(args: ExportOptions) -> int:
@@ -229,7 +130,7 @@ def _export(args: ExportOptions) -> int:
     with (
         closing(trail.store(args)) as kept,
         writing(args.output) as write,
-        query.logins(kept, filters, oldest_first=True) as found,
+        query.chains(kept, filters, oldest_first=True) as found,
     ):
         if isinstance(sink, CSV):
             write(CSV.header)
@@ -245,12 +146,12 @@ def _export(args: ExportOptions) -> int:
 
 
 def _stats(args: StatsOptions) -> int:
-    with closing(trail.store(args)) as kept, query.logins(kept, _filters(args)) as found:
-        facts = Stats(found).facts()
+    with closing(trail.store(args)) as kept, query.chains(kept, _filters(args)) as found:
+        counts = Stats(found).facts()
     if args.json:
-        streams.show(json.dumps(facts))
+        streams.show(json.dumps(counts))
         return 0
-    for name, text in _lines(facts):
+    for name, text in (*_lines(counts), *_grant_lines(counts["grants"])):
         streams.show(f"{name:<18}{text}".rstrip())
     return 0
 
@@ -277,6 +178,23 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{kind}s" * (not number), text
 
 
+def _grant_lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if not facts["grants"]:
+        return
+    yield "grants", str(facts["grants"])
+    for state, count in facts["states"].items():
+        yield f"  {printable(state, 40)}", str(count)
+    for name in ("in_doubt", *GRANT_TOTALS):
+        yield name.replace("_", " "), str(facts[name])
+    for reason, count in facts["losses"].items():
+        yield f"lost: {printable(reason, 40)}", str(count)
+    needs = facts["needs"]
+    yield "needs", f"{needs['raised']}, {needs['open']} open"
+    for percent in PERCENTILES if needs["lasted"]["ended"] else ():
+        lasted = span(needs["lasted"][f"p{percent}"])
+        yield "needs lasted" * (percent == 50), f"p{percent} {lasted}"
+
+
 def _report(args: ReportOptions) -> int:
     from deviceflow.trail import report
 
@@ -286,10 +204,13 @@ def _report(args: ReportOptions) -> int:
         verified = trail.verify(args, kept)
         stats = Stats()
         drawn: list[Login] = []
-        with query.logins(kept, filters) as found:
+        grants: list[Grant] = []
+        with query.chains(kept, filters) as found:
             for login in found:
                 stats.take(login)
-                if len(drawn) < report.TIMELINES:
+                if isinstance(login, Grant):
+                    grants += [login] if len(grants) < report.TIMELINES else []
+                elif len(drawn) < report.TIMELINES:
                     drawn.append(login)
         by, findings = verified.by, verified.findings
         verdict = report.Verdict(
@@ -310,10 +231,13 @@ def _report(args: ReportOptions) -> int:
             verdict,
             about={"store": trail.name_of(kept)} | _about(filters),
             made_at=time.time(),
+            grants=grants,
         )
         write(page)
     all_found = counted(len(findings), "finding") if findings else "nothing found"
-    summary = f"{counted(stats.logins, 'login')}, {all_found}"
+    found_there = [counted(stats.logins, "login")]
+    found_there += [counted(stats.grants.grants, "grant")] if stats.grants.grants else []
+    summary = ", ".join([*found_there, all_found])
     streams.say(f"The report was written to {args.output}: {summary}.")
     return 0
 
@@ -324,8 +248,8 @@ def _filters(args: FilterOptions) -> query.Filters:
 
 def _about(filters: query.Filters) -> dict[str, str]:
     about = {
-        "since": None if filters.since is None else f"{_moment(filters.since)[:19]} UTC",
-        "until": None if filters.until is None else f"{_moment(filters.until)[:19]} UTC",
+        "since": None if filters.since is None else f"{moment(filters.since)[:19]} UTC",
+        "until": None if filters.until is None else f"{moment(filters.until)[:19]} UTC",
         "state": filters.state,
         "reason": filters.reason,
         "client": filters.client,
@@ -335,8 +259,11 @@ def _about(filters: query.Filters) -> dict[str, str]:
 
 
 ACTIONS: Final = {
-    "show": ("show the events of a login", Command(_add_show, _show)),
-    "list": ("list the logins, newest first", Command(_add_list, _list)),
+    "show": (
+        "show the events of a login or a grant",
+        Command(audit_show.add_show, audit_show.show),
+    ),
+    "list": ("list the logins and grants, newest first", Command(_add_list, _list)),
     "export": ("print the events for other programs", Command(_add_export, _export)),
     "stats": ("show numbers of outcomes, waiting times and polls", Command(_add_stats, _stats)),
     "report": ("write an HTML report", Command(_add_report, _report)),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import exits, options, streams, target
 from deviceflow.cli.commands import Command
 from deviceflow.client.clock import default_clock
-from deviceflow.doctor import Check, Recorder, as_dict, examine
+from deviceflow.doctor import Check, Recorder, as_dict, conformance, examine
 from deviceflow.errors import UsageError
 from deviceflow.providers.oauth import OAuth
 from deviceflow.transports.requests import RequestsTransport
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Iterator
+
+    from deviceflow.core.ports import Clock
 
 _MARKS = {"good": "✓", "note": "•", "bad": "✗"}
 
@@ -22,7 +26,10 @@ _MARKS = {"good": "✓", "note": "•", "bad": "✗"}
 class DoctorOptions(options.TargetOptions, options.JSONOption):
     """What `doctor` takes."""
 
+    issuer: str | None
     early_poll: bool
+    conformance: str | None
+    with_approval: bool
 
 
 def _add_doctor(parser: ArgumentParser) -> None:
@@ -34,6 +41,19 @@ def _add_doctor(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--early-poll", action="store_true", help="also poll once before the interval has passed"
     )
+    parser.add_argument(
+        "--conformance",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="check instead whether the server follows RFC 8628, 8414, 6749 and 7009: the provider,"
+        " or the server of this issuer. A few codes are requested, and left to expire.",
+    )
+    parser.add_argument(
+        "--with-approval",
+        action="store_true",
+        help="with --conformance: ask a person to approve one login, to check the token's answers",
+    )
     options.add_json(parser)
 
 
@@ -43,6 +63,8 @@ def _run(args: DoctorOptions) -> int:
     Raises:
         UsageError: The provider is missing, unknown or not an OAuth provider.
     """
+    if args.conformance:
+        args.issuer = args.conformance
     provider = target.provider(args)
     if not isinstance(provider, OAuth):
         raise UsageError(
@@ -54,7 +76,7 @@ def _run(args: DoctorOptions) -> int:
     checks: list[Check] = []
     healthy: bool | None = None
     try:
-        for check in examine(recorder, provider, early_poll=args.early_poll, clock=clock):
+        for check in _checks(args, recorder, provider, clock):
             checks.append(check)
             if not args.json:
                 _print(check)
@@ -64,8 +86,29 @@ def _run(args: DoctorOptions) -> int:
         if args.json and checks:
             _print_json(provider, checks, healthy=healthy)
     if not args.json:
-        streams.show("A login would work." if healthy else "A login would fail.")
+        streams.show(_conclusion(args, healthy=bool(healthy), checks=checks))
     return 0 if healthy else exits.FAILED
+
+
+def _checks(
+    args: DoctorOptions, recorder: Recorder, provider: OAuth, clock: Clock
+) -> Iterator[Check]:
+    if args.conformance is None:
+        return examine(recorder, provider, early_poll=args.early_poll, clock=clock)
+    approve = _ask if args.with_approval else None
+    return conformance(recorder, provider, approve=approve, clock=clock)
+
+
+def _ask(user_code: str, page: str) -> None:
+    streams.say(f"Approve this login on the page {page} (code: {user_code}), then press Enter.")
+    sys.stdin.readline()
+
+
+def _conclusion(args: DoctorOptions, *, healthy: bool, checks: list[Check]) -> str:
+    if args.conformance is None:
+        return "A login would work." if healthy else "A login would fail."
+    counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in _MARKS}
+    return f"{counts['good']} rules kept, {counts['bad']} broken, {counts['note']} notes."
 
 
 def _print(check: Check) -> None:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import arguments, options, stored, streams, target
 from deviceflow.cli.commands import Command
-from deviceflow.errors import UnknownGrantError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-
-    from deviceflow.client._sync import Client
-    from deviceflow.core.grant_view import GrantView
-
-_NONE_LEFT: Final = ("revocations", 0)
 
 
 class NameOptions(options.JobOptions):
@@ -68,7 +61,7 @@ def _add_logout(parser: ArgumentParser) -> None:
 def _add_login(parser: ArgumentParser) -> None:
     parser.description = (
         "Log in for a grant: show a fresh code, and wait for the approval. For a grant that exists"
-        " already, the name is enough."
+        " already, deviceflow resume NAME does the same."
     )
     parser.add_argument("name", metavar="NAME", help="the grant's name")
     options.add_target(parser)
@@ -90,27 +83,24 @@ def _add_doubt(parser: ArgumentParser) -> None:
 
 def _list(args: options.JobOptions) -> int:
     for view in stored.client(args).grants():
-        streams.show(json.dumps(view.to_dict()) if args.json else _line(view))
+        streams.show(json.dumps(view.to_dict()) if args.json else stored.grant_line(view))
     return 0
 
 
 def _show(args: NameOptions) -> int:
-    _say(args, stored.client(args).grant(args.name))
+    stored.say_grant(args, stored.client(args).grant(args.name))
     return 0
 
 
 def _login(args: LoginOptions) -> int:
-    client = stored.client(args)
+    client = stored.client(args, notifies=True)
     named = any((args.target, args.profile, getattr(args, "issuer", None)))
     named = named or getattr(args, "device_authorization_endpoint", None) is not None
     provider = target.provider(args) if named else None
     if provider is not None:
         target.look_for_secret(provider)
-    if _gives_tokens(client, args.name):
-        streams.say(
-            "The grant gives tokens, so no login was started. To log in anew, end the grant first:"
-            f" deviceflow logout {args.name}"
-        )
+    if stored.gives_tokens(client, args.name):
+        stored.say_no_login(args.name)
     view = client.log_in(
         args.name,
         provider,
@@ -118,20 +108,13 @@ def _login(args: LoginOptions) -> int:
         open_browser=not args.no_browser,
         timeout=args.timeout,
     )
-    _say(args, view)
+    stored.say_grant(args, view)
     return 0
 
 
-def _gives_tokens(client: Client, name: str) -> bool:
-    try:
-        return client.grant(name).state.gives_tokens
-    except UnknownGrantError:
-        return False
-
-
 def _log_out(args: NameOptions) -> int:
-    view = stored.client(args).log_out(args.name)
-    _say(args, view)
+    view = stored.client(args, notifies=True).log_out(args.name)
+    stored.say_grant(args, view)
     if view.revocations:
         streams.say(
             "The tokens were wiped. They could not be revoked at the server yet: deviceflow sweep"
@@ -147,32 +130,6 @@ def _doubt(args: options.JobOptions) -> int:
     else:
         streams.show("1 grant is in doubt" if marked == 1 else f"{marked} grants are in doubt")
     return 0
-
-
-def _say(args: NameOptions, view: GrantView) -> None:
-    if args.json:
-        streams.show(json.dumps(view.to_dict()))
-        return
-    streams.show(_line(view))
-    for name, value in view.to_dict().items():
-        if value is not None and name not in ("name", "state") and (name, value) != _NONE_LEFT:
-            text = " ".join(value) if isinstance(value, list) else str(value)
-            if name.endswith(("_at", "_since")):
-                text = _time(value)
-            streams.show(f"  {name.replace('_', ' ')}: {text}", foreign=True)
-
-
-def _line(view: GrantView) -> str:
-    said = f"{view.name} {view.state}"
-    if view.reason is not None:
-        said += f": {view.reason}"
-    if view.expires_at is not None:
-        said += f", until {_time(view.expires_at)}"
-    return said if view.need_id is None else f"{said}, a person must log in"
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
 
 
 COMMANDS: Final = {

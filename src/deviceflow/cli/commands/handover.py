@@ -33,7 +33,7 @@ class HandOverOptions(options.IdArgument, options.JobOptions):
     acknowledge: bool
 
 
-class TokenOptions(options.FormatOption, HandOverOptions):
+class TokenOptions(options.FormatOption, options.NoticeOptions, HandOverOptions):
     """The options of `token`."""
 
     output: str | None
@@ -71,6 +71,7 @@ def _add_token(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="write it to this file instead (0600)")
     options.add_format(parser)
+    options.add_notices(parser)
     _add_acknowledge(parser)
     parser.add_argument(
         "id",
@@ -108,7 +109,7 @@ def _token(args: TokenOptions) -> int:
         )
     if not args.fresh and args.min_ttl is not None:
         raise UsageError("--min-ttl is for grants.", hint="Add --fresh.")
-    client = stored.client(args)
+    client = stored.client(args, notifies=args.fresh)
     sink = None if args.output is None else TokenFile(args.output)
 
     def put(token: Token | AccessToken) -> None:

@@ -9,8 +9,10 @@ import json
 import logging
 import os
 import platform
+import shlex
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import arguments, exits, options, prompt, stored, streams, target
@@ -19,7 +21,13 @@ from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
-from deviceflow.errors import DeviceFlowError, UnknownLoginError, UsageError, WaitTimeoutError
+from deviceflow.errors import (
+    DeviceFlowError,
+    UnknownGrantError,
+    UnknownLoginError,
+    UsageError,
+    WaitTimeoutError,
+)
 from deviceflow.stores.url import VARIABLE
 
 if TYPE_CHECKING:
@@ -67,14 +75,23 @@ def _add_login(parser: ArgumentParser) -> None:
 
 def _add_resume(parser: ArgumentParser) -> None:
     parser.epilog = exits.EXPLAINED
-    parser.description = "Continue an interrupted login: the one with this id, or the newest."
-    parser.add_argument("id", nargs="?", metavar="ID", help="the login's id, as printed by list")
+    parser.description = (
+        "Continue an interrupted login: the one with this id, or the newest. With the name of a"
+        " grant that needs a login: show a fresh code, and wait for the approval; the token stays"
+        " in the store."
+    )
+    parser.add_argument(
+        "id",
+        nargs="?",
+        metavar="ID|NAME",
+        help="the login's id, as printed by list; or the grant's name",
+    )
     _add_waiting(parser)
 
 
 def _add_waiting(parser: ArgumentParser) -> None:
     """Add the options for saving the token and for the prompt."""
-    puts = parser.add_argument_group("where to save the token (one is required)")
+    puts = parser.add_argument_group("where to save the token (one is required for a login)")
     puts.add_argument("--output", metavar="FILE", help="write it to this file (0600)")
     puts.add_argument("--save", choices=("keyring",), help="save it in the desktop's keyring")
     puts.add_argument("--show-token", action="store_true", help="print it to stdout")
@@ -111,10 +128,40 @@ def _login(args: LoginOptions) -> int:
 
 
 def _resume(args: ResumeOptions) -> int:
+    if args.id is not None and _is_grant(args):
+        return _log_in(args, args.id)
     _prepare(args)
     client = stored.client(args)
     login = _interrupted(client) if args.id is None else client.get(args.id)
     return _run(args, client, login.provider, lambda: _awake(client, login))
+
+
+def _is_grant(args: ResumeOptions) -> bool:
+    """Tell whether the store has no login of this id, but a grant of this name."""
+    client = stored.client(args)
+    try:
+        client.get(str(args.id))
+    except UnknownLoginError:
+        with suppress(UnknownGrantError):
+            client.grant(str(args.id))
+            return True
+    return False
+
+
+def _log_in(args: ResumeOptions, name: str) -> int:
+    """Log in for a grant."""
+    if args.output or args.save or args.show_token:
+        raise UsageError(
+            "A grant keeps its tokens in the store.",
+            hint=f"Log in without --output, --save and --show-token. For a token: deviceflow token"
+            f" {shlex.quote(name)} --fresh",
+        )
+    client = stored.client(args, notifies=True)
+    if stored.gives_tokens(client, name):
+        stored.say_no_login(name)
+    view = client.log_in(name, open_browser=not args.no_browser, timeout=args.timeout)
+    stored.say_grant(args, view)
+    return 0
 
 
 def _prepare(args: WaitingOptions) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import options, stored, streams, target
+from deviceflow.cli import options, prompt, stored, streams, target
 from deviceflow.cli.commands import Command
-from deviceflow.core.explain import instructions
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,8 +41,7 @@ def _start(args: StartOptions) -> int:
         streams.show(json.dumps(stored.all_facts(login)))
         return 0
     if not login.state.ended:
-        for line in instructions(login):
-            streams.say(line)
+        prompt.show_instructions(login)
     streams.show(login.id)
     return 0
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 
-class SweepOptions(options.JobOptions):
+class SweepOptions(options.NoticeOptions, options.JobOptions):
     """The options of `sweep`."""
 
     limit: int
@@ -25,8 +25,8 @@ class PurgeOptions(options.JobOptions, options.RetentionOptions):
 
 def _add_sweep(parser: ArgumentParser) -> None:
     parser.description = (
-        "Step each login that is due, and refresh ahead the grants that are in use. Run it from a"
-        " timer."
+        "Step each login that is due, refresh ahead the grants that are in use, and notify of those"
+        " that need a login. Run it from a timer."
     )
     parser.add_argument(
         "--limit", type=int, default=100, help="at most N logins, and N grants (%(default)s)"
@@ -38,6 +38,7 @@ def _add_sweep(parser: ArgumentParser) -> None:
         metavar="AGE",
         help="let grants lapse that were not used for so long: 12h, 7d; by default 14d",
     )
+    options.add_notices(parser)
     options.add_job(parser)
 
 
@@ -51,7 +52,7 @@ def _add_purge(parser: ArgumentParser) -> None:
 
 
 def _sweep(args: SweepOptions) -> int:
-    client = stored.client(args)
+    client = stored.client(args, notifies=True)
     swept = client.sweep(args.limit)
     grants = client.sweep_grants(unused=args.unused, limit=args.limit)
     failed = swept.problems + grants.problems

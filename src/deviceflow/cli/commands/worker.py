@@ -34,7 +34,7 @@ _COLLECT: Final = (20_000, 20, 50)
 _SIGNALS: Final = ("SIGINT", "SIGTERM")
 
 
-class WorkerOptions(options.JobOptions, options.RetentionOptions):
+class WorkerOptions(options.NoticeOptions, options.JobOptions, options.RetentionOptions):
     """The options of `worker`."""
 
     concurrency: int
@@ -95,6 +95,7 @@ def _add_worker(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"how old the file may be ({MAX_AGE:g})",
     )
+    options.add_notices(parser)
     options.add_job(parser, what="print one JSON object a line")
 
 
@@ -223,6 +224,7 @@ class _Service:
         from deviceflow.client._async import AsyncClient
 
         secret_refs.read_configured()
+        settings = stored.notices(self._args)
         kept = stored.async_store(self._args)
         try:
             await kept.now(0.0)  # a store that cannot be used is an error at once
@@ -230,7 +232,7 @@ class _Service:
             await kept.close()
             raise
         transport = _transport(self._args.concurrency)
-        client = AsyncClient(kept, transport=transport, on_transition=self._transition)
+        client = AsyncClient(kept, transport=transport, on_transition=self._transition, **settings)
         if self._metrics is not None:
             self._metrics.measure(client)
         return client, kept

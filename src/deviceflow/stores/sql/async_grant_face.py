@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease, StoredGrant
+    from deviceflow.core.secret import Secret
     from deviceflow.stores.sql.methods import Method
 
 _T = TypeVar("_T")
@@ -32,6 +33,9 @@ class AsyncGrantFace(GrantMethods):
 
     async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
         return await self._run(lambda: self._load_grant("get_grant_by_id", client_now, id=grant_id))
+
+    async def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None:
+        return await self._run(lambda: self._load_grant_by_link(link, client_now))
 
     async def commit_grant(
         self,
@@ -58,6 +62,12 @@ class AsyncGrantFace(GrantMethods):
 
     async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
         return await self._run(lambda: self._due_grants(client_now, unused, limit))
+
+    async def due_notices(self, client_now: float, limit: int) -> list[str]:
+        return await self._run(lambda: self._due_notices(client_now, limit))
+
+    async def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool:
+        return await self._run(lambda: self._claim_notice(grant_id, client_now, seconds))
 
     async def snooze_grant(self, name: str, client_now: float) -> None:
         await self._run(lambda: self._snooze_grant(name, client_now))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease, StoredGrant
+    from deviceflow.core.secret import Secret
     from deviceflow.stores.sql.methods import Method
 
 _T = TypeVar("_T")
@@ -33,6 +34,10 @@ class GrantFace(GrantMethods):
     def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
         """Return the grant of an id; None if there is none."""
         return self._run(self._load_grant("get_grant_by_id", client_now, id=grant_id))
+
+    def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None:
+        """Return the grant whose last need has this link; None if there is none."""
+        return self._run(self._load_grant_by_link(link, client_now))
 
     def commit_grant(
         self,
@@ -61,6 +66,14 @@ class GrantFace(GrantMethods):
     def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
         """Return names of grants that a sweep should look after, and nobody has a lease of."""
         return self._run(self._due_grants(client_now, unused, limit))
+
+    def due_notices(self, client_now: float, limit: int) -> list[str]:
+        """Return names of grants with a need that the program is to be notified of."""
+        return self._run(self._due_notices(client_now, limit))
+
+    def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool:
+        """Put off what is to be notified of a grant, and return whether it was due."""
+        return self._run(self._claim_notice(grant_id, client_now, seconds))
 
     def snooze_grant(self, name: str, client_now: float) -> None:
         """Have no sweep find a grant for an hour."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN
 from deviceflow.core.sanitize import storable
+from deviceflow.stores.sql.grant_rows import link_hash
 from deviceflow.stores.sql.grants import SNOOZE, GrantOperations, SeenGrants
 from deviceflow.stores.sql.operations import query, statement
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease, StoredGrant
-    from deviceflow.core.secret import Hidden
+    from deviceflow.core.secret import Hidden, Secret
     from deviceflow.stores.sql.connection import Mode, Operation
     from deviceflow.stores.sql.methods import Job, Method
     from deviceflow.stores.sql.operations import Operations
@@ -59,6 +60,10 @@ class GrantMethods:
         found: Hidden[Any] | None = yield job
         return None if found is None else operations.stored(found)
 
+    def _load_grant_by_link(self, link: Secret, client_now: float) -> Method[StoredGrant | None]:
+        found = link_hash(link.reveal())
+        return (yield from self._load_grant("get_grant_by_link", client_now, link_hash=found))
+
     def _commit_grant(
         self,
         grant: Grant,
@@ -90,6 +95,15 @@ class GrantMethods:
         values = {"unused": unused, "limit": limit, "owner": None}
         found = yield self._job(query("due_grants", values), "read", client_now)
         return [name for (name,) in found if isinstance(name, str)]
+
+    def _due_notices(self, client_now: float, limit: int) -> Method[list[str]]:
+        found = yield self._job(query("due_notices", {"limit": limit}), "read", client_now)
+        return [name for (name,) in found if isinstance(name, str)]
+
+    def _claim_notice(self, grant_id: str, client_now: float, seconds: float) -> Method[bool]:
+        values = {"id": grant_id, "seconds": seconds}
+        changed: int = yield self._job(statement("claim_notice", values), "lease", client_now)
+        return changed == 1
 
     def _snooze_grant(self, name: str, client_now: float) -> Method[None]:
         values = {"name": storable(name), "seconds": SNOOZE}

@@ -129,7 +129,7 @@ class Operations:
             The operation, and the columns that it writes.
         """
         columns, noted = self._linked(flow, event)
-        columns.reveal()["release"] = release
+        columns.reveal().update(release=release, event=noted)
         statement = "turn" if flow.as_stored.columns is not None else "move"
 
         def attempt(now: float) -> Statements[bool]:
@@ -338,7 +338,7 @@ class _Claiming:
             return None
         row, noted = self._link_to_row(known.flow, event)
         values = row.reveal()
-        values |= fence | self._lease | {"decided_at": now}
+        values |= fence | self._lease | {"decided_at": now, "event": noted}
         if (yield "poll_remembered", values).rowcount != 1:
             return None
         return (yield from self._keep(claim, event, noted, values["mac"]))
@@ -362,7 +362,7 @@ class _Claiming:
             return claim
         row, noted = self._link_to_row(flow, event)
         values = row.reveal()
-        values |= self._lease | {"now": lease.now}
+        values |= self._lease | {"now": lease.now, "event": noted}
         statement = "lease_and_move" if flow.as_stored.columns is None else "lease_and_turn"
         if (yield statement, values).rowcount != 1:
             raise ignored(flow.id)

@@ -60,13 +60,16 @@ ORDER BY begun
 -- fragment: grant_row
 SELECT {grant_columns}, {now}, used_at, lease_owner, leased_at, lease_until FROM {grants}
 
+-- fragment: notice_due
+-- Or the clock was set back.
+(notify_at <= {now} OR notify_at > {now} + 90000)
+
 -- fragment: grant_free
--- One that was taken by a clock which was set back since is waited for by whoever would take it;
--- a statement waits for the database no longer than that.
-({free} OR leased_at > {now} + 15)
+-- Where the clock was set back since, whoever would take it has waited until it had ended.
+({free} OR lease_owner = :ended)
 
 -- fragment: grant_moves
-{grant_set}, wake_at = :wake_at
+{grant_set}, wake_at = :wake_at, notify_at = :notify_at
 
 -- A login.
 
@@ -193,7 +196,8 @@ ORDER BY id LIMIT :limit OFFSET :skip
 -- Grants.
 
 -- name: add_grant
-INSERT INTO {grants} ({grant_columns}, wake_at) VALUES ({grant_values}, :wake_at)
+INSERT INTO {grants} ({grant_columns}, wake_at, notify_at)
+VALUES ({grant_values}, :wake_at, :notify_at)
 ON CONFLICT DO NOTHING
 
 -- name: get_grant
@@ -230,6 +234,14 @@ UPDATE {grants} SET wake_at = {now} + :seconds WHERE name = :name AND wake_at <=
 SELECT name FROM {grants}
 WHERE wake_at <= {now} AND {free} AND (used_at >= {now} - :unused OR state = 'revoked')
 ORDER BY wake_at LIMIT :limit
+
+-- name: due_notices
+SELECT name FROM {grants}
+WHERE notify_at IS NOT NULL AND {notice_due}
+ORDER BY notify_at LIMIT :limit
+
+-- name: claim_notice
+UPDATE {grants} SET notify_at = {now} + :seconds WHERE id = :id AND {notice_due}
 
 -- name: grants_with_other_keys
 SELECT id FROM {grants}

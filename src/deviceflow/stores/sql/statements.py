@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LONGEST_LEASE: Final = 86400.0
 """Seconds that a lease can last at most."""
 
+MANY: Final = 128
+"""For how many sets of values a statement is run at most."""
+
 IDS: Final = tuple(f"id{number}" for number in range(50))
 """The names of the values of the query `histories`: flow ids."""
 
@@ -38,7 +41,6 @@ class Dialect(NamedTuple):
         for_update: The SQL for locking the rows that are read.
         skip_locked: The SQL for passing over rows that others have locked.
         namespace: The schema in which the tables are, with a dot behind it.
-        clustered: What makes a table be kept in the order of its key.
         bytewise: What makes a column be compared byte by byte, as Python does.
         before_migrating: What is run first where the schema is brought up to date.
         overwrite_deleted: The statement that overwrites what was deleted in what the database keeps
@@ -53,7 +55,6 @@ class Dialect(NamedTuple):
     for_update: str = ""
     skip_locked: str = ""
     namespace: str = ""
-    clustered: str = ""
     bytewise: str = ""
     before_migrating: tuple[str, ...] = ()
     overwrite_deleted: str = ""
@@ -77,6 +78,22 @@ class Statement(NamedTuple):
     values_of: Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
+class ManyStatement(NamedTuple):
+    """A statement for many sets of values.
+
+    Attributes:
+        text: The SQL, with placeholders for arrays.
+        types: The types of their elements.
+        values_of: Returns one set of the statement's own values, as that of a `Statement`.
+        event_of: Returns those of an event; None if the statement adds none.
+    """
+
+    text: str
+    types: tuple[str, ...]
+    values_of: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    event_of: Callable[[Mapping[str, Any]], tuple[Any, ...]] | None
+
+
 class Statements(dict[str, Statement]):
     """All statements in one dialect, by their names; each is worded when it is first needed.
 
@@ -98,7 +115,6 @@ class Statements(dict[str, Statement]):
             "has_meta": dialect.has_meta,
             "for_update": dialect.for_update,
             "skip_locked": dialect.skip_locked,
-            "clustered": dialect.clustered,
             "bytewise": dialect.bytewise,
             "columns": ", ".join(COLUMNS),
             "column_values": _values(COLUMNS),
@@ -137,39 +153,52 @@ class Statements(dict[str, Statement]):
             self._named[names[-1]] = text
         return names
 
-    def for_many(self, name: str) -> Statement:
+    def for_many(self, name: str, *, with_event: bool = False) -> ManyStatement:
         """Return a statement that does what the one of this name does, for many sets of values.
 
-        It is PostgreSQL's. Its one value is a JSON array of objects, each with the key `n`, which
-        numbers it, and with a key for each value, as `values_of` returns it. An UPDATE and a SELECT
-        return the number of each row's values in front.
+        It is PostgreSQL's. Its values are arrays, each of the values of one name. An UPDATE and a
+        SELECT return the number of each row's values in front, from 1 on.
 
         Args:
             name: The name of an UPDATE of one row or of a SELECT, each with a WHERE; or of an
                 INSERT of one row.
+            with_event: Whether an UPDATE also adds an event for each row that it changed. It then
+                returns the number of added events behind.
         """
         text = self._expanded(self._named[name])
-        names = list(dict.fromkeys(_VALUE.findall(text)))
-        keys = {value: f"v{number}" for number, value in enumerate(names)}
-        text = _VALUE.sub(lambda value: f"many.{keys[value[1]]}", text)
-        columns = "".join(f", {key} {_TYPES.get(value, 'text')}" for value, key in keys.items())
-        many = f"json_to_recordset({self._placeholder}) AS many (n integer{columns})"
+        event = self._expanded(self._named["add_event"]) if with_event else ""
+        event = _VALUE.sub(lambda value: f":{_EVENT}{value[1]}", event)
+        names = list(dict.fromkeys(_VALUE.findall(f"{text} {event}")))
+        columns = {value: f"many.v{number}" for number, value in enumerate(names)}
+        text, event = (_VALUE.sub(lambda value: columns[value[1]], one) for one in (text, event))
+        types = [_TYPES.get(value.removeprefix(_EVENT), "text") for value in names]
+        arrays = ", ".join(f"{self._placeholder}::{kind}[]" for kind in types)
+        named = ", ".join(f"v{number}" for number in range(len(names)))
+        # Without the limit, the planner would expect so many rows that it reads the whole table.
+        many = (
+            f"SELECT * FROM unnest({arrays}) WITH ORDINALITY AS many ({named}, n)"  # noqa: S608  # our own
+            f" LIMIT {MANY}"
+        )
         if text.startswith("INSERT"):
-            into, _, values = text.partition(" VALUES ")
-            text = f"{into} SELECT {values.strip('() ')} FROM {many}"  # noqa: S608  # our own
+            text = _inserted(text, f"({many}) AS many")
+        elif text.startswith("SELECT"):
+            before, _, after = text.removeprefix("SELECT ").partition(" WHERE ")
+            after = after.replace("FOR UPDATE", "FOR UPDATE OF flows")
+            text = f"SELECT many.n, {before}, ({many}) AS many WHERE {after}"
         else:
             before, _, after = text.partition(" WHERE ")
-            if text.startswith("UPDATE"):
-                text = f"{before} FROM {many} WHERE {after} RETURNING many.n"
+            changed = f"{before} FROM many WHERE {after} RETURNING many.n"
+            if with_event:
+                added = _inserted(event, "many JOIN changed ON many.n = changed.n")
+                text = (
+                    f"WITH many AS ({many}), changed AS ({changed}), added AS ({added} RETURNING 1)"  # noqa: S608  # our own
+                    " SELECT n, (SELECT count(*) FROM added) FROM changed"
+                )
             else:
-                what = before.removeprefix("SELECT ")
-                text = f"SELECT many.n, {what}, {many} WHERE {after}"
-                text = text.replace("FOR UPDATE", "FOR UPDATE OF flows")
-
-        def values_of(values: Mapping[str, Any]) -> tuple[Any, ...]:
-            return tuple((key, values[value]) for value, key in keys.items())
-
-        return Statement(text, values_of)
+                text = f"WITH many AS ({many}) {changed}"
+        own = [value for value in names if not value.startswith(_EVENT)]
+        events = [value.removeprefix(_EVENT) for value in names if value.startswith(_EVENT)]
+        return ManyStatement(text, tuple(types), _getter(own), _getter(events) if events else None)
 
     def _expanded(self, text: str) -> str:
         while "{" in text:
@@ -179,24 +208,36 @@ class Statements(dict[str, Statement]):
     def _worded(self, text: str) -> Statement:
         text = self._expanded(text)
         names = _VALUE.findall(text)
-        text = _VALUE.sub(self._placeholder, text)
-        if len(names) > 1:
-            return Statement(text, itemgetter(*names))
-        return Statement(text, lambda values: tuple(values[name] for name in names))
+        return Statement(_VALUE.sub(self._placeholder, text), _getter(names))
 
 
 _TYPES: Final = {
     **dict.fromkeys(("seq", "before"), "bigint"),
     **dict.fromkeys(
-        ("moved_at", "old_moved_at", "wake_at", "ended_at", "decided_at", "seconds"),
+        ("moved_at", "old_moved_at", "wake_at", "notify_at", "ended_at", "decided_at", "seconds"),
         "double precision",
     ),
 }
 """The types of values that are no texts, by their names."""
 
+_EVENT: Final = "event_"
+"""What the names of an event's values begin with, where those of its flow are beside."""
+
 _WORD: Final = re.compile(r"\{(\w+)\}")
 _VALUE: Final = re.compile(r":(\w+)")
 _SECTION: Final = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
+
+
+def _getter(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
+
+
+def _inserted(text: str, source: str) -> str:
+    """Return an INSERT of one row's values as one of many rows."""
+    into, _, values = text.partition(" VALUES ")
+    return f"{into} SELECT {values.strip('() ')} FROM {source}"  # noqa: S608  # our own
 
 
 def _values(names: tuple[str, ...]) -> str:

@@ -51,14 +51,16 @@ CREATE TABLE {grants} (
     progress TEXT NOT NULL,
     head TEXT NOT NULL,
     mac TEXT NOT NULL,
-    -- What can only delay a refresh, or bring it forward.
+    -- What can only delay a refresh or a notification, or bring it forward.
     wake_at DOUBLE PRECISION,
+    notify_at DOUBLE PRECISION,
     used_at DOUBLE PRECISION,
     lease_owner TEXT,
     leased_at DOUBLE PRECISION,
     lease_until DOUBLE PRECISION
 );
 CREATE INDEX grants_wake ON {grants} (wake_at) WHERE wake_at IS NOT NULL;
+CREATE INDEX grants_notify ON {grants} (notify_at) WHERE notify_at IS NOT NULL;
 -- An event for each transition, written in the transaction that makes it true. Its text is what is
 -- hashed. The columns that repeat a part of the text are those that rows are ordered by.
 CREATE TABLE {audit} (
@@ -69,4 +71,4 @@ CREATE TABLE {audit} (
     mac TEXT NOT NULL,
     "text" TEXT NOT NULL,
     PRIMARY KEY (flow_id, seq)
-){clustered};
+);

@@ -1,0 +1,77 @@
+"""The needs of grants: notifying the program of them, and what their page asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deviceflow.client.effects import (
+    ClaimNotice,
+    DueNotices,
+    LoadGrant,
+    LoadGrantById,
+    ReadClocks,
+    TellNeed,
+)
+from deviceflow.core.need import LONGEST_NOTICE
+from deviceflow.core.notice import LoginNeed
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.need import Need
+    from deviceflow.core.ports import StoredGrant
+
+
+def tell(context: Context, stored: StoredGrant) -> Op[None]:
+    """Notify the program of what it is to be told of a grant's needs, and put that on record.
+
+    A notification is claimed first, so that others do not notify at the same time. Whoever dies
+    after that has told somebody, or nobody: others notify again soon.
+    """
+    while context.notifies:
+        need = stored.grant.need_to_tell(stored.now)
+        if need is None:
+            return
+        clocks: Clocks = yield ReadClocks()
+        claimed: bool = yield ClaimNotice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
+        if not claimed:
+            return
+        told: bool = yield TellNeed(LoginNeed.of(stored.grant, need, context.pages))
+        recorded = yield from _record(context, stored.grant.id, need, told=told)
+        if recorded is None:
+            return
+        stored = recorded
+
+
+def _record(context: Context, grant_id: str, need: Need, *, told: bool) -> Op[StoredGrant | None]:
+    """Put on record that the program was told, also if others moved the grant meanwhile."""
+    worker = context.identity.worker()
+    while True:
+        clocks: Clocks = yield ReadClocks()
+        stored: StoredGrant | None = yield LoadGrantById(grant_id, clocks.shared)
+        if stored is None or not stored.grant.knows(need):
+            return None
+        grant, now = stored.grant, stored.now
+        moved = grant.notified(need, now) if told else grant.not_notified(need, now)
+        if (yield from context.recorder.record_grant(grant, moved, worker)):
+            return stored
+
+
+def tell_of(context: Context, name: str) -> Op[None]:
+    """Notify the program of what it is to be told of the needs of the grant of a name."""
+    if not context.notifies:
+        return
+    clocks: Clocks = yield ReadClocks()
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
+    if stored is not None:
+        yield from tell(context, stored)
+
+
+def due(context: Context, limit: int) -> Op[list[str]]:
+    """Return the names of grants with a need that the program is to be notified of."""
+    if not context.notifies:
+        return []
+    clocks: Clocks = yield ReadClocks()
+    names: list[str] = yield DueNotices(clocks.shared, limit)
+    return names

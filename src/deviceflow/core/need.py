@@ -1,0 +1,107 @@
+"""A need: the fact that a person must log in for a grant, and when the program is told of that.
+
+The program is told when a need arises, again each day that the need lasts, and when the need has
+ended: at least once each, with the need's id to recognize repetitions by. As in
+`deviceflow.core.grant`, nothing here does I/O or reads a clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from deviceflow.core import pacing
+
+if TYPE_CHECKING:
+    from deviceflow.core.secret import Secret
+    from deviceflow.core.states import NeedEnd
+
+NOTIFY_AGAIN: Final = 86400.0
+"""Seconds after which the program is notified again of a need that lasts."""
+
+LONGEST_NOTICE: Final = 120.0
+"""Seconds that nobody else notifies the program, after one process has begun to."""
+
+CODES: Final = 5
+"""How many codes can be requested for a need in a row."""
+
+CODE_EACH: Final = 300.0
+"""Seconds after which one more code can be requested."""
+
+MOST_UNTOLD: Final = 4
+"""How many ended needs of a grant are kept until the program is told of their end."""
+
+_FUTURE: Final = NOTIFY_AGAIN + 3600.0
+
+
+class Need(NamedTuple):
+    """That a person must log in. All times are in seconds since 1970.
+
+    Attributes:
+        id: A random id. It is no secret.
+        since: When the need arose.
+        link: The unguessable part of the address of its page.
+        notify_at: When the program is to be notified next; None for never.
+        notified: How many times the program was notified.
+        notified_at: When the program was last notified; None if it never was.
+        failures: How many notifications in a row failed.
+        ended_at: When the need ended; None while it lasts.
+        end: Why it ended.
+        codes_at: The time from which the full number of codes can be requested again.
+    """
+
+    id: str
+    since: float
+    link: Secret
+    notify_at: float | None
+    notified: int = 0
+    notified_at: float | None = None
+    failures: int = 0
+    ended_at: float | None = None
+    end: NeedEnd | None = None
+    codes_at: float = 0.0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether a person must still log in."""
+        return self.ended_at is None
+
+    def is_to_notify(self, now: float) -> bool:
+        """Tell whether the program is to be notified now."""
+        at = self.notify_at
+        return at is not None and (at <= now or at > now + _FUTURE)  # the clock was set back
+
+    def told(self, now: float, *, of_end: bool) -> Self:
+        """Return the need after the program was notified of it, or of its end."""
+        told = self._replace(notified=self.notified + 1, notified_at=now, failures=0)
+        if self.lasts:
+            return told._replace(notify_at=now + NOTIFY_AGAIN)
+        return told._replace(notify_at=None) if of_end else told
+
+    def untold(self, now: float, jitter: float) -> tuple[Self, float]:
+        """Return the need after a notification failed, and in how many seconds to try again."""
+        failures = self.failures + 1
+        wait = round(min(30.0 + pacing.revocation_backoff(failures), 3600.0) * jitter, 6)
+        return self._replace(failures=failures, notify_at=now + wait), wait
+
+    def ended(self, now: float, end: NeedEnd) -> Self:
+        """Return the need after its end.
+
+        The program is not told of the end of a need that it was not to be told of yet.
+        """
+        unknown = not (self.notified or self.failures or self.is_to_notify(now))
+        at = None if unknown else now
+        return self._replace(ended_at=now, end=end, notify_at=at, failures=0)
+
+    def code_wait(self, now: float) -> float:
+        """Return in how many seconds a code can be requested; 0 for now."""
+        ahead = self.codes_at - now
+        most = (CODES - 1) * CODE_EACH
+        if ahead > most + CODE_EACH:
+            return 0.0  # the clock was set back
+        return max(0.0, ahead - most)
+
+    def code_requested(self, now: float) -> Self:
+        """Return the need after a code was requested."""
+        ahead = self.codes_at - now
+        behind = not 0 < ahead <= CODES * CODE_EACH
+        return self._replace(codes_at=(now if behind else self.codes_at) + CODE_EACH)

@@ -1,0 +1,125 @@
+"""What a program is told of a need: when it arises, each day that it lasts, and when it ends."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
+
+from deviceflow.core.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.need import Need
+
+SCHEMA: Final = "deviceflow.need/1"
+PATH: Final = "need"
+"""The first part of the path of a need's page, behind the public URL."""
+
+_ENDS: Final = {
+    "logged_in": "A person has logged in.",
+    "late_answer": "The tokens arrived late, and nobody needs to log in.",
+    "logged_out": "The need was ended without a login.",
+}
+
+
+def page_of(pages: str | None, link: Secret) -> Secret | None:
+    """Return the address of a need's page, where it is known where the pages are."""
+    text = link.reveal()
+    return Secret(f"{pages}/{PATH}/{text}") if pages and text else None
+
+
+class LoginNeed(NamedTuple):
+    """What the program is told of a need. All times are in seconds since 1970.
+
+    Attributes:
+        id: The need's id. The same id comes again: each day that the need lasts, at its end, and
+            wherever a notification is repeated.
+        name: The grant's name.
+        purpose: Why the grant is needed, as the program stated it.
+        server: The server to log in to.
+        scopes: What is asked for.
+        since: When the need arose.
+        number: Which notification of this need it is, from 1. A repeated one has the same number.
+        ended_at: When the need ended; None while a person must log in.
+        end: Why it ended: `logged_in`, `late_answer` or `logged_out`; None while it lasts.
+        link: The address of the need's page, hidden; None where nobody knows where the pages are,
+            and after the end. Whoever has the link can request a code.
+    """
+
+    id: str
+    name: str
+    purpose: str | None
+    server: str
+    scopes: Sequence[str]
+    since: float
+    number: int
+    ended_at: float | None
+    end: str | None
+    link: Secret | None
+
+    @classmethod
+    def of(cls, grant: Grant, need: Need, pages: str | None) -> Self:
+        """Return what to tell of a grant's need."""
+        return cls(
+            id=need.id,
+            name=grant.name,
+            purpose=grant.purpose,
+            server=grant.asked.server,
+            scopes=tuple(grant.asked.scopes),
+            since=need.since,
+            number=need.notified + 1,
+            ended_at=need.ended_at,
+            end=None if need.end is None else str(need.end),
+            link=page_of(pages, need.link) if need.lasts else None,
+        )
+
+    @property
+    def kind(self) -> Literal["needed", "still_needed", "ended"]:
+        """What is told: that the need arose, that it lasts, or that it ended."""
+        if self.ended_at is not None:
+            return "ended"
+        return "needed" if self.number == 1 else "still_needed"
+
+    @property
+    def command(self) -> str:
+        """The command that shows a fresh code, for a shell that uses the same store."""
+        return f"deviceflow resume {shlex.quote(self.name)}"
+
+    def in_words(self, *, link: bool = False) -> str:
+        """Return what is told, for a person.
+
+        Args:
+            link: Whether to reveal the link in it.
+        """
+        if self.end is not None:
+            return f"{self.name} needs no login any more. {_ENDS.get(self.end, '')}".rstrip()
+        since = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        why = f" Purpose: {self.purpose}." if self.purpose else ""
+        still = "still " if self.kind == "still_needed" else ""
+        where = self.command if self.link is None or not link else self.link.reveal()
+        return (
+            f"{self.name} {still}needs somebody to log in at {self.server}, since {since}.{why}"
+            f" To log in: {where}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON types, the link in clear: it is for whoever is to be told."""
+        return {
+            "schema": SCHEMA,
+            "id": self.id,
+            "kind": self.kind,
+            "name": self.name,
+            "purpose": self.purpose,
+            "server": self.server,
+            "scopes": [*self.scopes],
+            "since": self.since,
+            "number": self.number,
+            "ended_at": self.ended_at,
+            "end": self.end,
+            "command": None if self.ended_at is not None else self.command,
+            "link": None if self.link is None else self.link.reveal(),
+            "text": self.in_words(link=True),
+        }

@@ -1,0 +1,1 @@
+"""The conformance kit on clients: `python -m tests.conformance`."""

@@ -1,0 +1,67 @@
+"""The clients that the docs' table compares, each by its command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+_HERE: Final = Path(__file__).parent
+_PYTHON: Final = shlex.quote(sys.executable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """A client.
+
+    Attributes:
+        command: Its command, for the kit.
+        distribution: The Python distribution that has it, or
+        program: the program that has it, which says its version.
+        tls: Whether it takes servers with TLS only.
+    """
+
+    command: str
+    distribution: str | None = None
+    program: str | None = None
+    tls: bool = False
+
+    def is_installed(self) -> bool:
+        """Tell whether it can be run here."""
+        return self.program is None or shutil.which(self.program) is not None
+
+    def version(self) -> str:
+        """Return its version."""
+        if self.distribution:
+            return metadata.version(self.distribution)
+        said = subprocess.run(
+            ["dpkg-query", "-W", "-f", "${Version}", str(self.program)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return re.sub(r"[+-].*", "", said.stdout) or "of unknown version"
+
+
+def _driver(library: str) -> str:
+    driver = shlex.quote(str(_HERE / "client.py"))
+    return f"{_PYTHON} {driver} {library} {{issuer}} {{device}} {{token}} {{client_id}}"
+
+
+CLIENTS: Final = {
+    "deviceflow": Client(
+        command=f"{_PYTHON} -m deviceflow login --issuer {{issuer}} --client-id {{client_id}}"
+        " --show-token --store memory:",
+        distribution="deviceflow",
+    ),
+    "msal": Client(command=_driver("msal"), distribution="msal", tls=True),
+    "requests_oauth2client": Client(
+        command=_driver("requests_oauth2client"), distribution="requests_oauth2client", tls=True
+    ),
+}
