@@ -110,6 +110,11 @@ class Transition(NamedTuple):
     wait: float | None = None
     detail: CleanText | None = None
 
+    def answered(self, status: int | None, duration: float | None) -> Transition:
+        """Return the transition with what came of the exchange that led to it."""
+        seq, at, action, source, dest, _, _, wait, detail = self
+        return Transition(seq, at, action, source, dest, status, duration, wait, detail)
+
 
 class Flow:
     """The record of one login. All times are in seconds since 1970.
@@ -409,7 +414,7 @@ class Flow:
         else:
             transition = self._receive_token(answer, now, retry_after, detail)
         self.due_at += behind
-        return transition._replace(status=status, duration=duration)
+        return transition.answered(status, duration)
 
     def recover(self, now: float, owner: str | None = None) -> Transition:
         """Continue a flow whose worker died during a poll. The server's response is unknown.
@@ -592,7 +597,7 @@ class Flow:
             self.to_revoke = self.to_revoke[1:]
             self.revocations = len(self.to_revoke)
         transition = self._fire(action, now, wait=wait, detail=ours(detail))
-        return transition._replace(status=status, duration=duration)
+        return transition.answered(status, duration)
 
     def _receive_code(
         self,
