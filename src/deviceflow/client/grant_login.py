@@ -92,7 +92,7 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
         return
     flow: Flow | None = yield FindFlow(asked.name)
     if flow is not None:
-        _check_login(flow, provider)
+        check_login(flow, provider)
         login = yield from _stepped(context, flow)
         if login is not None and login.has_token:
             yield from adopt(context, asked.name, provider, purpose, flow.id)
@@ -117,7 +117,7 @@ def _stepped(context: Context, flow: Flow) -> Op[Login | None]:
     return (yield from step(context, flow.id))
 
 
-def _check_login(flow: Flow, provider: Provider) -> None:
+def check_login(flow: Flow, provider: Provider) -> None:
     """Check that the open login of a grant's name is a login for the grant."""
     of, provider = flow.provider.for_grant(), provider.for_grant()
     if (of.server, of.client_id, {*of.scopes}) != (
@@ -159,17 +159,21 @@ def _need(
         # Where somebody is there, nobody is notified for now.
         notify_at = now + NOTIFY_AGAIN if asked.mint == "now" else now
         raised = grant.raise_need(
-            identity.new_flow_id(), identity.new_verifier(), now, notify_at=notify_at
+            identity.new_flow_id(),
+            identity.new_verifier(),
+            now,
+            notify_at=notify_at,
+            host=identity.origin.host,
         )
         if not (yield from record(grant, raised, worker)):
             return None
     clocks: Clocks = yield ReadClocks()
-    found: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    found: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     due = found is not None and found.grant.need_to_tell(found.now) is not None
     if found is not None and due and context.notifies and asked.mint == "later":
         yield from tell(context, found)
         clocks = yield ReadClocks()
-        found = yield LoadGrant(name, clocks.wall)
+        found = yield LoadGrant(name, clocks.shared)
     # Another process may have taken the token of the login, which had the name until then.
     return None if found is None or found.grant.state.gives_tokens else found
 
@@ -226,7 +230,7 @@ def log_in(
     """Log in for a grant, in front of a person."""
     provider = provider and provider.for_grant()
     clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is not None:
         check_same(stored.grant, provider)
         provider = provider or stored.grant.asked
@@ -245,7 +249,7 @@ def log_in(
         yield from adopt(context, name, provider, purpose, login.id)
         yield from tell_of(context, name)
         return
-    stored = yield LoadGrant(name, clocks.wall)
+    stored = yield LoadGrant(name, clocks.shared)
     if stored is None or stored.grant.flow_id != login.id:  # nobody has taken its token meanwhile
         flow: Flow = yield Load(login.id)
         raise error_of(flow)

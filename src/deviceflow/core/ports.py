@@ -143,11 +143,13 @@ class GrantLease(NamedTuple):
         owner: The worker that takes it.
         seconds: Its duration.
         client_now: The client's time.
+        ended: The worker whose lease has ended, whatever the store's clock says of that by now.
     """
 
     owner: str
     seconds: float
     client_now: float
+    ended: str | None = None
 
 
 class StoreEvent(NamedTuple):
@@ -429,7 +431,8 @@ class Store(Protocol):
             event: The transition as an event of `deviceflow.audit/1`. If the stored grant is not at
                 the previous transition, or there is another grant of its name, nothing is
                 committed.
-            lease: A lease to take. If another worker holds one, nothing is committed.
+            lease: A lease to take. If another worker holds one that has not ended, nothing is
+                committed.
             release: The owner whose lease is released.
             flow: A flow that moves with the grant, whose token becomes the grant's. If it is not at
                 the transition before `flow_event`, nothing is committed.
@@ -476,6 +479,17 @@ class Store(Protocol):
 
     def snooze_grant(self, name: str, client_now: float) -> None:
         """Hide a grant that cannot be processed from sweeps for an hour."""
+
+    def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
+        """Return a page of names of grants that ended before a time, in their order.
+
+        Args:
+            ended_before: The time, in seconds since 1970.
+            after: The last name of the page before.
+        """
+
+    def delete_grant(self, grant: Grant) -> bool:
+        """Delete a grant, if it is still at the same transition; return whether it was deleted."""
 
     def close(self) -> None:
         """Close files and connections."""
@@ -626,6 +640,10 @@ class AsyncStore(Protocol):
     async def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool: ...
 
     async def snooze_grant(self, name: str, client_now: float) -> None: ...
+
+    async def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]: ...
+
+    async def delete_grant(self, grant: Grant) -> bool: ...
 
     # For a process that drives whatever is due.
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _SNOOZE: Final = 3600.0
 _FREE: Final = ("", 0.0, 0.0)
-_FUTURE: Final = 15.0  # as in a database
 
 
 class MemoryGrants:
@@ -70,9 +69,9 @@ class MemoryGrants:
                 return False
             if stored is not None and stored.id != grant.id:
                 return False
-            owner, since, until = self._grant_leases.get(grant.id, _FREE)
-            taken = lease is not None and since - _FUTURE <= lease.client_now < until
-            if lease is not None and taken and owner != lease.owner:
+            owner, _, until = self._grant_leases.get(grant.id, _FREE)
+            free = lease is None or owner in (lease.owner, lease.ended)
+            if lease is not None and not free and until > lease.client_now:
                 return False
             if flow is not None and flow_event is not None and not self._move(flow, flow_event):
                 return False
@@ -132,6 +131,29 @@ class MemoryGrants:
     def _is_due(self, grant: Grant, client_now: float) -> bool:
         put_off = self._notices.get(grant.id, 0.0)
         return grant.need_to_tell(client_now) is not None and put_off <= client_now
+
+    def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
+        """Return the names of grants behind a name that ended before a time."""
+        with self._lock:
+            return sorted(
+                name
+                for name, grant in self._grants.items()
+                if grant.ended_at is not None
+                and grant.ended_at <= ended_before
+                and (after is None or name > after)
+            )
+
+    def delete_grant(self, grant: Grant) -> bool:
+        """Delete a grant, if it is still at the same transition; return whether it was deleted."""
+        with self._lock:
+            stored = self._grants.get(grant.name)
+            if stored is None or (stored.id, stored.seq) != (grant.id, grant.seq):
+                return False
+            del self._grants[grant.name]
+            for kept in (self._grant_leases, self._used):
+                kept.pop(grant.id, None)
+            self._snoozed.pop(grant.name, None)
+            return True
 
     def snooze_grant(self, name: str, client_now: float) -> None:
         """Have no sweep find a grant for an hour."""

@@ -168,7 +168,7 @@ class GrantOperations:
         row = columns.reveal()
         row |= {"before": grant.seq - 1, "release": release}
         if lease is not None:
-            row |= {"owner": lease.owner, "seconds": lease.seconds}
+            row |= {"owner": lease.owner, "seconds": lease.seconds, "ended": lease.ended}
         statement = "lease_and_move_grant" if lease else "move_grant"
         statement = "add_grant" if grant.seq == 1 else statement
         moving = None
@@ -192,6 +192,15 @@ class GrantOperations:
             if moving is not None and not (yield from moving(now)):
                 raise OvertakenError
             return True
+
+        return attempt
+
+    def delete(self, grant: Grant) -> Operation[bool]:
+        """Delete a grant, if it is still at the same transition."""
+        values = {"id": grant.id, "seq": grant.seq}
+
+        def attempt(_now: float) -> Statements[bool]:
+            return (yield "delete_grant", values).rowcount == 1
 
         return attempt
 
