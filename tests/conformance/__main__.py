@@ -1,7 +1,6 @@
 """Run both conformance kits: `python -m tests.conformance [--write PAGE] [CLIENT…]`.
 
-The clients that are programs of others (gh, git-credential-oauth, oidc-agent) are run where they
-are installed.
+Clients that are programs of others (gh, oidc-agent) are run where they are installed.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def _run_clients(names: list[str]) -> Iterator[tuple[str, list[Result]]]:
 
 
 def _kit(client: Client, own: Path) -> Kit:
-    return Kit(client.command, tls=own if client.tls else None)
+    return Kit(client.command, tls=own if client.tls else None, jobs=client.jobs)
 
 
 def _put(page: Path, name: str, table: str) -> None:
