@@ -143,10 +143,25 @@ class ServerError(DeviceFlowError):
 
 
 class UnreachableError(ServerError):
-    """No usable response came, after several attempts."""
+    """No usable response came, after several attempts.
+
+    Args:
+        wait_seconds: Seconds after which to ask again for a grant's token; None where there is no
+            grant.
+    """
 
     default_message = "The server could not be reached."
     default_hint = "Check the URL and the network, then start the login again."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        wait_seconds: float | None = None,
+        **context: str | None,
+    ) -> None:
+        super().__init__(message, **context)
+        self.wait_seconds = wait_seconds
 
 
 class ProtocolError(ServerError):
@@ -244,6 +259,9 @@ class LoginBusyError(DeviceFlowError):
 class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller asks again later
     """A grant gives no token until a person has logged in. Nothing that it says is secret.
 
+    A pickle or a copy of it is without `login`: a task queue keeps exceptions where more people can
+    read them than may see a code.
+
     Args:
         name: The grant's name.
         wait_seconds: Seconds after which to ask again.
@@ -253,8 +271,7 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         login: The login with its code, if the code was asked for at the caller's own wish
             (`mint="now"`); the user code in it is for the person.
         link: The address of the need's page, as a hidden `Secret`; None where the client does not
-            know where the pages are. Whoever has the link can request a code. A pickled exception
-            has no link.
+            know where the pages are. Whoever has the link can request a code.
     """
 
     default_message = "A person must log in before there is a token."
@@ -277,7 +294,7 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         self.link: Any = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message,), self.__dict__ | {"link": None}
+        return type(self), (self.message,), self.__dict__ | {"link": None, "login": None}
 
 
 class TokenGoneError(UsageError):

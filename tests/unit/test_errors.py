@@ -160,5 +160,13 @@ def test_wait_of_a_busy_flow_survives_as_well() -> None:
     assert again.wait_seconds == 7.5
 
 
+def test_the_login_of_a_need_stays_where_it_is() -> None:
+    error = errors.LoginPending(name="nightly", wait_seconds=5)
+    error.login = "its code"
+
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (again.name, again.wait_seconds, again.login) == ("nightly", 5, None)
+
+
 def test_trigger_is_optional() -> None:
     assert errors.IllegalTransitionError().trigger is None

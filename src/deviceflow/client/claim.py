@@ -36,7 +36,23 @@ def take_lease(
             clocks = yield ReadClocks()
             claim = yield ClaimFlow(flow_id, owner, clocks.wall, seconds, decide)
     now = claim.now if isinstance(claim, Claim) else clocks.wall
-    return claim, Lease(owner, seconds, clocks, now)
+    return claim, (yield from lease_of(owner, seconds, clocks, now))
+
+
+def lease_of(owner: str, seconds: float, taken: Clocks, now: float) -> Op[Lease]:
+    """Return a lease that was taken just now.
+
+    Args:
+        owner: Who holds it.
+        seconds: For how long it was taken.
+        taken: What both clocks showed right before.
+        now: What time it was for the store.
+    """
+    lease = Lease(owner, seconds, taken, now)
+    if now == taken.wall:
+        return lease
+    clocks: Clocks = yield ReadClocks()  # the store has a clock of its own
+    return lease._replace(behind=clocks.steady - taken.steady)
 
 
 def end_lease_from_the_future(flow_id: str, since: float | None, begun: float) -> Op[bool]:

@@ -8,6 +8,7 @@ from deviceflow.client.identity import Identity
 from deviceflow.client.kept import KeptTokens, Metadata, UnsavedRefreshes, UnsavedTokens
 from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN
 from deviceflow.client.recorder import Recorder
+from deviceflow.client.store_clock import StoreClock
 
 if TYPE_CHECKING:
     from deviceflow.audit.jsonl import JSONLinesAudit
@@ -28,6 +29,7 @@ class Context(NamedTuple):
         unsaved: The tokens whose commit failed.
         refreshed: The tokens of refreshes whose commit failed.
         tokens: The access tokens that it has given lately.
+        store_clock: What is known of the store's clock.
         durable: Whether the store outlives the process.
         deadline: Seconds that one request may take, all in all.
         approver: The program's policy on who may approve.
@@ -41,6 +43,7 @@ class Context(NamedTuple):
     unsaved: UnsavedTokens
     refreshed: UnsavedRefreshes
     tokens: KeptTokens
+    store_clock: StoreClock
     durable: bool = False
     deadline: float = DEADLINE
     approver: Approver | None = None
@@ -91,6 +94,7 @@ def context_of(
         UnsavedTokens(),
         UnsavedRefreshes(),
         KeptTokens(),
+        StoreClock(),
         durable,
         deadline,
         approver,

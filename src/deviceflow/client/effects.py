@@ -434,16 +434,18 @@ Effect: TypeAlias = (
     | WriteAudit
 )
 
-MUST_FINISH: Final = (
-    ClaimDue,
-    ClaimFlow,
-    Commit,
-    CommitGrant,
-    Emit,
-    Release,
-    Reschedule,
-    Snooze,
-    WriteAudit,
+MUST_FINISH: Final[frozenset[type]] = frozenset(
+    {
+        ClaimDue,
+        ClaimFlow,
+        Commit,
+        CommitGrant,
+        Emit,
+        Release,
+        Reschedule,
+        Snooze,
+        WriteAudit,
+    }
 )
 """The effects that a driver performs to their end before it gives way."""
 

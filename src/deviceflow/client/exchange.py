@@ -27,6 +27,7 @@ class Outcome(NamedTuple):
         ended: The same by the monotonic clock.
         duration: How many seconds the exchange took.
         stop: What interrupted it, to be raised once the result is stored.
+        behind: By how many seconds `now` may be behind the store's clock.
     """
 
     result: Response | Failure
@@ -34,6 +35,7 @@ class Outcome(NamedTuple):
     ended: float
     duration: float = 0.0
     stop: BaseException | None = None
+    behind: float = 0.0
 
 
 def transmit(context: Context, request: Request, now: float) -> Op[Response | Failure]:
@@ -78,7 +80,8 @@ def transmit_under(context: Context, request: Request, lease: Lease) -> Op[Outco
         stop = result
         result = Failure("interrupted", sent=not isinstance(stop, _NOTHING_SENT))
     ended = exchange.ended
-    return Outcome(result, lease.time_at(ended), ended, ended - clocks.steady, stop)
+    duration = ended - clocks.steady
+    return Outcome(result, lease.time_at(ended), ended, duration, stop, lease.behind)
 
 
 def _unsent(
@@ -88,4 +91,5 @@ def _unsent(
     stop: BaseException | None = None,
 ) -> Outcome:
     steady = clocks.steady
-    return Outcome(Failure(kind, sent=False), lease.time_at(steady), steady, stop=stop)
+    failure = Failure(kind, sent=False)
+    return Outcome(failure, lease.time_at(steady), steady, stop=stop, behind=lease.behind)

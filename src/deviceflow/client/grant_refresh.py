@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
+from deviceflow.client.claim import lease_of
 from deviceflow.client.effects import (
     CheckCredentials,
     CommitGrant,
@@ -19,7 +20,7 @@ from deviceflow.client.effects import (
 )
 from deviceflow.client.exchange import transmit, transmit_under
 from deviceflow.client.kept import UnsavedRefresh
-from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN, Lease
+from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN
 from deviceflow.core.ports import GrantLease
 from deviceflow.core.states import GrantState
 from deviceflow.core.wire import Failure
@@ -57,7 +58,8 @@ def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant |
     seconds = context.grant_lease_seconds
     yield CheckCredentials(grant.provider)
     request = grant.request()
-    lease = Lease(worker, seconds, clocks, stored.now, GRANT_MARGIN)
+    lease = yield from lease_of(worker, seconds, clocks, stored.now)
+    lease = lease._replace(margin=GRANT_MARGIN)
     begun = grant.refresh(stored.now)
     taken = GrantLease(worker, seconds, clocks.wall)
     if not (yield from context.recorder.record_grant(grant, begun, worker, lease=taken)):

@@ -169,5 +169,6 @@ def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
         f"The token of the grant {grant.name!r} has expired and could not be refreshed.{said}",
         flow_id=grant.id,
         state=grant.state,
+        wait_seconds=seconds,
         hint=f"Nothing is lost. Ask again in {seconds:.0f} seconds.",
     )

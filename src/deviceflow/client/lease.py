@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from deviceflow.client.store_clock import Seen
+
+if TYPE_CHECKING:
+    from deviceflow.client.store_clock import StoreClock
 
 LEASE_MARGIN: Final = 10.0
 """Seconds that a lease outlives the deadline of the request that is sent under it."""
@@ -36,6 +41,8 @@ class Lease(NamedTuple):
         taken: What both clocks showed right before.
         now: What time it was then for the store, in seconds since 1970.
         margin: Seconds that it outlives the deadline of the request that is sent under it.
+        behind: How many seconds after `taken` it may have been `now` at the latest; 0 where the
+            store goes by the client's clock.
     """
 
     owner: str
@@ -43,6 +50,7 @@ class Lease(NamedTuple):
     taken: Clocks
     now: float
     margin: float = LEASE_MARGIN
+    behind: float = 0.0
 
     def left(self, clocks: Clocks) -> float:
         """Return the seconds that are left of it.
@@ -57,8 +65,20 @@ class Lease(NamedTuple):
         return self.left(clocks) >= timeout + self.margin / 2
 
     def time_at(self, steady: float) -> float:
-        """Return what time it is for the store when the monotonic clock says `steady`."""
-        return self.now + (steady - self.taken.steady)
+        """Return what time it is for the store when the monotonic clock says `steady`.
+
+        It may be later, by up to `behind` seconds. It is not earlier: a store that is asked right
+        then must not find what was stored with this time in the future.
+        """
+        return self.now + (steady - self.taken.steady) - self.behind
+
+    def known_better(self, clock: StoreClock) -> Lease:
+        """Return it by what other observations of the store's clock say of it, too."""
+        if not self.behind:
+            return self
+        began = self.taken.steady
+        least, most = clock.observe(Seen(self.now, began, began + self.behind))
+        return self._replace(now=began + most, behind=most - least)
 
     def corrected(self, now: float, steady: float) -> Lease:
         """Return it by a clock of the store that says `now` when the monotonic one says `steady`.
@@ -67,7 +87,7 @@ class Lease(NamedTuple):
             now: In seconds since 1970, looked at after the lease was taken.
             steady: The monotonic clock.
         """
-        return self._replace(now=now - (steady - self.taken.steady))
+        return self._replace(now=now, behind=steady - self.taken.steady)
 
 
 class HeldLease:

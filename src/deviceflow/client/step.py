@@ -105,7 +105,7 @@ def step_claimed(context: Context, claim: Claim, lease: Lease, begin: BeginPoll)
         lease: The lease.
         begin: The decision that was made within the claim.
     """
-    flow = claim.flow
+    flow, lease = claim.flow, lease.known_better(context.store_clock)
     if claim.event is not None and begin.request is not None:
         request = begin.request
         yield from context.recorder.publish(flow, claim.event)
@@ -186,7 +186,9 @@ def _take_in(context: Context, flow: Flow, outcome: Outcome, worker: str) -> Op[
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     now, duration = outcome.now, outcome.duration
     had_token, orphaned, waiting = flow.token is not None, flow.orphaned_tokens, len(flow.to_revoke)
-    transition = flow.receive(outcome.result, now, duration=duration, approver=context.approver)
+    transition = flow.receive(
+        outcome.result, now, duration=duration, approver=context.approver, behind=outcome.behind
+    )
     if (flow.token is not None and not had_token) or flow.orphaned_tokens > orphaned:
         issued = Issued(flow.token, flow.attempt, flow.to_revoke[waiting:])
         flow = yield from record_issued(context, flow, transition, issued, worker, outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.claim import end_lease_from_the_future
+from deviceflow.client.claim import end_lease_from_the_future, lease_of
 from deviceflow.client.effects import (
     ClaimDue,
     LeasesTakenAfter,
@@ -14,13 +14,13 @@ from deviceflow.client.effects import (
     Snooze,
     WakeAfterClockChange,
 )
-from deviceflow.client.lease import Clocks, Lease
 from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.unsaved import save
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks
     from deviceflow.core.login import Login
     from deviceflow.core.ports import Claim
 
@@ -85,7 +85,7 @@ def _step_next(context: Context, swept: Swept) -> Op[bool]:
         if due.event is None and (due.flow.wake_at is None or due.flow.wait_seconds(due.now) > 0):
             yield Reschedule(due.flow, worker)  # what woke it bypassed the client
             return True
-        lease = Lease(worker, seconds, clocks, due.now)
+        lease = yield from lease_of(worker, seconds, clocks, due.now)
         swept.logins.append((yield from step_claimed(context, due, lease, begin)))
     except errors.DeviceFlowError as problem:
         if problem.flow_id is None:

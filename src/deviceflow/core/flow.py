@@ -365,6 +365,7 @@ class Flow:
         *,
         duration: float | None = None,
         approver: Approver | None = None,
+        behind: float = 0.0,
     ) -> Transition:
         """Process the result of the request.
 
@@ -375,6 +376,8 @@ class Flow:
             duration: How many seconds the exchange took.
             approver: Decides by the id token's claims whether the approver is accepted, in
                 addition to the provider's requirements.
+            behind: By how many seconds `now` may be behind the clock that says when the next
+                request is due. The interval starts so much later.
 
         Raises:
             IllegalTransitionError: The flow is not waiting for a response.
@@ -405,6 +408,7 @@ class Flow:
             transition = self._receive_code(answer, now, duration or 0.0, retry_after, detail)
         else:
             transition = self._receive_token(answer, now, retry_after, detail)
+        self.due_at += behind
         return transition._replace(status=status, duration=duration)
 
     def recover(self, now: float, owner: str | None = None) -> Transition:

@@ -372,7 +372,13 @@ class Grant:
         return self.need if self.need is not None and self.need.lasts else None
 
     def raise_need(
-        self, need_id: str, link: Secret, now: float, *, notify_at: float | None = None
+        self,
+        need_id: str,
+        link: Secret,
+        now: float,
+        *,
+        notify_at: float | None = None,
+        host: str | None = None,
     ) -> Transition:
         """Record that a person must log in. A need that lasts already goes on.
 
@@ -381,11 +387,12 @@ class Grant:
             link: The unguessable part of the address of its page.
             now: The time.
             notify_at: When to notify the program; by default now.
+            host: The machine of the program that asks.
         """
         need = self.open_need
         if need is None:
             at = now if notify_at is None else notify_at
-            need = Need(need_id, now, link, at)
+            need = Need(need_id, now, link, at, host=host)
         transition = self._fire(actions.NEED, now, detail=ours(f"need {need.id}"))
         if need is not self.need:
             former = self.need
@@ -561,7 +568,8 @@ class Grant:
             _set_lifetime(answer.token, now, duration)
             transition = self._receive_token(answer, answer.token, now, duration)
         else:
-            transition = self._receive_no_token(answer, now, retry_after)
+            late = isinstance(result, Failure) and result.kind == "lease"
+            transition = self._receive_no_token(answer, now, retry_after, late=late)
         return transition._replace(status=status, duration=duration)
 
     def _receive_token(
@@ -589,13 +597,15 @@ class Grant:
     def _scopes(self) -> set[str]:
         return {*(self.token.scopes or ())} if self.token else set()
 
-    def _receive_no_token(self, answer: Answer, now: float, retry_after: float) -> Transition:
+    def _receive_no_token(
+        self, answer: Answer, now: float, retry_after: float, *, late: bool
+    ) -> Transition:
         detail = (
             None if answer.error is None else CleanText(answer.error, self._known(), looks=True)
         )
         if answer.outcome in ("denied", "expired", "refused"):
             return self._receive_refusal(answer, now, retry_after, detail)
-        return self._again(now, retry_after, detail, lost=answer.in_doubt)
+        return self._again(now, retry_after, detail, lost=answer.in_doubt, late=late)
 
     def _receive_refusal(
         self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
@@ -609,13 +619,29 @@ class Grant:
         return self.lose(Loss.UNKNOWN if self.replays else Loss.REFUSED, now, detail)
 
     def _again(
-        self, now: float, retry_after: float, detail: CleanText | None, *, lost: bool
+        self,
+        now: float,
+        retry_after: float,
+        detail: CleanText | None,
+        *,
+        lost: bool,
+        late: bool = False,
     ) -> Transition:
-        """Try again later. In doubt, the doubt stays whatever else happened."""
-        self.failures += 1
+        """Try again later. In doubt, the doubt stays whatever else happened.
+
+        Args:
+            now: The time.
+            retry_after: How many seconds the server asks to wait.
+            detail: What went wrong.
+            lost: Whether the server may have issued tokens.
+            late: Whether this machine was too slow to send anything: the server is not to blame.
+        """
+        self.failures += not late
         wait = max(pacing.refresh_backoff(self.failures) * self._jitter(), retry_after)
         action = actions.LOSE_ANSWER if lost or self.replays else actions.POSTPONE
-        if lost and not self.replays:
+        if late:
+            wait = 0.0
+        elif lost and not self.replays:
             wait = 0.0  # a server that accepts the same refresh again does so for a short time
         if self.replays and not lost:
             self.last_resort = False  # it was not taken note of

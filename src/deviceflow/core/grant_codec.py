@@ -76,6 +76,7 @@ _OF_NEED: Final[Mapping[str, Callable[[object], bool]]] = {
     "notified_at": _is_time_or_none,
     "failures": _is_count,
     "ended_at": _is_time_or_none,
+    "host": _is_text,
     "codes_at": _is_time,
 }
 """The fields that a record takes from a need unchanged, each with its check."""

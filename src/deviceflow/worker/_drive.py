@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deviceflow import errors
 from deviceflow.client.claim import take_lease
 from deviceflow.client.effects import ReadClocks, Release, Reschedule, Snooze
+from deviceflow.client.grant_page import settle
 from deviceflow.client.step import BeginPoll, step_claimed
+from deviceflow.client.store_clock import Seen
 from deviceflow.client.sweep import follow_clock, save_tokens
 from deviceflow.client.unsaved import save
 from deviceflow.core.ports import LeaseHeld
-from deviceflow.worker._schedule import Due, Seen
+from deviceflow.worker._schedule import Due
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
@@ -90,10 +92,7 @@ def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
     claim, lease = yield from take_lease(flow_id, worker, context.lease_seconds, own)
     if isinstance(claim, LeaseHeld):
         return Driven()
-    seen = Seen(lease.now, lease.taken.steady, lease.taken.steady)
-    if lease.now != lease.taken.wall:  # the store has a clock of its own
-        clocks: Clocks = yield ReadClocks()
-        seen = seen._replace(after=clocks.steady)
+    seen = Seen(lease.now, lease.taken.steady, lease.taken.steady + lease.behind)
     flow = claim.flow
     if claim.event is None:
         if flow.seq != seq and claim.previous_owner is None:
@@ -103,6 +102,8 @@ def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
             yield Reschedule(flow, worker)  # what woke it bypassed the client
             return Driven(_next(flow.wake_at, flow_id, flow.seq), seen)
     login = yield from step_claimed(context, claim, lease, begin)
+    if login.has_token and login.name is not None:
+        yield from settle(context, login.name, flow_id)
     return Driven(_next(flow.wake_at, flow_id, flow.seq), seen, login)
 
 

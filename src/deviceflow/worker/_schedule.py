@@ -24,9 +24,6 @@ LOOK_AHEAD: Final = 2 * LOOK_EACH
 NEW: Final = 1
 """The version of a login that has its code and was never polled."""
 
-_DRIFT: Final = 1e-3
-"""By how many seconds in a second two clocks may part."""
-
 
 class Due(NamedTuple):
     """A login that is to be stepped.
@@ -40,46 +37,6 @@ class Due(NamedTuple):
     at: float
     flow_id: str
     seq: int
-
-
-class Seen(NamedTuple):
-    """What a store's clock said at some moment between two moments of the monotonic clock.
-
-    Attributes:
-        now: The store's time.
-        before: When the store was asked.
-        after: When its answer was there.
-    """
-
-    now: float
-    before: float
-    after: float
-
-
-class StoreClock:
-    """What time it is for the store, by the monotonic clock of this process.
-
-    Each observation says by how much the store's clock is ahead at least, and at most. Of what is
-    possible the least is taken: a login that is stepped by it is due for the store as well.
-    """
-
-    def __init__(self) -> None:
-        self._ahead: float | None = None
-        self._observed = 0.0
-
-    def observe(self, seen: Seen) -> None:
-        """Learn what time it was for the store."""
-        least, most = seen.now - seen.after, seen.now - seen.before
-        if self._ahead is None:
-            self._ahead = least
-        else:
-            drift = _DRIFT * max(0.0, seen.after - self._observed)
-            self._ahead = min(max(self._ahead - drift, least), most)
-        self._observed = seen.after
-
-    def at(self, steady: float) -> float:
-        """Return the store's time at a moment of the monotonic clock, or a little less."""
-        return steady + (self._ahead or 0.0)
 
 
 class Schedule:

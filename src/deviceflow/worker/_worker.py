@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from deviceflow.client import grant_end
 from deviceflow.client.grant_end import UNUSED
 from deviceflow.client.purge import DAY
+from deviceflow.client.store_clock import Seen, StoreClock
 from deviceflow.client.sweep import save_tokens
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.worker import _drive
@@ -23,8 +24,6 @@ from deviceflow.worker._schedule import (
     LOOK_EACH,
     Due,
     Schedule,
-    Seen,
-    StoreClock,
 )
 
 if TYPE_CHECKING:
@@ -387,7 +386,10 @@ class Worker:
                     return
             except StoreError as failed:
                 self._store_failed(failed)
-            if self._paused or not self._schedule.any_due(self._now()):
+            waits = not self._schedule.any_due(self._now())
+            if waits and not (self._paused or self._flying):
+                self._pause = 0.0  # nothing is left of what the store failed for
+            if waits or self._paused:
                 self._on_progress(self)
             await asyncio.sleep(_LOOK_AGAIN)
             with suppress(TimeoutError):

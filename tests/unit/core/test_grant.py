@@ -567,6 +567,21 @@ def test_answer_that_is_none_is_tried_again_or_in_doubt(
     assert grant.failures == 1
 
 
+@pytest.mark.parametrize("make", [refreshing, doubtful])
+def test_refresh_that_came_too_late_to_be_sent_is_due_at_once(
+    make: Callable[[], Grant],
+) -> None:
+    grant = make()
+    if grant.state is IN_DOUBT:
+        grant.refresh(NOW + 1100)
+    failures = grant.failures
+
+    grant.receive(Failure("lease", sent=False), NOW + 1103)
+
+    assert (grant.failures, grant.last_resort) == (failures, False)
+    assert grant.course(NOW + 1103, 60) is Course.REFRESH
+
+
 def test_back_off_grows_and_lets_the_token_serve_meanwhile() -> None:
     grant, waits = active(), []
     for _ in range(9):
@@ -997,6 +1012,21 @@ def test_open_part_has_no_secret() -> None:
         assert not [word for word in ("ACCESS", "REFRESH", "LINK", "LATE") if word in shown]
 
 
+NEEDED: Final[dict[str, Any]] = grant_codec.open_part(needing())["need"]
+NOT_NEEDED: Final[tuple[dict[str, Any], ...]] = (
+    {"id": 1},
+    {"since": "now"},
+    {"notify_at": "now"},
+    {"notified": -1},
+    {"failures": None},
+    {"host": 5},
+    {"codes_at": None},
+    {"ended_at": NOW},
+    {"end": "logged_in"},
+    {"ended_at": NOW, "end": "forgotten"},
+)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -1008,10 +1038,10 @@ def test_open_part_has_no_secret() -> None:
         {"state": "polling"},
         {"reason": "refused"},
         {"detail": 5},
-        {"need": [1, NOW, None]},
-        {"need": ["n1", "now", None]},
-        {"need": ["n1", NOW, "now"]},
+        *({"need": NEEDED | change} for change in NOT_NEEDED),
+        *({"untold": [NEEDED | change]} for change in NOT_NEEDED),
         {"need": ["n1"]},
+        {"untold": None},
     ],
 )
 def test_record_that_no_grant_has_is_refused(change: dict[str, Any]) -> None:

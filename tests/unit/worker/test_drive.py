@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -18,6 +19,7 @@ from deviceflow.worker._schedule import Due
 
 if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
+    from deviceflow.core.wire import Request, Response
 
 OAUTH: Final = OAuth(
     client_id="robot",
@@ -53,6 +55,28 @@ class Failing(MemoryStore):
     def _try(self) -> None:
         if self.broken:
             raise errors.StoreError("The disk is full.")
+
+
+class Remote(Failing):
+    """Has a clock of its own, and is slow: some seconds before it reads it, and after."""
+
+    ahead = 1000.0
+    before = after = 0.0
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def now(self, client_now: float) -> float:
+        return self._clock.time() + self.ahead
+
+    def claim(
+        self, flow_id: str, owner: str, client_now: float, seconds: float, decide: Any = None
+    ) -> Any:
+        self._clock.advance(self.before)
+        claim = super().claim(flow_id, owner, self.now(client_now), seconds, decide)
+        self._clock.advance(self.after)
+        return claim
 
 
 class Stage:
@@ -193,3 +217,35 @@ def test_a_token_that_could_not_be_saved_is_saved_once_the_store_works(again: st
         assert client._run(tidy(client._context)) == []
     assert client._context.unsaved.flow_ids() == []
     assert client.collect_token(stage.id).access_token.reveal() == "TOKEN-CANARY"
+
+
+@pytest.mark.parametrize(("before", "after"), [(3.0, 0.0), (0.0, 3.0), (1.5, 1.5)])
+def test_a_slow_store_leads_to_no_early_poll_and_to_no_event_of_the_future(
+    before: float, after: float
+) -> None:
+    clock, came = VirtualClock(), list[float]()
+
+    def pending(_: Request) -> Response:
+        clock.advance(0.5)
+        came.append(clock.time())
+        return PENDING
+
+    store, events = Remote(clock), list[dict[str, Any]]()
+    transport = ScriptedTransport([CODE, *4 * [pending]])
+    client = Client(store, clock=clock, transport=transport, on_transition=events.append)
+    flow_id = client.start(OAUTH).id
+    flow, interval = store.get(flow_id), store.get(flow_id).interval
+    store.before, store.after = before, after
+
+    for number in range(1, 5):
+        clock.advance(max(0.0, flow.due_at - store.now(0.0)))
+        client.step(flow_id)
+        flow = store.get(flow_id)
+        assert flow.moved_at <= store.now(0.0)
+        assert flow.due_at >= came[-1] + store.ahead + interval
+        client.step(flow_id)  # by hand, as soon as somebody likes
+        assert flow.attempt == len(came) == number
+
+    assert all(later - one >= interval for one, later in pairwise(came))
+    times = [event["time"] for event in events]
+    assert times == sorted(times)

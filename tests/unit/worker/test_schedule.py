@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from deviceflow.worker._schedule import GRACE, Due, Schedule, Seen, StoreClock
+from deviceflow.client.store_clock import Seen, StoreClock
+from deviceflow.worker._schedule import GRACE, Due, Schedule
 
 
 def test_logins_come_in_the_order_in_which_they_are_due_and_none_before() -> None:
