@@ -61,7 +61,7 @@ def _run_clients(names: list[str]) -> Iterator[tuple[str, list[Result]]]:
 
 
 def _kit(client: Client, own: Path) -> Kit:
-    return Kit(client.command, tls=own if client.tls else None, jobs=client.jobs)
+    return Kit(client.command, tls=own if client.tls else None)
 
 
 def _put(page: Path, name: str, table: str) -> None:

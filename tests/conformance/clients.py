@@ -26,7 +26,6 @@ class Client:
         program: the program that has it.
         package: The Debian package of the program, if its name is another.
         tls: Whether it takes servers with TLS only.
-        jobs: How many checks run at a time.
     """
 
     command: str
@@ -34,7 +33,6 @@ class Client:
     program: str | None = None
     package: str | None = None
     tls: bool = False
-    jobs: int = 8
 
     def is_installed(self) -> bool:
         """Tell whether it can be run here."""
@@ -78,6 +76,5 @@ CLIENTS: Final = {
         program="oidc-gen",
         package="oidc-agent-cli",
         tls=True,
-        jobs=2,  # more of its agents do not always start
     ),
 }

@@ -160,5 +160,5 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     return explain(left, right) if isinstance(left, Column) else explain(right, left)  # type: ignore[arg-type]
 
 
-def _unusable(fixture: str, missing: ImportError) -> Exception:
+def _unusable(fixture: str, missing: ImportError) -> BaseException:
     return pytest.fail.Exception(f"The fixture {fixture} cannot be used. {missing}", pytrace=False)

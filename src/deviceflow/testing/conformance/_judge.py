@@ -158,7 +158,7 @@ def _requests(record: Record) -> Iterator[str]:
 def _fields(what: str, sent: Sent, wanted: dict[str, str | None]) -> Iterator[str]:
     form = sent.form or {}
     for name, value in wanted.items():
-        if form.get(name) != value and (value is not None or not form.get(name)):
+        if not form.get(name) if value is None else form.get(name) != value:
             came = "another value" if name in form else "none"
             yield f"expected {name} in the {what}, and {came} came"
     if what == "poll" and "client_id" not in form and not sent.authorization:
