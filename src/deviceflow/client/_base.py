@@ -87,9 +87,11 @@ SHARED: Final[dict[type, Perform]] = {
     do.DeleteEnded: lambda self, e, _: self._store.delete_ended(
         e.ended_before, on_problem=e.on_problem
     ),
+    do.DeleteGrant: lambda self, e, _: self._store.delete_grant(e.grant),
     do.DueNotices: lambda self, e, _: self._store.due_notices(*e),
     do.DueGrants: lambda self, e, _: self._store.due_grants(*e),
     do.Emit: lambda self, e, _: self._emitter.emit(*e),
+    do.EndedGrants: lambda self, e, _: self._store.ended_grants(*e),
     do.EndLease: lambda self, e, _: self._store.end_lease(*e),
     do.FindFlow: lambda self, e, _: self._store.find(e.name),
     do.IdsWithSecrets: lambda self, e, _: self._store.ids_with_secrets(*e),

@@ -338,14 +338,17 @@ class Client(GrantClient, BaseClient):
             self._run(handover.end_collection(self._context, held, acknowledged=acknowledged))
 
     def purge(self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY) -> Purged:
-        """Wipe the secrets of logins that ended long ago, then drop the flows; transitions stay.
+        """Wipe the secrets of logins that ended long ago, then drop them; transitions stay.
+
+        Grants that were lost or ended long ago are dropped as well. One that is still needed stays
+        while the program is told of the need.
 
         A token that nobody acknowledged is revoked where the server can do that; where it cannot,
         the event's detail says so.
 
         Args:
             tokens_after: How many seconds after the end a token is wiped.
-            flows_after: How many seconds after the end a flow is dropped.
+            flows_after: How many seconds after the end a flow or a grant is dropped.
         """
         return self._run(purge.purge(self._context, tokens_after, flows_after))
 

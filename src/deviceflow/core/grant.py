@@ -137,6 +137,7 @@ class Grant:
         failures: How many refreshes in a row got no usable answer.
         refusals: How many refreshes in a row were refused for the client's sake.
         due_at: No refresh is sent before this time.
+        ended_at: When it was lost or ended; None while it may give tokens.
         invalid: Whether a resource server refused the access token.
         aside: The tokens of late answers, the newest last.
         to_revoke: The tokens to revoke, each with its kind.
@@ -155,6 +156,7 @@ class Grant:
         "created_at",
         "detail",
         "due_at",
+        "ended_at",
         "failures",
         "flow_id",
         "generation",
@@ -209,6 +211,7 @@ class Grant:
         self.failures = 0
         self.refusals = 0
         self.due_at = now
+        self.ended_at: float | None = None
         self.invalid = False
         self.aside: tuple[Token, ...] = ()
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
@@ -712,6 +715,7 @@ class Grant:
         """Record that the grant gives no tokens any more."""
         transition = self._fire(actions.LOSE, now, detail=detail)
         self.reason = loss
+        self.ended_at = now
         self._wipe()
         return transition
 
@@ -719,6 +723,7 @@ class Grant:
         """End the grant: its tokens are wiped, and revoked where the server can do that."""
         tokens = [token for token in (self.token, *self.aside) if token is not None]
         transition = self._fire(actions.LOG_OUT, now)
+        self.ended_at = now
         self._wipe()
         self.aside = ()
         ended = self._end_need(now, NeedEnd.LOGGED_OUT)
@@ -729,6 +734,22 @@ class Grant:
         if tokens and not revocable:
             left = "the tokens were wiped: revoke them at the server"
         return transition._replace(detail=_joined(left, ended))
+
+    def is_over(self, before: float) -> bool:
+        """Tell whether it ended before a time, and nobody has needed a token of it since.
+
+        A grant that is needed is not over while the program is told of that, each day.
+        """
+        if self.ended_at is None or self.ended_at > before:
+            return False
+        return self.open_need is None or self.moved_at <= before
+
+    def abandon_revocation(self, now: float) -> Transition:
+        """Wipe the tokens that could not be revoked: somebody must revoke them at the server."""
+        detail = ours("revoke the grant's tokens at the server")
+        transition = self._fire(actions.ABANDON_REVOCATION, now, detail=detail)
+        self.to_revoke, self.revocations = (), 0
+        return transition
 
     def receive_revocation(
         self, result: Response | Failure, now: float, *, duration: float | None = None
@@ -773,7 +794,7 @@ class Grant:
         self.generation += 1
         self.replays = self.failures = self.refusals = 0
         self.last_resort = self.invalid = False
-        self.reason = self.detail = None
+        self.reason = self.detail = self.ended_at = None
 
     def _wipe(self) -> None:
         self.replaced = None if self.token is None else self.token.access_token

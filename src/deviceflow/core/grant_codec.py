@@ -50,6 +50,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "attempt": _is_count,
     "detail": _is_text,
     "due_at": _is_time,
+    "ended_at": _is_time_or_none,
     "failures": _is_count,
     "flow_id": _is_text,
     "generation": _is_count,
