@@ -474,6 +474,17 @@ def test_same_subject_is_kept_and_a_new_one_noted(before: str | None) -> None:
     assert grant.subject == "alice"
 
 
+def test_id_token_that_has_expired_loses_nothing_as_the_clock_may_be_ahead() -> None:
+    grant = refreshing(subject="alice")
+
+    grant.receive(renewed(id_token=id_token("alice", exp=NOW - 3600)), NOW + 901)
+
+    assert (grant.state, grant.generation, grant.subject) == (ACTIVE, 2, "alice")
+    other = refreshing(subject="alice")
+    other.receive(renewed(id_token=id_token("bob", exp=NOW - 3600)), NOW + 901)
+    assert other.reason is Loss.WRONG_SUBJECT
+
+
 def test_tokens_that_fit_nobody_are_refused() -> None:
     grant = refreshing(subject="alice")
 
@@ -601,6 +612,16 @@ def test_back_off_does_not_outlast_a_clock_that_was_set_back() -> None:
     grant.receive(UNSENT, NOW + 901)
 
     assert grant.course(NOW - 3600, 60) is Course.REFRESH
+
+
+def test_due_time_by_a_clock_that_was_set_back_keeps_nobody_waiting() -> None:
+    grant = doubtful()
+    before = NOW - 3600
+
+    grant.invalidate(before)
+
+    assert grant.due_at == before
+    assert grant.course(before, 60) is Course.REFRESH
 
 
 def test_success_ends_all_counting() -> None:
