@@ -125,7 +125,7 @@ def test_a_person_logs_in_once_and_the_task_goes_through_many_tokens(tmp_path: P
 
             def refreshed() -> bool:
                 app.send_task("tasks.report")
-                return grant(server)["generation"] > LIVES
+                return int(grant(server)["generation"]) > LIVES
 
             wait_until(refreshed, "many tokens", 60 + 5 * LIVES)
             app.close()
