@@ -1,5 +1,7 @@
 """Workers that drive the same store, killed two at a time, and what must be so behind them.
 
+Instead of killing them, they may be suspended for longer than their leases last, or told to end.
+
 The workers are those of `deviceflow worker`, by a clock that runs faster. Who has to be polled
 when, and who was given a token, is known to the server alone.
 """
@@ -17,10 +19,12 @@ import time
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import parse_qs
 
 from deviceflow import Client, OAuth, State
+from deviceflow.client.context import DEADLINE
+from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.states import Reason
 from deviceflow.errors import UnreachableError
 from tests.crash.checks import Auditor, wrong_with_files, wrong_with_history, wrong_with_polls
@@ -48,6 +52,10 @@ KILLED_AT_ONCE: Final = 2
 _SLOWEST: Final = 0.02  # real seconds that an answer takes
 _BETWEEN_KILLS: Final = (0.2, 0.8)  # real seconds
 _NEVER: Final = 0.1  # of all persons
+_LEASE: Final = DEADLINE + LEASE_MARGIN  # seconds by the clock
+
+Trouble = Literal["killed", "suspended", "told to end"]
+"""What happens to workers."""
 
 
 @dataclass
@@ -183,7 +191,7 @@ class Killed:
     """What came of it.
 
     Attributes:
-        kills: How many workers were killed.
+        kills: How many workers were killed, suspended or told to end.
         outcomes: How the logins ended.
         polls: How many token requests the server saw.
         issued: How many tokens it issued.
@@ -220,6 +228,7 @@ def kill_workers(
     pace: int,
     interval: float,
     expires_in: float,
+    trouble: Trouble = "killed",
 ) -> Killed:
     """Kill so many workers while so many logins wait, then let the last ones end all logins.
 
@@ -233,6 +242,7 @@ def kill_workers(
         pace: How many seconds by the clock pass in a real one.
         interval: Seconds between two polls.
         expires_in: Seconds that a code lives.
+        trouble: What happens to the workers.
     """
     done, begun = Killed(), time.monotonic()
     with time_and_place(folder, postgres, pace) as (clock, place):
@@ -243,7 +253,7 @@ def kill_workers(
             with place.open() as store, _starting(store, clock, server, logins) as started:
                 while done.kills < kills:
                     time.sleep(rng.uniform(*_BETWEEN_KILLS))
-                    done.kills += crew.kill(rng)
+                    done.kills += crew.have(trouble, rng)
                     auditor.sign(store)
                 started.join()
                 crew.finish(store, expires_in / pace)
@@ -298,6 +308,7 @@ class _Crew:
         self._place = place
         self._clock = clock
         self._number = 0
+        self._ended: list[Child] = []
         self._living = [self._begin() for _ in range(WORKERS)]
 
     def _begin(self) -> Child:
@@ -313,14 +324,23 @@ class _Crew:
     def _report(self, number: int) -> Path:
         return self._folder / f"worker-{number}"
 
-    def kill(self, rng: Random) -> int:
-        """Kill some at once, and begin as many."""
+    def have(self, trouble: Trouble, rng: Random) -> int:
+        """Have some in trouble at once, and begin as many as are gone."""
         chosen = rng.sample(self._living, KILLED_AT_ONCE)
+        if trouble == "suspended":
+            for child in chosen:
+                child.send(signal.SIGSTOP)
+                child.wait_until_stopped()
+            time.sleep(rng.uniform(1.1, 2.0) * _LEASE / self._clock.pace)
+            for child in chosen:
+                child.send(signal.SIGCONT)
+            return len(chosen)
         for child in chosen:
-            child.send(signal.SIGKILL)
+            child.send(signal.SIGKILL if trouble == "killed" else signal.SIGTERM)
         for child in chosen:
             child.wait()
             self._living.remove(child)
+            self._ended += [child] if trouble == "told to end" else []
         self._living += [self._begin() for _ in chosen]
         return len(chosen)
 
@@ -335,7 +355,7 @@ class _Crew:
             child.wait()
 
     def wrong(self) -> Iterator[str]:
-        for child in self._living:
+        for child in self._living + self._ended:
             if child.status != 0:
                 yield f"a worker ended with {child.status}"
         for number in range(1, self._number + 1):

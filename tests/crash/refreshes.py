@@ -29,12 +29,13 @@ from tests.crash.relay import CUTS, Relay
 from tests.crash.worker import Use, told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from random import Random
 
     from tests.crash.places import Kind, Place
     from tests.crash.relay import Cut
+    from tests.crash.traps import Trap
     from tests.crash.zygote import Child, Zygote
     from tests.postgres import PostgresServer
 
@@ -189,6 +190,10 @@ class RefreshScene:
         zygote: Whose children refresh.
         folder: An empty folder.
         postgres: The server for a database; None for SQLite files, one for each grant.
+
+    Attributes:
+        clock: The time.
+        relays: The proxies before the servers, with a grace window and without.
     """
 
     def __init__(self, zygote: Zygote, folder: Path, postgres: PostgresServer | None) -> None:
@@ -197,11 +202,10 @@ class RefreshScene:
         self._stack = contextlib.ExitStack()
         self.clock = self._stack.enter_context(clock_for(folder, postgres))
         self._database = PostgresPlace(postgres, self.clock) if postgres else None
-        self._auditor = Auditor(folder / "digests")
         self._life = 0.1  # seconds
         self._playing: tuple[str, Place] | None = None
         self._servers = {grace: self._serve(WINDOW if grace else 0.0) for grace in (False, True)}
-        self._relays = {
+        self.relays = {
             grace: self._stack.enter_context(Relay(server.url, self._watch))
             for grace, server in self._servers.items()
         }
@@ -213,14 +217,10 @@ class RefreshScene:
             name: A name that no other has here.
             case: How it goes.
         """
-        place: Place = self._database or SQLitePlace(self._folder / name)
-        self._playing = (name, place)
-        relay, played = self._relays[case.grace], Outcome()
-        relay.wrong.clear()
-        relay.cuts.clear()
-        user_code = self._log_in(name, place, case.grace)
+        relay, played = self.relays[case.grace], Outcome()
+        place, user_code = self.begin(name, grace=case.grace)
         if case.busy:
-            self._post(case.grace, "spoil", user_code=user_code, status=503)
+            self.post(case.grace, "spoil", user_code=user_code, status=503)
         self.clock.advance(LIFE * 0.6)
         for number, kill in enumerate(case.kills):
             self._live(name, number, kill, case, place, played)
@@ -233,20 +233,81 @@ class RefreshScene:
         played.wrong += wrong_with_files(self._folder.glob(f"{name}.*.log"))
         return played
 
-    def close(self) -> list[str]:
-        """End it; return what is wrong with the database's files."""
+    def begin(self, name: str, *, grace: bool) -> tuple[Place, str]:
+        """Log in for a grant; return where it is kept, and what the server calls it."""
+        place: Place = self._database or SQLitePlace(self._folder / name)
+        self._playing = (name, place)
+        self.relays[grace].wrong.clear()
+        self.relays[grace].cuts.clear()
+        return place, self._log_in(name, place, grace)
+
+    def use(
+        self,
+        name: str,
+        life: str,
+        place: Place,
+        *,
+        traps: Sequence[Trap] = (),
+        any_point: int | None = None,
+        deadline: float = 10.0,
+        is_async: bool = False,
+    ) -> Child:
+        """Have a process use a grant.
+
+        Args:
+            name: The grant's name.
+            life: A name for the process.
+            place: Where the grant is kept.
+            traps: Where it dies, or stops.
+            any_point: The number of the point at which it dies.
+            deadline: Seconds for a request, which are real ones.
+            is_async: Whether by `AsyncClient`.
+        """
+        return self._zygote.fork(
+            Use(
+                store=place.url,
+                keys=place.keys,
+                clock=str(self.clock.path),
+                report=str(self._report(life)),
+                log=str(self._folder / f"{life}.log"),
+                name=name,
+                min_ttl=LIFE,
+                deadline=deadline,
+                traps=list(traps),
+                any_point=any_point,
+                is_async=is_async,
+            )
+        )
+
+    def told(self, life: str) -> list[dict[str, Any]]:
+        """Return what a process has reported."""
+        return told(self._report(life))
+
+    def _report(self, life: str) -> Path:
+        return self._folder / f"{life}.report"
+
+    def close(self) -> tuple[list[str], int]:
+        """End it; return what is wrong with the database, and how many events of it are verified.
+
+        What is in a file of its own is verified with each grant.
+        """
         wrong: list[str] = []
+        events = 0
         if self._database:
+            auditor = Auditor(self._folder / "digests")
+            with self._database.open() as store:
+                wrong += auditor.wrong(store)
+            events = auditor.events
             wrong += wrong_with_files(self._database.files())
             self._database.close()
         self._stack.close()
-        return wrong
+        return wrong, events
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        wrong = self.close()
+        wrong = self.close()[0]
         assert kind is not None or not wrong, wrong
 
     def _serve(self, grace: float) -> LocalServer:
@@ -274,22 +335,24 @@ class RefreshScene:
             return f"a refresh was sent in {stored.grant.state}, with {stored.held} s of a lease"
         return None
 
-    def _post(self, grace: bool, what: str, **body: Any) -> None:
+    def post(self, grace: bool, what: str, **body: Any) -> None:
+        """Have a server do something."""
         url = f"{self._servers[grace].url}/control/{what}"
         assert requests.post(url, json=body, timeout=PATIENCE).status_code == 200
 
-    def _log(self, grace: bool, user_code: str) -> dict[str, Any]:
+    def log(self, grace: bool, user_code: str) -> dict[str, Any]:
+        """Return what the server says of a grant."""
         url = f"{self._servers[grace].url}/control/grants"
         grants = requests.get(url, timeout=PATIENCE).json()["grants"]
         return next(dict(one) for one in grants if one["user_code"] == user_code)
 
     def _accepts(self, grace: bool, token: str) -> bool:
         bearer = {"Authorization": f"Bearer {token}", "Connection": "close"}
-        url = f"{self._relays[grace].url}/oauth/resource"
+        url = f"{self.relays[grace].url}/oauth/resource"
         return requests.get(url, headers=bearer, timeout=PATIENCE).status_code == 200
 
     def _log_in(self, name: str, place: Place, grace: bool) -> str:
-        url = self._relays[grace].url
+        url = self.relays[grace].url
         provider = OAuth(
             client_id=name,
             device_authorization_endpoint=f"{url}/oauth/device_authorization",
@@ -302,7 +365,7 @@ class RefreshScene:
                 client.get_token(name, provider, mint="now")
             except LoginPending as pending:
                 login: Any = pending.login
-            self._post(grace, "approve", user_code=login.user_code)
+            self.post(grace, "approve", user_code=login.user_code)
             client.wait(login.id)
             client.get_token(name)
         return str(login.user_code)
@@ -317,30 +380,26 @@ class RefreshScene:
         played: Outcome,
     ) -> None:
         """Have a process use the grant."""
-        relay, life = self._relays[case.grace], f"{name}.{number}"
+        relay, life = self.relays[case.grace], f"{name}.{number}"
         cut = case.cuts[number] if number < len(case.cuts) else None
         if kill is not None and kill.how == "held":
             cut = "held"
         relay.cuts = [cut] if cut else []
-        report = self._folder / f"{life}.report"
-        job = Use(
-            store=place.url,
-            keys=place.keys,
-            clock=str(self.clock.path),
-            report=str(report),
-            log=str(self._folder / f"{life}.log"),
-            name=name,
-            min_ttl=LIFE,
-            deadline=_DEADLINE if cut == "late" else 10.0,
+        begun = time.monotonic()
+        child = self.use(
+            name,
+            life,
+            place,
             traps=kill.traps if kill else [],
             any_point=kill.time if kill and kill.how == "any" else None,
+            deadline=_DEADLINE if cut == "late" else 10.0,
             is_async=case.is_async,
         )
-        status = self._run(job, kill, relay)
+        status = self._watched(child, kill, relay, begun)
         relay.settle()
         place.settle()
         played.cuts += bool(cut and not relay.cuts)
-        lines = told(report)
+        lines = self.told(life)
         if status == -signal.SIGKILL:
             assert kill is not None, "it was killed by somebody else"
             played.kills.append(lines[-1]["trapped"] if kill.how == "any" else kill.name)
@@ -352,9 +411,7 @@ class RefreshScene:
                 if not self._accepts(case.grace, token):
                     played.wrong.append("it was given a token that the server does not accept")
 
-    def _run(self, job: Use, kill: Kill | None, relay: Relay) -> int:
-        begun = time.monotonic()
-        child: Child = self._zygote.fork(job)
+    def _watched(self, child: Child, kill: Kill | None, relay: Relay, begun: float) -> int:
         if kill and kill.how == "held":
             while not child.has_ended():
                 if relay.held.wait(0.001):
@@ -376,7 +433,7 @@ class RefreshScene:
         played: Outcome,
     ) -> None:
         """Go on until the grant is renewed or lost, and judge that."""
-        self._relays[case.grace].cuts.clear()
+        self.relays[case.grace].cuts.clear()
         given: list[str | None] = []
         with place.open() as store:
             for seconds in (0.0, PASSED["lease"], float(LIFE), 1.0):
@@ -387,15 +444,14 @@ class RefreshScene:
                         played.wrong.append("the server does not accept the token")
             with Client(store, clock=self.clock) as client:
                 view = client.grant(name)
-            server = self._log(case.grace, user_code)
+            server = self.log(case.grace, user_code)
             history = store.history(view.id)
-            auditor = self._auditor
             if place is not self._database:
                 auditor = Auditor(self._folder / f"{name}.digests")
-            played.wrong += auditor.wrong(store)
-            played.events = auditor.events
+                played.wrong += auditor.wrong(store)
+                played.events = auditor.events
         place.settle()
-        self._relays[case.grace].settle()
+        self.relays[case.grace].settle()
         if given[-1] is None:
             played.ended = "lost"
             played.wrong += _wrong_with_loss(case, view, server, history)
@@ -497,6 +553,8 @@ def campaign(
                 if not cases and tally.kills.total() >= kills:
                     break
         finally:
-            tally.wrong += scene.close()
+            wrong, events = scene.close()
+            tally.wrong += wrong
+            tally.events += events
     tally.seconds = time.monotonic() - begun
     return tally

@@ -278,6 +278,12 @@ class TrappedStore(TrappedOperations):
     def snooze_grant(self, name: str, given: float) -> None:
         self._store.snooze_grant(name, given)
 
+    def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
+        return self._store.ended_grants(ended_before, after)
+
+    def delete_grant(self, grant: Grant) -> bool:
+        return self._store.delete_grant(grant)
+
     def close(self) -> None:
         self._store.close()
 

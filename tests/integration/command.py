@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _Process = TypeVar("_Process", bound=subprocess.Popen[str] | Run)
 
 COMMAND: Final = [sys.executable, "-m", "deviceflow"]
-PROMPT: Final = re.compile(r"Open (\S+) and (?:check .* the|enter the) code (\S+)")
+PROMPT: Final = re.compile(r"the code:\n\n(\S+)\n(\S+)\n")
 DEVICE_CODE: Final = "device-canary-0123456789"
 PATIENCE: Final = 60.0
 
@@ -169,9 +169,11 @@ class AtWork(Generic[_Process]):
 
     def _read(self) -> None:
         assert self.process.stderr is not None
+        read = 0
         for line in self.process.stderr:
             self._err += line
-            if asked := PROMPT.search(line):
+            if asked := PROMPT.search(self._err, read):
+                read = asked.end()
                 self.page, self.user_code = asked.groups()
                 if self._act is not None:
                     self._act(self.page, self.user_code)

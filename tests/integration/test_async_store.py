@@ -25,6 +25,7 @@ from deviceflow.audit.events import render
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent
 from deviceflow.core.states import State
+from deviceflow.stores import _pgasync
 from deviceflow.stores import _sqlite as sqlite_store
 from deviceflow.stores.sql import operations
 from deviceflow.stores.url import open_async_store
@@ -850,6 +851,36 @@ def test_listener_is_one_for_all_that_wait_and_survives_the_end_of_its_session(
 
     asyncio.run(main())
     assert not troubles
+
+
+def test_listener_that_is_closed_while_it_connects_keeps_no_session(
+    remote: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = "SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN deviceflow'"
+    connect = _pgasync.connect
+
+    async def main() -> None:
+        connecting, closed = asyncio.Event(), asyncio.Event()
+
+        async def slow(*args: Any) -> Any:
+            connection = await connect(*args)
+            connecting.set()
+            await closed.wait()
+            return connection
+
+        monkeypatch.setattr(_pgasync, "connect", slow)
+        async with opened(remote) as store:
+            waits = asyncio.ensure_future(store.wait_for_change(0.1))
+            await connecting.wait()
+            listener = store._connection._listener  # or its session would end with it
+            listener.close()
+            closed.set()
+            assert await waits
+            deadline = time.monotonic() + PATIENCE
+            while await asyncio.to_thread(remote.ask, listening):
+                assert time.monotonic() < deadline, "the session is kept"
+
+    asyncio.run(main())
 
 
 def test_own_change_wakes_who_waits(place: Place) -> None:

@@ -42,6 +42,7 @@ RUNS: Final = (
     "providers list",
     "config show",
     "diagram mermaid",
+    "completion bash",
 )
 ELSEWHERE: Final = {"demo", "logout", "serve"}  # in `test_command` and `test_command_grants`
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from deviceflow import AsyncClient
 from deviceflow.audit.events import text_of
 from deviceflow.server import LocalServer, Settings
 from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.testing import answer
 from tests.grant_lives import DAY, HOUR, GrantLife
 from tests.integration.command import decide
 from tests.logins import BEGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.integration.command import Command
 
@@ -180,3 +184,67 @@ def test_list_stats_report_and_export_have_the_grants(deviceflow: Command, led: 
     assert deviceflow("audit", "verify").code == 0
     for secret in ("ACCESS-", "REFRESH-", "CANARY", "WDJB"):
         assert secret not in page + events + stats.out + listed.out
+
+
+def test_ended_grants_are_purged_and_their_events_pruned_behind_a_digest(
+    deviceflow: Command,
+) -> None:
+    deviceflow.store.parent.mkdir(mode=0o700, parents=True)
+    with SQLiteStore(deviceflow.store) as store:
+        ids = {}
+        for name in ("lost", "revoked", "kept"):
+            life = GrantLife(store, name)
+            life.log_in()
+            life.refresh(3)
+            if name == "lost":
+                life.refresh_answers.append(answer(400, {"error": "invalid_grant"}))
+                life.clock.advance(HOUR)
+                life.client.sweep_grants()
+                life.client.log_out("lost")
+            if name == "revoked":
+                life.revocation_status = 503
+                assert life.client.log_out(name).revocations == 2
+            ids[name] = life.client.grant(name).id
+    digests = ("--digests", "digests")
+    (deviceflow.home / "digests").mkdir()
+    assert deviceflow("audit", "digest", *digests, "--begin").code == 0
+
+    # By the store's clock, all of it was long ago, and the logins' tokens are the grants'.
+    purged = deviceflow("purge", "--flows-after", "1s", "--json").said
+
+    assert (purged["flows"], purged["grants"], purged["problems"]) == (3, 2, [])
+    left = [json.loads(line) for line in deviceflow("grants", "list", "--json").out.splitlines()]
+    assert [one["name"] for one in left] == ["kept"]
+    told = deviceflow("audit", "show", ids["revoked"]).out
+    assert "a token that could not be revoked was wiped: revoke the grant's tokens" in told
+    assert deviceflow("audit", "verify", *digests).code == 0
+    assert deviceflow("purge", "--flows-after", "1s").out.endswith("deleted 0\n")
+
+    pruned = deviceflow(
+        "audit", "prune", *digests, "--before", "1s ago", "--waiting", "--json"
+    ).said
+    # Three logins and two grants are gone; the chain of the grant that is in use begins later.
+    assert (pruned["pruned"], pruned["waiting"]) == (5, 1)
+    last = ("--last", pruned["last"])
+    assert deviceflow("audit", "verify", *digests, *last).code == 0
+    for name in ("lost", "revoked"):
+        assert deviceflow("audit", "show", ids[name]).code == 2
+    shown = deviceflow("audit", "show", "kept")
+    assert "earlier events were pruned" in shown.out
+    assert "generation 4" in shown.out
+    stats = deviceflow("audit", "stats", "--json").said
+    assert (stats["logins"], stats["grants"]["states"]) == (0, {"active": 1})
+
+
+def test_purge_by_an_async_client(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "g.db") as store:
+        life = GrantLife(store)
+        life.log_in()
+        life.client.log_out("nightly")
+
+    async def purge() -> list[str]:
+        async with AsyncClient(f"sqlite:///{tmp_path}/g.db") as client:
+            assert (await client.purge(flows_after=0)).grants == 1
+            return [view.name async for view in client.grants()]
+
+    assert asyncio.run(purge()) == []

@@ -11,8 +11,10 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
+from tests.crash.gate import PATIENCE
 from tests.crash.refreshes import RefreshScene, RefreshTally, at_random, named
 
 if TYPE_CHECKING:
@@ -34,6 +36,23 @@ def scene(
 ) -> Iterator[RefreshScene]:
     with RefreshScene(zygote, tmp_path_factory.mktemp("refresh"), postgres) as scene:
         yield scene
+
+
+def test_proxy_notices_a_refresh_that_is_not_on_record(scene: RefreshScene) -> None:
+    place, _ = scene.begin("noticed", grace=True)
+    with place.open() as store:
+        stored = store.load_grant("noticed", scene.clock.time())
+    assert stored is not None
+    assert stored.grant.token is not None
+    request = stored.grant.request()
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Connection": "close"}
+    wrong = list[str]()
+    for refresh in (request.body, request.body, request.body + b"-another"):
+        requests.post(request.url, data=refresh, headers=headers, timeout=PATIENCE)
+        wrong += scene.relays[True].wrong[len(wrong) :]
+
+    assert wrong[0] == wrong[1] == "a refresh was sent in active, with 0.0 s of a lease"
+    assert wrong[2] == "an old refresh token was sent while a newer one is stored"
 
 
 def test_named_points(scene: RefreshScene) -> None:

@@ -177,4 +177,4 @@ def test_the_report_has_it(server: LocalServer, kept: SQLiteStore, deviceflow: C
 def test_the_demo_takes_no_purpose(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["demo", "--purpose", WHY])
-    assert "unrecognized arguments" in capsys.readouterr().err
+    assert "is not an argument of this command" in capsys.readouterr().err

@@ -1209,9 +1209,9 @@ def test_sweep_and_purge_bring_everything_to_its_end(place: Place) -> None:
 
     assert [done.state for done in driver.sweep().logins] == [State.FAILED, State.AUTHORIZED]
     place.clock.advance(8 * 86400)
-    assert driver.purge() == (1, 0, [])
+    assert driver.purge()[:3] == (1, 0, [])
     place.clock.advance(90 * 86400)
-    assert driver.purge() == (0, 2, [])
+    assert driver.purge()[:3] == (0, 2, [])
 
     assert list(driver.logins()) == []
     if place.kind != "memory":

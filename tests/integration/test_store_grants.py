@@ -576,3 +576,41 @@ def test_postgres_syncs_each_commit_of_a_grant(
     with psycopg.connect(postgres_url) as database:
         found = set(database.execute("SELECT name, setting FROM public.said").fetchall())
     assert found == {("grants", "on"), ("flows", "off")}
+
+
+# Long after the end.
+
+
+def test_ended_grants_are_found_by_their_age_and_deleted_as_they_were_read(place: Place) -> None:
+    stages = ("active", "lost", "revoked", "needed again", "in doubt")
+    for number, stage in enumerate(stages):
+        brought(place, stage, stage, f"g{number}")
+    ended = ["lost", "needed again", "revoked"]
+
+    assert place.store.ended_grants(place.now - 1) == []
+    assert place.store.ended_grants(place.now) == ended
+    assert place.store.ended_grants(place.now, "lost") == ended[1:]
+    lost = load(place, "lost")
+    assert place.store.delete_grant(lost) is True
+    assert place.store.delete_grant(lost) is False
+    stale = load(place, "needed again")
+    moved = load(place, "needed again")
+    assert commit(place, moved, log_in(moved, place.now))
+    assert place.store.delete_grant(stale) is False
+
+    assert place.store.load_grant("lost", place.now) is None
+    assert load(place, "needed again").state is GrantState.ACTIVE
+    assert place.store.ended_grants(place.now) == ["revoked"]
+    if place.kind != "memory":
+        assert not findings(place)
+    brought(place, "active", "lost", "another")  # the name is free
+    assert load(place, "lost").id == "another"
+
+
+def test_deleted_row_of_a_grant_that_gave_tokens_is_found(database: Place) -> None:
+    brought(database, "active")
+    assert database.store.delete_grant(load(database))
+
+    [finding] = findings(database)
+
+    assert finding.kind == "wrong_state"

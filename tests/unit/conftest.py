@@ -89,6 +89,7 @@ def beside_grant() -> Mapping[str, set[GrantState]]:
         "orphan_token": {REVOKED},
         "revoke": {*GrantState},
         "revoke_failed": {*GrantState},
+        "abandon_revocation": {*GrantState},
         "reseal": {*GrantState},
     }
 

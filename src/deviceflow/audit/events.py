@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.grant import Grant
+    from deviceflow.core.provider import Provider, Token
 
 SCHEMA: Final = "deviceflow.audit/1"
 
@@ -90,7 +91,6 @@ REQUIRED: Final = frozenset(
 
 _LAST: Final = 253_402_300_799.0  # the last second of the year 9999
 _NOBODY: Final = Origin()
-_NO_EVIDENCE: Final = dict.fromkeys(FIELDS[-9:])
 
 
 def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict[str, Any]:
@@ -103,38 +103,68 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
         transition: What happened.
         origin: Who did it.
     """
-    provider = flow.provider
-    granted = flow.token.scopes if flow.token else None
+    seq, at, action, source, dest, status, duration, wait, detail = transition
+    event = _begun(flow.provider)
+    event["event_id"] = f"{flow.id}.{seq}"
+    event["time"] = text_of(at)
+    event["flow_id"] = flow.id
+    event["seq"] = seq
+    event["action"] = action.name
+    event["from"] = source._value_
+    event["to"] = dest._value_
+    event["outcome"] = action.outcome
+    event["reason"] = flow.reason and flow.reason._value_
+    event["detail"] = _storable(detail)
+    event["granted_scopes"] = _granted(flow.token)
+    event["purpose"] = _storable(flow.purpose)
+    event["attempt"] = flow.attempt
+    event["interval"] = round(flow.interval, 4)
+    event["wait"] = _rounded(wait)
+    event["http_status"] = status
+    event["duration"] = _rounded(duration)
+    event["in_doubt"] = flow.in_doubt
+    event["expires_at"] = _deadline(_expiry(flow))
+    _add_origin(event, origin)
+    return event
+
+
+_known_settings: Final[dict[int, tuple[Provider, dict[str, Any]]]] = {}
+"""The events of logins with the same settings, with what is alike in all of them.
+
+By the `id` of the settings, which are kept as well, so that no other object can have the `id`.
+"""
+
+_MOST_SETTINGS: Final = 256
+
+
+def _begun(provider: Provider) -> dict[str, Any]:
+    """Return a new event with the fields that its login's settings decide; the others are null."""
+    known = _known_settings.get(id(provider))
+    if known is None or known[0] is not provider:
+        if len(_known_settings) >= _MOST_SETTINGS:
+            _known_settings.clear()
+        known = _known_settings[id(provider)] = provider, _of_settings(provider)
+    event = known[1].copy()  # a fraction of what it takes to build a dict of so many keys
+    event["scopes"] = [*event["scopes"]]
+    return event
+
+
+def _of_settings(provider: Provider) -> dict[str, Any]:
     return {
+        **dict.fromkeys(FIELDS),
         "schema": SCHEMA,
-        "event_id": f"{flow.id}.{transition.seq}",
-        "time": text_of(transition.at),
-        "flow_id": flow.id,
-        "seq": transition.seq,
-        "action": transition.action.name,
-        "from": str(transition.source),
-        "to": str(transition.dest),
-        "outcome": transition.action.outcome,
-        "reason": flow.reason and str(flow.reason),
-        "detail": _storable(transition.detail),
         "dialect": provider.dialect,
         "issuer": _storable(provider.server),
         "client_id": _storable(provider.client_id),
         "client_name": _storable(provider.client_name),
         "scopes": [storable(scope) for scope in provider.scopes],
-        "granted_scopes": None if granted is None else [storable(scope) for scope in granted],
-        "purpose": _storable(flow.purpose),
-        "attempt": flow.attempt,
-        "interval": _rounded(flow.interval),
-        "wait": _rounded(transition.wait),
-        "http_status": transition.status,
-        "duration": _rounded(transition.duration),
-        "in_doubt": flow.in_doubt,
-        "generation": None,
-        "expires_at": _deadline(_expiry(flow)),
-        **_origin(origin),
-        **_NO_EVIDENCE,
     }
+
+
+def _granted(token: Token | None) -> list[str] | None:
+    if token is None or token.scopes is None:
+        return None
+    return [storable(scope) for scope in token.scopes]
 
 
 def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY) -> dict[str, Any]:
@@ -145,11 +175,8 @@ def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY)
         transition: What happened.
         origin: Who did it.
     """
-    provider = grant.provider
-    granted = grant.token.scopes if grant.token else None
-    return {
-        **dict.fromkeys(FIELDS),
-        "schema": SCHEMA,
+    event = _begun(grant.provider)
+    event |= {
         "event_id": f"{grant.id}.{transition.seq}",
         "time": text_of(transition.at),
         "flow_id": grant.id,
@@ -160,12 +187,7 @@ def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY)
         "outcome": transition.action.outcome,
         "reason": grant.reason and str(grant.reason),
         "detail": _storable(transition.detail),
-        "dialect": provider.dialect,
-        "issuer": _storable(provider.server),
-        "client_id": _storable(provider.client_id),
-        "client_name": _storable(provider.client_name),
-        "scopes": [storable(scope) for scope in provider.scopes],
-        "granted_scopes": None if granted is None else [storable(scope) for scope in granted],
+        "granted_scopes": _granted(grant.token),
         "purpose": _storable(grant.purpose),
         "attempt": grant.attempt,
         "wait": _rounded(transition.wait),
@@ -174,8 +196,9 @@ def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY)
         "in_doubt": grant.in_doubt,
         "generation": grant.generation,
         "expires_at": _deadline(grant.expires_at),
-        **_origin(origin),
     }
+    _add_origin(event, origin)
+    return event
 
 
 def render_store_event(
@@ -190,7 +213,7 @@ def render_store_event(
         detail: More of it, in words.
         origin: Who did it.
     """
-    return {
+    event: dict[str, Any] = {
         **dict.fromkeys(FIELDS),
         "schema": SCHEMA,
         "event_id": f"{STORE}.{seq}",
@@ -202,24 +225,39 @@ def render_store_event(
         "detail": _storable(detail),
         "scopes": [],
         "in_doubt": False,
-        **_origin(origin),
     }
+    _add_origin(event, origin)
+    return event
 
 
-def _origin(origin: Origin) -> dict[str, Any]:
-    return {
-        "worker": _storable(origin.worker),
-        "host": _storable(origin.host),
-        "pid": origin.pid,
-        "engine": _storable(origin.engine),
-        "task_id": _storable(origin.task_id),
-        "actor": _storable(origin.actor),
-    }
+def _add_origin(event: dict[str, Any], origin: Origin) -> None:
+    event["worker"] = _storable(origin.worker)
+    event["host"] = _storable(origin.host)
+    event["pid"] = origin.pid
+    event["engine"] = _storable(origin.engine)
+    event["task_id"] = _storable(origin.task_id)
+    event["actor"] = _storable(origin.actor)
+
+
+_hours: Final[dict[int, str]] = {}
+"""How the hours begin that were written lately, by their number since 1970."""
+
+_MOST_HOURS: Final = 64
 
 
 def text_of(seconds: float) -> str:
     """Return a time, given in seconds since 1970, as events have it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    second = int(seconds)
+    micro = round((seconds - second) * 1e6)
+    number, second = divmod(second, 3600)
+    if seconds < 0 or micro == 1_000_000:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    hour = _hours.get(number)
+    if hour is None:
+        if len(_hours) >= _MOST_HOURS:
+            _hours.clear()
+        hour = _hours[number] = datetime.fromtimestamp(3600 * number, UTC).isoformat()[:14]
+    return f"{hour}{second // 60:02}:{second % 60:02}.{micro // 1000:03}+00:00"
 
 
 def _expiry(flow: Flow) -> float | None:
@@ -239,7 +277,8 @@ def _storable(text: object) -> str | None:
         return None
     if type(text) is not str:
         text = str.__str__(text) if isinstance(text, str) else str(text)
-    return storable(text)
+    # As `storable` begins, without the call.
+    return text if text.isascii() and text.isprintable() else storable(text)
 
 
 def _rounded(seconds: float | None) -> float | None:

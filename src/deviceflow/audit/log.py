@@ -44,9 +44,9 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
     structlog = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
         try:
-            logger = _bound_logger(structlog)
+            logger, unbound = _bound_logger(structlog, fields)
             # Not all of structlog's loggers have a `log` that takes a level.
-            (logger.warning if level >= logging.WARNING else logger.info)(name, **fields)
+            (logger.warning if level >= logging.WARNING else logger.info)(name, **unbound)
         except Exception:  # what a program's processors raise must not end its login
             _LOGGER.exception("%s could not be logged", name)
     elif _LOGGER.isEnabledFor(level):
@@ -56,31 +56,37 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
 
 
 _kept: tuple[dict[str, Any], Any] = ({}, None)
-"""The cached bound logger, and its configuration."""
+"""The cached logger that structlog's loggers wrap, and the configuration that it is made for."""
 
 
-def _bound_logger(structlog: ModuleType) -> Any:
-    """Return a bound logger, like `structlog.get_logger("deviceflow").bind()`, but faster.
+def _bound_logger(
+    structlog: ModuleType, fields: Mapping[str, Any]
+) -> tuple[Any, Mapping[str, Any]]:
+    """Return a logger with the fields, like `structlog.get_logger("deviceflow").bind(**fields)`.
 
-    The logger is cached if structlog is configured to cache loggers, until the configuration
-    changes. `structlog.testing.capture_logs` changes the list of processors in place, so it works
-    with a cached logger too.
+    The wrapped logger is cached if structlog is configured to cache loggers, until the
+    configuration changes. `structlog.testing.capture_logs` changes the list of processors in place,
+    so it works with a cached logger too.
+
+    Returns:
+        The logger, and the fields that it does not have. Passed on with the event, the fields would
+        be copied as keywords three times; but another context than a dict may last longer than the
+        event.
     """
     global _kept  # noqa: PLW0603  # one for the process, as structlog's configuration is
-    config, logger = _kept
+    config, wrapped = _kept
     now: dict[str, Any] = structlog.get_config()
-    if config and all(map(is_, now.values(), config.values())):
-        return logger
-    logger = now["wrapper_class"](
-        now["logger_factory"]("deviceflow"),
-        processors=now["processors"],
-        context=now["context_class"](),
-    )
+    if not (config and all(map(is_, now.values(), config.values()))):
+        wrapped = now["logger_factory"]("deviceflow")
+        if now["cache_logger_on_first_use"]:
+            _kept = (now, wrapped)
+    context, unbound = now["context_class"](), fields
+    if type(context) is dict:
+        context, unbound = dict(fields), {}
+    logger = now["wrapper_class"](wrapped, processors=now["processors"], context=context)
     if hasattr(type(logger), "sync_bl"):  # of an AsyncBoundLogger, whose methods must be awaited
         logger = logger.sync_bl
-    if now["cache_logger_on_first_use"]:
-        _kept = (now, logger)
-    return logger
+    return logger, unbound
 
 
 class OnTransition(Protocol):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import gc
 import os
 import sys
 
-from deviceflow._version import __version__
 from deviceflow.cli import exits, streams
-from deviceflow.cli.commands import COMMANDS
+from deviceflow.cli.parser import parse
 from deviceflow.errors import DeviceFlowError
 
 TYPE_CHECKING = False
@@ -33,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     try:
-        args = _parser(argv).parse_args(argv)
+        if "_ARGCOMPLETE" in os.environ:
+            _complete()
+        args = parse(argv)
         code = int(args.run(args))
         streams.flush()
     except DeviceFlowError as error:
@@ -50,29 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="deviceflow",
-        description="Log a program in: it shows a code, a person approves it in a browser.",
-        epilog=exits.EXPLAINED,
-        formatter_class=_formatter,
-    )
-    parser.add_argument("--version", action="version", version=f"deviceflow {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    # Loading all modules and parsers takes time, so only the named command is loaded.
-    named = [name for name in argv[:1] if name in COMMANDS]
-    for name in named or COMMANDS:
-        entry = COMMANDS[name]
-        command = commands.add_parser(name, help=entry.help, formatter_class=_formatter)
-        if name in argv:
-            entry.load(name).add_to(command)
-    return parser
+def _complete() -> None:
+    """Print what may follow, if a shell asks (`deviceflow completion`), and end the program."""
+    import argcomplete  # an extra
 
+    from deviceflow.cli.parser import build
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    # argparse would import shutil to get the width, which takes a tenth of the time of --help.
-    try:
-        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
-    except (ValueError, OSError):
-        columns = 80
-    return argparse.HelpFormatter(prog, width=columns - 2)
+    argcomplete.autocomplete(build(os.environ.get("COMP_LINE", "").split()[1:2]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from deviceflow.trail.digest import DigestId
 
+_LAST_PORT: Final = 65535
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -39,6 +40,14 @@ def positive(text: str) -> int:
     if not number:
         raise ArgumentTypeError("must be a whole number, at least 1, not 0")
     return number
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return the host and the port of `HOST:PORT`, `[HOST]:PORT`, or a port of this machine."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ArgumentTypeError(f"must be an address such as 127.0.0.1:8080, not {text!r}")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
 def duration(text: str) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
 from deviceflow.client._async_grants import AsyncGrantClient
-from deviceflow.client._base import BaseClient, documented_as
+from deviceflow.client._base import SHARED, BaseClient, documented_as
 from deviceflow.client._cancellation import Cancellation
 from deviceflow.client._sync import Client
 from deviceflow.client.browser import open_page
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
+    from deviceflow.client._base import Perform
     from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
@@ -297,20 +299,22 @@ class AsyncClient(AsyncGrantClient, BaseClient):
                 while True:
                     effect = resume(value)
                     resume, value = operation.send, None
+                    kind = type(effect)
                     try:
-                        must_finish = isinstance(effect, do.MUST_FINISH)
+                        must_finish = kind in do.MUST_FINISH
                         if not must_finish:
                             cancellation.give_way()
-                        value = self._perform(effect, wakers)
-                        if must_finish and asyncio.iscoroutine(value):
+                        value = PERFORM[kind](self, effect, wakers)
+                        later = kind not in _ANSWERED_AT_ONCE or type(value) is CoroutineType
+                        if later and must_finish and asyncio.iscoroutine(value):
                             value = await finish(value)
-                        elif isawaitable(value):
+                        elif later and isawaitable(value):
                             value = await value
                     except GeneratorExit:
                         raise  # nothing more can be awaited
                     except BaseException as stop:  # noqa: BLE001  # the operation decides about it
                         cancellation.note(stop)
-                        if isinstance(effect, do.Send):
+                        if kind is do.Send:
                             value = do.Exchange(without_frames(stop), self._clock.monotonic())
                         else:
                             resume, value = operation.throw, stop
@@ -333,47 +337,24 @@ class AsyncClient(AsyncGrantClient, BaseClient):
                 hint="Create a client in each loop: in the coroutine that asyncio.run runs.",
             )
 
-    def _perform(self, effect: Effect, wakers: dict[str, asyncio.Event]) -> Any:  # noqa: C901, PLR0912  # one case for each effect
-        """Perform one effect.
+    def _watch(self, flow_id: str, wakers: dict[str, asyncio.Event]) -> None:
+        wakers[flow_id] = waker = wakers.get(flow_id) or asyncio.Event()
+        self._wakers.add((flow_id, waker))
 
-        Args:
-            effect: The effect.
-            wakers: What wakes the operation that yielded it, by the flows that it watches.
+    def _prepare_anywhere(self, request: Request, now: float) -> Any:
+        if needs_secret(request):
+            return asyncio.to_thread(self._prepare, request, now)
+        return self._prepare(request, now)
 
-        Returns:
-            The effect's answer, or an awaitable of the answer.
-        """
-        match effect:
-            case do.Send(request, timeout):
-                return self._send(request, timeout)
-            case do.Sleep(seconds, flow_id):
-                return self._sleep(seconds, wakers.get(flow_id or ""))
-            case do.Watch(flow_id):
-                wakers[flow_id] = waker = wakers.get(flow_id) or asyncio.Event()
-                return self._wakers.add((flow_id, waker))
-            case do.Prepare(request, now) if needs_secret(request):
-                return asyncio.to_thread(self._prepare, request, now)
-            case do.Prepare(request, now):
-                return self._prepare(request, now)
-            case do.CheckCredentials(provider) if secret_refs.begun_here(provider):
-                return None
-            case do.CheckCredentials(provider):
-                return asyncio.to_thread(secret_refs.check, provider)
-            case do.WriteAudit(event, flow):
-                return self._write_in_order(event, flow)
-            case do.ListFlows(skip_ended, on_problem, present):
-                flows = self._store.flows(skip_ended=skip_ended, on_problem=on_problem)
-                return (present(flow) async for flow in flows)
-            case do.Notify(on_step, login):
-                return on_step(login)
-            case do.Print(line):
-                return self._output(line)
-            case do.OpenBrowser(url):
-                return asyncio.to_thread(self._browser, url)
-            case do.TellNeed(need):
-                return asyncio.to_thread(self._tell_need, need)
-            case _:
-                return self._perform_shared(effect)
+    def _check_credentials(self, provider: Provider) -> Any:
+        if secret_refs.begun_here(provider):
+            return None
+        return asyncio.to_thread(secret_refs.check, provider)
+
+    async def _list_flows(self, listed: do.ListFlows) -> AsyncIterator[Login]:
+        found = self._store.flows(skip_ended=listed.skip_ended, on_problem=listed.on_problem)
+        async for flow in found:
+            yield listed.present(flow)
 
     async def _send(self, request: Request, timeout: float) -> do.Exchange:  # noqa: ASYNC109  # as in `AsyncTransport`
         result = await self._transport.send(request, timeout)
@@ -392,3 +373,22 @@ class AsyncClient(AsyncGrantClient, BaseClient):
                     await waker.wait()
         elif not waker.is_set():
             await self._clock.sleep(seconds)
+
+
+PERFORM: Final[dict[type, Perform]] = SHARED | {
+    do.CheckCredentials: lambda self, e, _: self._check_credentials(e.provider),
+    do.ListFlows: lambda self, e, _: self._list_flows(e),
+    do.Notify: lambda _, e, __: e.on_step(e.login),
+    do.OpenBrowser: lambda self, e, _: asyncio.to_thread(self._browser, e.url),
+    do.Prepare: lambda self, e, _: self._prepare_anywhere(*e),
+    do.Print: lambda self, e, _: self._output(e.line),
+    do.Send: lambda self, e, _: self._send(*e),
+    do.Sleep: lambda self, e, wakers: self._sleep(e.seconds, wakers.get(e.flow_id)),
+    do.TellNeed: lambda self, e, _: asyncio.to_thread(self._tell_need, e.need),
+    do.Watch: lambda self, e, wakers: self._watch(e.flow_id, wakers),
+    do.WriteAudit: lambda self, e, _: self._write_in_order(*e),
+}
+"""How an `AsyncClient` performs each effect."""
+
+_ANSWERED_AT_ONCE: Final = frozenset({do.Emit, do.Prepare, do.ReadClocks, do.Wake, do.Watch})
+"""The effects that are answered at once, unless by a coroutine: nothing else can be awaited."""

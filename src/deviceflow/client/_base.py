@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 from deviceflow._environment import http_allowed
 from deviceflow._environment import public_url as configured_url
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client.effects import SharedEffect
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.notice import LoginNeed
@@ -55,6 +54,65 @@ _ASYNC_PART: Final = {
     "transport": "Pass ThreadedTransport(transport), which sends in threads.",
     "clock": "Pass one with `async def sleep`; for tests, an AsyncVirtualClock.",
 }
+
+Perform: TypeAlias = "Callable[[Any, Any, dict[str, Any]], Any]"
+"""Performs an effect of one kind.
+
+Args:
+    client: The client.
+    effect: The effect.
+    wakers: What wakes the operation that yielded the effect, by the flows that it watches.
+
+Returns:
+    The effect's answer; an `AsyncClient` may return an awaitable of the answer.
+"""
+
+# A table, since a `match` would try its cases one after the other, some eight times in each poll.
+SHARED: Final[dict[type, Perform]] = {
+    do.Add: lambda self, e, _: self._store.add(e.flow, store_event=e.store_event),
+    do.ClaimDue: lambda self, e, _: self._store.claim_due(*e),
+    do.ClaimNotice: lambda self, e, _: self._store.claim_notice(*e),
+    do.ClaimFlow: lambda self, e, _: self._store.claim(*e),
+    do.Commit: lambda self, e, _: self._store.commit(
+        e.flow, e.event, release=e.release, store_event=e.store_event
+    ),
+    do.CommitGrant: lambda self, e, _: self._store.commit_grant(
+        e.grant,
+        e.event,
+        lease=e.lease,
+        release=e.release,
+        flow=e.flow,
+        flow_event=e.flow_event,
+    ),
+    do.DeleteEnded: lambda self, e, _: self._store.delete_ended(
+        e.ended_before, on_problem=e.on_problem
+    ),
+    do.DeleteGrant: lambda self, e, _: self._store.delete_grant(e.grant),
+    do.DueNotices: lambda self, e, _: self._store.due_notices(*e),
+    do.DueGrants: lambda self, e, _: self._store.due_grants(*e),
+    do.Emit: lambda self, e, _: self._emitter.emit(*e),
+    do.EndedGrants: lambda self, e, _: self._store.ended_grants(*e),
+    do.EndLease: lambda self, e, _: self._store.end_lease(*e),
+    do.FindFlow: lambda self, e, _: self._store.find(e.name),
+    do.IdsWithSecrets: lambda self, e, _: self._store.ids_with_secrets(*e),
+    do.LeasesTakenAfter: lambda self, e, _: self._store.leases_taken_after(e.client_now),
+    do.ListGrants: lambda self, e, _: self._store.grants(*e),
+    do.Load: lambda self, e, _: self._store.get(e.flow_id, secrets=e.secrets),
+    do.LoadGrant: lambda self, e, _: self._store.load_grant(*e),
+    do.LoadGrantById: lambda self, e, _: self._store.load_grant_by_id(*e),
+    do.LoadGrantByLink: lambda self, e, _: self._store.load_grant_by_link(*e),
+    do.ReadClocks: lambda self, _, __: self._timeline.read(),
+    do.RecordStoreEvent: lambda self, e, _: self._store.record_store_event(*e),
+    do.Release: lambda self, e, _: self._store.release(*e),
+    do.Reschedule: lambda self, e, _: self._store.reschedule(*e),
+    do.Snooze: lambda self, e, _: self._store.snooze(*e),
+    do.SnoozeGrant: lambda self, e, _: self._store.snooze_grant(*e),
+    do.StoreNow: lambda self, _, __: self._store.now(self._timeline.now()),
+    do.UseGrant: lambda self, e, _: self._store.use_grant(*e),
+    do.Wake: lambda self, e, _: self._wake(e.flow_id),
+    do.WakeAfterClockChange: lambda self, e, _: self._store.wake_after_clock_change(e.client_now),
+}
+"""How both drivers perform what a store, a clock or the log is asked for."""
 
 
 class BaseClient:
@@ -130,77 +188,10 @@ class BaseClient:
         """Whether its logins outlive this process."""
         return self._store.durable
 
-    def _perform_shared(self, effect: SharedEffect) -> Any:  # noqa: C901, PLR0912  # one case for each effect
-        """Perform an effect that both drivers perform alike.
-
-        Returns:
-            Its answer; where an `AsyncStore` performs it, an awaitable of the answer.
-        """
-        store = self._store
-        match effect:
-            case do.ReadClocks():
-                return self._timeline.read()
-            case do.LoadGrant(name, client_now):
-                return store.load_grant(name, client_now)
-            case do.Emit(name, fields, level):
-                return self._emitter.emit(name, fields, level)
-            case do.Wake(flow_id):
-                for watched, waker in list(self._wakers):
-                    if watched == flow_id:
-                        waker.set()
-                return None
-            case do.ClaimFlow(flow_id, owner, client_now, seconds, decide):
-                return store.claim(flow_id, owner, client_now, seconds, decide)
-            case do.Commit(flow, event, release, store_event):
-                return store.commit(flow, event, release=release, store_event=store_event)
-            case do.StoreNow():
-                return store.now(self._timeline.now())
-            case do.Load(flow_id, secrets):
-                return store.get(flow_id, secrets=secrets)
-            case do.Release(flow_id, owner):
-                return store.release(flow_id, owner)
-            case do.ClaimDue(owner, client_now, seconds, decide):
-                return store.claim_due(owner, client_now, seconds, decide)
-            case do.Snooze(flow_id, owner, client_now):
-                return store.snooze(flow_id, owner, client_now)
-            case do.Reschedule(flow, owner):
-                return store.reschedule(flow, owner)
-            case do.WakeAfterClockChange(client_now):
-                return store.wake_after_clock_change(client_now)
-            case do.LeasesTakenAfter(client_now):
-                return store.leases_taken_after(client_now)
-            case do.EndLease(flow_id, since, client_now):
-                return store.end_lease(flow_id, since, client_now)
-            case do.Add(flow, store_event):
-                return store.add(flow, store_event=store_event)
-            case do.IdsWithSecrets(kind, ended_before, client_now, skip):
-                return store.ids_with_secrets(kind, ended_before, client_now, skip)
-            case do.DeleteEnded(ended_before, on_problem):
-                return store.delete_ended(ended_before, on_problem=on_problem)
-            case do.CommitGrant(grant, event, lease, release, moved, flow_event):
-                return store.commit_grant(
-                    grant, event, lease=lease, release=release, flow=moved, flow_event=flow_event
-                )
-            case do.LoadGrantById(grant_id, client_now):
-                return store.load_grant_by_id(grant_id, client_now)
-            case do.LoadGrantByLink(link, client_now):
-                return store.load_grant_by_link(link, client_now)
-            case do.FindFlow(name):
-                return store.find(name)
-            case do.UseGrant(grant_id, client_now):
-                return store.use_grant(grant_id, client_now)
-            case do.ListGrants(client_now, after):
-                return store.grants(client_now, after)
-            case do.DueGrants(client_now, unused, limit):
-                return store.due_grants(client_now, unused, limit)
-            case do.DueNotices(client_now, limit):
-                return store.due_notices(client_now, limit)
-            case do.ClaimNotice(grant_id, client_now, seconds):
-                return store.claim_notice(grant_id, client_now, seconds)
-            case do.SnoozeGrant(name, client_now):
-                return store.snooze_grant(name, client_now)
-            case do.RecordStoreEvent(action, client_now, detail, origin):
-                return store.record_store_event(action, client_now, detail, origin)
+    def _wake(self, flow_id: str) -> None:
+        for watched, waker in list(self._wakers):
+            if watched == flow_id:
+                waker.set()
 
     def _prepare(self, request: Request, now: float) -> do.Prepared:
         unverified = getattr(self._transport, "unverified", False)

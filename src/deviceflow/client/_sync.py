@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from deviceflow import _forks as forks
 from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
-from deviceflow.client._base import BaseClient
+from deviceflow.client._base import SHARED, BaseClient
 from deviceflow.client._sync_grants import GrantClient
 from deviceflow.client.browser import open_page
 from deviceflow.client.clock import default_clock, sleeps_in_real_time
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
+    from deviceflow.client._base import Perform
     from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
@@ -337,14 +338,17 @@ class Client(GrantClient, BaseClient):
             self._run(handover.end_collection(self._context, held, acknowledged=acknowledged))
 
     def purge(self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY) -> Purged:
-        """Wipe the secrets of logins that ended long ago, then drop the flows; transitions stay.
+        """Wipe the secrets of logins that ended long ago, then drop them; transitions stay.
+
+        Grants that were lost or ended long ago are dropped as well. One that is still needed stays
+        while the program is told of the need.
 
         A token that nobody acknowledged is revoked where the server can do that; where it cannot,
         the event's detail says so.
 
         Args:
             tokens_after: How many seconds after the end a token is wiped.
-            flows_after: How many seconds after the end a flow is dropped.
+            flows_after: How many seconds after the end a flow or a grant is dropped.
         """
         return self._run(purge.purge(self._context, tokens_after, flows_after))
 
@@ -477,39 +481,18 @@ class Client(GrantClient, BaseClient):
             if wakers:
                 self._wakers.difference_update(wakers.items())
 
-    def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:  # noqa: C901  # one case for each effect
+    def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:
         """Perform one effect, and return its answer.
 
         Args:
             effect: The effect.
             wakers: What wakes the operation that yielded it, by the flows that it watches.
         """
-        match effect:
-            case do.Send(request, timeout):
-                return self._send(request, timeout)
-            case do.Sleep(seconds, flow_id):
-                return self._sleep(seconds, wakers.get(flow_id or ""))
-            case do.Watch(flow_id):
-                wakers[flow_id] = waker = wakers.get(flow_id) or threading.Event()
-                return self._wakers.add((flow_id, waker))
-            case do.Prepare(request, now):
-                return self._prepare(request, now)
-            case do.CheckCredentials(provider):
-                return secret_refs.check(provider)
-            case do.WriteAudit(event, flow):
-                return self._write_audit(event, flow)
-            case do.ListFlows(skip_ended, on_problem, present):
-                return map(present, self._store.flows(skip_ended=skip_ended, on_problem=on_problem))
-            case do.Notify(on_step, login):
-                return on_step(login)
-            case do.Print(line):
-                return self._output(line)
-            case do.OpenBrowser(url):
-                return self._browser(url)
-            case do.TellNeed(need):
-                return self._tell_need(need)
-            case _:
-                return self._perform_shared(effect)
+        return PERFORM[type(effect)](self, effect, wakers)
+
+    def _watch(self, flow_id: str, wakers: dict[str, threading.Event]) -> None:
+        wakers[flow_id] = waker = wakers.get(flow_id) or threading.Event()
+        self._wakers.add((flow_id, waker))
 
     def _send(self, request: Request, timeout: float) -> do.Exchange:
         result: Response | Failure | BaseException
@@ -526,3 +509,21 @@ class Client(GrantClient, BaseClient):
             waker.wait(seconds)
         elif not waker.is_set():
             self._clock.sleep(seconds)
+
+
+PERFORM: Final[dict[type, Perform]] = SHARED | {
+    do.CheckCredentials: lambda _, e, __: secret_refs.check(e.provider),
+    do.ListFlows: lambda self, e, _: map(
+        e.present, self._store.flows(skip_ended=e.skip_ended, on_problem=e.on_problem)
+    ),
+    do.Notify: lambda _, e, __: e.on_step(e.login),
+    do.OpenBrowser: lambda self, e, _: self._browser(e.url),
+    do.Prepare: lambda self, e, _: self._prepare(*e),
+    do.Print: lambda self, e, _: self._output(e.line),
+    do.Send: lambda self, e, _: self._send(*e),
+    do.Sleep: lambda self, e, wakers: self._sleep(e.seconds, wakers.get(e.flow_id)),
+    do.TellNeed: lambda self, e, _: self._tell_need(e.need),
+    do.Watch: lambda self, e, wakers: self._watch(e.flow_id, wakers),
+    do.WriteAudit: lambda self, e, _: self._write_audit(*e),
+}
+"""How a `Client` performs each effect."""

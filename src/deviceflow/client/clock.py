@@ -105,25 +105,17 @@ class Timeline:
         self._jumped = jumped
         self._renew_lock()
         forks.in_child(self._renew_lock)
-        self._wall, self._steady = self._look()
+        _, self._wall, self._steady = self._look()
         self._added = 0.0
 
     def read(self) -> Clocks:
-        """Return what both clocks say at one moment, for a lease that is taken next.
+        """Return what both clocks say at one moment.
 
         The monotonic clock is read first: a moment in between makes it seem later than it is when
         the lease began, and no poll is too early.
         """
-        while True:
-            steady = self._clock.monotonic()
-            wall = self.now()
-            if self._clock.monotonic() - steady < _JUMP / 2:
-                return Clocks(wall, steady)
-
-    def now(self) -> float:
-        """Return the time, in seconds since 1970."""
         with self._lock:
-            wall, steady = self._look()
+            before, wall, steady = self._look()
             steady_ran = steady - self._steady
             parted = wall - self._wall - steady_ran
             self._wall, self._steady = wall, steady
@@ -133,16 +125,20 @@ class Timeline:
             now = wall + self._added
         if jump:
             self._jumped(parted)
-        return now
+        return Clocks(now, before)
+
+    def now(self) -> float:
+        """Return the time, in seconds since 1970."""
+        return self.read().wall
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
-    def _look(self) -> tuple[float, float]:
-        """Return what both clocks say at one moment."""
+    def _look(self) -> tuple[float, float, float]:
+        """Return what the monotonic clock says, the wall clock, and the monotonic one again."""
+        clock = self._clock
         while True:
-            before, wall = self._clock.monotonic(), self._clock.time()
-            steady = self._clock.monotonic()
+            before, wall, steady = clock.monotonic(), clock.time(), clock.monotonic()
             # Else the process was kept waiting in between, and they would seem to have parted.
             if steady - before < _JUMP / 2:
-                return wall, steady
+                return before, wall, steady

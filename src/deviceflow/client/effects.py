@@ -236,6 +236,19 @@ class DueGrants(NamedTuple):
     limit: int
 
 
+class EndedGrants(NamedTuple):
+    """Find grants that ended before then. Answered by a page of their names."""
+
+    ended_before: float
+    after: str | None
+
+
+class DeleteGrant(NamedTuple):
+    """Delete a grant, unless others went on. Answered by whether it was deleted."""
+
+    grant: Grant
+
+
 class SnoozeGrant(NamedTuple):
     """Hide a grant from sweeps for an hour. Answered by None."""
 
@@ -412,6 +425,8 @@ SharedEffect: TypeAlias = (
     | Reschedule
     | Snooze
     | SnoozeGrant
+    | EndedGrants
+    | DeleteGrant
     | StoreNow
     | UseGrant
     | Wake
@@ -434,16 +449,18 @@ Effect: TypeAlias = (
     | WriteAudit
 )
 
-MUST_FINISH: Final = (
-    ClaimDue,
-    ClaimFlow,
-    Commit,
-    CommitGrant,
-    Emit,
-    Release,
-    Reschedule,
-    Snooze,
-    WriteAudit,
+MUST_FINISH: Final[frozenset[type]] = frozenset(
+    {
+        ClaimDue,
+        ClaimFlow,
+        Commit,
+        CommitGrant,
+        Emit,
+        Release,
+        Reschedule,
+        Snooze,
+        WriteAudit,
+    }
 )
 """The effects that a driver performs to their end before it gives way."""
 

@@ -92,7 +92,7 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
         return
     flow: Flow | None = yield FindFlow(asked.name)
     if flow is not None:
-        _check_login(flow, provider)
+        check_login(flow, provider)
         login = yield from _stepped(context, flow)
         if login is not None and login.has_token:
             yield from adopt(context, asked.name, provider, purpose, flow.id)
@@ -117,7 +117,7 @@ def _stepped(context: Context, flow: Flow) -> Op[Login | None]:
     return (yield from step(context, flow.id))
 
 
-def _check_login(flow: Flow, provider: Provider) -> None:
+def check_login(flow: Flow, provider: Provider) -> None:
     """Check that the open login of a grant's name is a login for the grant."""
     of, provider = flow.provider.for_grant(), provider.for_grant()
     if (of.server, of.client_id, {*of.scopes}) != (
@@ -159,7 +159,11 @@ def _need(
         # Where somebody is there, nobody is notified for now.
         notify_at = now + NOTIFY_AGAIN if asked.mint == "now" else now
         raised = grant.raise_need(
-            identity.new_flow_id(), identity.new_verifier(), now, notify_at=notify_at
+            identity.new_flow_id(),
+            identity.new_verifier(),
+            now,
+            notify_at=notify_at,
+            host=identity.origin.host,
         )
         if not (yield from record(grant, raised, worker)):
             return None

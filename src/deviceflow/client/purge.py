@@ -1,4 +1,4 @@
-"""Wiping the secrets of logins that ended long ago, and deleting the logins."""
+"""Wiping the secrets of logins that ended long ago, and deleting such logins and grants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from deviceflow import errors
 from deviceflow.client.effects import (
     DeleteEnded,
+    DeleteGrant,
+    EndedGrants,
     IdsWithSecrets,
+    LoadGrant,
     ReadClocks,
     Release,
     Snooze,
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
+    from deviceflow.core.ports import StoredGrant
 
     Kind = Literal["token", "revoke"]
 
@@ -36,20 +40,22 @@ class Purged(NamedTuple):
         tokens: How many flows' secrets were wiped.
         flows: How many flows were dropped.
         problems: What kept others from being wiped.
+        grants: How many grants were dropped.
     """
 
     tokens: int
     flows: int
     problems: list[errors.DeviceFlowError]
+    grants: int = 0
 
 
 def purge(context: Context, tokens_after: float, flows_after: float) -> Op[Purged]:
-    """Wipe the secrets of flows that ended long enough ago, then delete flows.
+    """Wipe the secrets of flows that ended long enough ago, then delete flows and grants.
 
     Args:
         context: The client.
         tokens_after: The age in seconds, since the end, at which a token is wiped.
-        flows_after: The age in seconds, since the end, at which a flow is deleted.
+        flows_after: The age in seconds, since the end, at which a flow or a grant is deleted.
     """
     wiped, problems = 0, list[errors.DeviceFlowError]()
     now: float = yield StoreNow()
@@ -66,7 +72,38 @@ def purge(context: Context, tokens_after: float, flows_after: float) -> Op[Purge
             for flow_id in new:
                 wiped += yield from _try_to_wipe(context, flow_id, kind, problems)
     deleted: int = yield DeleteEnded(now - flows_after, problems.append)
-    return Purged(wiped, deleted, problems)
+    grants = yield from _delete_grants(context, now - flows_after, problems)
+    return Purged(wiped, deleted, problems, grants)
+
+
+def _delete_grants(
+    context: Context, before: float, problems: list[errors.DeviceFlowError]
+) -> Op[int]:
+    """Delete the grants that ended before a time, with what is left to revoke."""
+    deleted, after = 0, None
+    names: list[str]
+    while names := (yield EndedGrants(before, after)):
+        for name in names:
+            try:
+                deleted += yield from _delete_grant(context, name, before)
+            except errors.DeviceFlowError as problem:
+                problems.append(problem)
+        after = names[-1]
+    return deleted
+
+
+def _delete_grant(context: Context, name: str, before: float) -> Op[bool]:
+    clocks: Clocks = yield ReadClocks()
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    if stored is None or not stored.grant.is_over(before):
+        return False
+    grant, worker = stored.grant, context.identity.worker()
+    if grant.to_revoke:
+        abandoned = grant.abandon_revocation(stored.now)
+        if not (yield from context.recorder.record_grant(grant, abandoned, worker)):
+            return False
+    context.tokens.discard(name)
+    return bool((yield DeleteGrant(grant)))
 
 
 def _try_to_wipe(

@@ -355,6 +355,7 @@ ABANDON_REVOCATION: Final = _beside(
     severity=Severity.WARNING,
     changes_secrets=True,
     wipes=True,
+    grant=_ANY_GRANT,
 )
 IMPORT: Final = _beside(
     "import",

@@ -25,11 +25,17 @@ def instructions(login: Login | Flow) -> list[str]:
     if login.purpose:
         lines.append(f"Purpose: {printable(login.purpose, 200)}")
     if page is not None:
-        lines += ["Open this page, and check that it shows the code:", "", page, code, ""]
+        lines += ["Open this page, and check that it shows the code:", "", f"{page}", f"{code}", ""]
     elif login.verification_uri is not None:
-        lines += ["Open this page, and enter the code:", "", login.verification_uri, code, ""]
+        lines += [
+            "Open this page, and enter the code:",
+            "",
+            f"{login.verification_uri}",
+            f"{code}",
+            "",
+        ]
     else:
-        lines += ["The server sent no usable URL. The code is:", "", code, ""]
+        lines += ["The server sent no usable URL. The code is:", "", f"{code}", ""]
         lines.append(
             "If you know the server's page for device logins, open it and enter the code;"
             " otherwise cancel this login and tell the server's operator."

@@ -137,6 +137,7 @@ class Grant:
         failures: How many refreshes in a row got no usable answer.
         refusals: How many refreshes in a row were refused for the client's sake.
         due_at: No refresh is sent before this time.
+        ended_at: When it was lost or ended; None while it may give tokens.
         invalid: Whether a resource server refused the access token.
         aside: The tokens of late answers, the newest last.
         to_revoke: The tokens to revoke, each with its kind.
@@ -155,6 +156,7 @@ class Grant:
         "created_at",
         "detail",
         "due_at",
+        "ended_at",
         "failures",
         "flow_id",
         "generation",
@@ -209,6 +211,7 @@ class Grant:
         self.failures = 0
         self.refusals = 0
         self.due_at = now
+        self.ended_at: float | None = None
         self.invalid = False
         self.aside: tuple[Token, ...] = ()
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
@@ -372,7 +375,13 @@ class Grant:
         return self.need if self.need is not None and self.need.lasts else None
 
     def raise_need(
-        self, need_id: str, link: Secret, now: float, *, notify_at: float | None = None
+        self,
+        need_id: str,
+        link: Secret,
+        now: float,
+        *,
+        notify_at: float | None = None,
+        host: str | None = None,
     ) -> Transition:
         """Record that a person must log in. A need that lasts already goes on.
 
@@ -381,11 +390,12 @@ class Grant:
             link: The unguessable part of the address of its page.
             now: The time.
             notify_at: When to notify the program; by default now.
+            host: The machine of the program that asks.
         """
         need = self.open_need
         if need is None:
             at = now if notify_at is None else notify_at
-            need = Need(need_id, now, link, at)
+            need = Need(need_id, now, link, at, host=host)
         transition = self._fire(actions.NEED, now, detail=ours(f"need {need.id}"))
         if need is not self.need:
             former = self.need
@@ -561,7 +571,8 @@ class Grant:
             _set_lifetime(answer.token, now, duration)
             transition = self._receive_token(answer, answer.token, now, duration)
         else:
-            transition = self._receive_no_token(answer, now, retry_after)
+            late = isinstance(result, Failure) and result.kind == "lease"
+            transition = self._receive_no_token(answer, now, retry_after, late=late)
         return transition._replace(status=status, duration=duration)
 
     def _receive_token(
@@ -589,13 +600,15 @@ class Grant:
     def _scopes(self) -> set[str]:
         return {*(self.token.scopes or ())} if self.token else set()
 
-    def _receive_no_token(self, answer: Answer, now: float, retry_after: float) -> Transition:
+    def _receive_no_token(
+        self, answer: Answer, now: float, retry_after: float, *, late: bool
+    ) -> Transition:
         detail = (
             None if answer.error is None else CleanText(answer.error, self._known(), looks=True)
         )
         if answer.outcome in ("denied", "expired", "refused"):
             return self._receive_refusal(answer, now, retry_after, detail)
-        return self._again(now, retry_after, detail, lost=answer.in_doubt)
+        return self._again(now, retry_after, detail, lost=answer.in_doubt, late=late)
 
     def _receive_refusal(
         self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
@@ -609,13 +622,29 @@ class Grant:
         return self.lose(Loss.UNKNOWN if self.replays else Loss.REFUSED, now, detail)
 
     def _again(
-        self, now: float, retry_after: float, detail: CleanText | None, *, lost: bool
+        self,
+        now: float,
+        retry_after: float,
+        detail: CleanText | None,
+        *,
+        lost: bool,
+        late: bool = False,
     ) -> Transition:
-        """Try again later. In doubt, the doubt stays whatever else happened."""
-        self.failures += 1
+        """Try again later. In doubt, the doubt stays whatever else happened.
+
+        Args:
+            now: The time.
+            retry_after: How many seconds the server asks to wait.
+            detail: What went wrong.
+            lost: Whether the server may have issued tokens.
+            late: Whether this machine was too slow to send anything: the server is not to blame.
+        """
+        self.failures += not late
         wait = max(pacing.refresh_backoff(self.failures) * self._jitter(), retry_after)
         action = actions.LOSE_ANSWER if lost or self.replays else actions.POSTPONE
-        if lost and not self.replays:
+        if late:
+            wait = 0.0
+        elif lost and not self.replays:
             wait = 0.0  # a server that accepts the same refresh again does so for a short time
         if self.replays and not lost:
             self.last_resort = False  # it was not taken note of
@@ -686,6 +715,7 @@ class Grant:
         """Record that the grant gives no tokens any more."""
         transition = self._fire(actions.LOSE, now, detail=detail)
         self.reason = loss
+        self.ended_at = now
         self._wipe()
         return transition
 
@@ -693,6 +723,7 @@ class Grant:
         """End the grant: its tokens are wiped, and revoked where the server can do that."""
         tokens = [token for token in (self.token, *self.aside) if token is not None]
         transition = self._fire(actions.LOG_OUT, now)
+        self.ended_at = now
         self._wipe()
         self.aside = ()
         ended = self._end_need(now, NeedEnd.LOGGED_OUT)
@@ -703,6 +734,22 @@ class Grant:
         if tokens and not revocable:
             left = "the tokens were wiped: revoke them at the server"
         return transition._replace(detail=_joined(left, ended))
+
+    def is_over(self, before: float) -> bool:
+        """Tell whether it ended before a time, and nobody has needed a token of it since.
+
+        A grant that is needed is not over while the program is told of that, each day.
+        """
+        if self.ended_at is None or self.ended_at > before:
+            return False
+        return self.open_need is None or self.moved_at <= before
+
+    def abandon_revocation(self, now: float) -> Transition:
+        """Wipe the tokens that could not be revoked: somebody must revoke them at the server."""
+        detail = ours("revoke the grant's tokens at the server")
+        transition = self._fire(actions.ABANDON_REVOCATION, now, detail=detail)
+        self.to_revoke, self.revocations = (), 0
+        return transition
 
     def receive_revocation(
         self, result: Response | Failure, now: float, *, duration: float | None = None
@@ -747,7 +794,7 @@ class Grant:
         self.generation += 1
         self.replays = self.failures = self.refusals = 0
         self.last_resort = self.invalid = False
-        self.reason = self.detail = None
+        self.reason = self.detail = self.ended_at = None
 
     def _wipe(self) -> None:
         self.replaced = None if self.token is None else self.token.access_token

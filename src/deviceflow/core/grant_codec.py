@@ -50,6 +50,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "attempt": _is_count,
     "detail": _is_text,
     "due_at": _is_time,
+    "ended_at": _is_time_or_none,
     "failures": _is_count,
     "flow_id": _is_text,
     "generation": _is_count,
@@ -76,6 +77,7 @@ _OF_NEED: Final[Mapping[str, Callable[[object], bool]]] = {
     "notified_at": _is_time_or_none,
     "failures": _is_count,
     "ended_at": _is_time_or_none,
+    "host": _is_text,
     "codes_at": _is_time,
 }
 """The fields that a record takes from a need unchanged, each with its check."""

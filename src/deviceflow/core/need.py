@@ -46,6 +46,7 @@ class Need(NamedTuple):
         failures: How many notifications in a row failed.
         ended_at: When the need ended; None while it lasts.
         end: Why it ended.
+        host: The machine of the program that asked, as that says.
         codes_at: The time from which the full number of codes can be requested again.
     """
 
@@ -58,6 +59,7 @@ class Need(NamedTuple):
     failures: int = 0
     ended_at: float | None = None
     end: NeedEnd | None = None
+    host: str | None = None
     codes_at: float = 0.0
 
     @property

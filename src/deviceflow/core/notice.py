@@ -41,6 +41,7 @@ class LoginNeed(NamedTuple):
         purpose: Why the grant is needed, as the program stated it.
         server: The server to log in to.
         scopes: What is asked for.
+        host: The machine of the program that asked.
         since: When the need arose.
         number: Which notification of this need it is, from 1. A repeated one has the same number.
         ended_at: When the need ended; None while a person must log in.
@@ -54,6 +55,7 @@ class LoginNeed(NamedTuple):
     purpose: str | None
     server: str
     scopes: Sequence[str]
+    host: str | None
     since: float
     number: int
     ended_at: float | None
@@ -69,6 +71,7 @@ class LoginNeed(NamedTuple):
             purpose=grant.purpose,
             server=grant.asked.server,
             scopes=tuple(grant.asked.scopes),
+            host=need.host,
             since=need.since,
             number=need.notified + 1,
             ended_at=need.ended_at,
@@ -115,6 +118,7 @@ class LoginNeed(NamedTuple):
             "purpose": self.purpose,
             "server": self.server,
             "scopes": [*self.scopes],
+            "host": self.host,
             "since": self.since,
             "number": self.number,
             "ended_at": self.ended_at,

@@ -477,6 +477,17 @@ class Store(Protocol):
     def snooze_grant(self, name: str, client_now: float) -> None:
         """Hide a grant that cannot be processed from sweeps for an hour."""
 
+    def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
+        """Return a page of names of grants that ended before a time, in their order.
+
+        Args:
+            ended_before: The time, in seconds since 1970.
+            after: The last name of the page before.
+        """
+
+    def delete_grant(self, grant: Grant) -> bool:
+        """Delete a grant, if it is still at the same transition; return whether it was deleted."""
+
     def close(self) -> None:
         """Close files and connections."""
 
@@ -626,6 +637,10 @@ class AsyncStore(Protocol):
     async def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool: ...
 
     async def snooze_grant(self, name: str, client_now: float) -> None: ...
+
+    async def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]: ...
+
+    async def delete_grant(self, grant: Grant) -> bool: ...
 
     # For a process that drives whatever is due.
 

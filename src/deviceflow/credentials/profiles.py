@@ -24,6 +24,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ class Config:
         if found is None:
             known = ", ".join(self.profiles()) or "none"
             raise UsageError(
-                f"{self.path} has no profile {name!r}.", hint=f"Its profiles are: {known}."
+                f"{self.path} has no profile {name!r}.",
+                hint=f"{did_you_mean(name, self.profiles())}Its profiles are: {known}.",
             )
         exposed = self.path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
         if exposed and os.name == "posix" and any(map(_is_literal, map(found.get, _LITERAL))):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow._environment import providers_file
+from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import UsageError
 from deviceflow.providers.dialect import Dialect, read_dialect
 from deviceflow.providers.oauth import OAuth
@@ -47,7 +48,8 @@ def entry(name: str) -> Dialect:
     if name not in entries:
         raise UsageError(
             f"Unknown provider {name!r}.",
-            hint=f"Use one of {', '.join(sorted(entries))}; or give the issuer's URL.",
+            hint=f"{did_you_mean(name, entries)}Use one of {', '.join(sorted(entries))};"
+            " or give the issuer's URL.",
         )
     return entries[name]
 

@@ -133,6 +133,29 @@ class MemoryGrants:
         put_off = self._notices.get(grant.id, 0.0)
         return grant.need_to_tell(client_now) is not None and put_off <= client_now
 
+    def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
+        """Return the names of grants behind a name that ended before a time."""
+        with self._lock:
+            return sorted(
+                name
+                for name, grant in self._grants.items()
+                if grant.ended_at is not None
+                and grant.ended_at <= ended_before
+                and (after is None or name > after)
+            )
+
+    def delete_grant(self, grant: Grant) -> bool:
+        """Delete a grant, if it is still at the same transition; return whether it was deleted."""
+        with self._lock:
+            stored = self._grants.get(grant.name)
+            if stored is None or (stored.id, stored.seq) != (grant.id, grant.seq):
+                return False
+            del self._grants[grant.name]
+            for kept in (self._grant_leases, self._used):
+                kept.pop(grant.id, None)
+            self._snoozed.pop(grant.name, None)
+            return True
+
     def snooze_grant(self, name: str, client_now: float) -> None:
         """Have no sweep find a grant for an hour."""
         with self._lock:

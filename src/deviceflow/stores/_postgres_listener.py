@@ -49,6 +49,7 @@ class Listener:
         self._sent_at = 0.0
         self._heard = False
         self._polled_at = 0.0
+        self._closed = 0
 
     async def look(self, on_change: Callable[[], None]) -> float:
         """Have a function called at each notification, or now if none would come.
@@ -65,6 +66,8 @@ class Listener:
                     on_change()
                     return POLL
                 on_change()  # what was sent until now went unheard
+                if self._connection is None:
+                    return POLL
         since = time.monotonic() - self._sent_at
         if self._heard and since < CHECK:
             return CHECK - since
@@ -82,12 +85,16 @@ class Listener:
         return POLL
 
     async def _listen(self) -> None:
+        closed = self._closed
         connection = await pgasync.connect(self._url, time.monotonic() + self._timeout)
         try:
             await connection.execute("LISTEN deviceflow")
         except BaseException:
             connection.pgconn.finish()
             raise
+        if closed != self._closed:  # meanwhile
+            connection.pgconn.finish()
+            return
         self._loop = asyncio.get_running_loop()
         # libpq forgets the number of a socket whose connection was lost.
         self._socket = connection.pgconn.socket
@@ -110,6 +117,7 @@ class Listener:
 
     def close(self) -> None:
         """Close the connection; `look` opens another one."""
+        self._closed += 1
         connection, self._connection = self._connection, None
         if connection is None:
             return

@@ -199,5 +199,11 @@ class AsyncMemoryStore:
     async def snooze_grant(self, name: str, client_now: float) -> None:
         self._store.snooze_grant(name, client_now)
 
+    async def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
+        return self._store.ended_grants(ended_before, after)
+
+    async def delete_grant(self, grant: Grant) -> bool:
+        return self._store.delete_grant(grant)
+
     async def close(self) -> None:
         """Keep what there is: it lives as long as this object does."""

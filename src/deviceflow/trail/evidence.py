@@ -12,8 +12,10 @@ from deviceflow.core.states import (
     AWAITING_USER,
     ENDS,
     INIT,
+    LOST,
     NONE,
     POLLING,
+    REVOKED,
     WANTED,
     GrantState,
     Handover,
@@ -230,6 +232,8 @@ def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:
 
 def may_be_gone(events: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether a store may have deleted a flow with these events: ended, without a token."""
+    if is_of_grant(events[0]):
+        return events[-1]["to"] in (LOST, REVOKED)
     if events[-1]["to"] != AUTHORIZED:
         return events[-1]["to"] in ENDS
     # The end of an imported flow's hand-over may be recorded in the store that it came from.

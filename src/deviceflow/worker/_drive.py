@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deviceflow import errors
 from deviceflow.client.claim import take_lease
 from deviceflow.client.effects import ReadClocks, Release, Reschedule, Snooze
+from deviceflow.client.grant_page import settle
 from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.store_clock import Seen
 from deviceflow.client.sweep import follow_clock, save_tokens
@@ -101,6 +102,8 @@ def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
             yield Reschedule(flow, worker)  # what woke it bypassed the client
             return Driven(_next(flow.wake_at, flow_id, flow.seq), seen)
     login = yield from step_claimed(context, claim, lease, begin)
+    if login.has_token and login.name is not None:
+        yield from settle(context, login.name, flow_id)
     return Driven(_next(flow.wake_at, flow_id, flow.seq), seen, login)
 
 

@@ -386,7 +386,10 @@ class Worker:
                     return
             except StoreError as failed:
                 self._store_failed(failed)
-            if self._paused or not self._schedule.any_due(self._now()):
+            waits = not self._schedule.any_due(self._now())
+            if waits and not (self._paused or self._flying):
+                self._pause = 0.0  # nothing is left of what the store failed for
+            if waits or self._paused:
                 self._on_progress(self)
             await asyncio.sleep(_LOOK_AGAIN)
             with suppress(TimeoutError):

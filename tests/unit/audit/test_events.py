@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import jsonschema
@@ -14,7 +15,7 @@ import pytest
 import structlog
 
 from deviceflow.audit import log
-from deviceflow.audit.events import SCHEMA, render, schema
+from deviceflow.audit.events import SCHEMA, render, schema, text_of
 from deviceflow.client._sync import Client
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.flow import Flow
@@ -607,3 +608,21 @@ def test_program_that_configures_structlog_late_gets_the_rest() -> None:
     events = [json.loads(line) for line in err.splitlines()]
     actions = [event["action"] for event in events if "action" in event]
     assert actions == ["poll", "pending", "poll", "issue_token", "collect"]
+
+
+# Times.
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        *(0, 0.0004999, 0.9994999, 3599.9999999, 1_800_000_000, NOW, -0.5, -3600, 253_402_300_799),
+        *(random.Random(7).uniform(0, 4e9) for _ in range(200)),
+        *(1_800_000_000 + number / 8192 for number in range(0, 8192, 37)),
+        *(1_800_000_000 - 3600.0 * number for number in range(70)),
+    ],
+)
+def test_times_are_written_as_the_standard_library_writes_them(seconds: float) -> None:
+    moment = datetime.fromtimestamp(seconds, UTC)
+
+    assert text_of(seconds) == moment.isoformat(timespec="milliseconds")

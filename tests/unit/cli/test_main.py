@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -9,7 +12,8 @@ import pytest
 import deviceflow
 from deviceflow import Client, Studio, errors
 from deviceflow.cli import exits, main
-from deviceflow.cli.commands import login
+from deviceflow.cli.commands import COMMANDS, login
+from deviceflow.cli.parser import parse
 from deviceflow.core import diagram
 
 if TYPE_CHECKING:
@@ -157,3 +161,71 @@ def test_a_user_without_a_home_has_no_store(capsys: pytest.CaptureFixture[str]) 
 def test_a_user_without_a_home_has_no_profiles(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "# no settings"
+
+
+# Help, and what is said about mistakes.
+
+
+def test_help_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["help"])
+
+    assert stop.value.code == 0
+    shown = re.findall(r"^  ([a-z][a-z-]+) +[a-z]", capsys.readouterr().out, re.MULTILINE)
+    assert shown == [*COMMANDS]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_on_a_command_has_examples_that_the_command_accepts(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["help", name])
+
+    lines = capsys.readouterr().out.partition("\nexamples:\n")[2].partition("\n\n")[0].splitlines()
+    examples = [shlex.split(line)[1:] for line in lines]
+    assert examples
+    for example in examples:
+        assert parse(example).command == name
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["logn"], "Did you mean login?"),
+        (
+            ["start", "--nmae", "x"],
+            "'--nmae' is not an argument of this command. Did you mean --name?",
+        ),
+        (["audit", "list", "--sinse=2d"], "Did you mean --since?"),
+        (["audit", "shwo"], "Did you mean show?"),
+        (["list", "--state", "pending"], "'pending' is not one of init,"),
+        (["providers", "show", "gihtub"], "Did you mean github?"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_told_with_what_may_have_been_meant(
+    given: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = main(given)
+    except SystemExit as stop:
+        code = stop.code
+
+    assert code == exits.USAGE
+    assert says in capsys.readouterr().err
+
+
+def test_a_shell_is_told_what_may_follow(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    line = "deviceflow audit list --si"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    subprocess.run(
+        [sys.executable, "-m", "deviceflow"],
+        env=os.environ
+        | asked
+        | {"_ARGCOMPLETE_STDOUT_FILENAME": str(told), "_ARGCOMPLETE_IFS": "\n"},
+        check=True,
+    )
+
+    assert told.read_text().split() == ["--since"]

@@ -63,7 +63,7 @@ def test_every_line_can_be_printed_in_every_encoding(
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(f"sys.{stream}", out)
 
-    {"stdout": streams.show, "stderr": streams.say}[stream]("init → polling … €")
+    (streams.show if stream == "stdout" else streams.say)("init → polling … €")
 
     out.seek(0)
     assert out.read() == f"{shown}\n"

@@ -171,7 +171,7 @@ def give_up(client: Client, operation: Op[Any], number: int, how: How) -> tuple[
         effect = operation.send(None)
         while True:
             count += 1
-            if count >= number and not isinstance(effect, MUST_FINISH):
+            if count >= number and type(effect) not in MUST_FINISH:
                 break
             effect = operation.send(client._perform(effect, wakers))
     except StopIteration:

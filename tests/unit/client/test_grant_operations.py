@@ -9,12 +9,16 @@ from urllib.parse import parse_qs
 import pytest
 
 from deviceflow import Client, LoginPending, OAuth, errors
-from deviceflow.client import grant_end, grant_refresh, grant_token
+from deviceflow.client import grant_end, grant_refresh, grant_token, purge
 from deviceflow.client.effects import (
     CommitGrant,
+    DeleteEnded,
+    DeleteGrant,
     DueGrants,
+    EndedGrants,
     Exchange,
     FindFlow,
+    IdsWithSecrets,
     LoadGrant,
     LoadGrantById,
     ReadClocks,
@@ -515,3 +519,45 @@ def test_killed_at_any_effect_a_grant_is_lost_only_with_tokens_that_nobody_recei
 
 def test_save_does_nothing_where_nothing_is_unsaved() -> None:
     Listed().run(grant_refresh.save(context(), "nightly"))
+
+
+# Long after the end.
+
+
+def ended(name: str, *, revocable: bool) -> Grant:
+    grant = Grant("g1", name, PROVIDER, NOW - 5000)
+    grant.log_in(first_token(NOW - 5000), PROVIDER, NOW - 5000, flow_id="f1")
+    grant.log_out(NOW - 4000)
+    if not revocable:
+        grant.abandon_revocation(NOW - 3000)
+    return grant
+
+
+def test_purge_deletes_grants_page_by_page_and_passes_what_it_cannot_read_or_others_moved() -> None:
+    young = ended("young", revocable=False)
+    young.ended_at = NOW - 10
+    driver = Listed(
+        (StoreNow, NOW),
+        (IdsWithSecrets, []),
+        (IdsWithSecrets, []),
+        (DeleteEnded, 0),
+        (EndedGrants, ["done", "gone", "left"]),
+        *(loads(ended("done", revocable=False)), (DeleteGrant, True)),
+        loads(None),
+        *(loads(ended("left", revocable=True)), commits(), WAKES, (DeleteGrant, True)),
+        (EndedGrants, ["moved", "read", "stale", "young"]),
+        *(loads(ended("moved", revocable=True)), commits(False)),
+        (LoadGrant, FAILING),
+        *(loads(ended("stale", revocable=False)), (DeleteGrant, False)),
+        loads(young),
+        (EndedGrants, []),
+    )
+
+    done = driver.run(purge.purge(context(), 100, 1000))
+
+    assert (done.grants, len(done.problems)) == (2, 1)
+    pages = [effect for effect in driver.effects if isinstance(effect, EndedGrants)]
+    assert [page.after for page in pages] == [None, "left", "young"]
+    assert {page.ended_before for page in pages} == {NOW - 1000}
+    abandoned = [commit.event["action"] for commit in commits_of(driver)]
+    assert abandoned == ["abandon_revocation"] * 2

@@ -428,16 +428,16 @@ def test_token_that_nobody_collected_is_revoked_after_a_week_and_the_flow_stays(
     driver = client(code_answer(), BOTH, REVOKED, REVOKED)
     name = authorized(driver, OAUTH)
     clock.advance(7 * DAY - 1)
-    assert driver.purge() == (0, 0, [])
+    assert driver.purge()[:3] == (0, 0, [])
     clock.advance(1)
 
-    assert driver.purge() == (1, 0, [])
+    assert driver.purge()[:3] == (1, 0, [])
 
     assert revoked(driver) == ["REFRESH-CANARY", "TOKEN-CANARY"]
     assert actions()[-3:] == ["purge", "revoke", "revoke"]
     with pytest.raises(errors.TokenGoneError, match="was purged"):
         driver.collect_token(name)
-    assert driver.purge() == (0, 0, [])
+    assert driver.purge()[:3] == (0, 0, [])
 
 
 def test_purge_goes_on_where_whoever_collected_died(
@@ -452,7 +452,7 @@ def test_purge_goes_on_where_whoever_collected_died(
     store.claim(name, "the dead", clock.time(), 60)
     clock.advance(7 * DAY)
 
-    assert driver.purge() == (1, 0, [])
+    assert driver.purge()[:3] == (1, 0, [])
 
     assert actions()[-2:] == ["take_over", "purge"]
 
@@ -473,7 +473,7 @@ def test_token_that_nobody_acknowledged_is_revoked_where_the_server_can_and_said
         driver.collect_token(name)
     clock.advance(7 * DAY)
 
-    assert driver.purge() == (1, 0, [])
+    assert driver.purge()[:3] == (1, 0, [])
 
     detail = next(event["detail"] for event in events() if event["action"] == "purge")
     assert driver.get(name).handover == "purged"
@@ -495,7 +495,7 @@ def test_acknowledged_token_is_never_revoked(
     driver.acknowledge(name)
     clock.advance(7 * DAY)
 
-    assert driver.purge() == (0, 0, [])
+    assert driver.purge()[:3] == (0, 0, [])
 
     assert revoked(driver) == []
 
@@ -513,7 +513,7 @@ def test_revocation_that_failed_is_tried_by_sweeps_and_given_up_in_the_end(
     assert actions()[-1] == "revoke_failed"
     clock.advance(82 * DAY)
 
-    assert driver.purge() == (1, 1, [])
+    assert driver.purge()[:3] == (1, 1, [])
 
     assert actions()[-1] == "abandon_revocation"
     with pytest.raises(errors.UnknownLoginError):
@@ -527,13 +527,13 @@ def test_old_uncollected_token_is_not_given_up_by_the_purge_that_sets_it_aside(
     name = authorized(driver, OAUTH)
     clock.advance(100 * DAY)
 
-    assert driver.purge() == (1, 0, [])
+    assert driver.purge()[:3] == (1, 0, [])
     assert len(driver._store.get(name).to_revoke) == 1
     clock.advance(60)
     driver.sweep()
 
     assert actions()[-2:] == ["revoke_failed", "revoke"]
-    assert driver.purge() == (0, 1, [])
+    assert driver.purge()[:3] == (0, 1, [])
 
 
 def test_flows_that_hold_nothing_are_dropped_after_another_while(
@@ -545,8 +545,8 @@ def test_flows_that_hold_nothing_are_dropped_after_another_while(
     waiting = driver.start(STUDIO).id
     clock.advance(90 * DAY)
 
-    assert driver.purge(flows_after=90 * DAY + 1) == (0, 0, [])
-    assert driver.purge() == (0, 1, [])
+    assert driver.purge(flows_after=90 * DAY + 1)[:3] == (0, 0, [])
+    assert driver.purge()[:3] == (0, 1, [])
 
     assert [flow.id for flow in driver.logins()] == [waiting]
 
@@ -559,7 +559,7 @@ def test_purge_leaves_alone_what_somebody_is_collecting_at_last(
     clock.advance(7 * DAY)
 
     with driver.collect(name) as token:
-        assert client().purge() == (0, 0, [])
+        assert client().purge()[:3] == (0, 0, [])
         assert token.access_token == TOKEN
 
     assert actions()[-2:] == ["collect", "acknowledge"]
@@ -582,7 +582,7 @@ def test_purge_that_somebody_was_quicker_than_records_nothing(
     name = authorized(driver, OAUTH)
     clock.advance(7 * DAY)
 
-    assert driver.purge() == (0, 0, [])
+    assert driver.purge()[:3] == (0, 0, [])
 
     assert actions()[-1] == "acknowledge"
     assert isinstance(slow.claim(name, "w1", clock.time(), 20), Claim)

@@ -567,6 +567,21 @@ def test_answer_that_is_none_is_tried_again_or_in_doubt(
     assert grant.failures == 1
 
 
+@pytest.mark.parametrize("make", [refreshing, doubtful])
+def test_refresh_that_came_too_late_to_be_sent_is_due_at_once(
+    make: Callable[[], Grant],
+) -> None:
+    grant = make()
+    if grant.state is IN_DOUBT:
+        grant.refresh(NOW + 1100)
+    failures = grant.failures
+
+    grant.receive(Failure("lease", sent=False), NOW + 1103)
+
+    assert (grant.failures, grant.last_resort) == (failures, False)
+    assert grant.course(NOW + 1103, 60) is Course.REFRESH
+
+
 def test_back_off_grows_and_lets_the_token_serve_meanwhile() -> None:
     grant, waits = active(), []
     for _ in range(9):
@@ -997,6 +1012,21 @@ def test_open_part_has_no_secret() -> None:
         assert not [word for word in ("ACCESS", "REFRESH", "LINK", "LATE") if word in shown]
 
 
+NEEDED: Final[dict[str, Any]] = grant_codec.open_part(needing())["need"]
+NOT_NEEDED: Final[tuple[dict[str, Any], ...]] = (
+    {"id": 1},
+    {"since": "now"},
+    {"notify_at": "now"},
+    {"notified": -1},
+    {"failures": None},
+    {"host": 5},
+    {"codes_at": None},
+    {"ended_at": NOW},
+    {"end": "logged_in"},
+    {"ended_at": NOW, "end": "forgotten"},
+)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -1008,10 +1038,10 @@ def test_open_part_has_no_secret() -> None:
         {"state": "polling"},
         {"reason": "refused"},
         {"detail": 5},
-        {"need": [1, NOW, None]},
-        {"need": ["n1", "now", None]},
-        {"need": ["n1", NOW, "now"]},
+        *({"need": NEEDED | change} for change in NOT_NEEDED),
+        *({"untold": [NEEDED | change]} for change in NOT_NEEDED),
         {"need": ["n1"]},
+        {"untold": None},
     ],
 )
 def test_record_that_no_grant_has_is_refused(change: dict[str, Any]) -> None:
@@ -1134,3 +1164,67 @@ def test_whatever_happens_to_a_grant_keeps_its_record_whole() -> None:
         front = following
     assert refused > 100
     assert {state for state, *_ in seen} == set(GrantState)
+
+
+# Long after the end.
+
+
+def test_grant_is_over_long_after_its_end() -> None:
+    grant = active()
+    assert (grant.ended_at, grant.is_over(inf)) == (None, False)
+
+    grant.lose(Loss.REFUSED, NOW + 10)
+    assert [grant.is_over(before) for before in (NOW + 9, NOW + 10)] == [False, True]
+    grant.log_out(NOW + 20)
+    assert [grant.is_over(before) for before in (NOW + 19, NOW + 20)] == [False, True]
+    grant.log_in(first_token(), SERVER, NOW + 30, flow_id="f2")
+    assert (grant.ended_at, grant.is_over(inf)) == (None, False)
+
+
+@pytest.mark.parametrize("end", [lambda g: g.lose(Loss.REFUSED, NOW), lambda g: g.log_out(NOW)])
+def test_grant_that_is_needed_is_not_over_while_the_program_is_told(
+    end: Callable[[Grant], object],
+) -> None:
+    grant = active()
+    end(grant)
+    grant.raise_need("n1", Secret("LINK"), NOW + 50)
+    need = grant.need_to_tell(NOW + 60)
+    assert need is not None
+    grant.notified(need, NOW + 60)
+
+    assert [grant.is_over(before) for before in (NOW + 59, NOW + 60)] == [False, True]
+    grant.end_need(NOW + 70)
+    assert grant.is_over(NOW + 60)
+
+
+def test_grant_that_nobody_logged_in_for_has_not_ended() -> None:
+    grant, _ = needed()
+
+    assert not grant.is_over(inf)
+
+
+def test_late_answer_ends_the_end() -> None:
+    grant = active()
+    grant.lose(Loss.REFUSED, NOW)
+
+    grant.late_answer(late(1), 1, NOW + 5)
+
+    assert (grant.state, grant.ended_at) == (ACTIVE, None)
+
+
+def test_tokens_that_cannot_be_revoked_are_wiped_at_last() -> None:
+    grant = active()
+    grant.log_out(NOW)
+    assert len(grant.to_revoke) == grant.revocations == 2
+
+    abandoned = grant.abandon_revocation(NOW + 90 * 86_400)
+
+    assert (abandoned.action, abandoned.source, abandoned.dest) == (
+        "abandon_revocation",
+        REVOKED,
+        REVOKED,
+    )
+    assert "revoke the grant's tokens at the server" in str(abandoned.detail)
+    assert not grant.to_revoke
+    assert (grant.revocations, grant.wake_at) == (0, None)
+    assert grant.is_over(NOW)

@@ -36,15 +36,19 @@ class Command:
 
 
 class Entry:
-    """An entry in the list of commands: its help, and its module, which is loaded when needed.
+    """An entry in the list of commands.
+
+    Its module is loaded when the command is needed.
 
     Args:
-        help: One line of help.
         module: The module whose `COMMANDS` contains the command.
+        help: One line of help.
+        examples: The arguments of the command, as a person would type them.
     """
 
-    def __init__(self, help: str, module: str) -> None:  # noqa: A002  # as argparse calls it
+    def __init__(self, module: str, help: str, *examples: str) -> None:  # noqa: A002  # argparse's
         self.help = help
+        self.examples = examples
         self._module = module
 
     def load(self, name: str) -> Command:
@@ -53,28 +57,67 @@ class Entry:
         return found[name]
 
 
-COMMANDS = {
-    "login": Entry("log in and save the token", "login"),
-    "resume": Entry("continue an interrupted login", "login"),
-    "start": Entry("start a login for the commands below", "start"),
-    "step": Entry("do what is due for a login", "steps"),
-    "wait": Entry("wait until a login ends", "steps"),
-    "status": Entry("show the state of a login", "status"),
-    "cancel": Entry("cancel a login", "steps"),
-    "token": Entry("print the token of a login", "handover"),
-    "export-env": Entry("print the token as shell commands", "handover"),
-    "list": Entry("list the logins", "status"),
-    "grants": Entry("list, show and end grants, and log in for one", "grants"),
-    "logout": Entry("end a grant, and revoke its tokens", "grants"),
-    "sweep": Entry("step each login that is due", "upkeep"),
-    "worker": Entry("drive all logins of a store", "worker"),
-    "purge": Entry("wipe old secrets and delete old logins", "upkeep"),
-    "keys": Entry("create and rotate the sealing keys", "keys"),
-    "audit": Entry("verify and read the audit trail", "audit"),
-    "doctor": Entry("check whether a login to a provider works", "doctor"),
-    "providers": Entry("list and check known providers", "providers"),
-    "config": Entry("show the effective settings", "config"),
-    "demo": Entry("try a login against a local server", "demo"),
-    "serve": Entry("run a local authorization server", "serve"),
-    "diagram": Entry("draw the state machines", "diagram"),
+GROUPS = {
+    "log in": {
+        "login": Entry(
+            "login",
+            "log in and save the token",
+            "github --client-id Iv1.0123456789abcdef --scopes repo --output token.txt",
+        ),
+        "resume": Entry("login", "continue an interrupted login", "--output token.txt", "nightly"),
+        "doctor": Entry(
+            "doctor",
+            "check whether a login to a provider works",
+            "--issuer https://login.example.com --client-id robot",
+        ),
+        "demo": Entry("demo", "try a login against a local server", "--auto-approve"),
+    },
+    "jobs, one step at a time": {
+        "start": Entry("start", "start a login", "studio.example.com --name nightly"),
+        "step": Entry("steps", "do what is due for a login", "dWnn2E-zC3LqZb0o"),
+        "wait": Entry("steps", "wait until a login ends", "dWnn2E-zC3LqZb0o --timeout 60"),
+        "status": Entry("status", "show the state of a login", "", "dWnn2E-zC3LqZb0o --json"),
+        "list": Entry("status", "list the logins", "--all"),
+        "cancel": Entry("steps", "cancel a login", "dWnn2E-zC3LqZb0o --reason 'not needed'"),
+        "token": Entry(
+            "handover",
+            "print the token of a login or a grant",
+            "dWnn2E-zC3LqZb0o --output token.txt --acknowledge",
+            "nightly --fresh",
+        ),
+        "export-env": Entry(
+            "handover", "print the token as shell commands", "dWnn2E-zC3LqZb0o --acknowledge"
+        ),
+    },
+    "grants, tokens that stay good": {
+        "grants": Entry(
+            "grants", "list, show and end grants, and log in for one", "list", "login nightly"
+        ),
+        "logout": Entry("grants", "end a grant, and revoke its tokens", "nightly"),
+        "worker": Entry("worker", "drive all logins and grants of a store", "--concurrency 20"),
+        "sweep": Entry("upkeep", "do what is due in a store, once", "--limit 50"),
+        "purge": Entry(
+            "upkeep",
+            "wipe old secrets and delete old logins",
+            "--tokens-after 7d --flows-after 90d",
+        ),
+    },
+    "audit": {
+        "audit": Entry(
+            "audit",
+            "verify and read the audit trail",
+            "verify",
+            "list --since '2d ago'",
+            "report -o report.html",
+        ),
+    },
+    "set up": {
+        "config": Entry("config", "show the effective settings", "show --profile work"),
+        "providers": Entry("providers", "list and check known providers", "show github"),
+        "keys": Entry("keys", "create and rotate the sealing keys", "generate"),
+        "serve": Entry("serve", "run a local authorization server", "--port 0"),
+        "completion": Entry("completion", "print a shell's completion of this command", "bash"),
+        "diagram": Entry("diagram", "draw the state machines", "--machine grant"),
+    },
 }
+COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}

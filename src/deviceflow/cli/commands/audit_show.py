@@ -188,6 +188,8 @@ def _descent_lines(
     """Yield the token's descent: each login, and the refreshes after it."""
     generations = grant.generations()
     yield "descent of the token:" if generations else "no token yet"
+    if grant.events[0]["seq"] != 1:
+        yield "  earlier events were pruned"
     first_shown = 0 if whole else len(generations) - _LATEST - 1
     left_out = 0
     for place, one in enumerate(generations):
@@ -218,7 +220,7 @@ def _login_lines(one: Generation, logins: Mapping[str, Login | None]) -> Iterato
 
 
 def _generation_line(one: Generation) -> str:
-    how = "earlier events were pruned" if one.action is None else _HOW.get(one.action, "refreshed")
+    how = "it came earlier" if one.action is None else _HOW.get(one.action, "refreshed")
     lasted = "in use" if one.until is None else f"for {span(max(0.0, one.until - one.since))}"
     token = f", token {one.fingerprint}" if one.fingerprint else ""
     return f"  generation {one.number}: {moment(one.since)[:19]}, {how}{printable(token)}, {lasted}"

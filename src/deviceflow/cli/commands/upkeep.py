@@ -44,8 +44,9 @@ def _add_sweep(parser: ArgumentParser) -> None:
 
 def _add_purge(parser: ArgumentParser) -> None:
     parser.description = (
-        "Wipe the secrets of logins that ended long ago, and delete the oldest logins; their events"
-        " stay. A token that nobody acknowledged is revoked if the server supports it."
+        "Wipe the secrets of logins that ended long ago, and delete the oldest logins and ended"
+        " grants; their events stay. A token that nobody acknowledged is revoked if the server"
+        " supports it."
     )
     options.add_retention(parser)
     options.add_job(parser)
@@ -75,10 +76,18 @@ def _purge(args: PurgeOptions) -> int:
     if args.json:
         problems = [{"flow_id": p.flow_id, "error": str(p)} for p in purged.problems]
         streams.show(
-            json.dumps({"tokens": purged.tokens, "flows": purged.flows, "problems": problems})
+            json.dumps(
+                {
+                    "tokens": purged.tokens,
+                    "flows": purged.flows,
+                    "grants": purged.grants,
+                    "problems": problems,
+                }
+            )
         )
     else:
-        streams.show(f"wiped the secrets of {purged.tokens} logins, deleted {purged.flows}")
+        grants = {0: "", 1: ", and 1 grant"}.get(purged.grants, f", and {purged.grants} grants")
+        streams.show(f"wiped the secrets of {purged.tokens} logins, deleted {purged.flows}{grants}")
         for problem in purged.problems:
             streams.say(f"deviceflow: {problem}")
     return exits.FAILED if purged.problems else 0

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import arguments, exits, options, stored, streams
 from deviceflow.cli.commands import Command
+from deviceflow.client._base import pages_at
 from deviceflow.core.actions import action_of
+from deviceflow.core.sanitize import is_loopback
 from deviceflow.credentials import secret_refs
 from deviceflow.errors import DeviceFlowError, UsageError
 from deviceflow.worker._health import MAX_AGE, HealthFile, check
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from deviceflow.client._async import AsyncClient
     from deviceflow.core.ports import AsyncStore, AsyncTransport
     from deviceflow.metrics import Metrics
+    from deviceflow.pages import Answer, NeedPages, PageRequest, PageServer
     from deviceflow.worker._worker import Counts, Step
 
 _STATUS_EACH: Final = 1.0
@@ -45,6 +48,8 @@ class WorkerOptions(options.NoticeOptions, options.JobOptions, options.Retention
     check: Path | None
     max_age: float | None
     verbose: bool
+    listen: tuple[str, int] | None
+    public_url: str | None
 
 
 def _add_worker(parser: ArgumentParser) -> None:
@@ -95,7 +100,19 @@ def _add_worker(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"how old the file may be ({MAX_AGE:g})",
     )
-    options.add_notices(parser)
+    pages = parser.add_argument_group("pages, where people log in for grants")
+    pages.add_argument(
+        "--listen",
+        type=arguments.address,
+        metavar="HOST:PORT",
+        help="serve the pages at this address; by default, nobody listens",
+    )
+    pages.add_argument(
+        "--public-url",
+        metavar="URL",
+        help="where people reach the pages; by default public_url of the profile",
+    )
+    options.add_notices(pages)
     options.add_job(parser, what="print one JSON object a line")
 
 
@@ -171,13 +188,22 @@ class _Service:
         self._stopping = False
         self._reloads: set[asyncio.Task[None]] = set()
         self._shows_status = sys.stderr is not None and sys.stderr.isatty() and not args.verbose
+        self._pages: NeedPages | None = None
+        self._page_server: PageServer | None = None
+        self._public_url: str | None = args.public_url
+        self._port = 0
         self._worker: Worker
         self._client: AsyncClient
         self._store: AsyncStore
 
     async def serve(self) -> int:
         """Drive logins until a signal, or the end of all logins; return the exit code."""
-        self._client, self._store = await self._open()
+        await self._serve_pages()
+        try:
+            self._client, self._store = await self._open()
+        except BaseException:
+            await self._close_pages()
+            raise
         self._worker = Worker(
             self._client,
             concurrency=self._args.concurrency,
@@ -192,12 +218,15 @@ class _Service:
         _tame_collector()
         self._listen()
         self._show("started", concurrency=self._args.concurrency)
+        if self._page_server is not None:
+            self._show("listening", public_url=self._public_url, port=self._port)
         self._notifier.ready()
         status = asyncio.create_task(self._status()) if self._shows_status else None
         try:
             await self._worker.run(until_idle=self._args.until_idle)
         finally:
             self._stop_notice()
+            await self._close_pages()
             if status is not None:
                 status.cancel()
             if self._reloads:
@@ -218,6 +247,48 @@ class _Service:
         self._show("stopped", lost=lost, **self._worker.counts._asdict())
         return exits.STORE if lost else 0
 
+    # The pages.
+
+    async def _serve_pages(self) -> None:
+        """Listen, if that was asked for.
+
+        Raises:
+            UsageError: The address cannot be used, or nobody said where people reach the pages.
+        """
+        if self._args.listen is None:
+            return
+        from deviceflow.pages import NeedPages, PageServer
+
+        host, port = self._args.listen
+        public_url = self._args.public_url or stored.notices(self._args)["public_url"]
+        if not public_url and not is_loopback(host):
+            raise UsageError(
+                "--listen is for other machines, and nobody said where people reach the pages.",
+                hint="Add --public-url https://…, which a proxy passes on to this address.",
+            )
+        server = PageServer(self._page, on_problem=self._problem)
+        try:
+            self._port = port = await server.listen(host, port)
+        except OSError as trouble:
+            raise UsageError(f"Nobody can listen at {host}:{port}: {trouble.strerror}.") from None
+        self._page_server = server
+        self._public_url = public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        try:
+            where = str(pages_at(self._public_url))
+        except UsageError:
+            await self._close_pages()
+            raise
+        self._pages = NeedPages(lambda: self._client, where, host=host, on_problem=self._problem)
+
+    async def _page(self, request: PageRequest) -> Answer:
+        if self._pages is None or not hasattr(self, "_client"):
+            raise UsageError("The worker has not opened its store yet.")
+        return await self._pages(request)
+
+    async def _close_pages(self) -> None:
+        if self._page_server is not None:
+            await self._page_server.close()
+
     # The store and the client.
 
     async def _open(self) -> tuple[AsyncClient, AsyncStore]:
@@ -225,6 +296,7 @@ class _Service:
 
         secret_refs.read_configured()
         settings = stored.notices(self._args)
+        settings["public_url"] = self._public_url or settings["public_url"]
         kept = stored.async_store(self._args)
         try:
             await kept.now(0.0)  # a store that cannot be used is an error at once

@@ -71,3 +71,9 @@ class AsyncGrantFace(GrantMethods):
 
     async def snooze_grant(self, name: str, client_now: float) -> None:
         await self._run(lambda: self._snooze_grant(name, client_now))
+
+    async def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
+        return await self._run(lambda: self._ended_grants(ended_before, after))
+
+    async def delete_grant(self, grant: Grant) -> bool:
+        return await self._run(lambda: self._delete_grant(grant))

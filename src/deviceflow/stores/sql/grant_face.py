@@ -78,3 +78,11 @@ class GrantFace(GrantMethods):
     def snooze_grant(self, name: str, client_now: float) -> None:
         """Have no sweep find a grant for an hour."""
         self._run(self._snooze_grant(name, client_now))
+
+    def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
+        """Return a page of names of grants that ended before a time, in their order."""
+        return self._run(self._ended_grants(ended_before, after))
+
+    def delete_grant(self, grant: Grant) -> bool:
+        """Delete a grant, if it is still at the same transition; return whether it was deleted."""
+        return self._run(self._delete_grant(grant))

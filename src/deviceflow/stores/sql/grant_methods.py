@@ -8,8 +8,9 @@ from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN
 from deviceflow.core.sanitize import storable
 from deviceflow.stores.sql.grant_rows import link_hash
-from deviceflow.stores.sql.grants import SNOOZE, GrantOperations, SeenGrants
+from deviceflow.stores.sql.grants import PAGE, SNOOZE, GrantOperations, SeenGrants
 from deviceflow.stores.sql.operations import query, statement
+from deviceflow.stores.sql.rows import name_of
 
 if TYPE_CHECKING:
     from deviceflow.audit.chain import AuditKey
@@ -108,3 +109,12 @@ class GrantMethods:
     def _snooze_grant(self, name: str, client_now: float) -> Method[None]:
         values = {"name": storable(name), "seconds": SNOOZE}
         yield self._job(statement("snooze_grant", values), "lease", client_now)
+
+    def _ended_grants(self, ended_before: float, after: str | None) -> Method[list[str]]:
+        values = {"ended_before": ended_before, "name": storable(after or ""), "limit": PAGE}
+        found = yield self._job(query("ended_grants", values), "read")
+        return [name_of(name) for (name,) in found]
+
+    def _delete_grant(self, grant: Grant) -> Method[bool]:
+        operation = self._of_grants.delete(grant)
+        return bool((yield self._job(operation, "durable")))

@@ -97,7 +97,8 @@ class GrantRows:
             "progress": encode(grant_codec.open_part(grant)).decode(),
         }
         digest = self._digest([*values.values()])
-        return digest, Hidden(values | {"wake_at": grant.wake_at, "notify_at": grant.notify_at})
+        times = {name: getattr(grant, name) for name in ("wake_at", "notify_at", "ended_at")}
+        return digest, Hidden(values | times)
 
     # And back.
 

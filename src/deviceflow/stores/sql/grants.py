@@ -195,6 +195,15 @@ class GrantOperations:
 
         return attempt
 
+    def delete(self, grant: Grant) -> Operation[bool]:
+        """Delete a grant, if it is still at the same transition."""
+        values = {"id": grant.id, "seq": grant.seq}
+
+        def attempt(_now: float) -> Statements[bool]:
+            return (yield "delete_grant", values).rowcount == 1
+
+        return attempt
+
     def _linked(self, grant: Grant, event: Values) -> tuple[Hidden[Values], Values]:
         """Make an event the next link of its grant's chain; return the grant's row, and its own."""
         again = event["hash"] is not None

@@ -70,7 +70,7 @@ SELECT {grant_columns}, {now}, used_at, lease_owner, leased_at, lease_until FROM
 ({free} OR leased_at > {now} + 15)
 
 -- fragment: grant_moves
-{grant_set}, wake_at = :wake_at, notify_at = :notify_at
+{grant_set}, wake_at = :wake_at, notify_at = :notify_at, ended_at = :ended_at
 
 -- A login.
 
@@ -197,8 +197,8 @@ ORDER BY id LIMIT :limit OFFSET :skip
 -- Grants.
 
 -- name: add_grant
-INSERT INTO {grants} ({grant_columns}, wake_at, notify_at)
-VALUES ({grant_values}, :wake_at, :notify_at)
+INSERT INTO {grants} ({grant_columns}, wake_at, notify_at, ended_at)
+VALUES ({grant_values}, :wake_at, :notify_at, :ended_at)
 ON CONFLICT DO NOTHING
 
 -- name: get_grant
@@ -243,6 +243,12 @@ ORDER BY notify_at LIMIT :limit
 
 -- name: claim_notice
 UPDATE {grants} SET notify_at = {now} + :seconds WHERE id = :id AND {notice_due}
+
+-- name: ended_grants
+SELECT name FROM {grants} WHERE ended_at <= :ended_before AND name > :name ORDER BY name LIMIT :limit
+
+-- name: delete_grant
+DELETE FROM {grants} WHERE id = :id AND seq = :seq
 
 -- name: grants_with_other_keys
 SELECT id FROM {grants}
@@ -298,20 +304,23 @@ SELECT flow_id FROM {audit} ORDER BY flow_id, seq LIMIT 1 OFFSET :place
 {last_events}
 WHERE "time" < :until AND flow_id <> :store
     AND NOT EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id)
+    AND NOT EXISTS (SELECT 1 FROM {grants} WHERE id = flow_id)
     AND ({find}("text", '"to":"expired"') > 0 OR {find}("text", '"to":"failed"') > 0
+        OR {find}("text", '"to":"lost"') > 0 OR {find}("text", '"to":"revoked"') > 0
         OR {find}("text", '"to":"authorized"') > 0 AND EXISTS (
             SELECT 1 FROM {audit} AS its WHERE its.flow_id = name AND ({token_gone})
         ))
 ORDER BY flow_id
 
 -- name: open_before
--- Of each flow that has not ended, the last event before a time, if there are more before it.
+-- Of each flow that has not ended, and of each grant, the last event before a time, if there are more before it.
 SELECT {stored} FROM {audit}
 JOIN (
     SELECT flow_id AS name, MAX(seq) AS last FROM {audit} WHERE "time" < :until
     GROUP BY flow_id HAVING COUNT(*) > 1
 ) AS lasts ON flow_id = name AND seq = last
 WHERE EXISTS (SELECT 1 FROM {flows} WHERE id = flow_id AND ended_at IS NULL)
+    OR EXISTS (SELECT 1 FROM {grants} WHERE id = flow_id)
 ORDER BY flow_id
 
 -- name: event_before

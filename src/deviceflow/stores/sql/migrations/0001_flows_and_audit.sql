@@ -54,6 +54,8 @@ CREATE TABLE {grants} (
     -- What can only delay a refresh or a notification, or bring it forward.
     wake_at DOUBLE PRECISION,
     notify_at DOUBLE PRECISION,
+    -- What can only delay that the grant is deleted, or have it looked at too early.
+    ended_at DOUBLE PRECISION,
     used_at DOUBLE PRECISION,
     lease_owner TEXT,
     leased_at DOUBLE PRECISION,

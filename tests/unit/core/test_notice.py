@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from deviceflow.core.grant import Grant
+from deviceflow.core.notice import LoginNeed, page_of
+from deviceflow.core.secret import Secret
+from deviceflow.providers.oauth import OAuth
+
+NOW = 1_800_000_000.0
+PAGES = "https://jobs.example.com"
+PROVIDER = OAuth(
+    client_id="robot",
+    device_authorization_endpoint="https://login.example.com/d",
+    token_endpoint="https://login.example.com/t",
+    scopes="read write",
+)
+
+
+def needing(name: str = "nightly", purpose: str | None = None) -> Grant:
+    grant = Grant("g1", name, PROVIDER, NOW, purpose=purpose)
+    grant.raise_need("n1", Secret("LINK-CANARY"), NOW, host="box")
+    return grant
+
+
+def told(grant: Grant, pages: str | None = PAGES) -> LoginNeed:
+    assert grant.need is not None
+    return LoginNeed.of(grant, grant.need, pages)
+
+
+def test_need_is_told_in_fields_and_in_words() -> None:
+    grant = needing(purpose="the nightly report")
+    need = told(grant)
+
+    assert need.to_dict() == {
+        "schema": "deviceflow.need/1",
+        "id": "n1",
+        "kind": "needed",
+        "name": "nightly",
+        "purpose": "the nightly report",
+        "server": "https://login.example.com",
+        "scopes": ["read", "write"],
+        "host": "box",
+        "since": NOW,
+        "number": 1,
+        "ended_at": None,
+        "end": None,
+        "command": "deviceflow resume nightly",
+        "link": "https://jobs.example.com/need/LINK-CANARY",
+        "text": "nightly needs somebody to log in at https://login.example.com, since"
+        " 2027-01-15 08:00 UTC. Purpose: the nightly report. To log in:"
+        " https://jobs.example.com/need/LINK-CANARY",
+    }
+    assert "LINK-CANARY" not in f"{need} {need!r} {need.in_words()}"
+    assert "deviceflow resume nightly" in need.in_words()
+
+
+def test_need_that_lasts_and_its_end_are_told_as_such() -> None:
+    grant = needing()
+    assert grant.need is not None
+    grant.notified(grant.need, NOW + 1)
+    assert told(grant).kind == "still_needed"
+    assert "nightly still needs somebody" in told(grant).in_words()
+
+    grant.end_need(NOW + 5)
+    ended = told(grant)
+
+    assert (ended.kind, ended.number, ended.ended_at) == ("ended", 2, NOW + 5)
+    assert (ended.link, ended.to_dict()["command"]) == (None, None)
+    assert ended.in_words() == (
+        "nightly needs no login any more. The need was ended without a login."
+    )
+
+
+@pytest.mark.parametrize("pages", [None, ""])
+def test_link_is_told_where_somebody_said_where_the_pages_are(pages: str | None) -> None:
+    need = told(needing(), pages)
+
+    assert need.link is None
+    assert "LINK-CANARY" not in json.dumps(need.to_dict())
+    assert need.to_dict()["text"].endswith("To log in: deviceflow resume nightly")
+    assert page_of(PAGES, Secret("")) is None
+
+
+def test_command_is_safe_for_a_shell() -> None:
+    assert told(needing("a job; rm -rf /")).command == "deviceflow resume 'a job; rm -rf /'"
