@@ -208,9 +208,8 @@ class Place:
             profile.format(url=self.gate.url, host=self.gate.url[7:])
         )
         self.config = folder / "config.toml"
-        self.store_url = f"sqlite:///{folder}/grants.db"
-        self.settings = {
-            "deviceflow_database_url": self.store_url,
+        self.settings: dict[str, Any] = {
+            "deviceflow_database_url": f"sqlite:///{folder}/grants.db",
             "deviceflow_config": str(self.config),
             "deviceflow_deadline": 1.0,
             "deviceflow_longest_wait": 1.0,
@@ -230,7 +229,7 @@ class Place:
             "CELERY_TEST_SETTINGS": json.dumps(given),
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path]),
         }
-        self.client = Client(open_store(self.store_url))
+        self.client = Client(open_store(self.settings["deviceflow_database_url"]))
         with profiles.reading(self.config):
             self.provider, _ = configured.of_profile("report")
 

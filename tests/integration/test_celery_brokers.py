@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from deviceflow.core.encryption import generate_key
 from deviceflow.core.states import GrantState
 from deviceflow.server import LocalServer, Settings
 from tests.integration.celery_brokers import RabbitMQ, Redis
@@ -167,8 +168,11 @@ def left(here: Place) -> float:
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent"])
-def test_a_pool_of_threads_or_greenlets_does_the_same(pool: str, place: Made, redis: Redis) -> None:
-    here = place(on_redis(redis))
+def test_a_pool_of_threads_or_greenlets_does_the_same(
+    pool: str, place: Made, redis: Redis, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICEFLOW_KEYS", generate_key().reveal())
+    here = place(on_redis(redis, deviceflow_database_url=postgres_url))
     here.start("-P", pool, "-c", "8", number=1)
     sent = {here.send(f"task-{n}").id for n in range(6)}
     wait_for_need(here)
