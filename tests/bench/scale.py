@@ -208,7 +208,12 @@ def _in_time(curve: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _knee(curve: Sequence[dict[str, Any]]) -> int | None:
     """Return the most logins whose polls were in time."""
-    return max((row["logins"] for row in _in_time(curve)), default=None)
+    last = _last(curve)
+    return None if last is None else int(last["logins"])
+
+
+def _last(curve: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return max(_in_time(curve), key=lambda row: int(row["logins"]), default=None)
 
 
 def _beside_model(
@@ -217,6 +222,9 @@ def _beside_model(
     for name, curve in curves.items():
         modelled = model_knee(MODEL_US[name])
         yield f"| {name}: knee, logins | {modelled:,.0f} | {_knee(curve) or 0:,} |"
+        if last := _last(curve):
+            modelled = model_knee(last["us/poll"])
+            yield f"| the same, by its CPU time | {modelled:,.0f} | {last['logins']:,} |"
         for row in sorted(_in_time(curve), key=lambda row: row["logins"]):
             logins, rate = row["logins"], row["logins"] / INTERVAL
             yield f"| {name}, {logins:,}: polls/s | {rate:,.0f} | {row['polls/s']:,.0f} |"
@@ -227,7 +235,7 @@ def _beside_model(
     yield f"| bytes of PostgreSQL's log, a poll | {MODEL_WAL:,.0f} | {logged:,.0f} |"
     for name, curve in curves.items():
         rate = 1_000_000 / INTERVAL / MODEL_BUSY / 1e6
-        last = max(_in_time(curve), key=lambda row: row["logins"], default=None)
+        last = _last(curve)
         measured = "-" if last is None else f"{rate * last['us/poll']:,.0f}"
         yield f"| a million logins, {name}: cores | {rate * MODEL_US[name]:,.0f} | {measured} |"
 

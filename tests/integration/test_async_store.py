@@ -63,11 +63,17 @@ def flows(place: Place) -> list[Flow]:
 
 async def poll(store: Any, place: Place, flow_id: str) -> bool:
     """Poll a flow as a step does: by a claim that decides, and by a commit that releases."""
+    return await answered(store, await claimed(store, place, flow_id))
 
+
+async def claimed(store: Any, place: Place, flow_id: str) -> Any:
     def decide(claim: Claim) -> dict[str, Any]:
         return render(claim.flow, claim.flow.poll(claim.now, 10.0), WORKER)
 
-    claim = await store.claim(flow_id, "w1", place.now, 20.0, decide)
+    return await store.claim(flow_id, "w1", place.now, 20.0, decide)
+
+
+async def answered(store: Any, claim: Claim) -> bool:
     pending = claim.flow.receive(PENDING, claim.now, duration=0.5)
     event = render(claim.flow, pending, WORKER)
     kept: bool = await store.commit(claim.flow, event, release="w1")
@@ -107,15 +113,17 @@ def begun(place: Place, store: Any) -> Callable[[], int]:
             count += statement.startswith("BEGIN")
 
         connection._connection.connected().set_trace_callback(traced)
+        connection, begins = connection._connection, "move_all"
     else:
-        transact = connection._transact
+        begins = "_transact"
+    transact = getattr(connection, begins)
 
-        def counted(*args: Any) -> Any:
-            nonlocal count
-            count += 1
-            return transact(*args)
+    def counted(*args: Any) -> Any:
+        nonlocal count
+        count += 1
+        return transact(*args)
 
-        connection._transact = counted
+    setattr(connection, begins, counted)
     return lambda: count
 
 
@@ -136,11 +144,69 @@ def test_many_polls_share_few_transactions(database: Place) -> None:
 
     count = asyncio.run(main())
 
-    assert count < 2 * 2 * MANY / 4
+    assert 4 <= count < 2 * 2 * MANY / 4
     for flow_id in ids:
         assert [event["seq"] for event in database.sql.history(flow_id)] == [1, 2, 3, 4, 5]
         assert database.store.get(flow_id).state is State.AWAITING_USER
         assert database.store.get(flow_id).attempt == 2
+
+
+def test_flow_that_others_went_on_with_concerns_no_other(database: Place) -> None:
+    ids = [flow.id for flow in flows(database)]
+
+    async def main() -> tuple[list[Any], list[Any]]:
+        async with opened(database) as store:
+            assert all(await asyncio.gather(*[poll(store, database, name) for name in ids]))
+            database.clock.advance(60)
+            other = database.store.claim("f3", "w2", database.now, 20.0)
+            assert isinstance(other, Claim)
+            claims = [claimed(store, database, name) for name in ids]
+            came = await asyncio.gather(*claims)
+            flow = database.store.get("f4")
+            cancel = render(flow, flow.cancel(database.now), Origin("w2"))
+            assert database.store.commit(flow, cancel)
+            commits = [answered(store, claim) for claim in came if isinstance(claim, Claim)]
+            return came, await asyncio.gather(*commits)
+
+    claims, commits = asyncio.run(main())
+
+    assert [isinstance(claim, LeaseHeld) for claim in claims] == [name == "f3" for name in ids]
+    assert commits == [name != "f4" for name in ids if name != "f3"]
+    for flow in database.store.flows():
+        assert len(database.sql.history(flow.id)) == flow.seq
+
+
+def test_many_starts_tell_of_themselves_once_a_group(remote: Place) -> None:
+    started = [new(f"f{number}", at=remote.now) for number in range(MANY)]
+    told = list[str]()
+
+    async def main() -> None:
+        async with opened(remote) as store:
+            for flow in started:
+                await store.add(flow)
+            groups = store._connection
+            execute = groups._execute
+
+            async def counted(connection: Any, running: Any, name: str, values: Any) -> Any:
+                told.append(name)
+                return await execute(connection, running, name, values)
+
+            groups._execute = counted
+            count = begun(remote, store)
+
+            async def code(flow: Flow) -> None:
+                for moved in coded(flow, remote.now):
+                    assert await store.commit(flow, render(flow, moved, WORKER))
+
+            with psycopg.connect(remote.url, autocommit=True) as listener:
+                listener.execute("LISTEN deviceflow")
+                await asyncio.gather(*map(code, started))
+                assert await asyncio.to_thread(lambda: [*listener.notifies(timeout=0.2)])
+            assert told.count("notify") <= count()
+
+    asyncio.run(main())
+
+    assert {flow.state for flow in remote.store.flows()} == {State.AWAITING_USER}
 
 
 def test_job_that_is_refused_concerns_no_other(database: Place) -> None:
@@ -592,8 +658,9 @@ def test_store_can_be_used_on_both_sides_of_a_fork(database: Place) -> None:
 # Databases that do not answer.
 
 
+@pytest.mark.parametrize("remembered", [False, True])
 def test_file_that_is_locked_for_too_long_fails_all_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remembered: bool
 ) -> None:
     monkeypatch.setattr(sqlite_store, "BUSY", 0.3)
     from tests.integration import places  # noqa: PLC0415
@@ -604,9 +671,12 @@ def test_file_that_is_locked_for_too_long_fails_all_at_once(
     async def main() -> None:
         async with opened(place) as store:
             await store.get("f0")
+            for flow in waiting if remembered else ():
+                assert await poll(store, place, flow.id)
+            place.clock.advance(60)
             with held_up(place):
                 begun = time.monotonic()
-                claims = [store.claim(flow.id, "w1", place.now, 20.0) for flow in waiting]
+                claims = [claimed(store, place, flow.id) for flow in waiting]
                 came = await asyncio.gather(*claims, return_exceptions=True)
                 assert (await store.get("f0")).id == "f0"  # reading waits for nobody
                 assert time.monotonic() - begun < 0.3 * MANY

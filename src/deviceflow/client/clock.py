@@ -122,10 +122,10 @@ class Timeline:
             jump = abs(parted) > max(_JUMP, steady_ran / 2)
             if jump and parted < 0:
                 self._added -= parted
-            now = wall + self._added
+            added = self._added
         if jump:
             self._jumped(parted)
-        return Clocks(now, before)
+        return Clocks(wall + added, before, added)
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""

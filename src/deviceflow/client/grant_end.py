@@ -39,7 +39,7 @@ _MOST_MOVES: Final = 8
 
 def _load(name: str) -> Op[StoredGrant]:
     clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is None:
         raise errors.UnknownGrantError(f"The store has no grant of the name {name!r}.")
     return stored
@@ -56,7 +56,7 @@ def list_all() -> Op[list[GrantView]]:
     seen, after = list[GrantView](), None
     clocks: Clocks = yield ReadClocks()
     page: list[StoredGrant | str]
-    while page := (yield ListGrants(clocks.wall, after)):
+    while page := (yield ListGrants(clocks.shared, after)):
         for one in page:
             if isinstance(one, str):
                 fields = {"grant": one, "problem": "the record of this grant cannot be read"}
@@ -157,7 +157,7 @@ def sweep(
     """
     done, problems = list[str](), list[errors.DeviceFlowError]()
     clocks: Clocks = yield ReadClocks()
-    names: list[str] = yield DueGrants(clocks.wall, unused, limit)
+    names: list[str] = yield DueGrants(clocks.shared, unused, limit)
     works = [(name, _tend(context, name)) for name in names]
     told = yield from grant_need.due(context, limit)
     works += [(name, grant_need.tell_of(context, name)) for name in told]
@@ -171,7 +171,7 @@ def sweep(
             done.append(name)
         except errors.DeviceFlowError as problem:
             clocks = yield ReadClocks()
-            yield SnoozeGrant(name, clocks.wall)
+            yield SnoozeGrant(name, clocks.shared)
             problems.append(problem)
     return SweptGrants(done, problems)
 

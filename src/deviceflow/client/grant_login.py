@@ -168,12 +168,12 @@ def _need(
         if not (yield from record(grant, raised, worker)):
             return None
     clocks: Clocks = yield ReadClocks()
-    found: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    found: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     due = found is not None and found.grant.need_to_tell(found.now) is not None
     if found is not None and due and context.notifies and asked.mint == "later":
         yield from tell(context, found)
         clocks = yield ReadClocks()
-        found = yield LoadGrant(name, clocks.wall)
+        found = yield LoadGrant(name, clocks.shared)
     # Another process may have taken the token of the login, which had the name until then.
     return None if found is None or found.grant.state.gives_tokens else found
 
@@ -230,7 +230,7 @@ def log_in(
     """Log in for a grant, in front of a person."""
     provider = provider and provider.for_grant()
     clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is not None:
         check_same(stored.grant, provider)
         provider = provider or stored.grant.asked
@@ -249,7 +249,7 @@ def log_in(
         yield from adopt(context, name, provider, purpose, login.id)
         yield from tell_of(context, name)
         return
-    stored = yield LoadGrant(name, clocks.wall)
+    stored = yield LoadGrant(name, clocks.shared)
     if stored is None or stored.grant.flow_id != login.id:  # nobody has taken its token meanwhile
         flow: Flow = yield Load(login.id)
         raise error_of(flow)

@@ -34,7 +34,7 @@ def tell(context: Context, stored: StoredGrant) -> Op[None]:
         if need is None:
             return
         clocks: Clocks = yield ReadClocks()
-        claimed: bool = yield ClaimNotice(stored.grant.id, clocks.wall, LONGEST_NOTICE)
+        claimed: bool = yield ClaimNotice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
         if not claimed:
             return
         told: bool = yield TellNeed(LoginNeed.of(stored.grant, need, context.pages))
@@ -49,7 +49,7 @@ def _record(context: Context, grant_id: str, need: Need, *, told: bool) -> Op[St
     worker = context.identity.worker()
     while True:
         clocks: Clocks = yield ReadClocks()
-        stored: StoredGrant | None = yield LoadGrantById(grant_id, clocks.wall)
+        stored: StoredGrant | None = yield LoadGrantById(grant_id, clocks.shared)
         if stored is None or not stored.grant.knows(need):
             return None
         grant, now = stored.grant, stored.now
@@ -63,7 +63,7 @@ def tell_of(context: Context, name: str) -> Op[None]:
     if not context.notifies:
         return
     clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is not None:
         yield from tell(context, stored)
 
@@ -73,5 +73,5 @@ def due(context: Context, limit: int) -> Op[list[str]]:
     if not context.notifies:
         return []
     clocks: Clocks = yield ReadClocks()
-    names: list[str] = yield DueNotices(clocks.wall, limit)
+    names: list[str] = yield DueNotices(clocks.shared, limit)
     return names

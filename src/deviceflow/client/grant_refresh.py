@@ -44,7 +44,7 @@ def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant |
 
     Args:
         context: The client's.
-        stored: The grant.
+        stored: The grant, which nobody has the lease of.
         clocks: What the clocks said before it was read.
 
     Returns:
@@ -61,7 +61,7 @@ def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant |
     lease = yield from lease_of(worker, seconds, clocks, stored.now)
     lease = lease._replace(margin=GRANT_MARGIN)
     begun = grant.refresh(stored.now)
-    taken = GrantLease(worker, seconds, clocks.wall)
+    taken = GrantLease(worker, seconds, clocks.shared, stored.owner)
     if not (yield from context.recorder.record_grant(grant, begun, worker, lease=taken)):
         return None
     outcome = yield from transmit_under(context, request, lease)
@@ -109,7 +109,7 @@ def _store(context: Context, worker: str, unsaved: UnsavedRefresh, until: float)
         return commit.grant
     while True:
         clocks: Clocks = yield ReadClocks()
-        stored: StoredGrant | None = yield LoadGrantById(commit.grant.id, clocks.wall)
+        stored: StoredGrant | None = yield LoadGrantById(commit.grant.id, clocks.shared)
         if stored is None:
             raise errors.StoreError(
                 "The grant was removed from the store.", flow_id=commit.grant.id

@@ -88,7 +88,7 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
     yield from grant_refresh.save(context, asked.name)
     look, refreshes, lease = _SHORTEST_LOOK, 0, HeldLease()
     while True:
-        stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.wall)
+        stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.shared)
         if stored is not None:
             held = lease.left(stored.grant.seq, stored.held, clocks.steady)
             stored = stored._replace(held=held)

@@ -23,10 +23,20 @@ class Clocks(NamedTuple):
     Attributes:
         wall: The wall clock, in seconds since 1970; never set back (see `Timeline`).
         steady: The monotonic clock, in seconds.
+        added: By how many seconds `wall` is ahead of the wall clock, as that was set back.
     """
 
     wall: float
     steady: float
+    added: float = 0.0
+
+    @property
+    def shared(self) -> float:
+        """The wall clock as it is: the only time that all processes of a machine agree on.
+
+        The rules of a grant know what to do where it was set back.
+        """
+        return self.wall - self.added
 
 
 class Lease(NamedTuple):

@@ -143,11 +143,13 @@ class GrantLease(NamedTuple):
         owner: The worker that takes it.
         seconds: Its duration.
         client_now: The client's time.
+        ended: The worker whose lease has ended, whatever the store's clock says of that by now.
     """
 
     owner: str
     seconds: float
     client_now: float
+    ended: str | None = None
 
 
 class StoreEvent(NamedTuple):
@@ -429,7 +431,8 @@ class Store(Protocol):
             event: The transition as an event of `deviceflow.audit/1`. If the stored grant is not at
                 the previous transition, or there is another grant of its name, nothing is
                 committed.
-            lease: A lease to take. If another worker holds one, nothing is committed.
+            lease: A lease to take. If another worker holds one that has not ended, nothing is
+                committed.
             release: The owner whose lease is released.
             flow: A flow that moves with the grant, whose token becomes the grant's. If it is not at
                 the transition before `flow_event`, nothing is committed.

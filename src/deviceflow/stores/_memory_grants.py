@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _SNOOZE: Final = 3600.0
 _FREE: Final = ("", 0.0, 0.0)
-_FUTURE: Final = 15.0  # as in a database
 
 
 class MemoryGrants:
@@ -70,9 +69,9 @@ class MemoryGrants:
                 return False
             if stored is not None and stored.id != grant.id:
                 return False
-            owner, since, until = self._grant_leases.get(grant.id, _FREE)
-            taken = lease is not None and since - _FUTURE <= lease.client_now < until
-            if lease is not None and taken and owner != lease.owner:
+            owner, _, until = self._grant_leases.get(grant.id, _FREE)
+            free = lease is None or owner in (lease.owner, lease.ended)
+            if lease is not None and not free and until > lease.client_now:
                 return False
             if flow is not None and flow_event is not None and not self._move(flow, flow_event):
                 return False

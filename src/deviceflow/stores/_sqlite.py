@@ -91,7 +91,7 @@ class SQLiteConnection:
     def _failed(self, error: sqlite3.Error | OSError) -> StoreError:
         """Return an operation's error, and close the file if it may be of no use any more."""
         passing = ("SQLITE_FULL", "SQLITE_BUSY")
-        if isinstance(error, sqlite3.Error) and not _name_of(error).startswith(passing):
+        if isinstance(error, sqlite3.Error) and not name_of(error).startswith(passing):
             self.close()  # a file that was opened for reading only stays so, for example
         return self._problem(error)
 
@@ -253,7 +253,7 @@ class SQLiteConnection:
         if isinstance(error, OSError):
             _, hint = _PROBLEMS["SQLITE_READONLY"]
             return StoreError(f"{self.path} cannot be used: {error.strerror}.", hint=hint)
-        name = _name_of(error)
+        name = name_of(error)
         for start, (what, hint) in _PROBLEMS.items():
             if name.startswith(start):
                 return StoreError(f"{self.path}: {what}.", hint=hint)
@@ -264,7 +264,7 @@ def _any_text(text: bytes) -> str:
     return text.decode(errors="backslashreplace")
 
 
-def _name_of(error: sqlite3.Error) -> str:
+def name_of(error: sqlite3.Error) -> str:
     return getattr(error, "sqlite_errorname", None) or type(error).__name__
 
 

@@ -17,7 +17,9 @@ from deviceflow import _forks as forks
 from deviceflow.core.secret import without_frames
 from deviceflow.errors import StoreError
 from deviceflow.stores import _sqlite as sqlite
+from deviceflow.stores._sqlite_moves import Moves
 from deviceflow.stores.sql.connection import performed
+from deviceflow.stores.sql.foreseen import foresee
 from deviceflow.stores.sql.methods import Job
 from deviceflow.stores.sql.operations import query
 from deviceflow.stores.sql.pending import Done, Pending, answer_all
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from deviceflow.stores.sql.connection import Connection
+    from deviceflow.stores.sql.foreseen import Foreseen
 
 MOST: Final = 256
 """How many jobs share a transaction at most: those behind them wait for it."""
@@ -41,6 +44,39 @@ _IDLE: Final = 5.0
 
 class GroupingConnection(sqlite.SQLiteConnection):
     """A connection that performs several jobs in one transaction."""
+
+    _moves: Moves | None = None
+    _set_up: sqlite3.Connection | None = None
+
+    def move_all(self, moves: Sequence[Foreseen]) -> bool:
+        """Perform jobs that were foreseen, in one statement.
+
+        Returns:
+            Whether that was done. If not, nothing was, and each has to be performed as another job.
+
+        Raises:
+            StoreError: The file cannot be used.
+        """
+        with self._lock:
+            try:
+                connection = self.connected()
+                if self._moves is None:
+                    self._moves = Moves(self._statements)
+                if connection is not self._set_up:
+                    self._moves.set_up(connection)
+                    self._set_up = connection
+                connection.execute(*self._moves.statement(moves))
+            except OSError as error:
+                problem = self._failed(error)
+            except sqlite3.Error as error:
+                if not sqlite.name_of(error).startswith("SQLITE_BUSY"):
+                    return False
+                problem = self._failed(error)
+            except (OverflowError, ValueError):  # a value that cannot be stored
+                return False
+            else:
+                return True
+        raise problem
 
     def perform_all(self, jobs: Sequence[Job]) -> list[Done] | None:
         """Perform jobs in one transaction.
@@ -145,6 +181,8 @@ class SQLiteWriter:
 
     def _asked(self, job: Job | None) -> Coroutine[Any, Any, Done]:
         pending = Pending(job)
+        if job is not None and not self._read_only:
+            pending.foreseen = foresee(job)
         if not self._fresh or self._fresh[-1].loop is not pending.loop:
             pending.loop.call_soon(self._hand_over)  # with all that is asked for until then
         self._fresh.append(pending)
@@ -202,24 +240,43 @@ class SQLiteWriter:
         return group
 
     def _perform(self, group: Iterable[Pending]) -> None:
-        reads, writes, written = list[Pending](), list[Pending](), set[str | None]()
+        reads, moves, writes = list[Pending](), list[Pending](), list[Pending]()
+        changed, written = set[str | None](), set[str | None]()
         for pending in group:
             job = pending.job
             assert job is not None  # noqa: S101  # for mypy
             # A read sees what was asked for before it on the same flow; else it waits for nobody.
             if self._read_only or (
-                job.mode == "read" and (job.flow_id is None or job.flow_id not in written)
+                job.mode == "read" and (job.flow_id is None or job.flow_id not in changed)
             ):
                 reads.append(pending)
+                continue
+            changed.add(job.flow_id)
+            if pending.foreseen is not None and job.flow_id not in written:
+                moves.append(pending)
             else:
                 writes.append(pending)
                 written.add(job.flow_id)
         if reads:
             _answer([(pending, self._alone(pending)) for pending in reads])
+        if moves and not self._move(moves):
+            writes = moves + writes
         if len(writes) == 1:
             _answer([(writes[0], self._alone(writes[0]))])
         elif writes:
             self._write(writes)
+
+    def _move(self, group: Sequence[Pending]) -> bool:
+        foreseen = [pending.foreseen for pending in group if pending.foreseen is not None]
+        try:
+            if not self._connection.move_all(foreseen):
+                return False
+        except StoreError as problem:
+            without_frames(problem)
+            _answer([(pending, Done(problem=problem)) for pending in group])
+        else:
+            _answer(zip(group, [Done(move.result) for move in foreseen], strict=True))
+        return True
 
     def _write(self, group: Sequence[Pending]) -> None:
         try:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from deviceflow.client.clock import SystemClock, Timeline
+from deviceflow.client.lease import Clocks, HeldLease
 from deviceflow.testing import VirtualClock
 
 
@@ -165,10 +166,31 @@ def test_both_clocks_are_read_at_one_moment() -> None:
 
     clock = VirtualClock(wall=10_000)
     line, _ = timeline(clock)
-    assert line.read() == (10_000, clock.monotonic())
+    assert line.read() == Clocks(10_000, clock.monotonic())
 
     held = Held(wall=10_000)
     line, _ = timeline(held)
     held.slept.clear()
 
-    assert line.read() == (10_060, held.monotonic())
+    assert line.read() == Clocks(10_060, held.monotonic())
+
+
+def test_what_was_added_is_known_for_what_processes_share() -> None:
+    clock = VirtualClock(wall=10_000)
+    line, _ = timeline(clock)
+    clock.set_wall(-3600)
+
+    clocks = line.read()
+
+    assert (clocks.wall, clocks.shared) == (10_000, clock.time())
+
+
+def test_lease_that_was_seen_ends_by_the_monotonic_clock() -> None:
+    lease = HeldLease()
+    assert lease.left(3, 0.0, 100.0) == 0.0
+    assert lease.left(3, 14.0, 100.0) == 14.0
+    assert lease.left(3, 3600.0, 110.0) == 4.0  # the wall clock was set back
+    assert lease.left(3, 0.0, 110.0) == 4.0  # or forward
+    assert lease.left(3, 3600.0, 115.0) == 0.0
+    assert lease.left(4, 14.0, 115.0) == 14.0  # another one
+    assert lease.left(5, 0.0, 116.0) == 0.0

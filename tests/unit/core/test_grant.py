@@ -603,6 +603,16 @@ def test_back_off_does_not_outlast_a_clock_that_was_set_back() -> None:
     assert grant.course(NOW - 3600, 60) is Course.REFRESH
 
 
+def test_due_time_by_a_clock_that_was_set_back_keeps_nobody_waiting() -> None:
+    grant = doubtful()
+    before = NOW - 3600
+
+    grant.invalidate(before)
+
+    assert grant.due_at == before
+    assert grant.course(before, 60) is Course.REFRESH
+
+
 def test_success_ends_all_counting() -> None:
     grant = active()
     grant.refresh(NOW + 900)

@@ -168,7 +168,7 @@ class GrantOperations:
         row = columns.reveal()
         row |= {"before": grant.seq - 1, "release": release}
         if lease is not None:
-            row |= {"owner": lease.owner, "seconds": lease.seconds}
+            row |= {"owner": lease.owner, "seconds": lease.seconds, "ended": lease.ended}
         statement = "lease_and_move_grant" if lease else "move_grant"
         statement = "add_grant" if grant.seq == 1 else statement
         moving = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from deviceflow.stores.sql.foreseen import Foreseen
     from deviceflow.stores.sql.methods import Job
 
 
@@ -36,9 +37,12 @@ class Pending:
         asked: When it was asked for, by `time.monotonic`.
         begun: Whether it is performed by now, or was.
         dropped: Whether its task was cancelled before that: it must not be performed.
+        foreseen: What the job comes to, if that was foreseen.
     """
 
-    __slots__ = ("_done", "_future", "alone", "asked", "begun", "dropped", "job", "loop")
+    __slots__ = (
+        *("_done", "_future", "alone", "asked", "begun", "dropped", "foreseen", "job", "loop"),
+    )
 
     def __init__(self, job: Job | None) -> None:
         self.job = job
@@ -47,6 +51,7 @@ class Pending:
         self._done: Done | None = None
         self._future: asyncio.Future[Done] = self.loop.create_future()
         self.alone = self.begun = self.dropped = False
+        self.foreseen: Foreseen | None = None
 
     def answer(self, done: Done) -> None:
         """Tell the task, in its own loop."""

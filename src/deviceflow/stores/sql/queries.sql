@@ -65,9 +65,8 @@ SELECT {grant_columns}, {now}, used_at, lease_owner, leased_at, lease_until FROM
 (notify_at <= {now} OR notify_at > {now} + 90000)
 
 -- fragment: grant_free
--- One that was taken by a clock which was set back since is waited for by whoever would take it;
--- a statement waits for the database no longer than that.
-({free} OR leased_at > {now} + 15)
+-- Where the clock was set back since, whoever would take it has waited until it had ended.
+({free} OR lease_owner = :ended)
 
 -- fragment: grant_moves
 {grant_set}, wake_at = :wake_at, notify_at = :notify_at, ended_at = :ended_at

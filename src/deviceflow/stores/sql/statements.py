@@ -200,6 +200,15 @@ class Statements(dict[str, Statement]):
         events = [value.removeprefix(_EVENT) for value in names if value.startswith(_EVENT)]
         return ManyStatement(text, tuple(types), _getter(own), _getter(events) if events else None)
 
+    def reworded(self, name: str, word: Callable[[str], str]) -> str:
+        """Return the text of a statement, with other words for its values.
+
+        Args:
+            name: The statement's name.
+            word: Returns what stands for the value of a name, at each place in their order.
+        """
+        return _VALUE.sub(lambda value: word(value[1]), self._expanded(self._named[name]))
+
     def _expanded(self, text: str) -> str:
         while "{" in text:
             text = _WORD.sub(lambda word: self._words[word[1]], text)
