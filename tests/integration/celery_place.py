@@ -229,7 +229,7 @@ class Place:
             "CELERY_TEST_SETTINGS": json.dumps(given),
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path]),
         }
-        self.client = Client(open_store(self.settings["deviceflow_database_url"]))
+        self.client = Client(open_store(str(self.settings["deviceflow_database_url"])))
         with profiles.reading(self.config):
             self.provider, _ = configured.of_profile("report")
 
