@@ -16,6 +16,7 @@ from deviceflow.audit.events import render
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.ports import Claim, Origin
 from deviceflow.core.states import Reason, State
+from deviceflow.stores._parked import Parked
 from deviceflow.stores.sql import operations, remembered
 from deviceflow.stores.sql.rows import COLUMNS, FIXED
 from deviceflow.testing import answer
@@ -240,7 +241,7 @@ def test_nothing_that_is_remembered_shows(database: Place) -> None:
     known = database.sql._remembered.take(flow_id)
 
     assert known is not None
-    assert "CANARY" not in f"{known!r} {database.sql._remembered!r} {known.flow.as_stored!r}"
+    assert "CANARY" not in f"{known!r} {database.sql._remembered!r} {known.opened()[0].as_stored!r}"
 
 
 def test_login_that_ends_while_its_poll_is_answered_stays_as_it_ended(database: Place) -> None:
@@ -340,10 +341,15 @@ def test_no_token_stays_in_memory_once_it_is_stored(database: Place, plaintext: 
     assert not in_memory(code, token)
 
 
-def in_memory(*texts: str) -> list[Secret]:
+def in_memory(*texts: str) -> list[object]:
     gc.collect()
-    secrets = [one for one in gc.get_objects() if isinstance(one, Secret)]
-    return [one for one in secrets if one.reveal() in texts]
+    objects = gc.get_objects()
+    secrets = [one for one in objects if isinstance(one, Secret) and one.reveal() in texts]
+    parked = [one for one in objects if isinstance(one, Parked)]
+    return [
+        *secrets,
+        *(one for one in parked if any(text.encode() in one._fixed for text in texts)),
+    ]
 
 
 FORKED: Final = """

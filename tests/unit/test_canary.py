@@ -101,6 +101,7 @@ ELSEWHERE: Final = {
     "signing key": "test_digest",
     "database password": "test_command_store",
     "link of a need": "test_store_grants",
+    "URL to notify": "test_needs",
 }
 """What the logins here do not have, and where it is looked for."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
 from deviceflow.client.effects import (
+    CheckCredentials,
     CommitGrant,
     FindFlow,
     Load,
@@ -105,6 +106,8 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
     if stored is None:
         return
     if asked.mint == "now":
+        if asked.provider is None:
+            yield CheckCredentials(provider)
         login = yield from start(context, provider, asked.name, purpose, {})
         raise _pending(context, asked.name, login.wait_seconds, stored, login, shown=True)
     raise _pending(context, asked.name, ASK_AGAIN, stored)
@@ -233,10 +236,12 @@ def log_in(
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is not None:
         check_same(stored.grant, provider)
-        provider = provider or stored.grant.asked
         purpose = purpose or stored.grant.purpose
         if stored.grant.state.gives_tokens:
             return
+        if provider is None:
+            provider = stored.grant.asked
+            yield CheckCredentials(provider)
     if provider is None:
         raise errors.UnknownGrantError(
             f"The store has no grant of the name {name!r}.",

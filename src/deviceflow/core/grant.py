@@ -580,7 +580,9 @@ class Grant:
     ) -> Transition:
         subject = subject_of(answer.claims)
         other = subject is not None and self.subject is not None and subject != self.subject
-        if other or (answer.unfit is not None and token.id_token is not None):
+        # One that has expired says all the same whose the tokens are: the clock may be ahead.
+        unfit = answer.unfit is not None and answer.claims is None
+        if other or (unfit and token.id_token is not None):
             why = ours("the refresh gave a token of another subject")
             if not other and answer.unfit is not None:
                 why = answer.unfit[1]

@@ -159,6 +159,8 @@ class MemoryGrants:
         """Have no sweep find a grant for an hour."""
         with self._lock:
             self._snoozed[name] = client_now + _SNOOZE
+            if (grant := self._grants.get(name)) is not None and self._is_due(grant, client_now):
+                self._notices[grant.id] = client_now + _SNOOZE
 
     def _of_id(self, grant_id: str) -> Grant | None:
         return next((one for one in self._grants.values() if one.id == grant_id), None)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import marshal
 import threading
-from functools import lru_cache
 from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from deviceflow import _forks as forks
-from deviceflow.core.flow import Flow
 from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, UpcomingFlow, refuse
-from deviceflow.core.secret import Secret
-from deviceflow.core.text import CleanText, PersonText
 from deviceflow.errors import UnknownLoginError, UsageError
 from deviceflow.stores._memory_grants import MemoryGrants
+from deviceflow.stores._parked import Parked, fixed_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from deviceflow.core.actions import Action
+    from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Decide, Origin, StoreEvent
     from deviceflow.errors import DeviceFlowError
 
@@ -268,7 +265,7 @@ class MemoryStore(MemoryGrants):
         return 0.0 if holder == owner else until - client_now
 
     def _keep(self, flow: Flow) -> None:
-        self._flows[flow.id].update(flow)
+        self._flows[flow.id].keep(flow)
         self._snoozes.pop(flow.id, None)
         if flow.id in self._leases:
             self._leases[flow.id] = (*self._leases[flow.id][:2], None)
@@ -312,136 +309,36 @@ def _bare(flow: Flow) -> Flow:
     return flow
 
 
-# Many flows wait at once, and most of them are alike but for their codes and times. What they have
-# in common is kept once. What does not change while a flow waits is kept as the bytes of a tuple,
-# and is written once; a poll replaces a few numbers.
+class _Parked(Parked):
+    """A flow as it is kept, with when it is due.
 
-_ALIKE: Final = (
-    *("provider", "token_endpoint", "verification_uri", "interval", "reason", "detail", "handover"),
-    *("failures", "unreadable", "slow_downs", "in_doubt", "last_poll_owed", "orphaned_tokens"),
-    "revocations",
-)
-_ASIDE: Final = ("head", "omitted", "to_revoke", "token", "verifier")
-_FIXED: Final = (
-    *("device_code", "created_at", "ended_at", "expires_at", "extra", "name", "purpose"),
-    *("user_code", "verification_uri_complete"),
-)
-_alike_of: Final = attrgetter(*_ALIKE)
-_aside_of: Final = attrgetter(*_ASIDE)
-_fixed_of: Final = attrgetter(*_FIXED)
-_NOTHING_ASIDE: Final = (None, None, (), None, None)
+    A flow that was read from here has as `as_stored` what of it is kept as bytes.
+    """
 
-
-class _Parked:
-    """A flow as it is kept. It is no tuple: what renders locals would look into that."""
-
-    __slots__ = (
-        "alike",
-        "aside",
-        "attempt",
-        "due_at",
-        "fixed",
-        "flow_id",
-        "moved_at",
-        "seq",
-        "state",
-        "wake_at",
-    )
+    __slots__ = ("head", "wake_at")
 
     def __init__(self, flow: Flow) -> None:
-        flow.as_stored = None
-        self.flow_id = flow.id
-        self.alike: tuple[Any, ...] = ()
-        self.aside: tuple[Any, ...] = _NOTHING_ASIDE
-        self.fixed = b""
-        self.update(flow)
+        super().__init__(flow)
+        self._note(flow)
 
-    def __repr__(self) -> str:
-        return f"<parked flow {self.flow_id}>"
+    def keep(self, flow: Flow) -> None:
+        """Take over what has changed of the flow since it was read from here."""
+        self.update(flow, moved_only=flow.as_stored == fixed_of(flow))
+        self._note(flow)
 
-    def update(self, flow: Flow) -> None:
-        """Take over what has changed since the flow was read from here."""
-        if flow.as_stored != _fixed_of(flow):
-            self.fixed = marshal.dumps(tuple(map(_plain, _fixed_of(flow))))
-            flow.as_stored = _fixed_of(flow)
-        if (alike := _alike_of(flow)) != self.alike:
-            self.alike = _once(alike)
-        aside = _aside_of(flow)
-        self.aside = _NOTHING_ASIDE if aside == _NOTHING_ASIDE else aside
-        self.state, self.seq, self.attempt = flow.state, flow.seq, flow.attempt
-        self.due_at, self.moved_at = flow.due_at, flow.moved_at
+    def _note(self, flow: Flow) -> None:
+        flow.as_stored = fixed_of(flow)
+        self.head = flow.head
         self.wake_at = _wake_at(flow)
 
 
-@lru_cache(1024)
-def _once(alike: tuple[Any, ...]) -> tuple[Any, ...]:
-    return alike
+def _unpark(parked: _Parked) -> Flow:
+    flow = parked.flow()
+    flow.head = parked.head
+    flow.as_stored = fixed_of(flow)
+    return flow
 
 
 def _wake_at(flow: Flow) -> float:
     wake_at = flow.wake_at
     return inf if wake_at is None else wake_at
-
-
-def _unpark(parked: _Parked) -> Flow:
-    flow = object.__new__(Flow)
-    flow.id, flow.state, flow.seq = parked.flow_id, parked.state, parked.seq
-    flow.attempt, flow.due_at, flow.moved_at = parked.attempt, parked.due_at, parked.moved_at
-    # Each part at once, in the order of its names. One by one takes three times as long.
-    (
-        flow.provider,
-        flow.token_endpoint,
-        flow.verification_uri,
-        flow.interval,
-        flow.reason,
-        flow.detail,
-        flow.handover,
-        flow.failures,
-        flow.unreadable,
-        flow.slow_downs,
-        flow.in_doubt,
-        flow.last_poll_owed,
-        flow.orphaned_tokens,
-        flow.revocations,
-    ) = parked.alike
-    flow.head, flow.omitted, flow.to_revoke, flow.token, flow.verifier = parked.aside
-    # Not by way of a local, which would show the codes.
-    (
-        flow.device_code,
-        flow.created_at,
-        flow.ended_at,
-        flow.expires_at,
-        flow.extra,
-        flow.name,
-        flow.purpose,
-        flow.user_code,
-        flow.verification_uri_complete,
-    ) = marshal.loads(parked.fixed)  # noqa: S302  # this process wrote it
-    flow.device_code = _secret(flow.device_code)
-    flow.extra = tuple([(name, _again(text)) for name, text in flow.extra])
-    flow.user_code = _for_person(flow.user_code)
-    flow.verification_uri_complete = _for_person(flow.verification_uri_complete)
-    flow.as_stored = _fixed_of(flow)
-    return flow
-
-
-def _again(text: str | None) -> CleanText | None:
-    # The texts were cleaned when they came, and never left this process since.
-    return None if text is None else str.__new__(CleanText, text)
-
-
-def _for_person(text: str | None) -> PersonText | None:
-    return None if text is None else str.__new__(PersonText, text)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value without types that `marshal` does not know."""
-    if isinstance(value, tuple):
-        return tuple(map(_plain, value))
-    if isinstance(value, Secret):
-        return value.reveal()
-    return str(value) if isinstance(value, str) else value
-
-
-def _secret(text: Any) -> Secret | None:
-    return None if text is None else Secret(text)

@@ -474,6 +474,17 @@ def test_same_subject_is_kept_and_a_new_one_noted(before: str | None) -> None:
     assert grant.subject == "alice"
 
 
+def test_id_token_that_has_expired_loses_nothing_as_the_clock_may_be_ahead() -> None:
+    grant = refreshing(subject="alice")
+
+    grant.receive(renewed(id_token=id_token("alice", exp=NOW - 3600)), NOW + 901)
+
+    assert (grant.state, grant.generation, grant.subject) == (ACTIVE, 2, "alice")
+    other = refreshing(subject="alice")
+    other.receive(renewed(id_token=id_token("bob", exp=NOW - 3600)), NOW + 901)
+    assert other.reason is Loss.WRONG_SUBJECT
+
+
 def test_tokens_that_fit_nobody_are_refused() -> None:
     grant = refreshing(subject="alice")
 

@@ -331,12 +331,12 @@ class _Claiming:
         known = self._decide and self._remembered.take(flow_id)
         if not (known and self._decide):
             return None
-        fence = known.fence()
-        claim = Claim(known.flow, now)
+        flow, fence = known.opened()
+        claim = Claim(flow, now)
         event = self._decide(claim)
         if event is None or event["action"] != POLL:
             return None
-        row, noted = self._link_to_row(known.flow, event)
+        row, noted = self._link_to_row(flow, event)
         values = row.reveal()
         values |= fence | self._lease | {"decided_at": now, "event": noted}
         if (yield "poll_remembered", values).rowcount != 1:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.encryption import Plain, Sealer
     from deviceflow.core.provider import Provider
+    from deviceflow.stores.sql.remembered import RememberedFlow
 
 FIXED: Final = (
     "id",
@@ -108,9 +109,11 @@ class Fixed:
         open_name: The name that the flow has taken, if it has one still.
         digest: The digest of the fixed columns.
         columns: Those that are sealed or in JSON, until they are written.
+        remembered: What the flow was made of, if it was remembered by this process, and what
+            `fixed_of` returned then.
     """
 
-    __slots__ = ("columns", "digest", "open_name")
+    __slots__ = ("columns", "digest", "open_name", "remembered")
 
     def __init__(
         self, open_name: str | None, digest: str, columns: Mapping[str, Any] | None = None
@@ -118,6 +121,7 @@ class Fixed:
         self.open_name = open_name
         self.digest = digest
         self.columns = columns
+        self.remembered: tuple[RememberedFlow, object] | None = None
 
     def __repr__(self) -> str:
         return "<fixed part of a row>"
@@ -170,10 +174,7 @@ class Rows:
         """
         fixed = flow.as_stored
         assert fixed is not None  # noqa: S101  # `seal` came before
-        fields = dict(zip(_PROGRESS, _progress_of(flow), strict=True))
-        if flow.omitted is not None:
-            fields["omitted"] = flow.omitted._asdict()
-        progress = encode(fields).decode()
+        progress = progress_of(flow)
         state = str(flow.state)
         digest = _digest(fixed.digest, flow.seq, state, flow.moved_at, progress)
         values = {
@@ -285,6 +286,14 @@ class Rows:
         times = [None if at is None else at * 1.0 for at in (created_at, ended_at)]
         text = _encode([self.store_id, flow_id, open_name, *times, *rest])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def progress_of(flow: Flow) -> str:
+    """Return what the column `progress` of the flow's row has."""
+    fields = dict(zip(_PROGRESS, _progress_of(flow), strict=True))
+    if flow.omitted is not None:
+        fields["omitted"] = flow.omitted._asdict()
+    return encode(fields).decode()
 
 
 def _digest(fixed: str, seq: Any, state: Any, moved_at: Any, progress: Any) -> str:
