@@ -334,8 +334,10 @@ def test_outage_backs_off_while_the_token_lives_and_says_so_after_that(
     here.clock.advance(LONG)
     with pytest.raises(UnreachableError, match="could not be refreshed"):
         here.client.get_token("nightly")
-    with pytest.raises(UnreachableError, match="Nothing is lost"):
+    with pytest.raises(UnreachableError, match="Nothing is lost") as caught:
         here.client.get_token("nightly")
+    assert caught.value.wait_seconds is not None
+    assert caught.value.wait_seconds > 0
     assert here.client.grant("nightly").state is GrantState.ACTIVE
 
 

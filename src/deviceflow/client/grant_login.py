@@ -156,11 +156,13 @@ def _need(
     now: float = yield StoreNow()
     name = asked.name
     grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
-    if grant.open_need is None or not _same(provider, grant.asked):
+    need, later = grant.open_need, asked.mint == "later"
+    sooner = need is not None and later and need.is_reserved(now)
+    if need is None or sooner or not _same(provider, grant.asked):
         grant.asked, grant.purpose = provider, purpose or grant.purpose
         identity = context.identity
         # Where somebody is there, nobody is notified for now.
-        notify_at = now + NOTIFY_AGAIN if asked.mint == "now" else now
+        notify_at = now if later else now + NOTIFY_AGAIN
         raised = grant.raise_need(
             identity.new_flow_id(),
             identity.new_verifier(),
@@ -173,7 +175,7 @@ def _need(
     clocks: Clocks = yield ReadClocks()
     found: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     due = found is not None and found.grant.need_to_tell(found.now) is not None
-    if found is not None and due and context.notifies and asked.mint == "later":
+    if found is not None and due and context.notifies and later:
         yield from tell(context, found)
         clocks = yield ReadClocks()
         found = yield LoadGrant(name, clocks.shared)

@@ -385,6 +385,8 @@ class Grant:
     ) -> Transition:
         """Record that a person must log in. A need that lasts already goes on.
 
+        If nobody was to be notified of it yet, `notify_at` counts.
+
         Args:
             need_id: The id of a new need.
             link: The unguessable part of the address of its page.
@@ -393,16 +395,16 @@ class Grant:
             host: The machine of the program that asks.
         """
         need = self.open_need
+        at = now if notify_at is None else notify_at
+        if need is not None and need.is_reserved(now):
+            need = need._replace(notify_at=at)
         if need is None:
-            at = now if notify_at is None else notify_at
             need = Need(need_id, now, link, at, host=host)
         transition = self._fire(actions.NEED, now, detail=ours(f"need {need.id}"))
-        if need is not self.need:
-            former = self.need
-            if former is not None and former.notify_at is not None:
-                # Its link leads nowhere any more.
-                self.untold = (*self.untold, former._replace(link=Secret("")))[-MOST_UNTOLD:]
-            self.need = need
+        former, self.need = self.need, need
+        if former is not None and former.id != need.id and former.notify_at is not None:
+            # Its link leads nowhere any more.
+            self.untold = (*self.untold, former._replace(link=Secret("")))[-MOST_UNTOLD:]
         return transition
 
     @property

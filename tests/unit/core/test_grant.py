@@ -857,6 +857,23 @@ def test_end_of_a_need_that_nobody_was_to_hear_of_yet_is_not_told() -> None:
     assert grant.notify_at is None
 
 
+def test_need_is_told_once_somebody_asks_who_does_not_log_in_there() -> None:
+    grant = wanted()
+    grant.raise_need("n1", Secret("LINK"), NOW, notify_at=NOW + NOTIFY_AGAIN)
+    assert grant.open_need is not None
+    assert grant.open_need.is_reserved(NOW)
+
+    grant.raise_need("n2", Secret("OTHER"), NOW + 5)
+
+    need = grant.need_to_tell(NOW + 5)
+    assert need is not None
+    assert (need.id, need.since) == ("n1", NOW)
+    for tell in (grant.not_notified, grant.notified):
+        tell(need, NOW + 5)
+        assert grant.open_need is not None
+        assert not grant.open_need.is_reserved(NOW + 5)
+
+
 def test_end_of_a_need_is_told_after_the_next_one_arose() -> None:
     grant, _ = needed()
     grant.log_in(first_token(None, None), SERVER, NOW + 5, flow_id="f1")
