@@ -476,10 +476,10 @@ def test_purge_wipes_what_is_old(
     dropped = deviceflow("purge", "--flows-after", "0s")
 
     assert [done.code for done in (young, wiped, gone, dropped)] == [0, 0, 2, 0]
-    assert young.out == "wiped the secrets of 0 logins, deleted 0\n"
-    assert wiped.said == {"tokens": 1, "flows": 0, "problems": []}
+    assert young.out == "wiped the secrets of 0 logins, deleted 0 logins\n"
+    assert wiped.said == {"tokens": 1, "flows": 0, "grants": 0, "problems": []}
     assert "the store does not have it any more" in gone.err
-    assert dropped.out == "wiped the secrets of 0 logins, deleted 1\n"
+    assert dropped.out == "wiped the secrets of 0 logins, deleted 1 login\n"
     assert [one.id for one in kept.flows()] == [pending.id]
     assert kept.history(flow.id)[-1]["action"] == "purge"
 
@@ -561,8 +561,7 @@ def test_a_pipe_that_nobody_reads_is_no_traceback(
         os.close(writer)
         done = running.end()
 
-    assert done.code == 5
-    assert done.err == "deviceflow: stdout could not be written: Broken pipe.\n"
+    assert (done.code, done.err) == (141, "")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def duration(text: str) -> float:
     except ArgumentTypeError:
         number = -1.0
     if number:
-        raise ArgumentTypeError(f"must be an age with its unit, such as 12h or 7d, not {text!r}")
+        raise ArgumentTypeError(f"must be an age such as 12h or 7d, not {text!r}")
     return number
 
 

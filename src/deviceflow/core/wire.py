@@ -165,7 +165,7 @@ FAILURE_WORDS: Final = {
     "connection_refused": "connection refused",
     "certificate": "the certificate is not valid for this host, or nobody trusted signed it (TLS)",
     "tls": "the TLS handshake failed",
-    "no_tls": "nothing at this port speaks TLS; the URL may have to begin with http",
+    "no_tls": "the port does not speak TLS: perhaps the URL must begin with http://",
     "too_large": "the response is too large",
     "interrupted": "interrupted",
     "lease": "this machine was too slow, and the lease ran out before the request was sent",

@@ -25,7 +25,7 @@ def cause_of(trouble: BaseException) -> Cause | None:
             return "connection_refused"
         if isinstance(error, ssl.SSLCertVerificationError):
             return "certificate"
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, ssl.SSLError) and hasattr(error, "reason"):  # not aiohttp's own
             return "no_tls" if error.reason in _NO_TLS else "tls"
     return None
 

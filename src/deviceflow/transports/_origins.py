@@ -101,7 +101,9 @@ class Attempt:
             return Failure("too_large", sent=self.sent)
         except TimeoutError:
             return Failure("timeout", sent=self.sent)
-        except (OSError, ValueError, *trouble) as failed:
+        except (OSError, ValueError) as failed:
+            return Failure("connection", sent=self.sent, cause=cause_of(failed))
+        except trouble as failed:
             return Failure("connection", sent=self.sent, cause=cause_of(failed))
         except BaseException as interruption:  # noqa: BLE001  # raised again without its frames
             interruption.__context__ = interruption.__cause__ = None
