@@ -72,6 +72,11 @@ def show(text: str, *, foreign: bool = False) -> None:
     raise OutputError(_unwritten(why))
 
 
+def on_terminal() -> bool:
+    """Tell whether stdout is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def flush() -> None:
     """Flush stdout. It raises the same errors as `show`."""
     try:
