@@ -1,17 +1,17 @@
-"""The three documented functions: logging in to DVC Studio, as Studio's own client does.
+"""Three functions to log in to DVC Studio, with the interface of Studio's own client.
 
     token_name, token = get_access_token(hostname="https://studio.example.com")
 
-or step by step, with time in between for whatever the program likes::
+or step by step, so that the program can do other work in between::
 
     login = start_device_login(client_name="nightly", base_url="https://studio.example.com")
     ...  # show login["verification_uri"] and login["user_code"]
     token = check_token_authentication(uri=login["token_uri"], device_code=login["device_code"])
 
-Each drives a flow of the machine, whose transitions are logged as `deviceflow.transition`. They
-raise `StudioAuthError`, `ValueError` and `requests.RequestException`, and nothing else of ours.
+The functions log each transition as `deviceflow.transition`. They raise `StudioAuthError`,
+`ValueError` and `requests.RequestException`, and no other exception of deviceflow.
 
-Nothing heavy is imported before the first call.
+Importing this module is cheap: it imports the rest of deviceflow at the first call.
 """
 
 from __future__ import annotations
