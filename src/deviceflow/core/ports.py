@@ -124,9 +124,9 @@ class StoredGrant(NamedTuple):
         grant: A copy of the grant, with its secrets.
         now: The store's time in seconds since 1970, when the grant was read.
         used_at: When the grant's last use was noted; None if it was never used.
-        held: For how many seconds a worker has the grant's lease; 0 if nobody has. By a clock that
-            was set back since, it is no more than the lease was taken for.
-        owner: That worker, or the one whose lease ran out and was not released.
+        held: For how many more seconds a worker has the grant's lease; 0 if no worker has it. At
+            most the duration of the lease, even if the clock was set back since.
+        owner: That worker, or the worker whose lease ran out and was not released.
     """
 
     grant: Grant
@@ -143,7 +143,7 @@ class GrantLease(NamedTuple):
         owner: The worker that takes it.
         seconds: Its duration.
         client_now: The client's time.
-        ended: The worker whose lease has ended, whatever the store's clock says of that by now.
+        ended: The worker whose lease counts as ended, whatever the store's clock says.
     """
 
     owner: str
@@ -526,9 +526,9 @@ class AsyncStore(Protocol):
 
     A method that is cancelled has either done all of its work or none of it.
 
-    A store may have an attribute `works_in_callers_task` that is true. Then a client awaits what
-    has to finish in the task of its own caller, which costs less than a task for each call. The
-    methods must not cancel the task that they run in, as `asyncio.timeout` does.
+    A store may have an attribute `works_in_callers_task` that is true. Then a client awaits a
+    method that must finish in the task of the client's caller. That costs less than a task for each
+    call. Such methods must not cancel the task that they run in, as `asyncio.timeout` does.
     """
 
     @property
