@@ -648,12 +648,12 @@ class AsyncStore(Protocol):
     # For a process that drives whatever is due.
 
     async def wait_for_change(self, seconds: float) -> bool:
-        """Wait until a flow may be due that was not, for another reason than the time.
+        """Wait until somebody adds, starts or ends a flow, in this process or another.
 
-        Somebody has added a flow, started or ended one, in this process or another. One task of a
-        store may wait at a time. What changes between two calls counts for the second one, and the
-        first call returns at once. Where the store cannot be told of changes, the method looks or
-        returns every now and then.
+        Such a change can make a flow due earlier than `upcoming` said. Only one task of a store may
+        wait at a time. A change between two calls makes the second call return at once. The first
+        call of all returns at once, too. If the database does not report changes, the method checks
+        for changes, or returns, at intervals.
 
         Args:
             seconds: How long to wait at most.

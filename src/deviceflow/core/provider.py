@@ -297,7 +297,7 @@ class Provider(Protocol):
     def for_grant(self) -> Self:
         """Return the same provider, asking for what a refresh token needs as well.
 
-        What the caller said about that goes before what the provider is known to need.
+        The caller's setting `offline` takes precedence over what the provider is known to need.
         """
 
     @property
