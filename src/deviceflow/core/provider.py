@@ -242,7 +242,8 @@ class Approver(Protocol):
         """Tell whether to take the token.
 
         Args:
-            claims: Those of the id token that came with it, verified as far as the provider says.
+            claims: The claims of the id token that came with the token, verified as far as the
+                provider says.
         """
 
 
