@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deviceflow.cli import exits
 from deviceflow.cli.commands import COMMANDS
 from deviceflow.cli.parser import build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ENVIRONMENT = (
     "The logins and the grants are in the store that DEVICEFLOW_STORE names, else in a file of the"
@@ -26,15 +29,20 @@ def build_manual() -> argparse.ArgumentParser:
         {"heading": "EXIT STATUS", "content": exits.EXPLAINED.partition(": ")[2] + "."},
         {"heading": "ENVIRONMENT", "content": _ENVIRONMENT},
     ]
-    for action in parser._actions:  # noqa: SLF001  # as above
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            action.help = None  # it is suppressed in favour of the groups
-            for name, command in action.choices.items():
-                examples = [f"  deviceflow {name} {rest}" for rest in COMMANDS[name].examples]
-                command.formatter_class = _narrow
-                command.description = "\n".join([command.description or "", "", *examples])
+    for name, command in _commands(parser):
+        examples = [f"  deviceflow {name} {rest}" for rest in COMMANDS[name].examples]
+        command.description = "\n".join([command.description or "", "", *examples])
+        for _, each in [("", command), *_commands(command)]:
+            each.formatter_class = _narrow
     manual: argparse.ArgumentParser = parser
     return manual
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in parser._actions:  # noqa: SLF001  # as above
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            action.help = None  # the groups of --help stand in its place
+            yield from action.choices.items()
 
 
 def _narrow(prog: str) -> argparse.HelpFormatter:

@@ -36,7 +36,7 @@ def test_the_manual_page_is_made_and_renders(
     assert ".SH EXIT STATUS\n0 authorized or done" in page
     assert "deviceflow wait dWnn2E-zC3LqZb0o --timeout 60" in page.replace("\\-", "-")
     if groff := shutil.which("groff"):
-        warnings = ["-wchar", "-wescape", "-wmac", "-wsyntax"]
+        warnings = ["-Wbreak", "-wchar", "-wescape", "-wmac", "-wsyntax"]
         done = subprocess.run(
             [groff, "-k", "-man", "-Tutf8", "-P-cbou", *warnings, "deviceflow.1"],
             capture_output=True,
