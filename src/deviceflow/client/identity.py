@@ -60,7 +60,7 @@ class Identity:
 
 
 def actor() -> str | None:
-    """Return who runs the program: `DEVICEFLOW_ACTOR`, else the name of the operating system's user."""
+    """Return who runs the program: `DEVICEFLOW_ACTOR`, else the user's name."""
     try:
         return os.environ.get("DEVICEFLOW_ACTOR") or getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

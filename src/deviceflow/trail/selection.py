@@ -84,7 +84,7 @@ class Selection:
             yield "finding"
         if chain.in_doubt:
             yield "in doubt"
-        if chain.state in _UNHAPPY and chain.reason != Reason.CANCELLED:
-            yield "unhappy"
-        elif isinstance(chain, Grant) and any(need.until is None for need in chain.needs()[-1:]):
+        needs = chain.needs() if isinstance(chain, Grant) else []
+        failed = chain.state in _UNHAPPY and chain.reason != Reason.CANCELLED
+        if failed or any(need.until is None for need in needs[-1:]):
             yield "unhappy"
