@@ -41,12 +41,14 @@ Wrong usage raises a UsageError, with three exceptions. A missing library raises
 names the extra to install. Unknown arguments raise Python's own TypeError. Unknown scopes of DVC
 Studio raise an InvalidScopesError everywhere, because `deviceflow.auth` documents that.
 
-This module imports nothing but `typing`, so importing an exception is cheap.
+This module imports nothing, so importing an exception is cheap.
 """
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class DeviceFlowError(Exception):
@@ -268,8 +270,8 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         need_id: The id of the need, by which repeated notifications are told.
 
     Attributes:
-        login: The login with its code, if the code was asked for at the caller's own wish
-            (`mint="now"`); the user code in it is for the person.
+        login: The open login with its code, if the caller wishes to show the code (`mint="now"`);
+            the user code in it is for the person.
         link: The address of the need's page, as a hidden `Secret`; None where the client does not
             know where the pages are. Whoever has the link can request a code.
     """

@@ -213,6 +213,21 @@ def test_login_that_was_denied_leaves_the_need(world: Callable[..., World]) -> N
     assert here.client.grant("nightly").state is GrantState.WANTED
 
 
+def test_code_is_shown_again_to_whoever_wishes_to_see_it(world: Callable[..., World]) -> None:
+    here = world()
+
+    def login(**wish: Any) -> Any:
+        with pytest.raises(LoginPending) as caught:
+            here.client.get_token("nightly", here.provider, **wish)
+        return caught.value.login
+
+    shown = login(mint="now")
+    again = login(mint="now")
+
+    assert (again.id, again.user_code) == (shown.id, shown.user_code)
+    assert login() is None
+
+
 def test_logging_in_in_front_of_a_person(world: Callable[..., World]) -> None:
     here = world()
 

@@ -101,7 +101,8 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
         if login is not None and login.state.ended:
             return  # its name is free again
         if login is not None:
-            raise _pending(context, asked.name, login.wait_seconds, stored, login)
+            shown = asked.mint == "now"
+            raise _pending(context, asked.name, login.wait_seconds, stored, login, shown=shown)
     stored = yield from _need(context, asked, provider, purpose, stored)
     if stored is None:
         return
