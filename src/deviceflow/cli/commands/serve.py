@@ -100,7 +100,7 @@ def _add_tokens(parser: ArgumentParser) -> None:
         type=arguments.seconds,
         default=0.0,
         metavar="SECONDS",
-        help="how long the refresh token that was replaced last gets the same successor again (0)",
+        help="how long after a refresh the old refresh token gets the same new one again (0)",
     )
 
 

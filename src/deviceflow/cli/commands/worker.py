@@ -55,9 +55,9 @@ class WorkerOptions(options.NoticeOptions, options.JobOptions, options.Retention
 
 def _add_worker(parser: ArgumentParser) -> None:
     parser.description = (
-        "Drive all logins of a store: each is polled when it is due, wherever it was started. Any"
-        " number of workers may share a store. SIGTERM ends it after the requests in flight, SIGHUP"
-        " reads the configuration again."
+        "Drive all logins of a store: poll each login when it is due, whichever program started it."
+        " Any number of workers may share a store. On SIGTERM, finish the requests in flight and"
+        " exit. SIGHUP reads the configuration again."
     )
     parser.add_argument(
         "--concurrency",
@@ -87,7 +87,7 @@ def _add_worker(parser: ArgumentParser) -> None:
         "--health-file",
         type=Path,
         metavar="PATH",
-        help="a file to write whenever the worker gets on",
+        help="a file that the worker writes whenever it makes progress",
     )
     probes.add_argument(
         "--check",
@@ -106,7 +106,7 @@ def _add_worker(parser: ArgumentParser) -> None:
         "--listen",
         type=arguments.address,
         metavar="HOST:PORT",
-        help="serve the pages at this address; by default, nobody listens",
+        help="serve the pages at this address; by default, do not listen",
     )
     pages.add_argument(
         "--public-url",
