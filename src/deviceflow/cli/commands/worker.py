@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -270,7 +271,13 @@ class _Service:
         try:
             self._port = port = await server.listen(host, port)
         except OSError as trouble:
-            raise UsageError(f"Nobody can listen at {host}:{port}: {trouble.strerror}.") from None
+            # asyncio puts a sentence of its own into `strerror`.
+            number = trouble.errno or 0
+            why = os.strerror(number) if number > 0 else str(trouble.strerror)
+            raise UsageError(
+                f"The worker cannot listen at {host}:{port}: {why.rstrip('.')}.",
+                hint="Choose another address: --listen HOST:PORT.",
+            ) from None
         self._page_server = server
         self._public_url = public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
         try:
