@@ -512,6 +512,7 @@ GET: Final = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
         (b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\n", b"414"),
         (GET + b"".join(b"X%d: %s\r\n" % (n, b"y" * 100) for n in range(200)), b"431"),
         (GET + b"X: " + b"y" * 20000, b"431"),
+        (GET + b"X:\r\n" * 4000 + b"\r\n", b"431"),
         ("GET /ä HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), b"400"),
     ],
 )

@@ -26,6 +26,7 @@ MOST_CONNECTIONS: Final = 100
 LONGEST_HEAD: Final = 16 * 1024
 LONGEST_BODY: Final = 4 * 1024
 LONGEST_TARGET: Final = 2 * 1024
+_BETWEEN: Final = 4  # the colon, a space, and the end of the line
 
 READ_TIMEOUT: Final = 10.0
 """Seconds in which a request must have arrived as a whole."""
@@ -137,6 +138,7 @@ class _Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._head_size = 0
         self._body = b""
         self._received = 0
         self._headed = self._complete = False
@@ -201,7 +203,8 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._headed:
             self._headers.append((name.lower(), value))
-            if sum(len(one) + len(other) for one, other in self._headers) > LONGEST_HEAD:
+            self._head_size += len(name) + len(value) + _BETWEEN
+            if self._head_size > LONGEST_HEAD:
                 raise _Refused(431)
 
     def on_headers_complete(self) -> None:
