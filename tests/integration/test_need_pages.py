@@ -430,6 +430,30 @@ def test_codes_of_all_needs_are_limited() -> None:
     asyncio.run(run())
 
 
+MANY: Final = "?" + "&".join(f"x{number}=1" for number in range(50))
+
+
+@pytest.mark.parametrize("target", ["//[", f"/need/{'A' * 64}{MANY}"])
+def test_target_that_cannot_be_read_is_the_fault_of_whoever_sent_it(target: str) -> None:
+    async def run() -> None:
+        site = Site()
+        assert (await site.send(target)).status == 400
+
+    asyncio.run(run())
+
+
+def test_form_with_many_fields_is_not_ours() -> None:
+    async def run() -> None:
+        site = Site()
+        path = await site.need("nightly")
+        headers = {"host": "jobs.example.com", "cookie": f"deviceflow-need={'0' * 32}"}
+        body = f"csrf={'0' * 32}&{MANY[1:]}".encode()
+        refused = await site.pages(PageRequest("POST", path, headers, body))
+        assert (refused.status, site.codes) == (403, 0)
+
+    asyncio.run(run())
+
+
 def test_requests_are_limited() -> None:
     async def run() -> None:
         site = Site()
