@@ -503,7 +503,8 @@ class Grant:
         """
         transition = self._fire(actions.LOG_IN, now)
         ended = self._end_need(now, NeedEnd.LOGGED_IN)
-        transition = transition._replace(detail=_joined(f"login {flow_id}", ended))
+        left = self._leave_unrevoked(provider)
+        transition = transition._replace(detail=_joined(f"login {flow_id}", ended, left))
         self.provider = provider
         self.flow_id = flow_id
         self.subject = subject
@@ -815,6 +816,20 @@ class Grant:
         self.revocations = len(self.to_revoke)
         self.due_at, self.failures = now, 0
         return bool(revocable)
+
+    def _leave_unrevoked(self, provider: Provider) -> str | None:
+        """Wipe what is left to revoke, unless the next provider is the one that issued it.
+
+        The tokens of one server must not be sent to another one. Return that in words.
+        """
+        former = self.provider
+        if not self.to_revoke or (former.revocation_endpoint, former.client_id) == (
+            provider.revocation_endpoint,
+            provider.client_id,
+        ):
+            return None
+        self.to_revoke, self.revocations = (), 0
+        return f"revoke the former tokens at {former.server}"
 
     def _fire(
         self,
