@@ -255,6 +255,34 @@ def test_other_settings_are_another_grant(world: Callable[..., World]) -> None:
         here.client.invalidate("weekly", "a token")
 
 
+@pytest.mark.parametrize("name", ["", "nightly\0", "\ud800", "n" * 501, None, 5])
+def test_name_that_no_store_keeps_is_refused_before_anything_is_sent(
+    world: Callable[..., World], name: Any
+) -> None:
+    here = world()
+    client = Client(clock=here.clock)  # a store in memory takes the same names
+
+    for one in (here.client, client):
+        for method in (one.get_token, one.log_in):
+            with pytest.raises(UsageError, match="A grant's name is a text"):
+                method(name, here.provider)
+        for ask in (one.grant, one.log_out, lambda named, by=one: by.invalidate(named, "a token")):
+            with pytest.raises(UsageError, match="A grant's name is a text"):
+                ask(name)
+        assert list(one.logins()) == []
+
+
+def test_name_finds_no_grant_of_another_name(world: Callable[..., World]) -> None:
+    here = world()
+    with pytest.raises(LoginPending):
+        here.client.get_token("\ufffd", here.provider)
+
+    with pytest.raises(UsageError):
+        here.client.log_out("\0")
+
+    assert here.client.grant("\ufffd").need_id is not None
+
+
 def test_token_that_a_resource_server_refused_is_refreshed_once(
     world: Callable[..., World],
 ) -> None:

@@ -18,7 +18,7 @@ from deviceflow.client.effects import (
     SnoozeGrant,
 )
 from deviceflow.client.grant_token import Asked, move
-from deviceflow.core.grant import Course
+from deviceflow.core.grant import Course, check_name
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.states import GrantState
 
@@ -38,6 +38,7 @@ _MOST_MOVES: Final = 8
 
 
 def _load(name: str) -> Op[StoredGrant]:
+    check_name(name)
     clocks: Clocks = yield ReadClocks()
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is None:

@@ -27,7 +27,7 @@ from deviceflow.client.step import step
 from deviceflow.client.wait import wait, watching
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
-from deviceflow.core.grant import Grant, subject_of
+from deviceflow.core.grant import Grant, check_name, subject_of
 from deviceflow.core.need import NOTIFY_AGAIN
 from deviceflow.core.notice import page_of
 from deviceflow.core.states import State
@@ -228,6 +228,7 @@ def log_in(
     timeout: float | None,
 ) -> Op[None]:
     """Log in for a grant, in front of a person."""
+    check_name(name)
     provider = provider and provider.for_grant()
     clocks: Clocks = yield ReadClocks()
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)

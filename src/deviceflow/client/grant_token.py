@@ -10,7 +10,7 @@ from deviceflow.client.effects import CommitGrant, LoadGrant, ReadClocks, Sleep,
 from deviceflow.client.kept import KeptToken
 from deviceflow.client.lease import HeldLease
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import Course
+from deviceflow.core.grant import Course, check_name
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def get_token(
     kept = context.tokens.get(name, asked, min_ttl, clocks)
     if kept is not None:
         return kept
+    check_name(name)
     if provider is not None:
         provider = provider.with_request(**request).for_grant()
         secret_refs.allow(provider)

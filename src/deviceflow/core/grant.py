@@ -28,6 +28,7 @@ from deviceflow.core.flow import Transition
 from deviceflow.core.machine import fire_grant, grant_refusal
 from deviceflow.core.need import MOST_UNTOLD, Need
 from deviceflow.core.provider import Answer
+from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
 from deviceflow.core.text import CleanText, Known, ours
@@ -54,6 +55,9 @@ REFUSAL_LIMIT: Final = 3
 MOST_ASIDE: Final = 4
 """How many late answers are kept, the newest ones."""
 
+LONGEST_NAME: Final = 500
+"""The longest name of a grant, in characters. An index of PostgreSQL's takes 2,700 bytes."""
+
 _MARGIN: Final = 0.1
 _LONGEST_MARGIN: Final = 5.0
 _CLIENT_ERRORS: Final = frozenset(
@@ -79,6 +83,20 @@ class Course(Enum):
     BACK_OFF = "wait: the server gave no usable answer lately"
     LOSE = "give the grant up"
     ASK = "have a person log in"
+
+
+def check_name(name: str) -> None:
+    """Check the name of a grant, before anything is sent or looked for by it.
+
+    Raises:
+        UsageError: A store cannot keep it. It would find the grant of another name by it.
+    """
+    fit = isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and storable(name) == name
+    if not fit:
+        raise UsageError(
+            f"A grant's name is a text of 1 to {LONGEST_NAME} characters, without the character"
+            " NUL, in proper Unicode."
+        )
 
 
 def subject_of(claims: Fields | None) -> CleanText | None:
