@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from deviceflow.core.wire import Failure, Request, Response
 
 LONG: Final = 100_000
+DAY: Final = 86_400
 _PROCESSES, _, _SECONDS = os.environ.get("DEVICEFLOW_RACE", "8:6").partition(":")
 PROCESSES: Final = int(_PROCESSES)
 SECONDS: Final = float(_SECONDS)
@@ -281,6 +282,24 @@ def test_name_finds_no_grant_of_another_name(world: Callable[..., World]) -> Non
         here.client.log_out("\0")
 
     assert here.client.grant("\ufffd").need_id is not None
+
+
+def test_good_token_is_given_where_the_store_can_only_be_read(
+    world: Callable[..., World],
+) -> None:
+    here = world(access_token_lifetime=40 * DAY)
+    here.client = Client(here.store, clock=here.clock)
+    with pytest.raises(LoginPending):
+        here.client.get_token("nightly", here.provider)
+    token = here.log_in()
+    here.clock.advance(2 * DAY)  # the use is to be noted, and the need's end was told to nobody
+
+    with open_store(here.url, keys=[here.key], read_only=True) as store:
+        reader = Client(store, clock=here.clock, notify=here.told.append)
+        read = reader.get_token("nightly")
+
+    assert read.access_token == token.access_token
+    assert here.told == []
 
 
 def test_token_that_a_resource_server_refused_is_refreshed_once(

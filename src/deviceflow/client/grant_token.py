@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
@@ -98,7 +99,8 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
             yield from grant_login.ask(context, asked, stored)
         elif course is Course.USE:
             if stored.grant.notify_at is not None:
-                yield from grant_need.tell(context, stored)
+                with suppress(errors.StoreError):  # the token is good, and others notify later
+                    yield from grant_need.tell(context, stored)
             return stored, clocks
         elif course is Course.REFRESH:
             refreshed = yield from grant_refresh.refresh(context, stored, clocks)
@@ -157,10 +159,14 @@ def move(context: Context, stored: StoredGrant, course: Course) -> Op[bool]:
 
 
 def _note_use(stored: StoredGrant) -> Op[None]:
-    """Note that the grant is used, once a day: a sweep refreshes ahead what is in use."""
+    """Note that the grant is used, once a day: a sweep refreshes ahead what is in use.
+
+    Where the store can only be read, as with a full disk, the token is as good as before.
+    """
     used_at, now = stored.used_at, stored.now
     if used_at is None or not 0 <= now - used_at < DAY:
-        yield UseGrant(stored.grant.id, now)
+        with suppress(errors.StoreError):
+            yield UseGrant(stored.grant.id, now)
 
 
 def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
