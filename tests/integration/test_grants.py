@@ -19,6 +19,7 @@ from deviceflow.core.states import GrantState, Loss
 from deviceflow.errors import UnknownGrantError, UnreachableError, UsageError
 from deviceflow.providers.dialect import RFC8628
 from deviceflow.server import LocalServer, Settings
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock
 from deviceflow.trail.verify import Verification
 from deviceflow.transports.requests import RequestsTransport
@@ -44,6 +45,7 @@ class World:
     def __init__(self, server: LocalServer, url: str, key: Secret, **dialect: Any) -> None:
         self.server = server
         self.url = url
+        self.path = url.removeprefix("sqlite:///")
         self.key = key
         self.clock = VirtualClock()
         self.told: list[LoginNeed] = []
@@ -294,7 +296,7 @@ def test_good_token_is_given_where_the_store_can_only_be_read(
     token = here.log_in()
     here.clock.advance(2 * DAY)  # the use is to be noted, and the need's end was told to nobody
 
-    with open_store(here.url, keys=[here.key], read_only=True) as store:
+    with SQLiteStore(here.path, keys=[here.key], read_only=True) as store:
         reader = Client(store, clock=here.clock, notify=here.told.append)
         read = reader.get_token("nightly")
 

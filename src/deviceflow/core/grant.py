@@ -85,7 +85,7 @@ class Course(Enum):
     ASK = "have a person log in"
 
 
-def check_name(name: str) -> None:
+def check_name(name: object) -> None:
     """Check the name of a grant, before anything is sent or looked for by it.
 
     Raises:
@@ -841,10 +841,12 @@ class Grant:
         The tokens of one server must not be sent to another one. Return that in words.
         """
         former = self.provider
-        if not self.to_revoke or (former.revocation_endpoint, former.client_id) == (
-            provider.revocation_endpoint,
-            provider.client_id,
-        ):
+        if not self.to_revoke:
+            return None
+        kind, secret = self.to_revoke[0]
+        asked = [one.revocation_request(secret, kind) for one in (former, provider)]
+        before, after = (request and request.url for request in asked)
+        if (before, former.client_id) == (after, provider.client_id):
             return None
         self.to_revoke, self.revocations = (), 0
         return f"revoke the former tokens at {former.server}"
