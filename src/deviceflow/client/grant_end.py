@@ -159,9 +159,9 @@ def sweep(
     done, problems = list[str](), list[errors.DeviceFlowError]()
     clocks: Clocks = yield ReadClocks()
     names: list[str] = yield DueGrants(clocks.shared, unused, limit)
-    works = [(name, _tend(context, name)) for name in names]
     told = yield from grant_need.due(context, limit)
-    works += [(name, grant_need.tell_of(context, name)) for name in told]
+    works = [(name, grant_need.tell_of(context, name)) for name in told]
+    works += [(name, _tend(context, name)) for name in names]
     for name, work in works:
         if not goes_on():
             break

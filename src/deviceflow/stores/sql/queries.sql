@@ -228,7 +228,10 @@ UPDATE {grants} SET {grant_moves}, {takes_lease} {at} AND {grant_free}
 UPDATE {grants} SET used_at = {now} WHERE id = :id
 
 -- name: snooze_grant
-UPDATE {grants} SET wake_at = {now} + :seconds WHERE name = :name AND wake_at <= {now}
+UPDATE {grants} SET
+    wake_at = CASE WHEN wake_at <= {now} THEN {now} + :seconds ELSE wake_at END,
+    notify_at = CASE WHEN {notice_due} THEN {now} + :seconds ELSE notify_at END
+WHERE name = :name
 
 -- name: due_grants
 SELECT name FROM {grants}
