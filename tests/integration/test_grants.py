@@ -304,6 +304,44 @@ def test_good_token_is_given_where_the_store_can_only_be_read(
     assert here.told == []
 
 
+@pytest.mark.parametrize("approved", [False, True])
+def test_login_that_is_open_does_not_bring_an_ended_grant_back(
+    world: Callable[..., World], *, approved: bool
+) -> None:
+    here = world()
+    with pytest.raises(LoginPending) as caught:
+        here.client.get_token("nightly", here.provider, mint="now")
+    login: Any = caught.value.login
+    if approved:
+        here.post("approve", user_code=login.user_code)
+        here.clock.advance(caught.value.wait_seconds)
+        assert here.client.step(login.id).has_token
+
+    here.client.log_out("nightly")
+
+    if not approved:
+        here.post("approve", user_code=login.user_code)
+    here.clock.advance(60)
+    with pytest.raises(LoginPending) as again:
+        here.client.get_token("nightly", here.provider)
+    assert again.value.need_id is not None
+    assert not here.client.get(login.id).has_token
+    events = [event["action"] for event in here.store.history(login.id)]
+    assert events[-1] == ("revoke" if approved else "cancel")
+    assert here.findings() == []
+
+
+def test_login_at_another_server_is_none_of_the_grants(world: Callable[..., World]) -> None:
+    here = world()
+    with pytest.raises(LoginPending):
+        here.client.get_token("nightly", here.provider)
+    other = here.client.start(here.provider, name="nightly", scopes="read")
+
+    here.client.log_out("nightly")
+
+    assert not here.client.get(other.id).state.ended
+
+
 def test_token_that_a_resource_server_refused_is_refreshed_once(
     world: Callable[..., World],
 ) -> None:

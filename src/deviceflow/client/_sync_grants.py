@@ -133,7 +133,8 @@ class GrantClient:
     def log_out(self, name: str) -> GrantView:
         """End a grant: wipe its tokens, and revoke them where the server can do that (RFC 7009).
 
-        A revocation that fails is tried again by `sweep_grants`.
+        An open login of its name is ended as well: who has its code could bring the grant back. A
+        revocation that fails is tried again by `sweep_grants`.
 
         Raises:
             UnknownGrantError: There is no grant of that name.

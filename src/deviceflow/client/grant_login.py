@@ -135,6 +135,15 @@ def check_login(flow: Flow, provider: Provider) -> None:
         )
 
 
+def is_for(flow: Flow, grant: Grant) -> bool:
+    """Tell whether the open login of a grant's name is a login for the grant."""
+    try:
+        check_login(flow, grant.asked)
+    except errors.UsageError:
+        return False
+    return True
+
+
 def _need(
     context: Context,
     asked: Asked,
