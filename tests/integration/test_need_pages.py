@@ -363,7 +363,9 @@ class Site:
             transport=self.transport,
             clock=self.clock,
             public_url="https://jobs.example.com",
+            on_transition=lambda event: self.actions.append(event["action"]),
         )
+        self.actions: list[str] = []
         self.pages = NeedPages(
             lambda: self.client,
             "https://jobs.example.com",
@@ -414,6 +416,35 @@ def test_codes_of_one_need_are_limited() -> None:
         site.clock.advance(300)
         assert (await site.send(path, "POST")).status == 303
         assert site.codes == 7
+
+    asyncio.run(run())
+
+
+def test_clicks_while_a_code_is_requested_do_not_count() -> None:
+    async def run() -> None:
+        site = Site()
+        path = await site.need("nightly")
+        answers = await asyncio.gather(*(site.send(path, "POST") for _ in range(12)))
+        assert [one.status for one in answers] == [303] * 12
+        assert len({one.headers["Location"] for one in answers}) == 1
+        assert site.codes == 1
+        assert site.actions.count("request_code") == 1
+
+    asyncio.run(run())
+
+
+def test_login_at_another_server_is_not_shown() -> None:
+    async def run() -> None:
+        site = Site()
+        path = await site.need("nightly")
+        other = OAuth(
+            client_id="robot",
+            device_authorization_endpoint="https://other.example.com/code",
+            token_endpoint="https://other.example.com/token",
+        )
+        login = await site.client.start(other, name="nightly")
+        shown = await site.send(f"{path}?login={login.id}")
+        assert b"CODE-" not in shown.body
 
     asyncio.run(run())
 
