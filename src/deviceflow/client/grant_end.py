@@ -213,6 +213,10 @@ def _tend(context: Context, name: str) -> Op[None]:
                 yield from move(context, stored, course)
                 asked = Asked(name, None, None, 0.0, "later")
                 yield from grant_login.ask(context, asked, (yield from _load(name)))
+            case Course.USE if grant.wake_at is not None and grant.wake_at <= now:
+                # The time to send a refresh again has passed. Others are due as well.
+                yield SnoozeGrant(name, now)
+                return
             case _:
                 return
         if course is Course.REFRESH:
