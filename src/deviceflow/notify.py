@@ -187,7 +187,11 @@ def _host_of(url: str, *, allow_http: bool) -> str:
         return urlsplit(endpoint(url, allow_http=allow_http)).netloc
     except InsecureURLError as refused:
         hint = refused.hint
-    raise InsecureURLError("The URL to notify by cannot be used.", hint=hint)
+    raise InsecureURLError(
+        "The URL to notify by is invalid, has a user name in it, or is plain http to another"
+        " machine.",
+        hint=hint,
+    )
 
 
 def notifier(setting: str | Sequence[str]) -> NotifyCommand | NotifyURL:
