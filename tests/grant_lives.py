@@ -32,7 +32,7 @@ class GrantLife:
         refresh_answers: What the next refreshes are answered with, before they succeed again.
     """
 
-    def __init__(self, store: Store, name: str = "nightly") -> None:
+    def __init__(self, store: Store, name: str = "nightly", **parts: Any) -> None:
         self.name = name
         self.provider = OAuth(
             client_id="robot",
@@ -52,7 +52,7 @@ class GrantLife:
             transport=ScriptedTransport(repeat(self._answer)),
             clock=self.clock,
             origin=ALICE,
-            notify=self.told.append,
+            **({"notify": self.told.append} | parts),
         )
 
     def _answer(self, request: Request) -> Response | Failure:

@@ -268,8 +268,8 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         need_id: The id of the need, by which repeated notifications are told.
 
     Attributes:
-        login: The login with its code, if the code was asked for at the caller's own wish
-            (`mint="now"`); the user code in it is for the person.
+        login: The open login with its code, if the caller wishes to show the code (`mint="now"`);
+            the user code in it is for the person.
         link: The address of the need's page, as a hidden `Secret`; None where the client does not
             know where the pages are. Whoever has the link can request a code.
     """

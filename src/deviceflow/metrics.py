@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from deviceflow._version import __version__
-from deviceflow.core.actions import action_of
-from deviceflow.core.states import State
+from deviceflow.core.actions import NEED, NOTIFY, NOTIFY_FAILED, Kind, action_of
+from deviceflow.core.states import GrantState, State
 from deviceflow.core.wire import Failure, Response
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from deviceflow.client._async import AsyncClient
     from deviceflow.client._sync import Client
+    from deviceflow.core.actions import Action
     from deviceflow.core.login import Login
     from deviceflow.core.wire import Request
     from deviceflow.worker import Counts, Step, Worker
@@ -34,6 +35,7 @@ _LONG: Final = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0)
 
 _TIMED: Final = frozenset(
     {"add", "claim", "claim_due", "commit", "get", "release", "reschedule", "snooze", "upcoming"}
+    | {"commit_grant", "load_grant"}
 )
 """The methods of a store that are timed."""
 
@@ -73,6 +75,18 @@ class Metrics:
         self._polls = meter.create_counter(
             "deviceflow.polls", "{poll}", "Token requests that were answered, or were not."
         )
+        self._refreshes = meter.create_counter(
+            "deviceflow.refreshes", "{refresh}", "Refreshes that were answered, or were not."
+        )
+        self._losses = meter.create_counter(
+            "deviceflow.grants.lost", "{grant}", "Grants that were lost, by the reason."
+        )
+        self._needs = meter.create_counter(
+            "deviceflow.needs", "{need}", "Times that a person was needed to log in."
+        )
+        self._notifications = meter.create_counter(
+            "deviceflow.notifications", "{notification}", "Notifications of needs, by the outcome."
+        )
         self._login_duration = meter.create_histogram(
             "deviceflow.login.duration",
             "s",
@@ -108,6 +122,20 @@ class Metrics:
             self._polls.add(1, about | {"outcome": reason or event["outcome"]})
         if action.ends_login or action.issues_token:
             self._logins.add(1, about | {"outcome": reason or event["to"]})
+        if action.kind is Kind.GRANT:
+            self._count_of_grant(action, event, about)
+
+    def _count_of_grant(self, action: Action, event: dict[str, Any], about: dict[str, Any]) -> None:
+        lost = event["to"] == GrantState.LOST != event["from"]
+        if event["from"] == GrantState.REFRESHING != event["to"]:
+            outcome = event["reason"] if lost else event["outcome"]
+            self._refreshes.add(1, about | {"outcome": outcome})
+        if lost:
+            self._losses.add(1, about | {"reason": event["reason"]})
+        if action == NEED:
+            self._needs.add(1, about)
+        if action in (NOTIFY, NOTIFY_FAILED):
+            self._notifications.add(1, about | {"outcome": event["outcome"]})
 
     def on_login(self, login: Login) -> None:
         """Record how long a login took, if it is authorized: `on_step` of `wait`."""

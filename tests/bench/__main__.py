@@ -9,9 +9,9 @@ benchmarks work, and no more: such figures mean nothing.
 
 from __future__ import annotations
 
-from tests.bench import evidence, imports, memory, persist, polling
+from tests.bench import evidence, imports, memory, persist, polling, tokens
 
 print(f"{'what':<58} {'ours':>12} {'compared':>12} {'ratio':>7} {'goal':>7}")
-for part in (imports, memory, polling, persist, evidence):
+for part in (imports, memory, polling, persist, tokens, evidence):
     for row in part.rows():
         print(row)

@@ -1,7 +1,6 @@
 """Run both conformance kits: `python -m tests.conformance [--write PAGE] [CLIENT…]`.
 
-The clients that are programs of others (gh, git-credential-oauth, oidc-agent) are run where they
-are installed.
+Clients that are programs of others (gh, oidc-agent) are run where they are installed.
 """
 
 from __future__ import annotations

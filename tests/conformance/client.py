@@ -1,6 +1,6 @@
 """A command for a library that has none: `client.py LIBRARY ISSUER DEVICE TOKEN CLIENT_ID`.
 
-It prints the token and exits with 0, or leaves the error to Python.
+It prints the token and exits with 0, or prints the error and exits with 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ def main() -> int:
 
     library, issuer, device, token, client_id = sys.argv[1:]
     with_it = import_module(f"tests.comparison.with_{library}")
-    print(with_it.login(Endpoints(issuer, device, token, client_id)))
+    try:
+        print(with_it.login(Endpoints(issuer, device, token, client_id)))
+    except Exception as error:  # noqa: BLE001  # as a small program does
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -23,13 +23,15 @@ class Client:
     Attributes:
         command: Its command, for the kit.
         distribution: The Python distribution that has it, or
-        program: the program that has it, which says its version.
+        program: the program that has it.
+        package: The Debian package of the program, if its name is another.
         tls: Whether it takes servers with TLS only.
     """
 
     command: str
     distribution: str | None = None
     program: str | None = None
+    package: str | None = None
     tls: bool = False
 
     def is_installed(self) -> bool:
@@ -41,7 +43,7 @@ class Client:
         if self.distribution:
             return metadata.version(self.distribution)
         said = subprocess.run(
-            ["dpkg-query", "-W", "-f", "${Version}", str(self.program)],
+            ["dpkg-query", "-W", "-f", "${Version}", str(self.package or self.program)],
             capture_output=True,
             text=True,
             check=False,
@@ -63,5 +65,16 @@ CLIENTS: Final = {
     "msal": Client(command=_driver("msal"), distribution="msal", tls=True),
     "requests_oauth2client": Client(
         command=_driver("requests_oauth2client"), distribution="requests_oauth2client", tls=True
+    ),
+    "gh": Client(
+        command=f"{_PYTHON} {shlex.quote(str(_HERE / 'through_gh.py'))} {{host}}",
+        program="gh",
+        tls=True,
+    ),
+    "oidc-agent": Client(
+        command=f"sh {_HERE / 'oidc_agent.sh'} {{issuer}} {{device}} {{client_id}}",
+        program="oidc-gen",
+        package="oidc-agent-cli",
+        tls=True,
     ),
 }

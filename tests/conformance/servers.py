@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 _PACKAGES: Final = Path(__file__).parents[1] / "integration"
-_URL: Final = re.compile(r" at https?://\S+?(?=[ :.](?!\S))")
+_URL: Final = re.compile(r" at https?://\S+?(?=[:.]?(\s|$))")
 _BEGINNING: Final = "Expected: "
 
 

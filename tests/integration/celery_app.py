@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
 from celery import Celery
+from celery.exceptions import Reject
 
 from deviceflow.integrations.celery import get_client, get_token, retried
 
@@ -40,16 +42,27 @@ def report(self: Task[Any, Any], grant: str = "report") -> int:
     token = get_token(self, grant, profile="report")
     bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
     answer = requests.get(RESOURCE, headers=bearer, timeout=60)
-    if answer.status_code == 401:
-        get_client().invalidate(grant, token)
-        raise self.retry(countdown=1)
+    answer.raise_for_status()
     note("done", self.request.id, grant, os.getpid(), id(get_client()))
     return token.generation
 
 
-@app.task(bind=True, max_retries=None)
-def leak(self: Task[Any, Any]) -> object:
-    return get_token(self, "report")
+@app.task(bind=True, acks_late=True, max_retries=None)
+def keep_on(self: Task[Any, Any], grant: str, until: float, pause: float) -> None:
+    """Use a token again and again until a time."""
+    token = get_token(self, grant, profile="report")
+    bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
+    answer = requests.get(RESOURCE, headers=bearer, timeout=60)
+    if answer.status_code == 401:  # it ended on its way there
+        get_client(profile="report").invalidate(grant, token)
+    note("uses", self.request.id, grant, answer.status_code)
+    if time.time() >= until:
+        note("done", self.request.id, grant)
+        return
+    try:
+        raise self.retry(countdown=pause)
+    except Reject:  # the broker is away
+        raise Reject("The broker does not take the next message.", requeue=True) from None
 
 
 @app.task(bind=True, max_retries=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from deviceflow.trail.verify import Verification
 from tests.integration.celery_brokers import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from celery.result import AsyncResult
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _ROOT: Final = Path(__file__).parents[2]
 CELERY: Final = [sys.executable, "-m", "celery", "-A", "tests.integration.celery_app"]
-_PROFILES: Final = """
+_PROFILE: Final = """
 [profiles.report]
 device_authorization_endpoint = "{url}/oauth/device_authorization"
 token_endpoint = "{url}/oauth/token"
@@ -191,16 +192,24 @@ class Place:
         client: A client of the same store, for a person or to look.
     """
 
-    def __init__(self, folder: Path, server: LocalServer, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: LocalServer,
+        settings: dict[str, Any],
+        profile: str = _PROFILE,
+    ) -> None:
         self.folder = folder
         self.server = server
         self.gate = Gate(server)
         self.workers: list[Worker] = []
-        (folder / "config.toml").write_text(_PROFILES.format(url=self.gate.url))
+        self._numbers = itertools.count()
+        (folder / "config.toml").write_text(
+            profile.format(url=self.gate.url, host=self.gate.url[7:])
+        )
         self.config = folder / "config.toml"
-        self.store_url = f"sqlite:///{folder}/grants.db"
-        self.settings = {
-            "deviceflow_database_url": self.store_url,
+        self.settings: dict[str, Any] = {
+            "deviceflow_database_url": f"sqlite:///{folder}/grants.db",
             "deviceflow_config": str(self.config),
             "deviceflow_deadline": 1.0,
             "deviceflow_longest_wait": 1.0,
@@ -220,7 +229,7 @@ class Place:
             "CELERY_TEST_SETTINGS": json.dumps(given),
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path]),
         }
-        self.client = Client(open_store(self.store_url))
+        self.client = Client(open_store(str(self.settings["deviceflow_database_url"])))
         with profiles.reading(self.config):
             self.provider, _ = configured.of_profile("report")
 
@@ -232,15 +241,20 @@ class Place:
         name = f"tests.integration.celery_app.{task}"
         return self.app.send_task(name, task_id=task_id, kwargs=arguments)
 
-    def start(self, *options: str, number: int = 2) -> list[Worker]:
-        """Start workers with a pool of one process each, unless the options say otherwise."""
-        first = len(self.workers)
+    def start(self, *options: str, number: int = 2, ready: bool = True) -> list[Worker]:
+        """Start workers with a pool of one process each, unless the options say otherwise.
+
+        Args:
+            options: The worker's options.
+            number: How many.
+            ready: Whether to wait until they take tasks.
+        """
         started = [
-            Worker(self, f"w{first + n}", *(options or ("-P", "prefork", "-c", "1")))
-            for n in range(number)
+            Worker(self, f"w{one}", *(options or ("-P", "prefork", "-c", "1")))
+            for one in itertools.islice(self._numbers, number)
         ]
         self.workers += started
-        for worker in started:
+        for worker in started if ready else ():
             worker.wait_until_ready()
         return started
 
@@ -287,6 +301,11 @@ class Place:
         store: Any = self.client._store
         return list(store.history(self.client.grant(name).id))
 
+    def events_of(self, login: Login) -> list[dict[str, Any]]:
+        """Return the events of a login."""
+        store: Any = self.client._store
+        return list(store.history(login.id))
+
     def findings(self) -> list[Any]:
         """Verify the trail, and return what is wrong with it."""
         store: Any = self.client._store
@@ -295,18 +314,18 @@ class Place:
 
     def logs(self) -> bytes:
         """Return all that the workers have logged."""
-        return b"\n".join(worker.log.read_bytes() for worker in self.workers)
+        return b"\n".join(path.read_bytes() for path in self.folder.glob("w*.log"))
 
     def leaks(self, *places: bytes) -> list[str]:
         """Return the secrets that are in texts, or in what is in base64 there."""
         assert len(self.gate.secrets) >= 3
-        assert all(b"celery_app" in _with_decoded(text) for text in places)
-        texts = [_with_decoded(text) for text in places]
-        return [
-            one
-            for one in self.gate.secrets
-            if any(spelling.encode() in text for text in texts for spelling in _spellings(one))
-        ]
+        words = set[bytes]()
+        for text in map(_with_decoded, places):
+            assert b"celery_app" in text
+            words |= {*re.findall(rb"[A-Za-z0-9_-]{8,}", text)}
+            words |= {*re.findall(rb"[A-Za-z0-9_-]{8,}", text.replace(b"%2D", b"-"))}
+        spellings = {one: {one, one.replace("-", "")} for one in self.gate.secrets}
+        return [one for one, said in spellings.items() if {*map(str.encode, said)} & words]
 
     def close(self) -> None:
         for worker in self.workers:
@@ -315,10 +334,6 @@ class Place:
         self.client.close()
         self.client._store.close()
         self.gate.close()
-
-
-def _spellings(secret: str) -> Sequence[str]:
-    return secret, secret.replace("-", ""), secret.replace("-", "%2D")
 
 
 def _with_decoded(text: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[str], log: Any) -> None:
         self._log = log
+        self._process = process
         self.events: list[dict[str, Any]] = []
         assert process.stdout is not None
         for line in process.stdout:
@@ -101,6 +103,16 @@ class Worker:
             raise AssertionError(log.read_text())
         self.public_url: str = self.events[-1]["public_url"]
         self.port: int = self.events[-1]["port"]
+
+    def later(self) -> Iterator[str]:
+        """Yield the further lines of its output; for a minute, then the worker is killed."""
+        assert self._process.stdout is not None
+        late = threading.Timer(60, self._process.kill)
+        late.start()
+        try:
+            yield from self._process.stdout
+        finally:
+            late.cancel()
 
     @property
     def log(self) -> str:

@@ -176,6 +176,25 @@ def test_flow_that_others_went_on_with_concerns_no_other(database: Place) -> Non
         assert len(database.sql.history(flow.id)) == flow.seq
 
 
+def test_many_imports_share_few_transactions(database: Place) -> None:
+    imported = [new(f"f{number}", at=database.now) for number in range(MANY)]
+    for flow in imported:
+        for _ in coded(flow, database.now):
+            pass
+
+    async def main() -> int:
+        async with opened(database) as store:
+            await store.now(database.now)
+            count = begun(database, store)
+            added = await asyncio.gather(*map(store.add, imported))
+            assert added == imported
+            return count()
+
+    assert asyncio.run(main()) < MANY / 4
+    for flow in imported:
+        assert [event["action"] for event in database.sql.history(flow.id)] == ["import"]
+
+
 def test_many_starts_tell_of_themselves_once_a_group(remote: Place) -> None:
     started = [new(f"f{number}", at=remote.now) for number in range(MANY)]
     told = list[str]()

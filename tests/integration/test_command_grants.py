@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -148,6 +150,8 @@ def test_trail_tells_how_things_stood(deviceflow: Command, led: GrantLife) -> No
     assert "state: awaiting-user" in waiting
     assert "user code: " in waiting
     assert "expires: 2026-11-19 11:16:40 (9 min 30 s left)" in waiting
+    for secret in ("ACCESS-", "REFRESH-", "CANARY", "WDJB"):
+        assert secret not in before + refreshed + in_words + lost + waiting
     assert deviceflow("audit", "show", "nightly", "--at", "2d ago").code == 0
     assert deviceflow("audit", "show", "store", "--at", "2d ago").code == 2
     assert deviceflow("audit", "show", "nightly", "--at", "yesterday").code == 2
@@ -248,3 +252,52 @@ def test_purge_by_an_async_client(tmp_path: Path) -> None:
             return [view.name async for view in client.grants()]
 
     assert asyncio.run(purge()) == []
+
+
+def test_descent_says_where_the_login_is_gone_or_gave_another_token(
+    deviceflow: Command, led: GrantLife
+) -> None:
+    def damage(statement: str, *values: str) -> None:
+        with closing(sqlite3.connect(deviceflow.store)) as database:
+            database.execute(statement, values)
+            database.commit()
+
+    said = deviceflow("audit", "show", "nightly", "--json").said
+    first = said["descent"][0]
+    login_id, fingerprint = first["login"]["flow_id"], first["token_fingerprint"]
+
+    damage(
+        "UPDATE audit SET text = replace(text, ?, ?) WHERE flow_id = ?",
+        *(fingerprint, "0" * 16, login_id),
+    )
+    assert "its token has another fingerprint" in deviceflow("audit", "show", "nightly").out
+    said = deviceflow("audit", "show", "nightly", "--json").said
+    assert said["descent"][0]["login"]["is_its_token"] is False
+    assert deviceflow("audit", "verify").code == 1
+
+    damage("DELETE FROM audit WHERE flow_id = ?", login_id)
+    told = deviceflow("audit", "show", "nightly").out
+    assert f"login {login_id}: the trail has no events of it any more" in told
+    said = deviceflow("audit", "show", "nightly", "--json").said
+    assert said["descent"][0]["login"] == {"flow_id": login_id}
+
+
+def test_no_secret_is_in_what_is_listed(deviceflow: Command, led: GrantLife) -> None:
+    shown = [
+        deviceflow(*command).out
+        for command in (
+            ("grants", "list"),
+            ("grants", "list", "--json"),
+            ("grants", "show", "nightly"),
+            ("grants", "show", "nightly", "--json"),
+            ("audit", "list", "--json"),
+            ("audit", "export", "--format", "csv"),
+            ("audit", "export", "--format", "ecs"),
+            ("purge", "--json"),
+            ("providers", "list", "--json"),
+        )
+    ]
+
+    assert all(shown)
+    for secret in ("ACCESS-", "REFRESH-", "CANARY", "WDJB"):
+        assert secret not in "".join(shown)

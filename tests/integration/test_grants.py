@@ -216,6 +216,21 @@ def test_login_that_was_denied_leaves_the_need(world: Callable[..., World]) -> N
     assert here.client.grant("nightly").state is GrantState.WANTED
 
 
+def test_code_is_shown_again_to_whoever_wishes_to_see_it(world: Callable[..., World]) -> None:
+    here = world()
+
+    def login(**wish: Any) -> Any:
+        with pytest.raises(LoginPending) as caught:
+            here.client.get_token("nightly", here.provider, **wish)
+        return caught.value.login
+
+    shown = login(mint="now")
+    again = login(mint="now")
+
+    assert (again.id, again.user_code) == (shown.id, shown.user_code)
+    assert login() is None
+
+
 def test_logging_in_in_front_of_a_person(world: Callable[..., World]) -> None:
     here = world()
 
@@ -421,8 +436,10 @@ def test_outage_backs_off_while_the_token_lives_and_says_so_after_that(
     here.clock.advance(LONG)
     with pytest.raises(UnreachableError, match="could not be refreshed"):
         here.client.get_token("nightly")
-    with pytest.raises(UnreachableError, match="Nothing is lost"):
+    with pytest.raises(UnreachableError, match="Nothing is lost") as caught:
         here.client.get_token("nightly")
+    assert caught.value.wait_seconds is not None
+    assert caught.value.wait_seconds > 0
     assert here.client.grant("nightly").state is GrantState.ACTIVE
 
 

@@ -28,7 +28,10 @@ from deviceflow.errors import WaitTimeoutError
 from deviceflow.metrics import Metrics
 from deviceflow.server import LocalServer, Settings
 from deviceflow.stores.async_sqlite import AsyncSQLiteStore
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.testing import answer
 from deviceflow.worker import Worker
+from tests.grant_lives import GrantLife
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,6 +166,34 @@ async def work(telemetry: Telemetry, store: AsyncSQLiteStore, server: LocalServe
         telemetry.export()
         decide(server, approved, "approve")
         await running
+
+
+def test_grants_are_counted_by_what_became_of_their_refreshes(telemetry: Telemetry) -> None:
+    life = GrantLife(MemoryStore(), on_transition=telemetry.metrics.on_transition)
+    telemetry.metrics.measure(life.client)
+    life.ask()
+    life.log_in()
+    life.refresh(3)
+    life.refresh_answers.append(answer(503, "busy"))
+    life.clock.advance(3000)
+    life.client.get_token("nightly", min_ttl=3600)
+    life.lose()
+    receiver = telemetry.export()
+
+    assert sums(receiver, "deviceflow.refreshes", "outcome") == {
+        "refreshed": 3,
+        "no_answer": 1,
+        "refused": 1,
+    }
+    assert sums(receiver, "deviceflow.grants.lost", "reason") == {"refused": 1}
+    assert sums(receiver, "deviceflow.needs", "server.address") == {"login.example.com": 2}
+    assert sums(receiver, "deviceflow.notifications", "outcome") == {"notified": 3}
+    assert sums(receiver, "deviceflow.logins", "outcome") == {"authorized": 1}
+    timed = sums(receiver, "deviceflow.store.duration", "operation")
+    assert timed["commit_grant"] > 0
+    assert timed["load_grant"] > 0
+    for secret in (b"ACCESS-", b"REFRESH-", b"CANARY", b"WDJB", b"nightly"):
+        assert secret not in receiver.raw
 
 
 def test_a_worker_s_work_is_measured(

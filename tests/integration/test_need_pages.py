@@ -155,7 +155,7 @@ def test_code_is_requested_once_whoever_clicks_and_nobody_else_is_shown_anything
     (where,) = {click.headers["Location"] for click in clicks}
     assert person.press(link).headers["Location"] == where
     assert job.codes() == before + 1
-    assert job.actions().count("request_code") <= 6
+    assert job.actions().count("request_code") == 1
 
     shown = person.open(f"{link}{where}")
     [code] = CODE.findall(shown.text)
@@ -179,6 +179,20 @@ def test_code_is_requested_once_whoever_clicks_and_nobody_else_is_shown_anything
         assert not re.search(device_code, text)
     for text in (pages.log, told.read_text()):
         assert code not in text
+
+
+def test_worker_takes_the_token_also_if_nobody_looks_any_more(place: Any) -> None:
+    _, job, _ = place
+    link = job.ask()
+    person = Person()
+    assert person.press(link).status_code == 303
+    [code] = CODE.findall(person.open(link).text)
+    job.decide("approve", code)
+
+    eventually(lambda: "log_in" in job.actions())
+
+    assert job.client.grant("nightly").need_id is None
+    assert person.open(link).status_code == 410
 
 
 def test_pages_tell_no_other_site_and_are_kept_nowhere(place: Any) -> None:
@@ -259,6 +273,24 @@ def test_server_that_is_down_is_said(place: Any) -> None:
     assert "There is no code" in answered.text
     assert "Try again" in answered.text
     assert "request_code" in job.actions("down")
+
+
+def test_stored_grant_has_no_secret_sent_that_the_worker_was_not_set_up_for(place: Any) -> None:
+    pages, job, _ = place
+    job.provider = OAuth(
+        issuer=job.server.url, client_id="robot", client_secret="env:PATH", scopes="read"
+    )
+    link = job.ask("secret")
+    before = job.codes()
+
+    answered = Person().press(link)
+
+    assert answered.status_code == 503
+    assert "its log says why" in answered.text
+    assert "env:PATH" not in answered.text
+    assert job.codes() == before
+    assert "request_code" not in job.actions("secret")
+    assert any("env:PATH" in line for line in pages.later())
 
 
 def test_pages_behind_a_proxy_keep_the_path(deviceflow: Command, server: LocalServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import logging
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow import Client, LoginPending, OAuth, open_store
+from deviceflow import AsyncClient, Client, LoginPending, OAuth, open_store
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.need import LONGEST_NOTICE, NOTIFY_AGAIN
 from deviceflow.errors import InsecureURLError, UsageError
 from deviceflow.notify import NotifyCommand, NotifyError, NotifyURL, notifier
 from deviceflow.server import LocalServer, Settings
+from deviceflow.stores.url import open_async_store
 from deviceflow.testing import VirtualClock
 from tests.integration.command import decide
 
@@ -190,6 +192,30 @@ def test_several_processes_notify_once(place: Place) -> None:
 
     assert [need.number for need in place.told] == [1]
     assert inner == []
+
+
+def test_async_client_tells_the_same(tmp_path: Path, server: LocalServer) -> None:
+    told: list[LoginNeed] = []
+    login = OAuth(issuer=server.url, client_id="robot", scopes="read")
+
+    async def run() -> LoginPending:
+        store = open_async_store(f"sqlite:///{tmp_path}/needs.db", keys=[generate_key()])
+        client = AsyncClient(store, notify=told.append, public_url=PAGES)
+        for _ in range(2):
+            with pytest.raises(LoginPending) as caught:
+                await client.get_token("nightly", login)
+        await client.log_out("nightly")
+        await client.close()
+        await store.close()
+        return caught.value
+
+    pending = asyncio.run(run())
+
+    assert [(need.id, need.kind) for need in told] == [
+        (pending.need_id, "needed"),
+        (pending.need_id, "ended"),
+    ]
+    assert told[0].link == pending.link
 
 
 DIES: Final = """

@@ -396,6 +396,54 @@ def test_grant_that_is_put_off_keeps_nobody_from_being_told_of_others(place: Pla
     assert sorted(place.store.due_notices(place.now, 10)) == ["damaged", "fine"]
 
 
+# Needs.
+
+
+def test_grant_is_found_by_the_link_of_its_last_need(place: Place) -> None:
+    grant = brought(place, "needed once more")
+    found = place.store.load_grant_by_link(Secret("LINK-CANARY"), place.now)
+    assert found is not None
+    assert (found.grant.id, found.grant.need) == ("g1", grant.need)
+
+    assert commit(place, grant, log_in(grant, place.now))
+    ended = place.store.load_grant_by_link(Secret("LINK-CANARY"), place.now)
+    assert ended is not None
+    assert ended.grant.open_need is None
+
+    assert commit(place, grant, grant.log_out(place.now))
+    assert commit(place, grant, grant.raise_need("n2", Secret("LINK-2"), place.now))
+    assert place.store.load_grant_by_link(Secret("LINK-CANARY"), place.now) is None
+    for link in ("", "LINK", "\ud800", "\0"):
+        assert place.store.load_grant_by_link(Secret(link), place.now) is None
+
+
+def test_what_is_to_be_told_is_due_until_somebody_claims_it(place: Place) -> None:
+    grant = brought(place, "needed")
+    brought(place, "active", "other", "g2")
+    assert place.store.due_notices(place.now, 10) == ["nightly"]
+
+    assert place.store.claim_notice("g1", place.now, 100.0)
+
+    assert not place.store.claim_notice("g1", place.now, 100.0)
+    assert not place.store.claim_notice("g2", place.now, 100.0)
+    assert not place.store.claim_notice("nobody", place.now, 100.0)
+    assert place.store.due_notices(place.now, 10) == []
+    place.clock.advance(101)  # whoever claimed it is dead
+    assert place.store.due_notices(place.now, 10) == ["nightly"]
+    assert place.store.claim_notice("g1", place.now, 100.0)
+    assert commit(place, grant, notified(grant, place.now))
+    assert place.store.due_notices(place.now, 10) == []
+    place.clock.advance(86401)
+    assert place.store.due_notices(place.now, 10) == ["nightly"]
+    place.store.snooze_grant("nightly", place.now)
+    assert place.store.due_notices(place.now, 10) == []
+    assert commit(place, grant, log_in(grant, place.now))
+    assert place.store.due_notices(place.now, 10) == ["nightly"]
+    assert commit(place, grant, notified(grant, place.now))
+    place.clock.advance(86401)
+    assert place.store.due_notices(place.now, 10) == []
+
+
 # On record, and against whoever can write to the database.
 
 

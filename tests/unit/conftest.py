@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from deviceflow.core.wire import Response
+    from deviceflow.testing import Transitions
 
 TESTS: Final = str(Path(__file__).parents[1])
 
@@ -166,12 +166,6 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def actions(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+def actions(transitions: Transitions) -> Callable[[], list[str]]:
     """Tell the actions that were logged so far."""
-    caplog.set_level(logging.INFO, logger="deviceflow")
-
-    def logged() -> list[str]:
-        events = [vars(record)["deviceflow"] for record in caplog.records]
-        return [event["action"] for event in events if "action" in event]
-
-    return logged
+    return lambda: list(transitions.actions)

@@ -55,8 +55,11 @@ def emit(name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> Non
         _LOGGER.log(level, "%s %s", name, printable(text, _LONGEST), extra=extra)
 
 
-_kept: tuple[dict[str, Any], Any] = ({}, None)
-"""The cached logger that structlog's loggers wrap, and the configuration that it is made for."""
+_kept: tuple[dict[str, Any], Any, bool] = ({}, None, False)
+"""The configuration, the logger that structlog's loggers wrap for it, and whether these are async.
+
+What is async has a logger for each event that is not, as `sync_bl`.
+"""
 
 
 def _bound_logger(
@@ -74,19 +77,19 @@ def _bound_logger(
         event.
     """
     global _kept  # noqa: PLW0603  # one for the process, as structlog's configuration is
-    config, wrapped = _kept
+    config, wrapped, is_async = _kept
     now: dict[str, Any] = structlog.get_config()
     if not (config and all(map(is_, now.values(), config.values()))):
         wrapped = now["logger_factory"]("deviceflow")
+        is_async = hasattr(now["wrapper_class"], "sync_bl")
         if now["cache_logger_on_first_use"]:
-            _kept = (now, wrapped)
+            _kept = (now, wrapped, is_async)
     context, unbound = now["context_class"](), fields
     if type(context) is dict:
         context, unbound = dict(fields), {}
     logger = now["wrapper_class"](wrapped, processors=now["processors"], context=context)
-    if hasattr(type(logger), "sync_bl"):  # of an AsyncBoundLogger, whose methods must be awaited
-        logger = logger.sync_bl
-    return logger, unbound
+    # Of an AsyncBoundLogger, whose own methods must be awaited.
+    return (logger.sync_bl if is_async else logger), unbound
 
 
 class OnTransition(Protocol):

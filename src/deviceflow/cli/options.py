@@ -28,6 +28,23 @@ def add_json(parser: _ActionsContainer, what: str = "print one JSON object") -> 
     parser.add_argument("--json", action="store_true", help=what)
 
 
+class ChangesOption(JSONOption):
+    """Whether to print JSON at the end, or at each change."""
+
+    json_events: bool
+
+
+def add_json_or_changes(parser: _ActionsContainer, what: str = "print one JSON object") -> None:
+    """Add `--json` and `--json-events`, of which one can be given."""
+    either = parser.add_mutually_exclusive_group()
+    add_json(either, what)
+    either.add_argument(
+        "--json-events",
+        action="store_true",
+        help="print a JSON object for each change of the login, one a line",
+    )
+
+
 class StoreOptions:
     """Which store to use."""
 
@@ -58,15 +75,18 @@ class JobOptions(JSONOption, StoreOptions):
     """The options of each command that uses the store."""
 
 
-def add_job(parser: ArgumentParser, what: str = "print one JSON object") -> None:
+def add_job(
+    parser: ArgumentParser, what: str = "print one JSON object", *, changes: bool = False
+) -> None:
     """Add the options of each command that uses the store.
 
     Args:
         parser: The command's parser.
         what: The help of `--json`.
+        changes: Whether the command has `--json-events`.
     """
     parser.epilog = exits.EXPLAINED
-    add_json(parser, what)
+    (add_json_or_changes if changes else add_json)(parser, what)
     add_store(parser)
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import exits, streams
+from deviceflow.cli import changes, exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core.states import Reason, State
 from deviceflow.errors import DeviceFlowError, UnknownGrantError, UsageError, WaitTimeoutError
@@ -213,8 +213,8 @@ def code(login: Login) -> int:
 def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
     """Wrap a command's function: close the stores that it opened, and report errors as JSON.
 
-    With `--json`, an error is printed as an object on stdout. Without it, the `DeviceFlowError` or
-    `ImportError` is raised. An `OutputError` is always raised.
+    With `--json` or `--json-events`, an error is printed as an object on stdout. Without these, the
+    `DeviceFlowError` or `ImportError` is raised. An `OutputError` is always raised.
     """
 
     def run(args: Any) -> int:
@@ -223,9 +223,12 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
         except streams.OutputError:
             raise
         except (DeviceFlowError, ImportError) as error:
-            if not getattr(args, "json", False):
+            if getattr(args, "json_events", False):
+                changes.show("error", trouble(error, args))
+            elif getattr(args, "json", False):
+                streams.show(json.dumps(trouble(error, args)))
+            else:
                 raise
-            streams.show(json.dumps(trouble(error, args)))
             return exits.USAGE if isinstance(error, ImportError) else exits.of(error)
         finally:
             _opened.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
 from deviceflow.client.effects import (
+    CheckCredentials,
     CommitGrant,
     FindFlow,
     Load,
@@ -100,11 +101,14 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
         if login is not None and login.state.ended:
             return  # its name is free again
         if login is not None:
-            raise _pending(context, asked.name, login.wait_seconds, stored, login)
+            shown = asked.mint == "now"
+            raise _pending(context, asked.name, login.wait_seconds, stored, login, shown=shown)
     stored = yield from _need(context, asked, provider, purpose, stored)
     if stored is None:
         return
     if asked.mint == "now":
+        if asked.provider is None:
+            yield CheckCredentials(provider)
         login = yield from start(context, provider, asked.name, purpose, {})
         raise _pending(context, asked.name, login.wait_seconds, stored, login, shown=True)
     raise _pending(context, asked.name, ASK_AGAIN, stored)
@@ -162,11 +166,13 @@ def _need(
     now: float = yield StoreNow()
     name = asked.name
     grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
-    if grant.open_need is None or not _same(provider, grant.asked):
+    need, later = grant.open_need, asked.mint == "later"
+    sooner = need is not None and later and need.is_reserved(now)
+    if need is None or sooner or not _same(provider, grant.asked):
         grant.asked, grant.purpose = provider, purpose or grant.purpose
         identity = context.identity
         # Where somebody is there, nobody is notified for now.
-        notify_at = now + NOTIFY_AGAIN if asked.mint == "now" else now
+        notify_at = now if later else now + NOTIFY_AGAIN
         raised = grant.raise_need(
             identity.new_flow_id(),
             identity.new_verifier(),
@@ -179,7 +185,7 @@ def _need(
     clocks: Clocks = yield ReadClocks()
     found: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     due = found is not None and found.grant.need_to_tell(found.now) is not None
-    if found is not None and due and context.notifies and asked.mint == "later":
+    if found is not None and due and context.notifies and later:
         yield from tell(context, found)
         clocks = yield ReadClocks()
         found = yield LoadGrant(name, clocks.shared)
@@ -243,10 +249,12 @@ def log_in(
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is not None:
         check_same(stored.grant, provider)
-        provider = provider or stored.grant.asked
         purpose = purpose or stored.grant.purpose
         if stored.grant.state.gives_tokens:
             return
+        if provider is None:
+            provider = stored.grant.asked
+            yield CheckCredentials(provider)
     if provider is None:
         raise errors.UnknownGrantError(
             f"The store has no grant of the name {name!r}.",

@@ -64,8 +64,13 @@ def tell_of(context: Context, name: str) -> Op[None]:
         return
     clocks: Clocks = yield ReadClocks()
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
-    if stored is not None:
-        yield from tell(context, stored)
+    if stored is None:
+        return
+    if stored.grant.need_to_tell(stored.now) is None:
+        # Somebody may have made the row due: it must not keep others from being told.
+        yield ClaimNotice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
+        return
+    yield from tell(context, stored)
 
 
 def due(context: Context, limit: int) -> Op[list[str]]:

@@ -121,7 +121,7 @@ def settle(context: Context, name: str, login_id: str) -> Op[bool]:
         Whether that was done; not where no grant of the login's name has a need.
     """
     clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is None or stored.grant.open_need is None:
         return False
     grant = stored.grant
@@ -136,7 +136,7 @@ def settle(context: Context, name: str, login_id: str) -> Op[bool]:
 
 def _found(link: Secret) -> Op[StoredGrant | None]:
     clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrantByLink(link, clocks.wall)
+    stored: StoredGrant | None = yield LoadGrantByLink(link, clocks.shared)
     return stored
 
 

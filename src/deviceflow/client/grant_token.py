@@ -41,14 +41,15 @@ class Asked(NamedTuple):
         provider: Where to log in; None to ask for a grant that there is.
         purpose: Why the grant is needed.
         min_ttl: How many seconds must be left of the token.
-        mint: Whether to ask for a code at once, where a person must log in.
+        mint: Whether to ask for a code at once, where a person must log in. `here` says that the
+            caller has a person log in, so nobody needs to be notified.
     """
 
     name: str
     provider: Provider | None
     purpose: str | None
     min_ttl: float
-    mint: Mint
+    mint: Mint | Literal["here"]
 
 
 def get_token(
@@ -58,7 +59,7 @@ def get_token(
     purpose: str | None,
     request: LoginRequest,
     min_ttl: float,
-    mint: Mint,
+    mint: Mint | Literal["here"],
 ) -> Op[AccessToken]:
     """Return an access token of the grant of a name."""
     clocks: Clocks = yield ReadClocks()

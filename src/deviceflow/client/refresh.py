@@ -35,7 +35,7 @@ def refresh(context: Context, provider: Provider, token: Token) -> Op[Token]:
             f"The token could not be refreshed: {message}.", hint="Log in again."
         )
     refreshed.hide(known)
-    if answer.unfit and refreshed.id_token is not None:
+    if answer.unfit and answer.claims is None and refreshed.id_token is not None:
         raise errors.RejectedError(
             f"The refreshed token is not fit to be used: {answer.unfit[1]}.", hint="Log in again."
         )

@@ -219,7 +219,7 @@ DATA: Final = (
             *_fields("login", "created_at ended_at expires_at wait_seconds interval"),
             *_fields("code", "interval expires_in"),
             *_fields("event", "time interval wait duration expires_at"),
-            *_fields("grant", "created_at moved_at issued_at sent_at window_at due_at"),
+            *_fields("grant", "created_at ended_at moved_at issued_at sent_at window_at due_at"),
             *_fields("view", "created_at expires_at used_at need_since"),
             "access_token.expires_at",
             "token.expires_at",

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.core import actions, pacing
 from deviceflow.core.actions import Kind
 from deviceflow.core.machine import fire, refusal
+from deviceflow.core.pending_answers import read_token
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import Handover, Reason, State
@@ -109,6 +110,11 @@ class Transition(NamedTuple):
     duration: float | None = None
     wait: float | None = None
     detail: CleanText | None = None
+
+    def answered(self, status: int | None, duration: float | None) -> Transition:
+        """Return the transition with what came of the exchange that led to it."""
+        seq, at, action, source, dest, _, _, wait, detail = self
+        return Transition(seq, at, action, source, dest, status, duration, wait, detail)
 
 
 class Flow:
@@ -400,7 +406,7 @@ class Flow:
             if in_init:
                 answer = self.provider.read_code(result)
             else:
-                answer = _judged(self.provider.read_token(result, now), approver)
+                answer = _judged(read_token(self.provider, result, now), approver)
                 if answer.token is not None:
                     answer.token.hide(self._known())
         detail = self._clean(answer.error)
@@ -409,7 +415,7 @@ class Flow:
         else:
             transition = self._receive_token(answer, now, retry_after, detail)
         self.due_at += behind
-        return transition._replace(status=status, duration=duration)
+        return transition.answered(status, duration)
 
     def recover(self, now: float, owner: str | None = None) -> Transition:
         """Continue a flow whose worker died during a poll. The server's response is unknown.
@@ -592,7 +598,7 @@ class Flow:
             self.to_revoke = self.to_revoke[1:]
             self.revocations = len(self.to_revoke)
         transition = self._fire(action, now, wait=wait, detail=ours(detail))
-        return transition._replace(status=status, duration=duration)
+        return transition.answered(status, duration)
 
     def _receive_code(
         self,

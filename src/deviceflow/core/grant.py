@@ -403,6 +403,8 @@ class Grant:
     ) -> Transition:
         """Record that a person must log in. A need that lasts already goes on.
 
+        If nobody was to be notified of it yet, `notify_at` counts.
+
         Args:
             need_id: The id of a new need.
             link: The unguessable part of the address of its page.
@@ -411,16 +413,16 @@ class Grant:
             host: The machine of the program that asks.
         """
         need = self.open_need
+        at = now if notify_at is None else notify_at
+        if need is not None and need.is_reserved(now):
+            need = need._replace(notify_at=at)
         if need is None:
-            at = now if notify_at is None else notify_at
             need = Need(need_id, now, link, at, host=host)
         transition = self._fire(actions.NEED, now, detail=ours(f"need {need.id}"))
-        if need is not self.need:
-            former = self.need
-            if former is not None and former.notify_at is not None:
-                # Its link leads nowhere any more.
-                self.untold = (*self.untold, former._replace(link=Secret("")))[-MOST_UNTOLD:]
-            self.need = need
+        former, self.need = self.need, need
+        if former is not None and former.id != need.id and former.notify_at is not None:
+            # Its link leads nowhere any more.
+            self.untold = (*self.untold, former._replace(link=Secret("")))[-MOST_UNTOLD:]
         return transition
 
     @property
@@ -599,7 +601,9 @@ class Grant:
     ) -> Transition:
         subject = subject_of(answer.claims)
         other = subject is not None and self.subject is not None and subject != self.subject
-        if other or (answer.unfit is not None and token.id_token is not None):
+        # One that has expired says all the same whose the tokens are: the clock may be ahead.
+        unfit = answer.unfit is not None and answer.claims is None
+        if other or (unfit and token.id_token is not None):
             why = ours("the refresh gave a token of another subject")
             if not other and answer.unfit is not None:
                 why = answer.unfit[1]

@@ -117,6 +117,12 @@ class Login:
     def __repr__(self) -> str:
         return f"<Login {self.id} {self.state}>"
 
+    def _repr_html_(self) -> str | None:
+        """Return what a notebook shows of a login that waits for a person; None for any other."""
+        from deviceflow.core.notebook import as_html  # noqa: PLC0415  # few programs are notebooks
+
+        return as_html(self)
+
     @property
     def has_token(self) -> bool:
         """Whether the store holds the token: it was issued, and neither acknowledged nor purged."""

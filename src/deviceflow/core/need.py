@@ -30,6 +30,7 @@ CODE_EACH: Final = 300.0
 MOST_UNTOLD: Final = 4
 """How many ended needs of a grant are kept until the program is told of their end."""
 
+_TOLERANCE: Final = 60.0
 _FUTURE: Final = NOTIFY_AGAIN + 3600.0
 
 
@@ -72,6 +73,12 @@ class Need(NamedTuple):
         at = self.notify_at
         return at is not None and (at <= now or at > now + _FUTURE)  # the clock was set back
 
+    def is_reserved(self, now: float) -> bool:
+        """Tell whether nobody is to be notified yet, since somebody was there to log in."""
+        if self.notified or self.failures or self.notify_at is None:
+            return False
+        return now + _TOLERANCE < self.notify_at <= now + _FUTURE
+
     def told(self, now: float, *, of_end: bool) -> Self:
         """Return the need after the program was notified of it, or of its end."""
         told = self._replace(notified=self.notified + 1, notified_at=now, failures=0)
@@ -90,8 +97,7 @@ class Need(NamedTuple):
 
         The program is not told of the end of a need that it was not to be told of yet.
         """
-        unknown = not (self.notified or self.failures or self.is_to_notify(now))
-        at = None if unknown else now
+        at = None if self.is_reserved(now) else now
         return self._replace(ended_at=now, end=end, notify_at=at, failures=0)
 
     def code_wait(self, now: float) -> float:

@@ -183,7 +183,8 @@ class Answer:
         once: Whether to poll again before the refusal counts. Some servers do not find a code at
             the moment of its approval (https://github.com/cli/cli/issues/9302).
         unfit: Why an issued token must not be taken: the reason and a message.
-        claims: The id token's claims, if there is an id token.
+        claims: The id token's claims, if there is an id token that says whose the token is. One
+            that has expired does, too, though its token is unfit.
         unreadable: Whether the response is not one of this protocol. Three in a row end a login.
         in_doubt: Whether the server may have issued a token and used up the code all the same.
     """

@@ -74,7 +74,11 @@ def conformance(
         except ProtocolError:
             found = None
         if found is None:
-            yield Check("metadata", "bad", "Without metadata, no endpoint is known.")
+            yield Check(
+                "metadata",
+                "bad",
+                "Without metadata of this issuer with the device grant, no endpoint is known.",
+            )
             return
         probe = Probe(recorder, found, clock)
     code = yield from _codes(probe)
@@ -95,11 +99,12 @@ def conformance(
 def _metadata(probe: Probe) -> Found:
     issuer = probe.provider.issuer or ""
     found: Fields | None = None
+    missing: list[Check] = []
     for url in probe.provider.metadata_urls():
         result = probe.get(url)
         fields = result.fields() if isinstance(result, Response) else None
         if fields is None or not isinstance(result, Response) or result.status != 200:
-            yield Check("metadata", "note", f"No metadata at {url}: {error_of(result)}.")
+            missing.append(Check("metadata", "bad", f"No metadata at {url}: {error_of(result)}."))
             continue
         found = found or fields
         what = f"The metadata at {url}"
@@ -115,8 +120,8 @@ def _metadata(probe: Probe) -> Found:
             f"{what} names the issuer",
             _not(fields.text("issuer"), issuer),
         )
-    if found is not None:
-        yield from _members(found)
+    # One of the two places is enough.
+    yield from missing if found is None else _members(found)
     return found
 
 

@@ -103,14 +103,13 @@ class Bearer:
             asks = self._interactive and not self._declined
             with suppress(LoginPending) if asks else nullcontext():
                 token = yield from grant_token.get_token(
-                    # Nobody needs a notification if the person is here.
-                    self._context._replace(notifies=False) if asks else self._context,
+                    self._context,
                     self._name,
                     self._provider,
                     self._purpose,
                     self._request,
                     self._min_ttl,
-                    "later",
+                    "here" if asks else "later",
                 )
                 self._declined = False
                 return token

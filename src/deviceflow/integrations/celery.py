@@ -1,5 +1,7 @@
 """Tokens for the tasks of Celery. While a person is awaited, the task retries itself.
 
+A task with a token::
+
     @app.task(bind=True, acks_late=True, max_retries=None)
     def report(self):
         token = get_token(self, "report")  # the name of a profile
@@ -178,11 +180,13 @@ def get_token(
 
 @contextmanager
 def retried(task: Task[Any, Any], *, profile: str | None = None) -> Iterator[Client]:
-    """Retry the task if a token is not there yet: for tasks that use the client themselves.
+    """Retry the task if a token is not there yet.
 
-    with retried(self) as client:
-        session.auth = DeviceFlowAuth(client, "report", interactive=False)
-        session.get("https://api.example.com/report")
+    For tasks that use the client themselves::
+
+        with retried(self) as client:
+            session.auth = DeviceFlowAuth(client, "report", interactive=False)
+            session.get("https://api.example.com/report")
 
     Within the block, the events on record have the engine `celery` and the id of the task. The code
     of the block runs again with the task: nothing before the token should have an effect.

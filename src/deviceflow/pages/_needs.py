@@ -7,6 +7,7 @@ browser says that it comes from the same origin.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import secrets
@@ -14,6 +15,7 @@ import time
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
+from weakref import WeakValueDictionary
 
 from deviceflow.client import grant_page
 from deviceflow.core.notice import PATH
@@ -108,6 +110,7 @@ class NeedPages:
         self._origin = f"{parts.scheme}://{parts.netloc}".lower()
         self._hosts = {(parts.hostname or "").lower(), host.lower()}
         self._on_problem = on_problem
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
         self._requests = _Limit(*_REQUESTS, clock)
         self._codes = _Limit(*_CODES, clock)
 
@@ -133,7 +136,9 @@ class NeedPages:
             return _answer(404, _html.unknown())
         link = Secret(name)
         if request.method == "POST":
-            return await self._request_code(request, link)
+            # One after the other: those who click at once are given one code.
+            async with self._locks.setdefault(name, asyncio.Lock()):
+                return await self._request_code(request, link)
         return await self._show(request, link, query)
 
     def _is_for_us(self, host: str) -> bool:

@@ -24,9 +24,9 @@ MOST_CONNECTIONS: Final = 100
 """How many connections there are at a time. Further ones are closed at once."""
 
 LONGEST_HEAD: Final = 16 * 1024
+MOST_HEADERS: Final = 100
 LONGEST_BODY: Final = 4 * 1024
 LONGEST_TARGET: Final = 2 * 1024
-_BETWEEN: Final = 4  # the colon, a space, and the end of the line
 
 READ_TIMEOUT: Final = 10.0
 """Seconds in which a request must have arrived as a whole."""
@@ -138,9 +138,8 @@ class _Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_size = 0
         self._body = b""
-        self._received = 0
+        self._received = self._size = 0
         self._headed = self._complete = False
         self._task: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport
@@ -203,8 +202,8 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._headed:
             self._headers.append((name.lower(), value))
-            self._head_size += len(name) + len(value) + _BETWEEN
-            if self._head_size > LONGEST_HEAD:
+            self._size += len(name) + len(value)
+            if self._size > LONGEST_HEAD or len(self._headers) > MOST_HEADERS:
                 raise _Refused(431)
 
     def on_headers_complete(self) -> None:

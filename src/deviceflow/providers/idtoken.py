@@ -19,6 +19,10 @@ LEEWAY: Final = 120.0
 """Seconds by which the server's clock may differ from this machine's."""
 
 
+EXPIRED: Final = "the id token has expired"
+"""What `problem_with` says of an id token that says everything else as it should."""
+
+
 def claims_of(id_token: str) -> Fields | None:
     """Return the claims of an id token, or None if it is not a JSON Web Token."""
     parts = id_token.split(".")
@@ -52,7 +56,7 @@ def problem_with(claims: Fields, *, issuer: str | None, client_id: str, now: flo
     if isinstance(expires, bool) or not isinstance(expires, int | float):
         return "the id token has no expiry time (exp)"
     # Written so that NaN fails, and integers too large for a float do not raise.
-    return None if expires >= now - LEEWAY else "the id token has expired"
+    return None if expires >= now - LEEWAY else EXPIRED
 
 
 def issued_by(issuer: str, claims: Fields) -> bool:

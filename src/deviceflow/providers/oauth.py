@@ -433,16 +433,17 @@ class OAuth:
             problem = idtoken.problem_with(
                 claims, issuer=self.issuer, client_id=self.client_id, now=now
             )
-        if problem:
+        if problem and problem != idtoken.EXPIRED:
             return Answer("issued", token=token, unfit=(Reason.PROTOCOL, ours(problem)))
         if self.require:
             # Whoever owns a tenant can put any email address into its id tokens.
             open_to_all = "{tenantid}" in (self.issuer or "") and "tenant" not in dict(self.require)
             pinned = self.issuer is not None and not open_to_all
-            problem = idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
-            if problem:
-                return Answer("issued", token=token, unfit=(Reason.WRONG_APPROVER, ours(problem)))
-        return Answer("issued", token=token, claims=claims)
+            wrong = idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
+            if wrong:
+                return Answer("issued", token=token, unfit=(Reason.WRONG_APPROVER, ours(wrong)))
+        expired = (Reason.PROTOCOL, ours(problem)) if problem else None
+        return Answer("issued", token=token, claims=claims, unfit=expired)
 
     def refresh_request(self, token: Token) -> Request:
         """Return the request for the next token (RFC 6749 section 6).

@@ -150,7 +150,7 @@ class MemoryGrants:
             if stored is None or (stored.id, stored.seq) != (grant.id, grant.seq):
                 return False
             del self._grants[grant.name]
-            for kept in (self._grant_leases, self._used, self._notices):
+            for kept in (self._grant_leases, self._used):
                 kept.pop(grant.id, None)
             self._snoozed.pop(grant.name, None)
             return True
@@ -159,8 +159,7 @@ class MemoryGrants:
         """Have no sweep find a grant for an hour."""
         with self._lock:
             self._snoozed[name] = client_now + _SNOOZE
-            grant = self._grants.get(name)
-            if grant is not None and self._is_due(grant, client_now):
+            if (grant := self._grants.get(name)) is not None and self._is_due(grant, client_now):
                 self._notices[grant.id] = client_now + _SNOOZE
 
     def _of_id(self, grant_id: str) -> Grant | None:

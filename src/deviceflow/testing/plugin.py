@@ -117,7 +117,7 @@ def device_server(request: pytest.FixtureRequest) -> Iterator[DeviceServer]:
 
         server = DeviceServer(Settings(**settings), **clock)
     except ImportError as missing:
-        pytest.fail(f"The fixture device_server cannot be used. {missing}", pytrace=False)
+        raise _unusable("device_server", missing) from None
     with server:
         yield server
 
@@ -135,7 +135,7 @@ def flow_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
     try:
         store = open_store(url)
     except ImportError as missing:
-        pytest.fail(f"The fixture flow_store cannot be used. {missing}", pytrace=False)
+        raise _unusable("flow_store", missing) from None
     yield store
     store.close()
 
@@ -158,3 +158,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     from deviceflow.testing.transitions import Column, explain  # noqa: PLC0415
 
     return explain(left, right) if isinstance(left, Column) else explain(right, left)  # type: ignore[arg-type]
+
+
+def _unusable(fixture: str, missing: ImportError) -> BaseException:
+    return pytest.fail.Exception(f"The fixture {fixture} cannot be used. {missing}", pytrace=False)

@@ -626,3 +626,24 @@ def test_times_are_written_as_the_standard_library_writes_them(seconds: float) -
     moment = datetime.fromtimestamp(seconds, UTC)
 
     assert text_of(seconds) == moment.isoformat(timespec="milliseconds")
+
+
+def test_events_of_many_servers_name_their_own(waiting: Waiting) -> None:
+    flow = waiting(NOW)
+    flow.cancel(NOW)
+    transition = flow.record_import(NOW)
+    servers = [Studio(f"https://{number}.example.com") for number in range(600)]
+
+    for server in [*servers, *servers]:
+        flow.provider = server
+        assert render(flow, transition)["issuer"] == server.url
+
+
+def test_event_that_is_changed_changes_no_other(waiting: Waiting) -> None:
+    flow = waiting(NOW)
+    flow.provider = STUDIO
+    transition = flow.cancel(NOW)
+
+    render(flow, transition)["scopes"].append("changed")
+
+    assert render(flow, transition)["scopes"] == ["models", "DATASETS"]

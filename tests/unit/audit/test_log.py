@@ -6,6 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -116,6 +117,20 @@ def test_a_logger_that_must_be_awaited_logs_at_once() -> None:
     asyncio.run(program())
 
     assert [entry["event"] for entry in captured.entries] == [log.TRANSITION]
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_each_event_has_its_own_fields_only_whatever_a_context_is(kind: type) -> None:
+    captured = structlog.testing.LogCapture()
+    structlog.configure(processors=[captured], context_class=kind)
+
+    log.emit("first", {"flow_id": "f1"})
+    log.emit("second", {"url": "u"})
+
+    assert captured.entries == [
+        {"flow_id": "f1", "event": "first", "log_level": "info"},
+        {"url": "u", "event": "second", "log_level": "info"},
+    ]
 
 
 def test_a_processor_that_raises_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -474,6 +474,17 @@ def test_same_subject_is_kept_and_a_new_one_noted(before: str | None) -> None:
     assert grant.subject == "alice"
 
 
+def test_id_token_that_has_expired_loses_nothing_as_the_clock_may_be_ahead() -> None:
+    grant = refreshing(subject="alice")
+
+    grant.receive(renewed(id_token=id_token("alice", exp=NOW - 3600)), NOW + 901)
+
+    assert (grant.state, grant.generation, grant.subject) == (ACTIVE, 2, "alice")
+    other = refreshing(subject="alice")
+    other.receive(renewed(id_token=id_token("bob", exp=NOW - 3600)), NOW + 901)
+    assert other.reason is Loss.WRONG_SUBJECT
+
+
 def test_tokens_that_fit_nobody_are_refused() -> None:
     grant = refreshing(subject="alice")
 
@@ -844,6 +855,23 @@ def test_end_of_a_need_that_nobody_was_to_hear_of_yet_is_not_told() -> None:
     grant.log_in(first_token(), SERVER, NOW + 5, flow_id="f1")
 
     assert grant.notify_at is None
+
+
+def test_need_is_told_once_somebody_asks_who_does_not_log_in_there() -> None:
+    grant = wanted()
+    grant.raise_need("n1", Secret("LINK"), NOW, notify_at=NOW + NOTIFY_AGAIN)
+    assert grant.open_need is not None
+    assert grant.open_need.is_reserved(NOW)
+
+    grant.raise_need("n2", Secret("OTHER"), NOW + 5)
+
+    need = grant.need_to_tell(NOW + 5)
+    assert need is not None
+    assert (need.id, need.since) == ("n1", NOW)
+    for tell in (grant.not_notified, grant.notified):
+        tell(need, NOW + 5)
+        assert grant.open_need is not None
+        assert not grant.open_need.is_reserved(NOW + 5)
 
 
 def test_end_of_a_need_is_told_after_the_next_one_arose() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from deviceflow.core.secret import Secret
 from deviceflow.providers.oauth import OAuth
 
 NOW = 1_800_000_000.0
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "ask-a-person.md"
 PAGES = "https://jobs.example.com"
 PROVIDER = OAuth(
     client_id="robot",
@@ -82,6 +85,16 @@ def test_link_is_told_where_somebody_said_where_the_pages_are(pages: str | None)
     assert "LINK-CANARY" not in json.dumps(need.to_dict())
     assert need.to_dict()["text"].endswith("To log in: deviceflow resume nightly")
     assert page_of(PAGES, Secret("")) is None
+
+
+def test_documentation_has_each_field_that_is_told() -> None:
+    page = PAGE.read_text("utf-8")
+    _, _, behind = page.partition("### What is told")
+    table = behind.partition("\n\nThe URL must")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+    assert named == set(told(needing()).to_dict())
 
 
 def test_command_is_safe_for_a_shell() -> None:

@@ -454,3 +454,9 @@ def test_environment_allows_plain_http_unless_the_caller_decides(
     assert Studio("http://studio.lan").allow_http is True
     with pytest.raises(InsecureURLError):
         Studio("http://studio.lan", allow_http=False)
+
+
+def test_grant_asks_for_no_more_than_a_login_as_there_are_no_refresh_tokens() -> None:
+    studio = Studio(URL).with_request(scopes=["models"])
+
+    assert studio.for_grant() is studio

@@ -99,14 +99,15 @@ def make(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Make a transport of each kind, with the settings of a session."""
     library, _, loop = request.param.partition(" on ")
     made: list[Any] = []
+    if library != "requests":
+        module = importlib.import_module(f"deviceflow.transports.{library}")
+        kind = getattr(module, f"{library.capitalize()}Transport")
+        _warm(kind, library)
 
     def one(session: requests.Session | None = None) -> Any:
         if library == "requests":
             made.append(RequestsTransport(session))
         else:
-            module = importlib.import_module(f"deviceflow.transports.{library}")
-            kind = getattr(module, f"{library.capitalize()}Transport")
-            _warm(kind, library)
             made.append(InLoop(lambda: kind(session), loop or "asyncio"))
         return made[-1]
 

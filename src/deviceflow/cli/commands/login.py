@@ -13,9 +13,10 @@ import shlex
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import arguments, exits, options, prompt, stored, streams, target
+from deviceflow.cli import arguments, changes, exits, options, prompt, stored, streams, target
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from deviceflow.core.provider import Provider, Token
 
 
-class WaitingOptions(options.FormatOption, options.JobOptions):
+class WaitingOptions(options.FormatOption, options.ChangesOption, options.JobOptions):
     """The options of both commands: where to save the token, and how to prompt the person."""
 
     output: str | None
@@ -97,7 +98,7 @@ def _add_waiting(parser: ArgumentParser) -> None:
     puts.add_argument("--show-token", action="store_true", help="print it to stdout")
     options.add_format(puts)
     shows = parser.add_argument_group("prompt and output")
-    shows.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    options.add_json_or_changes(shows, "print one JSON object at the end")
     shows.add_argument("--no-browser", action="store_true", help="do not open a browser")
     shows.add_argument(
         "--qr",
@@ -150,6 +151,11 @@ def _is_grant(args: ResumeOptions) -> bool:
 
 def _log_in(args: ResumeOptions, name: str) -> int:
     """Log in for a grant."""
+    if args.json_events:
+        raise UsageError(
+            "--json-events is for logins, and a grant has this name.",
+            hint="Use --json with --timeout, and run the command again while its exit code is 75.",
+        )
     if args.output or args.save or args.show_token:
         raise UsageError(
             "A grant keeps its tokens in the store.",
@@ -182,40 +188,77 @@ def _run(
     asked: options.TargetOptions | None = None,
 ) -> int:
     sinks = _sinks(args, provider)
+    told = None
+    if args.json_events:
+        told = changes.Changes(partial(_go_on, args, client), until_saved=True)
     try:
         login = begin()
-        token = _wait(client, login, args)
+        if told is not None:
+            told.begin(login)
+        token = _wait(client, login, args, told)
+    except streams.OutputError:
+        raise
     except DeviceFlowError as error:
-        if not args.json:
+        if told is not None and error.flow_id:
+            told.error(error, client.get(error.flow_id))
+        elif args.json:
+            streams.show(json.dumps(stored.trouble(error, args) | {"issuer": provider.server}))
+        else:
             raise
-        streams.show(json.dumps(stored.trouble(error, args) | {"issuer": provider.server}))
         return exits.of(error)
     beyond = [] if asked is None else target.beyond_ceiling(asked, token.scopes or ())
     if beyond:
         streams.say(f"The server granted scopes above the scope ceiling: {', '.join(beyond)}.")
+    return _deliver(args, client, login, token, sinks, beyond, told)
+
+
+def _deliver(
+    args: WaitingOptions,
+    client: Client,
+    login: Login,
+    token: Token,
+    sinks: list[Sink],
+    beyond: list[str],
+    told: changes.Changes | None,
+) -> int:
+    """Save the token, report where, and acknowledge the token if it is safe."""
     problem = _put(sinks, _as_text(token, args.format))
     if problem is not None:
         problem.hint = _where_it_is(client, login, elsewhere=len(sinks) > 1 or args.show_token)
-    if args.json:
-        facts = stored.facts(client.get(login.id))
-        facts |= {"issuer": provider.server} | dict(login.extra)
-        facts |= {"expires_at": token.expires_at, "scopes": token.scopes}
-        facts |= {"beyond_ceiling": beyond} if beyond else {}
-        facts |= {"output": args.output} if args.output else {}
-        facts |= _shown(token, args.format) if args.show_token else {}
-        facts |= {"error": str(problem)} if problem else {}
-        try:
-            streams.show(json.dumps(facts))
-        except streams.OutputError as unseen:
-            unseen.hint = _where_it_is(client, login, elsewhere=bool(sinks))
-            raise
-    if problem is None:
+    if not (args.json or told):
+        if problem is not None:
+            raise problem
         client.acknowledge(login.id)
         return exits.AUTHORIZED
-    if args.json:
+    facts: dict[str, Any] = {"issuer": login.provider.server} | dict(login.extra)
+    facts |= {"expires_at": token.expires_at, "scopes": token.scopes}
+    facts |= {"beyond_ceiling": beyond} if beyond else {}
+    facts |= {"output": args.output} if args.output else {}
+    facts |= _shown(token, args.format) if args.show_token else {}
+    facts |= {"error": str(problem)} if problem else {}
+    login = client.get(login.id)
+    try:
+        if told is None:
+            streams.show(json.dumps(stored.facts(login) | facts))
+        else:
+            told.result(login, facts)
+    except streams.OutputError as unseen:
+        unseen.hint = _where_it_is(client, login, elsewhere=bool(sinks))
+        raise
+    if problem is not None:
         streams.say(f"deviceflow: {problem}")
         return exits.of(problem)
-    raise problem
+    client.acknowledge(login.id)
+    return exits.AUTHORIZED
+
+
+def _go_on(args: WaitingOptions, client: Client, login: Login) -> list[str] | None:
+    """Return the arguments that continue a login, without opening the browser once more."""
+    if not client.durable:
+        return None
+    names = ("output", "save", "show_token", "format", "json_events", "timeout", "verbose")
+    given = changes.options(args, (*names, "store", "plaintext", "trail"))
+    return [*changes.program(), "resume", login.id, *given, "--no-browser"]
 
 
 def _client(args: WaitingOptions) -> Client:
@@ -292,17 +335,21 @@ def _sinks(args: WaitingOptions, provider: Provider) -> list[Sink]:
         sinks.append(TokenFile(args.output))
     if args.save:
         sinks.append(Keyring(provider))
-    if args.show_token and not args.json:
+    if args.show_token and not (args.json or args.json_events):
         sinks.append(Stdout())
     return sinks
 
 
-def _wait(client: Client, login: Login, args: WaitingOptions) -> Token:
+def _wait(
+    client: Client, login: Login, args: WaitingOptions, told: changes.Changes | None
+) -> Token:
     try:
         if not login.state.ended:
             prompt.ask(login, browser=not args.no_browser, qr=args.qr)
         with prompt.waiting(login):
-            return client.wait_for_token(login.id, args.timeout)
+            return client.wait_for_token(
+                login.id, args.timeout, on_step=told.step if told else None
+            )
     except WaitTimeoutError:
         hint = (
             f"To continue, run the same command again, or: deviceflow resume {login.id}, with an"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import arguments, options, prompt, stored, streams
+from deviceflow.cli import arguments, changes, options, prompt, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.core.explain import error_of
 from deviceflow.core.states import State
@@ -21,7 +22,7 @@ class StepOptions(options.IdArgument, options.JobOptions):
     """The options of `step`."""
 
 
-class WaitOptions(StepOptions):
+class WaitOptions(options.ChangesOption, StepOptions):
     """The options of `wait`."""
 
     timeout: float | None
@@ -45,7 +46,8 @@ def _add_step(parser: ArgumentParser) -> None:
 
 def _add_wait(parser: ArgumentParser) -> None:
     parser.description = "Wait until a login ends. The token stays in the store."
-    _add_one(parser)
+    options.add_id(parser)
+    options.add_job(parser, changes=True)
     parser.add_argument(
         "--timeout", type=arguments.seconds, metavar="SECONDS", help="how long to wait"
     )
@@ -64,12 +66,22 @@ def _step(args: StepOptions) -> int:
 def _wait(args: WaitOptions) -> int:
     client = stored.client(args)
     login = client.get(args.id)
+    told = changes.Changes(partial(_go_on, args)) if args.json_events else None
+    if told is not None:
+        told.begin(login)
     try:
         with prompt.waiting(login):
-            login = client.wait(args.id, args.timeout)
-    except WaitTimeoutError:
+            login = client.wait(args.id, args.timeout, on_step=told.step if told else None)
+    except WaitTimeoutError as late:
         login = client.get(args.id)
-    return _report(args, login)
+        if told is not None:
+            told.error(late, login)
+    return _report(args, login) if told is None else stored.code(login)
+
+
+def _go_on(args: WaitOptions, login: Login) -> list[str]:
+    given = changes.options(args, ("json_events", "timeout", "store", "plaintext", "trail"))
+    return [*changes.program(), "wait", login.id, *given]
 
 
 def _cancel(args: CancelOptions) -> int:

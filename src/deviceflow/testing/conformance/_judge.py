@@ -8,7 +8,6 @@ from urllib.parse import quote, quote_plus
 
 from deviceflow.testing.conformance._checks import (
     ACCESS_TOKEN,
-    CLIENT_ID,
     DEVICE_CODE,
     MARKS,
     SILENCE,
@@ -141,9 +140,11 @@ def _harm(record: Record, outcome: Outcome) -> Iterator[str]:
 
 
 def _requests(record: Record) -> Iterator[str]:
+    asked: dict[str, str | None] = {"client_id": record.client_id}
+    polled: dict[str, str | None] = {"grant_type": _GRANT_TYPE, "device_code": DEVICE_CODE}
     for what, sent, wanted in (
-        ("request for a code", record.codes[:1], {"client_id": CLIENT_ID}),
-        ("poll", record.polls[:1], {"grant_type": _GRANT_TYPE, "device_code": DEVICE_CODE}),
+        ("request for a code", record.codes[:1], asked),
+        ("poll", record.polls[:1], polled),
     ):
         for one in sent:
             if one.method != "POST":
@@ -154,10 +155,10 @@ def _requests(record: Record) -> Iterator[str]:
                 yield from _fields(what, one, wanted)
 
 
-def _fields(what: str, sent: Sent, wanted: dict[str, str]) -> Iterator[str]:
+def _fields(what: str, sent: Sent, wanted: dict[str, str | None]) -> Iterator[str]:
     form = sent.form or {}
     for name, value in wanted.items():
-        if form.get(name) != value:
+        if not form.get(name) if value is None else form.get(name) != value:
             came = "another value" if name in form else "none"
             yield f"expected {name} in the {what}, and {came} came"
     if what == "poll" and "client_id" not in form and not sent.authorization:

@@ -81,6 +81,7 @@ class Kit:
     ) -> None:
         self.command = command
         self._words = shlex.split(command)
+        self._client_id = CLIENT_ID if "{client_id}" in command else None
         self._deadline = deadline
         self._jobs = jobs
         self._context: ssl.SSLContext | None = None
@@ -97,7 +98,7 @@ class Kit:
     def run_one(self, check: Check) -> Result:
         """Run one check."""
         with (
-            Server(check, self._context) as server,
+            Server(check, self._context, client_id=self._client_id) as server,
             tempfile.TemporaryDirectory(prefix="deviceflow-conformance-") as home,
         ):
             outcome = self._execute(self._arguments(server.url), Path(home))

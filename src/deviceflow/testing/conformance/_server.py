@@ -54,12 +54,14 @@ class Record:
         codes: The requests for a code.
         polls: The polls.
         strays: How many requests with the device code came where it had redirected to.
+        client_id: The client id that the client was given; None if it has one of its own.
     """
 
     check: Check
     codes: list[Sent] = field(default_factory=list)
     polls: list[Sent] = field(default_factory=list)
     strays: int = 0
+    client_id: str | None = None
 
     def gaps(self) -> list[tuple[float, float]]:
         """Return the seconds between each two polls, with those that the server had asked for."""
@@ -83,10 +85,17 @@ class Server:
     Args:
         check: The check.
         context: What to speak TLS with; None for plain http.
+        client_id: The client id that the client is given, if any.
     """
 
-    def __init__(self, check: Check, context: ssl.SSLContext | None = None) -> None:
-        self.record = Record(check)
+    def __init__(
+        self,
+        check: Check,
+        context: ssl.SSLContext | None = None,
+        *,
+        client_id: str | None = None,
+    ) -> None:
+        self.record = Record(check, client_id=client_id)
         self._http = _HTTP(self.record, context)
         scheme, port = ("https" if context else "http"), self._http.server_address[1]
         self.url = self._http.url = f"{scheme}://localhost:{port}/tenant"

@@ -1,0 +1,190 @@
+"""`--json-events`: a program that drives the command calls it, leaves, and comes back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+
+from deviceflow.cli import changes
+from deviceflow.core.states import Reason, State
+from deviceflow.server import LocalServer, Settings
+from tests.integration.command import begun, decide, granted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deviceflow.stores.sqlite import SQLiteStore
+    from tests.integration.command import Command
+
+CHECKER = jsonschema.Draft202012Validator(
+    changes.schema(), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    with LocalServer(Settings(interval=1, control=True)) as one:
+        yield one
+
+
+def told(out: str) -> list[dict[str, Any]]:
+    """Return the objects of an output, each of which keeps to the schema."""
+    objects = [json.loads(line) for line in out.splitlines()]
+    for one in objects:
+        CHECKER.validate(one)
+    return objects
+
+
+def names(objects: list[dict[str, Any]]) -> list[str]:
+    return [one["event"] for one in objects]
+
+
+def at(server: LocalServer, *args: str) -> list[str]:
+    """Return the login at the server's OAuth side, whose interval is a second."""
+    return [
+        *("login", "--device-authorization-endpoint", f"{server.url}/oauth/device_authorization"),
+        *("--token-endpoint", f"{server.url}/oauth/token", "--client-id", "robot"),
+        *(*args, "--json-events", "--no-browser"),
+    ]
+
+
+def test_schema_is_one_and_names_the_states_and_reasons() -> None:
+    schema = changes.schema()
+
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["properties"]["state"]["enum"] == [*map(str, State), None]
+    assert schema["properties"]["reason"]["enum"] == [*map(str, Reason), None]
+
+
+def test_a_login_is_left_and_continued_by_its_hint(
+    deviceflow: Command, server: LocalServer
+) -> None:
+    left = deviceflow(*at(server, "--output", "token.txt", "--timeout", "0"))
+
+    first = told(left.out)
+    assert left.code == 75
+    assert names(first) == ["code", "waiting", "timeout"]
+    code, *_, last = first
+    assert code["user_code"] in str(code["verification_uri_complete"])
+    assert last["flow_id"] == code["flow_id"]
+    program = [sys.executable, "-m", "deviceflow"]
+    assert last["resume"][:3] == program or last["resume"][:1] == ["deviceflow"]
+    resume = last["resume"][last["resume"].index("resume") :]
+    assert resume[1] == code["flow_id"]
+
+    again = deviceflow(*resume)
+    assert names(told(again.out)) == ["code", "waiting", "timeout"]
+    assert told(again.out)[-1]["resume"] == last["resume"]
+
+    decide(server, "approve")("", code["user_code"])
+    resume[resume.index("--timeout") + 1] = "60"
+    done = deviceflow(*resume)
+
+    assert done.code == 0, done.err
+    objects = told(done.out)
+    assert names(objects)[-2:] == ["authorized", "saved"]
+    assert objects[-2]["resume"][-len(resume) :] == resume
+    assert objects[-1]["resume"] is None
+    token = (deviceflow.home / "token.txt").read_text().strip()
+    assert token
+    assert token not in done.out + left.out
+    assert deviceflow("status", code["flow_id"], "--json").said["handover"] == "acknowledged"
+
+
+def test_a_hint_is_a_program_that_can_be_run(deviceflow: Command, server: LocalServer) -> None:
+    left = deviceflow.fresh(*at(server, "--output", "token.txt", "--timeout", "0"))
+    *_, last = told(left.out)
+
+    again = subprocess.run(
+        last["resume"],
+        capture_output=True,
+        check=False,
+        cwd=deviceflow.home,
+        env=deviceflow.environment,
+        text=True,
+        timeout=60,
+    )
+
+    assert again.returncode == 75, again.stderr
+    assert told(again.stdout)[0]["user_code"] == told(left.out)[0]["user_code"]
+
+
+@pytest.mark.parametrize(
+    ("decision", "code", "name"),
+    [("approve", 0, "authorized"), ("deny", 4, "denied"), ("expire", 3, "expired")],
+)
+def test_wait_ends_with_how_the_login_ended(
+    deviceflow: Command,
+    kept: SQLiteStore,
+    server: LocalServer,
+    decision: str,
+    code: int,
+    name: str,
+) -> None:
+    flow = begun(kept, server, decision)
+
+    done = deviceflow("wait", flow.id, "--json-events")
+
+    objects = told(done.out)
+    assert done.code == code
+    assert names(objects)[0] == "code"
+    assert names(objects)[-1] == name
+    assert objects[-1]["resume"] is None
+    assert all("resume" in one and one["flow_id"] == flow.id for one in objects)
+
+
+def test_a_login_that_was_denied_says_so_once(deviceflow: Command, server: LocalServer) -> None:
+    done = deviceflow(*at(server, "--show-token"), act=decide(server, "deny"))
+
+    assert done.code == 4
+    assert names(told(done.out)).count("denied") == 1
+    assert names(told(done.out))[-1] == "denied"
+
+
+def test_a_token_is_told_only_where_it_is_wanted(deviceflow: Command, server: LocalServer) -> None:
+    done = deviceflow(*at(server, "--show-token"), act=decide(server, "approve"))
+
+    *others, last = told(done.out)
+    assert last["event"] == "saved"
+    assert last["token"]
+    assert not [one for one in others if "token" in one]
+
+
+def test_a_token_that_cannot_be_saved_can_be_fetched_again(
+    deviceflow: Command, kept: SQLiteStore, server: LocalServer
+) -> None:
+    flow = granted(kept, server)
+    place = deviceflow.home / "place"
+    place.mkdir()
+
+    done = deviceflow("resume", flow.id, "--output", "place", "--json-events")
+
+    (last,) = told(done.out)
+    assert (done.code, last["event"], last["flow_id"]) == (2, "error", flow.id)
+    assert "is a directory" in last["error"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["wait", "none"], ["resume", "none", "--show-token"], ["login", "--show-token", "--set", "x"]],
+    ids=" ".join,
+)
+def test_what_is_wrong_before_there_is_a_login_is_an_object_too(
+    deviceflow: Command, args: list[str]
+) -> None:
+    done = deviceflow(*args, "--json-events")
+
+    (one,) = told(done.out)
+    assert (done.code, one["event"], one["state"], one["resume"]) == (2, "error", None, None)
+
+
+def test_both_kinds_of_json_exclude_each_other(deviceflow: Command) -> None:
+    done = deviceflow("wait", "x", "--json", "--json-events")
+
+    assert done.code == 2
+    assert "not allowed with argument" in done.err
