@@ -7,7 +7,6 @@ call that needs a token takes the login's token for the grant.
 from __future__ import annotations
 
 from functools import lru_cache
-from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
@@ -30,7 +29,7 @@ from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, check_name, subject_of
 from deviceflow.core.need import NOTIFY_AGAIN
-from deviceflow.core.notice import page_of
+from deviceflow.core.notice import argument, page_of
 from deviceflow.core.states import State
 from deviceflow.core.text import ours
 from deviceflow.providers.idtoken import claims_of
@@ -64,7 +63,7 @@ def check_same(grant: Grant, provider: Provider | None) -> None:
         " settings.",
         flow_id=grant.id,
         state=grant.state,
-        hint=f"Use another name, or end that grant first: deviceflow logout {grant.name}",
+        hint=f"Use another name, or end that grant first: deviceflow logout {argument(grant.name)}",
     )
 
 
@@ -299,7 +298,7 @@ def _pending(
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
         hint=f"Ask again in {wait_seconds:.0f} seconds."
-        f" To log in, with the same store: deviceflow resume {quote(name)}",
+        f" To log in, with the same store: deviceflow resume {argument(name)}",
     )
     pending.login = login if shown else None
     pending.link = None if need is None else page_of(context.pages, need.link)
