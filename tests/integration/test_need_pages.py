@@ -348,6 +348,7 @@ def test_several_workers_serve_the_same_pages(
     [
         (("--listen", "0.0.0.0:0"), "Add --public-url"),
         (("--listen", "127.0.0.1:0", "--public-url", "http://jobs.example.com"), "plain http"),
+        (("--listen", "127.0.0.1:0", "--public-url", "https://jobs.example.com/?a=1"), "a query"),
         (("--listen", "nowhere"), "must be an address such as 127.0.0.1:8080"),
         (("--listen", "127.0.0.1:70000"), "must be an address such as 127.0.0.1:8080"),
     ],
