@@ -41,12 +41,14 @@ Wrong usage raises a UsageError, with three exceptions. A missing library raises
 names the extra to install. Unknown arguments raise Python's own TypeError. Unknown scopes of DVC
 Studio raise an InvalidScopesError everywhere, because `deviceflow.auth` documents that.
 
-This module imports nothing but `typing`, so importing an exception is cheap.
+This module imports nothing, so importing an exception is cheap.
 """
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class DeviceFlowError(Exception):

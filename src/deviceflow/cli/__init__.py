@@ -36,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(argv)
         code = int(args.run(args))
         streams.flush()
+    except streams.NobodyReadsError as gone:
+        if gone.hint:  # it is about a token
+            streams.say(f"deviceflow: {gone}")
+            return exits.of(gone)
+        return exits.NOBODY_READS
     except DeviceFlowError as error:
         streams.say(f"deviceflow: {error}")
         return exits.of(error)

@@ -51,12 +51,17 @@ def address(text: str) -> tuple[str, int]:
 
 
 def duration(text: str) -> float:
-    """Return an age such as `12h` or `7d`, in seconds."""
+    """Return an age such as `12h` or `7d`, in seconds. Only 0 needs no unit."""
     factor = _UNITS.get(text[-1:], 0)
     try:
-        return seconds(text[:-1] if factor else text) * (factor or 1)
+        if factor:
+            return seconds(text[:-1]) * factor
+        number = seconds(text)
     except ArgumentTypeError:
-        raise ArgumentTypeError(f"must be an age such as 12h or 7d, not {text!r}") from None
+        number = -1.0
+    if number:
+        raise ArgumentTypeError(f"must be an age such as 12h or 7d, not {text!r}")
+    return number
 
 
 def moment(text: str) -> float:

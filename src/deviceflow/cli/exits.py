@@ -12,10 +12,11 @@ FAILED = 5
 STORE = 74
 PENDING = 75
 INTERRUPTED = 130
+NOBODY_READS = 141
 
 EXPLAINED = (
     "exit codes: 0 authorized or done, 2 wrong usage, 3 expired, 4 denied, 5 failed, 74 the store"
-    " cannot be used, 75 still pending, 130 interrupted"
+    " cannot be used, 75 still pending, 130 interrupted, 141 the reader of stdout went away"
 )
 
 _CODES = (

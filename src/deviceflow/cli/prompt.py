@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli.streams import say
 from deviceflow.client.browser import kept_back, open_page
@@ -15,7 +16,7 @@ from deviceflow.core.sanitize import web_url
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.text import Text
 
@@ -89,11 +90,11 @@ def _show_qr(page: str, *, wanted: bool) -> None:
 
 @contextmanager
 def waiting(login: Login) -> Iterator[None]:
-    """Show that the login waits: a countdown on a terminal with rich, a line elsewhere."""
+    """Show that the login waits: a countdown on a terminal with rich, else a line each minute."""
     if login.state.ended:
         yield
         return
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and os.environ.get("TERM", "") not in _LINE_BY_LINE:
         try:
             from rich.console import Console  # an extra
             from rich.live import Live
@@ -110,7 +111,29 @@ def waiting(login: Login) -> Iterator[None]:
                 yield
             return
     say(f"Waiting for the approval{_lifetime(login)}.")
-    yield
+    over = threading.Event()
+    reminder = threading.Thread(target=remind, args=(login, over.wait), name="reminder")
+    reminder.start()
+    try:
+        yield
+    finally:
+        over.set()
+        reminder.join()
+
+
+def remind(login: Login, wait: Callable[[float], bool]) -> None:
+    """Print each minute that the login still waits, and how long the code is valid.
+
+    Args:
+        login: The login.
+        wait: Waits for so many seconds, and tells whether the login waits no longer.
+    """
+    while not wait(_REMINDER):
+        say(f"Still waiting for the approval{_lifetime(login)}.")
+
+
+_LINE_BY_LINE: Final = ("", "dumb", "unknown")
+_REMINDER: Final = 60.0
 
 
 def _countdown(login: Login) -> Text:

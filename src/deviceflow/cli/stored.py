@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow.cli import changes, exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core.states import Reason, State
-from deviceflow.errors import DeviceFlowError, UnknownGrantError, UsageError, WaitTimeoutError
+from deviceflow.errors import (
+    DeviceFlowError,
+    UnknownGrantError,
+    UnknownLoginError,
+    UsageError,
+    WaitTimeoutError,
+)
 from deviceflow.stores.url import VARIABLE, open_async_store, open_store
 
 if TYPE_CHECKING:
@@ -34,6 +40,8 @@ _CODES: Final = {
 
 
 _opened: Final = ExitStack()
+_names: Final[list[str]] = []
+"""The opened stores, for people."""
 
 
 def store(args: StoreOptions, **options: Any) -> Store:
@@ -50,6 +58,7 @@ def store(args: StoreOptions, **options: Any) -> Store:
     """
     kept = open_store(args.store, **_options(args), **options)
     _opened.callback(kept.close)
+    _names.append(str(getattr(kept, "path", None) or "PostgreSQL"))
     return kept
 
 
@@ -223,6 +232,8 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
         except streams.OutputError:
             raise
         except (DeviceFlowError, ImportError) as error:
+            if isinstance(error, UnknownLoginError | UnknownGrantError) and _names:
+                error.hint = f"{error.hint or ''} The store: {_names[-1]}.".lstrip()
             if getattr(args, "json_events", False):
                 changes.show("error", trouble(error, args))
             elif getattr(args, "json", False):

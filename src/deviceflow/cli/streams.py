@@ -20,6 +20,10 @@ class OutputError(DeviceFlowError):
     """The output could not be written."""
 
 
+class NobodyReadsError(OutputError):
+    """Whoever read the output has gone, as `head` does. That is no failure of this command."""
+
+
 def say(line: str, *, strong: bool = False, link: bool = False) -> None:
     """Print a message for people to stderr. Errors are ignored.
 
@@ -61,9 +65,16 @@ def show(text: str, *, foreign: bool = False) -> None:
             why = f"its encoding, {failed.encoding}, does not have all of the characters"
         except OSError as broken:
             why = _give_up(sys.stdout, broken)
+            if isinstance(broken, BrokenPipeError) and not foreign:
+                raise NobodyReadsError(_unwritten(why)) from None
         else:
             return
-    raise OutputError(f"stdout could not be written: {why}.")
+    raise OutputError(_unwritten(why))
+
+
+def on_terminal() -> bool:
+    """Tell whether stdout is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def flush() -> None:
@@ -75,7 +86,11 @@ def flush() -> None:
         why = _give_up(sys.stdout, broken)
     else:
         return
-    raise OutputError(f"stdout could not be written: {why}.")
+    raise OutputError(_unwritten(why))
+
+
+def _unwritten(why: str) -> str:
+    return f"stdout could not be written: {why}."
 
 
 def _cleaned(line: str) -> str:

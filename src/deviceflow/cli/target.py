@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from deviceflow.credentials import configured, profiles
 from deviceflow.credentials.configured import Asked
 from deviceflow.credentials.secret_refs import resolve
-from deviceflow.errors import UsageError
+from deviceflow.errors import InsecureURLError, UsageError
 from deviceflow.providers.oauth import OAuth
 
 if TYPE_CHECKING:
@@ -44,7 +44,12 @@ def provider(args: TargetOptions) -> Provider:
         if (value := getattr(args, f"require_{claim}", None))
     }
     asked = Asked(require, args.client_name, args.token_name)
-    return configured.provider(settled(args).settings, asked)
+    try:
+        return configured.provider(settled(args).settings, asked)
+    except InsecureURLError as insecure:
+        if "allow_http" in (insecure.hint or ""):
+            insecure.hint = "Use https, or allow http to this server with --allow-http."
+        raise
 
 
 def purpose(args: TargetOptions) -> str | None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 from deviceflow import errors
 from deviceflow.client.effects import ReadClocks
 from deviceflow.client.exchange import transmit
-from deviceflow.core.wire import Request, Response
+from deviceflow.core.wire import Failure, Request
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
     from deviceflow.core.provider import Provider
-    from deviceflow.core.wire import Fields
+    from deviceflow.core.wire import Fields, Response
 
 _JSON: Final = {"Accept": "application/json"}
 
@@ -32,15 +32,14 @@ def discover(context: Context, provider: Provider) -> Op[Provider]:
     kept = context.metadata.get(provider.server, clocks.steady)
     if kept is not None:
         return provider.with_metadata(kept)
-    problem: errors.ServerError = errors.UnreachableError(
-        f"The metadata of {provider.server} could not be fetched.",
-        hint="Check the issuer's address and the network, with deviceflow doctor for example, or"
-        " give both endpoints.",
-    )
+    problem: errors.ServerError = _unreachable(provider)
     for url in urls:
         request = Request("metadata", url, _JSON, b"")
         answer = yield from transmit(context, request, clocks.wall)
-        metadata = _fields(answer) if isinstance(answer, Response) else None
+        if isinstance(answer, Failure):
+            problem = _unreachable(provider, f": {answer.words}")
+            continue
+        metadata = _fields(answer)
         if metadata is None:
             continue
         try:
@@ -52,6 +51,14 @@ def discover(context: Context, provider: Provider) -> Op[Provider]:
         context.metadata.keep(provider.server, clocks.steady, metadata)
         return discovered
     raise problem
+
+
+def _unreachable(provider: Provider, why: str = "") -> errors.UnreachableError:
+    return errors.UnreachableError(
+        f"The metadata of {provider.server} could not be fetched{why}.",
+        hint="Check the issuer's address and the network, with deviceflow doctor for example, or"
+        " give both endpoints.",
+    )
 
 
 def _fields(response: Response) -> Fields | None:

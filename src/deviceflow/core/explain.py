@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from deviceflow import errors
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import Handover, Reason, State
+from deviceflow.core.wire import FAILURE_WORDS
 
 if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
@@ -64,8 +65,9 @@ def error_of(login: Login | Flow) -> errors.DeviceFlowError:
     else:
         kind = _ERRORS[login.reason]
     message = kind.default_message
-    if login.detail in _FAILURES:
-        message = f"{message} {_FAILURES[login.detail]}"
+    if login.detail in FAILURE_WORDS:
+        server = printable(login.provider.server, 200)
+        message = f"{message} No response from {server}: {FAILURE_WORDS[login.detail]}."
     elif login.detail and issubclass(kind, errors.ServerError):
         message = f"{message} The server's message: {login.detail}."
     elif login.detail and kind is errors.WrongApproverError:
@@ -83,13 +85,6 @@ _GONE: Final[dict[Handover, str]] = {
         "was handed over and acknowledged, so the store does not have it any more"
     ),
     Handover.PURGED: "was purged, so the store does not have it any more",
-}
-
-_FAILURES: Final = {
-    "connection": "The connection failed.",
-    "lease": "This machine was too slow: the lease ran out before the request was sent.",
-    "timeout": "The request timed out.",
-    "too_large": "The response is too large.",
 }
 
 

@@ -397,7 +397,7 @@ class Flow:
         if isinstance(result, Failure):
             answer = Answer(
                 "retry",
-                error=result.kind,
+                error=result.code,
                 in_doubt=result.sent,
                 unreadable=result.kind == "too_large",
             )

@@ -583,7 +583,7 @@ class Grant:
             raise grant_refusal(self, "receive an answer")
         status, retry_after = None, 0.0
         if isinstance(result, Failure):
-            answer = Answer("retry", error=result.kind, in_doubt=result.sent)
+            answer = Answer("retry", error=result.code, in_doubt=result.sent)
         else:
             status, retry_after = result.status, result.retry_after(now)
             answer = self.provider.read_token(result, now)

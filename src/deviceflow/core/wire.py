@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
 from deviceflow.core.sanitize import number
@@ -155,24 +155,55 @@ class Response:
         return f"<Response {self.status}>"
 
 
+Cause: TypeAlias = Literal["name_unknown", "connection_refused", "certificate", "tls", "no_tls"]
+"""Why a connection failed, where that is known."""
+
+FAILURE_WORDS: Final = {
+    "timeout": "timeout",
+    "connection": "connection failed",
+    "name_unknown": "the name has no address (DNS)",
+    "connection_refused": "connection refused",
+    "certificate": "the certificate is not valid for this host, or nobody trusted signed it (TLS)",
+    "tls": "the TLS handshake failed",
+    "no_tls": "the port does not speak TLS: perhaps the URL must begin with http://",
+    "too_large": "the response is too large",
+    "interrupted": "interrupted",
+    "lease": "this machine was too slow, and the lease ran out before the request was sent",
+}
+"""What happened, for people, by a failure's `code`."""
+
+
 class Failure:
     """There is no complete response.
 
     Attributes:
         kind: What happened; `lease` means that too little of the lease was left to send anything.
         sent: Whether the request may have reached the server, so that the server may have acted.
+        cause: Why the connection failed, if that is known.
     """
 
-    __slots__ = ("kind", "sent")
+    __slots__ = ("cause", "kind", "sent")
 
     def __init__(
         self,
         kind: Literal["timeout", "connection", "too_large", "interrupted", "lease"],
         *,
         sent: bool,
+        cause: Cause | None = None,
     ) -> None:
         self.kind = kind
         self.sent = sent
+        self.cause = cause
+
+    @property
+    def code(self) -> str:
+        """The cause, or else the kind: what the record of a login says."""
+        return self.cause or self.kind
+
+    @property
+    def words(self) -> str:
+        """What happened, for people."""
+        return FAILURE_WORDS[self.code]
 
     def __repr__(self) -> str:
         return f"<Failure {self.kind}, {'sent' if self.sent else 'not sent'}>"

@@ -40,7 +40,7 @@ def no_discovery(recorder: Recorder, error: ServerError) -> Iterator[Check]:
 
 def _no_metadata(url: str, result: Response | Failure) -> tuple[str, str | None]:
     if isinstance(result, Failure):
-        return f"No response from {url}: {result.kind}.", None
+        return f"No response from {url}: {result.words}.", None
     if target := result.header("Location"):
         issuer = re.sub(
             r"/\.well-known/(openid-configuration|oauth-authorization-server)", "", target

@@ -132,7 +132,7 @@ def _no_code(provider: OAuth, recorder: Recorder, error: ServerError) -> Iterato
     yield from discovery(provider, recorder.metadata())
     result = asked[-1].result
     if isinstance(result, Failure):
-        tried = f"{result.kind}, {len(asked)} attempts"
+        tried = f"{result.words}, {len(asked)} attempt{'s' * (len(asked) != 1)}"
         yield Check("code", "bad", f"No response from {asked[-1].request.url}: {tried}.")
         return
     advice, quirk = advise(provider, result)

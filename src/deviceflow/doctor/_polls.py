@@ -25,7 +25,7 @@ def first_poll(
     flow: Flow, answer: Response | Failure, after: float, known: Known
 ) -> Iterator[Check]:
     if isinstance(answer, Failure):
-        yield Check("poll", "bad", f"No response to the poll: {answer.kind}.")
+        yield Check("poll", "bad", f"No response to the poll: {answer.words}.")
         return
     when = f"{after:.1f} seconds after the code, with an interval of {flow.interval:g}"
     if flow.state is State.AUTHORIZED:
@@ -67,7 +67,7 @@ def second_poll(
     known: Known,
 ) -> Iterator[Check]:
     if isinstance(answer, Failure):
-        yield Check("early poll", "note", f"No response to the poll: {answer.kind}.")
+        yield Check("early poll", "note", f"No response to the poll: {answer.words}.")
         return
     after = f"{recorder.exchanges[-1].at - last:.1f} seconds after the previous poll"
     meant = flow.provider.read_token(answer)

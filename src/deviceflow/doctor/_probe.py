@@ -106,7 +106,7 @@ class Probe:
 def error_of(result: Response | Failure) -> str:
     """Return what came, in words: a status with the error code, or that nothing came."""
     if isinstance(result, Failure):
-        return f"no response ({result.kind})"
+        return f"no response ({result.words})"
     fields = result.fields()
     error = fields and fields.text("error")
     if fields is None:

@@ -43,7 +43,7 @@ class Lookup:
             ).start()
         addresses = await asyncio.shield(found)
         if not addresses:
-            raise OSError("The host has no address.")
+            raise socket.gaierror(socket.EAI_NONAME, "The host has no address.")
         return addresses
 
     def _look(self, loop: asyncio.AbstractEventLoop, found: asyncio.Future[list[str]]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from deviceflow import _forks as forks
 from deviceflow.core.wire import Failure
+from deviceflow.transports._cause import cause_of
 from deviceflow.transports._limits import TooLargeError
 from deviceflow.transports._settings import REMEMBERED
 
@@ -100,10 +101,10 @@ class Attempt:
             return Failure("too_large", sent=self.sent)
         except TimeoutError:
             return Failure("timeout", sent=self.sent)
-        except (OSError, ValueError):
-            return Failure("connection", sent=self.sent)
-        except trouble:
-            return Failure("connection", sent=self.sent)
+        except (OSError, ValueError) as failed:
+            return Failure("connection", sent=self.sent, cause=cause_of(failed))
+        except trouble as failed:
+            return Failure("connection", sent=self.sent, cause=cause_of(failed))
         except BaseException as interruption:  # noqa: BLE001  # raised again without its frames
             interruption.__context__ = interruption.__cause__ = None
             raise interruption.with_traceback(None)  # noqa: B904  # from itself

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deviceflow import _forks as forks
 from deviceflow.core.wire import Failure
+from deviceflow.transports._cause import cause_of
 from deviceflow.transports._limits import CONNECTIONS
 from deviceflow.transports._origins import Origins
 from deviceflow.transports._pool import Pool
@@ -112,7 +113,9 @@ class HttptoolsTransport:
                 return prepared, await prepared.pool.acquire()
         except (OSError, ValueError) as trouble:
             late = isinstance(trouble, TimeoutError) or time.monotonic() >= deadline
-            return Failure("timeout" if late else "connection", sent=False)
+            if late:
+                return Failure("timeout", sent=False)
+            return Failure("connection", sent=False, cause=cause_of(trouble))
 
     async def _prepare(self, request: Request, key: _Key) -> _Prepared:
         target = self._settings.target(request.url, request.headers, len(request.body))

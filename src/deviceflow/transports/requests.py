@@ -29,6 +29,7 @@ from urllib3.exceptions import ConnectTimeoutError
 from deviceflow import _forks as forks
 from deviceflow._version import __version__
 from deviceflow.core.wire import MAX_BODY, Failure, Response
+from deviceflow.transports._cause import cause_of
 from deviceflow.transports._limits import GRACE, MAX_WIRE
 from deviceflow.transports._settings import REMEMBERED, wrong
 
@@ -105,7 +106,9 @@ class RequestsTransport:
             if exchange.too_large or isinstance(trouble, BodyTooLargeError):
                 return Failure("too_large", sent=exchange.sent)
             late = exchange.over() or _is_timeout(trouble)
-            return Failure("timeout" if late else "connection", sent=exchange.sent)
+            if late:
+                return Failure("timeout", sent=exchange.sent)
+            return Failure("connection", sent=exchange.sent, cause=cause_of(trouble))
         except BaseException as interruption:  # noqa: BLE001  # raised again without its frames
             interruption.__context__ = interruption.__cause__ = None
             raise interruption.with_traceback(None)  # noqa: B904  # from itself

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from deviceflow.cli.arguments import moment
+from deviceflow.cli.arguments import duration, moment
 
 
 @pytest.mark.parametrize("text", ["2d", "2d ago", "48h ago", "172800s ago", "2d  ago"])
@@ -37,3 +37,14 @@ def test_time_is_in_utc_unless_it_says_otherwise(text: str, seconds: float) -> N
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="an age such as 12h or 7d"):
         moment(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("1.5h", 5400.0), ("7d", 604_800.0)])
+def test_age_has_its_unit(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["7", "", "d", "-1d", "nan"])
+def test_age_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="an age such as 12h or 7d, not"):
+        duration(text)

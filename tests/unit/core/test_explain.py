@@ -125,13 +125,24 @@ def test_login_that_goes_on_is_pending(waiting: Waiting) -> None:
         (Reason.DENIED, "access_denied", None),
         (Reason.CANCELLED, "by hand", None),
         (Reason.WRONG_APPROVER, "approved by bob", "Details: approved by bob."),
-        (Reason.UNREACHABLE, "connection", "The connection failed."),
-        (Reason.UNREACHABLE, "timeout", "The request timed out."),
-        (Reason.UNREACHABLE, "too_large", "The response is too large."),
+        (
+            Reason.UNREACHABLE,
+            "connection",
+            "No response from https://studio.example.com: connection failed.",
+        ),
+        (Reason.UNREACHABLE, "timeout", "No response from https://studio.example.com: timeout."),
+        (
+            Reason.UNREACHABLE,
+            "too_large",
+            "No response from https://studio.example.com: the response is too large.",
+        ),
         (
             Reason.UNREACHABLE,
             "lease",
-            "This machine was too slow: the lease ran out before the request was sent.",
+            (
+                "No response from https://studio.example.com: this machine was too slow, and the"
+                " lease ran out before the request was sent."
+            ),
         ),
     ],
 )

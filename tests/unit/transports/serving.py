@@ -119,6 +119,11 @@ def failure(result: Response | Failure) -> tuple[str, bool]:
     return result.kind, result.sent
 
 
+def cause(result: Response | Failure) -> str | None:
+    assert isinstance(result, Failure), result
+    return result.cause
+
+
 def answer(result: Response | Failure) -> Response:
     assert isinstance(result, Response), result
     return result

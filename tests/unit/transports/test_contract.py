@@ -30,6 +30,7 @@ from tests.unit.transports.serving import (
     SOON,
     answer,
     bomb,
+    cause,
     failure,
     head,
     large,
@@ -222,12 +223,17 @@ def test_a_server_that_hangs_up_at_once_may_have_got_the_request(
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_refused_connection_sent_nothing(transport: Transport, scheme: str) -> None:
     url = f"{scheme}://127.0.0.1:{unused_port()}/"
-    assert failure(transport.send(post(url), 5)) == ("connection", False)
+    result = transport.send(post(url), 5)
+    assert failure(result) == ("connection", False)
+    assert cause(result) == "connection_refused"
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70, "a..b"])
 def test_a_name_without_address_sent_nothing(transport: Transport, host: str) -> None:
-    kind, sent = failure(transport.send(post(f"http://{host}/"), 5))
+    result = transport.send(post(f"http://{host}/"), 5)
+    kind, sent = failure(result)
+    if (kind, host) == ("connection", "nowhere.invalid"):  # the others are no names at all
+        assert cause(result) == "name_unknown"
     assert kind in ("connection", "timeout")  # some resolvers are slow to say no
     assert not sent
 
@@ -236,6 +242,7 @@ def test_https_to_a_plain_port_sent_nothing(serve: Serve, transport: Transport) 
     server = serve(answer=lambda _, conn: conn.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
     result = transport.send(post(f"https://{server.host}/"), 5)
     assert failure(result) == ("connection", False)
+    assert cause(result) == "no_tls"
 
 
 def test_a_connection_closed_unannounced_is_not_used_again(

@@ -32,7 +32,7 @@ def _add_grants(parser: ArgumentParser) -> None:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, command, what in (
-        ("list", Command(options.add_job, stored.reporting(_list)), "list the grants"),
+        ("list", Command(_add_list, stored.reporting(_list)), "list the grants"),
         ("show", Command(_add_name, stored.reporting(_show)), "show a grant"),
         ("login", Command(_add_login, stored.reporting(_login)), "log in for a grant"),
         ("revoke", Command(_add_name, stored.reporting(_log_out)), "end a grant, as logout does"),
@@ -43,6 +43,10 @@ def _add_grants(parser: ArgumentParser) -> None:
         ),
     ):
         command.add_to(actions.add_parser(name, help=what))
+
+
+def _add_list(parser: ArgumentParser) -> None:
+    options.add_job(parser, what="print one JSON object for each grant, one a line")
 
 
 def _add_name(parser: ArgumentParser) -> None:

@@ -69,7 +69,8 @@ def _rotate(args: options.StoreOptions) -> int:
         done, problems = _reseal(SQLiteStore(store.path))
     for problem in problems:
         stored.say_problem(problem)
-    streams.say(f"{done} logins were resealed with the first key.")
+    were = "login was" if done == 1 else "logins were"
+    streams.say(f"{done} {were} resealed with the first key.")
     return exits.FAILED if problems else 0
 
 

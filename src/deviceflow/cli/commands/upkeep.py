@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import arguments, exits, options, stored, streams
 from deviceflow.cli.commands import Command
+from deviceflow.trail.login_view import counted
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -86,8 +87,9 @@ def _purge(args: PurgeOptions) -> int:
             )
         )
     else:
-        grants = {0: "", 1: ", and 1 grant"}.get(purged.grants, f", and {purged.grants} grants")
-        streams.show(f"wiped the secrets of {purged.tokens} logins, deleted {purged.flows}{grants}")
+        wiped, deleted = counted(purged.tokens, "login"), counted(purged.flows, "login")
+        grants = f" and {counted(purged.grants, 'grant')}" if purged.grants else ""
+        streams.show(f"wiped the secrets of {wiped}, deleted {deleted}{grants}")
         for problem in purged.problems:
             streams.say(f"deviceflow: {problem}")
     return exits.FAILED if purged.problems else 0
