@@ -524,7 +524,10 @@ class Grant:
         transition = self._fire(actions.LOG_IN, now)
         ended = self._end_need(now, NeedEnd.LOGGED_IN)
         left = self._leave_unrevoked(provider)
-        transition = transition._replace(detail=_joined(f"login {flow_id}", ended, left))
+        other = None
+        if subject is not None and self.subject not in (None, subject):
+            other = "the subject is another one than before"
+        transition = transition._replace(detail=_joined(f"login {flow_id}", ended, left, other))
         self.provider = provider
         self.flow_id = flow_id
         self.subject = subject

@@ -975,6 +975,27 @@ def test_tokens_that_are_left_to_revoke_are_never_sent_to_the_next_server(other:
     assert (grant.to_revoke, grant.revocations) == ((), 0)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("alice", "bob", "login f2; the subject is another one than before"),
+        ("alice", "alice", "login f2"),
+        ("alice", None, "login f2"),
+        (None, "bob", "login f2"),
+    ],
+)
+def test_login_of_another_person_than_before_is_on_record(
+    before: str | None, after: str | None, told: str
+) -> None:
+    grant = lost(subject=before)
+    subject = None if after is None else ours(after)
+
+    again = grant.log_in(first_token(), SERVER, NOW + 1000, flow_id="f2", subject=subject)
+
+    assert again.detail == told
+    assert grant.subject == subject
+
+
 def test_tokens_that_are_left_to_revoke_stay_after_a_login_at_the_same_server() -> None:
     grant = revoked()
 
