@@ -21,7 +21,7 @@ from deviceflow.core.sanitize import endpoint
 from deviceflow.core.secret import Secret, unseen
 from deviceflow.core.wire import Failure, Request
 from deviceflow.credentials.secret_refs import resolve, variables
-from deviceflow.errors import DeviceFlowError, UsageError
+from deviceflow.errors import DeviceFlowError, InsecureURLError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,7 @@ class NotifyCommand:
         """
         name = self._command[0]
         try:
-            code = self._run(json.dumps(need.to_dict()).encode())
+            code = unseen(lambda: self._run(json.dumps(need.to_dict()).encode()))
         except OSError as trouble:
             raise NotifyError(f"{name} could not be run: {trouble.strerror}.") from None
         except subprocess.TimeoutExpired:
@@ -141,9 +141,10 @@ class NotifyURL:
         allow_http: bool | None = None,
     ) -> None:
         self._url = url if isinstance(url, Secret) else Secret(url)
-        text = self._url.reveal()
-        endpoint(text, allow_http=http_allowed() if allow_http is None else allow_http)
-        self._host = urlsplit(text).netloc
+        del url
+        self._host = ""
+        allowed = http_allowed() if allow_http is None else allow_http
+        self._host = unseen(lambda: _host_of(self._url.reveal(), allow_http=allowed))
         self._timeout = timeout
 
     def __repr__(self) -> str:
@@ -175,6 +176,23 @@ class NotifyURL:
             return transport.send(request, self._timeout)
         finally:
             transport.close()
+
+
+def _host_of(url: str, *, allow_http: bool) -> str:
+    """Return the host of a URL that notifications can be sent to.
+
+    Raises:
+        InsecureURLError: The URL may not be used. The URL is not in the message.
+    """
+    try:
+        return urlsplit(endpoint(url, allow_http=allow_http)).netloc
+    except InsecureURLError as refused:
+        hint = refused.hint
+    raise InsecureURLError(
+        "The URL to notify by is invalid, has a user name in it, or is plain http to another"
+        " machine.",
+        hint=hint,
+    )
 
 
 def notifier(setting: str | Sequence[str]) -> NotifyCommand | NotifyURL:

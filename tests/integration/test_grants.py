@@ -19,6 +19,7 @@ from deviceflow.core.states import GrantState, Loss
 from deviceflow.errors import UnknownGrantError, UnreachableError, UsageError
 from deviceflow.providers.dialect import RFC8628
 from deviceflow.server import LocalServer, Settings
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock
 from deviceflow.trail.verify import Verification
 from deviceflow.transports.requests import RequestsTransport
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from deviceflow.core.wire import Failure, Request, Response
 
 LONG: Final = 100_000
+DAY: Final = 86_400
 _PROCESSES, _, _SECONDS = os.environ.get("DEVICEFLOW_RACE", "8:6").partition(":")
 PROCESSES: Final = int(_PROCESSES)
 SECONDS: Final = float(_SECONDS)
@@ -43,6 +45,7 @@ class World:
     def __init__(self, server: LocalServer, url: str, key: Secret, **dialect: Any) -> None:
         self.server = server
         self.url = url
+        self.path = url.removeprefix("sqlite:///")
         self.key = key
         self.clock = VirtualClock()
         self.told: list[LoginNeed] = []
@@ -268,6 +271,90 @@ def test_other_settings_are_another_grant(world: Callable[..., World]) -> None:
         here.client.get_token("weekly")
     with pytest.raises(UnknownGrantError):
         here.client.invalidate("weekly", "a token")
+
+
+@pytest.mark.parametrize("name", ["", "nightly\0", "\ud800", "n" * 501, None, 5])
+def test_name_that_no_store_keeps_is_refused_before_anything_is_sent(
+    world: Callable[..., World], name: Any
+) -> None:
+    here = world()
+    client = Client(clock=here.clock)  # a store in memory takes the same names
+
+    for one in (here.client, client):
+        for method in (one.get_token, one.log_in):
+            with pytest.raises(UsageError, match="A grant's name is a text"):
+                method(name, here.provider)
+        for ask in (one.grant, one.log_out, lambda named, by=one: by.invalidate(named, "a token")):
+            with pytest.raises(UsageError, match="A grant's name is a text"):
+                ask(name)
+        assert list(one.logins()) == []
+
+
+def test_name_finds_no_grant_of_another_name(world: Callable[..., World]) -> None:
+    here = world()
+    with pytest.raises(LoginPending):
+        here.client.get_token("\ufffd", here.provider)
+
+    with pytest.raises(UsageError):
+        here.client.log_out("\0")
+
+    assert here.client.grant("\ufffd").need_id is not None
+
+
+def test_good_token_is_given_where_the_store_can_only_be_read(
+    world: Callable[..., World],
+) -> None:
+    here = world(access_token_lifetime=40 * DAY)
+    here.client = Client(here.store, clock=here.clock)
+    with pytest.raises(LoginPending):
+        here.client.get_token("nightly", here.provider)
+    token = here.log_in()
+    here.clock.advance(2 * DAY)  # the use is to be noted, and the need's end was told to nobody
+
+    with SQLiteStore(here.path, keys=[here.key], read_only=True) as store:
+        reader = Client(store, clock=here.clock, notify=here.told.append)
+        read = reader.get_token("nightly")
+
+    assert read.access_token == token.access_token
+    assert here.told == []
+
+
+@pytest.mark.parametrize("approved", [False, True])
+def test_login_that_is_open_does_not_bring_an_ended_grant_back(
+    world: Callable[..., World], *, approved: bool
+) -> None:
+    here = world()
+    with pytest.raises(LoginPending) as caught:
+        here.client.get_token("nightly", here.provider, mint="now")
+    login: Any = caught.value.login
+    if approved:
+        here.post("approve", user_code=login.user_code)
+        here.clock.advance(caught.value.wait_seconds)
+        assert here.client.step(login.id).has_token
+
+    here.client.log_out("nightly")
+
+    if not approved:
+        here.post("approve", user_code=login.user_code)
+    here.clock.advance(60)
+    with pytest.raises(LoginPending) as again:
+        here.client.get_token("nightly", here.provider)
+    assert again.value.need_id is not None
+    assert not here.client.get(login.id).has_token
+    events = [event["action"] for event in here.store.history(login.id)]
+    assert events[-1] == ("revoke" if approved else "cancel")
+    assert here.findings() == []
+
+
+def test_login_at_another_server_is_none_of_the_grants(world: Callable[..., World]) -> None:
+    here = world()
+    with pytest.raises(LoginPending):
+        here.client.get_token("nightly", here.provider)
+    other = here.client.start(here.provider, name="nightly", scopes="read")
+
+    here.client.log_out("nightly")
+
+    assert not here.client.get(other.id).state.ended
 
 
 def test_token_that_a_resource_server_refused_is_refreshed_once(

@@ -348,6 +348,7 @@ def test_several_workers_serve_the_same_pages(
     [
         (("--listen", "0.0.0.0:0"), "Add --public-url"),
         (("--listen", "127.0.0.1:0", "--public-url", "http://jobs.example.com"), "plain http"),
+        (("--listen", "127.0.0.1:0", "--public-url", "https://jobs.example.com/?a=1"), "a query"),
         (("--listen", "nowhere"), "must be an address such as 127.0.0.1:8080"),
         (("--listen", "127.0.0.1:70000"), "must be an address such as 127.0.0.1:8080"),
     ],
@@ -396,7 +397,9 @@ class Site:
             transport=self.transport,
             clock=self.clock,
             public_url="https://jobs.example.com",
+            on_transition=lambda event: self.actions.append(event["action"]),
         )
+        self.actions: list[str] = []
         self.pages = NeedPages(
             lambda: self.client,
             "https://jobs.example.com",
@@ -451,6 +454,35 @@ def test_codes_of_one_need_are_limited() -> None:
     asyncio.run(run())
 
 
+def test_clicks_while_a_code_is_requested_do_not_count() -> None:
+    async def run() -> None:
+        site = Site()
+        path = await site.need("nightly")
+        answers = await asyncio.gather(*(site.send(path, "POST") for _ in range(12)))
+        assert [one.status for one in answers] == [303] * 12
+        assert len({one.headers["Location"] for one in answers}) == 1
+        assert site.codes == 1
+        assert site.actions.count("request_code") == 1
+
+    asyncio.run(run())
+
+
+def test_login_at_another_server_is_not_shown() -> None:
+    async def run() -> None:
+        site = Site()
+        path = await site.need("nightly")
+        other = OAuth(
+            client_id="robot",
+            device_authorization_endpoint="https://other.example.com/code",
+            token_endpoint="https://other.example.com/token",
+        )
+        login = await site.client.start(other, name="nightly")
+        shown = await site.send(f"{path}?login={login.id}")
+        assert b"CODE-" not in shown.body
+
+    asyncio.run(run())
+
+
 def test_codes_of_all_needs_are_limited() -> None:
     async def run() -> None:
         site = Site()
@@ -459,6 +491,30 @@ def test_codes_of_all_needs_are_limited() -> None:
         assert statuses == [303] * 20 + [429] * 2
         site.clock.advance(15)
         assert (await site.send(paths[20], "POST")).status == 303
+
+    asyncio.run(run())
+
+
+MANY: Final = "?" + "&".join(f"x{number}=1" for number in range(50))
+
+
+@pytest.mark.parametrize("target", ["//[", f"/need/{'A' * 64}{MANY}"])
+def test_target_that_cannot_be_read_is_the_fault_of_whoever_sent_it(target: str) -> None:
+    async def run() -> None:
+        site = Site()
+        assert (await site.send(target)).status == 400
+
+    asyncio.run(run())
+
+
+def test_form_with_many_fields_is_not_ours() -> None:
+    async def run() -> None:
+        site = Site()
+        path = await site.need("nightly")
+        headers = {"host": "jobs.example.com", "cookie": f"deviceflow-need={'0' * 32}"}
+        body = f"csrf={'0' * 32}&{MANY[1:]}".encode()
+        refused = await site.pages(PageRequest("POST", path, headers, body))
+        assert (refused.status, site.codes) == (403, 0)
 
     asyncio.run(run())
 
@@ -545,6 +601,7 @@ GET: Final = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
         (b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\n", b"414"),
         (GET + b"".join(b"X%d: %s\r\n" % (n, b"y" * 100) for n in range(200)), b"431"),
         (GET + b"X: " + b"y" * 20000, b"431"),
+        (GET + b"X:\r\n" * 4000 + b"\r\n", b"431"),
         ("GET /ä HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), b"400"),
     ],
 )

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -21,7 +22,7 @@ from deviceflow import AsyncClient, Client, LoginPending, OAuth, open_store
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.need import LONGEST_NOTICE, NOTIFY_AGAIN
-from deviceflow.errors import UsageError
+from deviceflow.errors import InsecureURLError, UsageError
 from deviceflow.notify import NotifyCommand, NotifyError, NotifyURL, notifier
 from deviceflow.server import LocalServer, Settings
 from deviceflow.stores.url import open_async_store
@@ -319,6 +320,47 @@ def test_command_that_fails_says_why(place: Place, command: list[str], why: str)
     place.ask(client)
     with pytest.raises(NotifyError, match=why):
         NotifyCommand(command, timeout=1)(place.told[0])
+
+
+class Stop(BaseException):
+    """What a signal's handler raises."""
+
+
+def with_locals(problem: BaseException) -> str:
+    """Return a traceback with the local variables, but for those of the test."""
+    frames = problem.__traceback__ and problem.__traceback__.tb_next
+    shown = traceback.TracebackException(type(problem), problem, frames, capture_locals=True)
+    return "".join(shown.format())
+
+
+def test_interrupted_command_leaves_no_link_in_the_traceback(place: Place) -> None:
+    def stop(*_: object) -> None:
+        raise Stop
+
+    place.ask(place.client())
+    need = place.told[0]
+    command = "import os, signal; os.kill(os.getppid(), signal.SIGUSR1); signal.pause()"
+    former = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(Stop) as caught:
+            NotifyCommand([sys.executable, "-c", command])(need)
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+    assert need.link is not None
+    assert need.link.reveal() not in with_locals(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://chat.example.com/CANARY", "https://chat.example.com/CANARY "]
+)
+def test_url_that_cannot_be_used_is_not_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("WEBHOOK", url)
+
+    with pytest.raises(InsecureURLError) as caught:
+        notifier("env:WEBHOOK")
+
+    assert "CANARY" not in with_locals(caught.value)
 
 
 class Hook(http.server.BaseHTTPRequestHandler):

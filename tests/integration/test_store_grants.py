@@ -382,6 +382,20 @@ def test_ended_grant_is_due_until_its_tokens_are_revoked(place: Place) -> None:
     assert place.store.due_grants(place.now, 5000, 10) == []
 
 
+def test_grant_that_is_put_off_keeps_nobody_from_being_told_of_others(place: Place) -> None:
+    for number, name in enumerate(("damaged", "fine")):
+        grant = Grant(f"g{number}", name, OAUTH, place.now)
+        needed = grant.raise_need(f"n{number}", Secret(f"link {number}"), place.now)
+        assert commit(place, grant, needed)
+    assert sorted(place.store.due_notices(place.now, 10)) == ["damaged", "fine"]
+
+    place.store.snooze_grant("damaged", place.now)
+
+    assert place.store.due_notices(place.now, 1) == ["fine"]
+    place.clock.advance(3601)
+    assert sorted(place.store.due_notices(place.now, 10)) == ["damaged", "fine"]
+
+
 # Needs.
 
 

@@ -220,9 +220,17 @@ def pages_at(public_url: str | None) -> str | None:
 
     Raises:
         InsecureURLError: The URL is invalid, or plain http to another machine.
+        UsageError: It has a query or a fragment, which a link would end up in.
     """
     url = public_url or configured_url()
-    return None if url is None else endpoint(url, allow_http=http_allowed()).rstrip("/")
+    if url is None:
+        return None
+    if "?" in url or "#" in url:
+        raise UsageError(
+            "The public URL has a query or a fragment: no link to a page can begin with it.",
+            hint="Give one such as https://jobs.example.com/logins.",
+        )
+    return endpoint(url, allow_http=http_allowed()).rstrip("/")
 
 
 def documented_as(model: type) -> Callable[[type[_T]], type[_T]]:

@@ -134,7 +134,8 @@ class GrantClient:
     def log_out(self, name: str) -> GrantView:
         """End a grant: wipe its tokens, and revoke them if the server can do that (RFC 7009).
 
-        If a revocation fails, `sweep_grants` tries again.
+        The call also ends an open login of this name, because whoever has its code could bring the
+        grant back. If a revocation fails, `sweep_grants` tries again.
 
         Raises:
             UnknownGrantError: There is no grant of that name.

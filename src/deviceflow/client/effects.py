@@ -250,7 +250,7 @@ class DeleteGrant(NamedTuple):
 
 
 class SnoozeGrant(NamedTuple):
-    """Hide a grant from sweeps for an hour. Answered by None."""
+    """Hide a grant and its notices from sweeps for an hour. Answered by None."""
 
     name: str
     client_now: float

@@ -12,13 +12,16 @@ from deviceflow.client import grant_login, grant_need, grant_refresh
 from deviceflow.client.effects import (
     DueGrants,
     Emit,
+    FindFlow,
     ListGrants,
     LoadGrant,
     ReadClocks,
     SnoozeGrant,
 )
 from deviceflow.client.grant_token import Asked, move
-from deviceflow.core.grant import Course
+from deviceflow.client.purge import wipe
+from deviceflow.client.wait import cancel
+from deviceflow.core.grant import Course, check_name
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.states import GrantState
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
     from deviceflow.core.ports import StoredGrant
     from deviceflow.core.secret import Secret
 
@@ -38,6 +43,7 @@ _MOST_MOVES: Final = 8
 
 
 def _load(name: str) -> Op[StoredGrant]:
+    check_name(name)
     clocks: Clocks = yield ReadClocks()
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is None:
@@ -100,6 +106,7 @@ def log_out(context: Context, name: str) -> Op[GrantView]:
         else:
             break
         yield from context.recorder.record_grant(grant, ended, worker)
+    yield from _end_login(context, stored.grant)
     yield from grant_need.tell(context, stored)
     failures = grant.failures
     while stored.grant.revocations:
@@ -108,6 +115,16 @@ def log_out(context: Context, name: str) -> Op[GrantView]:
         if stored.grant.failures > failures:
             break  # a sweep tries again later
     return GrantView.of(stored)
+
+
+def _end_login(context: Context, grant: Grant) -> Op[None]:
+    """End the login that would give the grant tokens again: whoever has its code could approve."""
+    flow: Flow | None = yield FindFlow(grant.name)
+    if flow is None or not grant_login.is_for(flow, grant):
+        return
+    login = yield from cancel(context, flow.id, f"the grant {grant.id} was ended")
+    if login.has_token:
+        yield from wipe(context, flow.id, "token")
 
 
 def doubt(context: Context) -> Op[int]:
@@ -158,9 +175,9 @@ def sweep(
     done, problems = list[str](), list[errors.DeviceFlowError]()
     clocks: Clocks = yield ReadClocks()
     names: list[str] = yield DueGrants(clocks.shared, unused, limit)
-    works = [(name, _tend(context, name)) for name in names]
     told = yield from grant_need.due(context, limit)
-    works += [(name, grant_need.tell_of(context, name)) for name in told]
+    works = [(name, grant_need.tell_of(context, name)) for name in told]
+    works += [(name, _tend(context, name)) for name in names]
     for name, work in works:
         if not goes_on():
             break
@@ -196,6 +213,10 @@ def _tend(context: Context, name: str) -> Op[None]:
                 yield from move(context, stored, course)
                 asked = Asked(name, None, None, 0.0, "later")
                 yield from grant_login.ask(context, asked, (yield from _load(name)))
+            case Course.USE if grant.wake_at is not None and grant.wake_at <= now:
+                # The time to send a refresh again has passed. Others are due as well.
+                yield SnoozeGrant(name, now)
+                return
             case _:
                 return
         if course is Course.REFRESH:

@@ -7,7 +7,6 @@ call that needs a token takes the login's token for the grant.
 from __future__ import annotations
 
 from functools import lru_cache
-from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
@@ -28,9 +27,9 @@ from deviceflow.client.step import step
 from deviceflow.client.wait import wait, watching
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
-from deviceflow.core.grant import Grant, subject_of
+from deviceflow.core.grant import Grant, check_name, subject_of
 from deviceflow.core.need import NOTIFY_AGAIN
-from deviceflow.core.notice import page_of
+from deviceflow.core.notice import argument, page_of
 from deviceflow.core.states import State
 from deviceflow.core.text import ours
 from deviceflow.providers.idtoken import claims_of
@@ -64,7 +63,7 @@ def check_same(grant: Grant, provider: Provider | None) -> None:
         " settings.",
         flow_id=grant.id,
         state=grant.state,
-        hint=f"Use another name, or end that grant first: deviceflow logout {grant.name}",
+        hint=f"Use another name, or end that grant first: deviceflow logout {argument(grant.name)}",
     )
 
 
@@ -137,6 +136,15 @@ def check_login(flow: Flow, provider: Provider) -> None:
             hint="Use another name for the grant, or end that login first: deviceflow cancel"
             f" {flow.id}, or if the login was approved, deviceflow token {flow.id} --acknowledge.",
         )
+
+
+def is_for(flow: Flow, grant: Grant) -> bool:
+    """Tell whether the open login of a grant's name is a login for the grant."""
+    try:
+        check_login(flow, grant.asked)
+    except errors.UsageError:
+        return False
+    return True
 
 
 def _need(
@@ -234,6 +242,7 @@ def log_in(
     timeout: float | None,
 ) -> Op[None]:
     """Log in for a grant, in front of a person."""
+    check_name(name)
     provider = provider and provider.for_grant()
     clocks: Clocks = yield ReadClocks()
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
@@ -289,7 +298,7 @@ def _pending(
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
         hint=f"Ask again in {wait_seconds:.0f} seconds."
-        f" To log in, with the same store: deviceflow resume {quote(name)}",
+        f" To log in, with the same store: deviceflow resume {argument(name)}",
     )
     pending.login = login if shown else None
     pending.link = None if need is None else page_of(context.pages, need.link)

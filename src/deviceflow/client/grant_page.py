@@ -16,10 +16,10 @@ from deviceflow.client.effects import (
     LoadGrantByLink,
     ReadClocks,
 )
-from deviceflow.client.grant_login import adopt, check_login
+from deviceflow.client.grant_login import adopt, is_for
 from deviceflow.client.grant_need import tell_of
 from deviceflow.client.lookup import get
-from deviceflow.client.start import start
+from deviceflow.client.start import create, start
 from deviceflow.core.login import Login
 from deviceflow.core.states import State
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
     from deviceflow.core.flow import Flow
-    from deviceflow.core.grant import Grant
     from deviceflow.core.need import Need
     from deviceflow.core.ports import StoredGrant
     from deviceflow.core.provider import Provider
@@ -92,18 +91,27 @@ def request_code(context: Context, link: Secret) -> Op[NeedPage | None]:
     """
     while True:
         page = yield from look(context, link)
-        if page is None or not page.need.lasts or page.login is not None or page.wait_seconds:
+        if page is None or not page.need.lasts or page.login is not None:
             return page
         stored = yield from _found(link)
         if stored is None or stored.grant.open_need is None:
             continue
         grant, worker = stored.grant, context.identity.worker()
+        flow: Flow | None = yield FindFlow(grant.name)
+        under_way = flow is not None and flow.state is State.INIT and is_for(flow, grant)
+        if page.wait_seconds and not under_way:
+            return page
         # What is stored names a secret; only what this process was set up for may be read.
         yield CheckCredentials(grant.asked)
-        requested = grant.request_code(stored.now)
-        if (yield from context.recorder.record_grant(grant, requested, worker)):
-            login = yield from start(context, grant.asked, grant.name, grant.purpose, {})
-            return _page(stored, login)
+        if not under_way:
+            # Before the request is on record: who reads the grant after that finds the login, too,
+            # and waits for its code instead of requesting another one.
+            yield from create(context, grant.asked, grant.name, grant.purpose, {})
+            requested = grant.request_code(stored.now)
+            if not (yield from context.recorder.record_grant(grant, requested, worker)):
+                continue
+        login = yield from start(context, grant.asked, grant.name, grant.purpose, {})
+        return _page(stored, login)
 
 
 def settle(context: Context, name: str, login_id: str) -> Op[bool]:
@@ -118,7 +126,7 @@ def settle(context: Context, name: str, login_id: str) -> Op[bool]:
         return False
     grant = stored.grant
     flow: Flow | None = yield FindFlow(name)
-    if flow is None or flow.id != login_id or not _is_for(flow, grant):
+    if flow is None or flow.id != login_id or not is_for(flow, grant):
         return False
     adopted = yield from adopt(context, name, grant.asked, grant.purpose, login_id)
     if adopted:
@@ -137,7 +145,7 @@ def _open_login(stored: StoredGrant) -> Op[Login | None]:
     if stored.grant.open_need is None:
         return None
     flow: Flow | None = yield FindFlow(stored.grant.name)
-    if flow is None or flow.state is State.INIT or not _is_for(flow, stored.grant):
+    if flow is None or flow.state is State.INIT or not is_for(flow, stored.grant):
         return None
     over = flow.expires_at is not None and flow.expires_at <= stored.now
     if over and not flow.state.ended:
@@ -151,15 +159,8 @@ def _ended_login(stored: StoredGrant, login_id: str) -> Op[Login | None]:
         login = yield from get(login_id)
     except errors.UnknownLoginError:
         return None
-    return login if login.name == stored.grant.name else None
-
-
-def _is_for(flow: Flow, grant: Grant) -> bool:
-    try:
-        check_login(flow, grant.asked)
-    except errors.UsageError:
-        return False
-    return True
+    over = login.state.ended or (login.expires_at is not None and login.expires_at <= stored.now)
+    return login if over and login.name == stored.grant.name else None
 
 
 def _page(stored: StoredGrant, login: Login | None) -> NeedPage:

@@ -111,6 +111,7 @@ def _store(context: Context, worker: str, unsaved: UnsavedRefresh, until: float)
         clocks: Clocks = yield ReadClocks()
         stored: StoredGrant | None = yield LoadGrantById(commit.grant.id, clocks.shared)
         if stored is None:
+            context.refreshed.discard(worker)  # a later grant of its name has nothing to do with it
             raise errors.StoreError(
                 "The grant was removed from the store.", flow_id=commit.grant.id
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
@@ -10,7 +11,7 @@ from deviceflow.client.effects import CommitGrant, LoadGrant, ReadClocks, Sleep,
 from deviceflow.client.kept import KeptToken
 from deviceflow.client.lease import HeldLease
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import Course
+from deviceflow.core.grant import Course, check_name
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def get_token(
     kept = context.tokens.get(name, asked, min_ttl, clocks)
     if kept is not None:
         return kept
+    check_name(name)
     if provider is not None:
         provider = provider.with_request(**request).for_grant()
         secret_refs.allow(provider)
@@ -98,7 +100,8 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
             yield from grant_login.ask(context, asked, stored)
         elif course is Course.USE:
             if stored.grant.notify_at is not None:
-                yield from grant_need.tell(context, stored)
+                with suppress(errors.StoreError):  # the token is good, and others notify later
+                    yield from grant_need.tell(context, stored)
             return stored, clocks
         elif course is Course.REFRESH:
             refreshed = yield from grant_refresh.refresh(context, stored, clocks)
@@ -157,10 +160,14 @@ def move(context: Context, stored: StoredGrant, course: Course) -> Op[bool]:
 
 
 def _note_use(stored: StoredGrant) -> Op[None]:
-    """Note that the grant is used, once a day: a sweep refreshes ahead what is in use."""
+    """Note that the grant is used, once a day: a sweep refreshes ahead what is in use.
+
+    Where the store can only be read, as with a full disk, the token is as good as before.
+    """
     used_at, now = stored.used_at, stored.now
     if used_at is None or not 0 <= now - used_at < DAY:
-        yield UseGrant(stored.grant.id, now)
+        with suppress(errors.StoreError):
+            yield UseGrant(stored.grant.id, now)
 
 
 def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:

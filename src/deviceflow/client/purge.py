@@ -110,7 +110,7 @@ def _try_to_wipe(
     context: Context, flow_id: str, kind: Kind, problems: list[errors.DeviceFlowError]
 ) -> Op[bool]:
     try:
-        return (yield from _wipe(context, flow_id, kind))
+        return (yield from wipe(context, flow_id, kind))
     except errors.DeviceFlowError as problem:
         clocks: Clocks = yield ReadClocks()
         yield Snooze(flow_id, context.identity.worker(), clocks.wall)
@@ -118,7 +118,11 @@ def _try_to_wipe(
     return False
 
 
-def _wipe(context: Context, flow_id: str, kind: Kind) -> Op[bool]:
+def wipe(context: Context, flow_id: str, kind: Kind) -> Op[bool]:
+    """Wipe the secrets of a flow that has ended, and revoke its token; return whether it had any.
+
+    Nothing is done while somebody has its lease.
+    """
     worker = context.identity.worker()
     claim = yield from claim_ended(context, flow_id, worker, LEASE_MARGIN)
     if isinstance(claim, LeaseHeld):

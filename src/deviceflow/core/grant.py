@@ -28,6 +28,7 @@ from deviceflow.core.flow import Transition
 from deviceflow.core.machine import fire_grant, grant_refusal
 from deviceflow.core.need import MOST_UNTOLD, Need
 from deviceflow.core.provider import Answer
+from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
 from deviceflow.core.text import CleanText, Known, ours
@@ -54,6 +55,9 @@ REFUSAL_LIMIT: Final = 3
 MOST_ASIDE: Final = 4
 """How many late answers are kept, the newest ones."""
 
+LONGEST_NAME: Final = 500
+"""The longest name of a grant, in characters. An index of PostgreSQL's takes 2,700 bytes."""
+
 _MARGIN: Final = 0.1
 _LONGEST_MARGIN: Final = 5.0
 _CLIENT_ERRORS: Final = frozenset(
@@ -79,6 +83,20 @@ class Course(Enum):
     BACK_OFF = "wait: the server gave no usable answer lately"
     LOSE = "give the grant up"
     ASK = "have a person log in"
+
+
+def check_name(name: object) -> None:
+    """Check the name of a grant, before anything is sent or looked for by it.
+
+    Raises:
+        UsageError: A store cannot keep it. It would find the grant of another name by it.
+    """
+    fit = isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and storable(name) == name
+    if not fit:
+        raise UsageError(
+            f"A grant's name is a text of 1 to {LONGEST_NAME} characters, without the character"
+            " NUL, in proper Unicode."
+        )
 
 
 def subject_of(claims: Fields | None) -> CleanText | None:
@@ -505,7 +523,11 @@ class Grant:
         """
         transition = self._fire(actions.LOG_IN, now)
         ended = self._end_need(now, NeedEnd.LOGGED_IN)
-        transition = transition._replace(detail=_joined(f"login {flow_id}", ended))
+        left = self._leave_unrevoked(provider)
+        other = None
+        if subject is not None and self.subject not in (None, subject):
+            other = "the subject is another one than before"
+        transition = transition._replace(detail=_joined(f"login {flow_id}", ended, left, other))
         self.provider = provider
         self.flow_id = flow_id
         self.subject = subject
@@ -819,6 +841,22 @@ class Grant:
         self.revocations = len(self.to_revoke)
         self.due_at, self.failures = now, 0
         return bool(revocable)
+
+    def _leave_unrevoked(self, provider: Provider) -> str | None:
+        """Wipe what is left to revoke, unless the next provider is the one that issued it.
+
+        The tokens of one server must not be sent to another one. Return that in words.
+        """
+        former = self.provider
+        if not self.to_revoke:
+            return None
+        kind, secret = self.to_revoke[0]
+        asked = [one.revocation_request(secret, kind) for one in (former, provider)]
+        before, after = (request and request.url for request in asked)
+        if (before, former.client_id) == (after, provider.client_id):
+            return None
+        self.to_revoke, self.revocations = (), 0
+        return f"revoke the former tokens at {former.server}"
 
     def _fire(
         self,

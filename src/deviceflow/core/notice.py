@@ -6,6 +6,7 @@ import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
+from deviceflow.core.sanitize import printable
 from deviceflow.core.secret import Secret
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ SCHEMA: Final = "deviceflow.need/1"
 PATH: Final = "need"
 """The first part of the path of a need's page, behind the public URL."""
 
+_LONGEST_TEXT: Final = 8000
 _ENDS: Final = {
     "logged_in": "A person has logged in.",
     "late_answer": "The tokens arrived late, and nobody needs to log in.",
@@ -29,6 +31,11 @@ def page_of(pages: str | None, link: Secret) -> Secret | None:
     """Return the address of a need's page, where it is known where the pages are."""
     text = link.reveal()
     return Secret(f"{pages}/{PATH}/{text}") if pages and text else None
+
+
+def argument(name: str) -> str:
+    """Return a grant's name as a shell takes it behind a command."""
+    return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
 
 
 class LoginNeed(NamedTuple):
@@ -89,7 +96,7 @@ class LoginNeed(NamedTuple):
     @property
     def command(self) -> str:
         """The command that shows a fresh code, for a shell that uses the same store."""
-        return f"deviceflow resume {shlex.quote(self.name)}"
+        return f"deviceflow resume {argument(self.name)}"
 
     def in_words(self, *, link: bool = False) -> str:
         """Return what is told, for a person.
@@ -97,6 +104,9 @@ class LoginNeed(NamedTuple):
         Args:
             link: Whether to reveal the link in it.
         """
+        return printable(self._in_words(link=link), _LONGEST_TEXT)
+
+    def _in_words(self, *, link: bool) -> str:
         if self.end is not None:
             return f"{self.name} needs no login any more. {_ENDS.get(self.end, '')}".rstrip()
         since = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -58,6 +58,7 @@ _STATIC: Final = {
     "need.css": ("pages/need.css", "text/css; charset=utf-8"),
     "need.js": ("pages/need.js", "text/javascript; charset=utf-8"),
 }
+_MOST_FIELDS: Final = 10
 _REQUESTS: Final = (100, 0.05)
 _CODES: Final = (20, 15.0)
 
@@ -121,7 +122,11 @@ class NeedPages:
             return plain(405, Allow="GET, HEAD, POST")
         if not self._requests.take():
             return _answer(429, _html.busy(), {"Retry-After": "5"})
-        parts = urlsplit(request.target)
+        try:
+            parts = urlsplit(request.target)
+            query = _fields(parts.query)
+        except ValueError:
+            return plain(400)
         name = parts.path.removeprefix(self._base)
         if not parts.path.startswith(self._base) or parts.netloc:
             return _answer(404, _html.unknown())
@@ -129,7 +134,6 @@ class NeedPages:
             return _static(name) if request.method != "POST" else plain(405, Allow="GET, HEAD")
         if _LINK.fullmatch(name) is None:
             return _answer(404, _html.unknown())
-        query = parse_qs(parts.query, max_num_fields=10) if parts.query else {}
         link = Secret(name)
         if request.method == "POST":
             # One after the other: those who click at once are given one code.
@@ -224,8 +228,11 @@ class NeedPages:
         own = {"null", self._origin, f"http://{headers['host']}".lower()}
         if origin not in own:
             return False
-        fields = parse_qs(request.body.decode("latin-1"), max_num_fields=10)
-        sent, kept = fields.get("csrf", [""])[0], _cookie(request)
+        try:
+            sent = _fields(request.body.decode("latin-1")).get("csrf", [""])[0]
+        except ValueError:
+            return False
+        kept = _cookie(request)
         return bool(kept) and hmac.compare_digest(sent.encode(), kept.encode())
 
     def _token(self, request: PageRequest) -> tuple[str, Mapping[str, str]]:
@@ -237,6 +244,15 @@ class NeedPages:
         flags = f"Path={self._cookie_path}; HttpOnly; SameSite=Strict"
         secure = "; Secure" if self._secure else ""
         return token, {"Set-Cookie": f"{COOKIE}={token}; {flags}{secure}"}
+
+
+def _fields(text: str) -> dict[str, list[str]]:
+    """Return the fields of a query or a form.
+
+    Raises:
+        ValueError: There are more than any page of ours sends.
+    """
+    return parse_qs(text, max_num_fields=_MOST_FIELDS)
 
 
 def _cookie(request: PageRequest) -> str:

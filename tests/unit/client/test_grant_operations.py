@@ -330,8 +330,12 @@ def test_grant_that_was_removed_meanwhile_is_an_error() -> None:
         (LoadGrantById, None),
     )
 
+    by = context()
+
     with pytest.raises(errors.StoreError, match="removed"):
-        driver.run(get_token(context()))
+        driver.run(get_token(by))
+
+    assert by.refreshed.of("nightly") == []  # the next grant of its name is another one
 
 
 def test_server_that_is_slower_than_its_tokens_is_not_asked_for_ever() -> None:
@@ -376,6 +380,18 @@ def test_sweep_passes_over_what_fails() -> None:
 
     assert swept.names == ["fine"]
     assert len(swept.problems) == 2
+
+
+def test_sweep_puts_off_a_grant_in_doubt_that_is_not_to_be_refreshed_yet() -> None:
+    grant = active(500)
+    grant.provider = replace(PROVIDER, quirks=replace(RFC8628, replay_window=30.0))
+    grant.refresh(NOW - 100)
+    grant.receive(Failure("connection", sent=True), NOW - 90)
+    driver = Listed((DueGrants, ["nightly"]), loads(grant), (SnoozeGrant, None))
+
+    driver.run(grant_end.sweep(context(), 100.0, 1))
+
+    assert driver.effects[-1] == SnoozeGrant("nightly", NOW)
 
 
 # Killed at each effect.

@@ -957,6 +957,54 @@ def test_logging_out_wipes_the_tokens_and_has_them_revoked() -> None:
     assert b"token=REFRESH-1" in grant.revocation().body
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SERVER, revocation_endpoint="https://other.example.com/revoke"),
+        replace(SERVER, client_id="another"),
+        WITHOUT_REVOCATION,
+    ],
+)
+def test_tokens_that_are_left_to_revoke_are_never_sent_to_the_next_server(other: OAuth) -> None:
+    grant = revoked()
+
+    again = grant.log_in(first_token(), other, NOW + 2, flow_id="f2")
+
+    told = "login f2; revoke the former tokens at https://as.example.com"
+    assert again.detail == told
+    assert (grant.to_revoke, grant.revocations) == ((), 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("alice", "bob", "login f2; the subject is another one than before"),
+        ("alice", "alice", "login f2"),
+        ("alice", None, "login f2"),
+        (None, "bob", "login f2"),
+    ],
+)
+def test_login_of_another_person_than_before_is_on_record(
+    before: str | None, after: str | None, told: str
+) -> None:
+    grant = lost(subject=before)
+    subject = None if after is None else ours(after)
+
+    again = grant.log_in(first_token(), SERVER, NOW + 1000, flow_id="f2", subject=subject)
+
+    assert again.detail == told
+    assert grant.subject == subject
+
+
+def test_tokens_that_are_left_to_revoke_stay_after_a_login_at_the_same_server() -> None:
+    grant = revoked()
+
+    again = grant.log_in(first_token(), SERVER, NOW + 2, flow_id="f2")
+
+    assert (again.detail, grant.revocations) == ("login f2", 2)
+    assert b"token=REFRESH-1" in grant.revocation().body
+
+
 def test_tokens_that_the_server_cannot_revoke_are_told_of() -> None:
     grant = active(WITHOUT_REVOCATION)
 

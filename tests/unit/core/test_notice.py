@@ -99,3 +99,14 @@ def test_documentation_has_each_field_that_is_told() -> None:
 
 def test_command_is_safe_for_a_shell() -> None:
     assert told(needing("a job; rm -rf /")).command == "deviceflow resume 'a job; rm -rf /'"
+
+
+def test_name_that_looks_like_an_option_is_none() -> None:
+    assert told(needing("-rf")).command == "deviceflow resume -- -rf"
+
+
+def test_words_are_safe_for_a_terminal() -> None:
+    words = told(needing("nightly\x1b[31m\nAll is well.")).in_words()
+
+    assert words.isprintable()
+    assert words.startswith("nightly All is well. needs somebody")

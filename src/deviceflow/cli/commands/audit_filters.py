@@ -37,7 +37,7 @@ def add_filters(parser: ArgumentParser) -> None:
     which.add_argument("--state", choices=[*map(str, (*State, *GrantState))], help="in this state")
     reasons = [*map(str, (*Reason, *Loss))]
     which.add_argument("--reason", choices=reasons, help="failed or was lost for this reason")
-    which.add_argument("--client", metavar="NAME", help="of the client of this name or id")
+    which.add_argument("--client", metavar="NAME", help="of the client with this name or id")
     which.add_argument("--actor", metavar="NAME", help="with an event of this actor")
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow import _forks as forks
 from deviceflow.audit.chain import link, row_of
 from deviceflow.core.actions import ACTIONS
+from deviceflow.core.grant import check_name
 from deviceflow.core.ports import StoredGrant
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden
-from deviceflow.errors import DeviceFlowError, UsageError
+from deviceflow.errors import DeviceFlowError
 from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS, GrantRows
 from deviceflow.stores.sql.operations import ignored, query, worker_of
 from deviceflow.stores.sql.rows import name_of
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     Values = dict[str, Any]
 
-LONGEST_NAME: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 PAGE: Final = 200
 SNOOZE: Final = 3600.0
 _ROW: Final = len(GRANT_COLUMNS)
@@ -221,16 +221,3 @@ class GrantOperations:
 def by_id(row: Any) -> str:
     """Return what rows are sorted by: an id that is not text comes last, as in a database."""
     return row.flow_id if isinstance(row.flow_id, str) else f"\U0010ffff{row.flow_id!r}"
-
-
-def check_name(name: str) -> None:
-    """Check the name of a grant.
-
-    Raises:
-        UsageError: A store cannot keep it.
-    """
-    if not name or len(name) > LONGEST_NAME or storable(name) != name:
-        raise UsageError(
-            f"A grant's name is a text of 1 to {LONGEST_NAME} characters, without the character"
-            " NUL, in proper Unicode."
-        )
