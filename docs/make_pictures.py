@@ -27,6 +27,13 @@ from deviceflow.server import LocalServer, Settings
 
 PICTURES: Final = Path(__file__).with_name("pictures")
 COLUMNS: Final = 96
+LOGINS: Final = {
+    "the nightly report": "approve",
+    "the weekly report": "approve",
+    "the upload of a model": "deny",
+    "the backup": "approve",
+}
+"""What else is in the report: the purposes of logins, and what a person decided."""
 
 # Rich's own template loads a font from elsewhere.
 TEMPLATE: Final = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg"
@@ -54,13 +61,15 @@ def main() -> None:
         }
         with LocalServer(Settings(control=True, interval=1)) as server:
             _draw_login(server.url, folder, environment)
+            for purpose, verb in LOGINS.items():
+                _log_in(server.url, purpose, verb, folder, environment)
         _draw_report(folder, environment)
 
 
 def _draw_login(url: str, folder: str, environment: dict[str, str]) -> None:
     command = ["deviceflow", "login", url, "--no-browser", "--no-qr"]
     command += ["--client-name", "nightly", "--output", "token.txt"]
-    person = threading.Thread(target=_approve, args=(url,), daemon=True)
+    person = threading.Thread(target=_decide, args=(url, "approve"), daemon=True)
     person.start()
     main_end, terminal = pty.openpty()
     program = subprocess.Popen(  # noqa: S603
@@ -88,12 +97,25 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def _approve(url: str) -> None:
+def _log_in(url: str, purpose: str, verb: str, folder: str, environment: dict[str, str]) -> None:
+    threading.Thread(target=_decide, args=(url, verb), daemon=True).start()
+    command = ["deviceflow", "login", url, "--no-browser", "--no-qr", "--show-token"]
+    command += ["--client-name", "nightly", "--purpose", purpose]
+    done = subprocess.run(  # noqa: S603
+        command, cwd=folder, env=environment, check=False, capture_output=True, text=True
+    )
+    if (done.returncode == 0) != (verb == "approve"):
+        raise SystemExit(done.stderr)
+
+
+def _decide(url: str, verb: str) -> None:
+    decided = len(requests.get(f"{url}/control/log", timeout=5).json()["logins"])
     while True:
         time.sleep(2)
-        for login in requests.get(f"{url}/control/log", timeout=5).json()["logins"]:
-            code = {"user_code": login["user_code"]}
-            requests.post(f"{url}/control/approve", json=code, timeout=5).raise_for_status()
+        logins = requests.get(f"{url}/control/log", timeout=5).json()["logins"]
+        if len(logins) > decided:
+            code = {"user_code": logins[-1]["user_code"]}
+            requests.post(f"{url}/control/{verb}", json=code, timeout=5).raise_for_status()
             return
 
 
@@ -106,7 +128,7 @@ def _draw_report(folder: str, environment: dict[str, str]) -> None:
             executable_path=os.environ.get("DEVICEFLOW_CHROMIUM", "/usr/bin/chromium"),
             args=["--no-sandbox"],
         )
-        page = browser.new_page(viewport={"width": 960, "height": 600}, device_scale_factor=1)
+        page = browser.new_page(viewport={"width": 960, "height": 1100}, device_scale_factor=1)
         page.goto(report.as_uri())
         page.screenshot(path=PICTURES / "report.png")
         browser.close()

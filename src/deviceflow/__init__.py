@@ -1,9 +1,9 @@
-"""Logs programs in by the OAuth device grant, as a state machine that is stepped and audited.
+"""Logs programs in by the OAuth device grant, as a stored and audited state machine.
 
-What a first program needs is here, and loaded on first use: importing this package costs next to
-nothing. The rest is imported from where it lives: exceptions from `deviceflow.errors`, protocols
-and value types from `deviceflow.typing`, stores from `deviceflow.stores`, log pipelines from
-`deviceflow.logs`, and parts for tests from `deviceflow.testing`.
+This package has the names that most programs need. It loads each of them on first use, so importing
+the package is cheap. Import exceptions from `deviceflow.errors`, protocols and value types from
+`deviceflow.typing`, stores from `deviceflow.stores`, log pipelines from `deviceflow.logs`, and
+parts for tests from `deviceflow.testing`.
 """
 
 from __future__ import annotations

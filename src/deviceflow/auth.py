@@ -1,17 +1,17 @@
-"""The three documented functions: logging in to DVC Studio, as Studio's own client does.
+"""Three functions to log in to DVC Studio, with the interface of Studio's own client.
 
     token_name, token = get_access_token(hostname="https://studio.example.com")
 
-or step by step, with time in between for whatever the program likes::
+or step by step, so that the program can do other work in between::
 
     login = start_device_login(client_name="nightly", base_url="https://studio.example.com")
     ...  # show login["verification_uri"] and login["user_code"]
     token = check_token_authentication(uri=login["token_uri"], device_code=login["device_code"])
 
-Each drives a flow of the machine, whose transitions are logged as `deviceflow.transition`. They
-raise `StudioAuthError`, `ValueError` and `requests.RequestException`, and nothing else of ours.
+The functions log each transition as `deviceflow.transition`. They raise `StudioAuthError`,
+`ValueError` and `requests.RequestException`, and no other exception of deviceflow.
 
-Nothing heavy is imported before the first call.
+Importing this module is cheap: it imports the rest of deviceflow at the first call.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def start_device_login(
     """Ask Studio for a device code. One request, no waiting.
 
     Args:
-        client_name: The program, as Studio shows it to the person.
-        base_url: Studio's address; https://studio.datachain.ai where none is given.
-        token_name: What to call the token; Studio makes a name up where none is given.
-        scopes: Some of `AVAILABLE_SCOPES`, in any case; sent as given.
+        client_name: The program's name, which Studio shows to the person.
+        base_url: Studio's URL; by default https://studio.datachain.ai.
+        token_name: The token's name; by default Studio chooses one.
+        scopes: Some of `AVAILABLE_SCOPES`, in upper or lower case; sent as given.
         team_names: The teams that the token is for.
         all_teams: Whether the token is for all teams.
         expires_in_days: The token's lifetime in days.
@@ -74,7 +74,7 @@ def start_device_login(
         InvalidScopesError: A scope is unknown; nothing was sent.
         ValueError: `all_teams=False` without teams, or an address that is none; nothing was sent.
         requests.HTTPError: Studio answered with another status than 200; a redirect is one.
-        requests.RequestException: The request failed, or its answer is no device code.
+        requests.RequestException: The request failed, or the response contains no device code.
     """
     from deviceflow.integrations import studio  # loads requests and transitions
 
@@ -91,10 +91,10 @@ def start_device_login(
 
 
 def check_token_authentication(*, uri: str, device_code: str) -> str | None:
-    """Poll until it is known whether the login was approved.
+    """Poll until the server says whether the login was approved.
 
-    A login that `start_device_login` began in this process is continued; any other code is adopted.
-    The polls are 5 seconds apart.
+    If `start_device_login` began the login in this process, this call continues it. The call adopts
+    any other device code. The polls are 5 seconds apart.
 
     Args:
         uri: The `token_uri` of the login.
@@ -104,10 +104,10 @@ def check_token_authentication(*, uri: str, device_code: str) -> str | None:
         The token, or None once the authorization has expired.
 
     Raises:
-        requests.HTTPError: Studio answered with a status that says neither, or with a redirect or
-            a 200 without a token.
+        requests.HTTPError: Studio answered with a status that means neither, with a redirect, or
+            with a 200 without a token.
         requests.RequestException: The connection failed or timed out a few times in a row. The
-            login is as it was: call again to go on.
+            login has not changed: call again to continue.
         ValueError: `uri` is no web address.
     """
     from deviceflow.core.secret import Secret
@@ -135,17 +135,17 @@ def get_access_token(
 ) -> tuple[str, str]:
     """Log in to Studio: start, tell the person where to go, wait for the token.
 
-    What the person reads goes to stdout, except the note that no browser could be opened, which
-    goes to stderr. Timeouts, lost connections and a busy server are waited out while the code
-    lives.
+    The prompt goes to stdout. If no browser could be opened, a note about that goes to stderr.
+    After a timeout, a lost connection or a busy server, the function waits and tries again while
+    the code lives.
 
     Args:
-        hostname: Studio's address, with its https://.
-        token_name: What to call the token; Studio makes a name up where none is given.
-        scopes: Some of `AVAILABLE_SCOPES`, with commas between.
-        client_name: The program, as Studio shows it to the person.
+        hostname: Studio's URL, with `https://`.
+        token_name: The token's name; by default Studio chooses one.
+        scopes: Some of `AVAILABLE_SCOPES`, separated by commas.
+        client_name: The program's name, which Studio shows to the person.
         open_browser: Whether to open the page in a browser.
-        post_login_message: What to say instead of the default sentence about coming back.
+        post_login_message: A message that replaces the default sentence about coming back.
         use_device_code: The older way to say `open_browser=False`.
         team_names: The teams that the token is for.
         all_teams: Whether the token is for all teams.
@@ -158,9 +158,9 @@ def get_access_token(
     Raises:
         InvalidScopesError: A scope is unknown; nothing was sent.
         AuthorizationExpiredError: Nobody approved the login in time.
-        StudioAuthError: It ended without a token in another way: denied, say.
+        StudioAuthError: The login ended without a token for another reason, for example a denial.
         ValueError: `all_teams=False` without teams, or an address that is none; nothing was sent.
-        requests.RequestException: The first request failed, or Studio refused for good.
+        requests.RequestException: The first request failed, or Studio refused the login.
     """
     from deviceflow.integrations import studio
 

@@ -16,7 +16,7 @@
     - DeniedError: the person denied the login
     - ExpiredError: nobody approved in time
     - LoginCancelledError: the program cancelled the login
-    - WrongApproverError: somebody approved who is not accepted
+    - WrongApproverError: the wrong person approved the login
     - OutcomeUnknownError: a token may exist that nobody holds
 
   + ServerError: the server violated the protocol, refused the login, or is unreachable
@@ -148,8 +148,8 @@ class UnreachableError(ServerError):
     """No usable response came, after several attempts.
 
     Args:
-        wait_seconds: Seconds after which to ask again for a grant's token; None where there is no
-            grant.
+        wait_seconds: Seconds after which to ask again for a grant's token; None for an error that
+            is not about a grant.
     """
 
     default_message = "The server could not be reached."
@@ -259,21 +259,21 @@ class LoginBusyError(DeviceFlowError):
 
 
 class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller asks again later
-    """A grant gives no token until a person has logged in. Nothing that it says is secret.
+    """A grant gives no token until a person has logged in. The message contains no secret.
 
-    A pickle or a copy of it is without `login`: a task queue keeps exceptions where more people can
-    read them than may see a code.
+    A pickle or a copy of the exception has neither `login` nor `link`, because a task queue shows
+    exceptions to more people than may see a code.
 
     Args:
         name: The grant's name.
         wait_seconds: Seconds after which to ask again.
-        need_id: The id of the need, by which repeated notifications are told.
+        need_id: The id of the need. Notifications of the same need have the same id.
 
     Attributes:
-        login: The open login with its code, if the caller wishes to show the code (`mint="now"`);
-            the user code in it is for the person.
-        link: The address of the need's page, as a hidden `Secret`; None where the client does not
-            know where the pages are. Whoever has the link can request a code.
+        login: The open login with its code, if the caller shows the code itself (`mint="now"`). The
+            user code is for the person who approves.
+        link: The address of the need's page, as a `Secret`; None if the client does not know where
+            the pages are. Whoever has the link can request a code.
     """
 
     default_message = "A person must log in before there is a token."

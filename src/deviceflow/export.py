@@ -21,8 +21,8 @@ def to_dict(flow: Flow, *, secrets: bool = False) -> dict[str, Any]:
 
     Args:
         flow: The login.
-        secrets: Whether to include the device code and the token in clear. Without them the record
-            can be read, but the login cannot be resumed from it.
+        secrets: Whether to include the device code and the token in clear. Without them, a program
+            can read the record, but cannot resume the login from it.
     """
     record = {"schema": codec.SCHEMA} | codec.open_part(flow)
     record["provider"] = flow.provider.to_dict()
@@ -73,7 +73,7 @@ def seal(flow: Flow, keys: Sequence[Secret | str]) -> str:
 
     Args:
         flow: The login.
-        keys: Fernet keys, such as `deviceflow keys generate` prints; the first one seals.
+        keys: Fernet keys, as `deviceflow keys generate` prints them. The first key seals.
 
     Raises:
         SealError: There is no key, or a key is not a Fernet key.

@@ -1,13 +1,13 @@
-"""Pieces for programs that log by structlog: a pipeline for those that have none, and processors.
+"""A pipeline for programs that have none, and processors for programs that log with structlog.
 
-The library itself configures nothing, and sends its events wherever the program has configured
-structlog or `logging` to send them. A program that has configured neither begins with one call::
+The library configures no logging by itself: it sends its events where the program has configured
+structlog or `logging` to send them. A program that has configured neither needs one call::
 
     import deviceflow.logs
 
     deviceflow.logs.configure()
 
-One that has a pipeline puts processors of this module into it, before its renderer::
+A program that has a pipeline puts processors of this module into it, before the renderer::
 
     structlog.configure(
         processors=[
@@ -19,8 +19,8 @@ One that has a pipeline puts processors of this module into it, before its rende
         ]
     )
 
-Each processor changes transitions only (`deviceflow.transition`), and lets other events pass as
-they are; `ecs` alone translates all events, since a log is either ECS or not.
+Each processor changes transitions only (`deviceflow.transition`), and passes other events on
+unchanged. Only `ecs` translates all events, because a log is either in ECS or not.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def own_fields(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
 def drop(*actions: str) -> Processor:
     """Return a processor that drops transitions by their actions, such as `poll` and `pending`.
 
-    The log alone is thinned out; a trail keeps all of them.
+    This affects the log only: a trail keeps all transitions.
 
     Args:
         *actions: Some of the actions that `deviceflow.audit/1` has.
@@ -167,8 +167,8 @@ def json_lines(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
 def console(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
     """Render any event as one line for a person to read.
 
-    A transition reads `12:03:11 login f1 awaiting-user → polling  poll #3`. Nothing in a line
-    steers a terminal.
+    A transition reads `12:03:11 login f1 awaiting-user → polling  poll #3`. A line contains no
+    control sequences.
 
     Args:
         _: The logger, which is not looked at.

@@ -43,11 +43,11 @@ _TIMED: Final = frozenset(
 class Metrics:
     """Records what clients and workers do.
 
-    The instruments are listed in the reference. Each exchange with a server is a span. What counts
-    as an error of a server is a status from 500 on: a pending login is answered with 400.
+    The reference lists the instruments. Each exchange with a server is a span. A status counts as
+    an error from 500 on, because servers answer 400 while a login is pending.
 
     Args:
-        meter_provider: Where metrics go; by default where the program's go.
+        meter_provider: Where metrics go; by default to the program's own meter provider.
         tracer_provider: Likewise for spans.
 
     Raises:

@@ -1,8 +1,8 @@
 """Tell somebody of a need: by a command, or by a POST to a URL. For `Client(notify=…)`.
 
-Both are given the JSON object of `LoginNeed.to_dict`, with the need's link in it. A command reads
-the object from its standard input: arguments and environment can be seen by others. What fails
-raises `NotifyError`; the client puts that on record, and notifies again later.
+Both get the JSON object of `LoginNeed.to_dict`, with the need's link in it. A command reads the
+object from its standard input, because others can see its arguments and environment. A failure
+raises `NotifyError`: the client records the failure, and notifies again later.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class NotifyCommand:
 
     Args:
         command: The program and its arguments.
-        timeout: Seconds that it may take. Then it is killed, and what it started with it.
+        timeout: Seconds that the command may take. After that, the command and the processes that
+            it started are killed.
     """
 
     def __init__(self, command: Sequence[str], *, timeout: float = COMMAND_TIMEOUT) -> None:
@@ -118,13 +119,13 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 class NotifyURL:
     """POSTs each notification to a URL, as JSON. Redirects are not followed.
 
-    The field `text` has the whole in words, for chat services. The header `Idempotency-Key` is the
-    same where a notification is repeated.
+    The field `text` has the notification in words, for chat services. A repeated notification has
+    the same header `Idempotency-Key`.
 
     Args:
-        url: The URL; https, or http to this machine. It is taken for a secret, since the URL of a
-            chat service's webhook is one: no log or error has more than its host.
-        timeout: Seconds that the POST may take, all in all.
+        url: The URL; https, or http to this machine. It counts as a secret, because the URL of a
+            chat service's webhook is one: logs and errors contain only its host.
+        timeout: Seconds that the whole POST may take.
         allow_http: Whether to allow plain http to other machines; by default
             `DEVICEFLOW_ALLOW_HTTP`.
 

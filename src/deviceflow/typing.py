@@ -1,13 +1,13 @@
-"""The types of the public signatures: protocols to implement, and values that come back.
+"""The types of the public signatures: protocols to implement, and values that calls return.
 
-Protocols, which a program may implement for itself: `Store` keeps logins, `Transport` sends
-requests, `Clock` tells the time, `Provider` speaks a server's dialect, `Approver` decides on who
-approved, `OnTransition` is told of each transition. `AsyncStore`, `AsyncTransport` and `AsyncClock`
-are the same for an `AsyncClient`.
+A program may implement the protocols. A `Store` keeps logins, a `Transport` sends requests, a
+`Clock` tells the time, a `Provider` speaks a server's dialect, an `Approver` decides whether the
+approver is accepted, and `OnTransition` is called for each transition. `AsyncStore`,
+`AsyncTransport` and `AsyncClock` are the same for an `AsyncClient`.
 
-Values: everything else. None of them needs to be made by a program, except `Origin`, which a client
-takes; `Response` and `Failure`, which a transport returns; `DeviceCode` and `Answer`, which a
-provider returns; and `Claim`, `LeaseHeld` and `StoredGrant`, which a store returns.
+All other types are values. A program creates an `Origin` for a client. Your own transport creates
+`Response` and `Failure`, your own provider `DeviceCode` and `Answer`, and your own store `Claim`,
+`LeaseHeld` and `StoredGrant`. deviceflow creates all other values.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -373,3 +374,13 @@ def test_serve_says_what_is_wrong_with_its_settings(deviceflow: Command) -> None
 
     assert done.code == 2
     assert "loopback" in done.err
+    assert ".." not in done.err
+
+
+def test_serve_names_the_port_that_is_taken(deviceflow: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = deviceflow("serve", "--port", str(port))
+
+    assert done.code == 2
+    assert f"port {port} of 127.0.0.1 is in use by another program. Choose another" in done.err

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
 import io
 import json
 import os
+import platform
 import pty
+import re
+import shlex
 import shutil
 import sqlite3
 import stat
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from deviceflow._version import __version__
 from deviceflow.audit.events import FIELDS
 from deviceflow.cli import exits, main
 from deviceflow.core.actions import PLAIN_HTTP
@@ -717,6 +722,35 @@ def test_a_report_is_written(audit: Audit) -> None:
     assert again.code == 0
     assert "1 finding" in again.err
     assert audit.approved in (audit.command.home / "r.html").read_text()
+
+
+def test_a_report_can_be_checked_by_the_commands_in_it(audit: Audit) -> None:
+    audit("digest", "--begin", "--digests", "digests")
+    filters = (("--since", "2026-11-18", "--until", "1h ago"), ("--actor", "bob"), ())
+    for chosen in filters:
+        asked = (*chosen, "--digests", "digests", "--last", audit.digest_id(1))
+        assert audit("report", "-o", "r.html", *asked).code == 0
+        page = html.unescape((audit.command.home / "r.html").read_text())
+
+        verify, export = re.findall(
+            r"<code>deviceflow audit ((?:verify|export) [^<]+)</code>", page
+        )
+        assert audit(*shlex.split(verify)).code == 0
+        exported = audit(*shlex.split(export.removesuffix(" | sha256sum")))
+
+        assert exported.code == 0
+        assert f"<code>{hashlib.sha256(exported.out.encode()).hexdigest()}</code>" in page
+        assert (audit.denied in page, audit.approved in page) == (True, "bob" not in chosen)
+
+
+def test_a_report_says_who_made_it(audit: Audit) -> None:
+    assert audit("report", "-o", "r.html", "--no-key", DEVICEFLOW_ACTOR="carol <c>").code == 0
+
+    page = (audit.command.home / "r.html").read_text()
+    assert f"<bdi>carol &lt;c&gt; on {platform.node()}</bdi>" in page
+    assert f"<bdi>deviceflow {__version__}</bdi>" in page
+    assert "verify --store sqlite:///" in page
+    assert " --no-key</code>" in page
 
 
 def test_a_missing_extra_is_named(

@@ -206,6 +206,15 @@ def test_resume_takes_a_token_that_was_collected_and_got_lost(
     assert deviceflow("status", flow.id, "--json").said["handover"] == "acknowledged"
 
 
+def test_resume_of_an_unknown_login_says_so_before_it_asks_for_options(
+    deviceflow: Command,
+) -> None:
+    done = deviceflow("resume", "nightli")
+
+    assert done.code == 2
+    assert "The store has no login of this id" in done.err
+
+
 def test_resume_asks_for_the_code_that_never_came(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:

@@ -172,8 +172,15 @@ def test_pytest_runs_the_programs_tests_too_if_they_are_named(pytester: pytest.P
     result.assert_outcomes(passed=1, failed=1)
 
 
-def test_pytest_refuses_a_wrong_command(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_inprocess(*LOADED, "--deviceflow-client", "client {nothing}")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("client {nothing}", "unknown placeholder"),
+        ("no-such-client {device}", "There is no program 'no-such-client'"),
+    ],
+)
+def test_pytest_refuses_a_wrong_command(pytester: pytest.Pytester, command: str, said: str) -> None:
+    result = pytester.runpytest_inprocess(*LOADED, "--deviceflow-client", command)
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--deviceflow-client: *unknown placeholder*"])
+    result.stderr.fnmatch_lines([f"*--deviceflow-client: *{said}*"])

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -437,6 +438,7 @@ class Cluster:
         shown = {name: place.adapted(text) for name, text in files("kubernetes.md").items()}
         self.config, self.job = yaml.safe_load_all(shown["job.yaml"])
         self.sweep, self.purge = yaml.safe_load_all(shown["housekeeping.yaml"])
+        nightly, self.nightly = yaml.safe_load_all(shown["nightly.yaml"])
         secret = dict(line.split("=", 1) for line in shown["secret.env"].splitlines())
         assert secret.keys() == {"DEVICEFLOW_STORE", "PGPASSWORD", "DEVICEFLOW_KEYS"}
         self.secret = secret | {
@@ -445,7 +447,7 @@ class Cluster:
         }
         self.volume = root / "login"
         self.scripts = root / "scripts"
-        for name, text in self.config["data"].items():
+        for name, text in (self.config["data"] | nightly["data"]).items():
             script = text.replace("/login/token", str(self.volume / "token"))
             script = script.replace("sleep 5", "sleep 1")
             place.program(self.scripts / name, script)
@@ -469,6 +471,23 @@ class Cluster:
         """Run the login in a pod of the Job."""
         [container] = self.job["spec"]["template"]["spec"]["initContainers"]
         return self.run(container, JOB="report", PATIENCE=str(patience))
+
+    @contextmanager
+    def pod(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """Run a command in the nightly Job's pod, and kill the pod."""
+        words = [word.replace("/scripts", str(self.scripts)) for word in command]
+        process = subprocess.Popen(
+            words,
+            cwd=self.place.home,
+            env=self.secret | {"PATH": f"{self.place.bin}:/usr/bin:/bin"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            yield process
+            process.kill()
 
     def follows(self, container: str, code: int) -> str:
         """Return what the Job's policy does about a container's exit code."""
@@ -509,6 +528,43 @@ def test_kubernetes_has_the_next_pod_go_on_with_the_same_code(cluster: Cluster) 
     shell = [word.replace("/login/token", str(cluster.volume / "token")) for word in report]
     ran = place.run(shell, cluster.volume, {"PATH": f"{place.bin}:/usr/bin:/bin"})
     assert ran == Done(0, f"report: {token}", "")
+
+
+def test_kubernetes_asks_once_for_all_nights(cluster: Cluster) -> None:
+    place = cluster.place
+    place.program(
+        place.bin / "python",
+        f'#!/bin/sh\nPYTHONPATH={shlex.quote(":".join(sys.path))} exec {sys.executable} "$@"\n',
+    )
+    pod = cluster.nightly["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    [report] = pod["containers"]
+    assert pod["restartPolicy"] == "Never"
+    assert report["envFrom"] == [{"secretRef": {"name": "deviceflow"}}]
+    python, script = report["command"]
+    command = (str(place.bin / python), script)
+
+    with cluster.pod(*command) as waiting:
+        assert waiting.stderr is not None
+        assert "A person must log in" in waiting.stderr.readline()
+        [shown] = re.findall(r"-- (deviceflow resume \w+)", (HOW_TO / "kubernetes.md").read_text())
+        program, *rest = shown.split()
+        with cluster.pod(str(place.bin / program), *rest) as login:
+            deadline = time.monotonic() + PATIENCE
+            while not place.logins("waiting"):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            with cluster.pod(*command) as another:  # since the login began, it asks each second
+                assert another.stderr is not None
+                assert "A person must log in" in another.stderr.readline()
+                place.decide("approve")
+                assert another.wait(PATIENCE) == 0
+            assert login.wait(PATIENCE) == 0
+        assert waiting.poll() is None
+    for _ in range(2):
+        with cluster.pod(*command) as night:
+            said, trouble = night.communicate(timeout=PATIENCE)
+            assert (night.returncode, said) == (0, "made with the token of generation 1\n"), trouble
+    assert len(place.logins()) == 1
 
 
 def test_kubernetes_sweeps_a_login_whose_pod_is_gone(cluster: Cluster) -> None:
@@ -555,7 +611,7 @@ def test_kubernetes_puts_no_secret_into_an_argument(cluster: Cluster) -> None:
         cluster.job["spec"]["template"]["spec"],
         *(
             job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-            for job in (cluster.sweep, cluster.purge)
+            for job in (cluster.nightly, cluster.sweep, cluster.purge)
         ),
     ]
     for pod in templates:

@@ -368,7 +368,8 @@ def test_address_that_is_taken_is_refused(deviceflow: Command) -> None:
         done = deviceflow("worker", "--until-idle", "--listen", f"127.0.0.1:{port}")
 
     assert done.code == exits.USAGE
-    assert "Nobody can listen" in done.err
+    assert "The worker cannot listen at " in done.err
+    assert ": Address already in use. Choose another address" in done.err
 
 
 # Limits, by a clock that obeys.

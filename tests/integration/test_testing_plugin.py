@@ -273,6 +273,15 @@ def test_a_failure_says_first_what_was_expected_and_what_came(pytester: pytest.P
     result.stdout.fnmatch_lines(["*intervall*"])
 
 
+def test_a_setting_of_the_mark_that_is_misspelt_is_named(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(TEST_OF_A_PROGRAM)
+
+    result = pytester.runpytest_inprocess(*LOADED, "-k", "test_mark")
+
+    result.stdout.fnmatch_lines(["*unknown setting 'intervall'. Did you mean interval?*"])
+    result.stdout.no_fnmatch_line("*TypeError*")
+
+
 def test_the_plugin_loads_nothing_of_the_library(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -1,4 +1,4 @@
-"""A web service that logs in for its users, and streams how each login gets on."""
+"""A web service that logs in for its users, and streams the progress of each login."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ _FIRST: Final = ("@timestamp", "log.level", "message", "ecs.version")
 def ecs(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event under the names of the Elastic Common Schema, with dots in them.
 
-    Nothing is lost but what is null. Only the end of a login says whether it succeeded; all that
-    goes before has the outcome `unknown`.
+    Only null fields are omitted. The end of a login says whether the login succeeded; the events
+    before it have the outcome `unknown`.
 
     Args:
         event: An event of `deviceflow.audit/1`.

@@ -77,7 +77,7 @@ class JSONLinesAudit:
             flow: The flow or grant that it happened to.
 
         Raises:
-            StoreError: It could not be written. What happened has happened all the same.
+            StoreError: The event could not be written. The action that it records has happened.
         """
         self.link(event, flow)
         if self._summarize and not isinstance(flow, Grant) and flow.omitted is not None:

@@ -70,7 +70,7 @@ def build(names: Iterable[str] = COMMANDS) -> Parser:
     )
     wanted = [name for name in names if name in COMMANDS]
     for name in wanted or COMMANDS:
-        command = commands.add_parser(name, formatter_class=_as_written)
+        command = commands.add_parser(name, help=COMMANDS[name].help, formatter_class=_as_written)
         if wanted:
             COMMANDS[name].load(name).add_to(command)
             command.description = _wrapped(command.description or "")

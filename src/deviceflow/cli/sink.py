@@ -120,7 +120,7 @@ class Keyring:
             kept = self._keyring.get_password(_SERVICE, probe) == probe
             self._keyring.delete_password(_SERVICE, probe)
         except Exception as broken:  # noqa: BLE001  # its backends raise whatever they like
-            return str(broken) or type(broken).__name__
+            return str(broken).rstrip(".") or type(broken).__name__
         return None if kept else "a test value was not saved"
 
     def put(self, token: Secret) -> None:

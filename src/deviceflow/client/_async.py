@@ -61,29 +61,29 @@ def _default_transport() -> AsyncTransport:
 
 @documented_as(Client)
 class AsyncClient(AsyncGrantClient, BaseClient):
-    """A `Client` for asyncio: the same methods, to be awaited.
+    """A `Client` for asyncio: the same methods, which you await.
 
-    `async with` closes what the client has opened. A client belongs to the event loop that it is
-    first used in, and any number of this loop's tasks may use the client.
+    `async with` closes what the client has opened. A client belongs to the event loop that first
+    uses it. Any number of this loop's tasks may use the client.
 
-    Each method can be cancelled at any time, also by `asyncio.timeout`. What must not be cut short
-    is finished first: a commit, say. A request that is cancelled is put on record as interrupted.
-    The login stays open, and another call goes on with it.
+    You can cancel each method at any time, for example by `asyncio.timeout`. A cancelled method
+    first finishes what must not be interrupted, such as a commit. If it has sent a request, it
+    records that the request was interrupted. The login stays open, and another call continues it.
 
     Args:
         store: As for `Client`: an async store, or a URL.
-        transport: What sends requests; by default an `HttptoolsTransport`, or where the extra
-            `async` is not installed, a `RequestsTransport` in threads.
-        clock: What tells the time and waits.
-        browser: As for `Client`; it is called in a thread.
-        output: As for `Client`; it may be a coroutine function, and so may `on_step` of `wait`.
-        approver: As for `Client`; it must not block.
+        transport: What sends requests; by default an `HttptoolsTransport`, or a
+            `RequestsTransport` in threads if the extra `async` is not installed.
+        clock: What tells the time and sleeps.
+        browser: As for `Client`. The client calls it in a thread.
+        output: As for `Client`. It may be a coroutine function, and so may `on_step` of `wait`.
+        approver: As for `Client`. It must not block.
         deadline: As for `Client`.
-        origin: As for `Client`. What `deviceflow.origin` sets counts in the task that has set it,
-            and in the tasks that this task creates.
-        on_transition: As for `Client`; it is called in the event loop, and must not block.
-        audit: As for `Client`; the file is written in a thread.
-        notify: As for `Client`; it is called in a thread.
+        origin: As for `Client`. `deviceflow.origin` sets another origin for the current task, and
+            for the tasks that this task creates.
+        on_transition: As for `Client`. The client calls it in the event loop: it must not block.
+        audit: As for `Client`. The client writes the file in a thread.
+        notify: As for `Client`. The client calls it in a thread.
         public_url: As for `Client`.
     """
 

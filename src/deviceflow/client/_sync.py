@@ -46,31 +46,33 @@ _T = TypeVar("_T")
 class Client(GrantClient, BaseClient):
     """Drives logins, of any number of providers, one step at a time or to their end.
 
-    Every part that touches the world can be replaced. A client may be used from any thread. As a
-    context manager it closes what it has opened at the end.
+    You can replace every part that does I/O. You can use a client from any thread. As a context
+    manager, a client closes at the end what it has opened.
 
     Args:
-        store: Where logins are kept: a store, which stays the caller's to close; or the URL of one,
-            as for `open_store`, which the client opens and closes. By default, in this process's
-            memory.
+        store: Where the client keeps logins: a store, which the caller closes; or the URL of a
+            store, as for `open_store`, which the client opens and closes. By default, the memory
+            of this process.
         transport: What sends requests.
-        clock: What tells the time and waits.
-        browser: What opens a page; it says whether it could.
-        output: Where `login` writes what the person must read; a function that takes a line.
-        approver: The program's own policy on who may approve: it is given the claims of the id
-            token, and says whether to take the token. Where no id token came, it is not taken.
-        deadline: How many seconds one request may take, all in all.
-        origin: Who it works for, for the record: an actor, an engine and its task. The actor is by
-            default what `DEVICEFLOW_ACTOR` says, or the user of the operating system. What
-            `deviceflow.origin` sets for a block of code counts instead.
-        on_transition: Called with the event of each transition, once the transition is committed
-            and logged. What the hook raises is logged and ends nothing.
-        audit: A file for the events, where the store keeps no trail of them; by default the one
-            that `DEVICEFLOW_AUDIT` names, if it names one.
-        notify: Called where a person must log in for a grant: when the need arises, each day that
-            it lasts, and when it has ended; at least once each, with the need's id to recognise
-            repetitions by. Whether it could be told is on record. Where it raises, it is called
-            again later: by the next `get_token` or `sweep_grants`, or by a worker.
+        clock: What tells the time and sleeps.
+        browser: A function that opens a page, and returns whether the page could be opened.
+        output: A function that takes one line. `login` passes it what the person must read.
+        approver: The program's own policy on who may approve: a function that takes the claims of
+            the id token, and returns whether to take the token. Without an id token, the client
+            does not take the token.
+        deadline: How many seconds one whole request may take.
+        origin: Who the client works for, as events record it: an actor, an engine and its task.
+            The actor is by default `DEVICEFLOW_ACTOR`, or the user of the operating system.
+            `deviceflow.origin` sets another origin for a block of code.
+        on_transition: Called with the event of each transition, after the transition is committed
+            and logged. If the hook raises, the client logs the exception, and the login continues.
+        audit: A file for the events, for a store that keeps no trail; by default the file that
+            `DEVICEFLOW_AUDIT` names, if any.
+        notify: Called when a person must log in for a grant: when the need arises, each day that
+            the need lasts, and when the need has ended. Each notification comes at least once; a
+            repeated one has the same need's id and number. Events record whether `notify`
+            succeeded. If `notify` raises, the next `get_token` or `sweep_grants`, or a worker,
+            calls it again.
         public_url: Where `deviceflow worker --listen` shows the pages of needs, for the links in
             notifications and in `LoginPending`; by default `DEVICEFLOW_PUBLIC_URL`.
     """
@@ -131,24 +133,26 @@ class Client(GrantClient, BaseClient):
         purpose: str | None = None,
         **request: Unpack[LoginRequest],
     ) -> Login:
-        """Ask the server for a device code, and return the login, to be shown to a person.
+        """Request a device code, and return the login. Show the login's page and code to a person.
 
-        A server that does not answer is asked a few times more, within some seconds.
+        If the server does not answer, the client tries a few times more, within some seconds.
 
         Args:
             provider: The server.
-            name: The caller's own name for this login. While a login of that name is open, it is
-                returned, with the code it has, instead of asking for a new one; it must be at the
-                same server, and ask for the same. A login that was approved stays open until its
-                token is acknowledged, or purged.
-            purpose: Why this login is needed: one line of at most 200 printable characters, and
-                nothing secret. The person who approves is shown it, and each event records it. A
-                server is sent it only where it is known to take it.
-            **request: What to ask for, such as `scopes`; `LoginRequest` has all of it.
+            name: The caller's own name for this login. While a login of that name is open, `start`
+                returns the open login with its code, and requests no new code. The open login must
+                be at the same server, and ask for the same. An approved login stays open until its
+                token is acknowledged or purged.
+            purpose: Why this login is needed: one line of at most 200 printable characters, without
+                secrets. The prompt shows the purpose to the person who approves, and each event
+                records it. The client sends the purpose only to a server that is known to accept
+                one.
+            **request: What to ask for, such as `scopes`: see `LoginRequest`.
 
         Raises:
-            ServerError: The server refused, or could not be reached or understood.
-            UsageError: The request is not one that can be made.
+            ServerError: The server refused, was not reachable, or sent a response that is not of
+                the protocol.
+            UsageError: An argument is invalid, or an open login of this name differs.
         """
         return self._run(start.start(self._context, provider, name, purpose, request))
 
@@ -160,30 +164,30 @@ class Client(GrantClient, BaseClient):
         purpose: str | None = None,
         **request: Unpack[LoginRequest],
     ) -> Login:
-        """Store a login in `init`, and send nothing: its first step asks for the code.
+        """Store a login in `init`, and send nothing: the first step requests the code.
 
-        For logins that are asked for now and looked at later: a code's short life should begin
-        when the person is there. The arguments are `start`'s.
+        Use `create` if the person comes later: a code lives for some minutes only, so request the
+        code when the person is there. The arguments are those of `start`.
 
         Raises:
-            UsageError: The request is not one that can be made.
+            UsageError: An argument is invalid, or an open login of this name differs.
         """
         return self._run(start.create(self._context, provider, name, purpose, request))
 
     def adopt(self, provider: Provider, *, token_endpoint: str, device_code: Secret) -> Login:
-        """Store a login that goes on with a device code issued elsewhere.
+        """Store a login that continues with a device code that another program requested.
 
-        It has no deadline but the server's.
+        The client does not know when the code expires: the login ends when the server says so.
 
         Raises:
-            UsageError: The address is not one to send a device code to.
+            UsageError: The client must not send a device code to this token endpoint.
         """
         return self._run(start.adopt(self._context, provider, token_endpoint, device_code))
 
     # Looking.
 
     def get(self, flow_id: str) -> Login:
-        """Return the login as it is now; nothing is sent, and nothing recorded.
+        """Return the login as it is now. This sends nothing, and records nothing.
 
         Args:
             flow_id: The login's id.
@@ -203,34 +207,34 @@ class Client(GrantClient, BaseClient):
 
         Args:
             skip_ended: Whether to leave out the logins that have ended.
-            on_problem: Told of each login that cannot be read, which is passed over. By default
-                that is logged, as `deviceflow.unreadable`.
+            on_problem: Called with the error of each login that cannot be read. The iterator skips
+                such a login. By default the client logs `deviceflow.unreadable`.
         """
         return self._run(lookup.logins(skip_ended=skip_ended, on_problem=on_problem))
 
-    # Going on.
+    # Driving.
 
     def step(self, flow_id: str) -> Login:
-        """Do what is due for the login: at most one request, and no sleeping.
+        """Do what is due for the login: send at most one request, and do not sleep.
 
         Returns:
-            The login after that; `wait_seconds` says in how many seconds to call again.
+            The login in its new state. `wait_seconds` says in how many seconds to call again.
 
         Raises:
             UnknownLoginError: The store has no login of that id.
-            StoreError: The store failed. A token that had come is kept in this client, and the
+            StoreError: The store failed. If a token had arrived, this client keeps it, and the
                 next step saves it.
         """
         return self._run(step.step(self._context, flow_id))
 
     def sweep(self, limit: int = 100) -> Swept:
-        """Step whatever is due, each login once: what a periodic task calls.
+        """Step each login that is due, once. Call `sweep` from a periodic task.
 
-        Logins that nobody drives any more are brought to their end so. A login that was created and
-        not yet started is left for whoever will be there to see its code.
+        So logins that no program drives any more still reach their end. A sweep does not step a
+        login that was created and not started: its code should be requested when a person is there.
 
         Args:
-            limit: How many logins to step at the most.
+            limit: How many logins to step at most.
         """
         return self._run(sweep.sweep(self._context, limit))
 
@@ -241,19 +245,19 @@ class Client(GrantClient, BaseClient):
         *,
         on_step: Callable[[Login], object] | None = None,
     ) -> Login:
-        """Step until the login has ended, however it ended, and return it.
+        """Step until the login has ended, and return the ended login, whatever its end.
 
-        After Ctrl-C a login in a durable store stays open, and another call can resume it. A login
+        After Ctrl-C, a login in a durable store stays open, and another call can resume it. A login
         in memory is cancelled, because no other process could resume it.
 
         Args:
             flow_id: The login's id.
-            timeout: How many seconds to wait at the most; None for as long as the code lives.
-            on_step: Called after each step, to show how things stand. What it raises ends the
-                waiting, and not the login.
+            timeout: How many seconds to wait at most; None to wait for as long as the code lives.
+            on_step: Called with the login after each step, for example to show its state. If
+                `on_step` raises, `wait` ends with that exception, and the login stays open.
 
         Raises:
-            WaitTimeoutError: The time is up, and the login still pending.
+            WaitTimeoutError: The timeout passed, and the login is still pending.
             UnknownLoginError: The store has no login of that id.
         """
         return self._run(wait.wait(self._context, flow_id, timeout, on_step))
@@ -265,27 +269,28 @@ class Client(GrantClient, BaseClient):
         *,
         on_step: Callable[[Login], object] | None = None,
     ) -> Token:
-        """Step until the login has ended, as `wait` does, and return its token, as `collect_token`.
+        """Wait until the login has ended, as `wait` does, and return its token.
 
-        The arguments are `wait`'s.
+        The arguments are those of `wait`. The token is recorded as collected, as by
+        `collect_token`.
 
         Raises:
-            WaitTimeoutError: The time is up, and the login still pending.
-            LoginError: The login ended without a token: expired, denied, cancelled (by another
-                thread, say), or unknown.
-            ServerError: The server refused for good, or cannot be understood.
+            WaitTimeoutError: The timeout passed, and the login is still pending.
+            LoginError: The login ended without a token: it expired, was denied, was cancelled (for
+                example by another thread), or its outcome is unknown.
+            ServerError: The server refused the login, or its responses are not of the protocol.
             UnknownLoginError: The store has no login of that id.
         """
         return self._run(wait.wait_for_token(self._context, flow_id, timeout, on_step))
 
     def cancel(self, flow_id: str, detail: str | None = None) -> Login:
-        """End the login, and wake whoever waits for it in this process.
+        """End the login, and wake all calls of `wait` for it in this process.
 
-        A login that has ended stays as it is.
+        If the login has ended already, `cancel` changes nothing.
 
         Args:
             flow_id: The login's id.
-            detail: Why, for the record.
+            detail: Why the login is cancelled. The event records this text.
         """
         return self._run(wait.cancel(self._context, flow_id, detail))
 
@@ -294,20 +299,21 @@ class Client(GrantClient, BaseClient):
     def collect_token(self, flow_id: str) -> Token:
         """Return the token of an authorized login, and record that it was collected.
 
-        It stays in the store, and is returned again, until it is acknowledged or purged.
+        The token stays in the store, and each call returns it again, until the token is
+        acknowledged or purged.
 
         Raises:
             WaitTimeoutError: The login is still pending.
-            LoginError: It ended without a token.
-            TokenGoneError: It was acknowledged before, or purged.
-            ServerError: The server refused for good, or could not be understood.
+            LoginError: The login ended without a token.
+            TokenGoneError: The token was acknowledged or purged.
+            ServerError: The server refused the login, or its responses are not of the protocol.
         """
         return self._run(handover.collect_token(self._context, flow_id))
 
     def acknowledge(self, flow_id: str) -> Login:
-        """Wipe the token from the store: it is safe where it was taken to.
+        """Say that the token is safe elsewhere, so that the store wipes it.
 
-        Once more is as good as once.
+        You can acknowledge the same token again: the second call changes nothing.
 
         Raises:
             DeviceFlowError: There is no token to acknowledge; as for `collect_token`.
@@ -316,17 +322,17 @@ class Client(GrantClient, BaseClient):
 
     @contextmanager
     def collect(self, flow_id: str, seconds: float = 60.0) -> Iterator[Token]:
-        """Hand the token over for the length of a `with` block, and acknowledge it behind that.
+        """Collect the token for a `with` block, and acknowledge the token at the end of the block.
 
-        If the block raises, nothing is acknowledged, and the token is there for the next try.
+        If the block raises, the token is not acknowledged, and the next call returns it again.
 
         Args:
             flow_id: The login's id.
-            seconds: For how long nobody else can collect it, unless the block is done before; a day
-                at the most.
+            seconds: For how many seconds nobody else can collect the token; at most a day. The end
+                of the block also ends this time.
 
         Raises:
-            LoginBusyError: Somebody else is collecting it.
+            LoginBusyError: Another worker is collecting the token.
             DeviceFlowError: There is no token; as for `collect_token`.
         """
         held = self._run(handover.begin_collection(self._context, flow_id, seconds))
@@ -338,17 +344,17 @@ class Client(GrantClient, BaseClient):
             self._run(handover.end_collection(self._context, held, acknowledged=acknowledged))
 
     def purge(self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY) -> Purged:
-        """Wipe the secrets of logins that ended long ago, then drop them; transitions stay.
+        """Wipe the secrets of logins that ended long ago, and later delete the logins.
 
-        Grants that were lost or ended long ago are dropped as well. One that is still needed stays
-        while the program is told of the need.
+        The events of deleted logins stay. `purge` also deletes grants that were lost or ended long
+        ago. A grant that is needed again stays, as long as the program is notified of the need.
 
-        A token that nobody acknowledged is revoked where the server can do that; where it cannot,
+        If nobody acknowledged a token, the client revokes it. If the server cannot revoke tokens,
         the event's detail says so.
 
         Args:
-            tokens_after: How many seconds after the end a token is wiped.
-            flows_after: How many seconds after the end a flow or a grant is dropped.
+            tokens_after: How many seconds after the end of a login its token is wiped.
+            flows_after: How many seconds after its end a login or a grant is deleted.
         """
         return self._run(purge.purge(self._context, tokens_after, flows_after))
 
@@ -356,13 +362,14 @@ class Client(GrantClient, BaseClient):
         """Return the next token, in exchange for the refresh token of this one.
 
         Args:
-            provider: Who issued it.
-            token: A token with a refresh token. Where the server sends no new one, it stays.
+            provider: The server that issued the token.
+            token: A token with a refresh token. If the server sends no new refresh token, the next
+                token has this one.
 
         Raises:
-            UsageError: The provider or the token has no such thing.
-            RejectedError: The server refuses: a person has to log in again.
-            ServerError: It could not be reached or understood.
+            UsageError: The provider does not refresh tokens, or the token has no refresh token.
+            RejectedError: The server refused: a person must log in again.
+            ServerError: The server was not reachable, or its response is not of the protocol.
         """
         return self._run(refresh.refresh(self._context, provider, token))
 
@@ -379,9 +386,9 @@ class Client(GrantClient, BaseClient):
     ) -> Token:
         """Start a login, tell the person what to do, and wait for the token.
 
-        With a name, the same call returns the same token until the token is acknowledged (see
-        `acknowledge`). So a program that is killed with the token in its hands, and run again,
-        gets it and asks nobody. Once the token is safe, acknowledge it, or `purge` revokes it.
+        With a name, the same call returns the same token until the token is acknowledged. So if a
+        program is killed before it saves the token, its next run gets the token without asking a
+        person again. Acknowledge the token once it is safe, or `purge` revokes it.
 
         Args:
             provider: The server.
@@ -389,8 +396,8 @@ class Client(GrantClient, BaseClient):
             purpose: As for `start`.
             open_browser: Whether to open the page in the person's browser.
             timeout: As for `wait`.
-            acknowledge: Whether to acknowledge the token before it is returned. By default only
-                where no name is given: nobody could ask for it again.
+            acknowledge: Whether to acknowledge the token before returning it. By default only if
+                the login has no name, because then no call could return the token again.
             **request: What to ask for, as for `start`.
 
         Raises:
@@ -411,14 +418,14 @@ class Client(GrantClient, BaseClient):
     # Moving.
 
     def export_login(self, flow_id: str, keys: Sequence[Secret | str]) -> str:
-        """Return the whole login, secrets included, as one sealed, URL-safe text.
+        """Return the whole login, with its secrets, as one sealed, URL-safe text.
 
-        For a program that keeps its own state. Only one process at a time may resume the login. The
-        program has to make sure of that.
+        Use this in a program that keeps its own state. The program must make sure that only one
+        process at a time resumes the login.
 
         Args:
             flow_id: The login's id.
-            keys: Fernet keys, such as `deviceflow keys generate` prints; the first one seals.
+            keys: Fernet keys, as `deviceflow keys generate` prints them. The first key seals.
 
         Raises:
             UnknownLoginError: The store has no login of that id.
@@ -429,25 +436,25 @@ class Client(GrantClient, BaseClient):
         return self._run(transfer.export_login(flow_id, keys))
 
     def import_login(self, text: str, keys: Sequence[Secret | str]) -> Login:
-        """Add a login to the store that `export_login` made a text of.
+        """Add an exported login to the store.
 
         Args:
             text: What `export_login` returned.
-            keys: Fernet keys, of which one sealed the text.
+            keys: Fernet keys. One of them must be the key that sealed the text.
 
         Raises:
-            SealError: The text was sealed with another key, or changed since.
-            UsageError: The login is in the store already, or another one of its name is open there;
-                or the text is of another version.
+            SealError: The text was sealed with another key, or was changed.
+            UsageError: The store has this login already, or has another open login of the same
+                name; or the text has another version.
             ImportError: `cryptography` is missing (extra `seal`).
         """
         keys = wrapped(keys)
         return self._run(transfer.import_login(text, keys))
 
     def close(self) -> None:
-        """Close the connections, and the store where the client has opened it by its URL.
+        """Close the connections, and the store if the client opened it from a URL.
 
-        Logins are not touched.
+        The logins do not change.
         """
         self._transport.close()
         if self._owns_store:

@@ -44,34 +44,34 @@ class GrantClient:
         mint: Mint = "later",
         **request: Unpack[LoginRequest],
     ) -> AccessToken:
-        """Return an access token that can be used now, of the grant of a name.
+        """Return an access token of the grant that can be used now.
 
-        With enough life left, the token comes from the store, or from this client's memory, where
-        it was read within the last second. Otherwise one process refreshes it, and the others go on
-        with what they have while that lives, or wait. Where a person must log in, `LoginPending` is
-        raised: ask again later. Each call takes the step that is due of an open login of the same
-        name, and takes the login's token for the grant once it is there.
+        If the token has enough life left, it comes from the store, or from this client's memory if
+        the client read it within the last second. Otherwise one process refreshes the token. The
+        other processes use the old token while it lives, or wait for the new one. If a person must
+        log in, `get_token` raises `LoginPending`: ask again later. If a login of the same name is
+        open, each call steps that login when it is due, and moves its token to the grant.
 
         Args:
             name: The grant's name.
-            provider: Where to log in; None for a grant that there is already.
-            min_ttl: How many seconds the token must live, at least. At most half of its lifetime
-                counts, so that short-lived tokens are not refreshed at every call.
+            provider: Where to log in; None for an existing grant.
+            min_ttl: How many seconds the token must live at least. At most half of the token's
+                lifetime counts, so that not every call refreshes a short-lived token.
             purpose: Why the grant is needed, as for `start`.
-            mint: When to ask for a code, where a person must log in: `later`, when somebody is
-                there to see it (`log_in`, or `deviceflow grants login`); or `now`, and
-                `LoginPending.login` has it.
+            mint: When to request a code if a person must log in: `later`, when the person is there
+                (`log_in`, or `deviceflow grants login`); or `now`, and `LoginPending.login` has the
+                code.
             **request: What to ask for, as for `start`.
 
         Raises:
             LoginPending: A person must log in.
-            UnknownGrantError: There is no grant of that name, and no provider was given.
-            UsageError: The grant, or the open login of its name, is of another server or asks for
+            UnknownGrantError: There is no grant of that name, and `provider` is None.
+            UsageError: The grant, or the open login of its name, has another server or asks for
                 something else.
-            UnreachableError: The token has expired, and the server gives no answer. Nothing is
+            UnreachableError: The token has expired, and the server does not answer. Nothing is
                 lost.
-            StoreError: The store failed. Tokens that had come are kept in this client, and the next
-                call saves them.
+            StoreError: The store failed. If tokens had arrived, this client keeps them, and the
+                next call saves them.
         """
         operation = grant_token.get_token(
             self._context, name, provider, purpose, request, min_ttl, mint
@@ -80,14 +80,15 @@ class GrantClient:
         return token
 
     def invalidate(self, name: str, token: AccessToken | Secret | str) -> bool:
-        """Say that a resource server refused an access token: the next call gets another one.
+        """Say that a resource server refused an access token, so that `get_token` gets another one.
 
         Args:
             name: The grant's name.
-            token: The token that was refused.
+            token: The access token that was refused.
 
         Returns:
-            Whether the token was the one in use. If not, nothing was done: others were quicker.
+            Whether the grant still had that token. If not, another process has replaced the token
+            already, and nothing changes.
 
         Raises:
             UnknownGrantError: There is no grant of that name.
@@ -109,18 +110,18 @@ class GrantClient:
     ) -> GrantView:
         """Log in for a grant: show a fresh code, and wait until a person has approved.
 
-        A grant that gives tokens is left as it is.
+        If the grant gives tokens already, `log_in` starts no login.
 
         Args:
             name: The grant's name.
-            provider: Where to log in; None for a grant that there is already.
+            provider: Where to log in; None for an existing grant.
             purpose: As for `start`.
             open_browser: Whether to open the page in the person's browser.
-            timeout: How many seconds to wait; None for as long as the code lives.
+            timeout: How many seconds to wait at most; None to wait for as long as the code lives.
             **request: What to ask for, as for `start`.
 
         Raises:
-            UnknownGrantError: There is no grant of that name, and no provider was given.
+            UnknownGrantError: There is no grant of that name, and `provider` is None.
             DeviceFlowError: As for `start` and `wait_for_token`.
         """
         asked = provider and provider.with_request(**request)
@@ -131,10 +132,10 @@ class GrantClient:
         return self.grant(name)
 
     def log_out(self, name: str) -> GrantView:
-        """End a grant: wipe its tokens, and revoke them where the server can do that (RFC 7009).
+        """End a grant: wipe its tokens, and revoke them if the server can do that (RFC 7009).
 
-        An open login of its name is ended as well: who has its code could bring the grant back. A
-        revocation that fails is tried again by `sweep_grants`.
+        An open login of its name is ended as well, because whoever has its code could bring the
+        grant back. If a revocation fails, `sweep_grants` tries again.
 
         Raises:
             UnknownGrantError: There is no grant of that name.
@@ -143,7 +144,7 @@ class GrantClient:
         return view
 
     def grant(self, name: str) -> GrantView:
-        """Return a grant as it is now; nothing is sent, and nothing recorded.
+        """Return a grant as it is now. This sends nothing, and records nothing.
 
         Raises:
             UnknownGrantError: There is no grant of that name.
@@ -152,28 +153,28 @@ class GrantClient:
         return view
 
     def grants(self) -> Iterator[GrantView]:
-        """Yield all grants by their names. One that cannot be read is logged and skipped."""
+        """Yield all grants, sorted by name. The client logs and skips a grant it cannot read."""
         seen: list[GrantView] = self._run(grant_end.list_all())
         yield from seen
 
     def sweep_grants(self, *, unused: float = UNUSED, limit: int = 100) -> SweptGrants:
-        """Refresh ahead the grants that are in use, and revoke what is left of ended ones.
+        """Refresh ahead the grants that are in use, and revoke the tokens of ended grants.
 
-        For a periodic task, beside `sweep`. Each grant is refreshed at another moment of the last
-        third of its token's life.
+        Call `sweep_grants` from a periodic task, beside `sweep`. Each grant has its own moment in
+        the last third of its token's life.
 
         Args:
-            unused: For how many seconds a grant may go unused; longer ones are left to lapse.
-            limit: How many grants to look after, at most.
+            unused: After how many seconds without use a grant is no longer refreshed ahead.
+            limit: How many grants to handle at most.
         """
         swept: SweptGrants = self._run(grant_end.sweep(self._context, unused, limit))
         return swept
 
     def doubt_grants(self) -> int:
-        """Mark all grants as in doubt, and return how many: for a store that was restored.
+        """Mark all grants as in doubt, and return their number.
 
-        A backup has old refresh tokens. A server that sees one again may revoke all tokens of the
-        grant. So a grant in doubt is used as long as its access token lives, and refreshed only
-        then.
+        Call this once after you have restored the store from a backup. A backup has old refresh
+        tokens, and a server that sees one again may revoke all tokens of the grant. So the client
+        uses the access token of a grant in doubt until it expires, and refreshes only then.
         """
         return int(self._run(grant_end.doubt(self._context)))

@@ -20,14 +20,14 @@ them. A browser needs none of these."""
 def open_page(url: str | None) -> bool:
     """Open `url` in the person's browser, if it is an http(s) address.
 
-    No shell is involved. Other addresses (`javascript:`, `file:`, ...) come from a server that
-    means no good, and are not opened.
+    No shell is involved. Other URLs (`javascript:`, `file:`, ...) can only come from a malicious
+    server, so they are not opened.
 
-    In a process with one thread, the browser does not inherit what `kept_back` takes away. Threads
-    share the environment, so where there are more of them it is left as it is.
+    In a process with one thread, the browser does not inherit the variables that `kept_back`
+    removes. Threads share the environment, so a process with several threads keeps it unchanged.
 
     Returns:
-        Whether a browser took it.
+        Whether a browser accepted the URL.
     """
     safe = web_url(url)
     if safe is None:

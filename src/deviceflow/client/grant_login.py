@@ -133,8 +133,8 @@ def check_login(flow: Flow, provider: Provider) -> None:
             " than the grant of that name.",
             flow_id=flow.id,
             state=flow.state,
-            hint="Use another name for the grant, or end that login first: cancel it, or if it was"
-            " approved, acknowledge its token.",
+            hint="Use another name for the grant, or end that login first: deviceflow cancel"
+            f" {flow.id}, or if the login was approved, deviceflow token {flow.id} --acknowledge.",
         )
 
 

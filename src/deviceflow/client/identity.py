@@ -23,7 +23,7 @@ class Identity:
     """
 
     def __init__(self, origin: Origin = Origin()) -> None:  # noqa: B008  # it is immutable
-        self._origin = origin._replace(host=platform.node(), actor=origin.actor or _actor())
+        self._origin = origin._replace(host=platform.node(), actor=origin.actor or actor())
         self._numbers = itertools.count(1)
         self._renew()
         forks.in_child(self._renew)
@@ -59,7 +59,8 @@ class Identity:
         return Secret(secrets.token_urlsafe(48))
 
 
-def _actor() -> str | None:
+def actor() -> str | None:
+    """Return who runs the program: `DEVICEFLOW_ACTOR`, else the user's name."""
     try:
         return os.environ.get("DEVICEFLOW_ACTOR") or getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -62,8 +62,8 @@ def _create(
             " something else, or for another purpose.",
             flow_id=kept.id,
             state=kept.state,
-            hint="Use another name, or end that login first: cancel it, or if it was approved,"
-            " acknowledge its token.",
+            hint=f"Use another name, or end that login first: deviceflow cancel {kept.id}, or if"
+            f" the login was approved, deviceflow token {kept.id} --acknowledge.",
         )
     return kept
 

@@ -32,7 +32,8 @@ def import_login(text: str, keys: Sequence[Secret]) -> Op[Login]:
             f"A login of the name {flow.name!r} is open in this store already.",
             flow_id=kept.id,
             state=kept.state,
-            hint="End that login first: cancel it, or if it was approved, acknowledge its token.",
+            hint=f"End that login first: deviceflow cancel {kept.id}, or if the login was approved,"
+            f" deviceflow token {kept.id} --acknowledge.",
         )
     now: float = yield StoreNow()
     return Login.of(flow, flow.wait_seconds(now))

@@ -1,4 +1,4 @@
-"""What a caller is given of a grant: an access token that can be used now."""
+"""What callers get of a grant: an access token that can be used now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller is given of a grant: a snapshot of one moment, without its tokens."""
+"""What callers get of a grant: a frozen snapshot, without its tokens."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class GrantView:
     Attributes:
         id: The grant's id: the `flow_id` of its events.
         name: The grant's name.
-        purpose: Why it is needed, as the program states it.
-        provider: The server, and what was asked of it.
+        purpose: Why the grant is needed, as the program states it.
+        provider: The server, and what the grant asks for.
         state: The state.
-        reason: Why it gives no tokens any more, if it was lost.
+        reason: Why the grant gives no tokens any more, if it was lost.
         detail: The server's message about the state, cleaned.
         generation: How many times it has got tokens.
         expires_at: When its access token expires; None if the server does not say.
         refreshable: Whether it has a refresh token.
         scopes: The granted scopes; None if the server did not say.
         subject: Whose tokens they are, if an id token said so.
-        created_at: When it was first asked for.
-        used_at: When its use was last noted, at most once a day.
-        login_id: The login that it has its tokens from.
-        need_id: The id of its need, if a person must log in.
-        need_since: Since when.
+        created_at: When a program first asked for the grant.
+        used_at: When the store last recorded a use of the grant, at most once a day.
+        login_id: The login that the tokens came from.
+        need_id: The id of the need, if a person must log in.
+        need_since: When the need arose.
         need_notified: How many times the program was notified of the need.
         revocations: How many requests to revoke tokens are left to send.
     """

@@ -1,7 +1,7 @@
-"""What a caller is given of a login: a snapshot of one moment, which nothing changes any more.
+"""What callers get of a login: a frozen snapshot.
 
-The flow itself stays inside: a change to a copy of it would look done, and be saved nowhere. A
-login goes on by the client's verbs, and each of them returns the next snapshot.
+Callers never get the flow itself, because a change to a copy of a flow would look like a change to
+the login and be saved nowhere. The client's methods move a login, and return the next snapshot.
 """
 
 from __future__ import annotations
@@ -20,36 +20,38 @@ if TYPE_CHECKING:
 class Login:
     """A login as it was at one moment.
 
-    No secret is in it: neither the device code, nor the token, nor the PKCE verifier. The user code
-    and the links are for the person who logs in; the repr and `to_dict` leave them out.
+    A `Login` contains no secret: neither the device code, nor the token, nor the PKCE verifier. The
+    user code and the links are for the person who logs in; the repr and `to_dict` leave them out.
 
     Times are in seconds since 1970.
 
     Attributes:
         id: The login's id. Not a secret.
-        name: The caller's own name for the login, where one was given.
+        name: The caller's own name for the login, if it has one.
         purpose: Why the login is needed, as the program states it.
-        provider: The server, and what is asked of it.
+        provider: The server, and what the login asks for.
         state: The state.
-        reason: Why the login failed, where it did.
-        detail: The server's own words on the state, cleaned.
-        user_code: What the person compares, or types.
-        verification_uri: The page to open; None where the server sent none that can be opened.
-        verification_uri_complete: The page with the user code in its address, where there is one.
-        extra: What else the server sent with the code, as pairs, such as Studio's `token_name`.
+        reason: Why the login failed; None if it has not failed.
+        detail: The server's message about the state, cleaned.
+        user_code: The code that the person compares or types.
+        verification_uri: The page to open; None if the server sent no usable URL.
+        verification_uri_complete: The same page with the user code in its URL, if there is one.
+        extra: Other fields that the server sent with the code, such as Studio's `token_name`, as
+            pairs.
         token_endpoint: Where the login polls.
         created_at: When the login began.
-        expires_at: When the code expires; None where only the server knows.
+        expires_at: When the code expires; None if only the server knows.
         ended_at: When the login ended, if it has.
-        wait_seconds: How many seconds after the snapshot the next step is due. 0 where it is due
-            already, and after the end, unless a token is left to be revoked.
-        interval: Seconds between two polls, as the server wants it by now.
-        attempt: How many token requests were prepared.
-        failures: How many times in a row no usable answer came.
+        wait_seconds: How many seconds after the snapshot the next step is due. 0 if the step is due
+            already, or if the login has ended and no token is left to revoke.
+        interval: Seconds between two polls, as the server last asked for.
+        attempt: How many token requests the login has announced.
+        failures: How many times in a row no usable response came.
         in_doubt: Whether the server may have issued a token that did not arrive.
-        handover: How far the token is handed over.
-        orphaned_tokens: How many tokens came that could not be taken, and must be revoked.
-        revocations: How many requests to revoke them are left to send (RFC 7009).
+        handover: The state of the hand-over of the token.
+        orphaned_tokens: How many tokens arrived that the login did not take and that must be
+            revoked.
+        revocations: How many requests to revoke tokens are left to send (RFC 7009).
     """
 
     id: str

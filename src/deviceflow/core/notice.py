@@ -39,22 +39,22 @@ def argument(name: str) -> str:
 
 
 class LoginNeed(NamedTuple):
-    """What the program is told of a need. All times are in seconds since 1970.
+    """One notification of a need. All times are in seconds since 1970.
 
     Attributes:
-        id: The need's id. The same id comes again: each day that the need lasts, at its end, and
-            wherever a notification is repeated.
+        id: The need's id. All notifications of one need have the same id.
         name: The grant's name.
         purpose: Why the grant is needed, as the program stated it.
         server: The server to log in to.
-        scopes: What is asked for.
+        scopes: The scopes that the login asks for.
         host: The machine of the program that asked.
         since: When the need arose.
-        number: Which notification of this need it is, from 1. A repeated one has the same number.
+        number: The number of this notification of the need, from 1. A repeated notification has the
+            same number.
         ended_at: When the need ended; None while a person must log in.
-        end: Why it ended: `logged_in`, `late_answer` or `logged_out`; None while it lasts.
-        link: The address of the need's page, hidden; None where nobody knows where the pages are,
-            and after the end. Whoever has the link can request a code.
+        end: Why the need ended: `logged_in`, `late_answer` or `logged_out`; None while it lasts.
+        link: The address of the need's page, hidden; None if the client does not know where the
+            pages are, and after the end. Whoever has the link can request a code.
     """
 
     id: str

@@ -124,9 +124,9 @@ class StoredGrant(NamedTuple):
         grant: A copy of the grant, with its secrets.
         now: The store's time in seconds since 1970, when the grant was read.
         used_at: When the grant's last use was noted; None if it was never used.
-        held: For how many seconds a worker has the grant's lease; 0 if nobody has. By a clock that
-            was set back since, it is no more than the lease was taken for.
-        owner: That worker, or the one whose lease ran out and was not released.
+        held: For how many more seconds a worker has the grant's lease; 0 if no worker has it. At
+            most the duration of the lease, even if the clock was set back since.
+        owner: That worker, or the worker whose lease ran out and was not released.
     """
 
     grant: Grant
@@ -143,7 +143,7 @@ class GrantLease(NamedTuple):
         owner: The worker that takes it.
         seconds: Its duration.
         client_now: The client's time.
-        ended: The worker whose lease has ended, whatever the store's clock says of that by now.
+        ended: The worker whose lease counts as ended, whatever the store's clock says.
     """
 
     owner: str
@@ -526,9 +526,9 @@ class AsyncStore(Protocol):
 
     A method that is cancelled has either done all of its work or none of it.
 
-    A store may have an attribute `works_in_callers_task` that is true. Then a client awaits what
-    has to finish in the task of its own caller, which costs less than a task for each call. The
-    methods must not cancel the task that they run in, as `asyncio.timeout` does.
+    A store may have an attribute `works_in_callers_task` that is true. Then a client awaits a
+    method that must finish in the task of the client's caller. That costs less than a task for each
+    call. Such methods must not cancel the task that they run in, as `asyncio.timeout` does.
     """
 
     @property
@@ -648,12 +648,12 @@ class AsyncStore(Protocol):
     # For a process that drives whatever is due.
 
     async def wait_for_change(self, seconds: float) -> bool:
-        """Wait until a flow may be due that was not, for another reason than the time.
+        """Wait until somebody adds, starts or ends a flow, in this process or another.
 
-        Somebody has added a flow, started or ended one, in this process or another. One task of a
-        store may wait at a time. What changes between two calls counts for the second one, and the
-        first call returns at once. Where the store cannot be told of changes, the method looks or
-        returns every now and then.
+        Such a change can make a flow due earlier than `upcoming` said. Only one task of a store may
+        wait at a time. A change between two calls makes the second call return at once. The first
+        call of all returns at once, too. If the database does not report changes, the method checks
+        for changes, or returns, at intervals.
 
         Args:
             seconds: How long to wait at most.

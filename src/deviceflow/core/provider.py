@@ -203,19 +203,19 @@ class Answer:
 
 
 class LoginRequest(TypedDict, total=False):
-    """What one login asks for, instead of what the provider's own settings say.
+    """What one login asks for, in place of the provider's own settings.
 
-    No provider takes all of it: OAuth servers take the first five, DVC Studio takes `scopes` and
-    the rest. What the provider does not take is refused with a `UsageError`.
+    OAuth servers take the first five arguments, DVC Studio takes `scopes` and the last six. A
+    provider refuses an argument that it does not take with a `UsageError`.
 
     Attributes:
-        scopes: The scopes: a list, or one text with spaces (at DVC Studio with commas) in it.
-        audience: Who the token is for, where the server wants to know.
-        resource: Where the token is to be used, one address or more (RFC 8707).
-        parameters: What else to send in the device authorization request.
-        require: Who must approve: claims of the id token that must be so.
-        client_name: The program, as DVC Studio shows it to the person.
-        token_name: What to call the token.
+        scopes: The scopes: a list, or one string with spaces (for DVC Studio, with commas).
+        audience: Who the token is for, if the server needs to know.
+        resource: Where the token will be used (RFC 8707): one URL or several.
+        parameters: Additional parameters of the device authorization request.
+        require: Who must approve: the claims that the id token must have.
+        client_name: The program's name, which DVC Studio shows to the person.
+        token_name: The token's name.
         team_names: The teams that the token is for.
         all_teams: Whether the token is for all teams.
         expires_in_days: The token's lifetime in days.
@@ -242,7 +242,8 @@ class Approver(Protocol):
         """Tell whether to take the token.
 
         Args:
-            claims: Those of the id token that came with it, verified as far as the provider says.
+            claims: The claims of the id token that came with the token, verified as far as the
+                provider says.
         """
 
 
@@ -297,7 +298,7 @@ class Provider(Protocol):
     def for_grant(self) -> Self:
         """Return the same provider, asking for what a refresh token needs as well.
 
-        What the caller said about that goes before what the provider is known to need.
+        The caller's setting `offline` takes precedence over what the provider is known to need.
         """
 
     @property

@@ -201,7 +201,8 @@ def endpoint(url: object, *, allow_http: bool = False, server: str | None = None
         raise InsecureURLError(
             f"{parts.scheme}://{parts.netloc} uses plain http, which would send codes and tokens"
             " unencrypted.",
-            hint="Use https, or allow http with allow_http=True or DEVICEFLOW_ALLOW_HTTP=1.",
+            hint="Use https. On a network that you trust, --allow-http, allow_http=True or"
+            " DEVICEFLOW_ALLOW_HTTP=1 allows plain http.",
         )
     return url
 

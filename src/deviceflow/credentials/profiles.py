@@ -330,7 +330,8 @@ def _check(path: Path, read: Mapping[str, Any]) -> None:
         if unknown := sorted(set(profile) - {*SETTINGS, *NOTICES, "set"}):
             raise UsageError(
                 f"{path}: profile {name!r} has unknown settings: {', '.join(unknown)}.",
-                hint=f"The settings are {', '.join((*SETTINGS, *NOTICES))}, and a table 'set'.",
+                hint=f"{did_you_mean(unknown[0], (*SETTINGS, *NOTICES))}The settings are"
+                f" {', '.join((*SETTINGS, *NOTICES))}, and a table 'set'.",
             )
         for key, value in profile.items():
             if not _fits(key, value):

@@ -57,7 +57,8 @@ def transport_security(origin: str, clock: Clock) -> Iterator[Check]:
         )
         return
     except OSError as trouble:
-        yield Check("tls", "bad", f"No TLS connection to {host} port {port}: {trouble}.")
+        why = trouble.strerror or str(trouble)
+        yield Check("tls", "bad", f"No TLS connection to {host} port {port}: {why}.")
         return
     ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     days = int((ends - clock.time()) / 86400)

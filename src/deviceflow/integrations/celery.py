@@ -1,4 +1,4 @@
-"""Tokens for the tasks of Celery. While a person is awaited, the task retries itself.
+"""Tokens for the tasks of Celery. Until a person has logged in, the task retries itself.
 
 A task with a token::
 
@@ -13,16 +13,16 @@ unless settings of the Celery app say otherwise:
   with DATABASE in their name from `celery inspect conf` and `celery report`.
 - `deviceflow_config`: the path of the file with the profiles.
 - `deviceflow_deadline`: how many seconds one request may take, as for `Client`.
-- `deviceflow_longest_wait`: after how many seconds a task that waits for a person is run again, at
-  most; 60 by default. A broker with a visibility timeout, such as Redis, hands out again what was
-  not acknowledged by then: the wait must be shorter.
-- `deviceflow_notify`: what to call where a person must log in, as for `Client`: a function, or the
-  path of one, such as `reports.people:write_mail`. By default what `DEVICEFLOW_NOTIFY` or the
-  profile says.
+- `deviceflow_longest_wait`: after how many seconds at most a task that waits for a person runs
+  again; 60 by default. A broker with a visibility timeout, such as Redis, hands a message out again
+  if it is not acknowledged by then, so the wait must be shorter than that timeout.
+- `deviceflow_notify`: what to call when a person must log in, as for `Client`: a function, or the
+  path of one, such as `reports.people:write_mail`. By default `DEVICEFLOW_NOTIFY`, else `notify` of
+  the profile.
 - `deviceflow_public_url`: where the pages of needs are, as for `Client`.
 
-A message of a task has the name of a profile in it, and never a token: a `Secret` cannot be
-serialized.
+A task's message contains the name of a profile, and never a token: Celery cannot serialize a
+`Secret`.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ def get_token(
 ) -> AccessToken:
     """Return an access token that can be used now; if there is none, retry the task later.
 
-    Where a person must log in, the need is put on record, and the program is notified of it. The
-    task is run again each minute, or more often, until somebody has logged in, as by `deviceflow
-    grants login NAME`. No worker waits.
+    If a person must log in, the client records the need, and notifies the program. The task runs
+    again every minute, or more often, until somebody has logged in, for example by `deviceflow
+    grants login NAME`. No worker of Celery is blocked meanwhile.
 
     Args:
         task: The task, which must be bound (`bind=True`).
@@ -162,10 +162,10 @@ def get_token(
         min_ttl: How many seconds the token must live, as for `Client.get_token`.
 
     Raises:
-        celery.exceptions.Retry: The task is to be run again: a person must log in, or the token has
-            expired and the server gives no answer.
-        celery.exceptions.Reject: Likewise, and the broker does not take the task's next message.
-            The present one is delivered again.
+        celery.exceptions.Retry: The task will run again: a person must log in, or the token has
+            expired and the server does not answer.
+        celery.exceptions.Reject: Likewise, but the broker did not accept the task's next message,
+            so the broker delivers the present message again.
         LoginPending: A person must log in, and the task cannot be retried: its `max_retries` are
             spent, or it was called directly or eagerly.
         UnreachableError: The server gives no answer, and the task cannot be retried.
@@ -188,8 +188,8 @@ def retried(task: Task[Any, Any], *, profile: str | None = None) -> Iterator[Cli
             session.auth = DeviceFlowAuth(client, "report", interactive=False)
             session.get("https://api.example.com/report")
 
-    Within the block, the events on record have the engine `celery` and the id of the task. The code
-    of the block runs again with the task: nothing before the token should have an effect.
+    Within the block, events have the engine `celery` and the id of the task. If the task runs
+    again, so does the code of the block: it should have no effect before it has the token.
 
     Args:
         task: The task, which must be bound (`bind=True`).

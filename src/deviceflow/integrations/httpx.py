@@ -30,14 +30,14 @@ class DeviceFlowAuth(HttpxAuth, httpx.Auth):
     read here, so both may be streams.
 
     Args:
-        client: What logs in and refreshes.
+        client: The client that logs in and refreshes.
         name: As for `deviceflow.DeviceFlowAuth`.
         provider: Likewise.
         min_ttl: Likewise.
         interactive: Likewise.
         purpose: Likewise.
-        origins: Likewise. httpx takes the token off where a redirect leads to another host; but it
-            attaches the token again to a `next_request` that a program sends by itself.
+        origins: Likewise. httpx removes the token if a redirect leads to another host. But if a
+            program sends a `next_request` itself, httpx attaches the token again.
         **request: Likewise.
 
     Raises:

@@ -28,31 +28,32 @@ if TYPE_CHECKING:
 class DeviceFlowAuth(AuthBase):
     """Attaches a grant's access token to each request (RFC 6750 section 2.1).
 
-    Threads may share it, and so may processes, by the grant of the same name in one store: the
-    token is refreshed ahead of its expiry, and by one of them.
+    Threads may share the object. Processes share the token by the grant's name in one store. One of
+    them refreshes the token before it expires.
 
-    On an answer of 401 the token is invalidated, and the request is sent once more with the next
-    one, its body from the start. A body that cannot be had twice, such as a generator's, is not
-    sent again: the 401 is returned, and the next request has another token. A token that is refused
-    as soon as it is new is not replaced, and the 401 is returned.
+    If the server answers 401, the object invalidates the token, and sends the request once more
+    with the next token and the body from its start. A body that can be read only once, such as a
+    generator, is not sent again: the caller gets the 401, and the next request has another token.
+    If the server refuses a new token as well, the caller gets the 401, and the token stays.
 
-    Where there is no grant yet, or it was lost, a person is asked to log in if one is there. If
-    not, or if the person said no before, `LoginPending` is raised, with the time to ask again.
+    If there is no grant, or the grant was lost, the object asks a person to log in if one is there.
+    Otherwise, or if the person denied before, the request raises `LoginPending`, which says when to
+    ask again.
 
-    The token goes to the `origins` only. `requests` takes it off where a redirect leads to another
-    host.
+    Only requests to the `origins` carry the token. If a redirect leads to another host, `requests`
+    removes the token.
 
     Args:
-        client: What logs in and refreshes.
+        client: The client that logs in and refreshes.
         name: The grant's name.
-        provider: Where to log in; None for a grant that there is already.
+        provider: Where to log in; None for an existing grant.
         min_ttl: How many seconds the token of a request must live, as for `Client.get_token`.
         interactive: Whether a person is there to log in; by default, whether the program has a
             terminal.
         purpose: Why the login is needed, as for `Client.start`.
-        origins: What gets the token, such as `https://api.example.com`; a path counts for nothing.
-            Requests to other servers go without a token. By default every request with this `auth`
-            has it.
+        origins: The servers that get the token, such as `https://api.example.com`; a path is
+            ignored. Requests to other servers go without a token. By default every request with
+            this `auth` carries the token.
         **request: What to ask for, such as `scopes`, as for `Client.start`.
 
     Raises:

@@ -50,10 +50,10 @@ class Settings:
         refresh_scope: The scope that a login must ask for to get a refresh token. If empty, every
             login gets one.
         refresh_token_lifetime: Lifetime of a refresh token in seconds, from its issue.
-        reuse_detection: Whether a refresh token that comes again after it was replaced revokes the
-            grant, with all its tokens (RFC 9700 section 4.14). If not, it is only refused.
-        reuse_grace: Seconds for which the refresh token that was replaced last is answered with
-            the same successor again, as long as nobody has used the successor. 0 means never.
+        reuse_detection: Whether the server revokes the grant with all its tokens when a replaced
+            refresh token comes again (RFC 9700 section 4.14). If not, it only refuses that token.
+        reuse_grace: For how many seconds after a refresh the server answers the old refresh token
+            with the same new one, unless somebody has used the new one. 0 means never.
         client_secrets: The clients that must authenticate (RFC 6749 section 2.3): client id to
             secret.
         any_client: Whether to accept client ids without a secret here, as public clients.

@@ -175,9 +175,9 @@ def problem_of(error: Exception) -> StoreError:
     state = getattr(error, "sqlstate", None)
     message = getattr(getattr(error, "diag", None), "message_primary", None)
     if state is None:
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(str(error).split()).partition(_QUESTION)[0] or type(error).__name__
         return StoreError(
-            f"The database cannot be reached: {message}.",
+            f"The database cannot be reached: {message.rstrip('.')}.",
             hint="Nothing is lost: try again when the database is available. If it is running,"
             " check whether it or a pooler in front of it is suspended.",
         )
@@ -185,6 +185,8 @@ def problem_of(error: Exception) -> StoreError:
         f"The database returned an error: {message} (SQLSTATE {state}).", hint=_HINTS.get(state)
     )
 
+
+_QUESTION: Final = " Is the server running "  # libpq asks it at the end; the hint says the same
 
 _HINTS: Final = {
     IDLE_TOO_LONG: "This machine was suspended, or very slow. Nothing is lost: try again.",

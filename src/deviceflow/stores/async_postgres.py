@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 class AsyncPostgresStore(AsyncSQLStore):
     """A store in a PostgreSQL database, as `PostgresStore`, for the tasks of one event loop.
 
-    What many tasks ask for at the same time is done in one transaction, where one statement serves
-    many of them; each is answered after the transaction is committed.
+    Operations that many tasks request at the same time share one transaction, in which one
+    statement serves many of them. Each operation returns after the commit.
 
     Args:
         url: As for `PostgresStore`, like the rest.
         keys: As for `PostgresStore`.
         plaintext: As for `PostgresStore`.
         read_only: As for `PostgresStore`.
-        pool_size: As for `PostgresStore`. More than one connection is used only where operations
-            would wait for others.
+        pool_size: As for `PostgresStore`. The store uses more than one connection only if
+            operations would wait for others.
         timeout: As for `PostgresStore`.
         reading_timeout: As for `PostgresStore`.
         trail: As for `SQLiteStore`.

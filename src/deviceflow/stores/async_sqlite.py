@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class AsyncSQLiteStore(AsyncSQLStore):
     """A store in a SQLite file, as `SQLiteStore`, for the tasks of one event loop.
 
-    A thread performs the operations. What many tasks ask for at the same time is done in one
-    transaction, and each is answered after that is committed; so a sync of the disk is shared.
+    A thread performs the operations. Operations that many tasks request at the same time share one
+    transaction, and so one sync of the disk. Each operation returns after the commit.
 
     Args:
         path: As for `SQLiteStore`, like the rest.

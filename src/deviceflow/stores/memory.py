@@ -30,10 +30,10 @@ _MOST_SNOOZES: Final = 6
 
 
 class MemoryStore(MemoryGrants):
-    """Keeps flows while the process lives; nothing of them is written anywhere.
+    """Keeps flows in memory while the process lives, and writes nothing to the disk.
 
-    A forked child gets a copy of them as they are then. Only one of the two processes may go on
-    with a login: each would poll with the same code, and only one would be given the token.
+    A forked child gets a copy of the flows. Only one of the two processes may continue a login:
+    both would poll with the same code, and the server gives the token to only one of them.
     """
 
     durable = False

@@ -28,8 +28,8 @@ class PostgresStore(SQLStore):
         keys: Fernet keys, the same for all users of the database. The first one seals secrets, all
             of them unseal. By default the keys in `DEVICEFLOW_KEYS`.
         plaintext: Do not seal secrets.
-        read_only: Write nothing. Permission to read the tables is enough. A key is not needed, but
-            without one no secret can be read and no MAC of a row check.
+        read_only: Write nothing. The store then needs only permission to read the tables. It needs
+            no key, but without a key it can neither read a secret nor check the MAC of a row.
         pool_size: The maximum number of connections.
         timeout: The timeout of one call in seconds, after which `StoreError` is raised. If a
             connection must be opened, it may take some seconds longer. The server ends statements

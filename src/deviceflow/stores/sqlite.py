@@ -31,13 +31,14 @@ class SQLiteStore(SQLStore):
             `DEVICEFLOW_KEYS`, else those in the file `PATH.key`, which is created (0600) with the
             store.
         plaintext: Do not seal secrets.
-        read_only: Write nothing: no rows, no key file. Permission to write is not needed. A key is
-            not needed either, but without one no secret can be read and no MAC of a row checked.
+        read_only: Write nothing: no rows, no key file. The store then needs no permission to write.
+            It needs no key either, but without a key it can neither read a secret nor check the MAC
+            of a row.
         synchronous: With `FULL`, committed data survives a power cut. `NORMAL` is several times
             faster, but a power cut may lose the last transactions, even a token.
         trail: `each` stores every event. `summary` leaves out polls that were answered `pending`,
             and stores their number and times, and a hash over them, with the next event. By default
-            `DEVICEFLOW_TRAIL`, else `each`. Each process may choose; all of them read both.
+            `DEVICEFLOW_TRAIL`, else `each`. Processes with different settings may share a store.
 
     Raises:
         StoreError: The file cannot be used. The message says why, and the hint what to do.

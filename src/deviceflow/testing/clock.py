@@ -43,7 +43,7 @@ class _Virtual:
 
 
 class VirtualClock(_Virtual):
-    """A `deviceflow.typing.Clock` under a test's hand: sleeping on it takes no time.
+    """A `deviceflow.typing.Clock` that a test controls: sleeping on it takes no real time.
 
     Args:
         wall: What the wall clock says at first, in seconds since 1970.
@@ -64,7 +64,7 @@ class VirtualClock(_Virtual):
 class AsyncVirtualClock(_Virtual):
     """The same for asyncio: a `deviceflow.typing.AsyncClock`.
 
-    Tasks that sleep at the same time share it: whoever is to wake first moves both clocks on.
+    Tasks that sleep at the same time share the clock: the task that wakes first moves it on.
 
     Args:
         wall: What the wall clock says at first, in seconds since 1970.

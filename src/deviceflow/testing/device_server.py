@@ -22,12 +22,13 @@ _ALL: tuple[Request, ...] = ("code", "poll", "refresh")
 class DeviceServer:
     """The local authorization server on a free port, in a thread (extra `server`).
 
-    It speaks RFC 8628 and DVC Studio's dialect. What a test orders is done once, in the order of
-    the orders, and refers to the requests that come next.
+    The server speaks RFC 8628 and DVC Studio's dialect. It carries out each of the test's orders
+    once, in the order in which the test gave them, on the requests that come next.
 
     Args:
         settings: How the server behaves.
-        clock: Returns the time in seconds since 1970: lifetimes and intervals go by it.
+        clock: A function that returns the time in seconds since 1970. The server measures lifetimes
+            and intervals by this clock.
 
     Attributes:
         url: The server's URL, without a trailing slash.
@@ -92,13 +93,13 @@ class DeviceServer:
         self._decide("expire", code)
 
     def after_polls(self, number: int, do: Literal["approve", "deny", "expire"]) -> None:
-        """Decide each login that begins from now on when it was polled so many times.
+        """Decide each login that begins from now on after a number of polls.
 
-        For a call that blocks until the login is over.
+        Use this with a call that blocks until the login has ended.
 
         Args:
-            number: How many polls are answered before.
-            do: What to do then.
+            number: How many polls to answer before the decision.
+            do: The decision.
         """
         self._director.after_polls = (number, do)
 
@@ -144,10 +145,11 @@ class DeviceServer:
     def rotate_refresh_tokens(self, grace: float = 0.0) -> None:
         """From now on, give each login a refresh token, and replace it with each refresh.
 
-        An old one that comes again ends the grant, with all its tokens (RFC 9700 section 4.14).
+        If an old refresh token comes again, the server revokes the grant with all its tokens (RFC
+        9700 section 4.14).
 
         Args:
-            grace: Seconds for which the one that was replaced last gets the same answer again.
+            grace: For how many seconds after a refresh the old refresh token gets the same new one.
         """
         self._director.rotate_refresh_tokens(grace)
 

@@ -102,6 +102,9 @@ def device_server(request: pytest.FixtureRequest) -> Iterator[DeviceServer]:
 
     With the fixture `virtual_clock` it goes by that clock, else by the machine's.
     """
+    from dataclasses import fields  # noqa: PLC0415
+
+    from deviceflow.core.suggest import did_you_mean  # noqa: PLC0415
     from deviceflow.testing.device_server import DeviceServer  # noqa: PLC0415
 
     clock: dict[str, Any] = {}
@@ -115,6 +118,13 @@ def device_server(request: pytest.FixtureRequest) -> Iterator[DeviceServer]:
     try:
         from deviceflow.server import Settings  # noqa: PLC0415
 
+        known = [one.name for one in fields(Settings)]
+        for name in settings.keys() - {*known}:
+            pytest.fail(
+                f"@pytest.mark.deviceflow has an unknown setting {name!r}."
+                f" {did_you_mean(name, known)}The settings are {', '.join(known)}.",
+                pytrace=False,
+            )
         server = DeviceServer(Settings(**settings), **clock)
     except ImportError as missing:
         raise _unusable("device_server", missing) from None

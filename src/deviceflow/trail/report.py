@@ -9,28 +9,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from collections import Counter
 from importlib.resources import files
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from deviceflow.audit.events import text_of
 from deviceflow.core.actions import ACTIONS, POLL
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import ENDS, POLLING
-from deviceflow.trail.login_view import UNFINISHED, counted, seconds_of, span
+from deviceflow.trail.login_view import END_OF_TIME, UNFINISHED, counted, seconds_of, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from deviceflow.trail.grant_view import Grant
     from deviceflow.trail.ledger import Finding
     from deviceflow.trail.login_view import Line, Login
+    from deviceflow.trail.selection import Picked
     from deviceflow.trail.stats import Stats
-
-TIMELINES: Final = 500
-"""How many logins are drawn, the newest ones; and how many grants are listed."""
 
 FINDINGS: Final = 1000
 """How many findings are listed."""
@@ -38,11 +37,13 @@ FINDINGS: Final = 1000
 _ALIKE: Final = 20  # findings alike, of which the events are named
 _NOTES: Final = 200
 _LOGINS: Final = 20  # of one grant
-_LINES: Final = 60  # of one login's story
+_LINES: Final = 55  # of one login's story
 _TICKS: Final = 400  # of one login's polls
 _MARKS: Final = 40  # of what went wrong in one login
 _BARS: Final = 62
+_SLOTS: Final = 12  # the places for bars, at least, so that a bar is not a wall
 _LONGEST: Final = 300  # characters of a text from elsewhere
+_COMMAND: Final = 4000  # characters of a command
 _NAME: Final = 100  # characters of a name
 _THIN: Final = 0.8  # percent of a timeline, below which a poll is drawn as a tick
 
@@ -50,6 +51,9 @@ OUTCOMES: Final = ("authorized", "expired", "denied", "cancelled", "failed", UNF
 """What outcomes are drawn as; all other reasons count as `failed`."""
 
 _SIZES: Final = (
+    (60, "minute"),
+    (300, "5 minutes"),
+    (900, "15 minutes"),
     (3600, "hour"),
     (6 * 3600, "6 hours"),
     (86_400, "day"),
@@ -57,6 +61,7 @@ _SIZES: Final = (
     (30 * 86_400, "30 days"),
 )
 _BINS: Final = (10, 30, 60, 120, 300, 600, 900, math.inf)
+_ANCHOR: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MARKED: Final = {action: action.words for action in ACTIONS.values() if action.mark}
 
 
@@ -86,26 +91,43 @@ class Verdict(NamedTuple):
     keyed: bool = True
 
 
+class Source(NamedTuple):
+    """Where the report is from, so that a reader can check it.
+
+    Attributes:
+        data_hash: The SHA-256 of the events that the report is about, in hex: of the output of
+            `export`.
+        export: The command that prints these events, and their hash.
+        verify: The command that verifies the trail again.
+    """
+
+    data_hash: str
+    export: str
+    verify: str
+
+
 def render(
     stats: Stats,
-    logins: Sequence[Login],
+    logins: Sequence[Picked],
     notes: Sequence[Mapping[str, Any]],
     verdict: Verdict,
     *,
     about: Mapping[str, str],
     made_at: float,
-    grants: Sequence[Grant] = (),
+    source: Source,
+    grants: Sequence[Picked] = (),
 ) -> str:
     """Return the page.
 
     Args:
         stats: The numbers of all logins that it is about.
-        logins: The newest of them, the newest first: `TIMELINES` at the most are drawn.
+        logins: Those of them that are shown one by one, as from `Selection`.
         notes: What belongs to no login.
         verdict: What the verification has found.
-        about: What it is about: the store and the filters, each with its name.
+        about: What it is about and who made it: facts for the top, each with its name.
         made_at: When it was made, in seconds since 1970.
-        grants: The newest of the grants, the newest first: `TIMELINES` at the most are listed.
+        source: How a reader can check it.
+        grants: The grants that are shown one by one, as from `Selection`.
 
     Raises:
         ImportError: `jinja2` is missing (extra `audit`).
@@ -132,7 +154,9 @@ def render(
         style=markupsafe.Markup(style),  # noqa: S704  # our own file
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         made_at=_minute(made_at),
+        period=_period(stats),
         about=about,
+        source=source,
         verdict=verdict,
         listed=min(FINDINGS, len(verdict.findings)),
         findings=list(_findings(verdict.findings[:FINDINGS])),
@@ -144,9 +168,10 @@ def render(
         bins=_bins(stats.waits()),
         notes=[_note(event) for event in notes[-_NOTES:][::-1]],
         notes_in_all=len(notes),
-        grants=[_listed(grant, suspects[grant.id]) for grant in grants[:TIMELINES]],
-        logins=[_drawn(login, suspects[login.id]) for login in logins[:TIMELINES]],
+        grants=_anchored(_listed(one, suspects[one.chain.id]) for one in grants),
+        logins=_anchored(_drawn(one, suspects[one.chain.id]) for one in logins),
         span=span,
+        whole=lambda command: markupsafe.escape(printable(command, _COMMAND)),
         short=_short_name,
         when=_when,
         number=_number,
@@ -196,6 +221,22 @@ def _second(at: float) -> str:
     return text_of(at)[:19].replace("T", " ")
 
 
+def _period(stats: Stats) -> str | None:
+    """Return from when to when logins began."""
+    if stats.first is None or stats.last is None:
+        return None
+    first, last = _minute(stats.first), _minute(stats.last)
+    return f"{first} UTC" if first == last else f"{first} to {last} UTC"
+
+
+def _anchored(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with a name for links, which is the flow's id if that is one."""
+    return [
+        row | {"anchor": row["id"] if _ANCHOR.fullmatch(row["id"]) else f"row-{number}"}
+        for number, row in enumerate(rows)
+    ]
+
+
 def _group(outcome: str) -> str:
     return outcome if outcome in OUTCOMES else "failed"
 
@@ -218,23 +259,22 @@ def _groups(outcomes: Mapping[str, int]) -> list[dict[str, Any]]:
 
 def _periods(stats: Stats) -> dict[str, Any]:
     """Return the outcomes over time, as bars."""
-    hours = [hour for hour, _ in stats.by_hour]
-    if not hours:
+    if stats.first is None or stats.last is None:
         return {"bars": [], "most": 0, "name": ""}
-    first, last = min(hours) * 3600, max(hours) * 3600 + 3600
+    first, last = stats.first, stats.last
     size, name = next(
-        ((size, name) for size, name in _SIZES if (last - first) / size <= _BARS), (0, "")
+        ((size, name) for size, name in _SIZES if last // size - first // size < _BARS), (0, "")
     )
     if not size:
         days = math.ceil((last - first) / 86_400 / _BARS)
         size, name = days * 86_400, f"{days} days"
-    start = first - first % min(size, 86_400)
+    start = int(first - first % min(size, 86_400))
     counted: dict[int, Counter[str]] = {}
-    for (hour, outcome), count in stats.by_hour.items():
-        place = (hour * 3600 - start) // size
-        counted.setdefault(place, Counter())[_group(outcome)] += count
+    for outcome, starts in stats.starts.items():
+        for place, count in Counter(int((at - start) // size) for at in starts).items():
+            counted.setdefault(place, Counter())[_group(outcome)] += count
     most = max(sum(counts.values()) for counts in counted.values())
-    slots = max(counted) + 1
+    slots = max(*counted, _SLOTS - 1) + 1
     width = 100 / slots
     digits = 10 if size >= 86_400 else 16  # of a time: those of the day, or of the minute
     bars = [
@@ -248,7 +288,7 @@ def _periods(stats: Stats) -> dict[str, Any]:
         }
         for place, counts in sorted(counted.items())
     ]
-    ends = [_second(at)[:digits] for at in (start, start + slots * size - 1)]
+    ends = [_second(min(at, END_OF_TIME - 1))[:digits] for at in (start, start + slots * size - 1)]
     return {"bars": bars, "most": most, "name": name, "ends": ends}
 
 
@@ -264,7 +304,7 @@ def _bins(waits: Sequence[float]) -> list[dict[str, Any]]:
     """Return how many approvals took how long."""
     counts: Counter[float] = Counter(next(end for end in _BINS if wait < end) for wait in waits)
     most = max(counts.values(), default=1)
-    rows = []
+    rows = list[dict[str, Any]]()
     for start, end in zip((0, *_BINS), _BINS, strict=False):
         name = f"{_short(start)} to {_short(end)}" if end < math.inf else f"{_short(start)} or more"
         share = _percent(counts[end] / most)
@@ -275,7 +315,8 @@ def _bins(waits: Sequence[float]) -> list[dict[str, Any]]:
                 "width": share,
             }
         )
-    return rows
+    filled = [number for number, row in enumerate(rows) if row["count"]]
+    return rows[filled[0] : filled[-1] + 1] if filled else []
 
 
 def _short(seconds: float) -> str:
@@ -291,11 +332,13 @@ def _note(event: Mapping[str, Any]) -> dict[str, Any]:
     return dict(event) | {"at": event["time"] if at is None else _second(at)}
 
 
-def _drawn(login: Login, findings: int) -> dict[str, Any]:
-    whole = login.seconds
+def _drawn(picked: Picked, findings: int) -> dict[str, Any]:
+    login, whole = picked.chain, picked.chain.seconds
     lines = [_line(line) for line in login.story()]
     return {
+        "id": login.id,
         "login": login,
+        "matters": picked.matters,
         "started": _second(login.started),
         "took": span(whole),
         "group": _group(login.outcome),
@@ -308,13 +351,16 @@ def _drawn(login: Login, findings: int) -> dict[str, Any]:
     }
 
 
-def _listed(grant: Grant, findings: int) -> dict[str, Any]:
+def _listed(picked: Picked, findings: int) -> dict[str, Any]:
+    grant = cast("Grant", picked.chain)
     lines = [_line(line) for line in grant.story()]
     generations = grant.generations()
     needs = grant.needs()
     in_use = generations[-1] if generations and generations[-1].until is None else None
     return {
+        "id": grant.id,
         "grant": grant,
+        "matters": picked.matters,
         "started": _second(grant.started),
         "last": _second(grant.times[-1]),
         "findings": findings,

@@ -26,7 +26,7 @@ RFC 10027 section 6.1.2 recommends short-lived codes, without a number. The code
 Microsoft Entra are valid for 15 minutes.
 """
 TOP: Final = 10
-"""The number of clients and issuers in the statistics, those with the most logins."""
+"""The number of clients, issuers and actors in the statistics, those with the most logins."""
 
 
 class Stats:
@@ -37,12 +37,13 @@ class Stats:
         first: When the first login started, in seconds since 1970; None if there is none.
         last: When the last login started.
         outcomes: The number of logins for each `Login.outcome`.
-        by_hour: The same for each hour since 1970, by the time of the start.
+        starts: When the logins of each outcome started, in seconds since 1970.
         in_doubt: How many logins are in doubt: a token may exist that nobody has.
         totals: The totals of events: `slow_downs`, `recoveries` and others.
         practice: How many logins depart from RFC 10027, for each kind of departure.
         clients: The number of logins of each client.
         issuers: The number of logins at each server.
+        actors: The number of logins that each actor started.
         grants: The statistics of grants.
     """
 
@@ -51,11 +52,12 @@ class Stats:
         self.first: float | None = None
         self.last: float | None = None
         self.outcomes: Counter[str] = Counter()
-        self.by_hour: Counter[tuple[int, str]] = Counter()
+        self.starts: dict[str, array[float]] = {}
         self.totals: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self.practice: Counter[str] = Counter(dict.fromkeys(_DEPARTURES, 0))
         self.clients: Counter[str] = Counter()
         self.issuers: Counter[str] = Counter()
+        self.actors: Counter[str] = Counter()
         self.grants = GrantStats()
         self._approved: Counter[tuple[str, str]] = Counter()
         self._waits = array("d")
@@ -73,7 +75,7 @@ class Stats:
         self.first = login.started if self.first is None else min(self.first, login.started)
         self.last = login.started if self.last is None else max(self.last, login.started)
         self.outcomes[outcome] += 1
-        self.by_hour[int(login.started // 3600), outcome] += 1
+        self.starts.setdefault(outcome, array("d")).append(login.started)
         self.in_doubt += login.in_doubt
         actions = Counter(event["action"] for event in login.events)
         for name, action in COUNTED.items():
@@ -86,6 +88,7 @@ class Stats:
         for kind, counted, name in (
             ("client", self.clients, login.client or "?"),
             ("issuer", self.issuers, login.issuer or "?"),
+            ("actor", self.actors, login.actor or "?"),
         ):
             counted[name] += 1
             self._approved[kind, name] += outcome == AUTHORIZED
@@ -109,6 +112,7 @@ class Stats:
             "practice": dict(self.practice),
             "clients": list(self._top("client", self.clients)),
             "issuers": list(self._top("issuer", self.issuers)),
+            "actors": list(self._top("actor", self.actors)),
             "grants": self.grants.facts(),
         }
 

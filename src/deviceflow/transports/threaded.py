@@ -19,17 +19,17 @@ THREADS: Final = 64
 
 
 class ThreadedTransport:
-    """An `AsyncTransport` that needs no further library: a sync one, in threads.
+    """An `AsyncTransport` that runs a sync transport in threads, and needs no other library.
 
-    It serves some dozens of logins. For hundreds of them, use a transport made for asyncio: a
+    It serves some dozens of logins. For hundreds of logins, use a transport made for asyncio: a
     request that finds no free thread waits for one.
 
-    A request that is cancelled is not awaited any more, but goes on in its thread for up to its
-    deadline.
+    If a task is cancelled, it no longer waits for its request, but the request continues in its
+    thread until its deadline at most.
 
     Args:
-        transport: What sends. It is closed with this transport.
-        threads: How many requests are sent at a time.
+        transport: The transport that sends the requests. Closing this transport closes it.
+        threads: How many requests to send at a time.
     """
 
     def __init__(self, transport: Transport, *, threads: int = THREADS) -> None:

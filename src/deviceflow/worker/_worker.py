@@ -114,20 +114,20 @@ def _nothing(_: Any) -> None:
 class Worker:
     """Drives the logins of a store until it is stopped.
 
-    Logins that others have started are found by themselves. Any number of workers may share a
-    store: a login that one of them drives is left alone by the others, unless it stays due for two
-    seconds. Then its worker is dead, or has too much to do.
+    The worker finds logins that other programs have started. Any number of workers may share a
+    store. A worker does not touch the logins that another worker drives, unless a login stays due
+    for two seconds: then its worker has died, or has too much to do.
 
     Args:
-        client: The client, whose store is driven. It stays the caller's to close.
-        concurrency: How many steps are made at a time.
-        shutdown_timeout: How many seconds the steps in flight have to end after `stop`. Then they
-            are interrupted, and that is stored.
-        retention: What is purged; None for nothing.
+        client: The client whose store the worker drives. The caller closes the client.
+        concurrency: How many steps the worker makes at a time.
+        shutdown_timeout: How many seconds the steps in flight have to end after `stop`. Then the
+            worker interrupts them, and stores that it did.
+        retention: What the worker purges; None for nothing.
         on_step: Called after each step.
         on_problem: Called with each problem, once for each time that the store begins to fail.
-        on_progress: Called whenever the worker has got on: a step came to an end, or it has looked
-            for work and nothing is due. While it is stuck, nothing is called.
+        on_progress: Called whenever the worker makes progress: a step has ended, or the worker has
+            looked for work and found none. A stuck worker does not call it.
 
     Raises:
         UsageError: `concurrency` is less than 1, or the client is not an `AsyncClient`.
@@ -182,8 +182,8 @@ class Worker:
         A cancelled `run` interrupts the steps in flight, and stores that.
 
         Args:
-            until_idle: Return as well when no login is live. Logins that were created and not
-                started do not count, nor do those that cannot be stepped.
+            until_idle: Whether to return also when no login is pending. Logins that were created
+                and not started do not count, and neither do logins that cannot be stepped.
         """
         self._loop = asyncio.get_running_loop()
         self._until_idle = until_idle
@@ -205,8 +205,8 @@ class Worker:
         """Begin no more steps, and have `run` return once those in flight have ended.
 
         Args:
-            at_once: Interrupt the steps in flight. What came of them is stored; where nothing
-                came, it is stored that the outcome is in doubt.
+            at_once: Whether to interrupt the steps in flight. The worker stores their results. If a
+                step has no result yet, the worker stores that the login is in doubt.
         """
         self._stopping.set()
         if at_once:
@@ -214,10 +214,10 @@ class Worker:
             self._interrupt()
 
     async def replace(self, client: AsyncClient) -> None:
-        """Use another client for the same store; return when the former is not used any more.
+        """Use another client for the same store; return when the old client is no longer used.
 
-        For settings that have changed. The steps in flight come to their end with the former
-        client, and so do tokens that it could not save yet.
+        Call `replace` after settings have changed. The old client finishes the steps in flight, and
+        saves the tokens that it could not save yet.
         """
         former, self._client = self._client, client
         self._clients.append(client)
@@ -244,7 +244,7 @@ class Worker:
 
     @property
     def counts(self) -> Counts:
-        """How it is doing."""
+        """The worker's counts at this moment."""
         now = self._now()
         return Counts(
             waiting=len(self._schedule),

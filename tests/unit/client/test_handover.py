@@ -351,13 +351,14 @@ def test_name_of_a_token_that_is_not_acknowledged_is_not_taken_by_another_login(
     client: Make, code_answer: CodeAnswer
 ) -> None:
     driver = client(code_answer(), GRANTED)
-    driver.collect_token(authorized(driver, name="nightly"))
+    held = authorized(driver, name="nightly")
+    driver.collect_token(held)
 
     with pytest.raises(errors.UsageError, match="asks for something else") as caught:
         driver.start(STUDIO, name="nightly", client_name="another")
 
     assert caught.value.hint is not None
-    assert "acknowledge" in caught.value.hint
+    assert f"deviceflow token {held} --acknowledge" in caught.value.hint
 
 
 @pytest.mark.parametrize(

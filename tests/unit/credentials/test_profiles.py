@@ -304,7 +304,10 @@ def test_file_is_where_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_pat
         (b"profiles = 'CANARY'", "a profile must be a table"),
         (b"profiles = ['CANARY']", "a profile must be a table"),
         (b"[profiles]\nwork = 'CANARY'", "a profile must be a table"),
-        (b"[profiles.work]\nclientid = 'CANARY'", "profile 'work' has unknown settings: clientid"),
+        (
+            b"[profiles.work]\nclientid = 'CANARY'",
+            "profile 'work' has unknown settings: clientid. Did you mean client_id?",
+        ),
         (b"[profiles.work]\nclient_id = 7", "client_id must be a string"),
         (b"[profiles.work]\nclient_secret = ['CANARY']", "client_secret must be a string"),
         (b"[profiles.work]\nscopes = [7]", "scopes must be a string or a list of strings"),

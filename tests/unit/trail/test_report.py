@@ -22,7 +22,8 @@ from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail import query, report
 from deviceflow.trail.ledger import Finding
 from deviceflow.trail.login_view import Login
-from deviceflow.trail.report import OUTCOMES, Verdict
+from deviceflow.trail.report import OUTCOMES, Source, Verdict
+from deviceflow.trail.selection import EACH, WHOLE, Selection
 from deviceflow.trail.stats import Stats
 from tests.logins import ALICE, BEGIN, ROBOT, Scribe, fill
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 CLEAN: Final = Verdict([], 0, 100, 9, 2, "2026-11-20T10:00:00.000+00:00", "cHVibGlj", False)
 NO_DIGEST: Final = Verdict([], 0, 100, 9, 0, None, None, False)
+SOURCE: Final = Source("ab" * 32, "deviceflow audit export | sha256sum", "deviceflow audit verify")
 HOSTILE: Final = (
     "<script>alert(1)</script>",
     "\"><img src=x onerror='alert(1)'>",
@@ -89,13 +91,15 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
 def page_of(
     logins: list[Login], verdict: Verdict = CLEAN, notes: list[dict[str, Any]] | None = None
 ) -> str:
+    suspects = {finding.flow_id for finding in verdict.findings}
     return report.render(
         Stats(logins),
-        logins,
+        Selection.of(reversed(logins), suspects).newest_first(),
         notes or [],
         verdict,
         about={"store": "t.db", "since": "2026-11-18 11:06:40 UTC"},
         made_at=BEGIN,
+        source=SOURCE,
     )
 
 
@@ -110,9 +114,10 @@ def test_the_page_loads_nothing_and_runs_nothing(store: SQLiteStore) -> None:
     page = of(store)
 
     tags = {tag for tag, _ in page.tags}
-    assert not tags & {"script", "iframe", "img", "object", "embed", "form", "base", "a", "style "}
+    assert not tags & {"script", "iframe", "img", "object", "embed", "form", "base", "style "}
     for tag, found in page.tags:
         assert not any(name.startswith("on") or name in ("style", "src") for name in found), tag
+        assert tag != "a" or (found["href"] or "").startswith("#")
         assert (found.get("href") or "#").startswith(("#", "data:,")), tag
 
 
@@ -160,7 +165,7 @@ def test_the_findings_are_on_top(store: SQLiteStore) -> None:
 
     text = of(store, verdict).text
 
-    assert text.index("2 findings.") < text.index("Summary")
+    assert text.index("2 findings") < text.index("Summary")
     assert re.search("missing digest . . digest 3 is missing", text)
     assert f"edited {flow_id} 2 the content of this event was changed" in text
     assert "Self-signed:" in text
@@ -169,7 +174,7 @@ def test_the_findings_are_on_top(store: SQLiteStore) -> None:
 
 
 def test_without_findings_it_says_how_far_that_goes(store: SQLiteStore) -> None:
-    assert "Nothing was found." in of(store).text
+    assert "No tampering detected" in of(store).text
     assert "Self-signed" not in of(store).text
     assert "There is no digest" in of(store, NO_DIGEST).text
 
@@ -265,13 +270,33 @@ def test_a_login_of_no_length_is_drawn_too(store: SQLiteStore) -> None:
     assert of(store).count("article") == 1
 
 
-def test_the_newest_are_drawn_and_the_rest_counted(store: SQLiteStore) -> None:
-    login = query.one(store, Scribe(store).login("code", "token"))
+def test_of_many_those_that_matter_are_shown(store: SQLiteStore) -> None:
+    scribe = Scribe(store)
+    ids = [scribe.login("code", "denied"), scribe.login("code", "lost"), scribe.login("code")]
+    failed, doubtful, suspect = (query.one(store, flow_id) for flow_id in ids)
+    fine = query.one(store, scribe.login("code", "token"))
+    few = [fine] * (WHOLE - 3)
+    # As in the trail, but for the order: the newest is first.
+    logins = [*few, failed, doubtful, suspect]
+    verdict = CLEAN._replace(findings=[Finding("edited", suspect.id, 1, "changed")], found=1)
 
-    page = Parsed(page_of([login] * (report.TIMELINES + 1)))
+    whole, part = (Parsed(page_of(these, verdict)) for these in (logins, [fine, *logins]))
 
-    assert page.count("article") == report.TIMELINES
-    assert "The newest 500 of 501." in page.text
+    assert whole.count("article") == WHOLE
+    assert part.count("article") == EACH + 3
+    assert f"{EACH + 3} of {WHOLE + 1}: the newest" in part.text
+    assert f"{WHOLE} of" not in whole.text
+    for page in (whole, part):
+        assert page.count("details", **{"class": "matters"}) == 3
+        for flow_id in ids:
+            assert page.count("a", href=f"#login-{flow_id}") == 1
+            assert page.count("p", id=f"login-{flow_id}") == 1
+
+
+def test_the_many_that_matter_are_limited_too(store: SQLiteStore) -> None:
+    denied = query.one(store, Scribe(store).login("code", "denied"))
+
+    assert Parsed(page_of([denied] * (WHOLE + 1))).count("article") == EACH
 
 
 def test_a_long_login_is_drawn_in_few_elements(store: SQLiteStore) -> None:
@@ -287,7 +312,10 @@ def test_a_long_login_is_drawn_in_few_elements(store: SQLiteStore) -> None:
 @pytest.mark.parametrize(
     ("apart", "name"),
     [
-        (60.0, "hour"),
+        (0.5, "minute"),
+        (60.0, "minute"),
+        (300.0, "5 minutes"),
+        (1500.0, "15 minutes"),
         (4000.0, "hour"),
         (40_000.0, "6 hours"),
         (100_000.0, "day"),

@@ -145,6 +145,8 @@ def test_counts(store: SQLiteStore, scribe: Scribe) -> None:
         {"client": "nightly", "logins": 4, "approved": 2},
         {"client": "robot", "logins": 2, "approved": 1},
     ]
+    assert sum(row["logins"] for row in facts["actors"]) == 6
+    assert {row["actor"] for row in facts["actors"]} <= {"alice", "bob"}
     assert [row["issuer"] for row in facts["issuers"]] == [
         "https://studio.example.com",
         "https://login.example.com",

@@ -106,8 +106,8 @@ def _add_prune(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--waiting",
         action="store_true",
-        help="also the events before this time of logins that have not ended, but for each one's"
-        " last",
+        help="also delete the events before this time of logins that have not ended, except the"
+        " last event of each",
     )
 
 

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.formats import CSV, ECS, JSONLines
 from deviceflow.cli import arguments, options, streams, trail
-from deviceflow.cli.commands import Command, audit_show
-from deviceflow.cli.commands.audit_facts import entry, facts, moment
+from deviceflow.cli.commands import Command, audit_report, audit_show
+from deviceflow.cli.commands.audit_facts import entry, facts
+from deviceflow.cli.commands.audit_filters import FilterOptions, add_filters, filters_of
 from deviceflow.cli.outfile import writing
 from deviceflow.core.actions import COUNTED
 from deviceflow.core.sanitize import printable
-from deviceflow.core.states import GrantState, Loss, Reason, State
 from deviceflow.trail import query
 from deviceflow.trail.grant_stats import COUNTED as GRANT_TOTALS
-from deviceflow.trail.grant_view import Grant
-from deviceflow.trail.login_view import counted, span
+from deviceflow.trail.login_view import span
 from deviceflow.trail.percentiles import PERCENTILES
 from deviceflow.trail.stats import Stats
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable, Iterator
-
-    from deviceflow.trail.login_view import Login
-
-
-class FilterOptions(options.StoreOptions):
-    """The filters for logins."""
-
-    since: float | None
-    until: float | None
-    state: str | None
-    reason: str | None
-    client: str | None
-    actor: str | None
 
 
 class ListOptions(FilterOptions, options.JSONOption):
@@ -57,30 +42,8 @@ class StatsOptions(FilterOptions, options.JSONOption):
     """The options of `stats`."""
 
 
-class ReportOptions(FilterOptions, trail.VerifiedStore):
-    """The options of `report`."""
-
-    output: str
-
-
-def _add_filters(parser: ArgumentParser) -> None:
-    which = parser.add_argument_group("filters (by default all logins and grants)")
-    which.add_argument(
-        "--since",
-        type=arguments.moment,
-        metavar="WHEN",
-        help="started since: 2d ago, or 2026-01-31 (UTC)",
-    )
-    which.add_argument("--until", type=arguments.moment, metavar="WHEN", help="started before")
-    which.add_argument("--state", choices=[*map(str, (*State, *GrantState))], help="in this state")
-    reasons = [*map(str, (*Reason, *Loss))]
-    which.add_argument("--reason", choices=reasons, help="failed or was lost for this reason")
-    which.add_argument("--client", metavar="NAME", help="of the client of this name or id")
-    which.add_argument("--actor", metavar="NAME", help="with an event of this actor")
-
-
 def _add_list(parser: ArgumentParser) -> None:
-    _add_filters(parser)
+    add_filters(parser)
     parser.add_argument(
         "--limit", type=arguments.natural, metavar="N", help="at most N, the newest"
     )
@@ -95,25 +58,17 @@ def _add_export(parser: ArgumentParser) -> None:
         help="JSON lines for verify --file, Elastic Common Schema, or CSV for spreadsheets",
     )
     parser.add_argument("--output", metavar="FILE", help="write to this file (0600)")
-    _add_filters(parser)
+    add_filters(parser)
 
 
 def _add_stats(parser: ArgumentParser) -> None:
-    _add_filters(parser)
+    add_filters(parser)
     options.add_json(parser)
-
-
-def _add_report(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help="write HTML to this file (0600)"
-    )
-    options.add_evidence(parser)
-    _add_filters(parser)
 
 
 def _list(args: ListOptions) -> int:
     left = args.limit
-    with closing(trail.store(args)) as kept, query.chains(kept, _filters(args)) as found:
+    with closing(trail.store(args)) as kept, query.chains(kept, filters_of(args)) as found:
         for login in found:
             if left == 0:
                 break
@@ -123,7 +78,7 @@ def _list(args: ListOptions) -> int:
 
 
 def _export(args: ExportOptions) -> int:
-    filters = _filters(args)
+    filters = filters_of(args)
     sinks: dict[str, Callable[[], JSONLines | ECS | CSV]]
     sinks = {"jsonl": JSONLines, "ecs": ECS, "csv": CSV}
     sink = sinks[args.format]()
@@ -146,7 +101,7 @@ def _export(args: ExportOptions) -> int:
 
 
 def _stats(args: StatsOptions) -> int:
-    with closing(trail.store(args)) as kept, query.chains(kept, _filters(args)) as found:
+    with closing(trail.store(args)) as kept, query.chains(kept, filters_of(args)) as found:
         counts = Stats(found).facts()
     if args.json:
         streams.show(json.dumps(counts))
@@ -172,7 +127,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield name.replace("_", " "), str(facts[name])
     for name, count in facts["practice"].items():
         yield name.replace("_", " "), str(count)
-    for kind in ("client", "issuer"):
+    for kind in ("client", "issuer", "actor"):
         for number, row in enumerate(facts[f"{kind}s"]):
             text = f"{row['logins']}, {row['approved']} approved: {printable(row[kind], 200)}"
             yield f"{kind}s" * (not number), text
@@ -195,69 +150,6 @@ def _grant_lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "needs lasted" * (percent == 50), f"p{percent} {lasted}"
 
 
-def _report(args: ReportOptions) -> int:
-    from deviceflow.trail import report
-
-    trail.check(args)
-    filters = _filters(args)
-    with closing(trail.store(args)) as kept, writing(args.output) as write:
-        verified = trail.verify(args, kept)
-        stats = Stats()
-        drawn: list[Login] = []
-        grants: list[Grant] = []
-        with query.chains(kept, filters) as found:
-            for login in found:
-                stats.take(login)
-                if isinstance(login, Grant):
-                    grants += [login] if len(grants) < report.TIMELINES else []
-                elif len(drawn) < report.TIMELINES:
-                    drawn.append(login)
-        by, findings = verified.by, verified.findings
-        verdict = report.Verdict(
-            findings,
-            len(findings),
-            by.events,
-            by.flows,
-            by.digests,
-            by.covered_until,
-            by.signed_by,
-            verified.self_signed,
-            verified.keyed,
-        )
-        page = report.render(
-            stats,
-            drawn,
-            query.notes(kept, filters),
-            verdict,
-            about={"store": trail.name_of(kept)} | _about(filters),
-            made_at=time.time(),
-            grants=grants,
-        )
-        write(page)
-    all_found = counted(len(findings), "finding") if findings else "nothing found"
-    found_there = [counted(stats.logins, "login")]
-    found_there += [counted(stats.grants.grants, "grant")] if stats.grants.grants else []
-    summary = ", ".join([*found_there, all_found])
-    streams.say(f"The report was written to {args.output}: {summary}.")
-    return 0
-
-
-def _filters(args: FilterOptions) -> query.Filters:
-    return query.Filters(args.since, args.until, args.state, args.client, args.actor, args.reason)
-
-
-def _about(filters: query.Filters) -> dict[str, str]:
-    about = {
-        "since": None if filters.since is None else f"{moment(filters.since)[:19]} UTC",
-        "until": None if filters.until is None else f"{moment(filters.until)[:19]} UTC",
-        "state": filters.state,
-        "reason": filters.reason,
-        "client": filters.client,
-        "actor": filters.actor,
-    }
-    return {name: value for name, value in about.items() if value is not None}
-
-
 ACTIONS: Final = {
     "show": (
         "show the events of a login or a grant",
@@ -266,5 +158,5 @@ ACTIONS: Final = {
     "list": ("list the logins and grants, newest first", Command(_add_list, _list)),
     "export": ("print the events for other programs", Command(_add_export, _export)),
     "stats": ("show numbers of outcomes, waiting times and polls", Command(_add_stats, _stats)),
-    "report": ("write an HTML report", Command(_add_report, _report)),
+    "report": ("write an HTML report", Command(audit_report.add_report, audit_report.report)),
 }

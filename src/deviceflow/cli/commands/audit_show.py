@@ -236,8 +236,9 @@ def _show_standing(args: ShowOptions, found: Login, at: float) -> None:
     stood = standing(found, at)
     if stood is None:
         raise UnknownLoginError(
-            f"The trail has no events of it before {moment(at)[:19]} UTC: the first one is of"
-            f" {moment(found.started)[:19]}.",
+            f"The trail has no events of {printable(found.id)} before {moment(at)[:19]} UTC: the"
+            f" first one is of {moment(found.started)[:19]}.",
+            hint="Choose a later time: --at TIME.",
             flow_id=found.id,
         )
     if args.json:

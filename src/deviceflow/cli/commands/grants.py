@@ -27,7 +27,7 @@ class LoginOptions(options.TargetOptions, NameOptions):
 
 def _add_grants(parser: ArgumentParser) -> None:
     parser.description = (
-        "Grants: what a person gave a program once, and the tokens that belong to it for months."
+        "A grant is the permission that a person gave a program once. It gives tokens for months."
         " For a token of a grant: deviceflow token NAME --fresh"
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")

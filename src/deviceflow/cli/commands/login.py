@@ -131,9 +131,9 @@ def _login(args: LoginOptions) -> int:
 def _resume(args: ResumeOptions) -> int:
     if args.id is not None and _is_grant(args):
         return _log_in(args, args.id)
-    _prepare(args)
     client = stored.client(args)
     login = _interrupted(client) if args.id is None else client.get(args.id)
+    _prepare(args)
     return _run(args, client, login.provider, lambda: _awake(client, login))
 
 

@@ -100,7 +100,7 @@ def _add_tokens(parser: ArgumentParser) -> None:
         type=arguments.seconds,
         default=0.0,
         metavar="SECONDS",
-        help="how long the refresh token that was replaced last gets the same successor again (0)",
+        help="how long after a refresh the old refresh token gets the same new one again (0)",
     )
 
 
@@ -132,11 +132,13 @@ def _run(args: ServeOptions) -> int:
         )
         server = LocalServer(settings)
     except (ValueError, OSError) as trouble:
-        taken = getattr(trouble, "errno", None) == errno.EADDRINUSE
-        raise UsageError(
-            f"The server could not be started: {trouble}.",
-            hint="Choose another port: --port 0 chooses a free one." if taken else None,
-        ) from None
+        why, hint = str(trouble).rstrip("."), None
+        if isinstance(trouble, OSError) and trouble.errno in (errno.EADDRINUSE, errno.EACCES):
+            taken = trouble.errno == errno.EADDRINUSE
+            what = "is in use by another program" if taken else "needs more rights than you have"
+            why = f"port {args.port} of {args.host} {what}"
+            hint = "Choose another port: --port 0 chooses a free one."
+        raise UsageError(f"The server could not be started: {why}.", hint=hint) from None
     with server:
         streams.show(server.url)
         streams.say(f"Approve codes at {server.url}/device. Stop the server with Ctrl-C.")

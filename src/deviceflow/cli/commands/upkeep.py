@@ -37,7 +37,7 @@ def _add_sweep(parser: ArgumentParser) -> None:
         type=arguments.duration,
         default=arguments.duration("14d"),
         metavar="AGE",
-        help="let grants lapse that were not used for so long: 12h, 7d; by default 14d",
+        help="do not refresh grants that nobody has used for so long: 12h, 7d; by default 14d",
     )
     options.add_notices(parser)
     options.add_job(parser)

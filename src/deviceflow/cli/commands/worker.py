@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -54,9 +55,9 @@ class WorkerOptions(options.NoticeOptions, options.JobOptions, options.Retention
 
 def _add_worker(parser: ArgumentParser) -> None:
     parser.description = (
-        "Drive all logins of a store: each is polled when it is due, wherever it was started. Any"
-        " number of workers may share a store. SIGTERM ends it after the requests in flight, SIGHUP"
-        " reads the configuration again."
+        "Drive all logins of a store: poll each login when it is due, whichever program started it."
+        " Any number of workers may share a store. On SIGTERM, finish the requests in flight and"
+        " exit. SIGHUP reads the configuration again."
     )
     parser.add_argument(
         "--concurrency",
@@ -86,7 +87,7 @@ def _add_worker(parser: ArgumentParser) -> None:
         "--health-file",
         type=Path,
         metavar="PATH",
-        help="a file to write whenever the worker gets on",
+        help="a file that the worker writes whenever it makes progress",
     )
     probes.add_argument(
         "--check",
@@ -105,7 +106,7 @@ def _add_worker(parser: ArgumentParser) -> None:
         "--listen",
         type=arguments.address,
         metavar="HOST:PORT",
-        help="serve the pages at this address; by default, nobody listens",
+        help="serve the pages at this address; by default, do not listen",
     )
     pages.add_argument(
         "--public-url",
@@ -270,7 +271,13 @@ class _Service:
         try:
             self._port = port = await server.listen(host, port)
         except OSError as trouble:
-            raise UsageError(f"Nobody can listen at {host}:{port}: {trouble.strerror}.") from None
+            # asyncio puts a sentence of its own into `strerror`.
+            number = trouble.errno or 0
+            why = os.strerror(number) if number > 0 else str(trouble.strerror)
+            raise UsageError(
+                f"The worker cannot listen at {host}:{port}: {why.rstrip('.')}.",
+                hint="Choose another address: --listen HOST:PORT.",
+            ) from None
         self._page_server = server
         self._public_url = public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
         try:

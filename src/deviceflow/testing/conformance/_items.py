@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -117,12 +119,18 @@ def collect(session: pytest.Session, command: str, tls: str | None) -> list[Chec
     """Return the items for a client.
 
     Raises:
-        pytest.UsageError: The command has an unknown placeholder, or the PEM file is none.
+        pytest.UsageError: The command has an unknown placeholder, or there is no such program,
+            or the PEM file is none.
     """
     try:
         kit = Kit(command, tls=Path(tls) if tls else None)
     except (UsageError, OSError) as wrong:
         raise pytest.UsageError(f"--deviceflow-client: {wrong}") from None
+    program = shlex.split(command)[0]
+    if "{" not in program and shutil.which(program) is None:
+        raise pytest.UsageError(
+            f"--deviceflow-client: There is no program {program!r}. Give the path of the program."
+        )
     parent = ClientCollector.from_parent(
         session, name="deviceflow-client", nodeid="deviceflow-client"
     )
