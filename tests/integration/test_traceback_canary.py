@@ -23,8 +23,8 @@ from structlog.tracebacks import ExceptionDictTransformer
 from deviceflow import Client, errors, export
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
+from deviceflow.stores import _parked
 from deviceflow.stores.postgres import PostgresStore
-from deviceflow.stores.sql import remembered
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, answer
 from tests.facade import AsyncFacade
@@ -185,14 +185,14 @@ def test_no_traceback_of_a_failing_store_shows_a_secret(place: Place, name: str,
 
 @pytest.mark.parametrize(
     ("where", "at"),
-    [*(("sign", number) for number in range(1, 6)), ("remember", 1), ("remember", 2)],
+    [*(("sign", number) for number in range(1, 6)), ("_plain", 1), ("_secret", 1)],
 )
 def test_no_traceback_of_an_interruption_at_a_row_shows_a_secret(
     database: Place, monkeypatch: pytest.MonkeyPatch, where: str, at: int
 ) -> None:
     in_clear(database)
     driver, sealer = database.client(CODE, PENDING), database.sql._rows.sealer
-    owner, name = (sealer, "mac") if where == "sign" else (remembered, "_copy")
+    owner, name = (sealer, "mac") if where == "sign" else (_parked, where)
     work, times = getattr(owner, name), itertools.count(1)
 
     def interrupted(given: Any) -> Any:

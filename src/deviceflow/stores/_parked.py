@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from deviceflow.core.flow import Flow
-from deviceflow.core.secret import Secret
+from deviceflow.core.secret import Secret, without_frames
 from deviceflow.core.text import CleanText, PersonText
 
 _ALIKE: Final = (
@@ -73,7 +73,7 @@ class Parked:
             moved_only: Whether `fixed_of` returns the same as when the flow was made of this.
         """
         if not moved_only:
-            self._fixed = marshal.dumps(tuple(map(_plain, fixed_of(flow))))
+            self._fixed = _packed(flow)
         if (alike := _alike_of(flow)) != self._alike:
             self._alike = _once(alike)
         aside = _aside_of(flow)
@@ -104,24 +104,39 @@ class Parked:
             flow.revocations,
         ) = self._alike
         flow.omitted, flow.to_revoke, flow.token, flow.verifier = self._aside
-        # Not by way of a local, which would show the codes.
-        (
-            flow.device_code,
-            flow.created_at,
-            flow.ended_at,
-            flow.expires_at,
-            flow.extra,
-            flow.name,
-            flow.purpose,
-            flow.user_code,
-            flow.verification_uri_complete,
-        ) = marshal.loads(self._fixed)  # noqa: S302  # this process wrote it
-        flow.device_code = _secret(flow.device_code)
-        flow.extra = tuple([(name, _again(text)) for name, text in flow.extra])
-        flow.user_code = _for_person(flow.user_code)
-        flow.verification_uri_complete = _for_person(flow.verification_uri_complete)
+        self._unpack(flow)
         flow.head = flow.as_stored = None
         return flow
+
+    def _unpack(self, flow: Flow) -> None:
+        """Give a flow what `_packed` returned of it."""
+        try:
+            # Not by way of a local, which would show the codes.
+            (
+                flow.device_code,
+                flow.created_at,
+                flow.ended_at,
+                flow.expires_at,
+                flow.extra,
+                flow.name,
+                flow.purpose,
+                flow.user_code,
+                flow.verification_uri_complete,
+            ) = marshal.loads(self._fixed)  # noqa: S302  # this process wrote it
+            flow.device_code = _secret(flow.device_code)
+            flow.extra = tuple([(name, _again(text)) for name, text in flow.extra])
+            flow.user_code = _for_person(flow.user_code)
+            flow.verification_uri_complete = _for_person(flow.verification_uri_complete)
+        except BaseException as stop:  # noqa: BLE001  # the frames have the codes
+            raise without_frames(stop) from None
+
+
+def _packed(flow: Flow) -> bytes:
+    """Return what of a flow does not change while the flow waits."""
+    try:
+        return marshal.dumps(tuple(map(_plain, fixed_of(flow))))
+    except BaseException as stop:  # noqa: BLE001  # the frames have the codes
+        raise without_frames(stop) from None
 
 
 @lru_cache(1024)
