@@ -192,7 +192,7 @@ def test_plain_http_to_another_machine_is_refused(deviceflow: Command) -> None:
     done = deviceflow("login", "http://studio.example.com", "--show-token")
 
     assert done.code == 2
-    assert "allow_http" in done.err
+    assert "--allow-http" in done.err
 
 
 def test_an_unreachable_server_exits_5_and_says_what_to_do(deviceflow: Command) -> None:

@@ -112,13 +112,15 @@ def waiting(login: Login) -> Iterator[None]:
             return
     say(f"Waiting for the approval{_lifetime(login)}.")
     over = threading.Event()
-    reminder = threading.Thread(target=remind, args=(login, over.wait), name="reminder")
-    reminder.start()
+    reminder = threading.Thread(target=remind, args=(login, over.wait), daemon=True)
     try:
+        # Ctrl-C may come while the thread starts: the thread must not keep the process alive.
+        reminder.start()
         yield
     finally:
         over.set()
-        reminder.join()
+        if reminder.is_alive():
+            reminder.join()
 
 
 def remind(login: Login, wait: Callable[[float], bool]) -> None:
