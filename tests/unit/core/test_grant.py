@@ -12,7 +12,7 @@ import pytest
 
 from deviceflow.core import grant_codec
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import MOST_ASIDE, Course, Grant, subject_of
+from deviceflow.core.grant import MOST_ASIDE, Course, Grant, check_name, subject_of
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.need import CODE_EACH, CODES, MOST_UNTOLD, NOTIFY_AGAIN, Need
 from deviceflow.core.ports import StoredGrant
@@ -1314,3 +1314,9 @@ def test_tokens_that_cannot_be_revoked_are_wiped_at_last() -> None:
     assert not grant.to_revoke
     assert (grant.revocations, grant.wake_at) == (0, None)
     assert grant.is_over(NOW)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 1000, "a\0", "\ud800", None, 5], ids=ascii)
+def test_name_that_no_store_keeps_is_refused(name: object) -> None:
+    with pytest.raises(UsageError, match="A grant's name is a text of 1 to"):
+        check_name(name)
