@@ -65,16 +65,16 @@ _COLUMNS: Final = {
 
 # The model of docs/explanation/scale.md.
 
-MODEL_US: Final = {"memory": 332.0, "sqlite": 540.0, "postgresql": 489.0}
+MODEL_US: Final = {"memory": 205.0, "sqlite": 424.0, "postgresql": 361.0}
 """CPU time of a poll in microseconds."""
 
 MODEL_BUSY: Final = 0.8
 """How much of a core a worker takes while it is in time."""
 
-MODEL_BYTES: Final = 2_300.0
+MODEL_BYTES: Final = 1_400.0
 """What a remembered login takes."""
 
-MODEL_WAL: Final = 5_600.0
+MODEL_WAL: Final = 7_000.0
 """How many bytes a poll takes in the write-ahead log of PostgreSQL."""
 
 
