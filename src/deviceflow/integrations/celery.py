@@ -75,7 +75,7 @@ _logger: Final = logging.getLogger("deviceflow")
 class _Clients:
     """The clients of each app, in each process: none is shared with a process forked from it.
 
-    An app has one store, and a client for each profile, which says whom to notify.
+    An app has one store, and a client for each profile. The profile says who is notified.
     """
 
     _stores: weakref.WeakKeyDictionary[Celery, Store]
