@@ -295,8 +295,6 @@ def test_link_that_is_too_long_is_an_error_that_says_so(deviceflow: Command, ser
 def test_link_that_no_qr_code_can_hold_is_shown_without_one(
     deviceflow: Command, serve: Any
 ) -> None:
-    pytest.importorskip("segno")
-
     done = asked_with(deviceflow, serve, "/" + "ю" * 1900)
 
     assert done.code == 4
@@ -305,8 +303,6 @@ def test_link_that_no_qr_code_can_hold_is_shown_without_one(
 
 
 def test_link_that_is_not_too_long_is_a_qr_code(deviceflow: Command, serve: Any) -> None:
-    pytest.importorskip("segno")
-
     done = asked_with(deviceflow, serve, "/" + "x" * 1900)
 
     assert done.code == 4

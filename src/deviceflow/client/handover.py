@@ -49,7 +49,7 @@ def collect_token(context: Context, flow_id: str) -> Op[Token]:
 
 
 def acknowledge(context: Context, flow_id: str) -> Op[Login]:
-    """Wipe the token from the store. Once more is as good as once."""
+    """Wipe the token from the store. A second call changes nothing."""
     while True:
         flow: Flow = yield Load(flow_id)
         now: float = yield StoreNow()

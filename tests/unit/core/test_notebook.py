@@ -7,7 +7,7 @@ import sys
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
-import pytest
+import segno
 
 from deviceflow.core.flow import Flow
 from deviceflow.core.login import Login
@@ -18,6 +18,8 @@ from deviceflow.testing import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
 NOW = 1_800_000_000.0
 PAGE = "https://login.example.com/device"
@@ -87,7 +89,6 @@ def test_the_page_the_code_and_a_qr_code_are_shown() -> None:
 
 
 def test_the_qr_code_has_the_page_and_nothing_else() -> None:
-    segno = pytest.importorskip("segno")
     [drawn] = re.findall(r"<svg.*?</svg>", html_of(flow_of()))
 
     page = segno.make(CODE["verification_uri_complete"], error="l")

@@ -33,7 +33,9 @@ def _add_start(parser: ArgumentParser) -> None:
 
 def _start(args: StartOptions) -> int:
     if args.name == "":
-        raise UsageError("The name is empty: whoever forgot theirs would share a login by it.")
+        raise UsageError(
+            "The name is empty. All programs that forgot their name would share one login."
+        )
     provider = target.provider(args)
     target.look_for_secret(provider)
     login = stored.client(args).start(provider, name=args.name, purpose=target.purpose(args))

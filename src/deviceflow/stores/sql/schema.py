@@ -33,7 +33,7 @@ def is_current(*, read_only: bool) -> Operation[bool]:
         if read_only and not current:
             raise StoreError(
                 "There is no store here yet, or it is of an older version.",
-                hint="Open it once as a user who may write it: deviceflow list",
+                hint="Open it once as a user with permission to write it: deviceflow list",
             )
         return current
 
