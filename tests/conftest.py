@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from deviceflow.audit.events import schema
 from deviceflow.testing import plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,3 +40,16 @@ def _events_are_of_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
         emit(name, fields, *level)
 
     monkeypatch.setattr(log, "emit", checked)
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_left_as_it_was() -> Iterator[None]:
+    """Name the test that leaves the root logger changed, not some test that runs behind it."""
+    root = logging.getLogger()
+    level, handlers = root.level, set(root.handlers)
+    yield
+    left = (root.level, [one for one in root.handlers if one not in handlers])
+    root.setLevel(level)
+    for one in left[1]:
+        root.removeHandler(one)
+    assert left == (level, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -98,8 +99,15 @@ class Shop:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        with start_worker(self.app, perform_ping_check=False, pool="solo", loglevel="DEBUG"):
-            yield
+        # Celery sets up the root logger and leaves it so.
+        root = logging.getLogger()
+        level, handlers = root.level, list(root.handlers)
+        try:
+            with start_worker(self.app, perform_ping_check=False, pool="solo", loglevel="DEBUG"):
+                yield
+        finally:
+            root.setLevel(level)
+            root.handlers[:] = handlers
 
 
 @pytest.fixture
