@@ -44,4 +44,9 @@ _MODULES: Final = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as missing:
+        if missing.name != "airflow":
+            raise
+    raise ImportError(f"{__name__}.{name} needs Airflow 3: pip install 'deviceflow[airflow]'")

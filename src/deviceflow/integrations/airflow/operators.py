@@ -38,8 +38,8 @@ class DeviceLoginOperator(BaseOperator):
     """Ends when a grant gives tokens. Until a person has logged in, the task is deferred.
 
     The client records the need and notifies the program once, as `Client.get_token` does. The log
-    of the task says how to log in. A task that is cleared, or run again, continues the same need and
-    login. The task's XCom is the grant's name.
+    of the task says how to log in. If the task is cleared or retried, it continues the same need
+    and login. The task's XCom is the grant's name.
 
     Args:
         grant: The grant's name. It may be a template, as may be `profile` and `purpose`.
