@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ISSUERS: Final = {
     "login.example.com": "",
     "login.microsoftonline.com": "/contoso.onmicrosoft.com/v2.0",
+    "studio.example.com": "",
 }
 """The path of the issuer at each host that logs in."""
 
@@ -31,6 +32,9 @@ RESOURCES: Final = ("api.example.com", "graph.microsoft.com")
 
 _DISCOVERY: Final = "/.well-known/openid-configuration"
 _METADATA: Final = "/.well-known/oauth-authorization-server"
+_CLOUDS: Final = "/common/discovery/instance"
+"""Where MSAL asks which other hosts belong to the same cloud."""
+
 _ACCOUNT: Final = base64.urlsafe_b64encode(b'{"uid": "alice", "utid": "contoso"}').decode()
 
 
@@ -94,16 +98,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path.startswith(_CLOUDS):
+            self._send(200, b'{"metadata": []}')
+            return
         kept = ("authorization", "content-type")
         headers = {name: value for name, value in self.headers.items() if name.lower() in kept}
         url = self.server_url + self._path()
         answer = requests.request(self.command, url, data=body, headers=headers, timeout=60)
-        content = self._answer(answer)
-        self.send_response(answer.status_code)
-        self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+        self._send(answer.status_code, self._answer(answer))
+
+    def _send(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
+        self.close_connection = True
+
+    def finish(self) -> None:
+        super().finish()
+        self.connection.close()
 
     def _path(self) -> str:
         if self.host in RESOURCES:
@@ -119,9 +134,16 @@ class _Handler(BaseHTTPRequestHandler):
         fields: dict[str, Any] = json.loads(text)
         if "issuer" in fields:
             fields["authorization_endpoint"] = f"{issuer}/authorize"
-        if "access_token" in fields:
-            fields["client_info"] = _ACCOUNT  # whose token it is, as Microsoft says it
+        if self.host == "login.microsoftonline.com":
+            _add_what_entra_sends(fields)
         return json.dumps(fields).encode()
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
+
+
+def _add_what_entra_sends(fields: dict[str, Any]) -> None:
+    if "access_token" in fields:
+        fields["client_info"] = _ACCOUNT
+    if "user_code" in fields:
+        fields["message"] = f"To sign in, enter the code {fields['user_code']}."
