@@ -26,7 +26,7 @@ from deviceflow.core import actions, pacing
 from deviceflow.core.flow import Transition
 from deviceflow.core.machine import fire_grant, grant_refusal
 from deviceflow.core.need import MOST_UNTOLD, Need
-from deviceflow.core.provider import Answer
+from deviceflow.core.provider import Answer, Token
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
@@ -36,7 +36,7 @@ from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
-    from deviceflow.core.provider import Provider, Token
+    from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Fields, Request
 
 SHARE: Final = 0.5
@@ -486,20 +486,47 @@ class Grant:
             subject: Whose token it is, as the id token says.
         """
         transition = self._fire(actions.LOG_IN, now)
-        ended = self._end_need(now, NeedEnd.LOGGED_IN)
-        left = self._leave_unrevoked(provider)
         other = None
         if subject is not None and self.subject not in (None, subject):
             other = "the subject is another one than before"
-        transition = transition._replace(detail=_joined(f"login {flow_id}", ended, left, other))
-        self.provider = provider
-        self.flow_id = flow_id
-        self.subject = subject
-        self.aside = ()
+        begun = self._begin_anew(provider, now, flow_id, subject)
+        transition = transition._replace(detail=_joined(f"login {flow_id}", *begun, other))
         issued_at = now if issued_at is None else issued_at
         _set_lifetime(token, issued_at)
         self._take(token, issued_at)
         return transition
+
+    def adopt(self, refresh_token: Secret, provider: Provider, now: float) -> Transition:
+        """Continue with a refresh token that another program obtained.
+
+        There is no access token yet: whoever asks for one refreshes.
+
+        Args:
+            refresh_token: The refresh token.
+            provider: The server that issued it, with its endpoints.
+            now: The time.
+        """
+        transition = self._fire(actions.ADOPT_GRANT, now)
+        transition = transition._replace(detail=_joined(*self._begin_anew(provider, now)))
+        self._take(Token(Secret(""), expires_at=now, refresh_token=refresh_token), now)
+        self.invalid = True
+        return transition
+
+    def _begin_anew(
+        self,
+        provider: Provider,
+        now: float,
+        flow_id: str | None = None,
+        subject: CleanText | None = None,
+    ) -> tuple[str | None, str | None]:
+        """Forget what belonged to former tokens; return in words what came of it."""
+        ended = self._end_need(now, NeedEnd.LOGGED_IN)
+        left = self._leave_unrevoked(provider)
+        self.provider = provider
+        self.flow_id = flow_id
+        self.subject = subject
+        self.aside = ()
+        return ended, left
 
     # The refresh.
 
@@ -799,7 +826,9 @@ class Grant:
         revocable = tuple(
             (kind, secret)
             for kind, secret in kinds
-            if secret is not None and self.provider.revocation_request(secret, kind) is not None
+            if secret is not None
+            and secret.reveal()  # an adopted grant has no access token at first
+            and self.provider.revocation_request(secret, kind) is not None
         )
         self.to_revoke += revocable
         self.revocations = len(self.to_revoke)
