@@ -349,6 +349,10 @@ def test_several_workers_serve_the_same_pages(
         (("--listen", "0.0.0.0:0"), "Add --public-url"),
         (("--listen", "127.0.0.1:0", "--public-url", "http://jobs.example.com"), "plain http"),
         (("--listen", "127.0.0.1:0", "--public-url", "https://jobs.example.com/?a=1"), "a query"),
+        (
+            ("--listen", "127.0.0.1:0", "--public-url", "jobs.example.com"),
+            "public_url (--public-url, DEVICEFLOW_PUBLIC_URL): Not a valid http(s) URL",
+        ),
         (("--listen", "nowhere"), "must be an address such as 127.0.0.1:8080"),
         (("--listen", "127.0.0.1:70000"), "must be an address such as 127.0.0.1:8080"),
     ],
@@ -360,6 +364,14 @@ def test_address_that_cannot_be_served_is_refused(
 
     assert done.code == exits.USAGE
     assert why in done.err
+
+
+def test_port_alone_is_one_of_this_machine(deviceflow: Command) -> None:
+    done = deviceflow("worker", "--until-idle", "--listen", "0")
+
+    assert re.fullmatch(
+        r"Listening at 127\.0\.0\.1:(\d+), for pages at http://127\.0\.0\.1:\1\n", done.err
+    )
 
 
 def test_address_that_is_taken_is_refused(deviceflow: Command) -> None:

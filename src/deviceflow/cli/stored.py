@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import changes, exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core.states import Reason, State
+from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import (
     DeviceFlowError,
+    StoreError,
     UnknownGrantError,
     UnknownLoginError,
     UsageError,
     WaitTimeoutError,
 )
-from deviceflow.stores.url import VARIABLE, open_async_store, open_store
+from deviceflow.stores.url import SUFFIXES, VARIABLE, open_async_store, open_store, sqlite_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 # Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
 _PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
+_MOST_BESIDE: Final = 1000
 _CODES: Final = {
     State.AUTHORIZED: exits.AUTHORIZED,
     State.EXPIRED: exits.EXPIRED,
@@ -44,19 +49,25 @@ _names: Final[list[str]] = []
 """The opened stores, for people."""
 
 
-def store(args: StoreOptions, **options: Any) -> Store:
+def store(args: StoreOptions, *, creates: bool = False, **options: Any) -> Store:
     """Open the store that the arguments or the environment name, else the user's store.
 
     Args:
         args: The arguments.
+        creates: Whether the command begins something, so that it creates a file that is named and
+            does not exist. For a command that reads or continues something, its name is mistyped
+            then. The user's own store, which nobody names, is always created.
         **options: Further arguments of the store's class.
 
     Raises:
         UsageError: The URL is invalid, or contains a password.
-        StoreError: The store cannot be used.
+        StoreError: The store cannot be used, or does not exist.
         ImportError: A library is missing.
     """
-    kept = open_store(args.store, **_options(args), **options)
+    settings = _options(args) | options
+    if not creates and (args.store or os.environ.get(VARIABLE)):
+        check_exists(args)
+    kept = open_store(args.store, **settings)
     _opened.callback(kept.close)
     _names.append(str(getattr(kept, "path", None) or "PostgreSQL"))
     return kept
@@ -73,6 +84,25 @@ def async_store(args: StoreOptions) -> AsyncStore:
     return kept
 
 
+def check_exists(args: StoreOptions) -> None:
+    """Check that the store's file exists, if the store is a file.
+
+    Raises:
+        UsageError: The URL is invalid.
+        StoreError: The file does not exist.
+    """
+    file = sqlite_file(args.store)
+    if file is None or file.exists():
+        return
+    similar = ""
+    with suppress(OSError):
+        beside = islice(file.parent.iterdir(), _MOST_BESIDE)
+        similar = did_you_mean(file.name, (one.name for one in beside if one.suffix in SUFFIXES))
+    raise StoreError(
+        f"There is no store at {file}.", hint=f"{similar}Name the store: --store or {VARIABLE}."
+    )
+
+
 def _options(args: StoreOptions) -> dict[str, Any]:
     if args.store and _PASSWORD.search(args.store):
         raise UsageError(
@@ -84,17 +114,18 @@ def _options(args: StoreOptions) -> dict[str, Any]:
     return options | ({"trail": args.trail} if args.trail else {})
 
 
-def client(args: StoreOptions, *, notifies: bool = False) -> Client:
+def client(args: StoreOptions, *, creates: bool = False, notifies: bool = False) -> Client:
     """Return a client that uses the store. The logins must survive this command.
 
     Args:
         args: The arguments.
+        creates: As for `store`.
         notifies: Whether it notifies of needs, as the settings say.
 
     Raises:
         DeviceFlowError: The store is in memory, or as for `store`.
     """
-    kept = store(args)
+    kept = store(args, creates=creates)
     _check_durable(kept)
     return Client(kept, **(notices(args) if notifies else {}))
 

@@ -55,6 +55,8 @@ _ASYNC_PART: Final = {
     "clock": "Pass one with `async def sleep`; for tests, an AsyncVirtualClock.",
 }
 
+_PUBLIC_URL: Final = "public_url (--public-url, DEVICEFLOW_PUBLIC_URL)"
+
 Perform: TypeAlias = "Callable[[Any, Any, dict[str, Any]], Any]"
 """Performs an effect of one kind.
 
@@ -227,10 +229,11 @@ def pages_at(public_url: str | None) -> str | None:
         return None
     if "?" in url or "#" in url:
         raise UsageError(
-            "The public URL has a query or a fragment: no link to a page can begin with it.",
+            f"{_PUBLIC_URL}: The URL has a query or a fragment, so no link to a page can begin with"
+            " the URL.",
             hint="Give one such as https://jobs.example.com/logins.",
         )
-    return endpoint(url, allow_http=http_allowed()).rstrip("/")
+    return endpoint(url, allow_http=http_allowed(), setting=_PUBLIC_URL).rstrip("/")
 
 
 def documented_as(model: type) -> Callable[[type[_T]], type[_T]]:

@@ -264,7 +264,7 @@ def _go_on(args: WaitingOptions, client: Client, login: Login) -> list[str] | No
 def _client(args: WaitingOptions) -> Client:
     """Return a client that uses the store, or memory if secrets cannot be sealed."""
     try:
-        return Client(stored.store(args))
+        return Client(stored.store(args, creates=True))
     except ImportError as missing:
         if args.store or os.environ.get(VARIABLE):
             raise

@@ -106,7 +106,8 @@ def _add_worker(parser: ArgumentParser) -> None:
         "--listen",
         type=arguments.address,
         metavar="HOST:PORT",
-        help="serve the pages at this address; by default, do not listen",
+        help="serve the pages at this address, or with a port alone at 127.0.0.1; by default, do"
+        " not listen",
     )
     pages.add_argument(
         "--public-url",
@@ -231,6 +232,7 @@ class _Service:
         self._listen()
         self._show("started", concurrency=self._args.concurrency)
         if self._page_server is not None:
+            self._say_where()
             self._show("listening", public_url=self._public_url, port=self._port)
         self._notifier.ready()
         status = asyncio.create_task(self._status()) if self._shows_status else None
@@ -297,6 +299,11 @@ class _Service:
             await self._close_pages()
             raise
         self._pages = NeedPages(lambda: self._client, where, host=host, on_problem=self._problem)
+
+    def _say_where(self) -> None:
+        host = (self._args.listen or ("",))[0]
+        where = f"{f'[{host}]' if ':' in host else host}:{self._port}"
+        streams.say(f"Listening at {where}, for pages at {self._public_url}")
 
     async def _page(self, request: PageRequest) -> Answer:
         if self._pages is None or not hasattr(self, "_client"):
