@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[1]
 RECORD: Final = ROOT / "tests" / "unit" / "public.txt"
-PAGES: Final = ("api", "typing", "logs")
+REFERENCE: Final = ROOT / "docs" / "reference"
+PAGES: Final = (
+    *sorted((REFERENCE / "api").glob("*.md")),
+    REFERENCE / "typing.md",
+    REFERENCE / "logs.md",
+)
 
 WHOLE: Final = (
     "deviceflow",
@@ -84,8 +89,7 @@ def documented() -> list[Documented]:
     """Return what the pages of the reference document, in their order."""
     found = []
     for page in PAGES:
-        text = (ROOT / "docs" / "reference" / f"{page}.md").read_text()
-        for directive in _DIRECTIVE.finditer(text):
+        for directive in _DIRECTIVE.finditer(page.read_text()):
             kind, path, options = directive.group("kind", "path", "options")
             listed = _MEMBERS.search(options)
             members: tuple[str, ...] | None = ()
