@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -23,6 +24,7 @@ from deviceflow import AsyncClient, Client, LoginPending, OAuth, open_store
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.need import LONGEST_NOTICE, NOTIFY_AGAIN
+from deviceflow.core.wire import MAX_BODY
 from deviceflow.errors import InsecureURLError, UsageError
 from deviceflow.notify import NotifyCommand, NotifyError, NotifyURL, notifier
 from deviceflow.server import LocalServer, Settings
@@ -381,8 +383,14 @@ class Hook(http.server.BaseHTTPRequestHandler):
         self.got.append((self.path, dict(self.headers), body))
         self.send_response(int(self.path.rpartition("/")[2]))
         self.send_header("Location", "/elsewhere/200")
-        self.send_header("Content-Length", "0")
+        length = MAX_BODY + 1 if "large" in self.path else 5 if "endless" in self.path else 0
+        self.send_header("Content-Length", str(length))
+        if "encoded" in self.path:
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
+        if "large" in self.path:
+            with suppress(OSError):
+                self.wfile.write(b"x" * length)
 
     def log_message(self, *_: object) -> None:
         return
@@ -407,6 +415,22 @@ def test_url_is_sent_the_need(place: Place, hook: str) -> None:
     assert headers["Content-Type"] == "application/json"
     assert headers["Idempotency-Key"] == f"{body['id']}-needed-1"
     assert body["link"].startswith(PAGES)
+    assert place.record()[-1][0] == "notify"
+
+
+@pytest.mark.parametrize("kind", ["large", "endless", "encoded"])
+@pytest.mark.parametrize("proxied", [False, True])
+def test_url_that_takes_the_need_is_told_whatever_its_answer_is(
+    place: Place, hook: str, monkeypatch: pytest.MonkeyPatch, kind: str, proxied: bool
+) -> None:
+    url = f"{hook}/{kind}/200"
+    if proxied:  # another way through the transport
+        monkeypatch.setenv("http_proxy", hook)
+        url = f"http://chat.example.com/{kind}/200"
+
+    place.ask(place.client(NotifyURL(url, timeout=20, allow_http=True)))
+
+    assert len(Hook.got) == 1
     assert place.record()[-1][0] == "notify"
 
 
