@@ -465,7 +465,8 @@ def test_settings_say_how_to_notify(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert repr(notifier("https://chat.example.com/CANARY")) == "<NotifyURL chat.example.com>"
     assert repr(notifier("mail -s 'log in' ops")) == "<NotifyCommand 'mail'>"
     assert repr(notifier(["mail", "ops"])) == "<NotifyCommand 'mail'>"
-    for setting in ("http://chat.example.com/CANARY", "env:NOTHING", "mail 'x", " ", []):
+    unusable: list[Any] = ["http://chat.example.com/CANARY", "env:NOTHING", "mail 'x", " ", []]
+    for setting in unusable:
         with pytest.raises(UsageError):
             notifier(setting)
 
