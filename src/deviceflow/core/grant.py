@@ -136,7 +136,8 @@ class Grant:
         purpose: Why the grant is needed, as the program states it.
         state: Its state.
         reason: Why it gives no tokens any more, if it does not.
-        detail: The server's message about it, sanitized.
+        detail: What the last refresh came to: the server's message, sanitized, the status, or the
+            code of a failure.
         created_at: When it was first asked for.
         moved_at: When the last action happened.
         seq: The number of the last action.
@@ -587,7 +588,7 @@ class Grant:
             transition = self._receive_token(answer, answer.token, now, duration)
         else:
             late = isinstance(result, Failure) and result.kind == "lease"
-            transition = self._receive_no_token(answer, now, retry_after, late=late)
+            transition = self._receive_no_token(answer, now, retry_after, status, late=late)
         return transition._replace(status=status, duration=duration)
 
     def _receive_token(
@@ -618,17 +619,18 @@ class Grant:
         return {*(self.token.scopes or ())} if self.token else set()
 
     def _receive_no_token(
-        self, answer: Answer, now: float, retry_after: float, *, late: bool
+        self, answer: Answer, now: float, retry_after: float, status: int | None, *, late: bool
     ) -> Transition:
-        detail = (
-            None if answer.error is None else CleanText(answer.error, self._known(), looks=True)
-        )
+        if answer.error is None:
+            detail = ours(f"HTTP {status}")
+        else:
+            detail = CleanText(answer.error, self._known(), looks=True)
         if answer.outcome in ("denied", "expired", "refused"):
             return self._receive_refusal(answer, now, retry_after, detail)
         return self._again(now, retry_after, detail, lost=answer.in_doubt, late=late)
 
     def _receive_refusal(
-        self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
+        self, answer: Answer, now: float, retry_after: float, detail: CleanText
     ) -> Transition:
         if answer.outcome == "refused" and answer.error in _CLIENT_ERRORS:
             self.refusals += 1

@@ -54,7 +54,7 @@ def _add_purge(parser: ArgumentParser) -> None:
 
 
 def _sweep(args: SweepOptions) -> int:
-    client = stored.client(args, notifies=True)
+    client = stored.client(args, notifies=True, tells=False)
     swept = client.sweep(args.limit)
     grants = client.sweep_grants(unused=args.unused, limit=args.limit)
     failed = swept.problems + grants.problems
