@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -108,12 +109,12 @@ class NotifyCommand:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its descendants."""
+    """Kill a process and, where the system knows them, its descendants."""
     with suppress(ProcessLookupError, PermissionError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
+        if sys.platform == "win32":  # it has no groups of processes; descendants stay
             process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

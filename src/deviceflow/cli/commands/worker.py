@@ -143,7 +143,18 @@ def _run(args: WorkerOptions) -> int:
         return runner.run(_Service(args).serve())
 
 
+def _at_signal(number: int, act: Callable[[], None]) -> None:
+    """Have the running loop call `act` at each of these signals."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(number, act)
+    except NotImplementedError:  # on Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+
+
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return asyncio.SelectorEventLoop  # psycopg cannot use the other one
     try:
         import uvloop  # faster, where it is installed
     except ImportError:
@@ -336,11 +347,10 @@ class _Service:
     # Signals.
 
     def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
         for name in _SIGNALS:
-            loop.add_signal_handler(getattr(signal, name), self._stop)
+            _at_signal(getattr(signal, name), self._stop)
         if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
+            _at_signal(signal.SIGHUP, self._begin_reload)
 
     def _stop(self) -> None:
         """End after the requests in flight; at the second signal, interrupt these."""
