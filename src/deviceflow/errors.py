@@ -62,8 +62,8 @@ class DeviceFlowError(Exception):
         hint: What to do next. The hint is shown after the message.
     """
 
-    default_message = "The login failed."
-    default_hint: str | None = None
+    default_message: str = "The login failed."
+    default_hint: str = ""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class DeviceFlowError(Exception):
         reason: str | None = None,
         hint: str | None = None,
     ) -> None:
-        self.message = message or self.default_message
-        self.flow_id = flow_id
-        self.state = state
-        self.reason = reason
-        self.hint = hint or self.default_hint
+        self.message: str = message or self.default_message
+        self.flow_id: str | None = flow_id
+        self.state: str | None = state
+        self.reason: str | None = reason
+        self.hint: str | None = hint or self.default_hint or None
         super().__init__(self.message)
 
     def __str__(self) -> str:

@@ -95,7 +95,7 @@ def test_each_argument_is_optional(kind: type[DeviceFlowError]) -> None:
     assert error.message == kind.default_message
     assert error.message.endswith(".")
     assert (error.flow_id, error.state, error.reason) == (None, None, None)
-    assert error.hint == kind.default_hint
+    assert error.hint == (kind.default_hint or None)
 
 
 @pytest.mark.parametrize("kind", FAMILY)
