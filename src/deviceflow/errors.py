@@ -48,7 +48,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from deviceflow.core.login import Login
+    from deviceflow.core.secret import Secret
 
 
 class DeviceFlowError(Exception):
@@ -292,8 +293,8 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         self.name = name
         self.wait_seconds = wait_seconds
         self.need_id = need_id
-        self.login: object | None = None
-        self.link: Any = None
+        self.login: Login | None = None
+        self.link: Secret | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message,), self.__dict__ | {"link": None, "login": None}
