@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -25,9 +26,7 @@ def test_what_is_public_changes_only_on_purpose() -> None:
 @pytest.mark.parametrize("module", public.WHOLE)
 def test_the_reference_has_every_public_name(module: str) -> None:
     documented = {id(one.value) for one in public.documented()}
-    text = "".join(
-        (public.ROOT / "docs" / "reference" / f"{page}.md").read_text() for page in public.PAGES
-    )
+    text = "".join(page.read_text() for page in public.PAGES)
     mentioned = {*re.findall(r"`(?:[\w.]+\.)?(\w+)`", text), "__version__"}
 
     names = public.own_names(module)
@@ -37,6 +36,26 @@ def test_the_reference_has_every_public_name(module: str) -> None:
         for name in names
         if id(public.resolved(f"{module}.{name}")) not in documented and name not in mentioned
     ] == []
+
+
+def test_the_reference_has_each_name_on_one_page_only() -> None:
+    times = Counter(id(one.value) for one in public.documented())
+
+    assert [one.path for one in public.documented() if times[id(one.value)] > 1] == []
+
+
+def test_the_methods_that_one_page_of_a_class_leaves_out_are_on_another() -> None:
+    text = "".join(page.read_text() for page in public.PAGES)
+    left_out = [
+        f"{path}.{name}"
+        for path, names in re.findall(
+            r"autoclass:: ([\w.]+)\n(?:   :.*\n)*   :exclude-members: (.*)\n", text
+        )
+        for name in names.split(", ")
+    ]
+
+    assert left_out
+    assert sorted(left_out) == sorted(re.findall(r"automethod:: ([\w.]+)", text))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import re
 import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from deviceflow.cli.options import JobOptions, StoreOptions
     from deviceflow.core.grant_view import GrantView
     from deviceflow.core.login import Login
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncStore, Store
 
 # Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
@@ -114,20 +116,38 @@ def _options(args: StoreOptions) -> dict[str, Any]:
     return options | ({"trail": args.trail} if args.trail else {})
 
 
-def client(args: StoreOptions, *, creates: bool = False, notifies: bool = False) -> Client:
+def client(
+    args: StoreOptions, *, creates: bool = False, notifies: bool = False, tells: bool = True
+) -> Client:
     """Return a client that uses the store. The logins must survive this command.
 
     Args:
         args: The arguments.
         creates: As for `store`.
         notifies: Whether it notifies of needs, as the settings say.
+        tells: Whether a notification that fails is printed when it fails.
 
     Raises:
         DeviceFlowError: The store is in memory, or as for `store`.
     """
     kept = store(args, creates=creates)
     _check_durable(kept)
-    return Client(kept, **(notices(args) if notifies else {}))
+    settings = notices(args) if notifies else {}
+    if tells and "notify" in settings:
+        settings["notify"] = partial(_notify, settings["notify"])
+    return Client(kept, **settings)
+
+
+def _notify(notify: Callable[[LoginNeed], object], need: LoginNeed) -> None:
+    """Notify, and tell the person at the terminal if that fails: the command goes on."""
+    try:
+        notify(need)
+    except DeviceFlowError as problem:
+        streams.say(
+            f"deviceflow: Nobody could be notified about the grant {need.name!r}: {problem}"
+            " A sweep or a worker tries again."
+        )
+        raise
 
 
 def notices(args: StoreOptions) -> dict[str, Any]:

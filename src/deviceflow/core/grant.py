@@ -136,7 +136,8 @@ class Grant:
         purpose: Why the grant is needed, as the program states it.
         state: Its state.
         reason: Why it gives no tokens any more, if it does not.
-        detail: The server's message about it, sanitized.
+        detail: What the last refresh came to: the server's message, sanitized, the status, or the
+            code of a failure.
         created_at: When it was first asked for.
         moved_at: When the last action happened.
         seq: The number of the last action.
@@ -523,11 +524,15 @@ class Grant:
     ) -> tuple[str | None, str | None]:
         """Forget what belonged to former tokens; return in words what came of it."""
         ended = self._end_need(now, NeedEnd.LOGGED_IN)
+        # They are of the former permission, and nobody will use them.
+        aside, self.aside = self.aside, ()
+        revocable = [self._set_to_revoke(token, now) for token in aside]
         left = self._leave_unrevoked(provider)
+        if not (all(revocable) or left):
+            left = f"revoke the former tokens at {self.provider.server}"
         self.provider = provider
         self.flow_id = flow_id
         self.subject = subject
-        self.aside = ()
         return ended, left
 
     # The refresh.
@@ -589,7 +594,7 @@ class Grant:
             transition = self._receive_token(answer, answer.token, now, duration)
         else:
             late = isinstance(result, Failure) and result.kind == "lease"
-            transition = self._receive_no_token(answer, now, retry_after, late=late)
+            transition = self._receive_no_token(answer, now, retry_after, status, late=late)
         return transition._replace(status=status, duration=duration)
 
     def _receive_token(
@@ -620,17 +625,18 @@ class Grant:
         return {*(self.token.scopes or ())} if self.token else set()
 
     def _receive_no_token(
-        self, answer: Answer, now: float, retry_after: float, *, late: bool
+        self, answer: Answer, now: float, retry_after: float, status: int | None, *, late: bool
     ) -> Transition:
-        detail = (
-            None if answer.error is None else CleanText(answer.error, self._known(), looks=True)
-        )
+        if answer.error is None:
+            detail = ours(f"HTTP {status}")
+        else:
+            detail = CleanText(answer.error, self._known(), looks=True)
         if answer.outcome in ("denied", "expired", "refused"):
             return self._receive_refusal(answer, now, retry_after, detail)
         return self._again(now, retry_after, detail, lost=answer.in_doubt, late=late)
 
     def _receive_refusal(
-        self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
+        self, answer: Answer, now: float, retry_after: float, detail: CleanText
     ) -> Transition:
         if answer.outcome == "refused" and answer.error in _CLIENT_ERRORS:
             self.refusals += 1
@@ -762,6 +768,23 @@ class Grant:
         if self.ended_at is None or self.ended_at > before:
             return False
         return self.open_need is None or self.moved_at <= before
+
+    @property
+    def purge_from(self) -> float | None:
+        """From what time on a purge counts: the end, or the beginning if nobody ever logged in."""
+        return self.created_at if self.state is GrantState.WANTED else self.ended_at
+
+    def has_stale_need(self, before: float) -> bool:
+        """Tell whether a need arose before a time, and nobody has requested a code since."""
+        need = self.open_need
+        return need is not None and max(need.since, need.codes_at) <= before
+
+    def give_up_need(self, now: float) -> Transition:
+        """End a need that nobody has fulfilled, and the grant if it never had tokens.
+
+        What needs a token can ask anew.
+        """
+        return self.log_out(now) if self.state is GrantState.WANTED else self.end_need(now)
 
     def abandon_revocation(self, now: float) -> Transition:
         """Wipe the tokens that could not be revoked: somebody must revoke them at the server."""
