@@ -10,6 +10,7 @@ from airflow.exceptions import AirflowNotFoundException
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.sdk import Connection
 from airflow.sdk._shared.secrets_masker import redact
+from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.context import set_current_context
 
 from deviceflow.integrations.airflow import DeviceFlowBackend
@@ -35,6 +36,8 @@ def _configured(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
                 "extra": {"auth": {"access_token": "{token}"}, "retries": 3},
             },
             "broken": {"grant": "other"},
+            "plain": {"grant": "report", "host": "http://api.example.com"},
+            "short": {"grant": "report", "host": "api.example.com"},
         }
     }
     backend = "deviceflow.integrations.airflow.DeviceFlowBackend"
@@ -105,8 +108,16 @@ def test_a_backend_that_cannot_be_used_says_why(
 ) -> None:
     with pytest.raises(AirflowNotFoundException):
         Connection.get("broken")
-    assert "There is no token of the grant other" in caplog.text
+    assert "There is no connection broken" in caplog.text
     assert "has no profile 'other'" in caplog.text
+
+
+def test_no_token_is_sent_in_clear(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.log_in()
+    with pytest.raises(AirflowNotFoundException):
+        Connection.get("plain")
+    assert "There is no connection plain" in caplog.text
+    assert Connection.get("short").schema == "https"
 
 
 def test_what_is_not_of_a_grant_is_left_to_others(place: Place) -> None:
@@ -115,3 +126,15 @@ def test_what_is_not_of_a_grant_is_left_to_others(place: Place) -> None:
     assert DeviceFlowBackend(prefix=None).get_connection("deviceflow_report") is None
     assert backend.get_variable("deviceflow_report") is None
     assert not [*place.client.grants()]
+
+
+def test_a_task_gets_a_connection_of_the_task_sdk(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.log_in()
+    backend = DeviceFlowBackend()
+    assert not isinstance(backend.get_connection("deviceflow_report"), Connection)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", None, raising=False)
+    found = backend.get_connection("deviceflow_report")
+    assert isinstance(found, Connection)
+    assert found.password == place.token().access_token.reveal()

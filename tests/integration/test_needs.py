@@ -28,6 +28,7 @@ from deviceflow.core.wire import MAX_BODY
 from deviceflow.errors import InsecureURLError, UsageError
 from deviceflow.notify import NotifyCommand, NotifyError, NotifyURL, notifier
 from deviceflow.server import LocalServer, Settings
+from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.url import open_async_store
 from deviceflow.testing import VirtualClock
 from tests.integration.command import decide
@@ -226,6 +227,37 @@ def test_async_client_tells_the_same(tmp_path: Path, server: LocalServer) -> Non
         (pending.need_id, "ended"),
     ]
     assert told[0].link == pending.link
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_need_that_nobody_fulfils_ends_and_its_grant_is_deleted(
+    place: Place, in_memory: bool
+) -> None:
+    if in_memory:
+        place.store.close()
+        place.store = MemoryStore()
+    client = place.client()
+    place.ask(client)
+    place.clock.advance(89 * 86400)
+    assert client.purge().needs == 0
+    assert client.sweep_grants().names == ["nightly"]  # the program is told each day
+
+    place.clock.advance(2 * 86400)
+    purged = client.purge()
+
+    assert (purged.needs, purged.grants) == (1, 0)
+    assert client.grant("nightly").need_id is None
+    client.sweep_grants()
+    assert [(need.kind, need.end) for need in place.told] == [
+        ("needed", None),
+        ("still_needed", None),
+        ("ended", "logged_out"),
+    ]
+    place.clock.advance(91 * 86400)
+    purged = client.purge()
+    assert (purged.needs, purged.grants) == (0, 1)
+    assert [*client.grants()] == []
+    assert place.ask(client).need_id is not None
 
 
 DIES: Final = """

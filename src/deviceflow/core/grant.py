@@ -522,11 +522,15 @@ class Grant:
     ) -> tuple[str | None, str | None]:
         """Forget what belonged to former tokens; return in words what came of it."""
         ended = self._end_need(now, NeedEnd.LOGGED_IN)
+        # They are of the former permission, and nobody will use them.
+        aside, self.aside = self.aside, ()
+        revocable = [self._set_to_revoke(token, now) for token in aside]
         left = self._leave_unrevoked(provider)
+        if not (all(revocable) or left):
+            left = f"revoke the former tokens at {self.provider.server}"
         self.provider = provider
         self.flow_id = flow_id
         self.subject = subject
-        self.aside = ()
         return ended, left
 
     # The refresh.
@@ -762,6 +766,23 @@ class Grant:
         if self.ended_at is None or self.ended_at > before:
             return False
         return self.open_need is None or self.moved_at <= before
+
+    @property
+    def purge_from(self) -> float | None:
+        """From what time on a purge counts: the end, or the beginning if nobody ever logged in."""
+        return self.created_at if self.state is GrantState.WANTED else self.ended_at
+
+    def has_stale_need(self, before: float) -> bool:
+        """Tell whether a need arose before a time, and nobody has requested a code since."""
+        need = self.open_need
+        return need is not None and max(need.since, need.codes_at) <= before
+
+    def give_up_need(self, now: float) -> Transition:
+        """End a need that nobody has fulfilled, and the grant if it never had tokens.
+
+        What needs a token can ask anew.
+        """
+        return self.log_out(now) if self.state is GrantState.WANTED else self.end_need(now)
 
     def abandon_revocation(self, now: float) -> Transition:
         """Wipe the tokens that could not be revoked: somebody must revoke them at the server."""
