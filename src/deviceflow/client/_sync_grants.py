@@ -164,7 +164,9 @@ class GrantClient:
             **request: What the login asked for, as for `start`; `get_token` must ask for the same.
 
         Raises:
-            UsageError: The grant gives tokens already, or the provider does not refresh tokens.
+            UsageError: The grant gives tokens already. Or the provider does not refresh tokens. Or
+                the provider has `require`, or the client an `approver`: nobody knows who approved
+                this token.
             ServerError: The server's metadata could not be fetched.
         """
         brought = given_token(refresh_token)

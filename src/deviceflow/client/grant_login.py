@@ -258,6 +258,12 @@ def adopt_refresh_token(
         )
     if not refresh_token.reveal():
         raise errors.InvalidArgumentError("The refresh token is empty.")
+    if context.approver is not None or getattr(provider, "require", None):
+        raise errors.UsageError(
+            f"The grant {name!r} cannot continue with a refresh token: nobody knows who approved"
+            " it, and this client accepts some people only.",
+            hint="Log in instead: Client.log_in.",
+        )
     secret_refs.allow(provider)
     found = yield from discover(context, provider)
     now: float = yield StoreNow()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
@@ -139,6 +140,17 @@ def test_what_cannot_be_refreshed_is_refused(provider: Any, token: str, why: str
         client.adopt_grant("nightly", provider, refresh_token=token)
     assert [*client.grants()] == []
     assert transport.requests == []
+
+
+def test_whoever_accepts_some_people_only_takes_no_token_of_unknown_people() -> None:
+    required = replace(SERVER, require={"email": "alice@example.com"})
+    for client, provider in (
+        (client_of(MemoryStore())[0], required),
+        (client_of(MemoryStore(), approver=lambda claims: True)[0], SERVER),
+    ):
+        with pytest.raises(errors.UsageError, match="nobody knows who approved it"):
+            client.adopt_grant("nightly", provider, refresh_token=BROUGHT)
+        assert [*client.grants()] == []
 
 
 def test_the_endpoints_come_from_the_servers_metadata() -> None:

@@ -18,7 +18,7 @@ from deviceflow.errors import (
     UnknownLoginError,
     UnreachableError,
 )
-from deviceflow.integrations.airflow._clients import shared
+from deviceflow.integrations.airflow._clients import shared_client
 from deviceflow.integrations.airflow._token import ENGINE, closed, log_need, name_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class DeviceLoginTrigger(BaseTrigger):
     async def _wait(self) -> bool:
         task = getattr(self, "task_instance", None)
         with origin(engine=ENGINE, task_id=None if task is None else name_of(task)):
-            async with shared().client(self.profile or self.grant) as client:
+            async with shared_client(self.profile or self.grant) as client:
                 return await self._until_token(client)
 
     async def _until_token(self, client: AsyncClient) -> bool:
