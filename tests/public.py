@@ -44,6 +44,9 @@ WHOLE: Final = (
 )
 """Modules whose names are all public. Of other modules, only what the reference documents is."""
 
+ELSEWHERE: Final = "deviceflow.integrations.airflow."
+"""Modules that need a library with an environment of its own: only the names are on record."""
+
 _DIRECTIVE: Final = re.compile(
     r"^\.\. auto(?P<kind>class|function|module):: (?P<path>[\w.]+)\n(?P<options>(?:   :.*\n)*)",
     re.MULTILINE,
@@ -70,7 +73,9 @@ class Documented(NamedTuple):
 
 
 def resolved(path: str) -> Any:
-    """Return what a path names: a module, or what is in one."""
+    """Return what a path names: a module, or what is in one. For one `ELSEWHERE`, the path."""
+    if path.startswith(ELSEWHERE) and path.removeprefix(ELSEWHERE).count("."):
+        return path
     module, names = path, list[str]()
     while True:
         try:

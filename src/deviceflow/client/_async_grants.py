@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from deviceflow.client import grant_end, grant_login, grant_token
 from deviceflow.client._base import documented_as
-from deviceflow.client._sync_grants import GrantClient, given_token
+from deviceflow.client._sync_grants import GrantClient, brought_token, given_token
 from deviceflow.client.grant_end import UNUSED
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class AsyncGrantClient:
         purpose: str | None = None,
         **request: Unpack[LoginRequest],
     ) -> GrantView:
-        brought = given_token(refresh_token)
+        brought = brought_token(refresh_token)
         del refresh_token
         operation = grant_login.adopt_refresh_token(
             self._context, name, provider.with_request(**request), purpose, brought

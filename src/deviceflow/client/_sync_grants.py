@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from deviceflow.client import grant_end, grant_login, grant_token
 from deviceflow.client.grant_end import UNUSED
 from deviceflow.core.secret import Secret
+from deviceflow.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,22 @@ def given_token(token: AccessToken | Secret | str) -> Secret:
     if isinstance(token, str):
         return Secret(token)
     return token if isinstance(token, Secret) else token.access_token
+
+
+def brought_token(token: object) -> Secret:
+    """Return a refresh token that a caller brought, hidden.
+
+    Raises:
+        InvalidArgumentError: There is none. The message does not quote what came instead.
+    """
+    secret = Secret(token) if isinstance(token, str) else token
+    if not isinstance(secret, Secret) or not secret.reveal():
+        raise InvalidArgumentError(
+            "The refresh token must be a Secret or a str, and not empty.",
+            hint="Many servers issue a refresh token only for the scope offline_access. Without"
+            " one, log in: Client.log_in.",
+        )
+    return secret
 
 
 class GrantClient:
@@ -164,12 +181,13 @@ class GrantClient:
             **request: What the login asked for, as for `start`; `get_token` must ask for the same.
 
         Raises:
+            InvalidArgumentError: There is no refresh token.
             UsageError: The grant gives tokens already. Or the provider does not refresh tokens. Or
                 the provider has `require`, or the client an `approver`: nobody knows who approved
                 this token.
             ServerError: The server's metadata could not be fetched.
         """
-        brought = given_token(refresh_token)
+        brought = brought_token(refresh_token)
         del refresh_token
         operation = grant_login.adopt_refresh_token(
             self._context, name, provider.with_request(**request), purpose, brought

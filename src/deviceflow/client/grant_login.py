@@ -256,8 +256,6 @@ def adopt_refresh_token(
             " refresh tokens.",
             hint="Log in instead: Client.log_in.",
         )
-    if not refresh_token.reveal():
-        raise errors.InvalidArgumentError("The refresh token is empty.")
     if context.approver is not None or getattr(provider, "require", None):
         raise errors.UsageError(
             f"The grant {name!r} cannot continue with a refresh token: nobody knows who approved"
