@@ -10,13 +10,14 @@ from deviceflow.core.secret import Secret
 from deviceflow.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from deviceflow.client.context import Context
     from deviceflow.client.grant_end import SweptGrants
     from deviceflow.client.grant_token import Mint
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.grant_view import GrantView
+    from deviceflow.core.login import Login
     from deviceflow.core.provider import LoginRequest, Provider
 
 
@@ -123,6 +124,7 @@ class GrantClient:
         purpose: str | None = None,
         open_browser: bool = True,
         timeout: float | None = None,
+        on_step: Callable[[Login], object] | None = None,
         **request: Unpack[LoginRequest],
     ) -> GrantView:
         """Log in for a grant: show a fresh code, and wait until a person has approved.
@@ -135,6 +137,7 @@ class GrantClient:
             purpose: As for `start`.
             open_browser: Whether to open the page in the person's browser.
             timeout: How many seconds to wait at most; None to wait for as long as the code lives.
+            on_step: As for `wait`.
             **request: What to ask for, as for `start`.
 
         Raises:
@@ -143,7 +146,13 @@ class GrantClient:
         """
         asked = provider and provider.with_request(**request)
         operation = grant_login.log_in(
-            self._context, name, asked, purpose, open_browser=open_browser, timeout=timeout
+            self._context,
+            name,
+            asked,
+            purpose,
+            open_browser=open_browser,
+            timeout=timeout,
+            on_step=on_step,
         )
         self._run(operation)
         return self.grant(name)
