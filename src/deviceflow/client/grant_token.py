@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client import grant_login, grant_need, grant_refresh
+from deviceflow.client import asking, grant_login, grant_need, grant_refresh
 from deviceflow.client.effects import CommitGrant, LoadGrant, ReadClocks, Sleep, UseGrant, Watch
 from deviceflow.client.kept import KeptToken
 from deviceflow.client.lease import HeldLease
@@ -72,7 +72,7 @@ def get_token(
         return kept
     check_name(name)
     if provider is not None:
-        provider = provider.with_request(**request).for_grant()
+        provider = asking.asked(provider, request).for_grant()
         secret_refs.allow(provider)
     wanted = Asked(name, provider, purpose, min_ttl, mint)
     stored, clocks = yield from _obtain(context, wanted, clocks)
