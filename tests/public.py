@@ -44,14 +44,12 @@ WHOLE: Final = (
 )
 """Modules whose names are all public. Of other modules, only what the reference documents is."""
 
-ELSEWHERE: Final = "deviceflow.integrations.airflow."
-"""Modules that need a library with an environment of its own: only the names are on record."""
-
 _DIRECTIVE: Final = re.compile(
     r"^\.\. auto(?P<kind>class|function|module):: (?P<path>[\w.]+)\n(?P<options>(?:   :.*\n)*)",
     re.MULTILINE,
 )
 _MEMBERS: Final = re.compile(r"^ *:members:(.*)$", re.MULTILINE)
+_ABSENT: Final[dict[str, object]] = {}
 _PLAIN: Final = (bool, int, float, str, tuple, type(None))
 
 
@@ -68,19 +66,26 @@ class Documented(NamedTuple):
 
     @property
     def value(self) -> Any:
-        """What has that name."""
-        return resolved(self.path)
+        """What has that name, or what stands for it if a library is missing, as Airflow is."""
+        try:
+            return resolved(self.path)
+        except ImportError:
+            return _ABSENT.setdefault(self.path, object())
 
 
 def resolved(path: str) -> Any:
-    """Return what a path names: a module, or what is in one. For one `ELSEWHERE`, the path."""
-    if path.startswith(ELSEWHERE) and path.removeprefix(ELSEWHERE).count("."):
-        return path
+    """Return what a path names: a module, or what is in one.
+
+    Raises:
+        ImportError: A library is missing.
+    """
     module, names = path, list[str]()
     while True:
         try:
             value: Any = importlib.import_module(module)
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as missing:
+            if not path.startswith(str(missing.name)):
+                raise
             module, _, name = module.rpartition(".")
             names.insert(0, name)
         else:
