@@ -284,6 +284,7 @@ class Trial:
         """Note the link of a need, which must not be in the engine: it gives out codes."""
         with pytest.raises(LoginPending) as pending:
             self.client.get_token(name)
+        assert pending.value.link is not None
         self._secrets.add(pending.value.link.reveal().rpartition("/")[2])
 
     def _leaks(self) -> list[str]:
