@@ -282,6 +282,10 @@ class ReadClocks(NamedTuple):
     """Read the wall clock and the monotonic clock at one moment. Answered by `Clocks`."""
 
 
+class JoinClock(NamedTuple):
+    """Go by the wall clock as it is, as other processes do. Answered by None."""
+
+
 class Sleep(NamedTuple):
     """Wait for a number of seconds. Answered by None.
 
@@ -382,7 +386,7 @@ class Notify(NamedTuple):
 
 
 class TellNeed(NamedTuple):
-    """Notify the program of a need, or of its end. Answered by whether it took note."""
+    """Notify the program of a need, or of its end. Answered by what failed, or None."""
 
     need: LoginNeed
 
@@ -419,6 +423,7 @@ SharedEffect: TypeAlias = (
     | LoadGrant
     | LoadGrantById
     | LoadGrantByLink
+    | JoinClock
     | ReadClocks
     | RecordStoreEvent
     | Release

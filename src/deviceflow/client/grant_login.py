@@ -22,6 +22,7 @@ from deviceflow.client.effects import (
 from deviceflow.client.grant_need import tell, tell_of
 from deviceflow.client.grant_refresh import revoke_next
 from deviceflow.client.login import show
+from deviceflow.client.metadata import discover
 from deviceflow.client.start import start
 from deviceflow.client.step import step
 from deviceflow.client.wait import wait, watching
@@ -32,6 +33,7 @@ from deviceflow.core.need import NOTIFY_AGAIN
 from deviceflow.core.notice import argument, page_of
 from deviceflow.core.states import State
 from deviceflow.core.text import ours
+from deviceflow.credentials import secret_refs
 from deviceflow.providers.idtoken import claims_of
 
 if TYPE_CHECKING:
@@ -39,10 +41,12 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Op
     from deviceflow.client.grant_token import Asked
     from deviceflow.client.lease import Clocks
+    from deviceflow.client.wait import OnStep
     from deviceflow.core.flow import Flow
     from deviceflow.core.login import Login
     from deviceflow.core.ports import StoredGrant
     from deviceflow.core.provider import Provider
+    from deviceflow.core.secret import Secret
 
 ASK_AGAIN: Final = 60.0
 """Seconds after which to ask again for a token, while nobody logs in."""
@@ -232,6 +236,55 @@ def adopt(
     return (yield from recorder.commit_grant(commit))
 
 
+def adopt_refresh_token(
+    context: Context,
+    name: str,
+    provider: Provider,
+    purpose: str | None,
+    refresh_token: Secret,
+) -> Op[None]:
+    """Make a refresh token from elsewhere the grant's. Nothing is sent to the token endpoint.
+
+    A refresh before the grant is stored could lose its answer, and with it the grant.
+    """
+    check_name(name)
+    provider = provider.for_grant()
+    purpose = checked_purpose(purpose)
+    if not provider.can_refresh:
+        raise errors.UsageError(
+            f"The grant {name!r} cannot continue with a refresh token: {provider.server} does not"
+            " refresh tokens.",
+            hint="Log in instead: Client.log_in.",
+        )
+    if context.approver is not None or getattr(provider, "require", None):
+        raise errors.UsageError(
+            f"The grant {name!r} cannot continue with a refresh token: nobody knows who approved"
+            " it, and this client accepts some people only.",
+            hint="Log in instead: Client.log_in.",
+        )
+    secret_refs.allow(provider)
+    found = yield from discover(context, provider)
+    now: float = yield StoreNow()
+    stored: StoredGrant | None = yield LoadGrant(name, now)
+    grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
+    if grant.state.gives_tokens:
+        raise _has_tokens(grant)
+    grant.asked, grant.purpose = provider, purpose or grant.purpose
+    adopted = grant.adopt(refresh_token, found, now)
+    if not (yield from context.recorder.record_grant(grant, adopted, context.identity.worker())):
+        raise _has_tokens(grant)
+    yield from tell_of(context, name)
+
+
+def _has_tokens(grant: Grant) -> errors.UsageError:
+    return errors.UsageError(
+        f"The grant {grant.name!r} gives tokens already: the refresh token was not taken.",
+        flow_id=grant.id,
+        state=grant.state,
+        hint=f"Use another name, or end that grant first: deviceflow logout {argument(grant.name)}",
+    )
+
+
 def log_in(
     context: Context,
     name: str,
@@ -240,6 +293,7 @@ def log_in(
     *,
     open_browser: bool,
     timeout: float | None,
+    on_step: OnStep = None,
 ) -> Op[None]:
     """Log in for a grant, in front of a person."""
     check_name(name)
@@ -260,7 +314,9 @@ def log_in(
             hint="Name the provider as well: it says how to log in.",
         )
     login = yield from start(context, provider, name, purpose, {})
-    waited = _show_and_wait(context, login, open_browser=open_browser, timeout=timeout)
+    waited = _show_and_wait(
+        context, login, open_browser=open_browser, timeout=timeout, on_step=on_step
+    )
     login = yield from watching(context, login.id, waited)
     if login.has_token:
         yield from adopt(context, name, provider, purpose, login.id)
@@ -273,11 +329,11 @@ def log_in(
 
 
 def _show_and_wait(
-    context: Context, login: Login, *, open_browser: bool, timeout: float | None
+    context: Context, login: Login, *, open_browser: bool, timeout: float | None, on_step: OnStep
 ) -> Op[Login]:
     if not login.state.ended:
         yield from show(login, open_browser=open_browser)
-    return (yield from wait(context, login.id, timeout))
+    return (yield from wait(context, login.id, timeout, on_step))
 
 
 def _pending(

@@ -12,6 +12,7 @@ from deviceflow.client.kept import KeptToken
 from deviceflow.client.lease import HeldLease
 from deviceflow.core.access_token import AccessToken
 from deviceflow.core.grant import Course, check_name
+from deviceflow.core.wire import FAILURE_WORDS
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
@@ -178,9 +179,11 @@ def _note_use(stored: StoredGrant) -> Op[None]:
 
 def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
     seconds = max(0.0, grant.due_at - now)
-    said = f" The server said: {grant.detail}." if grant.detail else ""
+    detail = grant.detail or ""
+    why = FAILURE_WORDS.get(detail, detail) or "there was no usable answer"
     return errors.UnreachableError(
-        f"The token of the grant {grant.name!r} has expired and could not be refreshed.{said}",
+        f"The token of the grant {grant.name!r} has expired and could not be refreshed."
+        f" The last request to {grant.provider.server} failed: {why}.",
         flow_id=grant.id,
         state=grant.state,
         wait_seconds=seconds,

@@ -26,7 +26,7 @@ from deviceflow.core import actions, pacing
 from deviceflow.core.flow import Transition
 from deviceflow.core.machine import fire_grant, grant_refusal
 from deviceflow.core.need import MOST_UNTOLD, Need
-from deviceflow.core.provider import Answer
+from deviceflow.core.provider import Answer, Token
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
@@ -36,7 +36,7 @@ from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
-    from deviceflow.core.provider import Provider, Token
+    from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Fields, Request
 
 SHARE: Final = 0.5
@@ -136,7 +136,8 @@ class Grant:
         purpose: Why the grant is needed, as the program states it.
         state: Its state.
         reason: Why it gives no tokens any more, if it does not.
-        detail: The server's message about it, sanitized.
+        detail: What the last refresh came to: the server's message, sanitized, the status, or the
+            code of a failure.
         created_at: When it was first asked for.
         moved_at: When the last action happened.
         seq: The number of the last action.
@@ -168,34 +169,36 @@ class Grant:
     def __init__(
         self, grant_id: str, name: str, asked: Provider, now: float, *, purpose: str | None = None
     ) -> None:
-        self.id = grant_id
-        self.name = str.__str__(name)  # an enum's member is a text as well; this is the text
-        self.asked = asked
-        self.provider = asked
-        self.purpose = purpose
-        self.state = GrantState.WANTED
+        self.id: str = grant_id
+        self.name: str = str.__str__(name)  # an enum's member is a text as well; this is the text
+        self.asked: Provider = asked
+        self.provider: Provider = asked
+        self.purpose: str | None = purpose
+        self.state: GrantState = GrantState.WANTED
         self.reason: Loss | None = None
         self.detail: CleanText | None = None
-        self.created_at = self.moved_at = now
-        self.seq = 0
+        self.created_at: float = now
+        self.moved_at: float = now
+        self.seq: int = 0
         self.head: str | None = None
-        self.generation = 0
+        self.generation: int = 0
         self.flow_id: str | None = None
         self.subject: CleanText | None = None
         self.token: Token | None = None
-        self.issued_at = now
-        self.sent_at = self.window_at = 0.0
-        self.attempt = 0
-        self.replays = 0
-        self.last_resort = False
-        self.failures = 0
-        self.refusals = 0
-        self.due_at = now
+        self.issued_at: float = now
+        self.sent_at: float = 0.0
+        self.window_at: float = 0.0
+        self.attempt: int = 0
+        self.replays: int = 0
+        self.last_resort: bool = False
+        self.failures: int = 0
+        self.refusals: int = 0
+        self.due_at: float = now
         self.ended_at: float | None = None
-        self.invalid = False
+        self.invalid: bool = False
         self.aside: tuple[Token, ...] = ()
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
-        self.revocations = 0
+        self.revocations: int = 0
         self.need: Need | None = None
         self.untold: tuple[Need, ...] = ()
         self.replaced: Secret | None = None
@@ -486,20 +489,51 @@ class Grant:
             subject: Whose token it is, as the id token says.
         """
         transition = self._fire(actions.LOG_IN, now)
-        ended = self._end_need(now, NeedEnd.LOGGED_IN)
-        left = self._leave_unrevoked(provider)
         other = None
         if subject is not None and self.subject not in (None, subject):
             other = "the subject is another one than before"
-        transition = transition._replace(detail=_joined(f"login {flow_id}", ended, left, other))
-        self.provider = provider
-        self.flow_id = flow_id
-        self.subject = subject
-        self.aside = ()
+        begun = self._begin_anew(provider, now, flow_id, subject)
+        transition = transition._replace(detail=_joined(f"login {flow_id}", *begun, other))
         issued_at = now if issued_at is None else issued_at
         _set_lifetime(token, issued_at)
         self._take(token, issued_at)
         return transition
+
+    def adopt(self, refresh_token: Secret, provider: Provider, now: float) -> Transition:
+        """Continue with a refresh token that another program obtained.
+
+        There is no access token yet: whoever asks for one refreshes.
+
+        Args:
+            refresh_token: The refresh token.
+            provider: The server that issued it, with its endpoints.
+            now: The time.
+        """
+        transition = self._fire(actions.ADOPT_GRANT, now)
+        transition = transition._replace(detail=_joined(*self._begin_anew(provider, now)))
+        self._take(Token(Secret(""), expires_at=now, refresh_token=refresh_token), now)
+        self.invalid = True
+        return transition
+
+    def _begin_anew(
+        self,
+        provider: Provider,
+        now: float,
+        flow_id: str | None = None,
+        subject: CleanText | None = None,
+    ) -> tuple[str | None, str | None]:
+        """Forget what belonged to former tokens; return in words what came of it."""
+        ended = self._end_need(now, NeedEnd.LOGGED_IN)
+        # They are of the former permission, and nobody will use them.
+        aside, self.aside = self.aside, ()
+        revocable = [self._set_to_revoke(token, now) for token in aside]
+        left = self._leave_unrevoked(provider)
+        if not (all(revocable) or left):
+            left = f"revoke the former tokens at {self.provider.server}"
+        self.provider = provider
+        self.flow_id = flow_id
+        self.subject = subject
+        return ended, left
 
     # The refresh.
 
@@ -560,7 +594,7 @@ class Grant:
             transition = self._receive_token(answer, answer.token, now, duration)
         else:
             late = isinstance(result, Failure) and result.kind == "lease"
-            transition = self._receive_no_token(answer, now, retry_after, late=late)
+            transition = self._receive_no_token(answer, now, retry_after, status, late=late)
         return transition._replace(status=status, duration=duration)
 
     def _receive_token(
@@ -591,17 +625,18 @@ class Grant:
         return {*(self.token.scopes or ())} if self.token else set()
 
     def _receive_no_token(
-        self, answer: Answer, now: float, retry_after: float, *, late: bool
+        self, answer: Answer, now: float, retry_after: float, status: int | None, *, late: bool
     ) -> Transition:
-        detail = (
-            None if answer.error is None else CleanText(answer.error, self._known(), looks=True)
-        )
+        if answer.error is None:
+            detail = ours(f"HTTP {status}")
+        else:
+            detail = CleanText(answer.error, self._known(), looks=True)
         if answer.outcome in ("denied", "expired", "refused"):
             return self._receive_refusal(answer, now, retry_after, detail)
         return self._again(now, retry_after, detail, lost=answer.in_doubt, late=late)
 
     def _receive_refusal(
-        self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
+        self, answer: Answer, now: float, retry_after: float, detail: CleanText
     ) -> Transition:
         if answer.outcome == "refused" and answer.error in _CLIENT_ERRORS:
             self.refusals += 1
@@ -734,6 +769,23 @@ class Grant:
             return False
         return self.open_need is None or self.moved_at <= before
 
+    @property
+    def purge_from(self) -> float | None:
+        """From what time on a purge counts: the end, or the beginning if nobody ever logged in."""
+        return self.created_at if self.state is GrantState.WANTED else self.ended_at
+
+    def has_stale_need(self, before: float) -> bool:
+        """Tell whether a need arose before a time, and nobody has requested a code since."""
+        need = self.open_need
+        return need is not None and max(need.since, need.codes_at) <= before
+
+    def give_up_need(self, now: float) -> Transition:
+        """End a need that nobody has fulfilled, and the grant if it never had tokens.
+
+        What needs a token can ask anew.
+        """
+        return self.log_out(now) if self.state is GrantState.WANTED else self.end_need(now)
+
     def abandon_revocation(self, now: float) -> Transition:
         """Wipe the tokens that could not be revoked: somebody must revoke them at the server."""
         detail = ours("revoke the grant's tokens at the server")
@@ -799,7 +851,9 @@ class Grant:
         revocable = tuple(
             (kind, secret)
             for kind, secret in kinds
-            if secret is not None and self.provider.revocation_request(secret, kind) is not None
+            if secret is not None
+            and secret.reveal()  # an adopted grant has no access token at first
+            and self.provider.revocation_request(secret, kind) is not None
         )
         self.to_revoke += revocable
         self.revocations = len(self.to_revoke)

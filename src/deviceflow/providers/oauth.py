@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
 from functools import lru_cache
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
@@ -107,9 +107,10 @@ class OAuth:
     name: str = "rfc8628"
     quirks: Dialect = RFC8628
 
-    can_refresh: ClassVar[bool] = True
-    client_name: ClassVar[None] = None
-    first_wait: ClassVar[None] = None
+    # As in `Studio`, these are no fields.
+    can_refresh = True
+    client_name = None
+    first_wait = None
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -129,7 +130,7 @@ class OAuth:
         for key in _ENDPOINTS:
             if (url := getattr(self, key)) is not None:
                 named_by = None if url == server else server
-                endpoint(url, allow_http=self.allow_http, server=named_by)
+                endpoint(url, allow_http=self.allow_http, server=named_by, setting=key)
         for name in ("pkce", "offline"):
             if (value := getattr(self, name)) not in ("auto", "on", "off"):
                 raise UsageError(f"{name} must be 'auto', 'on' or 'off', not {value!r}.")
