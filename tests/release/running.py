@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ class FailedError(Exception):
 
 
 def run(
-    *command: str | Path, cwd: Path | None = None, variables: Mapping[str, Any] | None = None
+    *command: str | Path, cwd: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> str:
     """Run a program, and return what it printed.
 
@@ -27,9 +27,7 @@ def run(
     done = subprocess.run(
         command,
         cwd=cwd,
-        env=os.environ
-        | {"NO_COLOR": "1"}
-        | {name: str(v) for name, v in (variables or {}).items()},
+        env=os.environ | {"NO_COLOR": "1"} | dict(variables or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -41,6 +39,6 @@ def run(
     return done.stdout
 
 
-def tool(module: str, *arguments: str | Path, cwd: Path | None = None, **variables: Any) -> str:
+def tool(module: str, *arguments: str | Path, cwd: Path | None = None, **variables: str) -> str:
     """Run a module of this environment (extra `release`)."""
     return run(sys.executable, "-m", module, *arguments, cwd=cwd, variables=variables)
