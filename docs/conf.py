@@ -24,7 +24,6 @@ html_title = "deviceflow"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["airflow"]
 autodoc_typehints = "description"
 default_role = "code"
 

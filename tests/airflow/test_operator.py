@@ -54,8 +54,9 @@ quick = pytest.mark.deviceflow(interval=1)
 
 
 @pytest.fixture(autouse=True)
-def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triggers, "LOOK_EACH", 0.1)
+def _ask_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "ASK_EACH", 0.1)
+    monkeypatch.setattr(triggers, "SHORTEST_WAIT", 0.1)
 
 
 def deferred(operator: DeviceLoginOperator, context: Any = None) -> TaskDeferred:

@@ -75,13 +75,14 @@ class _Shared:
 
     async def of(self, profile: str) -> AsyncClient:
         async with self._making:
-            client = self._made.get(profile)
-            if client is None:
-                # The configuration and the store may be files.
-                notices = await asyncio.to_thread(_notices, profile)
-                self._store = self._store or await asyncio.to_thread(open_async_store)
-                client = self._made[profile] = AsyncClient(self._store, **notices)
-            return client
+            if profile not in self._made:
+                # That reads files: the configuration, the store's directory, modules.
+                await asyncio.to_thread(self._make, profile)
+            return self._made[profile]
+
+    def _make(self, profile: str) -> None:
+        self._store = self._store or open_async_store()
+        self._made[profile] = AsyncClient(self._store, **_notices(profile))
 
     async def close(self) -> None:
         for client in self._made.values():
