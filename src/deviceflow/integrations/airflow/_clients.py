@@ -1,0 +1,106 @@
+"""The clients of this process, on the store and with the profiles of the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from deviceflow import _forks as forks
+from deviceflow.client._async import AsyncClient
+from deviceflow.client._sync import Client
+from deviceflow.credentials import profiles
+from deviceflow.notify import notifier
+from deviceflow.stores.url import open_async_store, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from deviceflow.core.ports import AsyncStore, Store
+
+
+def _notices(profile: str) -> dict[str, Any]:
+    found = profiles.notices(profile)
+    notify = None if found.notify is None else notifier(found.notify)
+    return {"notify": notify, "public_url": found.public_url}
+
+
+class _Clients:
+    """The clients of a process: one for each profile, which says who is notified, on one store.
+
+    Airflow's workers fork a process for each task, and no client is shared with it.
+    """
+
+    _store: Store | None
+    _made: dict[str, Client]
+
+    def __init__(self) -> None:
+        self._renew()
+        forks.in_child(self._renew)
+
+    def _renew(self) -> None:
+        forks.abandon(getattr(self, "_made", None), getattr(self, "_store", None))
+        self._making = threading.Lock()
+        self._store, self._made = None, {}
+
+    def of(self, profile: str) -> Client:
+        with self._making:
+            client = self._made.get(profile)
+            if client is None:
+                self._store = self._store or open_store()
+                client = self._made[profile] = Client(self._store, **_notices(profile))
+            return client
+
+    def close(self) -> None:
+        with self._making:
+            for client in self._made.values():
+                client.close()
+            if self._store is not None:
+                self._store.close()
+            self._store, self._made = None, {}
+
+
+clients: Final = _Clients()
+
+
+class _Shared:
+    """The async clients of an event loop, as long as somebody uses one of them."""
+
+    def __init__(self) -> None:
+        self._making = asyncio.Lock()
+        self._store: AsyncStore | None = None
+        self._made: dict[str, AsyncClient] = {}
+        self._users = 0
+
+    @asynccontextmanager
+    async def client(self, profile: str) -> AsyncIterator[AsyncClient]:
+        self._users += 1
+        try:
+            async with self._making:
+                # The configuration is a file.
+                notices = await asyncio.to_thread(_notices, profile)
+                client = self._made.get(profile)
+                if client is None:
+                    self._store = self._store or await asyncio.to_thread(open_async_store)
+                    client = self._made[profile] = AsyncClient(self._store, **notices)
+            yield client
+        finally:
+            self._users -= 1
+            if not self._users:
+                made, store = [*self._made.values()], self._store
+                self._made, self._store = {}, None
+                for unused in made:
+                    await unused.close()
+                if store is not None:
+                    await store.close()
+
+
+_of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared]
+_of_loop = weakref.WeakKeyDictionary()
+
+
+def shared() -> _Shared:
+    """Return what the triggers of the running event loop share."""
+    return _of_loop.setdefault(asyncio.get_running_loop(), _Shared())

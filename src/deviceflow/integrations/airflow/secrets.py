@@ -1,0 +1,109 @@
+"""A secrets backend that gives operators connections with a fresh access token."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.secrets.base_secrets import BaseSecretsBackend
+
+from deviceflow.core.secret import unseen
+from deviceflow.errors import DeviceFlowError, LoginPending
+from deviceflow.integrations.airflow._token import ask, current_task, log_need
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deviceflow.core.access_token import AccessToken
+
+_OURS: Final = ("grant", "profile", "purpose", "min_ttl")
+_TOKEN: Final = "{token}"  # noqa: S105  # the token goes there
+
+_logger: Final = logging.getLogger("deviceflow.airflow")
+
+
+class DeviceFlowBackend(BaseSecretsBackend):
+    """Connections whose password is the access token of a grant, fresh whenever Airflow asks.
+
+    In Airflow's configuration, with values of one's own::
+
+        [workers]
+        secrets_backend = deviceflow.integrations.airflow.DeviceFlowBackend
+        secrets_backend_kwargs = {"connections": {"report_api":
+            {"grant": "report", "host": "https://api.example.com"}}}
+
+    The connection `deviceflow_report` is there without being listed: that of the grant `report`.
+
+    A connection of the type `http` has the header `Authorization`, for the operators and hooks of
+    HTTP. In any text of a connection, `{token}` stands for the access token.
+
+    If there is no token, Airflow says that the connection is not defined, and the log says how to
+    log in.
+
+    Args:
+        prefix: What the ids of connections begin with that need not be listed; None for no such.
+        connections: By the id of a connection: `grant`, by default the id without the prefix;
+            `profile`, `purpose` and `min_ttl` as for `get_token`; and fields of a connection:
+            `conn_type` (by default `http`), `host`, `schema`, `login`, `password`, `port`, `extra`.
+        show_link: Whether the task's log may contain the link to log in by.
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: str | None = "deviceflow_",
+        connections: Mapping[str, Mapping[str, Any]] | None = None,
+        show_link: bool = True,
+    ) -> None:
+        super().__init__()
+        self._prefix = prefix
+        self._connections = connections or {}
+        self._show_link = show_link
+
+    def get_conn_value(self, conn_id: str, *_: object, **__: object) -> str | None:
+        """Return a connection as JSON; None for one that is not of a grant, or without a token."""
+        settings = self._connections.get(conn_id)
+        unlisted = self._prefix and conn_id.startswith(self._prefix)
+        if settings is None and not unlisted:
+            return None
+        settings = settings or {}
+        name = settings.get("grant") or conn_id.removeprefix(self._prefix or "")
+        token = self._token(name, settings)
+        return None if token is None else unseen(lambda: json.dumps(_connection(settings, token)))
+
+    def get_variable(self, key: str, *_: object, **__: object) -> str | None:  # noqa: ARG002
+        """Return None: it has no variables."""
+        return None
+
+    def _token(self, name: str, settings: Mapping[str, Any]) -> AccessToken | None:
+        try:
+            return ask(
+                name,
+                settings.get("profile"),
+                settings.get("purpose"),
+                float(settings.get("min_ttl", 60.0)),
+            )
+        except LoginPending as pending:
+            # The API server's log is not for those who look for a task.
+            show = self._show_link and current_task() is not None
+            log_need(_logger, pending, show_link=show)
+        except (DeviceFlowError, ImportError) as problem:
+            # Airflow would not say why.
+            _logger.error("There is no token of the grant %s: %s", name, problem)  # noqa: TRY400
+        return None
+
+
+def _connection(settings: Mapping[str, Any], token: AccessToken) -> dict[str, Any]:
+    fields: dict[str, Any] = {"conn_type": "http", "password": _TOKEN}
+    fields |= {name: value for name, value in settings.items() if name not in _OURS}
+    if fields["conn_type"] == "http":
+        fields["extra"] = {"Authorization": f"Bearer {_TOKEN}"} | (fields.get("extra") or {})
+    filled: dict[str, Any] = _filled(fields, token.access_token.reveal())
+    return filled
+
+
+def _filled(value: Any, token: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(item, token) for name, item in value.items()}
+    return value.replace(_TOKEN, token) if isinstance(value, str) else value
