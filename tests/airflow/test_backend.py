@@ -35,6 +35,8 @@ def _configured(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
                 "extra": {"auth": {"access_token": "{token}"}, "retries": 3},
             },
             "broken": {"grant": "other"},
+            "plain": {"grant": "report", "host": "http://api.example.com"},
+            "short": {"grant": "report", "host": "api.example.com"},
         }
     }
     backend = "deviceflow.integrations.airflow.DeviceFlowBackend"
@@ -105,8 +107,16 @@ def test_a_backend_that_cannot_be_used_says_why(
 ) -> None:
     with pytest.raises(AirflowNotFoundException):
         Connection.get("broken")
-    assert "There is no token of the grant other" in caplog.text
+    assert "There is no connection broken" in caplog.text
     assert "has no profile 'other'" in caplog.text
+
+
+def test_no_token_is_sent_in_clear(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.log_in()
+    with pytest.raises(AirflowNotFoundException):
+        Connection.get("plain")
+    assert "There is no connection plain" in caplog.text
+    assert Connection.get("short").schema == "https"
 
 
 def test_what_is_not_of_a_grant_is_left_to_others(place: Place) -> None:

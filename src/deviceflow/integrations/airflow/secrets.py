@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
+from deviceflow._environment import http_allowed
+from deviceflow.core.sanitize import endpoint
 from deviceflow.core.secret import unseen
 from deviceflow.errors import DeviceFlowError, LoginPending
 from deviceflow.integrations.airflow._token import ask, current_task, log_need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from deviceflow.core.access_token import AccessToken
 
 _OURS: Final = ("grant", "profile", "purpose", "min_ttl")
 _TOKEN: Final = "{token}"  # noqa: S105  # the token goes there
@@ -36,7 +36,8 @@ class DeviceFlowBackend(BaseSecretsBackend):
     The connection `deviceflow_report` is there without being listed: that of the grant `report`.
 
     A connection of the type `http` has the header `Authorization`, for the operators and hooks of
-    HTTP. In any text of a connection, `{token}` stands for the access token.
+    HTTP. Its scheme is https, unless the host is this machine, or `DEVICEFLOW_ALLOW_HTTP=1`. In any
+    text of a connection, `{token}` stands for the access token.
 
     If there is no token, Airflow says that the connection is not defined, and the log says how to
     log in.
@@ -69,16 +70,9 @@ class DeviceFlowBackend(BaseSecretsBackend):
             return None
         settings = settings or {}
         name = settings.get("grant") or conn_id.removeprefix(self._prefix or "")
-        token = self._token(name, settings)
-        return None if token is None else unseen(lambda: json.dumps(_connection(settings, token)))
-
-    def get_variable(self, key: str, *_: object, **__: object) -> str | None:  # noqa: ARG002
-        """Return None: it has no variables."""
-        return None
-
-    def _token(self, name: str, settings: Mapping[str, Any]) -> AccessToken | None:
         try:
-            return ask(
+            fields = _fields(settings)
+            token = ask(
                 name,
                 settings.get("profile"),
                 settings.get("purpose"),
@@ -88,19 +82,34 @@ class DeviceFlowBackend(BaseSecretsBackend):
             # The API server's log is not for those who look for a task.
             show = self._show_link and current_task() is not None
             log_need(_logger, pending, show_link=show)
+            return None
         except (DeviceFlowError, ImportError) as problem:
             # Airflow would not say why.
-            _logger.error("There is no token of the grant %s: %s", name, problem)  # noqa: TRY400
+            _logger.error("There is no connection %s: %s", conn_id, problem)  # noqa: TRY400
+            return None
+        return unseen(lambda: json.dumps(_filled(fields, token.access_token.reveal())))
+
+    def get_variable(self, key: str, *_: object, **__: object) -> str | None:  # noqa: ARG002
+        """Return None: it has no variables."""
         return None
 
 
-def _connection(settings: Mapping[str, Any], token: AccessToken) -> dict[str, Any]:
+def _fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a connection, with the token left out.
+
+    Raises:
+        InsecureURLError: The token would be sent by plain http to another machine.
+    """
     fields: dict[str, Any] = {"conn_type": "http", "password": _TOKEN}
     fields |= {name: value for name, value in settings.items() if name not in _OURS}
     if fields["conn_type"] == "http":
         fields["extra"] = {"Authorization": f"Bearer {_TOKEN}"} | (fields.get("extra") or {})
-    filled: dict[str, Any] = _filled(fields, token.access_token.reveal())
-    return filled
+        fields.setdefault("schema", "https")  # Airflow would take http
+        host = fields.get("host") or ""
+        if host:
+            url = host if "://" in host else f"{fields['schema']}://{host}"
+            endpoint(url, allow_http=http_allowed())
+    return fields
 
 
 def _filled(value: Any, token: str) -> Any:
