@@ -56,12 +56,18 @@ class Part:
         self._process.kill()
         self._process.wait(60)
 
+    def freeze(self) -> None:
+        """Suspend it with all of its children, as a machine that sleeps does."""
+        _signal(signal.SIGSTOP, self.pid, *descendants(self.pid))
+
+    def thaw(self) -> None:
+        """Have what was suspended go on."""
+        _signal(signal.SIGCONT, self.pid, *descendants(self.pid))
+
     def close(self) -> None:
         """Kill it, and all of its children."""
         self.kill()
-        for pid in self._left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _signal(signal.SIGKILL, *self._left)
 
 
 class Airflow:
@@ -150,6 +156,12 @@ class Airflow:
                         found += Path(f"/proc/{pid}/cmdline").read_bytes() + b"\n"
                         found += Path(f"/proc/{pid}/environ").read_bytes() + b"\n"
         return found
+
+
+def _signal(number: signal.Signals, *processes: int) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def descendants(pid: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from tests.airflow.engine import Airflow, Part
     from tests.airflow.place import Place
     from tests.airflow.results import Results
+
+_ORPHANED: Final = 4.0
+"""Seconds that the children of a killed triggerer may go on; they end once they notice, in 2."""
 
 _ENDS: Final = ("success", "failed")
 _LOGS: Final = "log files"
@@ -99,11 +103,22 @@ class Scenarios:
     def run(self) -> None:
         """Do it all. What waits for one thing leaves the time to another."""
         nightly = self._wait_for_a_person()
-        killed_at = self._kill()
+        first, second = self._parts["triggerer"], self._airflow.start("triggerer")
+        self._parts["scheduler"].kill()
+        first.freeze()
+        at = time.time()
+        self._parts["scheduler"] = self._airflow.start("scheduler")
+        self._results.say("the scheduler is killed and started again, a triggerer is frozen")
         self._existing()
-        self._taken_over(killed_at)
-        self._place.approve("nightly")
+        self._taken_over("frozen", at)
+        first.thaw()
+        self._polled_on(time.time() + _ORPHANED)
+        second.kill()
+        at = time.time()
+        self._results.say("the frozen triggerer is awake, and the other one is killed")
         self._cleared()
+        self._taken_over("killed", at)
+        self._place.approve("nightly")
         self._used(nightly)
         self._searched()
         self._verified()
@@ -116,22 +131,27 @@ class Scenarios:
         self._look()
         return run
 
-    def _kill(self) -> float:
-        """Kill the triggerer and the scheduler, and start others, as a supervisor does."""
-        for name in ("triggerer", "scheduler"):
-            self._parts[name].kill()
-        at = time.time()
-        for name in ("triggerer", "scheduler"):
-            self._parts[name] = self._airflow.start(name)
-        self._results.say("the triggerer and the scheduler are killed, and started again")
-        return at
+    def _taken_over(self, part: str, at: float) -> None:
+        """Check that another triggerer goes on with what one left at that time."""
+        first = self._polled_on(at + _ORPHANED)
+        self._check(part, "another triggerer goes on", True, f"after {first - at:.1f} s")
 
-    def _taken_over(self, killed_at: float) -> None:
-        polls = self._place.polls
-        until(lambda: polls("nightly")[-1] > killed_at, "another triggerer polls")
-        first = next(at for at in polls("nightly") if at > killed_at)
-        until(lambda: len(polls("nightly")) >= 2 + polls("nightly").index(first), "it polls on")
-        self._check("killed", "the next triggerer polls", True, f"after {first - killed_at:.1f} s")
+    def _polled_on(self, at: float) -> float:
+        """Wait until triggerers have polled twice after a time; return when they began to."""
+
+        def look() -> list[float]:
+            later = [poll for poll, _ in self._triggered() if poll > at]
+            return later if len(later) > 1 else []
+
+        return until(look, "a triggerer polls on")[0]
+
+    def _triggered(self) -> list[tuple[float, int]]:
+        """Return when triggerers polled, and which process that was."""
+        return [
+            (datetime.fromisoformat(event["time"]).timestamp(), event["pid"])
+            for event in self._events("nightly", "poll")
+            if event["engine"] == "airflow"  # and not deviceflow's own worker
+        ]
 
     def _used(self, run: Run) -> None:
         """Check the run whose triggerer was killed while it waited."""
@@ -140,6 +160,8 @@ class Scenarios:
         tokens = [run.returned(task) for task in ("use_first", "use_again")]
         self._check("login", "the second token is a later one", tokens[0] < tokens[1], tokens)
         self._paced("killed", "nightly")
+        pollers = {process for _, process in self._triggered()}
+        self._check("killed", "two triggerers polled", len(pollers) == 2, len(pollers))
         self._once("killed", "nightly")
         self._refreshed("login", "nightly")
 
@@ -214,7 +236,10 @@ class Scenarios:
         self._check(part, "its token was refreshed, and not revoked", fine and refreshes, seen)
 
     def _needs(self, grant: str) -> list[dict[str, Any]]:
-        return [event for event in self._place.events(grant) if event["action"] == "need"]
+        return self._events(grant, "need")
+
+    def _events(self, grant: str, action: str) -> list[dict[str, Any]]:
+        return [event for event in self._place.events(grant) if event["action"] == action]
 
     def _look(self) -> None:
         """Collect what is to be searched, as it is now."""

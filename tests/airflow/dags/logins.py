@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import timedelta
 
 import requests
 from airflow.providers.standard.operators.python import PythonOperator
@@ -20,11 +21,14 @@ def use(grant: str, seconds: float) -> int:
     return token.generation
 
 
+PAUSE = timedelta(seconds=2)
+
 beyond = float(os.environ["LIFETIME"]) + 1
 
 for name in ("nightly", "cleared"):
     with DAG(f"login_{name}", schedule=None) as dag:
-        log_in = DeviceLoginOperator(task_id="log_in", grant=name)
+        # Airflow fails a deferred task that goes on before its scheduler has noted the deferral.
+        log_in = DeviceLoginOperator(task_id="log_in", grant=name, retries=3, retry_delay=PAUSE)
         use_first = PythonOperator(task_id="use_first", python_callable=use, op_args=[name, beyond])
         use_again = PythonOperator(task_id="use_again", python_callable=use, op_args=[name, 0])
         log_in >> use_first >> use_again
