@@ -57,6 +57,21 @@ def written_whole(path: Path, *, new: bool = False, mode: int = 0o600) -> Iterat
         _drop(draft)
 
 
+def open_to_append(path: str | Path) -> int:
+    """Open a file, or make it with access for its owner only, and return its descriptor.
+
+    Each `os.write` goes to its end, and is not changed on its way.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    # Windows would write \r\n, and other processes on it would inherit the file.
+    for name in ("O_BINARY", "O_CLOEXEC", "O_NOINHERIT"):
+        flags |= getattr(os, name, 0)
+    return os.open(path, flags, 0o600)
+
+
 def try_to_write(path: Path) -> None:
     """See that `written_whole` can make a draft, which is removed at once.
 

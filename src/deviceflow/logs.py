@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 
 from deviceflow import _forks as forks
+from deviceflow._files import open_to_append
 from deviceflow.audit import console as _console
 from deviceflow.audit import formats, jsonlines
 from deviceflow.audit.events import FIELDS, LISTS, SCHEMA, schema
@@ -339,8 +340,7 @@ class _File:
             self._handle = -1
 
     def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        handle = os.open(self._path, flags, 0o600)
+        handle = open_to_append(self._path)
         if self._handle >= 0:
             os.close(self._handle)
         self._handle = handle

@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from deviceflow._environment import http_allowed
-from deviceflow.core.sanitize import endpoint
+from deviceflow.core.sanitize import endpoint, printable
 from deviceflow.core.secret import Secret, unseen
 from deviceflow.core.wire import Failure, Request
 from deviceflow.credentials.secret_refs import resolve, variables
@@ -107,12 +109,12 @@ class NotifyCommand:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its descendants."""
+    """Kill a process and, where the system knows them, its descendants."""
     with suppress(ProcessLookupError, PermissionError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
+        if sys.platform == "win32":  # it has no groups of processes; descendants stay
             process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -203,15 +205,36 @@ def notifier(setting: str | Sequence[str]) -> NotifyCommand | NotifyURL:
             a line that is split as a shell does.
 
     Raises:
-        UsageError: The setting cannot be used.
+        UsageError: The setting cannot be used: a command must exist, for example.
     """
     if not isinstance(setting, str):
-        return NotifyCommand(setting)
+        return _command(setting)
     if setting.startswith(_REFERENCES):
         return NotifyURL(resolve(setting, "notify"))
     if setting.lower().startswith(_URLS):
         return NotifyURL(setting)
     try:
-        return NotifyCommand(shlex.split(setting))
+        words = shlex.split(setting)
     except ValueError:
         raise UsageError("The command to notify by is not a line that a shell accepts.") from None
+    return _command(words)
+
+
+def _command(words: Sequence[str]) -> NotifyCommand:
+    """Return what runs a command that exists.
+
+    Raises:
+        UsageError: The command is empty, or there is no such program.
+    """
+    command = NotifyCommand(words)
+    name = words[0]
+    if shutil.which(name) is None:
+        # A webhook's URL without its scheme is a secret all the same.
+        is_path = "/" not in name or name.startswith(("/", "./", "../", "~/"))
+        shown = f" {printable(name, 100)!r}" if is_path else ""
+        raise UsageError(
+            f"notify names the command{shown}, and there is no such program.",
+            hint="Give a program on PATH or with its whole path, a URL that begins with https://,"
+            " or env:NAME or file:PATH, where such a URL is. A function is for Client(notify=…).",
+        )
+    return command

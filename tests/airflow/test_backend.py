@@ -10,6 +10,7 @@ from airflow.exceptions import AirflowNotFoundException
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.sdk import Connection
 from airflow.sdk._shared.secrets_masker import redact
+from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.context import set_current_context
 
 from deviceflow.integrations.airflow import DeviceFlowBackend
@@ -125,3 +126,15 @@ def test_what_is_not_of_a_grant_is_left_to_others(place: Place) -> None:
     assert DeviceFlowBackend(prefix=None).get_connection("deviceflow_report") is None
     assert backend.get_variable("deviceflow_report") is None
     assert not [*place.client.grants()]
+
+
+def test_a_task_gets_a_connection_of_the_task_sdk(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.log_in()
+    backend = DeviceFlowBackend()
+    assert not isinstance(backend.get_connection("deviceflow_report"), Connection)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", None, raising=False)
+    found = backend.get_connection("deviceflow_report")
+    assert isinstance(found, Connection)
+    assert found.password == place.token().access_token.reveal()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import greenback
 import pytest
 from airflow.exceptions import TaskDeferred
+from airflow.sdk import BaseNotifier
 from blockbuster import blockbuster_ctx
 
 from deviceflow import LoginPending
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 HOW_TO: Final = Path(__file__).parents[2] / "docs/how-to/airflow"
 SOON: Final = 30.0
+APPENDS: Final = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + '\\n')"
 TASK: Final = SimpleNamespace(dag_id="nightly", run_id="one", task_id="log_in", map_index=-1)
 
 on_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
@@ -51,8 +54,9 @@ quick = pytest.mark.deviceflow(interval=1)
 
 
 @pytest.fixture(autouse=True)
-def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triggers, "LOOK_EACH", 0.1)
+def _ask_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "ASK_EACH", 0.1)
+    monkeypatch.setattr(triggers, "SHORTEST_WAIT", 0.1)
 
 
 def deferred(operator: DeviceLoginOperator, context: Any = None) -> TaskDeferred:
@@ -77,7 +81,7 @@ async def events_of(trigger: DeviceLoginTrigger) -> list[Any]:
     with blockbuster_ctx("deviceflow"):
         async with asyncio.timeout(SOON):
             found = [event.payload async for event in trigger.run()]
-    assert not _clients.shared()._made
+    assert asyncio.get_running_loop() not in _clients._of_loop
     return found
 
 
@@ -154,12 +158,13 @@ def test_many_triggers_of_one_triggerer_share_a_store(place: Place) -> None:
             for _ in range(50)
         ]
         await asyncio.sleep(0.5)
-        assert len(_clients.shared()._made) == 1
+        (shared,) = _clients._of_loop.values()
+        assert (shared.users, len(shared._made)) == (50, 1)
         waiting[0].cancel()
         await asyncio.to_thread(place.log_in)
         ended = await asyncio.gather(*waiting, return_exceptions=True)
         assert isinstance(ended[0], asyncio.CancelledError)
-        assert not _clients.shared()._made
+        assert not _clients._of_loop
         return ended[1:]  # type: ignore[return-value]
 
     async def events_of_one(trigger: DeviceLoginTrigger) -> list[Any]:
@@ -171,10 +176,16 @@ def test_many_triggers_of_one_triggerer_share_a_store(place: Place) -> None:
         assert [event["timed_out"] for event in ended] == [False]
 
 
-def test_a_task_that_is_cleared_goes_on_with_the_same_need(place: Place) -> None:
+def test_a_task_that_is_cleared_goes_on_with_the_same_need(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notify = shlex.join([sys.executable, "-c", APPENDS, str(tmp_path / "told")])
+    monkeypatch.setenv("DEVICEFLOW_NOTIFY", notify)
     operator = DeviceLoginOperator(task_id="log_in", grant="report")
     first, second = (deferred(operator).trigger.serialize() for _ in range(2))
     assert first == second
+    (told,) = (tmp_path / "told").read_text().splitlines()
+    assert json.loads(told)["link"] == place.link()
 
 
 @on_sqlite
@@ -284,7 +295,17 @@ def test_the_link_can_be_kept_out_of_the_log(
 def test_notifiers_of_airflow_get_the_link(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[Any] = []
+    told: list[str] = []
+
+    class Chat(BaseNotifier):
+        template_fields = ("text",)
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+        def notify(self, context: Any) -> None:
+            told.append(self.text)
 
     def fails(context: Any) -> None:
         raise RuntimeError(context["pending"].link.reveal())
@@ -292,14 +313,11 @@ def test_notifiers_of_airflow_get_the_link(
     operator = DeviceLoginOperator(
         task_id="log_in",
         grant="report",
-        notifiers=[
-            lambda context: told.append((context["run_id"], context["pending"].link.reveal())),
-            fails,
-        ],
+        notifiers=[fails, Chat("{{ run_id }} {{ pending.link.reveal() }}")],
         show_link=False,
     )
     stop = deferred(operator, {"run_id": "one"})
-    assert told == [("one", place.link())]
+    assert told == [f"one {place.link()}"]
     logged = capsys.readouterr().out
     assert "A notifier failed: RuntimeError" in logged
     assert place.link() not in logged + repr(stop.trigger)

@@ -98,7 +98,7 @@ class Gate:
     def _forward(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         headers = {
             name: value
-            for name in ("Authorization", "Content-Type")
+            for name in ("Authorization", "Content-Type", "Host")
             if (value := handler.headers.get(name))
         }
         url = self._server.url + handler.path

@@ -519,7 +519,7 @@ def test_purge_wipes_what_is_old(
 
     assert [done.code for done in (young, wiped, gone, dropped)] == [0, 0, 2, 0]
     assert young.out == "wiped the secrets of 0 logins, deleted 0 logins\n"
-    assert wiped.said == {"tokens": 1, "flows": 0, "grants": 0, "problems": []}
+    assert wiped.said == {"tokens": 1, "flows": 0, "grants": 0, "needs": 0, "problems": []}
     assert "the store does not have it any more" in gone.err
     assert dropped.out == "wiped the secrets of 0 logins, deleted 1 login\n"
     assert [one.id for one in kept.flows()] == [pending.id]

@@ -65,6 +65,76 @@ def test_another_store_is_named_by_an_option_or_by_the_environment(
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        "list",
+        "status",
+        "step an-id",
+        "wait an-id",
+        "cancel an-id",
+        "resume --show-token",
+        "resume nightly",
+        "token an-id",
+        "token nightly --fresh",
+        "export-env an-id --variable TOKEN",
+        "grants list",
+        "grants show nightly",
+        "grants login nightly",
+        "grants revoke nightly",
+        "grants doubt",
+        "logout nightly",
+        "sweep",
+        "purge",
+        "keys rotate",
+        "audit list",
+        "audit verify",
+    ],
+)
+def test_a_mistyped_store_is_not_created_by_what_begins_nothing(
+    deviceflow: Command, command: str
+) -> None:
+    (deviceflow.home / "jobs.db").touch()
+
+    done = deviceflow(*command.split(), "--store", "sqlite:///job.db")
+
+    assert (done.code, done.out) == (exits.STORE, "")
+    assert done.err.startswith("deviceflow: There is no store at job.db. Did you mean jobs.db? ")
+    assert [file.name for file in deviceflow.home.iterdir()] == ["jobs.db"]
+
+
+def test_a_mistyped_store_in_the_environment_is_an_object(deviceflow: Command) -> None:
+    done = deviceflow("list", "--json", DEVICEFLOW_STORE="sqlite:///no/where.db")
+
+    assert done.code == exits.STORE
+    assert done.said["error"].startswith("There is no store at no/where.db. Name the store: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("jobs.db", "use sqlite:///jobs.db"),
+        ("/var/lib/a?b.db", "use sqlite:////var/lib/a%3Fb.db"),
+        ("sqlite:jobs.db", "use sqlite:///jobs.db"),
+        ("sqlite://jobs.SQLite3", "use sqlite:///jobs.SQLite3"),
+        ("sqlite:///jobs.db?mode=secret", "has no options, and this one has 'mode'"),
+        ("sqlite:///jobs.db?", "has no options, and this one has ''"),
+        (f"mysql://u:{PASSWORD}@h/flows.db", "Use memory:, sqlite:///path or postgresql://"),
+    ],
+)
+@pytest.mark.parametrize("command", ["list", "start studio"])
+def test_a_url_that_is_none_says_which_one_to_use(
+    deviceflow: Command, command: str, url: str, why: str
+) -> None:
+    done = deviceflow(*command.split(), DEVICEFLOW_STORE=url)
+
+    assert done.code == exits.USAGE
+    assert why in done.err
+    assert "secret" not in done.err
+    assert PASSWORD not in done.err
+    assert not [*deviceflow.home.iterdir()]
+
+
+@pytest.mark.parametrize(
     "url",
     [
         f"postgresql://flows:{PASSWORD}@127.0.0.1:1/flows",

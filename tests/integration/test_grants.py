@@ -434,8 +434,11 @@ def test_outage_backs_off_while_the_token_lives_and_says_so_after_that(
         here.clock.advance(1.5)
     assert 1 < here.actions().count("postpone") < 5
     here.clock.advance(LONG)
-    with pytest.raises(UnreachableError, match="could not be refreshed"):
+    with pytest.raises(UnreachableError, match="could not be refreshed") as caught:
         here.client.get_token("nightly")
+    assert f"The last request to {here.server.url} failed: temporarily_unavailable." in str(
+        caught.value
+    )
     with pytest.raises(UnreachableError, match="Nothing is lost") as caught:
         here.client.get_token("nightly")
     assert caught.value.wait_seconds is not None

@@ -401,6 +401,18 @@ def test_requests_to_other_servers_than_its_own_go_without_the_token(
     assert (resource.tokens, other.tokens) == (["access-1"], [None, None])
 
 
+def test_without_origins_only_the_server_of_the_first_request_gets_the_token(
+    session: Session, resource: Resource, other: Resource, issuer: Issuer
+) -> None:
+    session.use()
+    assert session.get(f"{resource.url}/me").status_code == 200
+
+    with pytest.warns(UserWarning, match=f"The request to {other.url} goes without the token"):
+        assert session.get(f"{other.url}/me").status_code == 401
+
+    assert (resource.tokens, other.tokens) == (["access-1"], [None])
+
+
 # How it is used.
 
 

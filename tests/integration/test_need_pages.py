@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
 from deviceflow.pages import NeedPages, PageRequest, PageServer
 from deviceflow.pages import _server as bounds
+from deviceflow.pages._limits import MOST_CLIENTS
 from deviceflow.server import LocalServer, Settings
 from deviceflow.stores.async_memory import AsyncMemoryStore
 from deviceflow.testing import AsyncScriptedTransport, AsyncVirtualClock, answer
@@ -349,6 +350,10 @@ def test_several_workers_serve_the_same_pages(
         (("--listen", "0.0.0.0:0"), "Add --public-url"),
         (("--listen", "127.0.0.1:0", "--public-url", "http://jobs.example.com"), "plain http"),
         (("--listen", "127.0.0.1:0", "--public-url", "https://jobs.example.com/?a=1"), "a query"),
+        (
+            ("--listen", "127.0.0.1:0", "--public-url", "jobs.example.com"),
+            "public_url (--public-url, DEVICEFLOW_PUBLIC_URL): Not a valid http(s) URL",
+        ),
         (("--listen", "nowhere"), "must be an address such as 127.0.0.1:8080"),
         (("--listen", "127.0.0.1:70000"), "must be an address such as 127.0.0.1:8080"),
     ],
@@ -360,6 +365,14 @@ def test_address_that_cannot_be_served_is_refused(
 
     assert done.code == exits.USAGE
     assert why in done.err
+
+
+def test_port_alone_is_one_of_this_machine(deviceflow: Command) -> None:
+    done = deviceflow("worker", "--until-idle", "--listen", "0")
+
+    assert re.fullmatch(
+        r"Listening at 127\.0\.0\.1:(\d+), for pages at http://127\.0\.0\.1:\1\n", done.err
+    )
 
 
 def test_address_that_is_taken_is_refused(deviceflow: Command) -> None:
@@ -429,11 +442,14 @@ class Site:
             return str(urlsplit(pending.link.reveal()).path)
         raise AssertionError("there is a token")
 
-    async def send(self, path: str, method: str = "GET") -> Answer:
+    async def send(
+        self, path: str, method: str = "GET", peer: str = "", proxied: str = ""
+    ) -> Answer:
         token = "0" * 32
         headers = {"host": "jobs.example.com", "cookie": f"a=b; deviceflow-need={token}"}
+        headers |= {"x-forwarded-for": proxied} if proxied else {}
         body = f"csrf={token}".encode() if method == "POST" else b""
-        return await self.pages(PageRequest(method, path, headers, body))
+        return await self.pages(PageRequest(method, path, headers, body, peer))
 
 
 def test_codes_of_one_need_are_limited() -> None:
@@ -531,6 +547,57 @@ def test_requests_are_limited() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("busy", "same", "other"),
+    [
+        ({"peer": "192.0.2.1"}, {"peer": "::ffff:192.0.2.1"}, {"peer": "192.0.2.2"}),
+        ({"peer": "2001:db8::1"}, {"peer": "2001:db8::ffff%eth0"}, {"peer": "2001:db8:0:1::1"}),
+        (
+            {"peer": "127.0.0.1", "proxied": "192.0.2.1"},
+            {"peer": "::1", "proxied": "203.0.113.9, 192.0.2.1"},
+            {"peer": "127.0.0.1", "proxied": "192.0.2.2"},
+        ),
+        (  # a header that is not from a proxy of ours
+            {"peer": "192.0.2.1", "proxied": "203.0.113.1"},
+            {"peer": "192.0.2.1", "proxied": "203.0.113.2"},
+            {"peer": "192.0.2.2", "proxied": "203.0.113.1"},
+        ),
+        (
+            {"peer": "127.0.0.1", "proxied": "unknown"},
+            {"peer": "127.0.0.1"},
+            {"peer": "127.0.0.2"},
+        ),
+    ],
+)
+def test_busy_client_does_not_limit_others(
+    busy: dict[str, str], same: dict[str, str], other: dict[str, str]
+) -> None:
+    async def run() -> None:
+        site = Site()
+        path = f"/need/{'A' * 64}"
+        # So many refused requests would use up what all have together.
+        statuses = [(await site.send(path, **busy)).status for _ in range(600)]
+        assert statuses == [404] * 100 + [429] * 500
+        assert (await site.send(path, **same)).status == 429
+        assert (await site.send(path, **other)).status == 404
+
+    asyncio.run(run())
+
+
+def test_requests_of_all_clients_are_limited_and_few_clients_are_remembered() -> None:
+    async def run() -> None:
+        site = Site()
+        path = f"/need/{'A' * 64}"
+        peers = [f"192.0.{number // 256}.{number % 256}" for number in range(1500)]
+        statuses = [(await site.send(path, peer=peer)).status for peer in peers]
+        assert statuses == [404] * 400 + [429] * 1100
+        assert len(site.pages._requests._clients) == MOST_CLIENTS
+        site.clock.advance(0.0125)
+        assert (await site.send(path)).status == 404
+
+    asyncio.run(run())
+
+
 def test_code_that_expired_can_be_requested_again() -> None:
     async def run() -> None:
         site = Site()
@@ -567,8 +634,9 @@ async def serve_and(do: Callable[[int], Any], **bounded: Any) -> Any:
         await server.close()
 
 
-def talk(port: int, sent: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+def talk(port: int, sent: bytes, peer: str = "127.0.0.1") -> bytes:
+    where = ("127.0.0.1", port)
+    with socket.create_connection(where, timeout=60, source_address=(peer, 0)) as connection:
         try:
             connection.sendall(sent)
             got = b""
@@ -633,6 +701,31 @@ def test_further_connections_are_closed_at_once() -> None:
 
     assert refused == b""
     assert served.startswith(b"HTTP/1.1 200")
+
+
+def test_client_with_many_slow_connections_makes_room_for_others() -> None:
+    def crowd(port: int) -> tuple[bytes, bytes, bytes, bytes]:
+        with ExitStack() as stack:
+            slow = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+                for _ in range(4)
+            ]
+            for one in slow:
+                one.sendall(GET)
+            served = talk(port, GET + b"\r\n", peer="127.0.0.2")
+            lost = b""
+            with suppress(ConnectionError):
+                lost = slow[0].recv(100)  # the oldest
+            slow[1].sendall(b"\r\n")
+            # There is room again, for one more.
+            return served, lost, slow[1].recv(100), talk(port, GET + b"\r\n")
+
+    (served, lost, kept, more), _ = asyncio.run(serve_and(crowd, connections=4))
+
+    assert served.startswith(b"HTTP/1.1 200")
+    assert lost == b""
+    assert kept.startswith(b"HTTP/1.1 200")
+    assert more.startswith(b"HTTP/1.1 200")
 
 
 def test_closed_server_leaves_no_connection() -> None:

@@ -8,12 +8,14 @@ import json
 import logging
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -22,9 +24,11 @@ from deviceflow import AsyncClient, Client, LoginPending, OAuth, open_store
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.need import LONGEST_NOTICE, NOTIFY_AGAIN
+from deviceflow.core.wire import MAX_BODY
 from deviceflow.errors import InsecureURLError, UsageError
 from deviceflow.notify import NotifyCommand, NotifyError, NotifyURL, notifier
 from deviceflow.server import LocalServer, Settings
+from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.url import open_async_store
 from deviceflow.testing import VirtualClock
 from tests.integration.command import decide
@@ -161,7 +165,14 @@ def test_failed_notifications_are_on_record_and_tried_again(
     client.sweep_grants()
     assert place.told == []
     place.clock.advance(60)
-    client.sweep_grants()
+    swept = broken.sweep_grants()
+    assert swept.names == ["nightly"]
+    [problem] = map(str, swept.problems)
+    assert problem.startswith("Nobody could be notified about the grant 'nightly': nobody is there")
+    seconds = re.search(r"It is tried again in (\d+) seconds\.$", problem)
+    assert seconds is not None
+    place.clock.advance(float(seconds[1]))
+    assert client.sweep_grants().problems == []
 
     assert [need.number for need in place.told] == [1]
 
@@ -216,6 +227,37 @@ def test_async_client_tells_the_same(tmp_path: Path, server: LocalServer) -> Non
         (pending.need_id, "ended"),
     ]
     assert told[0].link == pending.link
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_need_that_nobody_fulfils_ends_and_its_grant_is_deleted(
+    place: Place, in_memory: bool
+) -> None:
+    if in_memory:
+        place.store.close()
+        place.store = MemoryStore()
+    client = place.client()
+    place.ask(client)
+    place.clock.advance(89 * 86400)
+    assert client.purge().needs == 0
+    assert client.sweep_grants().names == ["nightly"]  # the program is told each day
+
+    place.clock.advance(2 * 86400)
+    purged = client.purge()
+
+    assert (purged.needs, purged.grants) == (1, 0)
+    assert client.grant("nightly").need_id is None
+    client.sweep_grants()
+    assert [(need.kind, need.end) for need in place.told] == [
+        ("needed", None),
+        ("still_needed", None),
+        ("ended", "logged_out"),
+    ]
+    place.clock.advance(91 * 86400)
+    purged = client.purge()
+    assert (purged.needs, purged.grants) == (0, 1)
+    assert [*client.grants()] == []
+    assert place.ask(client).need_id is not None
 
 
 DIES: Final = """
@@ -373,8 +415,14 @@ class Hook(http.server.BaseHTTPRequestHandler):
         self.got.append((self.path, dict(self.headers), body))
         self.send_response(int(self.path.rpartition("/")[2]))
         self.send_header("Location", "/elsewhere/200")
-        self.send_header("Content-Length", "0")
+        length = MAX_BODY + 1 if "large" in self.path else 5 if "endless" in self.path else 0
+        self.send_header("Content-Length", str(length))
+        if "encoded" in self.path:
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
+        if "large" in self.path:
+            with suppress(OSError):
+                self.wfile.write(b"x" * length)
 
     def log_message(self, *_: object) -> None:
         return
@@ -402,6 +450,22 @@ def test_url_is_sent_the_need(place: Place, hook: str) -> None:
     assert place.record()[-1][0] == "notify"
 
 
+@pytest.mark.parametrize("kind", ["large", "endless", "encoded"])
+@pytest.mark.parametrize("proxied", [False, True])
+def test_url_that_takes_the_need_is_told_whatever_its_answer_is(
+    place: Place, hook: str, monkeypatch: pytest.MonkeyPatch, kind: str, proxied: bool
+) -> None:
+    url = f"{hook}/{kind}/200"
+    if proxied:  # another way through the transport
+        monkeypatch.setenv("http_proxy", hook)
+        url = f"http://chat.example.com/{kind}/200"
+
+    place.ask(place.client(NotifyURL(url, timeout=20, allow_http=True)))
+
+    assert len(Hook.got) == 1
+    assert place.record()[-1][0] == "notify"
+
+
 @pytest.mark.parametrize("status", [302, 404, 503])
 def test_url_that_does_not_take_the_need_is_tried_again(
     place: Place, hook: str, status: int, caplog: pytest.LogCaptureFixture
@@ -426,14 +490,64 @@ def test_url_without_an_answer_is_tried_again(
 def test_settings_say_how_to_notify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "url").write_text("https://chat.example.com/CANARY\n")
     monkeypatch.setenv("CHAT", "https://chat.example.com/CANARY")
+    (tmp_path / "mail").touch(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert repr(notifier("env:CHAT")) == "<NotifyURL chat.example.com>"
     assert repr(notifier(f"file:{tmp_path}/url")) == "<NotifyURL chat.example.com>"
     assert repr(notifier("https://chat.example.com/CANARY")) == "<NotifyURL chat.example.com>"
     assert repr(notifier("mail -s 'log in' ops")) == "<NotifyCommand 'mail'>"
     assert repr(notifier(["mail", "ops"])) == "<NotifyCommand 'mail'>"
-    for setting in ("http://chat.example.com/CANARY", "env:NOTHING", "mail 'x", " "):
+    unusable: list[Any] = ["http://chat.example.com/CANARY", "env:NOTHING", "mail 'x", " ", []]
+    for setting in unusable:
         with pytest.raises(UsageError):
             notifier(setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        ("tell-ops", "the command 'tell-ops', and"),
+        (["/no/where/tell", "ops"], "the command '/no/where/tell', and"),
+        ("reports.people:mail", "the command 'reports.people:mail', and"),
+        ("chat.example.com/CANARY", "the command, and"),
+    ],
+)
+def test_command_that_does_not_exist_is_an_error_at_once(
+    setting: str | list[str], shown: str
+) -> None:
+    with pytest.raises(UsageError, match="there is no such program") as caught:
+        notifier(setting)
+
+    assert shown in str(caught.value)
+    assert "CANARY" not in str(caught.value)
+
+
+async def mail(need: LoginNeed) -> None:
+    raise NotifyError(need.id)
+
+
+class Mail:
+    async def __call__(self, need: LoginNeed) -> None:
+        await mail(need)
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("notify", "kind"),
+    [
+        ("https://chat.example.com/CANARY", "of the type str"),
+        (["mail"], "of the type list"),
+        (mail, "an async function"),
+        (Mail(), "an async function"),
+    ],
+)
+def test_notify_that_cannot_be_called_is_an_error_at_once(
+    client: Any, notify: Any, kind: str
+) -> None:
+    with pytest.raises(UsageError, match=f"and it is {kind}") as caught:
+        client("memory:", notify=notify)
+
+    assert "CANARY" not in str(caught.value)
 
 
 # The command line.
@@ -474,9 +588,35 @@ def test_commands_notify_as_the_profile_says_and_resume_shows_a_fresh_code(
     assert needed["link"] not in gone.out + gone.err
 
 
+def test_commands_say_that_nobody_could_be_notified(
+    deviceflow: Command, server: LocalServer, hook: str
+) -> None:
+    target = ("--issuer", server.url, "--client-id", "robot", "--scopes", "read offline_access")
+    deviceflow("grants", "login", "nightly", *target, act=decide(server, "approve"))
+    deviceflow("logout", "nightly")
+    url = f"{hook}/CANARY/503"
+
+    deviceflow("token", "nightly", "--fresh")
+    swept = deviceflow("sweep", DEVICEFLOW_NOTIFY=url)
+    ended = deviceflow("logout", "nightly", DEVICEFLOW_NOTIFY=url)
+
+    host = hook.removeprefix("http://")
+    what = f"deviceflow: Nobody could be notified about the grant 'nightly': {host} answered with"
+    assert ended.code == 0
+    assert ended.err == f"{what} the status 503. A sweep or a worker tries again.\n"
+    assert (swept.code, swept.out) == (exits.FAILED, "grant nightly\n")
+    assert re.fullmatch(
+        rf"{re.escape(what)} the status 503\. It is tried again in \d+ seconds\.\n", swept.err
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
+        (
+            'notify = "tell-ops"',
+            "notify names the command 'tell-ops', and there is no such program",
+        ),
         ('notify = ""', "a string or a list of strings"),
         ("notify = 5", "a string or a list of strings"),
         ("public_url = []", "a string"),

@@ -396,6 +396,28 @@ def test_requests_to_other_servers_than_its_own_go_without_the_token(
     assert (issuer.logins, issuer.refreshes) == (1, 0)
 
 
+def test_without_origins_only_the_server_of_the_first_request_gets_the_token(
+    session: requests.Session, resource: Resource, issuer: Issuer
+) -> None:
+    other = Resource()
+    session.auth = auth_of(issuer)
+    try:
+        assert session.get(f"{resource.url}/me").status_code == 200
+        with pytest.warns(UserWarning, match="goes without the token") as warned:
+            statuses = [session.get(f"{other.url}/me").status_code for _ in range(2)]
+        assert session.get(f"{resource.url}/me").status_code == 200
+    finally:
+        other.close()
+
+    assert statuses == [401, 401]
+    assert (other.tokens, resource.tokens) == ([None, None], ["access-1", "access-1"])
+    [warning] = warned
+    said = str(warning.message)
+    assert said.startswith(f"The request to {other.url} goes without the token of the grant")
+    assert f"went to {resource.url}, so only that server" in said
+    assert "access-1" not in said
+
+
 @pytest.mark.parametrize("url", ["api.example.com", "file:///etc", "https://", "https://[::1"])
 def test_an_origin_that_is_none_is_refused(issuer: Issuer, url: str) -> None:
     with pytest.raises(InvalidArgumentError, match="origin"):

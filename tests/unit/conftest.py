@@ -62,6 +62,7 @@ def grant_design() -> Mapping[str, Mapping[GrantState, GrantState]]:
     """Return the same of a grant: the actions that change its state."""
     return {
         "log_in": dict.fromkeys((WANTED, LOST, REVOKED), ACTIVE),
+        "adopt_grant": dict.fromkeys((WANTED, LOST, REVOKED), ACTIVE),
         "refresh": {ACTIVE: REFRESHING},
         "replay": {IN_DOUBT: REFRESHING},
         "renew": {REFRESHING: ACTIVE},

@@ -12,10 +12,8 @@ from deviceflow.integrations.airflow import DeviceLoginOperator, get_token
 API = os.environ.get("REPORT_API", "http://127.0.0.1:8628/oauth/resource")
 
 
-@dag(schedule="0 3 * * *", catchup=False)
+@dag(schedule="0 3 * * *")
 def nightly() -> None:
-    """Log in once, and then fetch the report each night."""
-
     @task(retries=3)
     def report() -> str:
         token = get_token("report")

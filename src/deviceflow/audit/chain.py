@@ -284,12 +284,17 @@ def link(
         if flow is not None and flow.token is not None:
             event["token_fingerprint"] = key.fingerprint(flow.token.access_token)
         if grant is not None and grant.token is not None:
-            event["token_fingerprint"] = key.fingerprint(grant.token.access_token)
+            event["token_fingerprint"] = _fingerprint(key, grant.token.access_token)
         if grant is not None and grant.replaced is not None:
-            event["previous_fingerprint"] = key.fingerprint(grant.replaced)
+            event["previous_fingerprint"] = _fingerprint(key, grant.replaced)
         if flow is not None and flow.user_code is not None:
             event["code_fingerprint"] = key.fingerprint(Secret(flow.user_code))
     written = canonical(event)
     digest = event["hash"] = hashlib.sha256(written).hexdigest()
     event["mac"] = key and key.mac(digest)
     return written.decode()
+
+
+def _fingerprint(key: AuditKey, token: Secret) -> str | None:
+    """Return the fingerprint of a grant's access token; an adopted grant has none at first."""
+    return key.fingerprint(token) if token.reveal() else None

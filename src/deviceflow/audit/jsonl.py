@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from deviceflow._files import open_to_append
 from deviceflow.audit.chain import AuditKey, encode, link, omit
 from deviceflow.audit.mode import is_summarized
 from deviceflow.core.grant import Grant
@@ -96,8 +97,7 @@ class JSONLinesAudit:
 
     def _append(self, line: bytes) -> None:
         # Opened for each line, because the file may have been moved since the previous line.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        handle = os.open(self.path, flags, 0o600)
+        handle = open_to_append(self.path)
         try:
             if os.write(handle, line) != len(line):
                 raise OSError(0, "only a part of the line was written")

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import changes, exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core.states import Reason, State
+from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import (
     DeviceFlowError,
+    StoreError,
     UnknownGrantError,
     UnknownLoginError,
     UsageError,
     WaitTimeoutError,
 )
-from deviceflow.stores.url import VARIABLE, open_async_store, open_store
+from deviceflow.stores.url import SUFFIXES, VARIABLE, open_async_store, open_store, sqlite_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +33,12 @@ if TYPE_CHECKING:
     from deviceflow.cli.options import JobOptions, StoreOptions
     from deviceflow.core.grant_view import GrantView
     from deviceflow.core.login import Login
+    from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncStore, Store
 
 # Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
 _PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
+_MOST_BESIDE: Final = 1000
 _CODES: Final = {
     State.AUTHORIZED: exits.AUTHORIZED,
     State.EXPIRED: exits.EXPIRED,
@@ -44,19 +51,25 @@ _names: Final[list[str]] = []
 """The opened stores, for people."""
 
 
-def store(args: StoreOptions, **options: Any) -> Store:
+def store(args: StoreOptions, *, creates: bool = False, **options: Any) -> Store:
     """Open the store that the arguments or the environment name, else the user's store.
 
     Args:
         args: The arguments.
+        creates: Whether the command begins something, so that it creates a file that is named and
+            does not exist. For a command that reads or continues something, its name is mistyped
+            then. The user's own store, which nobody names, is always created.
         **options: Further arguments of the store's class.
 
     Raises:
         UsageError: The URL is invalid, or contains a password.
-        StoreError: The store cannot be used.
+        StoreError: The store cannot be used, or does not exist.
         ImportError: A library is missing.
     """
-    kept = open_store(args.store, **_options(args), **options)
+    settings = _options(args) | options
+    if not creates and (args.store or os.environ.get(VARIABLE)):
+        check_exists(args)
+    kept = open_store(args.store, **settings)
     _opened.callback(kept.close)
     _names.append(str(getattr(kept, "path", None) or "PostgreSQL"))
     return kept
@@ -73,6 +86,25 @@ def async_store(args: StoreOptions) -> AsyncStore:
     return kept
 
 
+def check_exists(args: StoreOptions) -> None:
+    """Check that the store's file exists, if the store is a file.
+
+    Raises:
+        UsageError: The URL is invalid.
+        StoreError: The file does not exist.
+    """
+    file = sqlite_file(args.store)
+    if file is None or file.exists():
+        return
+    similar = ""
+    with suppress(OSError):
+        beside = islice(file.parent.iterdir(), _MOST_BESIDE)
+        similar = did_you_mean(file.name, (one.name for one in beside if one.suffix in SUFFIXES))
+    raise StoreError(
+        f"There is no store at {file}.", hint=f"{similar}Name the store: --store or {VARIABLE}."
+    )
+
+
 def _options(args: StoreOptions) -> dict[str, Any]:
     if args.store and _PASSWORD.search(args.store):
         raise UsageError(
@@ -84,19 +116,38 @@ def _options(args: StoreOptions) -> dict[str, Any]:
     return options | ({"trail": args.trail} if args.trail else {})
 
 
-def client(args: StoreOptions, *, notifies: bool = False) -> Client:
+def client(
+    args: StoreOptions, *, creates: bool = False, notifies: bool = False, tells: bool = True
+) -> Client:
     """Return a client that uses the store. The logins must survive this command.
 
     Args:
         args: The arguments.
+        creates: As for `store`.
         notifies: Whether it notifies of needs, as the settings say.
+        tells: Whether a notification that fails is printed when it fails.
 
     Raises:
         DeviceFlowError: The store is in memory, or as for `store`.
     """
-    kept = store(args)
+    kept = store(args, creates=creates)
     _check_durable(kept)
-    return Client(kept, **(notices(args) if notifies else {}))
+    settings = notices(args) if notifies else {}
+    if tells and "notify" in settings:
+        settings["notify"] = partial(_notify, settings["notify"])
+    return Client(kept, **settings)
+
+
+def _notify(notify: Callable[[LoginNeed], object], need: LoginNeed) -> None:
+    """Notify, and tell the person at the terminal if that fails: the command goes on."""
+    try:
+        notify(need)
+    except DeviceFlowError as problem:
+        streams.say(
+            f"deviceflow: Nobody could be notified about the grant {need.name!r}: {problem}"
+            " A sweep or a worker tries again."
+        )
+        raise
 
 
 def notices(args: StoreOptions) -> dict[str, Any]:

@@ -6,6 +6,7 @@ in rows, responses, files and arguments, are removed. JSON is ASCII and is not c
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -65,7 +66,7 @@ def show(text: str, *, foreign: bool = False) -> None:
             why = f"its encoding, {failed.encoding}, does not have all of the characters"
         except OSError as broken:
             why = _give_up(sys.stdout, broken)
-            if isinstance(broken, BrokenPipeError) and not foreign:
+            if _nobody_reads(broken) and not foreign:
                 raise NobodyReadsError(_unwritten(why)) from None
         else:
             return
@@ -124,6 +125,13 @@ def _encodable(text: str, stream: TextIO) -> str:
         plain = text.translate(_PLAIN)
         return plain.encode(encoding, "backslashreplace").decode(encoding)
     return text
+
+
+def _nobody_reads(broken: OSError) -> bool:
+    # Windows says EINVAL of a pipe whose reader has gone.
+    return isinstance(broken, BrokenPipeError) or (
+        sys.platform == "win32" and broken.errno == errno.EINVAL
+    )
 
 
 def _give_up(stream: TextIO, broken: OSError) -> str:

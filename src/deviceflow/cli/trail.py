@@ -16,7 +16,6 @@ from deviceflow.credentials.keys import audit, sealing, signing
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.stores.sql import SQLStore
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.stores.url import VARIABLE, sqlite_file
 from deviceflow.trail import query
 from deviceflow.trail.digest import Signer
 from deviceflow.trail.ledger import Finding
@@ -62,11 +61,7 @@ def store(args: StoreOptions, *, read_only: bool = True) -> SQLStore:
         StoreError: The store does not exist, or cannot be used.
         ImportError: A library is missing.
     """
-    file = sqlite_file(args.store)
-    if file is not None and not file.exists():
-        raise StoreError(
-            f"There is no store at {file}.", hint=f"Name the store: --store or {VARIABLE}."
-        )
+    stored.check_exists(args)
     kept = stored.store(args, **({"read_only": True} if read_only else {}))
     if not isinstance(kept, SQLStore):
         raise UsageError("A store in memory keeps no trail.", hint="Use --store URL.")

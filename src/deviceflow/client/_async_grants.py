@@ -68,6 +68,23 @@ class AsyncGrantClient:
         await self._run(operation)
         return await self.grant(name)
 
+    async def adopt_grant(
+        self,
+        name: str,
+        provider: Provider,
+        *,
+        refresh_token: Secret | str,
+        purpose: str | None = None,
+        **request: Unpack[LoginRequest],
+    ) -> GrantView:
+        brought = given_token(refresh_token)
+        del refresh_token
+        operation = grant_login.adopt_refresh_token(
+            self._context, name, provider.with_request(**request), purpose, brought
+        )
+        await self._run(operation)
+        return await self.grant(name)
+
     async def log_out(self, name: str) -> GrantView:
         view: GrantView = await self._run(grant_end.log_out(self._context, name))
         return view

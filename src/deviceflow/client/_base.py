@@ -55,6 +55,8 @@ _ASYNC_PART: Final = {
     "clock": "Pass one with `async def sleep`; for tests, an AsyncVirtualClock.",
 }
 
+_PUBLIC_URL: Final = "public_url (--public-url, DEVICEFLOW_PUBLIC_URL)"
+
 Perform: TypeAlias = "Callable[[Any, Any, dict[str, Any]], Any]"
 """Performs an effect of one kind.
 
@@ -144,6 +146,7 @@ class BaseClient:
         self._check_part("store", store)
         self._check_part("transport", transport)
         self._check_part("clock", clock)
+        _check_notify(notify)
         self._store = store
         self._owns_store = owns_store
         self._transport = transport
@@ -197,7 +200,7 @@ class BaseClient:
         unverified = getattr(self._transport, "unverified", False)
         return do.Prepared(unseen(lambda: authenticated(request, now)), unverified=unverified)
 
-    def _tell_need(self, need: LoginNeed) -> bool:
+    def _tell_need(self, need: LoginNeed) -> str | None:
         try:
             if self._notify is not None:
                 self._notify(need)
@@ -207,12 +210,30 @@ class BaseClient:
             logging.getLogger("deviceflow").warning(
                 "notify failed for the need %s: %s", need.id, said
             )
-            return False
-        return True
+            return said
+        return None
 
     def _write_audit(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         if self._audit is not None:
             self._audit.write(event, flow)
+
+
+def _check_notify(notify: object) -> None:
+    """Refuse what could not be called when a person must log in. A URL in it is not quoted."""
+    if notify is None or (callable(notify) and not _is_async(notify)):
+        return
+    kind = "an async function" if callable(notify) else f"of the type {type(notify).__name__}"
+    raise UsageError(
+        f"notify must be a function that takes a LoginNeed, and it is {kind}.",
+        hint="For a URL or a command: notify=notifier(…), from deviceflow.notify. A client calls"
+        " notify in a thread, or between its requests, and awaits nothing.",
+    )
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    return iscoroutinefunction(function) or iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # the method itself
+    )
 
 
 def pages_at(public_url: str | None) -> str | None:
@@ -227,10 +248,11 @@ def pages_at(public_url: str | None) -> str | None:
         return None
     if "?" in url or "#" in url:
         raise UsageError(
-            "The public URL has a query or a fragment: no link to a page can begin with it.",
+            f"{_PUBLIC_URL}: The URL has a query or a fragment, so no link to a page can begin with"
+            " the URL.",
             hint="Give one such as https://jobs.example.com/logins.",
         )
-    return endpoint(url, allow_http=http_allowed()).rstrip("/")
+    return endpoint(url, allow_http=http_allowed(), setting=_PUBLIC_URL).rstrip("/")
 
 
 def documented_as(model: type) -> Callable[[type[_T]], type[_T]]:

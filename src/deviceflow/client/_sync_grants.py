@@ -131,6 +131,43 @@ class GrantClient:
         self._run(operation)
         return self.grant(name)
 
+    def adopt_grant(
+        self,
+        name: str,
+        provider: Provider,
+        *,
+        refresh_token: Secret | str,
+        purpose: str | None = None,
+        **request: Unpack[LoginRequest],
+    ) -> GrantView:
+        """Store a grant that continues with a refresh token that another program obtained.
+
+        The call sends nothing but a request for the server's metadata, if the provider needs them.
+        The first `get_token` refreshes. From then on, only this grant may use the refresh token: a
+        server that rotates refresh tokens may revoke all tokens if it sees an old one again (RFC
+        9700 section 4.14.2). So end the other program first, and remove its copy.
+
+        Args:
+            name: The grant's name.
+            provider: The server that issued the refresh token, with the same client id.
+            refresh_token: The refresh token.
+            purpose: As for `start`.
+            **request: What the login asked for, as for `start`; `get_token` must ask for the same.
+
+        Raises:
+            UsageError: The grant gives tokens already. Or the provider does not refresh tokens. Or
+                the provider has `require`, or the client an `approver`: nobody knows who approved
+                this token.
+            ServerError: The server's metadata could not be fetched.
+        """
+        brought = given_token(refresh_token)
+        del refresh_token
+        operation = grant_login.adopt_refresh_token(
+            self._context, name, provider.with_request(**request), purpose, brought
+        )
+        self._run(operation)
+        return self.grant(name)
+
     def log_out(self, name: str) -> GrantView:
         """End a grant: wipe its tokens, and revoke them if the server can do that (RFC 7009).
 

@@ -382,7 +382,7 @@ class Notify(NamedTuple):
 
 
 class TellNeed(NamedTuple):
-    """Notify the program of a need, or of its end. Answered by whether it took note."""
+    """Notify the program of a need, or of its end. Answered by what failed, or None."""
 
     need: LoginNeed
 

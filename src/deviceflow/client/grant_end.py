@@ -152,7 +152,8 @@ class SweptGrants(NamedTuple):
 
     Attributes:
         names: The names of the grants that were looked after.
-        problems: What kept others from that. They are left alone for an hour.
+        problems: What kept others from that: they are left alone for an hour. Also notifications
+            that failed, which are tried again sooner.
     """
 
     names: list[str]
@@ -176,7 +177,7 @@ def sweep(
     clocks: Clocks = yield ReadClocks()
     names: list[str] = yield DueGrants(clocks.shared, unused, limit)
     told = yield from grant_need.due(context, limit)
-    works = [(name, grant_need.tell_of(context, name)) for name in told]
+    works = [(name, _tell(context, name, problems)) for name in told]
     works += [(name, _tend(context, name)) for name in names]
     for name, work in works:
         if not goes_on():
@@ -191,6 +192,10 @@ def sweep(
             yield SnoozeGrant(name, clocks.shared)
             problems.append(problem)
     return SweptGrants(done, problems)
+
+
+def _tell(context: Context, name: str, problems: list[errors.DeviceFlowError]) -> Op[None]:
+    problems += yield from grant_need.tell_of(context, name)
 
 
 def _tend(context: Context, name: str) -> Op[None]:

@@ -22,6 +22,7 @@ from deviceflow.client.effects import (
 from deviceflow.client.grant_need import tell, tell_of
 from deviceflow.client.grant_refresh import revoke_next
 from deviceflow.client.login import show
+from deviceflow.client.metadata import discover
 from deviceflow.client.start import start
 from deviceflow.client.step import step
 from deviceflow.client.wait import wait, watching
@@ -32,6 +33,7 @@ from deviceflow.core.need import NOTIFY_AGAIN
 from deviceflow.core.notice import argument, page_of
 from deviceflow.core.states import State
 from deviceflow.core.text import ours
+from deviceflow.credentials import secret_refs
 from deviceflow.providers.idtoken import claims_of
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from deviceflow.core.login import Login
     from deviceflow.core.ports import StoredGrant
     from deviceflow.core.provider import Provider
+    from deviceflow.core.secret import Secret
 
 ASK_AGAIN: Final = 60.0
 """Seconds after which to ask again for a token, while nobody logs in."""
@@ -230,6 +233,57 @@ def adopt(
     event = recorder.render_grant(grant, given, worker)
     commit = CommitGrant(grant, event, flow=flow, flow_event=flow_event)
     return (yield from recorder.commit_grant(commit))
+
+
+def adopt_refresh_token(
+    context: Context,
+    name: str,
+    provider: Provider,
+    purpose: str | None,
+    refresh_token: Secret,
+) -> Op[None]:
+    """Make a refresh token from elsewhere the grant's. Nothing is sent to the token endpoint.
+
+    A refresh before the grant is stored could lose its answer, and with it the grant.
+    """
+    check_name(name)
+    provider = provider.for_grant()
+    purpose = checked_purpose(purpose)
+    if not provider.can_refresh:
+        raise errors.UsageError(
+            f"The grant {name!r} cannot continue with a refresh token: {provider.server} does not"
+            " refresh tokens.",
+            hint="Log in instead: Client.log_in.",
+        )
+    if not refresh_token.reveal():
+        raise errors.InvalidArgumentError("The refresh token is empty.")
+    if context.approver is not None or getattr(provider, "require", None):
+        raise errors.UsageError(
+            f"The grant {name!r} cannot continue with a refresh token: nobody knows who approved"
+            " it, and this client accepts some people only.",
+            hint="Log in instead: Client.log_in.",
+        )
+    secret_refs.allow(provider)
+    found = yield from discover(context, provider)
+    now: float = yield StoreNow()
+    stored: StoredGrant | None = yield LoadGrant(name, now)
+    grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
+    if grant.state.gives_tokens:
+        raise _has_tokens(grant)
+    grant.asked, grant.purpose = provider, purpose or grant.purpose
+    adopted = grant.adopt(refresh_token, found, now)
+    if not (yield from context.recorder.record_grant(grant, adopted, context.identity.worker())):
+        raise _has_tokens(grant)
+    yield from tell_of(context, name)
+
+
+def _has_tokens(grant: Grant) -> errors.UsageError:
+    return errors.UsageError(
+        f"The grant {grant.name!r} gives tokens already: the refresh token was not taken.",
+        flow_id=grant.id,
+        state=grant.state,
+        hint=f"Use another name, or end that grant first: deviceflow logout {argument(grant.name)}",
+    )
 
 
 def log_in(

@@ -12,6 +12,7 @@ from deviceflow.client.kept import KeptToken
 from deviceflow.client.lease import HeldLease
 from deviceflow.core.access_token import AccessToken
 from deviceflow.core.grant import Course, check_name
+from deviceflow.core.wire import FAILURE_WORDS
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
@@ -92,14 +93,14 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
     look, refreshes, lease = _SHORTEST_LOOK, 0, HeldLease()
     while True:
         stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.shared)
+        course, held = Course.ASK, 0.0
         if stored is not None:
             held = lease.left(stored.grant.seq, stored.held, clocks.steady)
-            stored = stored._replace(held=held)
-        course = Course.ASK if stored is None else _course(context, stored, asked)
+            course = _course(context, stored, held, asked)
         if stored is None or course is Course.ASK:
             yield from grant_login.ask(context, asked, stored)
         elif course is Course.USE:
-            if stored.grant.notify_at is not None:
+            if context.notifies:
                 with suppress(errors.StoreError):  # the token is good, and others notify later
                     yield from grant_need.tell(context, stored)
             return stored, clocks
@@ -114,15 +115,21 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
                 return fresh, (yield ReadClocks())
         elif course is Course.WAIT:
             yield Watch(stored.grant.id)
-            yield Sleep(min(stored.held, look), stored.grant.id)
+            yield Sleep(min(held, look), stored.grant.id)
             look = min(2 * look, _LONGEST_LOOK)
         else:
             yield from move(context, stored, course)
         clocks = yield ReadClocks()
 
 
-def _course(context: Context, stored: StoredGrant, asked: Asked) -> Course:
+def _course(context: Context, stored: StoredGrant, held: float, asked: Asked) -> Course:
     """Return what to do about a grant.
+
+    Args:
+        context: The client's.
+        stored: The grant.
+        held: For how many seconds somebody else has its lease.
+        asked: What is asked for.
 
     Raises:
         UsageError: The grant is of another login than is asked for.
@@ -130,10 +137,10 @@ def _course(context: Context, stored: StoredGrant, asked: Asked) -> Course:
     """
     grant, now = stored.grant, stored.now
     grant_login.check_same(grant, asked.provider)
-    course = grant.course(now, asked.min_ttl, stored.held)
+    course = grant.course(now, asked.min_ttl, held)
     if course is Course.BACK_OFF:
         raise _unreachable(grant, now)
-    if course is Course.USE and stored.held > 0 and _is_refused(context, grant):
+    if course is Course.USE and held > 0 and _is_refused(context, grant):
         return Course.WAIT  # the next one is under way
     return course
 
@@ -172,9 +179,11 @@ def _note_use(stored: StoredGrant) -> Op[None]:
 
 def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
     seconds = max(0.0, grant.due_at - now)
-    said = f" The server said: {grant.detail}." if grant.detail else ""
+    detail = grant.detail or ""
+    why = FAILURE_WORDS.get(detail, detail) or "there was no usable answer"
     return errors.UnreachableError(
-        f"The token of the grant {grant.name!r} has expired and could not be refreshed.{said}",
+        f"The token of the grant {grant.name!r} has expired and could not be refreshed."
+        f" The last request to {grant.provider.server} failed: {why}.",
         flow_id=grant.id,
         state=grant.state,
         wait_seconds=seconds,

@@ -7,6 +7,7 @@ import itertools
 import os
 import platform
 import secrets
+import sys
 
 from deviceflow import _forks as forks
 from deviceflow.audit.origin import current
@@ -61,7 +62,14 @@ class Identity:
 
 def actor() -> str | None:
     """Return who runs the program: `DEVICEFLOW_ACTOR`, else the user's name."""
+    return os.environ.get("DEVICEFLOW_ACTOR") or user_name()
+
+
+def user_name() -> str | None:
+    """Return the name of the operating system's user, or its number; None where it has neither."""
     try:
-        return os.environ.get("DEVICEFLOW_ACTOR") or getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return str(os.getuid()) if hasattr(os, "getuid") else None
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        if sys.platform == "win32":
+            return None
+        return str(os.getuid())

@@ -32,7 +32,7 @@ def discover(context: Context, provider: Provider) -> Op[Provider]:
     kept = context.metadata.get(provider.server, clocks.steady)
     if kept is not None:
         return provider.with_metadata(kept)
-    problem: errors.ServerError = _unreachable(provider)
+    problem: errors.ServerError | None = None
     for url in urls:
         request = Request("metadata", url, _JSON, b"")
         answer = yield from transmit(context, request, clocks.wall)
@@ -41,6 +41,8 @@ def discover(context: Context, provider: Provider) -> Op[Provider]:
             continue
         metadata = _fields(answer)
         if metadata is None:
+            # What another address came to says more.
+            problem = problem or _unreachable(provider, f": {_status(answer)} at {url}")
             continue
         try:
             discovered = provider.with_metadata(metadata)
@@ -50,10 +52,17 @@ def discover(context: Context, provider: Provider) -> Op[Provider]:
         clocks = yield ReadClocks()
         context.metadata.keep(provider.server, clocks.steady, metadata)
         return discovered
+    assert problem is not None  # noqa: S101  # there was an address
     raise problem
 
 
-def _unreachable(provider: Provider, why: str = "") -> errors.UnreachableError:
+def _status(response: Response) -> str:
+    """Return why a response has no metadata."""
+    status = f"HTTP {response.status}"
+    return status if response.status != 200 else f"{status} without a JSON object"
+
+
+def _unreachable(provider: Provider, why: str) -> errors.UnreachableError:
     return errors.UnreachableError(
         f"The metadata of {provider.server} could not be fetched{why}.",
         hint="Check the issuer's address and the network, with deviceflow doctor for example, or"

@@ -41,12 +41,14 @@ class Purged(NamedTuple):
         flows: How many flows were dropped.
         problems: What kept others from being wiped.
         grants: How many grants were dropped.
+        needs: How many needs were ended that nobody had fulfilled.
     """
 
     tokens: int
     flows: int
     problems: list[errors.DeviceFlowError]
     grants: int = 0
+    needs: int = 0
 
 
 def purge(context: Context, tokens_after: float, flows_after: float) -> Op[Purged]:
@@ -55,7 +57,8 @@ def purge(context: Context, tokens_after: float, flows_after: float) -> Op[Purge
     Args:
         context: The client.
         tokens_after: The age in seconds, since the end, at which a token is wiped.
-        flows_after: The age in seconds, since the end, at which a flow or a grant is deleted.
+        flows_after: The age in seconds, since the end, at which a flow or a grant is deleted; and
+            the age at which a need ends that nobody has fulfilled.
     """
     wiped, problems = 0, list[errors.DeviceFlowError]()
     now: float = yield StoreNow()
@@ -72,37 +75,52 @@ def purge(context: Context, tokens_after: float, flows_after: float) -> Op[Purge
             for flow_id in new:
                 wiped += yield from _try_to_wipe(context, flow_id, kind, problems)
     deleted: int = yield DeleteEnded(now - flows_after, problems.append)
-    grants = yield from _delete_grants(context, now - flows_after, problems)
-    return Purged(wiped, deleted, problems, grants)
+    grants, needs = yield from _purge_grants(context, now - flows_after, problems)
+    return Purged(wiped, deleted, problems, grants, needs)
 
 
-def _delete_grants(
+def _purge_grants(
     context: Context, before: float, problems: list[errors.DeviceFlowError]
-) -> Op[int]:
-    """Delete the grants that ended before a time, with what is left to revoke."""
-    deleted, after = 0, None
+) -> Op[tuple[int, int]]:
+    """Delete the grants that ended before a time, and end the needs that are as old.
+
+    Returns:
+        How many grants were deleted, and how many needs ended.
+    """
+    deleted, ended, after = 0, 0, None
     names: list[str]
     while names := (yield EndedGrants(before, after)):
         for name in names:
             try:
-                deleted += yield from _delete_grant(context, name, before)
+                clocks: Clocks = yield ReadClocks()
+                stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+                if stored is None:
+                    continue
+                if stored.grant.is_over(before):
+                    deleted += yield from _delete_grant(context, stored)
+                elif stored.grant.has_stale_need(before):
+                    ended += yield from _give_up_need(context, stored)
             except errors.DeviceFlowError as problem:
                 problems.append(problem)
         after = names[-1]
-    return deleted
+    return deleted, ended
 
 
-def _delete_grant(context: Context, name: str, before: float) -> Op[bool]:
-    clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
-    if stored is None or not stored.grant.is_over(before):
-        return False
+def _give_up_need(context: Context, stored: StoredGrant) -> Op[bool]:
+    """End a need; a sweep notifies of the end, and a later purge deletes the grant."""
+    given_up = stored.grant.give_up_need(stored.now)
+    worker = context.identity.worker()
+    return (yield from context.recorder.record_grant(stored.grant, given_up, worker))
+
+
+def _delete_grant(context: Context, stored: StoredGrant) -> Op[bool]:
+    """Delete a grant, with what is left to revoke."""
     grant, worker = stored.grant, context.identity.worker()
     if grant.to_revoke:
         abandoned = grant.abandon_revocation(stored.now)
         if not (yield from context.recorder.record_grant(grant, abandoned, worker)):
             return False
-    context.tokens.discard(name)
+    context.tokens.discard(grant.name)
     return bool((yield DeleteGrant(grant)))
 
 

@@ -415,6 +415,14 @@ LOG_IN: Final = _of_grant(
     changes_secrets=True,
     event_type="start",
 )
+ADOPT_GRANT: Final = _of_grant(
+    "adopt_grant",
+    dict.fromkeys(_WITHOUT_TOKENS, ACTIVE),
+    words="a program brought a refresh token: the grant continues with it",
+    outcome="imported",
+    changes_secrets=True,
+    event_type="start",
+)
 REFRESH: Final = _of_grant(
     "refresh", {ACTIVE: REFRESHING}, words="a refresh is sent", outcome="sent"
 )

@@ -20,14 +20,13 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.core import actions, pacing
 from deviceflow.core.flow import Transition
 from deviceflow.core.machine import fire_grant, grant_refusal
 from deviceflow.core.need import MOST_UNTOLD, Need
-from deviceflow.core.provider import Answer
+from deviceflow.core.provider import Answer, Token
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
@@ -37,7 +36,7 @@ from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
-    from deviceflow.core.provider import Provider, Token
+    from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Fields, Request
 
 SHARE: Final = 0.5
@@ -137,7 +136,8 @@ class Grant:
         purpose: Why the grant is needed, as the program states it.
         state: Its state.
         reason: Why it gives no tokens any more, if it does not.
-        detail: The server's message about it, sanitized.
+        detail: What the last refresh came to: the server's message, sanitized, the status, or the
+            code of a failure.
         created_at: When it was first asked for.
         moved_at: When the last action happened.
         seq: The number of the last action.
@@ -165,43 +165,6 @@ class Grant:
         replaced: The access token that the last action replaced or wiped, for the trail.
         as_stored: For the store: what it wrote of the grant.
     """
-
-    __slots__ = (
-        "as_stored",
-        "aside",
-        "asked",
-        "attempt",
-        "created_at",
-        "detail",
-        "due_at",
-        "ended_at",
-        "failures",
-        "flow_id",
-        "generation",
-        "head",
-        "id",
-        "invalid",
-        "issued_at",
-        "last_resort",
-        "moved_at",
-        "name",
-        "need",
-        "provider",
-        "purpose",
-        "reason",
-        "refusals",
-        "replaced",
-        "replays",
-        "revocations",
-        "sent_at",
-        "seq",
-        "state",
-        "subject",
-        "to_revoke",
-        "token",
-        "untold",
-        "window_at",
-    )
 
     def __init__(
         self, grant_id: str, name: str, asked: Provider, now: float, *, purpose: str | None = None
@@ -245,8 +208,7 @@ class Grant:
     def copy(self) -> Self:
         """Return a copy that can be changed on its own."""
         copy = object.__new__(type(self))
-        for put, value in zip(_SETTERS, _slots_of(self), strict=True):
-            put(copy, value)
+        vars(copy).update(vars(self))
         return copy
 
     # What to do.
@@ -279,21 +241,24 @@ class Grant:
         """Return the seconds that are left of the access token; infinite if nobody says."""
         return inf if self.expires_at is None else min(self.expires_at - now, self.lifetime)
 
-    def serves(self, now: float) -> bool:
-        """Tell whether the access token can still be used."""
-        least = min(_LONGEST_MARGIN, _MARGIN * self.lifetime)
-        return self.token is not None and not self.invalid and self.left(now) > least
-
-    def is_fresh(self, now: float, min_ttl: float) -> bool:
-        """Tell whether enough is left of the access token.
+    def serves(self, now: float, min_ttl: float = 0.0) -> bool:
+        """Tell whether the access token can still be used.
 
         Args:
             now: The time.
             min_ttl: How many seconds must be left, at most a `SHARE` of the lifetime.
         """
-        if not self.serves(now) or self._clock_was_set_back(now):
+        if self.token is None or self.invalid:
             return False
-        return self.expires_at is None or self.left(now) > min(min_ttl, SHARE * self.lifetime)
+        if self.token.expires_at is None:
+            return True
+        lifetime = self.lifetime
+        least = max(min(min_ttl, SHARE * lifetime), min(_LONGEST_MARGIN, _MARGIN * lifetime))
+        return min(self.token.expires_at - now, lifetime) > least
+
+    def is_fresh(self, now: float, min_ttl: float) -> bool:
+        """Tell whether so much is left of the access token, by a clock that was not set back."""
+        return self.serves(now, min_ttl) and not self._clock_was_set_back(now)
 
     def _clock_was_set_back(self, now: float) -> bool:
         return self.issued_at - now > pacing.CLOCK_TOLERANCE
@@ -522,20 +487,51 @@ class Grant:
             subject: Whose token it is, as the id token says.
         """
         transition = self._fire(actions.LOG_IN, now)
-        ended = self._end_need(now, NeedEnd.LOGGED_IN)
-        left = self._leave_unrevoked(provider)
         other = None
         if subject is not None and self.subject not in (None, subject):
             other = "the subject is another one than before"
-        transition = transition._replace(detail=_joined(f"login {flow_id}", ended, left, other))
-        self.provider = provider
-        self.flow_id = flow_id
-        self.subject = subject
-        self.aside = ()
+        begun = self._begin_anew(provider, now, flow_id, subject)
+        transition = transition._replace(detail=_joined(f"login {flow_id}", *begun, other))
         issued_at = now if issued_at is None else issued_at
         _set_lifetime(token, issued_at)
         self._take(token, issued_at)
         return transition
+
+    def adopt(self, refresh_token: Secret, provider: Provider, now: float) -> Transition:
+        """Continue with a refresh token that another program obtained.
+
+        There is no access token yet: whoever asks for one refreshes.
+
+        Args:
+            refresh_token: The refresh token.
+            provider: The server that issued it, with its endpoints.
+            now: The time.
+        """
+        transition = self._fire(actions.ADOPT_GRANT, now)
+        transition = transition._replace(detail=_joined(*self._begin_anew(provider, now)))
+        self._take(Token(Secret(""), expires_at=now, refresh_token=refresh_token), now)
+        self.invalid = True
+        return transition
+
+    def _begin_anew(
+        self,
+        provider: Provider,
+        now: float,
+        flow_id: str | None = None,
+        subject: CleanText | None = None,
+    ) -> tuple[str | None, str | None]:
+        """Forget what belonged to former tokens; return in words what came of it."""
+        ended = self._end_need(now, NeedEnd.LOGGED_IN)
+        # They are of the former permission, and nobody will use them.
+        aside, self.aside = self.aside, ()
+        revocable = [self._set_to_revoke(token, now) for token in aside]
+        left = self._leave_unrevoked(provider)
+        if not (all(revocable) or left):
+            left = f"revoke the former tokens at {self.provider.server}"
+        self.provider = provider
+        self.flow_id = flow_id
+        self.subject = subject
+        return ended, left
 
     # The refresh.
 
@@ -596,7 +592,7 @@ class Grant:
             transition = self._receive_token(answer, answer.token, now, duration)
         else:
             late = isinstance(result, Failure) and result.kind == "lease"
-            transition = self._receive_no_token(answer, now, retry_after, late=late)
+            transition = self._receive_no_token(answer, now, retry_after, status, late=late)
         return transition._replace(status=status, duration=duration)
 
     def _receive_token(
@@ -627,17 +623,18 @@ class Grant:
         return {*(self.token.scopes or ())} if self.token else set()
 
     def _receive_no_token(
-        self, answer: Answer, now: float, retry_after: float, *, late: bool
+        self, answer: Answer, now: float, retry_after: float, status: int | None, *, late: bool
     ) -> Transition:
-        detail = (
-            None if answer.error is None else CleanText(answer.error, self._known(), looks=True)
-        )
+        if answer.error is None:
+            detail = ours(f"HTTP {status}")
+        else:
+            detail = CleanText(answer.error, self._known(), looks=True)
         if answer.outcome in ("denied", "expired", "refused"):
             return self._receive_refusal(answer, now, retry_after, detail)
         return self._again(now, retry_after, detail, lost=answer.in_doubt, late=late)
 
     def _receive_refusal(
-        self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
+        self, answer: Answer, now: float, retry_after: float, detail: CleanText
     ) -> Transition:
         if answer.outcome == "refused" and answer.error in _CLIENT_ERRORS:
             self.refusals += 1
@@ -770,6 +767,23 @@ class Grant:
             return False
         return self.open_need is None or self.moved_at <= before
 
+    @property
+    def purge_from(self) -> float | None:
+        """From what time on a purge counts: the end, or the beginning if nobody ever logged in."""
+        return self.created_at if self.state is GrantState.WANTED else self.ended_at
+
+    def has_stale_need(self, before: float) -> bool:
+        """Tell whether a need arose before a time, and nobody has requested a code since."""
+        need = self.open_need
+        return need is not None and max(need.since, need.codes_at) <= before
+
+    def give_up_need(self, now: float) -> Transition:
+        """End a need that nobody has fulfilled, and the grant if it never had tokens.
+
+        What needs a token can ask anew.
+        """
+        return self.log_out(now) if self.state is GrantState.WANTED else self.end_need(now)
+
     def abandon_revocation(self, now: float) -> Transition:
         """Wipe the tokens that could not be revoked: somebody must revoke them at the server."""
         detail = ours("revoke the grant's tokens at the server")
@@ -835,7 +849,9 @@ class Grant:
         revocable = tuple(
             (kind, secret)
             for kind, secret in kinds
-            if secret is not None and self.provider.revocation_request(secret, kind) is not None
+            if secret is not None
+            and secret.reveal()  # an adopted grant has no access token at first
+            and self.provider.revocation_request(secret, kind) is not None
         )
         self.to_revoke += revocable
         self.revocations = len(self.to_revoke)
@@ -885,7 +901,3 @@ class Grant:
 
     def _jitter(self) -> float:
         return pacing.jitter(self.id, self.seq)
-
-
-_slots_of: Final = attrgetter(*Grant.__slots__)
-_SETTERS: Final = [getattr(Grant, name).__set__ for name in Grant.__slots__]

@@ -31,7 +31,8 @@ class GrantView:
         subject: Whose tokens they are, if an id token said so.
         created_at: When a program first asked for the grant.
         used_at: When the store last recorded a use of the grant, at most once a day.
-        login_id: The login that the tokens came from.
+        login_id: The login that the tokens came from; None without one, or if a program brought
+            a refresh token (`Client.adopt_grant`).
         need_id: The id of the need, if a person must log in.
         need_since: When the need arose.
         need_notified: How many times the program was notified of the need.

@@ -483,6 +483,8 @@ class Store(Protocol):
     def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
         """Return a page of names of grants that ended before a time, in their order.
 
+        A grant that nobody ever logged in for counts as ended when it was first asked for.
+
         Args:
             ended_before: The time, in seconds since 1970.
             after: The last name of the page before.

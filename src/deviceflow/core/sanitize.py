@@ -163,7 +163,9 @@ def crosses_in_clear(url: str) -> bool:
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
-def endpoint(url: object, *, allow_http: bool = False, server: str | None = None) -> str:
+def endpoint(
+    url: object, *, allow_http: bool = False, server: str | None = None, setting: str = ""
+) -> str:
     """Return `url` if secrets may be sent to it.
 
     A server on another machine may not name an endpoint on this machine, with http or https. It
@@ -173,6 +175,7 @@ def endpoint(url: object, *, allow_http: bool = False, server: str | None = None
         url: The endpoint's URL.
         allow_http: Whether to allow plain http to another machine.
         server: The URL of the server that names the endpoint, if known.
+        setting: The setting that the URL is from, for the error, if it is from one.
 
     Raises:
         InsecureURLError: The URL is not http(s), is longer than `LONGEST_URL`, contains a user
@@ -180,27 +183,29 @@ def endpoint(url: object, *, allow_http: bool = False, server: str | None = None
             machine and the server is not.
     """
     parts = _split(url) if isinstance(url, str) else None
+    prefix = f"{setting}: " if setting else ""
     if not isinstance(url, str) or parts is None:
         shown = printable(url, 100) if isinstance(url, str) else type(url).__name__
         raise InsecureURLError(
-            f"Not a valid http(s) URL: {shown!r}.", hint="Give one that starts with https://."
+            f"{prefix}Not a valid http(s) URL: {shown!r}.",
+            hint="Give one that starts with https://.",
         )
     if parts.username or parts.password:
         raise InsecureURLError(
-            f"The URL of {parts.hostname} contains a user name or password.",
+            f"{prefix}The URL of {parts.hostname} contains a user name or password.",
             hint="Remove it: URLs are logged.",
         )
     elsewhere = server is not None and not _names_this_machine(urlsplit(server).hostname or "")
     if elsewhere and _names_this_machine(parts.hostname or ""):
         raise InsecureURLError(
-            f"{parts.scheme}://{parts.netloc} is on this machine, and the server"
+            f"{prefix}{parts.scheme}://{parts.netloc} is on this machine, and the server"
             f" {printable(str(server), 200)} is not.",
             hint="A server may name endpoints on this machine only if it runs on this machine.",
         )
     if not allow_http and crosses_in_clear(url):
         raise InsecureURLError(
-            f"{parts.scheme}://{parts.netloc} uses plain http, which would send codes and tokens"
-            " unencrypted.",
+            f"{prefix}{parts.scheme}://{parts.netloc} uses plain http, which would send codes and"
+            " tokens unencrypted.",
             hint="Use https. On a network that you trust, --allow-http, allow_http=True or"
             " DEVICEFLOW_ALLOW_HTTP=1 allows plain http.",
         )

@@ -48,7 +48,8 @@ class Request:
     Attributes:
         purpose: `metadata` for a GET of a server's metadata; else a POST: `code` for a device
             authorization request, `token` for a token request, `revoke` for a revocation, `notify`
-            for a notification.
+            for a notification, of whose response only the status counts, so that its body may be
+            left unread.
         url: The URL, already checked.
         headers: Additional headers.
         body: The encoded body.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -52,7 +53,7 @@ class Bearer:
         min_ttl: As for `Client.get_token`.
         interactive: Whether a person is there to log in; None if the program's terminal tells.
         purpose: As for `Client.get_token`.
-        origins: What gets the token; None for all requests.
+        origins: What gets the token; None for the server of the first request.
         request: What to ask for.
 
     Raises:
@@ -76,17 +77,35 @@ class Bearer:
         self._min_ttl, self._purpose = min_ttl, purpose
         self._interactive = _terminal() if interactive is None else interactive
         self._origins = None if origins is None else {_given_origin(url) for url in origins}
-        self._declined = False
+        self._first: Origin | None = None
+        self._declined = self._warned = False
         self._hopeless: Secret | None = None
-        self._renew_lock()
-        forks.in_child(self._renew_lock)
+        self._renew_locks()
+        forks.in_child(self._renew_locks)
 
-    def _renew_lock(self) -> None:
-        self._asking = threading.Lock()
+    def _renew_locks(self) -> None:
+        self._asking, self._binding = threading.Lock(), threading.Lock()
 
     def is_for(self, server: Origin) -> bool:
-        """Tell whether requests to a server get the token."""
-        return self._origins is None or server in self._origins
+        """Tell whether requests to a server get the token.
+
+        Nobody may have meant the token for a second server, of which there is a warning.
+        """
+        if self._origins is not None:
+            return server in self._origins
+        with self._binding:
+            self._first = first = self._first or server
+            warns = server != first and not self._warned
+            self._warned = self._warned or warns
+        if warns:
+            warnings.warn(
+                f"The request to {_in_words(server)} goes without the token of the grant"
+                f" {self._name!r}: the first request of this auth object went to"
+                f" {_in_words(first)}, so only that server gets the token. If more servers should:"
+                " DeviceFlowAuth(…, origins=[…]).",
+                stacklevel=2,
+            )
+        return server == first
 
     # Which token.
 
@@ -195,6 +214,12 @@ class Bearer:
 def origin(scheme: str, host: str | None, port: int | None) -> Origin:
     """Return the origin of the parts of a URL (RFC 6454 section 4)."""
     return scheme, host, port or _PORTS.get(scheme)
+
+
+def _in_words(server: Origin) -> str:
+    scheme, host, port = server
+    shown = f"[{host}]" if host and ":" in host else host
+    return f"{scheme}://{shown}" + ("" if port == _PORTS.get(scheme) else f":{port}")
 
 
 def origin_of(url: str) -> Origin:

@@ -40,7 +40,8 @@ class DeviceFlowAuth(AuthBase):
     Otherwise, or if the person denied before, the request raises `LoginPending`, which says when to
     ask again.
 
-    Only requests to the `origins` carry the token. If a redirect leads to another host, `requests`
+    Only requests to the `origins` carry the token; without `origins`, those to the server of the
+    first request. If a redirect leads to another host, `requests`
     removes the token.
 
     Args:
@@ -52,8 +53,8 @@ class DeviceFlowAuth(AuthBase):
             terminal.
         purpose: Why the login is needed, as for `Client.start`.
         origins: The servers that get the token, such as `https://api.example.com`; a path is
-            ignored. Requests to other servers go without a token. By default every request with
-            this `auth` carries the token.
+            ignored. Requests to other servers go without a token. By default the server of the
+            first request gets the token, and the first request to another one warns.
         **request: What to ask for, such as `scopes`, as for `Client.start`.
 
     Raises:

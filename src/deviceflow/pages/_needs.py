@@ -24,6 +24,7 @@ from deviceflow.core.secret import Secret
 from deviceflow.core.states import NeedEnd
 from deviceflow.errors import DeviceFlowError, ServerError
 from deviceflow.pages import _html
+from deviceflow.pages._limits import ClientLimits, Limit, network_of
 from deviceflow.pages._server import Answer, plain
 
 if TYPE_CHECKING:
@@ -59,27 +60,9 @@ _STATIC: Final = {
     "need.js": ("pages/need.js", "text/javascript; charset=utf-8"),
 }
 _MOST_FIELDS: Final = 10
-_REQUESTS: Final = (100, 0.05)
+_REQUESTS_OF_EACH: Final = (100, 0.05)
+_REQUESTS: Final = (400, 0.0125)
 _CODES: Final = (20, 15.0)
-
-
-class _Limit:
-    """Lets `burst` things through in a row, and then one each so many seconds."""
-
-    def __init__(self, burst: int, each: float, clock: Callable[[], float]) -> None:
-        self._ahead = (burst - 1) * each
-        self._each = each
-        self._clock = clock
-        self._at = 0.0
-
-    def take(self) -> bool:
-        """Take one, and return whether there was one left."""
-        now = self._clock()
-        at = max(self._at, now)
-        if at - now > self._ahead:
-            return False
-        self._at = at + self._each
-        return True
 
 
 class NeedPages:
@@ -111,8 +94,8 @@ class NeedPages:
         self._hosts = {(parts.hostname or "").lower(), host.lower()}
         self._on_problem = on_problem
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
-        self._requests = _Limit(*_REQUESTS, clock)
-        self._codes = _Limit(*_CODES, clock)
+        self._requests = ClientLimits(_REQUESTS_OF_EACH, _REQUESTS, clock)
+        self._codes = Limit(*_CODES, clock)
 
     async def __call__(self, request: PageRequest) -> Answer:
         """Answer a request."""
@@ -120,7 +103,7 @@ class NeedPages:
             return plain(421)
         if request.method not in ("GET", "HEAD", "POST"):
             return plain(405, Allow="GET, HEAD, POST")
-        if not self._requests.take():
+        if not self._requests.take(_client(request)):
             return _answer(429, _html.busy(), {"Retry-After": "5"})
         try:
             parts = urlsplit(request.target)
@@ -244,6 +227,18 @@ class NeedPages:
         flags = f"Path={self._cookie_path}; HttpOnly; SameSite=Strict"
         secure = "; Secure" if self._secure else ""
         return token, {"Set-Cookie": f"{COOKIE}={token}; {flags}{secure}"}
+
+
+def _client(request: PageRequest) -> str:
+    """Return who sent a request, as far as limits go.
+
+    A proxy on this machine appends its client's address to `X-Forwarded-For`. From elsewhere, the
+    header is not believed.
+    """
+    if is_loopback(request.peer):
+        named = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+        return network_of(named) or network_of(request.peer)
+    return network_of(request.peer)
 
 
 def _fields(text: str) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ these.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 try:
@@ -15,13 +16,19 @@ try:
 except ImportError:
     raise ImportError("Pages need a library: pip install 'deviceflow[async]'") from None
 
+from deviceflow.pages._limits import network_of
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     Handler = Callable[["PageRequest"], Awaitable["Answer"]]
 
 MOST_CONNECTIONS: Final = 100
-"""How many connections there are at a time. Further ones are closed at once."""
+"""How many connections there are at a time.
+
+If there are more, the client with the most connections loses one: the new one, or the one that has
+been sending its request for the longest time.
+"""
 
 LONGEST_HEAD: Final = 16 * 1024
 MOST_HEADERS: Final = 100
@@ -64,12 +71,14 @@ class PageRequest(NamedTuple):
         target: The path and the query, as sent.
         headers: The header fields by their names in lower case.
         body: The body.
+        peer: The address of whoever is connected: a client, or a proxy.
     """
 
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes
+    peer: str = ""
 
 
 class Answer(NamedTuple):
@@ -102,7 +111,7 @@ class PageServer:
         self._on_problem = on_problem
         self._read_timeout = read_timeout
         self._most = connections
-        self._connections: set[_Connection] = set()
+        self._connections: dict[_Connection, None] = {}  # the oldest first
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> int:
@@ -124,6 +133,19 @@ class PageServer:
             connection.abort()
         await asyncio.sleep(0)
 
+    def _admit(self, new: _Connection) -> bool:
+        """Add a connection, at the expense of a client with more of them if there is no room."""
+        if len(self._connections) >= self._most:
+            each = Counter(connection.network for connection in self._connections)
+            others = [one for one in self._connections if one.is_reading]
+            loser = max(others, key=lambda one: each[one.network], default=None)
+            if loser is None or each[loser.network] <= each[new.network] + 1:
+                return False
+            loser.abort()
+            del self._connections[loser]
+        self._connections[new] = None
+        return True
+
 
 class _Refused(Exception):  # noqa: N818  # an answer, not a fault
     def __init__(self, status: int) -> None:
@@ -142,26 +164,36 @@ class _Connection(asyncio.Protocol):
         self._received = self._size = 0
         self._headed = self._complete = False
         self._task: asyncio.Task[None] | None = None
+        self._peer = self.network = ""
         self._transport: asyncio.Transport
-        self._timer: asyncio.TimerHandle
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the request has not arrived yet."""
+        return self._task is None
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        connections = self._server._connections
-        if len(connections) >= self._server._most:
+        self._peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self.network = network_of(self._peer)
+        if not self._server._admit(self):
             transport.abort()
             return
-        connections.add(self)
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._server._read_timeout, self.abort)
+        self._set_timer(self._server._read_timeout)
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def connection_lost(self, _problem: Exception | None) -> None:
         self._parser = None
-        if self in self._server._connections:
-            self._server._connections.discard(self)
+        self._server._connections.pop(self, None)
+        if self._timer is not None:
             self._timer.cancel()
-            if self._task is not None:
-                self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -230,10 +262,8 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self, answer: Awaitable[None]) -> None:
         self._transport.pause_reading()
-        self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(ANSWER_TIMEOUT, self.abort)
-        self._task = loop.create_task(_awaited(answer))
+        self._set_timer(ANSWER_TIMEOUT)
+        self._task = asyncio.get_running_loop().create_task(_awaited(answer))
 
     async def _refuse(self, status: int) -> None:
         self._write(plain(status), with_body=True)
@@ -249,7 +279,8 @@ class _Connection(asyncio.Protocol):
             await self._refuse(400)
             return
         try:
-            answer = await self._server._handle(PageRequest(method, target, headers, self._body))
+            request = PageRequest(method, target, headers, self._body, self._peer)
+            answer = await self._server._handle(request)
         except Exception as problem:  # noqa: BLE001  # one request must not end the others
             self._server._on_problem(problem)
             answer = plain(500)
@@ -266,8 +297,7 @@ class _Connection(asyncio.Protocol):
         lines = [f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
-        self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(WRITE_TIMEOUT, self.abort)
+        self._set_timer(WRITE_TIMEOUT)
         self._transport.write(head + (answer.body if with_body else b""))
         self._transport.close()
 

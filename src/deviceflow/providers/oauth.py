@@ -129,7 +129,7 @@ class OAuth:
         for key in _ENDPOINTS:
             if (url := getattr(self, key)) is not None:
                 named_by = None if url == server else server
-                endpoint(url, allow_http=self.allow_http, server=named_by)
+                endpoint(url, allow_http=self.allow_http, server=named_by, setting=key)
         for name in ("pkce", "offline"):
             if (value := getattr(self, name)) not in ("auto", "on", "off"):
                 raise UsageError(f"{name} must be 'auto', 'on' or 'off', not {value!r}.")

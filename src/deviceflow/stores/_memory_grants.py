@@ -133,13 +133,13 @@ class MemoryGrants:
         return grant.need_to_tell(client_now) is not None and put_off <= client_now
 
     def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
-        """Return the names of grants behind a name that ended before a time."""
+        """Return the names of grants behind a name that a purge looks at."""
         with self._lock:
             return sorted(
                 name
                 for name, grant in self._grants.items()
-                if grant.ended_at is not None
-                and grant.ended_at <= ended_before
+                if grant.purge_from is not None
+                and grant.purge_from <= ended_before
                 and (after is None or name > after)
             )
 

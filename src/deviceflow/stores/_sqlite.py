@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 import stat
+import sys
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
@@ -240,6 +241,8 @@ class SQLiteConnection:
                         raise
                     time.sleep(0.01)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            if sys.platform == "darwin":  # where a sync leaves the data in the disk's cache
+                connection.execute("PRAGMA fullfsync = ON")
             # Overwrite deleted content; the statement `wal_checkpoint` does so in the log.
             connection.execute("PRAGMA secure_delete = ON")
         except BaseException:

@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote
 
+from deviceflow.core.sanitize import printable
 from deviceflow.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from deviceflow.core.ports import AsyncStore, Store
 
 VARIABLE: Final = "DEVICEFLOW_STORE"
+
+SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
+"""How the names of SQLite files end."""
+
+_SQLITE: Final = "sqlite:///"
+_LONGEST_OPTION: Final = 40
 
 
 def open_store(url: str | None = None, **options: Any) -> Store:
@@ -24,7 +31,8 @@ def open_store(url: str | None = None, **options: Any) -> Store:
     Args:
         url: `memory:`, `sqlite:///relative/path`, `sqlite:////absolute/path`, or
             `postgresql://…` in libpq's format. By default `DEVICEFLOW_STORE`, else a SQLite file
-            in the user's state directory.
+            in the user's state directory. The URL of a SQLite file has no options: a `?` in the
+            file's name is written as `%3F`.
         **options: Further arguments of `SQLiteStore` or `PostgresStore`: `keys`, `plaintext`,
             `read_only`, …
 
@@ -78,27 +86,56 @@ def _place(url: str | None) -> tuple[Literal["memory", "sqlite", "postgres"], st
     url = url or os.environ.get(VARIABLE)
     if not url:
         return "sqlite", str(_private_directory() / "flows.db")
-    scheme, _, rest = url.partition(":")
+    scheme, _, _ = url.partition(":")
     if scheme == "memory":
         return "memory", ""
-    if scheme == "sqlite" and rest.startswith("///") and len(rest) > 3:
-        return "sqlite", str(Path(unquote(rest[3:])).expanduser())
+    if (file := _file_in(url)) is not None:
+        return "sqlite", str(file)
     if scheme in ("postgresql", "postgres"):
         return "postgres", url
     raise UsageError(
         "The URL of the store is invalid.",  # the URL may contain a password
-        hint="Use memory:, sqlite:///path or postgresql://…",
+        hint=_url_of_file(url) or "Use memory:, sqlite:///path or postgresql://…",
     )
 
 
+def _file_in(url: str) -> Path | None:
+    """Return the SQLite file that a URL names; None for another URL.
+
+    Raises:
+        UsageError: The URL has options.
+    """
+    path, asks, options = url.partition("?")
+    if not path.startswith(_SQLITE) or path == _SQLITE:
+        return None
+    if asks:
+        name = printable(options.partition("=")[0], _LONGEST_OPTION)
+        raise UsageError(
+            f"The URL of a SQLite store has no options, and this one has {name!r}.",
+            hint="Leave out the ? and what follows. A ? in the file's name is written as %3F.",
+        )
+    return Path(unquote(path.removeprefix(_SQLITE))).expanduser()
+
+
+def _url_of_file(text: str) -> str | None:
+    """Return a hint with the URL of a file, if somebody has named a file instead of a URL."""
+    path = text.removeprefix("sqlite:").removeprefix("//")
+    # Anything else may contain a password.
+    if any(sign in path for sign in ":@=") or not path.lower().endswith(SUFFIXES):
+        return None
+    named = printable(path, 1000).replace("%", "%25").replace("?", "%3F")
+    return f"For a SQLite file, use {_SQLITE}{named}"
+
+
 def sqlite_file(url: str | None = None) -> Path | None:
-    """Return the file of the store that `open_store` would open, if it is a SQLite file."""
+    """Return the file of the store that `open_store` would open, if it is a SQLite file.
+
+    Raises:
+        UsageError: As for `open_store`, for the URL of a SQLite file.
+    """
     url = url or os.environ.get(VARIABLE)
     with suppress(RuntimeError):  # raised by pathlib if the user has no home directory
-        if not url:
-            return state_directory() / "flows.db"
-        if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
-            return Path(unquote(url.removeprefix("sqlite:///"))).expanduser()
+        return _file_in(url) if url else state_directory() / "flows.db"
     return None
 
 

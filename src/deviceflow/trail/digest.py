@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self
 
 from deviceflow._files import written_whole
 from deviceflow.audit.chain import decode, encode
@@ -339,7 +339,7 @@ def _damaged(path: Path) -> StoreError:
     return StoreError(f"{path} is damaged, or is not a digest of this version.")
 
 
-def _put(entries: Iterable[Entry], file: BinaryIO) -> tuple[int, str]:
+def _put(entries: Iterable[Entry], file: IO[bytes]) -> tuple[int, str]:
     """Write entries as lines. Return their number and their SHA-256."""
     flows, digest = 0, hashlib.sha256()
     for entry in entries:

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.core.actions import (
+    ADOPT_GRANT,
     LATE_ANSWER,
     LOG_IN,
     LOG_OUT,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 COUNTED: Final = {
     "logins": LOG_IN,
+    "adoptions": ADOPT_GRANT,
     "refreshes": RENEW,
     "postponed": POSTPONE,
     "lost_answers": LOSE_ANSWER,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow.core.actions import (
+    ADOPT_GRANT,
     END_NEED,
     LOG_IN,
     LOG_OUT,
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
     from deviceflow.core.actions import Action
 
-BRINGS_TOKENS: Final = (LOG_IN, RENEW, USE_LATE_ANSWER)
+BRINGS_TOKENS: Final = (LOG_IN, ADOPT_GRANT, RENEW, USE_LATE_ANSWER)
 """The actions that bring the next generation of tokens."""
 
-_ENDS_NEED: Final = (LOG_IN, USE_LATE_ANSWER, LOG_OUT, END_NEED)
+_ENDS_NEED: Final = (LOG_IN, ADOPT_GRANT, USE_LATE_ANSWER, LOG_OUT, END_NEED)
 _GIVING: Final = frozenset(state.value for state in GrantState if state.gives_tokens)
 _LOGIN: Final = "login "
 _NEED: Final = "need "

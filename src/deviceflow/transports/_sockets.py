@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import select
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def look(descriptor: int) -> Callable[[], object]:
     """Return a function that tells at once whether a socket can be read, or was closed."""
-    if not hasattr(select, "poll"):  # on Windows
+    if sys.platform == "win32":  # it has no `poll`
         return lambda: select.select([descriptor], [], [], 0)[0]
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)

@@ -147,7 +147,10 @@ class RequestsTransport:
             exchange.sent = True
         sent = target.adapter.send(prepared, stream=True, timeout=timeout, **target.settings)
         with sent as response:
-            return Response(response.status_code, response.headers, read_limited(response).content)
+            status, headers = response.status_code, response.headers
+            if request.purpose == "notify":
+                return Response(status, headers, b"")
+            return Response(status, headers, read_limited(response).content)
 
     def _exchange_directly(
         self, request: Request, exchange: _Exchange, target: _Prepared
@@ -163,7 +166,7 @@ class RequestsTransport:
                 with connection.response_class(connection.sock, method=request.method) as response:
                     response.begin()
                     _LOGGER.debug("%s %s: %d", request.method, target.url, response.status)
-                    answer = self._read(response, request.method)
+                    answer = self._read(response, request)
                     whole = response.isclosed() and not response.will_close
             finally:
                 if not whole:
@@ -173,13 +176,15 @@ class RequestsTransport:
             _current.exchange = before
         return answer
 
-    def _read(self, response: http.client.HTTPResponse, method: str) -> Response:
+    def _read(self, response: http.client.HTTPResponse, request: Request) -> Response:
         headers: dict[str, str] = {}
         for key, value in response.msg.raw_items():
             name = key.lower()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         if len({*headers.get("content-length", "").split(", ")}) > 1:
             raise http.client.HTTPException("There are two lengths.")
+        if request.purpose == "notify":
+            return Response(response.status, headers, b"")
         if "content-encoding" in headers:  # although none was accepted
             raw = urllib3.HTTPResponse(
                 response,
@@ -187,7 +192,7 @@ class RequestsTransport:
                 response.status,
                 preload_content=False,
                 original_response=response,
-                request_method=method,
+                request_method=request.method,
             )
             decoded = read_limited(self._adapter.build_response(None, raw))
             return Response(response.status, headers, decoded.content)

@@ -46,9 +46,8 @@ class Notifier:
 
     def reloading(self) -> None:
         """Say that the service reads its settings again; `ready` says that this is done."""
-        # systemd wants to know when that began (Type=notify-reload).
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self.send("RELOADING=1", f"MONOTONIC_USEC={now}")
+        # systemd wants to know when that began (Type=notify-reload), by CLOCK_MONOTONIC.
+        self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """Say that the service is about to end."""

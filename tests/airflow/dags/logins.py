@@ -9,6 +9,7 @@ from datetime import timedelta
 import requests
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
+
 from deviceflow.integrations.airflow import DeviceLoginOperator, get_token
 
 

@@ -12,8 +12,9 @@ import pytest
 import deviceflow
 from deviceflow import Client, Studio, errors
 from deviceflow.cli import exits, main
-from deviceflow.cli.commands import COMMANDS, login
+from deviceflow.cli.commands import COMMANDS
 from deviceflow.cli.parser import parse
+from deviceflow.client import identity
 from deviceflow.core import diagram
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("getpass.getuser", nobody)
 
-    assert login._user() == str(os.getuid())
+    assert identity.user_name() == str(os.getuid())
 
 
 @pytest.fixture

@@ -394,6 +394,31 @@ def test_sweep_puts_off_a_grant_in_doubt_that_is_not_to_be_refreshed_yet() -> No
     assert driver.effects[-1] == SnoozeGrant("nightly", NOW)
 
 
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (Failure("connection", sent=False, cause="connection_refused"), "connection refused"),
+        (Failure("timeout", sent=False), "timeout"),
+        (answer(503, "<html>busy</html>"), "HTTP 503"),
+        (answer(404, "<html>nowhere</html>"), "HTTP 404"),
+        (answer(503, {"error": "temporarily_unavailable"}), "temporarily_unavailable"),
+    ],
+)
+def test_expired_token_that_cannot_be_refreshed_yet_says_what_failed(
+    result: Response | Failure, why: str
+) -> None:
+    grant = active(-10)
+    grant.refresh(NOW - 0.01)
+    grant.receive(result, NOW)
+    driver = Listed(loads(grant))
+
+    with pytest.raises(errors.UnreachableError) as caught:
+        driver.run(get_token(context()))
+
+    said = "The last request to https://as.example.com failed: "
+    assert f"{said}{why}. Nothing is lost." in str(caught.value)
+
+
 # Killed at each effect.
 
 

@@ -116,12 +116,24 @@ def test_second_place_is_looked_at_where_the_first_has_none_that_fits(
 @pytest.mark.parametrize(
     ("said", "kind", "words"),
     [
-        (HTML, UnreachableError, f"The metadata of {ISSUER} could not be fetched"),
-        (answer(200, "<html>"), UnreachableError, "could not be fetched"),
-        (answer(302, "", Location="https://x"), UnreachableError, "could not be fetched"),
-        (answer(200, "null"), UnreachableError, "could not be fetched"),
-        (answer(503, "busy"), UnreachableError, "could not be fetched"),
-        (Failure("timeout", sent=True), UnreachableError, "could not be fetched"),
+        (
+            HTML,
+            UnreachableError,
+            f"The metadata of {ISSUER} could not be fetched: HTTP 404 at {OPENID}.",
+        ),
+        (
+            answer(200, "<html>"),
+            UnreachableError,
+            f"could not be fetched: HTTP 200 without a JSON object at {OPENID}.",
+        ),
+        (
+            answer(302, "", Location="https://x"),
+            UnreachableError,
+            "could not be fetched: HTTP 302 at",
+        ),
+        (answer(200, "null"), UnreachableError, "could not be fetched: HTTP 200 without a JSON"),
+        (answer(503, "busy"), UnreachableError, "could not be fetched: HTTP 503 at"),
+        (Failure("timeout", sent=True), UnreachableError, "could not be fetched: timeout."),
         (
             answer(200, METADATA | {"issuer": "https://evil.example.com"}),
             ProtocolError,

@@ -1087,7 +1087,7 @@ def test_record_has_all_of_a_grant(make: Callable[[], Grant]) -> None:
 
     read = again(grant)
 
-    for name in {*Grant.__slots__} - {"replaced", "as_stored", "token", "aside"}:
+    for name in {*vars(grant)} - {"replaced", "as_stored", "token", "aside"}:
         assert getattr(read, name) == getattr(grant, name), name
     assert hidden(read) == hidden(grant)
 
@@ -1287,6 +1287,48 @@ def test_grant_that_nobody_logged_in_for_has_not_ended() -> None:
     grant, _ = needed()
 
     assert not grant.is_over(inf)
+
+
+@pytest.mark.parametrize(
+    ("provider", "revoked", "left"),
+    [
+        (SERVER, True, None),
+        (WITHOUT_REVOCATION, False, "revoke the former tokens at https://as.example.com"),
+    ],
+)
+def test_late_answers_are_revoked_at_the_next_login(
+    provider: OAuth, revoked: bool, left: str | None
+) -> None:
+    grant = active(provider)
+    grant.late_answer(late(1), 1, NOW)
+    grant.lose(Loss.REFUSED, NOW + 5)  # as where the refresh gave a token of another subject
+
+    log_in = grant.log_in(first_token(), provider, NOW + 10, flow_id="f2")
+
+    tokens = [secret.reveal() for _, secret in grant.to_revoke]
+    assert tokens == (["LATE-REFRESH-1", "LATE-ACCESS-1"] if revoked else [])
+    assert log_in.detail == "; ".join(filter(None, ["login f2", left]))
+    assert grant.aside == ()
+    assert grant.wake_at is not None
+
+
+def test_need_that_nobody_fulfils_is_given_up() -> None:
+    grant, _ = needed()
+    need = grant.open_need
+    assert need is not None
+    assert grant.purge_from == grant.created_at
+    assert [grant.has_stale_need(at) for at in (need.since - 1, need.since)] == [False, True]
+    grant.request_code(NOW + 50)
+    assert not grant.has_stale_need(NOW + 50)
+
+    grant.give_up_need(NOW + 1000)
+
+    assert (grant.state, grant.purge_from) == (REVOKED, NOW + 1000)
+    assert not grant.has_stale_need(inf)
+    assert grant.need_to_tell(NOW + 1000) is not None
+    grant.raise_need("n2", Secret("LINK"), NOW + 2000)
+    grant.give_up_need(NOW + 3000)
+    assert (grant.state, grant.ended_at) == (REVOKED, NOW + 1000)
 
 
 def test_late_answer_ends_the_end() -> None:

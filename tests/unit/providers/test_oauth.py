@@ -163,7 +163,7 @@ def test_client_authenticates_as_told_or_as_its_dialect_does(
     ["http://as.example.com/x", "ftp://as.example.com/", "https://u:p@as.example.com/", "nonsense"],
 )
 def test_every_address_must_be_safe(key: str, url: str) -> None:
-    with pytest.raises(InsecureURLError):
+    with pytest.raises(InsecureURLError, match=f"^{key}: "):
         oauth(**{key: url})
 
 

@@ -226,7 +226,11 @@ def _generation_line(one: Generation) -> str:
     return f"  generation {one.number}: {moment(one.since)[:19]}, {how}{printable(token)}, {lasted}"
 
 
-_HOW: Final = {"log_in": "from that login", "use_late_answer": "from a late answer"}
+_HOW: Final = {
+    "log_in": "from that login",
+    "adopt_grant": "a refresh token that a program brought",
+    "use_late_answer": "from a late answer",
+}
 
 
 # How it stood.

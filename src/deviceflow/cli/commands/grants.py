@@ -97,9 +97,9 @@ def _show(args: NameOptions) -> int:
 
 
 def _login(args: LoginOptions) -> int:
-    client = stored.client(args, notifies=True)
     named = any((args.target, args.profile, getattr(args, "issuer", None)))
     named = named or getattr(args, "device_authorization_endpoint", None) is not None
+    client = stored.client(args, creates=named, notifies=True)
     provider = target.provider(args) if named else None
     if provider is not None:
         target.look_for_secret(provider)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import hashlib
 import json
 import logging
@@ -20,6 +19,7 @@ from deviceflow.cli import arguments, changes, exits, options, prompt, stored, s
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
+from deviceflow.client.identity import user_name
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.errors import (
@@ -264,7 +264,7 @@ def _go_on(args: WaitingOptions, client: Client, login: Login) -> list[str] | No
 def _client(args: WaitingOptions) -> Client:
     """Return a client that uses the store, or memory if secrets cannot be sealed."""
     try:
-        return Client(stored.store(args))
+        return Client(stored.store(args, creates=True))
     except ImportError as missing:
         if args.store or os.environ.get(VARIABLE):
             raise
@@ -275,16 +275,9 @@ def _client(args: WaitingOptions) -> Client:
 def _name(args: WaitingOptions, provider: Provider, purpose: str | None) -> str:
     """Return a name for the login that depends on the user, the machine and the arguments."""
     asked = [provider.to_dict(), purpose, args.output, args.save, args.show_token, args.format]
-    asked += [_user(), platform.node()]
+    asked += [user_name(), platform.node()]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     return f"login:{digest[:32]}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # the user has a number but no name, as in some containers
-        return str(os.getuid())
 
 
 def _interrupted(client: Client) -> Login:

@@ -38,7 +38,8 @@ def _start(args: StartOptions) -> int:
         )
     provider = target.provider(args)
     target.look_for_secret(provider)
-    login = stored.client(args).start(provider, name=args.name, purpose=target.purpose(args))
+    client = stored.client(args, creates=True)
+    login = client.start(provider, name=args.name, purpose=target.purpose(args))
     if args.json:
         streams.show(json.dumps(stored.all_facts(login)))
         return 0

@@ -45,16 +45,16 @@ def _add_sweep(parser: ArgumentParser) -> None:
 
 def _add_purge(parser: ArgumentParser) -> None:
     parser.description = (
-        "Wipe the secrets of logins that ended long ago, and delete the oldest logins and ended"
-        " grants; their events stay. A token that nobody acknowledged is revoked if the server"
-        " supports it."
+        "Wipe the secrets of logins that ended long ago, delete the oldest logins and ended grants,"
+        " and end needs that nobody has fulfilled for as long; their events stay. A token that"
+        " nobody acknowledged is revoked if the server supports it."
     )
     options.add_retention(parser)
     options.add_job(parser)
 
 
 def _sweep(args: SweepOptions) -> int:
-    client = stored.client(args, notifies=True)
+    client = stored.client(args, notifies=True, tells=False)
     swept = client.sweep(args.limit)
     grants = client.sweep_grants(unused=args.unused, limit=args.limit)
     failed = swept.problems + grants.problems
@@ -82,6 +82,7 @@ def _purge(args: PurgeOptions) -> int:
                     "tokens": purged.tokens,
                     "flows": purged.flows,
                     "grants": purged.grants,
+                    "needs": purged.needs,
                     "problems": problems,
                 }
             )
@@ -89,7 +90,8 @@ def _purge(args: PurgeOptions) -> int:
     else:
         wiped, deleted = counted(purged.tokens, "login"), counted(purged.flows, "login")
         grants = f" and {counted(purged.grants, 'grant')}" if purged.grants else ""
-        streams.show(f"wiped the secrets of {wiped}, deleted {deleted}{grants}")
+        needs = f", ended {counted(purged.needs, 'need')}" if purged.needs else ""
+        streams.show(f"wiped the secrets of {wiped}, deleted {deleted}{grants}{needs}")
         for problem in purged.problems:
             streams.say(f"deviceflow: {problem}")
     return exits.FAILED if purged.problems else 0

@@ -106,7 +106,8 @@ def _add_worker(parser: ArgumentParser) -> None:
         "--listen",
         type=arguments.address,
         metavar="HOST:PORT",
-        help="serve the pages at this address; by default, do not listen",
+        help="serve the pages at this address, or with a port alone at 127.0.0.1; by default, do"
+        " not listen",
     )
     pages.add_argument(
         "--public-url",
@@ -142,7 +143,18 @@ def _run(args: WorkerOptions) -> int:
         return runner.run(_Service(args).serve())
 
 
+def _at_signal(number: int, act: Callable[[], None]) -> None:
+    """Have the running loop call `act` at each of these signals."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(number, act)
+    except NotImplementedError:  # on Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+
+
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return asyncio.SelectorEventLoop  # psycopg cannot use the other one
     try:
         import uvloop  # faster, where it is installed
     except ImportError:
@@ -220,6 +232,7 @@ class _Service:
         self._listen()
         self._show("started", concurrency=self._args.concurrency)
         if self._page_server is not None:
+            self._say_where()
             self._show("listening", public_url=self._public_url, port=self._port)
         self._notifier.ready()
         status = asyncio.create_task(self._status()) if self._shows_status else None
@@ -287,6 +300,11 @@ class _Service:
             raise
         self._pages = NeedPages(lambda: self._client, where, host=host, on_problem=self._problem)
 
+    def _say_where(self) -> None:
+        host = (self._args.listen or ("",))[0]
+        where = f"{f'[{host}]' if ':' in host else host}:{self._port}"
+        streams.say(f"Listening at {where}, for pages at {self._public_url}")
+
     async def _page(self, request: PageRequest) -> Answer:
         if self._pages is None or not hasattr(self, "_client"):
             raise UsageError("The worker has not opened its store yet.")
@@ -329,11 +347,10 @@ class _Service:
     # Signals.
 
     def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
         for name in _SIGNALS:
-            loop.add_signal_handler(getattr(signal, name), self._stop)
+            _at_signal(getattr(signal, name), self._stop)
         if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
+            _at_signal(signal.SIGHUP, self._begin_reload)
 
     def _stop(self) -> None:
         """End after the requests in flight; at the second signal, interrupt these."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import weakref
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,38 +68,42 @@ class _Shared:
     """The async clients of an event loop, as long as somebody uses one of them."""
 
     def __init__(self) -> None:
+        self.users = 0
         self._making = asyncio.Lock()
         self._store: AsyncStore | None = None
         self._made: dict[str, AsyncClient] = {}
-        self._users = 0
 
-    @asynccontextmanager
-    async def client(self, profile: str) -> AsyncIterator[AsyncClient]:
-        self._users += 1
-        try:
-            async with self._making:
-                # The configuration is a file.
-                notices = await asyncio.to_thread(_notices, profile)
-                client = self._made.get(profile)
-                if client is None:
-                    self._store = self._store or await asyncio.to_thread(open_async_store)
-                    client = self._made[profile] = AsyncClient(self._store, **notices)
-            yield client
-        finally:
-            self._users -= 1
-            if not self._users:
-                made, store = [*self._made.values()], self._store
-                self._made, self._store = {}, None
-                for unused in made:
-                    await unused.close()
-                if store is not None:
-                    await store.close()
+    async def of(self, profile: str) -> AsyncClient:
+        async with self._making:
+            if profile not in self._made:
+                # That reads files: the configuration, the store's directory, modules.
+                await asyncio.to_thread(self._make, profile)
+            return self._made[profile]
+
+    def _make(self, profile: str) -> None:
+        self._store = self._store or open_async_store()
+        self._made[profile] = AsyncClient(self._store, **_notices(profile))
+
+    async def close(self) -> None:
+        for client in self._made.values():
+            await client.close()
+        if self._store is not None:
+            await self._store.close()
 
 
-_of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared]
-_of_loop = weakref.WeakKeyDictionary()
+_of_loop: Final[dict[asyncio.AbstractEventLoop, _Shared]] = {}
 
 
-def shared() -> _Shared:
-    """Return what the triggers of the running event loop share."""
-    return _of_loop.setdefault(asyncio.get_running_loop(), _Shared())
+@asynccontextmanager
+async def shared_client(profile: str) -> AsyncIterator[AsyncClient]:
+    """Lend a client that all triggers of the running event loop share."""
+    loop = asyncio.get_running_loop()
+    shared = _of_loop.setdefault(loop, _Shared())
+    shared.users += 1
+    try:
+        yield await shared.of(profile)
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            del _of_loop[loop]
+            await shared.close()

@@ -28,18 +28,21 @@ def get_token(
     profile: str | None = None,
     purpose: str | None = None,
     min_ttl: float = 60.0,
+    show_link: bool = True,
 ) -> AccessToken:
     """Return an access token that can be used now. Airflow masks it in the task's log.
 
-    If a person must log in, the client records the need, and notifies the program. The link to log
-    in by is written to the task's log. To wait for the person, put a `DeviceLoginOperator` before
-    the task; or give the task `retries`.
+    If a person must log in, the client records the need, and notifies the program. The task's log
+    says how to log in. To wait for the person, put a `DeviceLoginOperator` before the task; or give
+    the task `retries`.
 
     Args:
         name: The grant's name.
         profile: The profile that says where to log in; by default the one of the grant's name.
         purpose: Why the grant is needed; by default the profile's purpose.
         min_ttl: How many seconds the token must live, as for `Client.get_token`.
+        show_link: Whether the task's log may contain the link to log in by, as for
+            `DeviceLoginOperator`.
 
     Raises:
         LoginPending: A person must log in.
@@ -51,7 +54,7 @@ def get_token(
         return ask(name, profile, purpose, min_ttl)
     except LoginPending as stop:
         pending = stop
-    log_need(_logger, pending, show_link=True)
+    log_need(_logger, pending, show_link=show_link)
     raise closed(pending) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
@@ -88,6 +89,15 @@ class DeviceFlowBackend(BaseSecretsBackend):
             _logger.error("There is no connection %s: %s", conn_id, problem)  # noqa: TRY400
             return None
         return unseen(lambda: json.dumps(_filled(fields, token.access_token.reveal())))
+
+    def deserialize_connection(self, conn_id: str, value: str) -> Any:
+        """Return a connection from its JSON: in a task and a trigger, that of the task SDK."""
+        runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+        if not hasattr(runner, "SUPERVISOR_COMMS"):
+            return super().deserialize_connection(conn_id, value)
+        from airflow.sdk import Connection  # noqa: PLC0415  # Airflow is being loaded above
+
+        return Connection.from_json(value, conn_id=conn_id)
 
     def get_variable(self, key: str, *_: object, **__: object) -> str | None:  # noqa: ARG002
         """Return None: it has no variables."""

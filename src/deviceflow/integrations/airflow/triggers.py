@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,11 +15,10 @@ from deviceflow.errors import (
     LoginPending,
     SealError,
     StoreError,
-    UnknownGrantError,
     UnknownLoginError,
     UnreachableError,
 )
-from deviceflow.integrations.airflow._clients import shared
+from deviceflow.integrations.airflow._clients import shared_client
 from deviceflow.integrations.airflow._token import ENGINE, closed, log_need, name_of
 
 if TYPE_CHECKING:
@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 
     from deviceflow.client._async import AsyncClient
 
-LOOK_EACH: Final = 5.0
-"""Seconds between two looks into the store, whether others have logged in."""
+ASK_EACH: Final = 5.0
+"""Seconds after which the trigger asks for the token again, at most.
+
+That reads the store, and polls an open login if it is due.
+"""
+
+SHORTEST_WAIT: Final = 1.0
+"""Seconds after which the trigger asks again, at least."""
 
 PATIENCE: Final = 600.0
 """Seconds that the store may fail before the task fails."""
@@ -82,7 +88,7 @@ class DeviceLoginTrigger(BaseTrigger):
     async def _wait(self) -> bool:
         task = getattr(self, "task_instance", None)
         with origin(engine=ENGINE, task_id=None if task is None else name_of(task)):
-            async with shared().client(self.profile or self.grant) as client:
+            async with shared_client(self.profile or self.grant) as client:
                 return await self._until_token(client)
 
     async def _until_token(self, client: AsyncClient) -> bool:
@@ -96,21 +102,24 @@ class DeviceLoginTrigger(BaseTrigger):
                     return False
                 if isinstance(stop, LoginPending):
                     ends = await _code_ends(client, stop)
-                wait, failing_since = stop.wait_seconds or LOOK_EACH, None
+                wait, failing_since = stop.wait_seconds or 0.0, None
             except SealError:
                 raise
             except StoreError as problem:
-                failing_since = failing_since or time.monotonic()
+                if failing_since is None:
+                    failing_since = time.monotonic()
+                    self.log.warning("The wait for %s goes on: %s", self.grant, problem)
                 if time.monotonic() - failing_since > PATIENCE:
                     raise
-                self.log.warning("The wait for %s goes on: %s", self.grant, problem)
-                wait = LOOK_EACH
+                wait = ASK_EACH
+            wait = max(SHORTEST_WAIT, min(wait, ASK_EACH))
             if self.until is not None:
                 left = max(self.until, ends or 0.0) - time.time()
                 if left <= 0:
                     return True
                 wait = min(wait, left)
-            await self._sleep(client, wait)
+            # Hundreds of triggers that began together do not stay together.
+            await asyncio.sleep(wait * random.uniform(0.8, 1.0))  # noqa: S311  # no secret
 
     async def _ask(self, client: AsyncClient) -> LoginPending | UnreachableError | None:
         """Ask for a token, which takes a step of an open login; return why there is none."""
@@ -128,17 +137,6 @@ class DeviceLoginTrigger(BaseTrigger):
                 raise
             return unreachable
         return None
-
-    async def _sleep(self, client: AsyncClient, seconds: float) -> None:
-        """Sleep, but not for long once the grant gives tokens. A look is one read."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, LOOK_EACH))
-            try:
-                if (await client.grant(self.grant)).state.gives_tokens:
-                    return
-            except (StoreError, UnknownGrantError):
-                continue
 
 
 async def _code_ends(client: AsyncClient, pending: LoginPending) -> float | None:

@@ -8,19 +8,18 @@ from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN
 from deviceflow.core.sanitize import storable
 from deviceflow.stores.sql.grant_rows import link_hash
-from deviceflow.stores.sql.grants import PAGE, SNOOZE, GrantOperations, SeenGrants
+from deviceflow.stores.sql.grants import PAGE, SNOOZE
 from deviceflow.stores.sql.operations import query, statement
 from deviceflow.stores.sql.rows import name_of
 
 if TYPE_CHECKING:
-    from deviceflow.audit.chain import AuditKey
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease, StoredGrant
     from deviceflow.core.secret import Hidden, Secret
     from deviceflow.stores.sql.connection import Mode, Operation
+    from deviceflow.stores.sql.grants import GrantOperations
     from deviceflow.stores.sql.methods import Job, Method
-    from deviceflow.stores.sql.operations import Operations
     from deviceflow.stores.sql.remembered import RememberedFlows
     from deviceflow.stores.sql.rows import Rows
 
@@ -29,10 +28,8 @@ class GrantMethods:
     """The methods about grants, as generators of jobs."""
 
     _rows: Rows
-    _audit_key: AuditKey | None
-    _operations: Operations
+    _of_grants: GrantOperations
     _remembered: RememberedFlows
-    _seen_grants: SeenGrants
 
     def _job(
         self,
@@ -46,20 +43,16 @@ class GrantMethods:
     def _overwrite_deleted(self) -> Method[None]:
         raise NotImplementedError
 
-    @property
-    def _of_grants(self) -> GrantOperations:
-        return GrantOperations(self._rows, self._audit_key, self._operations, self._seen_grants)
-
     def _find(self, name: str) -> Method[Flow | None]:
         operation = query("get_by_open_name", {"open_name": storable(name)}, secret=True)
         found: list[Hidden[Any]] = yield self._job(operation, "read")
         return self._rows.flow(found[0], secrets=False) if found else None
 
     def _load_grant(self, by: str, client_now: float, **value: str) -> Method[StoredGrant | None]:
-        operations = self._of_grants
-        job = self._job(operations.load(by, **value), "read", client_now)
-        found: Hidden[Any] | None = yield job
-        return None if found is None else operations.stored(found)
+        values = {name: storable(text) for name, text in value.items()}
+        job = self._job(query(by, values, secret=True), "read", client_now)
+        found: list[Hidden[Any]] = yield job
+        return self._of_grants.stored(found[0]) if found else None
 
     def _load_grant_by_link(self, link: Secret, client_now: float) -> Method[StoredGrant | None]:
         found = link_hash(link.reveal())
@@ -88,9 +81,9 @@ class GrantMethods:
         yield self._job(statement("use_grant", {"id": grant_id}), "lease", client_now)
 
     def _grants(self, client_now: float, after: str | None) -> Method[list[StoredGrant | str]]:
-        operations = self._of_grants
-        found: list[Hidden[Any]] = yield self._job(operations.page(after), "read", client_now)
-        return [operations.readable(row) for row in found]
+        operation = self._of_grants.page(after)
+        found: list[Hidden[Any]] = yield self._job(operation, "read", client_now)
+        return [self._of_grants.readable(row) for row in found]
 
     def _due_grants(self, client_now: float, unused: float, limit: int) -> Method[list[str]]:
         values = {"unused": unused, "limit": limit, "owner": None}

@@ -97,8 +97,8 @@ class GrantRows:
             "progress": encode(grant_codec.open_part(grant)).decode(),
         }
         digest = self._digest([*values.values()])
-        times = {name: getattr(grant, name) for name in ("wake_at", "notify_at", "ended_at")}
-        return digest, Hidden(values | times)
+        times = {name: getattr(grant, name) for name in ("wake_at", "notify_at")}
+        return digest, Hidden(values | times | {"ended_at": grant.purge_from})
 
     # And back.
 

@@ -104,18 +104,8 @@ class GrantOperations:
 
     # Looking.
 
-    def load(self, statement: str, **values: Any) -> Operation[Hidden[Any] | None]:
-        """Return the row of a grant, if there is one."""
-        values = {name: storable(value) for name, value in values.items()}
-
-        def attempt(now: float) -> Statements[Hidden[Any] | None]:
-            found = (yield statement, values | {"now": now}).fetchone()
-            return None if found is None else Hidden(found)
-
-        return attempt
-
     def stored(self, found: Hidden[Any]) -> StoredGrant:
-        """Return the grant of a row that `load` returned.
+        """Return the grant of a row of the fragment `grant_row`.
 
         Raises:
             StoreError: It cannot be read.

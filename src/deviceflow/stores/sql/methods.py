@@ -31,7 +31,7 @@ from deviceflow.core.secret import Secret, without_frames
 from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
 from deviceflow.stores.sql import keys, schema
-from deviceflow.stores.sql.grants import SeenGrants
+from deviceflow.stores.sql.grants import GrantOperations, SeenGrants
 from deviceflow.stores.sql.operations import Operations, query, statement
 from deviceflow.stores.sql.remembered import RememberedFlows
 from deviceflow.stores.sql.rows import COLUMNS, Rows, name_of
@@ -144,6 +144,7 @@ class SQLMethods:
         self._rows: Rows
         self._audit_key: AuditKey | None
         self._operations: Operations
+        self._of_grants: GrantOperations
 
     def _job(
         self,
@@ -411,6 +412,9 @@ class SQLMethods:
         self._audit_key = keys.audit_key(self._sealed, self._rows)
         self._operations = Operations(
             self._rows, self._audit_key, self._remembered, summarize=self._summarize
+        )
+        self._of_grants = GrantOperations(
+            self._rows, self._audit_key, self._operations, self._seen_grants
         )
 
 

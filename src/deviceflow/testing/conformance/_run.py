@@ -7,6 +7,7 @@ import shlex
 import signal
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,7 @@ class Kit:
         tls: A PEM file with a key and a certificate for `localhost`, to speak TLS; else plain http.
 
     Raises:
-        UsageError: The command is empty, or has an unknown placeholder.
+        UsageError: The command is empty, or has an unknown placeholder, or this is Windows.
     """
 
     def __init__(
@@ -79,6 +80,11 @@ class Kit:
         jobs: int = JOBS,
         tls: Path | None = None,
     ) -> None:
+        if not hasattr(os, "wait4"):
+            raise UsageError(
+                "The conformance kit for clients does not run on Windows.",
+                hint="Run it on Linux or macOS, or in WSL.",
+            )
         self.command = command
         self._words = shlex.split(command)
         self._client_id = CLIENT_ID if "{client_id}" in command else None
@@ -159,6 +165,8 @@ class Kit:
 
     @staticmethod
     def _wait(process: subprocess.Popen[bytes], until: float) -> tuple[int | None, int]:
+        if sys.platform == "win32":
+            raise NotImplementedError  # the kit refuses to begin there
         stopped = False
         while True:
             pid, status, usage = os.wait4(process.pid, 0 if stopped else os.WNOHANG)
@@ -172,7 +180,8 @@ class Kit:
         process.returncode = os.waitstatus_to_exitcode(status)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # what it left behind
-        return None if stopped else process.returncode, usage.ru_maxrss * 1024
+        unit = 1 if sys.platform == "darwin" else 1024
+        return None if stopped else process.returncode, usage.ru_maxrss * unit
 
 
 def _text(file: Path) -> str:

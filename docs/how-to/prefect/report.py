@@ -1,0 +1,23 @@
+"""The nightly report, as a flow of Prefect."""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+import prefect.deployments
+
+from deviceflow import Client, LoginPending, OAuth
+
+client = Client(os.environ["DEVICEFLOW_STORE"])
+robot = OAuth(issuer=os.environ["ISSUER"], client_id="robot", scopes="read offline_access")
+
+
+@prefect.flow(log_prints=True)
+def report() -> None:
+    """Make the report, with a token of its own grant."""
+    try:
+        token = client.get_token("report", robot, purpose="the nightly report")
+    except LoginPending as pending:
+        again = datetime.now(UTC) + timedelta(seconds=pending.wait_seconds)
+        prefect.deployments.run_deployment("report/nightly", scheduled_time=again, timeout=0)
+    else:
+        print(f"made with the token of generation {token.generation}")
