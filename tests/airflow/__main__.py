@@ -1,7 +1,7 @@
 """The integration with Airflow, in a real Airflow on PostgreSQL.
 
 python -m tests.airflow
-python -m tests.airflow --env FOLDER --keep FOLDER --part run
+python -m tests.airflow --part run --environments /srv/engines
 
 Airflow has an environment of its own, which the first run makes. First come the tests that run
 inside that environment, then a run with real processes of Airflow, some of which are killed.
@@ -23,6 +23,7 @@ from tests.airflow.engine import PARTS, Airflow
 from tests.airflow.place import Place
 from tests.airflow.results import Results, until
 from tests.airflow.scenarios import Scenarios
+from tests.engines import environments
 from tests.postgres import PostgresServer
 
 _DAGS = {"existing", "login_cleared", "login_nightly"}
@@ -31,14 +32,14 @@ _DAGS = {"existing", "login_cleared", "login_nightly"}
 def main() -> int:
     """Do as the command line says; return 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.airflow")
-    default = environment.default_folder()
-    parser.add_argument("--env", type=Path, default=default, metavar="FOLDER", help="of Airflow")
+    parser.add_argument("--environments", type=Path, default=environments.default())
     parser.add_argument("--keep", metavar="FOLDER", help="copy all files there at the end")
     parser.add_argument("--part", choices=("tests", "run"), help="by default both")
     asked = parser.parse_args()
     results = Results()
-    programs = environment.prepare(asked.env)
-    results.say("the environment is there")
+    programs = environment.prepare(asked.environments)
+    version = environments.version_of("apache-airflow", programs)
+    results.say(f"the environment is there, with Airflow {version}")
     if asked.part != "run":
         passed = environment.run_tests(programs)
         results.check("tests", "those inside the environment pass", passed)

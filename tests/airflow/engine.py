@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from tests.airflow.api import Api
+from tests.airflow.environment import variables
 from tests.postgres import free_port
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ class Airflow:
         self.api = Api(f"http://127.0.0.1:{port}")
         told = _settings(folder, database, dags, port) | dict(settings)
         self._environment = (
-            os.environ
+            variables(programs)
             | dict(environment)
-            | {"AIRFLOW_HOME": str(folder), "PATH": f"{programs}:{os.environ['PATH']}"}
+            | {"AIRFLOW_HOME": str(folder)}
             | {_variable(name): value for name, value in told.items()}
         )
         subprocess.run(
