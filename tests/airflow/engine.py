@@ -51,10 +51,18 @@ class Part:
     def pid(self) -> int:
         return self._process.pid
 
-    def kill(self) -> None:
-        """Kill its first process, as `kill -9` does. Its children are left to themselves."""
-        self._left += descendants(self.pid)
+    def kill(self, *, children: bool = True) -> None:
+        """Kill it, by default with all of its children at once, as systemd and containers do.
+
+        A killed scheduler's children would keep its database connection open, and so the lock on
+        the run that it was looking at: no other scheduler would ever look at that run.
+        """
+        family = descendants(self.pid)
         self._process.kill()
+        if children:
+            _signal(signal.SIGKILL, *family)
+        else:
+            self._left += family
         self._process.wait(60)
 
     def freeze(self) -> None:

@@ -113,7 +113,7 @@ class Scenarios:
         self._taken_over("frozen", at)
         first.thaw()
         self._polled_on(time.time() + _ORPHANED)
-        second.kill()
+        second.kill(children=False)  # they end by themselves
         at = time.time()
         self._results.say("the frozen triggerer is awake, and the other one is killed")
         self._cleared()
