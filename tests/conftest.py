@@ -6,7 +6,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 
 from deviceflow.audit import log
@@ -26,7 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(plugin, "deviceflow")
 
 
-_SCHEMA = jsonschema.Draft202012Validator(schema())
+# Compiled: what checks a schema in Python takes longer than most of what is tested.
+_SCHEMA = jsonschema_rs.Draft202012Validator(schema())
 
 
 @pytest.fixture(autouse=True)

@@ -49,6 +49,7 @@ _DIRECTIVE: Final = re.compile(
     re.MULTILINE,
 )
 _MEMBERS: Final = re.compile(r"^ *:members:(.*)$", re.MULTILINE)
+_ABSENT: Final[dict[str, object]] = {}
 _PLAIN: Final = (bool, int, float, str, tuple, type(None))
 
 
@@ -65,17 +66,26 @@ class Documented(NamedTuple):
 
     @property
     def value(self) -> Any:
-        """What has that name."""
-        return resolved(self.path)
+        """What has that name, or what stands for it if a library is missing, as Airflow is."""
+        try:
+            return resolved(self.path)
+        except ImportError:
+            return _ABSENT.setdefault(self.path, object())
 
 
 def resolved(path: str) -> Any:
-    """Return what a path names: a module, or what is in one."""
+    """Return what a path names: a module, or what is in one.
+
+    Raises:
+        ImportError: A library is missing.
+    """
     module, names = path, list[str]()
     while True:
         try:
             value: Any = importlib.import_module(module)
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as missing:
+            if not path.startswith(str(missing.name)):
+                raise
             module, _, name = module.rpartition(".")
             names.insert(0, name)
         else:

@@ -48,7 +48,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from deviceflow.core.login import Login
+    from deviceflow.core.secret import Secret
 
 
 class DeviceFlowError(Exception):
@@ -62,8 +63,8 @@ class DeviceFlowError(Exception):
         hint: What to do next. The hint is shown after the message.
     """
 
-    default_message = "The login failed."
-    default_hint: str | None = None
+    default_message: str = "The login failed."
+    default_hint: str = ""
 
     def __init__(
         self,
@@ -74,11 +75,11 @@ class DeviceFlowError(Exception):
         reason: str | None = None,
         hint: str | None = None,
     ) -> None:
-        self.message = message or self.default_message
-        self.flow_id = flow_id
-        self.state = state
-        self.reason = reason
-        self.hint = hint or self.default_hint
+        self.message: str = message or self.default_message
+        self.flow_id: str | None = flow_id
+        self.state: str | None = state
+        self.reason: str | None = reason
+        self.hint: str | None = hint or self.default_hint or None
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -292,8 +293,8 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         self.name = name
         self.wait_seconds = wait_seconds
         self.need_id = need_id
-        self.login: object | None = None
-        self.link: Any = None
+        self.login: Login | None = None
+        self.link: Secret | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message,), self.__dict__ | {"link": None, "login": None}

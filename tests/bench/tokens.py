@@ -46,7 +46,8 @@ def rows() -> Iterator[Row]:
             try:
                 client.get_token("nightly", PROVIDER, mint="now")
             except LoginPending as pending:
-                client.wait(pending.login.id)  # type: ignore[attr-defined]
+                if pending.login is not None:
+                    client.wait(pending.login.id)
             client.get_token("nightly")
 
             def read() -> None:

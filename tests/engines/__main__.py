@@ -22,10 +22,12 @@ from deviceflow.core.encryption import generate_key
 from deviceflow.server import LocalServer, Settings
 from tests.engines import environments
 from tests.engines.dagster import Dagster
+from tests.engines.dbos import Dbos
 from tests.engines.prefect import Prefect
+from tests.engines.temporal import Temporal
 from tests.engines.trial import LIFETIME, Engine, Trial
 
-ENGINES: Final = {engine.name: engine for engine in (Prefect, Dagster)}
+ENGINES: Final = {engine.name: engine for engine in (Dagster, Dbos, Prefect, Temporal)}
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -118,7 +119,8 @@ class Trial:
         self.client = Client(store, public_url=_PAGES)
         self.robot = OAuth(issuer=self.gate.url, client_id="robot", scopes="read offline_access")
         self.problems: list[str] = []
-        self._secrets = {self.environment["DEVICEFLOW_KEYS"]}
+        password = urlsplit(self.environment["DEVICEFLOW_STORE"]).password
+        self._secrets = {self.environment["DEVICEFLOW_KEYS"], *filter(None, [password])}
 
     def run(self) -> None:
         """Go through all of it."""
@@ -189,8 +191,13 @@ class Trial:
         """Return a command with the path of its program in the engine's environment."""
         return [str(self.programs / command[0]), *command[1:]]
 
-    def do(self, *command: str, fails: bool = False) -> str:
-        """Run a command of the engine to its end, and return what it said."""
+    def do(self, *command: str, fails: bool | None = False) -> str:
+        """Run a command of the engine to its end, and return what it said.
+
+        Args:
+            command: The command.
+            fails: Whether it has to fail; None if it may.
+        """
         done = subprocess.run(
             self.command(*command),
             cwd=self.folder,
@@ -204,7 +211,7 @@ class Trial:
         said = done.stdout + done.stderr
         with (self.folder / "commands.log").open("a") as log:
             log.write(said)
-        assert bool(done.returncode) == fails, said[-3000:]
+        assert fails is None or bool(done.returncode) == fails, said[-3000:]
         return said
 
     def launch(self, role: str, *command: str) -> subprocess.Popen[bytes]:
@@ -275,6 +282,7 @@ class Trial:
         """Note the link of a need, which must not be in the engine: it gives out codes."""
         with pytest.raises(LoginPending) as pending:
             self.client.get_token(name)
+        assert pending.value.link is not None
         self._secrets.add(pending.value.link.reveal().rpartition("/")[2])
 
     def _leaks(self) -> list[str]:

@@ -183,6 +183,86 @@ def test_what_is_wrong_before_there_is_a_login_is_an_object_too(
     assert (done.code, one["event"], one["state"], one["resume"]) == (2, "error", None, None)
 
 
+GRANT = ["--scopes", "read offline_access"]
+
+
+def for_grant(server: LocalServer, name: str, *args: str) -> list[str]:
+    """Return a login for a grant at the same server."""
+    _, *target = at(server, *args)
+    return ["grants", "login", name, *target, *GRANT]
+
+
+@pytest.mark.parametrize("name", ["nightly", "-v"])
+def test_a_login_for_a_grant_is_left_and_continued_by_its_hint(
+    deviceflow: Command, server: LocalServer, name: str
+) -> None:
+    _, _, _, *target = for_grant(server, name, "--timeout", "0")
+    left = deviceflow("grants", "login", *target, "--", name)
+
+    first = told(left.out)
+    assert left.code == 75, left.err
+    assert names(first) == ["code", "waiting", "timeout"]
+    assert all(one["flow_id"] == first[0]["flow_id"] for one in first)
+    resume = first[-1]["resume"]
+    resume = resume[resume.index("grants") :]
+
+    again = deviceflow(*resume)
+    assert names(told(again.out)) == ["code", "waiting", "timeout"]
+    assert told(again.out)[0]["user_code"] == first[0]["user_code"]
+    assert told(again.out)[-1]["resume"] == first[-1]["resume"]
+
+    decide(server, "approve")("", first[0]["user_code"])
+    resume[resume.index("--timeout") + 1] = "60"
+    done = deviceflow(*resume)
+
+    assert done.code == 0, done.err
+    *_, authorized, saved = told(done.out)
+    assert (authorized["event"], saved["event"]) == ("authorized", "saved")
+    assert authorized["resume"][-len(resume) :] == resume
+    assert (saved["grant"], saved["resume"], saved["state"]) == (name, None, "authorized")
+    assert saved["scopes"] == ["read", "offline_access"]
+    assert saved["expires_at"] is not None
+
+    over = deviceflow(*resume)
+    (only,) = told(over.out)
+    assert (over.code, only["event"], only["flow_id"], only["grant"]) == (0, "saved", None, name)
+    assert "no login was started" in over.err
+
+
+def test_a_grant_is_resumed_by_its_name_and_the_hint_continues_that(
+    deviceflow: Command, server: LocalServer
+) -> None:
+    deviceflow(*for_grant(server, "nightly"), act=decide(server, "approve"))
+    deviceflow("logout", "nightly")
+
+    left = deviceflow("resume", "nightly", "--json-events", "--timeout", "0")
+
+    *_, code, waiting, last = told(left.out)
+    assert [code["event"], waiting["event"], last["event"]] == ["code", "waiting", "timeout"]
+    end = ["resume", "nightly", "--json-events", "--timeout", "0", "--no-browser"]
+    assert last["resume"][-len(end) :] == end
+    decide(server, "approve")("", code["user_code"])
+    end[end.index("--timeout") + 1] = "60"
+    done = deviceflow(*end)
+    assert (done.code, names(told(done.out))[-1]) == (0, "saved")
+    assert told(done.out)[-1]["grant"] == "nightly"
+
+
+def test_a_login_for_a_grant_that_is_denied_or_cannot_begin_is_an_object(
+    deviceflow: Command, server: LocalServer
+) -> None:
+    denied = deviceflow(*for_grant(server, "nightly"), act=decide(server, "deny"))
+    nowhere = [arg.replace(server.url, "http://127.0.0.1:9") for arg in for_grant(server, "weekly")]
+    unreachable = deviceflow(*nowhere)
+
+    assert denied.code == 4
+    assert names(told(denied.out))[-1] == "denied"
+    assert names(told(denied.out)).count("denied") == 1
+    (error,) = told(unreachable.out)
+    assert (error["event"], error["state"], error["resume"]) == ("error", "failed", None)
+    assert unreachable.code not in (0, 75)
+
+
 def test_both_kinds_of_json_exclude_each_other(deviceflow: Command) -> None:
     done = deviceflow("wait", "x", "--json", "--json-events")
 

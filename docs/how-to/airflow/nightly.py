@@ -21,7 +21,7 @@ def nightly() -> None:
         requests.get(API, headers=bearer, timeout=30).raise_for_status()
         return f"done with the token of generation {token.generation}"
 
-    DeviceLoginOperator(task_id="log_in", grant="report") >> report()
+    DeviceLoginOperator(task_id="log_in", grant="report", retries=3) >> report()
 
 
 nightly()

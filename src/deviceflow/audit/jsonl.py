@@ -45,7 +45,7 @@ class JSONLinesAudit:
         trail: TrailMode | None = None,
     ) -> None:
         self._summarize = is_summarized(trail)
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         self._key = AuditKey.of([key] if key else configured())
         self._fsync = fsync
 

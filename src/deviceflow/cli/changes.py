@@ -39,6 +39,9 @@ class Changes:
         go_on: Returns the arguments that continue the login; None if nothing can.
         until_saved: Whether an authorized login is still to be continued, since its token is not
             saved yet.
+
+    Attributes:
+        login: The login as it was last told of; None before.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Changes:
         self._go_on = go_on
         self._until_saved = until_saved
         self._code: str | None = None
-        self._before: Login | None = None
+        self.login: Login | None = None
         self._said: tuple[str, float, int] | None = None
 
     def begin(self, login: Login) -> None:
@@ -56,14 +59,14 @@ class Changes:
             self._code = login.user_code
             code = {name: getattr(login, name) for name in _CODE}
             self._show("code", login, code | {"issuer": login.provider.server})
-        if self._before is None:
-            self._before = login
+        if self.login is None:
+            self.login = login
 
     def step(self, login: Login) -> None:
         """Print what a step has changed, if anything."""
         self.begin(login)
-        name = change(self._before or login, login)
-        self._before = login
+        name = change(self.login or login, login)
+        self.login = login
         said = name, login.interval, login.failures
         if said != self._said:
             self._said = said

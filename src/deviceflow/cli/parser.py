@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the arguments."""
+    """Parse the arguments. The result has them as they were given, too, as `argv`."""
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     parser = build(argv[:1])
@@ -43,6 +43,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         meant = _parser_of(argv, parser)
         guess = _guess(unknown[0].partition("=")[0], meant._option_string_actions)  # noqa: SLF001
         meant.error(f"{unknown[0]!r} is not an argument of this command.{guess}")
+    args.argv = [*argv]
     return args
 
 

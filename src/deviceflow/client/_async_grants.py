@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from deviceflow.client import grant_end, grant_login, grant_token
 from deviceflow.client._base import documented_as
-from deviceflow.client._sync_grants import GrantClient, given_token
+from deviceflow.client._sync_grants import GrantClient, brought_token, given_token
 from deviceflow.client.grant_end import UNUSED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from deviceflow.client.context import Context
     from deviceflow.client.grant_end import SweptGrants
     from deviceflow.client.grant_token import Mint
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.grant_view import GrantView
+    from deviceflow.core.login import Login
     from deviceflow.core.provider import LoginRequest, Provider
     from deviceflow.core.secret import Secret
 
@@ -59,11 +60,18 @@ class AsyncGrantClient:
         purpose: str | None = None,
         open_browser: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        on_step: Callable[[Login], object] | None = None,
         **request: Unpack[LoginRequest],
     ) -> GrantView:
         asked = provider and provider.with_request(**request)
         operation = grant_login.log_in(
-            self._context, name, asked, purpose, open_browser=open_browser, timeout=timeout
+            self._context,
+            name,
+            asked,
+            purpose,
+            open_browser=open_browser,
+            timeout=timeout,
+            on_step=on_step,
         )
         await self._run(operation)
         return await self.grant(name)
@@ -77,7 +85,7 @@ class AsyncGrantClient:
         purpose: str | None = None,
         **request: Unpack[LoginRequest],
     ) -> GrantView:
-        brought = given_token(refresh_token)
+        brought = brought_token(refresh_token)
         del refresh_token
         operation = grant_login.adopt_refresh_token(
             self._context, name, provider.with_request(**request), purpose, brought

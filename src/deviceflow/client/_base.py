@@ -97,6 +97,7 @@ SHARED: Final[dict[type, Perform]] = {
     do.EndLease: lambda self, e, _: self._store.end_lease(*e),
     do.FindFlow: lambda self, e, _: self._store.find(e.name),
     do.IdsWithSecrets: lambda self, e, _: self._store.ids_with_secrets(*e),
+    do.JoinClock: lambda self, _, __: self._timeline.join(),
     do.LeasesTakenAfter: lambda self, e, _: self._store.leases_taken_after(e.client_now),
     do.ListGrants: lambda self, e, _: self._store.grants(*e),
     do.Load: lambda self, e, _: self._store.get(e.flow_id, secrets=e.secrets),

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, Unpack
 from deviceflow.client import grant_end, grant_login, grant_token
 from deviceflow.client.grant_end import UNUSED
 from deviceflow.core.secret import Secret
+from deviceflow.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from deviceflow.client.context import Context
     from deviceflow.client.grant_end import SweptGrants
     from deviceflow.client.grant_token import Mint
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.grant_view import GrantView
+    from deviceflow.core.login import Login
     from deviceflow.core.provider import LoginRequest, Provider
 
 
@@ -24,6 +26,22 @@ def given_token(token: AccessToken | Secret | str) -> Secret:
     if isinstance(token, str):
         return Secret(token)
     return token if isinstance(token, Secret) else token.access_token
+
+
+def brought_token(token: object) -> Secret:
+    """Return a refresh token that a caller brought, hidden.
+
+    Raises:
+        InvalidArgumentError: There is none. The message does not quote what came instead.
+    """
+    secret = Secret(token) if isinstance(token, str) else token
+    if not isinstance(secret, Secret) or not secret.reveal():
+        raise InvalidArgumentError(
+            "The refresh token must be a Secret or a str, and not empty.",
+            hint="Many servers issue a refresh token only for the scope offline_access. Without"
+            " one, log in: Client.log_in.",
+        )
+    return secret
 
 
 class GrantClient:
@@ -106,6 +124,7 @@ class GrantClient:
         purpose: str | None = None,
         open_browser: bool = True,
         timeout: float | None = None,
+        on_step: Callable[[Login], object] | None = None,
         **request: Unpack[LoginRequest],
     ) -> GrantView:
         """Log in for a grant: show a fresh code, and wait until a person has approved.
@@ -118,6 +137,7 @@ class GrantClient:
             purpose: As for `start`.
             open_browser: Whether to open the page in the person's browser.
             timeout: How many seconds to wait at most; None to wait for as long as the code lives.
+            on_step: As for `wait`.
             **request: What to ask for, as for `start`.
 
         Raises:
@@ -126,7 +146,13 @@ class GrantClient:
         """
         asked = provider and provider.with_request(**request)
         operation = grant_login.log_in(
-            self._context, name, asked, purpose, open_browser=open_browser, timeout=timeout
+            self._context,
+            name,
+            asked,
+            purpose,
+            open_browser=open_browser,
+            timeout=timeout,
+            on_step=on_step,
         )
         self._run(operation)
         return self.grant(name)
@@ -155,12 +181,13 @@ class GrantClient:
             **request: What the login asked for, as for `start`; `get_token` must ask for the same.
 
         Raises:
+            InvalidArgumentError: There is no refresh token.
             UsageError: The grant gives tokens already. Or the provider does not refresh tokens. Or
                 the provider has `require`, or the client an `approver`: nobody knows who approved
                 this token.
             ServerError: The server's metadata could not be fetched.
         """
-        brought = given_token(refresh_token)
+        brought = brought_token(refresh_token)
         del refresh_token
         operation = grant_login.adopt_refresh_token(
             self._context, name, provider.with_request(**request), purpose, brought

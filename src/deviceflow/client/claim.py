@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deviceflow.client.effects import ClaimFlow, EndLease, ReadClocks, StoreNow
+from deviceflow.client.effects import (
+    ClaimFlow,
+    EndLease,
+    JoinClock,
+    Load,
+    ReadClocks,
+    StoreNow,
+)
 from deviceflow.client.lease import Clocks, Lease
 from deviceflow.core.pacing import CLOCK_TOLERANCE
 from deviceflow.core.ports import Claim, LeaseHeld
 
 if TYPE_CHECKING:
     from deviceflow.client.effects import Op
+    from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Decide
 
 
@@ -29,6 +37,10 @@ def take_lease(
         What came of it, and the lease, which counts only with a `Claim`.
     """
     clocks: Clocks = yield ReadClocks()
+    if clocks.added:
+        flow: Flow = yield Load(flow_id, secrets=False)
+        if (yield from joined(clocks, flow)):
+            clocks = yield ReadClocks()
     claim: Claim | LeaseHeld = yield ClaimFlow(flow_id, owner, clocks.wall, seconds, decide)
     if isinstance(claim, LeaseHeld):
         ended = yield from end_lease_from_the_future(flow_id, claim.since, clocks.wall)
@@ -37,6 +49,14 @@ def take_lease(
             claim = yield ClaimFlow(flow_id, owner, clocks.wall, seconds, decide)
     now = claim.now if isinstance(claim, Claim) else clocks.wall
     return claim, (yield from lease_of(owner, seconds, clocks, now))
+
+
+def joined(clocks: Clocks, flow: Flow) -> Op[bool]:
+    """Go by the wall clock as it is, if that is what a flow was last moved by; return whether."""
+    if not clocks.others_follow(flow.moved_at):
+        return False
+    yield JoinClock()
+    return True
 
 
 def lease_of(owner: str, seconds: float, taken: Clocks, now: float) -> Op[Lease]:

@@ -90,7 +90,8 @@ class Timeline:
 
     Deadlines are absolute, so the wall clock decides. Set back by an hour, it would make every
     waiting flow wait an hour longer; the monotonic clock tells, and the lost time is added from
-    then on. Set forward, or after a suspended machine woke (where the monotonic clock may have
+    then on, until another process is seen to go by the wall clock as it is (see `join`). Set
+    forward, or after a suspended machine woke (where the monotonic clock may have
     stood still), the wall clock is right. Where the monotonic clock merely runs fast (WSL's does,
     by a tenth) the wall clock is the slower one, and waiting for it is the safe side.
 
@@ -106,7 +107,7 @@ class Timeline:
         self._renew_lock()
         forks.in_child(self._renew_lock)
         _, self._wall, self._steady = self._look()
-        self._added = 0.0
+        self._added = self._set_at = 0.0
 
     def read(self) -> Clocks:
         """Return what both clocks say at one moment.
@@ -122,10 +123,19 @@ class Timeline:
             jump = abs(parted) > max(_JUMP, steady_ran / 2)
             if jump and parted < 0:
                 self._added -= parted
-            added = self._added
+                self._set_at = wall
+            added, set_at = self._added, self._set_at
         if jump:
             self._jumped(parted)
-        return Clocks(wall + added, before, added)
+        return Clocks(wall + added, before, added, set_at)
+
+    def join(self) -> None:
+        """Go by the wall clock as it is: others do, and did not see that it was set back.
+
+        Else each would find what the other one has written expired, or in the future.
+        """
+        with self._lock:
+            self._added = 0.0
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""

@@ -282,6 +282,10 @@ class ReadClocks(NamedTuple):
     """Read the wall clock and the monotonic clock at one moment. Answered by `Clocks`."""
 
 
+class JoinClock(NamedTuple):
+    """Go by the wall clock as it is, as other processes do. Answered by None."""
+
+
 class Sleep(NamedTuple):
     """Wait for a number of seconds. Answered by None.
 
@@ -419,6 +423,7 @@ SharedEffect: TypeAlias = (
     | LoadGrant
     | LoadGrantById
     | LoadGrantByLink
+    | JoinClock
     | ReadClocks
     | RecordStoreEvent
     | Release

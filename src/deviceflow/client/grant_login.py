@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Op
     from deviceflow.client.grant_token import Asked
     from deviceflow.client.lease import Clocks
+    from deviceflow.client.wait import OnStep
     from deviceflow.core.flow import Flow
     from deviceflow.core.login import Login
     from deviceflow.core.ports import StoredGrant
@@ -255,8 +256,6 @@ def adopt_refresh_token(
             " refresh tokens.",
             hint="Log in instead: Client.log_in.",
         )
-    if not refresh_token.reveal():
-        raise errors.InvalidArgumentError("The refresh token is empty.")
     if context.approver is not None or getattr(provider, "require", None):
         raise errors.UsageError(
             f"The grant {name!r} cannot continue with a refresh token: nobody knows who approved"
@@ -294,6 +293,7 @@ def log_in(
     *,
     open_browser: bool,
     timeout: float | None,
+    on_step: OnStep = None,
 ) -> Op[None]:
     """Log in for a grant, in front of a person."""
     check_name(name)
@@ -314,7 +314,9 @@ def log_in(
             hint="Name the provider as well: it says how to log in.",
         )
     login = yield from start(context, provider, name, purpose, {})
-    waited = _show_and_wait(context, login, open_browser=open_browser, timeout=timeout)
+    waited = _show_and_wait(
+        context, login, open_browser=open_browser, timeout=timeout, on_step=on_step
+    )
     login = yield from watching(context, login.id, waited)
     if login.has_token:
         yield from adopt(context, name, provider, purpose, login.id)
@@ -327,11 +329,11 @@ def log_in(
 
 
 def _show_and_wait(
-    context: Context, login: Login, *, open_browser: bool, timeout: float | None
+    context: Context, login: Login, *, open_browser: bool, timeout: float | None, on_step: OnStep
 ) -> Op[Login]:
     if not login.state.ended:
         yield from show(login, open_browser=open_browser)
-    return (yield from wait(context, login.id, timeout))
+    return (yield from wait(context, login.id, timeout, on_step))
 
 
 def _pending(

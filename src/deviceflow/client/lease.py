@@ -24,11 +24,13 @@ class Clocks(NamedTuple):
         wall: The wall clock, in seconds since 1970; never set back (see `Timeline`).
         steady: The monotonic clock, in seconds.
         added: By how many seconds `wall` is ahead of the wall clock, as that was set back.
+        set_at: What the wall clock showed when it was last set back.
     """
 
     wall: float
     steady: float
     added: float = 0.0
+    set_at: float = 0.0
 
     @property
     def shared(self) -> float:
@@ -37,6 +39,14 @@ class Clocks(NamedTuple):
         The rules of a grant know what to do where it was set back.
         """
         return self.wall - self.added
+
+    def others_follow(self, moved_at: float) -> bool:
+        """Tell whether a login was moved by a process that goes by the wall clock as it is.
+
+        Such a process did not see the clock set back. A login that nobody has moved for longer than
+        the clock lost looks the same; it then waits longer by that much, once.
+        """
+        return self.added > 0 and self.set_at <= moved_at <= self.shared
 
 
 class Lease(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.claim import end_lease_from_the_future, lease_of
+from deviceflow.client.claim import end_lease_from_the_future, joined, lease_of
 from deviceflow.client.effects import (
     ClaimDue,
     LeasesTakenAfter,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
     from deviceflow.core.login import Login
-    from deviceflow.core.ports import Claim
+    from deviceflow.core.ports import Claim, Decide
 
 MOST_PROBLEMS: Final = 1000
 """How many flows one sweep passes over at the most."""
@@ -78,10 +78,14 @@ def _step_next(context: Context, swept: Swept) -> Op[bool]:
     clocks: Clocks = yield ReadClocks()
     flow_id: str | None = None
     try:
-        due: Claim | None = yield ClaimDue(worker, clocks.wall, seconds, begin)
+        decide = _unless_others_follow(clocks, begin) if clocks.added else begin
+        due: Claim | None = yield ClaimDue(worker, clocks.wall, seconds, decide)
         if due is None:
             return False
         flow_id = due.flow.id
+        if due.event is None and (yield from joined(clocks, due.flow)):
+            yield Reschedule(due.flow, worker)
+            return True
         if due.event is None and (due.flow.wake_at is None or due.flow.wait_seconds(due.now) > 0):
             yield Reschedule(due.flow, worker)  # what woke it bypassed the client
             return True
@@ -96,3 +100,8 @@ def _step_next(context: Context, swept: Swept) -> Op[bool]:
         yield Snooze(problem.flow_id, worker, clocks.wall)
         swept.problems.append(problem)
     return True
+
+
+def _unless_others_follow(clocks: Clocks, decide: Decide) -> Decide:
+    """Decide nothing about a flow that was moved by the wall clock as it is: see `joined`."""
+    return lambda claim: None if clocks.others_follow(claim.flow.moved_at) else decide(claim)

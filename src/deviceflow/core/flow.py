@@ -206,13 +206,12 @@ class Flow:
         verifier: Secret | None = None,
         purpose: str | None = None,
     ) -> None:
-        self.id = flow_id
-        self.name = name and str.__str__(
-            name
-        )  # an enum's member is a text as well; this is the text
-        self.purpose = checked_purpose(purpose)
-        self.provider = provider
-        self.state = State.INIT
+        self.id: str = flow_id
+        # An enum's member is a text as well; this is the text.
+        self.name: str | None = name and str.__str__(name)
+        self.purpose: str | None = checked_purpose(purpose)
+        self.provider: Provider = provider
+        self.state: State = State.INIT
         self.reason: Reason | None = None
         self.detail: CleanText | None = None
         self.device_code: Secret | None = None
@@ -221,27 +220,27 @@ class Flow:
         self.verification_uri_complete: PersonText | None = None
         self.token_endpoint: str | None = None
         self.extra: tuple[tuple[str, CleanText | None], ...] = ()
-        self.created_at = now
+        self.created_at: float = now
         self.ended_at: float | None = None
         self.expires_at: float | None = None
-        self.due_at = now
-        self.moved_at = now
-        self.interval = DEFAULT_INTERVAL
-        self.attempt = 0
-        self.seq = 0
-        self.failures = 0
-        self.unreadable = 0
-        self.slow_downs = 0
-        self.in_doubt = False
-        self.last_poll_owed = False
+        self.due_at: float = now
+        self.moved_at: float = now
+        self.interval: float = DEFAULT_INTERVAL
+        self.attempt: int = 0
+        self.seq: int = 0
+        self.failures: int = 0
+        self.unreadable: int = 0
+        self.slow_downs: int = 0
+        self.in_doubt: bool = False
+        self.last_poll_owed: bool = False
         self.token: Token | None = None
-        self.handover = Handover.NONE
+        self.handover: Handover = Handover.NONE
         self.head: str | None = None
         self.omitted: Omitted | None = None
-        self.verifier = verifier
-        self.orphaned_tokens = 0
+        self.verifier: Secret | None = verifier
+        self.orphaned_tokens: int = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
-        self.revocations = 0
+        self.revocations: int = 0
         self.as_stored: Any = None
 
     def __repr__(self) -> str:

@@ -169,34 +169,36 @@ class Grant:
     def __init__(
         self, grant_id: str, name: str, asked: Provider, now: float, *, purpose: str | None = None
     ) -> None:
-        self.id = grant_id
-        self.name = str.__str__(name)  # an enum's member is a text as well; this is the text
-        self.asked = asked
-        self.provider = asked
-        self.purpose = purpose
-        self.state = GrantState.WANTED
+        self.id: str = grant_id
+        self.name: str = str.__str__(name)  # an enum's member is a text as well; this is the text
+        self.asked: Provider = asked
+        self.provider: Provider = asked
+        self.purpose: str | None = purpose
+        self.state: GrantState = GrantState.WANTED
         self.reason: Loss | None = None
         self.detail: CleanText | None = None
-        self.created_at = self.moved_at = now
-        self.seq = 0
+        self.created_at: float = now
+        self.moved_at: float = now
+        self.seq: int = 0
         self.head: str | None = None
-        self.generation = 0
+        self.generation: int = 0
         self.flow_id: str | None = None
         self.subject: CleanText | None = None
         self.token: Token | None = None
-        self.issued_at = now
-        self.sent_at = self.window_at = 0.0
-        self.attempt = 0
-        self.replays = 0
-        self.last_resort = False
-        self.failures = 0
-        self.refusals = 0
-        self.due_at = now
+        self.issued_at: float = now
+        self.sent_at: float = 0.0
+        self.window_at: float = 0.0
+        self.attempt: int = 0
+        self.replays: int = 0
+        self.last_resort: bool = False
+        self.failures: int = 0
+        self.refusals: int = 0
+        self.due_at: float = now
         self.ended_at: float | None = None
-        self.invalid = False
+        self.invalid: bool = False
         self.aside: tuple[Token, ...] = ()
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
-        self.revocations = 0
+        self.revocations: int = 0
         self.need: Need | None = None
         self.untold: tuple[Need, ...] = ()
         self.replaced: Secret | None = None

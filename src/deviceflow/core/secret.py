@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, NoReturn, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,7 +56,7 @@ class Secret:
             return NotImplemented
         return hmac.compare_digest(self._bytes(), other._bytes())
 
-    __hash__ = None  # type: ignore[assignment]  # a hash would reveal something about the text
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # a hash would reveal something about the text
 
     def _bytes(self) -> bytes:
         # An encoding error would quote the text.

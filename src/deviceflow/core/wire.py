@@ -67,11 +67,11 @@ class Request:
         *,
         auth: ClientAuth | None = None,
     ) -> None:
-        self.purpose = purpose
-        self.url = url
-        self.headers = headers
-        self.body = body
-        self.auth = auth
+        self.purpose: Literal["code", "token", "revoke", "metadata", "notify"] = purpose
+        self.url: str = url
+        self.headers: Mapping[str, str] = headers
+        self.body: bytes = body
+        self.auth: ClientAuth | None = auth
 
     @property
     def method(self) -> str:
@@ -94,9 +94,9 @@ class Response:
     __slots__ = ("body", "headers", "status")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = {name.lower(): value for name, value in headers.items()}
-        self.body = body
+        self.status: int = status
+        self.headers: dict[str, str] = {name.lower(): value for name, value in headers.items()}
+        self.body: bytes = body
 
     def header(self, name: str) -> str | None:
         """Return the header of that name, in upper or lower case."""
@@ -192,9 +192,9 @@ class Failure:
         sent: bool,
         cause: Cause | None = None,
     ) -> None:
-        self.kind = kind
-        self.sent = sent
-        self.cause = cause
+        self.kind: Literal["timeout", "connection", "too_large", "interrupted", "lease"] = kind
+        self.sent: bool = sent
+        self.cause: Cause | None = cause
 
     @property
     def code(self) -> str:

@@ -103,7 +103,7 @@ class _Wire:
 
     def __init__(self) -> None:
         self.status: int | None = None
-        self.troubles = 0
+        self.troubles: int = 0
         self._url = ""
         self._body = b""
         self._trouble: requests.RequestException | None = None
@@ -170,7 +170,7 @@ class StudioLogin:
         self._wire = wire
         self._login = login
         self.answer = answer
-        self.token_name = str(dict(login.extra).get("token_name") or "")
+        self.token_name: str = str(dict(login.extra).get("token_name") or "")
 
     def show(self, *, open_browser: bool, message: str | None) -> None:
         """Tell the person on stdout where to go, and open the page there if wanted."""

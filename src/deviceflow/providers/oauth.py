@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
 from functools import lru_cache
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
@@ -107,9 +107,10 @@ class OAuth:
     name: str = "rfc8628"
     quirks: Dialect = RFC8628
 
-    can_refresh: ClassVar[bool] = True
-    client_name: ClassVar[None] = None
-    first_wait: ClassVar[None] = None
+    # As in `Studio`, these are no fields.
+    can_refresh = True
+    client_name = None
+    first_wait = None
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__

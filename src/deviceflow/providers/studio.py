@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, NotRequired, Self, TypedDict, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
@@ -159,14 +159,15 @@ class Studio:
     allow_http: bool = field(default_factory=http_allowed)
     request: StudioRequest = StudioRequest()
 
-    dialect: ClassVar[str] = "studio"
-    client_id: ClassVar[None] = None
-    uses_pkce: ClassVar[bool] = False
-    can_refresh: ClassVar[bool] = False
-    replay_window: ClassVar[float] = 0.0
+    # No annotations: these are no fields. Of a `ClassVar`, pyright says that it is no property.
+    dialect = "studio"
+    client_id = None
+    uses_pkce = False
+    can_refresh = False
+    replay_window = 0.0
     # Studio does not check the interval and has no slow_down, so there is no margin.
-    first_wait: ClassVar[float] = 0.0
-    margin: ClassVar[float] = 0.0
+    first_wait = 0.0
+    margin = 0.0
 
     def __post_init__(self) -> None:
         endpoint(self.url, allow_http=self.allow_http)

@@ -57,7 +57,7 @@ class LocalServer:
         logging.getLogger("waitress").addHandler(_UNHEARD)
         listener = _listen(settings.host, settings.port)
         host, port = listener.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.url: str = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._sockets: dict[int, object] = {}
         self._server = waitress.create_server(
             app or create_app(settings, clock=clock),

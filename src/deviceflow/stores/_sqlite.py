@@ -33,8 +33,6 @@ _T = TypeVar("_T")
 BUSY: Final = 10.0
 """Seconds to wait for another process that is writing."""
 
-_PAGE_SIZE: Final = 8192
-
 DIALECT: Final = Dialect(
     placeholder="?",
     now=":now",
@@ -233,8 +231,6 @@ class SQLiteConnection:
             while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 # For this one change SQLite does not wait while others have the file open.
                 try:
-                    # Of a file that is new. With smaller pages a commit costs more.
-                    connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
                     connection.execute("PRAGMA journal_mode = WAL")
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:

@@ -51,7 +51,7 @@ class AsyncSQLiteStore(AsyncSQLStore):
         trail: TrailMode | None = None,
     ) -> None:
         passed = keys = None if keys is None else wrapped(keys)
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         check_synchronous(synchronous)
         statements = Statements(DIALECT)
         connection = GroupingConnection(

@@ -59,7 +59,7 @@ class SQLiteStore(SQLStore):
         trail: TrailMode | None = None,
     ) -> None:
         passed = keys = None if keys is None else wrapped(keys)
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         check_synchronous(synchronous)
         if not read_only:
             make_private(self.path)

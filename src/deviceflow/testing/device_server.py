@@ -46,7 +46,7 @@ class DeviceServer:
         settings = settings or Settings()
         app, self._director = create_directed(settings, clock)
         self._server = LocalServer(settings, app=app)
-        self.url = self._server.url
+        self.url: str = self._server.url
 
     # What a program needs to log in here.
 

@@ -100,7 +100,7 @@ class AsyncScriptedTransport:
 
     def __init__(self, script: Iterable[Scripted]) -> None:
         self._scripted = ScriptedTransport(script)
-        self.requests = self._scripted.requests
+        self.requests: list[Request] = self._scripted.requests
 
     async def send(self, request: Request, timeout: float) -> Response | Failure:  # noqa: ASYNC109  # as in `AsyncTransport`
         """Let other tasks run, and return the script's next answer.

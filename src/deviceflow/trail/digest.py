@@ -185,7 +185,7 @@ class Signer:
             )
         if problem:
             raise problem
-        self.public_key = base64.b64encode(self._key.public_key().public_bytes_raw()).decode()
+        self.public_key: str = base64.b64encode(self._key.public_key().public_bytes_raw()).decode()
 
     def __repr__(self) -> str:
         return f"<Signer {self.public_key}>"

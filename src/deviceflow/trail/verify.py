@@ -103,7 +103,9 @@ class Verification:
         self._last = last
         self._part = part
         self.signed_by = public_key
-        self.events = self.flows = self.digests = 0
+        self.events: int = 0
+        self.flows: int = 0
+        self.digests: int = 0
         self.covered_until: str | None = None
         self.newest: DigestId | None = None
         self._read_until = 1

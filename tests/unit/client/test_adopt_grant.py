@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
@@ -130,10 +131,11 @@ def test_log_out_revokes_what_there_is(store: Store) -> None:
     ("provider", "token", "why"),
     [
         (Studio("https://studio.example.com"), "R", "does not refresh tokens"),
-        (SERVER, "", "The refresh token is empty"),
+        (SERVER, "", "must be a Secret or a str, and not empty"),
+        (SERVER, None, "must be a Secret or a str, and not empty"),
     ],
 )
-def test_what_cannot_be_refreshed_is_refused(provider: Any, token: str, why: str) -> None:
+def test_what_cannot_be_refreshed_is_refused(provider: Any, token: Any, why: str) -> None:
     client, transport = client_of(MemoryStore())
 
     with pytest.raises(errors.UsageError, match=why):
@@ -166,6 +168,28 @@ def test_the_endpoints_come_from_the_servers_metadata() -> None:
     client.get_token("nightly", by_issuer, scopes="read")
 
     assert transport.requests[-1].url == "https://as.example.com/token"
+
+
+class Failing(MemoryStore):
+    """A store that cannot write."""
+
+    def commit_grant(self, *_: Any, **__: Any) -> bool:
+        raise errors.StoreError("The disk is full.")
+
+
+@pytest.mark.parametrize(
+    ("store", "scopes"), [(Failing(), "read"), (MemoryStore(), 7)], ids=["store", "argument"]
+)
+def test_no_traceback_shows_the_token(store: Store, scopes: Any) -> None:
+    client, _ = client_of(store)
+    with pytest.raises(errors.DeviceFlowError) as raised:
+        client.adopt_grant("nightly", SERVER, refresh_token=BROUGHT.reveal(), scopes=scopes)
+
+    frames = raised.value.__traceback__
+    bare = raised.value.with_traceback(frames and frames.tb_next)  # this test reveals it itself
+    told = "".join(traceback.TracebackException.from_exception(bare, capture_locals=True).format())
+    assert "adopt_grant" in told
+    assert BROUGHT.reveal() not in told
 
 
 def test_whoever_comes_second_is_told() -> None:

@@ -185,6 +185,29 @@ def test_what_was_added_is_known_for_what_processes_share() -> None:
     assert (clocks.wall, clocks.shared) == (10_000, clock.time())
 
 
+def test_time_is_the_wall_clocks_again_once_others_are_seen_to_go_by_it() -> None:
+    clock = VirtualClock(wall=10_000)
+    line, jumps = timeline(clock)
+    before = line.read()
+    assert not before.others_follow(10_000)  # nothing was added
+    clock.set_wall(-3600)
+    clock.advance(10)
+    set_back = line.read()
+    seen = [10_000, 6_411, 6_410, 6_409]  # before it, not yet, since it was seen, and earlier
+    assert [set_back.others_follow(at) for at in seen] == [False, False, True, False]
+    clock.advance(10)
+    later = line.read()
+    assert [later.others_follow(at) for at in (6_410, 6_420)] == [True, True]
+
+    line.join()
+
+    assert line.read().wall == clock.time() == 6_420
+    assert jumps == [-3600]
+    assert not line.read().others_follow(6_415)
+    clock.set_wall(-100)
+    assert line.now() == 6_420
+
+
 def test_lease_that_was_seen_ends_by_the_monotonic_clock() -> None:
     lease = HeldLease()
     assert lease.left(3, 0.0, 100.0) == 0.0

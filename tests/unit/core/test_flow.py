@@ -7,7 +7,7 @@ import math
 import random
 from dataclasses import replace
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -58,8 +58,8 @@ class Revoking(Studio):
 class Counting(Studio):
     """A server that counts arrivals, so it is left alone a little longer than it says."""
 
-    first_wait: ClassVar[float] = None  # type: ignore[assignment]
-    margin: ClassVar[float] = 0.5
+    first_wait = None  # type: ignore[assignment]
+    margin = 0.5
 
     def read_token(self, response: Response, now: float = 0.0) -> Answer:
         said = super().read_token(response)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import arguments, options, stored, streams, target
+from deviceflow.cli import arguments, grant_login, options, stored, streams, target
 from deviceflow.cli.commands import Command
 
 if TYPE_CHECKING:
@@ -18,11 +18,10 @@ class NameOptions(options.JobOptions):
     name: str
 
 
-class LoginOptions(options.TargetOptions, NameOptions):
+class LoginOptions(options.TargetOptions, grant_login.GrantLoginOptions):
     """The options of `login`."""
 
-    no_browser: bool
-    timeout: float | None
+    name: str
 
 
 def _add_grants(parser: ArgumentParser) -> None:
@@ -73,7 +72,7 @@ def _add_login(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=arguments.seconds, metavar="SECONDS", help="how long to wait"
     )
-    options.add_job(parser)
+    options.add_job(parser, changes=True)
 
 
 def _add_doubt(parser: ArgumentParser) -> None:
@@ -103,17 +102,8 @@ def _login(args: LoginOptions) -> int:
     provider = target.provider(args) if named else None
     if provider is not None:
         target.look_for_secret(provider)
-    if stored.gives_tokens(client, args.name):
-        stored.say_no_login(args.name)
-    view = client.log_in(
-        args.name,
-        provider,
-        purpose=target.purpose(args) if named else None,
-        open_browser=not args.no_browser,
-        timeout=args.timeout,
-    )
-    stored.say_grant(args, view)
-    return 0
+    purpose = target.purpose(args) if named else None
+    return grant_login.log_in(args, client, args.name, provider, purpose)
 
 
 def _log_out(args: NameOptions) -> int:

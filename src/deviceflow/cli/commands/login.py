@@ -15,7 +15,17 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import arguments, changes, exits, options, prompt, stored, streams, target
+from deviceflow.cli import (
+    arguments,
+    changes,
+    exits,
+    grant_login,
+    options,
+    prompt,
+    stored,
+    streams,
+    target,
+)
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
@@ -40,15 +50,13 @@ if TYPE_CHECKING:
     from deviceflow.core.provider import Provider, Token
 
 
-class WaitingOptions(options.FormatOption, options.ChangesOption, options.JobOptions):
+class WaitingOptions(options.FormatOption, grant_login.GrantLoginOptions):
     """The options of both commands: where to save the token, and how to prompt the person."""
 
     output: str | None
     save: str | None
     show_token: bool
-    no_browser: bool
     qr: bool | None
-    timeout: float | None
     verbose: bool
 
 
@@ -151,23 +159,13 @@ def _is_grant(args: ResumeOptions) -> bool:
 
 def _log_in(args: ResumeOptions, name: str) -> int:
     """Log in for a grant."""
-    if args.json_events:
-        raise UsageError(
-            "--json-events is for logins, and a grant has this name.",
-            hint="Use --json with --timeout, and run the command again while its exit code is 75.",
-        )
     if args.output or args.save or args.show_token:
         raise UsageError(
             "A grant keeps its tokens in the store.",
             hint=f"Log in without --output, --save and --show-token. For a token: deviceflow token"
             f" {shlex.quote(name)} --fresh",
         )
-    client = stored.client(args, notifies=True)
-    if stored.gives_tokens(client, name):
-        stored.say_no_login(name)
-    view = client.log_in(name, open_browser=not args.no_browser, timeout=args.timeout)
-    stored.say_grant(args, view)
-    return 0
+    return grant_login.log_in(args, stored.client(args, notifies=True), name)
 
 
 def _prepare(args: WaitingOptions) -> None:

@@ -8,7 +8,7 @@ A DAG that logs in, and a task with a token::
         def report():
             token = get_token("report")  # the name of a profile
 
-        DeviceLoginOperator(task_id="log_in", grant="report") >> report()
+        DeviceLoginOperator(task_id="log_in", grant="report", retries=3) >> report()
 
 The store and the profiles are those of the environment (`DEVICEFLOW_STORE`, `DEVICEFLOW_CONFIG`),
 and so is who is notified (`DEVICEFLOW_NOTIFY`, `DEVICEFLOW_PUBLIC_URL`, or the profile). Workers

@@ -1,0 +1,78 @@
+"""Log in for a grant, and print what comes of it: for `resume NAME` and `grants login`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deviceflow.cli import changes, exits, options, stored, streams
+from deviceflow.errors import DeviceFlowError
+
+if TYPE_CHECKING:
+    from deviceflow.client._sync import Client
+    from deviceflow.core.grant_view import GrantView
+    from deviceflow.core.provider import Provider
+
+
+class GrantLoginOptions(options.ChangesOption, options.JobOptions):
+    """The options of both commands."""
+
+    no_browser: bool
+    timeout: float | None
+    argv: list[str]
+
+
+def log_in(
+    args: GrantLoginOptions,
+    client: Client,
+    name: str,
+    provider: Provider | None = None,
+    purpose: str | None = None,
+) -> int:
+    """Log in for a grant, unless it gives tokens; return the exit code.
+
+    Raises:
+        DeviceFlowError: As for `Client.log_in`, unless it was printed as a change.
+    """
+    if stored.gives_tokens(client, name):
+        stored.say_no_login(name)
+    told = changes.Changes(lambda _: _again(args), until_saved=True) if args.json_events else None
+    try:
+        view = client.log_in(
+            name,
+            provider,
+            purpose=purpose,
+            open_browser=not args.no_browser,
+            timeout=args.timeout,
+            on_step=None if told is None else told.step,
+        )
+    except streams.OutputError:
+        raise
+    except DeviceFlowError as error:
+        if told is None or told.login is None:
+            raise
+        told.error(error, client.get(told.login.id))
+        return exits.of(error)
+    if told is None:
+        stored.say_grant(args, view)
+    elif told.login is None:
+        changes.show("saved", _facts(view))
+    else:
+        told.result(client.get(told.login.id), _facts(view))
+    return 0
+
+
+def _again(args: GrantLoginOptions) -> list[str]:
+    """Return the same command without the browser: it continues the login."""
+    if args.no_browser:
+        return [*changes.program(), *args.argv]
+    end = args.argv.index("--") if "--" in args.argv else len(args.argv)
+    return [*changes.program(), *args.argv[:end], "--no-browser", *args.argv[end:]]
+
+
+def _facts(view: GrantView) -> dict[str, Any]:
+    return {
+        "grant": view.name,
+        "issuer": view.provider.server,
+        "expires_at": view.expires_at,
+        "scopes": None if view.scopes is None else [*view.scopes],
+    }
