@@ -57,12 +57,14 @@ class Part:
         A killed scheduler's children would keep its database connection open, and so the lock on
         the run that it was looking at: no other scheduler would ever look at that run.
         """
+        if not self.runs:
+            return  # another process may have its number
         family = descendants(self.pid)
         self._process.kill()
         if children:
             _signal(signal.SIGKILL, *family)
         else:
-            self._left += family
+            self._left += _held(family)
         self._process.wait(60)
 
     def freeze(self) -> None:
@@ -76,7 +78,10 @@ class Part:
     def close(self) -> None:
         """Kill it, and all of its children."""
         self.kill()
-        _signal(signal.SIGKILL, *self._left)
+        for held in self._left:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(held, signal.SIGKILL)
+            os.close(held)
 
 
 class Airflow:
@@ -171,6 +176,15 @@ def _signal(number: signal.Signals, *processes: int) -> None:
     for pid in processes:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _held(processes: list[int]) -> list[int]:
+    """Return descriptors of processes, which name no other process once these have ended."""
+    found = list[int]()
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            found.append(os.pidfd_open(pid))
+    return found
 
 
 def descendants(pid: int) -> list[int]:

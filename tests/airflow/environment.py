@@ -28,7 +28,7 @@ _REQUIREMENTS: Final = (
     "psycopg2-binary",
     # For the tests inside the environment
     "blockbuster",
-    "jsonschema",
+    "jsonschema-rs",
     "pytest",
 )
 _HERE: Final = Path(__file__).parent
