@@ -102,6 +102,17 @@ def test_a_mistyped_store_is_not_created_by_what_begins_nothing(
     assert [file.name for file in deviceflow.home.iterdir()] == ["jobs.db"]
 
 
+def test_a_worker_may_come_before_the_first_login_and_says_that_the_store_is_new(
+    deviceflow: Command,
+) -> None:
+    first, again = (
+        deviceflow("worker", "--until-idle", "--store", "sqlite:///jobs.db") for _ in range(2)
+    )
+
+    assert (first.code, first.err) == (0, "The store jobs.db is new.\n")
+    assert (again.code, again.err) == (0, "")
+
+
 def test_a_mistyped_store_in_the_environment_is_an_object(deviceflow: Command) -> None:
     done = deviceflow("list", "--json", DEVICEFLOW_STORE="sqlite:///no/where.db")
 
@@ -270,7 +281,7 @@ def test_a_store_in_a_directory_that_is_missing(deviceflow: Command, server: Loc
     done = deviceflow("login", server.url, "--show-token", "--store", "sqlite:///no/such/x.db")
 
     assert (done.code, done.out) == (exits.STORE, "")
-    assert re.fullmatch(r"deviceflow: .*No such file or directory.*DEVICEFLOW_STORE.*\n", done.err)
+    assert re.fullmatch(r"deviceflow: .* there is no directory .*no/such\. Create it.*\n", done.err)
 
 
 def test_login_says_as_json_what_is_wrong_with_the_store(

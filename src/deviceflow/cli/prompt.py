@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli.streams import say
 from deviceflow.client.browser import kept_back, open_page
+from deviceflow.core import wording
 from deviceflow.core.explain import instructions
 from deviceflow.core.sanitize import web_url
 from deviceflow.credentials import secret_refs
@@ -155,5 +156,5 @@ def _lifetime(login: Login) -> str:
     if seconds <= 0:
         return ""
     if seconds < 120:
-        return f"; the code expires in {seconds} seconds"
+        return f"; the code expires in {wording.seconds(seconds)}"
     return f"; the code expires in {round(seconds / 60)} minutes"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import changes, exits, streams
 from deviceflow.client._sync import Client
+from deviceflow.core import wording
 from deviceflow.core.states import Reason, State
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import (
@@ -29,6 +30,7 @@ from deviceflow.stores.url import SUFFIXES, VARIABLE, open_async_store, open_sto
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from deviceflow.cli.options import JobOptions, StoreOptions
     from deviceflow.core.grant_view import GrantView
@@ -103,6 +105,12 @@ def check_exists(args: StoreOptions) -> None:
     raise StoreError(
         f"There is no store at {file}.", hint=f"{similar}Name the store: --store or {VARIABLE}."
     )
+
+
+def new_file(args: StoreOptions) -> Path | None:
+    """Return the file that is named as the store, if it does not exist yet."""
+    file = sqlite_file(args.store) if args.store or os.environ.get(VARIABLE) else None
+    return None if file is None or file.exists() else file
 
 
 def _options(args: StoreOptions) -> dict[str, Any]:
@@ -259,7 +267,11 @@ def line(login: Login) -> str:
         return f"{text}: {login.reason}"
     if login.state.ended:
         return text
-    wait = f"call again in {ceil(login.wait_seconds)} seconds" if login.wait_seconds else "due"
+    wait = (
+        f"call again in {wording.seconds(ceil(login.wait_seconds))}"
+        if login.wait_seconds
+        else "due"
+    )
     return f"{text}: {wait}"
 
 

@@ -30,6 +30,7 @@ from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
 from deviceflow.client.identity import user_name
+from deviceflow.core import wording
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.errors import (
@@ -350,7 +351,7 @@ def _wait(
             client.cancel(login.id, "timeout")
             hint = "The login was cancelled. Run the command again, with a longer --timeout."
         raise WaitTimeoutError(
-            f"The login is still pending after {args.timeout:g} seconds.",
+            f"The login is still pending after {wording.seconds(args.timeout or 0.0)}.",
             flow_id=login.id,
             state=login.state,
             hint=hint,
