@@ -263,6 +263,20 @@ def test_a_login_for_a_grant_that_is_denied_or_cannot_begin_is_an_object(
     assert unreachable.code not in (0, 75)
 
 
+def test_a_login_for_a_grant_that_nobody_can_read_of_says_so_once(
+    deviceflow: Command, server: LocalServer
+) -> None:
+    args = " ".join(for_grant(server, "nightly", "--timeout", "0")[:-1])
+    full = deviceflow.shell(f"deviceflow {args} read >/dev/full")
+
+    assert full.code not in (0, 75)
+    assert full.err.count("deviceflow: ") == 1
+
+    (unknown,) = told(deviceflow("grants", "login", "weekly", "--json-events").out)
+    assert unknown["event"] == "error"
+    assert "no grant of the name 'weekly'" in unknown["error"]
+
+
 def test_both_kinds_of_json_exclude_each_other(deviceflow: Command) -> None:
     done = deviceflow("wait", "x", "--json", "--json-events")
 

@@ -102,6 +102,17 @@ def test_a_mistyped_store_is_not_created_by_what_begins_nothing(
     assert [file.name for file in deviceflow.home.iterdir()] == ["jobs.db"]
 
 
+def test_a_worker_may_come_before_the_first_login_and_says_that_the_store_is_new(
+    deviceflow: Command,
+) -> None:
+    first, again = (
+        deviceflow("worker", "--until-idle", "--store", "sqlite:///jobs.db") for _ in range(2)
+    )
+
+    assert (first.code, first.err) == (0, "The store jobs.db is new.\n")
+    assert (again.code, again.err) == (0, "")
+
+
 def test_a_mistyped_store_in_the_environment_is_an_object(deviceflow: Command) -> None:
     done = deviceflow("list", "--json", DEVICEFLOW_STORE="sqlite:///no/where.db")
 

@@ -600,6 +600,9 @@ def test_commands_say_that_nobody_could_be_notified(
     swept = deviceflow("sweep", DEVICEFLOW_NOTIFY=url)
     ended = deviceflow("logout", "nightly", DEVICEFLOW_NOTIFY=url)
 
+    deviceflow("token", "nightly", "--fresh")
+    worked = deviceflow("worker", "--until-idle", DEVICEFLOW_NOTIFY=url)
+
     host = hook.removeprefix("http://")
     what = f"deviceflow: Nobody could be notified about the grant 'nightly': {host} answered with"
     assert ended.code == 0
@@ -608,6 +611,7 @@ def test_commands_say_that_nobody_could_be_notified(
     assert re.fullmatch(
         rf"{re.escape(what)} the status 503\. It is tried again in \d+ seconds\.\n", swept.err
     )
+    assert f"{what} the status 503. It is tried again in " in worked.err
 
 
 @pytest.mark.parametrize(

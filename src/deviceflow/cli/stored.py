@@ -29,6 +29,7 @@ from deviceflow.stores.url import SUFFIXES, VARIABLE, open_async_store, open_sto
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from deviceflow.cli.options import JobOptions, StoreOptions
     from deviceflow.core.grant_view import GrantView
@@ -103,6 +104,12 @@ def check_exists(args: StoreOptions) -> None:
     raise StoreError(
         f"There is no store at {file}.", hint=f"{similar}Name the store: --store or {VARIABLE}."
     )
+
+
+def new_file(args: StoreOptions) -> Path | None:
+    """Return the file that is named as the store, if it does not exist yet."""
+    file = sqlite_file(args.store) if args.store or os.environ.get(VARIABLE) else None
+    return None if file is None or file.exists() else file
 
 
 def _options(args: StoreOptions) -> dict[str, Any]:

@@ -322,9 +322,12 @@ class _Service:
         secret_refs.read_configured()
         settings = stored.notices(self._args)
         settings["public_url"] = self._public_url or settings["public_url"]
+        new = stored.new_file(self._args)
         kept = stored.async_store(self._args)
         try:
             await kept.now(0.0)  # a store that cannot be used is an error at once
+            if new is not None:  # its name may be mistyped
+                streams.say(f"The store {new} is new.")
         except BaseException:
             await kept.close()
             raise
