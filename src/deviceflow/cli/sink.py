@@ -30,7 +30,7 @@ class TokenFile:
 
     def __init__(self, name: str) -> None:
         self.where = name
-        self.path = Path(name)
+        self.path: Path = Path(name)
         if not name:
             raise UsageError("The name of the token file is empty.", hint="Use --output FILE.")
         check_replaceable(self.path)

@@ -7,6 +7,7 @@ call that needs a token takes the login's token for the grant.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
@@ -27,6 +28,7 @@ from deviceflow.client.metadata import discover
 from deviceflow.client.start import start
 from deviceflow.client.step import step
 from deviceflow.client.wait import wait, watching
+from deviceflow.core import wording
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, check_name, subject_of
@@ -361,7 +363,7 @@ def _pending(
         need_id=None if need is None else need.id,
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
-        hint=f"Ask again in {wait_seconds:.0f} seconds."
+        hint=f"Ask again in {wording.seconds(ceil(wait_seconds))}."
         f" To log in, with the same store: deviceflow resume {argument(name)}",
     )
     pending.login = login if shown else None

@@ -18,6 +18,7 @@ from requests import PreparedRequest
 from deviceflow import _forks as forks
 from deviceflow._environment import http_allowed
 from deviceflow.client import grant_end, grant_login, grant_token
+from deviceflow.client.asking import asked
 from deviceflow.client.effects import Sleep
 from deviceflow.core.sanitize import crosses_in_clear
 from deviceflow.errors import (
@@ -163,7 +164,7 @@ class Bearer:
             self._asking.release()
 
     def _ask(self) -> Op[None]:
-        provider = self._provider and self._provider.with_request(**self._request)
+        provider = asked(self._provider, self._request)
         try:
             yield from grant_login.log_in(
                 self._context,

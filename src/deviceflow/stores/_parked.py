@@ -56,7 +56,7 @@ class Parked:
     )
 
     def __init__(self, flow: Flow) -> None:
-        self.flow_id = flow.id
+        self.flow_id: str = flow.id
         self._alike: tuple[Any, ...] = ()
         self._aside: tuple[Any, ...] = _NOTHING_ASIDE
         self._fixed = b""

@@ -280,6 +280,7 @@ def make_private(path: Path) -> None:
     Raises:
         StoreError: The file cannot be created, or other users have access.
     """
+    hint = "Name a file in a writable directory: sqlite:///PATH."
     try:
         if not path.exists():
             # Do not open the file here: closing it would release the POSIX locks of all SQLite
@@ -288,13 +289,12 @@ def make_private(path: Path) -> None:
                 pass
         mode = path.stat().st_mode
         why = None if stat.S_ISREG(mode) else "it is not a regular file"
+    except FileNotFoundError:
+        why, hint = f"there is no directory {path.parent}", "Create it, or name another file."
     except OSError as error:
         why = error.strerror
     if why:
-        raise StoreError(
-            f"{path} cannot be used as a store: {why}.",
-            hint="Name a file in a writable directory: DEVICEFLOW_STORE=sqlite:///PATH.",
-        )
+        raise StoreError(f"{path} cannot be used as a store: {why}.", hint=hint)
     check_private(path, mode)
 
 

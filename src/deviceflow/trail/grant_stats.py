@@ -62,7 +62,10 @@ class GrantStats:
     """
 
     def __init__(self) -> None:
-        self.grants = self.in_doubt = self.needs = self.open_needs = 0
+        self.grants: int = 0
+        self.in_doubt: int = 0
+        self.needs: int = 0
+        self.open_needs: int = 0
         self.states: Counter[str] = Counter()
         self.losses: Counter[str] = Counter()
         self.totals: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))

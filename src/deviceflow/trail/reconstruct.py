@@ -152,7 +152,7 @@ class Recognition:
         self._numbers = {START: 0} | {digest: seq for seq, digest in self._signed.items()}
         if self._told is not None:
             self._numbers[self._told[1]] = self._told[0]
-        self.is_sound = True
+        self.is_sound: bool = True
 
     def findings(self) -> Iterator[Finding]:
         """Yield what was changed, and put into the ledger what may have moved between flows."""

@@ -47,7 +47,7 @@ class Selection:
     """
 
     def __init__(self, suspects: Container[str | None] = ()) -> None:
-        self.taken = 0
+        self.taken: int = 0
         self._suspects = suspects
         self._newest: deque[tuple[int, Picked]] = deque(maxlen=WHOLE)
         kinds = ("finding", "in doubt", "unhappy")

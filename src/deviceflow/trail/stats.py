@@ -48,7 +48,8 @@ class Stats:
     """
 
     def __init__(self, logins: Iterable[Login] = ()) -> None:
-        self.logins = self.in_doubt = 0
+        self.logins: int = 0
+        self.in_doubt: int = 0
         self.first: float | None = None
         self.last: float | None = None
         self.outcomes: Counter[str] = Counter()
@@ -58,7 +59,7 @@ class Stats:
         self.clients: Counter[str] = Counter()
         self.issuers: Counter[str] = Counter()
         self.actors: Counter[str] = Counter()
-        self.grants = GrantStats()
+        self.grants: GrantStats = GrantStats()
         self._approved: Counter[tuple[str, str]] = Counter()
         self._waits = array("d")
         self._polls = array("Q")

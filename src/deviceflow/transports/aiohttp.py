@@ -6,9 +6,6 @@ import io
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-import aiohttp
-from yarl import URL
-
 from deviceflow.core.wire import MAX_BODY, Response
 from deviceflow.transports._limits import (
     CONNECTIONS,
@@ -21,6 +18,12 @@ from deviceflow.transports._limits import (
 from deviceflow.transports._origins import Attempt, Origins
 from deviceflow.transports._settings import Settings
 from deviceflow.transports._sockets import look
+
+try:
+    import aiohttp
+    from yarl import URL
+except ModuleNotFoundError:
+    raise ImportError("This transport needs a library: pip install aiohttp") from None
 
 if TYPE_CHECKING:
     import asyncio

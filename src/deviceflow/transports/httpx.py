@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
-
 from deviceflow.core.wire import MAX_BODY, Response
 from deviceflow.transports._limits import CONNECTIONS, TooLargeError, decoded, joined
 from deviceflow.transports._origins import Attempt, Origins
 from deviceflow.transports._settings import Settings
+
+try:
+    import httpx
+except ModuleNotFoundError:
+    raise ImportError("This transport needs a library: pip install 'deviceflow[httpx]'") from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -46,7 +46,7 @@ class Sealed:
     __slots__ = ("columns",)
 
     def __init__(self, columns: Mapping[str, str | None]) -> None:
-        self.columns = columns
+        self.columns: Mapping[str, str | None] = columns
 
     def __repr__(self) -> str:
         return "<sealed secrets of a grant>"

@@ -120,7 +120,7 @@ class Fixed:
     ) -> None:
         self.open_name = open_name
         self.digest = digest
-        self.columns = columns
+        self.columns: Mapping[str, Any] | None = columns
         self.remembered: tuple[RememberedFlow, object] | None = None
 
     def __repr__(self) -> str:

@@ -1,0 +1,1 @@
+"""Checks of what would be published: the files, and programs that use them."""
