@@ -36,6 +36,8 @@ def _configured(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
                 "extra": {"auth": {"access_token": "{token}"}, "retries": 3},
             },
             "broken": {"grant": "other"},
+            "mistyped": {"grant": "report", "hots": "https://api.example.com"},
+            "misplaced": {"grant": "report", "extra": "{token}"},
             "plain": {"grant": "report", "host": "http://api.example.com"},
             "short": {"grant": "report", "host": "api.example.com"},
         }
@@ -103,13 +105,21 @@ def test_no_link_is_in_the_logs_of_airflows_own_processes(
     assert PAGES not in caplog.text
 
 
-def test_a_backend_that_cannot_be_used_says_why(
-    place: Place, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("broken", "has no profile 'other'"),
+        ("mistyped", "unknown setting 'hots'. Did you mean host?"),
+        ("misplaced", "extra has the type str"),
+    ],
+)
+def test_a_connection_that_cannot_be_served_says_why(
+    place: Place, caplog: pytest.LogCaptureFixture, name: str, why: str
 ) -> None:
     with pytest.raises(AirflowNotFoundException):
-        Connection.get("broken")
-    assert "There is no connection broken" in caplog.text
-    assert "has no profile 'other'" in caplog.text
+        Connection.get(name)
+    assert f"There is no connection {name}: " in caplog.text
+    assert why in caplog.text
 
 
 def test_no_token_is_sent_in_clear(place: Place, caplog: pytest.LogCaptureFixture) -> None:

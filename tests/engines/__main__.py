@@ -21,13 +21,14 @@ from typing import Final
 from deviceflow.core.encryption import generate_key
 from deviceflow.server import LocalServer, Settings
 from tests.engines import environments
-from tests.engines.dagster import Dagster
+from tests.engines.dagster import Dagster, DagsterSensor
 from tests.engines.dbos import Dbos
 from tests.engines.prefect import Prefect
 from tests.engines.temporal import Temporal
 from tests.engines.trial import LIFETIME, Engine, Trial
 
-ENGINES: Final = {engine.name: engine for engine in (Dagster, Dbos, Prefect, Temporal)}
+_ALL: Final = (Dagster, DagsterSensor, Dbos, Prefect, Temporal)
+ENGINES: Final[dict[str, type[Engine]]] = {one.title or one.name: one for one in _ALL}
 
 
 def main() -> int:
@@ -44,8 +45,8 @@ def main() -> int:
 
 
 def _tried(name: str, asked: argparse.Namespace) -> list[str]:
-    engine: Engine = ENGINES[name]()
-    programs = environments.programs_of(name, engine.requirements, asked.environments)
+    engine = ENGINES[name]()
+    programs = environments.programs_of(engine.name, engine.requirements, asked.environments)
     print(f"{name}: {environments.version_of(engine.package, programs)}", flush=True)
     os.environ["DEVICEFLOW_KEYS"] = generate_key().reveal()
     begun = time.monotonic()

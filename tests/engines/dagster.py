@@ -49,3 +49,22 @@ class Dagster(Engine):
     def raise_it(self, trial: Trial) -> None:
         select = ("--select", "raising")
         trial.do("dagster", "asset", "materialize", "-f", "raising.py", *select, fails=True)
+
+
+class DagsterSensor(Dagster):
+    """A sensor asks for the token first, and then for the run. All of Dagster is killed."""
+
+    title = "dagster-sensor"
+
+    def prepare(self, trial: Trial) -> None:
+        """Do nothing: the daemon is started anew after each kill."""
+
+    def start(self, trial: Trial) -> None:
+        trial.launch("daemon", "dagster-daemon", "run", "-f", "nightly.py")
+
+    def kill(self, trial: Trial) -> None:
+        trial.kill("daemon")
+
+    def submit(self, trial: Trial, number: int) -> None:
+        if number > 1:  # the sensor asks for the first run
+            trial.do("dagster", "job", "launch", "-f", "nightly.py", "-j", _JOB)

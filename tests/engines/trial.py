@@ -45,12 +45,14 @@ class Engine:
 
     Attributes:
         name: Of its folder in the how-to, and of its environment.
+        title: What the command calls this way of waiting; by default the name.
         package: Whose version is shown.
         requirements: What pip installs.
         runs_again: Whether the engine itself runs a job again whose worker was killed at work.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
     package: ClassVar[str]
     requirements: ClassVar[tuple[str, ...]]
     runs_again: ClassVar[bool] = True
@@ -258,7 +260,7 @@ class Trial:
         self.gate.close()
 
     def _say(self, what: str) -> None:
-        print(f"{self.engine.name}: {what}", flush=True)
+        print(f"{self.engine.title or self.engine.name}: {what}", flush=True)
 
     def _approve(self, login: Login) -> None:
         url = f"{self.server.url}/control/approve"

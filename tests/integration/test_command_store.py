@@ -281,7 +281,7 @@ def test_a_store_in_a_directory_that_is_missing(deviceflow: Command, server: Loc
     done = deviceflow("login", server.url, "--show-token", "--store", "sqlite:///no/such/x.db")
 
     assert (done.code, done.out) == (exits.STORE, "")
-    assert re.fullmatch(r"deviceflow: .*No such file or directory.*DEVICEFLOW_STORE.*\n", done.err)
+    assert re.fullmatch(r"deviceflow: .* there is no directory .*no/such\. Create it.*\n", done.err)
 
 
 def test_login_says_as_json_what_is_wrong_with_the_store(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import changes, exits, streams
 from deviceflow.client._sync import Client
+from deviceflow.core import wording
 from deviceflow.core.states import Reason, State
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import (
@@ -266,7 +267,11 @@ def line(login: Login) -> str:
         return f"{text}: {login.reason}"
     if login.state.ended:
         return text
-    wait = f"call again in {ceil(login.wait_seconds)} seconds" if login.wait_seconds else "due"
+    wait = (
+        f"call again in {wording.seconds(ceil(login.wait_seconds))}"
+        if login.wait_seconds
+        else "due"
+    )
     return f"{text}: {wait}"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from deviceflow.client import grant_end, grant_login, grant_token
 from deviceflow.client._base import documented_as
 from deviceflow.client._sync_grants import GrantClient, brought_token, given_token
+from deviceflow.client.asking import asked
 from deviceflow.client.grant_end import UNUSED
 
 if TYPE_CHECKING:
@@ -63,11 +64,10 @@ class AsyncGrantClient:
         on_step: Callable[[Login], object] | None = None,
         **request: Unpack[LoginRequest],
     ) -> GrantView:
-        asked = provider and provider.with_request(**request)
         operation = grant_login.log_in(
             self._context,
             name,
-            asked,
+            asked(provider, request),
             purpose,
             open_browser=open_browser,
             timeout=timeout,
@@ -88,7 +88,7 @@ class AsyncGrantClient:
         brought = brought_token(refresh_token)
         del refresh_token
         operation = grant_login.adopt_refresh_token(
-            self._context, name, provider.with_request(**request), purpose, brought
+            self._context, name, asked(provider, request), purpose, brought
         )
         await self._run(operation)
         return await self.grant(name)

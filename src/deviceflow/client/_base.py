@@ -54,6 +54,9 @@ _ASYNC_PART: Final = {
     "transport": "Pass ThreadedTransport(transport), which sends in threads.",
     "clock": "Pass one with `async def sleep`; for tests, an AsyncVirtualClock.",
 }
+_NO_PART: Final = {
+    "store": "Pass a store, or the URL of one. For a SQLite file: Client('sqlite:///PATH').",
+}
 
 _PUBLIC_URL: Final = "public_url (--public-url, DEVICEFLOW_PUBLIC_URL)"
 
@@ -171,6 +174,11 @@ class BaseClient:
 
     def _check_part(self, kind: str, part: object) -> None:
         """Refuse a part of the other kind of client, which would fail later, and obscurely."""
+        if not hasattr(part, _METHODS[kind][0]):
+            raise UsageError(
+                f"A {kind} of the type {type(part).__name__} has no method {_METHODS[kind][0]}.",
+                hint=_NO_PART.get(kind, f"See deviceflow.typing.{kind.capitalize()}."),
+            )
         methods = (getattr(part, name, None) for name in _METHODS[kind])
         if any(iscoroutinefunction(method) for method in methods) == self._is_async:
             return

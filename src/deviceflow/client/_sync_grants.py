@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from deviceflow.client import grant_end, grant_login, grant_token
+from deviceflow.client.asking import asked
 from deviceflow.client.grant_end import UNUSED
 from deviceflow.core.secret import Secret
 from deviceflow.errors import InvalidArgumentError
@@ -144,11 +145,10 @@ class GrantClient:
             UnknownGrantError: There is no grant of that name, and `provider` is None.
             DeviceFlowError: As for `start` and `wait_for_token`.
         """
-        asked = provider and provider.with_request(**request)
         operation = grant_login.log_in(
             self._context,
             name,
-            asked,
+            asked(provider, request),
             purpose,
             open_browser=open_browser,
             timeout=timeout,
@@ -190,7 +190,7 @@ class GrantClient:
         brought = brought_token(refresh_token)
         del refresh_token
         operation = grant_login.adopt_refresh_token(
-            self._context, name, provider.with_request(**request), purpose, brought
+            self._context, name, asked(provider, request), purpose, brought
         )
         self._run(operation)
         return self.grant(name)

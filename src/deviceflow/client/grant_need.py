@@ -13,6 +13,7 @@ from deviceflow.client.effects import (
     ReadClocks,
     TellNeed,
 )
+from deviceflow.core import wording
 from deviceflow.core.need import LONGEST_NOTICE
 from deviceflow.core.notice import LoginNeed
 from deviceflow.errors import DeviceFlowError
@@ -60,7 +61,7 @@ def _not_told(
     wait = None if recorded is None else recorded[1].wait
     return DeviceFlowError(
         f"Nobody could be notified about the grant {name!r}: {trouble.rstrip('.')}.",
-        hint=None if wait is None else f"It is tried again in {ceil(wait)} seconds.",
+        hint=None if wait is None else f"It is tried again in {wording.seconds(ceil(wait))}.",
     )
 
 

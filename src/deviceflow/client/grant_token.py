@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from math import ceil
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client import grant_login, grant_need, grant_refresh
+from deviceflow.client import asking, grant_login, grant_need, grant_refresh
 from deviceflow.client.effects import CommitGrant, LoadGrant, ReadClocks, Sleep, UseGrant, Watch
 from deviceflow.client.kept import KeptToken
 from deviceflow.client.lease import HeldLease
+from deviceflow.core import wording
 from deviceflow.core.access_token import AccessToken
 from deviceflow.core.grant import Course, check_name
 from deviceflow.core.wire import FAILURE_WORDS
@@ -70,7 +72,7 @@ def get_token(
         return kept
     check_name(name)
     if provider is not None:
-        provider = provider.with_request(**request).for_grant()
+        provider = asking.asked(provider, request).for_grant()
         secret_refs.allow(provider)
     wanted = Asked(name, provider, purpose, min_ttl, mint)
     stored, clocks = yield from _obtain(context, wanted, clocks)
@@ -187,5 +189,5 @@ def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
         flow_id=grant.id,
         state=grant.state,
         wait_seconds=seconds,
-        hint=f"Nothing is lost. Ask again in {seconds:.0f} seconds.",
+        hint=f"Nothing is lost. Ask again in {wording.seconds(max(1, ceil(seconds)))}.",
     )

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from deviceflow import errors
+from deviceflow.client.asking import asked
 from deviceflow.client.effects import Sleep, StoreNow
 from deviceflow.client.lookup import get
 from deviceflow.client.metadata import discover
@@ -47,7 +48,7 @@ def _create(
     request: LoginRequest,
 ) -> Op[Flow]:
     purpose = checked_purpose(purpose)  # before anything is sent
-    provider = _shared((yield from discover(context, provider.with_request(**request))))
+    provider = _shared((yield from discover(context, asked(provider, request))))
     secret_refs.allow(provider)
     verifier = context.identity.new_verifier() if provider.uses_pkce else None
     now: float = yield StoreNow()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from deviceflow import _forks as forks
 from deviceflow.client import grant_end, grant_login, grant_token
+from deviceflow.client.asking import asked
 from deviceflow.client.effects import Sleep
 from deviceflow.errors import (
     InvalidArgumentError,
@@ -147,7 +148,7 @@ class Bearer:
             self._asking.release()
 
     def _ask(self) -> Op[None]:
-        provider = self._provider and self._provider.with_request(**self._request)
+        provider = asked(self._provider, self._request)
         try:
             yield from grant_login.log_in(
                 self._context,

@@ -22,6 +22,7 @@ from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Pair
 from deviceflow.core.sanitize import endpoint, number, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
+from deviceflow.core.suggest import did_you_mean
 from deviceflow.core.text import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
 from deviceflow.core.wire import ClientAuth, Fields, Request
 from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError
@@ -180,10 +181,12 @@ class OAuth:
         parameters = {
             key: settings.pop(key, None) or default for key, default in entry.parameters.items()
         }
-        if unknown := settings.keys() - {one.name for one in fields_of(cls)}:
+        names = {one.name for one in fields_of(cls)}
+        if unknown := settings.keys() - names:
             raise UsageError(
                 f"{entry.title} has no setting {', '.join(sorted(unknown))}.",
-                hint=f"Its own parameters are: {', '.join(parameters) or 'none'}.",
+                hint=did_you_mean(min(unknown), [*parameters, *names])
+                + f"Its own parameters are: {', '.join(parameters) or 'none'}.",
             )
         missing = [key for key, value in parameters.items() if not value]
         if missing:

@@ -33,6 +33,12 @@ _T = TypeVar("_T")
 BUSY: Final = 10.0
 """Seconds to wait for another process that is writing."""
 
+_LOG_PAGES: Final = 4000
+"""How many pages of 4 KB the log may have before they are copied to the file.
+
+A page that many commits have written is copied once.
+"""
+
 DIALECT: Final = Dialect(
     placeholder="?",
     now=":now",
@@ -237,6 +243,7 @@ class SQLiteConnection:
                         raise
                     time.sleep(0.01)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             if sys.platform == "darwin":  # where a sync leaves the data in the disk's cache
                 connection.execute("PRAGMA fullfsync = ON")
             # Overwrite deleted content; the statement `wal_checkpoint` does so in the log.
@@ -273,6 +280,7 @@ def make_private(path: Path) -> None:
     Raises:
         StoreError: The file cannot be created, or other users have access.
     """
+    hint = "Name a file in a writable directory: sqlite:///PATH."
     try:
         if not path.exists():
             # Do not open the file here: closing it would release the POSIX locks of all SQLite
@@ -281,13 +289,12 @@ def make_private(path: Path) -> None:
                 pass
         mode = path.stat().st_mode
         why = None if stat.S_ISREG(mode) else "it is not a regular file"
+    except FileNotFoundError:
+        why, hint = f"there is no directory {path.parent}", "Create it, or name another file."
     except OSError as error:
         why = error.strerror
     if why:
-        raise StoreError(
-            f"{path} cannot be used as a store: {why}.",
-            hint="Name a file in a writable directory: DEVICEFLOW_STORE=sqlite:///PATH.",
-        )
+        raise StoreError(f"{path} cannot be used as a store: {why}.", hint=hint)
     check_private(path, mode)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,6 +51,28 @@ def test_an_async_client_refuses_a_part_that_blocks(parts: dict[str, Any], hint:
 def test_a_client_refuses_a_part_that_must_be_awaited(parts: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"A Client cannot await .*Use an AsyncClient"):
         Client(**parts)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_path_is_no_store(kind: Any) -> None:
+    with pytest.raises(
+        UsageError, match=r"A store of the type \w*Path .*Client\('sqlite:///PATH'\)"
+    ):
+        kind(Path("logins.db"))
+
+
+def test_a_part_without_its_methods_is_refused() -> None:
+    part: Any = object()
+    with pytest.raises(UsageError, match=r"no method send.*deviceflow\.typing\.Transport"):
+        Client(transport=part)
+
+
+@pytest.mark.parametrize("method", ["start", "create", "login", "log_in", "get_token"])
+def test_the_name_of_a_provider_is_no_provider(method: str) -> None:
+    client: Any = Client(transport=ScriptedTransport([]))
+    arguments = ["github"] if method in ("start", "create", "login") else ["nightly", "github"]
+    with pytest.raises(UsageError, match=r"of the type str.*provider\('github', client_id=…\)"):
+        getattr(client, method)(*arguments)
 
 
 async def _logins(client: AsyncClient) -> list[Login]:

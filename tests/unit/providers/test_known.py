@@ -66,6 +66,11 @@ def test_a_setting_that_the_provider_does_not_have_is_refused() -> None:
         provider("github", client_id="robot", tenant="ours")
 
 
+def test_a_setting_that_is_misspelt_is_told_its_name() -> None:
+    with pytest.raises(UsageError, match=r"no setting scope\. Did you mean scopes\? Its own"):
+        provider("github", client_id="robot", scope="repo")
+
+
 def test_without_a_client_id_it_is_said_who_gives_one() -> None:
     with pytest.raises(UsageError, match="No client id is given"):
         provider("github")

@@ -219,7 +219,9 @@ def test_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_file_in_no_directory_says_so(home: Path) -> None:
-    with pytest.raises(StoreError, match="cannot be used as a store: No such file"):
+    with pytest.raises(
+        StoreError, match=r"cannot be used as a store: there is no directory .*Create it"
+    ):
         open_store("sqlite:///nowhere/flows.db")
 
 

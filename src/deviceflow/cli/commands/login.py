@@ -30,6 +30,7 @@ from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
 from deviceflow.client.identity import user_name
+from deviceflow.core import wording
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.errors import (
@@ -337,10 +338,8 @@ def _wait(
     try:
         if not login.state.ended:
             prompt.ask(login, browser=not args.no_browser, qr=args.qr)
-        with prompt.waiting(login):
-            return client.wait_for_token(
-                login.id, args.timeout, on_step=told.step if told else None
-            )
+        with prompt.waiting(login, told.step if told else None) as on_step:
+            return client.wait_for_token(login.id, args.timeout, on_step=on_step)
     except WaitTimeoutError:
         hint = (
             f"To continue, run the same command again, or: deviceflow resume {login.id}, with an"
@@ -350,7 +349,7 @@ def _wait(
             client.cancel(login.id, "timeout")
             hint = "The login was cancelled. Run the command again, with a longer --timeout."
         raise WaitTimeoutError(
-            f"The login is still pending after {args.timeout:g} seconds.",
+            f"The login is still pending after {wording.seconds(args.timeout or 0.0)}.",
             flow_id=login.id,
             state=login.state,
             hint=hint,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow import _forks as forks
 from deviceflow.client._async import AsyncClient
 from deviceflow.client._sync import Client
+from deviceflow.core.secret import unseen
 from deviceflow.credentials import profiles
 from deviceflow.notify import notifier
 from deviceflow.stores.url import open_async_store, open_store
@@ -48,8 +49,10 @@ class _Clients:
         with self._making:
             client = self._made.get(profile)
             if client is None:
-                self._store = self._store or open_store()
-                client = self._made[profile] = Client(self._store, **_notices(profile))
+                # Passwords may be in the URLs of the store and of the notifications.
+                self._store = self._store or unseen(open_store)
+                notices = unseen(lambda: _notices(profile))
+                client = self._made[profile] = Client(self._store, **notices)
             return client
 
     def close(self) -> None:
@@ -81,8 +84,9 @@ class _Shared:
             return self._made[profile]
 
     def _make(self, profile: str) -> None:
-        self._store = self._store or open_async_store()
-        self._made[profile] = AsyncClient(self._store, **_notices(profile))
+        self._store = self._store or unseen(open_async_store)
+        notices = unseen(lambda: _notices(profile))
+        self._made[profile] = AsyncClient(self._store, **notices)
 
     async def close(self) -> None:
         for client in self._made.values():

@@ -12,13 +12,24 @@ from airflow.secrets.base_secrets import BaseSecretsBackend
 from deviceflow._environment import http_allowed
 from deviceflow.core.sanitize import endpoint
 from deviceflow.core.secret import unseen
-from deviceflow.errors import DeviceFlowError, LoginPending
+from deviceflow.core.suggest import did_you_mean
+from deviceflow.errors import DeviceFlowError, LoginPending, UsageError
 from deviceflow.integrations.airflow._token import ask, current_task, log_need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_OURS: Final = ("grant", "profile", "purpose", "min_ttl")
+_OURS: Final = {"grant": str, "profile": str, "purpose": str, "min_ttl": (int, float)}
+_FIELDS: Final = {
+    "conn_type": str,
+    "description": str,
+    "host": str,
+    "schema": str,
+    "login": str,
+    "password": str,
+    "port": int,
+    "extra": dict,
+}
 _TOKEN: Final = "{token}"  # noqa: S105  # the token goes there
 
 _logger: Final = logging.getLogger("deviceflow.airflow")
@@ -73,12 +84,8 @@ class DeviceFlowBackend(BaseSecretsBackend):
         name = settings.get("grant") or conn_id.removeprefix(self._prefix or "")
         try:
             fields = _fields(settings)
-            token = ask(
-                name,
-                settings.get("profile"),
-                settings.get("purpose"),
-                float(settings.get("min_ttl", 60.0)),
-            )
+            profile, purpose = settings.get("profile"), settings.get("purpose")
+            token = ask(name, profile, purpose, settings.get("min_ttl", 60.0))
         except LoginPending as pending:
             # The API server's log is not for those who look for a task.
             show = self._show_link and current_task() is not None
@@ -89,6 +96,10 @@ class DeviceFlowBackend(BaseSecretsBackend):
             _logger.error("There is no connection %s: %s", conn_id, problem)  # noqa: TRY400
             return None
         return unseen(lambda: json.dumps(_filled(fields, token.access_token.reveal())))
+
+    def get_connection(self, conn_id: str, *_: object, **__: object) -> Any:
+        """Return a connection; None for one that is not of a grant, or without a token."""
+        return unseen(lambda: BaseSecretsBackend.get_connection(self, conn_id))
 
     def deserialize_connection(self, conn_id: str, value: str) -> Any:
         """Return a connection from its JSON: in a task and a trigger, that of the task SDK."""
@@ -108,12 +119,22 @@ def _fields(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a connection, with the token left out.
 
     Raises:
+        UsageError: A setting is unknown, or of another type.
         InsecureURLError: The token would be sent by plain http to another machine.
     """
+    known: dict[str, Any] = _OURS | _FIELDS
+    for name, value in settings.items():
+        if name not in known:
+            raise UsageError(
+                f"The connection has an unknown setting {name!r}.",
+                hint=f"{did_you_mean(name, known)}The settings are {', '.join(known)}.",
+            )
+        if not isinstance(value, known[name]):
+            raise UsageError(f"The connection's {name} has the type {type(value).__name__}.")
     fields: dict[str, Any] = {"conn_type": "http", "password": _TOKEN}
     fields |= {name: value for name, value in settings.items() if name not in _OURS}
     if fields["conn_type"] == "http":
-        fields["extra"] = {"Authorization": f"Bearer {_TOKEN}"} | (fields.get("extra") or {})
+        fields["extra"] = {"Authorization": f"Bearer {_TOKEN}"} | fields.get("extra", {})
         fields.setdefault("schema", "https")  # Airflow would take http
         host = fields.get("host") or ""
         if host:
