@@ -167,6 +167,18 @@ def test_the_messages_that_have_help_are_messages() -> None:
     assert [message for message in messages if message.strip() not in code] == []
 
 
+def test_the_readme_links_every_guide() -> None:
+    readme = (ROOT / "README.md").read_text()
+
+    missing = [
+        page.relative_to(ROOT)
+        for part in ("how-to", "explanation", "reference")
+        for page in (ROOT / "docs" / part).glob("*.md")
+        if f"({page.relative_to(ROOT)})" not in readme
+    ]
+    assert not missing
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/explanation/machine.md"])
 def test_the_diagrams_are_current(page: str) -> None:
     assert main(["diagram", "--check", str(ROOT / page)]) == 0
