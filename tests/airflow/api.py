@@ -69,12 +69,6 @@ class Api:
         path = f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
         return self._call("GET", path)["value"]
 
-    def links(self, dag: str, run: str, task: str) -> dict[str, str | None]:
-        """Return the extra links of a task, by name."""
-        path = f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/links"
-        links: dict[str, str | None] = self._call("GET", path)["extra_links"]
-        return links
-
     @functools.cached_property
     def _headers(self) -> dict[str, str]:
         answer = requests.get(f"{self.url}/auth/token", timeout=60)
