@@ -33,9 +33,10 @@ def _configured(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
                 "grant": "report",
                 "conn_type": "hub",
                 "login": "robot",
-                "extra": {"auth": {"access_token": "{token}"}, "retries": 3},
+                "extra": {"auth": {"access_token": "{token}"}, "any": ["{token}"], "retries": 3},
             },
             "broken": {"grant": "other"},
+            "bare": "report",
             "mistyped": {"grant": "report", "hots": "https://api.example.com"},
             "misplaced": {"grant": "report", "extra": "{token}"},
             "plain": {"grant": "report", "host": "http://api.example.com"},
@@ -73,7 +74,8 @@ def test_the_token_goes_where_the_settings_say(place: Place) -> None:
     token = place.token().access_token.reveal()
     found = Connection.get("report_hub")
     assert (found.conn_type, found.login, found.password) == ("hub", "robot", token)
-    assert found.extra_dejson == {"auth": {"access_token": token}, "retries": 3}
+    extra = {"auth": {"access_token": token}, "any": [token], "retries": 3}
+    assert found.extra_dejson == extra
 
 
 def test_a_connection_has_a_fresh_token_each_time(place: Place) -> None:
@@ -111,6 +113,7 @@ def test_no_link_is_in_the_logs_of_airflows_own_processes(
         ("broken", "has no profile 'other'"),
         ("mistyped", "unknown setting 'hots'. Did you mean host?"),
         ("misplaced", "extra has the type str"),
+        ("bare", "settings have the type str"),
     ],
 )
 def test_a_connection_that_cannot_be_served_says_why(

@@ -26,7 +26,7 @@ from airflow.sdk import BaseNotifier
 from blockbuster import blockbuster_ctx
 
 from deviceflow import LoginPending
-from deviceflow.errors import StoreError, UsageError, WaitTimeoutError
+from deviceflow.errors import StoreError, UnreachableError, UsageError, WaitTimeoutError
 from deviceflow.integrations.airflow import (
     DeviceLoginOperator,
     DeviceLoginTrigger,
@@ -113,6 +113,7 @@ def test_a_task_waits_until_somebody_has_logged_in(
         "until": None,
         "need_id": need.need_id,
         "show_link": True,
+        "purpose": None,
     }
     link = place.link()
     (event,) = beside(place.log_in, again(stop.trigger))
@@ -176,6 +177,41 @@ def test_many_triggers_of_one_triggerer_share_a_store(place: Place) -> None:
         assert [event["timed_out"] for event in ended] == [False]
 
 
+@on_sqlite
+def test_a_trigger_that_is_cancelled_at_once_leaves_no_store_open(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, closed = threading.Event(), threading.Event(), list[bool]()
+    opens = _clients.open_async_store
+
+    def open_late() -> Any:
+        begun.set()
+        assert go_on.wait(SOON)
+        store = opens()
+        close = store.close
+
+        async def closes() -> None:
+            await close()
+            closed.append(True)
+
+        monkeypatch.setattr(store, "close", closes)
+        return store
+
+    async def cancelled() -> None:
+        trigger = DeviceLoginTrigger("report")
+        waiting = asyncio.create_task(anext(trigger.run()))
+        await asyncio.to_thread(begun.wait, SOON)
+        waiting.cancel()
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    monkeypatch.setattr(_clients, "open_async_store", open_late)
+    asyncio.run(cancelled())
+    assert closed == [True]
+    assert not _clients._of_loop
+
+
 def test_a_task_that_is_cleared_goes_on_with_the_same_need(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +261,16 @@ def test_another_need_has_its_link_in_the_log(
     assert links[0] == first != links[1]
 
 
+@on_sqlite
+@quick
+def test_another_need_has_the_purpose_of_the_operator(place: Place) -> None:
+    operator = DeviceLoginOperator(task_id="log_in", grant="report", purpose="the audit")
+    trigger = again(deferred(operator).trigger)
+    place.client.log_out("report")
+    beside(place.log_in, trigger)
+    assert place.client.grant("report").purpose == "the audit"
+
+
 @on_postgres
 @quick
 def test_a_wait_outlives_a_restart_of_the_database(place: Place, postgres: PostgresServer) -> None:
@@ -263,6 +309,17 @@ def test_a_server_that_is_down_is_waited_for(place: Place) -> None:
     stop = deferred(DeviceLoginOperator(task_id="log_in", grant="report"))
     (event,) = run(again(stop.trigger))
     assert not event["timed_out"]
+
+
+@on_sqlite
+@pytest.mark.deviceflow(interval=1, access_token_lifetime=2)
+def test_a_wait_that_ends_while_the_server_is_down_says_so(place: Place) -> None:
+    place.log_in()
+    time.sleep(2)
+    place.server.fail_next(status=503, times=2, of=["refresh"])
+    operator = DeviceLoginOperator(task_id="log_in", grant="report")
+    with pytest.raises(UnreachableError, match="could not be refreshed"):
+        operator.resume({}, {"grant": "report", "until": 0.0, "timed_out": True})
 
 
 @on_sqlite

@@ -22,14 +22,17 @@ def default() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "deviceflow"
 
 
-def programs_of(engine: str, requirements: Sequence[str], folder: Path) -> Path:
+def programs_of(
+    engine: str, requirements: Sequence[str], folder: Path, extras: str = "postgres"
+) -> Path:
     """Return the `bin` of an engine's environment, which is made first if need be.
 
-    deviceflow itself is installed for its requirements only: the trial runs what is in the tree.
+    deviceflow itself is installed for its requirements only, and for its entry points: the trial
+    runs what is in the tree.
     """
     home = folder / f"engines-{engine}"
     stamp = home / "requirements.json"
-    wanted = json.dumps([f"{ROOT}[postgres]", *requirements])
+    wanted = json.dumps([f"{ROOT}[{extras}]", *requirements])
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(home, ignore_errors=True)
         venv.create(home, with_pip=True)

@@ -23,7 +23,7 @@ from deviceflow import Client, LoginPending, OAuth, open_store
 from deviceflow.trail.verify import Verification
 from tests.engines.environments import ROOT
 from tests.integration.celery_brokers import wait_until
-from tests.integration.celery_place import Gate
+from tests.integration.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

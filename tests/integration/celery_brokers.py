@@ -77,7 +77,9 @@ class _Broker:
                 start_new_session=True,
             )
         process = self._process
-        wait_until(lambda: self._is_ready() or process.poll() is not None, "the broker starts")
+        # RabbitMQ starts hundreds of modules: where much else goes on, that takes a minute.
+        started = lambda: self._is_ready() or process.poll() is not None  # noqa: E731
+        wait_until(started, "the broker starts", 4 * PATIENCE)
         assert process.poll() is None, (self.folder / "log").read_text()[-2000:]
 
     def kill(self) -> None:

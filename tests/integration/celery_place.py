@@ -12,8 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +22,7 @@ from deviceflow import Client, open_store
 from deviceflow.credentials import configured, profiles
 from deviceflow.trail.verify import Verification
 from tests.integration.celery_brokers import PATIENCE, wait_until
+from tests.integration.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,100 +42,6 @@ client_id = "robot"
 scopes = "read offline_access"
 purpose = "the nightly report"
 """
-
-
-class Gate:
-    """Stands before a server. It can hold a request, and knows which ones overlapped.
-
-    Attributes:
-        url: The server's address, by way of the gate.
-        secrets: All codes and tokens that went through.
-        overlaps: How often two requests with the same code or refresh token were under way.
-        polls: How many polls went through.
-    """
-
-    def __init__(self, server: LocalServer) -> None:
-        self.secrets: set[str] = set()
-        self.overlaps = 0
-        self.polls = 0
-        self._server = server
-        self._lock = threading.Lock()
-        self._under_way: list[str] = []
-        self._wanted: str | None = None
-        self._caught = threading.Event()
-        gate = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.0"
-
-            def do_GET(self) -> None:
-                gate.handle(self, b"")
-
-            def do_POST(self) -> None:
-                gate.handle(self, self.rfile.read(int(self.headers["Content-Length"])))
-
-            def log_message(self, *args: object) -> None:
-                """Print nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url: Final = f"http://127.0.0.1:{self._http.server_port}"
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-    def hold(self, kind: str) -> threading.Event:
-        """Hold the next request of a kind, and never answer: the event says that it is there."""
-        self._caught = threading.Event()
-        self._wanted = kind
-        return self._caught
-
-    def handle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        form = dict(re.findall(r"([a-z_]+)=([^&]*)", body.decode()))
-        kind = form.get("grant_type", "").rpartition("%3A")[2]
-        sent = form.get("device_code") or form.get("refresh_token")
-        with self._lock:
-            self.polls += "device_code" in form
-            self.overlaps += sent is not None and sent in self._under_way
-            if sent is not None:
-                self._under_way.append(sent)
-            held = self._wanted is not None and kind == self._wanted
-            if held:
-                self._wanted = None
-        try:
-            if held:
-                self._caught.set()
-                handler.connection.settimeout(PATIENCE)
-                with contextlib.suppress(OSError):
-                    handler.connection.recv(1)  # until whoever asked is gone
-                return
-            self._forward(handler, body)
-        finally:
-            if sent is not None:
-                with self._lock:
-                    self._under_way.remove(sent)
-
-    def _forward(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        headers = {
-            name: value
-            for name in ("Authorization", "Content-Type", "Host")
-            if (value := handler.headers.get(name))
-        }
-        url = self._server.url + handler.path
-        answer = requests.request(handler.command, url, headers=headers, data=body, timeout=60)
-        with contextlib.suppress(ValueError):
-            found = answer.json()
-            named = ("device_code", "user_code", "access_token", "refresh_token")
-            with self._lock:
-                self.secrets.update(found[name] for name in named if found.get(name))
-        with contextlib.suppress(OSError):
-            handler.send_response(answer.status_code)
-            handler.send_header("Content-Type", answer.headers["Content-Type"])
-            handler.send_header("Content-Length", str(len(answer.content)))
-            handler.end_headers()
-            handler.wfile.write(answer.content)
 
 
 class Worker:

@@ -116,6 +116,31 @@ def test_a_database_is_dropped_under_whoever_is_connected(server: PostgresServer
         psycopg.connect(url)
 
 
+def test_a_database_that_is_returned_is_lent_empty_by_another_name(
+    server: PostgresServer,
+) -> None:
+    lent = server.lend()
+    write(lent, "here")
+    name = lent.rpartition("/")[2]
+    with psycopg.connect(lent, autocommit=True) as left_behind:
+        left_behind.execute(f'ALTER DATABASE "{name}" SET work_mem = 64'.encode())
+        left_behind.execute("CREATE SCHEMA more; CREATE TABLE more.things (thing text)")
+        server.take_back(lent)
+        with pytest.raises(psycopg.OperationalError):
+            left_behind.execute("SELECT 1")
+
+    again = server.lend()
+
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        psycopg.connect(lent)
+    new = server.database()
+    schemas = (
+        "SELECT array_agg(concat(nspname, nspowner, nspacl) ORDER BY nspname) FROM pg_namespace"
+    )
+    for shown in (schemas, "SELECT count(*) FROM pg_class", "SHOW work_mem"):
+        assert ask(again, shown) == ask(new, shown)
+
+
 @pytest.mark.parametrize("end", [PostgresServer.stop, PostgresServer.kill])
 def test_what_was_committed_is_back_at_the_same_address(
     server: PostgresServer, end: Callable[[PostgresServer], None]

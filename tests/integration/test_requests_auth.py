@@ -25,7 +25,7 @@ from deviceflow import (
 )
 from deviceflow.client.clock import SystemClock
 from deviceflow.core.wire import Failure
-from deviceflow.errors import InvalidArgumentError, UnreachableError
+from deviceflow.errors import InsecureURLError, InvalidArgumentError, UnreachableError
 from deviceflow.testing import VirtualClock, answer
 from tests.integration.bearer import NAME, PROVIDER, THREADS, Issuer, Resource
 from tests.integration.oidc_provider import Hurried
@@ -61,7 +61,7 @@ def auth_of(issuer: Issuer, *, interactive: bool = True, **settings: Any) -> Dev
 
 
 def auth_of_a_grant(
-    issuer: Issuer, *, clock: Any = None, interactive: bool = True
+    issuer: Issuer, *, clock: Any = None, interactive: bool = True, **settings: Any
 ) -> DeviceFlowAuth:
     """Return the auth of a grant that is there already. Its token `old` is accepted nowhere."""
     client = client_of(issuer, clock or VirtualClock())
@@ -71,7 +71,7 @@ def auth_of_a_grant(
     )
     client.log_in(NAME, PROVIDER)
     issuer.answer_login, issuer.logins = kept, 0
-    return DeviceFlowAuth(client, NAME, PROVIDER, interactive=interactive)
+    return DeviceFlowAuth(client, NAME, PROVIDER, interactive=interactive, **settings)
 
 
 @pytest.fixture
@@ -416,6 +416,34 @@ def test_without_origins_only_the_server_of_the_first_request_gets_the_token(
     assert said.startswith(f"The request to {other.url} goes without the token of the grant")
     assert f"went to {resource.url}, so only that server" in said
     assert "access-1" not in said
+
+
+def header_of(auth: DeviceFlowAuth, url: str) -> str | None:
+    """Return what a request would carry, which is not sent."""
+    return requests.Request("GET", url, auth=auth).prepare().headers.get("Authorization")
+
+
+def test_without_origins_no_token_crosses_a_network_in_clear(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = auth_of_a_grant(issuer)
+    with pytest.raises(InsecureURLError, match=r"http://api\.example\.com would send") as refused:
+        header_of(auth, "http://api.example.com/me")
+    assert "old" not in str(refused.value)
+    assert header_of(auth, "https://api.example.com/me") == "Bearer old"
+
+    url = "http://api.example.com"
+    assert header_of(auth_of_a_grant(issuer, origins=[url]), f"{url}/me") == "Bearer old"
+    monkeypatch.setenv("DEVICEFLOW_ALLOW_HTTP", "1")
+    assert header_of(auth_of_a_grant(issuer), f"{url}/me") == "Bearer old"
+
+
+@pytest.mark.parametrize("name", ["bücher.example", "Bücher.example:443", "xn--bcher-kva.example"])
+def test_an_origin_may_have_an_international_name(issuer: Issuer, name: str) -> None:
+    auth = auth_of_a_grant(issuer, origins=[f"https://{name}"])
+
+    assert header_of(auth, "https://bücher.example/me") == "Bearer old"
+    assert header_of(auth, "https://xn--bcher-kva.example/me") == "Bearer old"
 
 
 @pytest.mark.parametrize("url", ["api.example.com", "file:///etc", "https://", "https://[::1"])

@@ -244,7 +244,7 @@ class Checks:
         return f"none in {asked} packages; {len(unknown)} could not be asked about"
 
     def _tests(self, version: str) -> str:
-        """Run the sdist's own tests with the installed wheel."""
+        """Run the sdist's own tests with the installed wheel: `src` is not on Python's path."""
         home = self._folder / f"tests-{version}"
         with tarfile.open(self._sdist) as archive:
             archive.extractall(home, filter="data")
@@ -252,7 +252,6 @@ class Checks:
         python = environments.create(
             environments.interpreter(version), home / "environment", f"{self._wheel}[dev]"
         )
-        (tree / "src").rename(home / "src")  # the wheel is tested, and not this
         options = ("-q", "-n", "auto", "--dist", "worksteal", *self._args.tests)
         return run(python, "-m", "pytest", *options, cwd=tree).splitlines()[-1]
 

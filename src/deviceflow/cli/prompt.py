@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli.streams import say
@@ -38,8 +39,8 @@ def ask(login: Login, *, browser: bool, qr: bool | None) -> None:
         opened = browser and _has_screen() and open_page(page)
     if browser and not opened:
         say("No browser could be opened here: open the page on any device.")
-    if page and (qr or (qr is None and not opened and sys.stderr.isatty())):
-        _show_qr(page, wanted=bool(qr))
+    if page and (qr or (qr is None and not opened and _on_screen())):
+        show_qr(page, wanted=bool(qr))
 
 
 def show_instructions(login: Login) -> None:
@@ -76,7 +77,13 @@ def _has_screen() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
-def _show_qr(page: str, *, wanted: bool) -> None:
+def show_qr(page: str, *, wanted: bool) -> None:
+    """Draw the page's URL as a QR code.
+
+    Args:
+        page: The URL.
+        wanted: Whether to say why there is no QR code, if there is none.
+    """
     try:
         import segno  # an extra
     except ImportError:
@@ -84,32 +91,87 @@ def _show_qr(page: str, *, wanted: bool) -> None:
             say("QR codes need the package segno: pip install 'deviceflow[cli]'")
         return
     try:
-        segno.make(page, error="l").terminal(sys.stderr, border=2, compact=True)
-    except (ValueError, OSError):  # the URL is too long
+        code = segno.make(page, error="l")
+    except ValueError:
         say("The URL is too long for a QR code: open the URL above.")
+        return
+    width = code.symbol_size(border=_BORDER)[0]
+    if width <= _columns():
+        code.terminal(sys.stderr, border=_BORDER, compact=True)
+    elif wanted:
+        say(f"This terminal is too narrow for the QR code, which has {width} columns.")
+
+
+def _on_screen() -> bool:
+    """Tell whether stderr is a terminal that draws, and not one that only prints lines."""
+    term = os.environ.get("TERM", "" if os.name == "posix" else "windows")
+    return sys.stderr.isatty() and term not in _LINE_BY_LINE
+
+
+def _columns() -> float:
+    """Return how wide the terminal is; a file has any width."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or inf
+    except (OSError, ValueError):
+        return inf
+
+
+class Outage:
+    """Whether the server gives no usable answers at present.
+
+    Args:
+        told: Called with the login after each step.
+        say: Called with a line when an outage begins or ends.
+    """
+
+    def __init__(
+        self, told: Callable[[Login], object] | None, say: Callable[[str], object] | None = None
+    ) -> None:
+        self._told, self._say = told, say
+        self.lasts = False
+
+    def step(self, login: Login) -> None:
+        """Take notice of what a step of the login has shown."""
+        lasts = bool(login.failures) and not login.state.ended
+        if lasts != self.lasts:
+            self.lasts = lasts
+            if self._say is not None:
+                self._say(f"{_OUTAGE}." if lasts else "The server answers again.")
+        if self._told is not None:
+            self._told(login)
 
 
 @contextmanager
-def waiting(login: Login) -> Iterator[None]:
-    """Show that the login waits: a countdown on a terminal with rich, else a line each minute."""
+def waiting(
+    login: Login, told: Callable[[Login], object] | None = None
+) -> Iterator[Callable[[Login], None]]:
+    """Show that the login waits: a countdown on a terminal with rich, else a line each minute.
+
+    Args:
+        login: The login.
+        told: Called with the login after each step as well.
+
+    Yields:
+        A function to call with the login after each step: it shows an outage of the server.
+    """
     if login.state.ended:
-        yield
+        yield Outage(told).step
         return
-    if sys.stderr.isatty() and os.environ.get("TERM", "") not in _LINE_BY_LINE:
+    if _on_screen():
         try:
             from rich.console import Console  # an extra
             from rich.live import Live
         except ImportError:
             pass
         else:
-            console = Console(stderr=True)
+            console, outage = Console(stderr=True), Outage(told)
             with Live(
                 console=console,
-                get_renderable=lambda: _countdown(login),
+                get_renderable=lambda: _countdown(login, outage),
                 refresh_per_second=2,
                 transient=True,
             ):
-                yield
+                yield outage.step
             return
     say(f"Waiting for the approval{_lifetime(login)}.")
     over = threading.Event()
@@ -117,7 +179,7 @@ def waiting(login: Login) -> Iterator[None]:
     try:
         # Ctrl-C may come while the thread starts: the thread must not keep the process alive.
         reminder.start()
-        yield
+        yield Outage(told, say).step
     finally:
         over.set()
         if reminder.is_alive():
@@ -137,12 +199,14 @@ def remind(login: Login, wait: Callable[[float], bool]) -> None:
 
 _LINE_BY_LINE: Final = ("", "dumb", "unknown")
 _REMINDER: Final = 60.0
+_BORDER: Final = 2
+_OUTAGE: Final = "The server gives no usable answer, and is asked again"
 
 
-def _countdown(login: Login) -> Text:
+def _countdown(login: Login, outage: Outage) -> Text:
     from rich.text import Text
 
-    text = Text("Waiting for the approval", style="dim")
+    text = Text(_OUTAGE if outage.lasts else "Waiting for the approval", style="dim")
     if login.expires_at is not None:
         minutes, seconds = divmod(max(0, round(login.expires_at - time.time())), 60)
         text.append(f" · the code expires in {minutes}:{seconds:02}")

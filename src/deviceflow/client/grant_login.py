@@ -23,6 +23,7 @@ from deviceflow.client.effects import (
 from deviceflow.client.grant_need import tell, tell_of
 from deviceflow.client.grant_refresh import revoke_next
 from deviceflow.client.login import show
+from deviceflow.client.lookup import get
 from deviceflow.client.metadata import discover
 from deviceflow.client.start import start
 from deviceflow.client.step import step
@@ -281,15 +282,17 @@ def adopt_refresh_token(
         )
     secret_refs.allow(provider)
     found = yield from discover(context, provider)
-    now: float = yield StoreNow()
-    stored: StoredGrant | None = yield LoadGrant(name, now)
-    grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
-    if grant.state.gives_tokens:
-        raise _has_tokens(grant)
-    grant.asked, grant.purpose = provider, purpose or grant.purpose
-    adopted = grant.adopt(refresh_token, found, now)
-    if not (yield from context.recorder.record_grant(grant, adopted, context.identity.worker())):
-        raise _has_tokens(grant)
+    recorded = False
+    while not recorded:  # others may have raised a need meanwhile
+        now: float = yield StoreNow()
+        stored: StoredGrant | None = yield LoadGrant(name, now)
+        grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
+        if grant.state.gives_tokens:
+            raise _has_tokens(grant)
+        grant.asked, grant.purpose = provider, purpose or grant.purpose
+        adopted = grant.adopt(refresh_token, found, now)
+        worker = context.identity.worker()
+        recorded = yield from context.recorder.record_grant(grant, adopted, worker)
     yield from tell_of(context, name)
 
 
@@ -337,10 +340,15 @@ def log_in(
         context, login, open_browser=open_browser, timeout=timeout, on_step=on_step
     )
     login = yield from watching(context, login.id, waited)
-    if login.has_token:
-        yield from adopt(context, name, provider, purpose, login.id)
-        yield from tell_of(context, name)
-        return
+    while login.has_token:
+        if (yield from adopt(context, name, provider, purpose, login.id)):
+            yield from tell_of(context, name)
+            return
+        # Others went on with the grant: with its need, or with the login's token.
+        login = yield from get(login.id)
+        stored = yield LoadGrant(name, clocks.shared)
+        if stored is not None and stored.grant.state.gives_tokens:
+            return
     stored = yield LoadGrant(name, clocks.shared)
     if stored is None or stored.grant.flow_id != login.id:  # nobody has taken its token meanwhile
         flow: Flow = yield Load(login.id)

@@ -77,7 +77,14 @@ def error_of(login: Login | Flow) -> errors.DeviceFlowError:
             f"{message} A response was lost, and a token may exist. Look for the token at the"
             " server, and revoke it."
         )
-    return kind(message, flow_id=login.id, state=login.state, reason=login.reason)
+    code = (login.detail or "").partition(":")[0] if kind is errors.RejectedError else ""
+    return kind(
+        message,
+        flow_id=login.id,
+        state=login.state,
+        reason=login.reason,
+        hint=_REFUSED.get(code),
+    )
 
 
 _GONE: Final[dict[Handover, str]] = {
@@ -86,6 +93,16 @@ _GONE: Final[dict[Handover, str]] = {
     ),
     Handover.PURGED: "was purged, so the store does not have it any more",
 }
+
+
+_REFUSED: Final = {
+    "invalid_client": "Check the client id, and whether the server wants a client secret.",
+    "invalid_grant": "The server does not know the code any more. Start the login again.",
+    "invalid_scope": "Check the scopes: the server does not know one, or this client may not ask"
+    " for it.",
+    "unauthorized_client": "Enable the device grant where the client is registered.",
+}
+"""What to do next, by the error code of a refusal."""
 
 
 _ERRORS: Final = {

@@ -13,11 +13,16 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from requests import PreparedRequest
+
 from deviceflow import _forks as forks
+from deviceflow._environment import http_allowed
 from deviceflow.client import grant_end, grant_login, grant_token
 from deviceflow.client.asking import asked
 from deviceflow.client.effects import Sleep
+from deviceflow.core.sanitize import crosses_in_clear
 from deviceflow.errors import (
+    InsecureURLError,
     InvalidArgumentError,
     LoginError,
     LoginPending,
@@ -91,9 +96,20 @@ class Bearer:
         """Tell whether requests to a server get the token.
 
         Nobody may have meant the token for a second server, of which there is a warning.
+
+        Raises:
+            InsecureURLError: Without `origins`, the token would be sent by plain http to another
+                machine (RFC 6750 section 5.3).
         """
         if self._origins is not None:
             return server in self._origins
+        if self._first is None and crosses_in_clear(_in_words(server)) and not http_allowed():
+            raise InsecureURLError(
+                f"The request to {_in_words(server)} would send the token of the grant"
+                f" {self._name!r} unencrypted.",
+                hint="Use https. On a network that you trust, DeviceFlowAuth(…, origins=[…]) with"
+                " this server, or DEVICEFLOW_ALLOW_HTTP=1.",
+            )
         with self._binding:
             self._first = first = self._first or server
             warns = server != first and not self._warned
@@ -245,7 +261,9 @@ def _given_origin(url: str) -> Origin:
     with suppress(ValueError):
         given = origin_of(url)
         if given[0] in _PORTS and given[1]:
-            return given
+            request = PreparedRequest()
+            request.prepare_url(url, None)  # which has an international name in ASCII (RFC 5891)
+            return origin_of(request.url or "")
     raise InvalidArgumentError(
         f"{url!r} is not an origin.", hint="Write the scheme as well: https://api.example.com"
     )

@@ -42,6 +42,7 @@ class DeviceFlowAuth(HttpxAuth, httpx.Auth):
 
     Raises:
         InvalidArgumentError: One of the origins is not the URL of a server.
+        InsecureURLError: From a request: as for `deviceflow.DeviceFlowAuth`.
         UsageError: From a request: the client is of the other kind.
         LoginPending: From a request: a person must log in.
         DeviceFlowError: From a request: as for `Client.get_token` and `Client.log_in`.

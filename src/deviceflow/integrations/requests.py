@@ -41,8 +41,8 @@ class DeviceFlowAuth(AuthBase):
     ask again.
 
     Only requests to the `origins` carry the token; without `origins`, those to the server of the
-    first request. If a redirect leads to another host, `requests`
-    removes the token.
+    first request, unless that would send the token by plain http to another machine. If a redirect
+    leads to another host, `requests` removes the token.
 
     Args:
         client: The client that logs in and refreshes.
@@ -59,6 +59,7 @@ class DeviceFlowAuth(AuthBase):
 
     Raises:
         InvalidArgumentError: One of the origins is not the URL of a server.
+        InsecureURLError: From a request: without `origins`, by plain http to another machine.
         LoginPending: From a request: a person must log in.
         DeviceFlowError: From a request: as for `Client.get_token` and `Client.log_in`.
     """

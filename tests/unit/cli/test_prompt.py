@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,3 +63,49 @@ def test_a_dumb_terminal_gets_whole_lines(
 
     said = terminal.getvalue()
     assert said == "Waiting for the approval; the code expires in 15 minutes.\n"
+
+
+def test_an_outage_of_the_server_is_told_when_it_begins_and_ends(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", terminal := io.StringIO())
+    steps: list[int] = []
+
+    with prompt.waiting(login, lambda step: steps.append(step.failures)) as on_step:
+        for failures in (0, 1, 2, 0):
+            on_step(replace(login, failures=failures))
+
+    assert steps == [0, 1, 2, 0]
+    assert terminal.getvalue().splitlines()[1:] == [
+        "The server gives no usable answer, and is asked again.",
+        "The server answers again.",
+    ]
+
+
+def test_the_countdown_shows_an_outage_of_the_server(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+
+    with prompt.waiting(login) as on_step:
+        on_step(replace(login, failures=1))  # the end draws the countdown once more
+
+    assert "The server gives no usable answer, and is asked again · the code" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("columns", "wanted", "said"),
+    [(20, False, ""), (20, True, "too narrow for the QR code, which has 2"), (80, False, "\u2588")],
+)
+def test_a_qr_code_is_drawn_where_there_is_room(
+    columns: int, wanted: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    monkeypatch.setattr(prompt, "_columns", lambda: columns)
+
+    prompt.show_qr("https://a.example/", wanted=wanted)
+
+    assert said in terminal.getvalue()
+    assert bool(terminal.getvalue()) == bool(said)

@@ -11,8 +11,6 @@ from urllib.parse import parse_qs
 import pytest
 
 from deviceflow import AsyncClient, Client, LoginPending, OAuth, Secret, Studio, errors
-from deviceflow.client import grant_login
-from deviceflow.client.effects import CommitGrant, LoadGrant, StoreNow
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.states import GrantState
 from deviceflow.stores.memory import MemoryStore
@@ -24,7 +22,7 @@ from deviceflow.testing import (
     VirtualClock,
     answer,
 )
-from tests.listed import NOW, Listed, context
+from tests.listed import NOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,15 +188,6 @@ def test_no_traceback_shows_the_token(store: Store, scopes: Any) -> None:
     told = "".join(traceback.TracebackException.from_exception(bare, capture_locals=True).format())
     assert "adopt_grant" in told
     assert BROUGHT.reveal() not in told
-
-
-def test_whoever_comes_second_is_told() -> None:
-    """Another process made the grant after it was read, and before it was committed."""
-    driver = Listed((StoreNow, NOW), (LoadGrant, None), (CommitGrant, False))
-    operation = grant_login.adopt_refresh_token(context(), "nightly", SERVER, None, BROUGHT)
-
-    with pytest.raises(errors.UsageError, match="gives tokens already"):
-        driver.run(operation)
 
 
 def test_an_async_client_does_the_same() -> None:

@@ -155,6 +155,22 @@ def test_detail_is_told_as_whose_words_it_is(
 
 
 @pytest.mark.parametrize(
+    ("detail", "hint"),
+    [
+        ("invalid_client", "Check the client id"),
+        ("invalid_grant", "Start the login again"),
+        ("unauthorized_client: device_flow_disabled", "Enable the device grant"),
+        ("no such client", "Fix the cause"),
+        (None, "Fix the cause"),
+    ],
+)
+def test_refusal_has_a_hint_for_its_error_code(
+    waiting: Waiting, detail: str | None, hint: str
+) -> None:
+    assert hint in str(error_of(failed(waiting, Reason.REJECTED, detail)))
+
+
+@pytest.mark.parametrize(
     ("reason", "told"), [(Reason.PROTOCOL, True), (Reason.OUTCOME_UNKNOWN, False)]
 )
 def test_answer_that_was_lost_is_told_of_once(waiting: Waiting, reason: Reason, told: bool) -> None:

@@ -256,9 +256,9 @@ def test_a_time_of_another_age_stops_nothing(store: SQLiteStore, time: str) -> N
     fill(store, 3)
     with sqlite3.connect(store.path) as connection:
         connection.execute(
-            "UPDATE audit SET time = ?1, text = json_set(text, '$.time', ?1)"
+            "UPDATE audit SET time = :time, text = json_set(text, '$.time', :time)"
             " WHERE flow_id <> 'store'",
-            [time],
+            {"time": time},
         )
 
     assert of(store).text

@@ -353,10 +353,8 @@ def _wait(
     try:
         if not login.state.ended:
             prompt.ask(login, browser=not args.no_browser, qr=args.qr)
-        with prompt.waiting(login):
-            return client.wait_for_token(
-                login.id, args.timeout, on_step=told.step if told else None
-            )
+        with prompt.waiting(login, told.step if told else None) as on_step:
+            return client.wait_for_token(login.id, args.timeout, on_step=on_step)
     except WaitTimeoutError:
         hint = (
             f"To continue, run the same command again, or: deviceflow resume {login.id}, with an"

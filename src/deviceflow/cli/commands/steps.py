@@ -70,8 +70,8 @@ def _wait(args: WaitOptions) -> int:
     if told is not None:
         told.begin(login)
     try:
-        with prompt.waiting(login):
-            login = client.wait(args.id, args.timeout, on_step=told.step if told else None)
+        with prompt.waiting(login, told.step if told else None) as on_step:
+            login = client.wait(args.id, args.timeout, on_step=on_step)
     except WaitTimeoutError as late:
         login = client.get(args.id)
         if told is not None:

@@ -77,9 +77,18 @@ class _Shared:
         self._made: dict[str, AsyncClient] = {}
 
     async def of(self, profile: str) -> AsyncClient:
+        # That reads files: the configuration, the store's directory, modules.
+        making = asyncio.create_task(self._made_in_thread(profile))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # The thread goes on, and nobody would close what it opens after that.
+            await asyncio.gather(making, return_exceptions=True)
+            raise
+
+    async def _made_in_thread(self, profile: str) -> AsyncClient:
         async with self._making:
             if profile not in self._made:
-                # That reads files: the configuration, the store's directory, modules.
                 await asyncio.to_thread(self._make, profile)
             return self._made[profile]
 

@@ -109,6 +109,8 @@ class DeviceLoginOperator(BaseOperator):
             stop = unreachable
         else:
             return self.grant
+        if timed_out and isinstance(stop, UnreachableError):
+            raise stop
         if timed_out:
             raise WaitTimeoutError(
                 f"Nobody has logged in for the grant {self.grant!r} in time.",
@@ -122,7 +124,12 @@ class DeviceLoginOperator(BaseOperator):
             closed(stop)
         self.defer(
             trigger=DeviceLoginTrigger(
-                self.grant, self.profile, until, need_id, show_link=self.show_link
+                self.grant,
+                self.profile,
+                until,
+                need_id,
+                show_link=self.show_link,
+                purpose=self.purpose,
             ),
             method_name="resume",
         )

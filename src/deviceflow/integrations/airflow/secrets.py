@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
@@ -15,9 +16,6 @@ from deviceflow.core.secret import unseen
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import DeviceFlowError, LoginPending, UsageError
 from deviceflow.integrations.airflow._token import ask, current_task, log_need
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _OURS: Final = {"grant": str, "profile": str, "purpose": str, "min_ttl": (int, float)}
 _FIELDS: Final = {
@@ -80,10 +78,10 @@ class DeviceFlowBackend(BaseSecretsBackend):
         unlisted = self._prefix and conn_id.startswith(self._prefix)
         if settings is None and not unlisted:
             return None
-        settings = settings or {}
-        name = settings.get("grant") or conn_id.removeprefix(self._prefix or "")
+        settings = {} if settings is None else settings
         try:
             fields = _fields(settings)
+            name = settings.get("grant") or conn_id.removeprefix(self._prefix or "")
             profile, purpose = settings.get("profile"), settings.get("purpose")
             token = ask(name, profile, purpose, settings.get("min_ttl", 60.0))
         except LoginPending as pending:
@@ -119,9 +117,14 @@ def _fields(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a connection, with the token left out.
 
     Raises:
-        UsageError: A setting is unknown, or of another type.
+        UsageError: A setting is unknown, or of another type; or there are no settings.
         InsecureURLError: The token would be sent by plain http to another machine.
     """
+    if not isinstance(settings, Mapping):
+        raise UsageError(
+            f"The connection's settings have the type {type(settings).__name__}.",
+            hint='Write them as an object: {"grant": NAME}.',
+        )
     known: dict[str, Any] = _OURS | _FIELDS
     for name, value in settings.items():
         if name not in known:
@@ -146,4 +149,6 @@ def _fields(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _filled(value: Any, token: str) -> Any:
     if isinstance(value, dict):
         return {name: _filled(item, token) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, token) for item in value]
     return value.replace(_TOKEN, token) if isinstance(value, str) else value

@@ -52,6 +52,7 @@ class DeviceLoginTrigger(BaseTrigger):
             to approve is waited for as long as the code lives.
         need_id: The need whose link is in the task's log already.
         show_link: Whether to log the link of another need.
+        purpose: Why the grant is needed; by default the profile's purpose.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class DeviceLoginTrigger(BaseTrigger):
         need_id: str | None = None,
         *,
         show_link: bool = True,
+        purpose: str | None = None,
     ) -> None:
         super().__init__()
         self.grant = grant
@@ -69,6 +71,7 @@ class DeviceLoginTrigger(BaseTrigger):
         self.until = until
         self.need_id = need_id
         self.show_link = show_link
+        self.purpose = purpose
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path, and the arguments."""
@@ -78,6 +81,7 @@ class DeviceLoginTrigger(BaseTrigger):
             "until": self.until,
             "need_id": self.need_id,
             "show_link": self.show_link,
+            "purpose": self.purpose,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -124,9 +128,9 @@ class DeviceLoginTrigger(BaseTrigger):
     async def _ask(self, client: AsyncClient) -> LoginPending | UnreachableError | None:
         """Ask for a token, which takes a step of an open login; return why there is none."""
         profile = self.profile or self.grant
-        provider, purpose = await asyncio.to_thread(configured.of_profile, profile)
+        provider, stated = await asyncio.to_thread(configured.of_profile, profile)
         try:
-            await client.get_token(self.grant, provider, purpose=purpose)
+            await client.get_token(self.grant, provider, purpose=self.purpose or stated)
         except LoginPending as pending:
             if pending.need_id not in (None, self.need_id):
                 self.need_id = pending.need_id

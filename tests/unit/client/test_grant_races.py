@@ -1,0 +1,119 @@
+"""What others do with a grant right before a login or a refresh token becomes its own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from deviceflow import Client, LoginPending, OAuth, errors
+from deviceflow.core.states import GrantState
+from deviceflow.stores.memory import MemoryStore
+from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deviceflow.core.notice import LoginNeed
+
+NOW: Final = 1_800_000_000.0
+SERVER: Final = OAuth(
+    client_id="robot",
+    device_authorization_endpoint="https://as.example.com/device",
+    token_endpoint="https://as.example.com/token",
+    scopes="read",
+)
+CODE: Final = answer(
+    200,
+    {
+        "device_code": "DEVICE-CODE-OF-THE-LOGIN",
+        "user_code": "ABCD-EFGH",
+        "verification_uri": "https://as.example.com/activate",
+        "expires_in": 900,
+        "interval": 1,
+    },
+)
+ISSUED: Final = answer(
+    200, {"access_token": "ACCESS-1", "refresh_token": "REFRESH-1", "expires_in": 1000}
+)
+
+
+class Shared(MemoryStore):
+    """A store that others use, too: once, right before a grant is committed with tokens."""
+
+    others: Callable[[], object] | None = None
+
+    def commit_grant(self, *args: Any, **parts: Any) -> bool:
+        grant = args[0]
+        if grant.state.gives_tokens and self.others is not None:
+            others, self.others = self.others, None
+            others()
+        return super().commit_grant(*args, **parts)
+
+
+@pytest.fixture
+def store() -> Shared:
+    return Shared()
+
+
+def client_of(store: Shared, *answers: Any, **parts: Any) -> Client:
+    transport = ScriptedTransport(list(answers))
+    parts |= {"output": lambda _: None}
+    return Client(store, transport=transport, clock=VirtualClock(NOW), **parts)
+
+
+def need(store: Shared) -> None:
+    """Ask for a token that there is not, as a job does."""
+    with suppress(LoginPending):
+        client_of(store).get_token("nightly", SERVER)
+
+
+def test_a_login_gives_the_grant_its_token_while_a_worker_notifies(store: Shared) -> None:
+    told: list[LoginNeed] = []
+    worker = client_of(store, notify=told.append)
+    need(store)
+    store.others = worker.sweep_grants
+
+    view = client_of(store, CODE, ISSUED).log_in("nightly", SERVER, open_browser=False)
+
+    assert len(told) == 1
+    assert (view.state, view.generation) == (GrantState.ACTIVE, 1)
+
+
+def test_a_login_is_done_if_a_job_takes_its_token_first(store: Shared) -> None:
+    store.others = lambda: client_of(store).get_token("nightly", SERVER)
+
+    view = client_of(store, CODE, ISSUED).log_in("nightly", SERVER, open_browser=False)
+
+    assert (view.state, view.generation) == (GrantState.ACTIVE, 1)
+
+
+def test_a_login_is_done_if_the_grant_gives_tokens_first(store: Shared) -> None:
+    def others() -> None:
+        client_of(store).adopt_grant("nightly", SERVER, refresh_token="BROUGHT-BY-ANOTHER")
+
+    store.others = others
+
+    view = client_of(store, CODE, ISSUED).log_in("nightly", SERVER, open_browser=False)
+
+    assert (view.state, view.login_id) == (GrantState.ACTIVE, None)
+
+
+def test_a_refresh_token_is_taken_while_a_job_asks_for_a_login(store: Shared) -> None:
+    store.others = lambda: need(store)
+
+    view = client_of(store).adopt_grant("nightly", SERVER, refresh_token="BROUGHT-BY-ANOTHER")
+
+    assert view.state is GrantState.ACTIVE
+    assert view.need_id is None
+
+
+def test_a_second_refresh_token_is_refused(store: Shared) -> None:
+    def others() -> None:
+        client_of(store).adopt_grant("nightly", SERVER, refresh_token="BROUGHT-BY-ANOTHER")
+
+    store.others = others
+
+    with pytest.raises(errors.UsageError, match="gives tokens already"):
+        client_of(store).adopt_grant("nightly", SERVER, refresh_token="BROUGHT-TOO-LATE")
