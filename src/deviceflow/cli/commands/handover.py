@@ -8,7 +8,7 @@ import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import arguments, exits, options, stored, streams, target
+from deviceflow.cli import arguments, exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import TokenFile
 from deviceflow.core.secret import Secret
@@ -148,6 +148,8 @@ def _fresh(client: Client, args: TokenOptions) -> AccessToken:
     try:
         return client.get_token(args.id, min_ttl=min_ttl)
     except UnknownGrantError:
+        from deviceflow.cli import target  # costs, and is needed once in a grant's life
+
         settings = target.of_profile(args.profile)
         if settings is None:
             raise
