@@ -35,6 +35,7 @@ from deviceflow.integrations.airflow import (
     triggers,
 )
 from deviceflow.integrations.airflow.operators import AuthorizationServerLink
+from deviceflow.stores.url import open_async_store
 from tests.airflow.conftest import HOME, PAGES
 
 if TYPE_CHECKING:
@@ -182,12 +183,11 @@ def test_a_trigger_that_is_cancelled_at_once_leaves_no_store_open(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on, closed = threading.Event(), threading.Event(), list[bool]()
-    opens = _clients.open_async_store
 
     def open_late() -> Any:
         begun.set()
         assert go_on.wait(SOON)
-        store = opens()
+        store = open_async_store()
         close = store.close
 
         async def closes() -> None:
@@ -198,8 +198,7 @@ def test_a_trigger_that_is_cancelled_at_once_leaves_no_store_open(
         return store
 
     async def cancelled() -> None:
-        trigger = DeviceLoginTrigger("report")
-        waiting = asyncio.create_task(anext(trigger.run()))
+        waiting = asyncio.create_task(events_of(DeviceLoginTrigger("report")))
         await asyncio.to_thread(begun.wait, SOON)
         waiting.cancel()
         asyncio.get_running_loop().call_later(0.05, go_on.set)

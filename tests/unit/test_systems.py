@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Never
 
 import pytest
@@ -20,6 +21,7 @@ from deviceflow.cli.commands import worker
 from deviceflow.client import identity
 from deviceflow.errors import UsageError
 from deviceflow.notify import NotifyCommand, NotifyError
+from deviceflow.pages import _html
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing.conformance import Kit
 from deviceflow.transports import _sockets
@@ -162,3 +164,17 @@ def test_a_commit_waits_for_the_disk_and_not_for_its_cache(tmp_path: Path) -> No
     with closing(SQLiteStore(tmp_path / "flows.db", plaintext=True)) as store:
         connection = store._connection.connected()
         assert connection.execute("PRAGMA fullfsync").fetchone() == (1,)
+
+
+def test_a_page_says_since_when_it_waits_without_formats_of_glibc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Strict(datetime):
+        def strftime(self, format: str) -> str:  # noqa: A002  # the name is datetime's
+            if "%-" in format:
+                raise ValueError("Invalid format string")
+            return super().strftime(format)
+
+    monkeypatch.setattr(_html, "datetime", Strict)
+    began = datetime(2026, 3, 4, 5, 6, tzinfo=UTC).timestamp()
+    assert "4 March 2026, 05:06 UTC</time>, 2 minutes ago" in _html._since(began, began + 120)

@@ -108,7 +108,7 @@ def _facts(page: NeedPage) -> str:
 
 def _since(since: float, now: float) -> str:
     at = datetime.fromtimestamp(since, UTC)
-    said = at.strftime("%-d %B %Y, %H:%M UTC")
+    said = f"{at.day} {at:%B %Y, %H:%M} UTC"  # Windows has no %-d
     age = max(0.0, now - since)
     ago = "just now" if age < _MINUTE else f"{_span(age)} ago"
     return f'<time datetime="{at.isoformat(timespec="seconds")}">{said}</time>, {ago}'
