@@ -21,6 +21,7 @@ from tests.integration.command import COMMAND, PATIENCE, asked_of, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.integration.command import Command
 
@@ -384,3 +385,28 @@ def test_serve_names_the_port_that_is_taken(deviceflow: Command) -> None:
 
     assert done.code == 2
     assert f"port {port} of 127.0.0.1 is in use by another program. Choose another" in done.err
+
+
+@pytest.mark.parametrize(
+    ("line", "follows"),
+    [
+        ("deviceflow login gi", {"github", "gitlab"}),
+        ("deviceflow providers show gi", {"github", "gitlab"}),
+        ("deviceflow start --client-auth private", {"private_key_jwt"}),
+    ],
+)
+def test_a_shell_completes_what_is_known(
+    deviceflow: Command, line: str, follows: set[str], tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers"
+    asks = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answers),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "COMP_TYPE": "9",
+    }
+    subprocess.run(COMMAND, env=deviceflow.environment | asks, check=False, timeout=PATIENCE)
+
+    assert {*answers.read_text().split()} == follows

@@ -17,6 +17,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -74,7 +75,7 @@ class Audit:
             Scribe(store).login("code", "cancel", flow_id=flow_id)
 
     def damage(self, statement: str) -> None:
-        with sqlite3.connect(self.path) as database:
+        with closing(sqlite3.connect(self.path)) as database, database:
             assert database.execute(statement).rowcount > 0
         database.close()
 

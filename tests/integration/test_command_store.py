@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import stat
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -216,7 +217,7 @@ def of_something_else(store: Path) -> None:
 
 
 def of_the_future(store: Path) -> None:
-    with sqlite3.connect(store) as database:
+    with closing(sqlite3.connect(store)) as database, database:
         database.execute("UPDATE meta SET value = '99' WHERE name = 'version'")
     database.close()
 

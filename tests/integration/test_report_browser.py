@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,7 +90,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     url = f"sqlite:///{path}"
     args = ("--store", url, "--digests", "digests")
     assert deviceflow("audit", "digest", "--begin", *args).code == 0
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute(
             """UPDATE audit
             SET text = json_set(text, '$.to', '"><script>x</script>', '$.detail', 'x')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tracemalloc
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -120,7 +121,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
     with SQLiteStore(path, keys=[generate_key()], synchronous="NORMAL") as store:
         Scribe(store).login("code", "pending", "pending", "token")
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database, database:
             names = ", ".join(f'"{name}"' for name in STORED)
             values = names.replace('"flow_id"', "printf('copy%08d', n)")
             database.execute(

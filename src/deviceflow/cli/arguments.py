@@ -6,6 +6,9 @@ from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from argparse import Action
+    from collections.abc import Callable, Iterable
+
     from deviceflow.trail.digest import DigestId
 
 _LAST_PORT: Final = 65535
@@ -94,3 +97,29 @@ def digest_id(text: str) -> DigestId:
         raise ArgumentTypeError(
             f"must be NUMBER:HASH, as printed by `deviceflow audit digest`, not {text!r}"
         ) from None
+
+
+def completed(argument: Action, known: Callable[[], Iterable[str]]) -> None:
+    """Have a shell complete an argument by what is known, and not by the names of files.
+
+    Args:
+        argument: The argument.
+        known: Returns what is known. It is called when a shell asks.
+    """
+    argument.completer = lambda **_: known()  # type: ignore[attr-defined]  # as argcomplete reads it
+
+
+def providers() -> Iterable[str]:
+    """Return the names of the known providers."""
+    from deviceflow.providers.known import known
+
+    return known()
+
+
+def methods() -> Iterable[str]:
+    """Return the ways in which a client authenticates."""
+    from typing import get_args
+
+    from deviceflow.providers.oauth import AuthMethod
+
+    return get_args(AuthMethod)

@@ -166,8 +166,14 @@ class TargetOptions:
 
 def add_target(parser: ArgumentParser) -> None:
     """Add the options for the provider and the login request."""
-    parser.add_argument(
-        "target", nargs="?", metavar="PROVIDER|HOST", help="such as github, or studio.example.com"
+    arguments.completed(
+        parser.add_argument(
+            "target",
+            nargs="?",
+            metavar="PROVIDER|HOST",
+            help="such as github, or studio.example.com",
+        ),
+        arguments.providers,
     )
     where = parser.add_argument_group("provider")
     where.add_argument("--profile", help="use this profile of the configuration file")
@@ -185,7 +191,10 @@ def add_target(parser: ArgumentParser) -> None:
     client.add_argument("--client-id", metavar="ID", help="the id of this program at the server")
     client.add_argument("--client-secret", metavar="REF", help="env:NAME or file:PATH")
     client.add_argument("--private-key", metavar="REF", help="env:NAME or file:PATH, a PEM key")
-    client.add_argument("--client-auth", metavar="METHOD", help="such as client_secret_post")
+    arguments.completed(
+        client.add_argument("--client-auth", metavar="METHOD", help="such as client_secret_post"),
+        arguments.methods,
+    )
     client.add_argument("--pkce", choices=("auto", "on", "off"), help="whether to use PKCE")
     asks = parser.add_argument_group("login request")
     asks.add_argument(

@@ -69,7 +69,7 @@ def error_of(login: Login | Flow) -> errors.DeviceFlowError:
         server = printable(login.provider.server, 200)
         message = f"{message} No response from {server}: {FAILURE_WORDS[login.detail]}."
     elif login.detail and issubclass(kind, errors.ServerError):
-        message = f"{message} The server's message: {login.detail}."
+        message = f"{message} The server's message: {login.detail.rstrip('.')}."
     elif login.detail and kind is errors.WrongApproverError:
         message = f"{message} Details: {login.detail}."
     if login.in_doubt and login.state.ended and kind is not errors.OutcomeUnknownError:

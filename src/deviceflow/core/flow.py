@@ -408,7 +408,7 @@ class Flow:
                 answer = _judged(read_token(self.provider, result, now), approver)
                 if answer.token is not None:
                     answer.token.hide(self._known())
-        detail = self._clean(answer.error)
+        detail = self._clean(answer.message)
         if in_init:
             transition = self._receive_code(answer, now, duration or 0.0, retry_after, detail)
         else:

@@ -178,6 +178,8 @@ class Answer:
         code: The device code, if one was issued.
         token: The token, if one was issued.
         error: The server's error code or message, not cleaned yet.
+        description: What the server adds to the code of a refusal, not cleaned yet (RFC 6749
+            section 5.2, `error_description`).
         reason: Why the login failed, if `outcome` is `refused`.
         interval: The new interval in seconds, if `slow_down` names one.
         once: Whether to poll again before the refusal counts. Some servers do not find a code at
@@ -200,6 +202,12 @@ class Answer:
     claims: Fields | None = None
     unreadable: bool = False
     in_doubt: bool = False
+    description: str | None = field(default=None, repr=False)
+
+    @property
+    def message(self) -> str | None:
+        """The error code, and what the server adds to it."""
+        return ": ".join(filter(None, (self.error, self.description))) or None
 
 
 class LoginRequest(TypedDict, total=False):

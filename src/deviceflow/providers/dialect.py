@@ -149,7 +149,8 @@ class Dialect:
             return _MEANINGS[error]
         if error in _REFUSALS:
             once = error == "invalid_grant" and self.asks_again
-            return Answer("refused", error=error, once=once)
+            said = fields.text("error_description") if fields else None
+            return Answer("refused", error=error, once=once, description=said)
         if status in _TRANSIENT or status >= 500:
             return Answer("retry", error=error, in_doubt=status not in _NOT_PROCESSED)
         if fields is None or (status < 400 and error is None):

@@ -122,6 +122,11 @@ def test_login_that_goes_on_is_pending(waiting: Waiting) -> None:
     ("reason", "detail", "said"),
     [
         (Reason.REJECTED, "no such client", "The server's message: no such client."),
+        (
+            Reason.REJECTED,
+            "invalid_scope: No such.",
+            "The server's message: invalid_scope: No such.",
+        ),
         (Reason.DENIED, "access_denied", None),
         (Reason.CANCELLED, "by hand", None),
         (Reason.WRONG_APPROVER, "approved by bob", "Details: approved by bob."),

@@ -616,23 +616,23 @@ SCRIPTS: Final[dict[str, Script]] = {
             (gh("incorrect_device_code"), "fail", None),
         ],
         Reason.REJECTED,
-        said="invalid_grant",
+        said="invalid_grant: …",
     ),
     "GitHub: expired_token": Script([(gh("expired_token"), "expire", None)], state=State.EXPIRED),
     "GitHub: token_expired": Script([(gh("token_expired"), "expire", None)], state=State.EXPIRED),
     "GitHub: denied": Script([(gh("access_denied"), "deny", None)], Reason.DENIED),
     "GitHub: device_flow_disabled": Script(
-        [(gh("device_flow_disabled"), "fail", None)], Reason.REJECTED, said="unauthorized_client"
+        [(gh("device_flow_disabled"), "fail", None)], Reason.REJECTED, said="unauthorized_client: …"
     ),
     "GitHub: unsupported_grant_type": Script(
         [(gh("unsupported_grant_type"), "fail", None)],
         Reason.REJECTED,
-        said="unsupported_grant_type",
+        said="unsupported_grant_type: …",
     ),
     "GitHub: incorrect_client_credentials": Script(
         [(gh("incorrect_client_credentials"), "fail", None)],
         Reason.REJECTED,
-        said="invalid_client",
+        said="invalid_client: …",
     ),
     "Google: 428 while pending": Script(
         [
@@ -706,7 +706,7 @@ SCRIPTS: Final[dict[str, Script]] = {
     "Microsoft Entra: bad_verification_code": Script(
         [(entra("bad_verification_code", 70019), "fail", None)],
         Reason.REJECTED,
-        said="invalid_grant",
+        said="invalid_grant: AADSTS70019: OAuth 2.0 device flow error.",
     ),
     "Microsoft Entra: expired": Script(
         [(entra("expired_token", 70020), "expire", None)], state=State.EXPIRED
@@ -996,12 +996,16 @@ def test_client_that_authenticates_by_basic_encodes_each_part(clock: VirtualCloc
     [
         ("RFC 8628", error(401, "invalid_client"), "invalid_client"),
         ("RFC 8628", error(400, "invalid_scope"), "invalid_scope"),
-        ("GitHub", gh("device_flow_disabled"), "unauthorized_client"),
+        ("GitHub", gh("device_flow_disabled"), "unauthorized_client: …"),
         ("GitHub", answer(404, {"error": "Not Found"}), "Not Found"),
         ("GitHub", form(200, error="device_flow_disabled"), "unauthorized_client"),
         ("Google", error(401, "invalid_client"), "invalid_client"),
         ("Google", error(400, "org_internal"), "unauthorized_client"),
-        ("Microsoft Entra", entra("unauthorized_client", 700016), "unauthorized_client"),
+        (
+            "Microsoft Entra",
+            entra("unauthorized_client", 700016),
+            "unauthorized_client: AADSTS700016: OAuth 2.0 device flow error",
+        ),
         ("Auth0", error(403, "unauthorized_client"), "unauthorized_client"),
         ("Twitch", twitch("invalid client"), "invalid_client"),
         ("Trakt", answer(400, {"error": "invalid_client"}), "invalid_client"),
@@ -1016,6 +1020,19 @@ def test_refusal_of_a_code_is_told_in_the_servers_words(
 
     with pytest.raises(errors.RejectedError, match=re.escape(f"The server's message: {kept}.")):
         client.start(server.provider)
+
+
+def test_secrets_in_the_servers_words_are_hidden(clock: VirtualClock) -> None:
+    server = SERVERS["RFC 8628"]
+    code = server.code["device_code"]
+    told = error(400, "invalid_client", error_description=f"No client waits for {code}.")
+    client = Client(transport=ScriptedTransport([answer(200, server.code), told]), clock=clock)
+    login = client.start(server.provider)
+
+    with pytest.raises(errors.RejectedError, match="invalid_client: ") as refused:
+        client.wait_for_token(login.id)
+
+    assert code not in str(refused.value)
 
 
 def test_google_out_of_quota_for_a_code_is_asked_again(clock: VirtualClock) -> None:

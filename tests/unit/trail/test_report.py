@@ -7,6 +7,7 @@ import hashlib
 import re
 import sqlite3
 import sys
+from contextlib import closing
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any, Final
 
@@ -254,7 +255,7 @@ def test_every_mark_is_drawn_and_explained(store: SQLiteStore) -> None:
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59.999+00:00", "0001-01-01T00:00:00.000+00:00"])
 def test_a_time_of_another_age_stops_nothing(store: SQLiteStore, time: str) -> None:
     fill(store, 3)
-    with sqlite3.connect(store.path) as connection:
+    with closing(sqlite3.connect(store.path)) as connection, connection:
         connection.execute(
             "UPDATE audit SET time = :time, text = json_set(text, '$.time', :time)"
             " WHERE flow_id <> 'store'",

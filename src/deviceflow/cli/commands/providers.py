@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.cli import options, streams
+from deviceflow.cli import arguments, options, streams
 from deviceflow.cli.commands import Command
 from deviceflow.errors import UsageError
 from deviceflow.providers import known
@@ -69,7 +69,7 @@ def _add_providers(parser: ArgumentParser) -> None:
 
 
 def _add_show(parser: ArgumentParser) -> None:
-    parser.add_argument("name")
+    arguments.completed(parser.add_argument("name"), arguments.providers)
     options.add_json(parser)
 
 
