@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "deviceflow"
-author = "The deviceflow developers"
+author = project_copyright = "The deviceflow developers"
 release = version = installed_version("deviceflow")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design"]
 myst_enable_extensions = ["colon_fence"]

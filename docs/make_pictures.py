@@ -28,7 +28,7 @@ from rich.text import Text
 from deviceflow.server import LocalServer, Settings
 
 PICTURES: Final = Path(__file__).with_name("pictures")
-COLUMNS: Final = 96
+COLUMNS: Final = 64
 LOGINS: Final = {
     "the nightly report": "approve",
     "the weekly report": "approve",
@@ -38,7 +38,7 @@ LOGINS: Final = {
 """What else is in the report: the purposes of logins, and what a person decided."""
 
 # Rich's own template loads a font from elsewhere.
-TEMPLATE: Final = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg"
+TEMPLATE: Final = """<svg viewBox="0 0 {width} {height}" width="680" xmlns="http://www.w3.org/2000/svg"
  role="img"><style>
 .{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, monospace;
  font-size: {char_height}px; line-height: {line_height}px; }}

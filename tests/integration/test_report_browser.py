@@ -13,6 +13,11 @@ from playwright.sync_api import expect
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.sqlite import SQLiteStore
+from deviceflow.trail import query
+from deviceflow.trail.login_view import Login
+from deviceflow.trail.report import Source, Verdict, render
+from deviceflow.trail.selection import Selection
+from deviceflow.trail.stats import Stats
 from tests.integration.command import Command
 from tests.logins import ALICE, BEGIN, Scribe, fill
 
@@ -59,6 +64,34 @@ CONTRAST: Final = """() => {
     if (found < 3) poor.push([shape.tagName, shape.className.baseVal, found]);
   }
   return poor;
+}"""
+
+# Lays the page out in columns as high as a page of paper, which break as pages do.
+BROKEN: Final = """() => {
+  const [width, height] = [680, 950];
+  Object.assign(document.body.style, {
+    width: `${width}px`, height: `${height}px`, margin: 0,
+    columnWidth: `${width}px`, columnGap: 0, columnFill: "auto",
+  });
+  const page = rect => Math.floor((rect.left + 1) / width);
+  const seen = element => element && element.getClientRects().length > 0;
+  const broken = [];
+  for (const part of document.querySelectorAll("tr, .tiles, .login, details.matters, h2")) {
+    const rects = [...part.getClientRects()];
+    const whole = rects.reduce((sum, rect) => sum + rect.height, 0);
+    if (new Set(rects.map(page)).size > 1 && whole < height) {
+      broken.push([part.tagName, part.className, part.textContent.trim().slice(0, 40)]);
+    }
+  }
+  for (const heading of document.querySelectorAll("h2, h3, summary, p.who, .legend")) {
+    let next = heading.nextElementSibling;
+    while (next && !seen(next)) next = next.nextElementSibling;
+    if (!seen(heading) || !next) continue;
+    if (page([...heading.getClientRects()].at(-1)) !== page(next.getClientRects()[0])) {
+      broken.push(["after", heading.tagName, heading.textContent.trim().slice(0, 40)]);
+    }
+  }
+  return { broken, pages: Math.round(document.documentElement.scrollWidth / width) };
 }"""
 
 
@@ -217,3 +250,51 @@ def test_it_can_be_printed(look_at: Callable[..., Page]) -> None:
         assert told.is_visible() == printed
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate(CONTRAST) == []
+
+
+def test_paper_breaks_between_what_belongs_together(look_at: Callable[..., Page]) -> None:
+    page = look_at("desktop-light")
+    page.emulate_media(media="print")
+
+    laid_out = page.evaluate(BROKEN)
+
+    assert laid_out["pages"] > 5
+    assert laid_out["broken"] == []
+
+
+def test_ten_thousand_logins_fit_a_phone_and_paper(
+    chromium: Browser, report: Path, tmp_path: Path
+) -> None:
+    stats, selection = Stats(), Selection({"many0000009990"})
+    with SQLiteStore(report.parent / "flows.db") as store, query.chains(store) as found:
+        chains = [chain for chain in found if len(chain.events) < 30]
+    for number in range(10_000):
+        login = Login.of(f"many{number:010}", chains[number % len(chains)].events)
+        stats.take(login)
+        selection.take(login)
+    nothing = Verdict([], 0, 0, 10_000, 0, None, None, self_signed=False)
+    written = tmp_path / "many.html"
+    written.write_text(
+        render(
+            stats,
+            selection.newest_first(),
+            [],
+            nothing,
+            about={},
+            made_at=BEGIN,
+            source=Source("0" * 64, "deviceflow audit export", "deviceflow audit verify"),
+        ),
+        "utf-8",
+    )
+    width, height = SIZES["phone"]
+    page = chromium.new_page(viewport={"width": width, "height": height})
+    page.goto(written.as_uri())
+
+    assert written.stat().st_size < 4e6
+    assert page.get_by_text("of 10,000: the newest").is_visible()
+    assert not is_wide(page)
+    page.emulate_media(media="print")
+    laid_out = page.evaluate(BROKEN)
+    assert laid_out["broken"] == []
+    assert laid_out["pages"] < 120
+    page.close()
