@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 import pytest
+from hypothesis import settings
 
 from deviceflow.audit import log
 from deviceflow.audit.events import schema
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No property fails on a slow machine. In CI, the rest is as in the profile of Hypothesis for CI.
+settings.register_profile("no deadline", settings(), deadline=None)
+settings.load_profile("no deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -186,7 +186,7 @@ def test_numbering_never_restarts_but_by_an_option(audit: Audit) -> None:
     assert (pruned.code, pruned.out) == (exits.STORE, "")
     for done in (refused, pruned):
         assert "There is no digest in digests" in done.err
-        assert "audit digest --begin" in done.err
+        assert "audit digest --digests digests --begin" in done.err
     assert list(audit.digests.iterdir()) == []
     assert audit("digest", "--begin", "--digests", "digests").code == 0
 

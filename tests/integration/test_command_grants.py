@@ -281,6 +281,15 @@ def test_descent_says_where_the_login_is_gone_or_gave_another_token(
     assert said["descent"][0]["login"] == {"flow_id": login_id}
 
 
+def test_job_says_why_a_grant_that_gave_tokens_needs_a_person(
+    deviceflow: Command, led: GrantLife
+) -> None:
+    done = deviceflow("token", "nightly", "--fresh")
+
+    assert done.code == 75
+    assert "The server refused its refresh token. Ask again in 60 seconds." in done.err
+
+
 def test_no_secret_is_in_what_is_listed(deviceflow: Command, led: GrantLife) -> None:
     shown = [
         deviceflow(*command).out

@@ -54,7 +54,7 @@ def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServe
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        (("token", "nobody", "--fresh"), "deviceflow grants login NAME PROVIDER"),
+        (("token", "nobody", "--fresh"), "deviceflow grants login nobody PROVIDER"),
         (("token", "nobody", "--fresh", "--acknowledge"), "deviceflow logout NAME"),
         (("token", "nobody", "--min-ttl", "5"), "Add --fresh."),
         (("logout", "nobody"), "deviceflow grants list"),
@@ -78,3 +78,73 @@ def test_server_on_a_port_that_is_taken(deviceflow: Command, server: LocalServer
 
     assert done.code == exits.USAGE
     assert "--port 0 chooses a free one" in done.err
+
+
+# From nothing, by a profile.
+
+
+def test_job_of_a_new_grant_has_a_person_told_once_who_logs_in_by_the_profile(
+    deviceflow: Command, server: LocalServer
+) -> None:
+    told = deviceflow.home / "told"
+    tell = deviceflow.home / "tell"
+    tell.write_text(f"#!/bin/sh\ncat >>{told}\necho >>{told}\n")
+    tell.chmod(0o755)
+    deviceflow.configure(
+        f'[profiles.report]\nissuer = "{server.url}"\nclient_id = "robot"\n'
+        f'scopes = "read offline_access"\npurpose = "the report"\nnotify = ["{tell}"]\n'
+        f'[profiles.quiet]\nnotify = ["{tell}"]\n'
+    )
+    token = ("token", "nightly", "--fresh", "--profile")
+
+    nowhere = deviceflow(*token, "quiet")
+    first, second = deviceflow(*token, "report"), deviceflow(*token, "report")
+    login = deviceflow("resume", "nightly", act=decide(server, "approve"))
+    after = deviceflow(*token, "report")
+
+    assert nowhere.code == exits.USAGE
+    assert "deviceflow grants login nightly PROVIDER" in nowhere.err
+    assert (first.code, second.code) == (exits.PENDING, exits.PENDING)
+    assert "deviceflow resume nightly" in first.err
+    need, end = [json.loads(line) for line in told.read_text().splitlines()]
+    assert (need["kind"], end["kind"], need["id"]) == ("needed", "ended", end["id"])
+    assert (need["name"], need["purpose"], need["server"]) == ("nightly", "the report", server.url)
+    assert login.code == 0
+    assert (after.code, len(after.out.split())) == (0, 1)
+
+
+def test_login_of_a_grant_that_nobody_waits_for_any_more_goes_on(
+    deviceflow: Command, server: LocalServer
+) -> None:
+    target = ("--issuer", server.url, "--client-id", "robot", "--scopes", "read offline_access")
+    left = deviceflow("grants", "login", "nightly", *target, "--timeout", "0", "--no-browser")
+    by_name = deviceflow("resume", "nightly")
+    by_nobody = deviceflow("resume", "weekly")
+    pending = deviceflow("token", "nightly", "--fresh")
+    login = deviceflow("grants", "login", "nightly", act=decide(server, "approve"))
+    token = deviceflow("token", "nightly", "--fresh")
+
+    assert left.code == exits.PENDING
+    assert "Run the same command again" in left.err
+    assert by_name.code == by_nobody.code == exits.USAGE
+    assert "If it is for a grant: deviceflow grants login nightly" in by_name.err
+    assert "A login of this name" not in by_nobody.err
+    assert pending.code == exits.PENDING
+    assert (login.code, login.out.split()[:2]) == (0, ["nightly", "active,"]), login.err
+    assert (token.code, token.err) == (0, "")
+    listed = deviceflow("list", "--all", "--json").out.splitlines()
+    assert [json.loads(line)["name"] for line in listed] == ["nightly"]
+
+
+def test_grant_is_shown_to_a_reader_who_goes_and_in_any_encoding(
+    deviceflow: Command, server: LocalServer
+) -> None:
+    target = ("--issuer", server.url, "--client-id", "robot", "--purpose", "the naïve report")
+    deviceflow("grants", "login", "nightly", *target, act=decide(server, "approve"))
+
+    read = deviceflow.shell("(deviceflow grants show nightly; echo $? >&2) | head -n 1")
+    plain = deviceflow.fresh("grants", "show", "nightly", PYTHONIOENCODING="ascii")
+
+    assert read.err.strip() in (str(exits.NOBODY_READS), "0")
+    assert (plain.code, plain.err) == (0, "")
+    assert "purpose: the na\\xefve report" in plain.out

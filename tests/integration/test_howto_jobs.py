@@ -137,7 +137,7 @@ def swept(sweep: Callable[[], Done]) -> None:
 class Cron:
     """Runs a crontab's commands as cron does: by sh, with the crontab's variables and four more."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, crontab: str = "crontab") -> None:
         self.place = place
         shown = files("cron.md")
         place.program(place.home / "bin" / "report-login", shown["report-login"])
@@ -147,7 +147,7 @@ class Cron:
         )
         self.environment = {"HOME": str(place.home), "LOGNAME": "alice", "SHELL": "/bin/sh"}
         self.jobs: list[tuple[str, str]] = []
-        for line in place.adapted(shown["crontab"]).splitlines():
+        for line in place.adapted(shown[crontab]).splitlines():
             if assigned := re.fullmatch(r"(\w+)=(.*)", line):
                 self.environment[assigned[1]] = assigned[2]
             elif line and not line.startswith("#"):
@@ -161,6 +161,7 @@ class Cron:
         return self.place.run(["/bin/sh", "-c", command], self.place.home, self.environment)
 
 
+AT_NIGHT: Final = "0 3 * * *"
 NINE: Final = "0 9 * * 1-5"
 EACH_MINUTE: Final = "* * * * *"
 SUNDAYS: Final = "0 4 * * 0"
@@ -223,6 +224,34 @@ def test_cron_goes_on_once_the_file_of_logins_can_be_used_again(cron: Cron) -> N
     cron.place.decide("approve")
 
     assert "report: isat_" in cron(EACH_MINUTE).said
+
+
+def test_cron_has_a_token_each_night_from_one_login(place: Place) -> None:
+    shown = files("cron.md")
+    cron = Cron(place, "crontab-nightly")
+    place.program(place.home / "bin" / "nightly", shown["nightly"])
+    place.program(place.home / "bin" / "report", '#!/bin/sh\necho "report: $REPORT_TOKEN"\n')
+    place.program(place.home / ".config/deviceflow/config.toml", shown["config.toml"]).chmod(0o600)
+    [login] = re.findall(
+        r"<!-- command: login -->\n```sh\n(.*)\n```", (HOW_TO / "cron.md").read_text()
+    )
+
+    def person(command: str) -> Done:
+        return place.run(["/bin/sh", "-c", command], place.home, cron.environment)
+
+    assert person(f"{login} --no-browser --timeout 0").code == exits.PENDING
+    place.decide("approve")
+    assert until(0, lambda: person(login)).code == 0
+    first, second = cron(AT_NIGHT), cron(AT_NIGHT)
+    assert (first.code, first.err) == (0, "")
+    assert re.fullmatch(r"report: \S+\n", first.out)
+    assert second == first
+    assert len(place.logins()) == 1
+
+    assert person("deviceflow logout nightly").code == 0
+    mail = cron(AT_NIGHT)
+    assert (mail.code, mail.out) == (exits.PENDING, "")
+    assert "deviceflow resume nightly" in mail.err
 
 
 # Make

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deviceflow.cli import changes, exits, options, stored, streams
-from deviceflow.errors import DeviceFlowError
+from deviceflow.errors import DeviceFlowError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from deviceflow.client._sync import Client
@@ -48,6 +48,8 @@ def log_in(
     except streams.OutputError:
         raise
     except DeviceFlowError as error:
+        if isinstance(error, WaitTimeoutError):
+            error.hint = "Run the same command again: while the code is valid, it continues."
         if told is None or told.login is None:
             raise
         told.error(error, client.get(told.login.id))

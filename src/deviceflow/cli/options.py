@@ -118,11 +118,16 @@ class NoticeOptions:
     profile: str | None
 
 
-def add_notices(parser: _ActionsContainer) -> None:
-    """Add `--profile`, for commands that name no provider."""
+def add_notices(parser: _ActionsContainer, also: str = "") -> None:
+    """Add `--profile`, for commands that name no provider.
+
+    Args:
+        parser: The parser.
+        also: What else of the profile the command uses.
+    """
     parser.add_argument(
         "--profile",
-        help="use notify and public_url of this profile of the configuration file",
+        help=f"use notify and public_url of this profile of the configuration file{also}",
     )
 
 

@@ -233,7 +233,7 @@ def say_grant(args: JobOptions, view: GrantView) -> None:
             text = " ".join(value) if isinstance(value, list) else str(value)
             if name.endswith(("_at", "_since")):
                 text = _time(value)
-            streams.show(f"  {name.replace('_', ' ')}: {text}", foreign=True)
+            streams.show(f"  {name.replace('_', ' ')}: {text}")
 
 
 def grant_line(view: GrantView) -> str:

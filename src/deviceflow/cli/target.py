@@ -52,6 +52,19 @@ def provider(args: TargetOptions) -> Provider:
         raise
 
 
+def of_profile(name: str | None) -> tuple[Provider, str | None] | None:
+    """Return a profile's provider and purpose; None if no profile is named, or it has no server.
+
+    Raises:
+        UsageError: The profile or the file cannot be used, or the client's secret is missing.
+    """
+    if name is None or not profiles.names_server(name):
+        return None
+    of, why = configured.of_profile(name)
+    look_for_secret(of)
+    return of, why
+
+
 def purpose(args: TargetOptions) -> str | None:
     """Return the purpose of the login, if one is set. It raises the same errors as `settled`."""
     return configured.purpose(settled(args).settings)

@@ -34,7 +34,7 @@ from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, check_name, subject_of
 from deviceflow.core.need import NOTIFY_AGAIN
 from deviceflow.core.notice import argument, page_of
-from deviceflow.core.states import State
+from deviceflow.core.states import Loss, State
 from deviceflow.core.text import ours
 from deviceflow.credentials import secret_refs
 from deviceflow.providers.idtoken import claims_of
@@ -87,12 +87,7 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
         LoginPending: A person must log in.
         UnknownGrantError: There is no such grant, and the caller does not say how to log in.
     """
-    provider = asked.provider or (stored and stored.grant.asked)
-    if not provider:
-        raise errors.UnknownGrantError(
-            f"The store has no grant of the name {asked.name!r}.",
-            hint="Pass the provider, or log in first: deviceflow grants login NAME PROVIDER",
-        )
+    provider = yield from _provider_for(asked, stored)
     purpose = checked_purpose(asked.purpose)
     if stored is not None and stored.grant.revocations and stored.grant.due_at <= stored.now:
         yield from revoke_next(context, stored)
@@ -118,6 +113,26 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
         login = yield from start(context, provider, asked.name, purpose, {})
         raise _pending(context, asked.name, login.wait_seconds, stored, login, shown=True)
     raise _pending(context, asked.name, ASK_AGAIN, stored)
+
+
+def _provider_for(asked: Asked, stored: StoredGrant | None) -> Op[Provider]:
+    """Return how to log in: as the caller says, else as the grant or the open login does."""
+    provider = asked.provider or (stored and stored.grant.asked)
+    if not provider:
+        provider = yield from _of_open_login(asked.name)
+    if not provider:
+        raise errors.UnknownGrantError(
+            f"The store has no grant of the name {asked.name!r}.",
+            hint="Pass the provider, or log in first: deviceflow grants login"
+            f" {argument(asked.name)} PROVIDER (or --profile PROFILE)",
+        )
+    return provider
+
+
+def _of_open_login(name: str) -> Op[Provider | None]:
+    """Return the settings of the open login of a grant's name: its token will be the grant's."""
+    flow: Flow | None = yield FindFlow(name)
+    return None if flow is None else flow.provider.for_grant()
 
 
 def _stepped(context: Context, flow: Flow) -> Op[Login | None]:
@@ -313,6 +328,8 @@ def log_in(
         if provider is None:
             provider = stored.grant.asked
             yield CheckCredentials(provider)
+    elif provider is None:
+        provider = yield from _of_open_login(name)
     if provider is None:
         raise errors.UnknownGrantError(
             f"The store has no grant of the name {name!r}.",
@@ -346,6 +363,21 @@ def _show_and_wait(
     return (yield from wait(context, login.id, timeout, on_step))
 
 
+_LOST: Final = {
+    Loss.REFUSED: "The server refused its refresh token.",
+    Loss.UNKNOWN: "The answer to a refresh was lost, and the server refuses the refresh token now.",
+    Loss.LAPSED: "Its token has expired, and there is no refresh token.",
+    Loss.INVALIDATED: "A server refused its token, and there is no refresh token.",
+    Loss.WRONG_SUBJECT: "A refresh brought tokens of somebody else, which were not taken.",
+}
+
+
+def _why(stored: StoredGrant | None) -> str:
+    """Say why a grant that gave tokens gives none any more, before what to do."""
+    lost = None if stored is None else stored.grant.reason
+    return "" if lost is None else f"{_LOST[lost]} "
+
+
 def _pending(
     context: Context,
     name: str,
@@ -363,7 +395,7 @@ def _pending(
         need_id=None if need is None else need.id,
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
-        hint=f"Ask again in {wording.seconds(ceil(wait_seconds))}."
+        hint=f"{_why(stored)}Ask again in {wording.seconds(ceil(wait_seconds))}."
         f" To log in, with the same store: deviceflow resume {argument(name)}",
     )
     pending.login = login if shown else None

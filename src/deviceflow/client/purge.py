@@ -9,6 +9,7 @@ from deviceflow.client.effects import (
     DeleteEnded,
     DeleteGrant,
     EndedGrants,
+    FindFlow,
     IdsWithSecrets,
     LoadGrant,
     ReadClocks,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
+    from deviceflow.core.flow import Flow
     from deviceflow.core.ports import StoredGrant
 
     Kind = Literal["token", "revoke"]
@@ -98,12 +100,18 @@ def _purge_grants(
                     continue
                 if stored.grant.is_over(before):
                     deleted += yield from _delete_grant(context, stored)
-                elif stored.grant.has_stale_need(before):
+                elif stored.grant.has_stale_need(before) and not (yield from _has_code(stored)):
                     ended += yield from _give_up_need(context, stored)
             except errors.DeviceFlowError as problem:
                 problems.append(problem)
         after = names[-1]
     return deleted, ended
+
+
+def _has_code(stored: StoredGrant) -> Op[bool]:
+    """Tell whether somebody has a valid code to log in for a grant, from wherever."""
+    flow: Flow | None = yield FindFlow(stored.grant.name)
+    return flow is not None and flow.expires_at is not None and flow.expires_at > stored.now
 
 
 def _give_up_need(context: Context, stored: StoredGrant) -> Op[bool]:

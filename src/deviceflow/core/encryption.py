@@ -144,7 +144,8 @@ class Sealer:
             raise SealError(
                 f"The sealing key {name[:8]!r} is missing; the given keys are"
                 f" {', '.join(self._by_name)}.",
-                hint="Add that key to DEVICEFLOW_KEYS, after the first one. Nothing is lost.",
+                hint="Add that key to DEVICEFLOW_KEYS, after the first one. Nothing is lost. If"
+                " nobody has the key any more, log in again, with another store.",
             )
 
 

@@ -245,6 +245,15 @@ class Notices(NamedTuple):
     public_url: str | None
 
 
+def names_server(profile: str) -> bool:
+    """Tell whether a profile names a server to log in to.
+
+    Raises:
+        UsageError: The profile or the file cannot be used.
+    """
+    return bool(_server(_of_profile(profile)))
+
+
 def notices(profile: str | None) -> Notices:
     """Return how somebody is told of needs: as the environment says, else as the profile does.
 

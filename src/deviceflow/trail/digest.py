@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -268,7 +269,7 @@ def _has_none(directory: Path) -> StoreError:
     return StoreError(
         f"There is no digest in {directory}, so nothing was signed.",
         hint="Check the path, and check that its volume is mounted. To write the first digest:"
-        " deviceflow audit digest --begin",
+        f" deviceflow audit digest --digests {shlex.quote(str(directory))} --begin",
     )
 
 

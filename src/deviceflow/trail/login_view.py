@@ -357,7 +357,8 @@ def _in_words(event: Mapping[str, Any]) -> str:
         message = f"the server asked for slower polling: every {event['interval']:g} s from now on"
     elif action == FAIL and event["reason"]:
         message = f"{message}: {event['reason']}"
-    detail = "" if event["detail"] in (None, "", message) else f": {event['detail']}"
+    said = (None, "", message, f"HTTP {event['http_status']}")
+    detail = "" if event["detail"] in said else f": {event['detail']}"
     return f"{message}{_facts(event)}{detail}"
 
 

@@ -117,3 +117,23 @@ def test_a_second_refresh_token_is_refused(store: Shared) -> None:
 
     with pytest.raises(errors.UsageError, match="gives tokens already"):
         client_of(store).adopt_grant("nightly", SERVER, refresh_token="BROUGHT-TOO-LATE")
+
+
+def test_a_purge_ends_no_need_while_somebody_has_a_code_for_it(store: Shared) -> None:
+    need(store)
+    late = VirtualClock(NOW + 100 * 86400)
+    person = Client(
+        store,
+        transport=ScriptedTransport([CODE, ISSUED]),
+        clock=late,
+        output=lambda _: None,
+    )
+    purger = Client(store, transport=ScriptedTransport([]), clock=late)
+    person.start(SERVER, name="nightly")
+
+    assert purger.purge().needs == 0
+    assert purger.grant("nightly").need_id is not None
+
+    late.advance(1000)
+    assert purger.purge().needs == 1
+    assert purger.grant("nightly").need_id is None

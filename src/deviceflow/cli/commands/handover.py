@@ -71,7 +71,9 @@ def _add_token(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="write it to this file instead (0600)")
     options.add_format(parser)
-    options.add_notices(parser)
+    options.add_notices(
+        parser, also=", and its server for a grant that the store does not have yet"
+    )
     _add_acknowledge(parser)
     parser.add_argument(
         "id",
@@ -128,7 +130,7 @@ def _token(args: TokenOptions) -> int:
             streams.show(json.dumps(facts))
 
     if args.fresh:
-        put(client.get_token(args.id, min_ttl=_MIN_TTL if args.min_ttl is None else args.min_ttl))
+        put(_fresh(client, args))
         return 0
     try:
         _hand_over(client, args, put)
@@ -138,6 +140,21 @@ def _token(args: TokenOptions) -> int:
             unknown.hint = "A grant has this name. For its token, add --fresh."
         raise
     return 0
+
+
+def _fresh(client: Client, args: TokenOptions) -> AccessToken:
+    """Return a token of a grant; the profile says how to log in for one that is not stored yet."""
+    min_ttl = _MIN_TTL if args.min_ttl is None else args.min_ttl
+    try:
+        return client.get_token(args.id, min_ttl=min_ttl)
+    except UnknownGrantError:
+        from deviceflow.cli import target  # costs, and is needed once in a grant's life
+
+        settings = target.of_profile(args.profile)
+        if settings is None:
+            raise
+    provider, purpose = settings
+    return client.get_token(args.id, provider, purpose=purpose, min_ttl=min_ttl)
 
 
 def _facts(client: Client, args: TokenOptions) -> dict[str, Any]:

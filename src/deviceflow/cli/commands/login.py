@@ -141,9 +141,24 @@ def _resume(args: ResumeOptions) -> int:
     if args.id is not None and _is_grant(args):
         return _log_in(args, args.id)
     client = stored.client(args)
-    login = _interrupted(client) if args.id is None else client.get(args.id)
+    login = _interrupted(client) if args.id is None else _of_id(client, args.id)
     _prepare(args)
     return _run(args, client, login.provider, lambda: _awake(client, login))
+
+
+def _of_id(client: Client, id_: str) -> Login:
+    """Return the login of this id. For the name of an open login, the error has its id."""
+    try:
+        return client.get(id_)
+    except UnknownLoginError as unknown:
+        for login in client.logins():
+            if login.name == id_:
+                unknown.hint = (
+                    f"A login of this name is open: deviceflow resume {login.id}. If it is for a"
+                    f" grant: deviceflow grants login {shlex.quote(id_)}"
+                )
+                break
+        raise
 
 
 def _is_grant(args: ResumeOptions) -> bool:
