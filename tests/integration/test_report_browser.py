@@ -14,6 +14,7 @@ from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail import query
+from deviceflow.trail.ledger import Finding
 from deviceflow.trail.login_view import Login
 from deviceflow.trail.report import Source, Verdict, render
 from deviceflow.trail.selection import Selection
@@ -272,14 +273,15 @@ def test_ten_thousand_logins_fit_a_phone_and_paper(
         login = Login.of(f"many{number:010}", chains[number % len(chains)].events)
         stats.take(login)
         selection.take(login)
-    nothing = Verdict([], 0, 0, 10_000, 0, None, None, self_signed=False)
+    edited = [Finding("edited", f"many{number:010}", 2, "changed") for number in range(100)]
+    verdict = Verdict(edited, 100, 0, 10_000, 0, None, None, self_signed=False)
     written = tmp_path / "many.html"
     written.write_text(
         render(
             stats,
             selection.newest_first(),
             [],
-            nothing,
+            verdict,
             about={},
             made_at=BEGIN,
             source=Source("0" * 64, "deviceflow audit export", "deviceflow audit verify"),
@@ -292,9 +294,12 @@ def test_ten_thousand_logins_fit_a_phone_and_paper(
 
     assert written.stat().st_size < 4e6
     assert page.get_by_text("of 10,000: the newest").is_visible()
+    findings = page.locator("section.bad table.stacks tbody tr")
+    assert findings.filter(visible=True).count() == 20
     assert not is_wide(page)
     page.emulate_media(media="print")
+    assert findings.filter(visible=True).count() == 100
     laid_out = page.evaluate(BROKEN)
     assert laid_out["broken"] == []
-    assert laid_out["pages"] < 120
+    assert laid_out["pages"] < 150
     page.close()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FINDINGS: Final = 1000
 """How many findings are listed."""
 
+_FIRST: Final = 20  # findings that are not folded
 _ALIKE: Final = 20  # findings alike, of which the events are named
 _NOTES: Final = 200
 _LOGINS: Final = 20  # of one grant
@@ -160,6 +161,7 @@ def render(
         verdict=verdict,
         listed=min(FINDINGS, len(verdict.findings)),
         findings=list(_findings(verdict.findings[:FINDINGS])),
+        first_findings=_FIRST,
         facts=facts,
         groups=_groups(stats.outcomes),
         reasons=[pair for pair in facts["outcomes"].items() if pair[0] not in OUTCOMES],
