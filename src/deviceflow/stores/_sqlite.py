@@ -33,12 +33,6 @@ _T = TypeVar("_T")
 BUSY: Final = 10.0
 """Seconds to wait for another process that is writing."""
 
-_LOG_PAGES: Final = 4000
-"""How many pages of 4 KB the log may have before they are copied to the file.
-
-A page that many commits have written is copied once.
-"""
-
 DIALECT: Final = Dialect(
     placeholder="?",
     now=":now",
@@ -243,7 +237,6 @@ class SQLiteConnection:
                         raise
                     time.sleep(0.01)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             if sys.platform == "darwin":  # where a sync leaves the data in the disk's cache
                 connection.execute("PRAGMA fullfsync = ON")
             # Overwrite deleted content; the statement `wal_checkpoint` does so in the log.
