@@ -28,6 +28,7 @@ _REQUIREMENTS: Final = (
     "psycopg2-binary",
     # For the tests inside the environment
     "blockbuster",
+    "hypothesis",
     "jsonschema-rs",
     "pytest",
 )
