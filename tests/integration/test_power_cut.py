@@ -7,7 +7,6 @@ cost the grant.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -67,10 +66,7 @@ def log_in(client: Client, provider: OAuth, server: LocalServer) -> None:
     client.get_token(NAME)
 
 
-@pytest.mark.skipif(
-    library() is None and not os.environ.get("CI"),
-    reason="this Python has a SQLite of its own within",
-)
+@pytest.mark.skipif(library() is None, reason="this Python has a SQLite of its own within")
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_sqlite_keeps_each_step_of_a_refresh_though_the_power_fails(
     tmp_path: Path, how: str
