@@ -108,7 +108,7 @@ def check_token_authentication(*, uri: str, device_code: str) -> str | None:
             with a 200 without a token.
         requests.RequestException: The connection failed or timed out a few times in a row. The
             login has not changed: call again to continue.
-        ValueError: `uri` is no web address.
+        ValueError: `uri` is not an http or https URL.
     """
     from deviceflow.core.secret import Secret
     from deviceflow.integrations import studio

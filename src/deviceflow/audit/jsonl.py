@@ -71,7 +71,7 @@ class JSONLinesAudit:
         flow.head = event["hash"]
 
     def write(self, event: dict[str, Any], flow: Flow | Grant) -> None:
-        """Append an event; one that is no link of a chain yet becomes one.
+        """Append an event. Link the event to its chain first, if it is not linked yet.
 
         Args:
             event: The event.

@@ -46,7 +46,7 @@ def event_of(row: Sequence[Any]) -> dict[str, Any]:
 def _claimed_by(row: Sequence[Any]) -> dict[str, Any]:
     text = row[_TEXT]
     if isinstance(text, str):
-        # What is no UTF-8 a store gives as `\\xff`, which is no escape in JSON.
+        # A store returns invalid UTF-8 as `\\xff`, and JSON has no such escape.
         text = _NO_ESCAPE.sub(r"\1\\\\x", text).encode(errors="replace")
     try:
         fields = decode(text)

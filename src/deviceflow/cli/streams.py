@@ -22,7 +22,7 @@ class OutputError(DeviceFlowError):
 
 
 class NobodyReadsError(OutputError):
-    """Whoever read the output has gone, as `head` does. That is no failure of this command."""
+    """The reader of the output closed the pipe, as `head` does. The command has not failed."""
 
 
 def say(line: str, *, strong: bool = False, link: bool = False) -> None:

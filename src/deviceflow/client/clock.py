@@ -48,7 +48,7 @@ _stand_ins: Final[list[tuple[Clock, AsyncClock]]] = []
 
 
 def default_clock(otherwise: Clock | None = None) -> Clock:
-    """Return the clock for whoever was given none: the machine's, or a test's in its place.
+    """Return the clock to use where none is passed: the machine's, or a test's in its place.
 
     Args:
         otherwise: What to return outside of such a test; the machine's own clocks where not given.
@@ -63,9 +63,9 @@ def default_async_clock() -> AsyncClock:
 
 @contextmanager
 def standing_in(clock: Clock, async_clock: AsyncClock) -> Iterator[None]:
-    """Have everybody who is given no clock go by these two, until the end of the block.
+    """Make these two the default clocks until the end of the block.
 
-    For tests: whoever was made before the block keeps the clock that they have.
+    For tests. An object that was created before the block keeps its clock.
     """
     both = (clock, async_clock)
     _stand_ins.append(both)
@@ -86,14 +86,14 @@ _JUMP: Final = 1.0
 
 
 class Timeline:
-    """The time that one client goes by: the wall clock's, but never set back.
+    """The time that one client uses: the wall clock's, but never set back.
 
-    Deadlines are absolute, so the wall clock decides. Set back by an hour, it would make every
-    waiting flow wait an hour longer; the monotonic clock tells, and the lost time is added from
-    then on, until another process is seen to go by the wall clock as it is (see `join`). Set
-    forward, or after a suspended machine woke (where the monotonic clock may have
-    stood still), the wall clock is right. Where the monotonic clock merely runs fast (WSL's does,
-    by a tenth) the wall clock is the slower one, and waiting for it is the safe side.
+    Deadlines are absolute, so the wall clock decides. If the wall clock were set back by an hour,
+    every waiting flow would wait an hour longer. The monotonic clock shows the lost time, and the
+    client adds the lost time from then on, until it sees another process that uses the wall clock
+    unchanged (see `join`). Set forward, or after a suspended machine woke (where the monotonic
+    clock may have stood still), the wall clock is right. Where the monotonic clock merely runs fast
+    (WSL's does, by a tenth) the wall clock is the slower one, and waiting for it is the safe side.
 
     Args:
         clock: The two clocks.

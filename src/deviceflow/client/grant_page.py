@@ -74,7 +74,7 @@ def look(context: Context, link: Secret, login_id: str | None = None) -> Op[Need
         if login is not None and login.has_token:
             if (yield from settle(context, stored.grant.name, login.id)):
                 continue
-            login = None  # others go on with it, or it is of no use
+            login = None  # another process continues the login, or its token was not usable
         if login is None and login_id is not None:
             login = yield from _ended_login(stored, login_id)
         return _page(stored, login)

@@ -41,10 +41,10 @@ class Clocks(NamedTuple):
         return self.wall - self.added
 
     def others_follow(self, moved_at: float) -> bool:
-        """Tell whether a login was moved by a process that goes by the wall clock as it is.
+        """Tell whether a login was moved by a process that did not see the clock set back.
 
-        Such a process did not see the clock set back. A login that nobody has moved for longer than
-        the clock lost looks the same; it then waits longer by that much, once.
+        Such a process uses the wall clock unchanged. A login that nobody moved for longer than the
+        time that the clock lost looks the same: the login then waits once, for that time longer.
         """
         return self.added > 0 and self.set_at <= moved_at <= self.shared
 

@@ -63,10 +63,10 @@ _CONNECTION_LOST: Final = (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroRetu
 
 
 class _ProgramClock:
-    """The system's clock, slept on by `time.sleep` as the program has it.
+    """The system's clock, whose `sleep` is the program's `time.sleep`.
 
-    Where a test has patched that to return at once, the time that it did not take counts as
-    passed all the same; or whoever waits until a flow is due would spin.
+    A test may have patched `time.sleep` to return at once. The clock then counts the requested
+    seconds as passed. Otherwise, a loop that waits for a flow to be due would spin.
     """
 
     def __init__(self) -> None:

@@ -158,7 +158,7 @@ def wanted(granted: tuple[str, ...] = ()) -> Wanted:
         granted: The resources that the person approved; empty if the login named none.
 
     Raises:
-        InvalidTargetError: A resource is no absolute URL, has a fragment, or was not granted.
+        InvalidTargetError: A resource is not an absolute URL, has a fragment, or was not granted.
     """
     form = request.form
     # RFC 6749 section 3.1: a parameter without a value is as if it were omitted.

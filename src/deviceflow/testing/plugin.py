@@ -85,7 +85,7 @@ def virtual_clock() -> Iterator[VirtualClock]:
     """Have time pass only when somebody sleeps, and then at once.
 
     `Client()`, `AsyncClient()`, the functions of `deviceflow.auth`, the command in this process,
-    and `device_server` go by this clock, if they are made in the test. `time.sleep` is not touched.
+    and `device_server` use this clock if the test creates them. `time.sleep` is not touched.
     A PostgreSQL store keeps the database's own time.
     """
     from deviceflow.client.clock import standing_in  # noqa: PLC0415

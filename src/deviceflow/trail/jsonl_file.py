@@ -104,7 +104,7 @@ def _event(line: bytes) -> tuple[str, int, str] | None:
         Omitted.of(_sorted(event["omitted"]))
     except (TypeError, ValueError):
         return None
-    # In a chain true is as good as 1, but a reader would see another event.
+    # A chain accepts `true` for 1, but a reader would see another event.
     truths = [name for name in FIELDS if isinstance(event[name], bool)]
     # All other types are checked where the event is hashed, as those in a database are.
     sound = plain and truths == ["in_doubt"] and type(flow_id) is str and type(seq) is int

@@ -1,7 +1,7 @@
 """The operations on grants: which statements they run, and in which order, written once.
 
-A grant moves as a login does: whoever moves it says at which transition it was read, and where that
-is no longer true, nothing happens. A lease is taken by the same statement that records why.
+A grant moves as a login does: a move names the transition at which the grant was read. If the grant
+has moved since, nothing happens. A lease is taken by the same statement that records why.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ jobs, and knows nothing of what they mean.
 
 Two tables matter. A row of `flows` is a flow as it stands (see `rows`). `audit` has a row for each
 of its transitions, written in the transaction that makes it true. The number of its last transition
-is the flow's version: whoever moves a flow says which version it was read at, and where that is no
-longer true, nothing happens.
+is the flow's version. A move names the version at which the flow was read. If the flow has another
+version by then, nothing happens.
 """
 
 from __future__ import annotations

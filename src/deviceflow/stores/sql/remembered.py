@@ -1,8 +1,8 @@
 """The flows that this process drives, so that their next poll need not read them back.
 
-A flow that is remembered belongs to nobody; whoever claims it takes it out. It waits, and has no
-token. Whether the store's row is still the one that was written is for a fence to say, in the
-statement that moves it: what is remembered is never obeyed where the store has something else.
+A remembered flow waits, has no token, and has no owner: a claim takes the flow out. The statement
+that moves the flow checks that the store's row is still the row that was written. If the row has
+changed, the store's row counts, and not what is remembered.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ class Result:
 
     Attributes:
         check: The check.
-        verdict: `pass`; `note`: the client gave up where it could have gone on, or did something
-            to know; `fail`.
+        verdict: `pass`; `note`: the client gave up though it could have continued, or did
+            something that its users should know; `fail`.
         problems: What it did wrong: what was expected, and what came.
         notes: What else was seen.
         polls: How many polls came.
