@@ -1,4 +1,4 @@
-"""Log in for a grant, and print what comes of it: for `resume NAME` and `grants login`."""
+"""Log in for a grant, and print the result: for `resume NAME` and `grants login`."""
 
 from __future__ import annotations
 

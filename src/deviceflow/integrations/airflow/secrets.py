@@ -36,14 +36,14 @@ _logger: Final = logging.getLogger("deviceflow.airflow")
 class DeviceFlowBackend(BaseSecretsBackend):
     """Connections whose password is the access token of a grant, fresh whenever Airflow asks.
 
-    In Airflow's configuration, with values of one's own::
+    For example, in Airflow's configuration::
 
         [workers]
         secrets_backend = deviceflow.integrations.airflow.DeviceFlowBackend
         secrets_backend_kwargs = {"connections": {"report_api":
             {"grant": "report", "host": "https://api.example.com"}}}
 
-    The connection `deviceflow_report` is there without being listed: that of the grant `report`.
+    Connections need not be listed: `deviceflow_report` is the connection of the grant `report`.
 
     A connection of the type `http` has the header `Authorization`, for the operators and hooks of
     HTTP. Its scheme is https, unless the host is this machine, or `DEVICEFLOW_ALLOW_HTTP=1`. In any
@@ -53,7 +53,7 @@ class DeviceFlowBackend(BaseSecretsBackend):
     log in.
 
     Args:
-        prefix: What the ids of connections begin with that need not be listed; None for no such.
+        prefix: The prefix of connection ids that need not be listed; None if all must be listed.
         connections: By the id of a connection: `grant`, by default the id without the prefix;
             `profile`, `purpose` and `min_ttl` as for `get_token`; and fields of a connection:
             `conn_type` (by default `http`), `host`, `schema`, `login`, `password`, `port`, `extra`.
