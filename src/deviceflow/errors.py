@@ -308,7 +308,10 @@ class TokenGoneError(UsageError):
 
 
 class WaitTimeoutError(DeviceFlowError, TimeoutError):
-    """The caller's timeout passed while the login is still pending. The login itself continues."""
+    """The caller's timeout passed while the login is still pending. The login itself continues.
+
+    Also, the timeout of `get_token` passed while the grant is being refreshed.
+    """
 
     default_message = "The login is still pending."
     default_hint = "Wait again with the same id: the code is still valid."

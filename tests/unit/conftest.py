@@ -61,7 +61,7 @@ def handover_design() -> Mapping[str, Mapping[Handover, Handover]]:
 def grant_design() -> Mapping[str, Mapping[GrantState, GrantState]]:
     """Return the same of a grant: the actions that change its state."""
     return {
-        "log_in": dict.fromkeys((WANTED, LOST, REVOKED), ACTIVE),
+        "log_in": dict.fromkeys((WANTED, ACTIVE, IN_DOUBT, LOST, REVOKED), ACTIVE),
         "adopt_grant": dict.fromkeys((WANTED, LOST, REVOKED), ACTIVE),
         "refresh": {ACTIVE: REFRESHING},
         "replay": {IN_DOUBT: REFRESHING},
@@ -71,7 +71,7 @@ def grant_design() -> Mapping[str, Mapping[GrantState, GrantState]]:
         "recover_refresh": {REFRESHING: IN_DOUBT},
         "doubt": {ACTIVE: IN_DOUBT},
         "use_late_answer": dict.fromkeys((REFRESHING, IN_DOUBT, LOST), ACTIVE),
-        "lose": dict.fromkeys((ACTIVE, REFRESHING, IN_DOUBT), LOST),
+        "lose": dict.fromkeys((ACTIVE, REFRESHING), LOST),
         "log_out": dict.fromkeys((WANTED, ACTIVE, REFRESHING, IN_DOUBT, LOST), REVOKED),
     }
 

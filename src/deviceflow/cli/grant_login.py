@@ -8,6 +8,8 @@ from deviceflow.cli import changes, exits, options, stored, streams
 from deviceflow.errors import DeviceFlowError, WaitTimeoutError
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from deviceflow.client._sync import Client
     from deviceflow.core.grant_view import GrantView
     from deviceflow.core.provider import Provider
@@ -16,9 +18,19 @@ if TYPE_CHECKING:
 class GrantLoginOptions(options.ChangesOption, options.JobOptions):
     """The options of both commands."""
 
+    again: bool
     no_browser: bool
     timeout: float | None
     argv: list[str]
+
+
+def add_again(parser: ArgumentParser) -> None:
+    """Add `--again`."""
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="for a grant that gives tokens: log in all the same, and replace and revoke them",
+    )
 
 
 def log_in(
@@ -28,12 +40,12 @@ def log_in(
     provider: Provider | None = None,
     purpose: str | None = None,
 ) -> int:
-    """Log in for a grant, unless it gives tokens; return the exit code.
+    """Log in for a grant, unless it gives tokens and nobody says `--again`; return the exit code.
 
     Raises:
         DeviceFlowError: As for `Client.log_in`, unless it was printed as a change.
     """
-    if stored.gives_tokens(client, name):
+    if not args.again and stored.needs_no_login(client, name):
         stored.say_no_login(name)
     told = changes.Changes(lambda _: _again(args), until_saved=True) if args.json_events else None
     try:
@@ -41,6 +53,7 @@ def log_in(
             name,
             provider,
             purpose=purpose,
+            again=args.again,
             open_browser=not args.no_browser,
             timeout=args.timeout,
             on_step=None if told is None else told.step,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow.cli import changes, exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core import wording
-from deviceflow.core.states import Reason, State
+from deviceflow.core.notice import argument
+from deviceflow.core.states import GrantState, Reason, State
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import (
     DeviceFlowError,
@@ -168,7 +169,10 @@ def notices(args: StoreOptions) -> dict[str, Any]:
     from deviceflow.notify import notifier
 
     set_up = profiles.notices(getattr(args, "profile", None))
-    arguments: dict[str, Any] = {"public_url": set_up.public_url}
+    arguments: dict[str, Any] = {
+        "public_url": set_up.public_url,
+        "outage_after": set_up.outage_after,
+    }
     return arguments | ({} if set_up.notify is None else {"notify": notifier(set_up.notify)})
 
 
@@ -206,19 +210,20 @@ def all_facts(login: Login) -> dict[str, Any]:
     }
 
 
-def gives_tokens(client: Client, name: str) -> bool:
-    """Tell whether there is a grant of this name that gives tokens."""
+def needs_no_login(client: Client, name: str) -> bool:
+    """Tell whether there is a grant of this name that gives tokens, and is not in doubt."""
     try:
-        return client.grant(name).state.gives_tokens
+        state = client.grant(name).state
     except UnknownGrantError:
         return False
+    return state.gives_tokens and state is not GrantState.IN_DOUBT
 
 
 def say_no_login(name: str) -> None:
     """Print that a grant needs no login."""
     streams.say(
-        "The grant gives tokens, so no login was started. To log in anew, end the grant first:"
-        f" deviceflow logout {name}"
+        "The grant gives tokens, so no login was started. To log in all the same: deviceflow"
+        f" resume --again {argument(name)}"
     )
 
 
@@ -243,6 +248,8 @@ def grant_line(view: GrantView) -> str:
         said += f": {view.reason}"
     if view.expires_at is not None:
         said += f", until {_time(view.expires_at)}"
+    if view.unanswered_since is not None:
+        said += f", {wording.silence(view.unanswered_since, view.unanswered)}"
     return said if view.need_id is None else f"{said}, a person must log in"
 
 

@@ -20,6 +20,7 @@ from deviceflow.client.clock import default_async_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
+from deviceflow.core.need import OUTAGE_AFTER
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
 from deviceflow.credentials import secret_refs
@@ -85,6 +86,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         audit: As for `Client`. The client writes the file in a thread.
         notify: As for `Client`. The client calls it in a thread.
         public_url: As for `Client`.
+        outage_after: As for `Client`.
     """
 
     _is_async = True
@@ -108,6 +110,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         audit: JSONLinesAudit | None = None,
         notify: Callable[[LoginNeed], object] | None = None,
         public_url: str | None = None,
+        outage_after: float = OUTAGE_AFTER,
     ) -> None:
         owns_store = isinstance(store, str)
         if isinstance(store, str):
@@ -127,6 +130,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             audit=audit,
             notify=notify,
             public_url=public_url,
+            outage_after=outage_after,
         )
         self._wakers = set()
         self._in_task = getattr(self._store, "works_in_callers_task", False)

@@ -40,10 +40,11 @@ class AsyncGrantClient:
         min_ttl: float = 60.0,
         purpose: str | None = None,
         mint: Mint = "later",
+        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
         **request: Unpack[LoginRequest],
     ) -> AccessToken:
         operation = grant_token.get_token(
-            self._context, name, provider, purpose, request, min_ttl, mint
+            self._context, name, provider, purpose, request, min_ttl, mint, timeout
         )
         token: AccessToken = await self._run(operation)
         return token
@@ -59,6 +60,7 @@ class AsyncGrantClient:
         provider: Provider | None = None,
         *,
         purpose: str | None = None,
+        again: bool = False,
         open_browser: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
         on_step: Callable[[Login], object] | None = None,
@@ -72,6 +74,7 @@ class AsyncGrantClient:
             open_browser=open_browser,
             timeout=timeout,
             on_step=on_step,
+            again=again,
         )
         await self._run(operation)
         return await self.grant(name)

@@ -146,6 +146,7 @@ class BaseClient:
         audit: JSONLinesAudit | None,
         notify: Callable[[LoginNeed], object] | None,
         public_url: str | None,
+        outage_after: float,
     ) -> None:
         self._check_part("store", store)
         self._check_part("transport", transport)
@@ -169,6 +170,7 @@ class BaseClient:
             approver=approver,
             notifies=notify is not None,
             pages=pages_at(public_url),
+            outage_after=outage_after,
         )
         self._notify = notify
 

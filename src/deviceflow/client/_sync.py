@@ -17,6 +17,7 @@ from deviceflow.client.clock import default_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
+from deviceflow.core.need import OUTAGE_AFTER
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
 from deviceflow.credentials import secret_refs
@@ -75,6 +76,9 @@ class Client(GrantClient, BaseClient):
             calls it again.
         public_url: Where `deviceflow worker --listen` shows the pages of needs, for the links in
             notifications and in `LoginPending`; by default `DEVICEFLOW_PUBLIC_URL`.
+        outage_after: After how many seconds without a usable answer to the refreshes of a grant
+            `notify` is called, once, and once more when the outage is over; `math.inf` for never.
+            Nobody needs to log in then.
     """
 
     _store: Store
@@ -97,6 +101,7 @@ class Client(GrantClient, BaseClient):
         audit: JSONLinesAudit | None = None,
         notify: Callable[[LoginNeed], object] | None = None,
         public_url: str | None = None,
+        outage_after: float = OUTAGE_AFTER,
     ) -> None:
         owns_store = isinstance(store, str)
         if isinstance(store, str):
@@ -116,6 +121,7 @@ class Client(GrantClient, BaseClient):
             audit=audit,
             notify=notify,
             public_url=public_url,
+            outage_after=outage_after,
         )
         self._renew()
         forks.in_child(self._renew)

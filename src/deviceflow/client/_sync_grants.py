@@ -61,6 +61,7 @@ class GrantClient:
         min_ttl: float = 60.0,
         purpose: str | None = None,
         mint: Mint = "later",
+        timeout: float | None = None,
         **request: Unpack[LoginRequest],
     ) -> AccessToken:
         """Return an access token of the grant that can be used now.
@@ -80,10 +81,16 @@ class GrantClient:
             mint: When to request a code if a person must log in: `later`, when the person is there
                 (`log_in`, or `deviceflow grants login`); or `now`, and `LoginPending.login` has the
                 code.
+            timeout: How many seconds the call may take; None for as long as its requests and the
+                refresh of another process take. A refresh gets what is left of the time, and is
+                not sent with less than a second. If the server answers later than that, the answer
+                is lost, as at the end of `Client(deadline=…)`. Notifications, and tokens that the
+                store did not take, are not cut off.
             **request: What to ask for, as for `start`.
 
         Raises:
             LoginPending: A person must log in.
+            WaitTimeoutError: There was no token in time. Nothing was changed.
             UnknownGrantError: There is no grant of that name, and `provider` is None.
             UsageError: The grant, or the open login of its name, has another server or asks for
                 something else.
@@ -93,7 +100,7 @@ class GrantClient:
                 next call saves them.
         """
         operation = grant_token.get_token(
-            self._context, name, provider, purpose, request, min_ttl, mint
+            self._context, name, provider, purpose, request, min_ttl, mint, timeout
         )
         token: AccessToken = self._run(operation)
         return token
@@ -123,6 +130,7 @@ class GrantClient:
         provider: Provider | None = None,
         *,
         purpose: str | None = None,
+        again: bool = False,
         open_browser: bool = True,
         timeout: float | None = None,
         on_step: Callable[[Login], object] | None = None,
@@ -130,12 +138,15 @@ class GrantClient:
     ) -> GrantView:
         """Log in for a grant: show a fresh code, and wait until a person has approved.
 
-        If the grant gives tokens already, `log_in` starts no login.
+        If the grant gives tokens already, `log_in` starts no login, unless the grant is in doubt,
+        or the call says `again`. Then the login replaces the tokens, and the former ones are
+        revoked if the server can do that (RFC 7009).
 
         Args:
             name: The grant's name.
             provider: Where to log in; None for an existing grant.
             purpose: As for `start`.
+            again: Whether to log in although the grant gives tokens.
             open_browser: Whether to open the page in the person's browser.
             timeout: How many seconds to wait at most; None to wait for as long as the code lives.
             on_step: As for `wait`.
@@ -153,6 +164,7 @@ class GrantClient:
             open_browser=open_browser,
             timeout=timeout,
             on_step=on_step,
+            again=again,
         )
         self._run(operation)
         return self.grant(name)

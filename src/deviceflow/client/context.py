@@ -9,6 +9,7 @@ from deviceflow.client.kept import KeptTokens, Metadata, UnsavedRefreshes, Unsav
 from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN
 from deviceflow.client.recorder import Recorder
 from deviceflow.client.store_clock import StoreClock
+from deviceflow.core.need import OUTAGE_AFTER
 
 if TYPE_CHECKING:
     from deviceflow.audit.jsonl import JSONLinesAudit
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
 DEADLINE: Final = 10.0
 """Seconds that one request may take, all in all, unless the client says otherwise."""
+
+
+WINDOW_SHARE: Final = 0.7
+"""The share of a server's replay window that the lease of a refresh may last."""
+
+SHORTEST_WINDOW: Final = 8.0
+"""Seconds of the shortest replay window that the lease of a refresh is fitted into."""
 
 
 class Context(NamedTuple):
@@ -35,6 +43,7 @@ class Context(NamedTuple):
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
         pages: Where the pages of needs are; None where nobody said.
+        outage_after: Seconds after which the program is told of an outage.
     """
 
     identity: Identity
@@ -49,16 +58,27 @@ class Context(NamedTuple):
     approver: Approver | None = None
     notifies: bool = False
     pages: str | None = None
+    outage_after: float = OUTAGE_AFTER
 
     @property
     def lease_seconds(self) -> float:
         """For how long a lease is taken under which a request is sent."""
         return self.deadline + LEASE_MARGIN
 
-    @property
-    def grant_lease_seconds(self) -> float:
-        """For how long a grant's lease is taken: no longer than a refresh can last."""
-        return self.deadline + GRANT_MARGIN
+    def refresh_limits(self, window: float) -> tuple[float, float]:
+        """Return the deadline of a refresh, and by how much its lease outlives that, in seconds.
+
+        If a process dies, the next one sends the refresh again once the lease has ended. So the
+        lease ends early enough for a server that answers the same refresh again for a short time.
+
+        Args:
+            window: For how many seconds the server does.
+        """
+        lease = self.deadline + GRANT_MARGIN
+        if window < SHORTEST_WINDOW or WINDOW_SHARE * window >= lease:
+            return self.deadline, GRANT_MARGIN
+        shorter = WINDOW_SHARE * window / lease
+        return self.deadline * shorter, GRANT_MARGIN * shorter
 
 
 def context_of(
@@ -71,6 +91,7 @@ def context_of(
     approver: Approver | None,
     notifies: bool = False,
     pages: str | None = None,
+    outage_after: float = OUTAGE_AFTER,
 ) -> Context:
     """Return the context of a new client.
 
@@ -83,6 +104,7 @@ def context_of(
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
         pages: Where the pages of needs are; None where nobody said.
+        outage_after: Seconds after which the program is told of an outage.
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
@@ -100,4 +122,5 @@ def context_of(
         approver,
         notifies,
         pages,
+        outage_after,
     )

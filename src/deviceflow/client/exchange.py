@@ -54,11 +54,20 @@ def transmit(context: Context, request: Request, now: float) -> Op[Response | Fa
     return exchange.result
 
 
-def transmit_under(context: Context, request: Request, lease: Lease) -> Op[Outcome]:
-    """Send the request of a login, unless too little is left of the lease.
+def transmit_under(
+    context: Context, request: Request, lease: Lease, deadline: float | None = None
+) -> Op[Outcome]:
+    """Send a request under a lease, unless too little is left of the lease.
 
     Whatever interrupts it is part of the outcome, since the outcome has to be stored first.
+
+    Args:
+        context: The client's.
+        request: The request.
+        lease: The lease.
+        deadline: Seconds that the request may take, if not as long as any.
     """
+    deadline = context.deadline if deadline is None else deadline
     stop: BaseException | None = None
     try:
         prepared: Prepared = yield Prepare(request, lease.now)  # a key may have to be fetched
@@ -71,10 +80,10 @@ def transmit_under(context: Context, request: Request, lease: Lease) -> Op[Outco
     if stop is not None:
         clocks = yield ReadClocks()
         return _unsent("interrupted", lease, clocks, stop)
-    if not lease.covers(context.deadline, clocks):
+    if not lease.covers(deadline, clocks):
         return _unsent("lease", lease, clocks)
 
-    exchange: Exchange = yield Send(prepared.request, context.deadline)
+    exchange: Exchange = yield Send(prepared.request, deadline)
     result, stop = exchange.result, None
     if isinstance(result, BaseException):
         stop = result

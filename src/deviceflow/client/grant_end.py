@@ -108,13 +108,7 @@ def log_out(context: Context, name: str) -> Op[GrantView]:
         yield from context.recorder.record_grant(grant, ended, worker)
     yield from _end_login(context, stored.grant)
     yield from grant_need.tell(context, stored)
-    failures = grant.failures
-    while stored.grant.revocations:
-        yield from grant_refresh.revoke_next(context, stored)
-        stored = yield from _load(name)
-        if stored.grant.failures > failures:
-            break  # a sweep tries again later
-    return GrantView.of(stored)
+    return GrantView.of((yield from grant_refresh.revoke_all(context, stored)))
 
 
 def _end_login(context: Context, grant: Grant) -> Op[None]:

@@ -18,10 +18,11 @@ from deviceflow.client.effects import (
     Load,
     LoadGrant,
     ReadClocks,
+    Sleep,
     StoreNow,
 )
 from deviceflow.client.grant_need import tell, tell_of
-from deviceflow.client.grant_refresh import revoke_next
+from deviceflow.client.grant_refresh import revoke_all, revoke_next
 from deviceflow.client.login import show
 from deviceflow.client.lookup import get
 from deviceflow.client.metadata import discover
@@ -32,9 +33,9 @@ from deviceflow.core import wording
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, check_name, subject_of
-from deviceflow.core.need import NOTIFY_AGAIN
+from deviceflow.core.need import NOTIFY_AGAIN, why_lost
 from deviceflow.core.notice import argument, page_of
-from deviceflow.core.states import Loss, State
+from deviceflow.core.states import GrantState, State
 from deviceflow.core.text import ours
 from deviceflow.credentials import secret_refs
 from deviceflow.providers.idtoken import claims_of
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
 
 ASK_AGAIN: Final = 60.0
 """Seconds after which to ask again for a token, while nobody logs in."""
+
+
+_LOOK: Final = 0.5
 
 
 def check_same(grant: Grant, provider: Provider | None) -> None:
@@ -219,9 +223,23 @@ def _new(context: Context, name: str, provider: Provider, purpose: str | None, n
 
 
 def adopt(
-    context: Context, name: str, provider: Provider, purpose: str | None, flow_id: str
+    context: Context,
+    name: str,
+    provider: Provider,
+    purpose: str | None,
+    flow_id: str,
+    *,
+    replaces: bool = False,
 ) -> Op[bool]:
     """Make the token of a login the grant's, both in one transaction.
+
+    Args:
+        context: The client's.
+        name: The grant's name.
+        provider: Where to log in.
+        purpose: Why the grant is needed.
+        flow_id: The login.
+        replaces: Whether the token may replace tokens that the grant has.
 
     Returns:
         Whether that was done; not if others went on with the grant or the login.
@@ -233,7 +251,8 @@ def adopt(
     now: float = yield StoreNow()
     stored: StoredGrant | None = yield LoadGrant(name, now)
     grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
-    if grant.state.gives_tokens:
+    has_tokens = grant.state.gives_tokens
+    if has_tokens and (not replaces or grant.state is GrantState.REFRESHING):
         return False
     grant.asked = provider
     worker, recorder = context.identity.worker(), context.recorder
@@ -314,45 +333,75 @@ def log_in(
     open_browser: bool,
     timeout: float | None,
     on_step: OnStep = None,
+    again: bool = False,
 ) -> Op[None]:
-    """Log in for a grant, in front of a person."""
+    """Log in for a grant, in front of a person: if it needs that, is in doubt, or `again`."""
     check_name(name)
     provider = provider and provider.for_grant()
     clocks: Clocks = yield ReadClocks()
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
+    replaces = again or (stored is not None and stored.grant.state is GrantState.IN_DOUBT)
     if stored is not None:
         check_same(stored.grant, provider)
         purpose = purpose or stored.grant.purpose
-        if stored.grant.state.gives_tokens:
+        if stored.grant.state.gives_tokens and not replaces:
             return
-        if provider is None:
-            provider = stored.grant.asked
-            yield CheckCredentials(provider)
-    elif provider is None:
-        provider = yield from _of_open_login(name)
     if provider is None:
-        raise errors.UnknownGrantError(
-            f"The store has no grant of the name {name!r}.",
-            hint="Name the provider as well: it says how to log in.",
-        )
+        provider = yield from _provider_of(name, stored)
     login = yield from start(context, provider, name, purpose, {})
     waited = _show_and_wait(
         context, login, open_browser=open_browser, timeout=timeout, on_step=on_step
     )
     login = yield from watching(context, login.id, waited)
     while login.has_token:
-        if (yield from adopt(context, name, provider, purpose, login.id)):
-            yield from tell_of(context, name)
+        if (yield from adopt(context, name, provider, purpose, login.id, replaces=replaces)):
+            yield from _end_former(context, name)
             return
-        # Others went on with the grant: with its need, or with the login's token.
+        # Others went on with the grant: with its need, with a refresh, or with the login's token.
         login = yield from get(login.id)
-        stored = yield LoadGrant(name, clocks.shared)
-        if stored is not None and stored.grant.state.gives_tokens:
+        stored = yield LoadGrant(name, (yield ReadClocks()).shared)
+        if replaces and stored is not None:
+            yield from _end_refresh(context, stored)
+        elif stored is not None and stored.grant.state.gives_tokens:
             return
     stored = yield LoadGrant(name, clocks.shared)
     if stored is None or stored.grant.flow_id != login.id:  # nobody has taken its token meanwhile
         flow: Flow = yield Load(login.id)
         raise error_of(flow)
+
+
+def _provider_of(name: str, stored: StoredGrant | None) -> Op[Provider]:
+    """Return how to log in for a grant, or for the open login of its name."""
+    if stored is not None:
+        yield CheckCredentials(stored.grant.asked)
+        return stored.grant.asked
+    provider = yield from _of_open_login(name)
+    if provider is None:
+        raise errors.UnknownGrantError(
+            f"The store has no grant of the name {name!r}.",
+            hint="Name the provider as well: it says how to log in.",
+        )
+    return provider
+
+
+def _end_refresh(context: Context, stored: StoredGrant) -> Op[None]:
+    """Wait until no refresh is in flight: what it brings belongs to the former login."""
+    grant = stored.grant
+    if stored.held > 0:
+        yield Sleep(min(stored.held, _LOOK), grant.id)
+    elif grant.state is GrantState.REFRESHING:
+        recovered = grant.recover(stored.now, stored.owner)
+        yield from context.recorder.record_grant(grant, recovered, context.identity.worker())
+
+
+def _end_former(context: Context, name: str) -> Op[None]:
+    """Tell that the need has ended, and revoke what the login has replaced."""
+    context.tokens.discard(name)
+    yield from tell_of(context, name)
+    clocks: Clocks = yield ReadClocks()
+    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
+    if stored is not None:
+        yield from revoke_all(context, stored)
 
 
 def _show_and_wait(
@@ -363,19 +412,11 @@ def _show_and_wait(
     return (yield from wait(context, login.id, timeout, on_step))
 
 
-_LOST: Final = {
-    Loss.REFUSED: "The server refused its refresh token.",
-    Loss.UNKNOWN: "The answer to a refresh was lost, and the server refuses the refresh token now.",
-    Loss.LAPSED: "Its token has expired, and there is no refresh token.",
-    Loss.INVALIDATED: "A server refused its token, and there is no refresh token.",
-    Loss.WRONG_SUBJECT: "A refresh brought tokens of somebody else, which were not taken.",
-}
-
-
 def _why(stored: StoredGrant | None) -> str:
     """Say why a grant that gave tokens gives none any more, before what to do."""
-    lost = None if stored is None else stored.grant.reason
-    return "" if lost is None else f"{_LOST[lost]} "
+    if stored is None or stored.grant.reason is None:
+        return ""
+    return f"{why_lost(stored.grant.reason, stored.grant.detail)} "
 
 
 def _pending(

@@ -20,7 +20,7 @@ from deviceflow.client.effects import (
 )
 from deviceflow.client.exchange import transmit, transmit_under
 from deviceflow.client.kept import UnsavedRefresh
-from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN
+from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.ports import GrantLease
 from deviceflow.core.states import GrantState
 from deviceflow.core.wire import Failure
@@ -55,16 +55,17 @@ def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant |
         StoreError: The tokens came, and could not be stored. They are kept in this client.
     """
     grant, worker = stored.grant, context.identity.worker()
-    seconds = context.grant_lease_seconds
+    deadline, margin = context.refresh_limits(grant.provider.replay_window)
+    seconds = deadline + margin
     yield CheckCredentials(grant.provider)
     request = grant.request()
     lease = yield from lease_of(worker, seconds, clocks, stored.now)
-    lease = lease._replace(margin=GRANT_MARGIN)
+    lease = lease._replace(margin=margin)
     begun = grant.refresh(stored.now)
     taken = GrantLease(worker, seconds, clocks.shared, stored.owner)
     if not (yield from context.recorder.record_grant(grant, begun, worker, lease=taken)):
         return None
-    outcome = yield from transmit_under(context, request, lease)
+    outcome = yield from transmit_under(context, request, lease, deadline)
     if outcome.stop is None:
         return (yield from _take_in(context, grant, outcome, worker))
     with suppress(errors.StoreError):  # the interruption counts; it is as if this process had died
@@ -75,7 +76,12 @@ def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant |
 def _take_in(context: Context, grant: Grant, outcome: Outcome, worker: str) -> Op[Grant | None]:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     attempt, old = grant.attempt, grant.token
-    received = grant.receive(outcome.result, outcome.now, duration=outcome.duration)
+    received = grant.receive(
+        outcome.result,
+        outcome.now,
+        duration=outcome.duration,
+        outage_after=context.outage_after,
+    )
     # As long as the server may be at work on it, nobody may send it again: the lease stays.
     failure = outcome.result if isinstance(outcome.result, Failure) else None
     stays = failure is not None and failure.sent and failure.kind in _STILL_UNDER_WAY
@@ -169,3 +175,20 @@ def revoke_next(context: Context, stored: StoredGrant) -> Op[Transition | None]:
     worker = context.identity.worker()
     kept = yield from context.recorder.record_grant(grant, received, worker)
     return received if kept else None
+
+
+def revoke_all(context: Context, stored: StoredGrant) -> Op[StoredGrant]:
+    """Send the revocation requests of a grant, until one fails: a sweep tries that again.
+
+    Returns:
+        The grant after that.
+    """
+    failures = stored.grant.failures
+    while stored.grant.revocations and stored.grant.failures <= failures:
+        yield from revoke_next(context, stored)
+        clocks: Clocks = yield ReadClocks()
+        found: StoredGrant | None = yield LoadGrantById(stored.grant.id, clocks.shared)
+        if found is None:
+            break
+        stored = found
+    return stored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from math import ceil
+from math import ceil, inf
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
@@ -34,6 +34,8 @@ DAY: Final = 86400.0
 _SHORTEST_LOOK: Final = 0.02
 _LONGEST_LOOK: Final = 0.5
 _MOST_REFRESHES: Final = 3
+_SHORTEST_REQUEST: Final = 1.0
+"""Seconds of a caller's time limit that must be left to send a refresh."""
 
 
 class Asked(NamedTuple):
@@ -63,6 +65,7 @@ def get_token(
     request: LoginRequest,
     min_ttl: float,
     mint: Mint | Literal["here"],
+    timeout: float | None = None,
 ) -> Op[AccessToken]:
     """Return an access token of the grant of a name."""
     clocks: Clocks = yield ReadClocks()
@@ -75,7 +78,8 @@ def get_token(
         provider = asking.asked(provider, request).for_grant()
         secret_refs.allow(provider)
     wanted = Asked(name, provider, purpose, min_ttl, mint)
-    stored, clocks = yield from _obtain(context, wanted, clocks)
+    until = inf if timeout is None else clocks.steady + timeout
+    stored, clocks = yield from _obtain(context, wanted, clocks, until)
     yield from _note_use(stored)
     grant, now = stored.grant, stored.now
     token = AccessToken.of(grant)
@@ -83,31 +87,39 @@ def get_token(
     return token
 
 
-def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGrant, Clocks]]:
+def _obtain(
+    context: Context, asked: Asked, clocks: Clocks, until: float
+) -> Op[tuple[StoredGrant, Clocks]]:
     """Return the grant with an access token that can be used, and the clocks before it was read.
 
     Args:
         context: The client's.
         asked: What is asked for.
         clocks: What the clocks say.
+        until: The time by the monotonic clock at which to give up.
     """
     yield from grant_refresh.save(context, asked.name)
     look, refreshes, lease = _SHORTEST_LOOK, 0, HeldLease()
     while True:
+        remaining = until - clocks.steady
+        limited = context
+        if remaining < context.deadline:
+            limited = context._replace(deadline=max(_SHORTEST_REQUEST, remaining))
         stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.shared)
         course, held = Course.ASK, 0.0
         if stored is not None:
             held = lease.left(stored.grant.seq, stored.held, clocks.steady)
             course = _course(context, stored, held, asked)
+            _check_time(stored.grant, course, remaining)
         if stored is None or course is Course.ASK:
-            yield from grant_login.ask(context, asked, stored)
-        elif course is Course.USE:
-            if context.notifies:
-                with suppress(errors.StoreError):  # the token is good, and others notify later
-                    yield from grant_need.tell(context, stored)
+            yield from grant_login.ask(limited, asked, stored)
+        elif course in (Course.USE, Course.BACK_OFF):
+            with suppress(errors.StoreError):  # others notify later
+                yield from grant_need.tell(context, stored)
+            _check_usable(stored, course)
             return stored, clocks
         elif course is Course.REFRESH:
-            refreshed = yield from grant_refresh.refresh(context, stored, clocks)
+            refreshed = yield from grant_refresh.refresh(limited, stored, clocks)
             refreshes += 1
             # A token that ended on its way here is not good; but a server may be so slow.
             if refreshed is not None and (
@@ -117,7 +129,7 @@ def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGr
                 return fresh, (yield ReadClocks())
         elif course is Course.WAIT:
             yield Watch(stored.grant.id)
-            yield Sleep(min(held, look), stored.grant.id)
+            yield Sleep(min(held, look, remaining), stored.grant.id)
             look = min(2 * look, _LONGEST_LOOK)
         else:
             yield from move(context, stored, course)
@@ -135,13 +147,10 @@ def _course(context: Context, stored: StoredGrant, held: float, asked: Asked) ->
 
     Raises:
         UsageError: The grant is of another login than is asked for.
-        UnreachableError: The server gave no usable answer lately, and there is nothing to use.
     """
     grant, now = stored.grant, stored.now
     grant_login.check_same(grant, asked.provider)
     course = grant.course(now, asked.min_ttl, held)
-    if course is Course.BACK_OFF:
-        raise _unreachable(grant, now)
     if course is Course.USE and held > 0 and _is_refused(context, grant):
         return Course.WAIT  # the next one is under way
     return course
@@ -179,15 +188,51 @@ def _note_use(stored: StoredGrant) -> Op[None]:
             yield UseGrant(stored.grant.id, now)
 
 
+def _check_time(grant: Grant, course: Course, remaining: float) -> None:
+    """Check that there is time for what is to be done.
+
+    Raises:
+        WaitTimeoutError: There is none.
+    """
+    if course is Course.REFRESH and remaining < _SHORTEST_REQUEST:
+        why = "too little was left of the timeout to refresh it"
+    elif course is Course.WAIT and remaining <= 0:
+        why = "another process is refreshing it"
+    else:
+        return
+    raise errors.WaitTimeoutError(
+        f"The grant {grant.name!r} gave no token in time: {why}.",
+        flow_id=grant.id,
+        state=grant.state,
+        hint="Nothing was changed. Ask again, or allow more time.",
+    )
+
+
+def _check_usable(stored: StoredGrant, course: Course) -> None:
+    """Check that there is an access token to use.
+
+    Raises:
+        UnreachableError: There is none, and the server gave no usable answer lately.
+    """
+    if course is Course.BACK_OFF:
+        raise _unreachable(stored.grant, stored.now)
+
+
 def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
     seconds = max(0.0, grant.due_at - now)
     detail = grant.detail or ""
     why = FAILURE_WORDS.get(detail, detail) or "there was no usable answer"
+    silent = ""
+    if grant.unanswered_since is not None:
+        silent = f", {wording.silence(grant.unanswered_since, grant.unanswered)}"
+    kept = "Nothing is lost."
+    if grant.in_doubt:
+        kept = "The grant is in doubt: the answer to a refresh was lost. It is asked for again."
     return errors.UnreachableError(
         f"The token of the grant {grant.name!r} has expired and could not be refreshed."
-        f" The last request to {grant.provider.server} failed: {why}.",
+        f" The last request to {grant.provider.server} failed: {why}{silent}.",
         flow_id=grant.id,
         state=grant.state,
         wait_seconds=seconds,
-        hint=f"Nothing is lost. Ask again in {wording.seconds(max(1, ceil(seconds)))}.",
+        hint=f"{kept} Ask again in {wording.seconds(max(1, ceil(seconds)))}.",
     )

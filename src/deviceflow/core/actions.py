@@ -385,12 +385,12 @@ NEED: Final = _of_grant(
     event_type="start",
 )
 NOTIFY: Final = _of_grant(
-    "notify", _ANY_GRANT, words="the program was notified of the need", outcome="notified"
+    "notify", _ANY_GRANT, words="the program was notified", outcome="notified"
 )
 NOTIFY_FAILED: Final = _of_grant(
     "notify_failed",
     _ANY_GRANT,
-    words="the program could not be notified of the need: retrying later",
+    words="the program could not be notified: retrying later",
     outcome="not_notified",
     severity=Severity.WARNING,
 )
@@ -409,7 +409,7 @@ END_NEED: Final = _of_grant(
 )
 LOG_IN: Final = _of_grant(
     "log_in",
-    dict.fromkeys(_WITHOUT_TOKENS, ACTIVE),
+    dict.fromkeys((*_WITHOUT_TOKENS, ACTIVE, IN_DOUBT), ACTIVE),
     words="a person logged in: the login's token became the grant's",
     outcome="token_issued",
     changes_secrets=True,
@@ -489,7 +489,7 @@ INVALIDATE: Final = _of_grant(
 )
 LOSE: Final = _of_grant(
     "lose",
-    {state: LOST for state in GrantState if state in GIVING},
+    dict.fromkeys((ACTIVE, REFRESHING), LOST),  # in doubt, the server has the last word
     words="the grant was lost",
     outcome="lost",
     severity=Severity.WARNING,

@@ -127,7 +127,7 @@ DATA: Final = (
         "link of a need",
         SECRET,
         _NOWHERE,
-        ("grant.need", "grant.untold"),
+        ("grant.need", "grant.outage", "grant.untold"),
         "told to `notify`; whoever has the link can request a code; the row has a hash of it, and"
         " the link sealed",
     ),
@@ -202,10 +202,12 @@ DATA: Final = (
             ),
             *_fields(
                 "grant",
-                "state reason seq generation attempt replays last_resort failures refusals invalid"
+                "state reason seq generation attempt replays failures refusals invalid"
                 " revocations",
             ),
-            *_fields("view", "state reason generation refreshable revocations need_notified"),
+            *_fields(
+                "view", "state reason generation refreshable revocations need_notified unanswered"
+            ),
             "access_token.generation",
             "token.possibly_revoked",
         ),
@@ -220,7 +222,7 @@ DATA: Final = (
             *_fields("code", "interval expires_in"),
             *_fields("event", "time interval wait duration expires_at"),
             *_fields("grant", "created_at ended_at moved_at issued_at sent_at window_at due_at"),
-            *_fields("view", "created_at expires_at used_at need_since"),
+            *_fields("view", "created_at expires_at used_at need_since unanswered_since"),
             "access_token.expires_at",
             "token.expires_at",
         ),

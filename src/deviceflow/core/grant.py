@@ -13,7 +13,25 @@ do, and does it::
 tokens of a grant when an old refresh token comes again (RFC 9700 section 4.14.2). So there is never
 more than one request with one refresh token in flight, and a refresh whose answer was lost is
 *in doubt*: it is sent again only where the server says that it accepts that for a while, or when
-there is nothing left to lose.
+there is nothing left to lose, because the access token has ended. From then on it is sent again,
+with a back-off, until an answer can be understood.
+
+A grant with a refresh token is lost only when its server has said so. What counts as its word:
+
+* `invalid_grant`, `access_denied` and `expired_token`, with any status; and any other error code
+  with 200 (GitHub), 400 or 401, the statuses of RFC 6749 section 5.2, unless it blames the client;
+* on the third time, with growing pauses, and only once the access token has ended: an error code
+  that blames the client (`invalid_client`); an error code with another 4xx; and a 4xx without an
+  error code, whose body is empty or JSON.
+
+Never its word: HTML or any other text, with whatever status, since that is what captive portals,
+firewalls and gateways send; 404 and 405 without an error code, which say that the token endpoint
+is not there, so that a login would fail there as well; 407, 408, 421, 425 and 429; 5xx; redirects.
+They are an outage: the program is told of one that lasts, and nobody is asked to log in.
+
+The answer to a refresh that was sent again may bring tokens that the server issued for the first
+one. So their life counts from the first sending, or ends with the `exp` of an access token that is
+a JWT, if that is earlier.
 """
 
 from __future__ import annotations
@@ -25,13 +43,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from deviceflow.core import actions, pacing
 from deviceflow.core.flow import Transition
 from deviceflow.core.machine import fire_grant, grant_refusal
-from deviceflow.core.need import MOST_UNTOLD, Need
+from deviceflow.core.need import MOST_UNTOLD, NO_ANSWER, Need
 from deviceflow.core.provider import Answer, Token
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
 from deviceflow.core.text import CleanText, Known, ours
-from deviceflow.core.wire import Failure, Response
+from deviceflow.core.wire import Failure, Response, read_jwt
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +67,10 @@ AHEAD: Final = 0.25
 """The share of a token's lifetime that is left when a sweep refreshes ahead, before jitter."""
 
 REFUSAL_LIMIT: Final = 3
-"""How many refusals in a row that blame the client, and not the refresh token, lose a grant."""
+"""How many refusals in a row that do not blame the refresh token lose a grant."""
+
+OUTAGE_REQUESTS: Final = 3
+"""How many refreshes in a row must fail before the program is told of an outage."""
 
 MOST_ASIDE: Final = 4
 """How many late answers are kept, the newest ones."""
@@ -69,6 +90,9 @@ _CLIENT_ERRORS: Final = frozenset(
     }
 )
 """What a server says where the request is wrong, and not the refresh token."""
+_END_OF_TIME: Final = 1e11
+_NOT_ABOUT_THE_TOKEN: Final = frozenset({404, 405, 407, 408, 421, 425, 429})
+"""Statuses that, without an error code, say nothing about the refresh token."""
 
 
 class Course(Enum):
@@ -105,8 +129,22 @@ def subject_of(claims: Fields | None) -> CleanText | None:
 
 
 def _told(need: Need) -> CleanText:
-    what = "need" if need.lasts else "the end of the need"
-    return ours(f"{what} {need.id}")
+    what = "outage" if need.is_outage else "need"
+    return ours(f"{what} {need.id}" if need.lasts else f"the end of the {what} {need.id}")
+
+
+def _refusals_that_count(answer: Answer, response: Response) -> int:
+    """Return how often an answer has to come until it is the server's word; 0 if it never is."""
+    status, error = response.status, answer.error
+    if answer.outcome in ("denied", "expired") or error == "invalid_grant":
+        return 1
+    if answer.outcome == "refused" and error is not None:
+        plain = status < 300 or status in (400, 401)
+        return 1 if plain and error not in _CLIENT_ERRORS else REFUSAL_LIMIT
+    wordless = answer.outcome in ("refused", "pending") or not response.body.strip()
+    if wordless and 400 <= status < 500 and status not in _NOT_ABOUT_THE_TOKEN:
+        return REFUSAL_LIMIT
+    return 0
 
 
 def _joined(*details: str | None) -> CleanText | None:
@@ -123,6 +161,15 @@ def _set_lifetime(token: Token, received: float, duration: float = 0.0) -> None:
         token.expires_at = None  # no server issues a token that has expired: it means never
     else:
         token.expires_at -= duration
+
+
+def _end_by_own_claim(token: Token) -> None:
+    """Shorten a token's life to what the token says itself, unverified, if it is a JWT."""
+    claims = read_jwt(token.access_token.reveal())
+    end = None if claims is None else claims.get("exp")
+    latest = _END_OF_TIME if token.expires_at is None else token.expires_at
+    if isinstance(end, int | float) and 1 < end < latest:  # neither NaN nor true
+        token.expires_at = float(end)
 
 
 class Grant:
@@ -147,13 +194,12 @@ class Grant:
         subject: Whose tokens they are, as the id token says (`sub`).
         token: The tokens of this generation; None without any.
         issued_at: When they arrived.
-        sent_at: When the last refresh was sent.
+        sent_at: When the last refresh was sent for the first time.
         window_at: When the server may have begun to accept that refresh again.
         attempt: How many refreshes were sent.
         replays: How many times the refresh of this generation was sent again.
-        last_resort: Whether it was sent again although the server need not accept that.
         failures: How many refreshes in a row got no usable answer.
-        refusals: How many refreshes in a row were refused for the client's sake.
+        refusals: How many of them were refusals that did not count yet.
         due_at: No refresh is sent before this time.
         ended_at: When it was lost or ended; None while it may give tokens.
         invalid: Whether a resource server refused the access token.
@@ -161,7 +207,8 @@ class Grant:
         to_revoke: The tokens to revoke, each with its kind.
         revocations: How many revocation requests are left to send: known without the secrets, too.
         need: The last need: that a person must log in, or had to.
-        untold: Ended needs before it, of whose end the program was not told yet.
+        outage: The last outage of the server of which the program was or may be told.
+        untold: Ended needs and outages before, of whose end the program was not told yet.
         replaced: The access token that the last action replaced or wiped, for the trail.
         as_stored: For the store: what it wrote of the grant.
     """
@@ -190,7 +237,6 @@ class Grant:
         self.window_at: float = 0.0
         self.attempt: int = 0
         self.replays: int = 0
-        self.last_resort: bool = False
         self.failures: int = 0
         self.refusals: int = 0
         self.due_at: float = now
@@ -200,6 +246,7 @@ class Grant:
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
         self.revocations: int = 0
         self.need: Need | None = None
+        self.outage: Need | None = None
         self.untold: tuple[Need, ...] = ()
         self.replaced: Secret | None = None
         self.as_stored: Any = None
@@ -219,6 +266,18 @@ class Grant:
     def in_doubt(self) -> bool:
         """Whether the server may have issued tokens that did not arrive."""
         return self.state is GrantState.IN_DOUBT or self.replays > 0
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """Since when no refresh had a usable answer; None if the last one had."""
+        if self.outage is not None and self.outage.lasts:
+            return self.outage.since
+        return self.sent_at if self.in_doubt else None
+
+    @property
+    def unanswered(self) -> int:
+        """How many refreshes in a row had no usable answer."""
+        return 0 if self.unanswered_since is None else max(self.failures, self.replays)
 
     @property
     def expires_at(self) -> float | None:
@@ -295,15 +354,10 @@ class Grant:
     def _course_in_doubt(self, now: float) -> Course:
         if self.aside:
             return Course.ADOPT
-        if not self.refreshable:
-            return Course.USE if self.serves(now) else Course.LOSE
-        if self._in_window(now) and self._is_due(now):
+        serves = self.serves(now)
+        if self._is_due(now) and (self._in_window(now) or not serves):
             return Course.REFRESH
-        if self.serves(now):
-            return Course.USE
-        if self.last_resort and not self._in_window(now):
-            return Course.LOSE
-        return Course.REFRESH if self._is_due(now) else Course.BACK_OFF
+        return Course.USE if serves else Course.BACK_OFF
 
     def _is_due(self, now: float) -> bool:
         return pacing.seconds_left(self.due_at, now) == 0 or self._moved_after(now)
@@ -384,26 +438,37 @@ class Grant:
         if need is not None and need.is_reserved(now):
             need = need._replace(notify_at=at)
         if need is None:
-            need = Need(need_id, now, link, at, host=host)
+            need = Need(need_id, self._why_needed, now, link, at, host=host)
         transition = self._fire(actions.NEED, now, detail=ours(f"need {need.id}"))
         former, self.need = self.need, need
-        if former is not None and former.id != need.id and former.notify_at is not None:
+        if former is not None and former.id != need.id:
+            self._keep_untold(former)
+        return transition
+
+    def _keep_untold(self, former: Need) -> None:
+        if former.notify_at is not None:
             # Its link leads nowhere any more.
             self.untold = (*self.untold, former._replace(link=Secret("")))[-MOST_UNTOLD:]
-        return transition
+
+    @property
+    def _why_needed(self) -> str:
+        if self.reason is not None:
+            return self.reason
+        return "logged_out" if self.generation else "never_logged_in"
 
     @property
     def notify_at(self) -> float | None:
-        """When the program is to be notified of a need or of its end; None for never."""
+        """When to notify the program of a need, an outage or the end of one; None for never."""
         times = [need.notify_at for need in self._needs if need.notify_at is not None]
         return min(times, default=None)
 
     @property
     def _needs(self) -> tuple[Need, ...]:
-        return self.untold if self.need is None else (*self.untold, self.need)
+        last = (self.outage, self.need)
+        return (*self.untold, *(one for one in last if one is not None))
 
     def need_to_tell(self, now: float) -> Need | None:
-        """Return the need that the program is to be notified of now, if there is one."""
+        """Return the need or outage that the program is to be notified of now, if there is one."""
         return next((need for need in self._needs if need.is_to_notify(now)), None)
 
     def knows(self, need: Need) -> bool:
@@ -411,7 +476,7 @@ class Grant:
         return any(known.id == need.id for known in self._needs)
 
     def notified(self, need: Need, now: float) -> Transition:
-        """Record that the program was notified of a need, or of its end if it had ended.
+        """Record that the program was notified of a need or outage, or of its end if it had ended.
 
         Args:
             need: The need as it was told.
@@ -436,6 +501,9 @@ class Grant:
         return known
 
     def _put_need(self, need: Need) -> None:
+        if need.is_outage and self.outage is not None and self.outage.id == need.id:
+            self.outage = need
+            return
         if self.need is not None and self.need.id == need.id:
             self.need = need
             return
@@ -525,8 +593,10 @@ class Grant:
         """Forget what belonged to former tokens; return in words what came of it."""
         ended = self._end_need(now, NeedEnd.LOGGED_IN)
         # They are of the former permission, and nobody will use them.
-        aside, self.aside = self.aside, ()
-        revocable = [self._set_to_revoke(token, now) for token in aside]
+        former = [token for token in (self.token, *self.aside) if token is not None]
+        self._wipe(now, NeedEnd.LOGGED_IN)
+        self.aside = ()
+        revocable = [self._set_to_revoke(token, now) for token in former]
         left = self._leave_unrevoked(provider)
         if not (all(revocable) or left):
             left = f"revoke the former tokens at {self.provider.server}"
@@ -544,7 +614,6 @@ class Grant:
         transition = self._fire(actions.REPLAY if again else actions.REFRESH, now)
         self.attempt += 1
         self.replays += again
-        self.last_resort = self.last_resort or (again and not in_window)
         if not again:
             self.sent_at = now
         if not (again and in_window):
@@ -559,9 +628,7 @@ class Grant:
             owner: The worker, for the trail.
         """
         detail = ours(f"the lease of {owner} ran out during a refresh") if owner else None
-        transition = self._fire(actions.RECOVER_REFRESH, now, detail=detail)
-        self.last_resort = False  # it may not have been sent, and there is nothing left to lose
-        return transition
+        return self._fire(actions.RECOVER_REFRESH, now, detail=detail)
 
     def receive(
         self,
@@ -569,6 +636,7 @@ class Grant:
         now: float,
         *,
         duration: float = 0.0,
+        outage_after: float = inf,
     ) -> Transition:
         """Process the result of a refresh.
 
@@ -576,30 +644,38 @@ class Grant:
             result: The response, or the failure.
             now: When it arrived.
             duration: How many seconds the exchange took.
+            outage_after: After how many seconds without a usable answer the program is to be told
+                of an outage.
 
         Raises:
             IllegalTransitionError: No refresh is in flight.
         """
         if self.state is not GrantState.REFRESHING:
             raise grant_refusal(self, "receive an answer")
-        status, retry_after = None, 0.0
         if isinstance(result, Failure):
-            answer = Answer("retry", error=result.code, in_doubt=result.sent)
+            failed, late = ours(result.code), result.kind == "lease"
+            transition = self._again(now, 0.0, failed, lost=result.sent, late=late)
+            status = None
         else:
-            status, retry_after = result.status, result.retry_after(now)
-            answer = self.provider.read_token(result, now)
-        if answer.token is not None:
-            answer.token.hide(self._known())
-            _set_lifetime(answer.token, now, duration)
-            transition = self._receive_token(answer, answer.token, now, duration)
-        else:
-            late = isinstance(result, Failure) and result.kind == "lease"
-            transition = self._receive_no_token(answer, now, retry_after, status, late=late)
+            status, answer = result.status, self.provider.read_token(result, now)
+            if answer.token is not None:
+                transition = self._receive_token(answer, answer.token, now, duration)
+            else:
+                transition = self._receive_no_token(answer, result, now)
+        if transition.action in (actions.POSTPONE, actions.LOSE_ANSWER):
+            self._note_outage(now, outage_after)
         return transition._replace(status=status, duration=duration)
 
     def _receive_token(
         self, answer: Answer, token: Token, now: float, duration: float
     ) -> Transition:
+        token.hide(self._known())
+        sent_at = now - duration
+        if self.replays:
+            sent_at = min(sent_at, self.sent_at)  # the server may have issued it then
+        _set_lifetime(token, now, now - sent_at)
+        if self.replays:
+            _end_by_own_claim(token)
         subject = subject_of(answer.claims)
         other = subject is not None and self.subject is not None and subject != self.subject
         # One that has expired says all the same whose the tokens are: the clock may be ahead.
@@ -617,31 +693,26 @@ class Grant:
             detail = CleanText(f"no longer granted: {gone}", self._known())
         transition = self._fire(actions.RENEW, now, detail=detail)
         self.subject = subject or self.subject
-        self._take(token, now - duration)
+        self._take(token, sent_at)
+        self._end_outage(now, NeedEnd.ANSWERED)
         return transition
 
     @property
     def _scopes(self) -> set[str]:
         return {*(self.token.scopes or ())} if self.token else set()
 
-    def _receive_no_token(
-        self, answer: Answer, now: float, retry_after: float, status: int | None, *, late: bool
-    ) -> Transition:
+    def _receive_no_token(self, answer: Answer, response: Response, now: float) -> Transition:
+        status, retry_after = response.status, response.retry_after(now)
+        count = _refusals_that_count(answer, response)
         if answer.error is None:
-            detail = ours(f"HTTP {status}")
+            detail = ours(f"HTTP {status} without a reason" if count else f"HTTP {status}")
         else:
             detail = CleanText(answer.error, self._known(), looks=True)
-        if answer.outcome in ("denied", "expired", "refused"):
-            return self._receive_refusal(answer, now, retry_after, detail)
-        return self._again(now, retry_after, detail, lost=answer.in_doubt, late=late)
-
-    def _receive_refusal(
-        self, answer: Answer, now: float, retry_after: float, detail: CleanText
-    ) -> Transition:
-        if answer.outcome == "refused" and answer.error in _CLIENT_ERRORS:
-            self.refusals += 1
-            if self.refusals < REFUSAL_LIMIT or self.serves(now):
-                return self._again(now, retry_after, detail, lost=False)
+        if not count:
+            return self._again(now, retry_after, detail, lost=answer.in_doubt)
+        self.refusals += 1
+        if self.refusals < count or (count > 1 and self.serves(now)):
+            return self._again(now, retry_after, detail, lost=False, refused=True)
         if self.aside:
             return self.use_late_answer(now)
         return self.lose(Loss.UNKNOWN if self.replays else Loss.REFUSED, now, detail)
@@ -650,9 +721,10 @@ class Grant:
         self,
         now: float,
         retry_after: float,
-        detail: CleanText | None,
+        detail: CleanText,
         *,
         lost: bool,
+        refused: bool = False,
         late: bool = False,
     ) -> Transition:
         """Try again later. In doubt, the doubt stays whatever else happened.
@@ -662,20 +734,36 @@ class Grant:
             retry_after: How many seconds the server asks to wait.
             detail: What went wrong.
             lost: Whether the server may have issued tokens.
+            refused: Whether this was a refusal that does not count yet.
             late: Whether this machine was too slow to send anything: the server is not to blame.
         """
         self.failures += not late
-        wait = max(pacing.refresh_backoff(self.failures) * self._jitter(), retry_after)
+        backoff = pacing.refresh_backoff(self.failures, refused=refused) * self._jitter()
+        if late or (lost and not self.replays and self._in_window(now)):
+            backoff = 0.0  # a server that answers the same refresh again does so for a short time
+        wait = max(backoff, retry_after)
         action = actions.LOSE_ANSWER if lost or self.replays else actions.POSTPONE
-        if late:
-            wait = 0.0
-        elif lost and not self.replays:
-            wait = 0.0  # a server that accepts the same refresh again does so for a short time
-        if self.replays and not lost:
-            self.last_resort = False  # it was not taken note of
         transition = self._fire(action, now, wait=round(wait, 6), detail=detail)
         self.due_at = now + wait
         return transition
+
+    def _note_outage(self, now: float, after: float) -> None:
+        """Note that the server gave no usable answer, and whether the program is to be told."""
+        outage, failed = self.outage, self.failures
+        if not failed:
+            return
+        if outage is None or not outage.lasts:
+            if outage is not None:
+                self._keep_untold(outage)
+            outage = Need(f"{self.id}.{self.seq}", NO_ANSWER, now, Secret(""), None)
+        lasting = failed >= OUTAGE_REQUESTS and now - outage.since >= after
+        if lasting and not outage.notified and outage.notify_at is None:
+            outage = outage._replace(notify_at=now)
+        self.outage = outage
+
+    def _end_outage(self, now: float, end: NeedEnd) -> None:
+        if self.outage is not None and self.outage.lasts:
+            self.outage = self.outage.ended(now, end)
 
     def late_answer(self, token: Token, attempt: int, now: float) -> Transition:
         """Take tokens that arrived after others went on with the grant.
@@ -710,6 +798,7 @@ class Grant:
         transition = transition._replace(detail=_joined(ended))
         *rest, token = self.aside
         self._take(token, self.sent_at)
+        self._end_outage(now, NeedEnd.LATE_ANSWER)
         self.aside = tuple(rest)
         return transition
 
@@ -721,27 +810,23 @@ class Grant:
 
     def doubt(self, now: float) -> Transition:
         """Record that the store was restored: the refresh token may have been used since."""
+        known_at = self.moved_at
         transition = self._fire(actions.DOUBT, now)
-        self.sent_at = self.window_at = 0.0
+        self.sent_at, self.window_at = min(known_at, now), 0.0
         return transition
 
     # The end.
 
     def lapse(self, now: float) -> Transition:
         """Give the grant up, since there is nothing left to use and nothing to refresh."""
-        loss = Loss.LAPSED
-        if self.state is GrantState.IN_DOUBT:
-            loss = Loss.UNKNOWN
-        elif self.invalid:
-            loss = Loss.INVALIDATED
-        return self.lose(loss, now)
+        return self.lose(Loss.INVALIDATED if self.invalid else Loss.LAPSED, now)
 
     def lose(self, loss: Loss, now: float, detail: CleanText | None = None) -> Transition:
         """Record that the grant gives no tokens any more."""
         transition = self._fire(actions.LOSE, now, detail=detail)
         self.reason = loss
         self.ended_at = now
-        self._wipe()
+        self._wipe(now, NeedEnd.ANSWERED)
         return transition
 
     def log_out(self, now: float) -> Transition:
@@ -749,7 +834,7 @@ class Grant:
         tokens = [token for token in (self.token, *self.aside) if token is not None]
         transition = self._fire(actions.LOG_OUT, now)
         self.ended_at = now
-        self._wipe()
+        self._wipe(now, NeedEnd.LOGGED_OUT)
         self.aside = ()
         ended = self._end_need(now, NeedEnd.LOGGED_OUT)
         revocable = False
@@ -835,14 +920,15 @@ class Grant:
         self.issued_at = self.due_at = issued_at
         self.generation += 1
         self.replays = self.failures = self.refusals = 0
-        self.last_resort = self.invalid = False
+        self.invalid = False
         self.reason = self.detail = self.ended_at = None
 
-    def _wipe(self) -> None:
+    def _wipe(self, now: float, end: NeedEnd) -> None:
         self.replaced = None if self.token is None else self.token.access_token
         self.token = None
         self.replays = self.failures = self.refusals = 0
-        self.last_resort = self.invalid = False
+        self.invalid = False
+        self._end_outage(now, end)
 
     def _set_to_revoke(self, token: Token, now: float) -> bool:
         """Schedule the revocation of tokens; return whether the server can revoke any."""

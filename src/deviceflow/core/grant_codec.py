@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
-from deviceflow.core.need import Need
+from deviceflow.core.need import NO_ANSWER, WHY, Need
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
@@ -56,7 +56,6 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "generation": _is_count,
     "invalid": _is_flag,
     "issued_at": _is_time,
-    "last_resort": _is_flag,
     "moved_at": _is_time,
     "purpose": _is_text,
     "refusals": _is_count,
@@ -71,6 +70,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
 
 _OF_NEED: Final[Mapping[str, Callable[[object], bool]]] = {
     "id": lambda value: isinstance(value, str),
+    "reason": lambda value: value in WHY or value == NO_ANSWER,
     "since": _is_time,
     "notify_at": _is_time_or_none,
     "notified": _is_count,
@@ -95,6 +95,7 @@ def open_part(grant: Grant) -> dict[str, Any]:
         "reason": grant.reason and grant.reason.value,
         "in_doubt": grant.in_doubt,
         "need": need and _open_part_of(need),
+        "outage": grant.outage and _open_part_of(grant.outage),
         "untold": [_open_part_of(need) for need in grant.untold],
     }
 
@@ -148,6 +149,7 @@ def fill(grant: Grant, record: Mapping[str, Any]) -> None:
     if (grant.state is GrantState.LOST) != (grant.reason is not None):
         raise ValueError("reason")
     grant.need = None if record["need"] is None else _need_of(record["need"])
+    grant.outage = None if record["outage"] is None else _need_of(record["outage"])
     grant.untold = tuple(map(_need_of, record["untold"]))
 
 

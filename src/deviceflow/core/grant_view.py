@@ -33,6 +33,9 @@ class GrantView:
         used_at: When the store last recorded a use of the grant, at most once a day.
         login_id: The login that the tokens came from; None without one, or if a program brought
             a refresh token (`Client.adopt_grant`).
+        unanswered_since: Since when no refresh had a usable answer; None if the last one had. In
+            the state `in-doubt`, when the refresh was first sent whose answer is not known.
+        unanswered: How many refreshes in a row had no usable answer.
         need_id: The id of the need, if a person must log in.
         need_since: When the need arose.
         need_notified: How many times the program was notified of the need.
@@ -54,6 +57,8 @@ class GrantView:
     created_at: float
     used_at: float | None
     login_id: str | None
+    unanswered_since: float | None
+    unanswered: int
     need_id: str | None
     need_since: float | None
     need_notified: int
@@ -80,6 +85,8 @@ class GrantView:
             created_at=grant.created_at,
             used_at=stored.used_at,
             login_id=grant.flow_id,
+            unanswered_since=grant.unanswered_since,
+            unanswered=grant.unanswered,
             need_id=None if need is None else need.id,
             need_since=None if need is None else need.since,
             need_notified=0 if need is None else need.notified,
@@ -108,6 +115,8 @@ class GrantView:
             "created_at": self.created_at,
             "used_at": self.used_at,
             "login_id": self.login_id,
+            "unanswered_since": self.unanswered_since,
+            "unanswered": self.unanswered,
             "need_id": self.need_id,
             "need_since": self.need_since,
             "need_notified": self.need_notified,

@@ -1,8 +1,12 @@
 """A need: the fact that a person must log in for a grant, and when the program is told of that.
 
 The program is told when a need arises, again each day that the need lasts, and when the need has
-ended: at least once each, with the need's id to recognize repetitions by. As in
-`deviceflow.core.grant`, nothing here does I/O or reads a clock.
+ended: at least once each, with the need's id to recognize repetitions by. The end of a need that
+nobody was told of is not told either. As in `deviceflow.core.grant`, nothing here does I/O or reads
+a clock.
+
+An outage, during which a server gives no usable answer to the refreshes of a grant, is told in the
+same way, but once: nobody can do anything about it in deviceflow.
 """
 
 from __future__ import annotations
@@ -10,8 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from deviceflow.core import pacing
+from deviceflow.core.states import Loss
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deviceflow.core.secret import Secret
     from deviceflow.core.states import NeedEnd
 
@@ -30,8 +37,31 @@ CODE_EACH: Final = 300.0
 MOST_UNTOLD: Final = 4
 """How many ended needs of a grant are kept until the program is told of their end."""
 
+WHY: Final[Mapping[str, str]] = {
+    "never_logged_in": "Nobody has logged in yet.",
+    "logged_out": "It was logged out.",
+    Loss.REFUSED: "The server refused its refresh token.",
+    Loss.UNKNOWN: "The answer to a refresh was lost, and the server refuses the refresh token now.",
+    Loss.LAPSED: "Its token has expired, and there is no refresh token.",
+    Loss.INVALIDATED: "A server refused its token, and there is no refresh token.",
+    Loss.WRONG_SUBJECT: "A refresh brought tokens of somebody else, which were not taken.",
+}
+"""Why a person must log in: each reason, in words. The set is closed."""
+
+NO_ANSWER: Final = "no_answer"
+"""The reason of an outage, which is no need to log in: the server gives no usable answer."""
+
+OUTAGE_AFTER: Final = 3600.0
+"""Seconds after which the program is told of an outage, unless the client says otherwise."""
+
 _TOLERANCE: Final = 60.0
 _FUTURE: Final = NOTIFY_AGAIN + 3600.0
+
+
+def why_lost(loss: str, detail: str | None) -> str:
+    """Return in a sentence why a grant was lost, and what the server answered."""
+    why = WHY.get(loss, f"{loss}.")
+    return why if not detail else f"{why.removesuffix('.')}: {detail.removesuffix('.')}."
 
 
 class Need(NamedTuple):
@@ -39,6 +69,7 @@ class Need(NamedTuple):
 
     Attributes:
         id: A random id. It is no secret.
+        reason: Why a person must log in: a key of `WHY`; or `NO_ANSWER`.
         since: When the need arose.
         link: The unguessable part of the address of its page.
         notify_at: When the program is to be notified next; None for never.
@@ -52,6 +83,7 @@ class Need(NamedTuple):
     """
 
     id: str
+    reason: str
     since: float
     link: Secret
     notify_at: float | None
@@ -65,8 +97,13 @@ class Need(NamedTuple):
 
     @property
     def lasts(self) -> bool:
-        """Whether a person must still log in."""
+        """Whether a person must still log in, or the outage goes on."""
         return self.ended_at is None
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether this is an outage of the server, for which nobody needs to log in."""
+        return self.reason == NO_ANSWER
 
     def is_to_notify(self, now: float) -> bool:
         """Tell whether the program is to be notified now."""
@@ -82,9 +119,9 @@ class Need(NamedTuple):
     def told(self, now: float, *, of_end: bool) -> Self:
         """Return the need after the program was notified of it, or of its end."""
         told = self._replace(notified=self.notified + 1, notified_at=now, failures=0)
-        if self.lasts:
-            return told._replace(notify_at=now + NOTIFY_AGAIN)
-        return told._replace(notify_at=None) if of_end else told
+        if not self.lasts:  # its end may have come while the program was told that it lasts
+            return told._replace(notify_at=None if of_end else now)
+        return told._replace(notify_at=None if self.is_outage else now + NOTIFY_AGAIN)
 
     def untold(self, now: float, jitter: float) -> tuple[Self, float]:
         """Return the need after a notification failed, and in how many seconds to try again."""
@@ -93,11 +130,8 @@ class Need(NamedTuple):
         return self._replace(failures=failures, notify_at=now + wait), wait
 
     def ended(self, now: float, end: NeedEnd) -> Self:
-        """Return the need after its end.
-
-        The program is not told of the end of a need that it was not to be told of yet.
-        """
-        at = None if self.is_reserved(now) else now
+        """Return the need after its end. The end is told to a program that knows of the need."""
+        at = now if self.notified else None
         return self._replace(ended_at=now, end=end, notify_at=at, failures=0)
 
     def code_wait(self, now: float) -> float:

@@ -1,13 +1,17 @@
-"""What a program is told of a need: when it arises, each day that it lasts, and when it ends."""
+"""What a program is told of a need: when it arises, each day that it lasts, and when it ends.
+
+A program is also told of a long outage of the server, and of its end: see `deviceflow.core.need`.
+"""
 
 from __future__ import annotations
 
 import shlex
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
+from deviceflow.core import wording
 from deviceflow.core.sanitize import printable
 from deviceflow.core.secret import Secret
+from deviceflow.core.wire import FAILURE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +29,7 @@ _ENDS: Final = {
     "late_answer": "The tokens arrived late, and nobody needs to log in.",
     "logged_out": "The need was ended without a login.",
 }
+_ENDS_OF_OUTAGE: Final = {"answered": "the server answers again"}
 
 
 def page_of(pages: str | None, link: Secret) -> Secret | None:
@@ -42,19 +47,21 @@ class LoginNeed(NamedTuple):
     """One notification of a need. All times are in seconds since 1970.
 
     Attributes:
-        id: The need's id. All notifications of one need have the same id.
+        id: The id of the need or the outage. All notifications of one have the same id.
         name: The grant's name.
         purpose: Why the grant is needed, as the program stated it.
         server: The server to log in to.
         scopes: The scopes that the login asks for.
         host: The machine of the program that asked.
-        since: When the need arose.
+        since: When the need arose, or the outage began.
         number: The number of this notification of the need, from 1. A repeated notification has the
             same number.
         ended_at: When the need ended; None while a person must log in.
-        end: Why the need ended: `logged_in`, `late_answer` or `logged_out`; None while it lasts.
+        end: Why the need ended: `logged_in`, `late_answer`, `logged_out`, or for an outage
+            `answered`; None while it lasts.
         link: The address of the need's page, hidden; None if the client does not know where the
             pages are, and after the end. Whoever has the link can request a code.
+        outage: What an outage comes to, in words; None for a need. Nobody needs to log in.
     """
 
     id: str
@@ -68,10 +75,16 @@ class LoginNeed(NamedTuple):
     ended_at: float | None
     end: str | None
     link: Secret | None
+    outage: str | None = None
 
     @classmethod
     def of(cls, grant: Grant, need: Need, pages: str | None) -> Self:
-        """Return what to tell of a grant's need."""
+        """Return what to tell of a grant's need, or of an outage of its server."""
+        outage = None
+        if need.is_outage:
+            outage = wording.silence(need.since, grant.unanswered)
+            if need.lasts and grant.detail:
+                outage += f", last: {FAILURE_WORDS.get(grant.detail, grant.detail)}"
         return cls(
             id=need.id,
             name=grant.name,
@@ -84,18 +97,26 @@ class LoginNeed(NamedTuple):
             ended_at=need.ended_at,
             end=None if need.end is None else str(need.end),
             link=page_of(pages, need.link) if need.lasts else None,
+            outage=outage,
         )
 
     @property
-    def kind(self) -> Literal["needed", "still_needed", "ended"]:
-        """What is told: that the need arose, that it lasts, or that it ended."""
+    def kind(self) -> Literal["needed", "still_needed", "ended", "outage", "outage_ended"]:
+        """What is told: that the need arose, that it lasts, or that it ended; or of an outage."""
+        if self.outage is not None:
+            return "outage" if self.ended_at is None else "outage_ended"
         if self.ended_at is not None:
             return "ended"
         return "needed" if self.number == 1 else "still_needed"
 
     @property
     def command(self) -> str:
-        """The command that shows a fresh code, for a shell that uses the same store."""
+        """The command that shows a fresh code, for a shell that uses the same store.
+
+        In an outage, it is the command that shows the grant.
+        """
+        if self.outage is not None:
+            return f"deviceflow grants show {argument(self.name)}"
         return f"deviceflow resume {argument(self.name)}"
 
     def in_words(self, *, link: bool = False) -> str:
@@ -107,9 +128,17 @@ class LoginNeed(NamedTuple):
         return printable(self._in_words(link=link), _LONGEST_TEXT)
 
     def _in_words(self, *, link: bool) -> str:
+        if self.outage is not None and self.end is not None:
+            how = _ENDS_OF_OUTAGE.get(self.end, "the grant is not refreshed any more")
+            return f"{self.name}: the outage of {self.server} is over: {how}."
+        if self.outage is not None:
+            return (
+                f"{self.name}: {self.server} has given {self.outage}. Nobody needs to log in:"
+                f" deviceflow asks again until the server answers. To look: {self.command}"
+            )
         if self.end is not None:
             return f"{self.name} needs no login any more. {_ENDS.get(self.end, '')}".rstrip()
-        since = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        since = wording.moment(self.since)
         why = f" Purpose: {self.purpose}." if self.purpose else ""
         still = "still " if self.kind == "still_needed" else ""
         where = self.command if self.link is None or not link else self.link.reveal()

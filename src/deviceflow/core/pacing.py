@@ -18,6 +18,9 @@ LAST_POLL: Final = 1.0
 LONGEST_BACKOFF: Final = 60.0
 """The longest wait in seconds that backing off from failed polls leads to."""
 
+REFUSED_BACKOFF: Final = 10.0
+"""The wait in seconds after a refusal that has to come again before it counts."""
+
 LONGEST_CODE_WAIT: Final = 30.0
 """The longest wait in seconds before another request for a device code."""
 
@@ -68,9 +71,16 @@ def code_backoff(failures: int) -> float:
     return 2.0 ** (failures - 1)
 
 
-def refresh_backoff(failures: int) -> float:
-    """Return the backoff after failed refreshes in a row, before jitter."""
-    return min(2.0 ** min(failures - 1, 9), LONGEST_BACKOFF)
+def refresh_backoff(failures: int, *, refused: bool = False) -> float:
+    """Return the backoff after failed refreshes in a row, before jitter.
+
+    Args:
+        failures: How many.
+        refused: Whether the server refused the last one, which does not count yet: soon after
+            that, it would refuse another one for the same passing cause.
+    """
+    first = REFUSED_BACKOFF if refused else 1.0
+    return min(first * 2.0 ** min(failures - 1, 9), LONGEST_BACKOFF)
 
 
 def revocation_backoff(failures: int) -> float:

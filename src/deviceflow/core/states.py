@@ -76,11 +76,12 @@ class Loss(StrEnum):
 
 
 class NeedEnd(StrEnum):
-    """Why a need ended. The set is closed."""
+    """Why a need, or an outage, ended. The set is closed."""
 
     LOGGED_IN = "logged_in"
     LATE_ANSWER = "late_answer"
     LOGGED_OUT = "logged_out"
+    ANSWERED = "answered"
 
 
 INIT, AWAITING_USER, POLLING, AUTHORIZED, EXPIRED, FAILED = State

@@ -24,6 +24,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from deviceflow.core.need import OUTAGE_AFTER
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import UsageError
 
@@ -51,9 +52,9 @@ SETTINGS: Final[tuple[str, ...]] = (
 )
 """What a profile and the environment (`DEVICEFLOW_` and the name in capitals) can set."""
 
-NOTICES: Final = ("notify", "public_url")
-"""What a profile and the environment can set besides: how somebody is told of needs, and where the
-pages of needs are. Neither belongs to a server."""
+NOTICES: Final = ("notify", "public_url", "outage_after")
+"""What a profile and the environment can set besides: how somebody is told of needs, where the
+pages of needs are, and when somebody is told of an outage. None belongs to a server."""
 
 COMMAND_LINE: Final = "the command line"
 
@@ -239,10 +240,12 @@ class Notices(NamedTuple):
     Attributes:
         notify: A URL, a reference to one, or a command; None where nobody is told.
         public_url: Where the pages of needs are; None where nobody said.
+        outage_after: Seconds after which somebody is told of an outage.
     """
 
     notify: str | Sequence[str] | None
     public_url: str | None
+    outage_after: float
 
 
 def names_server(profile: str) -> bool:
@@ -269,7 +272,20 @@ def notices(profile: str | None) -> Notices:
         name: os.environ.get(f"DEVICEFLOW_{name.upper()}") or in_profile.get(name)
         for name in NOTICES
     }
-    return Notices(**found)
+    outage_after = found.pop("outage_after")
+    seconds = OUTAGE_AFTER if outage_after is None else _seconds(outage_after)
+    if seconds is None:
+        raise UsageError(f"DEVICEFLOW_OUTAGE_AFTER must be {_wanted('outage_after')}.")
+    return Notices(**found, outage_after=seconds)
+
+
+def _seconds(value: object) -> float | None:
+    """Return a number of seconds, at least 0, or None if it is none."""
+    try:
+        number = -1.0 if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number >= 0 else None
 
 
 def texts(value: str | Sequence[str]) -> Sequence[str]:
@@ -350,6 +366,8 @@ def _check(path: Path, read: Mapping[str, Any]) -> None:
 def _fits(key: str, value: object) -> bool:
     if key == "allow_http":
         return isinstance(value, bool)
+    if key == "outage_after":
+        return _seconds(value) is not None
     if key == "scope_ceiling" and value in ("", []):
         return False  # an empty ceiling would count as no ceiling
     if key == "set":
@@ -366,7 +384,12 @@ def _wanted(key: str) -> str:
         return "a string or a list of strings, with at least one scope"
     if key in (*_LISTS, "notify"):
         return "a string or a list of strings"
-    return {"allow_http": "true or false", "set": "a table of strings"}.get(key, "a string")
+    other = {
+        "allow_http": "true or false",
+        "set": "a table of strings",
+        "outage_after": "a number of seconds, at least 0, or inf for never",
+    }
+    return other.get(key, "a string")
 
 
 def _is_literal(value: object) -> bool:

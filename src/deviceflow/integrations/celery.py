@@ -258,6 +258,7 @@ def _client_of(app: Celery, store: Store, profile: str | None) -> Client:
         deadline=float(_setting(app, "deadline") or DEADLINE),
         notify=tell,
         public_url=_setting(app, "public_url") or notices.public_url,
+        outage_after=notices.outage_after,
     )
 
 

@@ -6,14 +6,15 @@ section accepts instead.
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.core.wire import Fields, read_json
+from deviceflow.core.wire import read_jwt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from deviceflow.core.wire import Fields
 
 LEEWAY: Final = 120.0
 """Seconds by which the server's clock may differ from this machine's."""
@@ -25,15 +26,7 @@ EXPIRED: Final = "the id token has expired"
 
 def claims_of(id_token: str) -> Fields | None:
     """Return the claims of an id token, or None if it is not a JSON Web Token."""
-    parts = id_token.split(".")
-    if len(parts) != 3:
-        return None
-    payload = parts[1] + "=" * (-len(parts[1]) % 4)
-    try:
-        read = read_json(base64.b64decode(payload, altchars=b"-_", validate=True))
-    except ValueError:
-        return None
-    return Fields(read) if isinstance(read, dict) else None
+    return read_jwt(id_token)
 
 
 def problem_with(claims: Fields, *, issuer: str | None, client_id: str, now: float) -> str | None:

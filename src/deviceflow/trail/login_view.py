@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from deviceflow.core.actions import (
     FAIL,
     ISSUE_CODE,
+    LOSE,
     PENDING,
     POLL,
     RECOVER,
@@ -21,6 +22,7 @@ from deviceflow.core.actions import (
     SLOW_DOWN,
     action_of,
 )
+from deviceflow.core.need import why_lost
 from deviceflow.core.omitted import Omitted
 from deviceflow.core.states import AWAITING_USER, ENDS, POLLING
 
@@ -357,6 +359,9 @@ def _in_words(event: Mapping[str, Any]) -> str:
         message = f"the server asked for slower polling: every {event['interval']:g} s from now on"
     elif action == FAIL and event["reason"]:
         message = f"{message}: {event['reason']}"
+    elif action == LOSE and event["reason"]:
+        why = why_lost(event["reason"], event["detail"]).removesuffix(".")
+        return f"{message}{_facts(event)}: {why}"
     said = (None, "", message, f"HTTP {event['http_status']}")
     detail = "" if event["detail"] in said else f": {event['detail']}"
     return f"{message}{_facts(event)}{detail}"

@@ -38,6 +38,7 @@ from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState
 from deviceflow.core.wire import Failure
+from deviceflow.core.wording import moment
 from deviceflow.providers.dialect import RFC8628
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
@@ -415,8 +416,21 @@ def test_expired_token_that_cannot_be_refreshed_yet_says_what_failed(
     with pytest.raises(errors.UnreachableError) as caught:
         driver.run(get_token(context()))
 
-    said = "The last request to https://as.example.com failed: "
-    assert f"{said}{why}. Nothing is lost." in str(caught.value)
+    said = f"The last request to https://as.example.com failed: {why}, no usable answer since"
+    assert f"{said} {moment(NOW)} (1 request). Nothing is lost." in str(caught.value)
+
+
+def test_grant_in_doubt_says_since_when_and_how_often_the_server_was_asked() -> None:
+    grant = active(-200)
+    for at in (NOW - 100, NOW):
+        grant.refresh(at)
+        grant.receive(Failure("connection", sent=True), at)
+    driver = Listed(loads(grant))
+
+    with pytest.raises(errors.UnreachableError, match="The grant is in doubt") as caught:
+        driver.run(get_token(context()))
+
+    assert f"no usable answer since {moment(NOW - 100)} (2 requests)" in str(caught.value)
 
 
 # Killed at each effect.

@@ -14,7 +14,16 @@ from deviceflow.core import grant_codec
 from deviceflow.core.access_token import AccessToken
 from deviceflow.core.grant import MOST_ASIDE, Course, Grant, check_name, subject_of
 from deviceflow.core.grant_view import GrantView
-from deviceflow.core.need import CODE_EACH, CODES, MOST_UNTOLD, NOTIFY_AGAIN, Need
+from deviceflow.core.need import (
+    CODE_EACH,
+    CODES,
+    MOST_UNTOLD,
+    NOTIFY_AGAIN,
+    WHY,
+    Need,
+    why_lost,
+)
+from deviceflow.core.notice import LoginNeed
 from deviceflow.core.ports import StoredGrant
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
@@ -255,7 +264,7 @@ def test_recovery_names_whose_lease_ran_out() -> None:
     assert (grant.state, grant.in_doubt, access(grant)) == (IN_DOUBT, True, "ACCESS-1")
 
 
-def test_in_doubt_the_token_is_used_to_its_end_and_the_refresh_sent_again_once() -> None:
+def test_in_doubt_the_token_is_used_to_its_end_and_the_refresh_sent_again_then() -> None:
     grant = doubtful(NOW + 900)
 
     assert grant.course(NOW + 950, 60) is Course.USE
@@ -263,46 +272,41 @@ def test_in_doubt_the_token_is_used_to_its_end_and_the_refresh_sent_again_once()
     assert grant.course(NOW + 999, 60, held=5) is Course.WAIT
     assert grant.course(NOW + 999, 60) is Course.REFRESH
     assert grant.refresh(NOW + 999).action == "replay"
-    assert (grant.state, grant.replays, grant.last_resort, grant.attempt) == (
-        REFRESHING,
-        1,
-        True,
-        2,
-    )
-    grant.receive(CUT, NOW + 1000)
-    assert grant.course(NOW + 2000, 60) is Course.LOSE
-    assert grant.lapse(NOW + 2000).dest is LOST
-    assert grant.reason is Loss.UNKNOWN
+    assert (grant.state, grant.replays, grant.attempt) == (REFRESHING, 1, 2)
 
 
-@pytest.mark.parametrize("result", [UNSENT, BUSY])
-def test_last_resort_that_the_server_took_no_note_of_is_not_used_up(
+@pytest.mark.parametrize("result", [UNSENT, BUSY, CUT, CRASHED, answer(403, "<html>")])
+def test_in_doubt_the_refresh_is_sent_again_until_the_server_has_said_something(
     result: Response | Failure,
 ) -> None:
-    grant = doubtful()
-    grant.refresh(NOW + 999)
+    grant, now, waits = doubtful(), NOW + 1000, []
+    for _ in range(12):
+        assert grant.course(now, 60) is Course.REFRESH
+        grant.refresh(now)
+        assert grant.receive(result, now).action == "lose_answer"
+        assert grant.course(now + 0.5, 60) is Course.BACK_OFF
+        waits.append(grant.due_at - now)
+        now = grant.due_at
 
-    assert grant.receive(result, NOW + 1000).action == "lose_answer"
+    assert waits[:5] == sorted(waits[:5])
+    assert (grant.unanswered_since, grant.unanswered) == (NOW + 901, 13)
+    with pytest.raises(IllegalTransitionError):
+        grant.lapse(now)
+    grant.refresh(now)
+    grant.receive(REFUSED, now)
+    assert (grant.reason, grant.unanswered_since) == (Loss.UNKNOWN, None)
 
-    assert not grant.last_resort
-    assert grant.course(NOW + 1000.5, 60) is Course.BACK_OFF
-    assert grant.course(grant.due_at, 60) is Course.REFRESH
 
-
-def test_last_resort_of_a_worker_that_died_is_not_used_up() -> None:
-    """Nobody knows whether it was sent, and nothing is left to lose."""
+def test_in_doubt_after_a_worker_died_it_is_sent_again_as_well() -> None:
     grant = doubtful()
     grant.refresh(NOW + 999)
     assert grant.course(NOW + 1000, 60, held=5) is Course.WAIT
     grant.recover(NOW + 1020)
 
     assert grant.course(NOW + 1020, 60) is Course.REFRESH
-    grant.refresh(NOW + 1020)
-    grant.receive(CUT, NOW + 1021)
-    assert grant.course(NOW + 1021, 60) is Course.LOSE
 
 
-def test_last_resort_begins_the_servers_window_anew() -> None:
+def test_refresh_that_is_sent_again_outside_begins_the_servers_window_anew() -> None:
     """The first refresh may never have been sent: the server answers again after this one."""
     grant = doubtful(NOW + 900, provider=FORGIVING)
     grant.refresh(NOW + 1100)
@@ -312,7 +316,9 @@ def test_last_resort_begins_the_servers_window_anew() -> None:
     grant.refresh(grant.due_at)
     assert (grant.sent_at, grant.window_at) == (NOW + 900, NOW + 1100)
     grant.receive(CUT, NOW + 1120)
-    assert grant.course(NOW + 1131, 60) is Course.LOSE
+    assert grant.course(NOW + 1131, 60) is Course.REFRESH
+    grant.refresh(NOW + 1131)
+    assert grant.window_at == NOW + 1131
 
 
 def test_within_the_servers_window_the_refresh_is_sent_again_at_once() -> None:
@@ -321,29 +327,27 @@ def test_within_the_servers_window_the_refresh_is_sent_again_at_once() -> None:
     assert grant.course(NOW + 901, 60, held=3) is Course.USE
     assert grant.course(NOW + 901, 60) is Course.REFRESH
     grant.refresh(NOW + 902)
-    assert (grant.last_resort, grant.sent_at) == (False, NOW + 900)
+    assert grant.sent_at == NOW + 900
     grant.receive(CUT, NOW + 903)
     assert grant.course(NOW + 903.5, 60) is Course.USE  # a back-off
     assert grant.course(grant.due_at, 60) is Course.REFRESH
     assert grant.course(NOW + 930, 60) is Course.USE  # the window is over
-    assert grant.course(NOW + 1100, 60) is Course.REFRESH  # the last resort is left
+    assert grant.course(NOW + 1100, 60) is Course.REFRESH
 
 
-def test_window_in_which_the_last_resort_was_used_ends_in_a_back_off() -> None:
-    grant = doubtful(NOW + 998, provider=FORGIVING)
-    grant.last_resort = True
-    grant.due_at = NOW + 1005
+def test_outside_a_window_a_lost_answer_backs_off_and_retry_after_counts_within() -> None:
+    waits = {}
+    for name, provider, result in (
+        ("no window", SERVER, CUT),
+        ("window", FORGIVING, CUT),
+        ("asked to wait", FORGIVING, answer(502, "<html>", Retry_After="7")),
+    ):
+        grant = refreshing(NOW + 1000, provider=provider)
+        grant.receive(result, NOW + 1000.1)
+        waits[name] = grant.due_at - (NOW + 1000.1)
 
-    assert grant.course(NOW + 1000, 60) is Course.BACK_OFF
-
-
-def test_in_doubt_without_a_refresh_token_there_is_nothing_to_send_again() -> None:
-    grant = doubtful()
-    assert grant.token
-    grant.token.refresh_token = None
-
-    assert grant.course(NOW + 950, 60) is Course.USE
-    assert grant.course(NOW + 2000, 60) is Course.LOSE
+    assert 1 <= waits["no window"] <= 1.25
+    assert (waits["window"], round(waits["asked to wait"], 3)) == (0, 7)
 
 
 def test_grants_of_a_backup_are_in_doubt_beyond_any_window() -> None:
@@ -353,6 +357,7 @@ def test_grants_of_a_backup_are_in_doubt_beyond_any_window() -> None:
 
     assert grant.course(NOW + 1, 60) is Course.USE
     assert grant.course(NOW + 999, 60) is Course.REFRESH
+    assert grant.unanswered_since == NOW
 
 
 # When a sweep looks after it.
@@ -529,6 +534,123 @@ def test_refusal_of_what_was_sent_again_leaves_the_outcome_unknown() -> None:
     assert grant.reason is Loss.UNKNOWN
 
 
+SPRING: Final = {"error": "Not Found", "status": 404}
+DETAIL: Final = "HTTP 400 without a reason"
+
+
+@pytest.mark.parametrize(
+    ("result", "times"),
+    [
+        (REFUSED, 1),
+        (answer(403, {"error": "invalid_grant"}), 1),
+        (answer(503, {"error": "invalid_grant"}), 1),
+        (answer(400, {"error": "expired_token"}), 1),
+        (answer(403, {"error": "access_denied"}), 1),
+        (answer(400, {"error": "bad_refresh_token"}), 1),
+        (answer(200, {"error": "bad_refresh_token"}), 1),
+        (answer(401, {"error": "token_gone"}), 1),
+        (WRONG_CLIENT, 3),
+        (answer(400, {"error": "invalid_scope"}), 3),
+        (answer(404, SPRING), 3),
+        (answer(403, {"error": "Forbidden"}), 3),
+        (answer(400, ""), 3),
+        (answer(401, " \n"), 3),
+        (answer(403, ""), 3),
+        (answer(422, {"message": "unprocessable"}), 3),
+        (answer(400, {"error": "authorization_pending"}), 3),
+        *((answer(status, ""), 0) for status in (404, 405, 407, 408, 421, 425, 429)),
+        (answer(404, {"message": "no such page"}), 0),
+        *((answer(status, "<html>"), 0) for status in (200, 302, 400, 401, 403, 404, 502, 503)),
+        (answer(400, "invalid refresh token"), 0),
+        (answer(403, '{"error": "invalid_gr'), 0),
+        (answer(200, ""), 0),
+        (answer(500, {"error": "oops"}), 0),
+        (answer(400, {"error": "temporarily_unavailable"}), 0),
+        (answer(400, {"error": "slow_down"}), 0),
+        (CUT, 0),
+    ],
+    ids=repr,
+)
+def test_grant_is_lost_only_by_what_counts_as_the_servers_word(
+    result: Response | Failure, times: int
+) -> None:
+    grant, now, waits = active(), NOW + 1000, []
+    for _ in range(8):
+        grant.refresh(now)
+        waits.append(grant.receive(result, now).wait or 0.0)
+        if grant.state is LOST:
+            break
+        now = grant.due_at
+
+    assert grant.refusals == 0
+    if not times:
+        assert grant.state in (ACTIVE, IN_DOUBT)
+        return
+    assert (grant.state, len(waits)) == (LOST, times)
+    assert waits[:-1] == sorted(waits[:-1])
+    assert times == 1 or waits[0] >= 10
+
+
+def test_refusal_without_a_reason_says_what_the_server_answered() -> None:
+    grant = active()
+    for at in (900, 920, 960, 1100):
+        grant.refresh(NOW + at)
+        received = grant.receive(answer(400, ""), NOW + at)
+        assert received.detail == DETAIL
+
+    assert (grant.reason, grant.detail) == (Loss.REFUSED, DETAIL)
+    assert why_lost(Loss.REFUSED, grant.detail) == (
+        "The server refused its refresh token: HTTP 400 without a reason."
+    )
+    assert why_lost(Loss.LAPSED, None) == WHY[Loss.LAPSED]
+    assert why_lost("rusted", None) == "rusted."
+
+
+# What a refresh brings that was sent again.
+
+
+def jwt(**claims: Any) -> str:
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
+
+
+@pytest.mark.parametrize(
+    ("access_token", "expires_in", "ends"),
+    [
+        ("ACCESS-2", LIFE, 1900),  # as if the first request had brought it
+        (jwt(exp=NOW + 1500), LIFE, 1500),
+        (jwt(exp=NOW + 1500.5), None, 1500.5),
+        (jwt(exp=NOW + 2500), LIFE, 1900),  # never longer
+        *((jwt(exp=exp), LIFE, 1900) for exp in (None, "soon", True, 0, -1, 10**400, [])),
+        (jwt(), LIFE, 1900),
+        ("e30.bm90IGpzb24.c2ln", LIFE, 1900),
+        (jwt(exp=10**400), None, None),
+    ],
+)
+def test_token_of_a_refresh_that_was_sent_again_ends_at_the_earliest_possible_time(
+    access_token: str, expires_in: float | None, ends: float | None
+) -> None:
+    grant = doubtful(NOW + 900, provider=FORGIVING)
+    grant.refresh(NOW + 925)
+
+    grant.receive(renewed(access_token=access_token, expires_in=expires_in), NOW + 926, duration=1)
+
+    assert grant.state is ACTIVE
+    assert grant.expires_at == (None if ends is None else NOW + ends)
+    assert grant.left(NOW + 926) == (inf if ends is None else ends - 926)
+
+
+def test_token_that_ended_before_it_came_is_refreshed_at_once() -> None:
+    grant = doubtful(NOW + 900)
+    grant.refresh(NOW + 2000)
+    grant.receive(renewed(), NOW + 2001)
+
+    assert not grant.serves(NOW + 2001)
+    assert grant.course(NOW + 2001, 60) is Course.REFRESH
+    grant.refresh(NOW + 2001)
+    grant.receive(renewed(access_token=jwt(exp=NOW + 5)), NOW + 2002, duration=1)
+    assert grant.expires_at == NOW + 3001  # the claim is not believed where it need not be
+
+
 def test_refusals_that_blame_the_client_are_tried_again_while_the_token_lives() -> None:
     grant = active()
     for at in range(900, 990, 20):
@@ -557,10 +679,10 @@ def test_first_refusals_that_blame_the_client_are_tried_again_in_any_case() -> N
         (answer(429, "slower"), "postpone", (1, 1.25)),
         (answer(400, {"error": "slow_down"}), "postpone", (1, 1.25)),
         (answer(302, ""), "postpone", (1, 1.25)),
-        (CUT, "lose_answer", (0, 0)),
-        (Failure("timeout", sent=True), "lose_answer", (0, 0)),
-        (CRASHED, "lose_answer", (0, 0)),
-        (answer(200, '{"access_tok'), "lose_answer", (0, 0)),
+        (CUT, "lose_answer", (1, 1.25)),
+        (Failure("timeout", sent=True), "lose_answer", (1, 1.25)),
+        (CRASHED, "lose_answer", (1, 1.25)),
+        (answer(200, '{"access_tok'), "lose_answer", (1, 1.25)),
     ],
 )
 def test_answer_that_is_none_is_tried_again_or_in_doubt(
@@ -589,7 +711,7 @@ def test_refresh_that_came_too_late_to_be_sent_is_due_at_once(
 
     grant.receive(Failure("lease", sent=False), NOW + 1103)
 
-    assert (grant.failures, grant.last_resort) == (failures, False)
+    assert grant.failures == failures
     assert grant.course(NOW + 1103, 60) is Course.REFRESH
 
 
@@ -634,7 +756,7 @@ def test_success_ends_all_counting() -> None:
     grant.receive(renewed(), NOW + 999)
 
     assert (grant.failures, grant.refusals, grant.replays) == (0, 0, 0)
-    assert (grant.last_resort, grant.in_doubt, grant.detail) == (False, False, None)
+    assert (grant.in_doubt, grant.detail) == (False, None)
 
 
 @pytest.mark.parametrize("state", [*GrantState])
@@ -848,13 +970,131 @@ def test_end_that_came_while_the_program_was_told_of_the_need_is_told_as_well() 
     assert (ended.id, ended.lasts, ended.notified) == ("n1", False, 1)
 
 
-def test_end_of_a_need_that_nobody_was_to_hear_of_yet_is_not_told() -> None:
+@pytest.mark.parametrize("told", ["not yet", "failed", "by nobody"])
+def test_end_of_a_need_that_nobody_was_told_of_is_not_told(told: str) -> None:
     grant = wanted()
-    grant.raise_need("n1", Secret("LINK"), NOW, notify_at=NOW + NOTIFY_AGAIN)
+    later = NOW + NOTIFY_AGAIN if told == "not yet" else None
+    grant.raise_need("n1", Secret("LINK"), NOW, notify_at=later)
+    if told == "failed":
+        assert grant.need is not None
+        grant.not_notified(grant.need, NOW + 1)
 
     grant.log_in(first_token(), SERVER, NOW + 5, flow_id="f1")
 
+    assert (grant.notify_at, grant.need_to_tell(NOW + 5000)) == (None, None)
+
+
+# Outages, of which the program is told as of a need, and for which nobody needs to log in.
+
+
+def silent(result: Response | Failure = CRASHED, after: float = 60.0) -> tuple[Grant, float]:
+    """Return a grant whose server gave no usable answer for as long."""
+    grant, now = active(), NOW + 1000
+    while grant.outage is None or (grant.notify_at is None and now < NOW + 5000):
+        grant.refresh(now)
+        grant.receive(result, now, outage_after=after)
+        now = grant.due_at
+    return grant, grant.moved_at
+
+
+@pytest.mark.parametrize("result", [CRASHED, UNSENT, BUSY, answer(403, "<html>")])
+def test_outage_that_lasts_is_told_once_and_its_end_once(result: Response | Failure) -> None:
+    grant, now = silent(result)
+    outage = grant.need_to_tell(now)
+    assert outage is not None
+    assert (outage.is_outage, outage.since, now - outage.since >= 60) == (True, NOW + 1000, True)
+    assert grant.unanswered_since == NOW + 1000
+    assert grant.unanswered == grant.failures >= 3
+    told = LoginNeed.of(grant, outage, "https://jobs.example.com")
+    assert (told.kind, told.link) == ("outage", None)
+    assert "Nobody needs to log in" in told.in_words()
+    assert told.command == "deviceflow grants show nightly"
+
+    assert grant.notified(outage, now).detail == f"outage {outage.id}"
+    grant.refresh(now)
+    grant.receive(result, now, outage_after=60.0)
+    assert grant.need_to_tell(now + 10 * NOTIFY_AGAIN) is None
+    grant.refresh(now)
+    grant.receive(renewed(), now)
+
+    ended = grant.need_to_tell(now)
+    assert ended is not None
+    assert (ended.id, ended.end, grant.unanswered_since) == (outage.id, "answered", None)
+    told = LoginNeed.of(grant, ended, None)
+    assert (told.kind, "the server answers again" in told.in_words()) == ("outage_ended", True)
+    assert grant.notified(ended, now).detail == f"the end of the outage {outage.id}"
     assert grant.notify_at is None
+
+
+def test_outage_that_nobody_was_told_of_ends_in_silence() -> None:
+    for grant in (silent()[0], silent(after=inf)[0]):
+        grant.refresh(NOW + 6000)
+        grant.receive(renewed(), NOW + 6000)
+
+        assert (grant.notify_at, grant.unanswered_since, grant.unanswered) == (None, None, 0)
+
+
+def test_two_requests_that_failed_are_no_outage_to_tell_of() -> None:
+    grant = doubtful()
+    grant.refresh(NOW + 5000)
+    grant.receive(CUT, NOW + 5000, outage_after=60.0)
+
+    assert (grant.unanswered, grant.notify_at) == (2, None)
+
+
+def test_next_outage_is_another_one_and_the_end_of_the_last_one_is_still_told() -> None:
+    grant, now = silent()
+    first = grant.need_to_tell(now)
+    assert first is not None
+    grant.notified(first, now)
+    grant.refresh(now)
+    grant.receive(renewed(), now)
+
+    grant.refresh(now + 900)
+    grant.receive(UNSENT, now + 900)
+
+    ended = grant.need_to_tell(now + 900)
+    assert ended is not None
+    assert (ended.id, grant.unanswered_since) == (first.id, now + 900)
+    assert grant.outage is not None
+    assert grant.outage.id != first.id
+    grant.notified(ended, now + 901)
+    assert grant.untold == ()
+
+
+@pytest.mark.parametrize(
+    ("finish", "end"),
+    [
+        (lambda g, now: g.log_in(first_token(), SERVER, now, flow_id="f2"), "logged_in"),
+        (lambda g, now: g.log_out(now), "logged_out"),
+        (lambda g, now: (g.refresh(now), g.receive(REFUSED, now)), "answered"),
+        (lambda g, now: (g.late_answer(late(), 1, now), g.use_late_answer(now)), "late_answer"),
+    ],
+)
+def test_whatever_ends_a_grants_silence_ends_the_outage(
+    finish: Callable[[Grant, float], object], end: str
+) -> None:
+    grant, now = silent()
+    outage = grant.need_to_tell(now)
+    assert outage is not None
+    grant.not_notified(outage, now)
+    outage = grant.need_to_tell(now + 5000)
+    assert outage is not None
+    grant.notified(outage, now)
+
+    finish(grant, now)
+
+    assert grant.outage is not None
+    assert (grant.outage.end, grant.unanswered_since) == (end, None)
+    told = grant.need_to_tell(now)
+    assert told is not None
+    assert LoginNeed.of(grant, told, None).kind == "outage_ended"
+
+
+def test_outage_on_record_says_so() -> None:
+    read = again(silent()[0])
+    assert read.outage is not None
+    assert read.outage.is_outage
 
 
 def test_need_is_told_once_somebody_asks_who_does_not_log_in_there() -> None:
@@ -875,7 +1115,8 @@ def test_need_is_told_once_somebody_asks_who_does_not_log_in_there() -> None:
 
 
 def test_end_of_a_need_is_told_after_the_next_one_arose() -> None:
-    grant, _ = needed()
+    grant, need = needed()
+    grant.notified(need, NOW + 1)
     grant.log_in(first_token(None, None), SERVER, NOW + 5, flow_id="f1")
     grant.invalidate(NOW + 6)
     grant.lapse(NOW + 6)
@@ -894,6 +1135,8 @@ def test_needs_whose_end_is_untold_are_kept_up_to_a_number() -> None:
     grant = wanted()
     for number in range(MOST_UNTOLD + 3):
         grant.raise_need(f"n{number}", Secret("LINK"), NOW)
+        assert grant.need is not None
+        grant.notified(grant.need, NOW)
         grant.end_need(NOW)
     assert [need.id for need in grant.untold] == ["n2", "n3", "n4", "n5"]
     need = grant.untold[1]
@@ -940,6 +1183,29 @@ def test_lost_grant_is_given_tokens_by_the_next_login() -> None:
 
     assert (grant.reason, grant.detail, grant.generation) == (None, None, 2)
     assert (grant.provider, grant.subject) == (FORGIVING, "bob")
+
+
+@pytest.mark.parametrize("make", [active, doubtful])
+def test_login_replaces_the_tokens_of_a_grant_and_has_them_revoked(
+    make: Callable[[], Grant],
+) -> None:
+    grant = make()
+    grant.late_answer(late(), 0, NOW + 901)
+
+    given = grant.log_in(first_token(refresh=None), SERVER, NOW + 950, flow_id="f2")
+
+    assert (given.detail, grant.state, grant.generation) == ("login f2", ACTIVE, 2)
+    assert (refresh_token(grant), grant.replaced, grant.aside) == (None, Secret("ACCESS-1"), ())
+    assert [secret.reveal() for _, secret in grant.to_revoke] == [
+        *("REFRESH-1", "ACCESS-1"),
+        *("LATE-REFRESH-1", "LATE-ACCESS-1"),
+    ]
+    assert not grant.in_doubt
+
+
+def test_login_waits_for_the_refresh_in_flight() -> None:
+    with pytest.raises(IllegalTransitionError):
+        refreshing().log_in(first_token(), SERVER, NOW + 950, flow_id="f2")
 
 
 # The end.
@@ -1128,6 +1394,8 @@ NOT_NEEDED: Final[tuple[dict[str, Any], ...]] = (
         *({"untold": [NEEDED | change]} for change in NOT_NEEDED),
         {"need": ["n1"]},
         {"untold": None},
+        {"outage": NEEDED | {"since": "now"}},
+        {"need": NEEDED | {"reason": "whim"}},
     ],
 )
 def test_record_that_no_grant_has_is_refused(change: dict[str, Any]) -> None:
@@ -1184,7 +1452,7 @@ def test_copy_goes_its_own_way() -> None:
 
 # Whatever happens, in every order.
 
-UNKNOWN: Final = Need("n0", NOW, Secret("LINK"), NOW)
+UNKNOWN: Final = Need("n0", "logged_out", NOW, Secret("LINK"), NOW)
 
 HAPPENINGS: Final[dict[str, Callable[[Grant, float], Transition]]] = {
     "need": lambda grant, now: grant.raise_need("n1", Secret("LINK"), now),
@@ -1211,12 +1479,13 @@ HAPPENINGS: Final[dict[str, Callable[[Grant, float], Transition]]] = {
 
 def kind_of(grant: Grant) -> tuple[Any, ...]:
     return (
-        *(grant.state, grant.reason, min(grant.replays, 2), grant.last_resort, grant.invalid),
+        *(grant.state, grant.reason, min(grant.replays, 2), grant.invalid),
         *(
             bool(grant.aside),
             bool(grant.to_revoke),
             grant.open_need is not None,
-            min(grant.failures, 2),
+            grant.outage is not None and grant.outage.lasts,
+            min(grant.failures, 3),
         ),
     )
 
@@ -1325,7 +1594,7 @@ def test_need_that_nobody_fulfils_is_given_up() -> None:
 
     assert (grant.state, grant.purge_from) == (REVOKED, NOW + 1000)
     assert not grant.has_stale_need(inf)
-    assert grant.need_to_tell(NOW + 1000) is not None
+    assert grant.need_to_tell(NOW + 1000) is None  # nobody knows of it
     grant.raise_need("n2", Secret("LINK"), NOW + 2000)
     grant.give_up_need(NOW + 3000)
     assert (grant.state, grant.ended_at) == (REVOKED, NOW + 1000)

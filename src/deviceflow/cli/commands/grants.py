@@ -68,6 +68,7 @@ def _add_login(parser: ArgumentParser) -> None:
     )
     parser.add_argument("name", metavar="NAME", help="the grant's name")
     options.add_target(parser)
+    grant_login.add_again(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument(
         "--timeout", type=arguments.seconds, metavar="SECONDS", help="how long to wait"

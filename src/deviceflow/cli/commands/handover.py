@@ -39,6 +39,7 @@ class TokenOptions(options.FormatOption, options.NoticeOptions, HandOverOptions)
     output: str | None
     fresh: bool
     min_ttl: float | None
+    timeout: float | None
 
 
 class ExportOptions(HandOverOptions):
@@ -69,6 +70,12 @@ def _add_token(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"with --fresh: how long the token must live at least ({_MIN_TTL:g})",
     )
+    parser.add_argument(
+        "--timeout",
+        type=arguments.seconds,
+        metavar="SECONDS",
+        help="with --fresh: how long the command may take to get one",
+    )
     parser.add_argument("--output", metavar="FILE", help="write it to this file instead (0600)")
     options.add_format(parser)
     options.add_notices(
@@ -98,19 +105,24 @@ def _add_export_env(parser: ArgumentParser) -> None:
     parser.set_defaults(json=False)  # a shell evaluates the output
 
 
+def _check_options(args: TokenOptions) -> None:
+    if args.fresh and args.acknowledge:
+        raise UsageError(
+            "--acknowledge is for the token of a login: a grant keeps its tokens.",
+            hint="To end the grant: deviceflow logout NAME",
+        )
+    for option, value in (("--min-ttl", args.min_ttl), ("--timeout", args.timeout)):
+        if not args.fresh and value is not None:
+            raise UsageError(f"{option} is for grants.", hint="Add --fresh.")
+
+
 def _token(args: TokenOptions) -> int:
     """Print or save a token.
 
     Raises:
         UsageError: Options do not go together, or there is no such login or grant.
     """
-    if args.fresh and args.acknowledge:
-        raise UsageError(
-            "--acknowledge is for the token of a login: a grant keeps its tokens.",
-            hint="To end the grant: deviceflow logout NAME",
-        )
-    if not args.fresh and args.min_ttl is not None:
-        raise UsageError("--min-ttl is for grants.", hint="Add --fresh.")
+    _check_options(args)
     client = stored.client(args, notifies=args.fresh)
     sink = None if args.output is None else TokenFile(args.output)
 
@@ -146,7 +158,7 @@ def _fresh(client: Client, args: TokenOptions) -> AccessToken:
     """Return a token of a grant; the profile says how to log in for one that is not stored yet."""
     min_ttl = _MIN_TTL if args.min_ttl is None else args.min_ttl
     try:
-        return client.get_token(args.id, min_ttl=min_ttl)
+        return client.get_token(args.id, min_ttl=min_ttl, timeout=args.timeout)
     except UnknownGrantError:
         from deviceflow.cli import target  # costs, and is needed once in a grant's life
 
@@ -154,7 +166,9 @@ def _fresh(client: Client, args: TokenOptions) -> AccessToken:
         if settings is None:
             raise
     provider, purpose = settings
-    return client.get_token(args.id, provider, purpose=purpose, min_ttl=min_ttl)
+    return client.get_token(
+        args.id, provider, purpose=purpose, min_ttl=min_ttl, timeout=args.timeout
+    )
 
 
 def _facts(client: Client, args: TokenOptions) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class ResumeOptions(WaitingOptions):
     """What `resume` takes."""
 
     id: str | None
+    again: bool
 
 
 def _add_login(parser: ArgumentParser) -> None:
@@ -96,6 +97,7 @@ def _add_resume(parser: ArgumentParser) -> None:
         metavar="ID|NAME",
         help="the login's id, as printed by list; or the grant's name",
     )
+    grant_login.add_again(parser)
     _add_waiting(parser)
 
 
@@ -140,6 +142,8 @@ def _login(args: LoginOptions) -> int:
 def _resume(args: ResumeOptions) -> int:
     if args.id is not None and _is_grant(args):
         return _log_in(args, args.id)
+    if args.again:
+        raise UsageError("--again is for grants.", hint="Give the name of a grant.")
     client = stored.client(args)
     login = _interrupted(client) if args.id is None else _of_id(client, args.id)
     _prepare(args)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def _notices(profile: str) -> dict[str, Any]:
     found = profiles.notices(profile)
     notify = None if found.notify is None else notifier(found.notify)
-    return {"notify": notify, "public_url": found.public_url}
+    return found._asdict() | {"notify": notify}
 
 
 class _Clients:
