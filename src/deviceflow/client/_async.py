@@ -343,6 +343,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
 
     def _watch(self, flow_id: str, wakers: dict[str, asyncio.Event]) -> None:
         wakers[flow_id] = waker = wakers.get(flow_id) or asyncio.Event()
+        waker.clear()
         self._wakers.add((flow_id, waker))
 
     def _prepare_anywhere(self, request: Request, now: float) -> Any:

@@ -505,6 +505,7 @@ class Client(GrantClient, BaseClient):
 
     def _watch(self, flow_id: str, wakers: dict[str, threading.Event]) -> None:
         wakers[flow_id] = waker = wakers.get(flow_id) or threading.Event()
+        waker.clear()
         self._wakers.add((flow_id, waker))
 
     def _send(self, request: Request, timeout: float) -> do.Exchange:

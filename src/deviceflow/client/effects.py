@@ -299,6 +299,8 @@ class Sleep(NamedTuple):
 class Watch(NamedTuple):
     """From now on, end this operation's sleeps for the flow at a `Wake`, even at an earlier one.
 
+    To watch again forgets the wakes until then.
+
     Answered by None.
     """
 

@@ -202,8 +202,7 @@ DATA: Final = (
             ),
             *_fields(
                 "grant",
-                "state reason seq generation attempt replays failures refusals invalid"
-                " revocations",
+                "state reason seq generation attempt replays failures refusals invalid revocations",
             ),
             *_fields(
                 "view", "state reason generation refreshable revocations need_notified unanswered"
