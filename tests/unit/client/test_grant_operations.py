@@ -99,8 +99,8 @@ def clocks_at(passed: float) -> Expected:
     return ReadClocks, Clocks(NOW + passed, STEADY + passed)
 
 
-def get_token(by: Context, min_ttl: float = 60.0) -> Op[AccessToken]:
-    return grant_token.get_token(by, "nightly", None, None, {}, min_ttl, "later")
+def get_token(by: Context, min_ttl: float = 60.0, timeout: float | None = None) -> Op[AccessToken]:
+    return grant_token.get_token(by, "nightly", None, None, {}, min_ttl, "later", timeout)
 
 
 def commits_of(driver: Listed) -> list[CommitGrant]:
@@ -444,22 +444,25 @@ class Rotating:
         reuses: How many times an old one came.
     """
 
-    def __init__(self, *, grace: bool) -> None:
+    def __init__(self, clock: VirtualClock, grace: float) -> None:
         self.issued = 1
         self.reuses = 0
         self.revoked = False
-        self._grace = grace
+        self._clock, self._grace, self._issued_at = clock, grace, 0.0
 
     def send(self, request: Request, timeout: float) -> Response | Failure:
         (text,) = parse_qs(request.body.decode())["refresh_token"]
         number = int(text.removeprefix("REFRESH-"))
         if self.revoked:
             return REFUSED
-        if number != self.issued and not (self._grace and number == self.issued - 1):
+        now = self._clock.time()
+        again = number == self.issued - 1 and now - self._issued_at < self._grace
+        if number != self.issued and not again:
             self.reuses += 1
             self.revoked = True
             return REFUSED
-        self.issued = number + 1
+        if not again:
+            self.issued, self._issued_at = number + 1, now
         return answer(
             200,
             {
@@ -518,16 +521,17 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
         one.close()
 
 
-@pytest.mark.parametrize("grace", [False, True])
+@pytest.mark.parametrize("grace", [0.0, 8.0, 10.0, 60.0])
 @pytest.mark.filterwarnings("ignore")
 def test_killed_at_any_effect_a_grant_is_lost_only_with_tokens_that_nobody_received(
-    store: Callable[[], Any], grace: bool
+    store: Callable[[], Any], grace: float
 ) -> None:
-    quirks = replace(RFC8628, replay_window=60.0 if grace else 0.0)
+    quirks = replace(RFC8628, replay_window=grace)
     provider = replace(PROVIDER, quirks=quirks)
     losses = finished = dies_at = 0
     while not finished:
-        kept, clock, server = store(), VirtualClock(), Rotating(grace=grace)
+        kept, clock = store(), VirtualClock()
+        server = Rotating(clock, grace)
 
         def client(kept: Any = kept, clock: Any = clock, server: Any = server) -> Mortal:
             return Mortal(kept, clock=clock, transport=server)
@@ -548,7 +552,9 @@ def test_killed_at_any_effect_a_grant_is_lost_only_with_tokens_that_nobody_recei
         stored = kept.load_grant("nightly", clock.time()).grant
         unreceived = server.issued > stored.generation
 
-        clock.advance(TIMEOUT + GRANT_MARGIN + 1)
+        # The next process comes at once, and asks again as soon as the lease has ended.
+        waited = sum(context().refresh_limits(grace)) + 1
+        clock.advance(waited)
         other = client()
         token = other.get_token("nightly", min_ttl=LIFE)  # the old one serves, whatever happened
         assert token.access_token.reveal() in {"ACCESS-1", f"ACCESS-{server.issued}"}
@@ -570,6 +576,78 @@ def test_killed_at_any_effect_a_grant_is_lost_only_with_tokens_that_nobody_recei
         dies_at += 1
     assert dies_at > 8
     assert losses == (0 if grace else 1)
+
+
+@pytest.mark.parametrize(
+    ("window", "deadline", "margin"),
+    [(0, 10, 4), (7.9, 10, 4), (8, 4, 1.6), (10, 5, 2), (20, 10, 4), (60, 10, 4)],
+)
+def test_lease_of_a_refresh_fits_into_the_servers_window(
+    window: float, deadline: float, margin: float
+) -> None:
+    assert context().refresh_limits(window) == pytest.approx((deadline, margin))
+    quirks = replace(RFC8628, replay_window=window)
+    grant = active(30)
+    grant.provider = replace(PROVIDER, quirks=quirks)
+    driver = Listed(loads(grant), commits(), WAKES, sends(RENEWED), commits(), WAKES)
+
+    driver.run(get_token(context()))
+
+    begun = commits_of(driver)[0]
+    assert begun.lease is not None
+    assert begun.lease.seconds == pytest.approx(deadline + margin)
+    (sent,) = [effect for effect in driver.effects if isinstance(effect, Send)]
+    assert sent.timeout == pytest.approx(deadline)
+
+
+# A caller's time limit.
+
+
+def test_time_limit_is_what_a_refresh_may_take() -> None:
+    driver = Listed(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(), WAKES)
+
+    token = driver.run(get_token(context(), timeout=3.0))
+
+    assert token.access_token == Secret("ACCESS-2")
+    (sent,) = [effect for effect in driver.effects if isinstance(effect, Send)]
+    assert sent.timeout == 3.0
+    begun = commits_of(driver)[0]
+    assert begun.lease is not None
+    assert begun.lease.seconds == 3.0 + GRANT_MARGIN
+
+
+def test_with_too_little_time_for_a_refresh_nothing_is_sent_or_changed() -> None:
+    grant = active(-10)
+    driver = Listed(loads(grant))
+
+    with pytest.raises(errors.WaitTimeoutError, match="too little was left") as caught:
+        driver.run(get_token(context(), timeout=0.9))
+
+    assert isinstance(caught.value, TimeoutError)
+    assert "Nothing was changed" in str(caught.value)
+    assert commits_of(driver) == []
+
+
+def test_time_limit_ends_the_wait_for_the_refresh_of_another_process() -> None:
+    grant = active(-10)
+    grant.refresh(NOW)
+    driver = Listed(
+        *(clocks_at(0), loads(grant, held=9), (Watch, None), (Sleep, None)),
+        *(clocks_at(0.4), loads(grant, held=8), (Watch, None), (Sleep, None)),
+        *(clocks_at(0.5), loads(grant, held=8)),
+    )
+
+    with pytest.raises(errors.WaitTimeoutError, match="another process is refreshing it"):
+        driver.run(get_token(context(), timeout=0.41))
+
+    waits = [effect.seconds for effect in driver.effects if isinstance(effect, Sleep)]
+    assert waits == pytest.approx([0.02, 0.01])
+
+
+def test_time_limit_does_not_matter_where_there_is_a_token() -> None:
+    driver = Listed(loads(active()))
+
+    assert driver.run(get_token(context(), timeout=0.0)).access_token == Secret("ACCESS-1")
 
 
 def test_save_does_nothing_where_nothing_is_unsaved() -> None:
