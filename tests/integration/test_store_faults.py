@@ -261,7 +261,7 @@ def test_what_cannot_be_written_is_said_and_mended(public: Path, what: str) -> N
 
     with as_somebody_else(public, *public.iterdir()):
         path.chmod(mode)
-        failing(place.open, said, "Make both writable for this user")
+        failing(place.open, said, "Make the file and its directory writable")
         path.chmod(mode | 0o200)
 
         goes_on(place, name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from deviceflow import Client, LoginPending, OAuth, errors
+from deviceflow.core.ports import GrantLease
 from deviceflow.core.states import GrantState
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -15,6 +17,7 @@ from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deviceflow.core.grant_view import GrantView
     from deviceflow.core.notice import LoginNeed
 
 NOW: Final = 1_800_000_000.0
@@ -137,3 +140,74 @@ def test_a_purge_ends_no_need_while_somebody_has_a_code_for_it(store: Shared) ->
     late.advance(1000)
     assert purger.purge().needs == 1
     assert purger.grant("nightly").need_id is None
+
+
+# A login although the grant gives tokens.
+
+AGAIN: Final = answer(200, {"access_token": "ACCESS-2", "expires_in": 1000})
+REVOKING: Final = replace(SERVER, revocation_endpoint="https://as.example.com/revoke")
+
+
+def logged_in(store: Shared) -> None:
+    client_of(store, CODE, ISSUED).log_in("nightly", REVOKING, open_browser=False)
+
+
+def log_in_again(store: Shared, *answers: Any, **how: Any) -> tuple[GrantView, list[bytes]]:
+    transport = ScriptedTransport([CODE, AGAIN, *answers])
+    client = Client(store, transport=transport, clock=VirtualClock(NOW + 10), output=_silent)
+    view = client.log_in("nightly", open_browser=False, **how)
+    return view, [request.body for request in transport.requests if request.purpose == "revoke"]
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+def test_a_login_is_for_a_grant_in_need_or_in_doubt_or_for_a_person_who_insists(
+    store: Shared,
+) -> None:
+    logged_in(store)
+    client = client_of(store)
+    assert client.log_in("nightly").generation == 1
+
+    view, revoked = log_in_again(store, answer(200, ""), answer(200, ""), again=True)
+    assert (view.state, view.generation, view.refreshable) == (GrantState.ACTIVE, 2, False)
+    assert [b"token=REFRESH-1" in revoked[0], b"token=ACCESS-1" in revoked[1]] == [True, True]
+    assert view.revocations == 0
+    assert client.get_token("nightly").access_token.reveal() == "ACCESS-2"
+
+
+def test_a_grant_in_doubt_takes_a_login_and_what_cannot_be_revoked_now_is_left_to_a_sweep(
+    store: Shared,
+) -> None:
+    logged_in(store)
+    store_of_a_backup = client_of(store)
+    assert store_of_a_backup.doubt_grants() == 1
+
+    view, revoked = log_in_again(store, answer(503, ""))
+
+    assert (view.state, view.generation, len(revoked)) == (GrantState.ACTIVE, 2, 1)
+    assert view.revocations == 2
+    assert view.unanswered_since is None
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_a_login_waits_for_the_refresh_in_flight_and_replaces_what_that_brings(
+    store: Shared, died: bool
+) -> None:
+    logged_in(store)
+
+    def refresh() -> None:
+        stored = store.load_grant("nightly", NOW + 10)
+        assert stored is not None
+        grant = stored.grant
+        begun = grant.refresh(NOW + 10)
+        event = client_of(store)._context.recorder.render_grant(grant, begun, "another")
+        lease = None if died else GrantLease("another", 14.0, NOW + 10, None)
+        assert store.commit_grant(grant, event, lease=lease)
+
+    store.others = refresh
+
+    view, _ = log_in_again(store, answer(200, ""), answer(200, ""), again=True)
+
+    assert (view.state, view.generation, view.revocations) == (GrantState.ACTIVE, 2, 0)
