@@ -104,7 +104,9 @@ def test_trail_tells_what_a_token_descends_from(deviceflow: Command, led: GrantL
     [login] = [one["login"] for one in said["descent"] if one["login"]]
     assert f"login {login['flow_id']}: started 2026-11-19 11:06:40 by alice" in told.out
     assert "approved after 1 min" in told.out
-    for line in ("generation 1: 2026-11-19 11:07:40, from that login, token", "… 2 refreshes"):
+    lost = "the grant was lost (HTTP 400): The server refused its refresh token: invalid_grant"
+    first = "generation 1: 2026-11-19 11:07:40, from that login, token"
+    for line in (first, "… 2 refreshes", lost):
         assert line in told.out
     assert told.out.count("  generation ") == 6 + 1
     assert "8 refreshes: generations 2 to 9" in told.out
@@ -287,7 +289,8 @@ def test_job_says_why_a_grant_that_gave_tokens_needs_a_person(
     done = deviceflow("token", "nightly", "--fresh")
 
     assert done.code == 75
-    assert "The server refused its refresh token. Ask again in 60 seconds." in done.err
+    why = "The server refused its refresh token: invalid_grant."
+    assert f"{why} Ask again in 60 seconds." in done.err
 
 
 def test_no_secret_is_in_what_is_listed(deviceflow: Command, led: GrantLife) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+import socketserver
+import threading
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import requests
 
 from deviceflow import Client, LoginPending, OAuth
 from deviceflow.core.grant import Grant
@@ -18,6 +23,7 @@ from deviceflow.core.states import GrantState, Loss
 from deviceflow.core.wire import Failure, Response
 from deviceflow.errors import UnreachableError
 from deviceflow.providers.dialect import RFC8628
+from deviceflow.server import LocalServer, Settings
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock, answer
@@ -254,3 +260,75 @@ def test_json_of_a_notification_says_what_it_is(made: list[Place]) -> None:
     view = here.client.grant("nightly")
     assert (view.state, view.unanswered_since) == (GrantState.IN_DOUBT, told.since)
     assert view.unanswered > 3
+
+
+# A sample over HTTP.
+
+ANSWERS: Final[dict[str, bytes]] = {
+    "reset": b"",
+    "502": b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>",
+    "portal": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+    "cut body": b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"access_token": "ACC',
+}
+
+
+class Gateway:
+    """A port that is not always the server's: in an outage, each connection gets these bytes."""
+
+    def __init__(self, server: str) -> None:
+        self.outage: bytes | None = None
+        self._server = urlsplit(server)
+        gateway = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                request = self.request.recv(65536)
+                if gateway.outage is not None:
+                    self.request.sendall(gateway.outage)
+                    return
+                place = (str(gateway._server.hostname), gateway._server.port or 80)
+                with socket.create_connection(place, 60) as behind:
+                    behind.sendall(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+                    while piece := behind.recv(65536):
+                        self.request.sendall(piece)
+
+        self._listener = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._listener.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._listener.server_address[1]}"
+        threading.Thread(target=self._listener.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown()
+        self._listener.server_close()
+
+
+def test_grant_outlives_outages_over_http() -> None:
+    clock = VirtualClock()
+    settings = Settings(control=True, interval=0, access_token_lifetime=int(LIFE))
+    with LocalServer(settings, clock=clock.time) as server, closing(Gateway(server.url)) as gateway:
+        provider = OAuth(
+            client_id="robot",
+            device_authorization_endpoint=f"{server.url}/oauth/device_authorization",
+            token_endpoint=f"{gateway.url}/oauth/token",
+            scopes="offline_access",
+        )
+        with Client(MemoryStore(), clock=clock) as client:
+            with pytest.raises(LoginPending) as caught:
+                client.get_token("nightly", provider, mint="now")
+            assert caught.value.login is not None
+            body = {"user_code": caught.value.login.user_code}
+            requests.post(f"{server.url}/control/approve", json=body, timeout=60)
+            clock.advance(caught.value.wait_seconds)
+            for generation, outage in enumerate(ANSWERS.values(), 1):
+                assert client.get_token("nightly").generation == generation
+                clock.advance(LIFE)
+                gateway.outage = outage
+                for _ in range(4):
+                    with pytest.raises(UnreachableError) as down:
+                        client.get_token("nightly")
+                    assert down.value.wait_seconds is not None
+                    clock.advance(down.value.wait_seconds)
+                gateway.outage = None
+            assert client.get_token("nightly").generation == len(ANSWERS) + 1
+        [grant] = requests.get(f"{server.url}/control/grants", timeout=60).json()["grants"]
+    assert (grant["state"], grant["reuses"], grant["refreshes"]) == ("active", 0, len(ANSWERS))

@@ -6,6 +6,7 @@ import asyncio
 import http.server
 import json
 import logging
+import math
 import os
 import pickle
 import re
@@ -25,6 +26,7 @@ from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.need import LONGEST_NOTICE, NOTIFY_AGAIN
 from deviceflow.core.wire import MAX_BODY
+from deviceflow.credentials import profiles
 from deviceflow.errors import InsecureURLError, UsageError
 from deviceflow.notify import NotifyCommand, NotifyError, NotifyURL, notifier
 from deviceflow.server import LocalServer, Settings
@@ -487,6 +489,33 @@ def test_url_without_an_answer_is_tried_again(
     assert "127.0.0.1:9 gave no answer: connection" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("in_profile", "in_environment", "after"),
+    [
+        ("", "", 3600),
+        ("outage_after = 60", "", 60),
+        ("outage_after = 60", "90.5", 90.5),
+        ('outage_after = "60"', "", 60),
+        ("outage_after = inf", "", math.inf),
+    ],
+)
+def test_settings_say_when_an_outage_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_profile: str,
+    in_environment: str,
+    after: float,
+) -> None:
+    (tmp_path / "config.toml").write_text(f"[profiles.jobs]\n{in_profile}\n")
+    monkeypatch.setenv("DEVICEFLOW_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("DEVICEFLOW_OUTAGE_AFTER", in_environment)
+
+    assert profiles.notices("jobs").outage_after == after
+    monkeypatch.setenv("DEVICEFLOW_OUTAGE_AFTER", "soon")
+    with pytest.raises(UsageError, match="DEVICEFLOW_OUTAGE_AFTER must be a number of seconds"):
+        profiles.notices("jobs")
+
+
 def test_settings_say_how_to_notify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "url").write_text("https://chat.example.com/CANARY\n")
     monkeypatch.setenv("CHAT", "https://chat.example.com/CANARY")
@@ -624,6 +653,9 @@ def test_commands_say_that_nobody_could_be_notified(
         ('notify = ""', "a string or a list of strings"),
         ("notify = 5", "a string or a list of strings"),
         ("public_url = []", "a string"),
+        ("outage_after = -1", "a number of seconds, at least 0, or inf for never"),
+        ("outage_after = true", "a number of seconds"),
+        ('outage_after = "an hour"', "a number of seconds"),
         ('notify = "env:NOTHING"', "was not found at env:NOTHING"),
         ('notify = "http://chat.example.com/x"', "plain http"),
     ],

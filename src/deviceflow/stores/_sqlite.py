@@ -319,8 +319,7 @@ _PROBLEMS: Final = {
     "SQLITE_FULL": ("the disk is full", "Free space on the disk. No stored data is lost."),
     "SQLITE_READONLY": (
         "the file or its directory is not writable",
-        "Make the file and its directory writable for this user, or set DEVICEFLOW_STORE to another"
-        " file.",
+        "Make the file and its directory writable for this user, or name another file.",
     ),
     "SQLITE_CANTOPEN": (
         "the file, or its -wal or -shm file, cannot be opened",

