@@ -32,9 +32,9 @@ from deviceflow.core import wording
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, check_name, subject_of
-from deviceflow.core.need import NOTIFY_AGAIN
-from deviceflow.core.notice import argument, page_of
-from deviceflow.core.states import Loss, State
+from deviceflow.core.need import NOTIFY_AGAIN, WHY
+from deviceflow.core.notice import argument, page_of, resume_command
+from deviceflow.core.states import State
 from deviceflow.core.text import ours
 from deviceflow.credentials import secret_refs
 from deviceflow.providers.idtoken import claims_of
@@ -363,19 +363,10 @@ def _show_and_wait(
     return (yield from wait(context, login.id, timeout, on_step))
 
 
-_LOST: Final = {
-    Loss.REFUSED: "The server refused its refresh token.",
-    Loss.UNKNOWN: "The answer to a refresh was lost, and the server refuses the refresh token now.",
-    Loss.LAPSED: "Its token has expired, and there is no refresh token.",
-    Loss.INVALIDATED: "A server refused its token, and there is no refresh token.",
-    Loss.WRONG_SUBJECT: "A refresh brought tokens of somebody else, which were not taken.",
-}
-
-
 def _why(stored: StoredGrant | None) -> str:
     """Say why a grant that gave tokens gives none any more, before what to do."""
     lost = None if stored is None else stored.grant.reason
-    return "" if lost is None else f"{_LOST[lost]} "
+    return "" if lost is None else f"{WHY[lost]} "
 
 
 def _pending(
@@ -393,10 +384,12 @@ def _pending(
         name=name,
         wait_seconds=wait_seconds,
         need_id=None if need is None else need.id,
+        command=resume_command(name),
+        reason=None if need is None else need.reason,
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
         hint=f"{_why(stored)}Ask again in {wording.seconds(ceil(wait_seconds))}."
-        f" To log in, with the same store: deviceflow resume {argument(name)}",
+        f" To log in, with the same store: {resume_command(name)}",
     )
     pending.login = login if shown else None
     pending.link = None if need is None else page_of(context.pages, need.link)

@@ -384,13 +384,19 @@ class Grant:
         if need is not None and need.is_reserved(now):
             need = need._replace(notify_at=at)
         if need is None:
-            need = Need(need_id, now, link, at, host=host)
+            need = Need(need_id, self._why_needed, now, link, at, host=host)
         transition = self._fire(actions.NEED, now, detail=ours(f"need {need.id}"))
         former, self.need = self.need, need
         if former is not None and former.id != need.id and former.notify_at is not None:
             # Its link leads nowhere any more.
             self.untold = (*self.untold, former._replace(link=Secret("")))[-MOST_UNTOLD:]
         return transition
+
+    @property
+    def _why_needed(self) -> str:
+        if self.reason is not None:
+            return self.reason
+        return "logged_out" if self.generation else "never_logged_in"
 
     @property
     def notify_at(self) -> float | None:

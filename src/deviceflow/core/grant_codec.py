@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
-from deviceflow.core.need import Need
+from deviceflow.core.need import WHY, Need
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
@@ -71,6 +71,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
 
 _OF_NEED: Final[Mapping[str, Callable[[object], bool]]] = {
     "id": lambda value: isinstance(value, str),
+    "reason": lambda value: value in WHY,
     "since": _is_time,
     "notify_at": _is_time_or_none,
     "notified": _is_count,

@@ -10,8 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from deviceflow.core import pacing
+from deviceflow.core.states import Loss
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deviceflow.core.secret import Secret
     from deviceflow.core.states import NeedEnd
 
@@ -30,6 +33,17 @@ CODE_EACH: Final = 300.0
 MOST_UNTOLD: Final = 4
 """How many ended needs of a grant are kept until the program is told of their end."""
 
+WHY: Final[Mapping[str, str]] = {
+    "never_logged_in": "Nobody has logged in yet.",
+    "logged_out": "It was logged out.",
+    Loss.REFUSED: "The server refused its refresh token.",
+    Loss.UNKNOWN: "The answer to a refresh was lost, and the server refuses the refresh token now.",
+    Loss.LAPSED: "Its token has expired, and there is no refresh token.",
+    Loss.INVALIDATED: "A server refused its token, and there is no refresh token.",
+    Loss.WRONG_SUBJECT: "A refresh brought tokens of somebody else, which were not taken.",
+}
+"""Why a person must log in: each reason, in words. The set is closed."""
+
 _TOLERANCE: Final = 60.0
 _FUTURE: Final = NOTIFY_AGAIN + 3600.0
 
@@ -39,6 +53,7 @@ class Need(NamedTuple):
 
     Attributes:
         id: A random id. It is no secret.
+        reason: Why a person must log in: a key of `WHY`.
         since: When the need arose.
         link: The unguessable part of the address of its page.
         notify_at: When the program is to be notified next; None for never.
@@ -52,6 +67,7 @@ class Need(NamedTuple):
     """
 
     id: str
+    reason: str
     since: float
     link: Secret
     notify_at: float | None

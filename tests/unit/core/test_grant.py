@@ -1184,7 +1184,7 @@ def test_copy_goes_its_own_way() -> None:
 
 # Whatever happens, in every order.
 
-UNKNOWN: Final = Need("n0", NOW, Secret("LINK"), NOW)
+UNKNOWN: Final = Need("n0", "never_logged_in", NOW, Secret("LINK"), NOW)
 
 HAPPENINGS: Final[dict[str, Callable[[Grant, float], Transition]]] = {
     "need": lambda grant, now: grant.raise_need("n1", Secret("LINK"), now),
