@@ -269,8 +269,10 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         name: The grant's name.
         wait_seconds: Seconds after which to ask again.
         need_id: The id of the need. Notifications of the same need have the same id.
+        command: The command that logs in, for a shell that uses the same store.
 
     Attributes:
+        reason: Why a person must log in: a `LoginNeed.reason`; None if no need is on record.
         login: The open login with its code, if the caller shows the code itself (`mint="now"`). The
             user code is for the person who approves.
         link: The address of the need's page, as a `Secret`; None if the client does not know where
@@ -287,14 +289,24 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         name: str | None = None,
         wait_seconds: float = 0.0,
         need_id: str | None = None,
+        command: str = "deviceflow resume",
         **context: str | None,
     ) -> None:
         super().__init__(message, **context)
         self.name = name
         self.wait_seconds = wait_seconds
         self.need_id = need_id
+        self.command = command
         self.login: Login | None = None
         self.link: Secret | None = None
+
+    def how_to_log_in(self, *, link: bool = True) -> str:
+        """Return what to open or to type: the link in clear, or the command if there is no link.
+
+        Args:
+            link: Whether the link may be revealed.
+        """
+        return self.command if self.link is None or not link else self.link.reveal()
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message,), self.__dict__ | {"link": None, "login": None}

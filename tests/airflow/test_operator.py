@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import pairwise
@@ -35,6 +36,7 @@ from deviceflow.integrations.airflow import (
     triggers,
 )
 from deviceflow.integrations.airflow.operators import AuthorizationServerLink
+from deviceflow.notify import NotifyError
 from deviceflow.stores.url import open_async_store
 from tests.airflow.conftest import HOME, PAGES
 
@@ -52,6 +54,18 @@ TASK: Final = SimpleNamespace(dag_id="nightly", run_id="one", task_id="log_in", 
 on_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 on_postgres = pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
 quick = pytest.mark.deviceflow(interval=1)
+
+
+class Chat(BaseNotifier):
+    template_fields = ("text",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.told: list[str] = []
+
+    def notify(self, context: Any) -> None:
+        self.told.append(self.text)
 
 
 @pytest.fixture(autouse=True)
@@ -351,32 +365,44 @@ def test_the_link_can_be_kept_out_of_the_log(
 def test_notifiers_of_airflow_get_the_link(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[str] = []
-
-    class Chat(BaseNotifier):
-        template_fields = ("text",)
-
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
-
-        def notify(self, context: Any) -> None:
-            told.append(self.text)
-
-    def fails(context: Any) -> None:
-        raise RuntimeError(context["pending"].link.reveal())
-
+    chat = Chat("{{ run_id }} {{ pending.how_to_log_in() }}")
     operator = DeviceLoginOperator(
-        task_id="log_in",
-        grant="report",
-        notifiers=[fails, Chat("{{ run_id }} {{ pending.link.reveal() }}")],
-        show_link=False,
+        task_id="log_in", grant="report", notifiers=[chat], show_link=False
     )
     stop = deferred(operator, {"run_id": "one"})
-    assert told == [f"one {place.link()}"]
-    logged = capsys.readouterr().out
-    assert "A notifier failed: RuntimeError" in logged
-    assert place.link() not in logged + repr(stop.trigger)
+    assert chat.told == [f"one {place.link()}"]
+    assert place.link() not in capsys.readouterr().out + repr(stop.trigger)
+
+
+@on_sqlite
+@quick
+def test_notifiers_of_airflow_get_the_command_where_no_link_is_known(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DEVICEFLOW_PUBLIC_URL")
+    chat = Chat("{{ pending.how_to_log_in() }}")
+    deferred(DeviceLoginOperator(task_id="log_in", grant="report", notifiers=[chat]))
+    assert chat.told == ["deviceflow resume report"]
+
+
+@on_sqlite
+@quick
+def test_a_notifier_that_fails_fails_the_task_and_keeps_the_link(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(context: Any) -> None:
+        raise RuntimeError(f"cannot send {context['pending'].how_to_log_in()} to the chat")
+
+    chat = Chat("{{ pending.how_to_log_in() }}")
+    operator = DeviceLoginOperator(
+        task_id="log_in", grant="report", notifiers=[fails, chat], show_link=False
+    )
+    with pytest.raises(NotifyError) as failed:
+        operator.execute({})
+    assert chat.told == [place.link()]
+    assert "fails: RuntimeError: cannot send <secret> to the chat" in str(failed.value)
+    shown = "".join(traceback.format_exception(failed.value)) + capsys.readouterr().out
+    assert place.link().rpartition("/")[2] not in shown
 
 
 @on_sqlite

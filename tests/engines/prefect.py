@@ -38,7 +38,7 @@ class Prefect(Engine):
 
     def prepare(self, trial: Trial) -> None:
         trial.launch("server", "prefect", "server", "start", "--port", str(self._port), "--no-ui")
-        wait_until(self._answers, "Prefect's server answers")
+        wait_until(self._answers, "Prefect's server answers", 180)
 
     def _answers(self) -> bool:
         try:
@@ -50,7 +50,9 @@ class Prefect(Engine):
         served = trial.log().count("polling for scheduled runs")
         trial.launch("worker", "prefect", "flow", "serve", "report.py:report", "--name", "nightly")
         wait_until(
-            lambda: trial.log().count("polling for scheduled runs") > served, "the flow is served"
+            lambda: trial.log().count("polling for scheduled runs") > served,
+            "the flow is served",
+            180,
         )
 
     def submit(self, trial: Trial, number: int) -> None:

@@ -226,7 +226,8 @@ def test_the_page_on_a_module_has_every_name(module: Any) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_tests_that_a_page_names_are_there(page: Path) -> None:
     named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", page.read_text())
-    texts = {file: [one.read_text() for one in (ROOT / "tests").rglob(file)] for file, _ in named}
+    files = [*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "docs").rglob("test_*.py")]
+    texts = {name: [one.read_text() for one in files if one.name == name] for name, _ in named}
 
     assert [(f, t) for f, t in named if not any(f"def {t}" in text for text in texts[f])] == []
 
@@ -236,6 +237,15 @@ def test_links_lead_to_pages_that_are_there(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
 
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_included_code_has_a_link_above_it(page: Path) -> None:
+    # A forge shows the Markdown as it is, without what is included.
+    included = re.findall(r"(.*)\n\n```\{literalinclude\} (\S+)", page.read_text())
+
+    assert page.read_text().count("{literalinclude}") == len(included)
+    assert [file for above, file in included if f"`]({file})" not in above] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

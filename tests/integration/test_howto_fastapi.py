@@ -17,8 +17,9 @@ import httpx
 import pytest
 import requests
 
-from deviceflow import Client, open_store
+from deviceflow import Client
 from deviceflow.server import LocalServer, Settings
+from tests.integration.celery_brokers import wait_until
 from tests.postgres import free_port
 
 if TYPE_CHECKING:
@@ -36,7 +37,11 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.store = f"sqlite:///{folder / 'logins.db'}"
-        self._environment = os.environ | {"DEVICEFLOW_STORE": self.store, "ISSUER": server.url}
+        self._environment = os.environ | {
+            "DEVICEFLOW_STORE": self.store,
+            "ISSUER": server.url,
+            "REPORT_API": f"{server.url}/oauth/resource",
+        }
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -128,18 +133,45 @@ def test_logins_survive_a_restart_of_the_service_in_the_middle_of_them(
         late = Stream(service, logins["alice"]["id"])
         late.thread.join(PATIENCE)
         assert late.states == ["authorized"]
+        for user in USERS[:-1]:
+            made = {"report": f"of {user}", "generation": 1}
+            assert [httpx.get(f"{service.url}/users/{user}/report").json() for _ in "12"] == [
+                made
+            ] * 2
+            assert start(service, user) == {}
+        refused = httpx.get(f"{service.url}/users/dave/report")
+        assert (refused.status_code, "/users/dave/login" in refused.text) == (409, True)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
 
-    with Client(open_store(service.store)) as client:
-        for user in USERS[:-1]:
-            assert client.collect_token(logins[user]["id"]).access_token.reveal()
     log = requests.get(f"{server.url}/control/log", timeout=PATIENCE).json()
     answers = [entry["answer"] for login in log["logins"] for entry in login["requests"]]
     assert len(log["logins"]) == len(USERS)
     assert "slow_down" not in answers
 
 
+def test_a_token_that_the_api_refuses_is_refreshed_for_the_next_report(
+    service: Service, server: LocalServer
+) -> None:
+    with service.running():
+        code = start(service, "alice")["code"]
+        requests.post(f"{server.url}/control/approve", json={"user_code": code}, timeout=PATIENCE)
+        wait_until(lambda: start(service, "alice") == {}, "alice is logged in")
+        with Client(service.store) as client:
+            requests.post(
+                f"{server.url}/oauth/revoke",
+                data={
+                    "client_id": "robot",
+                    "token": client.get_token("alice").access_token.reveal(),
+                },
+                timeout=PATIENCE,
+            ).raise_for_status()
+        url = f"{service.url}/users/alice/report"
+        assert httpx.get(url).status_code == 503
+        assert httpx.get(url).json() == {"report": "of alice", "generation": 2}
+
+
 def test_a_login_that_is_unknown_is_not_found(service: Service) -> None:
     with service.running():
+        assert "/users/alice/login" in httpx.get(service.url).text
         assert httpx.get(f"{service.url}/logins/none/events").status_code == 404

@@ -33,13 +33,23 @@ PATIENCE: Final = 60.0  # seconds, for what takes a fraction of one
 
 
 def files(page: str) -> dict[str, str]:
-    """Return the files that a page shows, by name."""
+    """Return the files that a page shows or includes, by name."""
+    text = (HOW_TO / page).read_text()
     shown = re.finditer(
-        r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$",
-        (HOW_TO / page).read_text(),
-        re.MULTILINE | re.DOTALL,
+        r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
     )
-    return {block[1]: block[2] for block in shown}
+    included = re.findall(r"^```\{literalinclude\} (\w+)/(\S+)$", text, re.MULTILINE)
+    return {block[1]: block[2] for block in shown} | {
+        name: (HOW_TO / folder / name).read_text() for folder, name in included
+    }
+
+
+def command(page: str, name: str) -> str:
+    """Return a command that a page shows."""
+    [found] = re.findall(
+        rf"<!-- command: {name} -->\n```sh\n(.*?)\n```", (HOW_TO / page).read_text(), re.DOTALL
+    )
+    return str(found).replace("\\\n", " ")
 
 
 class Done(NamedTuple):
@@ -232,9 +242,7 @@ def test_cron_has_a_token_each_night_from_one_login(place: Place) -> None:
     place.program(place.home / "bin" / "nightly", shown["nightly"])
     place.program(place.home / "bin" / "report", '#!/bin/sh\necho "report: $REPORT_TOKEN"\n')
     place.program(place.home / ".config/deviceflow/config.toml", shown["config.toml"]).chmod(0o600)
-    [login] = re.findall(
-        r"<!-- command: login -->\n```sh\n(.*)\n```", (HOW_TO / "cron.md").read_text()
-    )
+    login = command("cron.md", "login")
 
     def person(command: str) -> Done:
         return place.run(["/bin/sh", "-c", command], place.home, cron.environment)
@@ -348,23 +356,46 @@ class Systemd:
             for name, text in shown.items()
             if name.endswith((".service", ".timer"))
         }
-        self.shared = unit(shown["report-.service.d/login.conf"])["Service"]
+        self.shared = {
+            name.partition("-")[0]: unit(text)["Service"]
+            for name, text in shown.items()
+            if "-.service.d/" in name
+        }
         self.state, self.credentials = root / "state", root / "credentials"
-        place.program(place.bin / "report-run", shown["report-run"])
+        self.etc = root / "etc"
+        place.program(self.etc / "nightly" / "config.toml", shown["config.toml"]).chmod(0o644)
+        for program in ("report-run", "nightly"):
+            place.program(place.bin / program, shown[program])
         place.program(place.bin / "report", '#!/bin/sh\necho "report: $REPORT_TOKEN"\n')
         self.credentials.mkdir(mode=0o700)
-        [(key, _)] = [loaded.split(":") for loaded in self.shared["LoadCredential"]]
+        [(key, _)] = [loaded.split(":") for loaded in self.shared["report"]["LoadCredential"]]
         (self.credentials / key).write_text(f"{generate_key().reveal()}\n")
         (self.credentials / key).chmod(0o400)
 
     def service(self, name: str) -> dict[str, list[str]]:
-        """Return what a service has, the drop-in for all of them included."""
-        assert name.startswith("report-")
-        return self.shared | self.units[f"{name}.service"]["Service"]
+        """Return what a service has, the drop-in for all of its name's prefix included."""
+        return self.shared[name.partition("-")[0]] | self.units[f"{name}.service"]["Service"]
 
     def start(self, name: str) -> Done:
         service = self.service(name)
         assert service["Type"] == ["oneshot"]
+        return self._run(service)
+
+    def person(self, name: str, *options: str) -> Done:
+        """Do what a command of the page does: `systemd-run` makes a service of it."""
+        program, *given = shlex.split(command("systemd.md", name))
+        assert program == "systemd-run"
+        [unit] = [one.removeprefix("--unit=") for one in given if one.startswith("--unit=")]
+        start = next(at for at, word in enumerate(given) if not word.startswith("--"))
+        return self.run_as(unit, shlex.join([*given[start:], *options]))
+
+    def run_as(self, name: str, command: str) -> Done:
+        """Run a command as a service of that name, which has its drop-in only."""
+        shared = self.shared[name.partition("-")[0]]
+        return self._run(shared | {"ExecStart": [self.place.adapted(command)]})
+
+    def _run(self, service: dict[str, list[str]]) -> Done:
+        assert service["DynamicUser"] == ["yes"]
         [state] = service["StateDirectory"]
         [mode] = service["StateDirectoryMode"]
         directory = self.state / state
@@ -385,7 +416,7 @@ class Systemd:
     def _expanded(self, text: str) -> str:
         text = text.replace("%S", str(self.state)).replace("%d", str(self.credentials))
         assert "%" not in text
-        return text
+        return text.replace("/etc/", f"{self.etc}/")
 
 
 @pytest.fixture
@@ -446,14 +477,48 @@ def test_systemd_starts_the_service_again_only_while_the_login_is_pending(
 
 def test_systemd_has_each_timer_s_service_and_no_secret_in_a_unit(systemd: Systemd) -> None:
     timers = [name for name in systemd.units if name.endswith(".timer")]
-    assert len(timers) == 3
+    assert len(timers) == 4
     for name in timers:
         assert systemd.units[name]["Timer"]["OnCalendar"]
         assert systemd.units[name]["Install"] == {"WantedBy": ["timers.target"]}
         assert name.replace(".timer", ".service") in systemd.units
-    given = dict(item.split("=", 1) for item in systemd.shared["Environment"])
-    assert given["DEVICEFLOW_KEYS"] == "file:%d/keys"
-    assert given["DEVICEFLOW_STORE"] == "sqlite:///%S/report/flows.db"
+    for shared, file in (("report", "flows.db"), ("nightly", "grants.db")):
+        given = dict(item.split("=", 1) for item in systemd.shared[shared]["Environment"])
+        assert given["DEVICEFLOW_KEYS"] == "file:%d/keys"
+        assert given["DEVICEFLOW_STORE"] == f"sqlite:///%S/{shared}/{file}"
+
+
+def test_systemd_has_a_token_each_night_from_one_login(systemd: Systemd) -> None:
+    place = systemd.place
+    shown = ("--no-browser", "--timeout", "0")
+    assert systemd.person("login", *shown).code == exits.PENDING
+    place.decide("approve")
+    assert until(0, lambda: systemd.person("login")).code == 0
+    for _ in range(2):
+        assert re.fullmatch(r"report: \S{20,}\n", systemd.start("nightly-report").said)
+    assert len(place.logins()) == 1
+
+    place.program(place.bin / "report", "#!/bin/sh\nexit 75\n")
+    assert systemd.start("nightly-report").code == 1  # the report's own codes mean something else
+    assert (
+        systemd.run_as("nightly-logout", "/opt/deviceflow/bin/deviceflow logout nightly").code == 0
+    )
+    waits = systemd.start("nightly-report")
+    assert waits.code == exits.PENDING
+    assert "deviceflow resume nightly" in waits.err
+    assert systemd.person("resume", *shown).code == exits.PENDING
+    place.decide("approve")
+    assert until(0, lambda: systemd.person("resume")).code == 0
+    assert systemd.start("nightly-report").code == 1
+
+
+def test_systemd_tries_again_only_while_a_person_must_log_in(systemd: Systemd) -> None:
+    service = systemd.service("nightly-report")
+    final = {int(code) for code in " ".join(service["RestartPreventExitStatus"]).split()}
+
+    assert service["Restart"] == ["on-failure"]
+    assert not {exits.PENDING, exits.STORE} & final
+    assert {1, exits.USAGE, exits.FAILED} <= final
 
 
 # Kubernetes

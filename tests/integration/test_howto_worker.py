@@ -114,19 +114,30 @@ def test_systemd_runs_the_worker_as_a_service(
     assert float(service["TimeoutStopSec"][0].removesuffix("s")) > SHUTDOWN_TIMEOUT
 
 
-def test_systemd_accepts_the_unit(place: Place, tmp_path: Path) -> None:
+def test_systemd_accepts_all_units(place: Place, tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         missing = "No systemd to check the unit with: install the package systemd."
         pytest.skip(missing)
-    file = tmp_path / "deviceflow-worker.service"
-    file.write_text(place.adapted(files("systemd.md")["deviceflow-worker.service"]))
+    shown = files("systemd.md")
+    units = [name for name in shown if name.endswith((".service", ".timer"))]
+    assert len(units) == 10
+    for name in [*units, *(name for name in shown if name.endswith(".conf"))]:
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(place.adapted(shown[name]).replace("/usr/local/bin", str(place.bin)))
+    for name in ("nightly", "report-run"):
+        place.program(place.bin / name, shown[name])
 
     done = subprocess.run(
-        [analyze, "verify", str(file)], capture_output=True, text=True, check=False, timeout=60
+        [analyze, "verify", *(str(tmp_path / name) for name in units)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
-    assert "deviceflow-worker" not in done.stderr, done.stderr
+    assert not [name for name in (*units, str(tmp_path)) if name in done.stderr], done.stderr
     assert done.returncode == 0, done.stderr
 
 

@@ -48,9 +48,7 @@ def test_a_recipe_is_short_and_on_its_page(path: Path) -> None:
 @pytest.mark.parametrize("engine", NAMES)
 def test_a_page_names_each_file_that_it_shows(engine: str) -> None:
     page = (HOW_TO / f"{engine}.md").read_text()
-    shown = re.findall(
-        r"^`(\S+\.\w+)`(?: .*)?:\n\n```\{literalinclude\} (\S+)$", page, re.MULTILINE
-    )
+    shown = re.findall(r"^\[`(\S+\.\w+)`\].*:\n\n```\{literalinclude\} (\S+)$", page, re.MULTILINE)
 
     assert {f"{engine}/{name}" for name, _ in shown} == {file for _, file in shown}
     assert {file for _, file in shown} == {

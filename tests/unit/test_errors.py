@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from deviceflow import Client, Studio, errors
+from deviceflow.core.secret import Secret
 from deviceflow.errors import DeviceFlowError
 
 FAMILY: Final[dict[type[DeviceFlowError], tuple[type[Exception], ...]]] = {
@@ -166,6 +167,17 @@ def test_the_login_of_a_need_stays_where_it_is() -> None:
 
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert (again.name, again.wait_seconds, again.login) == ("nightly", 5, None)
+
+
+def test_a_person_is_told_the_link_or_the_command() -> None:
+    error = errors.LoginPending(name="nightly", command="deviceflow resume nightly")
+    assert error.how_to_log_in() == "deviceflow resume nightly"
+    error.link = Secret("https://jobs.example.com/need/LINK-CANARY")
+
+    assert error.how_to_log_in() == "https://jobs.example.com/need/LINK-CANARY"
+    assert error.how_to_log_in(link=False) == "deviceflow resume nightly"
+    assert "LINK-CANARY" not in f"{error} {error!r} {vars(error)}"
+    assert pickle.loads(pickle.dumps(error)).how_to_log_in() == "deviceflow resume nightly"
 
 
 def test_trigger_is_optional() -> None:

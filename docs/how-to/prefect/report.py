@@ -3,7 +3,9 @@
 import os
 from datetime import UTC, datetime, timedelta
 
-import prefect.deployments
+import prefect
+from prefect.deployments import run_deployment
+from prefect.states import Cancelled, State
 
 from deviceflow import Client, LoginPending, OAuth
 
@@ -12,12 +14,14 @@ robot = OAuth(issuer=os.environ["ISSUER"], client_id="robot", scopes="read offli
 
 
 @prefect.flow(log_prints=True)
-def report() -> None:
+def report() -> State | None:
     """Make the report, with a token of its own grant."""
     try:
         token = client.get_token("report", robot, purpose="the nightly report")
     except LoginPending as pending:
+        print(pending)
         again = datetime.now(UTC) + timedelta(seconds=pending.wait_seconds)
-        prefect.deployments.run_deployment("report/nightly", scheduled_time=again, timeout=0)
-    else:
-        print(f"made with the token of generation {token.generation}")
+        run_deployment("report/nightly", scheduled_time=again, timeout=0, as_subflow=False)
+        return Cancelled(name="AwaitingLogin", message=pending.message)
+    print(f"made with the token of generation {token.generation}")
+    return None

@@ -34,7 +34,7 @@ from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, check_name, subject_of
 from deviceflow.core.need import NOTIFY_AGAIN, why_lost
-from deviceflow.core.notice import argument, page_of
+from deviceflow.core.notice import argument, page_of, resume_command
 from deviceflow.core.states import GrantState, State
 from deviceflow.core.text import ours
 from deviceflow.credentials import secret_refs
@@ -434,10 +434,12 @@ def _pending(
         name=name,
         wait_seconds=wait_seconds,
         need_id=None if need is None else need.id,
+        command=resume_command(name),
+        reason=None if need is None else need.reason,
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
         hint=f"{_why(stored)}Ask again in {wording.seconds(ceil(wait_seconds))}."
-        f" To log in, with the same store: deviceflow resume {argument(name)}",
+        f" To log in, with the same store: {resume_command(name)}",
     )
     pending.login = login if shown else None
     pending.link = None if need is None else page_of(context.pages, need.link)

@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from deviceflow.core import wording
+from deviceflow.core.need import WHY
 from deviceflow.core.sanitize import printable
 from deviceflow.core.secret import Secret
 from deviceflow.core.wire import FAILURE_WORDS
@@ -43,6 +44,11 @@ def argument(name: str) -> str:
     return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
 
 
+def resume_command(name: str) -> str:
+    """Return the command that logs in for a grant."""
+    return f"deviceflow resume {argument(name)}"
+
+
 class LoginNeed(NamedTuple):
     """One notification of a need. All times are in seconds since 1970.
 
@@ -50,6 +56,8 @@ class LoginNeed(NamedTuple):
         id: The id of the need or the outage. All notifications of one have the same id.
         name: The grant's name.
         purpose: Why the grant is needed, as the program stated it.
+        reason: Why a person must log in: `never_logged_in`, `logged_out`, or the `Loss` of the
+            grant.
         server: The server to log in to.
         scopes: The scopes that the login asks for.
         host: The machine of the program that asked.
@@ -67,6 +75,7 @@ class LoginNeed(NamedTuple):
     id: str
     name: str
     purpose: str | None
+    reason: str
     server: str
     scopes: Sequence[str]
     host: str | None
@@ -89,6 +98,7 @@ class LoginNeed(NamedTuple):
             id=need.id,
             name=grant.name,
             purpose=grant.purpose,
+            reason=str(need.reason),
             server=grant.asked.server,
             scopes=tuple(grant.asked.scopes),
             host=need.host,
@@ -117,7 +127,15 @@ class LoginNeed(NamedTuple):
         """
         if self.outage is not None:
             return f"deviceflow grants show {argument(self.name)}"
-        return f"deviceflow resume {argument(self.name)}"
+        return resume_command(self.name)
+
+    def how_to_log_in(self, *, link: bool = True) -> str:
+        """Return what to open or to type: the link in clear, or the command if there is no link.
+
+        Args:
+            link: Whether the link may be revealed.
+        """
+        return self.command if self.link is None or not link else self.link.reveal()
 
     def in_words(self, *, link: bool = False) -> str:
         """Return what is told, for a person.
@@ -141,10 +159,9 @@ class LoginNeed(NamedTuple):
         since = wording.moment(self.since)
         why = f" Purpose: {self.purpose}." if self.purpose else ""
         still = "still " if self.kind == "still_needed" else ""
-        where = self.command if self.link is None or not link else self.link.reveal()
         return (
-            f"{self.name} {still}needs somebody to log in at {self.server}, since {since}.{why}"
-            f" To log in: {where}"
+            f"{self.name} {still}needs somebody to log in at {self.server}, since {since}."
+            f" {WHY[self.reason]}{why} To log in: {self.how_to_log_in(link=link)}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,6 +172,7 @@ class LoginNeed(NamedTuple):
             "kind": self.kind,
             "name": self.name,
             "purpose": self.purpose,
+            "reason": self.reason,
             "server": self.server,
             "scopes": [*self.scopes],
             "host": self.host,
@@ -164,5 +182,6 @@ class LoginNeed(NamedTuple):
             "end": self.end,
             "command": None if self.ended_at is not None else self.command,
             "link": None if self.link is None else self.link.reveal(),
+            "how_to_log_in": None if self.ended_at is not None else self.how_to_log_in(),
             "text": self.in_words(link=True),
         }

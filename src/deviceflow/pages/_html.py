@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from deviceflow.core.explain import error_of
+from deviceflow.core.need import WHY
 from deviceflow.core.sanitize import printable, web_url
 from deviceflow.core.states import NeedEnd, Reason, State
 
@@ -95,6 +96,7 @@ def _facts(page: NeedPage) -> str:
     rows = [
         ("Job", _e(page.name)),
         ("Purpose", _e(page.purpose) or "Not stated"),
+        ("Why now", WHY[page.need.reason]),
         ("Log in at", _e(provider.server)),
         ("Program", _e(provider.client_name or provider.client_id) or "Not stated"),
         ("Access to", f"<ul>{scopes}</ul>" if scopes else "Not specified"),

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from deviceflow.core.grant import Grant
+from deviceflow.core.need import WHY
 from deviceflow.core.notice import LoginNeed, page_of
+from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
+from deviceflow.core.states import Loss
 from deviceflow.providers.oauth import OAuth
 
 NOW = 1_800_000_000.0
@@ -43,6 +46,7 @@ def test_need_is_told_in_fields_and_in_words() -> None:
         "kind": "needed",
         "name": "nightly",
         "purpose": "the nightly report",
+        "reason": "never_logged_in",
         "server": "https://login.example.com",
         "scopes": ["read", "write"],
         "host": "box",
@@ -52,8 +56,9 @@ def test_need_is_told_in_fields_and_in_words() -> None:
         "end": None,
         "command": "deviceflow resume nightly",
         "link": "https://jobs.example.com/need/LINK-CANARY",
+        "how_to_log_in": "https://jobs.example.com/need/LINK-CANARY",
         "text": "nightly needs somebody to log in at https://login.example.com, since"
-        " 2027-01-15 08:00 UTC. Purpose: the nightly report. To log in:"
+        " 2027-01-15 08:00 UTC. Nobody has logged in yet. Purpose: the nightly report. To log in:"
         " https://jobs.example.com/need/LINK-CANARY",
     }
     assert "LINK-CANARY" not in f"{need} {need!r} {need.in_words()}"
@@ -71,10 +76,28 @@ def test_need_that_lasts_and_its_end_are_told_as_such() -> None:
     ended = told(grant)
 
     assert (ended.kind, ended.number, ended.ended_at) == ("ended", 2, NOW + 5)
-    assert (ended.link, ended.to_dict()["command"]) == (None, None)
+    parts = ended.to_dict()
+    assert [parts[name] for name in ("link", "command", "how_to_log_in")] == [None] * 3
     assert ended.in_words() == (
         "nightly needs no login any more. The need was ended without a login."
     )
+
+
+@pytest.mark.parametrize("loss", [None, *Loss])
+def test_every_notice_says_why_a_person_must_log_in(loss: Loss | None) -> None:
+    grant = Grant("g1", "nightly", PROVIDER, NOW)
+    grant.log_in(Token(Secret("AT")), PROVIDER, NOW, flow_id="f1")
+    if loss is None:
+        grant.log_out(NOW)
+    else:
+        grant.lose(loss, NOW)
+    grant.raise_need("n1", Secret("LINK"), NOW)
+    reason = "logged_out" if loss is None else loss.value
+
+    assert told(grant).to_dict()["reason"] == reason
+    assert WHY[reason] in told(grant).in_words()
+    grant.end_need(NOW + 1)
+    assert told(grant).to_dict()["reason"] == reason
 
 
 @pytest.mark.parametrize("pages", [None, ""])
@@ -83,6 +106,7 @@ def test_link_is_told_where_somebody_said_where_the_pages_are(pages: str | None)
 
     assert need.link is None
     assert "LINK-CANARY" not in json.dumps(need.to_dict())
+    assert need.to_dict()["how_to_log_in"] == "deviceflow resume nightly"
     assert need.to_dict()["text"].endswith("To log in: deviceflow resume nightly")
     assert page_of(PAGES, Secret("")) is None
 

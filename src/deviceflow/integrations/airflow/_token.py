@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.origin import origin
-from deviceflow.core.notice import argument
+from deviceflow.core.need import WHY
 from deviceflow.core.secret import without_frames
 from deviceflow.credentials import configured
 from deviceflow.errors import LoginPending
@@ -84,10 +84,9 @@ def log_need(logger: Any, pending: LoginPending, *, show_link: bool) -> None:
         pending: What says that a person must log in.
         show_link: Whether to log the link, which is for whoever may log in.
     """
-    way = f"deviceflow resume {argument(pending.name or '')}"
-    if show_link and pending.link is not None:
-        way = pending.link.reveal()
-    logger.warning("%s To log in: %s", pending.message, way)
+    why = WHY.get(pending.reason or "", "")
+    how = pending.how_to_log_in(link=show_link)
+    logger.warning("%s %s To log in: %s", pending.message, why, how)
 
 
 def current_task() -> str | None:

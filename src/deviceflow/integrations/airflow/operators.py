@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
+from deviceflow.core.text import CleanText, Known
 from deviceflow.credentials import configured
 from deviceflow.errors import LoginPending, UnreachableError, UsageError, WaitTimeoutError
 from deviceflow.integrations.airflow._token import ask, closed, log_need
 from deviceflow.integrations.airflow.triggers import DeviceLoginTrigger
+from deviceflow.notify import NotifyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +51,9 @@ class DeviceLoginOperator(BaseOperator):
         timeout: For how long to wait for a person, by default for as long as it takes. If somebody
             is about to approve a code by then, the task waits for as long as that code lives.
         notifiers: Notifiers of Airflow, called whenever the task begins to wait. Their context has
-            the `LoginPending` as `pending`; `{{ pending.link.reveal() }}` is the link to log in by.
-        show_link: Whether the task's log may contain that link. Whoever has the link can approve
+            the `LoginPending` as `pending`; `{{ pending.how_to_log_in() }}` is the link to log in
+            by, or the command where no link is known. If a notifier fails, the task fails.
+        show_link: Whether the task's log may contain the link. Whoever has the link can approve
             with an account of their own.
         **kwargs: As for any operator.
     """
@@ -83,6 +86,7 @@ class DeviceLoginOperator(BaseOperator):
         """Return the grant's name, or defer the task.
 
         Raises:
+            NotifyError: A notifier failed.
             DeviceFlowError: As for `Client.get_token`.
         """
         wait = None if self.timeout is None else self.timeout.total_seconds()
@@ -136,8 +140,16 @@ class DeviceLoginOperator(BaseOperator):
         raise AssertionError  # `defer` has raised
 
     def _notify(self, context: Any, pending: LoginPending) -> None:
+        failed = list[str]()
         for notifier in self.notifiers:
             try:
                 notifier({**context, "pending": pending})
             except Exception as problem:  # noqa: BLE001  # its text may hold the link
-                self.log.warning("A notifier failed: %s", type(problem).__name__)
+                why = CleanText(str(problem), Known(pending.link), looks=True)
+                name = getattr(notifier, "__name__", type(notifier).__name__)
+                failed.append(f"{name}: {type(problem).__name__}: {why}")
+        if failed:
+            raise NotifyError(
+                f"A person must log in, and could not be notified: {'; '.join(failed)}",
+                hint="Correct the notifier, then clear the task: it notifies again.",
+            )
