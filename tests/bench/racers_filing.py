@@ -1,8 +1,8 @@
 """Libraries of `tests.bench.race` that keep tokens in files of their own, and refresh them unasked.
 
 Both count on tokens that live for long. So that tokens of seconds are refreshed at all, the margins
-of `huggingface_hub` (a day, five minutes) are shortened, and MSAL is told that a token lives for the
-five minutes longer that MSAL leaves unused.
+of `huggingface_hub` (a day, five minutes) are shortened, and MSAL is told that a token lives for
+the five minutes longer that MSAL leaves unused.
 """
 
 from __future__ import annotations

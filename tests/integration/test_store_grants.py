@@ -352,7 +352,7 @@ def test_grants_in_use_are_due_before_they_end(place: Place) -> None:
     for number, name in enumerate(("used", "unused", "leased")):
         brought(place, "active", name, f"g{number}")
         if name != "unused":
-            place.store.use_grant(f"g{number}", place.now)
+            place.store.use_grant(f"g{number}", place.now, ())
     assert place.store.due_grants(place.now, 5000, 10) == []
     place.clock.advance(760)
     leased = load(place, "leased")
