@@ -3,8 +3,8 @@
 python -m tests.bench.race [--processes 32] [--tasks 200] [--seconds 60] [--write PAGE]
 
 Each way gets a grant of its own: deviceflow; the naive one, that reads the shared row again before
-it refreshes; `singleflight-auth` with the same row; `huggingface_hub` and `msal-extensions` with the
-files that they keep tokens in. What is not installed is left out. The server revokes a grant as
+it refreshes; `singleflight-auth` with the same row; `huggingface_hub` and `msal-extensions` with
+the files that they keep tokens in. What is not installed is left out. The server revokes a grant as
 soon as a refresh token comes again. Every token that a reader is given is shown to the server at
 once.
 """

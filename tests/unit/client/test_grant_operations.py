@@ -30,7 +30,6 @@ from deviceflow.client.effects import (
     Wake,
     Watch,
 )
-from deviceflow.client.identity import actor
 from deviceflow.client.kept import STALE
 from deviceflow.client.lease import GRANT_MARGIN, Clocks
 from deviceflow.core.grant import Grant
@@ -90,7 +89,7 @@ def loads(grant: Grant | None, held: float = 0.0, now: float = NOW) -> Expected:
 
 def used(now: float) -> tuple[Use, ...]:
     """Return the uses of a grant that this test's client used just now."""
-    return (Use(now, actor=actor()),)
+    return (Use(now, actor="tester"),)
 
 
 def commits(committed: Any = True) -> Expected:
