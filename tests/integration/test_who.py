@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from deviceflow import origin
 from deviceflow.core.encryption import generate_key
-from deviceflow.server import LocalServer, Settings, device_grant
+from deviceflow.server import LocalServer, Settings
+from deviceflow.server.oauth_server import response
 from tests.integration.paged import Job, worker
 from tests.integration.test_need_pages import CODE, Person, eventually
 
@@ -35,8 +36,8 @@ def id_token(server: LocalServer) -> str:
 def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LocalServer, dict[str, str]]]:
     """Give a server, and what its token answers have besides the usual."""
     more: dict[str, str] = {}
-    usual = device_grant.response
-    monkeypatch.setattr(device_grant, "response", lambda issued: usual(issued) | more)
+    answer = "deviceflow.server.device_grant.response"
+    monkeypatch.setattr(answer, lambda issued: response(issued) | more)
     with LocalServer(Settings(control=True, interval=1)) as server:
         yield server, more
 
@@ -52,7 +53,7 @@ def test_who_had_which_part_in_a_grant(
         more["id_token"] = id_token(server)
     key = generate_key()
     store = f"sqlite:///{deviceflow.home}/flows.db"
-    environment = {
+    environment: dict[str, Any] = {
         "DEVICEFLOW_KEYS": key.reveal(),
         "DEVICEFLOW_STORE": store,
         "DEVICEFLOW_ACTOR": "web",

@@ -33,7 +33,7 @@ def entry(login: Login) -> str:
         asked = "needed by"
     who = (login.client, login.issuer, login.actor)
     client, issuer, actor = (printable(name or "?", 100) for name in who)
-    approved = f", approved by {printable(login.approved.words(), 100)}" if login.approved else ""
+    approved = f"; approved by: {printable(login.approved.words(), 100)}" if login.approved else ""
     return (
         f"{printable(login.id, 40):<16}  {printable(login.name or '-', 100):<12}"
         f"  {moment(login.started)[:19]}  {outcome(login):<20}"
