@@ -95,7 +95,7 @@ class Cause(NamedTuple):
 
     def words(self) -> str:
         """Return it in words."""
-        who = f"{self.actor or '?'} on {self.host or '?'}"
+        who = " on ".join(filter(None, (self.actor or "?", self.host)))
         if self.engine or self.task or self.task_id:
             run = f", run {self.task_id}" if self.task_id else ""
             names = " ".join(filter(None, (self.engine, self.task)))
