@@ -87,6 +87,7 @@ def test_who_had_which_part_in_a_grant(
     assert of("needed by")[0].startswith("celery sales.report, run run-1, as deploy on ")
     assert of("requested by")[0].startswith("web on ")
     assert f", by the need's page from {ADDRESS}, 20" in of("requested by")[0]
+    assert f"on the need's page, from {ADDRESS}: need " in shown
     assert of("approved by")[0].startswith(f"{approver}, 20")
     assert [used.partition(", as ")[0] for used in of("used by")] == [
         "cron backup",

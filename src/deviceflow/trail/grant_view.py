@@ -185,7 +185,9 @@ def parties(chain: Login, login: Login | None = None) -> Iterator[tuple[str, str
     if chain.approved is not None:
         yield "approved by", chain.approved.words(), chain.approved.time
     elif grant is not None and grant.generations():
-        yield "approved by", "not known: a program brought the refresh token", None
+        adopted = any(one.action == ADOPT_GRANT for one in grant.generations())
+        why = "a program brought the refresh token" if adopted else "earlier events were pruned"
+        yield "approved by", f"not known: {why}", None
     used = [Cause(*use) for use in grant.uses] if grant is not None else [chain.collected]
     for one in filter(None, used):
         yield "used by", one.words(), one.time

@@ -19,6 +19,7 @@ from deviceflow.core.actions import (
     RECOVER,
     REFRESH,
     RENEW,
+    REQUEST_CODE,
     SLOW_DOWN,
     action_of,
 )
@@ -445,6 +446,8 @@ def _in_words(event: Mapping[str, Any]) -> str:
         message = f"the server asked for slower polling: every {event['interval']:g} s from now on"
     elif action == FAIL and event["reason"]:
         message = f"{message}: {event['reason']}"
+    elif action == REQUEST_CODE and event["address"]:
+        message = f"{message}, from {event['address']}"
     said = (None, "", message, f"HTTP {event['http_status']}")
     detail = "" if event["detail"] in said else f": {event['detail']}"
     return f"{message}{_facts(event)}{detail}"
