@@ -18,6 +18,11 @@ def public_url() -> str | None:
     return os.environ.get("DEVICEFLOW_PUBLIC_URL") or None
 
 
+def personal(name: str) -> str:
+    """Return how events keep a field that is about a person, as `DEVICEFLOW_AUDIT_NAME` says."""
+    return os.environ.get(f"DEVICEFLOW_AUDIT_{name.upper()}") or "clear"
+
+
 def providers_file() -> str | None:
     """Return the file with more providers that `DEVICEFLOW_PROVIDERS` names, if it names one."""
     return os.environ.get("DEVICEFLOW_PROVIDERS") or None

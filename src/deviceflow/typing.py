@@ -7,7 +7,7 @@ approver is accepted, and `OnTransition` is called for each transition. `AsyncSt
 
 All other types are values. A program creates an `Origin` for a client. Your own transport creates
 `Response` and `Failure`, your own provider `DeviceCode` and `Answer`, and your own store `Claim`,
-`LeaseHeld` and `StoredGrant`. deviceflow creates all other values.
+`LeaseHeld`, `StoredGrant` and `Use`. deviceflow creates all other values.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from deviceflow.core.ports import (
 from deviceflow.core.provider import Answer, Approver, DeviceCode, LoginRequest, Provider, Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, Reason, State
+from deviceflow.core.uses import Use
 from deviceflow.core.wire import Failure, Fields, Request, Response
 
 __all__ = [
@@ -84,4 +85,5 @@ __all__ = [
     "Transition",
     "Transport",
     "UpcomingFlow",
+    "Use",
 ]

@@ -3,9 +3,10 @@
 python -m tests.bench.race [--processes 32] [--tasks 200] [--seconds 60] [--write PAGE]
 
 Each way gets a grant of its own: deviceflow; the naive one, that reads the shared row again before
-it refreshes; and `singleflight-auth`, if it is installed, with the same row. The server revokes a
-grant as soon as a refresh token comes again. Every token that a reader is given is shown to the
-server at once.
+it refreshes; `singleflight-auth` with the same row; `huggingface_hub` and `msal-extensions` with
+the files that they keep tokens in. What is not installed is left out. The server revokes a grant as
+soon as a refresh token comes again. Every token that a reader is given is shown to the server at
+once.
 """
 
 from __future__ import annotations
@@ -24,17 +25,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from deviceflow import Client, LoginPending, OAuth, __version__, open_store
+from deviceflow import Client, LoginPending, OAuth, open_store
 from deviceflow.core.encryption import generate_key
 from deviceflow.server import LocalServer, Settings
 from tests.bench.racers import NAME, Row, refreshed
+from tests.bench.racers_filing import Files
 from tests.postgres import PostgresServer
+from tests.released import released
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-WAYS: Final = ("deviceflow", "naive", "singleflight-auth")
-_STORES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+_SHARING: Final = ("deviceflow", "naive", "singleflight-auth")
+_FILING: Final = ("huggingface_hub", "msal-extensions")
+WAYS: Final = (*_SHARING, *_FILING)
+_STORES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "files": "its own files"}
 _HEADS: Final = (
     "store",
     "way",
@@ -56,7 +61,7 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=200, help="how many, in one more process")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--lifetime", type=int, default=2, help="seconds of an access token")
-    parser.add_argument("--store", choices=[*_STORES, "both"], default="both")
+    parser.add_argument("--store", choices=[*_STORES, "all"], default="all")
     parser.add_argument("--way", choices=[*WAYS, "all"], default="all")
     parser.add_argument("--write", type=Path, help="a page to write the table into")
     return parser.parse_args()
@@ -65,17 +70,18 @@ def asked_for() -> argparse.Namespace:
 def main() -> None:
     """Do as the command line says."""
     asked = asked_for()
-    stores = list(_STORES) if asked.store == "both" else [asked.store]
+    stores = list(_STORES) if asked.store == "all" else [asked.store]
     ways = list(WAYS) if asked.way == "all" else [asked.way]
-    if util.find_spec("singleflight_auth") is None and "singleflight-auth" in ways:
-        print("singleflight-auth is not installed, and left out")
-        ways.remove("singleflight-auth")
+    for way in [one for one in ways if one not in ("deviceflow", "naive")]:
+        if util.find_spec(way.replace("-", "_")) is None:
+            print(f"{way} is not installed, and left out")
+            ways.remove(way)
     rows = list[list[str]]()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="race-")))
         for store in stores:
             postgres = stack.enter_context(PostgresServer()) if store == "postgresql" else None
-            for way in ways:
+            for way in [one for one in ways if (one in _FILING) is (store == "files")]:
                 url = postgres.database() if postgres else f"sqlite:///{folder}/{way}.db"
                 rows.append([_STORES[store], way, *map(str, race(way, url, asked))])
                 print(" | ".join(rows[-1]), flush=True)
@@ -97,10 +103,11 @@ def table(rows: list[list[str]]) -> str:
 
 def versions(asked: argparse.Namespace) -> str:
     """Return what the table was made with."""
-    used = [f"deviceflow {__version__}", f"requests {metadata.version('requests')}"]
+    used = [released("deviceflow"), f"requests {metadata.version('requests')}"]
     used.append(f"httpx {metadata.version('httpx')}")
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        used.append(f"singleflight-auth {metadata.version('singleflight-auth')}")
+    for name in ("singleflight-auth", "huggingface_hub", "msal-extensions", "msal"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            used.append(released(name))
     used.append(f"Python {platform.python_version()}")
     return (
         f"{asked.processes} processes, and {asked.tasks} tasks in one more, for"
@@ -121,7 +128,7 @@ def race(way: str, url: str, asked: argparse.Namespace) -> Iterator[object]:
             client_id="robot",
             device_authorization_endpoint=f"{server.url}/oauth/device_authorization",
             token_endpoint=f"{server.url}/oauth/token",
-            scopes="offline_access",
+            scopes="read openid profile offline_access",  # as MSAL asks for
         )
         try:
             client.get_token(NAME, provider, mint="now")
@@ -133,15 +140,23 @@ def race(way: str, url: str, asked: argparse.Namespace) -> Iterator[object]:
         if way == "deviceflow":
             client.get_token(NAME)
         else:
-            with client.collect(login.id) as token, Row(url) as row:
+            with client.collect(login.id) as token:
                 assert token.refresh_token is not None
-                row.make()
-                row.put(token.access_token.reveal(), token.refresh_token.reveal())
+                first = token.access_token.reveal(), token.refresh_token.reveal()
+            if way in _FILING:
+                Files(way, url, server.url).put(*first)
+            else:
+                with Row(url) as row:
+                    row.make()
+                    row.put(*first)
 
         def renew() -> None:
             """Begin with a new token: it takes a while until all are ready."""
             if way == "deviceflow":
                 client.get_token(NAME)
+                return
+            if way in _FILING:
+                Files(way, url, server.url).get()
                 return
             with requests.Session() as session, Row(url) as row:
                 refreshed(session, row, server.url, row.get()[0])

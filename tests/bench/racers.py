@@ -15,6 +15,8 @@ import httpx
 import psycopg
 import requests
 
+from tests.bench.racers_filing import Files
+
 NAME: Final = "nightly"
 
 _PAUSE: Final = 0.4  # seconds between two uses of a reader, more or less
@@ -289,6 +291,33 @@ async def use_singleflight_async(url: str, server: str, lasts: float, tasks: int
     return said
 
 
+# Libraries that keep the tokens in files of their own, and refresh them unasked.
+
+
+def use_files(files: Files, server: str, lasts: float) -> Said:
+    said, http = Said(), requests.Session()
+    begun = ready()
+    while time.time() < begun + lasts and not said.given_up(begun):
+        said.note(resource(http, server, files.get()), begun)
+        time.sleep(random.uniform(0.5, 1.5) * _PAUSE)
+    return said
+
+
+async def use_files_async(files: Files, server: str, lasts: float, tasks: int) -> Said:
+    said = Said()
+    async with session(server) as http:
+        begun = await asyncio.to_thread(ready)
+
+        async def use() -> None:
+            while time.time() < begun + lasts and not said.given_up(begun):
+                bearer = {"Authorization": f"Bearer {await asyncio.to_thread(files.get)}"}
+                said.note((await http.get("/oauth/resource", headers=bearer)).status_code, begun)
+                await asyncio.sleep(random.uniform(0.5, 1.5) * _TASK_PAUSE)
+
+        await asyncio.gather(*(use() for _ in range(tasks)))
+    return said
+
+
 def patience(url: str) -> dict[str, Any]:
     """Return how a store is opened on a machine that has too much to do."""
     return {} if url.startswith("sqlite") else {"timeout": 60.0}
@@ -320,6 +349,10 @@ def main() -> None:
             said = use_row(url, server, lasts)
         case "naive", _:
             said = asyncio.run(use_row_async(url, server, lasts, tasks))
+        case "huggingface_hub" | "msal-extensions", 0:
+            said = use_files(Files(way, url, server), server, lasts)
+        case "huggingface_hub" | "msal-extensions", _:
+            said = asyncio.run(use_files_async(Files(way, url, server), server, lasts, tasks))
         case _, 0:
             said = use_singleflight(url, server, lasts)
         case _:

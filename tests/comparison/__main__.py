@@ -23,7 +23,7 @@ LIMIT: Final = 40.0
 """Seconds after which a login counts as one that does not end."""
 
 AT_ONCE: Final = 15
-"""How many logins go on at the same time."""
+"""How many logins go on at the same time, unless the command line says otherwise."""
 
 
 def measure(scenario: Scenario, library: str, certificates: Certificates) -> Measured:
@@ -45,9 +45,9 @@ def measure(scenario: Scenario, library: str, certificates: Certificates) -> Mea
     return Measured(Outcome.read(done.stdout.splitlines()[-1]), server.record)
 
 
-def measure_all() -> Results:
+def measure_all(at_once: int = AT_ONCE) -> Results:
     """Let every library log in at every server."""
-    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(AT_ONCE) as pool:
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(at_once) as pool:
         certificates = Certificates(Path(directory))
         # First the one with the shortest life: who ignores that runs into the limit.
         ordered = sorted(SCENARIOS, key=lambda one: one.lifetime)
@@ -62,8 +62,10 @@ def main() -> None:
     """Run everything."""
     parser = argparse.ArgumentParser(prog="python -m tests.comparison", description=__doc__)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put it into the page")
-    page: Path | None = parser.parse_args().write
-    text = render(SCENARIOS, measure_all(), LIMIT)
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="less for a busy machine")
+    asked = parser.parse_args()
+    page: Path | None = asked.write
+    text = render(SCENARIOS, measure_all(asked.at_once), LIMIT)
     if page is None:
         print(text)
     else:

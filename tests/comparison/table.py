@@ -6,6 +6,8 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tests.released import released
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
@@ -50,7 +52,7 @@ def render(scenarios: Iterable[Scenario], results: Results, limit: float) -> str
 
 def versions() -> str:
     """Return the line that says what was measured."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    libraries = ", ".join(map(released, LIBRARIES))
     below = f"requests {version('requests')}, urllib3 {version('urllib3')}"
     return f"Versions: {libraries}; on {below}, Python {platform.python_version()}."
 
@@ -63,7 +65,8 @@ def put(page: Path, text: str) -> None:
 
 
 def _table(scenarios: Iterable[Scenario], results: Results, cell: Callable[[Measured], str]) -> str:
-    rows = [("", "The server", *LIBRARIES), ("--:", *["---"] * (1 + len(LIBRARIES)))]
+    heads = (f"{name} {version(name)}" for name in LIBRARIES)
+    rows = [("", "The server", *heads), ("--:", *["---"] * (1 + len(LIBRARIES)))]
     for number, scenario in enumerate(scenarios, 1):
         cells = [cell(results[scenario.name, library]) for library in LIBRARIES]
         rows.append((str(number), scenario.title, *cells))

@@ -57,7 +57,7 @@ def _run_clients(names: list[str]) -> Iterator[tuple[str, list[Result]]]:
             print(f"{name}: {client.command}", flush=True)
             results = _kit(client, own).run(CHECKS)
             print("\n".join(lines(results)), flush=True)
-            yield f"{name} {client.version()}", results
+            yield client.version(), results
 
 
 def _kit(client: Client, own: Path) -> Kit:

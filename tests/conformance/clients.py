@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final
+
+from tests.released import packaged, released
 
 _HERE: Final = Path(__file__).parent
 _PYTHON: Final = shlex.quote(sys.executable)
@@ -39,16 +38,10 @@ class Client:
         return self.program is None or shutil.which(self.program) is not None
 
     def version(self) -> str:
-        """Return its version."""
+        """Return its name and version, and when that was published."""
         if self.distribution:
-            return metadata.version(self.distribution)
-        said = subprocess.run(
-            ["dpkg-query", "-W", "-f", "${Version}", str(self.package or self.program)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return re.sub(r"[+-].*", "", said.stdout) or "of unknown version"
+            return released(self.distribution)
+        return f"{self.package or self.program} {packaged(str(self.package or self.program))}"
 
 
 def _driver(library: str) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         UpcomingFlow,
     )
     from deviceflow.core.secret import Secret
+    from deviceflow.core.uses import Use
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import SQLStore
@@ -257,8 +258,8 @@ class TrappedStore(TrappedOperations):
             ),
         )
 
-    def use_grant(self, grant_id: str, given: float) -> None:
-        self._store.use_grant(grant_id, given)
+    def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
+        self._store.use_grant(grant_id, client_now, uses)
 
     def grants(self, given: float, after: str | None = None) -> list[StoredGrant | str]:
         return self._store.grants(given, after)

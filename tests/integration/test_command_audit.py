@@ -531,8 +531,11 @@ def test_a_login_is_shown_along_its_states(audit: Audit) -> None:
     assert done.code == 0
     assert [" ".join(line.split()) for line in done.out.splitlines()] == [
         f"{audit.approved} authorized",
-        "nightly at https://studio.example.com, by alice",
+        "nightly at https://studio.example.com",
         "for EXPERIMENTS MODELS",
+        "requested by: alice on build-17, 2026-11-18 11:06:40",
+        "approved by: not known: no id token, 2026-11-18 11:06:45",
+        "used by: alice on build-17, 2026-11-18 11:06:47",
         "TIME (UTC) STATE FOR WHY",
         "2026-11-18 11:06:40.300 awaiting-user 0.0 s a code was issued (HTTP 200)",
         "2026-11-18 11:06:40.300 awaiting-user 5.2 s 1 poll: not approved yet (HTTP 400)",
@@ -540,7 +543,7 @@ def test_a_login_is_shown_along_its_states(audit: Audit) -> None:
         "2026-11-18 11:06:45.700 authorized 2.0 s approved: the token arrived (HTTP 200)",
         "2026-11-18 11:06:47.700 authorized the token was collected",
     ]
-    assert len(audit("show", audit.approved, "--all").out.splitlines()) == 10
+    assert len(audit("show", audit.approved, "--all").out.splitlines()) == 13
 
 
 def test_the_newest_is_shown_where_none_is_named(audit: Audit) -> None:
@@ -569,14 +572,17 @@ def test_logins_are_listed_the_newest_first(audit: Audit) -> None:
     newest, middle, oldest = audit("list").out.splitlines()
 
     assert " ".join(newest.split()) == (
-        f"{audit.open} 2026-11-19 12:06:40 awaiting-user 1 poll in 0.2 s"
-        " nightly at https://studio.example.com by alice"
+        f"{audit.open} - 2026-11-19 12:06:40 awaiting-user 1 poll in 0.2 s"
+        " nightly at https://studio.example.com, requested by alice"
     )
-    assert middle.split()[:5] == [audit.denied, "2026-11-18", "11:23:20", "failed:", "denied"]
+    assert middle.split()[:6] == [audit.denied, "-", "2026-11-18", "11:23:20", "failed:", "denied"]
     assert oldest.startswith(audit.approved)
     facts = json.loads(audit("list", "--json", "--reason", "denied").out)
+    requested_by = facts.pop("requested_by")
+    assert (requested_by["time"], requested_by["actor"]) == (facts["started"], "bob")
     assert facts == {
         "flow_id": audit.denied,
+        "name": None,
         "kind": "login",
         "started": "2026-11-18T11:23:20.300+00:00",
         "ended": "2026-11-18T11:23:25.600+00:00",
@@ -586,6 +592,8 @@ def test_logins_are_listed_the_newest_first(audit: Audit) -> None:
         "issuer": "https://login.example.com",
         "actor": "bob",
         "purpose": None,
+        "approved_by": None,
+        "used_by": [],
         "polls": 1,
         "seconds": 5.3,
         "approved_after": None,

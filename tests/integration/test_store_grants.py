@@ -18,6 +18,7 @@ from deviceflow.core.grant import Grant
 from deviceflow.core.ports import GrantLease, Origin
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Handover
+from deviceflow.core.uses import Use
 from deviceflow.core.wire import Failure
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql.grant_rows import Sealed
@@ -349,10 +350,11 @@ def test_token_stays_where_it_is_if_others_went_on(place: Place, who: str) -> No
 
 
 def test_grants_in_use_are_due_before_they_end(place: Place) -> None:
+    uses = (Use(place.now, "alice", "build-17", "celery", "report", "7"), Use(1.5, "bob"))
     for number, name in enumerate(("used", "unused", "leased")):
         brought(place, "active", name, f"g{number}")
         if name != "unused":
-            place.store.use_grant(f"g{number}", place.now)
+            place.store.use_grant(f"g{number}", place.now, uses)
     assert place.store.due_grants(place.now, 5000, 10) == []
     place.clock.advance(760)
     leased = load(place, "leased")
@@ -370,6 +372,7 @@ def test_grants_in_use_are_due_before_they_end(place: Place) -> None:
     assert used is not None
     assert used.used_at is not None
     assert abs(place.now - 780 - used.used_at) < 0.01
+    assert used.uses == uses
 
 
 def test_ended_grant_is_due_until_its_tokens_are_revoked(place: Place) -> None:

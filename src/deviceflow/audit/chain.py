@@ -17,6 +17,7 @@ import json
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from deviceflow.audit import personal
 from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, REQUIRED, WHOLE
 from deviceflow.core.keyed_hash import KeyedHash
 from deviceflow.core.omitted import Omitted, is_omissible, with_event
@@ -279,6 +280,7 @@ def link(
     if event["hash"] is not None:
         return canonical(event).decode()
     event["prev_hash"] = previous or START
+    personal.seal(event, key)
     if key is not None:
         event["key_id"] = key.name
         if flow is not None and flow.token is not None:

@@ -9,10 +9,12 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.core.actions import ACTIONS
+from deviceflow.core.actions import ACTIONS, LOG_IN
+from deviceflow.core.grant import subject_of
 from deviceflow.core.ports import Origin
 from deviceflow.core.sanitize import storable
 from deviceflow.core.states import GrantState, Loss, Reason, State
+from deviceflow.providers.idtoken import claims_of
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
@@ -30,6 +32,7 @@ FIELDS: Final = (
     "event_id",
     "time",
     "flow_id",
+    "name",
     "seq",
     "action",
     "from",
@@ -43,6 +46,7 @@ FIELDS: Final = (
     "client_name",
     "scopes",
     "granted_scopes",
+    "subject",
     "purpose",
     "attempt",
     "interval",
@@ -56,8 +60,10 @@ FIELDS: Final = (
     "host",
     "pid",
     "engine",
+    "task",
     "task_id",
     "actor",
+    "address",
     "token_fingerprint",
     "previous_fingerprint",
     "code_fingerprint",
@@ -108,6 +114,7 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
     event["event_id"] = f"{flow.id}.{seq}"
     event["time"] = text_of(at)
     event["flow_id"] = flow.id
+    event["name"] = _storable(flow.name)
     event["seq"] = seq
     event["action"] = action.name
     event["from"] = source._value_
@@ -116,6 +123,8 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
     event["reason"] = flow.reason and flow.reason._value_
     event["detail"] = _storable(detail)
     event["granted_scopes"] = _granted(flow.token)
+    if action.issues_token:
+        event["subject"] = _subject_of(flow.token)
     event["purpose"] = _storable(flow.purpose)
     event["attempt"] = flow.attempt
     event["interval"] = round(flow.interval, 4)
@@ -161,6 +170,13 @@ def _of_settings(provider: Provider) -> dict[str, Any]:
     }
 
 
+def _subject_of(token: Token | None) -> str | None:
+    """Return who approved, as the id token says."""
+    if token is None or token.id_token is None:
+        return None
+    return subject_of(claims_of(token.id_token.reveal()))
+
+
 def _granted(token: Token | None) -> list[str] | None:
     if token is None or token.scopes is None:
         return None
@@ -180,6 +196,7 @@ def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY)
         "event_id": f"{grant.id}.{transition.seq}",
         "time": text_of(transition.at),
         "flow_id": grant.id,
+        "name": _storable(grant.name),
         "seq": transition.seq,
         "action": transition.action.name,
         "from": str(transition.source),
@@ -188,6 +205,7 @@ def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY)
         "reason": grant.reason and str(grant.reason),
         "detail": _storable(transition.detail),
         "granted_scopes": _granted(grant.token),
+        "subject": grant.subject if transition.action is LOG_IN else None,
         "purpose": _storable(grant.purpose),
         "attempt": grant.attempt,
         "wait": _rounded(transition.wait),
@@ -235,8 +253,10 @@ def _add_origin(event: dict[str, Any], origin: Origin) -> None:
     event["host"] = _storable(origin.host)
     event["pid"] = origin.pid
     event["engine"] = _storable(origin.engine)
+    event["task"] = _storable(origin.task)
     event["task_id"] = _storable(origin.task_id)
     event["actor"] = _storable(origin.actor)
+    event["address"] = _storable(origin.address)
 
 
 _hours: Final[dict[int, str]] = {}

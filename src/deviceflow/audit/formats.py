@@ -8,6 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -35,6 +37,7 @@ _FIELDS: Final = {
     "host": "host.name",
     "pid": "process.pid",
     "actor": "user.name",
+    "address": "source.address",
 }
 ECS_VERSION: Final = "9.5.0"
 """The version of the schema whose names and types these are."""
@@ -66,12 +69,20 @@ def ecs(event: Mapping[str, Any]) -> dict[str, Any]:
         "message": _message(event),
         "ecs.version": ECS_VERSION,
         "url.domain": _domain_of(event["issuer"]),
-        "related.user": event["actor"] and [event["actor"]],
+        "related.user": [*filter(None, (event["actor"], event["subject"]))] or None,
+        "source.ip": _ip_of(event["address"]),
     }
     # In nanoseconds, as ECS has it, for which it keeps 63 bits.
     if event["duration"] is not None and 0 <= (duration := event["duration"] * 1e9) < 2**63:
         fields["event.duration"] = round(duration)
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _ip_of(address: str | None) -> str | None:
+    """Return the address in clear, if it is one: the field takes nothing else."""
+    with suppress(ValueError):
+        return str(ip_address((address or "").partition("%")[0]))
+    return None
 
 
 def _outcome_of(action: Action) -> str:

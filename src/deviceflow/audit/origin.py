@@ -3,7 +3,7 @@
 A client has an origin of its own for all its events. A worker that runs one task after another sets
 the task's part of the origin around each task::
 
-    with deviceflow.origin(engine="celery", task_id=self.request.id):
+    with deviceflow.origin(engine="celery", task=self.name, task_id=self.request.id):
         client.step(flow_id)
 
 The values are stored in a context variable (PEP 567). An asyncio task inherits a copy from the code
@@ -32,7 +32,9 @@ class origin:  # noqa: N801  # reads as a function in a `with` statement
     Args:
         actor: The person or account that the work is done for.
         engine: The system that runs the task, such as a task queue.
-        task_id: The engine's id of the task.
+        task: The task's name.
+        task_id: The engine's id of this run of the task.
+        address: From where a person asked for it, for pages of the program's own.
 
     Raises:
         UsageError: An argument is not a string.
@@ -45,16 +47,26 @@ class origin:  # noqa: N801  # reads as a function in a `with` statement
         *,
         actor: str | None = None,
         engine: str | None = None,
+        task: str | None = None,
         task_id: str | None = None,
+        address: str | None = None,
     ) -> None:
-        given = {"actor": actor, "engine": engine, "task_id": task_id}
+        given = {
+            "actor": actor,
+            "engine": engine,
+            "task": task,
+            "task_id": task_id,
+            "address": address,
+        }
         for name, value in given.items():
             if not isinstance(value, str | None):
                 raise UsageError(
                     f"The origin's {name} must be a string, not {type(value).__name__}.",
                     hint=f"Pass {name}=str(…).",
                 )
-        self._origin = Origin(actor=actor, engine=engine, task_id=task_id)
+        self._origin = Origin(
+            engine=engine, task=task, task_id=task_id, actor=actor, address=address
+        )
         self._token: Token[Origin] | None = None
 
     def __enter__(self) -> Self:
@@ -80,8 +92,5 @@ def current(default: Origin) -> Origin:
 
 
 def _merged(current: Origin, default: Origin) -> Origin:
-    return default._replace(
-        actor=current.actor or default.actor,
-        engine=current.engine or default.engine,
-        task_id=current.task_id or default.task_id,
-    )
+    given = {name: value for name, value in current._asdict().items() if value is not None}
+    return default._replace(**given)

@@ -108,7 +108,7 @@ def context_of(
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
-    recorder = Recorder(identity, link, writes_audit=audit is not None)
+    recorder = Recorder(identity, link, writes_audit=audit is not None, keeps_trail=keeps_trail)
     return Context(
         identity,
         recorder,

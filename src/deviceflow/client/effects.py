@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from deviceflow.core.ports import Decide, GrantLease, Origin, StoreEvent
     from deviceflow.core.provider import Provider
     from deviceflow.core.secret import Secret
+    from deviceflow.core.uses import Use
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
@@ -215,10 +216,11 @@ class CommitGrant(NamedTuple):
 
 
 class UseGrant(NamedTuple):
-    """Note that the grant is used. Answered by None."""
+    """Note what uses the grant. Answered by None."""
 
     grant_id: str
     client_now: float
+    uses: tuple[Use, ...]
 
 
 class ListGrants(NamedTuple):

@@ -14,6 +14,7 @@ from deviceflow.client.lease import HeldLease
 from deviceflow.core import wording
 from deviceflow.core.access_token import AccessToken
 from deviceflow.core.grant import Course, check_name
+from deviceflow.core.uses import noted
 from deviceflow.core.wire import FAILURE_WORDS
 from deviceflow.credentials import secret_refs
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from deviceflow.core.provider import LoginRequest, Provider
 
     Mint = Literal["later", "now"]
-
-DAY: Final = 86400.0
-"""Seconds after which the use of a grant is noted again."""
 
 _SHORTEST_LOOK: Final = 0.02
 _LONGEST_LOOK: Final = 0.5
@@ -80,7 +78,7 @@ def get_token(
     wanted = Asked(name, provider, purpose, min_ttl, mint)
     until = inf if timeout is None else clocks.steady + timeout
     stored, clocks = yield from _obtain(context, wanted, clocks, until)
-    yield from _note_use(stored)
+    yield from _note_use(context, stored)
     grant, now = stored.grant, stored.now
     token = AccessToken.of(grant)
     context.tokens.keep(name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks))
@@ -177,15 +175,15 @@ def move(context: Context, stored: StoredGrant, course: Course) -> Op[bool]:
     return (yield from recorder.commit_grant(CommitGrant(grant, event, release=release)))
 
 
-def _note_use(stored: StoredGrant) -> Op[None]:
-    """Note that the grant is used, once a day: a sweep refreshes ahead what is in use.
+def _note_use(context: Context, stored: StoredGrant) -> Op[None]:
+    """Note what uses the grant, once a minute: an audit asks, and a sweep refreshes ahead.
 
     Where the store can only be read, as with a full disk, the token is as good as before.
     """
-    used_at, now = stored.used_at, stored.now
-    if used_at is None or not 0 <= now - used_at < DAY:
+    uses = noted(stored.uses, stored.used_at, context.identity.origin, stored.now)
+    if uses is not None:
         with suppress(errors.StoreError):
-            yield UseGrant(stored.grant.id, now)
+            yield UseGrant(stored.grant.id, stored.now, uses)
 
 
 def _check_time(grant: Grant, course: Course, remaining: float) -> None:

@@ -44,8 +44,7 @@ class Identity:
 
     def origin_of(self, worker: str) -> Origin:
         """Return the origin of one piece of work."""
-        origin = self.origin
-        return Origin(worker, origin.host, self._pid, origin.engine, origin.task_id, origin.actor)
+        return self.origin._replace(worker=worker, pid=self._pid)
 
     @staticmethod
     def new_flow_id() -> str:

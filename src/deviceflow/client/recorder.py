@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from deviceflow.audit import log
 from deviceflow.audit.events import render, render_grant
+from deviceflow.audit.personal import Personal
 from deviceflow.client.effects import (
     Add,
     Commit,
@@ -42,14 +43,21 @@ class Recorder:
         link: Makes an event the next link of its flow's chain before the event is committed; for
             stores that do not link events themselves.
         writes_audit: Whether there is an audit file.
+        keeps_trail: Whether the store links events.
     """
 
     def __init__(
-        self, identity: Identity, link: Link | None = None, *, writes_audit: bool = False
+        self,
+        identity: Identity,
+        link: Link | None = None,
+        *,
+        writes_audit: bool = False,
+        keeps_trail: bool = False,
     ) -> None:
         self._identity = identity
         self._link = link
         self._writes_audit = writes_audit
+        self._personal = Personal(linked=keeps_trail or link is not None)
         self._unverified: set[str] = set()
 
     def render(self, flow: Flow, transition: Transition, worker: str) -> dict[str, Any]:
@@ -58,7 +66,7 @@ class Recorder:
 
     def render_as(self, origin: Origin, flow: Flow, transition: Transition) -> dict[str, Any]:
         """Return the event as `render` does, also in a thread of which nobody set the origin."""
-        event = render(flow, transition, origin)
+        event = self._personal.hide(render(flow, transition, origin))
         if self._link is not None:
             self._link(event, flow)  # before the flow is kept, and with it the chain's head
         return event
@@ -104,7 +112,8 @@ class Recorder:
 
     def render_grant(self, grant: Grant, transition: Transition, worker: str) -> dict[str, Any]:
         """Return the event of a grant's transition, linked where the store does not do that."""
-        event = render_grant(grant, transition, self._identity.origin_of(worker))
+        origin = self._identity.origin_of(worker)
+        event = self._personal.hide(render_grant(grant, transition, origin))
         if self._link is not None:
             self._link(event, grant)
         return event

@@ -178,8 +178,8 @@ DATA: Final = (
     Datum(
         "name of the login, of the grant",
         PUBLIC,
-        frozenset({EXCEPTION, ROW, ARGUMENT, BROKER, PROMPT}),
-        ("flow.name", "login.name", "grant.name", "view.name"),
+        _EVERYWHERE,
+        ("flow.name", "login.name", "grant.name", "view.name", "event.name"),
         "the name that the caller gives it",
     ),
     Datum(
@@ -272,9 +272,10 @@ DATA: Final = (
     Datum(
         "subject of the grant",
         PUBLIC,
-        frozenset({ROW, PROMPT}),
-        ("grant.subject", "view.subject"),
-        "whose tokens they are, as the id token says; cleaned likewise",
+        frozenset({LOG, TRAIL, ROW, PROMPT}),
+        ("grant.subject", "view.subject", "event.subject"),
+        "whose tokens they are, as the id token says; cleaned likewise. A setting keeps it out of"
+        " events",
     ),
     Datum(
         "token name",
@@ -287,7 +288,14 @@ DATA: Final = (
         "origin",
         PUBLIC,
         frozenset({LOG, TRAIL, ROW, PROMPT}),
-        _fields("event", "worker host pid engine task_id actor"),
+        _fields("event", "worker host pid engine task task_id actor"),
+    ),
+    Datum(
+        "address of a need's page's visitor",
+        PUBLIC,
+        frozenset({LOG, TRAIL, ROW, PROMPT}),
+        ("event.address",),
+        "where a code was requested; a setting keeps it out of events",
     ),
     Datum(
         "evidence",

@@ -30,7 +30,7 @@ class GrantView:
         scopes: The granted scopes; None if the server did not say.
         subject: Whose tokens they are, if an id token said so.
         created_at: When a program first asked for the grant.
-        used_at: When the store last recorded a use of the grant, at most once a day.
+        used_at: When a use of the grant was last noted, which is done once a minute.
         login_id: The login that the tokens came from; None without one, or if a program brought
             a refresh token (`Client.adopt_grant`).
         unanswered_since: Since when no refresh had a usable answer; None if the last one had. In

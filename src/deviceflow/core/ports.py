@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.secret import Secret
+    from deviceflow.core.uses import Use
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
@@ -58,16 +59,20 @@ class Origin(NamedTuple):
         host: The host name.
         pid: The process id.
         engine: The system that runs the task, such as a task queue.
-        task_id: The engine's id of the task.
+        task: The task's name.
+        task_id: The engine's id of this run of the task.
         actor: The person or account that the work is done for.
+        address: From where a person asked for it on a page, if so.
     """
 
     worker: str | None = None
     host: str | None = None
     pid: int | None = None
     engine: str | None = None
+    task: str | None = None
     task_id: str | None = None
     actor: str | None = None
+    address: str | None = None
 
 
 class Claim(NamedTuple):
@@ -124,6 +129,7 @@ class StoredGrant(NamedTuple):
         grant: A copy of the grant, with its secrets.
         now: The store's time in seconds since 1970, when the grant was read.
         used_at: When the grant's last use was noted; None if it was never used.
+        uses: The last noted use of each task that used it lately.
         held: For how many more seconds a worker has the grant's lease; 0 if no worker has it. At
             most the duration of the lease, even if the clock was set back since.
         owner: That worker, or the worker whose lease ran out and was not released.
@@ -134,6 +140,7 @@ class StoredGrant(NamedTuple):
     used_at: float | None = None
     held: float = 0.0
     owner: str | None = None
+    uses: tuple[Use, ...] = ()
 
 
 class GrantLease(NamedTuple):
@@ -442,8 +449,8 @@ class Store(Protocol):
             Whether it was committed.
         """
 
-    def use_grant(self, grant_id: str, client_now: float) -> None:
-        """Note that the grant is used."""
+    def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
+        """Note that the grant is used, and by what."""
 
     def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
         """Return a page of all grants by their names; the name only, of one that is unreadable.
@@ -629,7 +636,7 @@ class AsyncStore(Protocol):
         flow_event: dict[str, Any] | None = None,
     ) -> bool: ...
 
-    async def use_grant(self, grant_id: str, client_now: float) -> None: ...
+    async def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None: ...
 
     async def grants(
         self, client_now: float, after: str | None = None

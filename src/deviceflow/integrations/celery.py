@@ -243,7 +243,7 @@ def sweep(self: Task[Any, Any], limit: int = 100) -> None:
 def _at_work(task: Task[Any, Any], profile: str | None = None) -> Iterator[Client]:
     with (
         profiles.reading(_config_of(task.app)),
-        origin(engine="celery", task_id=task.request.id),
+        origin(engine="celery", task=task.name, task_id=task.request.id),
     ):
         yield get_client(task.app, profile=profile)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakValueDictionary
 
+from deviceflow.audit.origin import origin
 from deviceflow.client import grant_page
 from deviceflow.core.notice import PATH
 from deviceflow.core.sanitize import is_loopback
@@ -103,7 +104,7 @@ class NeedPages:
             return plain(421)
         if request.method not in ("GET", "HEAD", "POST"):
             return plain(405, Allow="GET, HEAD, POST")
-        if not self._requests.take(_client(request)):
+        if not self._requests.take(network_of(_address(request))):
             return _answer(429, _html.busy(), {"Retry-After": "5"})
         try:
             parts = urlsplit(request.target)
@@ -183,7 +184,8 @@ class NeedPages:
             return _answer(429, _html.busy(), {"Retry-After": "15"})
         after: NeedPage | None
         try:
-            after = await client._run(grant_page.request_code(client._context, link))
+            with origin(address=_address(request)):
+                after = await client._run(grant_page.request_code(client._context, link))
         except DeviceFlowError as problem:
             return self._no_code(page, problem, request)
         if after is None or not after.need.lasts:
@@ -229,16 +231,17 @@ class NeedPages:
         return token, {"Set-Cookie": f"{COOKIE}={token}; {flags}{secure}"}
 
 
-def _client(request: PageRequest) -> str:
-    """Return who sent a request, as far as limits go.
+def _address(request: PageRequest) -> str:
+    """Return the address that a request came from.
 
     A proxy on this machine appends its client's address to `X-Forwarded-For`. From elsewhere, the
     header is not believed.
     """
     if is_loopback(request.peer):
         named = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-        return network_of(named) or network_of(request.peer)
-    return network_of(request.peer)
+        if network_of(named):
+            return named
+    return request.peer
 
 
 def _fields(text: str) -> dict[str, list[str]]:

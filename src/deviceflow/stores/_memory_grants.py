@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease
     from deviceflow.core.secret import Secret
+    from deviceflow.core.uses import Use
 
 _SNOOZE: Final = 3600.0
 _FREE: Final = ("", 0.0, 0.0)
@@ -27,7 +28,7 @@ class MemoryGrants:
     def __init__(self) -> None:
         self._grants: dict[str, Grant] = {}
         self._grant_leases: dict[str, tuple[str, float, float]] = {}
-        self._used: dict[str, float] = {}
+        self._used: dict[str, tuple[float, tuple[Use, ...]]] = {}
         self._snoozed: dict[str, float] = {}
         self._notices: dict[str, float] = {}
 
@@ -85,10 +86,10 @@ class MemoryGrants:
                 self._grant_leases.pop(grant.id, None)
             return True
 
-    def use_grant(self, grant_id: str, client_now: float) -> None:
-        """Note that the grant is used."""
+    def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
+        """Note that the grant is used, and by what."""
         with self._lock:
-            self._used[grant_id] = client_now
+            self._used[grant_id] = client_now, uses
 
     def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
         """Return all grants behind a name, by their names."""
@@ -103,7 +104,7 @@ class MemoryGrants:
         with self._lock:
             for name, grant in self._grants.items():
                 used = self._used.get(grant.id)
-                in_use = used is not None and used >= client_now - unused
+                in_use = used is not None and used[0] >= client_now - unused
                 held = self._grant_leases.get(grant.id, _FREE)[2] > client_now
                 wake_at = grant.wake_at
                 if wake_at is None or held or not (in_use or grant.state is GrantState.REVOKED):
@@ -150,8 +151,8 @@ class MemoryGrants:
             if stored is None or (stored.id, stored.seq) != (grant.id, grant.seq):
                 return False
             del self._grants[grant.name]
-            for kept in (self._grant_leases, self._used):
-                kept.pop(grant.id, None)
+            self._grant_leases.pop(grant.id, None)
+            self._used.pop(grant.id, None)
             self._snoozed.pop(grant.name, None)
             return True
 
@@ -176,4 +177,5 @@ class MemoryGrants:
             return None
         owner, since, until = self._grant_leases.get(grant.id, _FREE)
         held = max(0.0, min(until - client_now, until - since))
-        return StoredGrant(grant.copy(), client_now, self._used.get(grant.id), held, owner or None)
+        used_at, uses = self._used.get(grant.id, (None, ()))
+        return StoredGrant(grant.copy(), client_now, used_at, held, owner or None, uses)

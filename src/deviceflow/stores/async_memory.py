@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UpcomingFlow,
     )
     from deviceflow.core.secret import Secret
+    from deviceflow.core.uses import Use
     from deviceflow.errors import DeviceFlowError
 
 
@@ -181,8 +182,8 @@ class AsyncMemoryStore:
             grant, event, lease=lease, release=release, flow=flow, flow_event=flow_event
         )
 
-    async def use_grant(self, grant_id: str, client_now: float) -> None:
-        self._store.use_grant(grant_id, client_now)
+    async def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
+        self._store.use_grant(grant_id, client_now, uses)
 
     async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
         return self._store.grants(client_now, after)

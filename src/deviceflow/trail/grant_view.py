@@ -17,17 +17,19 @@ from deviceflow.core.actions import (
     NEED,
     NOTIFY,
     RENEW,
+    REQUEST_CODE,
     USE_LATE_ANSWER,
     action_of,
 )
 from deviceflow.core.states import GrantState
-from deviceflow.trail.login_view import Login, seconds_of
+from deviceflow.trail.login_view import Approval, Cause, Login, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
     from deviceflow.core.actions import Action
+    from deviceflow.core.uses import Use
 
 BRINGS_TOKENS: Final = (LOG_IN, ADOPT_GRANT, RENEW, USE_LATE_ANSWER)
 """The actions that bring the next generation of tokens."""
@@ -81,7 +83,40 @@ class NeedSpell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Grant(Login):
-    """One grant, computed from its events. `approved_after` and `open_run` are those of logins."""
+    """One grant, computed from its events. `approved_after` and `open_run` are those of logins.
+
+    Attributes:
+        uses: What used it lately, the latest first, as the store has it beside the trail.
+    """
+
+    uses: tuple[Use, ...] = ()
+
+    @property
+    def needed(self) -> Cause | None:
+        """What needed a token last that only a person's login could give."""
+        return self._cause(NEED)
+
+    @property
+    def login_id(self) -> str | None:
+        """The login that its last tokens descend from."""
+        found = (one.login_id for one in reversed(self.generations()) if one.login_id is not None)
+        return next(found, None)
+
+    def requested_by(self, login: Login | None) -> Cause | None:
+        """Return what requested the code of its last login.
+
+        Args:
+            login: That login, if the trail still has it.
+        """
+        return self._cause(REQUEST_CODE) if login is None else login.requested
+
+    @property
+    def approved(self) -> Approval | None:
+        """Who approved the last login; None if nobody has logged in."""
+        login = self._last(LOG_IN, ADOPT_GRANT)
+        if login is None or self.events[login]["action"] == ADOPT_GRANT:
+            return None
+        return Approval(self.times[login], self.events[login]["subject"])
 
     @property
     def outcome(self) -> str:
@@ -132,6 +167,30 @@ class Grant(Login):
             elif event["action"] == NOTIFY and lasts:
                 found[-1] = found[-1]._replace(notified=found[-1].notified + 1)
         return found
+
+
+def parties(chain: Login, login: Login | None = None) -> Iterator[tuple[str, str, float | None]]:
+    """Yield who had which part in a login or a grant: the part, who in words, and when.
+
+    Args:
+        chain: The login or the grant.
+        login: The login that the grant's tokens descend from, if the trail still has it.
+    """
+    grant = chain if isinstance(chain, Grant) else None
+    if grant is not None and grant.needed is not None:
+        yield "needed by", grant.needed.words(), grant.needed.time
+    requested = chain.requested if grant is None else grant.requested_by(login)
+    if requested is not None:
+        yield "requested by", requested.words(), requested.time
+    if chain.approved is not None:
+        yield "approved by", chain.approved.words(), chain.approved.time
+    elif grant is not None and grant.generations():
+        adopted = any(one.action == ADOPT_GRANT for one in grant.generations())
+        why = "a program brought the refresh token" if adopted else "earlier events were pruned"
+        yield "approved by", f"not known: {why}", None
+    used = [Cause(*use) for use in grant.uses] if grant is not None else [chain.collected]
+    for one in filter(None, used):
+        yield "used by", one.words(), one.time
 
 
 def _generation(event: Mapping[str, Any], at: float, action: Action | None) -> Generation:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from deviceflow.core.actions import (
+    COLLECT,
     FAIL,
     ISSUE_CODE,
     LOSE,
@@ -19,6 +20,7 @@ from deviceflow.core.actions import (
     RECOVER,
     REFRESH,
     RENEW,
+    REQUEST_CODE,
     SLOW_DOWN,
     action_of,
 )
@@ -68,6 +70,62 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+class Cause(NamedTuple):
+    """What caused an event.
+
+    Attributes:
+        time: The time, in seconds since 1970.
+        actor: The person or account: the user of the operating system, or a name.
+        host: The host name.
+        engine: The system that ran the task, if the program named it.
+        task: The task's name.
+        task_id: The engine's id of the run.
+        address: From where a person used the need's page, if it was used.
+    """
+
+    time: float
+    actor: str | None
+    host: str | None
+    engine: str | None
+    task: str | None
+    task_id: str | None
+    address: str | None = None
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any], time: float) -> Self:
+        """Return the cause of an event of that time."""
+        return cls(time, *(event[name] for name in cls._fields[1:]))
+
+    def words(self) -> str:
+        """Return it in words."""
+        who = " on ".join(filter(None, (self.actor or "?", self.host)))
+        if self.engine or self.task or self.task_id:
+            run = f", run {self.task_id}" if self.task_id else ""
+            names = " ".join(filter(None, (self.engine, self.task)))
+            who = f"{names or 'a task'}{run}, as {who}"
+        return f"{who}, by the need's page from {self.address}" if self.address else who
+
+
+NO_ID_TOKEN: Final = "not known: no id token"  # noqa: S105  # no password
+
+
+class Approval(NamedTuple):
+    """That a person approved.
+
+    Attributes:
+        time: When the token came, in seconds since 1970.
+        subject: Who approved, as the id token says (`sub`), or a fingerprint of that; None if there
+            was no id token.
+    """
+
+    time: float
+    subject: str | None
+
+    def words(self) -> str:
+        """Return who approved, in words."""
+        return NO_ID_TOKEN if self.subject is None else self.subject
+
+
 class Spell(NamedTuple):
     """A period in which a login was in one state.
 
@@ -106,6 +164,7 @@ class Login:
 
     Attributes:
         id: The flow's id.
+        name: The name that the program gives it, if it has one.
         events: The events, in order.
         times: The time of each event, in seconds since 1970. An invalid time counts as the
             previous one.
@@ -122,6 +181,7 @@ class Login:
     """
 
     id: str
+    name: str | None
     events: Sequence[dict[str, Any]]
     times: Sequence[float]
     started: float
@@ -159,6 +219,7 @@ class Login:
             state = led.value
         return cls(
             id=flow_id,
+            name=_first(events, "name"),
             events=events,
             times=times,
             started=times[0],
@@ -179,6 +240,34 @@ class Login:
         if self.state == "failed":
             return self.reason or "failed"
         return self.state if self.state in ENDS else UNFINISHED
+
+    @property
+    def requested(self) -> Cause:
+        """What requested the code, or else caused the first event."""
+        return self._cause(ISSUE_CODE) or Cause.of(self.events[0], self.started)
+
+    @property
+    def approved(self) -> Approval | None:
+        """Who approved; None if nobody did."""
+        for event, at in zip(self.events, self.times, strict=True):
+            if action_of(event["action"]).issues_token:
+                return Approval(at, event["subject"])
+        return None
+
+    @property
+    def collected(self) -> Cause | None:
+        """What collected the token last, if anything did."""
+        return self._cause(COLLECT)
+
+    def _cause(self, action: str) -> Cause | None:
+        """Return the cause of the last event of an action."""
+        last = self._last(action)
+        return None if last is None else Cause.of(self.events[last], self.times[last])
+
+    def _last(self, *actions: str) -> int | None:
+        """Return the index of the last event of some actions."""
+        found = (index for index, event in enumerate(self.events) if event["action"] in actions)
+        return max(found, default=None)
 
     @property
     def granted_scopes(self) -> list[str] | None:
@@ -362,6 +451,8 @@ def _in_words(event: Mapping[str, Any]) -> str:
     elif action == LOSE and event["reason"]:
         why = why_lost(event["reason"], event["detail"]).removesuffix(".")
         return f"{message}{_facts(event)}: {why}"
+    elif action == REQUEST_CODE and event["address"]:
+        message = f"{message}, from {event['address']}"
     said = (None, "", message, f"HTTP {event['http_status']}")
     detail = "" if event["detail"] in said else f": {event['detail']}"
     return f"{message}{_facts(event)}{detail}"

@@ -13,7 +13,7 @@ somebody removed, which an auditor must see.
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from deviceflow.core.omitted import Omitted
 from deviceflow.core.sanitize import storable
 from deviceflow.core.states import AWAITING_USER, POLLING
 from deviceflow.errors import UnknownLoginError
+from deviceflow.stores.sql.grant_rows import uses_of
 from deviceflow.stores.sql.statements import IDS
 from deviceflow.trail.evidence import is_of_grant
 from deviceflow.trail.grant_view import Grant
@@ -47,6 +48,7 @@ class Filters:
         client: The client's id or name.
         actor: The actor of at least one event.
         reason: Why the login failed, or the grant was lost.
+        name: The name of the login or the grant.
     """
 
     since: float | None = None
@@ -55,6 +57,7 @@ class Filters:
     client: str | None = None
     actor: str | None = None
     reason: str | None = None
+    name: str | None = None
 
     def values(self) -> dict[str, Any]:
         """Return the parameters of the statement that selects candidates: times and substrings.
@@ -72,6 +75,7 @@ class Filters:
             "client_name": _piece("client_name", self.client),
             "actor": _piece("actor", self.actor),
             "reason": _piece("reason", self.reason),
+            "name": _piece("name", self.name),
         }
 
     def take(self, login: Login) -> bool:
@@ -80,7 +84,7 @@ class Filters:
 
     def only_times(self) -> bool:
         """Tell whether there is no filter but the times."""
-        return (self.state, self.client, self.actor, self.reason) == (None,) * 4
+        return (self.state, self.client, self.actor, self.reason, self.name) == (None,) * 5
 
 
 def _piece(name: str, value: str | None) -> str | None:
@@ -119,9 +123,10 @@ def chains(
 
 
 def one(store: SQLStore, flow_id: str) -> Login:
-    """Return a login by its id, or a grant by its id or its name.
+    """Return a login or a grant by its id or its name.
 
-    The id `deviceflow.audit.events.STORE` returns the store events.
+    Of several with the name, it is the grant that the store has, else the newest grant, else the
+    newest login. The id `deviceflow.audit.events.STORE` returns the store events.
 
     Raises:
         UnknownLoginError: The trail has no events of the login.
@@ -133,8 +138,33 @@ def one(store: SQLStore, flow_id: str) -> Login:
             for (grant_id,) in list(rows("grant_id", {"name": storable(flow_id)})):
                 found, events = grant_id, _events(rows, grant_id)
         if not events:
-            raise UnknownLoginError("The trail has no events of this login.", flow_id=flow_id)
-        return _view(found, events, _open_runs(rows, {found: events}).get(found))
+            return _newest_named(rows, flow_id)
+        return replace(_views(rows, {found: events})[found], id=found)
+
+
+def _newest_named(rows: Query, name: str) -> Login:
+    newest = None
+    for login in _chains(rows, Filters(name=name)):
+        if login.name == storable(name):
+            if isinstance(login, Grant):
+                return login
+            newest = newest or login
+    if newest is None:
+        raise UnknownLoginError("The trail has no events of this login.", flow_id=name)
+    return newest
+
+
+def some(store: SQLStore, flow_ids: Sequence[str]) -> dict[str, Login]:
+    """Return those logins that the trail has events of, by their ids.
+
+    Raises:
+        StoreError: The trail cannot be read.
+    """
+    found = dict[str, Login]()
+    with store.reading() as rows:
+        for begin in range(0, len(flow_ids), len(IDS)):
+            found |= _views(rows, _histories(rows, flow_ids[begin : begin + len(IDS)]))
+    return found
 
 
 def notes(store: SQLStore, filters: Filters = ALL) -> list[dict[str, Any]]:
@@ -163,40 +193,53 @@ def count(store: SQLStore) -> int:
         return int(next(rows("count_events"))[0])
 
 
-def _view(flow_id: str, events: Sequence[dict[str, Any]], run: Omitted | None) -> Login:
-    kind = Grant if is_of_grant(events[0]) else Login
-    return kind.of(flow_id, events, run)
+def _views(rows: Query, found: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Login]:
+    """Return the views of chains, by the ids that they were found by."""
+    runs, views = _open_runs(rows, found), dict[str, Login]()
+    grants = [flow_id for flow_id, events in found.items() if is_of_grant(events[0])]
+    used = rows("uses", _ids(grants)) if grants else ()
+    uses = {flow_id: uses_of(used_by) for flow_id, used_by in used}
+    for flow_id, events in found.items():
+        if is_of_grant(events[0]):
+            grant = Grant.of(events[0]["flow_id"], events)
+            views[flow_id] = replace(grant, uses=uses.get(flow_id, ()))
+        else:
+            views[flow_id] = Login.of(events[0]["flow_id"], events, runs.get(flow_id))
+    return views
 
 
-def _chains(rows: Query, filters: Filters, *, oldest_first: bool) -> Iterator[Login]:
+def _ids(flow_ids: Sequence[object]) -> dict[str, Any]:
+    """Return the parameters of a statement about some flows.
+
+    Unused parameters are filled with the empty id, which no flow has.
+    """
+    texts = [storable(flow_id) for flow_id in flow_ids if isinstance(flow_id, str)]
+    return dict.fromkeys(IDS, "") | dict(zip(IDS, texts, strict=False))
+
+
+def _histories(rows: Query, flow_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        flow_id: [event_of(row) for row in events]
+        for flow_id, events in groupby(rows("histories", _ids(flow_ids)), lambda row: row[_FLOW])
+    }
+
+
+def _chains(rows: Query, filters: Filters, *, oldest_first: bool = False) -> Iterator[Login]:
     begun = rows("begun_oldest" if oldest_first else "begun_newest", filters.values())
     while some := [row[0] for row in islice(begun, len(IDS))]:
-        # Unused parameters are filled with the empty id, which no flow has.
-        values = dict.fromkeys(IDS, "") | dict(zip(IDS, some, strict=False))
-        found = {
-            flow_id: [event_of(row) for row in events]
-            for flow_id, events in groupby(rows("histories", values), lambda row: row[_FLOW])
-        }
-        runs = _open_runs(rows, found)
-        for flow_id in some:
-            # An id that is not UTF-8 cannot be queried. Verification reports such an event.
-            events = found.get(flow_id)
-            if events:
-                yield _view(events[0]["flow_id"], events, runs.get(flow_id))
+        views = _views(rows, _histories(rows, some))
+        # An id that is not UTF-8 cannot be queried. Verification reports such an event.
+        yield from (views[flow_id] for flow_id in some if flow_id in views)
 
 
 def _open_runs(rows: Query, found: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Omitted]:
     """Return the runs of events that were left out after the last ones of logins."""
     waiting = [
-        storable(flow_id)
-        for flow_id, events in found.items()
-        if events[-1]["to"] in (AWAITING_USER, POLLING)
-        and isinstance(flow_id, str)  # a damaged id may be anything
+        flow_id for flow_id, events in found.items() if events[-1]["to"] in (AWAITING_USER, POLLING)
     ]
     runs = dict[str, Omitted]()
     if waiting:
-        values = dict.fromkeys(IDS, "") | dict(zip(IDS, waiting, strict=False))
-        for flow_id, progress in rows("progress", values):
+        for flow_id, progress in rows("progress", _ids(waiting)):
             # Nobody verifies here what the row has.
             with suppress(*DAMAGED, AttributeError):
                 if (run := Omitted.of(decode(progress).get("omitted"))) is not None:

@@ -14,12 +14,14 @@ from collections import Counter
 from importlib.resources import files
 from itertools import groupby
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from deviceflow.audit.events import text_of
 from deviceflow.core.actions import ACTIONS, POLL
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import ENDS, POLLING
+from deviceflow.trail.grant_view import parties
 from deviceflow.trail.login_view import END_OF_TIME, UNFINISHED, counted, seconds_of, span
 
 if TYPE_CHECKING:
@@ -117,6 +119,7 @@ def render(
     made_at: float,
     source: Source,
     grants: Sequence[Picked] = (),
+    origins: Mapping[str, Login] = MappingProxyType({}),
 ) -> str:
     """Return the page.
 
@@ -129,6 +132,7 @@ def render(
         made_at: When it was made, in seconds since 1970.
         source: How a reader can check it.
         grants: The grants that are shown one by one, as from `Selection`.
+        origins: The logins that their tokens descend from, by their ids.
 
     Raises:
         ImportError: `jinja2` is missing (extra `audit`).
@@ -170,7 +174,7 @@ def render(
         bins=_bins(stats.waits()),
         notes=[_note(event) for event in notes[-_NOTES:][::-1]],
         notes_in_all=len(notes),
-        grants=_anchored(_listed(one, suspects[one.chain.id]) for one in grants),
+        grants=_anchored(_listed(one, suspects[one.chain.id], origins) for one in grants),
         logins=_anchored(_drawn(one, suspects[one.chain.id]) for one in logins),
         span=span,
         whole=lambda command: markupsafe.escape(printable(command, _COMMAND)),
@@ -340,6 +344,7 @@ def _drawn(picked: Picked, findings: int) -> dict[str, Any]:
     return {
         "id": login.id,
         "login": login,
+        "parties": _parties(login),
         "matters": picked.matters,
         "started": _second(login.started),
         "took": span(whole),
@@ -353,7 +358,7 @@ def _drawn(picked: Picked, findings: int) -> dict[str, Any]:
     }
 
 
-def _listed(picked: Picked, findings: int) -> dict[str, Any]:
+def _listed(picked: Picked, findings: int, origins: Mapping[str, Login]) -> dict[str, Any]:
     grant = cast("Grant", picked.chain)
     lines = [_line(line) for line in grant.story()]
     generations = grant.generations()
@@ -362,6 +367,7 @@ def _listed(picked: Picked, findings: int) -> dict[str, Any]:
     return {
         "id": grant.id,
         "grant": grant,
+        "parties": _parties(grant, origins.get(grant.login_id or "")),
         "matters": picked.matters,
         "started": _second(grant.started),
         "last": _second(grant.times[-1]),
@@ -375,6 +381,14 @@ def _listed(picked: Picked, findings: int) -> dict[str, Any]:
         "lines": lines[-_LINES:],
         "more_lines": max(0, len(lines) - _LINES),
     }
+
+
+def _parties(chain: Login, origin: Login | None = None) -> list[tuple[str, str, str]]:
+    """Return who had which part in a login or a grant, and when."""
+    return [
+        (part, who, "" if at is None else f"{_second(at)} UTC")
+        for part, who, at in parties(chain, origin)
+    ]
 
 
 def _scopes(login: Login) -> tuple[str, str | None]:

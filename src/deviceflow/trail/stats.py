@@ -43,7 +43,8 @@ class Stats:
         practice: How many logins depart from RFC 10027, for each kind of departure.
         clients: The number of logins of each client.
         issuers: The number of logins at each server.
-        actors: The number of logins that each actor started.
+        actors: The number of logins that each actor requested.
+        subjects: The number of logins that each person approved.
         grants: The statistics of grants.
     """
 
@@ -59,6 +60,7 @@ class Stats:
         self.clients: Counter[str] = Counter()
         self.issuers: Counter[str] = Counter()
         self.actors: Counter[str] = Counter()
+        self.subjects: Counter[str] = Counter()
         self.grants: GrantStats = GrantStats()
         self._approved: Counter[tuple[str, str]] = Counter()
         self._waits = array("d")
@@ -93,6 +95,9 @@ class Stats:
         ):
             counted[name] += 1
             self._approved[kind, name] += outcome == AUTHORIZED
+        if login.approved is not None:
+            self.subjects[login.approved.words()] += 1
+            self._approved["subject", login.approved.words()] += outcome == AUTHORIZED
 
     def waits(self) -> list[float]:
         """Return the seconds from the device code to the token, of each approved login, sorted."""
@@ -114,6 +119,7 @@ class Stats:
             "clients": list(self._top("client", self.clients)),
             "issuers": list(self._top("issuer", self.issuers)),
             "actors": list(self._top("actor", self.actors)),
+            "subjects": list(self._top("subject", self.subjects)),
             "grants": self.grants.facts(),
         }
 

@@ -48,6 +48,8 @@ PUBLISHED: Final[dict[str, type | tuple[type, ...]]] = {
     "message": str,  # match_only_text
     "process.pid": int,  # long
     "related.user": list,
+    "source.address": str,
+    "source.ip": str,  # ip
     "url.domain": str,
     "url.full": str,  # wildcard
     "user.name": str,
@@ -60,7 +62,9 @@ TYPES_IN_CATEGORY: Final = {
     "authentication": {"start", "end", "info"},
     "configuration": {"access", "change", "creation", "deletion", "info"},
 }
-EVERYTHING: Final = Origin("w1.7.3", "build-17", 7, "celery", "task-1", "alice")
+EVERYTHING: Final = Origin(
+    "w1.7.3", "build-17", 7, "celery", "report", "task-1", "alice", "192.0.2.7"
+)
 
 
 def event_of(action: str, **fields: Any) -> dict[str, Any]:
@@ -128,6 +132,7 @@ def test_nothing_is_lost_in_ecs(action: str) -> None:
     names = {"time": "@timestamp", "event_id": "event.id", "seq": "event.sequence"}
     names |= {"issuer": "url.full", "http_status": "http.response.status_code"}
     names |= {"host": "host.name", "pid": "process.pid", "actor": "user.name"}
+    names |= {"address": "source.address"}
     names |= {name: f"event.{name}" for name in ("action", "reason", "hash")}
 
     said = ecs(event)

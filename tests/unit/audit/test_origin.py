@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.wire import Response
 
-CLIENTS: Final = Origin("w1.7.1", "build-17", 7, "cron", None, "robot")
+CLIENTS: Final = Origin("w1.7.1", "build-17", 7, "cron", None, None, "robot")
 
 
 def test_a_client_has_its_own_where_nothing_is_set() -> None:
@@ -32,17 +32,19 @@ def test_a_client_has_its_own_where_nothing_is_set() -> None:
 
 
 def test_a_block_sets_what_it_says_and_nothing_else() -> None:
-    with origin(engine="celery", task_id="t1"):
-        assert current(CLIENTS) == Origin("w1.7.1", "build-17", 7, "celery", "t1", "robot")
+    with origin(engine="celery", task="report", task_id="t1", address="192.0.2.7"):
+        assert current(CLIENTS) == Origin(
+            "w1.7.1", "build-17", 7, "celery", "report", "t1", "robot", "192.0.2.7"
+        )
     assert current(CLIENTS) == CLIENTS
 
 
 def test_blocks_nest() -> None:
     with origin(actor="alice", engine="celery"):
         with origin(task_id="t1", actor="bob"):
-            assert current(CLIENTS)[3:] == ("celery", "t1", "bob")
+            assert current(CLIENTS)[3:-1] == ("celery", None, "t1", "bob")
         with origin():
-            assert current(CLIENTS)[3:] == ("celery", None, "alice")
+            assert current(CLIENTS)[3:-1] == ("celery", None, None, "alice")
 
 
 def test_what_a_block_raises_ends_it() -> None:
@@ -62,7 +64,7 @@ def test_one_object_is_for_one_block_at_a_time() -> None:
     assert current(CLIENTS).actor == "robot"
 
 
-@pytest.mark.parametrize("name", ["actor", "engine", "task_id"])
+@pytest.mark.parametrize("name", ["actor", "engine", "task", "task_id", "address"])
 def test_only_texts_are_taken(name: str) -> None:
     arguments: Any = {name: 7}
 

@@ -37,6 +37,7 @@ from deviceflow.core.ports import StoredGrant
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState
+from deviceflow.core.uses import Use
 from deviceflow.core.wire import Failure
 from deviceflow.core.wording import moment
 from deviceflow.providers.dialect import RFC8628
@@ -84,7 +85,12 @@ def active(left: float = LIFE) -> Grant:
 
 
 def loads(grant: Grant | None, held: float = 0.0, now: float = NOW) -> Expected:
-    return LoadGrant, None if grant is None else StoredGrant(grant, now, now, held)
+    return LoadGrant, None if grant is None else StoredGrant(grant, now, now, held, uses=used(now))
+
+
+def used(now: float) -> tuple[Use, ...]:
+    """Return the uses of a grant that this test's client used just now."""
+    return (Use(now, actor="tester"),)
 
 
 def commits(committed: Any = True) -> Expected:
@@ -153,14 +159,17 @@ def test_token_in_memory_is_not_given_beyond_its_life_nor_to_who_asks_for_anothe
     )
 
 
-@pytest.mark.parametrize("used_at", [None, NOW - 86400, NOW + 5])
-def test_use_is_noted_once_a_day(used_at: float | None) -> None:
-    stored = StoredGrant(active(), NOW, used_at)
+@pytest.mark.parametrize("used_at", [None, NOW - 60, NOW + 5])
+def test_use_is_noted_once_a_minute(used_at: float | None) -> None:
+    stored = StoredGrant(active(), NOW, used_at, uses=used(used_at or NOW))
 
     driver = Listed((LoadGrant, stored), (UseGrant, None))
     driver.run(get_token(context()))
 
-    assert driver.effects[-1] == UseGrant("g1", NOW)
+    last = driver.effects[-1]
+    assert isinstance(last, UseGrant)
+    assert last[:2] == ("g1", NOW)
+    assert [use.at for use in last.uses] == [NOW]
 
 
 # The refresh.
@@ -220,7 +229,7 @@ def test_token_that_was_refused_is_not_kept_by_whoever_read_it_before() -> None:
 
     def refused_meanwhile(_: object) -> StoredGrant:
         by.tokens.refuse("nightly", old)
-        return StoredGrant(active(), NOW, NOW)
+        return StoredGrant(active(), NOW, NOW, uses=used(NOW))
 
     Listed((LoadGrant, refused_meanwhile)).run(get_token(by))
 

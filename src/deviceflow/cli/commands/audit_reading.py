@@ -127,10 +127,10 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield name.replace("_", " "), str(facts[name])
     for name, count in facts["practice"].items():
         yield name.replace("_", " "), str(count)
-    for kind in ("client", "issuer", "actor"):
+    for kind, title in _WHO.items():
         for number, row in enumerate(facts[f"{kind}s"]):
-            text = f"{row['logins']}, {row['approved']} approved: {printable(row[kind], 200)}"
-            yield f"{kind}s" * (not number), text
+            approved = f", {row['approved']} approved" if kind != "subject" else ""
+            yield title * (not number), f"{row['logins']}{approved}: {printable(row[kind], 200)}"
 
 
 def _grant_lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -150,6 +150,12 @@ def _grant_lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "needs lasted" * (percent == 50), f"p{percent} {lasted}"
 
 
+_WHO: Final = {
+    "client": "clients",
+    "issuer": "issuers",
+    "actor": "requested by",
+    "subject": "approved by",
+}
 ACTIONS: Final = {
     "show": (
         "show the events of a login or a grant",

@@ -67,6 +67,8 @@ def report(args: ReportOptions) -> int:
         if filters.only_times():
             for event in query.notes(kept):
                 data.update(f"{line(event)}\n".encode())
+        shown = grants.newest_first()
+        ids = [one.chain.login_id for one in shown if isinstance(one.chain, Grant)]
         write(
             report.render(
                 stats,
@@ -85,7 +87,8 @@ def report(args: ReportOptions) -> int:
                 ),
                 about=_about(kept, filters),
                 made_at=time.time(),
-                grants=grants.newest_first(),
+                grants=shown,
+                origins=query.some(kept, [*filter(None, ids)]),
                 source=report.Source(
                     data_hash=data.hexdigest(),
                     export=_export_command(kept, filters),

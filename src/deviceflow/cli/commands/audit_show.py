@@ -16,7 +16,7 @@ from deviceflow.core.actions import action_of
 from deviceflow.core.sanitize import printable
 from deviceflow.errors import UnknownLoginError, UsageError
 from deviceflow.trail import query
-from deviceflow.trail.grant_view import Grant, standing
+from deviceflow.trail.grant_view import Grant, parties, standing
 from deviceflow.trail.login_view import counted, span
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def add_show(parser: ArgumentParser) -> None:
     parser.add_argument(
         "id",
         nargs="?",
-        metavar="ID|GRANT",
-        help="a login, or a grant by its name or id; by default the newest login",
+        metavar="NAME|ID",
+        help="a grant or a login by its name or id; by default the newest login",
     )
     parser.add_argument(
         "--all", action="store_true", help="one line per event and generation, without grouping"
@@ -81,13 +81,13 @@ def show(args: ShowOptions) -> int:
 
 def _show_events(args: ShowOptions, found: Login, logins: Mapping[str, Login | None]) -> None:
     if args.json:
-        said = facts(found)
+        said = facts(found, _origin(found, logins))
         if isinstance(found, Grant):
             said |= {"descent": _descent(found, logins), "needs": list(map(_need, found.needs()))}
         streams.show(json.dumps(said | {"events": found.events}))
         return
     if found.id != STORE:
-        for line in _head(found):
+        for line in _head(found, _origin(found, logins)):
             streams.show(line)
     if isinstance(found, Grant):
         for line in _descent_lines(found, logins, whole=args.all):
@@ -112,16 +112,24 @@ def _newest(kept: SQLStore) -> Login:
     raise UnknownLoginError("The trail has no logins.", hint="Start one with: deviceflow start")
 
 
-def _head(login: Login) -> Iterator[str]:
-    yield f"{printable(login.id)}  {outcome(login)}"
-    who = (login.client, login.issuer, login.actor)
-    client, issuer, actor = (printable(name or "?", 200) for name in who)
-    yield f"{client} at {issuer}, by {actor}"
+def _origin(found: Login, logins: Mapping[str, Login | None]) -> Login | None:
+    """Return the login that a grant's tokens descend from."""
+    return logins.get(found.login_id or "") if isinstance(found, Grant) else None
+
+
+def _head(login: Login, origin: Login | None) -> Iterator[str]:
+    name = f"{printable(login.name, 200)}  " if login.name else ""
+    yield f"{name}{printable(login.id)}  {outcome(login)}"
+    client, issuer = (printable(text or "?", 200) for text in (login.client, login.issuer))
+    yield f"{client} at {issuer}"
     scopes = login.events[0]["scopes"]
     if scopes:
         yield f"for {printable(' '.join(scopes), 200)}"
     if login.purpose:
         yield f"purpose: {printable(login.purpose, 200)}"
+    for part, who, at in parties(login, origin):
+        when = "" if at is None else f", {moment(at)[:19]}"
+        yield f"{part}: {printable(who, 400)}{when}"
 
 
 # What a token descends from.
@@ -130,13 +138,8 @@ def _head(login: Login) -> Iterator[str]:
 def _logins_of(kept: SQLStore, grant: Grant) -> dict[str, Login | None]:
     """Return the logins that a grant got tokens from, those of them that the trail still has."""
     ids = [one.login_id for one in grant.generations() if one.login_id is not None]
-    found: dict[str, Login | None] = {}
-    for login_id in ids[-_LOGINS:]:
-        try:
-            found[login_id] = query.one(kept, login_id)
-        except UnknownLoginError:
-            found[login_id] = None
-    return found
+    found: dict[str, Login | None] = dict.fromkeys(ids[-_LOGINS:])
+    return found | query.some(kept, [*found])
 
 
 def _descent(grant: Grant, logins: Mapping[str, Login | None]) -> list[dict[str, Any]]:
@@ -213,8 +216,8 @@ def _login_lines(one: Generation, logins: Mapping[str, Login | None]) -> Iterato
         return
     approved = login.approved_after
     when = "" if approved is None else f", approved after {span(approved)}"
-    who = printable(login.actor or "?", 100)
-    yield f"  login {shown}: started {moment(login.started)[:19]} by {who}{when}"
+    who = printable(login.requested.words(), 200)
+    yield f"  login {shown}: requested {moment(login.started)[:19]} by {who}{when}"
     if _is_its_token(one, _issued(login)) is False:
         yield "    its token has another fingerprint than this generation's"
 
@@ -249,7 +252,7 @@ def _show_standing(args: ShowOptions, found: Login, at: float) -> None:
         streams.show(json.dumps(_standing_facts(found, stood)))
         return
     kind = "grant" if isinstance(found, Grant) else "login"
-    streams.show(f"{kind} {printable(found.id)} at {moment(at)[:19]} UTC")
+    streams.show(f"{kind} {printable(found.name or found.id)} at {moment(at)[:19]} UTC")
     for name, text in _standing_lines(stood):
         streams.show(f"  {name}: {printable(text)}")
 
@@ -286,6 +289,7 @@ def _need_words(need: NeedSpell | None, at: float) -> str:
 def _standing_facts(found: Login, stood: Standing) -> dict[str, Any]:
     return {
         "flow_id": found.id,
+        "name": found.name,
         "kind": "grant" if isinstance(found, Grant) else "login",
         "at": text_of(stood.at),
         "state": stood.state,

@@ -61,7 +61,7 @@ def get_token(
 def ask(name: str, profile: str | None, purpose: str | None, min_ttl: float) -> AccessToken:
     """Return an access token, as `get_token` does, and leave the link to the caller."""
     profile = profile or name
-    with origin(engine=ENGINE, task_id=current_task()):
+    with origin_of(current_task()):
         client = clients.of(profile)
         provider, stated = configured.of_profile(profile)
         token = client.get_token(name, provider, purpose=purpose or stated, min_ttl=min_ttl)
@@ -89,21 +89,30 @@ def log_need(logger: Any, pending: LoginPending, *, show_link: bool) -> None:
     logger.warning("%s %s To log in: %s", pending.message, why, how)
 
 
-def current_task() -> str | None:
-    """Return which task runs in this process, for the record; None outside of tasks."""
+def current_task() -> Any:
+    """Return the instance of a task that runs in this process; None outside of tasks."""
     try:
         from airflow.sdk import get_current_context  # noqa: PLC0415  # once Airflow is loaded
 
-        return name_of(get_current_context()["ti"])
+        return get_current_context()["ti"]
     except (ImportError, KeyError, RuntimeError):
         return None
 
 
-def name_of(task: Any) -> str:
-    """Return the name of an instance of a task: of its DAG, run and task, and its map index."""
+def origin_of(task: Any) -> origin:
+    """Return the origin of events for an instance of a task, or outside of tasks for None.
+
+    The task is `DAG/TASK`. Its run is `DAG/RUN/TASK`, and `/INDEX` if the task is mapped.
+    """
+    if task is None:
+        return origin(engine=ENGINE)
     index = task.map_index
     mapped = "" if index is None or index < 0 else f"/{index}"
-    return f"{task.dag_id}/{task.run_id}/{task.task_id}{mapped}"
+    return origin(
+        engine=ENGINE,
+        task=f"{task.dag_id}/{task.task_id}",
+        task_id=f"{task.dag_id}/{task.run_id}/{task.task_id}{mapped}",
+    )
 
 
 def _mask(token: AccessToken) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from deviceflow.audit.origin import origin
 from deviceflow.credentials import configured
 from deviceflow.errors import (
     LoginPending,
@@ -19,7 +18,7 @@ from deviceflow.errors import (
     UnreachableError,
 )
 from deviceflow.integrations.airflow._clients import shared_client
-from deviceflow.integrations.airflow._token import ENGINE, closed, log_need, name_of
+from deviceflow.integrations.airflow._token import closed, log_need, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -90,8 +89,7 @@ class DeviceLoginTrigger(BaseTrigger):
         yield TriggerEvent({"grant": self.grant, "until": self.until, "timed_out": timed_out})
 
     async def _wait(self) -> bool:
-        task = getattr(self, "task_instance", None)
-        with origin(engine=ENGINE, task_id=None if task is None else name_of(task)):
+        with origin_of(getattr(self, "task_instance", None)):
             async with shared_client(self.profile or self.grant) as client:
                 return await self._until_token(client)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease, StoredGrant
     from deviceflow.core.secret import Secret
+    from deviceflow.core.uses import Use
     from deviceflow.stores.sql.methods import Method
 
 _T = TypeVar("_T")
@@ -54,8 +55,8 @@ class AsyncGrantFace(GrantMethods):
         except OvertakenError:
             return False
 
-    async def use_grant(self, grant_id: str, client_now: float) -> None:
-        await self._run(lambda: self._use_grant(grant_id, client_now))
+    async def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
+        await self._run(lambda: self._use_grant(grant_id, client_now, uses))
 
     async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
         return await self._run(lambda: self._grants(client_now, after))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease, StoredGrant
     from deviceflow.core.secret import Secret
+    from deviceflow.core.uses import Use
     from deviceflow.stores.sql.methods import Method
 
 _T = TypeVar("_T")
@@ -55,9 +56,9 @@ class GrantFace(GrantMethods):
         except OvertakenError:
             return False
 
-    def use_grant(self, grant_id: str, client_now: float) -> None:
+    def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
         """Note that the grant is used."""
-        self._run(self._use_grant(grant_id, client_now))
+        self._run(self._use_grant(grant_id, client_now, uses))
 
     def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
         """Return a page of all grants by their names; the name only, of one that is unreadable."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deviceflow.audit.chain import encode
 from deviceflow.core.actions import ACTIONS
 from deviceflow.core.encryption import PLAIN
 from deviceflow.core.sanitize import storable
+from deviceflow.core.uses import to_json
 from deviceflow.stores.sql.grant_rows import link_hash
 from deviceflow.stores.sql.grants import PAGE, SNOOZE
 from deviceflow.stores.sql.operations import query, statement
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import GrantLease, StoredGrant
     from deviceflow.core.secret import Hidden, Secret
+    from deviceflow.core.uses import Use
     from deviceflow.stores.sql.connection import Mode, Operation
     from deviceflow.stores.sql.grants import GrantOperations
     from deviceflow.stores.sql.methods import Job, Method
@@ -77,8 +80,9 @@ class GrantMethods:
             yield from self._overwrite_deleted()
         return kept
 
-    def _use_grant(self, grant_id: str, client_now: float) -> Method[None]:
-        yield self._job(statement("use_grant", {"id": grant_id}), "lease", client_now)
+    def _use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> Method[None]:
+        values = {"id": grant_id, "used_by": encode(to_json(uses)).decode()}
+        yield self._job(statement("use_grant", values), "lease", client_now)
 
     def _grants(self, client_now: float, after: str | None) -> Method[list[StoredGrant | str]]:
         operation = self._of_grants.page(after)

@@ -18,12 +18,14 @@ from deviceflow.core.encryption import Keyless
 from deviceflow.core.grant import Grant
 from deviceflow.core.ports import StoredFlow
 from deviceflow.core.secret import Hidden, unseen
+from deviceflow.core.uses import of_json
 from deviceflow.errors import DeviceFlowError, SealError
 from deviceflow.stores.sql.rows import DAMAGED, damaged, name_of, provider_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from deviceflow.core.uses import Use
     from deviceflow.stores.sql.rows import Rows
 
 _BEFORE: Final = ("id", "name", "created_at", "asked", "provider")
@@ -38,6 +40,14 @@ _MOVED_AT: Final = GRANT_COLUMNS.index("moved_at")
 _PROGRESS: Final = GRANT_COLUMNS.index("progress")
 _SEQ: Final = GRANT_COLUMNS.index("seq")
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def uses_of(used_by: object) -> tuple[Use, ...]:
+    """Return the uses in a column `used_by`, which is not authenticated: none of junk."""
+    try:
+        return of_json(decode(used_by)) if isinstance(used_by, str) else ()
+    except DAMAGED:
+        return ()
 
 
 class Sealed:

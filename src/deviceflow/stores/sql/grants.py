@@ -17,7 +17,7 @@ from deviceflow.core.ports import StoredGrant
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden
 from deviceflow.errors import DeviceFlowError
-from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS, GrantRows
+from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS, GrantRows, uses_of
 from deviceflow.stores.sql.operations import ignored, query, worker_of
 from deviceflow.stores.sql.rows import name_of
 from deviceflow.stores.sql.statements import LONGEST_LEASE
@@ -111,7 +111,7 @@ class GrantOperations:
             StoreError: It cannot be read.
         """
         row = tuple(found.reveal()[:_ROW])
-        now, used_at, owner, since, until = found.reveal()[_ROW:]
+        now, used_at, used_by, owner, since, until = found.reveal()[_ROW:]
         name = name_of(row[_NAME])
         grant = self._seen.get(name, row)
         if grant is None:
@@ -123,7 +123,8 @@ class GrantOperations:
             held = max(0.0, min(until - now, until - since))
             held = 0.0 if held > LONGEST_LEASE else held
         used_at = used_at if isinstance(used_at, int | float) else None
-        return StoredGrant(grant, now, used_at, held, owner if isinstance(owner, str) else None)
+        owner = owner if isinstance(owner, str) else None
+        return StoredGrant(grant, now, used_at, held, owner, uses_of(used_by))
 
     def page(self, after: str | None) -> Operation[list[Hidden[Any]]]:
         """Return the rows of the grants behind a name."""

@@ -52,13 +52,14 @@ HAVING (CAST(:since AS TEXT) IS NULL OR MIN("time") >= :since)
     AND (CAST(:until AS TEXT) IS NULL OR MIN("time") < :until)
     AND (CAST(:state AS TEXT) IS NULL OR MAX({find}("text", :state)) > 0)
     AND (CAST(:reason AS TEXT) IS NULL OR MAX({find}("text", :reason)) > 0)
+    AND (CAST(:name AS TEXT) IS NULL OR MAX({find}("text", :name)) > 0)
     AND (CAST(:actor AS TEXT) IS NULL OR MAX({find}("text", :actor)) > 0)
     AND (CAST(:client_id AS TEXT) IS NULL
         OR MAX({find}("text", :client_id)) > 0 OR MAX({find}("text", :client_name)) > 0)
 ORDER BY begun
 
 -- fragment: grant_row
-SELECT {grant_columns}, {now}, used_at, lease_owner, leased_at, lease_until FROM {grants}
+SELECT {grant_columns}, {now}, used_at, used_by, lease_owner, leased_at, lease_until FROM {grants}
 
 -- fragment: notice_due
 -- Or the clock was set back.
@@ -225,7 +226,7 @@ UPDATE {grants} SET {grant_moves}, {gives_lease_back} {at}
 UPDATE {grants} SET {grant_moves}, {takes_lease} {at} AND {grant_free}
 
 -- name: use_grant
-UPDATE {grants} SET used_at = {now} WHERE id = :id
+UPDATE {grants} SET used_at = {now}, used_by = :used_by WHERE id = :id
 
 -- name: snooze_grant
 UPDATE {grants} SET
@@ -286,6 +287,9 @@ SELECT {stored} FROM {audit} WHERE flow_id IN ({ids}) ORDER BY flow_id, seq
 
 -- name: progress
 SELECT id, progress FROM {flows} WHERE id IN ({ids})
+
+-- name: uses
+SELECT id, used_by FROM {grants} WHERE id IN ({ids})
 
 -- name: begun_oldest
 {begun} ASC, flow_id ASC

@@ -57,6 +57,8 @@ CREATE TABLE {grants} (
     -- What can only delay that the grant is deleted, or have it looked at too early.
     ended_at DOUBLE PRECISION,
     used_at DOUBLE PRECISION,
+    -- What used it lately, for people: not authenticated.
+    used_by TEXT,
     lease_owner TEXT,
     leased_at DOUBLE PRECISION,
     lease_until DOUBLE PRECISION
