@@ -12,7 +12,7 @@ from deviceflow.core.states import GrantState
 from tests.crash.checks import Auditor, wrong_with_files
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
 from tests.crash.gate import PATIENCE
-from tests.crash.refreshes import LIFE, PASSED, RefreshScene
+from tests.crash.refreshes import LIFE, RefreshScene, passed_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.grant import Grant
     from tests.crash.places import Place
+    from tests.crash.refreshes import Passes
     from tests.crash.traps import Trap
     from tests.crash.zygote import Child, Zygote
     from tests.postgres import PostgresServer
@@ -65,8 +66,8 @@ class Stage:
         assert self.scene.use(NAME, life, self.place, traps=traps).wait() == 0
         return self.scene.told(life)[-1]
 
-    def pass_by(self, what: str) -> None:
-        self.scene.clock.advance(PASSED[what])  # type: ignore[index]
+    def pass_by(self, what: Passes) -> None:
+        self.scene.clock.advance(passed_by(what, grace=self.grace))
 
     def grant(self) -> tuple[Grant, list[str]]:
         """Return the grant, and what was done to it since its login."""
