@@ -90,7 +90,8 @@ class RefreshCase:
         return f"{' then '.join(lives)} [{' '.join([*which, *self.passes])}]"
 
 
-def _passed(what: Passes, *, grace: bool) -> float:
+def passed_by(what: Passes, *, grace: bool) -> float:
+    """Return the seconds until what is to pass has passed."""
     return LEASE_IN_WINDOW if grace and what == "lease" else PASSED[what]
 
 
@@ -230,7 +231,7 @@ class RefreshScene:
         for number, kill in enumerate(case.kills):
             self._live(name, number, kill, case, place, played)
             if number < len(case.passes):
-                self.clock.advance(_passed(case.passes[number], grace=case.grace))
+                self.clock.advance(passed_by(case.passes[number], grace=case.grace))
         self._end(name, place, case, user_code, played)
         played.wrong += relay.wrong
         if place is not self._database:
@@ -441,7 +442,7 @@ class RefreshScene:
         self.relays[case.grace].cuts.clear()
         given: list[str | None] = []
         with place.open() as store:
-            for seconds in (0.0, _passed("lease", grace=case.grace), float(LIFE), 1.0):
+            for seconds in (0.0, passed_by("lease", grace=case.grace), float(LIFE), 1.0):
                 self.clock.advance(seconds)
                 with Client(store, clock=self.clock) as client:
                     given.append(self._token(client, name))

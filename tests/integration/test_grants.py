@@ -436,7 +436,7 @@ def test_outage_backs_off_while_the_token_lives_and_says_so_after_that(
     here.clock.advance(LONG)
     with pytest.raises(UnreachableError, match="could not be refreshed") as caught:
         here.client.get_token("nightly")
-    assert f"The last request to {here.server.url} failed: temporarily_unavailable." in str(
+    assert f"The last request to {here.server.url} failed: temporarily_unavailable, " in str(
         caught.value
     )
     with pytest.raises(UnreachableError, match="Nothing is lost") as caught:
@@ -550,7 +550,9 @@ def test_grants_of_a_restored_store_are_used_until_their_tokens_end(
     assert here.client.get_token("nightly", min_ttl=LONG).generation == 1
     assert here.log()["refreshes"] == 0
     here.clock.advance(LONG * 0.2)
-    assert here.client.get_token("nightly").generation == 2
+    # The answer may have brought tokens that were issued since the backup: they are renewed again.
+    assert here.client.get_token("nightly").generation == 3
+    assert here.log()["reuses"] == 0
 
 
 def test_studios_token_serves_until_it_is_refused_and_a_person_is_asked_then(
