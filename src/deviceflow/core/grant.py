@@ -147,6 +147,10 @@ class Grant:
         subject: Whose tokens they are, as the id token says (`sub`).
         token: The tokens of this generation; None without any.
         issued_at: When they arrived.
+        issued_clock: The clock of `issued_uptime`, as in `deviceflow.core.ports.Moment`.
+        issued_uptime: Seconds from the machine's start to `issued_at`; None if that is not known.
+        token_ahead: By how many seconds the clock that `issued_at` was noted by is ahead of the
+            caller's; see `follow_uptime`. It is not stored.
         sent_at: When the last refresh was sent.
         window_at: When the server may have begun to accept that refresh again.
         attempt: How many refreshes were sent.
@@ -186,6 +190,9 @@ class Grant:
         self.subject: CleanText | None = None
         self.token: Token | None = None
         self.issued_at: float = now
+        self.issued_clock: str | None = None
+        self.issued_uptime: float | None = None
+        self.token_ahead: float = 0.0
         self.sent_at: float = 0.0
         self.window_at: float = 0.0
         self.attempt: int = 0
@@ -239,9 +246,28 @@ class Grant:
             and self.provider.can_refresh
         )
 
+    def follow_uptime(self, now: float, clock: str, uptime: float | None) -> None:
+        """Count the access token's life from here on by the time since the machine started.
+
+        The wall clocks of two processes may differ, or the clock was set. If each went by its own,
+        it would find the tokens of the other one expired, or issued in the future, at each call.
+        The seconds since the machine started are the same for both, and count while it sleeps.
+
+        Args:
+            now: The time.
+            clock: The caller's clock, as in `deviceflow.core.ports.Moment`.
+            uptime: Seconds since the machine started, if they are known.
+        """
+        self.token_ahead = 0.0
+        if uptime is not None and self.issued_uptime is not None and self.issued_clock == clock:
+            age = max(0.0, uptime - self.issued_uptime)
+            self.token_ahead = self.issued_at + age - now
+
     def left(self, now: float) -> float:
         """Return the seconds that are left of the access token; infinite if nobody says."""
-        return inf if self.expires_at is None else min(self.expires_at - now, self.lifetime)
+        if self.expires_at is None:
+            return inf
+        return min(self.expires_at - now - self.token_ahead, self.lifetime)
 
     def serves(self, now: float, min_ttl: float = 0.0) -> bool:
         """Tell whether the access token can still be used.
@@ -256,14 +282,14 @@ class Grant:
             return True
         lifetime = self.lifetime
         least = max(min(min_ttl, SHARE * lifetime), min(_LONGEST_MARGIN, _MARGIN * lifetime))
-        return min(self.token.expires_at - now, lifetime) > least
+        return self.left(now) > least
 
     def is_fresh(self, now: float, min_ttl: float) -> bool:
         """Tell whether so much is left of the access token, by a clock that was not set back."""
         return self.serves(now, min_ttl) and not self._clock_was_set_back(now)
 
     def _clock_was_set_back(self, now: float) -> bool:
-        return self.issued_at - now > pacing.CLOCK_TOLERANCE
+        return self.issued_at - now - self.token_ahead > pacing.CLOCK_TOLERANCE
 
     def course(self, now: float, min_ttl: float, held: float = 0.0) -> Course:
         """Return what to do about the grant now.
@@ -833,6 +859,8 @@ class Grant:
         token.id_token = None  # the subject is known by now
         self.token = token
         self.issued_at = self.due_at = issued_at
+        self.issued_clock = self.issued_uptime = None
+        self.token_ahead = 0.0
         self.generation += 1
         self.replays = self.failures = self.refusals = 0
         self.last_resort = self.invalid = False
