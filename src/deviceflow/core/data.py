@@ -218,7 +218,7 @@ DATA: Final = (
             *_fields("flow", "created_at ended_at expires_at due_at moved_at interval"),
             *_fields("login", "created_at ended_at expires_at wait_seconds interval"),
             *_fields("code", "interval expires_in"),
-            *_fields("event", "time interval wait duration expires_at"),
+            *_fields("event", "time interval wait duration clock_ahead expires_at"),
             *_fields("grant", "created_at ended_at moved_at issued_at sent_at window_at due_at"),
             *_fields("grant", "issued_clock issued_uptime token_ahead"),
             *_fields("view", "created_at expires_at used_at need_since"),

@@ -787,13 +787,11 @@ class Grant:
         return transition._replace(detail=_joined(left, ended))
 
     def is_over(self, before: float) -> bool:
-        """Tell whether it ended before a time, and nobody has needed a token of it since.
+        """Tell whether it ended before a time, and nobody needs a token of it.
 
-        A grant that is needed is not over while the program is told of that, each day.
+        A stale need is ended first, on record: see `has_stale_need`.
         """
-        if self.ended_at is None or self.ended_at > before:
-            return False
-        return self.open_need is None or self.moved_at <= before
+        return self.open_need is None and self.ended_at is not None and self.ended_at <= before
 
     @property
     def purge_from(self) -> float | None:
@@ -916,13 +914,16 @@ class Grant:
         source = self.state
         fire_grant(self, action)
         self.seq += 1
+        ahead = pacing.clock_ahead(self.moved_at, now) if self.seq > 1 else None
         if self._moved_after(now):
             self.due_at = min(self.due_at, now)  # of a clock that was set back since
         self.moved_at = now
         self.replaced = None
         if source is not self.state:
             self.reason, self.detail = None, detail
-        return Transition(self.seq, now, action, source, self.state, wait=wait, detail=detail)
+        return Transition(
+            self.seq, now, action, source, self.state, wait=wait, detail=detail, ahead=ahead
+        )
 
     def _known(self) -> Known:
         """Return the secrets that the server may echo in a message."""

@@ -402,13 +402,14 @@ def add_store_event(
         origin: Likewise.
     """
     yield "lock_store", {}  # one at a time
-    seq, head = (yield "last_event", {"id": STORE}).fetchone() or (0, None)
+    seq, head, time = (yield "last_event", {"id": STORE}).fetchone() or (0, None, None)
     if not (isinstance(seq, int) and 0 <= seq < _HIGHEST and isinstance(head, str | None)):
         raise StoreError(
             "The store events are damaged, so no event can be added.",
             hint="Verify the trail: deviceflow audit verify",
         )
-    event = render_store_event(action, now, seq + 1, detail, origin)
+    previous = time if isinstance(time, str) else None
+    event = render_store_event(action, now, seq + 1, detail, origin, previous=previous)
     noted = row_of(event, link(event, head, key))
     if (yield "add_event", noted).rowcount != 1:
         raise ignored(STORE)

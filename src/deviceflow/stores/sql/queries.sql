@@ -286,7 +286,7 @@ DELETE FROM {audit} WHERE flow_id = :id
 DELETE FROM {audit} WHERE flow_id = :id AND seq < :seq
 
 -- name: last_event
-SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1
+SELECT seq, hash, "time" FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1
 
 -- name: event
 SELECT seq, hash FROM {audit} WHERE flow_id = :id AND seq = :seq
