@@ -215,7 +215,12 @@ class StoredFlow(NamedTuple):
 
 
 class Clock(Protocol):
-    """A clock. `deviceflow.testing.VirtualClock` is one for tests."""
+    """A clock. `deviceflow.testing.VirtualClock` is one for tests.
+
+    All processes that share a store must read the same monotonic clock, as `time.monotonic` is. A
+    clock of another kind has a method `boot`, which returns a name of its monotonic clock, and the
+    seconds since the machine started, or None.
+    """
 
     def time(self) -> float:
         """Return the wall clock's time, in seconds since 1970."""
