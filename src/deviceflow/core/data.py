@@ -221,6 +221,7 @@ DATA: Final = (
             *_fields("event", "time interval wait duration clock_ahead expires_at"),
             *_fields("grant", "created_at ended_at moved_at issued_at sent_at window_at due_at"),
             *_fields("grant", "issued_clock issued_uptime token_ahead"),
+            "flow.clock_ahead",
             *_fields("view", "created_at expires_at used_at need_since"),
             "access_token.expires_at",
             "token.expires_at",
