@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Call = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
 
-_PLAIN: Final = ("time", "monotonic")
+_PLAIN: Final = ("time", "boot", "monotonic")
 
 
 async def in_turn(work: Callable[[], Any]) -> Any:

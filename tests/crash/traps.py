@@ -203,11 +203,11 @@ class TrappedStore(TrappedOperations):
     def reschedule(self, flow: Flow, owner: str) -> None:
         self._store.reschedule(flow, owner)
 
-    def end_lease(self, flow_id: str, since: float, given: float) -> None:
-        self._store.end_lease(flow_id, since, given)
+    def restart_lease(self, subject_id: str, since: float, given: float) -> None:
+        self._store.restart_lease(subject_id, since, given)
 
-    def leases_taken_after(self, given: float) -> list[tuple[str, float]]:
-        return self._store.leases_taken_after(given)
+    def foreign_leases(self, given: float) -> list[tuple[str, float]]:
+        return self._store.foreign_leases(given)
 
     def wake_after_clock_change(self, given: float) -> None:
         self._store.wake_after_clock_change(given)

@@ -17,7 +17,7 @@ from deviceflow import Client, OAuth, Secret, export
 from deviceflow.audit.events import render
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import Origin
+from deviceflow.core.ports import Moment, Origin
 from deviceflow.core.wire import Failure
 from deviceflow.stores.async_memory import AsyncMemoryStore
 from deviceflow.stores.async_postgres import AsyncPostgresStore
@@ -28,6 +28,7 @@ from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.crash.clock import SharedClock, set_database_clock
 from tests.integration.blocking import BlockingStore
+from tests.moments import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -121,6 +122,11 @@ class Place:
     @property
     def now(self) -> float:
         return self.clock.time()
+
+    @property
+    def moment(self) -> Moment:
+        """The same, as a client tells a store."""
+        return moment(self.clock)
 
     @property
     def sql(self) -> SQLStore:

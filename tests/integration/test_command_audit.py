@@ -120,6 +120,7 @@ def test_digests_are_signed_and_followed(audit: Audit) -> None:
     covered = verified.said["covered_until"]
     assert verified.said == {
         "findings": [],
+        "notes": [],
         "events": 14,
         "flows": 4,
         "digests": 2,

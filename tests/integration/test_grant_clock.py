@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import threading
+import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pytest
 
 from deviceflow import Client, OAuth
 from deviceflow.client.lease import GRANT_MARGIN
 from deviceflow.core.grant import Grant
+from deviceflow.core.ports import GrantLease, Moment
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState
@@ -67,6 +74,7 @@ class World:
     def __init__(self, store: Any) -> None:
         self.store = store
         self.clock = VirtualClock()
+        self.ahead = 0.0
         self.server = Server(self.clock)
         now = self.clock.time()
         grant = Grant("g1", "nightly", PROVIDER, now)
@@ -77,7 +85,8 @@ class World:
 
     def client(self) -> Client:
         """Return the client of another process, which knows no earlier time."""
-        return Client(self.store, clock=self.clock, transport=self.server, deadline=DEADLINE)
+        clock = Ahead(self.clock, self.ahead)
+        return Client(self.store, clock=clock, transport=self.server, deadline=DEADLINE)
 
     def waited(self) -> list[float]:
         """Return the times of the requests, from the first one on."""
@@ -157,6 +166,131 @@ def test_lease_that_stays_after_a_timeout_ends_though_the_clock_is_set_back(
     assert len(world.clock.slept) < 100
 
 
+class Ahead:
+    """The clocks of a process whose wall clock is some seconds ahead of the others'."""
+
+    def __init__(self, clock: VirtualClock, ahead: float) -> None:
+        self._clock, self._ahead = clock, ahead
+        self.monotonic, self.sleep, self.boot = clock.monotonic, clock.sleep, clock.boot
+
+    def time(self) -> float:
+        return self._clock.time() + self._ahead
+
+
+AHEAD: Final = [20.0, 3600.0, 10 * 365 * 86400.0, -30.0, -3600.0]
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize("by", ["get_token", "sweep_grants"])
+def test_process_whose_clock_differs_does_not_send_a_refresh_under_way_again(
+    world: World, by: str, ahead: float
+) -> None:
+    """Not a process that has just started either: it has seen nothing yet."""
+    world.client().invalidate("nightly", "ACCESS-1")
+    world.store.use_grant("g1", world.clock.time() + max(ahead, 0))
+    world.ahead = ahead
+
+    def meanwhile() -> None:
+        for _ in range(5):
+            other = world.client()
+            assert by == "get_token" or other.sweep_grants().problems == []
+            world.clock.advance(1)
+        if by == "get_token":
+            world.client().get_token("nightly")
+
+    world.server.meanwhile = meanwhile
+
+    Client(world.store, clock=world.clock, transport=world.server).get_token("nightly")
+
+    waited = world.waited()
+    assert len(waited) == (2 if by == "get_token" else 1)
+    assert LEASE <= waited[-1] <= LEASE + 1.0 or len(waited) == 1
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_process_whose_clock_differs_takes_over_as_soon_as_another_one_would(
+    world: World, ahead: float
+) -> None:
+    leave_refreshing(world)
+    world.ahead = ahead
+    world.clock.advance(LEASE)
+
+    world.client().get_token("nightly")
+
+    assert sum(world.clock.slept) == 0
+    assert len(world.server.asked) == 1
+
+
+def leave_refreshing(world: World) -> None:
+    """Leave the grant as a process does that is killed right before it sends a refresh."""
+    client, now = world.client(), world.clock
+    client.invalidate("nightly", "ACCESS-1")
+    moment = Moment(now.time(), now.monotonic(), now.boot()[0])
+    grant = world.store.load_grant("nightly", moment).grant
+    event = client._context.recorder.render_grant(grant, grant.refresh(now.time()), "w0")
+    assert world.store.commit_grant(grant, event, lease=GrantLease("w0", LEASE, moment))
+
+
+@pytest.mark.parametrize("by", ["get_token", "sweep_grants"])
+@pytest.mark.parametrize("steady", [10.0, 1e6])
+@pytest.mark.parametrize("world", ["sqlite"], indirect=True)
+def test_lease_of_another_start_of_the_machine_is_waited_out_once(
+    world: World, by: str, steady: float
+) -> None:
+    """Each process has just started: what the first one saw, it leaves to the next ones."""
+    leave_refreshing(world)
+    world.store.use_grant("g1", world.clock.time())
+    started = VirtualClock(wall=world.clock.time() + 3600)
+    started.advance(steady - started.monotonic())
+    started.boot = lambda: ("another start", started.monotonic())  # type: ignore[method-assign]
+    world.clock, world.server._clock = started, started
+
+    if by == "get_token":
+        world.client().get_token("nightly")
+    else:
+        while not world.server.asked:
+            assert started.monotonic() < steady + 60
+            assert world.client().sweep_grants().problems == []
+            started.advance(1)
+
+    (sent,) = world.server.asked
+    assert LEASE <= sent - steady <= LEASE + 1.0
+
+
+def test_lease_lasts_as_long_as_the_request_though_the_machine_sleeps(world: World) -> None:
+    """A request's hard deadline is by the monotonic clock, which stands still meanwhile."""
+    world.client().invalidate("nightly", "ACCESS-1")
+
+    def meanwhile() -> None:
+        world.clock.suspend(3600)
+        world.client().get_token("nightly")
+
+    world.server.meanwhile = meanwhile
+
+    world.client().get_token("nightly")
+
+    assert LEASE <= world.waited()[1] <= LEASE + 1.0
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_processes_whose_clocks_differ_do_not_refresh_each_others_tokens(
+    world: World, ahead: float
+) -> None:
+    def ask(by: float) -> None:
+        world.ahead = by
+        world.client().get_token("nightly")
+        world.store.use_grant("g1", world.clock.time() + by)
+        world.client().sweep_grants()
+
+    world.clock.advance(LIFE)
+    for turn in range(40):
+        ask(ahead if turn % 2 else 0.0)
+        world.clock.advance(LIFE / 20)
+
+    # Once at the beginning, and then when the tokens end, as for one process.
+    assert len(world.server.asked) <= 4
+
+
 def test_grant_goes_on_at_once_after_the_clock_was_set_back(world: World) -> None:
     """What was noted by the clock that was ahead keeps nobody waiting."""
     world.clock.set_wall(3600)
@@ -185,6 +319,85 @@ def test_processes_agree_on_the_time_though_one_has_seen_the_clock_set_back(worl
     assert len(world.server.asked) == 1
 
 
+_ASK: Final = """
+import sys, time
+from deviceflow import Client
+from deviceflow.client.clock import SystemClock
+from deviceflow.stores.sqlite import SQLiteStore
+
+class Shifted(SystemClock):
+    def time(self):
+        return time.time() + float(sys.argv[2])
+
+client = Client(SQLiteStore(sys.argv[1], plaintext=True), clock=Shifted())
+print("asks", flush=True)
+print(client.get_token("nightly").access_token.reveal())
+"""
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """A token endpoint that answers late, and counts."""
+
+    sent: ClassVar[list[str]] = []
+    asked, answers = threading.Event(), threading.Event()
+
+    def do_POST(self) -> None:
+        self.sent.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.asked.set()
+        self.answers.wait(60)
+        body = json.dumps({"access_token": "ACCESS-2", "refresh_token": "R-2", "expires_in": LIFE})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_real_processes_of_shifted_wall_clocks_send_one_refresh(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    path = tmp_path / "grants.db"
+    url = f"http://127.0.0.1:{server.server_port}"
+    provider = OAuth(
+        client_id="robot",
+        device_authorization_endpoint=f"{url}/device",
+        token_endpoint=f"{url}/token",
+    )
+    now = time.time()
+    with closing(SQLiteStore(path, plaintext=True)) as store:
+        grant = Grant("g1", "nightly", provider, now)
+        token = Token(Secret("ACCESS-1"), expires_at=now + LIFE, refresh_token=Secret("R-1"))
+        client = Client(store)
+        given = grant.log_in(token, provider, now, flow_id="f1")
+        assert store.commit_grant(grant, client._context.recorder.render_grant(grant, given, "w0"))
+        client.invalidate("nightly", "ACCESS-1")
+
+    def ask(shift: float) -> subprocess.Popen[str]:
+        arguments = [sys.executable, "-c", _ASK, str(path), str(shift)]
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+    processes = [ask(0)]
+    try:
+        assert Endpoint.asked.wait(60)
+        processes += [ask(shift) for shift in (30, 1e8, -3600)]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "asks\n"
+        time.sleep(1)  # they are to look at the grant meanwhile
+        Endpoint.answers.set()
+        said = [process.communicate(timeout=60)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+        server.shutdown()
+        server.server_close()
+
+    assert said == ["ACCESS-2\n"] * 4
+    assert len(Endpoint.sent) == 1
+
+
 # Machines that sleep.
 
 
@@ -197,7 +410,7 @@ def test_token_that_ended_while_the_machine_slept_is_not_given(
     assert client.get_token("nightly").access_token.reveal() == "ACCESS-1"
 
     if stands_still:
-        world.clock.set_wall(LIFE)
+        world.clock.suspend(LIFE)
     else:
         world.clock.advance(LIFE)
 
@@ -210,7 +423,7 @@ def test_answer_that_came_when_the_machine_slept_counts_from_before(world: World
     world.client().invalidate("nightly", "ACCESS-1")
 
     def sleeps() -> None:
-        world.clock.set_wall(LIFE - 100)
+        world.clock.suspend(LIFE - 100)
 
     world.server.meanwhile = sleeps
 

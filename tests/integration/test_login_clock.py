@@ -103,3 +103,31 @@ def test_processes_agree_on_the_time_though_one_has_seen_the_clock_set_back(
     waited = [later - sooner for sooner, later in zip(server.asked, server.asked[1:], strict=False)]
     assert min(waited) >= INTERVAL
     assert max(waited) < 3 * INTERVAL
+
+
+@pytest.mark.parametrize("drive", [by_step, by_sweep])
+@pytest.mark.parametrize("ahead", [30.0, 1e8, -30.0])
+def test_process_whose_clock_differs_does_not_send_a_poll_under_way_again(
+    store: Any, drive: Callable[[Client, str], Login], ahead: float
+) -> None:
+    clock = VirtualClock()
+    server = Server(clock)
+    client = Client(store, clock=clock, transport=server)
+    flow_id = client.start(PROVIDER).id
+    clock.advance(INTERVAL + 1)
+    send, wall = server.send, clock.time
+
+    def meanwhile(request: Request, timeout: float) -> Response:
+        server.send = send  # type: ignore[method-assign]
+        clock.time = lambda: wall() + ahead  # type: ignore[method-assign]
+        for _ in range(5):
+            drive(Client(store, clock=clock, transport=server), flow_id)
+            clock.advance(1)
+        clock.time = wall  # type: ignore[method-assign]
+        return send(request, timeout)
+
+    server.send = meanwhile  # type: ignore[method-assign]
+
+    client.step(flow_id)
+
+    assert len(server.asked) == 1

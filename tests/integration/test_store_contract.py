@@ -13,7 +13,7 @@ import pytest
 from deviceflow import OAuth, errors, export
 from deviceflow.audit.events import STORE, render, schema
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import Claim, LeaseHeld, Origin
+from deviceflow.core.ports import Claim, LeaseHeld, Moment, Origin
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.core.text import PersonText, ours
@@ -126,19 +126,54 @@ def at_once(work: Callable[[int], Any], times: int = THREADS) -> list[Any]:
 
 
 def claim(place: Place, owner: str = "w1", seconds: float = 20.0, flow_id: str = "f1") -> Claim:
-    taken = place.store.claim(flow_id, owner, place.now, seconds)
+    taken = place.store.claim(flow_id, owner, place.moment, seconds)
     assert isinstance(taken, Claim)
     return taken
 
 
+def test_lease_by_another_clock_is_restarted(database: Place) -> None:
+    """By one of another machine, or of another start of this one; or by one that was set back."""
+    if database.kind == "postgres":  # whose clock is all processes' clock
+        database.store.add(new(at=database.now))
+        claim(database)
+        database.ask(
+            "UPDATE {flows} SET leased_at = leased_at + 5000, lease_until = lease_until + 5000"
+        )
+    else:
+        database.store.add(new(at=database.now))
+        there = Moment(database.now - 1e6, 7.0, "elsewhere")
+        assert isinstance(database.store.claim("f1", "w1", there, 20.0), Claim)
+    seen = held(database)
+    assert seen.seconds == pytest.approx(20)
+    assert seen.since is not None
+    assert database.store.foreign_leases(database.moment) == []  # it is not due
+    database.ask("UPDATE {flows} SET wake_at = 0")
+    assert database.store.foreign_leases(database.moment) == [("f1", seen.since)]
+    assert due(database, "w2") is None
+    database.clock.advance(100)
+
+    database.store.restart_lease("f1", seen.since - 1, database.moment)
+    assert held(database).since == seen.since
+    database.store.restart_lease("f1", seen.since, database.moment)
+
+    assert database.store.foreign_leases(database.moment) == []
+    database.clock.advance(19)
+    restarted = held(database)
+    assert restarted.since is None
+    assert 0 < restarted.seconds <= 1.1
+    database.store.restart_lease("f1", seen.since, database.moment)
+    database.clock.advance(1.1)
+    assert due(database, "w2") == "f1"
+
+
 def held(place: Place, owner: str = "w2", flow_id: str = "f1") -> LeaseHeld:
-    refused = place.store.claim(flow_id, owner, place.now, 20)
+    refused = place.store.claim(flow_id, owner, place.moment, 20)
     assert isinstance(refused, LeaseHeld)
     return refused
 
 
 def due(place: Place, owner: str = "w1") -> str | None:
-    found = place.store.claim_due(owner, place.now, 20)
+    found = place.store.claim_due(owner, place.moment, 20)
     return found and found.flow.id
 
 
@@ -194,7 +229,7 @@ def test_unknown_flow_is_an_error_that_names_it(place: Place, flow_id: str) -> N
 
     for use in (
         place.store.get,
-        lambda name: place.store.claim(name, "w1", place.now, 20),
+        lambda name: place.store.claim(name, "w1", place.moment, 20),
     ):
         with pytest.raises(errors.UnknownLoginError) as caught:
             use(flow_id)
@@ -522,7 +557,7 @@ def test_flow_that_is_put_off_is_found_by_no_sweep_for_longer_each_time(place: P
     for minutes in [1, 2, 4, 8, 16, 32, 64, 64]:
         claim(place, "w1")
         for flow_id in ["f1", "f9"]:
-            place.store.snooze(flow_id, "w1", place.now)
+            place.store.snooze(flow_id, "w1", place.moment)
 
         place.clock.advance(minutes * 60 - 0.1)
         assert due(place) is None
@@ -541,13 +576,13 @@ def test_flow_that_is_put_off_is_still_known_to_be_left_by_the_dead(place: Place
     claim(place, "the dead", 20)
     place.clock.advance(20.001)
     claim(place, "w1")
-    place.store.snooze("f1", "w1", place.now)
+    place.store.snooze("f1", "w1", place.moment)
 
     flow, now, previous_owner, _ = claim(place, "w2")
 
     assert previous_owner == "the dead"
     assert commit(place.store, flow, flow.take_over(now, previous_owner), "w2")
-    place.store.snooze("f1", "w2", place.now)
+    place.store.snooze("f1", "w2", place.moment)
     assert claim(place, "w3").previous_owner is None
 
 
@@ -555,14 +590,14 @@ def test_nobody_puts_off_what_another_has(place: Place) -> None:
     kept(place, "waiting")
     claim(place, "w1", 20)
 
-    place.store.snooze("f1", "w2", place.now)
+    place.store.snooze("f1", "w2", place.moment)
 
     assert held(place).seconds == pytest.approx(20, abs=1e-4)
 
 
 def test_flow_that_was_woken_too_early_is_given_its_time_back(place: Place) -> None:
     flow = kept(place, "waiting")
-    place.store.snooze("f1", "w1", place.now)
+    place.store.snooze("f1", "w1", place.moment)
     place.clock.advance(61)
     assert due(place, "w1") is not None
 
@@ -590,7 +625,7 @@ def test_lease_can_be_taken_again_by_who_has_it(place: Place) -> None:
 def test_one_of_many_threads_gets_the_lease(place: Place) -> None:
     kept(place, "waiting")
 
-    done = at_once(lambda number: place.store.claim("f1", f"w{number}", place.now, 20))
+    done = at_once(lambda number: place.store.claim("f1", f"w{number}", place.moment, 20))
 
     assert [type(one) for one in done].count(Claim) == 1
 
@@ -652,11 +687,11 @@ def breaks(claimed: Claim) -> dict[str, Any]:
 
 
 def claims(place: Place, decide: Decide | None, owner: str = "w1") -> Claim | LeaseHeld:
-    return place.store.claim("f1", owner, place.now, 20.0, decide)
+    return place.store.claim("f1", owner, place.moment, 20.0, decide)
 
 
 def claims_due(place: Place, decide: Decide | None) -> Claim | None:
-    return place.store.claim_due("w1", place.now, 20.0, decide)
+    return place.store.claim_due("w1", place.moment, 20.0, decide)
 
 
 both_claims = pytest.mark.parametrize("take", [claims, claims_due])
@@ -697,7 +732,7 @@ def test_event_that_was_decided_on_is_linked_after_others_went_on(database: Plac
     """Also by a store that has seen the flow before."""
     kept(database, "pending")
     other = database.open()
-    theirs = other.claim("f1", "w2", database.now, 20.0, polls)
+    theirs = other.claim("f1", "w2", database.moment, 20.0, polls)
     assert isinstance(theirs, Claim)
     assert commit(other, theirs.flow, theirs.flow.receive(PENDING, database.now), "w2", "w2")
 
@@ -798,7 +833,7 @@ def test_flow_that_was_claimed_is_the_callers_own(place: Place) -> None:
 def test_one_of_many_threads_claims_and_polls(place: Place) -> None:
     kept(place, "waiting")
 
-    done = at_once(lambda n: place.store.claim("f1", f"w{n}", place.now, 20.0, polls))
+    done = at_once(lambda n: place.store.claim("f1", f"w{n}", place.moment, 20.0, polls))
 
     assert sum(isinstance(taken, Claim) for taken in done) == 1
     assert place.store.get("f1").attempt == 1
@@ -855,7 +890,7 @@ def test_due_comes_whole_and_leased_and_says_who_left_it(place: Place) -> None:
     assert due(place) is None
     place.clock.advance(60)
 
-    found = place.store.claim_due("w1", place.now, 20)
+    found = place.store.claim_due("w1", place.moment, 20)
 
     assert found is not None
     assert everything(found.flow) == everything(flow)

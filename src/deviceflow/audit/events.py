@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.core.actions import ACTIONS, LOG_IN
 from deviceflow.core.grant import subject_of
+from deviceflow.core.pacing import clock_ahead
 from deviceflow.core.ports import Origin
 from deviceflow.core.sanitize import storable
 from deviceflow.core.states import GrantState, Loss, Reason, State
@@ -53,6 +54,7 @@ FIELDS: Final = (
     "wait",
     "http_status",
     "duration",
+    "clock_ahead",
     "in_doubt",
     "generation",
     "expires_at",
@@ -82,7 +84,7 @@ LISTS: Final = frozenset({"scopes", "granted_scopes"})
 WHOLE: Final = frozenset({"seq", "attempt", "generation", "http_status", "pid"})
 """The fields that are whole numbers."""
 
-NUMBERS: Final = WHOLE | {"interval", "wait", "duration"}
+NUMBERS: Final = WHOLE | {"interval", "wait", "duration", "clock_ahead"}
 """The fields that are numbers.
 
 `in_doubt` is true or false, and `omitted` an object. All fields besides are texts.
@@ -109,7 +111,7 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
         transition: What happened.
         origin: Who did it.
     """
-    seq, at, action, source, dest, status, duration, wait, detail = transition
+    seq, at, action, source, dest, status, duration, wait, detail, ahead = transition
     event = _begun(flow.provider)
     event["event_id"] = f"{flow.id}.{seq}"
     event["time"] = text_of(at)
@@ -131,6 +133,7 @@ def render(flow: Flow, transition: Transition, origin: Origin = _NOBODY) -> dict
     event["wait"] = _rounded(wait)
     event["http_status"] = status
     event["duration"] = _rounded(duration)
+    event["clock_ahead"] = _rounded(ahead)
     event["in_doubt"] = flow.in_doubt
     event["expires_at"] = _deadline(_expiry(flow))
     _add_origin(event, origin)
@@ -211,6 +214,7 @@ def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY)
         "wait": _rounded(transition.wait),
         "http_status": transition.status,
         "duration": _rounded(transition.duration),
+        "clock_ahead": _rounded(transition.ahead),
         "in_doubt": grant.in_doubt,
         "generation": grant.generation,
         "expires_at": _deadline(grant.expires_at),
@@ -220,7 +224,13 @@ def render_grant(grant: Grant, transition: Transition, origin: Origin = _NOBODY)
 
 
 def render_store_event(
-    action: Action, at: float, seq: int, detail: str | None, origin: Origin = _NOBODY
+    action: Action,
+    at: float,
+    seq: int,
+    detail: str | None,
+    origin: Origin = _NOBODY,
+    *,
+    previous: str | None = None,
 ) -> dict[str, Any]:
     """Return the event of something that belongs to no flow, but to the store.
 
@@ -230,6 +240,7 @@ def render_store_event(
         seq: Its number in the chain of such events.
         detail: More of it, in words.
         origin: Who did it.
+        previous: The time of the event before it, as that event has it.
     """
     event: dict[str, Any] = {
         **dict.fromkeys(FIELDS),
@@ -241,11 +252,20 @@ def render_store_event(
         "action": action.name,
         "outcome": action.outcome,
         "detail": _storable(detail),
+        "clock_ahead": _rounded(_ahead(previous, at)),
         "scopes": [],
         "in_doubt": False,
     }
     _add_origin(event, origin)
     return event
+
+
+def _ahead(previous: str | None, at: float) -> float | None:
+    try:
+        before = datetime.fromisoformat(previous or "").timestamp()
+    except ValueError:
+        return None  # the first event, or a time that somebody has put there
+    return clock_ahead(before, at)
 
 
 def _add_origin(event: dict[str, Any], origin: Origin) -> None:

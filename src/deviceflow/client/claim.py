@@ -1,4 +1,4 @@
-"""Taking a flow's lease, where a clock may have been set back since others took it."""
+"""Taking a flow's lease, where a clock may have been set since others took it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 from deviceflow.client.effects import (
     ClaimFlow,
-    EndLease,
     JoinClock,
     Load,
     ReadClocks,
-    StoreNow,
+    RestartLease,
 )
 from deviceflow.client.lease import Clocks, Lease
-from deviceflow.core.pacing import CLOCK_TOLERANCE
 from deviceflow.core.ports import Claim, LeaseHeld
 
 if TYPE_CHECKING:
@@ -41,12 +39,9 @@ def take_lease(
         flow: Flow = yield Load(flow_id, secrets=False)
         if (yield from joined(clocks, flow)):
             clocks = yield ReadClocks()
-    claim: Claim | LeaseHeld = yield ClaimFlow(flow_id, owner, clocks.wall, seconds, decide)
-    if isinstance(claim, LeaseHeld):
-        ended = yield from end_lease_from_the_future(flow_id, claim.since, clocks.wall)
-        if ended:
-            clocks = yield ReadClocks()
-            claim = yield ClaimFlow(flow_id, owner, clocks.wall, seconds, decide)
+    claim: Claim | LeaseHeld = yield ClaimFlow(flow_id, owner, clocks.now, seconds, decide)
+    if isinstance(claim, LeaseHeld) and claim.since is not None:
+        yield from restart_lease(flow_id, claim.since)
     now = claim.now if isinstance(claim, Claim) else clocks.wall
     return claim, (yield from lease_of(owner, seconds, clocks, now))
 
@@ -75,21 +70,12 @@ def lease_of(owner: str, seconds: float, taken: Clocks, now: float) -> Op[Lease]
     return lease._replace(behind=clocks.steady - taken.steady)
 
 
-def end_lease_from_the_future(flow_id: str, since: float | None, begun: float) -> Op[bool]:
-    """End a lease that was taken by a clock which was set back since: it would last too long.
+def restart_lease(subject_id: str, since: float) -> Op[None]:
+    """Have the lease of a flow or a grant last its whole duration from now, by this clock.
 
     Args:
-        flow_id: The flow.
-        since: When the lease was taken.
-        begun: What the clock showed before the row was read.
-
-    Returns:
-        Whether it was such a lease.
+        subject_id: The flow or the grant.
+        since: When the lease was taken, by another clock.
     """
-    if since is None or since <= begun + CLOCK_TOLERANCE:
-        return False
-    now: float = yield StoreNow()  # looked at after the lease was
-    if since <= now + CLOCK_TOLERANCE:
-        return False  # somebody has taken it just now
-    yield EndLease(flow_id, since, now)
-    return True
+    clocks: Clocks = yield ReadClocks()  # after the lease was seen
+    yield RestartLease(subject_id, since, clocks.shared)

@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from deviceflow import _boot as machine
 from deviceflow import _forks as forks
 from deviceflow.client.lease import Clocks
 
@@ -24,6 +25,10 @@ class _SystemClocks:
     def monotonic(self) -> float:
         """Return `time.monotonic()`."""
         return time.monotonic()
+
+    def boot(self) -> tuple[str, float | None]:
+        """Return the monotonic clock's name, and the seconds since the machine started."""
+        return machine.clock_name(), machine.uptime()
 
 
 class SystemClock(_SystemClocks):
@@ -104,6 +109,10 @@ class Timeline:
     def __init__(self, clock: Clock | AsyncClock, jumped: Callable[[float], object]) -> None:
         self._clock = clock
         self._jumped = jumped
+        # A clock of the program's own is taken for one that all processes read alike.
+        self._boot: Callable[[], tuple[str, float | None]] = getattr(
+            clock, "boot", lambda: (machine.clock_name(), None)
+        )
         self._renew_lock()
         forks.in_child(self._renew_lock)
         _, self._wall, self._steady = self._look()
@@ -127,7 +136,7 @@ class Timeline:
             added, set_at = self._added, self._set_at
         if jump:
             self._jumped(parted)
-        return Clocks(wall + added, before, added, set_at)
+        return Clocks(wall + added, before, added, set_at, *self._boot())
 
     def join(self) -> None:
         """Go by the wall clock as it is: others do, and did not see that it was set back.

@@ -126,16 +126,16 @@ class Reschedule(NamedTuple):
     owner: str
 
 
-class EndLease(NamedTuple):
-    """End the lease that was taken at that time, and no other. Answered by None."""
+class RestartLease(NamedTuple):
+    """Have the lease that was taken at that time last its whole duration. Answered by None."""
 
-    flow_id: str
+    subject_id: str
     since: float
     client_now: float
 
 
-class LeasesTakenAfter(NamedTuple):
-    """Find leases that seem to begin in the future. Answered by pairs of a flow's id and a time."""
+class ForeignLeases(NamedTuple):
+    """Find leases by another clock. Answered by pairs of a flow's id and a time."""
 
     client_now: float
 
@@ -418,10 +418,10 @@ SharedEffect: TypeAlias = (
     | DueGrants
     | DueNotices
     | Emit
-    | EndLease
+    | ForeignLeases
     | FindFlow
     | IdsWithSecrets
-    | LeasesTakenAfter
+    | RestartLease
     | ListGrants
     | Load
     | LoadGrant

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from deviceflow import errors
 from deviceflow.audit import log
 from deviceflow.client import grant_login, grant_need, grant_refresh
+from deviceflow.client.claim import restart_lease
 from deviceflow.client.effects import (
     DueGrants,
     Emit,
@@ -48,6 +49,7 @@ def _load(name: str) -> Op[StoredGrant]:
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     if stored is None:
         raise errors.UnknownGrantError(f"The store has no grant of the name {name!r}.")
+    stored.grant.follow_uptime(stored.now, clocks.clock, clocks.uptime)
     return stored
 
 
@@ -201,6 +203,8 @@ def _tend(context: Context, name: str) -> Op[None]:
         if grant.revocations and grant.due_at <= now:
             yield from grant_refresh.revoke_next(context, stored)
             continue
+        if stored.since is not None:
+            yield from restart_lease(grant.id, stored.since)
         course = grant.course(now, inf, stored.held)
         match course:
             case Course.REFRESH:

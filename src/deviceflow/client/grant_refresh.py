@@ -67,13 +67,15 @@ def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant |
         return None
     outcome = yield from transmit_under(context, request, lease, deadline)
     if outcome.stop is None:
-        return (yield from _take_in(context, grant, outcome, worker))
+        return (yield from _take_in(context, grant, outcome, worker, clocks))
     with suppress(errors.StoreError):  # the interruption counts; it is as if this process had died
-        yield from _take_in(context, grant, outcome, worker)
+        yield from _take_in(context, grant, outcome, worker, clocks)
     raise outcome.stop
 
 
-def _take_in(context: Context, grant: Grant, outcome: Outcome, worker: str) -> Op[Grant | None]:
+def _take_in(
+    context: Context, grant: Grant, outcome: Outcome, worker: str, begun: Clocks
+) -> Op[Grant | None]:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     attempt, old = grant.attempt, grant.token
     received = grant.receive(
@@ -82,6 +84,8 @@ def _take_in(context: Context, grant: Grant, outcome: Outcome, worker: str) -> O
         duration=outcome.duration,
         outage_after=context.outage_after,
     )
+    if grant.token is not None and grant.token is not old:
+        grant.issued_clock, grant.issued_uptime = begun.clock, begun.uptime
     # As long as the server may be at work on it, nobody may send it again: the lease stays.
     failure = outcome.result if isinstance(outcome.result, Failure) else None
     stays = failure is not None and failure.sent and failure.kind in _STILL_UNDER_WAY

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client import asking, grant_login, grant_need, grant_refresh
+from deviceflow.client.claim import restart_lease
 from deviceflow.client.effects import CommitGrant, LoadGrant, ReadClocks, Sleep, UseGrant, Watch
 from deviceflow.client.kept import KeptToken
 from deviceflow.client.lease import HeldLease
@@ -107,6 +108,9 @@ def _obtain(
         course, held = Course.ASK, 0.0
         if stored is not None:
             held = lease.left(stored.grant.seq, stored.held, clocks.steady)
+            if stored.since is not None:
+                yield from restart_lease(stored.grant.id, stored.since)
+            stored.grant.follow_uptime(stored.now, clocks.clock, clocks.uptime)
             course = _course(context, stored, held, asked)
             _check_time(stored.grant, course, remaining)
         if stored is None or course is Course.ASK:

@@ -98,5 +98,5 @@ def claim_ended(
         return claim
     taken_over = claim.flow.take_over(claim.now, claim.previous_owner)
     recorded = context.recorder.record(claim.flow, taken_over, owner)
-    yield from or_else(recorded, Snooze(flow_id, owner, lease.taken.wall))
+    yield from or_else(recorded, Snooze(flow_id, owner, lease.taken.now))
     return claim

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow.client.store_clock import Seen
+from deviceflow.core.ports import Moment
 
 if TYPE_CHECKING:
     from deviceflow.client.store_clock import StoreClock
@@ -25,20 +26,29 @@ class Clocks(NamedTuple):
         steady: The monotonic clock, in seconds.
         added: By how many seconds `wall` is ahead of the wall clock, as that was set back.
         set_at: What the wall clock showed when it was last set back.
+        clock: The monotonic clock's name, as in `Moment`.
+        uptime: Seconds since the machine started, also of those that it slept, if they are known.
     """
 
     wall: float
     steady: float
     added: float = 0.0
     set_at: float = 0.0
+    clock: str = ""
+    uptime: float | None = None
 
     @property
-    def shared(self) -> float:
+    def now(self) -> Moment:
+        """The client's time, for a store."""
+        return Moment(self.wall, self.steady, self.clock)
+
+    @property
+    def shared(self) -> Moment:
         """The wall clock as it is: the only time that all processes of a machine agree on.
 
         The rules of a grant know what to do where it was set back.
         """
-        return self.wall - self.added
+        return Moment(self.wall - self.added, self.steady, self.clock)
 
     def others_follow(self, moved_at: float) -> bool:
         """Tell whether a login was moved by a process that did not see the clock set back.
@@ -113,8 +123,8 @@ class Lease(NamedTuple):
 class HeldLease:
     """For how long others hold the lease of a grant, as seen by one that waits.
 
-    Where the wall clock is set meanwhile, a lease neither ends early nor lasts longer: from when it
-    was first seen, the monotonic clock decides.
+    No longer than its whole duration from when it was first seen: two machines that share a file
+    may each restart it by its own clock.
     """
 
     def __init__(self) -> None:
@@ -131,4 +141,4 @@ class HeldLease:
         """
         if seq != self._seq and held > 0:
             self._seq, self._until = seq, steady + held
-        return max(0.0, self._until - steady) if seq == self._seq else held
+        return max(0.0, min(held, self._until - steady))

@@ -95,7 +95,7 @@ def _purge_grants(
         for name in names:
             try:
                 clocks: Clocks = yield ReadClocks()
-                stored: StoredGrant | None = yield LoadGrant(name, clocks.wall)
+                stored: StoredGrant | None = yield LoadGrant(name, clocks.now)
                 if stored is None:
                     continue
                 if stored.grant.is_over(before):
@@ -139,7 +139,7 @@ def _try_to_wipe(
         return (yield from wipe(context, flow_id, kind))
     except errors.DeviceFlowError as problem:
         clocks: Clocks = yield ReadClocks()
-        yield Snooze(flow_id, context.identity.worker(), clocks.wall)
+        yield Snooze(flow_id, context.identity.worker(), clocks.now)
         problems.append(problem)
     return False
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.claim import end_lease_from_the_future, joined, lease_of
+from deviceflow.client.claim import joined, lease_of, restart_lease
 from deviceflow.client.effects import (
     ClaimDue,
-    LeasesTakenAfter,
+    ForeignLeases,
     ReadClocks,
     Reschedule,
     Snooze,
@@ -63,12 +63,12 @@ def save_tokens(context: Context) -> Op[list[errors.DeviceFlowError]]:
 
 
 def follow_clock() -> Op[None]:
-    """Correct the waiting times and leases that were written before the clock was set back."""
+    """Correct waiting times and leases that were written by a clock that is another now."""
     clocks: Clocks = yield ReadClocks()
-    yield WakeAfterClockChange(clocks.wall)
-    leases: list[tuple[str, float]] = yield LeasesTakenAfter(clocks.wall)
+    yield WakeAfterClockChange(clocks.now)
+    leases: list[tuple[str, float]] = yield ForeignLeases(clocks.now)
     for flow_id, since in leases:
-        yield from end_lease_from_the_future(flow_id, since, clocks.wall)
+        yield from restart_lease(flow_id, since)
 
 
 def _step_next(context: Context, swept: Swept) -> Op[bool]:
@@ -79,7 +79,7 @@ def _step_next(context: Context, swept: Swept) -> Op[bool]:
     flow_id: str | None = None
     try:
         decide = _unless_others_follow(clocks, begin) if clocks.added else begin
-        due: Claim | None = yield ClaimDue(worker, clocks.wall, seconds, decide)
+        due: Claim | None = yield ClaimDue(worker, clocks.now, seconds, decide)
         if due is None:
             return False
         flow_id = due.flow.id
@@ -97,7 +97,7 @@ def _step_next(context: Context, swept: Swept) -> Op[bool]:
         if problem.flow_id is None:
             raise  # it is about the store
         clocks = yield ReadClocks()
-        yield Snooze(problem.flow_id, worker, clocks.wall)
+        yield Snooze(problem.flow_id, worker, clocks.now)
         swept.problems.append(problem)
     return True
 

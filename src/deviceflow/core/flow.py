@@ -99,6 +99,7 @@ class Transition(NamedTuple):
         duration: How many seconds the exchange took.
         wait: Seconds until the next request is due, or until the code expires.
         detail: The server's message or the program's, sanitized.
+        ahead: By how many seconds the time of the action before is later than this one's.
     """
 
     seq: int
@@ -110,11 +111,12 @@ class Transition(NamedTuple):
     duration: float | None = None
     wait: float | None = None
     detail: CleanText | None = None
+    ahead: float | None = None
 
     def answered(self, status: int | None, duration: float | None) -> Transition:
         """Return the transition with what came of the exchange that led to it."""
-        seq, at, action, source, dest, _, _, wait, detail = self
-        return Transition(seq, at, action, source, dest, status, duration, wait, detail)
+        seq, at, action, source, dest, _, _, wait, detail, ahead = self
+        return Transition(seq, at, action, source, dest, status, duration, wait, detail, ahead)
 
 
 class Flow:
@@ -151,6 +153,8 @@ class Flow:
         head: The hash of the last event, if the store keeps a trail.
         omitted: The last events, if the trail leaves them out.
         moved_at: When the last transition happened. No wait began later.
+        clock_ahead: By how many seconds the clock of the last transition was ahead, where the
+            flow's times were adjusted since; see `follow_clock`. It is not stored.
         as_stored: For the store: what it wrote of the flow.
         verifier: The PKCE verifier (RFC 7636), a secret, if PKCE is used.
         orphaned_tokens: How many tokens arrived that were not taken, and must be revoked.
@@ -161,6 +165,7 @@ class Flow:
     __slots__ = (
         "as_stored",
         "attempt",
+        "clock_ahead",
         "created_at",
         "detail",
         "device_code",
@@ -241,6 +246,7 @@ class Flow:
         self.orphaned_tokens: int = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
         self.revocations: int = 0
+        self.clock_ahead: float | None = None
         self.as_stored: Any = None
 
     def __repr__(self) -> str:
@@ -297,7 +303,7 @@ class Flow:
         """
         if not self._clock_was_set_back(now):
             return False
-        back = self.moved_at - now
+        back = self.clock_ahead = self.moved_at - now
         self.due_at = self.due_at - back if self.state is State.POLLING else now
         if self.expires_at is not None:
             self.expires_at -= back
@@ -742,11 +748,14 @@ class Flow:
         source = self.state
         fire(self, action)
         self.seq += 1
-        self.moved_at = now
+        ahead = self.clock_ahead or pacing.clock_ahead(self.moved_at, now)
+        self.moved_at, self.clock_ahead = now, None
         if action.kind is Kind.LOGIN:
             self.detail = detail
             self.reason = reason
-        return Transition(self.seq, now, action, source, self.state, wait=wait, detail=detail)
+        return Transition(
+            self.seq, now, action, source, self.state, wait=wait, detail=detail, ahead=ahead
+        )
 
     def _expect(self, action: Action, *, having: bool = True) -> None:
         """Raise an error if an action is not allowed, before anything is changed."""

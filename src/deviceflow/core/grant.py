@@ -194,6 +194,10 @@ class Grant:
         subject: Whose tokens they are, as the id token says (`sub`).
         token: The tokens of this generation; None without any.
         issued_at: When they arrived.
+        issued_clock: The clock of `issued_uptime`, as in `deviceflow.core.ports.Moment`.
+        issued_uptime: Seconds from the machine's start to `issued_at`; None if that is not known.
+        token_ahead: By how many seconds the clock that `issued_at` was noted by is ahead of the
+            caller's; see `follow_uptime`. It is not stored.
         sent_at: When the last refresh was sent for the first time.
         window_at: When the server may have begun to accept that refresh again.
         attempt: How many refreshes were sent.
@@ -233,6 +237,9 @@ class Grant:
         self.subject: CleanText | None = None
         self.token: Token | None = None
         self.issued_at: float = now
+        self.issued_clock: str | None = None
+        self.issued_uptime: float | None = None
+        self.token_ahead: float = 0.0
         self.sent_at: float = 0.0
         self.window_at: float = 0.0
         self.attempt: int = 0
@@ -298,9 +305,28 @@ class Grant:
             and self.provider.can_refresh
         )
 
+    def follow_uptime(self, now: float, clock: str, uptime: float | None) -> None:
+        """Count the access token's life from here on by the time since the machine started.
+
+        The wall clocks of two processes may differ, or the clock was set. If each went by its own,
+        it would find the tokens of the other one expired, or issued in the future, at each call.
+        The seconds since the machine started are the same for both, and count while it sleeps.
+
+        Args:
+            now: The time.
+            clock: The caller's clock, as in `deviceflow.core.ports.Moment`.
+            uptime: Seconds since the machine started, if they are known.
+        """
+        self.token_ahead = 0.0
+        if uptime is not None and self.issued_uptime is not None and self.issued_clock == clock:
+            age = max(0.0, uptime - self.issued_uptime)
+            self.token_ahead = self.issued_at + age - now
+
     def left(self, now: float) -> float:
         """Return the seconds that are left of the access token; infinite if nobody says."""
-        return inf if self.expires_at is None else min(self.expires_at - now, self.lifetime)
+        if self.expires_at is None:
+            return inf
+        return min(self.expires_at - now - self.token_ahead, self.lifetime)
 
     def serves(self, now: float, min_ttl: float = 0.0) -> bool:
         """Tell whether the access token can still be used.
@@ -315,14 +341,14 @@ class Grant:
             return True
         lifetime = self.lifetime
         least = max(min(min_ttl, SHARE * lifetime), min(_LONGEST_MARGIN, _MARGIN * lifetime))
-        return min(self.token.expires_at - now, lifetime) > least
+        return self.left(now) > least
 
     def is_fresh(self, now: float, min_ttl: float) -> bool:
         """Tell whether so much is left of the access token, by a clock that was not set back."""
         return self.serves(now, min_ttl) and not self._clock_was_set_back(now)
 
     def _clock_was_set_back(self, now: float) -> bool:
-        return self.issued_at - now > pacing.CLOCK_TOLERANCE
+        return self.issued_at - now - self.token_ahead > pacing.CLOCK_TOLERANCE
 
     def course(self, now: float, min_ttl: float, held: float = 0.0) -> Course:
         """Return what to do about the grant now.
@@ -846,13 +872,11 @@ class Grant:
         return transition._replace(detail=_joined(left, ended))
 
     def is_over(self, before: float) -> bool:
-        """Tell whether it ended before a time, and nobody has needed a token of it since.
+        """Tell whether it ended before a time, and nobody needs a token of it.
 
-        A grant that is needed is not over while the program is told of that, each day.
+        A stale need is ended first, on record: see `has_stale_need`.
         """
-        if self.ended_at is None or self.ended_at > before:
-            return False
-        return self.open_need is None or self.moved_at <= before
+        return self.open_need is None and self.ended_at is not None and self.ended_at <= before
 
     @property
     def purge_from(self) -> float | None:
@@ -918,6 +942,8 @@ class Grant:
         token.id_token = None  # the subject is known by now
         self.token = token
         self.issued_at = self.due_at = issued_at
+        self.issued_clock = self.issued_uptime = None
+        self.token_ahead = 0.0
         self.generation += 1
         self.replays = self.failures = self.refusals = 0
         self.invalid = False
@@ -974,13 +1000,16 @@ class Grant:
         source = self.state
         fire_grant(self, action)
         self.seq += 1
+        ahead = pacing.clock_ahead(self.moved_at, now) if self.seq > 1 else None
         if self._moved_after(now):
             self.due_at = min(self.due_at, now)  # of a clock that was set back since
         self.moved_at = now
         self.replaced = None
         if source is not self.state:
             self.reason, self.detail = None, detail
-        return Transition(self.seq, now, action, source, self.state, wait=wait, detail=detail)
+        return Transition(
+            self.seq, now, action, source, self.state, wait=wait, detail=detail, ahead=ahead
+        )
 
     def _known(self) -> Known:
         """Return the secrets that the server may echo in a message."""

@@ -56,6 +56,8 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "generation": _is_count,
     "invalid": _is_flag,
     "issued_at": _is_time,
+    "issued_clock": _is_text,
+    "issued_uptime": _is_time_or_none,
     "moved_at": _is_time,
     "purpose": _is_text,
     "refusals": _is_count,

@@ -92,4 +92,4 @@ def with_event(run: Omitted | None, event: Mapping[str, Any], head: str) -> Omit
 
 def is_omissible(event: Mapping[str, Any]) -> bool:
     """Tell whether a trail may leave the event out."""
-    return event["action"] in OMISSIBLE
+    return event["action"] in OMISSIBLE and event["clock_ahead"] is None

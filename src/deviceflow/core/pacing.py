@@ -34,6 +34,14 @@ CLOCK_TOLERANCE: Final = 1.0
 """Seconds by which a clock may be behind before it counts as set back."""
 
 
+def clock_ahead(before: float, now: float) -> float | None:
+    """Return by how many seconds the clock of an earlier time was ahead; None if it was not.
+
+    Half of the tolerance counts already, so that rounded times that part by more are explained.
+    """
+    return before - now if before - now > CLOCK_TOLERANCE / 2 else None
+
+
 def seconds_left(until: float, now: float) -> float:
     """Return the seconds until a time; 0 once the time has come."""
     # A time of day as a float has no finer grain. A caller that slept as told must find it due.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -75,6 +75,26 @@ class Origin(NamedTuple):
     address: str | None = None
 
 
+class Moment(float):
+    """A client's time in seconds since 1970, with the monotonic clock's, which leases go by.
+
+    Attributes:
+        steady: What the monotonic clock showed.
+        clock: Which clock that is: processes that name the same one can compare their readings.
+    """
+
+    __slots__ = ("clock", "steady")
+
+    def __new__(cls, wall: float, steady: float, clock: str) -> Self:
+        """Return the moment."""
+        moment = super().__new__(cls, wall)
+        moment.steady, moment.clock = steady, clock
+        return moment
+
+    steady: float
+    clock: str
+
+
 class Claim(NamedTuple):
     """The result of taking a flow's lease.
 
@@ -97,8 +117,8 @@ class LeaseHeld(NamedTuple):
     Attributes:
         flow: A copy of the stored flow, without its secrets.
         seconds: Seconds until the lease runs out.
-        since: When the lease was taken, in seconds since 1970; None if the store's clock cannot
-            have been set back since.
+        since: When the lease was taken, by another clock than this client's, or by one that was
+            set back; None if the times of the lease can be compared. See `Store.restart_lease`.
     """
 
     flow: Flow
@@ -131,8 +151,9 @@ class StoredGrant(NamedTuple):
         used_at: When the grant's last use was noted; None if it was never used.
         uses: The last noted use of each task that used it lately.
         held: For how many more seconds a worker has the grant's lease; 0 if no worker has it. At
-            most the duration of the lease, even if the clock was set back since.
+            most the duration of the lease.
         owner: That worker, or the worker whose lease ran out and was not released.
+        since: As in `LeaseHeld`.
     """
 
     grant: Grant
@@ -141,6 +162,7 @@ class StoredGrant(NamedTuple):
     held: float = 0.0
     owner: str | None = None
     uses: tuple[Use, ...] = ()
+    since: float | None = None
 
 
 class GrantLease(NamedTuple):
@@ -200,7 +222,12 @@ class StoredFlow(NamedTuple):
 
 
 class Clock(Protocol):
-    """A clock. `deviceflow.testing.VirtualClock` is one for tests."""
+    """A clock. `deviceflow.testing.VirtualClock` is one for tests.
+
+    All processes that share a store must read the same monotonic clock, as `time.monotonic` is. A
+    clock of another kind has a method `boot`, which returns a name of its monotonic clock, and the
+    seconds since the machine started, or None.
+    """
 
     def time(self) -> float:
         """Return the wall clock's time, in seconds since 1970."""
@@ -225,9 +252,9 @@ class Transport(Protocol):
 class Store(Protocol):
     """A store of flows. Every method can be called from any thread.
 
-    Times in arguments are the client's. A store whose clients share a clock, such as a database
-    server, uses that clock instead. Each method can raise `StoreError`, and `SealError` if it
-    unseals secrets.
+    Times in arguments are the client's. Leases go by the monotonic clock, where a time is a
+    `Moment`. A store whose clients share a clock, such as a database server, uses that clock
+    instead. Each method can raise `StoreError`, and `SealError` if it unseals secrets.
 
     Attributes:
         durable: Whether flows survive the process.
@@ -319,18 +346,20 @@ class Store(Protocol):
     def any_pending(self) -> bool:
         """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
 
-    def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
-        """End the lease that was taken at `since`, and no other lease.
+    def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
+        """Have a lease last its whole duration from now, by this client's clock.
 
-        A lease that was written before the clock was set back would last too long.
+        Nothing is done if the lease was taken at another time than `since`, or if its times can be
+        compared: then its end is known.
+
+        Args:
+            subject_id: The flow or the grant.
+            since: When the lease was taken, as in `LeaseHeld`.
+            client_now: The client's time, which was read after the lease was seen.
         """
 
-    def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:
-        """Return due flows whose lease was taken after `client_now`, each with that time.
-
-        Either a worker has just taken the lease, or the clock was set back. Reading the clock once
-        more tells which.
-        """
+    def foreign_leases(self, client_now: float) -> list[tuple[str, float]]:
+        """Return due flows with a lease that has to be restarted, each with its `since`."""
 
     def wake_after_clock_change(self, client_now: float) -> None:
         """Correct waiting times that were written before the clock was set back."""
@@ -575,9 +604,9 @@ class AsyncStore(Protocol):
 
     async def any_pending(self) -> bool: ...
 
-    async def end_lease(self, flow_id: str, since: float, client_now: float) -> None: ...
+    async def restart_lease(self, subject_id: str, since: float, client_now: float) -> None: ...
 
-    async def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]: ...
+    async def foreign_leases(self, client_now: float) -> list[tuple[str, float]]: ...
 
     async def wake_after_clock_change(self, client_now: float) -> None: ...
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.core.ports import StoredGrant
 from deviceflow.core.states import GrantState
+from deviceflow.stores._leases import steady_of
 
 if TYPE_CHECKING:
     import threading
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from deviceflow.core.uses import Use
 
 _SNOOZE: Final = 3600.0
-_FREE: Final = ("", 0.0, 0.0)
+_FREE: Final = ("", 0.0)
+"""A lease: who has it, and until when by the monotonic clock."""
 
 
 class MemoryGrants:
@@ -27,7 +29,7 @@ class MemoryGrants:
 
     def __init__(self) -> None:
         self._grants: dict[str, Grant] = {}
-        self._grant_leases: dict[str, tuple[str, float, float]] = {}
+        self._grant_leases: dict[str, tuple[str, float]] = {}
         self._used: dict[str, tuple[float, tuple[Use, ...]]] = {}
         self._snoozed: dict[str, float] = {}
         self._notices: dict[str, float] = {}
@@ -70,9 +72,9 @@ class MemoryGrants:
                 return False
             if stored is not None and stored.id != grant.id:
                 return False
-            owner, _, until = self._grant_leases.get(grant.id, _FREE)
+            owner, until = self._grant_leases.get(grant.id, _FREE)
             free = lease is None or owner in (lease.owner, lease.ended)
-            if lease is not None and not free and until > lease.client_now:
+            if lease is not None and not free and until > steady_of(lease.client_now):
                 return False
             if flow is not None and flow_event is not None and not self._move(flow, flow_event):
                 return False
@@ -80,8 +82,8 @@ class MemoryGrants:
             self._snoozed.pop(grant.name, None)
             self._notices.pop(grant.id, None)
             if lease is not None:
-                now = lease.client_now
-                self._grant_leases[grant.id] = (lease.owner, now, now + lease.seconds)
+                until = steady_of(lease.client_now) + lease.seconds
+                self._grant_leases[grant.id] = (lease.owner, until)
             elif release is not None and owner == release:
                 self._grant_leases.pop(grant.id, None)
             return True
@@ -89,7 +91,7 @@ class MemoryGrants:
     def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
         """Note that the grant is used, and by what."""
         with self._lock:
-            self._used[grant_id] = client_now, uses
+            self._used[grant_id] = float(client_now), uses
 
     def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
         """Return all grants behind a name, by their names."""
@@ -105,7 +107,7 @@ class MemoryGrants:
             for name, grant in self._grants.items():
                 used = self._used.get(grant.id)
                 in_use = used is not None and used[0] >= client_now - unused
-                held = self._grant_leases.get(grant.id, _FREE)[2] > client_now
+                held = self._grant_leases.get(grant.id, _FREE)[1] > steady_of(client_now)
                 wake_at = grant.wake_at
                 if wake_at is None or held or not (in_use or grant.state is GrantState.REVOKED):
                     continue
@@ -175,7 +177,7 @@ class MemoryGrants:
     def _load(self, grant: Grant | None, client_now: float) -> StoredGrant | None:
         if grant is None:
             return None
-        owner, since, until = self._grant_leases.get(grant.id, _FREE)
-        held = max(0.0, min(until - client_now, until - since))
+        owner, until = self._grant_leases.get(grant.id, _FREE)
+        held = max(0.0, until - steady_of(client_now))
         used_at, uses = self._used.get(grant.id, (None, ()))
-        return StoredGrant(grant.copy(), client_now, used_at, held, owner or None, uses)
+        return StoredGrant(grant.copy(), float(client_now), used_at, held, owner or None, uses)

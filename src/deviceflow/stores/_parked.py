@@ -105,7 +105,7 @@ class Parked:
         ) = self._alike
         flow.omitted, flow.to_revoke, flow.token, flow.verifier = self._aside
         self._unpack(flow)
-        flow.head = flow.as_stored = None
+        flow.head = flow.clock_ahead = flow.as_stored = None
         return flow
 
     def _unpack(self, flow: Flow) -> None:

@@ -111,6 +111,7 @@ def parameters(url: Secret, until: float) -> dict[str, Any]:
         # Prepared statements do not work with a pooler in transaction mode.
         "prepare_threshold": None,
         "application_name": "deviceflow",
+        "client_encoding": "UTF8",  # whatever PGCLIENTENCODING says
         "connect_timeout": max(_SHORTEST, int((until - time.monotonic()) / hosts)),
     }
 

@@ -12,9 +12,14 @@ if TYPE_CHECKING:
 
 _MIGRATION_LOCK: Final = 0x64665F6D  # an arbitrary number, "df_m" in ASCII
 
+_NOW: Final = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
 DIALECT: Final = Dialect(
     placeholder="%s",
-    now="CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
+    now=_NOW,
+    steady=_NOW,
+    clock="''",
+    is_unicode="SELECT 1 WHERE current_setting('server_encoding') = 'UTF8'",
     has_meta="SELECT 1 WHERE to_regclass('deviceflow.meta') IS NOT NULL",
     find="strpos",
     for_update="FOR UPDATE",

@@ -18,6 +18,7 @@ from deviceflow._files import EFFECTIVE, written_whole
 from deviceflow.errors import StoreError
 from deviceflow.stores import _readonly as readonly
 from deviceflow.stores.sql.connection import performed
+from deviceflow.stores.sql.rows import rewound
 from deviceflow.stores.sql.statements import Dialect
 
 if TYPE_CHECKING:
@@ -253,6 +254,8 @@ class SQLiteConnection:
             _, hint = _PROBLEMS["SQLITE_READONLY"]
             return StoreError(f"{self.path} cannot be used: {error.strerror}.", hint=hint)
         name = name_of(error)
+        if name == "SQLITE_CONSTRAINT_PRIMARYKEY" and "audit.seq" in str(error):
+            return rewound()
         for start, (what, hint) in _PROBLEMS.items():
             if name.startswith(start):
                 return StoreError(f"{self.path}: {what}.", hint=hint)
@@ -319,7 +322,7 @@ _PROBLEMS: Final = {
     "SQLITE_FULL": ("the disk is full", "Free space on the disk. No stored data is lost."),
     "SQLITE_READONLY": (
         "the file or its directory is not writable",
-        "Make the file and its directory writable for this user, or name another file.",
+        "Make the file and its directory writable, or set DEVICEFLOW_STORE to another file.",
     ),
     "SQLITE_CANTOPEN": (
         "the file, or its -wal or -shm file, cannot be opened",

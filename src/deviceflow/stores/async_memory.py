@@ -91,11 +91,11 @@ class AsyncMemoryStore:
     async def any_pending(self) -> bool:
         return self._store.any_pending()
 
-    async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
-        self._store.end_lease(flow_id, since, client_now)
+    async def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
+        self._store.restart_lease(subject_id, since, client_now)
 
-    async def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:
-        return self._store.leases_taken_after(client_now)
+    async def foreign_leases(self, client_now: float) -> list[tuple[str, float]]:
+        return self._store.foreign_leases(client_now)
 
     async def wake_after_clock_change(self, client_now: float) -> None:
         self._store.wake_after_clock_change(client_now)

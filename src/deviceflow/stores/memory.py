@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from deviceflow import _forks as forks
 from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, UpcomingFlow, refuse
 from deviceflow.errors import UnknownLoginError, UsageError
+from deviceflow.stores._leases import steady_of
 from deviceflow.stores._memory_grants import MemoryGrants
 from deviceflow.stores._parked import Parked, fixed_of
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _FREE: Final = (None, 0.0, None)
-"""A lease: who has it, until when, and who left it behind before."""
+"""A lease: who has it, until when by the monotonic clock, and who left it behind before."""
 
 
 _MOST_SNOOZES: Final = 6
@@ -32,8 +33,10 @@ _MOST_SNOOZES: Final = 6
 class MemoryStore(MemoryGrants):
     """Keeps flows in memory while the process lives, and writes nothing to the disk.
 
-    A forked child gets a copy of the flows. Only one of the two processes may continue a login:
-    both would poll with the same code, and the server gives the token to only one of them.
+    A forked child gets a copy of the flows, the grants and their leases, and neither process sees
+    what the other one does from then on. Only one of the two may go on with them: both would poll
+    with the same code, and the server gives the token to only one of them; and both would send the
+    same refresh token, after which a server with reuse detection revokes the grant.
     """
 
     durable = False
@@ -129,7 +132,7 @@ class MemoryStore(MemoryGrants):
         left_behind = -inf if grace is None else client_now - grace
         with self._lock:
             found = [
-                UpcomingFlow(parked.flow_id, parked.seq, parked.wake_at, client_now)
+                UpcomingFlow(parked.flow_id, parked.seq, parked.wake_at, float(client_now))
                 for parked in self._flows.values()
                 if parked.wake_at <= (client_now + ahead if parked.seq <= 1 else left_behind)
                 and self._held(parked.flow_id, "", client_now) <= 0
@@ -146,15 +149,15 @@ class MemoryStore(MemoryGrants):
                 for parked in self._flows.values()
             )
 
-    def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
-        """Do nothing: a client's own clock is never set back."""
+    def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
+        """Do nothing: all leases are by this machine's clock."""
 
-    def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:  # noqa: ARG002
+    def foreign_leases(self, client_now: float) -> list[tuple[str, float]]:  # noqa: ARG002
         """Return nothing, for the same reason."""
         return []
 
     def wake_after_clock_change(self, client_now: float) -> None:
-        """Do nothing, for the same reason."""
+        """Do nothing: a client's own clock is never set back."""
 
     def commit(
         self,
@@ -192,7 +195,7 @@ class MemoryStore(MemoryGrants):
         with self._lock:
             if flow_id in self._flows and self._held(flow_id, owner, client_now) <= 0:
                 previous_owner = self._leases.get(flow_id, _FREE)[2]
-                self._leases[flow_id] = (None, client_now, previous_owner)
+                self._leases[flow_id] = (None, 0.0, previous_owner)
                 snoozes = self._snoozes.get(flow_id, 0)
                 self._snoozes[flow_id] = min(snoozes + 1, _MOST_SNOOZES)
                 self._flows[flow_id].wake_at = client_now + FIRST_SNOOZE * 2**snoozes
@@ -262,7 +265,7 @@ class MemoryStore(MemoryGrants):
     def _held(self, flow_id: str, owner: str, client_now: float) -> float:
         """Return for how many seconds others hold the lease; 0 or less if none do."""
         holder, until, _ = self._leases.get(flow_id, _FREE)
-        return 0.0 if holder == owner else until - client_now
+        return 0.0 if holder in (owner, None) else until - steady_of(client_now)
 
     def _keep(self, flow: Flow) -> None:
         self._flows[flow.id].keep(flow)
@@ -275,16 +278,16 @@ class MemoryStore(MemoryGrants):
     def _claim(
         self, flow_id: str, owner: str, client_now: float, seconds: float, decide: Decide | None
     ) -> Claim | LeaseHeld:
-        flow = self._find(flow_id)
+        flow, now = self._find(flow_id), float(client_now)
         if (left := self._held(flow_id, owner, client_now)) > 0:
             return LeaseHeld(_bare(flow), left)
         holder, _, previous_owner = self._leases.get(flow_id, _FREE)
         previous_owner = previous_owner if holder in (owner, None) else holder
-        event = None if decide is None else decide(Claim(flow, client_now, previous_owner))
-        self._leases[flow_id] = (owner, client_now + seconds, previous_owner)
+        event = None if decide is None else decide(Claim(flow, now, previous_owner))
+        self._leases[flow_id] = (owner, steady_of(client_now) + seconds, previous_owner)
         if event is not None:
             self._keep(flow)
-        return Claim(flow, client_now, previous_owner, event)
+        return Claim(flow, now, previous_owner, event)
 
     def _ended(self, before: float) -> list[Flow]:
         with self._lock:

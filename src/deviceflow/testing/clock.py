@@ -12,6 +12,7 @@ class _Hands:
     def __init__(self, wall: float) -> None:
         self.wall = wall
         self.steady = 1000.0
+        self.asleep = 0.0
         self.slept: list[float] = []
 
 
@@ -37,9 +38,18 @@ class _Virtual:
         self._hands.wall += seconds
         self._hands.steady += seconds
 
+    def boot(self) -> tuple[str, float | None]:
+        """Return a name of the monotonic clock, and the seconds since the machine started."""
+        return "virtual", self._hands.steady + self._hands.asleep
+
     def set_wall(self, ahead: float) -> None:
-        """Set the wall clock alone by `ahead` seconds, as a suspended machine or a person does."""
+        """Set the wall clock alone by `ahead` seconds, as a person does."""
         self._hands.wall += ahead
+
+    def suspend(self, seconds: float) -> None:
+        """Let time pass while the machine sleeps: the monotonic clock stands still, as on Linux."""
+        self._hands.wall += seconds
+        self._hands.asleep += seconds
 
 
 class VirtualClock(_Virtual):

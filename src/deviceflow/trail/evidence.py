@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.chain import DAMAGED, START, STORED, decode, read
-from deviceflow.core.actions import ACTIONS, ENDS_HANDOVER, IMPORT, POLL
+from deviceflow.core.actions import ACTIONS, END_NEED, ENDS_HANDOVER, IMPORT, NEED, POLL
 from deviceflow.core.omitted import Omitted, is_omissible
 from deviceflow.core.states import (
     AUTHORIZED,
@@ -230,10 +230,23 @@ def is_new(stored: StoredFlow, key: AuditKey | None) -> bool:
     return key is None or key.has_marked(str(stored.digest), str(stored.head))
 
 
+def has_open_need(events: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a grant with these events waits for a person to log in."""
+    for event in reversed(events):
+        if event["action"] == NEED:
+            return True
+        if event["action"] == END_NEED or event["from"] != event["to"]:
+            return False
+    return False
+
+
 def may_be_gone(events: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether a store may have deleted a flow with these events: ended, without a token."""
+    """Tell whether a store may have deleted a flow with these events: ended, without a token.
+
+    A grant must not be needed either: a purge ends the need first, on record.
+    """
     if is_of_grant(events[0]):
-        return events[-1]["to"] in (LOST, REVOKED)
+        return events[-1]["to"] in (LOST, REVOKED) and not has_open_need(events)
     if events[-1]["to"] != AUTHORIZED:
         return events[-1]["to"] in ENDS
     # The end of an imported flow's hand-over may be recorded in the store that it came from.

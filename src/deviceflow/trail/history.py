@@ -19,7 +19,9 @@ from deviceflow.trail.evidence import (
     before,
     begun,
     claimed_by,
+    has_open_need,
     is_as_its_event_says,
+    is_of_grant,
     is_told_by,
     is_where_it_was_led,
     may_be_gone,
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from deviceflow.trail.evidence import Evidence, Standing
+
+    # The numbers of events, with their times.
+    _Times = list[tuple[int, str]]
 
 EDITED_ROW: Final = "the login's row was changed: its digest or its MAC does not match"
 
@@ -86,15 +91,16 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]], anchor: int) -> 
     elif first["seq"] != 1 and first["action"] != IMPORT:
         message = f"a flow cannot begin with {first['action']}"
         yield Finding("illegal_transition", flow_id, first["seq"], message)
-    reason, time = None, ""
+    reason = None
+    times: _Times = []
     seq = anchor
     for number, event in enumerate(events):
         run = Omitted.of(event["omitted"])
         if run is not None and event["seq"] == seq + run.events + 1:
             standing = at(run.leads_from(standing[0]))
             for at_time in (run.since, run.until):
-                yield from _backwards(flow_id, event, at_time, time)
-                time = max(time, at_time)
+                yield from _backwards(flow_id, event, at_time, times)
+                times.append((event["seq"] - 1, at_time))
         elif run is not None and not is_told_by(run, events[:number]):
             message = "it names other pending polls than the events before it"
             yield Finding("illegal_transition", flow_id, event["seq"], message)
@@ -113,16 +119,58 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]], anchor: int) -> 
         if not legal:
             message = _illegal(action, standing, dest)
             yield Finding("illegal_transition", flow_id, event["seq"], message)
-        yield from _backwards(flow_id, event, event["time"], time)
-        standing, reason, time = led, event["reason"], event["time"]
+        yield from _about_clock(flow_id, event, times)
+        times.append((event["seq"], event["time"]))
+        standing, reason = led, event["reason"]
+
+
+def _about_clock(flow_id: str, event: Mapping[str, Any], times: _Times) -> Iterator[Finding]:
+    """Report a time before the previous event's, unless the event itself says so."""
+    said = event["clock_ahead"]
+    if said is None or not times:
+        yield from _backwards(flow_id, event, event["time"], times)
+    elif abs(_seconds(event["time"], times[-1][1]) - said) > CLOCK_TOLERANCE:
+        message = f"it says that its time is {said:g} s before the previous event's"
+        yield Finding("clock_backwards", flow_id, event["seq"], message)
+    else:
+        yield from _wrong_clock(flow_id, event, times)
 
 
 def _backwards(
-    flow_id: str, event: Mapping[str, Any], at_time: str, before: str
+    flow_id: str, event: Mapping[str, Any], at_time: str, times: _Times
 ) -> Iterator[Finding]:
+    before = times[-1][1] if times else ""
     if at_time < before and _seconds(at_time, before) > CLOCK_TOLERANCE:
         message = f"the event's time, {at_time}, is before the previous event's"
         yield Finding("clock_backwards", flow_id, event["seq"], message)
+
+
+def _wrong_clock(flow_id: str, event: Mapping[str, Any], times: _Times) -> Iterator[Finding]:
+    """Say which of the events before this one have a time after it, and how wrong they may be.
+
+    They were recorded before it. So their clock was ahead, at least by the greatest difference; and
+    at most by what it was ahead of the last event with an earlier time, which no time after may
+    precede. Or this event's clock is behind by as much.
+
+    Args:
+        flow_id: The flow.
+        event: The event, which says that it is earlier than the one before it.
+        times: Those before it.
+    """
+    late = len(times)
+    while late and times[late - 1][1] > event["time"]:
+        late -= 1
+    ahead = times[late:]
+    least = max((_seconds(event["time"], time) for _, time in ahead), default=0.0)
+    if least <= CLOCK_TOLERANCE:
+        return
+    most = "" if not late else f" and at most {_seconds(times[late - 1][1], ahead[0][1]):.0f} s"
+    which = f"event {ahead[0][0]}" if len(ahead) == 1 else f"events {ahead[0][0]} to {ahead[-1][0]}"
+    message = (
+        f"the clock of {which} was at least {least:.0f} s{most} ahead of this event's, as the event"
+        " itself says: one of the two clocks was wrong"
+    )
+    yield Finding("wrong_clock", flow_id, event["seq"], message)
 
 
 def _illegal(action: str, standing: Standing, dest: str | None) -> str:
@@ -151,6 +199,11 @@ def _beside_flow(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Ite
                 f"the flow was deleted in the state {last['to']}:"
                 " only ended flows without a token are deleted"
             )
+            if is_of_grant(events[0]) and has_open_need(events):
+                message = (
+                    "the grant was deleted while a person has to log in for it:"
+                    " a purge ends the need first, and that is not on record"
+                )
             yield Finding("wrong_state", flow_id, last["seq"], message)
         return
     if not is_where_it_was_led(stored, last):
@@ -158,6 +211,14 @@ def _beside_flow(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Ite
             f"the row's state is {stored.state} at event {stored.seq},"
             " which does not match the flow's last event"
         )
+        if stored.authentic and (stored.seq, stored.head) in (
+            (e["seq"], e["hash"]) for e in events
+        ):
+            message = (
+                f"the row was set back to what it was after event {stored.seq}, {stored.state}:"
+                " somebody has put an old copy of it into the store, which hides the events since"
+                " then. Restore the whole store from a backup, or log in anew"
+            )
         yield Finding("wrong_state", flow_id, last["seq"], message)
     elif not is_as_its_event_says(stored, last, evidence.key):
         yield Finding("edited_row", flow_id, last["seq"], EDITED_ROW)

@@ -36,6 +36,7 @@ Kind = Literal[
     "edited_row",
     "illegal_transition",
     "clock_backwards",
+    "wrong_clock",
 ]
 
 
@@ -47,7 +48,7 @@ class Finding(NamedTuple):
     """One thing that verification found wrong.
 
     Attributes:
-        kind: The kind of manipulation, as far as it can be determined.
+        kind: The kind of manipulation, as far as it can be determined. `wrong_clock` is none.
         flow_id: The flow, if the finding is about a flow.
         seq: The number of the event, if the finding is about an event.
         message: The finding in words.

@@ -82,6 +82,7 @@ class Verification:
         covered_until: The time of the last digest. Events that were written after it and removed
             are not noticed.
         signed_by: The public key that must have signed the digests.
+        notes: What is no sign of a manipulation: where a wrong clock was used, and how wrong.
         newest: The last valid digest. Keep its id, and pass it as `last` next time.
     """
 
@@ -108,10 +109,11 @@ class Verification:
         self.digests: int = 0
         self.covered_until: str | None = None
         self.newest: DigestId | None = None
+        self.notes: list[Finding] = []
         self._read_until = 1
 
     def findings(self, progress: Callable[[int], object] = lambda _: None) -> Iterator[Finding]:
-        """Yield what is wrong with the trail.
+        """Yield what is wrong with the trail, and collect `notes`.
 
         Args:
             progress: Called now and then with the number of events that were read.
@@ -122,7 +124,11 @@ class Verification:
         with Ledger() as ledger:
             # Digests are read before the events, so that no digest is newer than the events.
             yield from self.read_digests(ledger)
-            yield from self.examine(ledger, progress)
+            for finding in self.examine(ledger, progress):
+                if finding.kind == "wrong_clock":
+                    self.notes.append(finding)
+                else:
+                    yield finding
             yield from ledger.settle(self._pruned_meanwhile)
 
     def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
@@ -288,6 +294,7 @@ def _whole(
             or (led := legal.get((event["action"], *standing))) is None
             or event["to"] != led[0]
             or at_time < time
+            or event["clock_ahead"] is not None
         ):
             return None
         events.append(event)

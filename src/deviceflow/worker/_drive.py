@@ -77,7 +77,7 @@ def drive(context: Context, flow_id: str, seq: int) -> Op[Driven]:
         if isinstance(problem, errors.DeviceFlowError) and problem.flow_id is None:
             problem.flow_id = flow_id
         clocks: Clocks = yield ReadClocks()
-        yield Snooze(flow_id, worker, clocks.wall)
+        yield Snooze(flow_id, worker, clocks.now)
         return Driven(problem=problem)
 
 

@@ -410,7 +410,7 @@ class Worker:
         client = self._client
         clocks = client._timeline.read()
         grace = GRACE if self._schedule.takes_over(self._now()) else None
-        found = await client._store.upcoming(clocks.wall, LOOK_AHEAD, grace)
+        found = await client._store.upcoming(clocks.now, LOOK_AHEAD, grace)
         if found:
             answered = client._clock.monotonic()
             self._clock.observe(Seen(found[0].now, clocks.steady, answered))

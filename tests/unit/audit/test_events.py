@@ -146,6 +146,7 @@ def test_event_of_a_code(code_answer: Callable[..., Response], validate: Validat
         "wait": 0,
         "http_status": 200,
         "duration": 0.5,
+        "clock_ahead": None,
         "in_doubt": False,
         "generation": None,
         "expires_at": "2027-01-15T08:09:59.750+00:00",

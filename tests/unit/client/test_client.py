@@ -27,6 +27,7 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.brief import brief
 from tests.facade import AsyncFacade
+from tests.moments import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,7 +310,7 @@ def test_flow_that_is_being_asked_for_its_last_word_is_left_alone(
     driver = client(code_answer())
     old = driver.start(STUDIO, name="nightly")
     clock.advance(86400)
-    store.claim(old.id, "another worker", clock.time(), 20)
+    store.claim(old.id, "another worker", moment(clock), 20)
 
     assert driver.start(STUDIO, name="nightly").id == old.id
     assert sent(driver) == ["code"]
@@ -977,7 +978,7 @@ def test_dead_workers_flow_is_recovered_once_its_lease_is_over(
     client: Make, clock: VirtualClock, store: MemoryStore, code_answer: CodeAnswer
 ) -> None:
     flow = client(code_answer()).start(STUDIO)
-    claim = store.claim(flow.id, "dead.1", clock.time(), 20)
+    claim = store.claim(flow.id, "dead.1", moment(clock), 20)
     store.commit(claim.flow, render(claim.flow, claim.flow.poll(clock.time(), 10)))
     driver = client(PENDING)
 

@@ -24,6 +24,7 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.brief import brief
 from tests.facade import AsyncFacade
+from tests.moments import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,7 +242,7 @@ def test_collecting_that_cannot_put_on_record_whose_lease_it_takes_keeps_none(
     failing = Failing()
     driver = client(code_answer(), GRANTED, store=failing)
     name = authorized(driver)
-    failing.claim(name, "the dead", clock.time(), 20)
+    failing.claim(name, "the dead", moment(clock), 20)
     clock.advance(20)
     failing.fails = True
 
@@ -258,13 +259,13 @@ def test_collecting_too_early_leaves_the_lease_to_whoever_died_with_it(
 ) -> None:
     driver = client(code_answer())
     name = driver.start(STUDIO).id
-    store.claim(name, "the dead", clock.time(), 20)
+    store.claim(name, "the dead", moment(clock), 20)
     clock.advance(60)
 
     with pytest.raises(errors.WaitTimeoutError):
         collect(driver, name)
 
-    claim = store.claim(name, "w2", clock.time(), 20)
+    claim = store.claim(name, "w2", moment(clock), 20)
     assert isinstance(claim, Claim)
     assert claim.previous_owner == "the dead"
 
@@ -450,7 +451,7 @@ def test_purge_goes_on_where_whoever_collected_died(
 ) -> None:
     driver = client(code_answer(), GRANTED)
     name = authorized(driver)
-    store.claim(name, "the dead", clock.time(), 60)
+    store.claim(name, "the dead", moment(clock), 60)
     clock.advance(7 * DAY)
 
     assert driver.purge()[:3] == (1, 0, [])
@@ -586,7 +587,7 @@ def test_purge_that_somebody_was_quicker_than_records_nothing(
     assert driver.purge()[:3] == (0, 0, [])
 
     assert actions()[-1] == "acknowledge"
-    assert isinstance(slow.claim(name, "w1", clock.time(), 20), Claim)
+    assert isinstance(slow.claim(name, "w1", moment(clock), 20), Claim)
 
 
 def test_purge_goes_on_past_what_it_cannot_wipe(
@@ -669,7 +670,7 @@ def test_sweep_brings_what_a_dead_worker_left_to_its_end(
     actions: Actions,
 ) -> None:
     name = client(code_answer()).start(STUDIO).id
-    claim = store.claim(name, "the dead", clock.time(), 20)
+    claim = store.claim(name, "the dead", moment(clock), 20)
     store.commit(claim.flow, render(claim.flow, claim.flow.poll(clock.time(), 10)))
     clock.advance(60)
 
@@ -695,7 +696,7 @@ def test_sweep_passes_over_what_it_cannot_step_and_leaves_it_alone_for_a_minute(
     (problem,) = swept.problems
     assert isinstance(problem, errors.UsageError)
     assert problem.flow_id == flow.id
-    assert isinstance(store.claim(flow.id, "somebody", clock.time(), 0.0), Claim)
+    assert isinstance(store.claim(flow.id, "somebody", moment(clock), 0.0), Claim)
     clock.advance(4.9)
     assert driver.sweep() == ([], [])
     clock.advance(55.1)

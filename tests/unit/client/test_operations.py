@@ -18,8 +18,8 @@ from deviceflow.client.effects import (
     DeleteEnded,
     Emit,
     EndedGrants,
+    ForeignLeases,
     IdsWithSecrets,
-    LeasesTakenAfter,
     ListFlows,
     Load,
     Notify,
@@ -461,7 +461,7 @@ def test_flow_that_cannot_be_taken_over_is_snoozed(waiting: Waiting) -> None:
 
 
 def swept(*steps: Any) -> Listed:
-    return Listed((WakeAfterClockChange, None), (LeasesTakenAfter, []), *steps)
+    return Listed((WakeAfterClockChange, None), (ForeignLeases, []), *steps)
 
 
 def test_sweep_steps_what_is_due_until_nothing_is(waiting: Waiting) -> None:
@@ -727,7 +727,7 @@ def test_sweep_saves_tokens_and_tells_of_those_that_it_cannot_save(waiting: Wait
         Listed(claims(waiting(NOW)), sends(GRANTED), (Commit, Raised(KeyboardInterrupt()))).run(
             step(shared, "f1")
         )
-    rest: list[Expected] = [(WakeAfterClockChange, None), (LeasesTakenAfter, []), (ClaimDue, None)]
+    rest: list[Expected] = [(WakeAfterClockChange, None), (ForeignLeases, []), (ClaimDue, None)]
 
     failing = Listed(clocks_at(0), (Commit, FAILING), clocks_at(LEASE_MARGIN), *rest)
     assert [p.flow_id for p in failing.run(sweep.sweep(shared, 100)).problems] == ["f1"]

@@ -13,9 +13,9 @@ from deviceflow.client.effects import (
     ClaimFlow,
     Commit,
     Emit,
-    EndLease,
     Prepare,
     ReadClocks,
+    RestartLease,
     Send,
 )
 from deviceflow.client.lease import LEASE_MARGIN, Clocks
@@ -178,27 +178,14 @@ def test_held_flow_is_left_alone_until_the_lease_is_over_or_the_next_poll_is(
     assert brief(report) == ("f1", State.POLLING, wait, None)
 
 
-def test_lease_that_a_clock_took_which_was_set_back_since_is_ended(waiting: Waiting) -> None:
+def test_lease_by_another_clock_is_restarted_and_not_taken(waiting: Waiting) -> None:
     flow = left_polling(waiting(NOW))
-    driver = Stepping(
-        held(flow, 3600, NOW + 3580),
-        tells(NOW),
-        (EndLease, None),
-        claims(after(waiting(NOW), PENDING)),
-        releases(),
-    )
-
-    driver.step()
-
-    assert driver.names == ["ClaimFlow", "StoreNow", "EndLease", "ClaimFlow", "Release"]
-    ended = next(effect for effect in driver.effects if isinstance(effect, EndLease))
-    assert ended == EndLease("f1", NOW + 3580, NOW)
-
-
-def test_lease_that_somebody_took_just_now_is_not_ended(waiting: Waiting) -> None:
-    driver = Stepping(held(left_polling(waiting(NOW)), 20, NOW + 5), tells(NOW + 5))
+    driver = Stepping(held(flow, 20, 3580), (RestartLease, None))
 
     assert brief(driver.step()) == ("f1", State.POLLING, 5, None)
+
+    assert driver.names == ["ClaimFlow", "RestartLease"]
+    assert driver.effects[-1] == RestartLease("f1", 3580, NOW)
 
 
 def test_flow_left_behind_in_polling_is_recovered_and_not_polled_too_early(

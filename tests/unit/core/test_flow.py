@@ -1244,7 +1244,20 @@ def test_transition_says_what_when_from_where_and_for_how_long(waiting: Waiting)
         "duration": 2,
         "wait": said.wait,
         "detail": "overloaded",
+        "ahead": None,
     }
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_transition_says_by_how_much_the_clock_before_was_ahead(
+    waiting: Waiting, follows: bool
+) -> None:
+    flow = waiting(NOW)
+    if follows:
+        assert flow.follow_clock(NOW - 3600)
+
+    assert flow.cancel(NOW - 3600).ahead == 3600
+    assert flow.clock_ahead is None
 
 
 def test_sequence_has_no_gap(waiting: Waiting) -> None:
@@ -1459,7 +1472,7 @@ def test_damaged_record_is_refused_and_shows_no_secret(
 
 
 # What a store keeps beside a record: its own copy, its secrets, and what its trail leaves out.
-APART = {"as_stored", "device_code", "omitted", "to_revoke", "token", "verifier"}
+APART = {"as_stored", "clock_ahead", "device_code", "omitted", "to_revoke", "token", "verifier"}
 
 
 @pytest.mark.parametrize("name", sorted({*Flow.__slots__} - APART))

@@ -1540,19 +1540,46 @@ def test_grant_is_over_long_after_its_end() -> None:
 
 
 @pytest.mark.parametrize("end", [lambda g: g.lose(Loss.REFUSED, NOW), lambda g: g.log_out(NOW)])
-def test_grant_that_is_needed_is_not_over_while_the_program_is_told(
+def test_grant_that_is_needed_is_not_over(
     end: Callable[[Grant], object],
 ) -> None:
     grant = active()
     end(grant)
     grant.raise_need("n1", Secret("LINK"), NOW + 50)
-    need = grant.need_to_tell(NOW + 60)
-    assert need is not None
-    grant.notified(need, NOW + 60)
 
-    assert [grant.is_over(before) for before in (NOW + 59, NOW + 60)] == [False, True]
+    assert not grant.is_over(NOW + 60)
     grant.end_need(NOW + 70)
     assert grant.is_over(NOW + 60)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 30.0, -30.0, 1e8, -1e8])
+@pytest.mark.parametrize("age", [0.0, LIFE / 4, LIFE + 1])
+def test_tokens_life_counts_by_the_time_since_the_machine_started(ahead: float, age: float) -> None:
+    """It was issued at `NOW` by one clock; the reader's is ahead of that."""
+    grant = active()
+    now = NOW + ahead + age
+    by_wall = grant.serves(now)
+    grant.issued_clock, grant.issued_uptime = "this start", 500.0
+
+    grant.follow_uptime(now, "this start", 500.0 + age)
+    assert grant.serves(now) is (age < LIFE)
+    assert grant.is_fresh(now, 0) is (age < LIFE)
+    assert grant.left(now) == pytest.approx(LIFE - age, abs=1e-3)
+
+    for clock, uptime in (("another start", 500.0 + age), ("this start", None)):
+        grant.follow_uptime(now, clock, uptime)
+        assert grant.serves(now) is by_wall
+
+
+@pytest.mark.parametrize(
+    ("back", "said"), [(-5, None), (0, None), (0.4, None), (0.6, 0.6), (1e8, 1e8)]
+)
+def test_transition_says_by_how_much_the_clock_before_was_ahead(
+    back: float, said: float | None
+) -> None:
+    grant = active()
+
+    assert grant.invalidate(NOW - back).ahead == (said and pytest.approx(said))
 
 
 def test_grant_that_nobody_logged_in_for_has_not_ended() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from deviceflow.stores import _postgres_dialect, _sqlite
+from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS
+from deviceflow.stores.sql.rows import COLUMNS
 from deviceflow.stores.sql.statements import MIGRATIONS, Dialect, Statements
 
 DIALECTS = pytest.mark.parametrize("dialect", [_sqlite.DIALECT, _postgres_dialect.DIALECT])
@@ -56,3 +59,21 @@ def test_a_database_without_a_clock_is_told_the_time(dialect: Dialect) -> None:
     _, values_of = Statements(dialect)["now"]
 
     assert values_of({"now": 5.0}) == (() if dialect.has_clock else (5.0,))
+
+
+def test_documentation_lists_the_columns_that_are_not_authenticated() -> None:
+    script = (files("deviceflow.stores.sql") / "migrations/0001_flows_and_audit.sql").read_text()
+    tables = re.findall(
+        r"^CREATE TABLE {(flows|grants)} \((.*?)^\);", script, re.MULTILINE | re.DOTALL
+    )
+    columns = {name: re.findall(r"^    ([a-z_]+) ", text, re.MULTILINE) for name, text in tables}
+    page = Path(__file__).parents[3] / "docs/reference/audit.md"
+    (line,) = re.findall(r"^- A change to a column.*$", page.read_text(), re.MULTILINE)
+    of_login, _, of_grant = line.partition("of a grant")
+
+    listed = [re.findall(r"`([a-z_]+)`", text) for text in (of_login, of_grant)]
+
+    assert listed == [
+        [name for name in columns["flows"] if name not in COLUMNS],
+        [name for name in columns["grants"] if name not in GRANT_COLUMNS],
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -586,6 +587,31 @@ def test_clock_that_went_backwards(trail: Trail, time: str) -> None:
     trail.relink("granted", 1, KEY)
     trail.adjust("granted")
 
+    assert trail.found() == [("clock_backwards", "granted", 3)]
+
+
+@pytest.mark.parametrize("ahead", [30.0, 3600.0, 3e8])
+def test_clock_that_was_wrong_is_a_note_where_the_event_says_so(trail: Trail, ahead: float) -> None:
+    """The process that wrote event 2 was ahead; the next one found that, and recorded it."""
+    events = trail.events["granted"]
+    was = datetime.fromisoformat(events[1]["time"])
+    events[1]["time"] = (was + timedelta(seconds=ahead)).isoformat(timespec="milliseconds")
+    after = datetime.fromisoformat(events[2]["time"])
+    said = (datetime.fromisoformat(events[1]["time"]) - after).total_seconds()
+    events[2]["clock_ahead"] = said
+    trail.relink("granted", 1, KEY)
+    trail.adjust("granted")
+
+    verification = trail.verification()
+    assert list(verification.findings()) == []
+    (note,) = verification.notes
+    assert note[:3] == ("wrong_clock", "granted", 3)
+    most = (was - datetime.fromisoformat(events[0]["time"])).total_seconds() + ahead
+    assert f"at least {said:.0f} s and at most {most:.0f} s ahead" in note.message
+
+    events[2]["clock_ahead"] = said + 2
+    trail.relink("granted", 1, KEY)
+    trail.adjust("granted")
     assert trail.found() == [("clock_backwards", "granted", 3)]
 
 

@@ -16,6 +16,7 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from deviceflow.worker._drive import Driven, drive, tidy
 from deviceflow.worker._schedule import Due
+from tests.moments import moment
 
 if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
@@ -130,14 +131,14 @@ def test_a_login_that_another_worker_went_on_with_is_left_to_it() -> None:
 
     assert stage.drive() == Driven()
     assert stage.polls == 1
-    claim = stage.store.claim(stage.id, "somebody", stage.clock.time(), 10.0)
+    claim = stage.store.claim(stage.id, "somebody", moment(stage.clock), 10.0)
     assert isinstance(claim, Claim)
     assert claim.previous_owner is None, "the lease was not given back"
 
 
 def test_a_login_that_somebody_is_at_work_on_is_left_to_them() -> None:
     stage = Stage()
-    stage.store.claim(stage.id, "somebody", stage.clock.time(), 10.0)
+    stage.store.claim(stage.id, "somebody", moment(stage.clock), 10.0)
 
     assert stage.drive() == Driven()
     assert stage.polls == 0
@@ -145,7 +146,7 @@ def test_a_login_that_somebody_is_at_work_on_is_left_to_them() -> None:
 
 def test_a_login_whose_worker_died_is_taken_over() -> None:
     stage = Stage(PENDING)
-    stage.store.claim(stage.id, "somebody", stage.clock.time(), 10.0)
+    stage.store.claim(stage.id, "somebody", moment(stage.clock), 10.0)
     stage.clock.advance(10)
 
     driven = stage.drive(seq=99)  # whatever was known of it

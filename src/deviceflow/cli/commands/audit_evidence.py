@@ -133,6 +133,7 @@ def _as_dict(verified: Verified) -> dict[str, Any]:
     by = verified.by
     return {
         "findings": [finding._asdict() for finding in verified.findings],
+        "notes": [note._asdict() for note in verified.by.notes],
         "events": by.events,
         "flows": by.flows,
         "digests": by.digests,
@@ -145,12 +146,15 @@ def _as_dict(verified: Verified) -> dict[str, Any]:
 
 
 def _print(verified: Verified) -> None:
-    if verified.findings:
+    rows = [*verified.findings, *verified.by.notes]
+    if rows:
         streams.show(_row("WHAT", "LOGIN", "EVENT", "IN WORDS"))
-    for finding in verified.findings:
+    for finding in rows:
         streams.show(_finding(finding))
     by, count = verified.by, len(verified.findings)
     found = counted(count, "finding") if count else "nothing found"
+    if by.notes:
+        found += f", {counted(len(by.notes), 'note')} about a wrong clock, which is no finding"
     read = f"{counted(by.events, 'event')} of {counted(by.flows, 'chain')}"
     streams.show(f"{found}: {read}, {counted(by.digests, 'digest')}")
     if by.digests:

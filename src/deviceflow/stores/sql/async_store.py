@@ -173,11 +173,11 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
     async def any_pending(self) -> bool:
         return await self._run(self._any_pending)
 
-    async def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
-        await self._run(lambda: self._end_lease(flow_id, since, client_now))
+    async def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
+        await self._run(lambda: self._restart_lease(subject_id, since, client_now))
 
-    async def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:
-        return await self._run(lambda: self._leases_taken_after(client_now))
+    async def foreign_leases(self, client_now: float) -> list[tuple[str, float]]:
+        return await self._run(lambda: self._foreign_leases(client_now))
 
     async def wake_after_clock_change(self, client_now: float) -> None:
         await self._run(lambda: self._wake_after_clock_change(client_now))

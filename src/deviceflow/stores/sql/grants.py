@@ -17,10 +17,10 @@ from deviceflow.core.ports import StoredGrant
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden
 from deviceflow.errors import DeviceFlowError
+from deviceflow.stores import _leases as leases
 from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS, GrantRows, uses_of
 from deviceflow.stores.sql.operations import ignored, query, worker_of
 from deviceflow.stores.sql.rows import name_of
-from deviceflow.stores.sql.statements import LONGEST_LEASE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,20 +111,16 @@ class GrantOperations:
             StoreError: It cannot be read.
         """
         row = tuple(found.reveal()[:_ROW])
-        now, used_at, used_by, owner, since, until = found.reveal()[_ROW:]
+        now, used_at, used_by, owner, *lasts = found.reveal()[_ROW:]
         name = name_of(row[_NAME])
         grant = self._seen.get(name, row)
         if grant is None:
             grant = self._grants.grant(Hidden(row))
             self._seen.put(grant, row)
-        held = 0.0
-        if isinstance(until, int | float) and isinstance(since, int | float):
-            # A lease that begins in the future was taken before the clock was set back.
-            held = max(0.0, min(until - now, until - since))
-            held = 0.0 if held > LONGEST_LEASE else held
         used_at = used_at if isinstance(used_at, int | float) else None
         owner = owner if isinstance(owner, str) else None
-        return StoredGrant(grant, now, used_at, held, owner, uses_of(used_by))
+        left, uses = leases.left(*lasts), uses_of(used_by)
+        return StoredGrant(grant, now, used_at, left.seconds, owner, uses, left.since)
 
     def page(self, after: str | None) -> Operation[list[Hidden[Any]]]:
         """Return the rows of the grants behind a name."""
@@ -167,7 +163,7 @@ class GrantOperations:
             moving, _ = self._operations.commit(flow, flow_event, None, None)
 
         def attempt(now: float) -> Statements[bool]:
-            values = columns.reveal() | {"now": now}
+            values = columns.reveal() | leases.times(now)
             if (yield statement, values).rowcount != 1:
                 # Done already, if the connection was lost just as it was being done.
                 found = (yield "text_of_event", values).fetchone()

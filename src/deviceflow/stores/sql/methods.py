@@ -236,7 +236,8 @@ class SQLMethods:
     def _upcoming(
         self, client_now: float, ahead: float, grace: float | None
     ) -> Method[list[UpcomingFlow]]:
-        values = {"ahead": ahead, "grace": _NEVER if grace is None else grace, "limit": _UPCOMING}
+        grace = _NEVER if grace is None else grace
+        values = {"ahead": ahead, "grace": grace, "limit": _UPCOMING, "owner": None}
         found = yield self._job(query("upcoming", values), "read", client_now)
         return [
             UpcomingFlow(flow_id, seq, float(wake_at), now)
@@ -249,12 +250,12 @@ class SQLMethods:
     def _any_pending(self) -> Method[bool]:
         return bool((yield self._job(query("any_pending", {}), "read")))
 
-    def _end_lease(self, flow_id: str, since: float, client_now: float) -> Method[None]:
-        values = {"id": storable(flow_id), "since": since}
-        yield self._job(statement("end_lease", values), "lease", client_now, flow_id)
+    def _restart_lease(self, subject_id: str, since: float, client_now: float) -> Method[None]:
+        operation = self._operations.restart_lease(storable(subject_id), since)
+        yield self._job(operation, "write", client_now, subject_id)
 
-    def _leases_taken_after(self, client_now: float) -> Method[list[tuple[str, float]]]:
-        found = yield self._job(query("leases_taken_after", {}), "read", client_now)
+    def _foreign_leases(self, client_now: float) -> Method[list[tuple[str, float]]]:
+        found = yield self._job(query("foreign_leases", {}), "read", client_now)
         return [(flow_id, at) for flow_id, at in found if isinstance(at, int | float)]
 
     def _wake_after_clock_change(self, client_now: float) -> Method[None]:
@@ -375,7 +376,9 @@ class SQLMethods:
             SealError: The sealing key is not the one of this store.
             StoreError: The store cannot be used, or its audit key is gone.
         """
-        if not (yield self._job(schema.is_current(read_only=self._read_only), "open")):
+        if not (
+            yield self._job(schema.is_current(self._dialect, read_only=self._read_only), "open")
+        ):
             yield self._job(schema.migrate(self._statements), "migrate")
         store_id, self._sealed = (
             (yield from self._store_id()),

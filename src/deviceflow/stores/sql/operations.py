@@ -16,8 +16,8 @@ from deviceflow.core.ports import Claim, LeaseHeld, Origin
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden
 from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
+from deviceflow.stores import _leases as leases
 from deviceflow.stores.sql.rows import COLUMNS, damaged
-from deviceflow.stores.sql.statements import LONGEST_LEASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -202,15 +202,14 @@ class Operations:
             claim = yield from claiming.poll(flow_id, now)
             if claim is not None:
                 return claim
-            row = (yield "lock", {"id": storable(flow_id), "now": now}).fetchone()
+            row = (yield "lock", leases.times(now) | {"id": storable(flow_id)}).fetchone()
             if row is None:
                 raise UnknownLoginError(flow_id=flow_id)
             lease = _Lease(row[_NOW:], owner)
-            if lease.left > 0:
-                flow = self._rows.flow(Hidden(row), secrets=False)
-                return LeaseHeld(flow, lease.left, lease.since)
+            if lease.left.seconds > 0:
+                return LeaseHeld(self._rows.flow(Hidden(row), secrets=False), *lease.left)
             flow = self._rows.flow(Hidden(row))
-            return (yield from claiming.read(flow, row[_MAC], lease))
+            return (yield from claiming.read(flow, row[_MAC], lease, now))
 
         return attempt
 
@@ -224,7 +223,7 @@ class Operations:
         claiming = _Claiming(self._linked, self._remembered, owner, seconds, decide)
 
         def attempt(now: float) -> Statements[Claim | DeviceFlowError | None]:
-            looked = {"owner": owner, "now": now, "seconds": seconds}
+            looked = leases.times(now) | {"owner": owner, "seconds": seconds}
             due = (yield "find_due", looked).fetchone()
             if due is None:
                 return None
@@ -240,9 +239,20 @@ class Operations:
                 except DeviceFlowError as unreadable:
                     problem = unreadable
                 else:
-                    return (yield from claiming.read(flow, row[_MAC], _Lease(row[_NOW:], owner)))
+                    lease = _Lease(row[_NOW:], owner)
+                    return (yield from claiming.read(flow, row[_MAC], lease, now))
             yield "lease_due", looked
             return problem
+
+        return attempt
+
+    def restart_lease(self, subject_id: str, since: float) -> Operation[None]:
+        """Have the lease of a flow or a grant last its whole duration from now."""
+        values = {"id": subject_id, "since": since}
+
+        def attempt(now: float) -> Statements[None]:
+            for name in ("restart_lease", "restart_grant_lease"):
+                yield name, leases.times(now) | values
 
         return attempt
 
@@ -293,19 +303,15 @@ class _Lease:
 
     Attributes:
         now: The time.
-        left: For how many seconds others have it; 0 where nobody has.
-        since: When it was taken, if the row says so.
+        left: What is left of it, if others have it.
         previous_owner: Who had it before, and never gave it back.
     """
 
-    __slots__ = ("left", "now", "previous_owner", "since")
+    __slots__ = ("left", "now", "previous_owner")
 
     def __init__(self, columns: Row, owner: str) -> None:
-        self.now, holder, since, until, previous_owner = columns
-        self.since = since if isinstance(since, int | float) else None
-        left = until - self.now if isinstance(until, int | float) else 0.0
-        # A lease that is longer than any can be is void.
-        self.left = left if holder != owner and 0 < left <= LONGEST_LEASE else 0.0
+        self.now, holder, previous_owner, *lasts = columns
+        self.left = leases.LeaseLeft(0.0) if holder == owner else leases.left(*lasts)
         self.previous_owner = previous_owner if holder in (None, owner) else holder
 
 
@@ -332,24 +338,25 @@ class _Claiming:
         if not (known and self._decide):
             return None
         flow, fence = known.opened()
-        claim = Claim(flow, now)
+        claim = Claim(flow, float(now))
         event = self._decide(claim)
         if event is None or event["action"] != POLL:
             return None
         row, noted = self._link_to_row(flow, event)
         values = row.reveal()
-        values |= fence | self._lease | {"decided_at": now, "event": noted}
+        values |= fence | self._lease | leases.times(now) | {"event": noted}
         if (yield "poll_remembered", values).rowcount != 1:
             return None
         return (yield from self._keep(claim, event, noted, values["mac"]))
 
-    def read(self, flow: Flow, mac: str, lease: _Lease) -> Statements[Claim]:
+    def read(self, flow: Flow, mac: str, lease: _Lease, now: float) -> Statements[Claim]:
         """Take the lease of a flow that was read, and keep what is decided on.
 
         Args:
             flow: The flow.
             mac: The MAC of its row.
             lease: Its lease.
+            now: The client's time, where the database has no clock.
         """
         if self._kept is not None and mac == self._kept[0]:
             return self._kept[1]  # only the answer was lost
@@ -357,12 +364,12 @@ class _Claiming:
         event = None if self._decide is None else self._decide(claim)
         if event is None:
             values = self._lease | {"id": flow.id, "previous_owner": lease.previous_owner}
-            if (yield "lease", values | {"now": lease.now}).rowcount != 1:
+            if (yield "lease", values | leases.times(now)).rowcount != 1:
                 raise ignored(flow.id)
             return claim
         row, noted = self._link_to_row(flow, event)
         values = row.reveal()
-        values |= self._lease | {"now": lease.now, "event": noted}
+        values |= self._lease | leases.times(now) | {"event": noted}
         statement = "lease_and_move" if flow.as_stored.columns is None else "lease_and_turn"
         if (yield statement, values).rowcount != 1:
             raise ignored(flow.id)
@@ -395,13 +402,14 @@ def add_store_event(
         origin: Likewise.
     """
     yield "lock_store", {}  # one at a time
-    seq, head = (yield "last_event", {"id": STORE}).fetchone() or (0, None)
+    seq, head, time = (yield "last_event", {"id": STORE}).fetchone() or (0, None, None)
     if not (isinstance(seq, int) and 0 <= seq < _HIGHEST and isinstance(head, str | None)):
         raise StoreError(
             "The store events are damaged, so no event can be added.",
             hint="Verify the trail: deviceflow audit verify",
         )
-    event = render_store_event(action, now, seq + 1, detail, origin)
+    previous = time if isinstance(time, str) else None
+    event = render_store_event(action, now, seq + 1, detail, origin, previous=previous)
     noted = row_of(event, link(event, head, key))
     if (yield "add_event", noted).rowcount != 1:
         raise ignored(STORE)
@@ -427,7 +435,7 @@ def query(name: str, values: Mapping[str, Any], *, secret: bool = False) -> Oper
     """
 
     def attempt(now: float) -> Statements[list[Any]]:
-        found = (yield name, {"now": now, **values}).fetchall()
+        found = (yield name, {**leases.times(now), **values}).fetchall()
         return [*map(Hidden, found)] if secret else found
 
     return attempt
@@ -437,7 +445,7 @@ def statement(name: str, values: Mapping[str, Any]) -> Operation[int]:
     """Run one statement, for which the value `now` is the time; return how many rows it changed."""
 
     def attempt(now: float) -> Statements[int]:
-        return (yield name, {"now": now, **values}).rowcount
+        return (yield name, {**leases.times(now), **values}).rowcount
 
     return attempt
 

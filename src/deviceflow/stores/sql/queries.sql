@@ -7,9 +7,17 @@
 SELECT {columns}, {now} FROM {flows}
 
 -- fragment: free
--- A lease that is longer than any can be is void.
-(lease_until IS NULL OR lease_until <= {now} OR lease_owner = :owner
-    OR lease_until > {now} + {longest_lease})
+-- As `deviceflow.stores._leases` says. What no lease can be is void.
+(lease_until IS NULL OR leased_at IS NULL OR lease_owner = :owner
+    OR lease_until <= leased_at OR lease_until > leased_at + {longest_lease}
+    OR lease_until <= {steady} AND leased_at <= {steady} + 1 AND lease_clock = {clock})
+
+-- fragment: foreign
+(lease_clock IS NULL OR lease_clock <> {clock} OR leased_at > {steady} + 1)
+
+-- fragment: restarts
+SET leased_at = {steady}, lease_until = {steady} + (lease_until - leased_at), lease_clock = {clock}
+WHERE id = :id AND leased_at = :since AND {foreign}
 
 -- fragment: moves
 seq = :seq, state = :state, moved_at = :moved_at, progress = :progress,
@@ -22,7 +30,8 @@ head = :head, mac = :mac, wake_at = :wake_at, snoozes = 0, previous_owner = NULL
 code = :code, token = :token, revoke = :revoke
 
 -- fragment: takes_lease
-lease_owner = :owner, leased_at = {now}, lease_until = {now} + :seconds
+lease_owner = :owner, leased_at = {steady}, lease_until = {steady} + :seconds,
+lease_clock = {clock}
 
 -- fragment: gives_lease_back
 lease_owner = CASE WHEN lease_owner = :release THEN NULL ELSE lease_owner END,
@@ -59,14 +68,15 @@ HAVING (CAST(:since AS TEXT) IS NULL OR MIN("time") >= :since)
 ORDER BY begun
 
 -- fragment: grant_row
-SELECT {grant_columns}, {now}, used_at, used_by, lease_owner, leased_at, lease_until FROM {grants}
+SELECT {grant_columns}, {now}, used_at, used_by, lease_owner, leased_at, lease_until, lease_clock,
+    {steady}, {clock} FROM {grants}
 
 -- fragment: notice_due
 -- Or the clock was set back.
 (notify_at <= {now} OR notify_at > {now} + 90000)
 
 -- fragment: grant_free
--- Where the clock was set back since, whoever would take it has waited until it had ended.
+-- Or who would take it has waited until it had ended.
 ({free} OR lease_owner = :ended)
 
 -- fragment: grant_moves
@@ -108,8 +118,8 @@ UPDATE {flows} SET {turns}, {gives_lease_back} {at}
 -- Leases.
 
 -- name: lock
-SELECT {columns}, {now}, lease_owner, leased_at, lease_until, previous_owner
-FROM {flows} WHERE id = :id {for_update}
+SELECT {columns}, {now}, lease_owner, previous_owner, leased_at, lease_until, lease_clock,
+    {steady}, {clock} FROM {flows} WHERE id = :id {for_update}
 
 -- name: find_due
 SELECT id FROM {flows} WHERE wake_at <= (SELECT {now}) AND {free} ORDER BY wake_at LIMIT 1 {skip_locked}
@@ -132,7 +142,7 @@ UPDATE {flows} SET {turns}, {takes_lease} {at}
 -- name: poll_remembered
 -- All that this overwrites must be as it is remembered, or an edit of it would go unnoticed.
 UPDATE {flows} SET {moves},
-    lease_owner = :owner, leased_at = :decided_at, lease_until = :decided_at + :seconds
+    {takes_lease}
 {at} AND mac = :old_mac AND progress = :old_progress AND head = :old_head
     AND state = :old_state AND moved_at = :old_moved_at
     AND lease_owner IS NULL AND lease_until IS NULL AND previous_owner IS NULL
@@ -153,18 +163,21 @@ WHERE id = :id AND seq = :seq AND lease_owner = :owner
 -- The first event of a flow is its code: a flow with one event was never polled.
 SELECT id, seq, wake_at, {now} FROM {flows}
 WHERE wake_at <= (SELECT {now}) + :ahead AND (seq <= 1 OR wake_at <= (SELECT {now}) - :grace)
-    AND (lease_until IS NULL OR lease_until <= {now} OR lease_until > {now} + {longest_lease})
+    AND {free}
 ORDER BY wake_at LIMIT :limit
 
 -- name: any_pending
 SELECT 1 FROM {flows} WHERE ended_at IS NULL AND wake_at IS NOT NULL AND snoozes = 0 LIMIT 1
 
--- name: end_lease
-UPDATE {flows} SET lease_until = {now} WHERE id = :id AND leased_at = :since
+-- name: restart_lease
+UPDATE {flows} {restarts}
 
--- name: leases_taken_after
+-- name: restart_grant_lease
+UPDATE {grants} {restarts}
+
+-- name: foreign_leases
 SELECT id, leased_at FROM {flows}
-WHERE wake_at <= {now} AND lease_until > {now} AND leased_at > {now} + 1
+WHERE wake_at <= {now} AND leased_at < lease_until AND {foreign}
 
 -- name: wake_after_clock_change
 UPDATE {flows} SET wake_at = {now} WHERE wake_at > {now} AND moved_at > {now} + 1
@@ -236,7 +249,7 @@ WHERE name = :name
 
 -- name: due_grants
 SELECT name FROM {grants}
-WHERE wake_at <= {now} AND {free} AND (used_at >= {now} - :unused OR state = 'revoked')
+WHERE wake_at <= {now} AND ({free} OR {foreign}) AND (used_at >= {now} - :unused OR state = 'revoked')
 ORDER BY wake_at LIMIT :limit
 
 -- name: due_notices
@@ -274,7 +287,7 @@ DELETE FROM {audit} WHERE flow_id = :id
 DELETE FROM {audit} WHERE flow_id = :id AND seq < :seq
 
 -- name: last_event
-SELECT seq, hash FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1
+SELECT seq, hash, "time" FROM {audit} WHERE flow_id = :id ORDER BY seq DESC LIMIT 1
 
 -- name: event
 SELECT seq, hash FROM {audit} WHERE flow_id = :id AND seq = :seq
@@ -378,6 +391,9 @@ UPDATE {meta} SET value = value WHERE name = 'version'
 
 -- name: is_used
 SELECT 1 FROM {flows} UNION ALL SELECT 1 FROM {grants} UNION ALL SELECT 1 FROM {audit} LIMIT 1
+
+-- name: is_unicode
+{is_unicode}
 
 -- name: has_meta
 {has_meta}

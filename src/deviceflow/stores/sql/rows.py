@@ -314,6 +314,16 @@ def damaged(flow_id: object) -> StoreError:
     )
 
 
+def rewound() -> StoreError:
+    """Return the error for an event whose number is taken: the row is older than its events."""
+    return StoreError(
+        "The row of this login or grant was set back to an earlier state: its trail goes on behind"
+        " it. Somebody has put an old copy of it into the store, or has added an event.",
+        hint="Nothing was changed. What it was: deviceflow audit verify. Restore the whole store"
+        " from a backup, or log in anew under another name.",
+    )
+
+
 def name_of(flow_id: object) -> str:
     """Return an id as it can be shown, whatever a database has there."""
     return flow_id if isinstance(flow_id, str) else repr(flow_id)

@@ -12,23 +12,31 @@ from deviceflow.stores.sql.statements import MIGRATIONS
 if TYPE_CHECKING:
     from deviceflow.stores.sql.connection import Operation
     from deviceflow.stores.sql.connection import Statements as Attempt
-    from deviceflow.stores.sql.statements import Statements
+    from deviceflow.stores.sql.statements import Dialect, Statements
 
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
 
 
-def is_current(*, read_only: bool) -> Operation[bool]:
+def is_current(dialect: Dialect, *, read_only: bool) -> Operation[bool]:
     """Tell whether the schema is of this version.
 
     Args:
+        dialect: The SQL dialect.
         read_only: Whether it may not be written.
 
     Raises:
         StoreError: A newer deviceflow made it; or it is not of this version, and may not be
-            written.
+            written; or the database cannot keep every text.
     """
 
     def attempt(_now: float) -> Attempt[bool]:
+        if dialect.is_unicode and not (yield "is_unicode", {}).fetchone():
+            raise StoreError(
+                "The database's encoding is not UTF8. It may return texts as bytes, or refuse some"
+                " of them.",
+                hint="Nothing was changed. Create another database, and name it in the store's URL:"
+                " CREATE DATABASE deviceflow ENCODING 'UTF8' TEMPLATE template0",
+            )
         current = (yield from _version()) == len(MIGRATIONS)
         if read_only and not current:
             raise StoreError(

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.audit.chain import STORED
 from deviceflow.core.actions import ENDS_HANDOVER, IMPORT
 from deviceflow.core.ports import FIRST_SNOOZE
+from deviceflow.stores._leases import LONGEST_LEASE
 from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS
 from deviceflow.stores.sql.rows import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-LONGEST_LEASE: Final = 86400.0
-"""Seconds that a lease can last at most."""
 
 MANY: Final = 128
 """For how many sets of values a statement is run at most."""
@@ -36,6 +34,10 @@ class Dialect(NamedTuple):
         placeholder: What stands for a value.
         now: The SQL for the time of day, in seconds since 1970. A database without a clock that
             all its clients share takes the value `:now`.
+        steady: The SQL for the time that leases go by, and
+        clock: for the name of its clock, as in `deviceflow.core.ports.Moment`.
+        is_unicode: The SQL that finds a row if the database keeps texts in Unicode, where it may
+            not.
         has_meta: The SQL that finds a row if there is a table `meta`.
         find: The function that returns where in a text another one is, or 0.
         for_update: The SQL for locking the rows that are read.
@@ -52,6 +54,9 @@ class Dialect(NamedTuple):
     now: str
     has_meta: str
     find: str
+    steady: str = ":steady"
+    clock: str = ":clock"
+    is_unicode: str = ""
     for_update: str = ""
     skip_locked: str = ""
     namespace: str = ""
@@ -112,6 +117,9 @@ class Statements(dict[str, Statement]):
             **fragments,
             **{name: f"{dialect.namespace}{name}" for name in ("flows", "grants", "audit", "meta")},
             "now": dialect.now,
+            "steady": dialect.steady,
+            "clock": dialect.clock,
+            "is_unicode": dialect.is_unicode,
             "has_meta": dialect.has_meta,
             "for_update": dialect.for_update,
             "skip_locked": dialect.skip_locked,
@@ -223,7 +231,7 @@ class Statements(dict[str, Statement]):
 _TYPES: Final = {
     **dict.fromkeys(("seq", "before"), "bigint"),
     **dict.fromkeys(
-        ("moved_at", "old_moved_at", "wake_at", "notify_at", "ended_at", "decided_at", "seconds"),
+        ("moved_at", "old_moved_at", "wake_at", "notify_at", "ended_at", "seconds"),
         "double precision",
     ),
 }

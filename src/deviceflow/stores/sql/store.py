@@ -10,9 +10,10 @@ from heapq import merge
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 
+from deviceflow._boot import clock_name
 from deviceflow.audit import log
 from deviceflow.audit.events import render, render_grant
-from deviceflow.core.ports import LeaseHeld, Origin, each, refuse
+from deviceflow.core.ports import LeaseHeld, Moment, Origin, each, refuse
 from deviceflow.core.secret import unseen
 from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, LoginBusyError
@@ -42,6 +43,10 @@ _T = TypeVar("_T")
 
 _NONE: Final[Mapping[str, int]] = MappingProxyType({})
 _RESEALING: Final = 10.0
+
+
+def _now() -> Moment:
+    return Moment(time.time(), time.monotonic(), clock_name())
 
 
 class Snapshot(NamedTuple):
@@ -195,13 +200,13 @@ class SQLStore(SQLMethods, GrantFace):
         """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
         return self._run(self._any_pending())
 
-    def end_lease(self, flow_id: str, since: float, client_now: float) -> None:
-        """End the lease that was taken then, and no other."""
-        self._run(self._end_lease(flow_id, since, client_now))
+    def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
+        """Have the lease that was taken then last its whole duration from now."""
+        self._run(self._restart_lease(subject_id, since, client_now))
 
-    def leases_taken_after(self, client_now: float) -> list[tuple[str, float]]:
-        """Return flows that are due and under a lease that seems to be taken after `client_now`."""
-        return self._run(self._leases_taken_after(client_now))
+    def foreign_leases(self, client_now: float) -> list[tuple[str, float]]:
+        """Return due flows with a lease that has to be restarted, each with its `since`."""
+        return self._run(self._foreign_leases(client_now))
 
     def wake_after_clock_change(self, client_now: float) -> None:
         """Wake what waits for a time that was written before the clock was set back."""
@@ -335,7 +340,7 @@ class SQLStore(SQLMethods, GrantFace):
     def _reseal(self, flow_id: object) -> bool:
         owner = f"{secrets.token_hex(6)}.{os.getpid()}"
         origin = Origin(worker=owner, pid=os.getpid())
-        claim = self.claim(name_of(flow_id), owner, time.time(), _RESEALING)
+        claim = self.claim(name_of(flow_id), owner, _now(), _RESEALING)
         if isinstance(claim, LeaseHeld):
             raise LoginBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
         flow = claim.flow
@@ -348,7 +353,7 @@ class SQLStore(SQLMethods, GrantFace):
             self.release(flow.id, owner)
 
     def _reseal_grant(self, grant_id: object) -> bool:
-        stored = self.load_grant_by_id(name_of(grant_id), time.time())
+        stored = self.load_grant_by_id(name_of(grant_id), _now())
         if stored is None:
             return False
         if stored.held > 0:

@@ -23,6 +23,7 @@ CREATE TABLE {flows} (
     lease_owner TEXT,
     leased_at DOUBLE PRECISION,
     lease_until DOUBLE PRECISION,
+    lease_clock TEXT,
     previous_owner TEXT
 );
 CREATE INDEX flows_wake ON {flows} (wake_at) WHERE wake_at IS NOT NULL;
@@ -61,7 +62,8 @@ CREATE TABLE {grants} (
     used_by TEXT,
     lease_owner TEXT,
     leased_at DOUBLE PRECISION,
-    lease_until DOUBLE PRECISION
+    lease_until DOUBLE PRECISION,
+    lease_clock TEXT
 );
 CREATE INDEX grants_wake ON {grants} (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX grants_notify ON {grants} (notify_at) WHERE notify_at IS NOT NULL;
