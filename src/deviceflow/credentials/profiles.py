@@ -47,9 +47,13 @@ SETTINGS: Final[tuple[str, ...]] = (
     "scope_ceiling",
     "pkce",
     "offline",
+    "refresh_ends_token",
     "allow_http",
 )
 """What a profile and the environment (`DEVICEFLOW_` and the name in capitals) can set."""
+
+FLAGS: Final = ("refresh_ends_token", "allow_http")
+"""The settings that are true or false."""
 
 NOTICES: Final = ("notify", "public_url")
 """What a profile and the environment can set besides: how somebody is told of needs, and where the
@@ -348,7 +352,7 @@ def _check(path: Path, read: Mapping[str, Any]) -> None:
 
 
 def _fits(key: str, value: object) -> bool:
-    if key == "allow_http":
+    if key in FLAGS:
         return isinstance(value, bool)
     if key == "scope_ceiling" and value in ("", []):
         return False  # an empty ceiling would count as no ceiling
@@ -366,7 +370,9 @@ def _wanted(key: str) -> str:
         return "a string or a list of strings, with at least one scope"
     if key in (*_LISTS, "notify"):
         return "a string or a list of strings"
-    return {"allow_http": "true or false", "set": "a table of strings"}.get(key, "a string")
+    if key in FLAGS:
+        return "true or false"
+    return "a table of strings" if key == "set" else "a string"
 
 
 def _is_literal(value: object) -> bool:
