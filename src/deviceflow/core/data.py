@@ -203,9 +203,11 @@ DATA: Final = (
             *_fields(
                 "grant",
                 "state reason seq generation attempt replays last_resort failures refusals invalid"
-                " revocations",
+                " ends_old revocations",
             ),
-            *_fields("view", "state reason generation refreshable revocations need_notified"),
+            *_fields(
+                "view", "state reason invalid generation refreshable revocations need_notified"
+            ),
             "access_token.generation",
             "token.possibly_revoked",
         ),
@@ -219,7 +221,10 @@ DATA: Final = (
             *_fields("login", "created_at ended_at expires_at wait_seconds interval"),
             *_fields("code", "interval expires_in"),
             *_fields("event", "time interval wait duration expires_at"),
-            *_fields("grant", "created_at ended_at moved_at issued_at sent_at window_at due_at"),
+            *_fields(
+                "grant",
+                "created_at ended_at moved_at issued_at sent_at window_at due_at refused_at",
+            ),
             *_fields("view", "created_at expires_at used_at need_since"),
             "access_token.expires_at",
             "token.expires_at",
@@ -240,6 +245,7 @@ DATA: Final = (
             "flow.provider",
             "login.provider",
             *("grant.asked", "grant.provider", "view.provider"),
+            "access_token.invalid_token_statuses",
             *_fields("event", "dialect issuer client_id client_name scopes"),
         ),
     ),
