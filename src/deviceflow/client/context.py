@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.client.identity import Identity
 from deviceflow.client.kept import KeptTokens, Metadata, UnsavedRefreshes, UnsavedTokens
@@ -11,7 +11,10 @@ from deviceflow.client.recorder import Recorder
 from deviceflow.client.store_clock import StoreClock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deviceflow.audit.jsonl import JSONLinesAudit
+    from deviceflow.core.access_token import AccessToken
     from deviceflow.core.ports import Origin
     from deviceflow.core.provider import Approver
 
@@ -35,6 +38,7 @@ class Context(NamedTuple):
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
         pages: Where the pages of needs are; None where nobody said.
+        invalidate: The client's method of that name.
     """
 
     identity: Identity
@@ -49,6 +53,7 @@ class Context(NamedTuple):
     approver: Approver | None = None
     notifies: bool = False
     pages: str | None = None
+    invalidate: Callable[[str, AccessToken], Any] | None = None
 
     @property
     def lease_seconds(self) -> float:
@@ -71,6 +76,7 @@ def context_of(
     approver: Approver | None,
     notifies: bool = False,
     pages: str | None = None,
+    invalidate: Callable[[str, AccessToken], Any] | None = None,
 ) -> Context:
     """Return the context of a new client.
 
@@ -83,6 +89,7 @@ def context_of(
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
         pages: Where the pages of needs are; None where nobody said.
+        invalidate: The client's method of that name.
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
@@ -100,4 +107,5 @@ def context_of(
         approver,
         notifies,
         pages,
+        invalidate,
     )

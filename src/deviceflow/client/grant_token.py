@@ -75,15 +75,16 @@ def get_token(
         provider = asking.asked(provider, request).for_grant()
         secret_refs.allow(provider)
     wanted = Asked(name, provider, purpose, min_ttl, mint)
-    stored, clocks = yield from _obtain(context, wanted, clocks)
+    stored, clocks = yield from obtain(context, wanted, clocks)
     yield from _note_use(stored)
     grant, now = stored.grant, stored.now
-    token = AccessToken.of(grant)
-    context.tokens.keep(name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks))
+    token = AccessToken.of(grant, context.invalidate)
+    if not grant.refresh_ends_token:  # another process may send a refresh at any time
+        context.tokens.keep(name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks))
     return token
 
 
-def _obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGrant, Clocks]]:
+def obtain(context: Context, asked: Asked, clocks: Clocks) -> Op[tuple[StoredGrant, Clocks]]:
     """Return the grant with an access token that can be used, and the clocks before it was read.
 
     Args:
@@ -183,8 +184,9 @@ def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
     seconds = max(0.0, grant.due_at - now)
     detail = grant.detail or ""
     why = FAILURE_WORDS.get(detail, detail) or "there was no usable answer"
+    ended = "was refused" if grant.invalid else "has expired"
     return errors.UnreachableError(
-        f"The token of the grant {grant.name!r} has expired and could not be refreshed."
+        f"The token of the grant {grant.name!r} {ended} and could not be refreshed."
         f" The last request to {grant.provider.server} failed: {why}.",
         flow_id=grant.id,
         state=grant.state,
