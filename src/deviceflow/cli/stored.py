@@ -241,7 +241,9 @@ def grant_line(view: GrantView) -> str:
     said = f"{view.name} {view.state}"
     if view.reason is not None:
         said += f": {view.reason}"
-    if view.expires_at is not None:
+    if view.invalid:
+        said += ", but its token was refused: the next one comes with a refresh"
+    elif view.expires_at is not None:
         said += f", until {_time(view.expires_at)}"
     return said if view.need_id is None else f"{said}, a person must log in"
 
