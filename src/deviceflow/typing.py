@@ -13,6 +13,7 @@ All other types are values. A program creates an `Origin` for a client. Your own
 from __future__ import annotations
 
 from deviceflow.audit.log import OnTransition
+from deviceflow.client.grant_check import GrantCheck
 from deviceflow.client.grant_end import SweptGrants
 from deviceflow.client.purge import Purged
 from deviceflow.client.sweep import Swept
@@ -59,6 +60,7 @@ __all__ = [
     "Fields",
     "Flow",
     "Grant",
+    "GrantCheck",
     "GrantLease",
     "GrantState",
     "GrantView",

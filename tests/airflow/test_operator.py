@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import greenback
 import pytest
+import requests
 from airflow.exceptions import TaskDeferred
 from airflow.sdk import BaseNotifier
 from blockbuster import blockbuster_ctx
@@ -141,6 +142,15 @@ def test_a_task_waits_until_somebody_has_logged_in(
 
 
 @quick
+def test_a_grant_that_the_server_has_revoked_is_no_success(place: Place) -> None:
+    place.log_in()
+    kept: Any = place.client._store.load_grant("report", 0.0)
+    body = {"token": kept.grant.token.refresh_token.reveal(), "client_id": "robot"}
+    requests.post(f"{place.server.url}/oauth/revoke", data=body, timeout=60).raise_for_status()
+
+    deferred(DeviceLoginOperator(task_id="log_in", grant="report"))
+
+
 def test_the_trigger_drives_a_login_that_others_have_left(place: Place) -> None:
     login = place.begin()
     trigger = again(deferred(DeviceLoginOperator(task_id="log_in", grant="report")).trigger)

@@ -33,6 +33,7 @@ class Issuer:
         answer_refresh: Likewise, a refresh.
         refreshable: Whether refresh tokens are given out.
         lifetime: The lifetime of an access token in seconds; 0 to say nothing of it.
+        token_type: The type of tokens; None to say nothing of it.
     """
 
     def __init__(self, accepted: set[str]) -> None:
@@ -42,6 +43,7 @@ class Issuer:
         self.answer_refresh: Response | Failure | None = None
         self.refreshable = True
         self.lifetime = 0
+        self.token_type: str | None = "bearer"
         self._accepted = accepted
         self._issued = 0
 
@@ -57,7 +59,9 @@ class Issuer:
 
     def _token(self) -> Response:
         self._issued += 1
-        token: dict[str, Any] = {"access_token": f"access-{self._issued}", "token_type": "bearer"}
+        token: dict[str, Any] = {"access_token": f"access-{self._issued}"}
+        if self.token_type is not None:
+            token["token_type"] = self.token_type
         if self.refreshable:
             token["refresh_token"] = f"refresh-{self._issued}"
         if self.lifetime:
@@ -80,6 +84,7 @@ class Resource:
         seen: The path, the token and the body of each request that came.
         together: Where set, so many requests are answered together.
         go_on: When to end the body of `/stream`.
+        refusal: The status for other tokens, and the header `WWW-Authenticate`.
     """
 
     def __init__(self) -> None:
@@ -87,6 +92,7 @@ class Resource:
         self.seen: list[tuple[str, str | None, bytes]] = []
         self.together: threading.Barrier | None = None
         self.go_on = threading.Event()
+        self.refusal: tuple[int, str | None] = (401, None)
         resource = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -124,7 +130,10 @@ class Resource:
             request.send_response(307 if path == "/to" else 303)
             request.send_header("Location", target)
         else:
-            request.send_response(200 if token in self.accepted else 401)
+            status, challenge = (200, None) if token in self.accepted else self.refusal
+            request.send_response(status)
+            if challenge is not None:
+                request.send_header("WWW-Authenticate", challenge)
             said = json.dumps({"token": token}).encode()
         request.send_header("Content-Length", str(len(said)))
         request.end_headers()

@@ -39,10 +39,9 @@ def write_mail(need: LoginNeed) -> None:
 
 @app.task(bind=True, acks_late=True, max_retries=None)
 def report(self: Task[Any, Any], grant: str = "report") -> int:
-    token = get_token(self, grant, profile="report")
-    bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
-    answer = requests.get(RESOURCE, headers=bearer, timeout=60)
-    answer.raise_for_status()
+    with get_token(self, grant, profile="report") as token:
+        bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
+        requests.get(RESOURCE, headers=bearer, timeout=60).raise_for_status()
     note("done", self.request.id, grant, os.getpid(), id(get_client()))
     return token.generation
 
@@ -54,7 +53,7 @@ def keep_on(self: Task[Any, Any], grant: str, until: float, pause: float) -> Non
     bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
     answer = requests.get(RESOURCE, headers=bearer, timeout=60)
     if answer.status_code == 401:  # it ended on its way there
-        get_client(profile="report").invalidate(grant, token)
+        token.invalidate()
     note("uses", self.request.id, grant, answer.status_code)
     if time.time() >= until:
         note("done", self.request.id, grant)

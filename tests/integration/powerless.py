@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deviceflow import AsyncClient, Client, OAuth
+from deviceflow.client import grant_end
 from deviceflow.stores.async_sqlite import AsyncSQLiteStore
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.crash.disk import Disk
@@ -24,7 +25,7 @@ def say(**what: object) -> None:
 
 def refresh(path: Path, login: OAuth) -> None:
     with SQLiteStore(path, plaintext=True, synchronous="NORMAL") as store, Client(store) as client:
-        client.invalidate(NAME, client.get_token(NAME))
+        client._run(grant_end.refuse(client._context, NAME, client.get_token(NAME)))
         token = client.get_token(NAME)
         say(given=token.access_token.reveal())
         # What concerns a login need not survive, if the program wants it so.
@@ -34,7 +35,8 @@ def refresh(path: Path, login: OAuth) -> None:
 async def refresh_async(path: Path, login: OAuth) -> None:
     store: Any = AsyncSQLiteStore(path, plaintext=True, synchronous="NORMAL")
     async with store, AsyncClient(store) as client:
-        await client.invalidate(NAME, await client.get_token(NAME))
+        token = await client.get_token(NAME)
+        await client._run(grant_end.refuse(client._context, NAME, token))
         token = await client.get_token(NAME)
         say(given=token.access_token.reveal())
         say(started=(await client.start(login)).id)

@@ -89,7 +89,15 @@ class Shop:
             with retried(self) as client:
                 client.get_token("report", mint="now")
 
-        self.report, self.leak, self.show = report, leak, show
+        @task  # type: ignore[untyped-decorator]
+        def use(self: Task[Any, Any]) -> int:
+            with get_token(self, "report") as token:
+                bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
+                url = f"{server.url}/oauth/resource"
+                requests.get(url, headers=bearer, timeout=60).raise_for_status()
+            return token.generation
+
+        self.report, self.leak, self.show, self.use = report, leak, show, use
 
     def approve(self, name: str = "report") -> None:
         client = get_client(self.app)
@@ -142,6 +150,31 @@ def test_a_task_waits_for_a_person_and_goes_on_with_the_token(shop: Callable[...
         here.server.url,
     )
     assert len(here.tokens) == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "then", "told"), [("invalidate", "SUCCESS", []), ("revoke", "RETRY", ["needed"])]
+)
+def test_a_refusal_in_a_task_has_the_token_replaced_or_a_person_told(
+    shop: Callable[..., Shop], ends: str, then: str, told: list[str]
+) -> None:
+    here = shop()
+    with here.at_work():
+        waits = here.use.delay()
+        wait_until(lambda: waits.state == "RETRY", "the task waits")
+        here.approve()
+        assert waits.get(timeout=60) == 1
+        MAILS.clear()
+        [grant] = requests.get(f"{here.server.url}/control/grants", timeout=60).json()["grants"]
+        url = f"{here.server.url}/control/{ends}"
+        requests.post(url, json={"user_code": grant["user_code"]}, timeout=60).raise_for_status()
+
+        with pytest.raises(requests.HTTPError):
+            here.use.delay().get(timeout=60)
+        after = here.use.delay()
+        wait_until(lambda: after.state == then, "the next task")
+
+    assert [need.kind for need in MAILS] == told
 
 
 def test_a_waiting_task_has_nothing_in_its_result_that_is_for_a_person(

@@ -44,7 +44,13 @@ RUNS: Final = (
     "diagram mermaid",
     "completion bash",
 )
-ELSEWHERE: Final = {"demo", "logout", "serve"}  # in `test_command` and `test_command_grants`
+ELSEWHERE: Final = {
+    "check",
+    "demo",
+    "invalidate",
+    "logout",
+    "serve",
+}  # in `test_command` and `test_command_grants`
 
 
 @pytest.mark.parametrize("line", RUNS)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import pytest
 
 from deviceflow import Client, OAuth
+from deviceflow.client import grant_end
 from deviceflow.client.lease import GRANT_MARGIN
 from deviceflow.core.grant import Grant
 from deviceflow.core.ports import GrantLease, Moment
@@ -88,6 +89,11 @@ class World:
         clock = Ahead(self.clock, self.ahead)
         return Client(self.store, clock=clock, transport=self.server, deadline=DEADLINE)
 
+    def refuse(self) -> None:
+        """Record that a server refused the token, and get no other one yet."""
+        client = self.client()
+        client._run(grant_end.refuse(client._context, "nightly", Secret("ACCESS-1")))
+
     def waited(self) -> list[float]:
         """Return the times of the requests, from the first one on."""
         return [time - self.server.asked[0] for time in self.server.asked]
@@ -107,7 +113,7 @@ def test_refresh_is_not_sent_again_within_its_lease_though_the_clock_is_set_back
     world: World, ahead: float
 ) -> None:
     """Nothing is left to use, and the one who sends it is suspended."""
-    world.client().invalidate("nightly", "ACCESS-1")
+    world.refuse()
 
     def meanwhile() -> None:
         world.clock.set_wall(ahead)
@@ -126,7 +132,7 @@ def test_refresh_is_not_sent_again_within_its_lease_though_the_clock_is_set_back
 def test_refresh_is_not_sent_again_by_who_waits_when_the_clock_is_set_forward(
     world: World,
 ) -> None:
-    world.client().invalidate("nightly", "ACCESS-1")
+    world.refuse()
     waits = world.client()
     sleep, slept = world.clock.sleep, list[float]()
 
@@ -150,7 +156,7 @@ def test_lease_that_stays_after_a_timeout_ends_though_the_clock_is_set_back(
     world: World, ahead: float
 ) -> None:
     """The server may still be at work on it."""
-    world.client().invalidate("nightly", "ACCESS-1")
+    world.refuse()
 
     def meanwhile() -> Failure:
         world.clock.set_wall(ahead)
@@ -420,7 +426,7 @@ def test_token_that_ended_while_the_machine_slept_is_not_given(
 
 def test_answer_that_came_when_the_machine_slept_counts_from_before(world: World) -> None:
     """The token's life began when the request was sent, for all that is known."""
-    world.client().invalidate("nightly", "ACCESS-1")
+    world.refuse()
 
     def sleeps() -> None:
         world.clock.suspend(LIFE - 100)

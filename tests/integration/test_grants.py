@@ -93,10 +93,12 @@ class World:
         [grant] = [grant for grant in found if grant["user_code"] == self.user_code]
         return dict(grant)
 
-    def accepts(self, token: AccessToken) -> bool:
+    def use(self, token: AccessToken) -> requests.Response:
         bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
-        url = f"{self.server.url}/oauth/resource"
-        return requests.get(url, headers=bearer, timeout=60).status_code == 200
+        return requests.get(f"{self.server.url}/oauth/resource", headers=bearer, timeout=60)
+
+    def accepts(self, token: AccessToken) -> bool:
+        return self.use(token).status_code == 200
 
     def actions(self) -> list[str]:
         grant = self.client.grant("nightly")
@@ -366,13 +368,42 @@ def test_token_that_a_resource_server_refused_is_refreshed_once(
     assert not here.accepts(token)
 
     assert here.client.invalidate("nightly", token)
-    assert here.another().invalidate("nightly", token.access_token)
+    assert not here.another().invalidate("nightly", token.access_token)
     fresh = here.client.get_token("nightly")
     assert not here.client.invalidate("nightly", token.access_token.reveal())
 
     assert here.accepts(fresh)
     assert (fresh.generation, here.log()["refreshes"]) == (2, 1)
     assert here.actions().count("invalidate") == 1
+
+
+# A server that ends the old access token with each refresh, and answers 403 to it.
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_no_process_gives_a_token_that_a_refresh_ended(
+    world: Callable[..., World], known: bool
+) -> None:
+    dialect = {"refresh_ends_token": known, "invalid_token_statuses": (403,)}
+    here = world(dialect, refresh_ends_token=True, invalid_token_status=403)
+    token, other = here.log_in(), here.another()
+    here.clock.advance(LONG * 0.6)
+    if not known:  # the first refusal tells
+        fresh = here.client.get_token("nightly", min_ttl=LONG)
+        with pytest.raises(requests.HTTPError, match="403"), token:
+            here.use(token).raise_for_status()
+        assert here.client.get_token("nightly") == fresh  # which was not refused
+        here.clock.advance(LONG * 0.6)
+
+    given = other.get_token("nightly")
+    here.spoil(cut=5)
+    with pytest.raises(LoginPending):
+        here.client.get_token("nightly", min_ttl=LONG)
+
+    assert not here.accepts(given)
+    with pytest.raises(LoginPending):
+        other.get_token("nightly", min_ttl=0)
+    assert here.findings() == []
 
 
 # Answers that get lost.

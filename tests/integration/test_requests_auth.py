@@ -6,6 +6,8 @@ import io
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,8 +26,15 @@ from deviceflow import (
     Secret,
 )
 from deviceflow.client.clock import SystemClock
+from deviceflow.core.grant import QUIET
 from deviceflow.core.wire import Failure
-from deviceflow.errors import InsecureURLError, InvalidArgumentError, UnreachableError
+from deviceflow.errors import (
+    InsecureURLError,
+    InvalidArgumentError,
+    ProtocolError,
+    UnreachableError,
+)
+from deviceflow.providers.dialect import RFC8628
 from deviceflow.testing import VirtualClock, answer
 from tests.integration.bearer import NAME, PROVIDER, THREADS, Issuer, Resource
 from tests.integration.oidc_provider import Hurried
@@ -33,6 +42,7 @@ from tests.integration.test_traceback_canary import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from deviceflow.core.notice import LoginNeed
     from tests.integration.oidc_provider import OIDCProvider
@@ -252,20 +262,76 @@ def test_a_server_that_refuses_everybody_ends_in_401_and_asks_nobody_twice(
     assert len(resource.seen) == 6
 
 
-def test_a_token_that_was_good_for_something_is_replaced_again(
-    session: requests.Session, resource: Resource, issuer: Issuer
+def test_a_constant_refusal_costs_one_refresh_a_minute_for_all_sessions(
+    resource: Resource, issuer: Issuer, tmp_path: Path
 ) -> None:
-    session.auth = auth_of(issuer)
     issuer._accepted = set()
+    clock, store = VirtualClock(), f"sqlite:///{tmp_path / 'grants.db'}"
+    sessions = [requests.Session() for _ in range(20)]
+    with ExitStack() as stack:
+        for session in sessions:
+            stack.enter_context(session)
+            client = stack.enter_context(client_of(issuer, clock, store=store))
+            session.auth = DeviceFlowAuth(client, NAME, PROVIDER, interactive=True)
+        for refreshes in (1, 1, 2):
+            answers = [session.get(f"{resource.url}/me").status_code for session in sessions]
+            assert (issuer.logins, issuer.refreshes, {*answers}) == (1, refreshes, {401})
+            clock.advance(QUIET / 2 + 1)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "settings", "entry", "again"),
+    [
+        ((401, None), {}, (401,), True),
+        ((403, None), {}, (401,), False),
+        ((403, 'Bearer error="invalid_token"'), {}, (401,), True),
+        ((403, None), {"invalid_token_statuses": [401, 403]}, (401,), True),
+        ((403, None), {}, (401, 403), True),
+        ((401, None), {"invalid_token_statuses": [403]}, (401, 403), False),
+        ((403, 'Bearer error="insufficient_scope"'), {}, (401, 403), False),
+    ],
+)
+def test_what_refuses_a_token_is_a_setting_and_a_fact_of_the_provider(
+    session: requests.Session,
+    resource: Resource,
+    issuer: Issuer,
+    refusal: tuple[int, str | None],
+    settings: dict[str, Any],
+    entry: tuple[int, ...],
+    again: bool,
+) -> None:
+    quirks = replace(RFC8628, invalid_token_statuses=entry)
+    client = client_of(issuer, VirtualClock())
+    provider = replace(PROVIDER, quirks=quirks)
+    session.auth = DeviceFlowAuth(client, NAME, provider, interactive=True, **settings)
     session.get(f"{resource.url}/me")
-    assert resource.tokens == ["access-1", "access-2"]
-    resource.accepted.add("access-2")
-    issuer._accepted = resource.accepted
+    resource.accepted.clear()
+    resource.refusal = refusal
+
+    assert session.get(f"{resource.url}/me").status_code == (200 if again else refusal[0])
+    assert issuer.refreshes == again
+
+
+@pytest.mark.parametrize("token_type", ["DPoP", "MAC", "N_A", "Bearer token"])
+def test_token_of_another_type_is_not_sent_as_a_bearer_token(
+    session: requests.Session, resource: Resource, issuer: Issuer, token_type: str
+) -> None:
+    issuer.token_type = token_type
+    session.auth = auth_of(issuer)
+
+    with pytest.raises(ProtocolError, match=f"of the type '{token_type}'"):
+        session.get(f"{resource.url}/me")
+    assert resource.seen == []
+
+
+@pytest.mark.parametrize("token_type", ["bearer", "Bearer", "BEARER", None])
+def test_bearer_is_written_in_any_case_or_left_out(
+    session: requests.Session, resource: Resource, issuer: Issuer, token_type: str | None
+) -> None:
+    issuer.token_type = token_type
+    session.auth = auth_of(issuer)
 
     assert session.get(f"{resource.url}/me").status_code == 200
-    resource.accepted.clear()
-    assert session.get(f"{resource.url}/me").status_code == 200
-    assert issuer.refreshes == 2
 
 
 def outcome(session: requests.Session, resource: Resource) -> int | type[DeviceFlowError]:

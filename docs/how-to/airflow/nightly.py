@@ -16,9 +16,9 @@ API = os.environ.get("REPORT_API", "http://127.0.0.1:8628/oauth/resource")
 def nightly() -> None:
     @task(retries=3)
     def report() -> str:
-        token = get_token("report")
-        bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
-        requests.get(API, headers=bearer, timeout=30).raise_for_status()
+        with get_token("report") as token:  # a 401 in here has the token replaced
+            bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
+            requests.get(API, headers=bearer, timeout=30).raise_for_status()
         return f"done with the token of generation {token.generation}"
 
     DeviceLoginOperator(task_id="log_in", grant="report", retries=3) >> report()

@@ -18,8 +18,7 @@ app = Celery("tasks", config_source="celeryconfig")
 @app.task(bind=True, acks_late=True, max_retries=None)
 def report(self: Any) -> str:
     """Fetch what the report is about."""
-    token = get_token(self, "report")
-    bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
-    answer = requests.get(API, headers=bearer, timeout=30)
-    answer.raise_for_status()
+    with get_token(self, "report") as token:  # a 401 in here has the token replaced
+        bearer = {"Authorization": f"Bearer {token.access_token.reveal()}"}
+        requests.get(API, headers=bearer, timeout=30).raise_for_status()
     return f"done with the token of generation {token.generation}"

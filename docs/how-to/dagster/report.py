@@ -14,7 +14,8 @@ robot = OAuth(issuer=os.environ["ISSUER"], client_id="robot", scopes="read offli
 def report() -> None:
     """Make the report, with a token of its own grant."""
     try:
-        token = client.get_token("report", robot, purpose="the nightly report")
+        with client.get_token("report", robot, purpose="the nightly report") as token:
+            # A 401 in here, as from raise_for_status, has the token replaced.
+            print(f"made with the token of generation {token.generation}")
     except LoginPending as pending:
         raise RetryRequested(max_retries=10_000, seconds_to_wait=pending.wait_seconds) from None
-    print(f"made with the token of generation {token.generation}")

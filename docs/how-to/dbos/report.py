@@ -15,10 +15,11 @@ robot = OAuth(issuer=os.environ["ISSUER"], client_id="robot", scopes="read offli
 def make_report() -> float:
     """Make the report, or return in how many seconds to try again."""
     try:
-        token = client.get_token("report", robot, purpose="the nightly report")
+        with client.get_token("report", robot, purpose="the nightly report") as token:
+            # A 401 in here, as from raise_for_status, has the token replaced.
+            print(f"made with the token of generation {token.generation}")
     except LoginPending as pending:
         return pending.wait_seconds
-    print(f"made with the token of generation {token.generation}")
     return 0
 
 

@@ -17,11 +17,12 @@ robot = OAuth(issuer=os.environ["ISSUER"], client_id="robot", scopes="read offli
 def report() -> State | None:
     """Make the report, with a token of its own grant."""
     try:
-        token = client.get_token("report", robot, purpose="the nightly report")
+        with client.get_token("report", robot, purpose="the nightly report") as token:
+            # A 401 in here, as from raise_for_status, has the token replaced.
+            print(f"made with the token of generation {token.generation}")
     except LoginPending as pending:
         print(pending)
         again = datetime.now(UTC) + timedelta(seconds=pending.wait_seconds)
         run_deployment("report/nightly", scheduled_time=again, timeout=0, as_subflow=False)
         return Cancelled(name="AwaitingLogin", message=pending.message)
-    print(f"made with the token of generation {token.generation}")
     return None

@@ -24,5 +24,6 @@ class Awaiting(BaseRetryStrategy):
 @app.task(retry=Awaiting())
 def report() -> None:
     """Make the report, with a token of its own grant."""
-    token = client.get_token("report", robot, purpose="the nightly report")
-    print(f"made with the token of generation {token.generation}")
+    with client.get_token("report", robot, purpose="the nightly report") as token:
+        # A 401 in here, as from raise_for_status, has the token replaced.
+        print(f"made with the token of generation {token.generation}")

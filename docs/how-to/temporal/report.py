@@ -16,8 +16,9 @@ robot = OAuth(issuer=os.environ["ISSUER"], client_id="robot", scopes="read offli
 async def make_report() -> None:
     """Make the report, with a token of its own grant."""
     try:
-        token = await client.get_token("report", robot, purpose="the nightly report")
+        async with await client.get_token("report", robot, purpose="the nightly report") as token:
+            # A 401 in here, as from raise_for_status, has the token replaced.
+            print(f"made with the token of generation {token.generation}")
     except LoginPending as pending:
         wait = timedelta(seconds=pending.wait_seconds)
         raise ApplicationError(str(pending), next_retry_delay=wait) from None
-    print(f"made with the token of generation {token.generation}")

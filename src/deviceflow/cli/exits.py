@@ -9,14 +9,16 @@ USAGE = 2
 EXPIRED = 3
 DENIED = 4
 FAILED = 5
+NOT_ASKED = 69
 STORE = 74
 PENDING = 75
 INTERRUPTED = 130
 NOBODY_READS = 141
 
 EXPLAINED = (
-    "exit codes: 0 authorized or done, 2 wrong usage, 3 expired, 4 denied, 5 failed, 74 the store"
-    " cannot be used, 75 still pending, 130 interrupted, 141 the reader of stdout went away"
+    "exit codes: 0 authorized or done, 2 wrong usage, 3 expired, 4 denied, 5 failed, 69 the server"
+    " cannot be asked (check), 74 the store cannot be used, 75 still pending, 130 interrupted, 141"
+    " the reader of stdout went away"
 )
 
 _CODES = (

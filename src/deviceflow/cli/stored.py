@@ -246,7 +246,9 @@ def grant_line(view: GrantView) -> str:
     said = f"{view.name} {view.state}"
     if view.reason is not None:
         said += f": {view.reason}"
-    if view.expires_at is not None:
+    if view.invalid:
+        said += ", but its token was refused: the next one comes with a refresh"
+    elif view.expires_at is not None:
         said += f", until {_time(view.expires_at)}"
     if view.unanswered_since is not None:
         said += f", {wording.silence(view.unanswered_since, view.unanswered)}"

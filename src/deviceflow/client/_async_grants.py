@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
-from deviceflow.client import grant_end, grant_login, grant_token
+from deviceflow.client import grant_check, grant_end, grant_login, grant_token
 from deviceflow.client._base import documented_as
 from deviceflow.client._sync_grants import GrantClient, brought_token, given_token
 from deviceflow.client.asking import asked
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from deviceflow.client.context import Context
+    from deviceflow.client.grant_check import GrantCheck
     from deviceflow.client.grant_end import SweptGrants
     from deviceflow.client.grant_token import Mint
     from deviceflow.core.access_token import AccessToken
@@ -49,10 +50,14 @@ class AsyncGrantClient:
         token: AccessToken = await self._run(operation)
         return token
 
-    async def invalidate(self, name: str, token: AccessToken | Secret | str) -> bool:
+    async def invalidate(self, name: str, token: AccessToken | Secret | str | None = None) -> bool:
         refused = given_token(token)
         del token
         return bool(await self._run(grant_end.invalidate(self._context, name, refused)))
+
+    async def check(self, name: str) -> GrantCheck:
+        checked: GrantCheck = await self._run(grant_check.check(self._context, name))
+        return checked
 
     async def log_in(
         self,

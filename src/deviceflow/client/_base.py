@@ -171,8 +171,13 @@ class BaseClient:
             notifies=notify is not None,
             pages=pages_at(public_url),
             outage_after=outage_after,
+            invalidate=self.invalidate,
         )
         self._notify = notify
+
+    def invalidate(self, name: str, token: Any = None) -> Any:
+        """Say that a server refused a token: the methods on grants do that."""
+        raise NotImplementedError
 
     def _check_part(self, kind: str, part: object) -> None:
         """Refuse a part of the other kind of client, which would fail later, and obscurely."""

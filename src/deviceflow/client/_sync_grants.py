@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
-from deviceflow.client import grant_end, grant_login, grant_token
+from deviceflow.client import grant_check, grant_end, grant_login, grant_token
 from deviceflow.client.asking import asked
 from deviceflow.client.grant_end import UNUSED
 from deviceflow.core.secret import Secret
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from deviceflow.client.context import Context
+    from deviceflow.client.grant_check import GrantCheck
     from deviceflow.client.grant_end import SweptGrants
     from deviceflow.client.grant_token import Mint
     from deviceflow.core.access_token import AccessToken
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
     from deviceflow.core.provider import LoginRequest, Provider
 
 
-def given_token(token: AccessToken | Secret | str) -> Secret:
+def given_token(token: AccessToken | Secret | str | None) -> AccessToken | Secret | None:
     """Return an access token that a caller gave, hidden."""
-    if isinstance(token, str):
-        return Secret(token)
-    return token if isinstance(token, Secret) else token.access_token
+    return Secret(token) if isinstance(token, str) else token
 
 
 def brought_token(token: object) -> Secret:
@@ -105,24 +104,48 @@ class GrantClient:
         token: AccessToken = self._run(operation)
         return token
 
-    def invalidate(self, name: str, token: AccessToken | Secret | str) -> bool:
-        """Say that a resource server refused an access token, so that `get_token` gets another one.
+    def invalidate(self, name: str, token: AccessToken | Secret | str | None = None) -> bool:
+        """Say that a resource server refused an access token, and refresh the grant.
+
+        If the grant cannot be refreshed, or the server refuses that as well, a person must log in:
+        the client records the need and notifies the program, as `get_token` does.
 
         Args:
             name: The grant's name.
-            token: The access token that was refused.
+            token: The access token that was refused; None for the one in use.
 
         Returns:
-            Whether the grant still had that token. If not, another process has replaced the token
-            already, and nothing changes.
+            Whether the grant had that token, which nobody gets any more. If not, another process
+            has replaced the token already, and nothing changes. Nothing changes either if the
+            grant's former token was refused within the last 60 seconds: a server that refuses every
+            token costs each grant one refresh a minute. That limit does not apply without `token`.
 
         Raises:
             UnknownGrantError: There is no grant of that name.
+            StoreError: The store failed, as for `get_token`.
         """
         refused = given_token(token)
         del token
         operation = grant_end.invalidate(self._context, name, refused)
         return bool(self._run(operation))
+
+    def check(self, name: str) -> GrantCheck:
+        """Ask the server whether the access token of a grant is still valid.
+
+        The client asks by introspection (RFC 7662) or at the userinfo endpoint (OpenID Connect
+        Core section 5.3), if the server's metadata names one that this client may use. If the
+        server says that the token is not valid, the client invalidates the token, refreshes the
+        grant, and asks again. A check does not count as a use of the grant.
+
+        Raises:
+            LoginPending: A person must log in: there is no token, or the server has ended the
+                grant.
+            UnknownGrantError: There is no grant of that name.
+            ServerError: The server, or its metadata, cannot be reached.
+            StoreError: The store failed, as for `get_token`.
+        """
+        checked: GrantCheck = self._run(grant_check.check(self._context, name))
+        return checked
 
     def log_in(
         self,

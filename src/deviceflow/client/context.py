@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.client.identity import Identity
 from deviceflow.client.kept import KeptTokens, Metadata, UnsavedRefreshes, UnsavedTokens
@@ -12,7 +12,10 @@ from deviceflow.client.store_clock import StoreClock
 from deviceflow.core.need import OUTAGE_AFTER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deviceflow.audit.jsonl import JSONLinesAudit
+    from deviceflow.core.access_token import AccessToken
     from deviceflow.core.ports import Origin
     from deviceflow.core.provider import Approver
 
@@ -44,6 +47,7 @@ class Context(NamedTuple):
         notifies: Whether the program is to be told where a person must log in.
         pages: Where the pages of needs are; None where nobody said.
         outage_after: Seconds after which the program is told of an outage.
+        invalidate: The client's method of that name.
     """
 
     identity: Identity
@@ -59,6 +63,7 @@ class Context(NamedTuple):
     notifies: bool = False
     pages: str | None = None
     outage_after: float = OUTAGE_AFTER
+    invalidate: Callable[[str, AccessToken], Any] | None = None
 
     @property
     def lease_seconds(self) -> float:
@@ -92,6 +97,7 @@ def context_of(
     notifies: bool = False,
     pages: str | None = None,
     outage_after: float = OUTAGE_AFTER,
+    invalidate: Callable[[str, AccessToken], Any] | None = None,
 ) -> Context:
     """Return the context of a new client.
 
@@ -105,6 +111,7 @@ def context_of(
         notifies: Whether the program is to be told where a person must log in.
         pages: Where the pages of needs are; None where nobody said.
         outage_after: Seconds after which the program is told of an outage.
+        invalidate: The client's method of that name.
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
@@ -123,4 +130,5 @@ def context_of(
         notifies,
         pages,
         outage_after,
+        invalidate,
     )

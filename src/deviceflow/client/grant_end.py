@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -22,6 +23,7 @@ from deviceflow.client.effects import (
 from deviceflow.client.grant_token import Asked, move
 from deviceflow.client.purge import wipe
 from deviceflow.client.wait import cancel
+from deviceflow.core.access_token import AccessToken
 from deviceflow.core.grant import Course, check_name
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.states import GrantState
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import StoredGrant
     from deviceflow.core.secret import Secret
@@ -76,23 +78,66 @@ def list_all() -> Op[list[GrantView]]:
     return seen
 
 
-def invalidate(context: Context, name: str, token: Secret) -> Op[bool]:
-    """Record that a resource server refused an access token, if it is still the one in use.
+def invalidate(context: Context, name: str, token: AccessToken | Secret | None) -> Op[bool]:
+    """Record that a resource server refused an access token, and get the next one.
+
+    If there is none, a person is asked to log in.
+
+    Args:
+        context: The client's.
+        name: The grant's name.
+        token: The token; None for the one in use, as a person says.
 
     Returns:
-        Whether it was still the one in use.
+        As `refuse`.
     """
-    context.tokens.refuse(name, token)
+    refused = yield from refuse(context, name, token)
+    if refused:
+        with suppress(errors.LoginPending):
+            yield from _tend(context, name)
+    return refused
+
+
+def refuse(
+    context: Context, name: str, token: AccessToken | Secret | None, *, sure: bool = False
+) -> Op[bool]:
+    """Record that a resource server refused an access token, as `invalidate`.
+
+    Args:
+        context: The client's.
+        name: The grant's name.
+        token: The token; None for the one in use, as a person says.
+        sure: Whether the server that issued the token says so.
+
+    Returns:
+        Whether the token is not used any more. Not if it is not the one in use; nor if its
+        predecessor was refused just now, unless a person or the issuer says so.
+    """
+    secret = token.access_token if isinstance(token, AccessToken) else token
     while True:
         stored = yield from _load(name)
-        grant = stored.grant
-        if grant.token is None or grant.token.access_token != token:
+        grant, now = stored.grant, stored.now
+        transition: Transition | None
+        if grant.token is None:
             return False
-        if grant.invalid or grant.state is GrantState.REFRESHING:
-            return True  # the next one is under way
-        invalidated, worker = grant.invalidate(stored.now), context.identity.worker()
-        if (yield from context.recorder.record_grant(grant, invalidated, worker)):
-            return True
+        refused = grant.token.access_token if secret is None else secret
+        context.tokens.refuse(name, refused)
+        is_in_use = grant.token.access_token == refused
+        if is_in_use:
+            if grant.invalid or grant.state is GrantState.REFRESHING:
+                return True  # the next one is under way
+            if secret is not None and not sure and grant.is_quiet(now):
+                return False
+            transition = grant.invalidate(now)
+        elif isinstance(token, AccessToken):
+            transition = grant.learn_end(token.generation, token.expires_at, now)
+        else:
+            transition = None
+        if transition is None:
+            return False
+        worker = context.identity.worker()
+        if (yield from context.recorder.record_grant(grant, transition, worker)):
+            return is_in_use
 
 
 def log_out(context: Context, name: str) -> Op[GrantView]:
@@ -210,17 +255,23 @@ def _tend(context: Context, name: str) -> Op[None]:
             case Course.REFRESH:
                 clocks: Clocks = yield ReadClocks()
                 yield from grant_refresh.refresh(context, stored, clocks)
+                if grant.state is not GrantState.LOST:
+                    return
+                yield from _ask(context, name)
             case Course.RECOVER | Course.ADOPT:
                 yield from move(context, stored, course)
             case Course.LOSE:
                 yield from move(context, stored, course)
-                asked = Asked(name, None, None, 0.0, "later")
-                yield from grant_login.ask(context, asked, (yield from _load(name)))
+                yield from _ask(context, name)
             case Course.USE if grant.wake_at is not None and grant.wake_at <= now:
                 # The time to send a refresh again has passed. Others are due as well.
                 yield SnoozeGrant(name, now)
                 return
             case _:
                 return
-        if course is Course.REFRESH:
-            return
+
+
+def _ask(context: Context, name: str) -> Op[None]:
+    """Have a person log in for a grant that was lost."""
+    asked = Asked(name, None, None, 0.0, "later")
+    yield from grant_login.ask(context, asked, (yield from _load(name)))

@@ -78,15 +78,16 @@ def get_token(
         secret_refs.allow(provider)
     wanted = Asked(name, provider, purpose, min_ttl, mint)
     until = inf if timeout is None else clocks.steady + timeout
-    stored, clocks = yield from _obtain(context, wanted, clocks, until)
+    stored, clocks = yield from obtain(context, wanted, clocks, until)
     yield from _note_use(context, stored)
     grant, now = stored.grant, stored.now
-    token = AccessToken.of(grant)
-    context.tokens.keep(name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks))
+    token = AccessToken.of(grant, context.invalidate)
+    if not grant.refresh_ends_token:  # another process may send a refresh at any time
+        context.tokens.keep(name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks))
     return token
 
 
-def _obtain(
+def obtain(
     context: Context, asked: Asked, clocks: Clocks, until: float
 ) -> Op[tuple[StoredGrant, Clocks]]:
     """Return the grant with an access token that can be used, and the clocks before it was read.
@@ -230,8 +231,9 @@ def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
     kept = "Nothing is lost."
     if grant.in_doubt:
         kept = "The grant is in doubt: the answer to a refresh was lost. It is asked for again."
+    ended = "was refused" if grant.invalid else "has expired"
     return errors.UnreachableError(
-        f"The token of the grant {grant.name!r} has expired and could not be refreshed."
+        f"The token of the grant {grant.name!r} {ended} and could not be refreshed."
         f" The last request to {grant.provider.server} failed: {why}{silent}.",
         flow_id=grant.id,
         state=grant.state,

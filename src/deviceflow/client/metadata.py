@@ -28,10 +28,24 @@ def discover(context: Context, provider: Provider) -> Op[Provider]:
     urls = provider.metadata_urls()
     if not urls:
         return provider
+    return provider.with_metadata((yield from fetch(context, provider, urls)))
+
+
+def fetch(context: Context, provider: Provider, urls: tuple[str, ...]) -> Op[Fields]:
+    """Return the metadata of a provider's server.
+
+    Args:
+        context: The client's.
+        provider: The provider.
+        urls: Where they may be.
+
+    Raises:
+        ServerError: As for `discover`.
+    """
     clocks: Clocks = yield ReadClocks()
     kept = context.metadata.get(provider.server, clocks.steady)
     if kept is not None:
-        return provider.with_metadata(kept)
+        return kept
     problem: errors.ServerError | None = None
     for url in urls:
         request = Request("metadata", url, _JSON, b"")
@@ -45,13 +59,13 @@ def discover(context: Context, provider: Provider) -> Op[Provider]:
             problem = problem or _unreachable(provider, f": {_status(answer)} at {url}")
             continue
         try:
-            discovered = provider.with_metadata(metadata)
+            provider.with_metadata(metadata)
         except errors.ProtocolError as unfit:
             problem = unfit
             continue
         clocks = yield ReadClocks()
         context.metadata.keep(provider.server, clocks.steady, metadata)
-        return discovered
+        return metadata
     assert problem is not None  # noqa: S101  # there was an address
     raise problem
 

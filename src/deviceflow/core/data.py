@@ -202,10 +202,12 @@ DATA: Final = (
             ),
             *_fields(
                 "grant",
-                "state reason seq generation attempt replays failures refusals invalid revocations",
+                "state reason seq generation attempt replays failures refusals invalid ends_old"
+                " revocations",
             ),
             *_fields(
-                "view", "state reason generation refreshable revocations need_notified unanswered"
+                "view",
+                "state reason invalid generation refreshable revocations need_notified unanswered",
             ),
             "access_token.generation",
             "token.possibly_revoked",
@@ -220,7 +222,10 @@ DATA: Final = (
             *_fields("login", "created_at ended_at expires_at wait_seconds interval"),
             *_fields("code", "interval expires_in"),
             *_fields("event", "time interval wait duration clock_ahead expires_at"),
-            *_fields("grant", "created_at ended_at moved_at issued_at sent_at window_at due_at"),
+            *_fields(
+                "grant",
+                "created_at ended_at moved_at issued_at sent_at window_at due_at refused_at",
+            ),
             *_fields("grant", "issued_clock issued_uptime token_ahead"),
             "flow.clock_ahead",
             *_fields("view", "created_at expires_at used_at need_since unanswered_since"),
@@ -243,6 +248,7 @@ DATA: Final = (
             "flow.provider",
             "login.provider",
             *("grant.asked", "grant.provider", "view.provider"),
+            "access_token.invalid_token_statuses",
             *_fields("event", "dialect issuer client_id client_name scopes"),
         ),
     ),

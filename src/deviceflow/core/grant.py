@@ -72,6 +72,12 @@ REFUSAL_LIMIT: Final = 3
 OUTAGE_REQUESTS: Final = 3
 """How many refreshes in a row must fail before the program is told of an outage."""
 
+QUIET: Final = 60.0
+"""Seconds after a refused access token in which its successor is not given up for a refusal.
+
+If a server refuses whatever token it gets, each grant is refreshed once in that time.
+"""
+
 MOST_ASIDE: Final = 4
 """How many late answers are kept, the newest ones."""
 
@@ -80,6 +86,7 @@ LONGEST_NAME: Final = 500
 
 _MARGIN: Final = 0.1
 _LONGEST_MARGIN: Final = 5.0
+_ENDS_OLD: Final = ours("a refresh ends the former access token at this server")
 _CLIENT_ERRORS: Final = frozenset(
     {
         "invalid_client",
@@ -207,6 +214,8 @@ class Grant:
         due_at: No refresh is sent before this time.
         ended_at: When it was lost or ended; None while it may give tokens.
         invalid: Whether a resource server refused the access token.
+        refused_at: When a resource server last refused an access token that was in use.
+        ends_old: Whether a refusal showed that a refresh ends the access token that it replaces.
         aside: The tokens of late answers, the newest last.
         to_revoke: The tokens to revoke, each with its kind.
         revocations: How many revocation requests are left to send: known without the secrets, too.
@@ -249,6 +258,8 @@ class Grant:
         self.due_at: float = now
         self.ended_at: float | None = None
         self.invalid: bool = False
+        self.refused_at: float = 0.0
+        self.ends_old: bool = False
         self.aside: tuple[Token, ...] = ()
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
         self.revocations: int = 0
@@ -335,13 +346,27 @@ class Grant:
             now: The time.
             min_ttl: How many seconds must be left, at most a `SHARE` of the lifetime.
         """
-        if self.token is None or self.invalid:
+        if self.token is None or self.invalid or self._may_be_ended:
             return False
         if self.token.expires_at is None:
             return True
         lifetime = self.lifetime
         least = max(min(min_ttl, SHARE * lifetime), min(_LONGEST_MARGIN, _MARGIN * lifetime))
         return self.left(now) > least
+
+    @property
+    def refresh_ends_token(self) -> bool:
+        """Whether a refresh ends the access token that it replaces."""
+        said = self.provider.ends_old_token
+        return self.ends_old if said is None else said
+
+    @property
+    def _may_be_ended(self) -> bool:
+        """Whether the server may have ended the access token: a refresh was sent since."""
+        sent = self.state is GrantState.REFRESHING or (
+            self.state is GrantState.IN_DOUBT and self.sent_at > 0  # it is 0 in a restored store
+        )
+        return sent and self.refresh_ends_token
 
     def is_fresh(self, now: float, min_ttl: float) -> bool:
         """Tell whether so much is left of the access token, by a clock that was not set back."""
@@ -402,12 +427,16 @@ class Grant:
             return self.due_at
         if self.state is GrantState.REFRESHING:
             return self.sent_at
-        if self.state not in (GrantState.ACTIVE, GrantState.IN_DOUBT) or not self.refreshable:
+        if self.state not in (GrantState.ACTIVE, GrantState.IN_DOUBT):
+            return None
+        if self.invalid or self._may_be_ended:
+            return self.due_at
+        if not self.refreshable:
             return None
         if self.state is GrantState.IN_DOUBT and (self.aside or self.provider.replay_window):
             return self.due_at
         if self.expires_at is None:
-            return self.due_at if self.invalid else None
+            return None
         early = self.lifetime * AHEAD * self._jitter()
         return max(self.due_at, self.expires_at - early)
 
@@ -627,6 +656,8 @@ class Grant:
         if not (all(revocable) or left):
             left = f"revoke the former tokens at {self.provider.server}"
         self.provider = provider
+        self.ends_old = False
+        self.refused_at = 0.0
         self.flow_id = flow_id
         self.subject = subject
         return ended, left
@@ -828,11 +859,44 @@ class Grant:
         self.aside = tuple(rest)
         return transition
 
+    def is_quiet(self, now: float) -> bool:
+        """Tell whether a token was refused just now, so that a refusal of its successor waits."""
+        return 0 <= now - self.refused_at < QUIET
+
     def invalidate(self, now: float) -> Transition:
         """Record that a resource server refused the access token: it is not used any more."""
-        transition = self._fire(actions.INVALIDATE, now)
+        # In doubt, the refresh that was sent may have ended it.
+        ended = self.state is GrantState.IN_DOUBT and self._was_ended(self.expires_at, now)
+        transition = self._fire(actions.INVALIDATE, now, detail=_ENDS_OLD if ended else None)
+        self.ends_old = self.ends_old or ended
         self.invalid = True
+        self.refused_at = now
         return transition
+
+    def learn_end(self, generation: int, expires_at: float | None, now: float) -> Transition | None:
+        """Record that the refresh ended the former access token, if a refusal of it shows that.
+
+        Args:
+            generation: The generation of the token that a resource server refused.
+            expires_at: When that token would have expired.
+            now: The time.
+        """
+        if self.state is not GrantState.ACTIVE or generation != self.generation - 1:
+            return None
+        if not self._was_ended(expires_at, now) or not 0 <= now - self.issued_at < QUIET:
+            return None
+        transition = self._fire(actions.INVALIDATE, now, detail=_ENDS_OLD)
+        self.ends_old = True
+        return transition
+
+    def _was_ended(self, expires_at: float | None, now: float) -> bool:
+        """Tell whether a refresh ended a token that is refused, and nothing else did, as it seems.
+
+        A token that was refused before the refresh says nothing of the refresh.
+        """
+        unknown = self.provider.ends_old_token is None and not self.ends_old and self.sent_at > 0
+        alive = expires_at is not None and now + _LONGEST_MARGIN < expires_at
+        return unknown and alive and self.sent_at - self.refused_at > QUIET
 
     def doubt(self, now: float) -> Transition:
         """Record that the store was restored: the refresh token may have been used since."""

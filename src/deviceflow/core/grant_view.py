@@ -24,6 +24,7 @@ class GrantView:
         state: The state.
         reason: Why the grant gives no tokens any more, if it was lost.
         detail: The server's message about the state, cleaned.
+        invalid: Whether a resource server refused the access token: the next one needs a refresh.
         generation: How many times it has got tokens.
         expires_at: When its access token expires; None if the server does not say.
         refreshable: Whether it has a refresh token.
@@ -49,6 +50,7 @@ class GrantView:
     state: GrantState
     reason: Loss | None
     detail: CleanText | None
+    invalid: bool
     generation: int
     expires_at: float | None
     refreshable: bool
@@ -77,6 +79,7 @@ class GrantView:
             state=grant.state,
             reason=grant.reason,
             detail=grant.detail,
+            invalid=grant.invalid and grant.refused_at > 0,  # not if it was adopted without any
             generation=grant.generation,
             expires_at=grant.expires_at,
             refreshable=grant.refreshable,
@@ -107,6 +110,7 @@ class GrantView:
             "state": self.state.value,
             "reason": self.reason and self.reason.value,
             "detail": self.detail,
+            "invalid": self.invalid,
             "generation": self.generation,
             "expires_at": self.expires_at,
             "refreshable": self.refreshable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
@@ -45,6 +46,24 @@ def too_long(**sent: str | None) -> str | None:
     for name, text in sent.items():
         if text is not None and len(text) > _LIMITS[name]:
             return f"{name} is too long: {len(text)} characters, at most {_LIMITS[name]}"
+    return None
+
+
+_TOKEN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+
+def ill_formed(**tokens: str | None) -> str | None:
+    """Return a message about the first token that no server may issue, or None.
+
+    A token consists of visible ASCII characters and spaces (RFC 6749 appendices A.12 and A.17). In
+    a header, spaces around it would be lost, and a line break would end the header.
+
+    Args:
+        **tokens: The tokens, under the names of RFC 6749.
+    """
+    for name, text in tokens.items():
+        if text is not None and not _TOKEN.fullmatch(text):
+            return f"{name} has characters that no token may have"
     return None
 
 
@@ -272,6 +291,10 @@ class Provider(Protocol):
         replay_window: For how many seconds after a refresh the server answers the same refresh
             again, with the same tokens or new ones. 0 if it does not: then it may revoke them all.
             Infinite if old refresh tokens stay good.
+        ends_old_token: Whether a refresh ends the access token that it replaces; None if nobody
+            says.
+        invalid_token_statuses: The HTTP statuses by which the servers that take an access token say
+            that it is not valid.
     """
 
     @property
@@ -315,6 +338,13 @@ class Provider(Protocol):
     def can_refresh(self) -> bool: ...
     @property
     def replay_window(self) -> float: ...
+    @property
+    def ends_old_token(self) -> bool | None: ...
+    @property
+    def invalid_token_statuses(self) -> tuple[int, ...]: ...
+
+    def well_known_urls(self) -> tuple[str, ...]:
+        """Return the URLs where the server's metadata may be, in order, needed or not."""
 
     def metadata_urls(self) -> tuple[str, ...]:
         """Return the URLs where the metadata may be, in order; none if it is not needed."""
@@ -355,6 +385,12 @@ class Provider(Protocol):
         Raises:
             UsageError: The token cannot be refreshed.
         """
+
+    def check_requests(self, metadata: Fields, token: Token) -> tuple[Request, ...]:
+        """Return the requests that ask the server whether an access token is valid, best first."""
+
+    def read_check(self, request: Request, response: Response) -> bool | None:
+        """Return whether the token is valid, by a response to one of these, if that says so."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types, for `deviceflow.providers.codec`."""

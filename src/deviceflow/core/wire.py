@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from deviceflow.core.sanitize import number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 MAX_BODY: Final = 1024 * 1024
 """The longest body that is read, in bytes. A longer response is an error."""
@@ -25,6 +25,9 @@ _MAX_DIGITS: Final = 640  # of an integer: the lowest limit that Python can be c
 # A string, whose brackets do not count, or a bracket. An unterminated string ends with the text.
 _BRACKET: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 _MAX_FORM_FIELDS: Final = 100
+
+
+Purpose = Literal["code", "token", "revoke", "introspect", "metadata", "userinfo", "notify"]
 
 
 class ClientAuth(NamedTuple):
@@ -47,8 +50,9 @@ class Request:
     """One request to send. The body may contain secrets, so the repr omits it.
 
     Attributes:
-        purpose: `metadata` for a GET of a server's metadata; else a POST: `code` for a device
-            authorization request, `token` for a token request, `revoke` for a revocation, `notify`
+        purpose: `metadata` for a GET of a server's metadata, `userinfo` for a GET with an access
+            token; else a POST: `code` for a device authorization request, `token` for a token
+            request, `revoke` for a revocation, `introspect` for a question about a token, `notify`
             for a notification, of whose response only the status counts, so that its body may be
             left unread.
         url: The URL, already checked.
@@ -61,14 +65,14 @@ class Request:
 
     def __init__(
         self,
-        purpose: Literal["code", "token", "revoke", "metadata", "notify"],
+        purpose: Purpose,
         url: str,
         headers: Mapping[str, str],
         body: bytes,
         *,
         auth: ClientAuth | None = None,
     ) -> None:
-        self.purpose: Literal["code", "token", "revoke", "metadata", "notify"] = purpose
+        self.purpose: Purpose = purpose
         self.url: str = url
         self.headers: Mapping[str, str] = headers
         self.body: bytes = body
@@ -77,7 +81,7 @@ class Request:
     @property
     def method(self) -> str:
         """The HTTP method."""
-        return "GET" if self.purpose == "metadata" else "POST"
+        return "GET" if self.purpose in ("metadata", "userinfo") else "POST"
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.url}>"
@@ -317,3 +321,23 @@ def _http_date(value: str) -> float | None:
         return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+
+
+_BEARER_ERROR: Final = re.compile(
+    r'\berror\s*=\s*"?(invalid_token|insufficient_scope)\b', re.IGNORECASE
+)
+
+
+def is_token_refused(status: int, challenge: str | None, statuses: Collection[int]) -> bool:
+    """Tell whether a response says that the access token of its request is not valid.
+
+    Args:
+        status: The HTTP status.
+        challenge: The header `WWW-Authenticate`, whose error decides at any status (RFC 6750
+            section 3.1).
+        statuses: The statuses that say so, if the header does not.
+    """
+    if status < 400:
+        return False
+    error = _BEARER_ERROR.search(challenge or "")
+    return status in statuses if error is None else error[1].lower() == "invalid_token"

@@ -112,8 +112,8 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
         name.removeprefix("set."): settings.pop(name) for name in found if name.startswith("set.")
     }
     name: str | None = settings.pop("provider", None)
-    if "allow_http" in settings:
-        settings["allow_http"] = settings["allow_http"] in (True, "1", "true")
+    for flag in settings.keys() & {*profiles.FLAGS}:
+        settings[flag] = settings[flag] in (True, "1", "true")
     required = dict(asked.require)
     if name is None and any(key in settings for key in _WHERE):
         _no_studio_options(asked)

@@ -48,9 +48,13 @@ SETTINGS: Final[tuple[str, ...]] = (
     "scope_ceiling",
     "pkce",
     "offline",
+    "refresh_ends_token",
     "allow_http",
 )
 """What a profile and the environment (`DEVICEFLOW_` and the name in capitals) can set."""
+
+FLAGS: Final = ("refresh_ends_token", "allow_http")
+"""The settings that are true or false."""
 
 NOTICES: Final = ("notify", "public_url", "outage_after")
 """What a profile and the environment can set besides: how somebody is told of needs, where the
@@ -364,7 +368,7 @@ def _check(path: Path, read: Mapping[str, Any]) -> None:
 
 
 def _fits(key: str, value: object) -> bool:
-    if key == "allow_http":
+    if key in FLAGS:
         return isinstance(value, bool)
     if key == "outage_after":
         return _seconds(value) is not None
@@ -384,8 +388,9 @@ def _wanted(key: str) -> str:
         return "a string or a list of strings, with at least one scope"
     if key in (*_LISTS, "notify"):
         return "a string or a list of strings"
+    if key in FLAGS:
+        return "true or false"
     other = {
-        "allow_http": "true or false",
         "set": "a table of strings",
         "outage_after": "a number of seconds, at least 0, or inf for never",
     }

@@ -1,4 +1,4 @@
-"""What the auth objects share: which requests get a token, which token, and what a 401 means.
+"""What the auth objects share: which requests get a token, which token, and what a refusal means.
 
 Operations here are generators over effects, as those of `deviceflow.client`, and both clients
 perform them.
@@ -21,11 +21,13 @@ from deviceflow.client import grant_end, grant_login, grant_token
 from deviceflow.client.asking import asked
 from deviceflow.client.effects import Sleep
 from deviceflow.core.sanitize import crosses_in_clear
+from deviceflow.core.wire import is_token_refused
 from deviceflow.errors import (
     InsecureURLError,
     InvalidArgumentError,
     LoginError,
     LoginPending,
+    ProtocolError,
     RejectedError,
     WaitTimeoutError,
 )
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Op
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.provider import LoginRequest, Provider
-    from deviceflow.core.secret import Secret
 
     Origin = tuple[str, str | None, int | None]
 
@@ -46,7 +47,6 @@ _LOOK: Final = 0.1
 
 _PORTS: Final = {"http": 80, "https": 443}
 _SCHEME: Final = "Bearer "
-_TRIES: Final = 2
 
 
 class Bearer:
@@ -60,6 +60,7 @@ class Bearer:
         interactive: Whether a person is there to log in; None if the program's terminal tells.
         purpose: As for `Client.get_token`.
         origins: What gets the token; None for the server of the first request.
+        invalid_token_statuses: The statuses that refuse the token; None for the provider's.
         request: What to ask for.
 
     Raises:
@@ -76,6 +77,7 @@ class Bearer:
         interactive: bool | None,
         purpose: str | None,
         origins: Iterable[str] | None,
+        invalid_token_statuses: Iterable[int] | None,
         request: LoginRequest,
     ) -> None:
         self._context = context
@@ -85,7 +87,8 @@ class Bearer:
         self._origins = None if origins is None else {_given_origin(url) for url in origins}
         self._first: Origin | None = None
         self._declined = self._warned = False
-        self._hopeless: Secret | None = None
+        statuses = invalid_token_statuses
+        self._statuses = None if statuses is None else frozenset(statuses)
         self._renew_locks()
         forks.in_child(self._renew_locks)
 
@@ -180,52 +183,37 @@ class Bearer:
 
     # After an answer.
 
+    def is_refused(self, token: AccessToken, status: int, challenge: str | None) -> bool:
+        """Tell whether a response says that the token of its request is not valid.
+
+        Args:
+            token: The token.
+            status: The HTTP status.
+            challenge: The header `WWW-Authenticate`.
+        """
+        statuses = token.invalid_token_statuses if self._statuses is None else self._statuses
+        return is_token_refused(status, challenge, statuses)
+
     def another(self, refused: AccessToken) -> Op[AccessToken | None]:
-        """Return the token to send a request again with, after an answer of 401.
+        """Return the token to send a request again with, after a server refused its token.
 
         Args:
             refused: The token of the request.
 
         Returns:
-            The token; None if another one would not help.
+            The token; None if there is no other one, so that the response counts: the former token
+            was refused as well, just before, or the server issues the same one again.
 
         Raises:
-            DeviceFlowError: There is no other token; as for `token`.
+            DeviceFlowError: There is no token; as for `token`.
         """
-        for _ in range(_TRIES):
-            if not (yield from self.refuse(refused)):
-                return None
-            token = yield from self.token()
-            if token.access_token != refused.access_token:
-                return token
-        self._hopeless = refused.access_token  # the server issues the same one again
-        return None
+        yield from grant_end.refuse(self._context, self._name, refused)
+        token = yield from self.token()
+        return None if token.access_token == refused.access_token else token
 
-    def refuse(self, token: AccessToken) -> Op[bool]:
-        """Say that a token was answered by 401: the next request gets another one.
-
-        Returns:
-            Whether another token can help. If a token was refused as soon as it was new, nobody is
-            asked for the next one, and the answer of 401 counts.
-        """
-        if token.access_token == self._hopeless:
-            return False
-        yield from grant_end.invalidate(self._context, self._name, token.access_token)
-        return True
-
-    def learn(self, token: AccessToken, status: int, *, new: bool = False) -> None:
-        """Take note of the status that a request with a token was answered with.
-
-        Args:
-            token: The token.
-            status: The HTTP status.
-            new: Whether the token replaced one that was refused.
-        """
-        if status != 401:
-            if token.access_token == self._hopeless:
-                self._hopeless = None
-        elif new:
-            self._hopeless = token.access_token
+    def refuse(self, token: AccessToken) -> Op[None]:
+        """Say that a server refused a token: the next request gets another one, if there is one."""
+        yield from grant_end.invalidate(self._context, self._name, token)
 
 
 def origin(scheme: str, host: str | None, port: int | None) -> Origin:
@@ -270,7 +258,18 @@ def _given_origin(url: str) -> Origin:
 
 
 def value(token: AccessToken) -> str:
-    """Return a token as the value of the header `Authorization` (RFC 6750 section 2.1)."""
+    """Return a token as the value of the header `Authorization` (RFC 6750 section 2.1).
+
+    Raises:
+        ProtocolError: The token is of another type, which needs more than that header.
+    """
+    if token.token_type.lower() != "bearer":
+        raise ProtocolError(
+            f"The server issued an access token of the type {token.token_type!r}, which may not be"
+            " sent as a bearer token.",
+            hint="Have the server issue bearer tokens to this client; or use Client.get_token, and"
+            " send the token as its type needs.",
+        )
     return f"{_SCHEME}{token.access_token.reveal()}"
 
 

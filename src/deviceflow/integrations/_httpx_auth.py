@@ -39,6 +39,7 @@ class HttpxAuth:
         interactive: bool | None = None,
         purpose: str | None = None,
         origins: Iterable[str] | None = None,
+        invalid_token_statuses: Iterable[int] | None = None,
         **request: Unpack[LoginRequest],
     ) -> None:
         self._client = client
@@ -50,6 +51,7 @@ class HttpxAuth:
             interactive=interactive,
             purpose=purpose,
             origins=origins,
+            invalid_token_statuses=invalid_token_statuses,
             request=request,
         )
 
@@ -94,16 +96,15 @@ class HttpxAuth:
         # Led to another host, the token was taken off, and is not for it.
         if not is_carried(sent.headers.get("Authorization")) or _origin(sent) != first:
             return
-        bearer.learn(used, response.status_code)
-        if response.status_code != 401:
+        challenge = response.headers.get("WWW-Authenticate")
+        if not bearer.is_refused(used, response.status_code, challenge):
             return
         if not isinstance(sent.stream, self.library.ByteStream):
             yield bearer.refuse(used)
             return
         fresh: AccessToken | None = yield bearer.another(used)
         if fresh is not None:
-            response = yield self._again(response, fresh)
-            bearer.learn(fresh, response.status_code, new=True)
+            yield self._again(response, fresh)
 
     def _again(self, response: Any, token: AccessToken) -> Any:
         """Return a response's request with another token. The history keeps the request."""

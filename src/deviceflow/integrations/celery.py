@@ -4,7 +4,8 @@ A task with a token::
 
     @app.task(bind=True, acks_late=True, max_retries=None)
     def report(self):
-        token = get_token(self, "report")  # the name of a profile
+        with get_token(self, "report") as token:  # the name of a profile
+            fetch_report(token).raise_for_status()  # a 401 invalidates the token
 
 The store and the profiles are those of the environment (`DEVICEFLOW_STORE`, `DEVICEFLOW_CONFIG`),
 unless settings of the Celery app say otherwise:
@@ -31,6 +32,7 @@ import logging
 import threading
 import weakref
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -150,6 +152,10 @@ def get_token(
 ) -> AccessToken:
     """Return an access token that can be used now; if there is none, retry the task later.
 
+    In `with get_token(…) as token`, an exception that says that a server refused the token
+    invalidates it, as `AccessToken` says. The exception is passed on: with `autoretry_for`, the
+    task runs again, with the next token.
+
     If a person must log in, the client records the need, and notifies the program. The task runs
     again every minute, or more often, until somebody has logged in, for example by `deviceflow
     grants login NAME`. No worker of Celery is blocked meanwhile.
@@ -175,7 +181,13 @@ def get_token(
     profile = profile or name
     with retried(task, profile=profile) as client:
         provider, stated = configured.of_profile(profile)
-        return client.get_token(name, provider, purpose=purpose or stated, min_ttl=min_ttl)
+        token = client.get_token(name, provider, purpose=purpose or stated, min_ttl=min_ttl)
+
+    def invalidate(refused: AccessToken) -> bool:
+        with _at_work(task, profile) as client:
+            return client.invalidate(name, refused)
+
+    return replace(token, _invalidate=invalidate)
 
 
 @contextmanager

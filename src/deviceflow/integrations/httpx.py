@@ -25,7 +25,7 @@ class DeviceFlowAuth(HttpxAuth, httpx.Auth):
     For an `httpx.Client` with a `Client`, and for an `httpx.AsyncClient` with an `AsyncClient` of
     the same event loop. `deviceflow.DeviceFlowAuth` describes how it works, and the arguments.
 
-    Only a body that is in memory is sent again after a 401, such as `json=`, `data=` or bytes:
+    Only a body that is in memory is sent again after a refusal, such as `json=`, `data=` or bytes:
     httpx does not say where a file began. Neither the body of a request nor that of a response is
     read here, so both may be streams.
 
@@ -38,6 +38,7 @@ class DeviceFlowAuth(HttpxAuth, httpx.Auth):
         purpose: Likewise.
         origins: Likewise. httpx removes the token if a redirect leads to another host. But if a
             program sends a `next_request` itself, httpx attaches the token again.
+        invalid_token_statuses: Likewise.
         **request: Likewise.
 
     Raises:

@@ -31,10 +31,12 @@ class DeviceFlowAuth(AuthBase):
     Threads may share the object. Processes share the token by the grant's name in one store. One of
     them refreshes the token before it expires.
 
-    If the server answers 401, the object invalidates the token, and sends the request once more
-    with the next token and the body from its start. A body that can be read only once, such as a
-    generator, is not sent again: the caller gets the 401, and the next request has another token.
-    If the server refuses a new token as well, the caller gets the 401, and the token stays.
+    If the server refuses the token, the object invalidates it, and sends the request once more with
+    the next token and the body from its start. A body that can be read only once, such as a
+    generator, is not sent again: the caller gets the refusal, and the next request has another
+    token. If the server refuses the next token as well, the caller gets the refusal, and the token
+    stays: a grant is refreshed for a refusal once in 60 seconds, however many sessions and
+    processes are refused.
 
     If there is no grant, or the grant was lost, the object asks a person to log in if one is there.
     Otherwise, or if the person denied before, the request raises `LoginPending`, which says when to
@@ -55,11 +57,15 @@ class DeviceFlowAuth(AuthBase):
         origins: The servers that get the token, such as `https://api.example.com`; a path is
             ignored. Requests to other servers go without a token. By default the server of the
             first request gets the token, and the first request to another one warns.
+        invalid_token_statuses: The HTTP statuses by which the servers refuse a token. By default as
+            the provider says, which is 401 only, unless its entry says otherwise. The error in
+            `WWW-Authenticate` decides at any status (RFC 6750 section 3.1).
         **request: What to ask for, such as `scopes`, as for `Client.start`.
 
     Raises:
         InvalidArgumentError: One of the origins is not the URL of a server.
         InsecureURLError: From a request: without `origins`, by plain http to another machine.
+        ProtocolError: From a request: the server issued a token that is no bearer token.
         LoginPending: From a request: a person must log in.
         DeviceFlowError: From a request: as for `Client.get_token` and `Client.log_in`.
     """
@@ -74,6 +80,7 @@ class DeviceFlowAuth(AuthBase):
         interactive: bool | None = None,
         purpose: str | None = None,
         origins: Iterable[str] | None = None,
+        invalid_token_statuses: Iterable[int] | None = None,
         **request: Unpack[LoginRequest],
     ) -> None:
         self._run = client._run  # noqa: SLF001  # it performs operations of its own by a client
@@ -85,6 +92,7 @@ class DeviceFlowAuth(AuthBase):
             interactive=interactive,
             purpose=purpose,
             origins=origins,
+            invalid_token_statuses=invalid_token_statuses,
             request=request,
         )
 
@@ -111,8 +119,8 @@ class DeviceFlowAuth(AuthBase):
         self, response: requests.Response, used: AccessToken, hook: Any, how: dict[str, Any]
     ) -> requests.Response:
         """Return the response that counts: this one, or that of sending the request again."""
-        self._bearer.learn(used, response.status_code)
-        if response.status_code != 401:
+        challenge = response.headers.get("WWW-Authenticate")
+        if not self._bearer.is_refused(used, response.status_code, challenge):
             return response
         if not _can_be_sent_again(response.request):
             self._run(self._bearer.refuse(used))
@@ -124,9 +132,7 @@ class DeviceFlowAuth(AuthBase):
             raise
         if fresh is None:
             return response
-        answer = _send_again(response, fresh, hook, how)
-        self._bearer.learn(fresh, answer.status_code, new=True)
-        return answer
+        return _send_again(response, fresh, hook, how)
 
 
 def _can_be_sent_again(request: requests.PreparedRequest) -> bool:

@@ -61,6 +61,10 @@ class Dialect:
             up; `optional`, as the server is set up; `unknown`, the provider does not say.
         replay_window: For how many seconds after a refresh the server answers the same refresh
             again, instead of revoking all tokens of the grant. 0 where the provider does not say.
+        refresh_ends_token: Whether a refresh ends the access token that it replaces.
+        invalid_token_statuses: The HTTP statuses by which the servers that take the token say that
+            it is not valid. `error="invalid_token"` in `WWW-Authenticate` says so at any status
+            (RFC 6750 section 3.1).
         refresh_scope: The scope that a login must ask for to get a refresh token.
         access_token_lifetime: The lifetime of an access token in seconds, where nobody has set
             another one; 0 where the provider does not say. For people: what comes with a token
@@ -104,6 +108,8 @@ class Dialect:
     margin: float = 0.1
     rotation: Rotation = "unknown"
     replay_window: float = 0.0
+    refresh_ends_token: bool = False
+    invalid_token_statuses: tuple[int, ...] = (401,)
     refresh_scope: str | None = None
     access_token_lifetime: float = 0.0
     refresh_token_lifetime: float = 0.0
@@ -299,6 +305,9 @@ def _typed(what: str, default: Any, value: Any) -> Any:
         case int() | float():
             fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
             wanted = "a non-negative number"
+        case (int(), *_):
+            fits = isinstance(value, list) and all(type(number) is int for number in value)
+            wanted = "a list of integers"
         case tuple():
             fits = isinstance(value, list) and all(isinstance(text, str) for text in value)
             wanted = "a list of strings"

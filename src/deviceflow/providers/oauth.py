@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
 from functools import lru_cache
@@ -18,13 +19,21 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, ge
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
-from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Pairs, Token, too_long
+from deviceflow.core.provider import (
+    LONGEST_USER_CODE,
+    Answer,
+    DeviceCode,
+    Pairs,
+    Token,
+    ill_formed,
+    too_long,
+)
 from deviceflow.core.sanitize import endpoint, number, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.core.text import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
-from deviceflow.core.wire import ClientAuth, Fields, Request
+from deviceflow.core.wire import ClientAuth, Fields, Request, is_token_refused
 from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError
 from deviceflow.providers import idtoken
 from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect, taking_purpose
@@ -77,6 +86,8 @@ class OAuth:
         offline: Whether the login of a grant asks for the scope that a refresh token needs: `off`;
             `on`, by default `offline_access`; or `auto`, if the dialect says that one is needed,
             and the login asks for other scopes. Without scopes, the server chooses.
+        refresh_ends_token: Whether a refresh ends the access token that it replaces. By default as
+            the dialect says; and if it does not say, a grant learns it from the first refusal.
         require: Who must approve: required values of id token claims, such as
             `{"email": "a@example.com"}`, `sub`, or `tenant`.
         allow_http: Whether to allow plain http to another machine. By default as the environment
@@ -103,6 +114,7 @@ class OAuth:
     parameters: Pairs = ()
     pkce: Literal["auto", "on", "off"] = "auto"
     offline: Literal["auto", "on", "off"] = "auto"
+    refresh_ends_token: bool | None = None
     require: Pairs = ()
     allow_http: bool = field(default_factory=http_allowed)
     name: str = "rfc8628"
@@ -230,6 +242,17 @@ class OAuth:
         return inf if self.quirks.rotation in ("never", "lenient") else self.quirks.replay_window
 
     @property
+    def ends_old_token(self) -> bool | None:
+        """Whether a refresh ends the access token that it replaces; None if nobody says."""
+        said = self.refresh_ends_token
+        return (self.quirks.refresh_ends_token or None) if said is None else said
+
+    @property
+    def invalid_token_statuses(self) -> tuple[int, ...]:
+        """The HTTP statuses by which a server says that the access token is not valid."""
+        return self.quirks.invalid_token_statuses
+
+    @property
     def authentication(self) -> ClientAuth:
         """How the client authenticates."""
         method: AuthMethod = "none"
@@ -283,7 +306,12 @@ class OAuth:
 
         RFC 8414 inserts the well-known part before the issuer's path, OpenID Connect after it.
         """
-        if self.issuer is None or (self.device_authorization_endpoint and self.token_endpoint):
+        needless = self.device_authorization_endpoint and self.token_endpoint
+        return () if needless else self.well_known_urls()
+
+    def well_known_urls(self) -> tuple[str, ...]:
+        """Return the same URLs, even if the metadata is not needed; none without an issuer."""
+        if self.issuer is None:
             return ()
         parts = urlsplit(self.issuer)
         path = parts.path.rstrip("/")
@@ -403,6 +431,12 @@ class OAuth:
         """Return the meaning of the response to `token_request` (RFC 8628 section 3.5)."""
         fields, quirks = response.fields(), self.quirks
         token = quirks.text("access_token", fields) if fields and response.status < 300 else None
+        if fields and token is not None:
+            problem = ill_formed(
+                access_token=token, refresh_token=quirks.text("refresh_token", fields)
+            )
+            if problem:
+                return Answer("retry", error=problem, unreadable=True, in_doubt=True)
         if fields is None or token is None:
             answer = quirks.classify(response, fields)
             if answer.outcome == "slow_down" and fields:
@@ -487,14 +521,66 @@ class OAuth:
         parameters = {"token": token.reveal(), "token_type_hint": hint}
         return self._request("revoke", self.revocation_endpoint, parameters)
 
+    def check_requests(self, metadata: Fields, token: Token) -> tuple[Request, ...]:
+        """Return the requests that ask the server whether an access token is valid, best first.
+
+        Introspection (RFC 7662) answers for any token, but not every client may ask. The userinfo
+        endpoint (OpenID Connect Core section 5.3) takes only tokens with the scope `openid`; a
+        token for a certain audience is not meant for it.
+
+        Args:
+            metadata: The server's metadata.
+            token: The token.
+        """
+        granted = self.scopes if token.scopes is None else token.scopes
+        asks_userinfo = "openid" in granted and not (self.audience or self.resource)
+        introspection = self._endpoint_in(metadata, "introspection_endpoint")
+        userinfo = self._endpoint_in(metadata, "userinfo_endpoint") if asks_userinfo else None
+        secret, requests = token.access_token.reveal(), list[Request]()
+        if introspection is not None:
+            parameters = {"token": secret, "token_type_hint": "access_token"}
+            requests.append(self._request("introspect", introspection, parameters))
+        if userinfo is not None:
+            headers = {"Accept": "application/json", "Authorization": f"Bearer {secret}"}
+            requests.append(Request("userinfo", userinfo, headers, b""))
+        return tuple(requests)
+
+    def _endpoint_in(self, metadata: Fields, name: str) -> str | None:
+        url = metadata.text(name)
+        with suppress(InsecureURLError):
+            return url and endpoint(url, allow_http=self.allow_http, server=self.server)
+        return None
+
+    def read_check(self, request: Request, response: Response) -> bool | None:
+        """Return whether the token is valid by a response to one of `check_requests`.
+
+        Args:
+            request: The request.
+            response: The response.
+
+        Returns:
+            None if the server does not say.
+        """
+        if request.purpose == "introspect":
+            fields = response.fields() if response.status == 200 else None
+            active = fields.get("active") if fields else None
+            return active if isinstance(active, bool) else None
+        challenge = response.header("WWW-Authenticate")
+        if is_token_refused(response.status, challenge, self.invalid_token_statuses):
+            return False
+        return True if response.status == 200 else None
+
     def _scope(self) -> str:
         return self.quirks.scope_separator.join(self.scopes)
 
     def _request(
-        self, purpose: Literal["code", "token", "revoke"], url: str, parameters: dict[str, Any]
+        self,
+        purpose: Literal["code", "token", "revoke", "introspect"],
+        url: str,
+        parameters: dict[str, Any],
     ) -> Request:
         auth: ClientAuth | None = self.authentication
-        if self.quirks.secret_with not in ("both", purpose) and purpose != "revoke":
+        if self.quirks.secret_with not in ("both", purpose) and purpose in ("code", "token"):
             auth = None
         # RFC 6749 section 2.3 allows one authentication method per request. For a code, many
         # servers need the client id as a parameter all the same.

@@ -18,6 +18,7 @@ from deviceflow.core.provider import (
     Answer,
     DeviceCode,
     Token,
+    ill_formed,
     too_long,
 )
 from deviceflow.core.sanitize import endpoint, is_loopback, number, with_query
@@ -165,6 +166,8 @@ class Studio:
     uses_pkce = False
     can_refresh = False
     replay_window = 0.0
+    ends_old_token = False
+    invalid_token_statuses = (401,)
     # Studio does not check the interval and has no slow_down, so there is no margin.
     first_wait = 0.0
     margin = 0.0
@@ -217,9 +220,19 @@ class Studio:
         """Return nothing: Studio has no metadata."""
         return ()
 
+    well_known_urls = metadata_urls
+
     def with_metadata(self, metadata: Fields) -> Self:  # noqa: ARG002
         """Return the same provider."""
         return self
+
+    def check_requests(self, metadata: Fields, token: Token) -> tuple[()]:  # noqa: ARG002
+        """Return nothing: Studio cannot be asked about a token."""
+        return ()
+
+    def read_check(self, request: Request, response: Response) -> bool | None:  # noqa: ARG002
+        """Return nothing: Studio is not asked."""
+        return None
 
     def code_request(
         self,
@@ -298,6 +311,8 @@ class Studio:
         token = fields.text("access_token") if fields and response.status == 200 else None
         if token is None:
             return DIALECT.classify(response, fields)
+        if problem := ill_formed(access_token=token):
+            return Answer("retry", error=problem, unreadable=True, in_doubt=True)
         return Answer("issued", token=Token(Secret(token)))
 
     def revocation_request(self, token: Secret, hint: str) -> None:

@@ -205,6 +205,9 @@ class Grants:
         if self._settings.refresh_tokens == "rotate":
             grant.previous, grant.replaced_at = grant.refresh_token, now
             grant.refresh_token = self._issue_refresh_token(grant, now)
+        if self._settings.refresh_ends_token:
+            for token in grant.access_tokens:
+                token.revoked = True
         self._drop_expired(grant, now)
         access = self._issue_access_token(grant, wanted, now)
         told = None if self._settings.refresh_tokens == "keep" else grant.refresh_token

@@ -70,7 +70,7 @@ def create_oauth(
         answer: Response = server.create_endpoint_response(Introspection.ENDPOINT_NAME)
         return answer
 
-    guard = protector(grants)
+    guard = protector(grants, settings)
 
     @oauth.get("/oauth/resource")
     def resource() -> ResponseReturnValue:

@@ -52,6 +52,10 @@ class Settings:
         refresh_token_lifetime: Lifetime of a refresh token in seconds, from its issue.
         reuse_detection: Whether the server revokes the grant with all its tokens when a replaced
             refresh token comes again (RFC 9700 section 4.14). If not, it only refuses that token.
+        refresh_ends_token: Whether a refresh ends the access token that it replaces, as GitHub's
+            and GitLab's servers do.
+        invalid_token_status: The HTTP status with which the resource answers a token that is not
+            valid (RFC 6750 section 3.1); 403 as with django-oauth-toolkit.
         reuse_grace: For how many seconds after a refresh the server answers the old refresh token
             with the same new one, unless somebody has used the new one. 0 means never.
         client_secrets: The clients that must authenticate (RFC 6749 section 2.3): client id to
@@ -81,6 +85,8 @@ class Settings:
     refresh_token_lifetime: int = 30 * 86400
     reuse_detection: bool = True
     reuse_grace: float = 0.0
+    refresh_ends_token: bool = False
+    invalid_token_status: int = 401
     client_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     any_client: bool = True
     guess_limit: int = 10
@@ -103,6 +109,10 @@ class Settings:
         if not 0 <= self.port <= _HIGHEST_PORT:
             raise InvalidArgumentError(
                 f"port must be between 0 and {_HIGHEST_PORT}, not {self.port}."
+            )
+        if self.invalid_token_status not in (401, 403):
+            raise InvalidArgumentError(
+                f"invalid_token_status must be 401 or 403, not {self.invalid_token_status}."
             )
         for name in ("interval", "reuse_grace"):
             if (value := getattr(self, name)) < 0:

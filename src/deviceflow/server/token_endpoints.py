@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from authlib.integrations.flask_oauth2 import ResourceProtector
+from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from authlib.oauth2.rfc6750 import BearerTokenValidator
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
-from flask import request
+from flask import abort, request
 
 from deviceflow.server.oauth_server import AUTH_METHODS, KnownToken
 
 if TYPE_CHECKING:
     from deviceflow.server.grants import Grants
     from deviceflow.server.oauth_server import Client
+    from deviceflow.server.settings import Settings
     from deviceflow.server.tokens import TokenView
 
 
@@ -69,13 +71,22 @@ def describe(view: TokenView) -> dict[str, Any]:
     return described
 
 
-def protector(grants: Grants) -> ResourceProtector:
+def protector(grants: Grants, settings: Settings) -> ResourceProtector:
     """Return what checks the access token of a request (RFC 6750)."""
+
+    class Guard(ResourceProtector):  # type: ignore[misc]  # Authlib is untyped
+        def acquire_token(self, *scopes: Any, **claims: Any) -> Any:
+            try:
+                return super().acquire_token(*scopes, **claims)
+            except OAuth2Error as refusal:
+                if refusal.status_code == settings.invalid_token_status:
+                    raise
+                abort(settings.invalid_token_status)  # without a challenge, as other servers do
 
     class Validator(BearerTokenValidator):  # type: ignore[misc]  # Authlib is untyped
         def authenticate_token(self, token_string: str) -> KnownToken | None:
             return KnownToken.find(grants, token_string, "access_token")
 
-    guard = ResourceProtector()
+    guard = Guard()
     guard.register_token_validator(Validator())
     return guard

@@ -16,7 +16,7 @@ from deviceflow.client.grant_end import UNUSED
 from deviceflow.client.purge import DAY
 from deviceflow.client.store_clock import Seen, StoreClock
 from deviceflow.client.sweep import save_tokens
-from deviceflow.errors import StoreError, UsageError
+from deviceflow.errors import LoginPending, StoreError, UsageError
 from deviceflow.worker import _drive
 from deviceflow.worker._schedule import (
     GRACE,
@@ -27,7 +27,7 @@ from deviceflow.worker._schedule import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from deviceflow.client._async import AsyncClient
     from deviceflow.client.effects import Op
@@ -45,6 +45,7 @@ A request takes 10 seconds at the most, and Kubernetes kills a container after 3
 _TIDY_EACH: Final = 60.0
 _REFRESH_EACH: Final = 10.0
 _GRANTS: Final = 100
+_CHECKS: Final = 10
 _LOOK_AGAIN: Final = 0.05
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
@@ -124,6 +125,8 @@ class Worker:
         shutdown_timeout: How many seconds the steps in flight have to end after `stop`. Then the
             worker interrupts them, and stores that it did.
         retention: What the worker purges; None for nothing.
+        check_each: After how many seconds the worker asks the servers whether the tokens of grants
+            in use are valid, as `Client.check` does, again and again; None for never.
         on_step: Called after each step.
         on_problem: Called with each problem, once for each time that the store begins to fail.
         on_progress: Called whenever the worker makes progress: a step has ended, or the worker has
@@ -140,6 +143,7 @@ class Worker:
         concurrency: int = CONCURRENCY,
         shutdown_timeout: float = SHUTDOWN_TIMEOUT,
         retention: Retention | None = None,
+        check_each: float | None = None,
         on_step: Callable[[Step], object] = _nothing,
         on_problem: Callable[[Exception], object] = _nothing,
         on_progress: Callable[[Worker], object] = _nothing,
@@ -155,6 +159,7 @@ class Worker:
         self._clients = [client]
         self.concurrency = concurrency
         self.retention = retention
+        self.check_each = check_each
         self._shutdown_timeout = shutdown_timeout
         self._on_step = on_step
         self._on_problem = on_problem
@@ -363,6 +368,7 @@ class Worker:
             self._tidy(),
             self._purge(),
             self._refresh_ahead(),
+            self._check(),
         ):
             task = self._loop.create_task(chore)
             self._chores.add(task)
@@ -446,11 +452,48 @@ class Worker:
     async def _refresh_ahead(self) -> None:
         """Look after the grants that are due. What is begun is ended, as a step is."""
         while True:
-            task = self._loop.create_task(self._refresh_due(self._client))
-            self._flying.add(task)
-            task.add_done_callback(self._landed)
-            await asyncio.wait([task])
+            await self._finish(self._refresh_due(self._client))
             await asyncio.sleep(_REFRESH_EACH)
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for work that is ended even if the chore that began it is cancelled."""
+        task = self._loop.create_task(work)
+        self._flying.add(task)
+        task.add_done_callback(self._landed)
+        await asyncio.wait([task])
+
+    async def _check(self) -> None:
+        """Ask the servers whether the tokens of the grants in use are valid."""
+        while self.check_each is not None:
+            await asyncio.sleep(self.check_each)
+            await self._finish(self._check_grants(self._client))
+
+    async def _check_grants(self, client: AsyncClient) -> None:
+        now, gate = client._timeline.read().wall, asyncio.Semaphore(_CHECKS)
+        try:
+            views = [view async for view in client.grants()]
+        except StoreError as failed:
+            self._store_failed(failed)
+            return
+
+        async def check(name: str) -> None:
+            async with gate:
+                if self._stopping.is_set():
+                    return
+                try:
+                    await client.check(name)
+                except LoginPending:
+                    return  # the need is on record, and the program was notified
+                except Exception as problem:  # noqa: BLE001  # grants must not end logins
+                    self._on_problem(problem)
+
+        await asyncio.gather(
+            *(
+                check(view.name)
+                for view in views
+                if view.state.gives_tokens and now - (view.used_at or 0.0) < UNUSED
+            )
+        )
 
     async def _refresh_due(self, client: AsyncClient) -> None:
         goes_on = lambda: not self._stopping.is_set()  # noqa: E731

@@ -213,7 +213,7 @@ def test_token_that_was_refused_is_not_given_while_others_get_the_next_one() -> 
     by, old = context(), Secret("ACCESS-1")
     grant = active(30)
     grant.refresh(NOW - 1)
-    told = Listed(loads(grant, held=5)).run(grant_end.invalidate(by, "nightly", old))
+    told = Listed(loads(grant, held=5)).run(grant_end.refuse(by, "nightly", old))
     renewed = active()
     renewed.token = replace(first_token(NOW), access_token=Secret("ACCESS-2"))
 
@@ -366,14 +366,14 @@ def test_invalidating_another_token_or_one_that_is_being_refreshed_does_nothing(
 
     for grant, token, said in ((active(), "OTHER", False), (busy, "ACCESS-1", True)):
         driver = Listed(loads(grant))
-        operation = grant_end.invalidate(context(), "nightly", Secret(token))
+        operation = grant_end.refuse(context(), "nightly", Secret(token))
         assert driver.run(operation) is said
 
 
 def test_invalidating_is_tried_again_if_others_went_on() -> None:
     driver = Listed(loads(active()), commits(False), loads(active()), commits(), WAKES)
 
-    assert driver.run(grant_end.invalidate(context(), "nightly", Secret("ACCESS-1")))
+    assert driver.run(grant_end.refuse(context(), "nightly", Secret("ACCESS-1")))
 
 
 def test_sweep_passes_over_what_fails() -> None:

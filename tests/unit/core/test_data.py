@@ -46,7 +46,7 @@ def test_each_datum_is_in_the_table_once() -> None:
         *(f"login.{one.name}" for one in fields(Login)),
         *(f"grant.{name}" for name in vars(Grant("g", "n", Studio(), 0.0))),
         *(f"view.{one.name}" for one in fields(GrantView)),
-        *(f"access_token.{one.name}" for one in fields(AccessToken)),
+        *(f"access_token.{one.name}" for one in fields(AccessToken) if one.name != "_invalidate"),
         *(f"code.{one.name}" for one in fields(DeviceCode)),
         *(f"token.{one.name}" for one in fields(Token)),
         *(f"event.{name}" for name in FIELDS),

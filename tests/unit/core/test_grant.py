@@ -12,7 +12,7 @@ import pytest
 
 from deviceflow.core import grant_codec
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import MOST_ASIDE, Course, Grant, check_name, subject_of
+from deviceflow.core.grant import MOST_ASIDE, QUIET, Course, Grant, check_name, subject_of
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.need import (
     CODE_EACH,
@@ -1412,6 +1412,95 @@ def test_secrets_without_what_they_belong_to_are_refused() -> None:
     for kind, value in (("refresh", "REFRESH-1"), ("link", "LINK")):
         with pytest.raises(ValueError, match=kind):
             grant_codec.fill_hidden(wanted(), kind, value)  # type: ignore[arg-type]
+
+
+# A token that the server ended.
+
+ENDING: Final = replace(SERVER, refresh_ends_token=True)
+
+
+@pytest.mark.parametrize(
+    ("provider", "learnt", "ends"),
+    [
+        (ENDING, False, True),
+        (replace(SERVER, quirks=replace(RFC8628, refresh_ends_token=True)), False, True),
+        (SERVER, True, True),
+        (SERVER, False, False),
+        (replace(ENDING, refresh_ends_token=False), True, False),
+    ],
+)
+def test_no_token_is_given_that_a_refresh_may_have_ended(
+    provider: OAuth, learnt: bool, ends: bool
+) -> None:
+    def having(make: Callable[..., Grant]) -> Grant:
+        grant = make(NOW + 600, provider=provider)
+        grant.ends_old = learnt
+        return again(grant)
+
+    assert having(refreshing).course(NOW + 601, 60, held=5) is (Course.WAIT if ends else Course.USE)
+    assert having(doubtful).course(NOW + 602, 60) is (Course.REFRESH if ends else Course.USE)
+    assert (having(doubtful).wake_at == NOW + 601) is ends
+    postponed, restored = having(refreshing), having(lambda _, **how: active(**how))
+    postponed.receive(BUSY, NOW + 601)
+    restored.doubt(NOW + 600)
+    for grant in (postponed, restored):  # the server has not taken note of a refresh
+        assert grant.course(NOW + 602, 60) is Course.USE
+
+
+@pytest.mark.parametrize(
+    ("case", "learnt"),
+    [
+        ({}, True),
+        ({"generation": 2}, False),
+        ({"expires_at": NOW + 700}, False),  # it has expired anyway
+        ({"expires_at": None}, False),
+        ({"after": QUIET}, False),
+        ({"refused_before": True}, False),  # which is why it was refreshed
+        ({"provider": replace(SERVER, refresh_ends_token=False)}, False),
+        ({"state": "refresh"}, False),
+    ],
+)
+def test_refusal_of_the_former_token_right_after_a_refresh_tells_that_this_ended_it(
+    case: dict[str, Any], learnt: bool
+) -> None:
+    grant = active(case.get("provider", SERVER))
+    if "refused_before" in case:
+        grant.invalidate(NOW + 690)
+    grant.refresh(NOW + 700)
+    grant.receive(renewed(), NOW + 701)
+    if "state" in case:
+        grant.refresh(NOW + 702)
+    expires_at = case.get("expires_at", NOW + LIFE)
+
+    told = grant.learn_end(
+        case.get("generation", 1), expires_at, NOW + 701 + case.get("after", 5.0)
+    )
+
+    assert ((told is not None), again(grant).ends_old, grant.invalid) == (learnt, learnt, False)
+    if told is not None:
+        assert (told.action, told.detail) == (
+            "invalidate",
+            "a refresh ends the former access token at this server",
+        )
+
+
+def test_refusal_in_doubt_tells_the_same() -> None:
+    for before, learnt in ((NOW + 700, True), (NOW + 999, False)):
+        grant = doubtful(before)
+        grant.invalidate(before + 2)
+        assert (grant.ends_old, grant.invalid, grant.wake_at == grant.due_at) == (
+            *(learnt, True, True),
+        )
+
+
+def test_refused_token_is_looked_after_at_once_also_if_nothing_can_refresh_it() -> None:
+    for token in (first_token(), first_token(refresh=None), first_token(None)):
+        grant = active(token=token)
+        grant.invalidate(NOW + 5)
+        assert grant.wake_at == grant.due_at <= NOW + 5
+        assert [grant.is_quiet(NOW + 5 + passed) for passed in (0, QUIET - 1, QUIET, -1)] == [
+            *(True, True, False, False),
+        ]
 
 
 # What callers see.

@@ -55,6 +55,8 @@ WHOLE: Final[dict[str, Any]] = {
     "asks_again": True,
     "interval": 7,
     "margin": 0,
+    "refresh_ends_token": True,
+    "invalid_token_statuses": [401, 403],
     "complete_parameter": "code",
     "issuer_template": True,
 }
@@ -88,6 +90,8 @@ def test_entry_can_say_everything_and_is_written_as_it_was_read() -> None:
         ({"interval": float("inf")}, "interval must be between 1 and 3600 seconds"),
         ({"margin": float("inf")}, "margin must be at most 3600 seconds"),
         ({"replay_window": 3601}, "replay_window must be at most 3600 seconds"),
+        ({"invalid_token_statuses": ["401"]}, "invalid_token_statuses must be a list of integers"),
+        ({"invalid_token_statuses": [True]}, "invalid_token_statuses must be a list of integers"),
         ({"sources": "x"}, "sources must be a list of strings, not 'x'"),
         ({"sources": [7]}, r"sources must be a list of strings, not \[7\]"),
         ({"parameters": ["x"]}, r"parameters must be a table of strings, not \['x'\]"),

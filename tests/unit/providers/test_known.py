@@ -82,6 +82,7 @@ def test_an_entry_says_where_its_facts_are_from(name: str) -> None:
     about_refreshing = (
         said.rotation != "unknown",
         said.replay_window,
+        said.refresh_ends_token,
         said.refresh_scope,
         said.access_token_lifetime,
         said.refresh_token_lifetime,
@@ -121,6 +122,7 @@ def test_the_reference_says_about_refreshing_what_the_entry_says(name: str) -> N
     assert row[1:] == [
         said.rotation,
         "always" if said.rotation in ("never", "lenient") else _span(said.replay_window),
+        "yes" if said.refresh_ends_token else "-",
         f"`{said.refresh_scope}`" if said.refresh_scope else "-",
         _span(said.access_token_lifetime),
         _span(said.refresh_token_lifetime),

@@ -24,6 +24,7 @@ from deviceflow.providers.dialect import RFC8628, Dialect, read_dialect
 from deviceflow.providers.known import known
 from deviceflow.providers.known import provider as known_provider
 from deviceflow.providers.oauth import GRANT_TYPE, OAuth
+from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import answer
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from deviceflow.core.provider import Provider
-    from deviceflow.core.wire import Request
+    from deviceflow.core.wire import Request, Response
 
 NOW: Final = 1_800_000_000.0
 ISSUER: Final = "https://as.example.com"
@@ -1116,3 +1117,118 @@ def test_a_refresh_can_be_sent_again_for_as_long_as_the_entry_says(
 
     assert provider.replay_window == window
     assert OAuth.from_dict(provider.to_dict()).replay_window == window
+
+
+# Tokens that no server may issue, and whether one is still valid.
+
+
+@pytest.mark.parametrize("field", ["access_token", "refresh_token"])
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        *(("T-" + sign + "-T", True) for sign in '~+/._= !"\\'),
+        ("T", True),
+        *(("T-CANARY" + sign, False) for sign in "\r\n\0 \t\x7f\u2028\u00e9"),
+        *((sign + "T-CANARY", False) for sign in "\r\n\0 \t"),
+        ("T-CANARY\r\nX-Injected: 1", False),
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("provider", [oauth(), Studio("https://studio.example.com")])
+def test_token_that_no_header_can_carry_is_no_answer_of_the_protocol(
+    provider: Provider, field: str, text: str, fits: bool
+) -> None:
+    if isinstance(provider, Studio) and field == "refresh_token":
+        return
+    read = provider.read_token(answer(200, {"access_token": "T", field: text}), NOW)
+
+    assert (read.outcome, read.unreadable, read.in_doubt) == (
+        ("issued", False, False) if fits else ("retry", True, True)
+    )
+    assert "CANARY" not in repr(read) + str(read.error)
+
+
+INTROSPECT_AT: Final = f"{ISSUER}/introspect"
+USERINFO_AT: Final = f"{ISSUER}/userinfo"
+BOTH: Final = {"introspection_endpoint": INTROSPECT_AT, "userinfo_endpoint": USERINFO_AT}
+
+
+@pytest.mark.parametrize(
+    ("settings", "metadata", "granted", "asked"),
+    [
+        ({"scopes": "openid"}, BOTH, None, ["introspect", "userinfo"]),
+        ({"scopes": "openid"}, BOTH, "read", ["introspect"]),
+        ({"scopes": "read"}, BOTH, "openid", ["introspect", "userinfo"]),
+        ({"scopes": "openid", "audience": "api"}, BOTH, None, ["introspect"]),
+        ({"scopes": "openid", "resource": "https://a.example"}, BOTH, None, ["introspect"]),
+        ({"scopes": "openid"}, {}, None, []),
+        ({"scopes": "openid"}, {"userinfo_endpoint": "http://as.example.com/"}, None, []),
+        ({"scopes": "openid"}, {"introspection_endpoint": "https://127.0.0.1/"}, None, []),
+    ],
+)
+def test_server_is_asked_about_a_token_where_its_metadata_has_a_place_for_that(
+    settings: dict[str, Any], metadata: dict[str, str], granted: str | None, asked: list[str]
+) -> None:
+    provider = oauth(issuer=ISSUER, **settings)
+
+    requests = provider.check_requests(Fields(metadata), token(provider, scope=granted))
+
+    assert [request.purpose for request in requests] == asked
+    for request in requests:
+        if request.purpose == "introspect":
+            assert (request.method, request.url) == ("POST", INTROSPECT_AT)
+            assert sent(request)["token"] == ["T"]
+        else:
+            assert (request.method, request.url) == ("GET", USERINFO_AT)
+            assert request.headers["Authorization"] == "Bearer T"
+
+
+@pytest.mark.parametrize(
+    ("purpose", "response", "valid"),
+    [
+        ("introspect", answer(200, {"active": True}), True),
+        ("introspect", answer(200, {"active": False}), False),
+        ("introspect", answer(200, {"active": "false"}), None),
+        ("introspect", answer(200, "<html>"), None),
+        ("introspect", answer(401, {"error": "invalid_client"}), None),  # may not ask
+        ("userinfo", answer(200, {"sub": "alice"}), True),
+        ("userinfo", answer(401), False),
+        ("userinfo", answer(403), None),
+        ("userinfo", answer(403, WWW_Authenticate='Bearer error="invalid_token"'), False),
+        ("userinfo", answer(502, "<html>"), None),
+    ],
+)
+def test_server_says_whether_a_token_is_valid_or_nothing(
+    purpose: str, response: Response, valid: bool | None
+) -> None:
+    provider = oauth(issuer=ISSUER, scopes="openid")
+    requests = provider.check_requests(Fields(BOTH), token(provider))
+    (request,) = [one for one in requests if one.purpose == purpose]
+
+    assert provider.read_check(request, response) is valid
+
+
+def test_studio_cannot_be_asked() -> None:
+    studio = Studio("https://studio.example.com")
+
+    assert studio.well_known_urls() == studio.check_requests(Fields({}), token()) == ()
+    assert studio.read_check(studio.code_request(), answer(200, {})) is None
+
+
+def test_without_an_issuer_there_is_no_metadata() -> None:
+    assert oauth().well_known_urls() == ()
+    assert oauth(issuer=ISSUER).metadata_urls() == ()
+    assert len(oauth(issuer=ISSUER).well_known_urls()) == 2
+
+
+@pytest.mark.parametrize("said", [None, True, False])
+@pytest.mark.parametrize("entry", [True, False])
+def test_whether_a_refresh_ends_the_old_token_is_said_or_not_known(
+    said: bool | None, entry: bool
+) -> None:
+    quirks = replace(RFC8628, refresh_ends_token=entry, invalid_token_statuses=(401, 403))
+    provider = oauth(refresh_ends_token=said, quirks=quirks)
+
+    for one in (provider, provider_from_dict(provider.to_dict())):
+        assert one.ends_old_token is ((entry or None) if said is None else said)
+        assert one.invalid_token_statuses == (401, 403)

@@ -93,6 +93,13 @@ GROUPS = {
         "grants": Entry(
             "grants", "list, show and end grants, and log in for one", "list", "login nightly"
         ),
+        "check": Entry("validity", "ask the server whether a grant's token is valid", "nightly"),
+        "invalidate": Entry(
+            "validity",
+            "report that a server refused a grant's token",
+            "nightly",
+            "nightly --token-stdin",
+        ),
         "logout": Entry("grants", "end a grant, and revoke its tokens", "nightly"),
         "worker": Entry("worker", "drive all logins and grants of a store", "--concurrency 20"),
         "sweep": Entry("upkeep", "do what is due in a store, once", "--limit 50"),

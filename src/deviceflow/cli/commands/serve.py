@@ -30,6 +30,8 @@ class ServeOptions:
     refresh_token_lifetime: int
     reuse_detection: bool
     reuse_grace: float
+    refresh_ends_token: bool
+    invalid_token_status: int
     control: bool
 
 
@@ -102,6 +104,18 @@ def _add_tokens(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long after a refresh the old refresh token gets the same new one again (0)",
     )
+    parser.add_argument(
+        "--refresh-ends-token",
+        action="store_true",
+        help="a refresh ends the access token that it replaces",
+    )
+    parser.add_argument(
+        "--invalid-token-status",
+        type=int,
+        choices=(401, 403),
+        default=401,
+        help="the status of the resource for a token that is not valid (%(default)s)",
+    )
 
 
 def _run(args: ServeOptions) -> int:
@@ -128,6 +142,8 @@ def _run(args: ServeOptions) -> int:
             refresh_token_lifetime=args.refresh_token_lifetime,
             reuse_detection=args.reuse_detection,
             reuse_grace=args.reuse_grace,
+            refresh_ends_token=args.refresh_ends_token,
+            invalid_token_status=args.invalid_token_status,
             control=args.control,
         )
         server = LocalServer(settings)

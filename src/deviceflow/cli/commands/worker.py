@@ -44,6 +44,7 @@ class WorkerOptions(options.NoticeOptions, options.JobOptions, options.Retention
     concurrency: int
     until_idle: bool
     shutdown_timeout: float
+    check_every: float | None
     purge: bool
     health_file: Path | None
     check: Path | None
@@ -75,6 +76,13 @@ def _add_worker(parser: ArgumentParser) -> None:
         default=SHUTDOWN_TIMEOUT,
         metavar="SECONDS",
         help="how long requests in flight may take after SIGTERM (%(default)g)",
+    )
+    parser.add_argument(
+        "--check-every",
+        type=arguments.duration,
+        metavar="AGE",
+        help="ask the servers this often whether the tokens of grants in use are valid: 6h, 1d; by"
+        " default never",
     )
     parser.add_argument("--verbose", "-v", action="store_true", help="log transitions to stderr")
     purging = parser.add_argument_group("purge")
@@ -222,6 +230,7 @@ class _Service:
             concurrency=self._args.concurrency,
             shutdown_timeout=self._args.shutdown_timeout,
             retention=self._retention(),
+            check_each=self._args.check_every,
             on_step=self._stepped,
             on_problem=self._problem,
             on_progress=self._progress,

@@ -6,7 +6,8 @@ A DAG that logs in, and a task with a token::
     def nightly():
         @task
         def report():
-            token = get_token("report")  # the name of a profile
+            with get_token("report") as token:  # the name of a profile
+                fetch_report(token).raise_for_status()  # a 401 invalidates the token
 
         DeviceLoginOperator(task_id="log_in", grant="report", retries=3) >> report()
 

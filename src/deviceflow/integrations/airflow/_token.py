@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.origin import origin
 from deviceflow.core.need import WHY
 from deviceflow.core.secret import without_frames
 from deviceflow.credentials import configured
-from deviceflow.errors import LoginPending
+from deviceflow.errors import LoginPending, RejectedError, ServerError
 from deviceflow.integrations.airflow._clients import clients
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ def get_token(
     show_link: bool = True,
 ) -> AccessToken:
     """Return an access token that can be used now. Airflow masks it in the task's log.
+
+    In `with get_token(…) as token`, an exception that says that a server refused the token
+    invalidates it, as `AccessToken` says. The exception is passed on: with `retries`, the task runs
+    again, with the next token.
 
     If a person must log in, the client records the need, and notifies the program. The task's log
     says how to log in. To wait for the person, put a `DeviceLoginOperator` before the task; or give
@@ -66,7 +71,30 @@ def ask(name: str, profile: str | None, purpose: str | None, min_ttl: float) -> 
         provider, stated = configured.of_profile(profile)
         token = client.get_token(name, provider, purpose=purpose or stated, min_ttl=min_ttl)
     _mask(token)
-    return token
+
+    def invalidate(refused: AccessToken) -> bool:
+        with origin(engine=ENGINE, task_id=current_task()):
+            return client.invalidate(name, refused)
+
+    return replace(token, _invalidate=invalidate)
+
+
+def check(name: str, profile: str | None) -> None:
+    """Ask the server whether the token of a grant is valid, if the server can be asked.
+
+    Raises:
+        LoginPending: The server has ended the grant: a person must log in.
+        RejectedError: The server says that the token is not valid, and neither is the next one.
+        StoreError: The store failed.
+    """
+    with origin(engine=ENGINE, task_id=current_task()):
+        try:
+            found = clients.of(profile or name).check(name)
+        except ServerError as problem:
+            _logger.warning("The server could not be asked about the token: %s", problem)
+            return
+    if found.valid is False:
+        raise RejectedError(f"The server says that the token of the grant {name!r} is not valid.")
 
 
 def closed(pending: LoginPending) -> LoginPending:

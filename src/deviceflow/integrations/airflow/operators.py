@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from deviceflow.core.text import CleanText, Known
 from deviceflow.credentials import configured
 from deviceflow.errors import LoginPending, UnreachableError, UsageError, WaitTimeoutError
-from deviceflow.integrations.airflow._token import ask, closed, log_need
+from deviceflow.integrations.airflow._token import ask, check, closed, log_need
 from deviceflow.integrations.airflow.triggers import DeviceLoginTrigger
 from deviceflow.notify import NotifyError
 
@@ -38,6 +38,9 @@ class AuthorizationServerLink(BaseOperatorLink):
 
 class DeviceLoginOperator(BaseOperator):
     """Ends when a grant gives tokens. Until a person has logged in, the task is deferred.
+
+    If the server can be asked whether the token is valid, as `Client.check` does, the operator asks
+    it: a grant that the server has ended needs a person.
 
     The client records the need and notifies the program once, as `Client.get_token` does. The log
     of the task says how to log in. If the task is cleared or retried, it continues the same need
@@ -105,6 +108,7 @@ class DeviceLoginOperator(BaseOperator):
         stop: LoginPending | UnreachableError
         try:
             ask(self.grant, self.profile, self.purpose, self.min_ttl)
+            check(self.grant, self.profile)
         except LoginPending as pending:
             stop = pending
         except UnreachableError as unreachable:

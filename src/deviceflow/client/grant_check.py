@@ -1,0 +1,97 @@
+"""Ask the server whether the access token of a grant is still valid."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from deviceflow import errors
+from deviceflow.client.effects import CheckCredentials, ReadClocks
+from deviceflow.client.exchange import transmit
+from deviceflow.client.grant_end import refuse
+from deviceflow.client.grant_token import Asked, obtain
+from deviceflow.client.metadata import fetch
+from deviceflow.core.access_token import AccessToken
+from deviceflow.core.wire import Failure
+
+if TYPE_CHECKING:
+    from deviceflow.client.context import Context
+    from deviceflow.client.effects import Op
+    from deviceflow.client.lease import Clocks
+    from deviceflow.core.ports import StoredGrant
+
+_WORDS = {"introspect": "introspection", "userinfo": "the userinfo endpoint"}
+
+
+class GrantCheck(NamedTuple):
+    """What a server says of the access token of a grant.
+
+    Attributes:
+        name: The grant's name.
+        valid: Whether the token is valid; None if the server cannot be asked, or does not say.
+        asked: How the server was asked; None if it was not, or did not say.
+        replaced: Whether the server had ended the former token, so that a refresh brought this one.
+        why: Why `valid` is None.
+    """
+
+    name: str
+    valid: bool | None
+    asked: Literal["introspect", "userinfo"] | None = None
+    replaced: bool = False
+    why: str | None = None
+
+
+def check(context: Context, name: str) -> Op[GrantCheck]:
+    """Ask the server about the access token of a grant; replace one that is not valid."""
+    stored = yield from _obtain(context, name)
+    found = yield from _ask(context, stored)
+    if found.valid is not False:
+        return found
+    token = AccessToken.of(stored.grant)
+    yield from refuse(context, name, token, sure=found.asked == "introspect")
+    stored = yield from _obtain(context, name)
+    if AccessToken.of(stored.grant) == token:
+        return found
+    again = yield from _ask(context, stored)
+    if again.valid is False and again.asked == "userinfo":
+        # It is no use for the tokens of this grant, which may be for another server.
+        return GrantCheck(name, None, why="its userinfo endpoint refuses new tokens as well")
+    return again._replace(replaced=True)
+
+
+def _obtain(context: Context, name: str) -> Op[StoredGrant]:
+    clocks: Clocks = yield ReadClocks()
+    stored, _ = yield from obtain(context, Asked(name, None, None, 0.0, "later"), clocks, inf)
+    return stored
+
+
+def _ask(context: Context, stored: StoredGrant) -> Op[GrantCheck]:
+    grant = stored.grant
+    provider, token = grant.asked, grant.token
+    assert token is not None  # noqa: S101  # `obtain` returned one
+    urls = provider.well_known_urls()
+    if not urls:
+        return GrantCheck(grant.name, None, why="the provider has no issuer, and so no metadata")
+    metadata = yield from fetch(context, provider, urls)
+    why = "its metadata names no introspection, and no userinfo endpoint for this token"
+    failure: Failure | None = None
+    for request in provider.check_requests(metadata, token):
+        yield CheckCredentials(provider)
+        result = yield from transmit(context, request, stored.now)
+        if isinstance(result, Failure):
+            failure = result
+            continue
+        valid = provider.read_check(request, result)
+        if valid is not None:
+            asked: Literal["introspect", "userinfo"]
+            asked = "introspect" if request.purpose == "introspect" else "userinfo"
+            return GrantCheck(grant.name, valid, asked)
+        why, failure = f"{_WORDS[request.purpose]} answered HTTP {result.status}", None
+    if failure is not None:
+        raise errors.UnreachableError(
+            f"{provider.server} could not be asked about the token of the grant {grant.name!r}:"
+            f" {failure.words}.",
+            flow_id=grant.id,
+            state=grant.state,
+        )
+    return GrantCheck(grant.name, None, why=why)
