@@ -75,7 +75,9 @@ def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant |
 def _take_in(context: Context, grant: Grant, outcome: Outcome, worker: str) -> Op[Grant | None]:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     attempt, old = grant.attempt, grant.token
-    received = grant.receive(outcome.result, outcome.now, duration=outcome.duration)
+    received = grant.receive(
+        outcome.result, outcome.now, duration=outcome.duration, approver=context.approver
+    )
     # As long as the server may be at work on it, nobody may send it again: the lease stays.
     failure = outcome.result if isinstance(outcome.result, Failure) else None
     stays = failure is not None and failure.sent and failure.kind in _STILL_UNDER_WAY
@@ -118,7 +120,10 @@ def _store(context: Context, worker: str, unsaved: UnsavedRefresh, until: float)
         grant = stored.grant
         if _has(grant, token):
             break  # stored already: only the store's answer was lost
-        late = grant.late_answer(token, attempt, stored.now)
+        if grant.is_as_before(commit.grant):
+            late = grant.late_answer(token, attempt, stored.now)
+        else:  # somebody else may have approved it, or another policy may count by now
+            late = grant.orphan_token(token, commit.grant.provider, stored.now)
         again = CommitGrant(grant, context.recorder.render_grant(grant, late, worker))
         if (yield from _commit_patiently(context, again, until)):
             break

@@ -138,7 +138,7 @@ def _course(context: Context, stored: StoredGrant, held: float, asked: Asked) ->
         UnreachableError: The server gave no usable answer lately, and there is nothing to use.
     """
     grant, now = stored.grant, stored.now
-    grant_login.check_same(grant, asked.provider)
+    grant_login.check_same(context, grant, asked.provider)
     course = grant.course(now, asked.min_ttl, held)
     if course is Course.BACK_OFF:
         raise _unreachable(grant, now)

@@ -58,6 +58,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "issued_at": _is_time,
     "last_resort": _is_flag,
     "moved_at": _is_time,
+    "needs_approver": _is_flag,
     "purpose": _is_text,
     "refusals": _is_count,
     "replays": _is_count,

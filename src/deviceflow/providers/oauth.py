@@ -439,15 +439,17 @@ class OAuth:
             )
         if problem and problem != idtoken.EXPIRED:
             return Answer("issued", token=token, unfit=(Reason.PROTOCOL, ours(problem)))
-        if self.require:
-            # Whoever owns a tenant can put any email address into its id tokens.
-            open_to_all = "{tenantid}" in (self.issuer or "") and "tenant" not in dict(self.require)
-            pinned = self.issuer is not None and not open_to_all
-            wrong = idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
-            if wrong:
-                return Answer("issued", token=token, unfit=(Reason.WRONG_APPROVER, ours(wrong)))
         expired = (Reason.PROTOCOL, ours(problem)) if problem else None
         return Answer("issued", token=token, claims=claims, unfit=expired)
+
+    def wrong_approver(self, claims: Fields | None) -> str | None:
+        """Return why the person who approved is not whom `require` names; None if it is."""
+        if not self.require:
+            return None
+        # Whoever owns a tenant can put any email address into its id tokens.
+        open_to_all = "{tenantid}" in (self.issuer or "") and "tenant" not in dict(self.require)
+        pinned = self.issuer is not None and not open_to_all
+        return idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
 
     def refresh_request(self, token: Token) -> Request:
         """Return the request for the next token (RFC 6749 section 6).

@@ -300,6 +300,9 @@ class Studio:
             return DIALECT.classify(response, fields)
         return Answer("issued", token=Token(Secret(token)))
 
+    def wrong_approver(self, claims: Fields | None) -> None:
+        """Return None: Studio sends no id token, and these settings require nobody."""
+
     def revocation_request(self, token: Secret, hint: str) -> None:
         """Return nothing: Studio's tokens can be revoked in its settings only."""
 
