@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
 from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Pairs, Token, too_long
-from deviceflow.core.sanitize import endpoint, number, with_query
+from deviceflow.core.sanitize import endpoint, number, printable, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
 from deviceflow.core.suggest import did_you_mean
@@ -52,7 +52,9 @@ _REQUEST: Final = ("audience", "parameters", "require", "resource", "scopes")
 class OAuth:
     """An OAuth or OpenID provider with the device authorization grant.
 
-    Give either `issuer`, whose metadata names the endpoints, or both endpoints.
+    Give either `issuer`, whose metadata names the endpoints, or both endpoints. With both, the
+    endpoints count, on whatever host they are: `issuer` is shown and recorded, and checked in the
+    id token. The caller vouches that they belong together.
 
     Args:
         client_id: The client id, as registered with the server.
@@ -128,7 +130,7 @@ class OAuth:
                 hint="Give issuer, or both device_authorization_endpoint and token_endpoint.",
             )
         server = self.issuer or self.device_authorization_endpoint
-        for key in _ENDPOINTS:
+        for key in PLACES:
             if (url := getattr(self, key)) is not None:
                 named_by = None if url == server else server
                 endpoint(url, allow_http=self.allow_http, server=named_by, setting=key)
@@ -173,10 +175,12 @@ class OAuth:
         Args:
             name: The entry's name.
             entry: The entry.
-            **settings: This class's arguments, and the entry's own parameters.
+            **settings: This class's arguments, and the entry's own parameters. URLs must be on the
+                entry's server.
 
         Raises:
-            UsageError: A required parameter is missing, or a setting is unknown.
+            UsageError: A required parameter is missing, a setting is unknown, or a URL is of
+                another server.
         """
         parameters = {
             key: settings.pop(key, None) or default for key, default in entry.parameters.items()
@@ -196,9 +200,15 @@ class OAuth:
             )
         where = {
             key: pattern.format(**parameters)
-            for key in _ENDPOINTS
+            for key in PLACES
             if (pattern := getattr(entry, key)) is not None
         }
+        if (key := elsewhere(where.values(), settings)) is not None:
+            raise UsageError(
+                f"{entry.title} is at {origin_of(next(iter(where.values())))}, and {key} is on"
+                f" another server: {origin_of(settings[key])}.",
+                hint=f"Omit {key}, or use OAuth(…) with all URLs of that server.",
+            )
         return cls(name=name, quirks=entry, **({"client_id": ""} | where | settings))
 
     @property
@@ -310,7 +320,7 @@ class OAuth:
                 hint="Give the issuer exactly as the server spells it, including a trailing slash.",
             )
         found: dict[str, Any] = {
-            key: getattr(self, key) or metadata.text(key) for key in _ENDPOINTS if key != "issuer"
+            key: getattr(self, key) or metadata.text(key) for key in PLACES if key != "issuer"
         }
         if not found["device_authorization_endpoint"] or not found["token_endpoint"]:
             raise ProtocolError(
@@ -538,12 +548,26 @@ class OAuth:
 
 _NO_LINK: Final = "verification_uri is not a valid http(s) URL"
 _FOREVER: Final = 100 * 365 * 86400.0
-_ENDPOINTS: Final = (
+PLACES: Final = (
     "issuer",
     "device_authorization_endpoint",
     "token_endpoint",
     "revocation_endpoint",
 )
+"""The settings that say where requests go."""
+
+
+def origin_of(url: object) -> str:
+    """Return a URL's scheme, host and port, without a user name or password."""
+    parts = urlsplit(str(url))
+    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower(), 200)
+
+
+def elsewhere(urls: Iterable[str], settings: Mapping[str, Any]) -> str | None:
+    """Return the first of `PLACES` that is on another server than the URLs; None without one."""
+    servers = {*map(origin_of, urls)}
+    given = (key for key in PLACES if settings.get(key) is not None)
+    return next((key for key in given if origin_of(settings[key]) not in servers), None)
 
 
 _JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
