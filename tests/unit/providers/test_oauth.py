@@ -1058,10 +1058,12 @@ def test_default_of_a_parameter_gives_way() -> None:
     assert enterprise.token_endpoint == "https://git.example.com/login/oauth/access_token"
 
 
-def test_address_that_was_given_goes_before_the_entrys() -> None:
-    provider = known_provider("gitlab", client_id="c", token_endpoint="https://t.example.com/")
+def test_address_that_was_given_goes_before_the_entrys_on_its_server_only() -> None:
+    provider = known_provider("gitlab", client_id="c", token_endpoint="https://gitlab.com/t")
 
-    assert provider.token_endpoint == "https://t.example.com/"
+    assert provider.token_endpoint == "https://gitlab.com/t"
+    with pytest.raises(UsageError, match=r"token_endpoint is on another server: https://t.ex"):
+        known_provider("gitlab", client_id="c", token_endpoint="https://t.example.com/")
 
 
 @pytest.mark.parametrize(
