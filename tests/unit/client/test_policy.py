@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from deviceflow import Client, LoginPending, OAuth, Secret, errors
+from deviceflow.cli import main
 from deviceflow.client import grant_page
 from deviceflow.client.effects import LoadGrant
 from deviceflow.core.encryption import generate_key
@@ -429,10 +430,25 @@ def test_process_without_a_policy_says_why_it_does_not_poll(store: SQLiteStore) 
         place.other.step(pending.value.flow_id)
     with pytest.raises(errors.UsageError, match="is of a program that checks who approved"):
         place.other.log_in("nightly", LAX, open_browser=False)
+    seq = place.store.get(pending.value.flow_id).seq
+    driven = place.other._run(_drive.drive(place.other._context, pending.value.flow_id, seq))
+    assert "does not poll" in str(driven.problem)  # which the worker prints
+    place.clock.advance(60)
     [problem] = place.other.sweep().problems
     assert "does not poll" in problem.message
-    assert place.other.get(pending.value.flow_id).to_dict()["needs_approver"] is True
     assert len(place.server.sent) == sent
+
+
+def test_status_says_who_polls(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEVICEFLOW_KEYS", KEYS[0].reveal())
+    place = Place(store, "approver")
+    login = place.owner.start(LAX)
+
+    main(["status", login.id, "--store", f"sqlite:///{store.path}"])
+
+    assert "polled by: programs that check who approved" in capsys.readouterr().out
 
 
 def test_policy_of_a_grant_ends_with_it(store: SQLiteStore) -> None:
