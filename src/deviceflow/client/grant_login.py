@@ -147,9 +147,10 @@ def _stepped(context: Context, flow: Flow) -> Op[Login | None]:
     """Take the step of a login that is due; None for one that has no code yet."""
     if flow.state is State.INIT:
         return None  # the code is asked for when somebody is there to see it
-    now: float = yield StoreNow()
-    if not (flow.state.ended or may_poll(context, flow) or flow.overdue(now)):
-        return Login.of(flow, flow.wait_seconds(now))
+    if not (flow.state.ended or may_poll(context, flow)):
+        now: float = yield StoreNow()
+        if not flow.overdue(now):
+            return Login.of(flow, flow.wait_seconds(now))
     return (yield from step(context, flow.id))
 
 

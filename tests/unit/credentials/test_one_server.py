@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from unittest import mock
 from urllib.parse import urlsplit
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from deviceflow.cli.options import TargetOptions
+    from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Request, Response
 
 A: Final = "https://a.example.com"
@@ -121,7 +123,9 @@ def _source(*, with_set: bool = True) -> st.SearchStrategy[Source]:
     said = st.one_of(st.just({}), few, whole, places)
     if not with_set:
         return said
-    parameters = st.one_of(st.just({}), st.fixed_dictionaries({}, optional=_PARAMETER))
+    parameters: st.SearchStrategy[Source] = st.one_of(
+        st.just({}), st.fixed_dictionaries({}, optional=_PARAMETER)
+    )
     return st.tuples(said, parameters).map(lambda both: both[0] | {"set": both[1]})
 
 
@@ -139,6 +143,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("settings")
     (made / "providers.toml").write_text(PROVIDERS)
     return made
+
+
+def provider_of(argv: list[str]) -> Provider:
+    return target.provider(cast("TargetOptions", parse(argv)))
 
 
 ID: Final = {"client_id": "robot"}
@@ -175,7 +183,7 @@ def test_what_is_shown_recorded_and_contacted_is_one_server(
     kept = {k: v for k, v in os.environ.items() if not k.startswith("DEVICEFLOW_")}
     with mock.patch.dict(os.environ, kept | variables, clear=True):
         try:
-            provider = target.provider(parse(_argv(line, profile=chosen == "--profile")))
+            provider = provider_of(_argv(line, profile=chosen == "--profile"))
         except UsageError:
             return  # nothing can have been sent: there is no provider
         shown, events, everywhere = list[str](), list[Any](), Everywhere()
@@ -218,7 +226,7 @@ def test_both_are_named_as_they_are_spelled(
     monkeypatch.setenv("DEVICEFLOW_CONFIG", "/nowhere")
 
     with pytest.raises(UsageError) as refused:
-        target.provider(parse(["start", *argv, "--client-id", "robot"]))
+        provider_of(["start", *argv, "--client-id", "robot"])
 
     assert said in str(refused.value)
     assert "Nothing was sent." in str(refused.value)
@@ -231,4 +239,4 @@ def test_profile_and_command_line_are_named_as_they_are_spelled(
     monkeypatch.setenv("DEVICEFLOW_CONFIG", str(folder / "config.toml"))
 
     with pytest.raises(UsageError, match=f'it has issuer = "{A}", and .* has --issuer {B}'):
-        target.provider(parse(["start", "--profile", "work", "--issuer", B]))
+        provider_of(["start", "--profile", "work", "--issuer", B])
