@@ -412,7 +412,7 @@ def test_config_show_says_of_each_setting_where_it_comes_from(deviceflow: Comman
     deviceflow.configure(PROFILES)
 
     done = deviceflow(
-        *("config", "show", "--profile", "work", "--set", "realm=theirs", "--pkce", "off"),
+        *("config", "show", "--profile", "work", "--set", "realm=ours", "--pkce", "off"),
         DEVICEFLOW_SCOPES="in environment",
     )
 
@@ -425,7 +425,7 @@ def test_config_show_says_of_each_setting_where_it_comes_from(deviceflow: Comman
         'scopes = "in environment"  # the environment (DEVICEFLOW_SCOPES)',
         'pkce = "off"  # the command line',
         f'set.base = "https://sso.example.com"{in_file}',
-        'set.realm = "theirs"  # the command line',
+        'set.realm = "ours"  # the command line',
         f"# profiles in {deviceflow.config}: client-only, work",
     ]
 
@@ -486,7 +486,7 @@ def test_what_the_environment_says_of_another_server_is_not_used(deviceflow: Com
     assert done.out.splitlines()[:3] == [
         'provider = "github"  # the command line',
         'client_id = "x"  # the command line',
-        "# not used: the environment, which is for https://sso.example.com",
+        "# not used: the environment, which is for DEVICEFLOW_ISSUER=https://sso.example.com",
     ]
 
 
@@ -501,10 +501,11 @@ def test_a_profile_for_another_server_keeps_its_secret_from_the_one_that_is_name
     ambient = deviceflow("config", "show", *other, DEVICEFLOW_PROFILE="work")
 
     assert named.code == 2
-    assert "is for keycloak" in named.err
+    assert 'it has provider = "keycloak"' in named.err
+    assert f"the command line has --issuer {quick.url}" in named.err
     assert asked_of(quick) == before
     assert "client_secret" not in ambient.out
-    assert "# not used: profile work, which is for keycloak" in ambient.out
+    assert '# not used: profile work, which is for provider = "keycloak"' in ambient.out
 
 
 def test_a_profile_named_on_the_command_line_goes_before_the_environment(

@@ -54,6 +54,7 @@ def handover_design() -> Mapping[str, Mapping[Handover, Handover]]:
         "collect": {READY: COLLECTED, COLLECTED: COLLECTED},
         "acknowledge": {READY: ACKNOWLEDGED, COLLECTED: ACKNOWLEDGED},
         "purge": {READY: PURGED, COLLECTED: PURGED},
+        "refuse_token": {READY: PURGED, COLLECTED: PURGED},
     }
 
 
@@ -87,7 +88,7 @@ def beside_grant() -> Mapping[str, set[GrantState]]:
         "end_need": {WANTED, LOST, REVOKED},
         "late_answer": {ACTIVE, REFRESHING, IN_DOUBT},
         "invalidate": {ACTIVE, IN_DOUBT},
-        "orphan_token": {REVOKED},
+        "orphan_token": {ACTIVE, REFRESHING, IN_DOUBT, LOST, REVOKED},
         "revoke": {*GrantState},
         "revoke_failed": {*GrantState},
         "abandon_revocation": {*GrantState},

@@ -60,7 +60,8 @@ class Client(GrantClient, BaseClient):
         output: A function that takes one line. `login` passes it what the person must read.
         approver: The program's own policy on who may approve: a function that takes the claims of
             the id token, and returns whether to take the token. Without an id token, the client
-            does not take the token.
+            does not take the token. Processes without an approver do not poll for this client's
+            logins, and this client takes no token of a grant that was logged in without one.
         deadline: How many seconds one whole request may take.
         origin: Who the client works for, as events record it: an actor, an engine and its task.
             The actor is by default `DEVICEFLOW_ACTOR`, or the user of the operating system.

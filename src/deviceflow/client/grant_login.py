@@ -23,18 +23,21 @@ from deviceflow.client.effects import (
 )
 from deviceflow.client.grant_need import tell, tell_of
 from deviceflow.client.grant_refresh import revoke_all, revoke_next
+from deviceflow.client.handover import refuse
 from deviceflow.client.login import show
 from deviceflow.client.lookup import get
 from deviceflow.client.metadata import discover
 from deviceflow.client.start import start
-from deviceflow.client.step import step
+from deviceflow.client.step import may_poll, step
 from deviceflow.client.wait import wait, watching
 from deviceflow.core import wording
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, check_name, subject_of
+from deviceflow.core.login import Login
 from deviceflow.core.need import NOTIFY_AGAIN, why_lost
 from deviceflow.core.notice import argument, page_of, resume_command
+from deviceflow.core.policy import wrong_approver
 from deviceflow.core.states import GrantState, State
 from deviceflow.core.text import ours
 from deviceflow.credentials import secret_refs
@@ -47,7 +50,6 @@ if TYPE_CHECKING:
     from deviceflow.client.lease import Clocks
     from deviceflow.client.wait import OnStep
     from deviceflow.core.flow import Flow
-    from deviceflow.core.login import Login
     from deviceflow.core.ports import StoredGrant
     from deviceflow.core.provider import Provider
     from deviceflow.core.secret import Secret
@@ -59,7 +61,7 @@ ASK_AGAIN: Final = 60.0
 _LOOK: Final = 0.5
 
 
-def check_same(grant: Grant, provider: Provider | None) -> None:
+def check_same(context: Context, grant: Grant, provider: Provider | None) -> None:
     """Check that a grant is of the login that the caller asks for.
 
     A grant without tokens takes whatever is asked for next.
@@ -67,11 +69,16 @@ def check_same(grant: Grant, provider: Provider | None) -> None:
     Raises:
         UsageError: It is of another one.
     """
-    if provider is None or not grant.state.gives_tokens or _same(provider, grant.asked):
+    if not grant.state.gives_tokens:
+        return
+    if context.approver is not None and not grant.needs_approver:
+        problem = "has tokens that were taken without this program's policy on who may approve"
+    elif provider is not None and not _same(provider, grant.asked):
+        problem = f"is of {grant.asked.server}, and was asked for with other settings"
+    else:
         return
     raise errors.UsageError(
-        f"The grant {grant.name!r} is of {grant.asked.server}, and was asked for with other"
-        " settings.",
+        f"The grant {grant.name!r} {problem}.",
         flow_id=grant.id,
         state=grant.state,
         hint=f"Use another name, or end that grant first: deviceflow logout {argument(grant.name)}",
@@ -114,7 +121,8 @@ def ask(context: Context, asked: Asked, stored: StoredGrant | None) -> Op[None]:
     if asked.mint == "now":
         if asked.provider is None:
             yield CheckCredentials(provider)
-        login = yield from start(context, provider, asked.name, purpose, {})
+        needs = stored.grant.needs_approver
+        login = yield from start(context, provider, asked.name, purpose, {}, needs_approver=needs)
         raise _pending(context, asked.name, login.wait_seconds, stored, login, shown=True)
     raise _pending(context, asked.name, ASK_AGAIN, stored)
 
@@ -143,17 +151,24 @@ def _stepped(context: Context, flow: Flow) -> Op[Login | None]:
     """Take the step of a login that is due; None for one that has no code yet."""
     if flow.state is State.INIT:
         return None  # the code is asked for when somebody is there to see it
+    if not (flow.state.ended or may_poll(context, flow)):
+        now: float = yield StoreNow()
+        if not flow.overdue(now):
+            return Login.of(flow, flow.wait_seconds(now))
     return (yield from step(context, flow.id))
 
 
 def check_login(flow: Flow, provider: Provider) -> None:
-    """Check that the open login of a grant's name is a login for the grant."""
-    of, provider = flow.provider.for_grant(), provider.for_grant()
-    if (of.server, of.client_id, {*of.scopes}) != (
-        provider.server,
-        provider.client_id,
-        {*provider.scopes},
-    ):
+    """Check that the open login of a grant's name may be a login for the grant.
+
+    If it was approved already, `adopt` refuses it where it only looks alike.
+
+    Raises:
+        UsageError: It is another login, or asks for something else.
+    """
+    has_token = flow.handover.token_kept
+    if not (_looks_alike(flow, provider) if has_token else flow.is_of(provider)):
+        of = flow.provider
         raise errors.UsageError(
             f"The login of the name {flow.name!r} is at {of.server}, and asks for something else"
             " than the grant of that name.",
@@ -164,8 +179,21 @@ def check_login(flow: Flow, provider: Provider) -> None:
         )
 
 
+def _looks_alike(flow: Flow, provider: Provider) -> bool:
+    """Tell whether a login of a grant's name seems to be for the grant, with other settings maybe.
+
+    Otherwise it is somebody else's, who may wait for its token.
+    """
+    of, provider = flow.provider.for_grant(), provider.for_grant()
+    return (of.server, of.client_id, {*of.scopes}) == (
+        provider.server,
+        provider.client_id,
+        {*provider.scopes},
+    )
+
+
 def is_for(flow: Flow, grant: Grant) -> bool:
-    """Tell whether the open login of a grant's name is a login for the grant."""
+    """Tell whether the open login of a grant's name may be a login for the grant."""
     try:
         check_login(flow, grant.asked)
     except errors.UsageError:
@@ -193,8 +221,10 @@ def _need(
     grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
     need, later = grant.open_need, asked.mint == "later"
     sooner = need is not None and later and need.is_reserved(now)
-    if need is None or sooner or not _same(provider, grant.asked):
+    stricter = context.approver is not None and not grant.needs_approver
+    if need is None or sooner or stricter or not _same(provider, grant.asked):
         grant.asked, grant.purpose = provider, purpose or grant.purpose
+        grant.needs_approver |= stricter
         identity = context.identity
         # Where somebody is there, nobody is notified for now.
         notify_at = now if later else now + NOTIFY_AGAIN
@@ -233,6 +263,8 @@ def adopt(
 ) -> Op[bool]:
     """Make the token of a login the grant's, both in one transaction.
 
+    A token that does not fit the policy of the grant or of this client is refused and revoked.
+
     Args:
         context: The client's.
         name: The grant's name.
@@ -254,7 +286,15 @@ def adopt(
     has_tokens = grant.state.gives_tokens
     if has_tokens and (not replaces or grant.state is GrantState.REFRESHING):
         return False
+    why = None
+    if not flow.is_of(provider):
+        why = ours("the login was begun with other settings than the grant's")
+    elif grant.needs_approver and not flow.needs_approver and context.approver is None:
+        why = ours("the login was begun without the program's policy on who may approve")
+    if (yield from refuse(context, flow, why)):
+        return False
     grant.asked = provider
+    grant.needs_approver |= flow.needs_approver or context.approver is not None
     worker, recorder = context.identity.worker(), context.recorder
     id_token = token.id_token
     claims = None if id_token is None else claims_of(id_token.reveal())
@@ -293,12 +333,8 @@ def adopt_refresh_token(
             " refresh tokens.",
             hint="Log in instead: Client.log_in.",
         )
-    if context.approver is not None or getattr(provider, "require", None):
-        raise errors.UsageError(
-            f"The grant {name!r} cannot continue with a refresh token: nobody knows who approved"
-            " it, and this client accepts some people only.",
-            hint="Log in instead: Client.log_in.",
-        )
+    if wrong_approver(provider, None, context.approver):
+        raise _unknown_approver(name)
     secret_refs.allow(provider)
     found = yield from discover(context, provider)
     recorded = False
@@ -308,11 +344,21 @@ def adopt_refresh_token(
         grant = _new(context, name, provider, purpose, now) if stored is None else stored.grant
         if grant.state.gives_tokens:
             raise _has_tokens(grant)
+        if grant.needs_approver:
+            raise _unknown_approver(name)
         grant.asked, grant.purpose = provider, purpose or grant.purpose
         adopted = grant.adopt(refresh_token, found, now)
         worker = context.identity.worker()
         recorded = yield from context.recorder.record_grant(grant, adopted, worker)
     yield from tell_of(context, name)
+
+
+def _unknown_approver(name: str) -> errors.UsageError:
+    return errors.UsageError(
+        f"The grant {name!r} cannot continue with a refresh token: nobody knows who approved it,"
+        " and the grant accepts some people only.",
+        hint="Log in instead: Client.log_in.",
+    )
 
 
 def _has_tokens(grant: Grant) -> errors.UsageError:
@@ -322,6 +368,18 @@ def _has_tokens(grant: Grant) -> errors.UsageError:
         state=grant.state,
         hint=f"Use another name, or end that grant first: deviceflow logout {argument(grant.name)}",
     )
+
+
+def _check_approver(context: Context, grant: Grant) -> None:
+    if grant.needs_approver and context.approver is None:
+        raise errors.UsageError(
+            f"The grant {grant.name!r} is of a program that checks who approved"
+            " (Client(approver=…)). This process has no such policy.",
+            flow_id=grant.id,
+            state=grant.state,
+            hint="Log in with that program. To give up its policy, end the grant first:"
+            f" deviceflow logout {argument(grant.name)}",
+        )
 
 
 def log_in(
@@ -342,10 +400,11 @@ def log_in(
     stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
     replaces = again or (stored is not None and stored.grant.state is GrantState.IN_DOUBT)
     if stored is not None:
-        check_same(stored.grant, provider)
+        check_same(context, stored.grant, provider)
         purpose = purpose or stored.grant.purpose
         if stored.grant.state.gives_tokens and not replaces:
             return
+        _check_approver(context, stored.grant)
     if provider is None:
         provider = yield from _provider_of(name, stored)
     login = yield from start(context, provider, name, purpose, {})
@@ -363,6 +422,7 @@ def log_in(
         if replaces and stored is not None:
             yield from _end_refresh(context, stored)
         elif stored is not None and stored.grant.state.gives_tokens:
+            check_same(context, stored.grant, provider)
             return
     stored = yield LoadGrant(name, clocks.shared)
     if stored is None or stored.grant.flow_id != login.id:  # nobody has taken its token meanwhile
@@ -429,6 +489,9 @@ def _pending(
     shown: bool = False,
 ) -> errors.LoginPending:
     need = None if stored is None else stored.grant.open_need
+    elsewhere = ""
+    if context.approver is None and login is not None and login.needs_approver:
+        elsewhere = "Only a program that checks who approved (Client(approver=…)) can take it. "
     pending = errors.LoginPending(
         f"A person must log in before the grant {name!r} gives a token.",
         name=name,
@@ -438,7 +501,7 @@ def _pending(
         reason=None if need is None else need.reason,
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
-        hint=f"{_why(stored)}Ask again in {wording.seconds(ceil(wait_seconds))}."
+        hint=f"{_why(stored)}{elsewhere}Ask again in {wording.seconds(ceil(wait_seconds))}."
         f" To log in, with the same store: {resume_command(name)}",
     )
     pending.login = login if shown else None

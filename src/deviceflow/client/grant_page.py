@@ -101,16 +101,21 @@ def request_code(context: Context, link: Secret) -> Op[NeedPage | None]:
         under_way = flow is not None and flow.state is State.INIT and is_for(flow, grant)
         if page.wait_seconds and not under_way:
             return page
+        needs = grant.needs_approver
         # What is stored names a secret; only what this process was set up for may be read.
         yield CheckCredentials(grant.asked)
         if not under_way:
             # Before the request is on record: who reads the grant after that finds the login, too,
             # and waits for its code instead of requesting another one.
-            yield from create(context, grant.asked, grant.name, grant.purpose, {})
+            yield from create(
+                context, grant.asked, grant.name, grant.purpose, {}, needs_approver=needs
+            )
             requested = grant.request_code(stored.now)
             if not (yield from context.recorder.record_grant(grant, requested, worker)):
                 continue
-        login = yield from start(context, grant.asked, grant.name, grant.purpose, {})
+        login = yield from start(
+            context, grant.asked, grant.name, grant.purpose, {}, needs_approver=needs
+        )
         return _page(stored, login)
 
 

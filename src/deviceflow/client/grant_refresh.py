@@ -83,6 +83,7 @@ def _take_in(
         outcome.now,
         duration=outcome.duration,
         outage_after=context.outage_after,
+        approver=context.approver,
     )
     if grant.token is not None and grant.token is not old:
         grant.issued_clock, grant.issued_uptime = begun.clock, begun.uptime
@@ -128,7 +129,10 @@ def _store(context: Context, worker: str, unsaved: UnsavedRefresh, until: float)
         grant = stored.grant
         if _has(grant, token):
             break  # stored already: only the store's answer was lost
-        late = grant.late_answer(token, attempt, stored.now)
+        if grant.is_as_before(commit.grant):
+            late = grant.late_answer(token, attempt, stored.now)
+        else:  # somebody else may have approved it, or another policy may count by now
+            late = grant.orphan_token(token, commit.grant.provider, stored.now)
         again = CommitGrant(grant, context.recorder.render_grant(grant, late, worker))
         if (yield from _commit_patiently(context, again, until)):
             break

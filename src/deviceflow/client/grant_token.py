@@ -152,7 +152,7 @@ def _course(context: Context, stored: StoredGrant, held: float, asked: Asked) ->
         UsageError: The grant is of another login than is asked for.
     """
     grant, now = stored.grant, stored.now
-    grant_login.check_same(grant, asked.provider)
+    grant_login.check_same(context, grant, asked.provider)
     course = grant.course(now, asked.min_ttl, held)
     if course is Course.USE and held > 0 and _is_refused(context, grant):
         return Course.WAIT  # the next one is under way

@@ -9,14 +9,17 @@ from deviceflow.client.claim import take_lease
 from deviceflow.client.effects import Load, Release, Snooze, StoreNow, or_else
 from deviceflow.core.explain import error_of
 from deviceflow.core.login import Login
+from deviceflow.core.policy import wrong_approver
 from deviceflow.core.ports import Claim, LeaseHeld
 from deviceflow.core.states import Handover
+from deviceflow.providers.idtoken import claims_of
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.core.flow import Flow
     from deviceflow.core.provider import Token
+    from deviceflow.core.text import CleanText
 
 LONGEST_COLLECTION: Final = 86400.0
 """Seconds for which a token can be kept from others while it is collected, at most."""
@@ -37,15 +40,46 @@ class Collection(NamedTuple):
 
 
 def collect_token(context: Context, flow_id: str) -> Op[Token]:
-    """Return the token of a flow that is authorized, and put on record that it was."""
+    """Return the token of a flow that is authorized, and put on record that it was.
+
+    It is refused where this client's policy does not accept who approved.
+    """
     while True:
         flow: Flow = yield Load(flow_id)
         if flow.token is None:
             raise error_of(flow)
+        if (yield from refuse(context, flow)):
+            continue
         now: float = yield StoreNow()
         token, collected = flow.token, flow.collect(now)
         if (yield from context.recorder.record(flow, collected, context.identity.worker())):
             return token
+
+
+def refuse(context: Context, flow: Flow, why: CleanText | None = None) -> Op[bool]:
+    """Refuse the token of a login, if the policy of this client does not accept who approved it.
+
+    Others may have polled: another process, with another policy or none.
+
+    Args:
+        context: The client's.
+        flow: The login with its token.
+        why: Why to refuse it anyway.
+
+    Returns:
+        Whether it was refused, or others moved the login meanwhile: then look again.
+    """
+    token = flow.token
+    assert token is not None  # noqa: S101  # the callers looked
+    if why is None:
+        claims = None if token.id_token is None else claims_of(token.id_token.reveal())
+        why = wrong_approver(flow.provider, claims, context.approver)
+    if why is None:
+        return False
+    now: float = yield StoreNow()
+    refused = flow.refuse_token(why, now)
+    yield from context.recorder.record(flow, refused, context.identity.worker())
+    return True
 
 
 def acknowledge(context: Context, flow_id: str) -> Op[Login]:

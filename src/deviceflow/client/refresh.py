@@ -8,6 +8,7 @@ from deviceflow import errors
 from deviceflow.client.effects import ReadClocks
 from deviceflow.client.exchange import transmit
 from deviceflow.client.metadata import discover
+from deviceflow.core.policy import judged
 from deviceflow.core.text import CleanText, Known
 from deviceflow.core.wire import Failure
 
@@ -24,7 +25,10 @@ def refresh(context: Context, provider: Provider, token: Token) -> Op[Token]:
     clocks: Clocks = yield ReadClocks()
     now = clocks.wall
     result = yield from transmit(context, provider.refresh_request(token), now)
-    answer = None if isinstance(result, Failure) else provider.read_token(result, now)
+    answer = None
+    if not isinstance(result, Failure):
+        said = provider.read_token(result, now)
+        answer = judged(provider, said, context.approver, renewed=True)
     if answer is None or answer.outcome in ("retry", "slow_down"):
         raise errors.UnreachableError("The token could not be refreshed now: no usable answer.")
     known = Known(token.access_token, token.refresh_token, token.id_token)

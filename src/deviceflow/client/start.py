@@ -15,6 +15,7 @@ from deviceflow.client.wait import watching
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import Flow, checked_purpose
 from deviceflow.core.login import Login
+from deviceflow.core.policy import settings_of
 from deviceflow.core.provider import DeviceCode, Provider
 from deviceflow.core.sanitize import endpoint
 from deviceflow.core.states import State
@@ -33,9 +34,14 @@ def create(
     name: str | None,
     purpose: str | None,
     request: LoginRequest,
+    *,
+    needs_approver: bool = False,
 ) -> Op[Login]:
-    """Keep a new login in `init`, or return the open login of that name."""
-    flow = yield from _create(context, provider, name, purpose, request)
+    """Keep a new login in `init`, or return the open login of that name.
+
+    `needs_approver` is for the login of a grant that needs one, where this process has none.
+    """
+    flow = yield from _create(context, provider, name, purpose, request, needs_approver)
     now: float = yield StoreNow()
     return Login.of(flow, flow.wait_seconds(now))
 
@@ -46,17 +52,31 @@ def _create(
     name: str | None,
     purpose: str | None,
     request: LoginRequest,
+    needs_approver: bool = False,
 ) -> Op[Flow]:
     purpose = checked_purpose(purpose)  # before anything is sent
-    provider = _shared((yield from discover(context, asked(provider, request))))
+    wanted = asked(provider, request)
+    provider = _shared((yield from discover(context, wanted)))
     secret_refs.allow(provider)
     verifier = context.identity.new_verifier() if provider.uses_pkce else None
     now: float = yield StoreNow()
     flow_id = context.identity.new_flow_id()
-    flow = Flow(flow_id, provider, now, name=name, verifier=verifier, purpose=purpose)
+    flow = Flow(
+        flow_id,
+        provider,
+        now,
+        name=name,
+        verifier=verifier,
+        purpose=purpose,
+        settings=settings_of(wanted),
+        needs_approver=needs_approver or context.approver is not None,
+    )
     kept = yield from context.recorder.add(flow)
     if kept is not flow and (
-        kept.purpose != purpose or kept.provider.to_dict() != provider.to_dict()
+        kept.purpose != purpose
+        or kept.provider.to_dict() != provider.to_dict()
+        # With a policy of its own, this process applies it to whatever token others bring.
+        or (needs_approver and not kept.needs_approver and context.approver is None)
     ):
         raise errors.UsageError(
             f"A login of the name {name!r} is open already at {kept.provider.server}, and asks for"
@@ -75,16 +95,20 @@ def start(
     name: str | None,
     purpose: str | None,
     request: LoginRequest,
+    *,
+    needs_approver: bool = False,
 ) -> Op[Login]:
-    """Ask the server for a device code, and return the login that has it."""
-    flow = yield from _create(context, provider, name, purpose, request)
+    """Ask the server for a device code, and return the login that has it; as `create`."""
+    flow = yield from _create(context, provider, name, purpose, request, needs_approver)
     now: float = yield StoreNow()
     login = Login.of(flow, flow.wait_seconds(now))
     if login.expires_at is not None and login.expires_at <= now and not login.state.ended:
         # Nobody came back while the code of that name lived. It may have been approved in time.
         login = yield from step(context, login.id)
         if login.state in (State.EXPIRED, State.FAILED):
-            login = yield from create(context, provider, name, purpose, request)
+            login = yield from create(
+                context, provider, name, purpose, request, needs_approver=needs_approver
+            )
     login = yield from watching(context, login.id, _ask_for_code(context, login))
     if login.reason is not None:
         context.metadata.discard(provider.server)  # it may be why

@@ -49,7 +49,8 @@ class BeginPoll:
 
     It leaves everything else to the longer way: a flow that somebody left behind, that is not due,
     overdue, ended or without a code, whose clock seems to be set back, whose request cannot be
-    built, or whose client secret this process has not been checked to may read.
+    built, whose client secret this process has not been checked to may read, or whose approver it
+    cannot check.
 
     Args:
         context: The client's.
@@ -75,6 +76,7 @@ class BeginPoll:
             or flow.wait_seconds(now) > 0
             or flow.overdue(now)
             or not secret_refs.begun_here(flow.provider)
+            or not may_poll(self._context, flow)
         ):
             return None
         try:
@@ -145,6 +147,8 @@ def _begin(context: Context, claim: Claim, lease: Lease) -> Op[tuple[Request, Le
             return Login.of(flow, flow.wait_seconds(now))
         return (yield from _overtaken(flow.id, lease.owner))
     try:
+        if flow.state is State.AWAITING_USER and not may_poll(context, flow):
+            raise _needs_approver(flow)
         request = flow.request()
     except UsageError:
         yield Release(flow.id, lease.owner)
@@ -154,6 +158,22 @@ def _begin(context: Context, claim: Claim, lease: Lease) -> Op[tuple[Request, Le
         if not (yield from record(flow, poll, lease.owner)):
             return (yield from _overtaken(flow.id, lease.owner))
     return request, lease
+
+
+def may_poll(context: Context, flow: Flow) -> bool:
+    """Tell whether this process can check who approved a login, where the login needs that."""
+    return context.approver is not None or not flow.needs_approver
+
+
+def _needs_approver(flow: Flow) -> UsageError:
+    return UsageError(
+        "The login was begun by a program that checks who approved (Client(approver=…)). This"
+        " process has no such policy, so it does not poll.",
+        flow_id=flow.id,
+        state=flow.state,
+        hint="Let that program continue: nothing is lost. To log in without its policy, end the"
+        f" login first: deviceflow cancel {flow.id}",
+    )
 
 
 def _check_credentials(flow: Flow, owner: str) -> Op[None]:

@@ -306,6 +306,16 @@ PURGE: Final = _handing_over(
     wipes=True,
 )
 
+REFUSE_TOKEN: Final = _handing_over(
+    "refuse_token",
+    PURGED,
+    words="the token does not fit the policy on who may approve: it was wiped",
+    outcome="refused",
+    severity=Severity.WARNING,
+    changes_secrets=True,
+    wipes=True,
+)
+
 # Actions that change neither state.
 
 TAKE_OVER: Final = _beside(
@@ -325,7 +335,7 @@ ORPHAN_TOKEN: Final = _beside(
     changes_secrets=True,
     mark="M0-5 5 0 0 5-5 0zm0 3L-2 0 0 2 2 0z",
     counted_as="orphaned_tokens",
-    grant={REVOKED: REVOKED},
+    grant={state: state for state in GrantState if state is not WANTED},
 )
 REVOKE: Final = _beside(
     "revoke",

@@ -190,11 +190,12 @@ DATA: Final = (
             *_fields(
                 "flow",
                 "state reason seq attempt failures unreadable slow_downs in_doubt last_poll_owed"
-                " handover orphaned_tokens revocations",
+                " handover orphaned_tokens revocations settings needs_approver",
             ),
             *_fields(
                 "login",
-                "state reason attempt failures in_doubt handover orphaned_tokens revocations",
+                "state reason attempt failures in_doubt handover orphaned_tokens revocations"
+                " needs_approver",
             ),
             *_fields(
                 "event",
@@ -203,7 +204,7 @@ DATA: Final = (
             *_fields(
                 "grant",
                 "state reason seq generation attempt replays failures refusals invalid ends_old"
-                " revocations",
+                " revocations needs_approver",
             ),
             *_fields(
                 "view",

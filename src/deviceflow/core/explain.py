@@ -47,6 +47,13 @@ def instructions(login: Login | Flow) -> list[str]:
 def error_of(login: Login | Flow) -> errors.DeviceFlowError:
     """Return the error that says why the login has no token."""
     kind: type[errors.DeviceFlowError]
+    if login.handover is Handover.PURGED and login.detail:  # why it was not taken
+        return errors.WrongApproverError(
+            f"The login was approved, but its token was not taken: {login.detail}.",
+            flow_id=login.id,
+            state=login.state,
+            hint="Ask the required person, and start the login again.",
+        )
     if login.handover in _GONE:
         return errors.TokenGoneError(
             f"The token of this login {_GONE[login.handover]}.", flow_id=login.id, state=login.state

@@ -19,7 +19,6 @@ nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -27,6 +26,7 @@ from deviceflow.core import actions, pacing
 from deviceflow.core.actions import Kind
 from deviceflow.core.machine import fire, refusal
 from deviceflow.core.pending_answers import read_token
+from deviceflow.core.policy import judged, settings_of
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import Handover, Reason, State
@@ -73,19 +73,6 @@ def checked_purpose(purpose: object) -> str | None:
     return str.__str__(purpose)
 
 
-def _judged(answer: Answer, approver: Approver | None) -> Answer:
-    """Return the answer, with its token marked as unfit if the approver is not accepted."""
-    if answer.token is None or answer.unfit or approver is None:
-        return answer
-    if answer.claims is None:
-        problem = "the server sent no id token, so it is unknown who approved"
-    elif approver(answer.claims.as_dict()):
-        return answer
-    else:
-        problem = "the program does not accept the person who approved"
-    return replace(answer, unfit=(Reason.WRONG_APPROVER, ours(problem)))
-
-
 class Transition(NamedTuple):
     """One action on a flow or on a grant, as it happened.
 
@@ -127,6 +114,10 @@ class Flow:
         name: The caller's own name for the login, where one was given: one open login per name.
         purpose: Why the login is needed, as the program states it. Shown and recorded.
         provider: The server, and the settings to log in to it.
+        settings: The digest of these settings as they were before their endpoints were discovered
+            (`policy.settings_of`): what a grant compares.
+        needs_approver: Whether the login was begun by a program with a policy of its own on who may
+            approve (`Client(approver=…)`). Then only a process with such a policy may poll.
         state: The state of the login.
         reason: Why the login failed.
         detail: The server's message about it, sanitized.
@@ -182,6 +173,7 @@ class Flow:
         "last_poll_owed",
         "moved_at",
         "name",
+        "needs_approver",
         "omitted",
         "orphaned_tokens",
         "provider",
@@ -189,6 +181,7 @@ class Flow:
         "reason",
         "revocations",
         "seq",
+        "settings",
         "slow_downs",
         "state",
         "to_revoke",
@@ -210,12 +203,16 @@ class Flow:
         name: str | None = None,
         verifier: Secret | None = None,
         purpose: str | None = None,
+        settings: str | None = None,
+        needs_approver: bool = False,
     ) -> None:
         self.id: str = flow_id
         # An enum's member is a text as well; this is the text.
         self.name: str | None = name and str.__str__(name)
         self.purpose: str | None = checked_purpose(purpose)
         self.provider: Provider = provider
+        self.settings: str | None = settings
+        self.needs_approver: bool = needs_approver
         self.state: State = State.INIT
         self.reason: Reason | None = None
         self.detail: CleanText | None = None
@@ -411,7 +408,7 @@ class Flow:
             if in_init:
                 answer = self.provider.read_code(result)
             else:
-                answer = _judged(read_token(self.provider, result, now), approver)
+                answer = judged(self.provider, read_token(self.provider, result, now), approver)
                 if answer.token is not None:
                     answer.token.hide(self._known())
         detail = self._clean(answer.message)
@@ -498,6 +495,28 @@ class Flow:
         self._expect(actions.ACKNOWLEDGE, having=self.token is not None)
         self.token = None
         return self._fire(actions.ACKNOWLEDGE, now, detail=detail)
+
+    def is_of(self, provider: Provider) -> bool:
+        """Tell whether the login has just these settings, with its endpoints or without."""
+        return settings_of(provider) in (self.settings, settings_of(self.provider))
+
+    def refuse_token(self, why: CleanText, now: float) -> Transition:
+        """Wipe a token that does not fit the policy of who would take it, and schedule revocation.
+
+        Args:
+            why: Why it does not fit.
+            now: The time.
+
+        Raises:
+            IllegalTransitionError: There is no token.
+        """
+        self._expect(actions.REFUSE_TOKEN, having=self.token is not None)
+        assert self.token is not None  # noqa: S101  # `_expect` checked it
+        detail = self._set_aside(
+            self._revocable(self.token), now, f"{why}: the token was not taken"
+        )
+        self.token, self.detail = None, why
+        return self._fire(actions.REFUSE_TOKEN, now, detail=detail)
 
     def purge(self, now: float) -> Transition:
         """Wipe a token that nobody acknowledged, and schedule its revocation.

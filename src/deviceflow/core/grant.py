@@ -44,6 +44,7 @@ from deviceflow.core import actions, pacing
 from deviceflow.core.flow import Transition
 from deviceflow.core.machine import fire_grant, grant_refusal
 from deviceflow.core.need import MOST_UNTOLD, NO_ANSWER, Need
+from deviceflow.core.policy import judged, settings_of
 from deviceflow.core.provider import Answer, Token
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
@@ -54,7 +55,7 @@ from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
-    from deviceflow.core.provider import Provider
+    from deviceflow.core.provider import Approver, Provider
     from deviceflow.core.wire import Fields, Request
 
 SHARE: Final = 0.5
@@ -187,6 +188,8 @@ class Grant:
         name: The caller's name for it, which no other grant of the store has.
         asked: The settings to log in, as the caller gave them.
         provider: The same with the endpoints that the server named.
+        needs_approver: Whether a program with a policy of its own on who may approve asked for it
+            (`Client(approver=…)`). Then it takes no login that no such policy was applied to.
         purpose: Why the grant is needed, as the program states it.
         state: Its state.
         reason: Why it gives no tokens any more, if it does not.
@@ -233,6 +236,7 @@ class Grant:
         self.name: str = str.__str__(name)  # an enum's member is a text as well; this is the text
         self.asked: Provider = asked
         self.provider: Provider = asked
+        self.needs_approver: bool = False
         self.purpose: str | None = purpose
         self.state: GrantState = GrantState.WANTED
         self.reason: Loss | None = None
@@ -694,6 +698,7 @@ class Grant:
         *,
         duration: float = 0.0,
         outage_after: float = inf,
+        approver: Approver | None = None,
     ) -> Transition:
         """Process the result of a refresh.
 
@@ -703,6 +708,7 @@ class Grant:
             duration: How many seconds the exchange took.
             outage_after: After how many seconds without a usable answer the program is to be told
                 of an outage.
+            approver: The program's policy on who may approve, for an id token that came along.
 
         Raises:
             IllegalTransitionError: No refresh is in flight.
@@ -714,7 +720,8 @@ class Grant:
             transition = self._again(now, 0.0, failed, lost=result.sent, late=late)
             status = None
         else:
-            status, answer = result.status, self.provider.read_token(result, now)
+            status, said = result.status, self.provider.read_token(result, now)
+            answer = judged(self.provider, said, approver, renewed=True)
             if answer.token is not None:
                 transition = self._receive_token(answer, answer.token, now, duration)
             else:
@@ -834,9 +841,7 @@ class Grant:
             now: The time.
         """
         if self.state is GrantState.REVOKED:
-            transition = self._fire(actions.ORPHAN_TOKEN, now)
-            self._set_to_revoke(token, now)
-            return transition
+            return self.orphan_token(token, self.provider, now)
         unanswered = self.state is GrantState.IN_DOUBT and self.attempt == attempt
         aside = (*self.aside, token)[-MOST_ASIDE:]
         if unanswered or self.state is GrantState.LOST:
@@ -845,6 +850,27 @@ class Grant:
         transition = self._fire(actions.LATE_ANSWER, now)
         self.aside = aside
         return transition
+
+    def orphan_token(self, token: Token, provider: Provider, now: float) -> Transition:
+        """Record tokens that arrived after the grant ended or began anew, and schedule revocation.
+
+        Args:
+            token: The tokens.
+            provider: The server that issued them. They are not sent to another one.
+            now: The time.
+        """
+        transition = self._fire(actions.ORPHAN_TOKEN, now)
+        if self.provider == provider and self._set_to_revoke(token, now):
+            return transition
+        return transition._replace(detail=ours(f"revoke them at {provider.server}"))
+
+    def is_as_before(self, before: Grant) -> bool:
+        """Tell whether a grant is of the same login and policy as a copy of it was before."""
+        return (
+            self.flow_id == before.flow_id
+            and settings_of(self.asked) == settings_of(before.asked)
+            and self.needs_approver <= before.needs_approver
+        )
 
     def use_late_answer(self, now: float) -> Transition:
         """Use the newest tokens that were set aside: the stored ones are refused, or in doubt."""
@@ -925,7 +951,7 @@ class Grant:
         transition = self._fire(actions.LOG_OUT, now)
         self.ended_at = now
         self._wipe(now, NeedEnd.LOGGED_OUT)
-        self.aside = ()
+        self.aside, self.needs_approver = (), False
         ended = self._end_need(now, NeedEnd.LOGGED_OUT)
         revocable = False
         for token in tokens:

@@ -60,6 +60,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "issued_clock": _is_text,
     "issued_uptime": _is_time_or_none,
     "moved_at": _is_time,
+    "needs_approver": _is_flag,
     "purpose": _is_text,
     "refusals": _is_count,
     "refused_at": _is_time,

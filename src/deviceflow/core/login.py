@@ -52,6 +52,8 @@ class Login:
         orphaned_tokens: How many tokens arrived that the login did not take and that must be
             revoked.
         revocations: How many requests to revoke tokens are left to send (RFC 7009).
+        needs_approver: Whether only a program with a policy on who may approve
+            (`Client(approver=…)`) may poll.
     """
 
     id: str
@@ -77,6 +79,7 @@ class Login:
     handover: Handover
     orphaned_tokens: int
     revocations: int
+    needs_approver: bool
 
     @classmethod
     def of(cls, flow: Flow, wait_seconds: float) -> Self:
@@ -113,6 +116,7 @@ class Login:
             handover=flow.handover,
             orphaned_tokens=flow.orphaned_tokens,
             revocations=flow.revocations,
+            needs_approver=flow.needs_approver,
         )
         return login
 
@@ -162,4 +166,5 @@ _PLAIN: Final = (
     "handover",
     "orphaned_tokens",
     "revocations",
+    "needs_approver",
 )

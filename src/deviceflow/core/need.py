@@ -44,7 +44,8 @@ WHY: Final[Mapping[str, str]] = {
     Loss.UNKNOWN: "The answer to a refresh was lost, and the server refuses the refresh token now.",
     Loss.LAPSED: "Its token has expired, and there is no refresh token.",
     Loss.INVALIDATED: "A server refused its token, and there is no refresh token.",
-    Loss.WRONG_SUBJECT: "A refresh brought tokens of somebody else, which were not taken.",
+    Loss.WRONG_SUBJECT: "A refresh brought tokens of somebody else, or of a person who is not"
+    " accepted. They were not taken.",
 }
 """Why a person must log in: each reason, in words. The set is closed."""
 

@@ -376,6 +376,13 @@ class Provider(Protocol):
     def read_token(self, response: Response, now: float = 0.0) -> Answer:
         """Return the meaning of the response to `token_request` (RFC 8628 section 3.5)."""
 
+    def wrong_approver(self, claims: Fields | None) -> str | None:
+        """Return why the person who approved is not accepted; None if the person is.
+
+        Args:
+            claims: The claims of the id token; None without one.
+        """
+
     def revocation_request(self, token: Secret, hint: str) -> Request | None:
         """Return the request that revokes a token (RFC 7009); None without an endpoint."""
 

@@ -13,7 +13,7 @@ from deviceflow.core.sanitize import is_loopback, printable
 from deviceflow.credentials import profiles
 from deviceflow.errors import UsageError
 from deviceflow.providers import known
-from deviceflow.providers.oauth import OAuth
+from deviceflow.providers.oauth import PLACES, OAuth, elsewhere
 from deviceflow.providers.studio import DEFAULT_URL, Studio
 
 if TYPE_CHECKING:
@@ -112,18 +112,33 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
         name.removeprefix("set."): settings.pop(name) for name in found if name.startswith("set.")
     }
     name: str | None = settings.pop("provider", None)
+    places = {key: found[key] for key in PLACES if key in found}
     for flag in settings.keys() & {*profiles.FLAGS}:
         settings[flag] = settings[flag] in (True, "1", "true")
     required = dict(asked.require)
     if name is None and any(key in settings for key in _WHERE):
         _no_studio_options(asked)
         _no_parameters(parameters, {}, "A server that is not named")
+        first = next(iter(places))
+        _check_one_server({first: places[first]}, [settings[first]], places)
         return OAuth(**_with_id(settings), require=required)
     if name is not None and name != "studio" and not _is_address(name):
         entry = known.entry(name)
         _no_studio_options(asked)
         _no_parameters(parameters, entry.parameters, entry.title)
-        return known.provider(name, **_with_id(settings), **parameters, require=required)
+        rest = {key: value for key, value in _with_id(settings).items() if key not in PLACES}
+        of = known.provider(name, **rest, **parameters, require=required)
+        urls = [url for key in PLACES if (url := getattr(of, key))]
+        _check_one_server({"provider": found["provider"]}, urls, places)
+        return replace(of, **{key: setting.value for key, setting in places.items()})
+    if name is not None and places:
+        raise _mixed({"provider": found["provider"]}, places)
+    if name is not None and (supplied := known.at(urlsplit(_address(name)).hostname or "")):
+        raise UsageError(
+            f"{printable(name, 100)} is the provider {supplied!r}, and no DVC Studio."
+            " Nothing was sent.",
+            hint=f"Name the provider: {supplied}",
+        )
     _no_parameters(parameters, {}, "DVC Studio")
     # A client id in the environment is for other servers: Studio has no client ids.
     settings = {
@@ -132,6 +147,30 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
         if key in _FOR_STUDIO or "environment" not in found[key].source
     }
     return _studio(asked, None if name == "studio" else name, settings, required)
+
+
+def _check_one_server(
+    one: Mapping[str, Setting], urls: Iterable[str], places: Mapping[str, Setting]
+) -> None:
+    """Check that no URL is on another server.
+
+    Args:
+        one: The setting that names the server.
+        urls: Where that server is.
+        places: The URLs among the settings.
+    """
+    values = {key: setting.value for key, setting in places.items()}
+    if (key := elsewhere(urls, values)) is not None:
+        raise _mixed(one, {key: places[key]})
+
+
+def _mixed(one: Mapping[str, Setting], other: Mapping[str, Setting]) -> UsageError:
+    return UsageError(
+        f"{profiles.spelled(one)} and {profiles.spelled(other)} each name a server."
+        " Nothing was sent.",
+        hint="Leave out one of the two. If they belong together, describe the server in a provider"
+        " file (DEVICEFLOW_PROVIDERS).",
+    )
 
 
 def _no_parameters(given: Mapping[str, str], known: Mapping[str, str], title: str) -> None:

@@ -1,8 +1,9 @@
 """The configuration file, and where each setting comes from.
 
-The command line has precedence over the environment, and the environment over the profile. If a
-source names another server than one with higher precedence, the whole source is ignored, so that
-no secret is sent to a server that it is not for::
+The command line has precedence over the environment, and the environment over the profile. All that
+says where requests go comes from one source: the provider, its parameters, and the URLs. A source
+that does not repeat what one with higher precedence says of that is ignored as a whole, so that no
+secret is sent to a server that it is not for::
 
     # ~/.config/deviceflow/config.toml
     [profiles.work]
@@ -25,8 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.core.need import OUTAGE_AFTER
+from deviceflow.core.sanitize import printable
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import UsageError
+from deviceflow.providers.oauth import PLACES, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,12 +65,7 @@ pages of needs are, and when somebody is told of an outage. None belongs to a se
 
 COMMAND_LINE: Final = "the command line"
 
-_SERVER: Final[tuple[str, ...]] = (
-    "provider",
-    "issuer",
-    "device_authorization_endpoint",
-    "token_endpoint",
-)
+_PLACES: Final = ("provider", *PLACES)
 _LISTS: Final = ("resource", "scopes", "scope_ceiling")
 _LITERAL: Final[tuple[str, ...]] = ("client_secret", "private_key")
 _REFERENCES: Final = ("env:", "file:", "profile:")
@@ -200,25 +198,25 @@ def settle(given: Mapping[str, Any], profile: str | None) -> Settled:
         "the environment": _environment(),
         f"profile {chosen}": in_profile,
     }
-    # The server of a profile that is named on the command line counts as named there.
-    server = _server(arguments) or (_server(in_profile) if profile else {})
+    server = _server(arguments)
+    if profile and (own := _server(in_profile)):
+        if not _says(own, server):
+            raise UsageError(
+                f"Profile {profile!r} is for another server: it has {spelled(own)}, and the command"
+                f" line has {spelled(server)}.",
+                hint="The profile's client and secret belong to its server: name the profile or"
+                " the server, not both.",
+            )
+        server = own  # as if it were named on the command line
     found: dict[str, Setting] = {}
     ceilings: list[Setting] = []
     passed_over: list[str] = []
     for layer, settings in layers.items():
         own = _server(settings)
-        if server and own and not server.items() <= own.items():
-            where = next(iter(own.values()))
-            if profile and layer == f"profile {profile}":
-                raise UsageError(
-                    f"Profile {profile!r} is for {where}, but the command line names another"
-                    " server.",
-                    hint="The profile's client and secret belong to its server: name the profile or"
-                    " the server, not both.",
-                )
-            passed_over.append(f"{layer}, which is for {where}")
+        if layer != COMMAND_LINE and own and not _says(own, server):
+            passed_over.append(f"{layer}, which is for {spelled(own)}")
             continue
-        server = server or own
+        server = own or server
         found = settings | found
         ceilings += [settings["scope_ceiling"]] if "scope_ceiling" in settings else []
     if ceilings:
@@ -297,8 +295,36 @@ def texts(value: str | Sequence[str]) -> Sequence[str]:
     return value.split() if isinstance(value, str) else value
 
 
-def _server(settings: Mapping[str, Setting]) -> dict[str, Any]:
-    return {name: settings[name].value for name in _SERVER if name in settings}
+def _server(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return what says where requests go: a provider, its parameters, and URLs."""
+    return {
+        name: setting
+        for name, setting in settings.items()
+        if name in _PLACES or name.startswith("set.")
+    }
+
+
+def _says(own: Mapping[str, Setting], server: Mapping[str, Setting]) -> bool:
+    """Tell whether a source names a server in all that was said of it already."""
+    return all(name in own and own[name].value == server[name].value for name in server)
+
+
+def spelled(settings: Mapping[str, Setting]) -> str:
+    """Return settings as they are spelled where they come from, for a person to find them."""
+    return ", ".join(_spelled(name, setting) for name, setting in settings.items())
+
+
+def _spelled(name: str, setting: Setting) -> str:
+    text = printable(str(setting.value), 200)
+    value = origin_of(text) if "@" in text else text
+    if setting.source == COMMAND_LINE:
+        if name == "provider":
+            return value
+        option = f"--set {name[4:]}=" if name.startswith("set.") else f"--{name.replace('_', '-')} "
+        return f"{option}{value}"
+    if setting.source.startswith("the environment"):
+        return f"DEVICEFLOW_{name.upper()}={value}"
+    return f'{name} = "{value}"'
 
 
 def _of_arguments(given: Mapping[str, Any]) -> dict[str, Setting]:

@@ -8,12 +8,13 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from deviceflow._environment import providers_file
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import UsageError
 from deviceflow.providers.dialect import Dialect, read_dialect
-from deviceflow.providers.oauth import OAuth
+from deviceflow.providers.oauth import PLACES, OAuth
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +63,15 @@ def known() -> Mapping[str, Dialect]:
     """
     own = providers_file()
     return {**_supplied(), **(read_file(Path(own).expanduser()) if own else {})}
+
+
+def at(host: str) -> str | None:
+    """Return the supplied provider whose server has this host name; None without one."""
+    for name, found in _supplied().items():
+        urls = [getattr(found, key) for key in PLACES if getattr(found, key)]
+        if host in (urlsplit(url.format(**found.parameters)).hostname for url in urls):
+            return name
+    return None
 
 
 def read_file(path: Path) -> dict[str, Dialect]:

@@ -28,7 +28,7 @@ from deviceflow.core.provider import (
     ill_formed,
     too_long,
 )
-from deviceflow.core.sanitize import endpoint, number, with_query
+from deviceflow.core.sanitize import endpoint, number, printable, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
 from deviceflow.core.suggest import did_you_mean
@@ -61,7 +61,9 @@ _REQUEST: Final = ("audience", "parameters", "require", "resource", "scopes")
 class OAuth:
     """An OAuth or OpenID provider with the device authorization grant.
 
-    Give either `issuer`, whose metadata names the endpoints, or both endpoints.
+    Give either `issuer`, whose metadata names the endpoints, or both endpoints. With both, the
+    endpoints count, on whatever host they are: `issuer` is shown and recorded, and checked in the
+    id token. The caller vouches that they belong together.
 
     Args:
         client_id: The client id, as registered with the server.
@@ -140,7 +142,7 @@ class OAuth:
                 hint="Give issuer, or both device_authorization_endpoint and token_endpoint.",
             )
         server = self.issuer or self.device_authorization_endpoint
-        for key in _ENDPOINTS:
+        for key in PLACES:
             if (url := getattr(self, key)) is not None:
                 named_by = None if url == server else server
                 endpoint(url, allow_http=self.allow_http, server=named_by, setting=key)
@@ -185,10 +187,12 @@ class OAuth:
         Args:
             name: The entry's name.
             entry: The entry.
-            **settings: This class's arguments, and the entry's own parameters.
+            **settings: This class's arguments, and the entry's own parameters. URLs must be on the
+                entry's server.
 
         Raises:
-            UsageError: A required parameter is missing, or a setting is unknown.
+            UsageError: A required parameter is missing, a setting is unknown, or a URL is of
+                another server.
         """
         parameters = {
             key: settings.pop(key, None) or default for key, default in entry.parameters.items()
@@ -208,9 +212,15 @@ class OAuth:
             )
         where = {
             key: pattern.format(**parameters)
-            for key in _ENDPOINTS
+            for key in PLACES
             if (pattern := getattr(entry, key)) is not None
         }
+        if (key := elsewhere(where.values(), settings)) is not None:
+            raise UsageError(
+                f"{entry.title} is at {origin_of(next(iter(where.values())))}, and {key} is on"
+                f" another server: {origin_of(settings[key])}.",
+                hint=f"Omit {key}, or use OAuth(…) with all URLs of that server.",
+            )
         return cls(name=name, quirks=entry, **({"client_id": ""} | where | settings))
 
     @property
@@ -338,7 +348,7 @@ class OAuth:
                 hint="Give the issuer exactly as the server spells it, including a trailing slash.",
             )
         found: dict[str, Any] = {
-            key: getattr(self, key) or metadata.text(key) for key in _ENDPOINTS if key != "issuer"
+            key: getattr(self, key) or metadata.text(key) for key in PLACES if key != "issuer"
         }
         if not found["device_authorization_endpoint"] or not found["token_endpoint"]:
             raise ProtocolError(
@@ -473,15 +483,17 @@ class OAuth:
             )
         if problem and problem != idtoken.EXPIRED:
             return Answer("issued", token=token, unfit=(Reason.PROTOCOL, ours(problem)))
-        if self.require:
-            # Whoever owns a tenant can put any email address into its id tokens.
-            open_to_all = "{tenantid}" in (self.issuer or "") and "tenant" not in dict(self.require)
-            pinned = self.issuer is not None and not open_to_all
-            wrong = idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
-            if wrong:
-                return Answer("issued", token=token, unfit=(Reason.WRONG_APPROVER, ours(wrong)))
         expired = (Reason.PROTOCOL, ours(problem)) if problem else None
         return Answer("issued", token=token, claims=claims, unfit=expired)
+
+    def wrong_approver(self, claims: Fields | None) -> str | None:
+        """Return why the person who approved is not whom `require` names; None if it is."""
+        if not self.require:
+            return None
+        # Whoever owns a tenant can put any email address into its id tokens.
+        open_to_all = "{tenantid}" in (self.issuer or "") and "tenant" not in dict(self.require)
+        pinned = self.issuer is not None and not open_to_all
+        return idtoken.wrong_approver(dict(self.require), claims, pinned=pinned)
 
     def refresh_request(self, token: Token) -> Request:
         """Return the request for the next token (RFC 6749 section 6).
@@ -622,12 +634,26 @@ class OAuth:
 
 _NO_LINK: Final = "verification_uri is not a valid http(s) URL"
 _FOREVER: Final = 100 * 365 * 86400.0
-_ENDPOINTS: Final = (
+PLACES: Final = (
     "issuer",
     "device_authorization_endpoint",
     "token_endpoint",
     "revocation_endpoint",
 )
+"""The settings that say where requests go."""
+
+
+def origin_of(url: object) -> str:
+    """Return a URL's scheme, host and port, without a user name or password."""
+    parts = urlsplit(str(url))
+    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower(), 200)
+
+
+def elsewhere(urls: Iterable[str], settings: Mapping[str, Any]) -> str | None:
+    """Return the first of `PLACES` that is on another server than the URLs; None without one."""
+    servers = {*map(origin_of, urls)}
+    given = (key for key in PLACES if settings.get(key) is not None)
+    return next((key for key in given if origin_of(settings[key]) not in servers), None)
 
 
 _JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}

@@ -315,6 +315,9 @@ class Studio:
             return Answer("retry", error=problem, unreadable=True, in_doubt=True)
         return Answer("issued", token=Token(Secret(token)))
 
+    def wrong_approver(self, claims: Fields | None) -> None:
+        """Return None: Studio sends no id token, and these settings require nobody."""
+
     def revocation_request(self, token: Secret, hint: str) -> None:
         """Return nothing: Studio's tokens can be revoked in its settings only."""
 

@@ -19,7 +19,7 @@ from deviceflow.core.text import CleanText, PersonText
 _ALIKE: Final = (
     *("provider", "token_endpoint", "verification_uri", "interval", "reason", "detail", "handover"),
     *("failures", "unreadable", "slow_downs", "in_doubt", "last_poll_owed", "orphaned_tokens"),
-    "revocations",
+    *("revocations", "settings", "needs_approver"),
 )
 _ASIDE: Final = ("omitted", "to_revoke", "token", "verifier")
 _FIXED: Final = (
@@ -102,6 +102,8 @@ class Parked:
             flow.last_poll_owed,
             flow.orphaned_tokens,
             flow.revocations,
+            flow.settings,
+            flow.needs_approver,
         ) = self._alike
         flow.omitted, flow.to_revoke, flow.token, flow.verifier = self._aside
         self._unpack(flow)

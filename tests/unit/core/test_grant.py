@@ -837,6 +837,15 @@ def test_late_answer_of_an_ended_grant_is_revoked() -> None:
     assert grant.revocations == 4
 
 
+def test_late_answer_of_a_former_server_is_not_sent_to_this_one() -> None:
+    grant, former = active(), replace(SERVER, client_id="former")
+
+    assert grant.orphan_token(late(), former, NOW + 2).detail == (
+        "revoke them at https://as.example.com"
+    )
+    assert grant.to_revoke == ()
+
+
 def test_late_answer_that_has_expired_by_then_does_not_live_for_ever() -> None:
     grant = doubtful()
     grant.refresh(NOW + 5000)

@@ -116,7 +116,7 @@ def test_table_is_the_design(
         **{name: (Kind.LOGIN, leads) for name, leads in design.items()},
         **{
             name: (Kind.HANDOVER, {State.AUTHORIZED: State.AUTHORIZED})
-            for name in ("collect", "acknowledge", "purge")
+            for name in ("collect", "acknowledge", "purge", "refuse_token")
         },
         **{
             name: (Kind.BESIDE, {state: staying[state] for state in states})
@@ -161,7 +161,11 @@ def test_facts_that_follow_from_the_states() -> None:
         return {name for name, action in ACTIONS.items() if has(action)}
 
     assert named(lambda action: action.issues_token) == {"issue_token", "late_token"}
-    assert named(lambda action: action.ends_handover) == {"acknowledge", "purge"}
+    assert named(lambda action: action.ends_handover) == {
+        "acknowledge",
+        "purge",
+        "refuse_token",
+    }
     assert named(lambda action: action.ends_login is State.AUTHORIZED) == {
         "issue_token",
         "late_token",
@@ -171,6 +175,7 @@ def test_facts_that_follow_from_the_states() -> None:
     assert named(lambda action: action.wipes) == {
         "acknowledge",
         "purge",
+        "refuse_token",
         "revoke",
         "abandon_revocation",
         "renew",

@@ -17,6 +17,7 @@ from deviceflow.core.machine import fire, fire_grant
 from deviceflow.core.provider import DeviceCode, Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Handover, Loss, Reason, State
+from deviceflow.core.text import ours
 from deviceflow.core.wire import Failure
 from deviceflow.errors import IllegalTransitionError
 from deviceflow.testing import answer
@@ -174,9 +175,9 @@ def test_token_is_handed_over_only_where_it_was_issued_and_not_once_it_is_gone(
         assert (flow.handover is not Handover.NONE) == (flow.state is State.AUTHORIZED)
         assert bool(issued) == (flow.state is State.AUTHORIZED)
         for index, name in enumerate(names):
-            if name in ("collect", "acknowledge", "purge"):
+            if name in ("collect", "acknowledge", "purge", "refuse_token"):
                 assert issued & {*names[:index]}
-                assert not {"acknowledge", "purge"} & {*names[:index]}
+                assert not {"acknowledge", "purge", "refuse_token"} & {*names[:index]}
 
 
 def test_no_path_leaves_denied_or_cancelled_at_all(paths: list[tuple[Path, Light]]) -> None:
@@ -327,6 +328,7 @@ def happenings(
         "collect": lambda flow, now: flow.collect(now),
         "acknowledge": lambda flow, now: flow.acknowledge(now),
         "purge": lambda flow, now: flow.purge(now),
+        "refuse_token": lambda flow, now: flow.refuse_token(ours("why"), now),
         "abandon revocation": lambda flow, now: flow.abandon_revocation(now),
     }
 
@@ -378,7 +380,7 @@ def test_whatever_happens_to_a_flow_keeps_its_record_whole(
                 assert flow.state is before.state
             handed = handover_design.get(moved.action, {before.handover: before.handover})
             assert flow.handover is handed[before.handover]
-            came = moved.action in ("orphan_token", "purge")
+            came = moved.action in ("orphan_token", "purge", "refuse_token")
             assert flow.orphaned_tokens == before.orphaned_tokens + came
             assert (flow.token is not None) == flow.handover.token_kept
             assert (flow.handover is Handover.NONE) == (flow.state is not State.AUTHORIZED)
@@ -424,6 +426,7 @@ BY_METHOD: Final[dict[str, Callable[[Flow, float], Transition]]] = {
     "collect": lambda flow, now: flow.collect(now),
     "acknowledge": lambda flow, now: flow.acknowledge(now),
     "purge": lambda flow, now: flow.purge(now),
+    "refuse_token": lambda flow, now: flow.refuse_token(ours("why"), now),
     "abandon_revocation": lambda flow, now: flow.abandon_revocation(now),
     "take_over": lambda flow, now: flow.take_over(now, "w1"),
     "import": lambda flow, now: flow.record_import(now),

@@ -137,10 +137,12 @@ def test_environment_may_choose_the_profile_and_the_command_line_another(
     assert values(profile="work")["client_id"] == "from-file"
 
 
-def test_parameters_of_a_provider_are_settled_one_by_one(write: Write) -> None:
+def test_parameters_of_a_provider_are_a_part_of_what_names_its_server(write: Write) -> None:
     write('[profiles.work]\nset = { host = "a", realm = "b" }')
 
-    assert values({"set": {"host": "line"}}, "work") == {"set.host": "line", "set.realm": "b"}
+    assert values({"set": {"host": "a"}}, "work") == {"set.host": "a", "set.realm": "b"}
+    with pytest.raises(UsageError, match=r'it has set.host = "a", .* has --set host=line'):
+        settle({"set": {"host": "line"}}, "work")
 
 
 # A layer that is for another server is not used: its secret is for that one.
@@ -156,7 +158,8 @@ def test_environments_profile_for_another_server_is_passed_over(
     settings, passed_over = settle(given, None)
 
     assert {name: setting.value for name, setting in settings.items()} == given
-    assert passed_over == ["profile work, which is for github"]
+    [work] = passed_over
+    assert work.startswith('profile work, which is for provider = "github"')
 
 
 def test_environment_for_another_server_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,13 +169,13 @@ def test_environment_for_another_server_is_passed_over(monkeypatch: pytest.Monke
     settings, passed_over = settle({"provider": "google"}, None)
 
     assert set(settings) == {"provider"}
-    assert passed_over == ["the environment, which is for https://as.example.com"]
+    assert passed_over == ["the environment, which is for DEVICEFLOW_ISSUER=https://as.example.com"]
 
 
 def test_profile_that_was_asked_for_and_is_for_another_server_is_an_error(write: Write) -> None:
     write()
 
-    with pytest.raises(UsageError, match="Profile 'work' is for github"):
+    with pytest.raises(UsageError, match=r'it has provider = "github", .* line has google'):
         settle({"provider": "google"}, "work")
 
 
@@ -186,20 +189,20 @@ def test_profile_that_was_asked_for_speaks_for_the_command_line(
     settings, passed_over = settle({}, "work")
 
     assert settings["client_secret"].value == "env:GITHUB_SECRET"
-    assert passed_over == ["the environment, which is for google"]
+    assert passed_over == ["the environment, which is for DEVICEFLOW_PROVIDER=google"]
 
 
 def test_layers_that_name_the_same_server_are_used_together(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write()
-    monkeypatch.setenv("DEVICEFLOW_PROVIDER", "github")
+    monkeypatch.setenv("DEVICEFLOW_PROVIDER", "gitlab")
     monkeypatch.setenv("DEVICEFLOW_AUDIENCE", "environment")
 
-    settings, passed_over = settle({"provider": "github", "scopes": "line"}, "work")
+    settings, passed_over = settle({"provider": "gitlab", "scopes": "line"}, "home")
 
     said = [settings[name].value for name in ("scopes", "audience", "client_id")]
-    assert said == ["line", "environment", "from-file"]
+    assert said == ["line", "environment", "home"]
     assert passed_over == []
 
 

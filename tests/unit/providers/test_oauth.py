@@ -14,6 +14,7 @@ import pytest
 
 from deviceflow import export
 from deviceflow.core.flow import Flow
+from deviceflow.core.policy import judged
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
@@ -832,7 +833,8 @@ def test_token_is_fit_if_its_id_token_is(
 ) -> None:
     said = {"access_token": "T", "id_token": id_token_of(CLAIMS | {**claims})}
 
-    read = oauth(**settings).read_token(answer(200, said), NOW)
+    provider = oauth(**settings)
+    read = judged(provider, provider.read_token(answer(200, said), NOW), None)
 
     assert (read.unfit and read.unfit[0]) == unfit
     assert read.token is not None
@@ -847,7 +849,8 @@ def test_id_token_that_cannot_be_read_makes_a_token_unfit(
 ) -> None:
     said = answer(200, {"access_token": "T", "id_token": garbage})
 
-    read = oauth(require=require).read_token(said, NOW)
+    provider = oauth(require=require)
+    read = judged(provider, provider.read_token(said, NOW), None)
 
     assert read.unfit == (Reason.PROTOCOL, "the id token cannot be read")
 
@@ -856,7 +859,8 @@ def test_id_token_that_cannot_be_read_makes_a_token_unfit(
 def test_policy_without_an_id_token_takes_nobody(said: Any) -> None:
     fields = {"access_token": "T"} | ({} if said is ... else {"id_token": said})
 
-    read = oauth(issuer=ISSUER, require={"sub": "alice"}).read_token(answer(200, fields), NOW)
+    provider = oauth(issuer=ISSUER, require={"sub": "alice"})
+    read = judged(provider, provider.read_token(answer(200, fields), NOW), None)
 
     assert read.unfit is not None
     assert read.unfit[0] is Reason.WRONG_APPROVER
@@ -879,9 +883,8 @@ def test_email_is_worth_nothing_where_every_tenant_is_an_issuer(
     )
     claims = CLAIMS | {"iss": f"{ENTRA}/9f2b/v2.0"}
 
-    read = entra.read_token(
-        answer(200, {"access_token": "T", "id_token": id_token_of(claims)}), NOW
-    )
+    said = answer(200, {"access_token": "T", "id_token": id_token_of(claims)})
+    read = judged(entra, entra.read_token(said, NOW), None)
 
     assert (read.unfit is None) == fit
 
@@ -1056,10 +1059,12 @@ def test_default_of_a_parameter_gives_way() -> None:
     assert enterprise.token_endpoint == "https://git.example.com/login/oauth/access_token"
 
 
-def test_address_that_was_given_goes_before_the_entrys() -> None:
-    provider = known_provider("gitlab", client_id="c", token_endpoint="https://t.example.com/")
+def test_address_that_was_given_goes_before_the_entrys_on_its_server_only() -> None:
+    provider = known_provider("gitlab", client_id="c", token_endpoint="https://gitlab.com/t")
 
-    assert provider.token_endpoint == "https://t.example.com/"
+    assert provider.token_endpoint == "https://gitlab.com/t"
+    with pytest.raises(UsageError, match=r"token_endpoint is on another server: https://t.ex"):
+        known_provider("gitlab", client_id="c", token_endpoint="https://t.example.com/")
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ def _status(args: StatusOptions) -> int:
     for title, value in _columns(login)[1:]:
         if value != _NOTHING and title != "STATE":
             streams.show(f"  {title.lower()}: {value}")
+    if login.needs_approver and not login.state.ended:
+        streams.show("  polled by: programs that check who approved (Client(approver=…)) only")
     if login.state in (State.EXPIRED, State.FAILED):
         streams.say(f"deviceflow: {error_of(login)}")
     elif stored.outlived(login):
