@@ -31,13 +31,12 @@ from deviceflow.client.wait import wait, watching
 from deviceflow.core import wording
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
-from deviceflow.core.grant import Grant, check_name, subject_of
+from deviceflow.core.grant import Grant, check_name
 from deviceflow.core.need import NOTIFY_AGAIN
 from deviceflow.core.notice import argument, page_of
 from deviceflow.core.states import Loss, State
 from deviceflow.core.text import ours
 from deviceflow.credentials import secret_refs
-from deviceflow.providers.idtoken import claims_of
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
@@ -237,16 +236,7 @@ def adopt(
         return False
     grant.asked = provider
     worker, recorder = context.identity.worker(), context.recorder
-    id_token = token.id_token
-    claims = None if id_token is None else claims_of(id_token.reveal())
-    given = grant.log_in(
-        token,
-        flow.provider,
-        now,
-        flow_id=flow.id,
-        issued_at=flow.ended_at,
-        subject=subject_of(claims),
-    )
+    given = grant.log_in(token, flow.provider, now, flow_id=flow.id, issued_at=flow.ended_at)
     handed = flow.acknowledge(now, ours(f"it became the token of the grant {grant.id}"))
     flow_event = recorder.render(flow, handed, worker)
     event = recorder.render_grant(grant, given, worker)

@@ -272,8 +272,8 @@ DATA: Final = (
         "subject of the grant",
         PUBLIC,
         frozenset({ROW, PROMPT}),
-        ("grant.subject", "view.subject"),
-        "whose tokens they are, as the id token says; cleaned likewise",
+        ("grant.subject", "view.subject", "token.subject"),
+        "whose tokens they are, as the id token says; cleaned, or its SHA-256",
     ),
     Datum(
         "token name",

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, ge
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from deviceflow._environment import http_allowed
-from deviceflow.core.provider import LONGEST_USER_CODE, Answer, DeviceCode, Pairs, Token, too_long
+from deviceflow.core.provider import (
+    LONGEST_USER_CODE,
+    Answer,
+    DeviceCode,
+    Pairs,
+    Token,
+    problem_with,
+)
 from deviceflow.core.sanitize import endpoint, number, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
@@ -357,9 +364,10 @@ class OAuth:
         complete = quirks.text("verification_uri_complete", fields)
         if not (code and user_code and page):
             return Answer("refused", reason=Reason.PROTOCOL, error="a part of the code is missing")
-        if problem := too_long(
-            device_code=code,
-            user_code=user_code,
+        if problem := problem_with(
+            code,
+            user_code,
+            response.credential,
             verification_uri=page,
             verification_uri_complete=complete,
         ):
