@@ -84,7 +84,8 @@ class Request:
         return "GET" if self.purpose == "metadata" else "POST"
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.url}>"
+        # The URL of a webhook is a secret.
+        return f"<Request {self.method} {'' if self.purpose == 'notify' else self.url}>"
 
 
 class Response:
