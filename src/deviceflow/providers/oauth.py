@@ -101,8 +101,8 @@ class OAuth:
     device_authorization_endpoint: str | None = None
     token_endpoint: str | None = None
     revocation_endpoint: str | None = None
-    client_secret: str | None = None
-    private_key: str | None = None
+    client_secret: str | None = field(default=None, repr=False)  # a secret, by mistake
+    private_key: str | None = field(default=None, repr=False)  # a secret, by mistake
     client_auth: AuthMethod | None = None
     scopes: Sequence[str] = ()
     audience: str | None = None
