@@ -79,10 +79,10 @@ def seal(flow: Flow, keys: Sequence[Secret | str]) -> str:
         SealError: There is no key, or a key is not a Fernet key.
         ImportError: `cryptography` is missing (extra `seal`).
     """
+    passed = keys = wrapped(keys)
     from deviceflow.core.encryption import Sealer  # noqa: PLC0415  # an extra
 
-    sealer = Sealer(keys := wrapped(keys))
-    return unseen(lambda: sealer.seal(to_dict(flow, secrets=True), codec.SCHEMA))
+    return unseen(lambda: Sealer(passed).seal(to_dict(flow, secrets=True), codec.SCHEMA))
 
 
 def unseal(text: str, keys: Sequence[Secret | str]) -> Flow:
@@ -97,7 +97,7 @@ def unseal(text: str, keys: Sequence[Secret | str]) -> Flow:
         UsageError: The record has another schema version.
         ImportError: `cryptography` is missing (extra `seal`).
     """
+    passed = keys = wrapped(keys)
     from deviceflow.core.encryption import Sealer  # noqa: PLC0415  # an extra
 
-    sealer = Sealer(keys := wrapped(keys))
-    return unseen(lambda: from_dict(sealer.open(text, codec.SCHEMA)))
+    return unseen(lambda: from_dict(Sealer(passed).open(text, codec.SCHEMA)))

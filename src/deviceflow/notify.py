@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from deviceflow._environment import http_allowed
 from deviceflow.core.sanitize import endpoint, printable
-from deviceflow.core.secret import Secret, unseen
+from deviceflow.core.secret import Hidden, Secret, unseen
 from deviceflow.core.wire import Failure, Request
 from deviceflow.credentials.secret_refs import resolve, variables
 from deviceflow.errors import DeviceFlowError, InsecureURLError, UsageError
@@ -51,13 +51,13 @@ class NotifyError(DeviceFlowError):
 class NotifyCommand:
     """Runs a command for each notification, without a shell.
 
-    Its output is discarded. Variables that begin with `DEVICEFLOW_` or `PG`, or that hold a
-    client's secret, are not in its environment.
+    Its output is discarded. Variables that begin with `DEVICEFLOW_` or `PG`, or that a setting
+    refers to (`env:NAME`), are not in its environment.
 
     Args:
         command: The program and its arguments.
         timeout: Seconds that the command may take. After that, the command and the processes that
-            it started are killed.
+            it started are killed, but for those that have left the command's session (`setsid`).
     """
 
     def __init__(self, command: Sequence[str], *, timeout: float = COMMAND_TIMEOUT) -> None:
@@ -207,6 +207,12 @@ def notifier(setting: str | Sequence[str]) -> NotifyCommand | NotifyURL:
     Raises:
         UsageError: The setting cannot be used: a command must exist, for example.
     """
+    given = Hidden(setting)  # a webhook's URL is a secret
+    del setting
+    return unseen(lambda: _notifier(given.reveal()))
+
+
+def _notifier(setting: str | Sequence[str]) -> NotifyCommand | NotifyURL:
     if not isinstance(setting, str):
         return _command(setting)
     if setting.startswith(_REFERENCES):

@@ -735,7 +735,13 @@ SABOTAGE: Final[dict[str, tuple[Any, str, Any, Way, str]]] = {
         check_begun,
         "status line",
     ),
-    "words that are not cleaned": (Flow, "_clean", lambda _, text: text, engine_waits, "rejected"),
+    "words that are not cleaned": (
+        Flow,
+        "_clean",
+        lambda _, text, *__: text,
+        engine_waits,
+        "rejected",
+    ),
     "tokens that nobody knew of": (
         text,
         "hidden_if_random",

@@ -10,12 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.core.actions import ACTIONS, LOG_IN
-from deviceflow.core.grant import subject_of
 from deviceflow.core.pacing import clock_ahead
 from deviceflow.core.ports import Origin
 from deviceflow.core.sanitize import storable
 from deviceflow.core.states import GrantState, Loss, Reason, State
-from deviceflow.providers.idtoken import claims_of
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
@@ -175,9 +173,7 @@ def _of_settings(provider: Provider) -> dict[str, Any]:
 
 def _subject_of(token: Token | None) -> str | None:
     """Return who approved, as the id token says."""
-    if token is None or token.id_token is None:
-        return None
-    return subject_of(claims_of(token.id_token.reveal()))
+    return None if token is None else token.subject
 
 
 def _granted(token: Token | None) -> list[str] | None:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client.effects import Prepare, ReadClocks, Send
-from deviceflow.core.wire import Failure
+from deviceflow.core.wire import Failure, Response
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Exchange, Op, Prepared
     from deviceflow.client.lease import Clocks, Lease
-    from deviceflow.core.wire import Request, Response
+    from deviceflow.core.wire import Request
 
 _NOTHING_SENT: Final = (errors.UsageError, ImportError)
 """What a transport raises before it sends anything."""
@@ -51,7 +51,7 @@ def transmit(context: Context, request: Request, now: float) -> Op[Response | Fa
     exchange: Exchange = yield Send(prepared.request, context.deadline)
     if isinstance(exchange.result, BaseException):
         raise exchange.result
-    return exchange.result
+    return _with_credential(exchange.result, prepared.request)
 
 
 def transmit_under(
@@ -88,9 +88,16 @@ def transmit_under(
     if isinstance(result, BaseException):
         stop = result
         result = Failure("interrupted", sent=not isinstance(stop, _NOTHING_SENT))
+    result = _with_credential(result, prepared.request)
     ended = exchange.ended
     duration = ended - clocks.steady
     return Outcome(result, lease.time_at(ended), ended, duration, stop, lease.behind)
+
+
+def _with_credential(result: Response | Failure, request: Request) -> Response | Failure:
+    if isinstance(result, Response):
+        result.credential = request.credential
+    return result
 
 
 def _unsent(

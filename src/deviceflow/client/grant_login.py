@@ -33,7 +33,7 @@ from deviceflow.client.wait import wait, watching
 from deviceflow.core import wording
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
-from deviceflow.core.grant import Grant, check_name, subject_of
+from deviceflow.core.grant import Grant, check_name
 from deviceflow.core.login import Login
 from deviceflow.core.need import NOTIFY_AGAIN, why_lost
 from deviceflow.core.notice import argument, page_of, resume_command
@@ -41,7 +41,6 @@ from deviceflow.core.policy import wrong_approver
 from deviceflow.core.states import GrantState, State
 from deviceflow.core.text import ours
 from deviceflow.credentials import secret_refs
-from deviceflow.providers.idtoken import claims_of
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
@@ -296,16 +295,7 @@ def adopt(
     grant.asked = provider
     grant.needs_approver |= flow.needs_approver or context.approver is not None
     worker, recorder = context.identity.worker(), context.recorder
-    id_token = token.id_token
-    claims = None if id_token is None else claims_of(id_token.reveal())
-    given = grant.log_in(
-        token,
-        flow.provider,
-        now,
-        flow_id=flow.id,
-        issued_at=flow.ended_at,
-        subject=subject_of(claims),
-    )
+    given = grant.log_in(token, flow.provider, now, flow_id=flow.id, issued_at=flow.ended_at)
     handed = flow.acknowledge(now, ours(f"it became the token of the grant {grant.id}"))
     flow_event = recorder.render(flow, handed, worker)
     event = recorder.render_grant(grant, given, worker)

@@ -31,14 +31,15 @@ def refresh(context: Context, provider: Provider, token: Token) -> Op[Token]:
         answer = judged(provider, said, context.approver, renewed=True)
     if answer is None or answer.outcome in ("retry", "slow_down"):
         raise errors.UnreachableError("The token could not be refreshed now: no usable answer.")
-    known = Known(token.access_token, token.refresh_token, token.id_token)
+    secrets = (*token.secrets, None if isinstance(result, Failure) else result.credential)
     refreshed = answer.token
     if refreshed is None:
+        known = Known(*secrets)
         message = CleanText(answer.error or answer.outcome, known, looks=True)
         raise errors.RejectedError(
             f"The token could not be refreshed: {message}.", hint="Log in again."
         )
-    refreshed.hide(known)
+    answer.hide(*secrets)
     if answer.unfit and answer.claims is None and refreshed.id_token is not None:
         raise errors.RejectedError(
             f"The refreshed token is not fit to be used: {answer.unfit[1]}.", hint="Log in again."

@@ -282,9 +282,9 @@ DATA: Final = (
         "subject of the grant",
         PUBLIC,
         frozenset({LOG, TRAIL, ROW, PROMPT}),
-        ("grant.subject", "view.subject", "event.subject"),
-        "whose tokens they are, as the id token says; cleaned likewise. A setting keeps it out of"
-        " events",
+        ("grant.subject", "view.subject", "token.subject", "event.subject"),
+        "whose tokens they are, as the id token says; cleaned, or its SHA-256. A setting keeps it"
+        " out of events",
     ),
     Datum(
         "token name",

@@ -395,7 +395,7 @@ class Flow:
         if self.state not in (State.INIT, State.POLLING):
             raise refusal(self, "receive an answer")
         in_init = self.state is State.INIT
-        status, retry_after = None, 0.0
+        status, retry_after, credential = None, 0.0, None
         if isinstance(result, Failure):
             answer = Answer(
                 "retry",
@@ -409,9 +409,9 @@ class Flow:
                 answer = self.provider.read_code(result)
             else:
                 answer = judged(self.provider, read_token(self.provider, result, now), approver)
-                if answer.token is not None:
-                    answer.token.hide(self._known())
-        detail = self._clean(answer.message)
+                answer.hide(*self._secrets(result.credential), user_code=self.user_code)
+            credential = result.credential
+        detail = self._clean(answer.message, credential)
         if in_init:
             transition = self._receive_code(answer, now, duration or 0.0, retry_after, detail)
         else:
@@ -781,10 +781,13 @@ class Flow:
         if not (having and action.allowed(self)):
             raise refusal(self, action)
 
-    def _clean(self, text: str | None) -> CleanText | None:
+    def _clean(self, text: str | None, credential: Secret | None = None) -> CleanText | None:
         """Return the server's message, safe to store and to log."""
-        return None if text is None else CleanText(text, self._known(), looks=True)
+        if text is None:
+            return None
+        known = Known(*self._secrets(credential), user_code=self.user_code)
+        return CleanText(text, known, looks=True)
 
-    def _known(self) -> Known:
-        """Return the secrets that the server may echo in a message."""
-        return Known(self.device_code, self.verifier, user_code=self.user_code)
+    def _secrets(self, credential: Secret | None) -> tuple[Secret | None, ...]:
+        """Return the secrets that the server may echo, besides the user code."""
+        return self.device_code, self.verifier, credential

@@ -49,14 +49,14 @@ from deviceflow.core.provider import Answer, Token
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
-from deviceflow.core.text import CleanText, Known, ours
+from deviceflow.core.text import CleanText, Known, ours, same_identifier
 from deviceflow.core.wire import Failure, Response, read_jwt
 from deviceflow.errors import UsageError
 
 if TYPE_CHECKING:
     from deviceflow.core.actions import Action
     from deviceflow.core.provider import Approver, Provider
-    from deviceflow.core.wire import Fields, Request
+    from deviceflow.core.wire import Request
 
 SHARE: Final = 0.5
 """The greatest share of a token's lifetime that a caller can ask to be left.
@@ -128,12 +128,6 @@ def check_name(name: object) -> None:
             f"A grant's name is a text of 1 to {LONGEST_NAME} characters, without the character"
             " NUL, in proper Unicode."
         )
-
-
-def subject_of(claims: Fields | None) -> CleanText | None:
-    """Return whose tokens they are, by the claims of an id token; None if it does not say."""
-    subject = None if claims is None else claims.text("sub")
-    return None if subject is None else ours(subject)
 
 
 def _told(need: Need) -> CleanText:
@@ -603,7 +597,6 @@ class Grant:
         *,
         flow_id: str,
         issued_at: float | None = None,
-        subject: CleanText | None = None,
     ) -> Transition:
         """Take the token of a login.
 
@@ -613,13 +606,12 @@ class Grant:
             now: The time.
             flow_id: The login.
             issued_at: When the token arrived; by default now.
-            subject: Whose token it is, as the id token says.
         """
         transition = self._fire(actions.LOG_IN, now)
         other = None
-        if subject is not None and self.subject not in (None, subject):
+        if self._is_of_another(token):
             other = "the subject is another one than before"
-        begun = self._begin_anew(provider, now, flow_id, subject)
+        begun = self._begin_anew(provider, now, flow_id, token.subject)
         transition = transition._replace(detail=_joined(f"login {flow_id}", *begun, other))
         issued_at = now if issued_at is None else issued_at
         _set_lifetime(token, issued_at)
@@ -722,10 +714,12 @@ class Grant:
         else:
             status, said = result.status, self.provider.read_token(result, now)
             answer = judged(self.provider, said, approver, renewed=True)
+            secrets = self._secrets(result.credential)
+            answer.hide(*secrets)
             if answer.token is not None:
                 transition = self._receive_token(answer, answer.token, now, duration)
             else:
-                transition = self._receive_no_token(answer, result, now)
+                transition = self._receive_no_token(answer, result, now, Known(*secrets))
         if transition.action in (actions.POSTPONE, actions.LOSE_ANSWER):
             self._note_outage(now, outage_after)
         return transition._replace(status=status, duration=duration)
@@ -733,15 +727,13 @@ class Grant:
     def _receive_token(
         self, answer: Answer, token: Token, now: float, duration: float
     ) -> Transition:
-        token.hide(self._known())
         sent_at = now - duration
         if self.replays:
             sent_at = min(sent_at, self.sent_at)  # the server may have issued it then
         _set_lifetime(token, now, now - sent_at)
         if self.replays:
             _end_by_own_claim(token)
-        subject = subject_of(answer.claims)
-        other = subject is not None and self.subject is not None and subject != self.subject
+        other = self._is_of_another(token)
         # One that has expired says all the same whose the tokens are: the clock may be ahead.
         unfit = answer.unfit is not None and answer.claims is None
         if other or (unfit and token.id_token is not None):
@@ -754,9 +746,9 @@ class Grant:
         detail = None
         if token.scopes is not None and self._scopes - {*token.scopes}:
             gone = " ".join(sorted(self._scopes - {*token.scopes}))
-            detail = CleanText(f"no longer granted: {gone}", self._known())
+            detail = ours(f"no longer granted: {gone}")
         transition = self._fire(actions.RENEW, now, detail=detail)
-        self.subject = subject or self.subject
+        self.subject = self.subject or token.subject
         self._take(token, sent_at)
         self._end_outage(now, NeedEnd.ANSWERED)
         return transition
@@ -765,13 +757,15 @@ class Grant:
     def _scopes(self) -> set[str]:
         return {*(self.token.scopes or ())} if self.token else set()
 
-    def _receive_no_token(self, answer: Answer, response: Response, now: float) -> Transition:
+    def _receive_no_token(
+        self, answer: Answer, response: Response, now: float, known: Known
+    ) -> Transition:
         status, retry_after = response.status, response.retry_after(now)
         count = _refusals_that_count(answer, response)
         if answer.error is None:
             detail = ours(f"HTTP {status} without a reason" if count else f"HTTP {status}")
         else:
-            detail = CleanText(answer.error, self._known(), looks=True)
+            detail = CleanText(answer.error, known, looks=True)
         if not count:
             return self._again(now, retry_after, detail, lost=answer.in_doubt)
         self.refusals += 1
@@ -1101,10 +1095,16 @@ class Grant:
             self.seq, now, action, source, self.state, wait=wait, detail=detail, ahead=ahead
         )
 
-    def _known(self) -> Known:
-        """Return the secrets that the server may echo in a message."""
-        assert self.token is not None  # noqa: S101  # a refresh is in flight
-        return Known(self.token.access_token, self.token.refresh_token)
+    def _is_of_another(self, token: Token) -> bool:
+        """Tell whether the token is of another subject than the last one, if both say whose."""
+        if self.subject is None or token.subject is None:
+            return False
+        return not same_identifier(self.subject, token.subject)
+
+    def _secrets(self, credential: Secret | None) -> tuple[Secret | None, ...]:
+        """Return the secrets that the server may echo in an answer to a refresh."""
+        tokens = [token for token in (self.token, *self.aside) if token is not None]
+        return credential, *(secret for token in tokens for secret in token.secrets)
 
     def _jitter(self) -> float:
         return pacing.jitter(self.id, self.seq)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypedDict
 from deviceflow.core.sanitize import LONGEST_URL
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
-from deviceflow.core.text import NOTHING, CleanText, Known, cleaned, ours
+from deviceflow.core.text import NOTHING, CleanText, Known, cleaned, identifier, ours
 from deviceflow.core.wire import Fields
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ DEFAULT_INTERVAL: Final = 5.0
 
 LONGEST_USER_CODE: Final = 100
 
+_LONG_SECRET: Final = 16
+
 _LIMITS: Final = {
     "device_code": 8192,
     "user_code": LONGEST_USER_CODE,
@@ -36,16 +38,32 @@ _LIMITS: Final = {
 }
 
 
-def too_long(**sent: str | None) -> str | None:
-    """Return a message about the first field that is too long, or None.
+def problem_with(
+    device_code: str, user_code: str, credential: Secret | None = None, **urls: str | None
+) -> str | None:
+    """Return a message about the first field that cannot be taken, or None.
+
+    A field may be too long. The user code and the URLs are kept in clear, so the user code must not
+    contain the device code, nor any of them the client's secret. That means the whole secret: some
+    servers begin a device code with the user code, and a short client's secret may be a word.
 
     Args:
-        **sent: The fields of a device authorization response, under the names of RFC 8628 and DVC
-            Studio.
+        device_code: The device code of a device authorization response.
+        user_code: Its user code.
+        credential: The client's secret or assertion in the request.
+        **urls: Its URLs, under the names of RFC 8628 and DVC Studio.
     """
-    for name, text in sent.items():
+    shown = {"user_code": user_code, **urls}
+    for name, text in {"device_code": device_code, **shown}.items():
         if text is not None and len(text) > _LIMITS[name]:
             return f"{name} is too long: {len(text)} characters, at most {_LIMITS[name]}"
+    if _whole(device_code).found_in(user_code):
+        return "user_code contains the device code"
+    if credential is not None and len(credential.reveal()) >= _LONG_SECRET:
+        known = _whole(credential.reveal())
+        for name, text in shown.items():
+            if text is not None and known.found_in(text):
+                return f"{name} contains the client's secret"
     return None
 
 
@@ -65,6 +83,10 @@ def ill_formed(**tokens: str | None) -> str | None:
         if text is not None and not _TOKEN.fullmatch(text):
             return f"{name} has characters that no token may have"
     return None
+
+
+def _whole(secret: str) -> Known:
+    return Known(Secret(secret), piece=len(secret))
 
 
 _BEARER: Final = ours("Bearer")
@@ -110,6 +132,8 @@ class Token:
         scopes: The granted scopes; None if the server does not say, which means as requested.
         missing_scopes: The scopes that were requested and not granted, if the server lists them.
         id_token: The id token (OpenID Connect), which says who approved; hidden too.
+        subject: Whose token it is, as the id token says (`sub`): as it is, or its SHA-256 if it is
+            too long, not printable, or contains a secret.
         extra: All other fields of the response.
     """
 
@@ -121,10 +145,16 @@ class Token:
     scopes: tuple[CleanText, ...] | None = None
     missing_scopes: tuple[CleanText, ...] = ()
     id_token: Secret | None = None
+    subject: CleanText | None = None
     extra: Fields = field(default_factory=lambda: Fields({}))
 
     def __post_init__(self) -> None:
-        self.hide(Known(self.access_token, self.refresh_token, self.id_token))
+        self.hide(Known(*self.secrets))
+
+    @property
+    def secrets(self) -> tuple[Secret | None, ...]:
+        """The tokens themselves, which a server may echo."""
+        return self.access_token, self.refresh_token, self.id_token
 
     def hide(self, known: Known) -> None:
         """Remove secrets from the fields that are logged: a server may echo them there."""
@@ -157,6 +187,7 @@ class Token:
             "scopes": None if self.scopes is None else list(self.scopes),
             "missing_scopes": list(self.missing_scopes),
             "id_token": self.id_token and self.id_token.reveal(),
+            "subject": self.subject,
             "extra": self.extra.as_dict(),
         }
 
@@ -168,6 +199,7 @@ class Token:
             TypeError: A field has the wrong type.
         """
         scopes, expires_at = record["scopes"], record["expires_at"]
+        subject = record["subject"]
         if not isinstance(record["token_type"], str) or not isinstance(record["extra"], dict):
             raise TypeError
         if expires_at is not None and not isfinite(expires_at):
@@ -181,6 +213,7 @@ class Token:
             scopes=None if scopes is None else cleaned(map(str, scopes), NOTHING),
             missing_scopes=cleaned(map(str, record["missing_scopes"]), NOTHING),
             id_token=Secret.of(record["id_token"]) if record["id_token"] else None,
+            subject=None if subject is None else ours(str(subject)),
             extra=Fields(record["extra"]),
         )
 
@@ -227,6 +260,20 @@ class Answer:
     def message(self) -> str | None:
         """The error code, and what the server adds to it."""
         return ": ".join(filter(None, (self.error, self.description))) or None
+
+    def hide(self, *secrets: Secret | None, user_code: str | None = None) -> None:
+        """Remove secrets from what is kept in clear of the token: a server may echo them there.
+
+        Args:
+            *secrets: The secrets of the login or of the grant; the token's own are known.
+            user_code: The code that the person types.
+        """
+        if self.token is None:
+            return
+        known = Known(*secrets, *self.token.secrets, user_code=user_code)
+        self.token.hide(known)
+        subject = None if self.claims is None else self.claims.text("sub")
+        self.token.subject = None if subject is None else identifier(subject, known)
 
 
 class LoginRequest(TypedDict, total=False):

@@ -136,8 +136,12 @@ def web_url(url: object) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether `host` is a loopback name or address."""
-    if host == "localhost" or host.endswith(".localhost"):
+    """Return whether `host` is a loopback address, or exactly `localhost`.
+
+    A name below `localhost` is one only where the resolver follows RFC 6761 section 6.3. Others
+    ask the network's DNS.
+    """
+    if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -147,7 +151,8 @@ def is_loopback(host: str) -> bool:
 
 def _names_this_machine(host: str) -> bool:
     """Tell whether a request to `host` would go to this machine, however that is written."""
-    if is_loopback(host.removesuffix(".")):
+    host = host.removesuffix(".")
+    if host.endswith(".localhost") or is_loopback(host):
         return True
     try:
         address = ipaddress.ip_address(host)

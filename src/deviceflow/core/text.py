@@ -7,6 +7,7 @@ or a log without passing through this module.
 from __future__ import annotations
 
 import binascii
+import hashlib
 import re
 import unicodedata
 from typing import TYPE_CHECKING, Final, Self
@@ -34,6 +35,7 @@ _SHORTEST: Final = 4  # shorter codes occur in any text by chance
 _ENDLESS: Final = 65536  # with a longer secret, no text is shown at all
 _DEPTH: Final = 4  # how often hex and base64 may be nested
 _HIDDEN: Final = "<secret>"
+_DIGEST: Final = "sha256:"
 
 _PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _ESCAPE: Final = re.compile(
@@ -55,16 +57,19 @@ class Known:
     Args:
         *secrets: The device code, the verifier and tokens; None is ignored.
         user_code: The code that the person types.
+        piece: How many characters make a piece of a secret.
     """
 
     __slots__ = ("_endless", "_pieces")
 
-    def __init__(self, *secrets: Secret | None, user_code: str | None = None) -> None:
+    def __init__(
+        self, *secrets: Secret | None, user_code: str | None = None, piece: int = PIECE
+    ) -> None:
         self._pieces: dict[int, set[str]] = {}
         self._endless = False
         for secret in secrets:
             if secret is not None:
-                self._add(_folded(secret.reveal()), PIECE)
+                self._add(_folded(secret.reveal()), piece)
         if user_code is not None:
             self._add(_folded(user_code), USER_CODE_PIECE)
 
@@ -119,7 +124,12 @@ class CleanText(_Made):
         def hidden(word: re.Match[str]) -> str:
             if known.found_in(word[0]):
                 return _HIDDEN
-            return hidden_if_random(word[0]) if looks else word[0]
+            if not looks:
+                return word[0]
+            plain = _unescaped(word[0])
+            if plain != word[0] and plain != hidden_if_random(plain):
+                return "<hidden>"
+            return hidden_if_random(word[0])
 
         text = _WORD.sub(hidden, printable(text, 2 * LONGEST))[:LONGEST]
         # A secret may be spread over several words, or begin before the cut.
@@ -150,6 +160,26 @@ def cleaned(texts: Iterable[str], known: Known) -> tuple[CleanText, ...]:
     kept = tuple(filter(None, (CleanText(text, known) for text in [*texts][:MOST])))
     # A secret may be spread over several texts.
     return (CleanText(_HIDDEN, NOTHING),) if known.found_in("".join(kept)) else kept
+
+
+def identifier(text: str, known: Known) -> CleanText:
+    """Return a server's identifier, such as a subject, as text that may be stored and logged.
+
+    It is kept as it is, or else as its SHA-256: if it is too long, not printable, or contains a
+    secret. So two identifiers are never kept as the same text.
+    """
+    clean = CleanText(text, known)
+    return clean if clean == text and not text.startswith(_DIGEST) else _digest(text)
+
+
+def same_identifier(one: str, other: str) -> bool:
+    """Tell whether two kept identifiers are the same, whichever secrets were known of each."""
+    digests = {kept if kept.startswith(_DIGEST) else _digest(kept) for kept in (one, other)}
+    return len(digests) == 1
+
+
+def _digest(text: str) -> CleanText:
+    return ours(f"{_DIGEST}{hashlib.sha256(text.encode()).hexdigest()}")
 
 
 def link(url: object, known: Known = NOTHING) -> PersonText | None:

@@ -14,6 +14,8 @@ from deviceflow.core.sanitize import number
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from deviceflow.core.secret import Secret
+
 MAX_BODY: Final = 1024 * 1024
 """The longest body that is read, in bytes. A longer response is an error."""
 
@@ -59,9 +61,10 @@ class Request:
         headers: Additional headers.
         body: The encoded body.
         auth: How the client authenticates; None if it does not.
+        credential: The client's secret or assertion, once it is in the request.
     """
 
-    __slots__ = ("auth", "body", "headers", "purpose", "url")
+    __slots__ = ("auth", "body", "credential", "headers", "purpose", "url")
 
     def __init__(
         self,
@@ -71,12 +74,14 @@ class Request:
         body: bytes,
         *,
         auth: ClientAuth | None = None,
+        credential: Secret | None = None,
     ) -> None:
         self.purpose: Purpose = purpose
         self.url: str = url
         self.headers: Mapping[str, str] = headers
         self.body: bytes = body
         self.auth: ClientAuth | None = auth
+        self.credential: Secret | None = credential
 
     @property
     def method(self) -> str:
@@ -84,7 +89,8 @@ class Request:
         return "GET" if self.purpose in ("metadata", "userinfo") else "POST"
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.url}>"
+        # The URL of a webhook is a secret.
+        return f"<Request {self.method} {'' if self.purpose == 'notify' else self.url}>"
 
 
 class Response:
@@ -94,14 +100,16 @@ class Response:
         status: The HTTP status code.
         headers: The headers, by their names in lower case.
         body: The body, at most `MAX_BODY` bytes.
+        credential: The secret or assertion in the request, which the server may echo.
     """
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "credential", "headers", "status")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status: int = status
         self.headers: dict[str, str] = {name.lower(): value for name, value in headers.items()}
         self.body: bytes = body
+        self.credential: Secret | None = None
 
     def header(self, name: str) -> str | None:
         """Return the header of that name, in upper or lower case."""

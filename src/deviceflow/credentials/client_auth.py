@@ -8,6 +8,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlencode
 
+from deviceflow.core.secret import Secret
 from deviceflow.core.wire import Request
 from deviceflow.credentials.secret_refs import resolve
 from deviceflow.errors import UsageError
@@ -15,7 +16,6 @@ from deviceflow.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deviceflow.core.secret import Secret
     from deviceflow.core.wire import ClientAuth
 
 ASSERTION_LIFETIME: Final = 60
@@ -54,22 +54,21 @@ def authenticated(request: Request, now: float) -> Request:
             pair = f"{quote(auth.client_id, safe='')}:{quote(secret.reveal(), safe='')}"
             basic = base64.b64encode(pair.encode()).decode()
             headers = {**request.headers, "Authorization": f"Basic {basic}"}
-            return Request(request.purpose, request.url, headers, request.body)
+            return Request(request.purpose, request.url, headers, request.body, credential=secret)
         case "client_secret_post":
-            return _with_fields(request, {"client_secret": secret.reveal()})
+            return _with_fields(request, {"client_secret": secret.reveal()}, secret)
         case _:
-            assertion = _assertion(auth, secret, now)
-            return _with_fields(
-                request, {"client_assertion_type": _BEARER, "client_assertion": assertion}
-            )
+            assertion = Secret(_assertion(auth, secret, now))
+            fields = {"client_assertion_type": _BEARER, "client_assertion": assertion.reveal()}
+            return _with_fields(request, fields, assertion)
 
 
-def _with_fields(request: Request, fields: Mapping[str, str]) -> Request:
+def _with_fields(request: Request, fields: Mapping[str, str], credential: Secret) -> Request:
     if request.headers.get("Content-Type") == "application/json":
         body = json.dumps(json.loads(request.body) | dict(fields)).encode()
     else:
         body = request.body + b"&" + urlencode(fields).encode()
-    return Request(request.purpose, request.url, request.headers, body)
+    return Request(request.purpose, request.url, request.headers, body, credential=credential)
 
 
 def _assertion(auth: ClientAuth, key: Secret, now: float) -> str:

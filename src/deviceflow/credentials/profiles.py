@@ -138,10 +138,12 @@ def load() -> Config:
 
     Raises:
         UsageError: The file is not TOML, or it contains anything but profiles with known settings
-            of the right types.
+            of the right types. Or another user owns it or can write to it: the file names servers
+            and commands to run.
     """
     path = _path()
     try:
+        _check_owner(path)
         read = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         read = {}
@@ -151,12 +153,33 @@ def load() -> Config:
     return Config(path, read)
 
 
-def references() -> Iterator[str]:
-    """Yield the secret references in the environment and in all profiles.
+def _check_owner(path: Path) -> None:
+    found = path.stat()
+    if os.name != "posix" or not stat.S_ISREG(found.st_mode):
+        return
+    if found.st_uid not in (0, os.geteuid()):
+        raise UsageError(
+            f"Another user owns the configuration file {path}.",
+            hint="Copy it to a file of your own, and name that: DEVICEFLOW_CONFIG=PATH",
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UsageError(
+            f"Other users can write to the configuration file {path}.",
+            hint=f"Fix it with: chmod go-w {path}",
+        )
+
+
+def references(*others: str) -> Iterator[str]:
+    """Yield the references to client secrets and keys in the environment and in all profiles.
+
+    Args:
+        *others: Further settings, whose texts are yielded too.
 
     Raises:
         UsageError: The configuration file cannot be used.
     """
+    for name in others:
+        yield os.environ.get(f"DEVICEFLOW_{name.upper()}", "")
     for name, setting in _environment().items():
         if name in _LITERAL:
             yield setting.value
@@ -165,6 +188,7 @@ def references() -> Iterator[str]:
         for name, setting in _of_profile(profile, config).items():
             if name in _LITERAL:
                 yield from (setting.value, f"profile:{profile}")
+        yield from (v for v in map(config.profile(profile).get, others) if isinstance(v, str))
 
 
 class Settled(NamedTuple):

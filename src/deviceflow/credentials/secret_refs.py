@@ -26,6 +26,10 @@ ALLOWED: Final = "DEVICEFLOW_ALLOW_SECRETS"
 
 _begun: Final[set[str]] = set()
 _read: Final[set[str]] = set()
+_resolved: Final[set[str]] = set()
+
+_OTHERS: Final = ("notify",)
+"""The settings that may be references, besides a client's secret and key."""
 
 # Surrogates, from bytes that are not UTF-8. The error of encoding them would quote the secret.
 _UNSENDABLE: Final = "[\ud800-\udfff]"
@@ -79,14 +83,14 @@ def check(provider: Provider) -> None:
 
 
 def variables(provider: Provider | None = None) -> set[str]:
-    """Return the environment variables that contain a client's secret or key.
+    """Return the environment variables that contain what a setting refers to, such as a secret.
 
     Args:
         provider: A provider whose variable is included.
     """
-    named = {*_begun, _reference_of(provider) or ""}
+    named = {*_begun, *_resolved, _reference_of(provider) or ""}
     with suppress(UsageError):  # a configuration that cannot be used
-        named |= _configured()
+        named |= _configured(*_OTHERS)
     return {reference[4:] for reference in named if reference.startswith("env:")}
 
 
@@ -95,10 +99,10 @@ def _reference_of(provider: Provider | None) -> str | None:
     return authentication and authentication.reference
 
 
-def _configured() -> set[str]:
+def _configured(*others: str) -> set[str]:
     from deviceflow.credentials.profiles import references  # noqa: PLC0415  # most programs have no secrets
 
-    return {*references(), *re.split(r"[\s,]+", os.environ.get(ALLOWED, ""))}
+    return {*references(*others), *re.split(r"[\s,]+", os.environ.get(ALLOWED, ""))}
 
 
 def resolve(
@@ -124,6 +128,7 @@ def resolve(
             return _found(None if str(text).startswith("profile:") else text, reference, what)
         where = text
     kind, _, name = where.partition(":")
+    _resolved.add(where)
     return _found(os.environ.get(name) if kind == "env" else _text_of(name), reference, what)
 
 

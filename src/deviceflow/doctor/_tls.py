@@ -67,10 +67,12 @@ def transport_security(origin: str, clock: Clock) -> Iterator[Check]:
 
 
 def _context() -> ssl.SSLContext:
-    """Return a TLS context with the same trusted certificates as `requests`."""
+    """Return a TLS context that trusts the same certificates as `requests`."""
     names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     trusted = next(filter(None, map(os.environ.get, names)), DEFAULT_CA_BUNDLE_PATH)
     folder = os.path.isdir(trusted)  # noqa: PTH112
-    return ssl.create_default_context(
+    context = ssl.create_default_context(
         cafile=None if folder else trusted, capath=trusted if folder else None
     )
+    context.hostname_checks_common_name = False  # RFC 9525 section 2, as in the transports
+    return context

@@ -26,7 +26,7 @@ from deviceflow.core.provider import (
     Pairs,
     Token,
     ill_formed,
-    too_long,
+    problem_with,
 )
 from deviceflow.core.sanitize import endpoint, number, printable, with_query
 from deviceflow.core.secret import Secret
@@ -107,8 +107,8 @@ class OAuth:
     device_authorization_endpoint: str | None = None
     token_endpoint: str | None = None
     revocation_endpoint: str | None = None
-    client_secret: str | None = None
-    private_key: str | None = None
+    client_secret: str | None = field(default=None, repr=False)  # a secret, by mistake
+    private_key: str | None = field(default=None, repr=False)  # a secret, by mistake
     client_auth: AuthMethod | None = None
     scopes: Sequence[str] = ()
     audience: str | None = None
@@ -395,9 +395,10 @@ class OAuth:
         complete = quirks.text("verification_uri_complete", fields)
         if not (code and user_code and page):
             return Answer("refused", reason=Reason.PROTOCOL, error="a part of the code is missing")
-        if problem := too_long(
-            device_code=code,
-            user_code=user_code,
+        if problem := problem_with(
+            code,
+            user_code,
+            response.credential,
             verification_uri=page,
             verification_uri_complete=complete,
         ):

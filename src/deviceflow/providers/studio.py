@@ -19,7 +19,7 @@ from deviceflow.core.provider import (
     DeviceCode,
     Token,
     ill_formed,
-    too_long,
+    problem_with,
 )
 from deviceflow.core.sanitize import endpoint, is_loopback, number, with_query
 from deviceflow.core.secret import Secret
@@ -260,8 +260,8 @@ class Studio:
         page, token_endpoint = fields.text("verification_uri"), fields.text("token_uri")
         if not (code and user_code and page and token_endpoint):
             return Answer("refused", reason=Reason.PROTOCOL, error="a part of the code is missing")
-        if problem := too_long(
-            device_code=code, user_code=user_code, verification_uri=page, token_uri=token_endpoint
+        if problem := problem_with(
+            code, user_code, verification_uri=page, token_uri=token_endpoint
         ):
             return Answer("refused", reason=Reason.PROTOCOL, error=problem)
         known = Known(Secret(code))

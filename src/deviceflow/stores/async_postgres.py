@@ -54,8 +54,8 @@ class AsyncPostgresStore(AsyncSQLStore):
     ) -> None:
         address = Secret(url)
         del url
-        check(address)
         passed = keys = None if keys is None else wrapped(keys)
+        check(address)
         from deviceflow.stores._postgres_groups import PostgresGroups  # noqa: PLC0415  # an extra
 
         statements = Statements(DIALECT)

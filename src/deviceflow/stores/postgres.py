@@ -60,8 +60,8 @@ class PostgresStore(SQLStore):
     ) -> None:
         address = Secret(url)
         del url
-        check(address)
         passed = keys = None if keys is None else wrapped(keys)
+        check(address)
         from deviceflow.stores import _postgres as connections  # noqa: PLC0415  # an extra
 
         statements = Statements(DIALECT)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote
 
 from deviceflow.core.sanitize import printable
+from deviceflow.core.secret import Hidden, unseen
 from deviceflow.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ def open_store(url: str | None = None, **options: Any) -> Store:
         StoreError: The store cannot be used.
         ImportError: A library is missing (extras `seal`, `postgres`).
     """
+    given = Hidden((url, options))  # a password may be in the URL, and keys in the options
+    del url, options
+    return unseen(lambda: _opened(*given.reveal()))
+
+
+def _opened(url: str | None, options: dict[str, Any]) -> Store:
     kind, where = _place(url)
     if kind == "sqlite":
         from deviceflow.stores.sqlite import SQLiteStore  # noqa: PLC0415  # one of three is loaded
@@ -67,6 +74,12 @@ def open_async_store(url: str | None = None, **options: Any) -> AsyncStore:
         StoreError: The user's state directory cannot be used.
         ImportError: A library is missing (extra `postgres`).
     """
+    given = Hidden((url, options))
+    del url, options
+    return unseen(lambda: _opened_async(*given.reveal()))
+
+
+def _opened_async(url: str | None, options: dict[str, Any]) -> AsyncStore:
     kind, where = _place(url)
     if kind == "sqlite":
         from deviceflow.stores.async_sqlite import AsyncSQLiteStore  # noqa: PLC0415
@@ -133,10 +146,15 @@ def sqlite_file(url: str | None = None) -> Path | None:
     Raises:
         UsageError: As for `open_store`, for the URL of a SQLite file.
     """
-    url = url or os.environ.get(VARIABLE)
+    named = Hidden(url or os.environ.get(VARIABLE))
+    del url
     with suppress(RuntimeError):  # raised by pathlib if the user has no home directory
-        return _file_in(url) if url else state_directory() / "flows.db"
+        return unseen(lambda: _file_of(named.reveal()))
     return None
+
+
+def _file_of(url: str | None) -> Path | None:
+    return _file_in(url) if url else state_directory() / "flows.db"
 
 
 def state_directory() -> Path:

@@ -197,6 +197,8 @@ def _context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.SSLC
         context = ssl.create_default_context(
             cafile=None if folder else bundle, capath=bundle if folder else None
         )
+        # Python's default accepts the name in the subject's CN, which RFC 9525 section 2 forbids.
+        context.hostname_checks_common_name = False
     context.set_alpn_protocols(["http/1.1"])
     if cert:
         chain, key = (cert, None) if isinstance(cert, str) else cert

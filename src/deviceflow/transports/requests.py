@@ -99,7 +99,7 @@ class RequestsTransport:
                 signal handler. Its traceback is removed, because the local variables in it hold
                 secrets.
         """
-        exchange = _Exchange(timeout)
+        exchange = _Exchange(timeout, secret=request.purpose == "notify")
         try:
             return self._exchange(request, exchange)
         except _TROUBLE as trouble:
@@ -165,7 +165,9 @@ class RequestsTransport:
                 connection.send(target.head + request.body)
                 with connection.response_class(connection.sock, method=request.method) as response:
                     response.begin()
-                    _LOGGER.debug("%s %s: %d", request.method, target.url, response.status)
+                    # The URL of a webhook is a secret.
+                    shown = pool.host if exchange.secret else target.url
+                    _LOGGER.debug("%s %s: %d", request.method, shown, response.status)
                     answer = self._read(response, request)
                     whole = response.isclosed() and not response.will_close
             finally:
@@ -365,11 +367,13 @@ class _Exchange:
     Attributes:
         sent: Whether bytes of the request may have been sent.
         too_large: Whether the response is longer than the limit.
+        secret: Whether the URL is a secret, so that urllib3 must not log it.
     """
 
-    __slots__ = ("_ends", "_grace", "sent", "too_large")
+    __slots__ = ("_ends", "_grace", "secret", "sent", "too_large")
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, *, secret: bool = False) -> None:
+        self.secret = secret
         self._ends = None if seconds is None else time.monotonic() + seconds
         self._grace: float | None = None
         self.sent = self.too_large = False
@@ -399,6 +403,14 @@ class _Current(threading.local):
 
 # urllib3 passes no extra arguments to its connections, but they run in the caller's thread.
 _current: Final = _Current()
+
+
+def _may_be_logged(_: logging.LogRecord) -> bool:
+    return not _current.exchange.secret
+
+
+# Through a proxy, urllib3 sends, and logs the whole URL.
+logging.getLogger("urllib3.connectionpool").addFilter(_may_be_logged)
 
 
 class _LimitedReader(io.RawIOBase):

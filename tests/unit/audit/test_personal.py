@@ -36,8 +36,8 @@ PRINTS = {
 
 def logged_in() -> dict[str, Any]:
     grant = Grant("g1", "nightly", PROVIDER, 1e9)
-    token = Token(Secret("ACCESS"))
-    moved = grant.log_in(token, PROVIDER, 1e9, flow_id="f1", subject=ours("alice"))
+    token = Token(Secret("ACCESS"), subject=ours("alice"))
+    moved = grant.log_in(token, PROVIDER, 1e9, flow_id="f1")
     return render_grant(grant, moved, Origin(address="192.0.2.7"))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from deviceflow.core import grant_codec
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import MOST_ASIDE, QUIET, Course, Grant, check_name, subject_of
+from deviceflow.core.grant import MOST_ASIDE, QUIET, Course, Grant, check_name
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.need import (
     CODE_EACH,
@@ -29,7 +29,7 @@ from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss
 from deviceflow.core.text import ours
-from deviceflow.core.wire import Failure, Fields
+from deviceflow.core.wire import Failure
 from deviceflow.errors import IllegalTransitionError, UsageError
 from deviceflow.providers.dialect import RFC8628
 from deviceflow.providers.oauth import OAuth
@@ -80,19 +80,21 @@ def id_token(subject: str, **claims: Any) -> str:
     return f"e30.{payload}.c2ln"
 
 
-def first_token(life: float | None = LIFE, refresh: str | None = "REFRESH-1") -> Token:
+def first_token(
+    life: float | None = LIFE, refresh: str | None = "REFRESH-1", subject: str | None = None
+) -> Token:
     return Token(
         Secret("ACCESS-1"),
         expires_at=None if life is None else NOW + life,
         refresh_token=None if refresh is None else Secret(refresh),
         scopes=(ours("read"), ours("write")),
+        subject=None if subject is None else ours(subject),
     )
 
 
 def active(provider: Any = SERVER, token: Token | None = None, subject: str | None = None) -> Grant:
     grant = Grant("g1", "nightly", provider, NOW)
-    said = None if subject is None else ours(subject)
-    grant.log_in(token or first_token(), provider, NOW, flow_id="f1", subject=said)
+    grant.log_in(token or first_token(subject=subject), provider, NOW, flow_id="f1")
     return grant
 
 
@@ -501,10 +503,40 @@ def test_tokens_that_fit_nobody_are_refused() -> None:
     )
 
 
-def test_subject_is_what_the_id_token_says() -> None:
-    assert subject_of(None) is None
-    assert subject_of(Fields({"email": "a@example.com"})) is None
-    assert subject_of(Fields({"sub": "a\x1b[31mb"})) == "ab"
+HARD_TO_KEEP: Final = {
+    "a token": "of ACCESS-2",
+    "the token before": "ACCESS-1",
+    "the refresh token, encoded": base64.b64encode(b"REFRESH-2").decode(),
+    "too long": "a" * 201,
+    "not printable": "ali\x1b[31mce",
+}
+
+
+@pytest.mark.parametrize("what", HARD_TO_KEEP)
+def test_subjects_are_told_apart_by_what_the_server_said(what: str) -> None:
+    said = HARD_TO_KEEP[what]
+    grant = refreshing()
+
+    grant.receive(renewed(id_token=id_token(said)), NOW + 901)
+    kept = grant.subject
+    grant.refresh(NOW + 1000)
+    grant.receive(renewed(access_token="ACCESS-3", id_token=id_token(said)), NOW + 1001)
+
+    assert (grant.state, grant.subject) == (ACTIVE, kept)
+    assert str(kept).startswith("sha256:")
+    for other in (f"{said}.", str(kept)):
+        again = refreshing(subject=kept)
+        again.receive(renewed(id_token=id_token(other)), NOW + 901)
+        assert again.reason is Loss.WRONG_SUBJECT
+
+
+def test_subject_is_the_same_where_a_later_token_contains_it() -> None:
+    grant = refreshing(subject="alice-wonder")
+
+    answered = renewed(access_token="of.alice-wonder", id_token=id_token("alice-wonder"))
+    grant.receive(answered, NOW + 901)
+
+    assert (grant.state, grant.subject) == (ACTIVE, "alice-wonder")
 
 
 def test_refusal_loses_the_grant() -> None:
@@ -1191,7 +1223,7 @@ def test_codes_of_a_need_are_limited() -> None:
 def test_lost_grant_is_given_tokens_by_the_next_login() -> None:
     grant = lost(subject="alice")
 
-    grant.log_in(first_token(), FORGIVING, NOW + 1000, flow_id="f2", subject=ours("bob"))
+    grant.log_in(first_token(subject="bob"), FORGIVING, NOW + 1000, flow_id="f2")
 
     assert (grant.reason, grant.detail, grant.generation) == (None, None, 2)
     assert (grant.provider, grant.subject) == (FORGIVING, "bob")
@@ -1266,12 +1298,11 @@ def test_login_of_another_person_than_before_is_on_record(
     before: str | None, after: str | None, told: str
 ) -> None:
     grant = lost(subject=before)
-    subject = None if after is None else ours(after)
 
-    again = grant.log_in(first_token(), SERVER, NOW + 1000, flow_id="f2", subject=subject)
+    again = grant.log_in(first_token(subject=after), SERVER, NOW + 1000, flow_id="f2")
 
     assert again.detail == told
-    assert grant.subject == subject
+    assert grant.subject == after
 
 
 def test_tokens_that_are_left_to_revoke_stay_after_a_login_at_the_same_server() -> None:

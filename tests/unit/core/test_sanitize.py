@@ -173,7 +173,6 @@ SAFE: Final = [
     "http://127.9.8.7/token",
     "http://[::1]:5000/token",
     "http://LOCALHOST/token",
-    "http://login.localhost/token",
 ]
 
 IN_CLEAR: Final = [
@@ -187,6 +186,7 @@ IN_CLEAR: Final = [
     "http://notlocalhost/token",
     "http://1.0.0.127/token",
     "http://localhost./token",
+    "http://login.localhost/token",
 ]
 
 NOT_WEB: Final = [
@@ -372,7 +372,7 @@ def test_requests_goes_to_the_host_that_was_checked(url: str) -> None:
     ("host", "loopback"),
     [
         ("localhost", True),
-        ("login.localhost", True),
+        ("login.localhost", False),
         ("127.0.0.1", True),
         ("127.255.255.254", True),
         ("::1", True),

@@ -13,6 +13,15 @@ import traceback
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from rich.console import Console
 from rich.traceback import Traceback
 
@@ -188,11 +197,40 @@ ENDLESS: Final = {
 
 class Tls:
     def __init__(self, folder: Path) -> None:
-        authority = trustme.CA()
+        self._authority, self._folder = trustme.CA(), folder
         self.bundle = str(folder / "ca.pem")
-        authority.cert_pem.write_to_path(self.bundle)
+        self._authority.cert_pem.write_to_path(self.bundle)
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(self.server)
+        self._authority.issue_cert("127.0.0.1").configure_cert(self.server)
+
+    def named_in_subject_only(self, host: str) -> ssl.SSLContext:
+        """Return a server whose certificate has its name in the subject's CN only.
+
+        trustme makes no certificate without a subjectAltName, so this one is made by hand.
+        """
+        authority = self._authority
+        issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+        signing = load_pem_private_key(authority.private_key_pem.bytes(), None)
+        assert isinstance(signing, ec.EllipticCurvePrivateKey)
+        key, file = ec.generate_private_key(ec.SECP256R1()), self._folder / "cn.pem"
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)]))
+            .issuer_name(issuer.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(issuer.not_valid_before_utc)
+            .not_valid_after(issuer.not_valid_after_utc)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), False
+            )
+            .sign(signing, SHA256())
+        )
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        file.write_bytes(pem + made.public_bytes(Encoding.PEM))
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(file)
+        return server
 
 
 def render(error: BaseException) -> str:

@@ -572,6 +572,17 @@ def test_a_certificate_of_nobody_known_is_refused_before_anything_is_sent(
     assert server.seen == []
 
 
+def test_a_name_in_the_subject_of_a_certificate_does_not_count(
+    serve: Serve, transport: Transport, monkeypatch: pytest.MonkeyPatch, tls: Tls
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", tls.bundle)
+    server = serve(OK, tls=tls.named_in_subject_only("localhost"))
+    url = server.url.replace("127.0.0.1", "localhost")
+
+    assert cause(transport.send(post(url), 5)) == "certificate"
+    assert server.seen == []
+
+
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 ", head(999)], ids=["head", "body"])
 def test_https_that_trickles_ends_at_the_deadline(
     serve: Serve,

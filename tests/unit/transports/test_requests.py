@@ -18,6 +18,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from deviceflow.core.wire import Request
 from deviceflow.transports.requests import (
     BodyTooLargeError,
     LimitedAdapter,
@@ -300,3 +301,21 @@ def test_neither_logs_nor_debug_prints_show_a_body(
     assert f"POST {server.url}: 200" in caplog.text
     assert CANARY not in caplog.text
     assert CANARY not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_url_of_a_webhook_is_not_logged(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, proxied: bool
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server = serve(OK)
+    if proxied:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{server.host}")
+    url = "http://hooks.test" if proxied else f"http://{server.host}"
+    transport = RequestsTransport()
+    request = Request("notify", f"{url}/{CANARY}", {}, b"{}")
+
+    assert answer(transport.send(request, 5)).status == 200
+
+    transport.close()
+    assert CANARY not in caplog.text + repr(request)
