@@ -263,7 +263,7 @@ class TrappedStore(TrappedOperations):
     def grants(self, given: float, after: str | None = None) -> list[StoredGrant | str]:
         return self._store.grants(given, after)
 
-    def due_grants(self, given: float, unused: float, limit: int) -> list[str]:
+    def due_grants(self, given: float, unused: float, limit: int) -> list[tuple[str, str]]:
         return self._store.due_grants(given, unused, limit)
 
     def load_grant_by_link(self, link: Secret, given: float) -> StoredGrant | None:

@@ -7,6 +7,7 @@ So workers that share a store need no rows beside the logins' own, and each logi
 
 from __future__ import annotations
 
+from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deviceflow import errors
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
+    from deviceflow.core.flow import Flow
     from deviceflow.core.login import Login
     from deviceflow.core.ports import Claim
 
@@ -100,15 +102,16 @@ def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
             return Driven()
         if flow.wake_at is None or flow.wait_seconds(claim.now) > 0:
             yield Reschedule(flow, worker)  # what woke it bypassed the client
-            return Driven(_next(flow.wake_at, flow_id, flow.seq), seen)
+            return Driven(_next(flow), seen)
     login = yield from step_claimed(context, claim, lease, begin)
     if login.has_token and login.name is not None:
         yield from settle(context, login.name, flow_id)
-    return Driven(_next(flow.wake_at, flow_id, flow.seq), seen, login)
+    return Driven(_next(flow), seen, login)
 
 
-def _next(at: float | None, flow_id: str, seq: int) -> Due | None:
-    return None if at is None else Due(at, flow_id, seq)
+def _next(flow: Flow) -> Due | None:
+    at = flow.wake_at
+    return None if at is None else Due(at, flow.id, flow.seq, intern(flow.provider.server))
 
 
 def tidy(context: Context) -> Op[list[errors.DeviceFlowError]]:

@@ -34,7 +34,7 @@ from deviceflow.stores.sql import keys, schema
 from deviceflow.stores.sql.grants import GrantOperations, SeenGrants
 from deviceflow.stores.sql.operations import Operations, query, statement
 from deviceflow.stores.sql.remembered import RememberedFlows
-from deviceflow.stores.sql.rows import COLUMNS, Rows, name_of
+from deviceflow.stores.sql.rows import COLUMNS, Rows, name_of, server_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -239,8 +239,8 @@ class SQLMethods:
         values = {"ahead": ahead, "grace": _NEVER if grace is None else grace, "limit": _UPCOMING}
         found = yield self._job(query("upcoming", values), "read", client_now)
         return [
-            UpcomingFlow(flow_id, seq, float(wake_at), now)
-            for flow_id, seq, wake_at, now in found
+            UpcomingFlow(flow_id, seq, float(wake_at), now, server_of(provider))
+            for flow_id, seq, wake_at, now, provider in found
             if isinstance(flow_id, str)
             and isinstance(seq, int)
             and isinstance(wake_at, int | float)

@@ -150,7 +150,7 @@ WHERE id = :id AND seq = :seq AND lease_owner = :owner
 
 -- name: upcoming
 -- The first event of a flow is its code: a flow with one event was never polled.
-SELECT id, seq, wake_at, {now} FROM {flows}
+SELECT id, seq, wake_at, {now}, provider FROM {flows}
 WHERE wake_at <= (SELECT {now}) + :ahead AND (seq <= 1 OR wake_at <= (SELECT {now}) - :grace)
     AND (lease_until IS NULL OR lease_until <= {now} OR lease_until > {now} + {longest_lease})
 ORDER BY wake_at LIMIT :limit
@@ -234,7 +234,7 @@ UPDATE {grants} SET
 WHERE name = :name
 
 -- name: due_grants
-SELECT name FROM {grants}
+SELECT name, provider FROM {grants}
 WHERE wake_at <= {now} AND {free} AND (used_at >= {now} - :unused OR state = 'revoked')
 ORDER BY wake_at LIMIT :limit
 

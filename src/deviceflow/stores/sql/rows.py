@@ -334,3 +334,11 @@ def text_of(provider: Provider) -> str:
 def provider_of(text: str) -> Provider:
     """Return the provider of such a text."""
     return provider_from_dict(json.loads(text))
+
+
+@lru_cache(256)
+def server_of(text: str) -> str:
+    """Return the server of such a text; nothing if the text is damaged."""
+    with suppress(*DAMAGED):
+        return provider_of(text).server
+    return ""
