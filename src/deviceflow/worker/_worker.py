@@ -176,7 +176,7 @@ class Worker:
         self._paused = False
         self._steps = self._problems = 0
         self._look_soon = asyncio.Event()
-        self._until_idle = self._at_once = False
+        self._until_idle = self._at_once = self._looked_for_grants = False
         self._bug: BaseException | None = None
         self._recent = deque[float]([0.0], maxlen=1000)
 
@@ -442,7 +442,8 @@ class Worker:
         self._fill()
 
     async def _is_idle(self) -> bool:
-        if self._flying or self.unsaved or self._logins or self._schedule.any_due(self._now()):
+        waiting = self._logins or self._grants or self._notices or not self._looked_for_grants
+        if waiting or self._flying or self.unsaved or self._schedule.any_due(self._now()):
             return False
         return not await self._client._store.any_pending()
 
@@ -476,6 +477,7 @@ class Worker:
                     self._grants.put(due.origin, due.key, None)
                 for due in await self._run(grant_end.due_notices(context, _GRANTS)):
                     self._notices.put(due.origin, due.key, None)
+                self._looked_for_grants = True
                 self._fill()
             except StoreError as failed:
                 self._store_failed(failed)
