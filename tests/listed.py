@@ -113,8 +113,8 @@ class Listed:
 
 def sweep_each(context: Context, limit: int) -> Op[Swept]:
     """Take the steps that are due, one after the other."""
-    swept, steps = yield from sweep.due(context, limit)
-    for one in steps:
+    swept, steps = yield from sweep.due(context)
+    for one in steps[:limit]:
         swept.add((yield from one.item()))
     return swept
 

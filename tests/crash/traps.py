@@ -322,12 +322,12 @@ def set_in_code(traps: Traps) -> None:
     connect: Any = urllib3.util.connection.create_connection
     readinto: Any = requests._LimitedReader.readinto
 
-    def watched_migrate(statements: Any) -> Operation[None]:
+    def watched_migrate(statements: Any, begin: Any) -> Operation[None]:
         def after(name: str) -> None:
             if name.startswith("migration"):
                 traps.reach("inside migration")
 
-        return lambda now: relayed(migrate(statements)(now), after=after)
+        return lambda now: relayed(migrate(statements, begin)(now), after=after)
 
     def watched_connect(*args: Any, **kwargs: Any) -> Any:
         traps.reach("before connecting")

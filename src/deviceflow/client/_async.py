@@ -186,9 +186,11 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         return await self._run(step.step(self._context, flow_id))
 
     async def sweep(self, limit: int = 100) -> Swept:
-        swept, works = await self._run(sweep.due(self._context, limit))
-        for done in await self._at_once(works):
-            swept.add(done)
+        swept, works = await self._run(sweep.due(self._context))
+        while works and (left := limit - len(swept.logins)) > 0:
+            for done in await self._at_once(works[:left]):
+                swept.add(done)
+            del works[:left]  # some may not have been due after all
         return swept
 
     async def wait(

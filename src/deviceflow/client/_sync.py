@@ -241,9 +241,11 @@ class Client(GrantClient, BaseClient):
         Args:
             limit: How many logins to step at most.
         """
-        swept, works = self._run(sweep.due(self._context, limit))
-        for done in self._at_once(works):
-            swept.add(done)
+        swept, works = self._run(sweep.due(self._context))
+        while works and (left := limit - len(swept.logins)) > 0:
+            for done in self._at_once(works[:left]):
+                swept.add(done)
+            del works[:left]  # some may not have been due after all
         return swept
 
     def wait(

@@ -50,7 +50,7 @@ class Swept(NamedTuple):
         self.problems.extend(others.problems)
 
 
-def due(context: Context, limit: int) -> Op[tuple[Swept, list[Work[Swept]]]]:
+def due(context: Context) -> Op[tuple[Swept, list[Work[Swept]]]]:
     """Do what comes before the steps, and return the steps that are due, the servers by turns."""
     problems = yield from save_tokens(context)
     yield from follow_clock()
@@ -59,7 +59,7 @@ def due(context: Context, limit: int) -> Op[tuple[Swept, list[Work[Swept]]]]:
     steps: list[Work[Swept]] = [
         Turn(one.server, one.flow_id, partial(step_due, context, one.flow_id)) for one in found
     ]
-    return Swept([], problems), by_turns(steps)[:limit]
+    return Swept([], problems), by_turns(steps)
 
 
 def save_tokens(context: Context) -> Op[list[errors.DeviceFlowError]]:

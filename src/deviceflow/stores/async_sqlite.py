@@ -74,7 +74,7 @@ class AsyncSQLiteStore(AsyncSQLStore):
 
     def _open_blocking(self) -> None:
         if not self._read_only:
-            make_private(self.path)
+            make_private(self.path, lambda: self._find_sealer(None))
         super()._open_blocking()
 
     def __repr__(self) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from deviceflow.audit.mode import TrailMode
+    from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.secret import Secret
 
 
@@ -61,20 +62,20 @@ class SQLiteStore(SQLStore):
         passed = keys = None if keys is None else wrapped(keys)
         self.path: Path = Path(path).absolute()
         check_synchronous(synchronous)
+
+        def find_sealer(known: str | None) -> Sealer | Plain | Keyless:
+            return key_files.sealer(
+                passed, plaintext=plaintext, store=self.path, known=known, read_only=read_only
+            )
+
         if not read_only:
-            make_private(self.path)
+            make_private(self.path, lambda: find_sealer(None))
         statements = Statements(DIALECT)
         super().__init__(
             SQLiteConnection(self.path, statements, read_only=read_only, synchronous=synchronous),
             DIALECT,
             statements,
-            lambda sealed: key_files.sealer(
-                passed,
-                plaintext=plaintext,
-                store=self.path,
-                known=sealed,
-                read_only=read_only,
-            ),
+            find_sealer,
             read_only=read_only,
             trail=trail,
         )

@@ -372,9 +372,6 @@ SELECT pg_notify('deviceflow', :payload)
 -- name: lock_store
 UPDATE {meta} SET value = value WHERE name = 'version'
 
--- name: is_used
-SELECT 1 FROM {flows} UNION ALL SELECT 1 FROM {grants} UNION ALL SELECT 1 FROM {audit} LIMIT 1
-
 -- name: has_meta
 {has_meta}
 
@@ -387,6 +384,3 @@ SELECT value FROM {meta} WHERE name = :name
 -- name: set_meta
 INSERT INTO {meta} (name, value) VALUES (:name, :value)
 ON CONFLICT (name) DO UPDATE SET value = :value
-
--- name: set_meta_once
-INSERT INTO {meta} (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING

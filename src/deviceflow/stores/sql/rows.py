@@ -25,7 +25,7 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.omitted import Omitted
 from deviceflow.core.ports import StoredFlow
 from deviceflow.core.secret import Hidden, unseen
-from deviceflow.errors import DeviceFlowError, SealError, StoreError
+from deviceflow.errors import DeviceFlowError, SealError, StoreError, UsageError
 from deviceflow.providers.codec import provider_from_dict
 
 if TYPE_CHECKING:
@@ -339,6 +339,6 @@ def provider_of(text: str) -> Provider:
 @lru_cache(256)
 def server_of(text: str) -> str:
     """Return the server of such a text; nothing if the text is damaged."""
-    with suppress(*DAMAGED):
+    with suppress(UsageError, *DAMAGED):
         return provider_of(text).server
     return ""
