@@ -271,6 +271,7 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         need_id: The id of the need. Notifications of the same need have the same id.
 
     Attributes:
+        command: The command with which a person logs in, from any shell of this machine.
         login: The open login with its code, if the caller shows the code itself (`mint="now"`). The
             user code is for the person who approves.
         link: The address of the need's page, as a `Secret`; None if the client does not know where
@@ -293,6 +294,7 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         self.name = name
         self.wait_seconds = wait_seconds
         self.need_id = need_id
+        self.command: str | None = None
         self.login: Login | None = None
         self.link: Secret | None = None
 

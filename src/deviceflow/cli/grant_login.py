@@ -34,7 +34,7 @@ def log_in(
         DeviceFlowError: As for `Client.log_in`, unless it was printed as a change.
     """
     if stored.gives_tokens(client, name):
-        stored.say_no_login(name)
+        stored.say_no_login(args, name)
     told = changes.Changes(lambda _: _again(args), until_saved=True) if args.json_events else None
     try:
         view = client.log_in(

@@ -169,6 +169,7 @@ class BaseClient:
             approver=approver,
             notifies=notify is not None,
             pages=pages_at(public_url),
+            store_option=getattr(store, "_option", ""),
         )
         self._notify = notify
 

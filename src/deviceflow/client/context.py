@@ -35,6 +35,7 @@ class Context(NamedTuple):
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
         pages: Where the pages of needs are; None where nobody said.
+        store_option: The option of a command that names the store; empty for the user's own.
     """
 
     identity: Identity
@@ -49,6 +50,7 @@ class Context(NamedTuple):
     approver: Approver | None = None
     notifies: bool = False
     pages: str | None = None
+    store_option: str = ""
 
     @property
     def lease_seconds(self) -> float:
@@ -71,6 +73,7 @@ def context_of(
     approver: Approver | None,
     notifies: bool = False,
     pages: str | None = None,
+    store_option: str = "",
 ) -> Context:
     """Return the context of a new client.
 
@@ -83,6 +86,7 @@ def context_of(
         approver: The program's policy on who may approve.
         notifies: Whether the program is to be told where a person must log in.
         pages: Where the pages of needs are; None where nobody said.
+        store_option: The option of a command that names the store; empty for the user's own.
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
@@ -100,4 +104,5 @@ def context_of(
         approver,
         notifies,
         pages,
+        store_option,
     )

@@ -33,7 +33,7 @@ from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, check_name, subject_of
 from deviceflow.core.need import NOTIFY_AGAIN
-from deviceflow.core.notice import argument, page_of
+from deviceflow.core.notice import argument, page_of, resume_command
 from deviceflow.core.states import Loss, State
 from deviceflow.core.text import ours
 from deviceflow.credentials import secret_refs
@@ -396,8 +396,9 @@ def _pending(
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
         hint=f"{_why(stored)}Ask again in {wording.seconds(ceil(wait_seconds))}."
-        f" To log in, with the same store: deviceflow resume {argument(name)}",
+        f" To log in: {resume_command(name, context.store_option)}",
     )
+    pending.command = resume_command(name, context.store_option)
     pending.login = login if shown else None
     pending.link = None if need is None else page_of(context.pages, need.link)
     return pending

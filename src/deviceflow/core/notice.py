@@ -38,6 +38,16 @@ def argument(name: str) -> str:
     return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
 
 
+def resume_command(name: str, option: str) -> str:
+    """Return the command that logs in for a grant from any shell.
+
+    Args:
+        name: The grant's name.
+        option: What names the store, such as `--store URL`; empty for the user's own.
+    """
+    return f"deviceflow resume {option}{' ' if option else ''}{argument(name)}"
+
+
 class LoginNeed(NamedTuple):
     """One notification of a need. All times are in seconds since 1970.
 
@@ -55,6 +65,7 @@ class LoginNeed(NamedTuple):
         end: Why the need ended: `logged_in`, `late_answer` or `logged_out`; None while it lasts.
         link: The address of the need's page, hidden; None if the client does not know where the
             pages are, and after the end. Whoever has the link can request a code.
+        store: The option of a command that names the store; empty for the user's own store.
     """
 
     id: str
@@ -68,9 +79,10 @@ class LoginNeed(NamedTuple):
     ended_at: float | None
     end: str | None
     link: Secret | None
+    store: str = ""
 
     @classmethod
-    def of(cls, grant: Grant, need: Need, pages: str | None) -> Self:
+    def of(cls, grant: Grant, need: Need, pages: str | None, store: str = "") -> Self:
         """Return what to tell of a grant's need."""
         return cls(
             id=need.id,
@@ -84,6 +96,7 @@ class LoginNeed(NamedTuple):
             ended_at=need.ended_at,
             end=None if need.end is None else str(need.end),
             link=page_of(pages, need.link) if need.lasts else None,
+            store=store,
         )
 
     @property
@@ -95,8 +108,8 @@ class LoginNeed(NamedTuple):
 
     @property
     def command(self) -> str:
-        """The command that shows a fresh code, for a shell that uses the same store."""
-        return f"deviceflow resume {argument(self.name)}"
+        """The command that shows a fresh code. It names the store, without a password."""
+        return resume_command(self.name, self.store)
 
     def in_words(self, *, link: bool = False) -> str:
         """Return what is told, for a person.

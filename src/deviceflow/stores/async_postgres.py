@@ -9,6 +9,7 @@ from deviceflow.credentials import keys as key_files
 from deviceflow.stores._postgres_dialect import DIALECT, check
 from deviceflow.stores.sql.async_store import AsyncSQLStore
 from deviceflow.stores.sql.statements import Statements
+from deviceflow.stores.url import option_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +54,7 @@ class AsyncPostgresStore(AsyncSQLStore):
         trail: TrailMode | None = None,
     ) -> None:
         address = Secret(url)
+        self._option = option_of(url)
         del url
         check(address)
         passed = keys = None if keys is None else wrapped(keys)

@@ -11,6 +11,7 @@ from deviceflow.stores._sqlite import DIALECT, check_synchronous, make_private
 from deviceflow.stores._sqlite_writer import GroupingConnection, SQLiteWriter
 from deviceflow.stores.sql.async_store import AsyncSQLStore
 from deviceflow.stores.sql.statements import Statements
+from deviceflow.stores.url import option_of_file
 
 if TYPE_CHECKING:
     import os
@@ -52,6 +53,7 @@ class AsyncSQLiteStore(AsyncSQLStore):
     ) -> None:
         passed = keys = None if keys is None else wrapped(keys)
         self.path: Path = Path(path).absolute()
+        self._option = option_of_file(self.path)
         check_synchronous(synchronous)
         statements = Statements(DIALECT)
         connection = GroupingConnection(

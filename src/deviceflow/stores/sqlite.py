@@ -10,6 +10,7 @@ from deviceflow.credentials import keys as key_files
 from deviceflow.stores._sqlite import DIALECT, SQLiteConnection, check_synchronous, make_private
 from deviceflow.stores.sql.statements import Statements
 from deviceflow.stores.sql.store import SQLStore
+from deviceflow.stores.url import option_of_file
 
 if TYPE_CHECKING:
     import os
@@ -61,6 +62,7 @@ class SQLiteStore(SQLStore):
     ) -> None:
         passed = keys = None if keys is None else wrapped(keys)
         self.path: Path = Path(path).absolute()
+        self._option = option_of_file(self.path)
         check_synchronous(synchronous)
 
         def find_sealer(known: str | None) -> Sealer | Plain | Keyless:

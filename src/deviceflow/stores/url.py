@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import stat
 import sys
 from contextlib import suppress
@@ -22,6 +24,8 @@ SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
 """How the names of SQLite files end."""
 
 _SQLITE: Final = "sqlite:///"
+# Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
+_PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
 _LONGEST_OPTION: Final = 40
 
 
@@ -123,8 +127,31 @@ def _url_of_file(text: str) -> str | None:
     # Anything else may contain a password.
     if any(sign in path for sign in ":@=") or not path.lower().endswith(SUFFIXES):
         return None
-    named = printable(path, 1000).replace("%", "%25").replace("?", "%3F")
-    return f"For a SQLite file, use {_SQLITE}{named}"
+    return f"For a SQLite file, use {_SQLITE}{_quoted(printable(path, 1000))}"
+
+
+def option_of(url: str) -> str:
+    """Return the option of a command that names a store, without its password."""
+    if _PASSWORD.search(url):
+        return f'--store "${VARIABLE}"'
+    return f"--store {shlex.quote(url)}"
+
+
+def option_of_file(file: Path) -> str:
+    """Return the option of a command that names a SQLite file; nothing for the user's own."""
+    with suppress(RuntimeError):  # raised by pathlib if the user has no home directory
+        if file == (state_directory() / "flows.db").absolute():
+            return ""
+    return option_of(f"{_SQLITE}{_quoted(str(file))}")
+
+
+def has_password(url: str) -> bool:
+    """Tell whether a URL has a password in it."""
+    return bool(_PASSWORD.search(url))
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3F")
 
 
 def sqlite_file(url: str | None = None) -> Path | None:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
-    from deviceflow.core.flow import Flow
     from deviceflow.core.login import Login
     from deviceflow.core.ports import Claim
 
@@ -102,15 +101,15 @@ def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
             return Driven()
         if flow.wake_at is None or flow.wait_seconds(claim.now) > 0:
             yield Reschedule(flow, worker)  # what woke it bypassed the client
-            return Driven(_next(flow), seen)
+            return Driven(_next(claim), seen)
     login = yield from step_claimed(context, claim, lease, begin)
     if login.has_token and login.name is not None:
         yield from settle(context, login.name, flow_id)
-    return Driven(_next(flow), seen, login)
+    return Driven(_next(claim), seen, login)
 
 
-def _next(flow: Flow) -> Due | None:
-    at = flow.wake_at
+def _next(claim: Claim) -> Due | None:
+    flow, at = claim.flow, claim.flow.wake_at
     return None if at is None else Due(at, flow.id, flow.seq, intern(flow.provider.server))
 
 

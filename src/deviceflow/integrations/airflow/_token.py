@@ -84,7 +84,7 @@ def log_need(logger: Any, pending: LoginPending, *, show_link: bool) -> None:
         pending: What says that a person must log in.
         show_link: Whether to log the link, which is for whoever may log in.
     """
-    way = f"deviceflow resume {argument(pending.name or '')}"
+    way = pending.command or f"deviceflow resume {argument(pending.name or '')}"
     if show_link and pending.link is not None:
         way = pending.link.reveal()
     logger.warning("%s To log in: %s", pending.message, way)
