@@ -18,9 +18,9 @@ from deviceflow import Client, LoginPending, OAuth
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
 from deviceflow.server import LocalServer, Settings
+from deviceflow.stores._option import option_of
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.stores.url import option_of
 from tests.integration.command import answered, begun, decide, granted
 
 if TYPE_CHECKING:

@@ -27,10 +27,9 @@ from deviceflow.errors import (
     UsageError,
     WaitTimeoutError,
 )
+from deviceflow.stores._option import VARIABLE, has_password
 from deviceflow.stores.url import (
     SUFFIXES,
-    VARIABLE,
-    has_password,
     open_async_store,
     open_store,
     sqlite_file,

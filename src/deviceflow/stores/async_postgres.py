@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from deviceflow.core.secret import Secret, wrapped
 from deviceflow.credentials import keys as key_files
+from deviceflow.stores._option import option_of
 from deviceflow.stores._postgres_dialect import DIALECT, check
 from deviceflow.stores.sql.async_store import AsyncSQLStore
 from deviceflow.stores.sql.statements import Statements
-from deviceflow.stores.url import option_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

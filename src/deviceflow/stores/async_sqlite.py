@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from deviceflow.core.secret import wrapped
 from deviceflow.credentials import keys as key_files
+from deviceflow.stores._option import option_of_file
 from deviceflow.stores._sqlite import DIALECT, check_synchronous, make_private
 from deviceflow.stores._sqlite_writer import GroupingConnection, SQLiteWriter
 from deviceflow.stores.sql.async_store import AsyncSQLStore
 from deviceflow.stores.sql.statements import Statements
-from deviceflow.stores.url import option_of_file
 
 if TYPE_CHECKING:
     import os

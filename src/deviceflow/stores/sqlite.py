@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from deviceflow.core.secret import wrapped
 from deviceflow.credentials import keys as key_files
+from deviceflow.stores._option import option_of_file
 from deviceflow.stores._sqlite import DIALECT, SQLiteConnection, check_synchronous, make_private
 from deviceflow.stores.sql.statements import Statements
 from deviceflow.stores.sql.store import SQLStore
-from deviceflow.stores.url import option_of_file
 
 if TYPE_CHECKING:
     import os

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import stat
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -14,18 +11,14 @@ from urllib.parse import unquote
 
 from deviceflow.core.sanitize import printable
 from deviceflow.errors import StoreError, UsageError
+from deviceflow.stores._option import SQLITE, VARIABLE, quoted, state_directory
 
 if TYPE_CHECKING:
     from deviceflow.core.ports import AsyncStore, Store
 
-VARIABLE: Final = "DEVICEFLOW_STORE"
-
 SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
 """How the names of SQLite files end."""
 
-_SQLITE: Final = "sqlite:///"
-# Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
-_PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
 _LONGEST_OPTION: Final = 40
 
 
@@ -110,7 +103,7 @@ def _file_in(url: str) -> Path | None:
         UsageError: The URL has options.
     """
     path, asks, options = url.partition("?")
-    if not path.startswith(_SQLITE) or path == _SQLITE:
+    if not path.startswith(SQLITE) or path == SQLITE:
         return None
     if asks:
         name = printable(options.partition("=")[0], _LONGEST_OPTION)
@@ -118,7 +111,7 @@ def _file_in(url: str) -> Path | None:
             f"The URL of a SQLite store has no options, and this one has {name!r}.",
             hint="Leave out the ? and what follows. A ? in the file's name is written as %3F.",
         )
-    return Path(unquote(path.removeprefix(_SQLITE))).expanduser()
+    return Path(unquote(path.removeprefix(SQLITE))).expanduser()
 
 
 def _url_of_file(text: str) -> str | None:
@@ -127,31 +120,7 @@ def _url_of_file(text: str) -> str | None:
     # Anything else may contain a password.
     if any(sign in path for sign in ":@=") or not path.lower().endswith(SUFFIXES):
         return None
-    return f"For a SQLite file, use {_SQLITE}{_quoted(printable(path, 1000))}"
-
-
-def option_of(url: str) -> str:
-    """Return the option of a command that names a store, without its password."""
-    if _PASSWORD.search(url):
-        return f'--store "${VARIABLE}"'
-    return f"--store {shlex.quote(url)}"
-
-
-def option_of_file(file: Path) -> str:
-    """Return the option of a command that names a SQLite file; nothing for the user's own."""
-    with suppress(RuntimeError):  # raised by pathlib if the user has no home directory
-        if file == (state_directory() / "flows.db").absolute():
-            return ""
-    return option_of(f"{_SQLITE}{_quoted(str(file))}")
-
-
-def has_password(url: str) -> bool:
-    """Tell whether a URL has a password in it."""
-    return bool(_PASSWORD.search(url))
-
-
-def _quoted(path: str) -> str:
-    return path.replace("%", "%25").replace("?", "%3F")
+    return f"For a SQLite file, use {SQLITE}{quoted(printable(path, 1000))}"
 
 
 def sqlite_file(url: str | None = None) -> Path | None:
@@ -164,16 +133,6 @@ def sqlite_file(url: str | None = None) -> Path | None:
     with suppress(RuntimeError):  # raised by pathlib if the user has no home directory
         return _file_in(url) if url else state_directory() / "flows.db"
     return None
-
-
-def state_directory() -> Path:
-    """Return deviceflow's state directory of the user."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "deviceflow"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/deviceflow"
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(base) / "deviceflow"
 
 
 def _private_directory() -> Path:

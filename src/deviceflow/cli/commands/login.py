@@ -40,7 +40,7 @@ from deviceflow.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from deviceflow.stores.url import VARIABLE
+from deviceflow.stores._option import VARIABLE
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
