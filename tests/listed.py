@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from deviceflow.client import sweep
 from deviceflow.client.context import context_of
 from deviceflow.client.effects import (
     CheckCredentials,
-    ClaimDue,
     ClaimFlow,
     Commit,
     CommitGrant,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Effect, Op
+    from deviceflow.client.sweep import Swept
     from deviceflow.core.flow import Flow
     from deviceflow.core.provider import Approver
     from deviceflow.core.wire import Failure, Response
@@ -110,6 +111,14 @@ class Listed:
         return answer
 
 
+def sweep_each(context: Context, limit: int) -> Op[Swept]:
+    """Take the steps that are due, one after the other."""
+    swept, steps = yield from sweep.due(context)
+    for one in steps[:limit]:
+        swept.add((yield from one.item()))
+    return swept
+
+
 def context(
     *, durable: bool = False, approver: Approver | None = None, deadline: float = TIMEOUT
 ) -> Context:
@@ -129,15 +138,8 @@ def claims(flow: Flow, now: float = NOW, previous_owner: str | None = None) -> E
     return ClaimFlow, _decided(flow, now, previous_owner)
 
 
-def claims_due(flow: Flow, now: float = NOW, previous_owner: str | None = None) -> Expected:
-    """Have the lease of the flow taken that is due."""
-    return ClaimDue, _decided(flow, now, previous_owner)
-
-
-def _decided(
-    flow: Flow, now: float, previous_owner: str | None
-) -> Callable[[ClaimFlow | ClaimDue], Claim]:
-    def answer(effect: ClaimFlow | ClaimDue) -> Claim:
+def _decided(flow: Flow, now: float, previous_owner: str | None) -> Callable[[ClaimFlow], Claim]:
+    def answer(effect: ClaimFlow) -> Claim:
         claim = Claim(flow, now, previous_owner)
         return claim._replace(event=effect.decide(claim) if effect.decide else None)
 

@@ -264,7 +264,7 @@ class TrappedStore(TrappedOperations):
     def grants(self, given: float, after: str | None = None) -> list[StoredGrant | str]:
         return self._store.grants(given, after)
 
-    def due_grants(self, given: float, unused: float, limit: int) -> list[str]:
+    def due_grants(self, given: float, unused: float, limit: int) -> list[tuple[str, str]]:
         return self._store.due_grants(given, unused, limit)
 
     def load_grant_by_link(self, link: Secret, given: float) -> StoredGrant | None:
@@ -323,12 +323,12 @@ def set_in_code(traps: Traps) -> None:
     connect: Any = urllib3.util.connection.create_connection
     readinto: Any = requests._LimitedReader.readinto
 
-    def watched_migrate(statements: Any) -> Operation[None]:
+    def watched_migrate(statements: Any, begin: Any) -> Operation[None]:
         def after(name: str) -> None:
             if name.startswith("migration"):
                 traps.reach("inside migration")
 
-        return lambda now: relayed(migrate(statements)(now), after=after)
+        return lambda now: relayed(migrate(statements, begin)(now), after=after)
 
     def watched_connect(*args: Any, **kwargs: Any) -> Any:
         traps.reach("before connecting")

@@ -13,6 +13,7 @@ import pytest
 
 from deviceflow import AsyncClient
 from deviceflow.audit.events import text_of
+from deviceflow.cli import exits
 from deviceflow.server import LocalServer, Settings
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
@@ -35,7 +36,7 @@ def server() -> Iterator[LocalServer]:
 
 def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServer) -> None:
     before = deviceflow("token", "nightly", "--fresh")
-    assert (before.code, before.out) == (2, "")
+    assert (before.code, before.out) == (exits.STORE, "")
 
     logged_in = deviceflow(
         *("grants", "login", "nightly", "--client-id", "robot", "--no-browser", "--json"),
@@ -75,6 +76,7 @@ def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServe
 
 
 @pytest.mark.parametrize("args", [("logout",), ("grants", "show"), ("grants", "login")])
+@pytest.mark.usefixtures("kept")
 def test_unknown_grant_is_an_error_that_says_so(deviceflow: Command, args: tuple[str, ...]) -> None:
     done = deviceflow(*args, "weekly")
 

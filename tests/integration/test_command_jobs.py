@@ -228,6 +228,7 @@ def test_status_sends_nobody_to_a_code_that_has_expired(
     assert "The code has expired" in done.err
 
 
+@pytest.mark.usefixtures("kept")
 def test_status_of_nothing(deviceflow: Command) -> None:
     done = deviceflow("status")
 
@@ -329,6 +330,7 @@ def test_cancel_leaves_what_has_ended_as_it_is(
     [["step"], ["status"], ["cancel"], ["token", "--acknowledge"], ["resume", "--show-token"]],
     ids=" ".join,
 )
+@pytest.mark.usefixtures("kept")
 def test_an_id_that_is_unknown(deviceflow: Command, command: list[str]) -> None:
     done = deviceflow(*command, "no-such-id", "--json")
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from deviceflow import Client, LoginPending, OAuth
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
 from deviceflow.server import LocalServer, Settings
+from deviceflow.stores._option import option_of
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.command import answered, begun, decide, granted
@@ -43,14 +45,46 @@ def mode(path: Path) -> int:
 
 
 def test_the_users_own_store_is_theirs_alone(deviceflow: Command) -> None:
-    done = deviceflow.shell("umask 000; deviceflow list")
+    done = deviceflow.shell("umask 000; deviceflow worker --until-idle")
 
-    assert (done.code, done.out, done.err) == (0, "", "")
+    assert done.code == 0
     assert mode(deviceflow.store.parent) == 0o700
     assert {file.name: mode(file) for file in deviceflow.store.parent.iterdir()} == {
         "flows.db": 0o600,
         "flows.db.key": 0o600,
     }
+
+
+CONTINUE: Final = (
+    *("resume", "resume report", "step x", "wait x", "status", "status x", "list", "cancel x"),
+    *("token x", "token report --fresh", "export-env x", "logout report", "grants list"),
+    *("grants show report", "grants login report", "grants revoke report", "grants doubt", "sweep"),
+    *("purge", "audit verify", "audit list", "audit show", "audit report -o x", "config show"),
+    "keys rotate",
+)
+
+
+def test_what_continues_or_reads_creates_nothing(deviceflow: Command) -> None:
+    for words in CONTINUE:
+        done = deviceflow(*words.split())
+
+        assert not deviceflow.store.parent.exists(), words
+        if words != "config show":
+            assert done.code == exits.STORE, words
+            assert "There is no store at" in done.err, words
+            assert "deviceflow login" in done.err, words
+
+
+def test_a_hint_names_the_store(deviceflow: Command, server: LocalServer) -> None:
+    url = f"sqlite:///{deviceflow.home}/mine.db"
+    with Client(url) as client, pytest.raises(LoginPending) as pending:
+        client.get_token("nightly", OAuth(issuer=server.url, client_id="robot"))
+
+    command = pending.value.command
+    assert command is not None
+    assert command.startswith(f"deviceflow resume --store {url} ")
+    assert f"To log in: {command}" in str(pending.value)
+    assert option_of("postgresql://robot:SECRET@db/jobs") == '--store "$DEVICEFLOW_STORE"'
 
 
 def test_another_store_is_named_by_an_option_or_by_the_environment(
@@ -244,7 +278,7 @@ def nowhere(store: Path) -> None:
         (of_something_else, "not a SQLite database"),
         (of_the_future, "made by a newer deviceflow"),
         (a_directory, "cannot be used as a store"),
-        (nowhere, "cannot be used"),
+        (nowhere, "There is no store at"),
     ],
 )
 def test_a_store_that_cannot_be_used_is_one_line(

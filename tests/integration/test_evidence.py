@@ -537,11 +537,11 @@ def test_trail_is_verified_with_all_keys_that_were_ever_in_use(
 ) -> None:
     for name in ("", "one,store:", "other,one,store:"):
         monkeypatch.setenv(audit_keys.VARIABLE, name)
-        own_store._run(own_store._open_audit_key(0.0))
+        own_store._use_audit_key(str(own_store._sealed))
         fill(own_store, name[:3] or "own", BEGIN)
         assert found(own_store) == []
     monkeypatch.setenv(audit_keys.VARIABLE, keys)
-    own_store._run(own_store._open_audit_key(0.0))
+    own_store._use_audit_key(str(own_store._sealed))
 
     assert (found(own_store) == []) is clean
 

@@ -349,25 +349,31 @@ def test_token_stays_where_it_is_if_others_went_on(place: Place, who: str) -> No
 # Sweeps.
 
 
+def due(place: Place, unused: float = 5000, limit: int = 10) -> list[str]:
+    found = place.store.due_grants(place.now, unused, limit)
+    assert {server for _, server in found} <= {OAUTH.server}
+    return [name for name, _ in found]
+
+
 def test_grants_in_use_are_due_before_they_end(place: Place) -> None:
     uses = (Use(place.now, "alice", "build-17", "celery", "report", "7"), Use(1.5, "bob"))
     for number, name in enumerate(("used", "unused", "leased")):
         brought(place, "active", name, f"g{number}")
         if name != "unused":
             place.store.use_grant(f"g{number}", place.now, uses)
-    assert place.store.due_grants(place.now, 5000, 10) == []
+    assert due(place) == []
     place.clock.advance(760)
     leased = load(place, "leased")
     taken = GrantLease("w1", 14.0, place.now)
     assert commit(place, leased, leased.refresh(place.now), lease=taken)
 
-    assert place.store.due_grants(place.now, 5000, 10) == ["used"]
+    assert due(place) == ["used"]
     place.clock.advance(20)
-    assert sorted(place.store.due_grants(place.now, 5000, 10)) == ["leased", "used"]
-    assert len(place.store.due_grants(place.now, 5000, 1)) == 1
-    assert place.store.due_grants(place.now, 100, 10) == []  # they were last used long ago
+    assert sorted(due(place)) == ["leased", "used"]
+    assert len(due(place, limit=1)) == 1
+    assert due(place, 100) == []  # they were last used long ago
     place.store.snooze_grant("used", place.now)
-    assert place.store.due_grants(place.now, 5000, 10) == ["leased"]
+    assert due(place) == ["leased"]
     used = place.store.load_grant("used", place.now)
     assert used is not None
     assert used.used_at is not None
@@ -377,12 +383,12 @@ def test_grants_in_use_are_due_before_they_end(place: Place) -> None:
 
 def test_ended_grant_is_due_until_its_tokens_are_revoked(place: Place) -> None:
     grant = brought(place, "revoked")
-    assert place.store.due_grants(place.now, 5000, 10) == ["nightly"]
+    assert due(place) == ["nightly"]
 
     for _ in range(2):
         assert commit(place, grant, grant.receive_revocation(answer(200, ""), place.now))
 
-    assert place.store.due_grants(place.now, 5000, 10) == []
+    assert due(place) == []
 
 
 def test_grant_that_is_put_off_keeps_nobody_from_being_told_of_others(place: Place) -> None:

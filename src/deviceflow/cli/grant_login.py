@@ -46,7 +46,7 @@ def log_in(
         DeviceFlowError: As for `Client.log_in`, unless it was printed as a change.
     """
     if not args.again and stored.needs_no_login(client, name):
-        stored.say_no_login(name)
+        stored.say_no_login(args, name)
     told = changes.Changes(lambda _: _again(args), until_saved=True) if args.json_events else None
     try:
         view = client.log_in(

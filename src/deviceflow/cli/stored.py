@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shlex
 import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -27,7 +27,13 @@ from deviceflow.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from deviceflow.stores.url import SUFFIXES, VARIABLE, open_async_store, open_store, sqlite_file
+from deviceflow.stores._option import VARIABLE, has_password
+from deviceflow.stores.url import (
+    SUFFIXES,
+    open_async_store,
+    open_store,
+    sqlite_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +45,6 @@ if TYPE_CHECKING:
     from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncStore, Store
 
-# Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
-_PASSWORD: Final = re.compile(r"://[^/?#@]*:[^/?#@]*@|password\s*=", re.IGNORECASE)
 _MOST_BESIDE: Final = 1000
 _CODES: Final = {
     State.AUTHORIZED: exits.AUTHORIZED,
@@ -59,9 +63,8 @@ def store(args: StoreOptions, *, creates: bool = False, **options: Any) -> Store
 
     Args:
         args: The arguments.
-        creates: Whether the command begins something, so that it creates a file that is named and
-            does not exist. For a command that reads or continues something, its name is mistyped
-            then. The user's own store, which nobody names, is always created.
+        creates: Whether the command begins something, so that it creates a file that does not
+            exist. A command that reads or continues something creates nothing.
         **options: Further arguments of the store's class.
 
     Raises:
@@ -70,7 +73,7 @@ def store(args: StoreOptions, *, creates: bool = False, **options: Any) -> Store
         ImportError: A library is missing.
     """
     settings = _options(args) | options
-    if not creates and (args.store or os.environ.get(VARIABLE)):
+    if not creates:
         check_exists(args)
     kept = open_store(args.store, **settings)
     _opened.callback(kept.close)
@@ -103,9 +106,13 @@ def check_exists(args: StoreOptions) -> None:
     with suppress(OSError):
         beside = islice(file.parent.iterdir(), _MOST_BESIDE)
         similar = did_you_mean(file.name, (one.name for one in beside if one.suffix in SUFFIXES))
-    raise StoreError(
-        f"There is no store at {file}.", hint=f"{similar}Name the store: --store or {VARIABLE}."
-    )
+    hint = f"{similar}Name the store: --store or {VARIABLE}."
+    if not (args.store or os.environ.get(VARIABLE)):
+        hint = (
+            f"If the login is in another store, name it: --store or {VARIABLE}. To start a login:"
+            " deviceflow login, or for a grant: deviceflow grants login NAME PROVIDER"
+        )
+    raise StoreError(f"There is no store at {file}.", hint=hint)
 
 
 def new_file(args: StoreOptions) -> Path | None:
@@ -114,8 +121,15 @@ def new_file(args: StoreOptions) -> Path | None:
     return None if file is None or file.exists() else file
 
 
+def command(args: StoreOptions, text: str) -> str:
+    """Return a command for another shell, with the store that this command was given."""
+    words, dashes, name = text.partition(" -- ")
+    store = f" --store {shlex.quote(args.store)}" if args.store else ""
+    return f"deviceflow {words}{store}{dashes}{name}"
+
+
 def _options(args: StoreOptions) -> dict[str, Any]:
-    if args.store and _PASSWORD.search(args.store):
+    if args.store and has_password(args.store):
         raise UsageError(
             "The store's URL contains a password, and other users of this machine can see command"
             " line arguments.",
@@ -219,11 +233,11 @@ def needs_no_login(client: Client, name: str) -> bool:
     return state.gives_tokens and state is not GrantState.IN_DOUBT
 
 
-def say_no_login(name: str) -> None:
+def say_no_login(args: StoreOptions, name: str) -> None:
     """Print that a grant needs no login."""
     streams.say(
-        "The grant gives tokens, so no login was started. To log in all the same: deviceflow"
-        f" resume --again {argument(name)}"
+        "The grant gives tokens, so no login was started. To log in all the same:"
+        f" {command(args, f'resume --again {argument(name)}')}"
     )
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
+from functools import partial
 from inspect import isawaitable
+from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
@@ -20,6 +24,7 @@ from deviceflow.client.clock import default_async_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
+from deviceflow.client.turns import AT_ONCE, NOTIFIED_AT_ONCE, Turns
 from deviceflow.core.need import OUTAGE_AFTER
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
+    from deviceflow.client.turns import Work
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.login import Login
@@ -135,6 +141,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         self._wakers = set()
         self._in_task = getattr(self._store, "works_in_callers_task", False)
         self._audit_lock = asyncio.Lock()
+        self._notifiers: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # The beginning.
@@ -183,7 +190,12 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         return await self._run(step.step(self._context, flow_id))
 
     async def sweep(self, limit: int = 100) -> Swept:
-        return await self._run(sweep.sweep(self._context, limit))
+        swept, works = await self._run(sweep.due(self._context))
+        while works and (left := limit - len(swept.logins)) > 0:
+            for done in await self._at_once(works[:left]):
+                swept.add(done)
+            del works[:left]  # some may not have been due after all
+        return swept
 
     async def wait(
         self,
@@ -269,6 +281,9 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         return await self._run(transfer.import_login(text, keys))
 
     async def close(self) -> None:
+        if self._notifiers is not None:
+            self._notifiers.shutdown(wait=False)
+            self._notifiers = None
         await self._transport.close()
         if self._owns_store:
             await self._store.close()
@@ -331,6 +346,42 @@ class AsyncClient(AsyncGrantClient, BaseClient):
                 await self._run(undo(result))
         return result
 
+    async def _at_once(
+        self, works: Sequence[Work[_T]], places: int = AT_ONCE, seconds: float = inf
+    ) -> list[_T]:
+        """Run operations at the same time, each in a task, and return their results.
+
+        If one fails, those under way are finished, and no more begin. The arguments are those of
+        `Client._at_once`.
+        """
+        if len(works) < 2:
+            return [await self._run(work.item()) for work in works]
+        turns, room = Turns[Any](places), asyncio.Event()
+        results, failed = list[_T](), list[Exception]()
+        for work in works:
+            turns.put(*work)
+        until = self._clock.monotonic() + seconds
+
+        async def run(turn: Work[_T]) -> None:
+            try:
+                results.append(await self._run(turn.item()))
+            except Exception as problem:  # noqa: BLE001  # a task group would cancel the others
+                failed.append(problem)
+            turns.end(turn)
+            room.set()
+
+        async with asyncio.TaskGroup() as group:
+            while not failed:
+                while self._clock.monotonic() < until and (turn := turns.take()) is not None:
+                    group.create_task(run(turn))
+                if turns.free == places:
+                    break
+                room.clear()
+                await room.wait()
+        if failed:
+            raise failed[0]
+        return results
+
     def _check_loop(self, operation: Op[Any]) -> None:
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
@@ -355,6 +406,13 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         if secret_refs.begun_here(provider):
             return None
         return asyncio.to_thread(secret_refs.check, provider)
+
+    async def _tell_in_thread(self, need: LoginNeed) -> str | None:
+        if self._notifiers is None:
+            # Its own threads: a webhook that hangs must not hold those that read keys and files.
+            self._notifiers = ThreadPoolExecutor(NOTIFIED_AT_ONCE, "deviceflow-notify")
+        tell = partial(copy_context().run, self._tell_need, need)
+        return await asyncio.get_running_loop().run_in_executor(self._notifiers, tell)
 
     async def _list_flows(self, listed: do.ListFlows) -> AsyncIterator[Login]:
         found = self._store.flows(skip_ended=listed.skip_ended, on_problem=listed.on_problem)
@@ -389,7 +447,7 @@ PERFORM: Final[dict[type, Perform]] = SHARED | {
     do.Print: lambda self, e, _: self._output(e.line),
     do.Send: lambda self, e, _: self._send(*e),
     do.Sleep: lambda self, e, wakers: self._sleep(e.seconds, wakers.get(e.flow_id)),
-    do.TellNeed: lambda self, e, _: asyncio.to_thread(self._tell_need, e.need),
+    do.TellNeed: lambda self, e, _: self._tell_in_thread(e.need),
     do.Watch: lambda self, e, wakers: self._watch(e.flow_id, wakers),
     do.WriteAudit: lambda self, e, _: self._write_in_order(*e),
 }

@@ -8,14 +8,14 @@ from deviceflow.client import grant_check, grant_end, grant_login, grant_token
 from deviceflow.client._base import documented_as
 from deviceflow.client._sync_grants import GrantClient, brought_token, given_token
 from deviceflow.client.asking import asked
-from deviceflow.client.grant_end import UNUSED
+from deviceflow.client.grant_end import UNUSED, SweptGrants
+from deviceflow.client.turns import NOTIFIED_AT_ONCE, NOTIFY_FOR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from deviceflow.client.context import Context
     from deviceflow.client.grant_check import GrantCheck
-    from deviceflow.client.grant_end import SweptGrants
     from deviceflow.client.grant_token import Mint
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.grant_view import GrantView
@@ -31,6 +31,9 @@ class AsyncGrantClient:
     _context: Context
 
     async def _run(self, operation: Any) -> Any:
+        raise NotImplementedError
+
+    async def _at_once(self, works: Any, places: int = 0, seconds: float = 0.0) -> Any:
         raise NotImplementedError
 
     async def get_token(
@@ -114,7 +117,12 @@ class AsyncGrantClient:
             yield view
 
     async def sweep_grants(self, *, unused: float = UNUSED, limit: int = 100) -> SweptGrants:
-        swept: SweptGrants = await self._run(grant_end.sweep(self._context, unused, limit))
+        swept, context = SweptGrants([], []), self._context
+        for done in await self._at_once(await self._run(grant_end.due(context, unused, limit))):
+            swept.add(done)
+        notices = await self._run(grant_end.due_notices(context, limit))
+        for done in await self._at_once(notices, NOTIFIED_AT_ONCE, NOTIFY_FOR):
+            swept.add(done)
         return swept
 
     async def doubt_grants(self) -> int:

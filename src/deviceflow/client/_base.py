@@ -75,7 +75,6 @@ Returns:
 # A table, since a `match` would try its cases one after the other, some eight times in each poll.
 SHARED: Final[dict[type, Perform]] = {
     do.Add: lambda self, e, _: self._store.add(e.flow, store_event=e.store_event),
-    do.ClaimDue: lambda self, e, _: self._store.claim_due(*e),
     do.ClaimNotice: lambda self, e, _: self._store.claim_notice(*e),
     do.ClaimFlow: lambda self, e, _: self._store.claim(*e),
     do.Commit: lambda self, e, _: self._store.commit(
@@ -114,6 +113,7 @@ SHARED: Final[dict[type, Perform]] = {
     do.Snooze: lambda self, e, _: self._store.snooze(*e),
     do.SnoozeGrant: lambda self, e, _: self._store.snooze_grant(*e),
     do.StoreNow: lambda self, _, __: self._store.now(self._timeline.now()),
+    do.Upcoming: lambda self, e, _: self._store.upcoming(*e),
     do.UseGrant: lambda self, e, _: self._store.use_grant(*e),
     do.Wake: lambda self, e, _: self._wake(e.flow_id),
     do.WakeAfterClockChange: lambda self, e, _: self._store.wake_after_clock_change(e.client_now),
@@ -172,6 +172,7 @@ class BaseClient:
             pages=pages_at(public_url),
             outage_after=outage_after,
             invalidate=self.invalidate,
+            store_option=getattr(store, "_option", ""),
         )
         self._notify = notify
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from contextvars import copy_context
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from deviceflow import _forks as forks
@@ -17,6 +19,7 @@ from deviceflow.client.clock import default_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
+from deviceflow.client.turns import AT_ONCE, Turns
 from deviceflow.core.need import OUTAGE_AFTER
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
+    from deviceflow.client.turns import Work
     from deviceflow.core.login import Login
     from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import Clock, Store, Transport
@@ -239,11 +243,17 @@ class Client(GrantClient, BaseClient):
 
         So logins that no program drives any more still reach their end. A sweep does not step a
         login that was created and not started: its code should be requested when a person is there.
+        The steps run in threads, up to 128 at a time: a server that hangs delays no others.
 
         Args:
             limit: How many logins to step at most.
         """
-        return self._run(sweep.sweep(self._context, limit))
+        swept, works = self._run(sweep.due(self._context))
+        while works and (left := limit - len(swept.logins)) > 0:
+            for done in self._at_once(works[:left]):
+                swept.add(done)
+            del works[:left]  # some may not have been due after all
+        return swept
 
     def wait(
         self,
@@ -494,6 +504,38 @@ class Client(GrantClient, BaseClient):
             operation.close()
             if wakers:
                 self._wakers.difference_update(wakers.items())
+
+    def _at_once(
+        self, works: Sequence[Work[_T]], places: int = AT_ONCE, seconds: float = inf
+    ) -> list[_T]:
+        """Run operations at the same time, in threads, and return their results.
+
+        On a clock that does not tell real time, they run one after the other: threads have no order
+        there.
+
+        Args:
+            works: The operations.
+            places: How many run at a time at most.
+            seconds: After how many seconds no more begin.
+        """
+        if len(works) < 2 or not sleeps_in_real_time(self._clock):
+            return [self._run(work.item()) for work in works]
+        from concurrent import futures  # noqa: PLC0415  # costs, and is for sweeps only
+
+        turns, results = Turns[Any](places), list[_T]()
+        for work in works:
+            turns.put(*work)
+        until = self._clock.monotonic() + seconds
+        running: dict[futures.Future[_T], Work[_T]] = {}
+        with futures.ThreadPoolExecutor(places, thread_name_prefix="deviceflow") as threads:
+            while True:
+                while self._clock.monotonic() < until and (turn := turns.take()) is not None:
+                    running[threads.submit(copy_context().run, self._run, turn.item())] = turn
+                if not running:
+                    return results
+                for ended in futures.wait(running, None, futures.FIRST_COMPLETED).done:
+                    turns.end(running.pop(ended))
+                    results.append(ended.result())
 
     def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:
         """Perform one effect, and return its answer.

@@ -48,6 +48,7 @@ class Context(NamedTuple):
         pages: Where the pages of needs are; None where nobody said.
         outage_after: Seconds after which the program is told of an outage.
         invalidate: The client's method of that name.
+        store_option: The option of a command that names the store; empty for the user's own.
     """
 
     identity: Identity
@@ -64,6 +65,7 @@ class Context(NamedTuple):
     pages: str | None = None
     outage_after: float = OUTAGE_AFTER
     invalidate: Callable[[str, AccessToken], Any] | None = None
+    store_option: str = ""
 
     @property
     def lease_seconds(self) -> float:
@@ -98,6 +100,7 @@ def context_of(
     pages: str | None = None,
     outage_after: float = OUTAGE_AFTER,
     invalidate: Callable[[str, AccessToken], Any] | None = None,
+    store_option: str = "",
 ) -> Context:
     """Return the context of a new client.
 
@@ -112,6 +115,7 @@ def context_of(
         pages: Where the pages of needs are; None where nobody said.
         outage_after: Seconds after which the program is told of an outage.
         invalidate: The client's method of that name.
+        store_option: The option of a command that names the store; empty for the user's own.
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
@@ -131,4 +135,5 @@ def context_of(
         pages,
         outage_after,
         invalidate,
+        store_option,
     )

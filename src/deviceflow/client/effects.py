@@ -86,13 +86,12 @@ class ClaimFlow(NamedTuple):
     decide: Decide | None = None
 
 
-class ClaimDue(NamedTuple):
-    """Take the lease of the flow that is due the longest. Answered by a `Claim`, or by None."""
+class Upcoming(NamedTuple):
+    """Find flows that are due. Answered by `UpcomingFlow`s, the longest due first."""
 
-    owner: str
     client_now: float
-    seconds: float
-    decide: Decide | None = None
+    ahead: float
+    grace: float | None
 
 
 class Commit(NamedTuple):
@@ -231,7 +230,7 @@ class ListGrants(NamedTuple):
 
 
 class DueGrants(NamedTuple):
-    """Find grants that a sweep should look after. Answered by their names."""
+    """Find grants that a sweep should look after. Answered by their names and servers."""
 
     client_now: float
     unused: float
@@ -409,7 +408,6 @@ class OpenBrowser(NamedTuple):
 
 SharedEffect: TypeAlias = (
     Add
-    | ClaimDue
     | ClaimFlow
     | ClaimNotice
     | Commit
@@ -437,6 +435,7 @@ SharedEffect: TypeAlias = (
     | EndedGrants
     | DeleteGrant
     | StoreNow
+    | Upcoming
     | UseGrant
     | Wake
     | WakeAfterClockChange
@@ -460,7 +459,6 @@ Effect: TypeAlias = (
 
 MUST_FINISH: Final[frozenset[type]] = frozenset(
     {
-        ClaimDue,
         ClaimFlow,
         Commit,
         CommitGrant,

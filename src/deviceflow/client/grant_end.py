@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -22,6 +23,7 @@ from deviceflow.client.effects import (
 )
 from deviceflow.client.grant_token import Asked, move
 from deviceflow.client.purge import wipe
+from deviceflow.client.turns import Turn, by_turns
 from deviceflow.client.wait import cancel
 from deviceflow.core.access_token import AccessToken
 from deviceflow.core.grant import Course, check_name
@@ -29,11 +31,10 @@ from deviceflow.core.grant_view import GrantView
 from deviceflow.core.states import GrantState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
+    from deviceflow.client.turns import Work
     from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import StoredGrant
@@ -43,6 +44,8 @@ UNUSED: Final = 14 * 86400.0
 """Seconds without use after which a sweep lets a grant lapse, unless it is told otherwise."""
 
 _MOST_MOVES: Final = 8
+_LOOK_FURTHER: Final = 10
+"""How many times the limit of a sweep are looked at, so that each server has a turn."""
 
 
 def _load(name: str) -> Op[StoredGrant]:
@@ -200,43 +203,54 @@ class SweptGrants(NamedTuple):
     names: list[str]
     problems: list[errors.DeviceFlowError]
 
+    def add(self, others: SweptGrants) -> None:
+        """Add what was done for others."""
+        self.names.extend(others.names)
+        self.problems.extend(others.problems)
 
-def sweep(
-    context: Context, unused: float, limit: int, goes_on: Callable[[], bool] = lambda: True
-) -> Op[SweptGrants]:
-    """Look after the grants that are due.
 
-    Refresh what is in use, revoke what is ended, and notify the program of needs.
+def due(context: Context, unused: float, limit: int) -> Op[list[Work[SweptGrants]]]:
+    """Return what to do for the grants that are due, the servers by turns.
 
     Args:
         context: The client's.
         unused: For how many seconds a grant may go unused.
-        limit: How many grants to look after, at most.
-        goes_on: Whether to begin with another grant.
+        limit: How many grants at most.
     """
-    done, problems = list[str](), list[errors.DeviceFlowError]()
     clocks: Clocks = yield ReadClocks()
-    names: list[str] = yield DueGrants(clocks.shared, unused, limit)
-    told = yield from grant_need.due(context, limit)
-    works = [(name, _tell(context, name, problems)) for name in told]
-    works += [(name, _tend(context, name)) for name in names]
-    for name, work in works:
-        if not goes_on():
-            break
-        try:
-            yield from work
-            done.append(name)
-        except errors.LoginPending:
-            done.append(name)
-        except errors.DeviceFlowError as problem:
-            clocks = yield ReadClocks()
-            yield SnoozeGrant(name, clocks.shared)
-            problems.append(problem)
-    return SweptGrants(done, problems)
+    found: list[tuple[str, str]] = yield DueGrants(clocks.shared, unused, _LOOK_FURTHER * limit)
+    works: list[Work[SweptGrants]] = [
+        Turn(server, name, partial(tend, context, name)) for name, server in found
+    ]
+    return by_turns(works)[:limit]
 
 
-def _tell(context: Context, name: str, problems: list[errors.DeviceFlowError]) -> Op[None]:
-    problems += yield from grant_need.tell_of(context, name)
+def due_notices(context: Context, limit: int) -> Op[list[Work[SweptGrants]]]:
+    """Return the notifications that are due. A sweep sends them once it has refreshed."""
+    names = yield from grant_need.due(context, limit)
+    return [Turn(name, name, partial(tell, context, name)) for name in names]
+
+
+def tend(context: Context, name: str) -> Op[SweptGrants]:
+    """Do for a grant what is due: refresh, adopt the token of a login, or revoke."""
+    return _swept(name, _tend(context, name))
+
+
+def tell(context: Context, name: str) -> Op[SweptGrants]:
+    """Notify the program of the needs of a grant."""
+    return _swept(name, grant_need.tell_of(context, name))
+
+
+def _swept(name: str, work: Op[list[errors.DeviceFlowError] | None]) -> Op[SweptGrants]:
+    """Do the work. If it fails, have sweeps pass the grant over for a while."""
+    try:
+        return SweptGrants([name], (yield from work) or [])
+    except errors.LoginPending:
+        return SweptGrants([name], [])
+    except errors.DeviceFlowError as problem:
+        clocks: Clocks = yield ReadClocks()
+        yield SnoozeGrant(name, clocks.shared)
+        return SweptGrants([], [problem])
 
 
 def _tend(context: Context, name: str) -> Op[None]:

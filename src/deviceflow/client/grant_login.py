@@ -487,12 +487,12 @@ def _pending(
         name=name,
         wait_seconds=wait_seconds,
         need_id=None if need is None else need.id,
-        command=resume_command(name),
+        command=resume_command(name, context.store_option),
         reason=None if need is None else need.reason,
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
         hint=f"{_why(stored)}{elsewhere}Ask again in {wording.seconds(ceil(wait_seconds))}."
-        f" To log in, with the same store: {resume_command(name)}",
+        f" To log in: {resume_command(name, context.store_option)}",
     )
     pending.login = login if shown else None
     pending.link = None if need is None else page_of(context.pages, need.link)

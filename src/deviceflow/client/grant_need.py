@@ -45,7 +45,9 @@ def tell(context: Context, stored: StoredGrant) -> Op[list[DeviceFlowError]]:
         claimed: bool = yield ClaimNotice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
         if not claimed:
             break
-        trouble: str | None = yield TellNeed(LoginNeed.of(stored.grant, need, context.pages))
+        trouble: str | None = yield TellNeed(
+            LoginNeed.of(stored.grant, need, context.pages, context.store_option)
+        )
         recorded = yield from _record(context, stored.grant.id, need, told=trouble is None)
         if trouble is not None:
             failed.append(_not_told(stored.grant.name, trouble, recorded))

@@ -1,31 +1,35 @@
-"""Stepping whatever is due: what a periodic task does."""
+"""Stepping whatever is due: what a periodic task does.
+
+The drivers take the steps at the same time: a server that hangs keeps no others waiting.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.claim import joined, lease_of, restart_lease
+from deviceflow.client.claim import restart_lease, take_lease
 from deviceflow.client.effects import (
-    ClaimDue,
     ForeignLeases,
     ReadClocks,
     Reschedule,
     Snooze,
+    Upcoming,
     WakeAfterClockChange,
 )
 from deviceflow.client.step import BeginPoll, step_claimed
+from deviceflow.client.turns import Turn, by_turns
 from deviceflow.client.unsaved import save
+from deviceflow.core.ports import LeaseHeld
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
     from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
+    from deviceflow.client.turns import Work
     from deviceflow.core.login import Login
-    from deviceflow.core.ports import Claim, Decide
-
-MOST_PROBLEMS: Final = 1000
-"""How many flows one sweep passes over at the most."""
+    from deviceflow.core.ports import Claim, UpcomingFlow
 
 
 class Swept(NamedTuple):
@@ -40,15 +44,22 @@ class Swept(NamedTuple):
     logins: list[Login]
     problems: list[errors.DeviceFlowError]
 
+    def add(self, others: Swept) -> None:
+        """Add what was done for others."""
+        self.logins.extend(others.logins)
+        self.problems.extend(others.problems)
 
-def sweep(context: Context, limit: int) -> Op[Swept]:
-    """Step the flows that are due, each once, and no more than `limit`."""
-    swept = Swept([], (yield from save_tokens(context)))
+
+def due(context: Context) -> Op[tuple[Swept, list[Work[Swept]]]]:
+    """Do what comes before the steps, and return the steps that are due, the servers by turns."""
+    problems = yield from save_tokens(context)
     yield from follow_clock()
-    while len(swept.logins) < limit and len(swept.problems) < MOST_PROBLEMS:
-        if not (yield from _step_next(context, swept)):
-            break
-    return swept
+    clocks: Clocks = yield ReadClocks()
+    found: list[UpcomingFlow] = yield Upcoming(clocks.wall, 0.0, 0.0)
+    steps: list[Work[Swept]] = [
+        Turn(one.server, one.flow_id, partial(step_due, context, one.flow_id)) for one in found
+    ]
+    return Swept([], problems), by_turns(steps)
 
 
 def save_tokens(context: Context) -> Op[list[errors.DeviceFlowError]]:
@@ -71,37 +82,26 @@ def follow_clock() -> Op[None]:
         yield from restart_lease(flow_id, since)
 
 
-def _step_next(context: Context, swept: Swept) -> Op[bool]:
-    """Step the flow that is due the longest; return whether there was one."""
-    worker, seconds = context.identity.worker(), context.lease_seconds
+def step_due(context: Context, flow_id: str) -> Op[Swept]:
+    """Step a flow, unless others do. If that fails, leave it alone for a while."""
+    worker = context.identity.worker()
     begin = BeginPoll(context, worker)
-    clocks: Clocks = yield ReadClocks()
-    flow_id: str | None = None
+    claim: Claim | LeaseHeld | None = None
     try:
-        decide = _unless_others_follow(clocks, begin) if clocks.added else begin
-        due: Claim | None = yield ClaimDue(worker, clocks.now, seconds, decide)
-        if due is None:
-            return False
-        flow_id = due.flow.id
-        if due.event is None and (yield from joined(clocks, due.flow)):
-            yield Reschedule(due.flow, worker)
-            return True
-        if due.event is None and (due.flow.wake_at is None or due.flow.wait_seconds(due.now) > 0):
-            yield Reschedule(due.flow, worker)  # what woke it bypassed the client
-            return True
-        lease = yield from lease_of(worker, seconds, clocks, due.now)
-        swept.logins.append((yield from step_claimed(context, due, lease, begin)))
+        claim, lease = yield from take_lease(flow_id, worker, context.lease_seconds, begin)
+        if isinstance(claim, LeaseHeld):
+            return Swept([], [])
+        flow = claim.flow
+        if claim.event is None and (flow.wake_at is None or flow.wait_seconds(claim.now) > 0):
+            yield Reschedule(flow, worker)  # what woke it bypassed the client
+            return Swept([], [])
+        return Swept([(yield from step_claimed(context, claim, lease, begin))], [])
+    except errors.UnknownLoginError:
+        return Swept([], [])  # it was deleted meanwhile
     except errors.DeviceFlowError as problem:
-        if problem.flow_id is None:
-            problem.flow_id = flow_id
-        if problem.flow_id is None:
+        if claim is None and problem.flow_id is None:
             raise  # it is about the store
-        clocks = yield ReadClocks()
-        yield Snooze(problem.flow_id, worker, clocks.now)
-        swept.problems.append(problem)
-    return True
-
-
-def _unless_others_follow(clocks: Clocks, decide: Decide) -> Decide:
-    """Decide nothing about a flow that was moved by the wall clock as it is: see `joined`."""
-    return lambda claim: None if clocks.others_follow(claim.flow.moved_at) else decide(claim)
+        problem.flow_id = problem.flow_id or flow_id
+        clocks: Clocks = yield ReadClocks()
+        yield Snooze(flow_id, worker, clocks.now)
+        return Swept([], [problem])

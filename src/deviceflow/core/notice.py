@@ -44,9 +44,18 @@ def argument(name: str) -> str:
     return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
 
 
-def resume_command(name: str) -> str:
-    """Return the command that logs in for a grant."""
-    return f"deviceflow resume {argument(name)}"
+def resume_command(name: str, option: str = "") -> str:
+    """Return the command that logs in for a grant from any shell.
+
+    Args:
+        name: The grant's name.
+        option: What names the store, such as `--store URL`; empty for the user's own.
+    """
+    return _command("resume", name, option)
+
+
+def _command(verb: str, name: str, option: str) -> str:
+    return f"deviceflow {verb} {option}{' ' if option else ''}{argument(name)}"
 
 
 class LoginNeed(NamedTuple):
@@ -70,6 +79,7 @@ class LoginNeed(NamedTuple):
         link: The address of the need's page, hidden; None if the client does not know where the
             pages are, and after the end. Whoever has the link can request a code.
         outage: What an outage comes to, in words; None for a need. Nobody needs to log in.
+        store: The option of a command that names the store; empty for the user's own store.
     """
 
     id: str
@@ -85,9 +95,10 @@ class LoginNeed(NamedTuple):
     end: str | None
     link: Secret | None
     outage: str | None = None
+    store: str = ""
 
     @classmethod
-    def of(cls, grant: Grant, need: Need, pages: str | None) -> Self:
+    def of(cls, grant: Grant, need: Need, pages: str | None, store: str = "") -> Self:
         """Return what to tell of a grant's need, or of an outage of its server."""
         outage = None
         if need.is_outage:
@@ -108,6 +119,7 @@ class LoginNeed(NamedTuple):
             end=None if need.end is None else str(need.end),
             link=page_of(pages, need.link) if need.lasts else None,
             outage=outage,
+            store=store,
         )
 
     @property
@@ -121,13 +133,13 @@ class LoginNeed(NamedTuple):
 
     @property
     def command(self) -> str:
-        """The command that shows a fresh code, for a shell that uses the same store.
+        """The command that shows a fresh code. It names the store, without a password.
 
         In an outage, it is the command that shows the grant.
         """
         if self.outage is not None:
-            return f"deviceflow grants show {argument(self.name)}"
-        return resume_command(self.name)
+            return _command("grants show", self.name, self.store)
+        return resume_command(self.name, self.store)
 
     def how_to_log_in(self, *, link: bool = True) -> str:
         """Return what to open or to type: the link in clear, or the command if there is no link.

@@ -134,12 +134,14 @@ class UpcomingFlow(NamedTuple):
         seq: The number of its last event.
         wake_at: When it is due, in seconds since 1970.
         now: The store's time.
+        server: The server that it is at.
     """
 
     flow_id: str
     seq: int
     wake_at: float
     now: float
+    server: str
 
 
 class StoredGrant(NamedTuple):
@@ -489,13 +491,15 @@ class Store(Protocol):
             after: The last name of the page before.
         """
 
-    def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
-        """Return names of grants that a sweep should look after, and nobody holds a lease of.
+    def due_grants(self, client_now: float, unused: float, limit: int) -> list[tuple[str, str]]:
+        """Return grants that a sweep should look after, and nobody holds a lease of.
+
+        Each is a pair: the grant's name, and its server.
 
         Args:
             client_now: The client's time.
             unused: For how many seconds at most a grant may not have been used.
-            limit: How many names at most.
+            limit: How many grants at most.
         """
 
     def due_notices(self, client_now: float, limit: int) -> list[str]:
@@ -671,7 +675,9 @@ class AsyncStore(Protocol):
         self, client_now: float, after: str | None = None
     ) -> list[StoredGrant | str]: ...
 
-    async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]: ...
+    async def due_grants(
+        self, client_now: float, unused: float, limit: int
+    ) -> list[tuple[str, str]]: ...
 
     async def due_notices(self, client_now: float, limit: int) -> list[str]: ...
 

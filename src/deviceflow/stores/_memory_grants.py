@@ -100,9 +100,9 @@ class MemoryGrants:
             loaded = [self._load(self._grants[name], client_now) for name in names]
         return [*filter(None, loaded)]
 
-    def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
-        """Return names of grants that a sweep should look after, and nobody has a lease of."""
-        due = list[tuple[float, str]]()
+    def due_grants(self, client_now: float, unused: float, limit: int) -> list[tuple[str, str]]:
+        """Return the names and servers of grants that are due, and nobody has a lease of."""
+        due = list[tuple[float, str, str]]()
         with self._lock:
             for name, grant in self._grants.items():
                 used = self._used.get(grant.id)
@@ -113,8 +113,8 @@ class MemoryGrants:
                     continue
                 wake_at = max(wake_at, self._snoozed.get(name, wake_at))
                 if wake_at <= client_now:
-                    due.append((wake_at, name))
-        return [name for _, name in sorted(due)[:limit]]
+                    due.append((wake_at, name, grant.provider.server))
+        return [(name, server) for _, name, server in sorted(due)[:limit]]
 
     def due_notices(self, client_now: float, limit: int) -> list[str]:
         """Return names of grants with a need that the program is to be notified of."""

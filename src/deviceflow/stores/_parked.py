@@ -10,11 +10,14 @@ from __future__ import annotations
 import marshal
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.core.flow import Flow
 from deviceflow.core.secret import Secret, without_frames
 from deviceflow.core.text import CleanText, PersonText
+
+if TYPE_CHECKING:
+    from deviceflow.core.provider import Provider
 
 _ALIKE: Final = (
     *("provider", "token_endpoint", "verification_uri", "interval", "reason", "detail", "handover"),
@@ -64,6 +67,12 @@ class Parked:
 
     def __repr__(self) -> str:
         return f"<parked flow {self.flow_id}>"
+
+    @property
+    def server(self) -> str:
+        """The server that the flow is at."""
+        provider: Provider = self._alike[0]
+        return provider.server
 
     def update(self, flow: Flow, *, moved_only: bool) -> None:
         """Take over what has changed of the flow.

@@ -22,7 +22,7 @@ from deviceflow.stores.sql.rows import rewound
 from deviceflow.stores.sql.statements import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from deviceflow.stores.sql.connection import Mode, Operation, Query
@@ -270,8 +270,12 @@ def name_of(error: sqlite3.Error) -> str:
     return getattr(error, "sqlite_errorname", None) or type(error).__name__
 
 
-def make_private(path: Path) -> None:
+def make_private(path: Path, check: Callable[[], object]) -> None:
     """Create the file with access for its owner only, or check an existing file.
+
+    Args:
+        path: The file.
+        check: Looks for what a new store needs besides, before the file is made.
 
     Raises:
         StoreError: The file cannot be created, or other users have access.
@@ -279,6 +283,10 @@ def make_private(path: Path) -> None:
     hint = "Name a file in a writable directory: sqlite:///PATH."
     try:
         if not path.exists():
+            if not os.access(path.parent, os.W_OK, effective_ids=EFFECTIVE):
+                path.parent.stat()
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            check()
             # Do not open the file here: closing it would release the POSIX locks of all SQLite
             # connections of this process.
             with suppress(FileExistsError), written_whole(path, new=True):

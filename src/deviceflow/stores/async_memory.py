@@ -188,7 +188,9 @@ class AsyncMemoryStore:
     async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
         return self._store.grants(client_now, after)
 
-    async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
+    async def due_grants(
+        self, client_now: float, unused: float, limit: int
+    ) -> list[tuple[str, str]]:
         return self._store.due_grants(client_now, unused, limit)
 
     async def due_notices(self, client_now: float, limit: int) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deviceflow.core.secret import Secret, wrapped
 from deviceflow.credentials import keys as key_files
+from deviceflow.stores._option import option_of
 from deviceflow.stores._postgres_dialect import DIALECT, check
 from deviceflow.stores.sql.async_store import AsyncSQLStore
 from deviceflow.stores.sql.statements import Statements
@@ -53,6 +54,7 @@ class AsyncPostgresStore(AsyncSQLStore):
         trail: TrailMode | None = None,
     ) -> None:
         address = Secret(url)
+        self._option = option_of(url)
         del url
         passed = keys = None if keys is None else wrapped(keys)
         check(address)

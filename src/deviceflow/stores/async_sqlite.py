@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from deviceflow.core.secret import wrapped
 from deviceflow.credentials import keys as key_files
+from deviceflow.stores._option import option_of_file
 from deviceflow.stores._sqlite import DIALECT, check_synchronous, make_private
 from deviceflow.stores._sqlite_writer import GroupingConnection, SQLiteWriter
 from deviceflow.stores.sql.async_store import AsyncSQLStore
@@ -52,6 +53,7 @@ class AsyncSQLiteStore(AsyncSQLStore):
     ) -> None:
         passed = keys = None if keys is None else wrapped(keys)
         self.path: Path = Path(path).absolute()
+        self._option = option_of_file(self.path)
         check_synchronous(synchronous)
         statements = Statements(DIALECT)
         connection = GroupingConnection(
@@ -74,7 +76,7 @@ class AsyncSQLiteStore(AsyncSQLStore):
 
     def _open_blocking(self) -> None:
         if not self._read_only:
-            make_private(self.path)
+            make_private(self.path, lambda: self._find_sealer(None))
         super()._open_blocking()
 
     def __repr__(self) -> str:

@@ -132,7 +132,9 @@ class MemoryStore(MemoryGrants):
         left_behind = -inf if grace is None else client_now - grace
         with self._lock:
             found = [
-                UpcomingFlow(parked.flow_id, parked.seq, parked.wake_at, float(client_now))
+                UpcomingFlow(
+                    parked.flow_id, parked.seq, parked.wake_at, float(client_now), parked.server
+                )
                 for parked in self._flows.values()
                 if parked.wake_at <= (client_now + ahead if parked.seq <= 1 else left_behind)
                 and self._held(parked.flow_id, "", client_now) <= 0

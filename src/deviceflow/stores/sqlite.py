@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from deviceflow.core.secret import wrapped
 from deviceflow.credentials import keys as key_files
+from deviceflow.stores._option import option_of_file
 from deviceflow.stores._sqlite import DIALECT, SQLiteConnection, check_synchronous, make_private
 from deviceflow.stores.sql.statements import Statements
 from deviceflow.stores.sql.store import SQLStore
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from deviceflow.audit.mode import TrailMode
+    from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.secret import Secret
 
 
@@ -60,21 +62,22 @@ class SQLiteStore(SQLStore):
     ) -> None:
         passed = keys = None if keys is None else wrapped(keys)
         self.path: Path = Path(path).absolute()
+        self._option = option_of_file(self.path)
         check_synchronous(synchronous)
+
+        def find_sealer(known: str | None) -> Sealer | Plain | Keyless:
+            return key_files.sealer(
+                passed, plaintext=plaintext, store=self.path, known=known, read_only=read_only
+            )
+
         if not read_only:
-            make_private(self.path)
+            make_private(self.path, lambda: find_sealer(None))
         statements = Statements(DIALECT)
         super().__init__(
             SQLiteConnection(self.path, statements, read_only=read_only, synchronous=synchronous),
             DIALECT,
             statements,
-            lambda sealed: key_files.sealer(
-                passed,
-                plaintext=plaintext,
-                store=self.path,
-                known=sealed,
-                read_only=read_only,
-            ),
+            find_sealer,
             read_only=read_only,
             trail=trail,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -13,16 +12,14 @@ from urllib.parse import unquote
 from deviceflow.core.sanitize import printable
 from deviceflow.core.secret import Hidden, unseen
 from deviceflow.errors import StoreError, UsageError
+from deviceflow.stores._option import SQLITE, VARIABLE, quoted, state_directory
 
 if TYPE_CHECKING:
     from deviceflow.core.ports import AsyncStore, Store
 
-VARIABLE: Final = "DEVICEFLOW_STORE"
-
 SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
 """How the names of SQLite files end."""
 
-_SQLITE: Final = "sqlite:///"
 _LONGEST_OPTION: Final = 40
 
 
@@ -119,7 +116,7 @@ def _file_in(url: str) -> Path | None:
         UsageError: The URL has options.
     """
     path, asks, options = url.partition("?")
-    if not path.startswith(_SQLITE) or path == _SQLITE:
+    if not path.startswith(SQLITE) or path == SQLITE:
         return None
     if asks:
         name = printable(options.partition("=")[0], _LONGEST_OPTION)
@@ -127,7 +124,7 @@ def _file_in(url: str) -> Path | None:
             f"The URL of a SQLite store has no options, and this one has {name!r}.",
             hint="Leave out the ? and what follows. A ? in the file's name is written as %3F.",
         )
-    return Path(unquote(path.removeprefix(_SQLITE))).expanduser()
+    return Path(unquote(path.removeprefix(SQLITE))).expanduser()
 
 
 def _url_of_file(text: str) -> str | None:
@@ -136,8 +133,7 @@ def _url_of_file(text: str) -> str | None:
     # Anything else may contain a password.
     if any(sign in path for sign in ":@=") or not path.lower().endswith(SUFFIXES):
         return None
-    named = printable(path, 1000).replace("%", "%25").replace("?", "%3F")
-    return f"For a SQLite file, use {_SQLITE}{named}"
+    return f"For a SQLite file, use {SQLITE}{quoted(printable(path, 1000))}"
 
 
 def sqlite_file(url: str | None = None) -> Path | None:
@@ -155,16 +151,6 @@ def sqlite_file(url: str | None = None) -> Path | None:
 
 def _file_of(url: str | None) -> Path | None:
     return _file_in(url) if url else state_directory() / "flows.db"
-
-
-def state_directory() -> Path:
-    """Return deviceflow's state directory of the user."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "deviceflow"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/deviceflow"
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(base) / "deviceflow"
 
 
 def _private_directory() -> Path:

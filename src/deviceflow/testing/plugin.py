@@ -138,7 +138,8 @@ def flow_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
 
     So the command, and `open_store()` and `open_async_store()` without a URL, use the same.
     """
-    from deviceflow.stores.url import VARIABLE, open_store  # noqa: PLC0415
+    from deviceflow.stores._option import VARIABLE  # noqa: PLC0415
+    from deviceflow.stores.url import open_store  # noqa: PLC0415
 
     url = f"sqlite:///{tmp_path / 'deviceflow.db'}"
     monkeypatch.setenv(VARIABLE, url)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deviceflow.core.ports import Transport
     from deviceflow.core.wire import Request, Response
 
-THREADS: Final = 64
+THREADS: Final = 128
 """How many requests are sent at a time, unless the caller says otherwise."""
 
 

@@ -7,6 +7,7 @@ So workers that share a store need no rows beside the logins' own, and each logi
 
 from __future__ import annotations
 
+from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deviceflow import errors
@@ -100,15 +101,16 @@ def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
             return Driven()
         if flow.wake_at is None or flow.wait_seconds(claim.now) > 0:
             yield Reschedule(flow, worker)  # what woke it bypassed the client
-            return Driven(_next(flow.wake_at, flow_id, flow.seq), seen)
+            return Driven(_next(claim), seen)
     login = yield from step_claimed(context, claim, lease, begin)
     if login.has_token and login.name is not None:
         yield from settle(context, login.name, flow_id)
-    return Driven(_next(flow.wake_at, flow_id, flow.seq), seen, login)
+    return Driven(_next(claim), seen, login)
 
 
-def _next(at: float | None, flow_id: str, seq: int) -> Due | None:
-    return None if at is None else Due(at, flow_id, seq)
+def _next(claim: Claim) -> Due | None:
+    flow, at = claim.flow, claim.flow.wake_at
+    return None if at is None else Due(at, flow.id, flow.seq, intern(flow.provider.server))
 
 
 def tidy(context: Context) -> Op[list[errors.DeviceFlowError]]:

@@ -32,11 +32,13 @@ class Due(NamedTuple):
         at: When, by the store's clock.
         flow_id: The login.
         seq: Its version. If the store has another one by then, another worker drives the login.
+        server: Where it is.
     """
 
     at: float
     flow_id: str
     seq: int
+    server: str
 
 
 class Schedule:
@@ -86,13 +88,6 @@ class Schedule:
     def behind(self, now: float) -> float:
         """Return for how many seconds the login that is due the longest has been due."""
         return max(0.0, now - self._heap[0].at) if self._heap else 0.0
-
-    def takes_over(self, now: float) -> bool:
-        """Tell whether to look for logins that others left behind.
-
-        Whoever is behind itself would find its own logins.
-        """
-        return self.behind(now) < GRACE / 2
 
     def due(self, now: float) -> int:
         """Return how many logins are due."""

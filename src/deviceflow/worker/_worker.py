@@ -16,6 +16,7 @@ from deviceflow.client.grant_end import UNUSED
 from deviceflow.client.purge import DAY
 from deviceflow.client.store_clock import Seen, StoreClock
 from deviceflow.client.sweep import save_tokens
+from deviceflow.client.turns import NOTIFIED_AT_ONCE, Turn, Turns
 from deviceflow.errors import LoginPending, StoreError, UsageError
 from deviceflow.worker import _drive
 from deviceflow.worker._schedule import (
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 
     from deviceflow.client._async import AsyncClient
     from deviceflow.client.effects import Op
+    from deviceflow.client.grant_end import SweptGrants
     from deviceflow.core.login import Login
 
-CONCURRENCY: Final = 100
-"""How many steps a worker makes at a time, unless it is told otherwise."""
+CONCURRENCY: Final = 200
+"""How many logins a worker steps at a time, unless it is told otherwise."""
 
 SHUTDOWN_TIMEOUT: Final = 20.0
 """Seconds that steps in flight have to end, unless the worker is told otherwise.
@@ -43,8 +45,8 @@ A request takes 10 seconds at the most, and Kubernetes kills a container after 3
 """
 
 _TIDY_EACH: Final = 60.0
-_REFRESH_EACH: Final = 10.0
-_GRANTS: Final = 100
+_GRANTS_EACH: Final = 2.0
+_GRANTS: Final = 1000
 _CHECKS: Final = 10
 _LOOK_AGAIN: Final = 0.05
 _FIRST_PAUSE: Final = 0.5
@@ -121,7 +123,9 @@ class Worker:
 
     Args:
         client: The client whose store the worker drives. The caller closes the client.
-        concurrency: How many steps the worker makes at a time.
+        concurrency: How many logins the worker steps at a time, and as many grants beside them. The
+            servers take turns, and none has more than half of what is free, so that one that hangs
+            delays no others. Up to 10 notifications are sent at a time.
         shutdown_timeout: How many seconds the steps in flight have to end after `stop`. Then the
             worker interrupts them, and stores that it did.
         retention: What the worker purges; None for nothing.
@@ -157,7 +161,9 @@ class Worker:
             )
         self._client = client
         self._clients = [client]
-        self.concurrency = concurrency
+        self._logins = Turns[Due](concurrency)
+        self._grants = Turns[None](concurrency)
+        self._notices = Turns[None](NOTIFIED_AT_ONCE)
         self.retention = retention
         self.check_each = check_each
         self._shutdown_timeout = shutdown_timeout
@@ -175,7 +181,7 @@ class Worker:
         self._paused = False
         self._steps = self._problems = 0
         self._look_soon = asyncio.Event()
-        self._until_idle = self._at_once = False
+        self._until_idle = self._at_once = self._looked_for_grants = False
         self._bug: BaseException | None = None
         self._recent = deque[float]([0.0], maxlen=1000)
 
@@ -252,10 +258,10 @@ class Worker:
         """The worker's counts at this moment."""
         now = self._now()
         return Counts(
-            waiting=len(self._schedule),
-            due=self._schedule.due(now),
+            waiting=len(self._schedule) + len(self._logins),
+            due=self._schedule.due(now) + len(self._logins),
             in_flight=len(self._flying),
-            lateness=max(*self._recent, self._schedule.behind(now)),
+            lateness=max(*self._recent, self._behind(now)),
             steps=self._steps,
             problems=self._problems,
             store_failed=self._paused,
@@ -264,23 +270,35 @@ class Worker:
     # Steps.
 
     def _fill(self) -> None:
-        """Begin the steps that are due, as far as there is room."""
+        """Begin what is due, as far as there is room."""
         if self._stopping.is_set() or self._paused:
             return
-        now = self._now()
-        while len(self._flying) < self.concurrency:
-            due = self._schedule.take(now)
-            if due is None:
-                break
-            task = self._loop.create_task(self._step(self._client, due, now - due.at))
-            self._flying.add(task)
-            task.add_done_callback(self._landed)
+        now, client = self._now(), self._client
+        while (due := self._schedule.take(now)) is not None:
+            self._logins.put(due.server, due.flow_id, due)
+        while (login := self._logins.take()) is not None:
+            self._begin(self._logins, login, self._step(client, login.item, now - login.item.at))
+        while (grant := self._grants.take()) is not None:
+            tended = grant_end.tend(client._context, grant.key)
+            self._begin(self._grants, grant, self._look_after(client, tended))
+        while (notice := self._notices.take()) is not None:
+            told = grant_end.tell(client._context, notice.key)
+            self._begin(self._notices, notice, self._look_after(client, told))
         self._set_timer(now)
+
+    def _begin(self, turns: Turns[_T], turn: Turn[_T], work: Coroutine[Any, Any, None]) -> None:
+        def landed(task: asyncio.Task[None]) -> None:
+            turns.end(turn)
+            self._landed(task)
+
+        task = self._loop.create_task(work)
+        self._flying.add(task)
+        task.add_done_callback(landed)
 
     def _set_timer(self, now: float) -> None:
         """Have `_fill` called when the next login is due, unless a step ends before."""
         at = self._schedule.next_at
-        if at is None or len(self._flying) >= self.concurrency:
+        if at is None or not self._logins.free:
             return
         if self._timer is not None:
             if self._timer_at <= at:
@@ -367,7 +385,7 @@ class Worker:
             self._listen(),
             self._tidy(),
             self._purge(),
-            self._refresh_ahead(),
+            self._look_for_grants(),
             self._check(),
         ):
             task = self._loop.create_task(chore)
@@ -392,7 +410,7 @@ class Worker:
                     return
             except StoreError as failed:
                 self._store_failed(failed)
-            waits = not self._schedule.any_due(self._now())
+            waits = not (self._logins or self._schedule.any_due(self._now()))
             if waits and not (self._paused or self._flying):
                 self._pause = 0.0  # nothing is left of what the store failed for
             if waits or self._paused:
@@ -415,16 +433,23 @@ class Worker:
     async def _look(self) -> None:
         client = self._client
         clocks = client._timeline.read()
-        grace = GRACE if self._schedule.takes_over(self._now()) else None
+        # A worker that is behind would find its own logins, unless those wait for one server.
+        behind = self._behind(self._now()) >= GRACE / 2 and not self._logins.free
+        grace = None if behind else GRACE
         found = await client._store.upcoming(clocks.now, LOOK_AHEAD, grace)
         if found:
             answered = client._clock.monotonic()
             self._clock.observe(Seen(found[0].now, clocks.steady, answered))
-        self._schedule.put_found(Due(flow.wake_at, flow.flow_id, flow.seq) for flow in found)
+        self._schedule.put_found(
+            Due(flow.wake_at, flow.flow_id, flow.seq, flow.server)
+            for flow in found
+            if flow.flow_id not in self._logins
+        )
         self._fill()
 
     async def _is_idle(self) -> bool:
-        if self._flying or self.unsaved or self._schedule.any_due(self._now()):
+        waiting = self._logins or self._grants or self._notices or not self._looked_for_grants
+        if waiting or self._flying or self.unsaved or self._schedule.any_due(self._now()):
             return False
         return not await self._client._store.any_pending()
 
@@ -449,11 +474,20 @@ class Worker:
                 self._store_failed(failed)
             await asyncio.sleep(retention.each)
 
-    async def _refresh_ahead(self) -> None:
-        """Look after the grants that are due. What is begun is ended, as a step is."""
+    async def _look_for_grants(self) -> None:
+        """Find the grants that are due, and the needs of which nobody was notified yet."""
         while True:
-            await self._finish(self._refresh_due(self._client))
-            await asyncio.sleep(_REFRESH_EACH)
+            context = self._client._context
+            try:
+                for due in await self._run(grant_end.due(context, UNUSED, _GRANTS)):
+                    self._grants.put(due.origin, due.key, None)
+                for due in await self._run(grant_end.due_notices(context, _GRANTS)):
+                    self._notices.put(due.origin, due.key, None)
+                self._looked_for_grants = True
+                self._fill()
+            except StoreError as failed:
+                self._store_failed(failed)
+            await asyncio.sleep(_GRANTS_EACH)
 
     async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
         """Wait for work that is ended even if the chore that began it is cancelled."""
@@ -495,13 +529,12 @@ class Worker:
             )
         )
 
-    async def _refresh_due(self, client: AsyncClient) -> None:
-        goes_on = lambda: not self._stopping.is_set()  # noqa: E731
+    async def _look_after(self, client: AsyncClient, work: Op[SweptGrants]) -> None:
         try:
-            swept = await client._run(grant_end.sweep(client._context, UNUSED, _GRANTS, goes_on))
+            swept = await client._run(work)
         except StoreError as failed:
             self._store_failed(failed)
-        except Exception as bug:  # noqa: BLE001  # grants must not end logins
+        except Exception as bug:  # noqa: BLE001  # one grant must not end the others
             self._on_problem(bug)
         else:
             for problem in swept.problems:
@@ -509,6 +542,14 @@ class Worker:
 
     async def _run(self, operation: Op[_T]) -> _T:
         return await self._client._run(operation)
+
+    def _behind(self, now: float) -> float:
+        """Return for how many seconds the login that is due the longest has been due."""
+        return max(
+            0.0,
+            *(now - due.at for due in self._logins.longest_waiting()),
+            self._schedule.behind(now),
+        )
 
     def _now(self) -> float:
         return self._clock.at(self._client._clock.monotonic())

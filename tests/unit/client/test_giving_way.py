@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from deviceflow import errors
-from deviceflow.client import handover, lookup, purge, start, step, sweep, wait
+from deviceflow.client import handover, lookup, purge, start, step, wait
 from deviceflow.client import login as logins
 from deviceflow.client._sync import Client
 from deviceflow.client.effects import MUST_FINISH, Exchange, Send
@@ -21,6 +21,7 @@ from deviceflow.core.states import Reason, State
 from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock, answer
+from tests.listed import sweep_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +134,7 @@ CASES: Final[dict[str, tuple[Callable[[World], str], Callable[[World, str], Op[A
     "start": (nothing, lambda w, _: start.start(w.client._context, OAUTH, "nightly", None, {})),
     "first poll": (World.started, lambda w, f: step.step(w.client._context, f)),
     "last poll": (World.due, lambda w, f: step.step(w.client._context, f)),
-    "sweep": (World.due, lambda w, _: sweep.sweep(w.client._context, 100)),
+    "sweep": (World.due, lambda w, _: sweep_each(w.client._context, 100)),
     "wait": (World.started, lambda w, f: wait.wait(w.client._context, f, 60, lambda _: None)),
     "wait_for_token": (World.due, lambda w, f: wait.wait_for_token(w.client._context, f, None)),
     "login": (

@@ -376,20 +376,24 @@ def test_invalidating_is_tried_again_if_others_went_on() -> None:
     assert driver.run(grant_end.refuse(context(), "nightly", Secret("ACCESS-1")))
 
 
-def test_sweep_passes_over_what_fails() -> None:
-    driver = Listed(
-        (DueGrants, ["bad", "gone", "fine"]),
-        (LoadGrant, Raised(errors.SealError(flow_id="g0"))),
-        (SnoozeGrant, None),
-        (LoadGrant, None),
-        (SnoozeGrant, None),
-        loads(active()),
-    )
+@pytest.mark.parametrize(
+    "found", [(LoadGrant, Raised(errors.SealError(flow_id="g0"))), (LoadGrant, None)]
+)
+def test_sweep_passes_over_what_fails(found: Expected) -> None:
+    swept = Listed(found, (SnoozeGrant, None)).run(grant_end.tend(context(), "bad"))
 
-    swept = driver.run(grant_end.sweep(context(), 100.0, 10))
+    assert swept.names == []
+    assert len(swept.problems) == 1
+    assert Listed(loads(active())).run(grant_end.tend(context(), "fine")) == (["fine"], [])
 
-    assert swept.names == ["fine"]
-    assert len(swept.problems) == 2
+
+def test_the_servers_of_due_grants_take_turns() -> None:
+    due = [*((f"slow{n}", "https://slow") for n in range(5)), ("fine", "https://fine")]
+    driver = Listed((DueGrants, due))
+
+    works = driver.run(grant_end.due(context(), 100.0, 3))
+
+    assert [work.key for work in works] == ["slow0", "fine", "slow1"]
 
 
 def test_sweep_puts_off_a_grant_in_doubt_that_is_not_to_be_refreshed_yet() -> None:
@@ -397,9 +401,9 @@ def test_sweep_puts_off_a_grant_in_doubt_that_is_not_to_be_refreshed_yet() -> No
     grant.provider = replace(PROVIDER, quirks=replace(RFC8628, replay_window=30.0))
     grant.refresh(NOW - 100)
     grant.receive(Failure("connection", sent=True), NOW - 90)
-    driver = Listed((DueGrants, ["nightly"]), loads(grant), (SnoozeGrant, None))
+    driver = Listed(loads(grant), (SnoozeGrant, None))
 
-    driver.run(grant_end.sweep(context(), 100.0, 1))
+    driver.run(grant_end.tend(context(), "nightly"))
 
     assert driver.effects[-1] == SnoozeGrant("nightly", NOW)
 

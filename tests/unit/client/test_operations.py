@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import errors
-from deviceflow.client import handover, lookup, purge, refresh, start, sweep, unsaved, wait
+from deviceflow.client import handover, lookup, purge, refresh, start, unsaved, wait
 from deviceflow.client.effects import (
     Add,
     CheckCredentials,
-    ClaimDue,
     ClaimFlow,
     Commit,
     DeleteEnded,
@@ -34,6 +33,7 @@ from deviceflow.client.effects import (
     Sleep,
     Snooze,
     StoreNow,
+    Upcoming,
     Wake,
     WakeAfterClockChange,
     Watch,
@@ -43,6 +43,7 @@ from deviceflow.client.login import login
 from deviceflow.client.step import step
 from deviceflow.core.flow import Flow
 from deviceflow.core.login import Login
+from deviceflow.core.ports import UpcomingFlow
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
@@ -58,13 +59,13 @@ from tests.listed import (
     Listed,
     Raised,
     claims,
-    claims_due,
     commits,
     context,
     held,
     loads,
     releases,
     sends,
+    sweep_each,
     tells,
 )
 
@@ -460,56 +461,61 @@ def test_flow_that_cannot_be_taken_over_is_snoozed(waiting: Waiting) -> None:
 # Sweeping and purging.
 
 
-def swept(*steps: Any) -> Listed:
-    return Listed((WakeAfterClockChange, None), (ForeignLeases, []), *steps)
+def looks(*flow_ids: str) -> list[Expected]:
+    """Expect that a sweep looks for what is due, and finds these."""
+    found = [UpcomingFlow(one, 3, NOW, NOW, STUDIO.url) for one in flow_ids]
+    return [(WakeAfterClockChange, None), (ForeignLeases, []), (Upcoming, found)]
 
 
-def test_sweep_steps_what_is_due_until_nothing_is(waiting: Waiting) -> None:
-    flow = waiting(NOW)
-    driver = swept(claims_due(flow), sends(PENDING), commits(), (ClaimDue, None))
+def test_sweep_steps_what_is_due(waiting: Waiting) -> None:
+    driver = Listed(*looks("f1"), claims(waiting(NOW)), sends(PENDING), commits())
 
-    done = driver.run(sweep.sweep(context(), 100))
+    done = driver.run(sweep_each(context(), 100))
 
     assert [brief(one) for one in done.logins] == [("f1", State.AWAITING_USER, 5, None)]
     assert done.problems == []
-    assert driver.names[2:] == ["ClaimDue", "poll", "Send", "pending", "ClaimDue"]
+    assert driver.names[2:] == ["Upcoming", "ClaimFlow", "poll", "Send", "pending"]
 
 
 def test_sweep_stops_at_its_limit(waiting: Waiting) -> None:
-    driver = swept(claims_due(waiting(NOW)), sends(PENDING), commits())
+    driver = Listed(*looks("f1", "f2"), claims(waiting(NOW)), sends(PENDING), commits())
 
-    assert len(driver.run(sweep.sweep(context(), 1)).logins) == 1
+    assert len(driver.run(sweep_each(context(), 1)).logins) == 1
 
 
-def test_sweep_reschedules_what_is_not_due(waiting: Waiting) -> None:
-    flow = waiting(NOW)
-    flow.due_at += 100
-    driver = swept(claims_due(flow), (Reschedule, None), (ClaimDue, None))
+def test_sweep_leaves_to_others_what_they_have_and_what_is_not_due(waiting: Waiting) -> None:
+    early = waiting(NOW)
+    early.due_at += 100
+    gone = (ClaimFlow, Raised(errors.UnknownLoginError(flow_id="f3")))
+    driver = Listed(
+        *looks("f1", "f2", "f3"), claims(early), (Reschedule, None), held(early, 5.0), gone
+    )
 
-    assert driver.run(sweep.sweep(context(), 100)) == ([], [])
+    assert driver.run(sweep_each(context(), 100)) == ([], [])
 
 
 def test_sweep_snoozes_what_it_cannot_step(waiting: Waiting) -> None:
     unreadable = errors.StoreError("It cannot be read.", flow_id="f0")
-    driver = swept(
-        (ClaimDue, Raised(unreadable)),
+    driver = Listed(
+        *looks("f0", "f1"),
+        (ClaimFlow, Raised(unreadable)),
         (Snooze, None),
-        claims_due(waiting(NOW)),
+        claims(waiting(NOW)),
         sends(PENDING),
-        (Commit, FAILING),
+        (Commit, Raised(errors.SealError(flow_id="f1"))),
         (Snooze, None),
-        (ClaimDue, None),
     )
 
-    done = driver.run(sweep.sweep(context(), 100))
+    done = driver.run(sweep_each(context(), 100))
 
     assert [problem.flow_id for problem in done.problems] == ["f0", "f1"]
     assert [snooze.flow_id for snooze in of_kind(driver, Snooze)] == ["f0", "f1"]
 
 
 def test_sweep_of_a_store_that_fails_is_an_error() -> None:
+    driver = Listed(*looks("f1"), (ClaimFlow, Raised(errors.StoreError())))
     with pytest.raises(errors.StoreError):
-        swept((ClaimDue, Raised(errors.StoreError()))).run(sweep.sweep(context(), 100))
+        driver.run(sweep_each(context(), 100))
 
 
 def test_purge_wipes_revokes_and_deletes() -> None:
@@ -727,11 +733,11 @@ def test_sweep_saves_tokens_and_tells_of_those_that_it_cannot_save(waiting: Wait
         Listed(claims(waiting(NOW)), sends(GRANTED), (Commit, Raised(KeyboardInterrupt()))).run(
             step(shared, "f1")
         )
-    rest: list[Expected] = [(WakeAfterClockChange, None), (ForeignLeases, []), (ClaimDue, None)]
+    rest = looks()
 
     failing = Listed(clocks_at(0), (Commit, FAILING), clocks_at(LEASE_MARGIN), *rest)
-    assert [p.flow_id for p in failing.run(sweep.sweep(shared, 100)).problems] == ["f1"]
-    assert Listed(commits(), *rest).run(sweep.sweep(shared, 100)) == ([], [])
+    assert [p.flow_id for p in failing.run(sweep_each(shared, 100)).problems] == ["f1"]
+    assert Listed(commits(), *rest).run(sweep_each(shared, 100)) == ([], [])
 
 
 # What goes on record of a connection.

@@ -12,9 +12,10 @@ import pytest
 from deviceflow.core.flow import Flow
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.providers.studio import Studio
+from deviceflow.stores._option import VARIABLE, state_directory
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.stores.url import VARIABLE, open_store, state_directory
+from deviceflow.stores.url import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

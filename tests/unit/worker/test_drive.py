@@ -111,7 +111,7 @@ def test_an_own_login_is_polled_each_time_that_it_is_due_to_its_end() -> None:
     for _ in range(2):
         driven = stage.drive(seq)
         assert driven.next is not None
-        assert driven.next == Due(stage.flow.due_at, stage.id, stage.flow.seq)
+        assert driven.next == Due(stage.flow.due_at, stage.id, stage.flow.seq, OAUTH.server)
         assert driven.seen is not None
         assert driven.seen.now == stage.clock.time()
         stage.clock.advance(driven.next.at - stage.clock.time())
@@ -160,7 +160,7 @@ def test_a_login_that_is_not_due_is_scheduled_and_not_polled() -> None:
     seq = stage.flow.seq
     stage.store._flows[stage.id].wake_at = 0.0  # somebody has changed the row
 
-    assert stage.drive(seq).next == Due(stage.flow.due_at, stage.id, seq)
+    assert stage.drive(seq).next == Due(stage.flow.due_at, stage.id, seq, OAUTH.server)
     assert stage.polls == 1
     assert stage.store._flows[stage.id].wake_at == stage.flow.due_at
 

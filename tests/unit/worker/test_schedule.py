@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from random import Random
+from typing import Final
 
 import pytest
 
 from deviceflow.client.store_clock import Seen, StoreClock
-from deviceflow.worker._schedule import GRACE, Due, Schedule
+from deviceflow.worker._schedule import Due, Schedule
+
+SERVER: Final = "https://as.example.com"
 
 
 def test_logins_come_in_the_order_in_which_they_are_due_and_none_before() -> None:
     schedule, rng = Schedule(), Random(1)
     times = [rng.uniform(0, 100) for _ in range(200)]
     for number, at in enumerate(times):
-        schedule.put(Due(at, f"f{number}", 3))
+        schedule.put(Due(at, f"f{number}", 3, SERVER))
 
     taken = []
     for now in range(0, 101, 10):
@@ -31,27 +34,16 @@ def test_logins_come_in_the_order_in_which_they_are_due_and_none_before() -> Non
 def test_a_new_login_that_several_looks_find_is_driven_once() -> None:
     schedule = Schedule()
     for _ in range(3):
-        schedule.put_found([Due(5.0, "new", 1), Due(6.0, "other", 1)])
+        schedule.put_found([Due(5.0, "new", 1, SERVER), Due(6.0, "other", 1, SERVER)])
 
     assert len(schedule) == 2
-    assert schedule.take(5.0) == Due(5.0, "new", 1)
-    schedule.put_found([Due(5.0, "new", 1)])  # its step failed, and nobody else took it
-    assert schedule.take(5.0) == Due(5.0, "new", 1)
-
-
-def test_who_is_behind_looks_for_nothing_that_others_left_behind() -> None:
-    schedule = Schedule()
-    assert schedule.takes_over(100.0)
-    schedule.put(Due(100.0, "f", 3))
-    assert schedule.takes_over(100.0)
-    assert not schedule.takes_over(100.0 + GRACE / 2)
-    assert schedule.behind(103.0) == 3.0
-    assert schedule.due(99.0) == 0
-    assert schedule.due(103.0) == 1
+    assert schedule.take(5.0) == Due(5.0, "new", 1, SERVER)
+    schedule.put_found([Due(5.0, "new", 1, SERVER)])  # its step failed, and nobody else took it
+    assert schedule.take(5.0) == Due(5.0, "new", 1, SERVER)
 
 
 def test_a_waiting_login_takes_few_bytes() -> None:
-    due = Due(1_795_500_000.123, "dWnn2E-zC3LqZb0o", 1234)
+    due = Due(1_795_500_000.123, "dWnn2E-zC3LqZb0o", 1234, SERVER)
     schedule = Schedule()
     for number in range(1000):
         schedule.put(due._replace(at=due.at + number))

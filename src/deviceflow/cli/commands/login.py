@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import platform
-import shlex
 import sys
 import time
 from contextlib import suppress
@@ -31,6 +30,7 @@ from deviceflow.cli.sink import Keyring, Stdout, TokenFile
 from deviceflow.client._sync import Client
 from deviceflow.client.identity import user_name
 from deviceflow.core import wording
+from deviceflow.core.notice import argument
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.errors import (
@@ -40,7 +40,7 @@ from deviceflow.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from deviceflow.stores.url import VARIABLE
+from deviceflow.stores._option import VARIABLE
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -145,21 +145,22 @@ def _resume(args: ResumeOptions) -> int:
     if args.again:
         raise UsageError("--again is for grants.", hint="Give the name of a grant.")
     client = stored.client(args)
-    login = _interrupted(client) if args.id is None else _of_id(client, args.id)
+    login = _interrupted(client) if args.id is None else _of_id(args, client, args.id)
     _prepare(args)
     return _run(args, client, login.provider, lambda: _awake(client, login))
 
 
-def _of_id(client: Client, id_: str) -> Login:
+def _of_id(args: ResumeOptions, client: Client, id_: str) -> Login:
     """Return the login of this id. For the name of an open login, the error has its id."""
     try:
         return client.get(id_)
     except UnknownLoginError as unknown:
         for login in client.logins():
             if login.name == id_:
+                resume = stored.command(args, f"resume {login.id}")
                 unknown.hint = (
-                    f"A login of this name is open: deviceflow resume {login.id}. If it is for a"
-                    f" grant: deviceflow grants login {shlex.quote(id_)}"
+                    f"A login of this name is open: {resume}. If it is for a grant:"
+                    f" {stored.command(args, f'grants login {argument(id_)}')}"
                 )
                 break
         raise
@@ -182,8 +183,8 @@ def _log_in(args: ResumeOptions, name: str) -> int:
     if args.output or args.save or args.show_token:
         raise UsageError(
             "A grant keeps its tokens in the store.",
-            hint=f"Log in without --output, --save and --show-token. For a token: deviceflow token"
-            f" {shlex.quote(name)} --fresh",
+            hint="Log in without --output, --save and --show-token. For a token:"
+            f" {stored.command(args, f'token --fresh {argument(name)}')}",
         )
     return grant_login.log_in(args, stored.client(args, notifies=True), name)
 
@@ -242,7 +243,8 @@ def _deliver(
     """Save the token, report where, and acknowledge the token if it is safe."""
     problem = _put(sinks, _as_text(token, args.format))
     if problem is not None:
-        problem.hint = _where_it_is(client, login, elsewhere=len(sinks) > 1 or args.show_token)
+        elsewhere = len(sinks) > 1 or args.show_token
+        problem.hint = _where_it_is(args, client, login, elsewhere=elsewhere)
     if not (args.json or told):
         if problem is not None:
             raise problem
@@ -261,7 +263,7 @@ def _deliver(
         else:
             told.result(login, facts)
     except streams.OutputError as unseen:
-        unseen.hint = _where_it_is(client, login, elsewhere=bool(sinks))
+        unseen.hint = _where_it_is(args, client, login, elsewhere=bool(sinks))
         raise
     if problem is not None:
         streams.say(f"deviceflow: {problem}")
@@ -331,10 +333,11 @@ def _put(sinks: list[Sink], kept: Secret) -> DeviceFlowError | None:
     return problem
 
 
-def _where_it_is(client: Client, login: Login, *, elsewhere: bool) -> str:
+def _where_it_is(args: WaitingOptions, client: Client, login: Login, *, elsewhere: bool) -> str:
     """Return a hint about a token that could not be saved in one of the places."""
     if client.durable:
-        return f"The store still has the token: deviceflow token {login.id} --acknowledge"
+        token = stored.command(args, f"token {login.id} --acknowledge")
+        return f"The store still has the token: {token}"
     if elsewhere:
         return "The token was saved in the other place only."
     return "The token is lost: revoke it at the server, then log in again."
@@ -361,8 +364,9 @@ def _wait(
             return client.wait_for_token(login.id, args.timeout, on_step=on_step)
     except WaitTimeoutError:
         hint = (
-            f"To continue, run the same command again, or: deviceflow resume {login.id}, with an"
-            " option for where to save the token."
+            "To continue, run the same command again, or:"
+            f" {stored.command(args, f'resume {login.id}')}, with an option for where to save the"
+            " token."
         )
         if not client.durable:
             client.cancel(login.id, "timeout")
@@ -378,9 +382,8 @@ def _wait(
         if client.durable:
             streams.say("")
             streams.say("The login is still open. To continue, run the same command again, or:")
-            streams.say(
-                f"deviceflow resume {login.id}, with an option for where to save the token."
-            )
+            resume = stored.command(args, f"resume {login.id}")
+            streams.say(f"{resume}, with an option for where to save the token.")
         else:
             client.cancel(login.id, "interrupted")
         raise

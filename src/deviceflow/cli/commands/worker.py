@@ -65,7 +65,7 @@ def _add_worker(parser: ArgumentParser) -> None:
         type=arguments.positive,
         default=CONCURRENCY,
         metavar="N",
-        help="at most N requests at a time (%(default)s)",
+        help="step at most N logins at a time, and N grants (%(default)s)",
     )
     parser.add_argument(
         "--until-idle", action="store_true", help="end with 0 when no login is pending"
@@ -170,14 +170,17 @@ def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _transport(concurrency: int) -> AsyncTransport | None:
-    """Return a transport with a connection for each step; None where the extra is missing."""
+def _transport(concurrency: int) -> AsyncTransport:
+    """Return a transport with room for each step of a login, and as many of grants."""
     try:
         from deviceflow.transports._limits import CONNECTIONS
         from deviceflow.transports.httptools import HttptoolsTransport
     except ImportError:
-        return None
-    return HttptoolsTransport(connections=max(CONNECTIONS, concurrency))
+        from deviceflow.transports.requests import RequestsTransport
+        from deviceflow.transports.threaded import ThreadedTransport
+
+        return ThreadedTransport(RequestsTransport(), threads=2 * concurrency)
+    return HttptoolsTransport(connections=max(CONNECTIONS, 2 * concurrency))
 
 
 def _metrics() -> Metrics | None:

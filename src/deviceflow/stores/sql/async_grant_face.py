@@ -61,7 +61,9 @@ class AsyncGrantFace(GrantMethods):
     async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
         return await self._run(lambda: self._grants(client_now, after))
 
-    async def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
+    async def due_grants(
+        self, client_now: float, unused: float, limit: int
+    ) -> list[tuple[str, str]]:
         return await self._run(lambda: self._due_grants(client_now, unused, limit))
 
     async def due_notices(self, client_now: float, limit: int) -> list[str]:

@@ -64,8 +64,8 @@ class GrantFace(GrantMethods):
         """Return a page of all grants by their names; the name only, of one that is unreadable."""
         return self._run(self._grants(client_now, after))
 
-    def due_grants(self, client_now: float, unused: float, limit: int) -> list[str]:
-        """Return names of grants that a sweep should look after, and nobody has a lease of."""
+    def due_grants(self, client_now: float, unused: float, limit: int) -> list[tuple[str, str]]:
+        """Return the names and servers of grants that are due, and nobody has a lease of."""
         return self._run(self._due_grants(client_now, unused, limit))
 
     def due_notices(self, client_now: float, limit: int) -> list[str]:

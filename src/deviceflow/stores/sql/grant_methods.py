@@ -12,7 +12,7 @@ from deviceflow.core.uses import to_json
 from deviceflow.stores.sql.grant_rows import link_hash
 from deviceflow.stores.sql.grants import PAGE, SNOOZE
 from deviceflow.stores.sql.operations import query, statement
-from deviceflow.stores.sql.rows import name_of
+from deviceflow.stores.sql.rows import name_of, server_of
 
 if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
@@ -89,10 +89,12 @@ class GrantMethods:
         found: list[Hidden[Any]] = yield self._job(operation, "read", client_now)
         return [self._of_grants.readable(row) for row in found]
 
-    def _due_grants(self, client_now: float, unused: float, limit: int) -> Method[list[str]]:
+    def _due_grants(
+        self, client_now: float, unused: float, limit: int
+    ) -> Method[list[tuple[str, str]]]:
         values = {"unused": unused, "limit": limit, "owner": None}
         found = yield self._job(query("due_grants", values), "read", client_now)
-        return [name for (name,) in found if isinstance(name, str)]
+        return [(name, server_of(provider)) for name, provider in found if isinstance(name, str)]
 
     def _due_notices(self, client_now: float, limit: int) -> Method[list[str]]:
         found = yield self._job(query("due_notices", {"limit": limit}), "read", client_now)

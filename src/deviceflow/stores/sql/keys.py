@@ -30,40 +30,23 @@ def read_meta(name: str) -> Operation[str | None]:
     return lambda _: get_meta(name)
 
 
-def make_store_id(store_id: str) -> Operation[str | None]:
-    """Give a store that is new its own id, and return the one that it has.
-
-    Without its id nothing in it could be verified any more; so that is not made anew.
-    """
-
-    def attempt(_now: float) -> Statements[str | None]:
-        if (yield "is_used", {}).fetchone() is None:
-            yield "set_meta_once", {"name": "store_id", "value": store_id}
-        return (yield from get_meta("store_id"))
-
-    return attempt
-
-
-def make_audit_key(own: Secret, rows: Rows) -> Operation[bool]:
-    """Give a store that is new its own audit key; return whether it has one.
+def new_store(own: Secret, rows: Rows) -> Operation[None]:
+    """Give a new store its own id and its own audit key.
 
     Args:
-        own: The key.
-        rows: What seals it.
+        own: The audit key.
+        rows: What seals it, and knows the id.
     """
     key = AuditKey(*configured(own), store=rows.store_id)
     kept = sealed_audit_key(own, rows)
     plain = rows.sealer.prefix == PLAIN
 
-    def attempt(now: float) -> Statements[bool]:
-        if (yield from get_meta("audit_key")) is not None:
-            return True  # others have made the store just now
-        if (yield "is_used", {}).fetchone() is not None:
-            return False
-        yield "set_meta_once", kept
+    def attempt(now: float) -> Statements[None]:
+        yield "set_meta", {"name": "store_id", "value": rows.store_id}
+        yield "set_meta", kept
         if plain:
+            (now,) = (yield "now", {"now": now}).fetchone()
             yield from add_store_event(key, now, OPEN_PLAINTEXT, "secrets are kept in clear")
-        return True
 
     return attempt
 

@@ -34,7 +34,8 @@ from deviceflow.stores.sql import keys, schema
 from deviceflow.stores.sql.grants import GrantOperations, SeenGrants
 from deviceflow.stores.sql.operations import Operations, query, statement
 from deviceflow.stores.sql.remembered import RememberedFlows
-from deviceflow.stores.sql.rows import COLUMNS, Rows, name_of
+from deviceflow.stores.sql.rows import COLUMNS, Rows, name_of, server_of
+from deviceflow.stores.sql.statements import MIGRATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -240,8 +241,8 @@ class SQLMethods:
         values = {"ahead": ahead, "grace": grace, "limit": _UPCOMING, "owner": None}
         found = yield self._job(query("upcoming", values), "read", client_now)
         return [
-            UpcomingFlow(flow_id, seq, float(wake_at), now)
-            for flow_id, seq, wake_at, now in found
+            UpcomingFlow(flow_id, seq, float(wake_at), now, server_of(provider))
+            for flow_id, seq, wake_at, now, provider in found
             if isinstance(flow_id, str)
             and isinstance(seq, int)
             and isinstance(wake_at, int | float)
@@ -376,49 +377,39 @@ class SQLMethods:
             SealError: The sealing key is not the one of this store.
             StoreError: The store cannot be used, or its audit key is gone.
         """
-        if not (
-            yield self._job(schema.is_current(self._dialect, read_only=self._read_only), "open")
-        ):
-            yield self._job(schema.migrate(self._statements), "migrate")
-        store_id, self._sealed = (
-            (yield from self._store_id()),
-            (yield from self._sealed_audit_key()),
-        )
-        self._rows = Rows(store_id, lambda: self._find_sealer(self._sealed))
-        yield from self._open_audit_key(time.time())
-
-    def _store_id(self) -> Method[str]:
-        """Return the store's own id, made at random when the store was."""
-        found: str | None = yield self._job(keys.read_meta("store_id"), "read")
-        if found is None:
-            found = yield self._job(keys.make_store_id(secrets.token_hex(8)))
-        if found is None:
+        found = schema.version(self._dialect, read_only=self._read_only)
+        version: int = yield self._job(found, "open")
+        if version < len(MIGRATIONS):
+            begin = None
+            if not version:  # what may be missing is looked for before anything is made
+                rows = Rows(secrets.token_hex(8), lambda: self._find_sealer(None))
+                begin = keys.new_store(Secret(secrets.token_urlsafe(32)), rows)
+            yield self._job(schema.migrate(self._statements, begin), "migrate", time.time())
+        store_id: str | None = yield self._job(keys.read_meta("store_id"), "read")
+        if store_id is None:
             raise keys.store_id_gone()
-        return found
-
-    def _sealed_audit_key(self) -> Method[str | None]:
-        """Return the audit key as it is sealed in the store; None in a store that is new."""
-        found: str | None = yield self._job(keys.read_meta("audit_key"), "read")
-        return found
-
-    def _open_audit_key(self, client_now: float) -> Method[None]:
-        """Get the audit key, and with it the proof that the sealing key is the store's own."""
+        self._sealed = yield from self._sealed_audit_key()
         if self._sealed is None:
-            own = Secret(secrets.token_urlsafe(32))
-            if self._read_only or not (
-                yield self._job(keys.make_audit_key(own, self._rows), "write", client_now)
-            ):
-                raise keys.audit_key_gone()
+            raise keys.audit_key_gone()
+        self._rows = Rows(store_id, lambda: self._find_sealer(self._sealed))
         if self._rows.sealer.prefix == PLAIN:
             log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
-        self._sealed = str((yield from self._sealed_audit_key()))
-        self._audit_key = keys.audit_key(self._sealed, self._rows)
+        self._use_audit_key(self._sealed)
+
+    def _use_audit_key(self, sealed: str) -> None:
+        """Get the audit key, and with it the proof that the sealing key is the store's own."""
+        self._audit_key = keys.audit_key(sealed, self._rows)
         self._operations = Operations(
             self._rows, self._audit_key, self._remembered, summarize=self._summarize
         )
         self._of_grants = GrantOperations(
             self._rows, self._audit_key, self._operations, self._seen_grants
         )
+
+    def _sealed_audit_key(self) -> Method[str | None]:
+        """Return the audit key as it is sealed in the store; None in a store that is new."""
+        found: str | None = yield self._job(keys.read_meta("audit_key"), "read")
+        return found
 
 
 def _only_read() -> StoreError:

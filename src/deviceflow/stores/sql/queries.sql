@@ -161,7 +161,7 @@ WHERE id = :id AND seq = :seq AND lease_owner = :owner
 
 -- name: upcoming
 -- The first event of a flow is its code: a flow with one event was never polled.
-SELECT id, seq, wake_at, {now} FROM {flows}
+SELECT id, seq, wake_at, {now}, provider FROM {flows}
 WHERE wake_at <= (SELECT {now}) + :ahead AND (seq <= 1 OR wake_at <= (SELECT {now}) - :grace)
     AND {free}
 ORDER BY wake_at LIMIT :limit
@@ -248,7 +248,7 @@ UPDATE {grants} SET
 WHERE name = :name
 
 -- name: due_grants
-SELECT name FROM {grants}
+SELECT name, provider FROM {grants}
 WHERE wake_at <= {now} AND ({free} OR {foreign}) AND (used_at >= {now} - :unused OR state = 'revoked')
 ORDER BY wake_at LIMIT :limit
 
@@ -389,9 +389,6 @@ SELECT pg_notify('deviceflow', :payload)
 -- name: lock_store
 UPDATE {meta} SET value = value WHERE name = 'version'
 
--- name: is_used
-SELECT 1 FROM {flows} UNION ALL SELECT 1 FROM {grants} UNION ALL SELECT 1 FROM {audit} LIMIT 1
-
 -- name: is_unicode
 {is_unicode}
 
@@ -407,6 +404,3 @@ SELECT value FROM {meta} WHERE name = :name
 -- name: set_meta
 INSERT INTO {meta} (name, value) VALUES (:name, :value)
 ON CONFLICT (name) DO UPDATE SET value = :value
-
--- name: set_meta_once
-INSERT INTO {meta} (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING

@@ -25,7 +25,7 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.omitted import Omitted
 from deviceflow.core.ports import StoredFlow
 from deviceflow.core.secret import Hidden, unseen
-from deviceflow.errors import DeviceFlowError, SealError, StoreError
+from deviceflow.errors import DeviceFlowError, SealError, StoreError, UsageError
 from deviceflow.providers.codec import provider_from_dict
 
 if TYPE_CHECKING:
@@ -346,3 +346,11 @@ def text_of(provider: Provider) -> str:
 def provider_of(text: str) -> Provider:
     """Return the provider of such a text."""
     return provider_from_dict(json.loads(text))
+
+
+@lru_cache(256)
+def server_of(text: str) -> str:
+    """Return the server of such a text; nothing if the text is damaged."""
+    with suppress(UsageError, *DAMAGED):
+        return provider_of(text).server
+    return ""

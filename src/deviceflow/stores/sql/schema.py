@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
 
 
-def is_current(dialect: Dialect, *, read_only: bool) -> Operation[bool]:
-    """Tell whether the schema is of this version.
+def version(dialect: Dialect, *, read_only: bool) -> Operation[int]:
+    """Return the version of the schema; 0 where there is none.
 
     Args:
         dialect: The SQL dialect.
@@ -29,7 +29,7 @@ def is_current(dialect: Dialect, *, read_only: bool) -> Operation[bool]:
             written; or the database cannot keep every text.
     """
 
-    def attempt(_now: float) -> Attempt[bool]:
+    def attempt(_now: float) -> Attempt[int]:
         if dialect.is_unicode and not (yield "is_unicode", {}).fetchone():
             raise StoreError(
                 "The database's encoding is not UTF8. It may return texts as bytes, or refuse some"
@@ -37,28 +37,37 @@ def is_current(dialect: Dialect, *, read_only: bool) -> Operation[bool]:
                 hint="Nothing was changed. Create another database, and name it in the store's URL:"
                 " CREATE DATABASE deviceflow ENCODING 'UTF8' TEMPLATE template0",
             )
-        current = (yield from _version()) == len(MIGRATIONS)
-        if read_only and not current:
+        found = yield from _version()
+        if read_only and found != len(MIGRATIONS):
             raise StoreError(
                 "There is no store here yet, or it is of an older version.",
-                hint="Open it once as a user with permission to write it: deviceflow list",
+                hint="A command that starts a login creates or upgrades it: deviceflow login",
             )
-        return current
+        return found
 
     return attempt
 
 
-def migrate(statements: Statements) -> Operation[None]:
-    """Bring the schema up to date, under a lock that keeps others from doing the same."""
+def migrate(statements: Statements, begin: Operation[None] | None) -> Operation[None]:
+    """Bring the schema up to date, under a lock that keeps others from doing the same.
 
-    def attempt(_now: float) -> Attempt[None]:
+    Args:
+        statements: The statements.
+        begin: What a new store begins with. It is made with the tables, or neither is. None if the
+            store is not new.
+    """
+
+    def attempt(now: float) -> Attempt[None]:
         for name in statements.before_migrating:
             yield name, {}
         yield "create_meta", {}
-        for number in range((yield from _version()), len(MIGRATIONS)):
+        found = yield from _version()
+        for number in range(found, len(MIGRATIONS)):
             for name in statements.migration(number):
                 yield name, {}
         yield "set_meta", {"name": "version", "value": str(len(MIGRATIONS))}
+        if begin is not None and not found:
+            yield from begin(now)
 
     return attempt
 
