@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.core import actions, pacing
 from deviceflow.core.actions import Kind
 from deviceflow.core.machine import fire, refusal
-from deviceflow.core.pending_answers import read_token
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import Handover, Reason, State
@@ -405,7 +404,7 @@ class Flow:
             if in_init:
                 answer = self.provider.read_code(result)
             else:
-                answer = _judged(read_token(self.provider, result, now), approver)
+                answer = _judged(self.provider.read_token(result, now), approver)
                 if answer.token is not None:
                     answer.token.hide(self._known())
         detail = self._clean(answer.message)
