@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.core import actions, pacing
 from deviceflow.core.actions import Kind
 from deviceflow.core.machine import fire, refusal
-from deviceflow.core.pending_answers import read_token
 from deviceflow.core.policy import judged, settings_of
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.core.sanitize import printable
@@ -408,7 +407,8 @@ class Flow:
             if in_init:
                 answer = self.provider.read_code(result)
             else:
-                answer = judged(self.provider, read_token(self.provider, result, now), approver)
+                said = self.provider.read_token(result, now)
+                answer = judged(self.provider, said, approver)
                 answer.hide(*self._secrets(result.credential), user_code=self.user_code)
             credential = result.credential
         detail = self._clean(answer.message, credential)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import transitions
-from transitions import EventData, Machine
+from transitions import EventData, Machine, MachineError
 
 from deviceflow.core.actions import ACTIONS, HANDOVER_TRIGGERS, Kind
 from deviceflow.core.states import INIT, NONE, WANTED
@@ -27,53 +26,8 @@ if TYPE_CHECKING:
     from deviceflow.core.states import HasGrantState, HasState
 
 
-# What follows does for machines without callbacks and without a queue what `transitions` does in
-# general. Each step of each login goes through it: `transitions` would look for callbacks, log that
-# it did, and look each state up several times, at six times the cost.
-
-
-class _Transition(transitions.Transition):
-    """A transition without callbacks."""
-
-    def execute(self, event_data: EventData) -> bool:
-        """Change the model's state if the conditions hold, and return whether they do."""
-        for condition in self.conditions:
-            holds: Any = condition.func  # never a method's name here
-            if not holds(event_data):
-                return False
-        if self.dest:
-            machine = event_data.machine
-            setattr(event_data.model, machine.model_attribute, machine.states[self.dest].value)
-        return True
-
-
-class _Event(transitions.Event):
-    """A trigger that refuses, instead of raising, where it leads nowhere from a state."""
-
-    def trigger(self, model: Any, *args: Any, **kwargs: Any) -> bool:
-        """Execute the first transition from the model's state whose conditions hold.
-
-        Returns:
-            Whether there is one.
-        """
-        machine = self.machine
-        found = self.transitions.get(getattr(model, machine.model_attribute)._name_)
-        if found is None:
-            return False
-        event_data = EventData(None, self, machine, model, args, kwargs)
-        for transition in found:  # noqa: SIM110  # `any` takes twice as long
-            if transition.execute(event_data):
-                return True
-        return False
-
-
-class _Machine(Machine):
-    transition_cls = _Transition
-    event_cls = _Event
-
-
-def _machine(attribute: str, initial: StrEnum, moves: list[dict[str, Any]]) -> _Machine:
-    return _Machine(
+def _machine(attribute: str, initial: StrEnum, moves: list[dict[str, Any]]) -> Machine:
+    return Machine(
         model=None,
         model_attribute=attribute,
         states=type(initial),
@@ -126,11 +80,10 @@ def fire(flow: HasState, action: Action) -> None:
         IllegalTransitionError: The table does not allow the action in the flow's states, or its
             condition does not hold. The flow is unchanged.
     """
-    event = _LOGIN.events.get(action)
-    if event is None or not event.trigger(flow):
+    if not _trigger(_LOGIN, flow, action):
         raise refusal(flow, action)
-    if (event := _HANDOVER.events.get(action)) is not None:
-        event.trigger(flow)
+    if action in _HANDOVER.events:
+        _trigger(_HANDOVER, flow, action)
 
 
 def fire_grant(grant: HasGrantState, action: Action) -> None:
@@ -140,9 +93,21 @@ def fire_grant(grant: HasGrantState, action: Action) -> None:
         IllegalTransitionError: The table does not allow the action in the grant's state. The grant
             is unchanged.
     """
-    event = _GRANT.events.get(action)
-    if event is None or not event.trigger(grant):
+    if not _trigger(_GRANT, grant, action):
         raise grant_refusal(grant, action)
+
+
+def _trigger(machine: Machine, model: object, action: Action) -> bool:
+    """Trigger an action on an object that is not registered with the machine.
+
+    Returns:
+        Whether the table allows it, and its condition holds.
+    """
+    event = machine.events.get(action)
+    try:
+        return event is not None and event.trigger(model)
+    except MachineError:  # the action leads nowhere from the object's state
+        return False
 
 
 def grant_refusal(grant: HasGrantState, action: str) -> IllegalTransitionError:

@@ -22,7 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError
 from requests.structures import CaseInsensitiveDict
-from requests.utils import default_user_agent, select_proxy
+from requests.utils import default_user_agent
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError
 
@@ -40,11 +40,8 @@ if TYPE_CHECKING:
 
     from deviceflow.core.wire import Request
 
-_LOGGER: Final = logging.getLogger(__name__)
 # The most idle connections to keep per origin: one for each thread that polls there at once.
 _CONNECTIONS: Final = 64
-_SHORT_BODY: Final = 64 * 1024
-"""The longest body in bytes that is sent together with the head of its request."""
 # Everything that a server or the network can cause. The errors of `requests` derive from OSError.
 _TROUBLE: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
@@ -82,9 +79,9 @@ class RequestsTransport:
         """Send the request once, and return the response, or the reason why there is none.
 
         The deadline does not limit three things, all before the request is sent: the name lookup
-        by the system's resolver; the attempts to connect, each of which gets the whole time; and
-        the steps of a TLS handshake inside a proxy's TLS, likewise. If the deadline has passed by
-        then, the request is not sent.
+        by the system's resolver; the attempts to connect, and then the TLS handshake, each of which
+        gets the whole time; and the steps of a TLS handshake inside a proxy's TLS, likewise. If the
+        deadline has passed by then, the request is not sent.
 
         Args:
             request: The request. `Content-Length` and `Accept-Encoding` are added.
@@ -130,20 +127,15 @@ class RequestsTransport:
                 _renew(adapter)
 
     def _exchange(self, request: Request, exchange: _Exchange) -> Response:
-        headers = tuple(request.headers.items())
-        target = self._prepared(request.method, request.url, headers, len(request.body))
-        if target.pool is not None and target.pool.pool is not None:
-            return self._exchange_directly(request, exchange, target)
-        if target.pool is not None:
-            self._prepared.cache_clear()  # it was closed, since there are too many origins
+        target = self._prepared(request.method, request.url, tuple(request.headers.items()))
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = request.method, target.url
+        prepared.headers = target.headers.copy()
+        prepared.headers["Content-Length"] = str(len(request.body))
         prepared.body = request.body or None
         timeout: Any = exchange
-        if isinstance(target.adapter, LimitedAdapter):
-            prepared.headers = target.headers
-        else:
-            prepared.headers, timeout = target.headers.copy(), exchange.remaining()
+        if not isinstance(target.adapter, LimitedAdapter):
+            timeout = exchange.remaining()
             exchange.sent = True
         sent = target.adapter.send(prepared, stream=True, timeout=timeout, **target.settings)
         with sent as response:
@@ -152,83 +144,22 @@ class RequestsTransport:
                 return Response(status, headers, b"")
             return Response(status, headers, read_limited(response).content)
 
-    def _exchange_directly(
-        self, request: Request, exchange: _Exchange, target: _Prepared
-    ) -> Response:
-        """Send by a connection of the pool, without what `requests` and urllib3 do for others."""
-        pool, whole = target.pool, False
-        before, _current.exchange = _current.exchange, exchange
-        try:
-            connection = pool._get_conn()  # noqa: SLF001  # as `urlopen` does
-            try:
-                pool._validate_conn(connection)  # noqa: SLF001  # likewise
-                connection.send(target.head + request.body)
-                with connection.response_class(connection.sock, method=request.method) as response:
-                    response.begin()
-                    # The URL of a webhook is a secret.
-                    shown = pool.host if exchange.secret else target.url
-                    _LOGGER.debug("%s %s: %d", request.method, shown, response.status)
-                    answer = self._read(response, request)
-                    whole = response.isclosed() and not response.will_close
-            finally:
-                if not whole:
-                    connection.close()
-                pool._put_conn(connection if whole else None)  # noqa: SLF001  # likewise
-        finally:
-            _current.exchange = before
-        return answer
-
-    def _read(self, response: http.client.HTTPResponse, request: Request) -> Response:
-        headers: dict[str, str] = {}
-        for key, value in response.msg.raw_items():
-            name = key.lower()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        if len({*headers.get("content-length", "").split(", ")}) > 1:
-            raise http.client.HTTPException("There are two lengths.")
-        if request.purpose == "notify":
-            return Response(response.status, headers, b"")
-        if "content-encoding" in headers:  # although none was accepted
-            raw = urllib3.HTTPResponse(
-                response,
-                headers,
-                response.status,
-                preload_content=False,
-                original_response=response,
-                request_method=request.method,
-            )
-            decoded = read_limited(self._adapter.build_response(None, raw))
-            return Response(response.status, headers, decoded.content)
-        body = response.read(MAX_BODY + 1)
-        if len(body) > MAX_BODY:
-            del body
-            raise BodyTooLargeError(f"The body is longer than {MAX_BODY} bytes.")
-        if response.length:
-            del body
-            raise ChunkedEncodingError("The body is incomplete.")
-        return Response(response.status, headers, body)
-
-    def _prepare(
-        self, method: str, url: str, headers: tuple[tuple[str, str], ...], length: int
-    ) -> _Prepared:
+    def _prepare(self, method: str, url: str, headers: tuple[tuple[str, str], ...]) -> _Prepared:
         model = requests.PreparedRequest()
+        model.prepare_method(method)
         model.prepare_url(url, None)
         ours: Any = self._session.headers.items()  # as in requests, None removes a header
         model.headers = CaseInsensitiveDict((k, v) for k, v in ours if v is not None)
         model.headers.update(headers)
-        model.headers.update({"Accept-Encoding": "identity", "Content-Length": str(length)})
+        model.headers["Accept-Encoding"] = "identity"
         url = str(model.url)
         adapter = self._session.get_adapter(url)
         if type(adapter) is HTTPAdapter:
             adapter = self._adapter
         settings = self._settings(urlsplit(url)._replace(path="/", query="", fragment="").geturl())
-        pool = None
         if isinstance(adapter, LimitedAdapter):
-            pool = _checked(adapter, model, **settings)
-        if adapter is not self._adapter or select_proxy(url, settings["proxies"]):
-            pool = None
-        path = self._adapter.request_url(model, settings["proxies"])
-        head = b"" if pool is None else pool._new_conn().head(method, path, model.headers)  # noqa: SLF001  # it is not connected
-        return _Prepared(url, model.headers, adapter, settings, head, pool)
+            _check(adapter, model, **settings)
+        return _Prepared(url, model.headers, adapter, settings)
 
     def _merge_settings(self, origin: str) -> dict[str, Any]:
         session = self._session
@@ -330,8 +261,6 @@ class _Prepared(NamedTuple):
     headers: Any
     adapter: Any
     settings: dict[str, Any]
-    head: bytes
-    pool: Any
 
 
 def _is_timeout(trouble: Exception) -> bool:
@@ -345,8 +274,8 @@ def _is_timeout(trouble: Exception) -> bool:
     )
 
 
-def _checked(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) -> Any:
-    """Return the pool of connections for a request.
+def _check(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any) -> None:
+    """Check the settings for a request.
 
     Raises:
         UsageError: This machine's settings are wrong, as opposed to its network.
@@ -358,7 +287,6 @@ def _checked(adapter: Any, request: Any, *, verify: Any, cert: Any, proxies: Any
         # Only `cert_verify` raises a plain OSError. Other errors may quote a proxy's password.
         why = f"{error}." if type(error) is OSError else "The proxy's URL is invalid."
         raise wrong(why) from None
-    return pool
 
 
 class _Exchange:
@@ -482,52 +410,16 @@ class _LimitedConnection(HTTPConnection):
     response_class = _LimitedResponse
     debuglevel = 0  # if a program sets it on HTTPConnection, requests are printed
 
-    _held: list[bytes] | None = None
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request's head and its body, if that is short, in one piece."""
-        self._held = []
-        try:
-            super().request(*args, **kwargs)
-            self._send_held()
-        finally:
-            self._held = None
-
-    def head(self, method: str, path: str, headers: Any) -> bytes:
-        """Return the head of a request, of a connection that is used for nothing else."""
-        self._held = []
-        super().request(method, path, headers=headers)
-        return b"".join(self._held)
-
-    def _send_held(self) -> None:
-        held, self._held = self._held, None
-        if held:
-            self.send(b"".join(held))
-
     def connect(self) -> None:
         before = _current.exchange.sent
+        self.timeout = self._left()
         try:
             super().connect()
         finally:
             # Bytes sent while connecting are a CONNECT request to a proxy.
             _current.exchange.sent = before
 
-    def _new_conn(self) -> socket.socket:
-        self.timeout = self._left()
-        sock = super()._new_conn()
-        try:
-            sock.settimeout(self._left())
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
     def send(self, data: Any) -> None:
-        if self._held is not None:
-            if isinstance(data, bytes) and len(data) <= _SHORT_BODY and len(self._held) < 2:
-                self._held.append(data)
-                return
-            self._send_held()
         if self.sock is None:
             self.connect()
         self.sock.settimeout(self._left())
