@@ -55,7 +55,7 @@ def due(context: Context) -> Op[tuple[Swept, list[Work[Swept]]]]:
     problems = yield from save_tokens(context)
     yield from follow_clock()
     clocks: Clocks = yield ReadClocks()
-    found: list[UpcomingFlow] = yield Upcoming(clocks.wall, 0.0, 0.0)
+    found: list[UpcomingFlow] = yield Upcoming(clocks.now, 0.0, 0.0)
     steps: list[Work[Swept]] = [
         Turn(one.server, one.flow_id, partial(step_due, context, one.flow_id)) for one in found
     ]

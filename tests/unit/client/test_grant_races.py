@@ -203,7 +203,8 @@ def test_a_login_waits_for_the_refresh_in_flight_and_replaces_what_that_brings(
         grant = stored.grant
         begun = grant.refresh(NOW + 10)
         event = client_of(store)._context.recorder.render_grant(grant, begun, "another")
-        lease = None if died else GrantLease("another", 14.0, NOW + 10, None)
+        moment = Client(clock=VirtualClock(NOW + 10))._timeline.read().now
+        lease = None if died else GrantLease("another", 14.0, moment, None)
         assert store.commit_grant(grant, event, lease=lease)
 
     store.others = refresh
