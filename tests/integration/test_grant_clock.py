@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import pytest
 
 from deviceflow import Client, OAuth
-from deviceflow.client import grant_end
+from deviceflow.client import grant_end, recorder
 from deviceflow.client.lease import GRANT_MARGIN
 from deviceflow.core.grant import Grant
 from deviceflow.core.ports import GrantLease, Moment
@@ -81,7 +81,7 @@ class World:
         grant = Grant("g1", "nightly", PROVIDER, now)
         token = Token(Secret("ACCESS-1"), expires_at=now + LIFE, refresh_token=Secret("REFRESH-1"))
         given = grant.log_in(token, PROVIDER, now, flow_id="f1")
-        event = self.client()._context.recorder.render_grant(grant, given, "w0")
+        event = self.recorder.render_grant(client()._context, grant, given, "w0")
         assert store.commit_grant(grant, event)
 
     def client(self) -> Client:
@@ -233,7 +233,7 @@ def leave_refreshing(world: World) -> None:
     client.invalidate("nightly", "ACCESS-1")
     moment = Moment(now.time(), now.monotonic(), now.boot()[0])
     grant = world.store.load_grant("nightly", moment).grant
-    event = client._context.recorder.render_grant(grant, grant.refresh(now.time()), "w0")
+    event = recorder.render_grant(client._context, grant, grant.refresh(now.time()), "w0")
     assert world.store.commit_grant(grant, event, lease=GrantLease("w0", LEASE, moment))
 
 
@@ -377,7 +377,7 @@ def test_real_processes_of_shifted_wall_clocks_send_one_refresh(tmp_path: Path) 
         token = Token(Secret("ACCESS-1"), expires_at=now + LIFE, refresh_token=Secret("R-1"))
         client = Client(store)
         given = grant.log_in(token, provider, now, flow_id="f1")
-        assert store.commit_grant(grant, client._context.recorder.render_grant(grant, given, "w0"))
+        assert store.commit_grant(grant, recorder.render_grant(client._context, grant, given, "w0"))
         client.invalidate("nightly", "ACCESS-1")
 
     def ask(shift: float) -> subprocess.Popen[str]:

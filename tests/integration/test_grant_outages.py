@@ -143,7 +143,7 @@ class Place:
         token = Token(Secret("ACCESS-1"), expires_at=now + LIFE, refresh_token=Secret("REFRESH-1"))
         grant = Grant("g1", "nightly", provider, now)
         given = grant.log_in(token, provider, now, flow_id="f1")
-        event = self.client._context.recorder.render_grant(grant, given, "w0")
+        event = self.recorder.render_grant(client._context, grant, given, "w0")
         assert self.store.commit_grant(grant, event)
 
     def live_until(self, end: float, every: float = 7.0) -> None:

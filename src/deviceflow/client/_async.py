@@ -1,4 +1,4 @@
-"""The async driver: it performs the same effects as the sync one, and is cancelled safely."""
+"""The client for asyncio: it awaits the same operations, and can be cancelled safely."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from inspect import isawaitable
-from math import inf
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
 from deviceflow.client._async_grants import AsyncGrantClient
-from deviceflow.client._base import SHARED, BaseClient, documented_as
+from deviceflow.client._base import BaseClient, ClientWorld, documented_as
 from deviceflow.client._cancellation import Cancellation
 from deviceflow.client._sync import Client
 from deviceflow.client.browser import open_page
@@ -24,7 +21,9 @@ from deviceflow.client.clock import default_async_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
-from deviceflow.client.turns import AT_ONCE, NOTIFIED_AT_ONCE, Turns
+from deviceflow.client.turns import NOTIFIED_AT_ONCE
+from deviceflow.client.world import MUST_FINISH, Exchange
+from deviceflow.core.login import Login
 from deviceflow.core.need import OUTAGE_AFTER
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
@@ -37,24 +36,22 @@ from deviceflow.transports.requests import RequestsTransport
 from deviceflow.transports.threaded import ThreadedTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client._base import Perform
-    from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
-    from deviceflow.client.turns import Work
+    from deviceflow.client.world import Prepared, World
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
-    from deviceflow.core.login import Login
     from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncClock, AsyncStore, AsyncTransport
     from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
     from deviceflow.core.wire import Request
     from deviceflow.errors import DeviceFlowError
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -154,7 +151,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         purpose: str | None = None,
         **request: Unpack[LoginRequest],
     ) -> Login:
-        return await self._run(start.start(self._context, provider, name, purpose, request))
+        return await self._run(start.start, provider, name, purpose, request)
 
     async def create(
         self,
@@ -164,15 +161,15 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         purpose: str | None = None,
         **request: Unpack[LoginRequest],
     ) -> Login:
-        return await self._run(start.create(self._context, provider, name, purpose, request))
+        return await self._run(start.create, provider, name, purpose, request)
 
     async def adopt(self, provider: Provider, *, token_endpoint: str, device_code: Secret) -> Login:
-        return await self._run(start.adopt(self._context, provider, token_endpoint, device_code))
+        return await self._run(start.adopt, provider, token_endpoint, device_code)
 
     # Looking.
 
     async def get(self, flow_id: str) -> Login:
-        return await self._run(lookup.get(flow_id))
+        return await self._run(lookup.get, flow_id)
 
     async def logins(
         self,
@@ -180,17 +177,18 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         skip_ended: bool = False,
         on_problem: Callable[[DeviceFlowError], object] = log_unreadable,
     ) -> AsyncIterator[Login]:
-        found: Any = await self._run(lookup.logins(skip_ended=skip_ended, on_problem=on_problem))
-        async for login in found:
-            yield login
+        self._check_loop()
+        now = await self._store.now(self._timeline.now())
+        async for flow in self._store.flows(skip_ended=skip_ended, on_problem=on_problem):
+            yield Login.of(flow, flow.wait_seconds(now))
 
     # Going on.
 
     async def step(self, flow_id: str) -> Login:
-        return await self._run(step.step(self._context, flow_id))
+        return await self._run(step.step, flow_id)
 
     async def sweep(self, limit: int = 100) -> Swept:
-        swept, works = await self._run(sweep.due(self._context))
+        swept, works = await self._run(sweep.due)
         while works and (left := limit - len(swept.logins)) > 0:
             for done in await self._at_once(works[:left]):
                 swept.add(done)
@@ -200,52 +198,54 @@ class AsyncClient(AsyncGrantClient, BaseClient):
     async def wait(
         self,
         flow_id: str,
-        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        timeout: float | None = None,
         *,
         on_step: Callable[[Login], object] | None = None,
     ) -> Login:
-        return await self._run(wait.wait(self._context, flow_id, timeout, on_step))
+        return await self._run(wait.wait, flow_id, timeout, on_step)
 
     async def wait_for_token(
         self,
         flow_id: str,
-        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        timeout: float | None = None,
         *,
         on_step: Callable[[Login], object] | None = None,
     ) -> Token:
-        return await self._run(wait.wait_for_token(self._context, flow_id, timeout, on_step))
+        return await self._run(wait.wait_for_token, flow_id, timeout, on_step)
 
     async def cancel(self, flow_id: str, detail: str | None = None) -> Login:
-        return await self._run(wait.cancel(self._context, flow_id, detail))
+        return await self._run(wait.cancel, flow_id, detail)
 
     # The token.
 
     async def collect_token(self, flow_id: str) -> Token:
-        return await self._run(handover.collect_token(self._context, flow_id))
+        return await self._run(handover.collect_token, flow_id)
 
     async def acknowledge(self, flow_id: str) -> Login:
-        return await self._run(handover.acknowledge(self._context, flow_id))
+        return await self._run(handover.acknowledge, flow_id)
 
     @asynccontextmanager
     async def collect(self, flow_id: str, seconds: float = 60.0) -> AsyncIterator[Token]:
-        held = await self._run(
-            handover.begin_collection(self._context, flow_id, seconds),
-            undo=lambda held: handover.end_collection(self._context, held, acknowledged=False),
+        held = await self._run_or_undo(
+            partial(handover.end_collection, acknowledged=False),
+            handover.begin_collection,
+            flow_id,
+            seconds,
         )
         acknowledged = False
         try:
             yield held.token
             acknowledged = True
         finally:
-            await self._run(handover.end_collection(self._context, held, acknowledged=acknowledged))
+            await self._run(handover.end_collection, held, acknowledged=acknowledged)
 
     async def purge(
         self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY
     ) -> Purged:
-        return await self._run(purge.purge(self._context, tokens_after, flows_after))
+        return await self._run(purge.purge, tokens_after, flows_after)
 
     async def refresh(self, provider: Provider, token: Token) -> Token:
-        return await self._run(refresh.refresh(self._context, provider, token))
+        return await self._run(refresh.refresh, provider, token)
 
     async def login(
         self,
@@ -254,12 +254,12 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         name: str | None = None,
         purpose: str | None = None,
         open_browser: bool = True,
-        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        timeout: float | None = None,
         acknowledge: bool | None = None,
         **request: Unpack[LoginRequest],
     ) -> Token:
-        operation = whole.login(
-            self._context,
+        return await self._run(
+            whole.login,
             provider,
             name,
             purpose,
@@ -268,17 +268,16 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             timeout=timeout,
             acknowledges=acknowledge,
         )
-        return await self._run(operation)
 
     # Moving.
 
     async def export_login(self, flow_id: str, keys: Sequence[Secret | str]) -> str:
         keys = wrapped(keys)
-        return await self._run(transfer.export_login(flow_id, keys))
+        return await self._run(transfer.export_login, flow_id, keys)
 
     async def import_login(self, text: str, keys: Sequence[Secret | str]) -> Login:
         keys = wrapped(keys)
-        return await self._run(transfer.import_login(text, keys))
+        return await self._run(transfer.import_login, text, keys)
 
     async def close(self) -> None:
         if self._notifiers is not None:
@@ -295,117 +294,58 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         await self.close()
 
     async def _run(
-        self, operation: Op[_T], *, undo: Callable[[_T], Op[object]] | None = None
+        self,
+        operation: Callable[Concatenate[World, _P], Coroutine[Any, Any, _T]],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
     ) -> _T:
-        """Perform the effects that an operation yields, and return its result.
-
-        Args:
-            operation: The operation.
-            undo: Makes the operation that takes its result back, where a cancellation came too late
-                to end it, and nobody gets the result.
+        """Await an operation, and return its result.
 
         Raises:
             CancelledError: It was cancelled, whatever the operation has made of that.
             UsageError: The client belongs to another event loop.
         """
-        self._check_loop(operation)
-        wakers: dict[str, asyncio.Event] = {}
-        resume: Callable[[Any], Effect] = operation.send
-        value: Any = None
+        return await self._run_or_undo(None, operation, *args, **kwargs)
+
+    async def _run_or_undo(
+        self,
+        undo: Callable[[World, _T], Coroutine[Any, Any, object]] | None,
+        operation: Callable[Concatenate[World, _P], Coroutine[Any, Any, _T]],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        """Await an operation, as `_run` does.
+
+        Args:
+            undo: The operation that takes the result back, if a cancellation came too late to end
+                the operation, so that nobody gets the result.
+            operation: The operation.
+            *args: Its arguments.
+            **kwargs: Its arguments.
+        """
+        self._check_loop()
         with Cancellation() as cancellation:
-            finish = cancellation.finish_here if self._in_task else cancellation.finish
+            world = _AsyncWorld(self, cancellation)
             try:
-                while True:
-                    effect = resume(value)
-                    resume, value = operation.send, None
-                    kind = type(effect)
-                    try:
-                        must_finish = kind in do.MUST_FINISH
-                        if not must_finish:
-                            cancellation.give_way()
-                        value = PERFORM[kind](self, effect, wakers)
-                        later = kind not in _ANSWERED_AT_ONCE or type(value) is CoroutineType
-                        if later and must_finish and asyncio.iscoroutine(value):
-                            value = await finish(value)
-                        elif later and isawaitable(value):
-                            value = await value
-                    except GeneratorExit:
-                        raise  # nothing more can be awaited
-                    except BaseException as stop:  # noqa: BLE001  # the operation decides about it
-                        cancellation.note(stop)
-                        if kind is do.Send:
-                            value = do.Exchange(without_frames(stop), self._clock.monotonic())
-                        else:
-                            resume, value = operation.throw, stop
-            except StopIteration as done:
-                result: _T = done.value
+                result = await operation(world, *args, **kwargs)
             finally:
-                operation.close()
-                self._wakers.difference_update(wakers.items())
+                world.close()
             if undo is not None and cancellation.first is not None:
-                await self._run(undo(result))
+                await self._run(undo, result)
         return result
 
-    async def _at_once(
-        self, works: Sequence[Work[_T]], places: int = AT_ONCE, seconds: float = inf
-    ) -> list[_T]:
-        """Run operations at the same time, each in a task, and return their results.
-
-        If one fails, those under way are finished, and no more begin. The arguments are those of
-        `Client._at_once`.
-        """
-        if len(works) < 2:
-            return [await self._run(work.item()) for work in works]
-        turns, room = Turns[Any](places), asyncio.Event()
-        results, failed = list[_T](), list[Exception]()
-        for work in works:
-            turns.put(*work)
-        until = self._clock.monotonic() + seconds
-
-        async def run(turn: Work[_T]) -> None:
-            try:
-                results.append(await self._run(turn.item()))
-            except Exception as problem:  # noqa: BLE001  # a task group would cancel the others
-                failed.append(problem)
-            turns.end(turn)
-            room.set()
-
-        async with asyncio.TaskGroup() as group:
-            while not failed:
-                while self._clock.monotonic() < until and (turn := turns.take()) is not None:
-                    group.create_task(run(turn))
-                if turns.free == places:
-                    break
-                room.clear()
-                await room.wait()
-        if failed:
-            raise failed[0]
-        return results
-
-    def _check_loop(self, operation: Op[Any]) -> None:
+    def _check_loop(self) -> None:
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:
-            operation.close()
             raise UsageError(
                 "This AsyncClient belongs to another event loop.",
                 hint="Create a client in each loop: in the coroutine that asyncio.run runs.",
             )
 
-    def _watch(self, flow_id: str, wakers: dict[str, asyncio.Event]) -> None:
-        wakers[flow_id] = waker = wakers.get(flow_id) or asyncio.Event()
-        waker.clear()
-        self._wakers.add((flow_id, waker))
-
-    def _prepare_anywhere(self, request: Request, now: float) -> Any:
-        if needs_secret(request):
-            return asyncio.to_thread(self._prepare, request, now)
-        return self._prepare(request, now)
-
-    def _check_credentials(self, provider: Provider) -> Any:
-        if secret_refs.begun_here(provider):
-            return None
-        return asyncio.to_thread(secret_refs.check, provider)
+    async def _write_in_order(self, event: dict[str, Any], subject: Flow | Grant) -> None:
+        async with self._audit_lock:
+            await asyncio.to_thread(self._write_audit, event, subject)
 
     async def _tell_in_thread(self, need: LoginNeed) -> str | None:
         if self._notifiers is None:
@@ -413,19 +353,6 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             self._notifiers = ThreadPoolExecutor(NOTIFIED_AT_ONCE, "deviceflow-notify")
         tell = partial(copy_context().run, self._tell_need, need)
         return await asyncio.get_running_loop().run_in_executor(self._notifiers, tell)
-
-    async def _list_flows(self, listed: do.ListFlows) -> AsyncIterator[Login]:
-        found = self._store.flows(skip_ended=listed.skip_ended, on_problem=listed.on_problem)
-        async for flow in found:
-            yield listed.present(flow)
-
-    async def _send(self, request: Request, timeout: float) -> do.Exchange:  # noqa: ASYNC109  # as in `AsyncTransport`
-        result = await self._transport.send(request, timeout)
-        return do.Exchange(result, self._clock.monotonic())
-
-    async def _write_in_order(self, event: dict[str, Any], flow: Flow | Grant) -> None:
-        async with self._audit_lock:
-            await asyncio.to_thread(self._write_audit, event, flow)
 
     async def _sleep(self, seconds: float, waker: asyncio.Event | None) -> None:
         if waker is None:
@@ -438,20 +365,97 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             await self._clock.sleep(seconds)
 
 
-PERFORM: Final[dict[type, Perform]] = SHARED | {
-    do.CheckCredentials: lambda self, e, _: self._check_credentials(e.provider),
-    do.ListFlows: lambda self, e, _: self._list_flows(e),
-    do.Notify: lambda _, e, __: e.on_step(e.login),
-    do.OpenBrowser: lambda self, e, _: asyncio.to_thread(self._browser, e.url),
-    do.Prepare: lambda self, e, _: self._prepare_anywhere(*e),
-    do.Print: lambda self, e, _: self._output(e.line),
-    do.Send: lambda self, e, _: self._send(*e),
-    do.Sleep: lambda self, e, wakers: self._sleep(e.seconds, wakers.get(e.flow_id)),
-    do.TellNeed: lambda self, e, _: self._tell_in_thread(e.need),
-    do.Watch: lambda self, e, wakers: self._watch(e.flow_id, wakers),
-    do.WriteAudit: lambda self, e, _: self._write_in_order(*e),
-}
-"""How an `AsyncClient` performs each effect."""
+class _CancellableStore:
+    """The store of one operation, whose methods are cancelled or finished as `World` says."""
 
-_ANSWERED_AT_ONCE: Final = frozenset({do.Emit, do.Prepare, do.ReadClocks, do.Wake, do.Watch})
-"""The effects that are answered at once, unless by a coroutine: nothing else can be awaited."""
+    def __init__(self, world: _AsyncWorld, store: AsyncStore) -> None:
+        self._world = world
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        call = self._world.finish if name in MUST_FINISH else self._world.give_way_to
+        return partial(call, getattr(self._store, name))
+
+
+class _AsyncWorld(ClientWorld):
+    """The ports of one operation of an `AsyncClient`."""
+
+    _client: AsyncClient
+
+    def __init__(self, client: AsyncClient, cancellation: Cancellation) -> None:
+        super().__init__(client)
+        store: Any = _CancellableStore(self, client._store)
+        self.store = store
+        self._cancellation = cancellation
+        self._wakers: dict[str, asyncio.Event] = {}
+
+    def close(self) -> None:
+        self._client._wakers.difference_update(self._wakers.items())
+
+    async def give_way_to(
+        self,
+        function: Callable[_P, Any],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> Any:
+        """Call a function, and await its result if it is awaitable; a cancellation ends that."""
+        self._cancellation.give_way()
+        try:
+            result = function(*args, **kwargs)
+            return await result if isawaitable(result) else result
+        except asyncio.CancelledError as stop:
+            self._cancellation.note(stop)
+            raise
+
+    async def finish(
+        self, function: Callable[_P, Coroutine[Any, Any, _T]], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Await a function's result to its end, and hold a cancellation back."""
+        cancellation = self._cancellation
+        finish = cancellation.finish_here if self._client._in_task else cancellation.finish
+        return await finish(function(*args, **kwargs))
+
+    async def sleep(self, seconds: float, watched: str | None = None) -> None:
+        await self.give_way_to(self._client._sleep, seconds, self._wakers.get(watched or ""))
+
+    def watch(self, subject_id: str) -> None:
+        self._wakers[subject_id] = waker = self._wakers.get(subject_id) or asyncio.Event()
+        waker.clear()
+        self._client._wakers.add((subject_id, waker))
+
+    async def check_credentials(self, provider: Provider) -> None:
+        if not secret_refs.begun_here(provider):
+            await self.give_way_to(asyncio.to_thread, secret_refs.check, provider)
+
+    async def prepare(self, request: Request, now: float) -> Prepared:
+        prepare = self._client._prepare
+        if needs_secret(request):
+            prepared: Prepared = await self.give_way_to(asyncio.to_thread, prepare, request, now)
+            return prepared
+        self._cancellation.give_way()
+        return prepare(request, now)
+
+    async def send(self, request: Request, timeout: float) -> Exchange:
+        try:
+            result = await self.give_way_to(self._client._transport.send, request, timeout)
+        except GeneratorExit:
+            raise
+        except BaseException as stop:  # noqa: BLE001  # the operation raises it
+            result = without_frames(stop)
+        return Exchange(result, self._client._clock.monotonic())
+
+    async def write_audit(self, event: dict[str, Any], subject: Flow | Grant) -> None:
+        await self.finish(self._client._write_in_order, event, subject)
+
+    async def print(self, line: str) -> None:
+        await self.give_way_to(self._client._output, line)
+
+    async def open_browser(self, url: str) -> bool:
+        return bool(await self.give_way_to(asyncio.to_thread, self._client._browser, url))
+
+    async def notify(self, need: LoginNeed) -> str | None:
+        failed: str | None = await self.give_way_to(self._client._tell_in_thread, need)
+        return failed
+
+    async def on_step(self, function: Callable[[Login], object], login: Login) -> None:
+        await self.give_way_to(function, login)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from deviceflow.client import grant_check, grant_end, grant_login, grant_token
 from deviceflow.client._base import documented_as
@@ -12,16 +12,20 @@ from deviceflow.client.grant_end import UNUSED, SweptGrants
 from deviceflow.client.turns import NOTIFIED_AT_ONCE, NOTIFY_FOR
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from deviceflow.client.context import Context
     from deviceflow.client.grant_check import GrantCheck
     from deviceflow.client.grant_token import Mint
+    from deviceflow.client.world import World
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.grant_view import GrantView
     from deviceflow.core.login import Login
     from deviceflow.core.provider import LoginRequest, Provider
     from deviceflow.core.secret import Secret
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @documented_as(GrantClient)
@@ -30,7 +34,12 @@ class AsyncGrantClient:
 
     _context: Context
 
-    async def _run(self, operation: Any) -> Any:
+    async def _run(
+        self,
+        operation: Callable[Concatenate[World, _P], Coroutine[Any, Any, _T]],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
         raise NotImplementedError
 
     async def _at_once(self, works: Any, places: int = 0, seconds: float = 0.0) -> Any:
@@ -44,22 +53,20 @@ class AsyncGrantClient:
         min_ttl: float = 60.0,
         purpose: str | None = None,
         mint: Mint = "later",
-        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        timeout: float | None = None,
         **request: Unpack[LoginRequest],
     ) -> AccessToken:
-        operation = grant_token.get_token(
-            self._context, name, provider, purpose, request, min_ttl, mint, timeout
+        return await self._run(
+            grant_token.get_token, name, provider, purpose, request, min_ttl, mint, timeout
         )
-        token: AccessToken = await self._run(operation)
-        return token
 
     async def invalidate(self, name: str, token: AccessToken | Secret | str | None = None) -> bool:
         refused = given_token(token)
         del token
-        return bool(await self._run(grant_end.invalidate(self._context, name, refused)))
+        return await self._run(grant_end.invalidate, name, refused)
 
     async def check(self, name: str) -> GrantCheck:
-        checked: GrantCheck = await self._run(grant_check.check(self._context, name))
+        checked: GrantCheck = await self._run(grant_check.check, name)
         return checked
 
     async def log_in(
@@ -70,12 +77,12 @@ class AsyncGrantClient:
         purpose: str | None = None,
         again: bool = False,
         open_browser: bool = True,
-        timeout: float | None = None,  # noqa: ASYNC109  # as in `Client`
+        timeout: float | None = None,
         on_step: Callable[[Login], object] | None = None,
         **request: Unpack[LoginRequest],
     ) -> GrantView:
-        operation = grant_login.log_in(
-            self._context,
+        await self._run(
+            grant_login.log_in,
             name,
             asked(provider, request),
             purpose,
@@ -84,7 +91,6 @@ class AsyncGrantClient:
             on_step=on_step,
             again=again,
         )
-        await self._run(operation)
         return await self.grant(name)
 
     async def adopt_grant(
@@ -98,32 +104,29 @@ class AsyncGrantClient:
     ) -> GrantView:
         brought = brought_token(refresh_token)
         del refresh_token
-        operation = grant_login.adopt_refresh_token(
-            self._context, name, asked(provider, request), purpose, brought
+        await self._run(
+            grant_login.adopt_refresh_token, name, asked(provider, request), purpose, brought
         )
-        await self._run(operation)
         return await self.grant(name)
 
     async def log_out(self, name: str) -> GrantView:
-        view: GrantView = await self._run(grant_end.log_out(self._context, name))
-        return view
+        return await self._run(grant_end.log_out, name)
 
     async def grant(self, name: str) -> GrantView:
-        view: GrantView = await self._run(grant_end.get(name))
-        return view
+        return await self._run(grant_end.get, name)
 
     async def grants(self) -> AsyncIterator[GrantView]:
-        for view in await self._run(grant_end.list_all()):
+        for view in await self._run(grant_end.list_all):
             yield view
 
     async def sweep_grants(self, *, unused: float = UNUSED, limit: int = 100) -> SweptGrants:
-        swept, context = SweptGrants([], []), self._context
-        for done in await self._at_once(await self._run(grant_end.due(context, unused, limit))):
+        swept = SweptGrants([], [])
+        for done in await self._at_once(await self._run(grant_end.due, unused, limit)):
             swept.add(done)
-        notices = await self._run(grant_end.due_notices(context, limit))
+        notices = await self._run(grant_end.due_notices, limit)
         for done in await self._at_once(notices, NOTIFIED_AT_ONCE, NOTIFY_FOR):
             swept.add(done)
         return swept
 
     async def doubt_grants(self) -> int:
-        return int(await self._run(grant_end.doubt(self._context)))
+        return await self._run(grant_end.doubt)

@@ -1,19 +1,19 @@
-"""What both drivers share: a client's parts and settings, and the effects that a store performs."""
+"""What both clients share: their parts and settings, and the ports that need not be awaited."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from deviceflow._environment import http_allowed
 from deviceflow._environment import public_url as configured_url
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.audit.log import CLOCK_JUMP, Emitter
-from deviceflow.client import effects as do
 from deviceflow.client.clock import Timeline
 from deviceflow.client.context import context_of
+from deviceflow.client.world import Prepared, World
 from deviceflow.core.sanitize import endpoint
 from deviceflow.core.secret import unseen
 from deviceflow.credentials.client_auth import authenticated
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from deviceflow.audit.log import OnTransition
+    from deviceflow.client.lease import Clocks
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.notice import LoginNeed
@@ -59,66 +60,6 @@ _NO_PART: Final = {
 }
 
 _PUBLIC_URL: Final = "public_url (--public-url, DEVICEFLOW_PUBLIC_URL)"
-
-Perform: TypeAlias = "Callable[[Any, Any, dict[str, Any]], Any]"
-"""Performs an effect of one kind.
-
-Args:
-    client: The client.
-    effect: The effect.
-    wakers: What wakes the operation that yielded the effect, by the flows that it watches.
-
-Returns:
-    The effect's answer; an `AsyncClient` may return an awaitable of the answer.
-"""
-
-# A table, since a `match` would try its cases one after the other, some eight times in each poll.
-SHARED: Final[dict[type, Perform]] = {
-    do.Add: lambda self, e, _: self._store.add(e.flow, store_event=e.store_event),
-    do.ClaimNotice: lambda self, e, _: self._store.claim_notice(*e),
-    do.ClaimFlow: lambda self, e, _: self._store.claim(*e),
-    do.Commit: lambda self, e, _: self._store.commit(
-        e.flow, e.event, release=e.release, store_event=e.store_event
-    ),
-    do.CommitGrant: lambda self, e, _: self._store.commit_grant(
-        e.grant,
-        e.event,
-        lease=e.lease,
-        release=e.release,
-        flow=e.flow,
-        flow_event=e.flow_event,
-    ),
-    do.DeleteEnded: lambda self, e, _: self._store.delete_ended(
-        e.ended_before, on_problem=e.on_problem
-    ),
-    do.DeleteGrant: lambda self, e, _: self._store.delete_grant(e.grant),
-    do.DueNotices: lambda self, e, _: self._store.due_notices(*e),
-    do.DueGrants: lambda self, e, _: self._store.due_grants(*e),
-    do.Emit: lambda self, e, _: self._emitter.emit(*e),
-    do.EndedGrants: lambda self, e, _: self._store.ended_grants(*e),
-    do.ForeignLeases: lambda self, e, _: self._store.foreign_leases(e.client_now),
-    do.FindFlow: lambda self, e, _: self._store.find(e.name),
-    do.IdsWithSecrets: lambda self, e, _: self._store.ids_with_secrets(*e),
-    do.JoinClock: lambda self, _, __: self._timeline.join(),
-    do.ListGrants: lambda self, e, _: self._store.grants(*e),
-    do.Load: lambda self, e, _: self._store.get(e.flow_id, secrets=e.secrets),
-    do.LoadGrant: lambda self, e, _: self._store.load_grant(*e),
-    do.LoadGrantById: lambda self, e, _: self._store.load_grant_by_id(*e),
-    do.LoadGrantByLink: lambda self, e, _: self._store.load_grant_by_link(*e),
-    do.ReadClocks: lambda self, _, __: self._timeline.read(),
-    do.RestartLease: lambda self, e, _: self._store.restart_lease(*e),
-    do.RecordStoreEvent: lambda self, e, _: self._store.record_store_event(*e),
-    do.Release: lambda self, e, _: self._store.release(*e),
-    do.Reschedule: lambda self, e, _: self._store.reschedule(*e),
-    do.Snooze: lambda self, e, _: self._store.snooze(*e),
-    do.SnoozeGrant: lambda self, e, _: self._store.snooze_grant(*e),
-    do.StoreNow: lambda self, _, __: self._store.now(self._timeline.now()),
-    do.Upcoming: lambda self, e, _: self._store.upcoming(*e),
-    do.UseGrant: lambda self, e, _: self._store.use_grant(*e),
-    do.Wake: lambda self, e, _: self._wake(e.flow_id),
-    do.WakeAfterClockChange: lambda self, e, _: self._store.wake_after_clock_change(e.client_now),
-}
-"""How both drivers perform what a store, a clock or the log is asked for."""
 
 
 class BaseClient:
@@ -208,14 +149,14 @@ class BaseClient:
         """Whether its logins outlive this process."""
         return self._store.durable
 
-    def _wake(self, flow_id: str) -> None:
+    def _wake(self, subject_id: str) -> None:
         for watched, waker in list(self._wakers):
-            if watched == flow_id:
+            if watched == subject_id:
                 waker.set()
 
-    def _prepare(self, request: Request, now: float) -> do.Prepared:
+    def _prepare(self, request: Request, now: float) -> Prepared:
         unverified = getattr(self._transport, "unverified", False)
-        return do.Prepared(unseen(lambda: authenticated(request, now)), unverified=unverified)
+        return Prepared(unseen(lambda: authenticated(request, now)), unverified=unverified)
 
     def _tell_need(self, need: LoginNeed) -> str | None:
         try:
@@ -233,6 +174,26 @@ class BaseClient:
     def _write_audit(self, event: dict[str, Any], flow: Flow | Grant) -> None:
         if self._audit is not None:
             self._audit.write(event, flow)
+
+
+class ClientWorld(World):
+    """The ports of one operation of a client that neither client awaits."""
+
+    def __init__(self, client: BaseClient) -> None:
+        self._client = client
+        self.context = client._context
+
+    def clocks(self) -> Clocks:
+        return self._client._timeline.read()
+
+    def resync_clock(self) -> None:
+        self._client._timeline.resync()
+
+    def wake(self, subject_id: str) -> None:
+        self._client._wake(subject_id)
+
+    def emit(self, name: str, fields: dict[str, Any], level: int = logging.INFO) -> None:
+        self._client._emitter.emit(name, fields, level)
 
 
 def _check_notify(notify: object) -> None:

@@ -1,25 +1,25 @@
-"""The sync driver: it performs the effects of operations, and knows no rule of a login."""
+"""The sync client: it runs operations over ports that never suspend, and knows no rule."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import contextmanager
-from contextvars import copy_context
-from math import inf
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from deviceflow import _forks as forks
-from deviceflow.client import effects as do
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
-from deviceflow.client._base import SHARED, BaseClient
+from deviceflow.client._base import BaseClient, ClientWorld
+from deviceflow.client._interrupts import Interrupts
 from deviceflow.client._sync_grants import GrantClient
 from deviceflow.client.browser import open_page
 from deviceflow.client.clock import default_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
-from deviceflow.client.turns import AT_ONCE, Turns
+from deviceflow.client.world import MUST_FINISH, Exchange
+from deviceflow.core.login import Login
 from deviceflow.core.need import OUTAGE_AFTER
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
@@ -29,22 +29,22 @@ from deviceflow.stores.url import open_store
 from deviceflow.transports.deferred import DeferredTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.audit.log import OnTransition
-    from deviceflow.client._base import Perform
-    from deviceflow.client.effects import Effect, Op
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
-    from deviceflow.client.turns import Work
-    from deviceflow.core.login import Login
+    from deviceflow.client.world import Prepared, World
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
     from deviceflow.core.notice import LoginNeed
-    from deviceflow.core.ports import Clock, Store, Transport
+    from deviceflow.core.ports import AsyncStore, Clock, Store, Transport
     from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.errors import DeviceFlowError
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -128,6 +128,9 @@ class Client(GrantClient, BaseClient):
             public_url=public_url,
             outage_after=outage_after,
         )
+        self._interrupts = Interrupts()
+        store_of_operations: Any = _AwaitableStore(self._store, self._interrupts)
+        self._awaitable_store: AsyncStore = store_of_operations
         self._renew()
         forks.in_child(self._renew)
 
@@ -165,7 +168,7 @@ class Client(GrantClient, BaseClient):
                 the protocol.
             UsageError: An argument is invalid, or an open login of this name differs.
         """
-        return self._run(start.start(self._context, provider, name, purpose, request))
+        return self._run(start.start, provider, name, purpose, request)
 
     def create(
         self,
@@ -183,7 +186,7 @@ class Client(GrantClient, BaseClient):
         Raises:
             UsageError: An argument is invalid, or an open login of this name differs.
         """
-        return self._run(start.create(self._context, provider, name, purpose, request))
+        return self._run(start.create, provider, name, purpose, request)
 
     def adopt(self, provider: Provider, *, token_endpoint: str, device_code: Secret) -> Login:
         """Store a login that continues with a device code that another program requested.
@@ -193,7 +196,7 @@ class Client(GrantClient, BaseClient):
         Raises:
             UsageError: The client must not send a device code to this token endpoint.
         """
-        return self._run(start.adopt(self._context, provider, token_endpoint, device_code))
+        return self._run(start.adopt, provider, token_endpoint, device_code)
 
     # Looking.
 
@@ -206,7 +209,7 @@ class Client(GrantClient, BaseClient):
         Raises:
             UnknownLoginError: The store has no login of that id.
         """
-        return self._run(lookup.get(flow_id))
+        return self._run(lookup.get, flow_id)
 
     def logins(
         self,
@@ -221,7 +224,9 @@ class Client(GrantClient, BaseClient):
             on_problem: Called with the error of each login that cannot be read. The iterator skips
                 such a login. By default the client logs `deviceflow.unreadable`.
         """
-        return self._run(lookup.logins(skip_ended=skip_ended, on_problem=on_problem))
+        now = self._store.now(self._timeline.now())
+        for flow in self._store.flows(skip_ended=skip_ended, on_problem=on_problem):
+            yield Login.of(flow, flow.wait_seconds(now))
 
     # Driving.
 
@@ -236,7 +241,7 @@ class Client(GrantClient, BaseClient):
             StoreError: The store failed. If a token had arrived, this client keeps it, and the
                 next step saves it.
         """
-        return self._run(step.step(self._context, flow_id))
+        return self._run(step.step, flow_id)
 
     def sweep(self, limit: int = 100) -> Swept:
         """Step each login that is due, once. Call `sweep` from a periodic task.
@@ -248,7 +253,7 @@ class Client(GrantClient, BaseClient):
         Args:
             limit: How many logins to step at most.
         """
-        swept, works = self._run(sweep.due(self._context))
+        swept, works = self._run(sweep.due)
         while works and (left := limit - len(swept.logins)) > 0:
             for done in self._at_once(works[:left]):
                 swept.add(done)
@@ -277,7 +282,7 @@ class Client(GrantClient, BaseClient):
             WaitTimeoutError: The timeout passed, and the login is still pending.
             UnknownLoginError: The store has no login of that id.
         """
-        return self._run(wait.wait(self._context, flow_id, timeout, on_step))
+        return self._run(wait.wait, flow_id, timeout, on_step)
 
     def wait_for_token(
         self,
@@ -298,7 +303,7 @@ class Client(GrantClient, BaseClient):
             ServerError: The server refused the login, or its responses are not of the protocol.
             UnknownLoginError: The store has no login of that id.
         """
-        return self._run(wait.wait_for_token(self._context, flow_id, timeout, on_step))
+        return self._run(wait.wait_for_token, flow_id, timeout, on_step)
 
     def cancel(self, flow_id: str, detail: str | None = None) -> Login:
         """End the login, and wake all calls of `wait` for it in this process.
@@ -309,7 +314,7 @@ class Client(GrantClient, BaseClient):
             flow_id: The login's id.
             detail: Why the login is cancelled. The event records this text.
         """
-        return self._run(wait.cancel(self._context, flow_id, detail))
+        return self._run(wait.cancel, flow_id, detail)
 
     # The token.
 
@@ -325,7 +330,7 @@ class Client(GrantClient, BaseClient):
             TokenGoneError: The token was acknowledged or purged.
             ServerError: The server refused the login, or its responses are not of the protocol.
         """
-        return self._run(handover.collect_token(self._context, flow_id))
+        return self._run(handover.collect_token, flow_id)
 
     def acknowledge(self, flow_id: str) -> Login:
         """Say that the token is safe elsewhere, so that the store wipes it.
@@ -335,7 +340,7 @@ class Client(GrantClient, BaseClient):
         Raises:
             DeviceFlowError: There is no token to acknowledge; as for `collect_token`.
         """
-        return self._run(handover.acknowledge(self._context, flow_id))
+        return self._run(handover.acknowledge, flow_id)
 
     @contextmanager
     def collect(self, flow_id: str, seconds: float = 60.0) -> Iterator[Token]:
@@ -352,13 +357,13 @@ class Client(GrantClient, BaseClient):
             LoginBusyError: Another worker is collecting the token.
             DeviceFlowError: There is no token; as for `collect_token`.
         """
-        held = self._run(handover.begin_collection(self._context, flow_id, seconds))
+        held = self._run(handover.begin_collection, flow_id, seconds)
         acknowledged = False
         try:
             yield held.token
             acknowledged = True
         finally:
-            self._run(handover.end_collection(self._context, held, acknowledged=acknowledged))
+            self._run(handover.end_collection, held, acknowledged=acknowledged)
 
     def purge(self, *, tokens_after: float = 7 * DAY, flows_after: float = 90 * DAY) -> Purged:
         """Wipe the secrets of logins that ended long ago, and later delete the logins.
@@ -373,7 +378,7 @@ class Client(GrantClient, BaseClient):
             tokens_after: How many seconds after the end of a login its token is wiped.
             flows_after: How many seconds after its end a login or a grant is deleted.
         """
-        return self._run(purge.purge(self._context, tokens_after, flows_after))
+        return self._run(purge.purge, tokens_after, flows_after)
 
     def refresh(self, provider: Provider, token: Token) -> Token:
         """Return the next token, in exchange for the refresh token of this one.
@@ -388,7 +393,7 @@ class Client(GrantClient, BaseClient):
             RejectedError: The server refused: a person must log in again.
             ServerError: The server was not reachable, or its response is not of the protocol.
         """
-        return self._run(refresh.refresh(self._context, provider, token))
+        return self._run(refresh.refresh, provider, token)
 
     def login(
         self,
@@ -420,8 +425,8 @@ class Client(GrantClient, BaseClient):
         Raises:
             DeviceFlowError: As for `start` and `wait_for_token`.
         """
-        operation = whole.login(
-            self._context,
+        return self._run(
+            whole.login,
             provider,
             name,
             purpose,
@@ -430,7 +435,6 @@ class Client(GrantClient, BaseClient):
             timeout=timeout,
             acknowledges=acknowledge,
         )
-        return self._run(operation)
 
     # Moving.
 
@@ -450,7 +454,7 @@ class Client(GrantClient, BaseClient):
             ImportError: `cryptography` is missing (extra `seal`).
         """
         keys = wrapped(keys)
-        return self._run(transfer.export_login(flow_id, keys))
+        return self._run(transfer.export_login, flow_id, keys)
 
     def import_login(self, text: str, keys: Sequence[Secret | str]) -> Login:
         """Add an exported login to the store.
@@ -466,7 +470,7 @@ class Client(GrantClient, BaseClient):
             ImportError: `cryptography` is missing (extra `seal`).
         """
         keys = wrapped(keys)
-        return self._run(transfer.import_login(text, keys))
+        return self._run(transfer.import_login, text, keys)
 
     def close(self) -> None:
         """Close the connections, and the store if the client opened it from a URL.
@@ -483,81 +487,20 @@ class Client(GrantClient, BaseClient):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, operation: Op[_T]) -> _T:
-        """Perform the effects that an operation yields, and return its result."""
-        wakers: dict[str, threading.Event] = {}
-        answer: Any = None
-        raised: BaseException | None = None
+    def _run(
+        self,
+        operation: Callable[Concatenate[World, _P], Coroutine[Any, Any, _T]],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        """Run an operation to its end, and return its result."""
+        world = _SyncWorld(self)
         try:
-            while True:
-                try:
-                    effect = operation.send(answer) if raised is None else operation.throw(raised)
-                except StopIteration as done:
-                    result: _T = done.value
-                    return result
-                answer = raised = None
-                try:
-                    answer = self._perform(effect, wakers)
-                except BaseException as stop:  # noqa: BLE001  # the operation decides about it
-                    raised = stop
+            result = complete(operation(world, *args, **kwargs))
         finally:
-            operation.close()
-            if wakers:
-                self._wakers.difference_update(wakers.items())
-
-    def _at_once(
-        self, works: Sequence[Work[_T]], places: int = AT_ONCE, seconds: float = inf
-    ) -> list[_T]:
-        """Run operations at the same time, in threads, and return their results.
-
-        On a clock that does not tell real time, they run one after the other: threads have no order
-        there.
-
-        Args:
-            works: The operations.
-            places: How many run at a time at most.
-            seconds: After how many seconds no more begin.
-        """
-        if len(works) < 2 or not sleeps_in_real_time(self._clock):
-            return [self._run(work.item()) for work in works]
-        from concurrent import futures  # noqa: PLC0415  # costs, and is for sweeps only
-
-        turns, results = Turns[Any](places), list[_T]()
-        for work in works:
-            turns.put(*work)
-        until = self._clock.monotonic() + seconds
-        running: dict[futures.Future[_T], Work[_T]] = {}
-        with futures.ThreadPoolExecutor(places, thread_name_prefix="deviceflow") as threads:
-            while True:
-                while self._clock.monotonic() < until and (turn := turns.take()) is not None:
-                    running[threads.submit(copy_context().run, self._run, turn.item())] = turn
-                if not running:
-                    return results
-                for ended in futures.wait(running, None, futures.FIRST_COMPLETED).done:
-                    turns.end(running.pop(ended))
-                    results.append(ended.result())
-
-    def _perform(self, effect: Effect, wakers: dict[str, threading.Event]) -> Any:
-        """Perform one effect, and return its answer.
-
-        Args:
-            effect: The effect.
-            wakers: What wakes the operation that yielded it, by the flows that it watches.
-        """
-        return PERFORM[type(effect)](self, effect, wakers)
-
-    def _watch(self, flow_id: str, wakers: dict[str, threading.Event]) -> None:
-        wakers[flow_id] = waker = wakers.get(flow_id) or threading.Event()
-        waker.clear()
-        self._wakers.add((flow_id, waker))
-
-    def _send(self, request: Request, timeout: float) -> do.Exchange:
-        result: Response | Failure | BaseException
-        try:
-            result = self._transport.send(request, timeout)
-        except BaseException as stop:  # noqa: BLE001  # the operation raises it
-            result = without_frames(stop)
-        return do.Exchange(result, self._clock.monotonic())
+            world.close()
+        self._interrupts.give_way()
+        return result
 
     def _sleep(self, seconds: float, waker: threading.Event | None) -> None:
         if waker is None:
@@ -568,19 +511,101 @@ class Client(GrantClient, BaseClient):
             self._clock.sleep(seconds)
 
 
-PERFORM: Final[dict[type, Perform]] = SHARED | {
-    do.CheckCredentials: lambda _, e, __: secret_refs.check(e.provider),
-    do.ListFlows: lambda self, e, _: map(
-        e.present, self._store.flows(skip_ended=e.skip_ended, on_problem=e.on_problem)
-    ),
-    do.Notify: lambda _, e, __: e.on_step(e.login),
-    do.OpenBrowser: lambda self, e, _: self._browser(e.url),
-    do.Prepare: lambda self, e, _: self._prepare(*e),
-    do.Print: lambda self, e, _: self._output(e.line),
-    do.Send: lambda self, e, _: self._send(*e),
-    do.Sleep: lambda self, e, wakers: self._sleep(e.seconds, wakers.get(e.flow_id)),
-    do.TellNeed: lambda self, e, _: self._tell_need(e.need),
-    do.Watch: lambda self, e, wakers: self._watch(e.flow_id, wakers),
-    do.WriteAudit: lambda self, e, _: self._write_audit(*e),
-}
-"""How a `Client` performs each effect."""
+def complete(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine over ports that never suspend, and return its result.
+
+    Raises:
+        RuntimeError: It suspended, so it waits for an event loop that is not there.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("An operation of a Client waits for an event loop.")
+
+
+class _AwaitableStore:
+    """A sync store whose methods are awaited, and never suspend."""
+
+    def __init__(self, store: Store, interrupts: Interrupts) -> None:
+        self._store = store
+        self._interrupts = interrupts
+
+    def __getattr__(self, name: str) -> Any:
+        method, interrupts = getattr(self._store, name), self._interrupts
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if name in MUST_FINISH:
+                return interrupts.finish(method, *args, **kwargs)
+            interrupts.give_way()
+            return method(*args, **kwargs)
+
+        return call
+
+
+class _SyncWorld(ClientWorld):
+    """The ports of one operation of a `Client`. None of them suspends."""
+
+    _client: Client
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self.store = client._awaitable_store
+        self._wakers: dict[str, threading.Event] = {}
+
+    def close(self) -> None:
+        if self._wakers:
+            self._client._wakers.difference_update(self._wakers.items())
+
+    def _give_way(self) -> None:
+        self._client._interrupts.give_way()
+
+    async def sleep(self, seconds: float, watched: str | None = None) -> None:
+        self._give_way()
+        self._client._sleep(seconds, self._wakers.get(watched or ""))
+
+    def watch(self, subject_id: str) -> None:
+        self._wakers[subject_id] = waker = self._wakers.get(subject_id) or threading.Event()
+        waker.clear()
+        self._client._wakers.add((subject_id, waker))
+
+    async def check_credentials(self, provider: Provider) -> None:
+        self._give_way()
+        secret_refs.check(provider)
+
+    async def prepare(self, request: Request, now: float) -> Prepared:
+        self._give_way()
+        return self._client._prepare(request, now)
+
+    async def send(self, request: Request, timeout: float) -> Exchange:
+        result: Response | Failure | BaseException
+        try:
+            self._give_way()
+            result = self._client._transport.send(request, timeout)
+        except BaseException as stop:  # noqa: BLE001  # the operation raises it
+            result = without_frames(stop)
+        return Exchange(result, self._client._clock.monotonic())
+
+    async def write_audit(self, event: dict[str, Any], subject: Flow | Grant) -> None:
+        self._client._interrupts.finish(self._client._write_audit, event, subject)
+
+    def emit(self, name: str, fields: dict[str, Any], level: int = logging.INFO) -> None:
+        self._client._interrupts.finish(self._client._emitter.emit, name, fields, level)
+
+    async def print(self, line: str) -> None:
+        self._give_way()
+        self._client._output(line)
+
+    async def open_browser(self, url: str) -> bool:
+        self._give_way()
+        return self._client._browser(url)
+
+    async def notify(self, need: LoginNeed) -> str | None:
+        self._give_way()
+        return self._client._tell_need(need)
+
+    async def on_step(self, function: Callable[[Login], object], login: Login) -> None:
+        self._give_way()
+        function(login)

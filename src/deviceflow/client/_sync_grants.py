@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from deviceflow.client import grant_check, grant_end, grant_login, grant_token
 from deviceflow.client.asking import asked
@@ -12,15 +12,19 @@ from deviceflow.core.secret import Secret
 from deviceflow.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from deviceflow.client.context import Context
     from deviceflow.client.grant_check import GrantCheck
     from deviceflow.client.grant_token import Mint
+    from deviceflow.client.world import World
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.grant_view import GrantView
     from deviceflow.core.login import Login
     from deviceflow.core.provider import LoginRequest, Provider
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def given_token(token: AccessToken | Secret | str | None) -> AccessToken | Secret | None:
@@ -49,7 +53,12 @@ class GrantClient:
 
     _context: Context
 
-    def _run(self, operation: Any) -> Any:
+    def _run(
+        self,
+        operation: Callable[Concatenate[World, _P], Coroutine[Any, Any, _T]],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
         raise NotImplementedError
 
     def _at_once(self, works: Any, places: int = 0, seconds: float = 0.0) -> Any:
@@ -101,11 +110,9 @@ class GrantClient:
             StoreError: The store failed. If tokens had arrived, this client keeps them, and the
                 next call saves them.
         """
-        operation = grant_token.get_token(
-            self._context, name, provider, purpose, request, min_ttl, mint, timeout
+        return self._run(
+            grant_token.get_token, name, provider, purpose, request, min_ttl, mint, timeout
         )
-        token: AccessToken = self._run(operation)
-        return token
 
     def invalidate(self, name: str, token: AccessToken | Secret | str | None = None) -> bool:
         """Say that a resource server refused an access token, and refresh the grant.
@@ -129,8 +136,7 @@ class GrantClient:
         """
         refused = given_token(token)
         del token
-        operation = grant_end.invalidate(self._context, name, refused)
-        return bool(self._run(operation))
+        return self._run(grant_end.invalidate, name, refused)
 
     def check(self, name: str) -> GrantCheck:
         """Ask the server whether the access token of a grant is still valid.
@@ -147,7 +153,7 @@ class GrantClient:
             ServerError: The server, or its metadata, cannot be reached.
             StoreError: The store failed, as for `get_token`.
         """
-        checked: GrantCheck = self._run(grant_check.check(self._context, name))
+        checked: GrantCheck = self._run(grant_check.check, name)
         return checked
 
     def log_in(
@@ -182,8 +188,8 @@ class GrantClient:
             UnknownGrantError: There is no grant of that name, and `provider` is None.
             DeviceFlowError: As for `start` and `wait_for_token`.
         """
-        operation = grant_login.log_in(
-            self._context,
+        self._run(
+            grant_login.log_in,
             name,
             asked(provider, request),
             purpose,
@@ -192,7 +198,6 @@ class GrantClient:
             on_step=on_step,
             again=again,
         )
-        self._run(operation)
         return self.grant(name)
 
     def adopt_grant(
@@ -227,10 +232,7 @@ class GrantClient:
         """
         brought = brought_token(refresh_token)
         del refresh_token
-        operation = grant_login.adopt_refresh_token(
-            self._context, name, asked(provider, request), purpose, brought
-        )
-        self._run(operation)
+        self._run(grant_login.adopt_refresh_token, name, asked(provider, request), purpose, brought)
         return self.grant(name)
 
     def log_out(self, name: str) -> GrantView:
@@ -242,8 +244,7 @@ class GrantClient:
         Raises:
             UnknownGrantError: There is no grant of that name.
         """
-        view: GrantView = self._run(grant_end.log_out(self._context, name))
-        return view
+        return self._run(grant_end.log_out, name)
 
     def grant(self, name: str) -> GrantView:
         """Return a grant as it is now. This sends nothing, and records nothing.
@@ -251,12 +252,11 @@ class GrantClient:
         Raises:
             UnknownGrantError: There is no grant of that name.
         """
-        view: GrantView = self._run(grant_end.get(name))
-        return view
+        return self._run(grant_end.get, name)
 
     def grants(self) -> Iterator[GrantView]:
         """Yield all grants, sorted by name. The client logs and skips a grant it cannot read."""
-        seen: list[GrantView] = self._run(grant_end.list_all())
+        seen = self._run(grant_end.list_all)
         yield from seen
 
     def sweep_grants(self, *, unused: float = UNUSED, limit: int = 100) -> SweptGrants:
@@ -271,10 +271,10 @@ class GrantClient:
             unused: After how many seconds without use a grant is no longer refreshed ahead.
             limit: How many grants to handle at most.
         """
-        swept, context = SweptGrants([], []), self._context
-        for done in self._at_once(self._run(grant_end.due(context, unused, limit))):
+        swept = SweptGrants([], [])
+        for done in self._at_once(self._run(grant_end.due, unused, limit)):
             swept.add(done)
-        notices = self._run(grant_end.due_notices(context, limit))
+        notices = self._run(grant_end.due_notices, limit)
         for done in self._at_once(notices, NOTIFIED_AT_ONCE, NOTIFY_FOR):
             swept.add(done)
         return swept
@@ -286,4 +286,4 @@ class GrantClient:
         tokens, and a server that sees one again may revoke all tokens of the grant. So the client
         uses the access token of a grant in doubt until it expires, and refreshes only then.
         """
-        return int(self._run(grant_end.doubt(self._context)))
+        return self._run(grant_end.doubt)

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deviceflow.client.effects import (
-    ClaimFlow,
-    JoinClock,
-    Load,
-    ReadClocks,
-    RestartLease,
-)
 from deviceflow.client.lease import Clocks, Lease
 from deviceflow.core.ports import Claim, LeaseHeld
 
 if TYPE_CHECKING:
-    from deviceflow.client.effects import Op
+    from deviceflow.client.world import World
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Decide
 
 
-def take_lease(
-    flow_id: str, owner: str, seconds: float, decide: Decide | None = None
-) -> Op[tuple[Claim | LeaseHeld, Lease]]:
+async def take_lease(
+    world: World, flow_id: str, owner: str, seconds: float, decide: Decide | None = None
+) -> tuple[Claim | LeaseHeld, Lease]:
     """Take a flow's lease.
 
     Args:
+        world: What the operation works with.
         flow_id: The flow.
         owner: Who is to hold the lease.
         seconds: For how long.
@@ -34,30 +28,31 @@ def take_lease(
     Returns:
         What came of it, and the lease, which counts only with a `Claim`.
     """
-    clocks: Clocks = yield ReadClocks()
+    clocks = world.clocks()
     if clocks.added:
-        flow: Flow = yield Load(flow_id, secrets=False)
-        if (yield from joined(clocks, flow)):
-            clocks = yield ReadClocks()
-    claim: Claim | LeaseHeld = yield ClaimFlow(flow_id, owner, clocks.now, seconds, decide)
+        flow = await world.store.get(flow_id, secrets=False)
+        if await joined(world, clocks, flow):
+            clocks = world.clocks()
+    claim = await world.store.claim(flow_id, owner, clocks.now, seconds, decide)
     if isinstance(claim, LeaseHeld) and claim.since is not None:
-        yield from restart_lease(flow_id, claim.since)
+        await restart_lease(world, flow_id, claim.since)
     now = claim.now if isinstance(claim, Claim) else clocks.wall
-    return claim, (yield from lease_of(owner, seconds, clocks, now))
+    return claim, await lease_of(world, owner, seconds, clocks, now)
 
 
-def joined(clocks: Clocks, flow: Flow) -> Op[bool]:
+async def joined(world: World, clocks: Clocks, flow: Flow) -> bool:
     """Go by the wall clock as it is, if that is what a flow was last moved by; return whether."""
     if not clocks.others_follow(flow.moved_at):
         return False
-    yield JoinClock()
+    world.resync_clock()
     return True
 
 
-def lease_of(owner: str, seconds: float, taken: Clocks, now: float) -> Op[Lease]:
+async def lease_of(world: World, owner: str, seconds: float, taken: Clocks, now: float) -> Lease:
     """Return a lease that was taken just now.
 
     Args:
+        world: What the operation works with.
         owner: Who holds it.
         seconds: For how long it was taken.
         taken: What both clocks showed right before.
@@ -66,16 +61,17 @@ def lease_of(owner: str, seconds: float, taken: Clocks, now: float) -> Op[Lease]
     lease = Lease(owner, seconds, taken, now)
     if now == taken.wall:
         return lease
-    clocks: Clocks = yield ReadClocks()  # the store has a clock of its own
+    clocks = world.clocks()  # the store has a clock of its own
     return lease._replace(behind=clocks.steady - taken.steady)
 
 
-def restart_lease(subject_id: str, since: float) -> Op[None]:
+async def restart_lease(world: World, subject_id: str, since: float) -> None:
     """Have the lease of a flow or a grant last its whole duration from now, by this clock.
 
     Args:
+        world: What the operation works with.
         subject_id: The flow or the grant.
         since: When the lease was taken, by another clock.
     """
-    clocks: Clocks = yield ReadClocks()  # after the lease was seen
-    yield RestartLease(subject_id, since, clocks.shared)
+    clocks = world.clocks()  # after the lease was seen
+    await world.store.restart_lease(subject_id, since, clocks.shared)

@@ -96,7 +96,7 @@ class Timeline:
     Deadlines are absolute, so the wall clock decides. If the wall clock were set back by an hour,
     every waiting flow would wait an hour longer. The monotonic clock shows the lost time, and the
     client adds the lost time from then on, until it sees another process that uses the wall clock
-    unchanged (see `join`). Set forward, or after a suspended machine woke (where the monotonic
+    unchanged (see `resync`). Set forward, or after a suspended machine woke (where the monotonic
     clock may have stood still), the wall clock is right. Where the monotonic clock merely runs fast
     (WSL's does, by a tenth) the wall clock is the slower one, and waiting for it is the safe side.
 
@@ -138,8 +138,8 @@ class Timeline:
             self._jumped(parted)
         return Clocks(wall + added, before, added, set_at, *self._boot())
 
-    def join(self) -> None:
-        """Go by the wall clock as it is: others do, and did not see that it was set back.
+    def resync(self) -> None:
+        """Use the wall clock as it is: others do, and did not see that it was set back.
 
         Else each would find what the other one has written expired, or in the future.
         """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from deviceflow.audit.personal import Personal
 from deviceflow.client.identity import Identity
 from deviceflow.client.kept import KeptTokens, Metadata, UnsavedRefreshes, UnsavedTokens
 from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN
-from deviceflow.client.recorder import Recorder
 from deviceflow.client.store_clock import StoreClock
 from deviceflow.core.need import OUTAGE_AFTER
 
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
     from deviceflow.audit.jsonl import JSONLinesAudit
     from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
     from deviceflow.core.ports import Origin
     from deviceflow.core.provider import Approver
+
+    Link = Callable[[dict[str, Any], Flow | Grant], None]
 
 DEADLINE: Final = 10.0
 """Seconds that one request may take, all in all, unless the client says otherwise."""
@@ -35,7 +39,11 @@ class Context(NamedTuple):
 
     Attributes:
         identity: Who the client is.
-        recorder: What puts things on record.
+        link: Makes an event the next link of its chain before the event is committed, for a store
+            that does not link events itself.
+        writes_audit: Whether there is an audit file.
+        unverified: The addresses of which it is on record that no certificate is checked.
+        personal: What events keep of a person.
         metadata: The metadata of servers that it has asked.
         unsaved: The tokens whose commit failed.
         refreshed: The tokens of refreshes whose commit failed.
@@ -52,7 +60,10 @@ class Context(NamedTuple):
     """
 
     identity: Identity
-    recorder: Recorder
+    link: Link | None
+    writes_audit: bool
+    unverified: set[str]
+    personal: Personal
     metadata: Metadata
     unsaved: UnsavedTokens
     refreshed: UnsavedRefreshes
@@ -119,10 +130,12 @@ def context_of(
     """
     identity = Identity(origin)
     link = None if audit is None or keeps_trail else audit.link
-    recorder = Recorder(identity, link, writes_audit=audit is not None, keeps_trail=keeps_trail)
     return Context(
         identity,
-        recorder,
+        link,
+        audit is not None,
+        set(),
+        Personal(linked=keeps_trail or link is not None),
         Metadata(),
         UnsavedTokens(),
         UnsavedRefreshes(),

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.effects import Prepare, ReadClocks, Send
+from deviceflow.client import recorder
 from deviceflow.core.wire import Failure, Response
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Exchange, Op, Prepared
     from deviceflow.client.lease import Clocks, Lease
+    from deviceflow.client.world import World
     from deviceflow.core.wire import Request
 
 _NOTHING_SENT: Final = (errors.UsageError, ImportError)
@@ -38,52 +37,52 @@ class Outcome(NamedTuple):
     behind: float = 0.0
 
 
-def transmit(context: Context, request: Request, now: float) -> Op[Response | Failure]:
+async def transmit(world: World, request: Request, now: float) -> Response | Failure:
     """Send a request that belongs to no login.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         request: The request.
         now: The time, for an assertion that the client signs.
     """
-    prepared: Prepared = yield Prepare(request, now)
-    yield from context.recorder.unverified_tls(prepared)
-    exchange: Exchange = yield Send(prepared.request, context.deadline)
+    prepared = await world.prepare(request, now)
+    await recorder.unverified_tls(world, prepared)
+    exchange = await world.send(prepared.request, world.context.deadline)
     if isinstance(exchange.result, BaseException):
         raise exchange.result
     return _with_credential(exchange.result, prepared.request)
 
 
-def transmit_under(
-    context: Context, request: Request, lease: Lease, deadline: float | None = None
-) -> Op[Outcome]:
+async def transmit_under(
+    world: World, request: Request, lease: Lease, deadline: float | None = None
+) -> Outcome:
     """Send a request under a lease, unless too little is left of the lease.
 
     Whatever interrupts it is part of the outcome, since the outcome has to be stored first.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         request: The request.
         lease: The lease.
         deadline: Seconds that the request may take, if not as long as any.
     """
-    deadline = context.deadline if deadline is None else deadline
+    deadline = world.context.deadline if deadline is None else deadline
     stop: BaseException | None = None
     try:
-        prepared: Prepared = yield Prepare(request, lease.now)  # a key may have to be fetched
-        yield from context.recorder.unverified_tls(prepared)
-        clocks: Clocks = yield ReadClocks()
+        prepared = await world.prepare(request, lease.now)  # a key may have to be fetched
+        await recorder.unverified_tls(world, prepared)
+        clocks = world.clocks()
     except GeneratorExit:
         raise
     except BaseException as raised:  # noqa: BLE001  # to be raised once the outcome is stored
         stop = raised
     if stop is not None:
-        clocks = yield ReadClocks()
+        clocks = world.clocks()
         return _unsent("interrupted", lease, clocks, stop)
     if not lease.covers(deadline, clocks):
         return _unsent("lease", lease, clocks)
 
-    exchange: Exchange = yield Send(prepared.request, deadline)
+    exchange = await world.send(prepared.request, deadline)
     result, stop = exchange.result, None
     if isinstance(result, BaseException):
         stop = result

@@ -6,7 +6,6 @@ from math import inf
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.effects import CheckCredentials, ReadClocks
 from deviceflow.client.exchange import transmit
 from deviceflow.client.grant_end import refuse
 from deviceflow.client.grant_token import Asked, obtain
@@ -15,9 +14,7 @@ from deviceflow.core.access_token import AccessToken
 from deviceflow.core.wire import Failure
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
+    from deviceflow.client.world import World
     from deviceflow.core.ports import StoredGrant
 
 _WORDS = {"introspect": "introspection", "userinfo": "the userinfo endpoint"}
@@ -41,43 +38,43 @@ class GrantCheck(NamedTuple):
     why: str | None = None
 
 
-def check(context: Context, name: str) -> Op[GrantCheck]:
+async def check(world: World, name: str) -> GrantCheck:
     """Ask the server about the access token of a grant; replace one that is not valid."""
-    stored = yield from _obtain(context, name)
-    found = yield from _ask(context, stored)
+    stored = await _obtain(world, name)
+    found = await _ask(world, stored)
     if found.valid is not False:
         return found
     token = AccessToken.of(stored.grant)
-    yield from refuse(context, name, token, sure=found.asked == "introspect")
-    stored = yield from _obtain(context, name)
+    await refuse(world, name, token, sure=found.asked == "introspect")
+    stored = await _obtain(world, name)
     if AccessToken.of(stored.grant) == token:
         return found
-    again = yield from _ask(context, stored)
+    again = await _ask(world, stored)
     if again.valid is False and again.asked == "userinfo":
         # It is no use for the tokens of this grant, which may be for another server.
         return GrantCheck(name, None, why="its userinfo endpoint refuses new tokens as well")
     return again._replace(replaced=True)
 
 
-def _obtain(context: Context, name: str) -> Op[StoredGrant]:
-    clocks: Clocks = yield ReadClocks()
-    stored, _ = yield from obtain(context, Asked(name, None, None, 0.0, "later"), clocks, inf)
+async def _obtain(world: World, name: str) -> StoredGrant:
+    clocks = world.clocks()
+    stored, _ = await obtain(world, Asked(name, None, None, 0.0, "later"), clocks, inf)
     return stored
 
 
-def _ask(context: Context, stored: StoredGrant) -> Op[GrantCheck]:
+async def _ask(world: World, stored: StoredGrant) -> GrantCheck:
     grant = stored.grant
     provider, token = grant.asked, grant.token
     assert token is not None  # noqa: S101  # `obtain` returned one
     urls = provider.well_known_urls()
     if not urls:
         return GrantCheck(grant.name, None, why="the provider has no issuer, and so no metadata")
-    metadata = yield from fetch(context, provider, urls)
+    metadata = await fetch(world, provider, urls)
     why = "its metadata names no introspection, and no userinfo endpoint for this token"
     failure: Failure | None = None
     for request in provider.check_requests(metadata, token):
-        yield CheckCredentials(provider)
-        result = yield from transmit(context, request, stored.now)
+        await world.check_credentials(provider)
+        result = await transmit(world, request, stored.now)
         if isinstance(result, Failure):
             failure = result
             continue

@@ -6,21 +6,12 @@ import logging
 from contextlib import suppress
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import errors
 from deviceflow.audit import log
-from deviceflow.client import grant_login, grant_need, grant_refresh
+from deviceflow.client import grant_login, grant_need, grant_refresh, recorder
 from deviceflow.client.claim import restart_lease
-from deviceflow.client.effects import (
-    DueGrants,
-    Emit,
-    FindFlow,
-    ListGrants,
-    LoadGrant,
-    ReadClocks,
-    SnoozeGrant,
-)
 from deviceflow.client.grant_token import Asked, move
 from deviceflow.client.purge import wipe
 from deviceflow.client.turns import Turn, by_turns
@@ -31,11 +22,11 @@ from deviceflow.core.grant_view import GrantView
 from deviceflow.core.states import GrantState
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
+    from collections.abc import Coroutine
+
     from deviceflow.client.turns import Work
-    from deviceflow.core.flow import Flow, Transition
+    from deviceflow.client.world import World
+    from deviceflow.core.flow import Transition
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import StoredGrant
     from deviceflow.core.secret import Secret
@@ -48,32 +39,32 @@ _LOOK_FURTHER: Final = 10
 """How many times the limit of a sweep are looked at, so that each server has a turn."""
 
 
-def _load(name: str) -> Op[StoredGrant]:
+async def _load(world: World, name: str) -> StoredGrant:
     check_name(name)
-    clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
+    clocks = world.clocks()
+    stored = await world.store.load_grant(name, clocks.shared)
     if stored is None:
         raise errors.UnknownGrantError(f"The store has no grant of the name {name!r}.")
     stored.grant.follow_uptime(stored.now, clocks.clock, clocks.uptime)
     return stored
 
 
-def get(name: str) -> Op[GrantView]:
+async def get(world: World, name: str) -> GrantView:
     """Return the grant of a name as it is stored."""
-    stored = yield from _load(name)
+    stored = await _load(world, name)
     return GrantView.of(stored)
 
 
-def list_all() -> Op[list[GrantView]]:
+async def list_all(world: World) -> list[GrantView]:
     """Return all grants by their names. One that cannot be read is logged."""
     seen, after = list[GrantView](), None
-    clocks: Clocks = yield ReadClocks()
+    clocks = world.clocks()
     page: list[StoredGrant | str]
-    while page := (yield ListGrants(clocks.shared, after)):
+    while page := await world.store.grants(clocks.shared, after):
         for one in page:
             if isinstance(one, str):
                 fields = {"grant": one, "problem": "the record of this grant cannot be read"}
-                yield Emit(log.UNREADABLE, fields, logging.WARNING)
+                world.emit(log.UNREADABLE, fields, logging.WARNING)
                 after = one
             else:
                 seen.append(GrantView.of(one))
@@ -81,33 +72,33 @@ def list_all() -> Op[list[GrantView]]:
     return seen
 
 
-def invalidate(context: Context, name: str, token: AccessToken | Secret | None) -> Op[bool]:
+async def invalidate(world: World, name: str, token: AccessToken | Secret | None) -> bool:
     """Record that a resource server refused an access token, and get the next one.
 
     If there is none, a person is asked to log in.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         name: The grant's name.
         token: The token; None for the one in use, as a person says.
 
     Returns:
         As `refuse`.
     """
-    refused = yield from refuse(context, name, token)
+    refused = await refuse(world, name, token)
     if refused:
         with suppress(errors.LoginPending):
-            yield from _tend(context, name)
+            await _tend(world, name)
     return refused
 
 
-def refuse(
-    context: Context, name: str, token: AccessToken | Secret | None, *, sure: bool = False
-) -> Op[bool]:
+async def refuse(
+    world: World, name: str, token: AccessToken | Secret | None, *, sure: bool = False
+) -> bool:
     """Record that a resource server refused an access token, as `invalidate`.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         name: The grant's name.
         token: The token; None for the one in use, as a person says.
         sure: Whether the server that issued the token says so.
@@ -118,13 +109,13 @@ def refuse(
     """
     secret = token.access_token if isinstance(token, AccessToken) else token
     while True:
-        stored = yield from _load(name)
+        stored = await _load(world, name)
         grant, now = stored.grant, stored.now
         transition: Transition | None
         if grant.token is None:
             return False
         refused = grant.token.access_token if secret is None else secret
-        context.tokens.refuse(name, refused)
+        world.context.tokens.refuse(name, refused)
         is_in_use = grant.token.access_token == refused
         if is_in_use:
             if grant.invalid or grant.state is GrantState.REFRESHING:
@@ -138,54 +129,54 @@ def refuse(
             transition = None
         if transition is None:
             return False
-        worker = context.identity.worker()
-        if (yield from context.recorder.record_grant(grant, transition, worker)):
+        worker = world.context.identity.worker()
+        if await recorder.record_grant(world, grant, transition, worker):
             return is_in_use
 
 
-def log_out(context: Context, name: str) -> Op[GrantView]:
+async def log_out(world: World, name: str) -> GrantView:
     """End a grant: wipe its tokens, and revoke them where the server can do that."""
-    context.tokens.discard(name)
+    world.context.tokens.discard(name)
     while True:
-        stored = yield from _load(name)
-        grant, worker = stored.grant, context.identity.worker()
+        stored = await _load(world, name)
+        grant, worker = stored.grant, world.context.identity.worker()
         if grant.state is not GrantState.REVOKED:
             ended = grant.log_out(stored.now)
         elif grant.open_need is not None:
             ended = grant.end_need(stored.now)
         else:
             break
-        yield from context.recorder.record_grant(grant, ended, worker)
-    yield from _end_login(context, stored.grant)
-    yield from grant_need.tell(context, stored)
-    return GrantView.of((yield from grant_refresh.revoke_all(context, stored)))
+        await recorder.record_grant(world, grant, ended, worker)
+    await _end_login(world, stored.grant)
+    await grant_need.tell(world, stored)
+    return GrantView.of(await grant_refresh.revoke_all(world, stored))
 
 
-def _end_login(context: Context, grant: Grant) -> Op[None]:
+async def _end_login(world: World, grant: Grant) -> None:
     """End the login that would give the grant tokens again: whoever has its code could approve."""
-    flow: Flow | None = yield FindFlow(grant.name)
+    flow = await world.store.find(grant.name)
     if flow is None or not grant_login.is_for(flow, grant):
         return
-    login = yield from cancel(context, flow.id, f"the grant {grant.id} was ended")
+    login = await cancel(world, flow.id, f"the grant {grant.id} was ended")
     if login.has_token:
-        yield from wipe(context, flow.id, "token")
+        await wipe(world, flow.id, "token")
 
 
-def doubt(context: Context) -> Op[int]:
+async def doubt(world: World) -> int:
     """Mark all grants as in doubt: the store is a backup, and they may have been refreshed since.
 
     Returns:
         How many were marked.
     """
     marked = 0
-    for seen in (yield from list_all()):
+    for seen in await list_all(world):
         while True:
-            stored = yield from _load(seen.name)
-            grant, worker = stored.grant, context.identity.worker()
+            stored = await _load(world, seen.name)
+            grant, worker = stored.grant, world.context.identity.worker()
             if grant.state is not GrantState.ACTIVE or not grant.refreshable:
                 break
             doubted = grant.doubt(stored.now)
-            if (yield from context.recorder.record_grant(grant, doubted, worker)):
+            if await recorder.record_grant(world, grant, doubted, worker):
                 marked += 1
                 break
     return marked
@@ -209,83 +200,85 @@ class SweptGrants(NamedTuple):
         self.problems.extend(others.problems)
 
 
-def due(context: Context, unused: float, limit: int) -> Op[list[Work[SweptGrants]]]:
+async def due(world: World, unused: float, limit: int) -> list[Work[SweptGrants]]:
     """Return what to do for the grants that are due, the servers by turns.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         unused: For how many seconds a grant may go unused.
         limit: How many grants at most.
     """
-    clocks: Clocks = yield ReadClocks()
-    found: list[tuple[str, str]] = yield DueGrants(clocks.shared, unused, _LOOK_FURTHER * limit)
+    clocks = world.clocks()
+    found = await world.store.due_grants(clocks.shared, unused, _LOOK_FURTHER * limit)
     works: list[Work[SweptGrants]] = [
-        Turn(server, name, partial(tend, context, name)) for name, server in found
+        Turn(server, name, partial(tend, name=name)) for name, server in found
     ]
     return by_turns(works)[:limit]
 
 
-def due_notices(context: Context, limit: int) -> Op[list[Work[SweptGrants]]]:
+async def due_notices(world: World, limit: int) -> list[Work[SweptGrants]]:
     """Return the notifications that are due. A sweep sends them once it has refreshed."""
-    names = yield from grant_need.due(context, limit)
-    return [Turn(name, name, partial(tell, context, name)) for name in names]
+    names = await grant_need.due(world, limit)
+    return [Turn(name, name, partial(tell, name=name)) for name in names]
 
 
-def tend(context: Context, name: str) -> Op[SweptGrants]:
+async def tend(world: World, name: str) -> SweptGrants:
     """Do for a grant what is due: refresh, adopt the token of a login, or revoke."""
-    return _swept(name, _tend(context, name))
+    return await _swept(world, name, _tend(world, name))
 
 
-def tell(context: Context, name: str) -> Op[SweptGrants]:
+async def tell(world: World, name: str) -> SweptGrants:
     """Notify the program of the needs of a grant."""
-    return _swept(name, grant_need.tell_of(context, name))
+    return await _swept(world, name, grant_need.tell_of(world, name))
 
 
-def _swept(name: str, work: Op[list[errors.DeviceFlowError] | None]) -> Op[SweptGrants]:
+async def _swept(
+    world: World, name: str, work: Coroutine[Any, Any, list[errors.DeviceFlowError] | None]
+) -> SweptGrants:
     """Do the work. If it fails, have sweeps pass the grant over for a while."""
     try:
-        return SweptGrants([name], (yield from work) or [])
+        return SweptGrants([name], await work or [])
     except errors.LoginPending:
         return SweptGrants([name], [])
     except errors.DeviceFlowError as problem:
-        clocks: Clocks = yield ReadClocks()
-        yield SnoozeGrant(name, clocks.shared)
+        clocks = world.clocks()
+        await world.store.snooze_grant(name, clocks.shared)
         return SweptGrants([], [problem])
 
 
-def _tend(context: Context, name: str) -> Op[None]:
+async def _tend(world: World, name: str) -> None:
     """Do for a grant what is due."""
-    yield from grant_refresh.save(context, name)
+    await grant_refresh.save(world, name)
     for _ in range(_MOST_MOVES):
-        stored = yield from _load(name)
+        stored = await _load(world, name)
         grant, now = stored.grant, stored.now
         if grant.revocations and grant.due_at <= now:
-            yield from grant_refresh.revoke_next(context, stored)
+            await grant_refresh.revoke_next(world, stored)
             continue
         if stored.since is not None:
-            yield from restart_lease(grant.id, stored.since)
+            await restart_lease(world, grant.id, stored.since)
         course = grant.course(now, inf, stored.held)
         match course:
             case Course.REFRESH:
-                clocks: Clocks = yield ReadClocks()
-                yield from grant_refresh.refresh(context, stored, clocks)
+                clocks = world.clocks()
+                await grant_refresh.refresh(world, stored, clocks)
                 if grant.state is not GrantState.LOST:
                     return
-                yield from _ask(context, name)
+                await _ask(world, name)
             case Course.RECOVER | Course.ADOPT:
-                yield from move(context, stored, course)
+                await move(world, stored, course)
             case Course.LOSE:
-                yield from move(context, stored, course)
-                yield from _ask(context, name)
+                await move(world, stored, course)
+                await _ask(world, name)
             case Course.USE if grant.wake_at is not None and grant.wake_at <= now:
                 # The time to send a refresh again has passed. Others are due as well.
-                yield SnoozeGrant(name, now)
+                await world.store.snooze_grant(name, now)
                 return
             case _:
                 return
 
 
-def _ask(context: Context, name: str) -> Op[None]:
+async def _ask(world: World, name: str) -> None:
     """Have a person log in for a grant that was lost."""
     asked = Asked(name, None, None, 0.0, "later")
-    yield from grant_login.ask(context, asked, (yield from _load(name)))
+    await grant_login.ask(world, asked, await _load(world, name))

@@ -5,29 +5,20 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-from deviceflow.client.effects import (
-    ClaimNotice,
-    DueNotices,
-    LoadGrant,
-    LoadGrantById,
-    ReadClocks,
-    TellNeed,
-)
+from deviceflow.client import recorder
 from deviceflow.core import wording
 from deviceflow.core.need import LONGEST_NOTICE
 from deviceflow.core.notice import LoginNeed
 from deviceflow.errors import DeviceFlowError
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
+    from deviceflow.client.world import World
     from deviceflow.core.flow import Transition
     from deviceflow.core.need import Need
     from deviceflow.core.ports import StoredGrant
 
 
-def tell(context: Context, stored: StoredGrant) -> Op[list[DeviceFlowError]]:
+async def tell(world: World, stored: StoredGrant) -> list[DeviceFlowError]:
     """Notify the program of what it is to be told of a grant's needs, and put that on record.
 
     A notification is claimed first, so that others do not notify at the same time. Whoever dies
@@ -37,18 +28,18 @@ def tell(context: Context, stored: StoredGrant) -> Op[list[DeviceFlowError]]:
         The notifications that failed. Each is on record, and tried again.
     """
     failed = list[DeviceFlowError]()
-    while context.notifies:
+    while world.context.notifies:
         need = stored.grant.need_to_tell(stored.now)
         if need is None:
             break
-        clocks: Clocks = yield ReadClocks()
-        claimed: bool = yield ClaimNotice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
+        clocks = world.clocks()
+        claimed = await world.store.claim_notice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
         if not claimed:
             break
-        trouble: str | None = yield TellNeed(
-            LoginNeed.of(stored.grant, need, context.pages, context.store_option)
+        trouble = await world.notify(
+            LoginNeed.of(stored.grant, need, world.context.pages, world.context.store_option)
         )
-        recorded = yield from _record(context, stored.grant.id, need, told=trouble is None)
+        recorded = await _record(world, stored.grant.id, need, told=trouble is None)
         if trouble is not None:
             failed.append(_not_told(stored.grant.name, trouble, recorded))
         if recorded is None:
@@ -67,45 +58,44 @@ def _not_told(
     )
 
 
-def _record(
-    context: Context, grant_id: str, need: Need, *, told: bool
-) -> Op[tuple[StoredGrant, Transition] | None]:
+async def _record(
+    world: World, grant_id: str, need: Need, *, told: bool
+) -> tuple[StoredGrant, Transition] | None:
     """Put on record that the program was told, also if others moved the grant meanwhile."""
-    worker = context.identity.worker()
+    worker = world.context.identity.worker()
     while True:
-        clocks: Clocks = yield ReadClocks()
-        stored: StoredGrant | None = yield LoadGrantById(grant_id, clocks.shared)
+        clocks = world.clocks()
+        stored = await world.store.load_grant_by_id(grant_id, clocks.shared)
         if stored is None or not stored.grant.knows(need):
             return None
         grant, now = stored.grant, stored.now
         moved = grant.notified(need, now) if told else grant.not_notified(need, now)
-        if (yield from context.recorder.record_grant(grant, moved, worker)):
+        if await recorder.record_grant(world, grant, moved, worker):
             return stored, moved
 
 
-def tell_of(context: Context, name: str) -> Op[list[DeviceFlowError]]:
+async def tell_of(world: World, name: str) -> list[DeviceFlowError]:
     """Notify the program of what it is to be told of the needs of the grant of a name.
 
     Returns:
         As `tell`.
     """
-    if not context.notifies:
+    if not world.context.notifies:
         return []
-    clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
+    clocks = world.clocks()
+    stored = await world.store.load_grant(name, clocks.shared)
     if stored is None:
         return []
     if stored.grant.need_to_tell(stored.now) is None:
         # Somebody may have made the row due: it must not keep others from being told.
-        yield ClaimNotice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
+        await world.store.claim_notice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
         return []
-    return (yield from tell(context, stored))
+    return await tell(world, stored)
 
 
-def due(context: Context, limit: int) -> Op[list[str]]:
+async def due(world: World, limit: int) -> list[str]:
     """Return the names of grants with a need that the program is to be notified of."""
-    if not context.notifies:
+    if not world.context.notifies:
         return []
-    clocks: Clocks = yield ReadClocks()
-    names: list[str] = yield DueNotices(clocks.shared, limit)
-    return names
+    clocks = world.clocks()
+    return await world.store.due_notices(clocks.shared, limit)

@@ -9,13 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.effects import (
-    CheckCredentials,
-    FindFlow,
-    LoadGrant,
-    LoadGrantByLink,
-    ReadClocks,
-)
+from deviceflow.client import recorder
 from deviceflow.client.grant_login import adopt, is_for
 from deviceflow.client.grant_need import tell_of
 from deviceflow.client.lookup import get
@@ -24,10 +18,7 @@ from deviceflow.core.login import Login
 from deviceflow.core.states import State
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
-    from deviceflow.core.flow import Flow
+    from deviceflow.client.world import World
     from deviceflow.core.need import Need
     from deviceflow.core.ports import StoredGrant
     from deviceflow.core.provider import Provider
@@ -58,29 +49,29 @@ class NeedPage(NamedTuple):
     wait_seconds: float
 
 
-def look(context: Context, link: Secret, login_id: str | None = None) -> Op[NeedPage | None]:
+async def look(world: World, link: Secret, login_id: str | None = None) -> NeedPage | None:
     """Return how the need with a link stands; None if there is none.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         link: The link.
         login_id: The login that the caller has seen the code of, to be told of its end.
     """
     while True:
-        stored = yield from _found(link)
+        stored = await _found(world, link)
         if stored is None:
             return None
-        login = yield from _open_login(stored)
+        login = await _open_login(world, stored)
         if login is not None and login.has_token:
-            if (yield from settle(context, stored.grant.name, login.id)):
+            if await settle(world, stored.grant.name, login.id):
                 continue
             login = None  # another process continues the login, or its token was not usable
         if login is None and login_id is not None:
-            login = yield from _ended_login(stored, login_id)
+            login = await _ended_login(world, stored, login_id)
         return _page(stored, login)
 
 
-def request_code(context: Context, link: Secret) -> Op[NeedPage | None]:
+async def request_code(world: World, link: Secret) -> NeedPage | None:
     """Request a code for the need with a link, unless there is a valid one, and put it on record.
 
     Returns:
@@ -90,66 +81,61 @@ def request_code(context: Context, link: Secret) -> Op[NeedPage | None]:
         DeviceFlowError: The server gave no code, or this process may not log in there.
     """
     while True:
-        page = yield from look(context, link)
+        page = await look(world, link)
         if page is None or not page.need.lasts or page.login is not None:
             return page
-        stored = yield from _found(link)
+        stored = await _found(world, link)
         if stored is None or stored.grant.open_need is None:
             continue
-        grant, worker = stored.grant, context.identity.worker()
-        flow: Flow | None = yield FindFlow(grant.name)
+        grant, worker = stored.grant, world.context.identity.worker()
+        flow = await world.store.find(grant.name)
         under_way = flow is not None and flow.state is State.INIT and is_for(flow, grant)
         if page.wait_seconds and not under_way:
             return page
         needs = grant.needs_approver
         # What is stored names a secret; only what this process was set up for may be read.
-        yield CheckCredentials(grant.asked)
+        await world.check_credentials(grant.asked)
         if not under_way:
             # Before the request is on record: who reads the grant after that finds the login, too,
             # and waits for its code instead of requesting another one.
-            yield from create(
-                context, grant.asked, grant.name, grant.purpose, {}, needs_approver=needs
-            )
+            await create(world, grant.asked, grant.name, grant.purpose, {}, needs_approver=needs)
             requested = grant.request_code(stored.now)
-            if not (yield from context.recorder.record_grant(grant, requested, worker)):
+            if not await recorder.record_grant(world, grant, requested, worker):
                 continue
-        login = yield from start(
-            context, grant.asked, grant.name, grant.purpose, {}, needs_approver=needs
-        )
+        login = await start(world, grant.asked, grant.name, grant.purpose, {}, needs_approver=needs)
         return _page(stored, login)
 
 
-def settle(context: Context, name: str, login_id: str) -> Op[bool]:
+async def settle(world: World, name: str, login_id: str) -> bool:
     """Make the token of a login that a person approved the token of the grant that needs it.
 
     Returns:
         Whether that was done; not where no grant of the login's name has a need.
     """
-    clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrant(name, clocks.shared)
+    clocks = world.clocks()
+    stored = await world.store.load_grant(name, clocks.shared)
     if stored is None or stored.grant.open_need is None:
         return False
     grant = stored.grant
-    flow: Flow | None = yield FindFlow(name)
+    flow = await world.store.find(name)
     if flow is None or flow.id != login_id or not is_for(flow, grant):
         return False
-    adopted = yield from adopt(context, name, grant.asked, grant.purpose, login_id)
+    adopted = await adopt(world, name, grant.asked, grant.purpose, login_id)
     if adopted:
-        yield from tell_of(context, name)
+        await tell_of(world, name)
     return adopted
 
 
-def _found(link: Secret) -> Op[StoredGrant | None]:
-    clocks: Clocks = yield ReadClocks()
-    stored: StoredGrant | None = yield LoadGrantByLink(link, clocks.shared)
-    return stored
+async def _found(world: World, link: Secret) -> StoredGrant | None:
+    clocks = world.clocks()
+    return await world.store.load_grant_by_link(link, clocks.shared)
 
 
-def _open_login(stored: StoredGrant) -> Op[Login | None]:
+async def _open_login(world: World, stored: StoredGrant) -> Login | None:
     """Return the login of the grant's name that has a code, or a token."""
     if stored.grant.open_need is None:
         return None
-    flow: Flow | None = yield FindFlow(stored.grant.name)
+    flow = await world.store.find(stored.grant.name)
     if flow is None or flow.state is State.INIT or not is_for(flow, stored.grant):
         return None
     over = flow.expires_at is not None and flow.expires_at <= stored.now
@@ -158,10 +144,10 @@ def _open_login(stored: StoredGrant) -> Op[Login | None]:
     return Login.of(flow, 0.0)
 
 
-def _ended_login(stored: StoredGrant, login_id: str) -> Op[Login | None]:
+async def _ended_login(world: World, stored: StoredGrant, login_id: str) -> Login | None:
     """Return the login of an id, if it is one of the grant's that ended without a token."""
     try:
-        login = yield from get(login_id)
+        login = await get(world, login_id)
     except errors.UnknownLoginError:
         return None
     over = login.state.ended or (login.expires_at is not None and login.expires_at <= stored.now)

@@ -10,26 +10,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
+from deviceflow.client import recorder
 from deviceflow.client.claim import lease_of
-from deviceflow.client.effects import (
-    CheckCredentials,
-    CommitGrant,
-    LoadGrantById,
-    ReadClocks,
-    Sleep,
-)
 from deviceflow.client.exchange import transmit, transmit_under
-from deviceflow.client.kept import UnsavedRefresh
+from deviceflow.client.kept import GrantCommit, UnsavedRefresh
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.ports import GrantLease
 from deviceflow.core.states import GrantState
 from deviceflow.core.wire import Failure
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
     from deviceflow.client.exchange import Outcome
     from deviceflow.client.lease import Clocks
+    from deviceflow.client.world import World
     from deviceflow.core.flow import Transition
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import StoredGrant
@@ -39,11 +32,11 @@ _STILL_UNDER_WAY: Final = frozenset({"timeout", "interrupted"})
 """The failures after which the server may still be at work on the request."""
 
 
-def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant | None]:
+async def refresh(world: World, stored: StoredGrant, clocks: Clocks) -> Grant | None:
     """Refresh a grant that was just read.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         stored: The grant, which nobody has the lease of.
         clocks: What the clocks said before it was read.
 
@@ -54,75 +47,77 @@ def refresh(context: Context, stored: StoredGrant, clocks: Clocks) -> Op[Grant |
         UsageError: The grant names a client secret that is none of this process's.
         StoreError: The tokens came, and could not be stored. They are kept in this client.
     """
-    grant, worker = stored.grant, context.identity.worker()
-    deadline, margin = context.refresh_limits(grant.provider.replay_window)
+    grant, worker = stored.grant, world.context.identity.worker()
+    deadline, margin = world.context.refresh_limits(grant.provider.replay_window)
     seconds = deadline + margin
-    yield CheckCredentials(grant.provider)
+    await world.check_credentials(grant.provider)
     request = grant.request()
-    lease = yield from lease_of(worker, seconds, clocks, stored.now)
+    lease = await lease_of(world, worker, seconds, clocks, stored.now)
     lease = lease._replace(margin=margin)
     begun = grant.refresh(stored.now)
     taken = GrantLease(worker, seconds, clocks.shared, stored.owner)
-    if not (yield from context.recorder.record_grant(grant, begun, worker, lease=taken)):
+    if not await recorder.record_grant(world, grant, begun, worker, lease=taken):
         return None
-    outcome = yield from transmit_under(context, request, lease, deadline)
+    outcome = await transmit_under(world, request, lease, deadline)
     if outcome.stop is None:
-        return (yield from _take_in(context, grant, outcome, worker, clocks))
+        return await _take_in(world, grant, outcome, worker, clocks)
     with suppress(errors.StoreError):  # the interruption counts; it is as if this process had died
-        yield from _take_in(context, grant, outcome, worker, clocks)
+        await _take_in(world, grant, outcome, worker, clocks)
     raise outcome.stop
 
 
-def _take_in(
-    context: Context, grant: Grant, outcome: Outcome, worker: str, begun: Clocks
-) -> Op[Grant | None]:
+async def _take_in(
+    world: World, grant: Grant, outcome: Outcome, worker: str, begun: Clocks
+) -> Grant | None:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     attempt, old = grant.attempt, grant.token
     received = grant.receive(
         outcome.result,
         outcome.now,
         duration=outcome.duration,
-        outage_after=context.outage_after,
-        approver=context.approver,
+        outage_after=world.context.outage_after,
+        approver=world.context.approver,
     )
     if grant.token is not None and grant.token is not old:
         grant.issued_clock, grant.issued_uptime = begun.clock, begun.uptime
     # As long as the server may be at work on it, nobody may send it again: the lease stays.
     failure = outcome.result if isinstance(outcome.result, Failure) else None
     stays = failure is not None and failure.sent and failure.kind in _STILL_UNDER_WAY
-    event = context.recorder.render_grant(grant, received, worker)
-    commit = CommitGrant(grant, event, None, None if stays else worker)
+    event = recorder.render_grant(world.context, grant, received, worker)
+    commit = GrantCommit(grant, event, None, None if stays else worker)
     if grant.token is old or grant.token is None:
-        yield from context.recorder.commit_grant(commit)
+        await recorder.commit_grant(world, commit)
         return None
     unsaved = UnsavedRefresh(commit, grant.token, attempt)
-    context.refreshed.hold(worker, unsaved)
-    kept = yield from _store(context, worker, unsaved, outcome.ended + LEASE_MARGIN)
+    world.context.refreshed.hold(worker, unsaved)
+    kept = await _store(world, worker, unsaved, outcome.ended + LEASE_MARGIN)
     return kept if kept.state is GrantState.ACTIVE and kept.generation == grant.generation else None
 
 
-def save(context: Context, name: str) -> Op[None]:
+async def save(world: World, name: str) -> None:
     """Save the tokens of refreshes of a grant whose commit failed.
 
     Raises:
         StoreError: The store still fails.
     """
-    for worker, unsaved in context.refreshed.of(name):
-        until = (yield ReadClocks()).steady + LEASE_MARGIN
-        yield from _store(context, worker, unsaved, until)
+    for worker, unsaved in world.context.refreshed.of(name):
+        until = world.clocks().steady + LEASE_MARGIN
+        await _store(world, worker, unsaved, until)
 
 
-def _store(context: Context, worker: str, unsaved: UnsavedRefresh, until: float) -> Op[Grant]:
+async def _store(world: World, worker: str, unsaved: UnsavedRefresh, until: float) -> Grant:
     """Store the tokens of a refresh, also if others moved the grant; return it as stored."""
     commit, token, attempt = unsaved
-    if (yield from _commit_patiently(context, commit, until)):
-        context.refreshed.discard(worker)
+    if await _commit_patiently(world, commit, until):
+        world.context.refreshed.discard(worker)
         return commit.grant
     while True:
-        clocks: Clocks = yield ReadClocks()
-        stored: StoredGrant | None = yield LoadGrantById(commit.grant.id, clocks.shared)
+        clocks = world.clocks()
+        stored = await world.store.load_grant_by_id(commit.grant.id, clocks.shared)
         if stored is None:
-            context.refreshed.discard(worker)  # a later grant of its name has nothing to do with it
+            world.context.refreshed.discard(
+                worker
+            )  # a later grant of its name has nothing to do with it
             raise errors.StoreError(
                 "The grant was removed from the store.", flow_id=commit.grant.id
             )
@@ -133,10 +128,10 @@ def _store(context: Context, worker: str, unsaved: UnsavedRefresh, until: float)
             late = grant.late_answer(token, attempt, stored.now)
         else:  # somebody else may have approved it, or another policy may count by now
             late = grant.orphan_token(token, commit.grant.provider, stored.now)
-        again = CommitGrant(grant, context.recorder.render_grant(grant, late, worker))
-        if (yield from _commit_patiently(context, again, until)):
+        again = GrantCommit(grant, recorder.render_grant(world.context, grant, late, worker))
+        if await _commit_patiently(world, again, until):
             break
-    context.refreshed.discard(worker)
+    world.context.refreshed.discard(worker)
     return grant
 
 
@@ -145,7 +140,7 @@ def _has(grant: Grant, token: Token) -> bool:
     return any(one is not None and one.access_token == token.access_token for one in held)
 
 
-def _commit_patiently(context: Context, commit: CommitGrant, until: float) -> Op[bool]:
+async def _commit_patiently(world: World, commit: GrantCommit, until: float) -> bool:
     """Commit, and try again each second while the store fails.
 
     Raises:
@@ -153,10 +148,10 @@ def _commit_patiently(context: Context, commit: CommitGrant, until: float) -> Op
     """
     while True:
         try:
-            return (yield from context.recorder.commit_grant(commit))
+            return await recorder.commit_grant(world, commit)
         except errors.StoreError as failed:
             message, hint = failed.message, failed.hint
-        if (yield ReadClocks()).steady >= until:
+        if world.clocks().steady >= until:
             raise errors.StoreError(
                 f"{message} The grant was refreshed, and its tokens are in this process only.",
                 flow_id=commit.grant.id,
@@ -164,28 +159,28 @@ def _commit_patiently(context: Context, commit: CommitGrant, until: float) -> Op
                 hint="Keep the process running: the next call for the grant saves the tokens."
                 f" {hint or ''}".rstrip(),
             )
-        yield Sleep(1.0)
+        await world.sleep(1.0)
 
 
-def revoke_next(context: Context, stored: StoredGrant) -> Op[Transition | None]:
+async def revoke_next(world: World, stored: StoredGrant) -> Transition | None:
     """Send the next revocation request of a grant (RFC 7009), and record what came of it.
 
     Returns:
         What was recorded; None where others went on.
     """
     grant = stored.grant
-    yield CheckCredentials(grant.provider)
-    before: Clocks = yield ReadClocks()
-    result = yield from transmit(context, grant.revocation(), stored.now)
-    after: Clocks = yield ReadClocks()
+    await world.check_credentials(grant.provider)
+    before = world.clocks()
+    result = await transmit(world, grant.revocation(), stored.now)
+    after = world.clocks()
     seconds = after.steady - before.steady
     received = grant.receive_revocation(result, stored.now + seconds, duration=seconds)
-    worker = context.identity.worker()
-    kept = yield from context.recorder.record_grant(grant, received, worker)
+    worker = world.context.identity.worker()
+    kept = await recorder.record_grant(world, grant, received, worker)
     return received if kept else None
 
 
-def revoke_all(context: Context, stored: StoredGrant) -> Op[StoredGrant]:
+async def revoke_all(world: World, stored: StoredGrant) -> StoredGrant:
     """Send the revocation requests of a grant, until one fails: a sweep tries that again.
 
     Returns:
@@ -193,9 +188,9 @@ def revoke_all(context: Context, stored: StoredGrant) -> Op[StoredGrant]:
     """
     failures = stored.grant.failures
     while stored.grant.revocations and stored.grant.failures <= failures:
-        yield from revoke_next(context, stored)
-        clocks: Clocks = yield ReadClocks()
-        found: StoredGrant | None = yield LoadGrantById(stored.grant.id, clocks.shared)
+        await revoke_next(world, stored)
+        clocks = world.clocks()
+        found = await world.store.load_grant_by_id(stored.grant.id, clocks.shared)
         if found is None:
             break
         stored = found

@@ -7,10 +7,9 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client import asking, grant_login, grant_need, grant_refresh
+from deviceflow.client import asking, grant_login, grant_need, grant_refresh, recorder
 from deviceflow.client.claim import restart_lease
-from deviceflow.client.effects import CommitGrant, LoadGrant, ReadClocks, Sleep, UseGrant, Watch
-from deviceflow.client.kept import KeptToken
+from deviceflow.client.kept import GrantCommit, KeptToken
 from deviceflow.client.lease import HeldLease
 from deviceflow.core import wording
 from deviceflow.core.access_token import AccessToken
@@ -20,9 +19,8 @@ from deviceflow.core.wire import FAILURE_WORDS
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
     from deviceflow.client.lease import Clocks
+    from deviceflow.client.world import World
     from deviceflow.core.flow import Transition
     from deviceflow.core.grant import Grant
     from deviceflow.core.ports import StoredGrant
@@ -56,8 +54,8 @@ class Asked(NamedTuple):
     mint: Mint | Literal["here"]
 
 
-def get_token(
-    context: Context,
+async def get_token(
+    world: World,
     name: str,
     provider: Provider | None,
     purpose: str | None,
@@ -65,11 +63,11 @@ def get_token(
     min_ttl: float,
     mint: Mint | Literal["here"],
     timeout: float | None = None,
-) -> Op[AccessToken]:
+) -> AccessToken:
     """Return an access token of the grant of a name."""
-    clocks: Clocks = yield ReadClocks()
+    clocks = world.clocks()
     asked = (provider, request)
-    kept = context.tokens.get(name, asked, min_ttl, clocks)
+    kept = world.context.tokens.get(name, asked, min_ttl, clocks)
     if kept is not None:
         return kept
     check_name(name)
@@ -78,72 +76,74 @@ def get_token(
         secret_refs.allow(provider)
     wanted = Asked(name, provider, purpose, min_ttl, mint)
     until = inf if timeout is None else clocks.steady + timeout
-    stored, clocks = yield from obtain(context, wanted, clocks, until)
-    yield from _note_use(context, stored)
+    stored, clocks = await obtain(world, wanted, clocks, until)
+    await _note_use(world, stored)
     grant, now = stored.grant, stored.now
-    token = AccessToken.of(grant, context.invalidate)
+    token = AccessToken.of(grant, world.context.invalidate)
     if not grant.refresh_ends_token:  # another process may send a refresh at any time
-        context.tokens.keep(name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks))
+        world.context.tokens.keep(
+            name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks)
+        )
     return token
 
 
-def obtain(
-    context: Context, asked: Asked, clocks: Clocks, until: float
-) -> Op[tuple[StoredGrant, Clocks]]:
+async def obtain(
+    world: World, asked: Asked, clocks: Clocks, until: float
+) -> tuple[StoredGrant, Clocks]:
     """Return the grant with an access token that can be used, and the clocks before it was read.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         asked: What is asked for.
         clocks: What the clocks say.
         until: The time by the monotonic clock at which to give up.
     """
-    yield from grant_refresh.save(context, asked.name)
+    await grant_refresh.save(world, asked.name)
     look, refreshes, lease = _SHORTEST_LOOK, 0, HeldLease()
     while True:
         remaining = until - clocks.steady
-        limited = context
-        if remaining < context.deadline:
-            limited = context._replace(deadline=max(_SHORTEST_REQUEST, remaining))
-        stored: StoredGrant | None = yield LoadGrant(asked.name, clocks.shared)
+        limited = world
+        if remaining < world.context.deadline:
+            limited = world.within(max(_SHORTEST_REQUEST, remaining))
+        stored = await world.store.load_grant(asked.name, clocks.shared)
         course, held = Course.ASK, 0.0
         if stored is not None:
             held = lease.left(stored.grant.seq, stored.held, clocks.steady)
             if stored.since is not None:
-                yield from restart_lease(stored.grant.id, stored.since)
+                await restart_lease(world, stored.grant.id, stored.since)
             stored.grant.follow_uptime(stored.now, clocks.clock, clocks.uptime)
-            course = _course(context, stored, held, asked)
+            course = _course(world, stored, held, asked)
             _check_time(stored.grant, course, remaining)
         if stored is None or course is Course.ASK:
-            yield from grant_login.ask(limited, asked, stored)
+            await grant_login.ask(limited, asked, stored)
         elif course in (Course.USE, Course.BACK_OFF):
             with suppress(errors.StoreError):  # others notify later
-                yield from grant_need.tell(context, stored)
+                await grant_need.tell(world, stored)
             _check_usable(stored, course)
             return stored, clocks
         elif course is Course.REFRESH:
-            refreshed = yield from grant_refresh.refresh(limited, stored, clocks)
+            refreshed = await grant_refresh.refresh(limited, stored, clocks)
             refreshes += 1
             # A token that ended on its way here is not good; but a server may be so slow.
             if refreshed is not None and (
                 refreshed.serves(refreshed.moved_at) or refreshes >= _MOST_REFRESHES
             ):
                 fresh = stored._replace(grant=refreshed, now=refreshed.moved_at)
-                return fresh, (yield ReadClocks())
+                return fresh, world.clocks()
         elif course is Course.WAIT:
-            yield Watch(stored.grant.id)
-            yield Sleep(min(held, look, remaining), stored.grant.id)
+            world.watch(stored.grant.id)
+            await world.sleep(min(held, look, remaining), stored.grant.id)
             look = min(2 * look, _LONGEST_LOOK)
         else:
-            yield from move(context, stored, course)
-        clocks = yield ReadClocks()
+            await move(world, stored, course)
+        clocks = world.clocks()
 
 
-def _course(context: Context, stored: StoredGrant, held: float, asked: Asked) -> Course:
+def _course(world: World, stored: StoredGrant, held: float, asked: Asked) -> Course:
     """Return what to do about a grant.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         stored: The grant.
         held: For how many seconds somebody else has its lease.
         asked: What is asked for.
@@ -152,22 +152,22 @@ def _course(context: Context, stored: StoredGrant, held: float, asked: Asked) ->
         UsageError: The grant is of another login than is asked for.
     """
     grant, now = stored.grant, stored.now
-    grant_login.check_same(context, grant, asked.provider)
+    grant_login.check_same(world, grant, asked.provider)
     course = grant.course(now, asked.min_ttl, held)
-    if course is Course.USE and held > 0 and _is_refused(context, grant):
+    if course is Course.USE and held > 0 and _is_refused(world, grant):
         return Course.WAIT  # the next one is under way
     return course
 
 
-def _is_refused(context: Context, grant: Grant) -> bool:
+def _is_refused(world: World, grant: Grant) -> bool:
     """Tell whether this client knows that a resource server refused the access token."""
     token = grant.token
-    return token is not None and context.tokens.is_refused(grant.name, token.access_token)
+    return token is not None and world.context.tokens.is_refused(grant.name, token.access_token)
 
 
-def move(context: Context, stored: StoredGrant, course: Course) -> Op[bool]:
+async def move(world: World, stored: StoredGrant, course: Course) -> bool:
     """Record what needs no request: that somebody died, that a late answer is used, or a loss."""
-    grant, now, recorder = stored.grant, stored.now, context.recorder
+    grant, now = stored.grant, stored.now
     transition: Transition
     release = None
     if course is Course.RECOVER:
@@ -176,19 +176,19 @@ def move(context: Context, stored: StoredGrant, course: Course) -> Op[bool]:
         transition = grant.use_late_answer(now)
     else:
         transition = grant.lapse(now)
-    event = recorder.render_grant(grant, transition, context.identity.worker())
-    return (yield from recorder.commit_grant(CommitGrant(grant, event, release=release)))
+    event = recorder.render_grant(world.context, grant, transition, world.context.identity.worker())
+    return await recorder.commit_grant(world, GrantCommit(grant, event, release=release))
 
 
-def _note_use(context: Context, stored: StoredGrant) -> Op[None]:
+async def _note_use(world: World, stored: StoredGrant) -> None:
     """Note what uses the grant, once a minute: an audit asks, and a sweep refreshes ahead.
 
     Where the store can only be read, as with a full disk, the token is as good as before.
     """
-    uses = noted(stored.uses, stored.used_at, context.identity.origin, stored.now)
+    uses = noted(stored.uses, stored.used_at, world.context.identity.origin, stored.now)
     if uses is not None:
         with suppress(errors.StoreError):
-            yield UseGrant(stored.grant.id, stored.now, uses)
+            await world.store.use_grant(stored.grant.id, stored.now, uses)
 
 
 def _check_time(grant: Grant, course: Course, remaining: float) -> None:

@@ -8,10 +8,11 @@ from deviceflow import _forks as forks
 from deviceflow.core.grant import SHARE
 
 if TYPE_CHECKING:
-    from deviceflow.client.effects import CommitGrant
     from deviceflow.client.lease import Clocks
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.flow import Flow
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import GrantLease
     from deviceflow.core.provider import Token
     from deviceflow.core.secret import Secret
     from deviceflow.core.wire import Fields
@@ -172,6 +173,17 @@ class KeptTokens:
         return refused is not None and refused == token
 
 
+class GrantCommit(NamedTuple):
+    """A commit of a grant: the arguments of a store's `commit_grant`."""
+
+    grant: Grant
+    event: dict[str, Any]
+    lease: GrantLease | None = None
+    release: str | None = None
+    flow: Flow | None = None
+    flow_event: dict[str, Any] | None = None
+
+
 class UnsavedRefresh(NamedTuple):
     """The tokens of a refresh that may not be in the store yet.
 
@@ -181,7 +193,7 @@ class UnsavedRefresh(NamedTuple):
         attempt: The refresh that brought them.
     """
 
-    commit: CommitGrant
+    commit: GrantCommit
     token: Token
     attempt: int
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
-from deviceflow.client.effects import ReadClocks
 from deviceflow.client.exchange import transmit
 from deviceflow.core.wire import Failure, Request
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
+    from deviceflow.client.world import World
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Fields, Response
 
 _JSON: Final = {"Accept": "application/json"}
 
 
-def discover(context: Context, provider: Provider) -> Op[Provider]:
+async def discover(world: World, provider: Provider) -> Provider:
     """Return the provider with its endpoints, from its server's metadata where it needs them.
 
     Raises:
@@ -28,28 +25,28 @@ def discover(context: Context, provider: Provider) -> Op[Provider]:
     urls = provider.metadata_urls()
     if not urls:
         return provider
-    return provider.with_metadata((yield from fetch(context, provider, urls)))
+    return provider.with_metadata(await fetch(world, provider, urls))
 
 
-def fetch(context: Context, provider: Provider, urls: tuple[str, ...]) -> Op[Fields]:
+async def fetch(world: World, provider: Provider, urls: tuple[str, ...]) -> Fields:
     """Return the metadata of a provider's server.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         provider: The provider.
         urls: Where they may be.
 
     Raises:
         ServerError: As for `discover`.
     """
-    clocks: Clocks = yield ReadClocks()
-    kept = context.metadata.get(provider.server, clocks.steady)
+    clocks = world.clocks()
+    kept = world.context.metadata.get(provider.server, clocks.steady)
     if kept is not None:
         return kept
     problem: errors.ServerError | None = None
     for url in urls:
         request = Request("metadata", url, _JSON, b"")
-        answer = yield from transmit(context, request, clocks.wall)
+        answer = await transmit(world, request, clocks.wall)
         if isinstance(answer, Failure):
             problem = _unreachable(provider, f": {answer.words}")
             continue
@@ -63,8 +60,8 @@ def fetch(context: Context, provider: Provider, urls: tuple[str, ...]) -> Op[Fie
         except errors.ProtocolError as unfit:
             problem = unfit
             continue
-        clocks = yield ReadClocks()
-        context.metadata.keep(provider.server, clocks.steady, metadata)
+        clocks = world.clocks()
+        world.context.metadata.keep(provider.server, clocks.steady, metadata)
         return metadata
     assert problem is not None  # noqa: S101  # there was an address
     raise problem

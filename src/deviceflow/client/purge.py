@@ -5,28 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.effects import (
-    DeleteEnded,
-    DeleteGrant,
-    EndedGrants,
-    FindFlow,
-    IdsWithSecrets,
-    LoadGrant,
-    ReadClocks,
-    Release,
-    Snooze,
-    StoreNow,
-)
+from deviceflow.client import recorder
 from deviceflow.client.handover import claim_ended
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.client.step import step
 from deviceflow.core.ports import LeaseHeld
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
-    from deviceflow.core.flow import Flow
+    from deviceflow.client.world import World
     from deviceflow.core.ports import StoredGrant
 
     Kind = Literal["token", "revoke"]
@@ -53,37 +39,37 @@ class Purged(NamedTuple):
     needs: int = 0
 
 
-def purge(context: Context, tokens_after: float, flows_after: float) -> Op[Purged]:
+async def purge(world: World, tokens_after: float, flows_after: float) -> Purged:
     """Wipe the secrets of flows that ended long enough ago, then delete flows and grants.
 
     Args:
-        context: The client.
+        world: What the operation works with.
         tokens_after: The age in seconds, since the end, at which a token is wiped.
         flows_after: The age in seconds, since the end, at which a flow or a grant is deleted; and
             the age at which a need ends that nobody has fulfilled.
     """
     wiped, problems = 0, list[errors.DeviceFlowError]()
-    now: float = yield StoreNow()
+    now = await world.now()
     seen: set[str] = set()
     ages: tuple[tuple[Kind, float], ...] = (("token", tokens_after), ("revoke", flows_after))
     for kind, age in ages:
         skip = 0
         ids: list[str]
         # Each flow once. What is wiped is found no more, so only what was passed is skipped.
-        while ids := (yield IdsWithSecrets(kind, now - age, now, skip)):
+        while ids := await world.store.ids_with_secrets(kind, now - age, now, skip):
             new = [flow_id for flow_id in ids if flow_id not in seen]
             skip += 0 if new else len(ids)
             seen.update(new)
             for flow_id in new:
-                wiped += yield from _try_to_wipe(context, flow_id, kind, problems)
-    deleted: int = yield DeleteEnded(now - flows_after, problems.append)
-    grants, needs = yield from _purge_grants(context, now - flows_after, problems)
+                wiped += await _try_to_wipe(world, flow_id, kind, problems)
+    deleted = await world.store.delete_ended(now - flows_after, on_problem=problems.append)
+    grants, needs = await _purge_grants(world, now - flows_after, problems)
     return Purged(wiped, deleted, problems, grants, needs)
 
 
-def _purge_grants(
-    context: Context, before: float, problems: list[errors.DeviceFlowError]
-) -> Op[tuple[int, int]]:
+async def _purge_grants(
+    world: World, before: float, problems: list[errors.DeviceFlowError]
+) -> tuple[int, int]:
     """Delete the grants that ended before a time, and end the needs that are as old.
 
     Returns:
@@ -91,75 +77,75 @@ def _purge_grants(
     """
     deleted, ended, after = 0, 0, None
     names: list[str]
-    while names := (yield EndedGrants(before, after)):
+    while names := await world.store.ended_grants(before, after):
         for name in names:
             try:
-                clocks: Clocks = yield ReadClocks()
-                stored: StoredGrant | None = yield LoadGrant(name, clocks.now)
+                clocks = world.clocks()
+                stored = await world.store.load_grant(name, clocks.now)
                 if stored is None:
                     continue
                 if stored.grant.is_over(before):
-                    deleted += yield from _delete_grant(context, stored)
-                elif stored.grant.has_stale_need(before) and not (yield from _has_code(stored)):
-                    ended += yield from _give_up_need(context, stored)
+                    deleted += await _delete_grant(world, stored)
+                elif stored.grant.has_stale_need(before) and not await _has_code(world, stored):
+                    ended += await _give_up_need(world, stored)
             except errors.DeviceFlowError as problem:
                 problems.append(problem)
         after = names[-1]
     return deleted, ended
 
 
-def _has_code(stored: StoredGrant) -> Op[bool]:
+async def _has_code(world: World, stored: StoredGrant) -> bool:
     """Tell whether somebody has a valid code to log in for a grant, from wherever."""
-    flow: Flow | None = yield FindFlow(stored.grant.name)
+    flow = await world.store.find(stored.grant.name)
     return flow is not None and flow.expires_at is not None and flow.expires_at > stored.now
 
 
-def _give_up_need(context: Context, stored: StoredGrant) -> Op[bool]:
+async def _give_up_need(world: World, stored: StoredGrant) -> bool:
     """End a need; a sweep notifies of the end, and a later purge deletes the grant."""
     given_up = stored.grant.give_up_need(stored.now)
-    worker = context.identity.worker()
-    return (yield from context.recorder.record_grant(stored.grant, given_up, worker))
+    worker = world.context.identity.worker()
+    return await recorder.record_grant(world, stored.grant, given_up, worker)
 
 
-def _delete_grant(context: Context, stored: StoredGrant) -> Op[bool]:
+async def _delete_grant(world: World, stored: StoredGrant) -> bool:
     """Delete a grant, with what is left to revoke."""
-    grant, worker = stored.grant, context.identity.worker()
+    grant, worker = stored.grant, world.context.identity.worker()
     if grant.to_revoke:
         abandoned = grant.abandon_revocation(stored.now)
-        if not (yield from context.recorder.record_grant(grant, abandoned, worker)):
+        if not await recorder.record_grant(world, grant, abandoned, worker):
             return False
-    context.tokens.discard(grant.name)
-    return bool((yield DeleteGrant(grant)))
+    world.context.tokens.discard(grant.name)
+    return bool(await world.store.delete_grant(grant))
 
 
-def _try_to_wipe(
-    context: Context, flow_id: str, kind: Kind, problems: list[errors.DeviceFlowError]
-) -> Op[bool]:
+async def _try_to_wipe(
+    world: World, flow_id: str, kind: Kind, problems: list[errors.DeviceFlowError]
+) -> bool:
     try:
-        return (yield from wipe(context, flow_id, kind))
+        return await wipe(world, flow_id, kind)
     except errors.DeviceFlowError as problem:
-        clocks: Clocks = yield ReadClocks()
-        yield Snooze(flow_id, context.identity.worker(), clocks.now)
+        clocks = world.clocks()
+        await world.store.snooze(flow_id, world.context.identity.worker(), clocks.now)
         problems.append(problem)
     return False
 
 
-def wipe(context: Context, flow_id: str, kind: Kind) -> Op[bool]:
+async def wipe(world: World, flow_id: str, kind: Kind) -> bool:
     """Wipe the secrets of a flow that has ended, and revoke its token; return whether it had any.
 
     Nothing is done while somebody has its lease.
     """
-    worker = context.identity.worker()
-    claim = yield from claim_ended(context, flow_id, worker, LEASE_MARGIN)
+    worker = world.context.identity.worker()
+    claim = await claim_ended(world, flow_id, worker, LEASE_MARGIN)
     if isinstance(claim, LeaseHeld):
         return False  # somebody is collecting it at last
     flow = claim.flow
     if not (flow.token if kind == "token" else flow.to_revoke):
-        yield Release(flow_id, worker)
+        await world.store.release(flow_id, worker)
         return False  # somebody was quicker
     forget = flow.purge if kind == "token" else flow.abandon_revocation
     transition = forget(claim.now)
-    wiped = yield from context.recorder.record(flow, transition, worker, release=True)
+    wiped = await recorder.record(world, flow, transition, worker, release=True)
     for _ in flow.to_revoke:
-        yield from step(context, flow_id)
+        await step(world, flow_id)
     return wiped

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deviceflow import errors
-from deviceflow.client.effects import ReadClocks
 from deviceflow.client.exchange import transmit
 from deviceflow.client.metadata import discover
 from deviceflow.core.policy import judged
@@ -13,22 +12,20 @@ from deviceflow.core.text import CleanText, Known
 from deviceflow.core.wire import Failure
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
+    from deviceflow.client.world import World
     from deviceflow.core.provider import Provider, Token
 
 
-def refresh(context: Context, provider: Provider, token: Token) -> Op[Token]:
+async def refresh(world: World, provider: Provider, token: Token) -> Token:
     """Return the next token."""
-    provider = yield from discover(context, provider)
-    clocks: Clocks = yield ReadClocks()
+    provider = await discover(world, provider)
+    clocks = world.clocks()
     now = clocks.wall
-    result = yield from transmit(context, provider.refresh_request(token), now)
+    result = await transmit(world, provider.refresh_request(token), now)
     answer = None
     if not isinstance(result, Failure):
         said = provider.read_token(result, now)
-        answer = judged(provider, said, context.approver, renewed=True)
+        answer = judged(provider, said, world.context.approver, renewed=True)
     if answer is None or answer.outcome in ("retry", "slow_down"):
         raise errors.UnreachableError("The token could not be refreshed now: no usable answer.")
     secrets = (*token.secrets, None if isinstance(result, Failure) else result.credential)

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from deviceflow import errors
+from deviceflow.client import recorder
 from deviceflow.client.asking import asked
-from deviceflow.client.effects import Sleep, StoreNow
 from deviceflow.client.lookup import get
 from deviceflow.client.metadata import discover
 from deviceflow.client.step import step
@@ -22,45 +22,44 @@ from deviceflow.core.states import State
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
+    from deviceflow.client.world import World
     from deviceflow.core.provider import LoginRequest
     from deviceflow.core.secret import Secret
 
 
-def create(
-    context: Context,
+async def create(
+    world: World,
     provider: Provider,
     name: str | None,
     purpose: str | None,
     request: LoginRequest,
     *,
     needs_approver: bool = False,
-) -> Op[Login]:
+) -> Login:
     """Keep a new login in `init`, or return the open login of that name.
 
     `needs_approver` is for the login of a grant that needs one, where this process has none.
     """
-    flow = yield from _create(context, provider, name, purpose, request, needs_approver)
-    now: float = yield StoreNow()
+    flow = await _create(world, provider, name, purpose, request, needs_approver)
+    now = await world.now()
     return Login.of(flow, flow.wait_seconds(now))
 
 
-def _create(
-    context: Context,
+async def _create(
+    world: World,
     provider: Provider,
     name: str | None,
     purpose: str | None,
     request: LoginRequest,
     needs_approver: bool = False,
-) -> Op[Flow]:
+) -> Flow:
     purpose = checked_purpose(purpose)  # before anything is sent
     wanted = asked(provider, request)
-    provider = _shared((yield from discover(context, wanted)))
+    provider = _shared(await discover(world, wanted))
     secret_refs.allow(provider)
-    verifier = context.identity.new_verifier() if provider.uses_pkce else None
-    now: float = yield StoreNow()
-    flow_id = context.identity.new_flow_id()
+    verifier = world.context.identity.new_verifier() if provider.uses_pkce else None
+    now = await world.now()
+    flow_id = world.context.identity.new_flow_id()
     flow = Flow(
         flow_id,
         provider,
@@ -69,14 +68,14 @@ def _create(
         verifier=verifier,
         purpose=purpose,
         settings=settings_of(wanted),
-        needs_approver=needs_approver or context.approver is not None,
+        needs_approver=needs_approver or world.context.approver is not None,
     )
-    kept = yield from context.recorder.add(flow)
+    kept = await recorder.add(world, flow)
     if kept is not flow and (
         kept.purpose != purpose
         or kept.provider.to_dict() != provider.to_dict()
         # With a policy of its own, this process applies it to whatever token others bring.
-        or (needs_approver and not kept.needs_approver and context.approver is None)
+        or (needs_approver and not kept.needs_approver and world.context.approver is None)
     ):
         raise errors.UsageError(
             f"A login of the name {name!r} is open already at {kept.provider.server}, and asks for"
@@ -89,53 +88,53 @@ def _create(
     return kept
 
 
-def start(
-    context: Context,
+async def start(
+    world: World,
     provider: Provider,
     name: str | None,
     purpose: str | None,
     request: LoginRequest,
     *,
     needs_approver: bool = False,
-) -> Op[Login]:
+) -> Login:
     """Ask the server for a device code, and return the login that has it; as `create`."""
-    flow = yield from _create(context, provider, name, purpose, request, needs_approver)
-    now: float = yield StoreNow()
+    flow = await _create(world, provider, name, purpose, request, needs_approver)
+    now = await world.now()
     login = Login.of(flow, flow.wait_seconds(now))
     if login.expires_at is not None and login.expires_at <= now and not login.state.ended:
         # Nobody came back while the code of that name lived. It may have been approved in time.
-        login = yield from step(context, login.id)
+        login = await step(world, login.id)
         if login.state in (State.EXPIRED, State.FAILED):
-            login = yield from create(
-                context, provider, name, purpose, request, needs_approver=needs_approver
+            login = await create(
+                world, provider, name, purpose, request, needs_approver=needs_approver
             )
-    login = yield from watching(context, login.id, _ask_for_code(context, login))
+    login = await watching(world, login.id, _ask_for_code(world, login))
     if login.reason is not None:
-        context.metadata.discard(provider.server)  # it may be why
+        world.context.metadata.discard(provider.server)  # it may be why
         raise error_of(login)
     return login
 
 
-def _ask_for_code(context: Context, login: Login) -> Op[Login]:
+async def _ask_for_code(world: World, login: Login) -> Login:
     while login.state is State.INIT:
-        login = yield from step(context, login.id)
+        login = await step(world, login.id)
         if login.state is State.INIT:
             # Another one may be asking already, and have the code in a moment.
-            yield Sleep(min(login.wait_seconds, 0.5), login.id)
-            login = yield from get(login.id)
+            await world.sleep(min(login.wait_seconds, 0.5), login.id)
+            login = await get(world, login.id)
     return login
 
 
-def adopt(
-    context: Context, provider: Provider, token_endpoint: str, device_code: Secret
-) -> Op[Login]:
+async def adopt(
+    world: World, provider: Provider, token_endpoint: str, device_code: Secret
+) -> Login:
     """Return a login that goes on with a device code issued elsewhere."""
     allow_http, server = provider.allow_http, provider.server
     code = DeviceCode(device_code, endpoint(token_endpoint, allow_http=allow_http, server=server))
-    flow = yield from _create(context, provider, None, None, {})
+    flow = await _create(world, provider, None, None, {})
     now = flow.created_at
     adopted = flow.adopt(code, now)
-    yield from context.recorder.record(flow, adopted, context.identity.worker())
+    await recorder.record(world, flow, adopted, world.context.identity.worker())
     return Login.of(flow, flow.wait_seconds(now))
 
 

@@ -2,10 +2,10 @@
 
 A poll that is due costs two transactions of the store:
 
-1. `ClaimFlow` takes the lease and stores `poll`, so that the request is on record before it is
+1. `claim` takes the lease and stores `poll`, so that the request is on record before it is
    sent; `BeginPoll` decides that within the transaction;
-2. `Send`, at most once;
-3. `Commit` of what the answer means, which gives the lease back.
+2. `send`, at most once;
+3. `commit` of what the answer means, which gives the lease back.
 
 Whatever is not such a poll takes the longer way: the flow is claimed first, and each decision is a
 commit of its own.
@@ -14,20 +14,15 @@ commit of its own.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from deviceflow.client import recorder
 from deviceflow.client.claim import take_lease
-from deviceflow.client.effects import (
-    CheckCredentials,
-    Load,
-    ReadClocks,
-    Release,
-    StoreNow,
-    or_else,
-)
 from deviceflow.client.exchange import transmit_under
 from deviceflow.client.kept import Issued
 from deviceflow.client.unsaved import record_issued, save
+from deviceflow.client.world import or_else
 from deviceflow.core.login import Login
 from deviceflow.core.ports import LeaseHeld
 from deviceflow.core.states import State
@@ -36,9 +31,9 @@ from deviceflow.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
     from deviceflow.client.exchange import Outcome
-    from deviceflow.client.lease import Clocks, Lease
+    from deviceflow.client.lease import Lease
+    from deviceflow.client.world import World
     from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.ports import Claim
     from deviceflow.core.wire import Request
@@ -53,16 +48,16 @@ class BeginPoll:
     cannot check.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         worker: Who claims.
 
     Attributes:
         request: The token request of the flow that polls.
     """
 
-    def __init__(self, context: Context, worker: str) -> None:
-        self._context = context
-        self._origin = context.identity.origin_of(worker)  # an async store may have threads
+    def __init__(self, world: World, worker: str) -> None:
+        self._context = world.context
+        self._origin = world.context.identity.origin_of(worker)  # an async store may have threads
         self.request: Request | None = None
 
     def __call__(self, claim: Claim) -> dict[str, Any] | None:
@@ -84,79 +79,79 @@ class BeginPoll:
         except UsageError:
             return None
         poll = flow.poll(now, self._context.deadline)
-        return self._context.recorder.render_as(self._origin, flow, poll)
+        return recorder.render_as(self._context, self._origin, flow, poll)
 
 
-def step(context: Context, flow_id: str) -> Op[Login]:
+async def step(world: World, flow_id: str) -> Login:
     """Do what is due for one flow, if anything is."""
-    yield from save(context, flow_id)
-    worker = context.identity.worker()
-    begin = BeginPoll(context, worker)
-    claim, lease = yield from take_lease(flow_id, worker, context.lease_seconds, begin)
+    await save(world, flow_id)
+    worker = world.context.identity.worker()
+    begin = BeginPoll(world, worker)
+    claim, lease = await take_lease(world, flow_id, worker, world.context.lease_seconds, begin)
     if isinstance(claim, LeaseHeld):
         return Login.of(claim.flow, min(claim.seconds, claim.flow.interval))
-    return (yield from step_claimed(context, claim, lease, begin))
+    return await step_claimed(world, claim, lease, begin)
 
 
-def step_claimed(context: Context, claim: Claim, lease: Lease, begin: BeginPoll) -> Op[Login]:
+async def step_claimed(world: World, claim: Claim, lease: Lease, begin: BeginPoll) -> Login:
     """Do what is due for a flow whose lease was just taken.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         claim: What came of taking the lease.
         lease: The lease.
         begin: The decision that was made within the claim.
     """
-    flow, lease = claim.flow, lease.known_better(context.store_clock)
+    flow, lease = claim.flow, lease.known_better(world.context.store_clock)
     if claim.event is not None and begin.request is not None:
         request = begin.request
-        yield from context.recorder.publish(flow, claim.event)
+        await recorder.publish(world, flow, claim.event)
     else:
-        begun = yield from _begin(context, claim, lease)
+        begun = await _begin(world, claim, lease)
         if isinstance(begun, Login):
             return begun
         request, lease = begun
 
-    outcome = yield from transmit_under(context, request, lease)
+    outcome = await transmit_under(world, request, lease)
     if outcome.stop is None:
-        return (yield from _take_in(context, flow, outcome, lease.owner))
+        return await _take_in(world, flow, outcome, lease.owner)
     with suppress(StoreError):  # the interruption counts; the flow is as if this process had died
-        yield from _take_in(context, flow, outcome, lease.owner)
+        await _take_in(world, flow, outcome, lease.owner)
     raise outcome.stop
 
 
-def _begin(context: Context, claim: Claim, lease: Lease) -> Op[tuple[Request, Lease] | Login]:
+async def _begin(world: World, claim: Claim, lease: Lease) -> tuple[Request, Lease] | Login:
     """Do what comes before a request, each step on record; return the request if one is due."""
-    flow, now, record = claim.flow, claim.now, context.recorder.record
-    yield from _check_credentials(flow, lease.owner)
+    flow, now = claim.flow, claim.now
+    await _check_credentials(world, flow, lease.owner)
     if flow.moved_at > now:
         # Others have moved it since this worker looked at the clock; or the clock was set back.
-        now = yield StoreNow()
+        now = await world.now()
         flow.follow_clock(now)
-        clocks: Clocks = yield ReadClocks()
+        clocks = world.clocks()
         lease = lease.corrected(now, clocks.steady)
     left = _left_behind(claim, now)
-    if left is not None and not (yield from record(flow, left, lease.owner)):
-        return (yield from _overtaken(flow.id, lease.owner))
+    if left is not None and not await recorder.record(world, flow, left, lease.owner):
+        return await _overtaken(world, flow.id, lease.owner)
     wait = flow.wait_seconds(now)
     if wait > 0 or (flow.state.ended and not flow.to_revoke):
-        yield Release(flow.id, lease.owner)
+        await world.store.release(flow.id, lease.owner)
         return Login.of(flow, wait)
     if flow.overdue(now):
-        if (yield from record(flow, flow.expire(now), lease.owner, release=True)):
+        if await recorder.record(world, flow, flow.expire(now), lease.owner, release=True):
             return Login.of(flow, flow.wait_seconds(now))
-        return (yield from _overtaken(flow.id, lease.owner))
+        return await _overtaken(world, flow.id, lease.owner)
     try:
-        if flow.state is State.AWAITING_USER and not may_poll(context, flow):
+        if flow.state is State.AWAITING_USER and not may_poll(world.context, flow):
             raise _needs_approver(flow)
         request = flow.request()
     except UsageError:
-        yield Release(flow.id, lease.owner)
+        await world.store.release(flow.id, lease.owner)
         raise
     if flow.state is State.AWAITING_USER:
-        poll = flow.poll(now, context.deadline)
-        if not (yield from record(flow, poll, lease.owner)):
-            return (yield from _overtaken(flow.id, lease.owner))
+        poll = flow.poll(now, world.context.deadline)
+        if not await recorder.record(world, flow, poll, lease.owner):
+            return await _overtaken(world, flow.id, lease.owner)
     return request, lease
 
 
@@ -176,7 +171,7 @@ def _needs_approver(flow: Flow) -> UsageError:
     )
 
 
-def _check_credentials(flow: Flow, owner: str) -> Op[None]:
+async def _check_credentials(world: World, flow: Flow, owner: str) -> None:
     """Give the lease back where the flow names a client secret that is none of this process's.
 
     Nothing is done yet, so an interruption gives the lease back as well.
@@ -184,14 +179,13 @@ def _check_credentials(flow: Flow, owner: str) -> Op[None]:
     if flow.state.ended and not flow.to_revoke:
         return
     try:
-        yield from or_else(_checked(flow), Release(flow.id, owner))
+        await or_else(
+            world.check_credentials(flow.provider),
+            partial(world.store.release, flow.id, owner),
+        )
     except UsageError as problem:
         problem.flow_id, problem.state = flow.id, flow.state
         raise
-
-
-def _checked(flow: Flow) -> Op[None]:
-    yield CheckCredentials(flow.provider)
 
 
 def _left_behind(claim: Claim, now: float) -> Transition | None:
@@ -202,24 +196,28 @@ def _left_behind(claim: Claim, now: float) -> Transition | None:
     return None if owner is None else flow.take_over(now, owner)
 
 
-def _take_in(context: Context, flow: Flow, outcome: Outcome, worker: str) -> Op[Login]:
+async def _take_in(world: World, flow: Flow, outcome: Outcome, worker: str) -> Login:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     now, duration = outcome.now, outcome.duration
     had_token, orphaned, waiting = flow.token is not None, flow.orphaned_tokens, len(flow.to_revoke)
     transition = flow.receive(
-        outcome.result, now, duration=duration, approver=context.approver, behind=outcome.behind
+        outcome.result,
+        now,
+        duration=duration,
+        approver=world.context.approver,
+        behind=outcome.behind,
     )
     if (flow.token is not None and not had_token) or flow.orphaned_tokens > orphaned:
         issued = Issued(flow.token, flow.attempt, flow.to_revoke[waiting:])
-        flow = yield from record_issued(context, flow, transition, issued, worker, outcome)
+        flow = await record_issued(world, flow, transition, issued, worker, outcome)
         return Login.of(flow, flow.wait_seconds(now))
-    if (yield from context.recorder.record(flow, transition, worker, release=True)):
+    if await recorder.record(world, flow, transition, worker, release=True):
         return Login.of(flow, flow.wait_seconds(now))
-    return (yield from _overtaken(flow.id, worker))
+    return await _overtaken(world, flow.id, worker)
 
 
-def _overtaken(flow_id: str, worker: str) -> Op[Login]:
+async def _overtaken(world: World, flow_id: str, worker: str) -> Login:
     """Report how far others have moved the flow."""
-    flow: Flow = yield Load(flow_id)
-    yield Release(flow_id, worker)
+    flow = await world.store.get(flow_id)
+    await world.store.release(flow_id, worker)
     return Login.of(flow, 0.0 if flow.state.ended else flow.interval)

@@ -10,26 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client.claim import restart_lease, take_lease
-from deviceflow.client.effects import (
-    ForeignLeases,
-    ReadClocks,
-    Reschedule,
-    Snooze,
-    Upcoming,
-    WakeAfterClockChange,
-)
 from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.turns import Turn, by_turns
 from deviceflow.client.unsaved import save
 from deviceflow.core.ports import LeaseHeld
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
     from deviceflow.client.turns import Work
+    from deviceflow.client.world import World
     from deviceflow.core.login import Login
-    from deviceflow.core.ports import Claim, UpcomingFlow
+    from deviceflow.core.ports import Claim
 
 
 class Swept(NamedTuple):
@@ -50,58 +40,58 @@ class Swept(NamedTuple):
         self.problems.extend(others.problems)
 
 
-def due(context: Context) -> Op[tuple[Swept, list[Work[Swept]]]]:
+async def due(world: World) -> tuple[Swept, list[Work[Swept]]]:
     """Do what comes before the steps, and return the steps that are due, the servers by turns."""
-    problems = yield from save_tokens(context)
-    yield from follow_clock()
-    clocks: Clocks = yield ReadClocks()
-    found: list[UpcomingFlow] = yield Upcoming(clocks.now, 0.0, 0.0)
+    problems = await save_tokens(world)
+    await follow_clock(world)
+    clocks = world.clocks()
+    found = await world.store.upcoming(clocks.now, 0.0, 0.0)
     steps: list[Work[Swept]] = [
-        Turn(one.server, one.flow_id, partial(step_due, context, one.flow_id)) for one in found
+        Turn(one.server, one.flow_id, partial(step_due, flow_id=one.flow_id)) for one in found
     ]
     return Swept([], problems), by_turns(steps)
 
 
-def save_tokens(context: Context) -> Op[list[errors.DeviceFlowError]]:
+async def save_tokens(world: World) -> list[errors.DeviceFlowError]:
     """Save the tokens whose commit failed; return what kept others from being saved."""
     problems = list[errors.DeviceFlowError]()
-    for flow_id in context.unsaved.flow_ids():
+    for flow_id in world.context.unsaved.flow_ids():
         try:
-            yield from save(context, flow_id)
+            await save(world, flow_id)
         except errors.DeviceFlowError as problem:
             problems.append(problem)
     return problems
 
 
-def follow_clock() -> Op[None]:
+async def follow_clock(world: World) -> None:
     """Correct waiting times and leases that were written by a clock that is another now."""
-    clocks: Clocks = yield ReadClocks()
-    yield WakeAfterClockChange(clocks.now)
-    leases: list[tuple[str, float]] = yield ForeignLeases(clocks.now)
+    clocks = world.clocks()
+    await world.store.wake_after_clock_change(clocks.now)
+    leases = await world.store.foreign_leases(clocks.now)
     for flow_id, since in leases:
-        yield from restart_lease(flow_id, since)
+        await restart_lease(world, flow_id, since)
 
 
-def step_due(context: Context, flow_id: str) -> Op[Swept]:
+async def step_due(world: World, flow_id: str) -> Swept:
     """Step a flow, unless others do. If that fails, leave it alone for a while."""
-    worker = context.identity.worker()
-    begin = BeginPoll(context, worker)
+    worker = world.context.identity.worker()
+    begin = BeginPoll(world, worker)
     claim: Claim | LeaseHeld | None = None
     try:
-        claim, lease = yield from take_lease(flow_id, worker, context.lease_seconds, begin)
+        claim, lease = await take_lease(world, flow_id, worker, world.context.lease_seconds, begin)
         if isinstance(claim, LeaseHeld):
             return Swept([], [])
         flow = claim.flow
         if claim.event is None and (flow.wake_at is None or flow.wait_seconds(claim.now) > 0):
-            yield Reschedule(flow, worker)  # what woke it bypassed the client
+            await world.store.reschedule(flow, worker)  # what woke it bypassed the client
             return Swept([], [])
-        return Swept([(yield from step_claimed(context, claim, lease, begin))], [])
+        return Swept([(await step_claimed(world, claim, lease, begin))], [])
     except errors.UnknownLoginError:
         return Swept([], [])  # it was deleted meanwhile
     except errors.DeviceFlowError as problem:
         if claim is None and problem.flow_id is None:
             raise  # it is about the store
         problem.flow_id = problem.flow_id or flow_id
-        clocks: Clocks = yield ReadClocks()
-        yield Snooze(flow_id, worker, clocks.now)
+        clocks = world.clocks()
+        await world.store.snooze(flow_id, worker, clocks.now)
         return Swept([], [problem])

@@ -5,28 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deviceflow import errors
-from deviceflow.client.effects import Add, Load, StoreNow
 from deviceflow.core.login import Login
 from deviceflow.export import seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deviceflow.client.effects import Op
-    from deviceflow.core.flow import Flow
+    from deviceflow.client.world import World
     from deviceflow.core.secret import Secret
 
 
-def export_login(flow_id: str, keys: Sequence[Secret]) -> Op[str]:
+async def export_login(world: World, flow_id: str, keys: Sequence[Secret]) -> str:
     """Return the whole login, secrets included, as one sealed text."""
-    flow: Flow = yield Load(flow_id)
+    flow = await world.store.get(flow_id)
     return seal(flow, keys)
 
 
-def import_login(text: str, keys: Sequence[Secret]) -> Op[Login]:
+async def import_login(world: World, text: str, keys: Sequence[Secret]) -> Login:
     """Add a sealed login to the store."""
     flow = unseal(text, keys)
-    kept: Flow = yield Add(flow, None)
+    kept = await world.store.add(flow, store_event=None)
     if kept is not flow:
         raise errors.UsageError(
             f"A login of the name {flow.name!r} is open in this store already.",
@@ -35,5 +33,5 @@ def import_login(text: str, keys: Sequence[Secret]) -> Op[Login]:
             hint=f"End that login first: deviceflow cancel {kept.id}, or if the login was approved,"
             f" deviceflow token {kept.id} --acknowledge.",
         )
-    now: float = yield StoreNow()
+    now = await world.now()
     return Login.of(flow, flow.wait_seconds(now))

@@ -9,9 +9,10 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
+    from typing import Any
 
-    from deviceflow.client.effects import Op
+    from deviceflow.client.world import World
 
 AT_ONCE: Final = 128
 """How many operations of a sweep run at a time at most."""
@@ -39,7 +40,7 @@ class Turn(NamedTuple, Generic[_T]):
     item: _T
 
 
-Work: TypeAlias = "Turn[Callable[[], Op[_T]]]"
+Work: TypeAlias = "Turn[Callable[[World], Coroutine[Any, Any, _T]]]"
 """An operation that begins when it is its turn."""
 
 

@@ -9,31 +9,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deviceflow import errors
-from deviceflow.client.effects import Load, ReadClocks, Sleep, StoreNow
+from deviceflow.client import recorder
 from deviceflow.client.kept import Issued, UnsavedToken
 from deviceflow.client.lease import LEASE_MARGIN
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
     from deviceflow.client.exchange import Outcome
+    from deviceflow.client.world import World
     from deviceflow.core.flow import Flow, Transition
 
 
-def record_issued(
-    context: Context,
+async def record_issued(
+    world: World,
     flow: Flow,
     transition: Transition,
     issued: Issued,
     worker: str,
     outcome: Outcome,
-) -> Op[Flow]:
+) -> Flow:
     """Commit a transition that brings a token, and give the lease back.
 
     While the store fails, the commit is tried again for as long as the lease lasts.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         flow: The flow after the transition.
         transition: What the answer meant.
         issued: What it brought.
@@ -46,39 +45,39 @@ def record_issued(
     Raises:
         StoreError: The store goes on failing. The token stays among the unsaved ones.
     """
-    event = context.recorder.render(flow, transition, worker)
-    context.unsaved.hold(worker, UnsavedToken(flow, event, issued))
+    event = recorder.render(world.context, flow, transition, worker)
+    world.context.unsaved.hold(worker, UnsavedToken(flow, event, issued))
     until = outcome.ended + LEASE_MARGIN
-    committed = yield from _commit_patiently(context, flow, event, until, worker)
+    committed = await _commit_patiently(world, flow, event, until, worker)
     if not committed:
-        flow = yield from _deliver(context, issued, flow.id, outcome.now, until, worker)
-    context.unsaved.discard(worker)
+        flow = await _deliver(world, issued, flow.id, outcome.now, until, worker)
+    world.context.unsaved.discard(worker)
     return flow
 
 
-def save(context: Context, flow_id: str) -> Op[None]:
+async def save(world: World, flow_id: str) -> None:
     """Save the tokens of a flow whose commit failed.
 
     Raises:
         StoreError: The store still fails.
     """
-    for worker, (flow, event, issued) in context.unsaved.of(flow_id):
+    for worker, (flow, event, issued) in world.context.unsaved.of(flow_id):
         # The commit may have succeeded, and only its answer was lost: whoever has the token by now
         # must not have it revoked as a late one. So the very same event comes first.
-        until = (yield ReadClocks()).steady + LEASE_MARGIN
-        committed = yield from _commit_patiently(context, flow, event, until, worker)
+        until = world.clocks().steady + LEASE_MARGIN
+        committed = await _commit_patiently(world, flow, event, until, worker)
         if not committed:
-            now: float = yield StoreNow()
-            yield from _deliver(context, issued, flow.id, now, until, worker)
-        context.unsaved.discard(worker)
+            now = await world.now()
+            await _deliver(world, issued, flow.id, now, until, worker)
+        world.context.unsaved.discard(worker)
 
 
-def _deliver(
-    context: Context, issued: Issued, flow_id: str, now: float, until: float, worker: str
-) -> Op[Flow]:
+async def _deliver(
+    world: World, issued: Issued, flow_id: str, now: float, until: float, worker: str
+) -> Flow:
     """Store a token with a flow that others have moved meanwhile."""
     while True:
-        flow: Flow = yield Load(flow_id)
+        flow = await world.store.get(flow_id)
         now = max(now, flow.moved_at)  # the others' events may be later than the answer
         token = issued.token
         if token is None:
@@ -87,24 +86,24 @@ def _deliver(
             return flow  # stored already: only the store's answer was lost
         else:
             transition = flow.late_token(token, issued.attempt, now)
-        event = context.recorder.render(flow, transition, worker)
-        context.unsaved.hold(worker, UnsavedToken(flow, event, issued))
-        committed = yield from _commit_patiently(context, flow, event, until)
+        event = recorder.render(world.context, flow, transition, worker)
+        world.context.unsaved.hold(worker, UnsavedToken(flow, event, issued))
+        committed = await _commit_patiently(world, flow, event, until)
         if committed:
             return flow
 
 
-def _commit_patiently(
-    context: Context,
+async def _commit_patiently(
+    world: World,
     flow: Flow,
     event: dict[str, Any],
     until: float,
     release: str | None = None,
-) -> Op[bool]:
+) -> bool:
     """Commit, and try again each second while the store fails.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         flow: The flow.
         event: Its event.
         until: When to give up, by the monotonic clock.
@@ -115,10 +114,10 @@ def _commit_patiently(
     """
     while True:
         try:
-            return (yield from context.recorder.commit(flow, event, release))
+            return await recorder.commit(world, flow, event, release)
         except errors.StoreError as failed:
             message, hint = failed.message, failed.hint
-        if (yield ReadClocks()).steady >= until:
+        if world.clocks().steady >= until:
             raise errors.StoreError(
                 f"{message} The login was approved, and its token is in this process only.",
                 flow_id=flow.id,
@@ -126,4 +125,4 @@ def _commit_patiently(
                 hint=f"Keep the process running: the next step of the login saves the token. "
                 f"{hint or ''}".rstrip(),
             )
-        yield Sleep(1.0)
+        await world.sleep(1.0)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deviceflow import errors
-from deviceflow.client.effects import Load, Notify, ReadClocks, Sleep, StoreNow, Wake, Watch
+from deviceflow.client import recorder
 from deviceflow.client.handover import collect_token
 from deviceflow.client.step import step
 from deviceflow.core.login import Login
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.core.flow import Flow
+    from deviceflow.client.world import World
     from deviceflow.core.provider import Token
 
     OnStep = Callable[[Login], object] | None
@@ -23,62 +21,60 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def watching(context: Context, flow_id: str, operation: Op[_T]) -> Op[_T]:
+async def watching(world: World, flow_id: str, operation: Coroutine[Any, Any, _T]) -> _T:
     """Run an operation that `cancel` wakes. On Ctrl-C, cancel a login that is only in memory."""
-    yield Watch(flow_id)
+    world.watch(flow_id)
     try:
-        return (yield from operation)
+        return await operation
     except KeyboardInterrupt:
-        if not context.durable:
-            yield from cancel(context, flow_id, "interrupted")
+        if not world.context.durable:
+            await cancel(world, flow_id, "interrupted")
         raise
 
 
-def wait_for_token(
-    context: Context, flow_id: str, timeout: float | None, on_step: OnStep = None
-) -> Op[Token]:
+async def wait_for_token(
+    world: World, flow_id: str, timeout: float | None, on_step: OnStep = None
+) -> Token:
     """Step until the login has ended, and return its token."""
-    yield from wait(context, flow_id, timeout, on_step)
-    return (yield from collect_token(context, flow_id))
+    await wait(world, flow_id, timeout, on_step)
+    return await collect_token(world, flow_id)
 
 
-def wait(
-    context: Context, flow_id: str, timeout: float | None, on_step: OnStep = None
-) -> Op[Login]:
+async def wait(world: World, flow_id: str, timeout: float | None, on_step: OnStep = None) -> Login:
     """Step until the login has ended, and return how."""
-    return (yield from watching(context, flow_id, _wait(context, flow_id, timeout, on_step)))
+    return await watching(world, flow_id, _wait(world, flow_id, timeout, on_step))
 
 
-def _wait(context: Context, flow_id: str, timeout: float | None, on_step: OnStep) -> Op[Login]:
-    until = None if timeout is None else (yield ReadClocks()).steady + timeout
+async def _wait(world: World, flow_id: str, timeout: float | None, on_step: OnStep) -> Login:
+    until = None if timeout is None else world.clocks().steady + timeout
     while True:
-        login = yield from step(context, flow_id)
+        login = await step(world, flow_id)
         if on_step is not None:
-            yield Notify(on_step, login)
+            await world.on_step(on_step, login)
         if login.state.ended:
             break
         seconds = login.wait_seconds
         if until is not None:
-            left = until - (yield ReadClocks()).steady
+            left = until - world.clocks().steady
             if left <= 0:
                 raise errors.WaitTimeoutError(flow_id=flow_id, state=login.state)
             seconds = min(seconds, left)
-        yield Sleep(seconds, flow_id)
-    flow: Flow = yield Load(flow_id)
+        await world.sleep(seconds, flow_id)
+    flow = await world.store.get(flow_id)
     for _ in flow.to_revoke:
-        login = yield from step(context, flow_id)
+        login = await step(world, flow_id)
     return login
 
 
-def cancel(context: Context, flow_id: str, detail: str | None) -> Op[Login]:
+async def cancel(world: World, flow_id: str, detail: str | None) -> Login:
     """End the login, and wake whoever waits for it in this process."""
     while True:
-        flow: Flow = yield Load(flow_id)
-        now: float = yield StoreNow()
+        flow = await world.store.get(flow_id)
+        now = await world.now()
         if flow.state.ended:
             break
         cancelled = flow.cancel(now, detail)
-        if (yield from context.recorder.record(flow, cancelled, context.identity.worker())):
+        if await recorder.record(world, flow, cancelled, world.context.identity.worker()):
             break
-    yield Wake(flow_id)
+    world.wake(flow_id)
     return Login.of(flow, flow.wait_seconds(now))

@@ -1,7 +1,6 @@
 """What the auth objects share: which requests get a token, which token, and what a refusal means.
 
-Operations here are generators over effects, as those of `deviceflow.client`, and both clients
-perform them.
+The operations here are like those of `deviceflow.client`, and both clients run them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from deviceflow import _forks as forks
 from deviceflow._environment import http_allowed
 from deviceflow.client import grant_end, grant_login, grant_token
 from deviceflow.client.asking import asked
-from deviceflow.client.effects import Sleep
 from deviceflow.core.sanitize import crosses_in_clear
 from deviceflow.core.wire import is_token_refused
 from deviceflow.errors import (
@@ -35,8 +33,7 @@ from deviceflow.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
+    from deviceflow.client.world import World
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.provider import LoginRequest, Provider
 
@@ -53,7 +50,7 @@ class Bearer:
     """The token of one grant, for the requests of one auth object (RFC 6750 section 2.1).
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         name: The grant's name.
         provider: Where to log in; None for a grant that there is already.
         min_ttl: As for `Client.get_token`.
@@ -69,7 +66,6 @@ class Bearer:
 
     def __init__(
         self,
-        context: Context,
         name: str,
         provider: Provider | None,
         *,
@@ -80,7 +76,6 @@ class Bearer:
         invalid_token_statuses: Iterable[int] | None,
         request: LoginRequest,
     ) -> None:
-        self._context = context
         self._name, self._provider, self._request = name, provider, request
         self._min_ttl, self._purpose = min_ttl, purpose
         self._interactive = _terminal() if interactive is None else interactive
@@ -129,7 +124,7 @@ class Bearer:
 
     # Which token.
 
-    def token(self) -> Op[AccessToken]:
+    async def token(self, world: World) -> AccessToken:
         """Return a token that can be used now. If there is none, have a person log in.
 
         A person who said no, or did not come, is not asked again.
@@ -141,8 +136,8 @@ class Bearer:
         while True:
             asks = self._interactive and not self._declined
             with suppress(LoginPending) if asks else nullcontext():
-                token = yield from grant_token.get_token(
-                    self._context,
+                token = await grant_token.get_token(
+                    world,
                     self._name,
                     self._provider,
                     self._purpose,
@@ -152,25 +147,25 @@ class Bearer:
                 )
                 self._declined = False
                 return token
-            yield from self._log_in()
+            await self._log_in(world)
 
-    def _log_in(self) -> Op[None]:
+    async def _log_in(self, world: World) -> None:
         """Ask the person, or wait while another thread or task does that."""
         if not self._asking.acquire(blocking=False):
             while self._asking.locked():
-                yield Sleep(_LOOK)
+                await world.sleep(_LOOK)
             return
         try:
             if not self._declined:
-                yield from self._ask()
+                await self._ask(world)
         finally:
             self._asking.release()
 
-    def _ask(self) -> Op[None]:
+    async def _ask(self, world: World) -> None:
         provider = asked(self._provider, self._request)
         try:
-            yield from grant_login.log_in(
-                self._context,
+            await grant_login.log_in(
+                world,
                 self._name,
                 provider,
                 self._purpose,
@@ -194,10 +189,11 @@ class Bearer:
         statuses = token.invalid_token_statuses if self._statuses is None else self._statuses
         return is_token_refused(status, challenge, statuses)
 
-    def another(self, refused: AccessToken) -> Op[AccessToken | None]:
+    async def another(self, world: World, refused: AccessToken) -> AccessToken | None:
         """Return the token to send a request again with, after a server refused its token.
 
         Args:
+            world: What the operation works with.
             refused: The token of the request.
 
         Returns:
@@ -207,13 +203,13 @@ class Bearer:
         Raises:
             DeviceFlowError: There is no token; as for `token`.
         """
-        yield from grant_end.refuse(self._context, self._name, refused)
-        token = yield from self.token()
+        await grant_end.refuse(world, self._name, refused)
+        token = await self.token(world)
         return None if token.access_token == refused.access_token else token
 
-    def refuse(self, token: AccessToken) -> Op[None]:
+    async def refuse(self, world: World, token: AccessToken) -> None:
         """Say that a server refused a token: the next request gets another one, if there is one."""
-        yield from grant_end.invalidate(self._context, self._name, token)
+        await grant_end.invalidate(world, self._name, token)
 
 
 def origin(scheme: str, host: str | None, port: int | None) -> Origin:

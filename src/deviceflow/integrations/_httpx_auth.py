@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from deviceflow.client._async import AsyncClient
@@ -44,7 +45,6 @@ class HttpxAuth:
     ) -> None:
         self._client = client
         self._bearer = Bearer(
-            client._context,  # noqa: SLF001  # it performs operations of its own by a client
             name,
             provider,
             min_ttl=min_ttl,
@@ -89,7 +89,7 @@ class HttpxAuth:
         if not bearer.is_for(first):
             yield request
             return
-        used: AccessToken = yield bearer.token()
+        used: AccessToken = yield bearer.token
         request.headers["Authorization"] = value(used)
         response = yield request
         sent = response.request
@@ -100,9 +100,9 @@ class HttpxAuth:
         if not bearer.is_refused(used, response.status_code, challenge):
             return
         if not isinstance(sent.stream, self.library.ByteStream):
-            yield bearer.refuse(used)
+            yield partial(bearer.refuse, token=used)
             return
-        fresh: AccessToken | None = yield bearer.another(used)
+        fresh: AccessToken | None = yield partial(bearer.another, refused=used)
         if fresh is not None:
             yield self._again(response, fresh)
 

@@ -85,7 +85,6 @@ class DeviceFlowAuth(AuthBase):
     ) -> None:
         self._run = client._run  # noqa: SLF001  # it performs operations of its own by a client
         self._bearer = Bearer(
-            client._context,  # noqa: SLF001
             name,
             provider,
             min_ttl=min_ttl,
@@ -101,7 +100,7 @@ class DeviceFlowAuth(AuthBase):
         first = origin_of(request.url or "")
         if not self._bearer.is_for(first):
             return request
-        used = self._run(self._bearer.token())
+        used = self._run(self._bearer.token)
 
         def on_response(response: requests.Response, **how: Any) -> requests.Response:
             # Led to another host, the token was taken off, and is not for it.
@@ -123,10 +122,10 @@ class DeviceFlowAuth(AuthBase):
         if not self._bearer.is_refused(used, response.status_code, challenge):
             return response
         if not _can_be_sent_again(response.request):
-            self._run(self._bearer.refuse(used))
+            self._run(self._bearer.refuse, used)
             return response
         try:
-            fresh = self._run(self._bearer.another(used))
+            fresh = self._run(self._bearer.another, used)
         except BaseException:
             response.close()
             raise

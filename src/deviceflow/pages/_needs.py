@@ -141,7 +141,7 @@ class NeedPages:
         login_id = query.get("login", [""])[0]
         known = login_id if _LOGIN.fullmatch(login_id) else None
         client = self._client()
-        page: NeedPage | None = await client._run(grant_page.look(client._context, link, known))
+        page: NeedPage | None = await client._run(grant_page.look, link, known)
         if page is None:
             return _answer(404, _html.unknown())
         if not page.need.lasts:
@@ -173,7 +173,7 @@ class NeedPages:
 
     async def _request_code(self, request: PageRequest, link: Secret) -> Answer:
         client = self._client()
-        page: NeedPage | None = await client._run(grant_page.look(client._context, link))
+        page: NeedPage | None = await client._run(grant_page.look, link)
         if page is None:
             return _answer(404, _html.unknown())
         if not page.need.lasts:
@@ -185,7 +185,7 @@ class NeedPages:
         after: NeedPage | None
         try:
             with origin(address=_address(request)):
-                after = await client._run(grant_page.request_code(client._context, link))
+                after = await client._run(grant_page.request_code, link)
         except DeviceFlowError as problem:
             return self._no_code(page, problem, request)
         if after is None or not after.need.lasts:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client.claim import take_lease
-from deviceflow.client.effects import ReadClocks, Release, Reschedule, Snooze
 from deviceflow.client.grant_page import settle
 from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.store_clock import Seen
@@ -22,9 +21,7 @@ from deviceflow.core.ports import LeaseHeld
 from deviceflow.worker._schedule import Due
 
 if TYPE_CHECKING:
-    from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
-    from deviceflow.client.lease import Clocks
+    from deviceflow.client.world import World
     from deviceflow.core.login import Login
     from deviceflow.core.ports import Claim
 
@@ -56,29 +53,29 @@ class _BeginPollOfOwn:
         return self._begin(claim) if claim.flow.seq == self._seq else None
 
 
-def drive(context: Context, flow_id: str, seq: int) -> Op[Driven]:
+async def drive(world: World, flow_id: str, seq: int) -> Driven:
     """Step a login, unless another worker drives it.
 
     Args:
-        context: The client's.
+        world: What the operation works with.
         flow_id: The login.
         seq: The version that this worker last saw.
 
     Raises:
         StoreError: The store failed. The same call can be made again.
     """
-    worker = context.identity.worker()
+    worker = world.context.identity.worker()
     try:
-        return (yield from _drive(context, flow_id, seq, worker))
+        return await _drive(world, flow_id, seq, worker)
     except errors.UnknownLoginError:
         return Driven()
     except (errors.DeviceFlowError, ImportError) as problem:
-        if _is_of_the_store(problem) or context.unsaved.of(flow_id):
+        if _is_of_the_store(problem) or world.context.unsaved.of(flow_id):
             raise
         if isinstance(problem, errors.DeviceFlowError) and problem.flow_id is None:
             problem.flow_id = flow_id
-        clocks: Clocks = yield ReadClocks()
-        yield Snooze(flow_id, worker, clocks.now)
+        clocks = world.clocks()
+        await world.store.snooze(flow_id, worker, clocks.now)
         return Driven(problem=problem)
 
 
@@ -86,25 +83,25 @@ def _is_of_the_store(problem: Exception) -> bool:
     return isinstance(problem, errors.StoreError) and problem.flow_id is None
 
 
-def _drive(context: Context, flow_id: str, seq: int, worker: str) -> Op[Driven]:
-    yield from save(context, flow_id)
-    begin = BeginPoll(context, worker)
+async def _drive(world: World, flow_id: str, seq: int, worker: str) -> Driven:
+    await save(world, flow_id)
+    begin = BeginPoll(world, worker)
     own = _BeginPollOfOwn(begin, seq)
-    claim, lease = yield from take_lease(flow_id, worker, context.lease_seconds, own)
+    claim, lease = await take_lease(world, flow_id, worker, world.context.lease_seconds, own)
     if isinstance(claim, LeaseHeld):
         return Driven()
     seen = Seen(lease.now, lease.taken.steady, lease.taken.steady + lease.behind)
     flow = claim.flow
     if claim.event is None:
         if flow.seq != seq and claim.previous_owner is None:
-            yield Release(flow_id, worker)
+            await world.store.release(flow_id, worker)
             return Driven()
         if flow.wake_at is None or flow.wait_seconds(claim.now) > 0:
-            yield Reschedule(flow, worker)  # what woke it bypassed the client
+            await world.store.reschedule(flow, worker)  # what woke it bypassed the client
             return Driven(_next(claim), seen)
-    login = yield from step_claimed(context, claim, lease, begin)
+    login = await step_claimed(world, claim, lease, begin)
     if login.has_token and login.name is not None:
-        yield from settle(context, login.name, flow_id)
+        await settle(world, login.name, flow_id)
     return Driven(_next(claim), seen, login)
 
 
@@ -113,12 +110,12 @@ def _next(claim: Claim) -> Due | None:
     return None if at is None else Due(at, flow.id, flow.seq, intern(flow.provider.server))
 
 
-def tidy(context: Context) -> Op[list[errors.DeviceFlowError]]:
+async def tidy(world: World) -> list[errors.DeviceFlowError]:
     """Save the tokens whose commit failed, and correct what a clock that was set back left.
 
     Returns:
         Why tokens could not be saved.
     """
-    problems = yield from save_tokens(context)
-    yield from follow_clock()
+    problems = await save_tokens(world)
+    await follow_clock(world)
     return problems

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from deviceflow.client import grant_end
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from deviceflow.client._async import AsyncClient
-    from deviceflow.client.effects import Op
     from deviceflow.client.grant_end import SweptGrants
+    from deviceflow.client.world import World
     from deviceflow.core.login import Login
 
 CONCURRENCY: Final = 200
@@ -241,7 +242,7 @@ class Worker:
         if flying:
             await asyncio.wait(flying)
         while former._context.unsaved.flow_ids() and not self._stopping.is_set():
-            if await former._run(save_tokens(former._context)):
+            if await former._run(save_tokens):
                 await asyncio.sleep(_FIRST_PAUSE)
         if not former._context.unsaved.flow_ids():
             self._clients.remove(former)
@@ -279,10 +280,10 @@ class Worker:
         while (login := self._logins.take()) is not None:
             self._begin(self._logins, login, self._step(client, login.item, now - login.item.at))
         while (grant := self._grants.take()) is not None:
-            tended = grant_end.tend(client._context, grant.key)
+            tended = partial(grant_end.tend, name=grant.key)
             self._begin(self._grants, grant, self._look_after(client, tended))
         while (notice := self._notices.take()) is not None:
-            told = grant_end.tell(client._context, notice.key)
+            told = partial(grant_end.tell, name=notice.key)
             self._begin(self._notices, notice, self._look_after(client, told))
         self._set_timer(now)
 
@@ -320,7 +321,7 @@ class Worker:
     async def _step(self, client: AsyncClient, due: Due, lateness: float) -> None:
         login, problem = None, None
         try:
-            driven = await client._run(_drive.drive(client._context, due.flow_id, due.seq))
+            driven = await client._run(_drive.drive, due.flow_id, due.seq)
         except StoreError as failed:
             self._store_failed(failed)
             self._schedule.put(due)
@@ -369,7 +370,7 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_LAST_TRY, left)):
                     for client in self._clients:
-                        await client._run(save_tokens(client._context))
+                        await client._run(save_tokens)
 
     def _interrupt(self) -> None:
         for task in self._flying | self._chores:
@@ -456,7 +457,7 @@ class Worker:
     async def _tidy(self) -> None:
         while True:
             try:
-                for problem in await self._run(_drive.tidy(self._client._context)):
+                for problem in await self._client._run(_drive.tidy):
                     self._on_problem(problem)
             except StoreError as failed:
                 self._store_failed(failed)
@@ -477,11 +478,10 @@ class Worker:
     async def _look_for_grants(self) -> None:
         """Find the grants that are due, and the needs of which nobody was notified yet."""
         while True:
-            context = self._client._context
             try:
-                for due in await self._run(grant_end.due(context, UNUSED, _GRANTS)):
+                for due in await self._client._run(grant_end.due, UNUSED, _GRANTS):
                     self._grants.put(due.origin, due.key, None)
-                for due in await self._run(grant_end.due_notices(context, _GRANTS)):
+                for due in await self._client._run(grant_end.due_notices, _GRANTS):
                     self._notices.put(due.origin, due.key, None)
                 self._looked_for_grants = True
                 self._fill()
@@ -529,7 +529,9 @@ class Worker:
             )
         )
 
-    async def _look_after(self, client: AsyncClient, work: Op[SweptGrants]) -> None:
+    async def _look_after(
+        self, client: AsyncClient, work: Callable[[World], Coroutine[Any, Any, SweptGrants]]
+    ) -> None:
         try:
             swept = await client._run(work)
         except StoreError as failed:
@@ -539,9 +541,6 @@ class Worker:
         else:
             for problem in swept.problems:
                 self._on_problem(problem)
-
-    async def _run(self, operation: Op[_T]) -> _T:
-        return await self._client._run(operation)
 
     def _behind(self, now: float) -> float:
         """Return for how many seconds the login that is due the longest has been due."""

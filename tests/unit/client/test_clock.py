@@ -148,7 +148,7 @@ def test_jump_is_told_once_to_many_threads() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.resync()
 
     assert jumps == [-3600]
     assert line.now() == 10_000
@@ -199,7 +199,7 @@ def test_time_is_the_wall_clocks_again_once_others_are_seen_to_go_by_it() -> Non
     later = line.read()
     assert [later.others_follow(at) for at in (6_410, 6_420)] == [True, True]
 
-    line.join()
+    line.resync()
 
     assert line.read().wall == clock.time() == 6_420
     assert jumps == [-3600]

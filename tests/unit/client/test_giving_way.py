@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import parse_qs
 
 import pytest
+from deviceflow.client.effects import MUST_FINISH, Exchange, Send
 
 from deviceflow import errors
 from deviceflow.client import handover, lookup, purge, start, step, wait
 from deviceflow.client import login as logins
 from deviceflow.client._sync import Client
-from deviceflow.client.effects import MUST_FINISH, Exchange, Send
 from deviceflow.core.states import Reason, State
 from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deviceflow.client.effects import Op
+
     from deviceflow.core.flow import Flow
     from deviceflow.core.wire import Request, Response
 

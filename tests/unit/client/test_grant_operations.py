@@ -1,4 +1,4 @@
-"""The operations on grants, driven by a list of effects and answers, and killed at each effect."""
+"""The operations on grants, driven by a list of effects and answers, and killed at each call."""
 
 from __future__ import annotations
 
@@ -9,27 +9,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from deviceflow import Client, LoginPending, OAuth, errors
-from deviceflow.client import grant_end, grant_refresh, grant_token, purge
-from deviceflow.client.effects import (
-    CommitGrant,
-    DeleteEnded,
-    DeleteGrant,
-    DueGrants,
-    EndedGrants,
-    Exchange,
-    FindFlow,
-    IdsWithSecrets,
-    LoadGrant,
-    LoadGrantById,
-    ReadClocks,
-    Send,
-    Sleep,
-    SnoozeGrant,
-    StoreNow,
-    UseGrant,
-    Wake,
-    Watch,
-)
+from deviceflow.client import grant_end, grant_refresh, grant_token, purge, recorder
 from deviceflow.client.kept import STALE
 from deviceflow.client.lease import GRANT_MARGIN, Clocks
 from deviceflow.core.grant import Grant
@@ -44,14 +24,13 @@ from deviceflow.providers.dialect import RFC8628
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock, answer
-from tests.listed import NOW, STEADY, TIMEOUT, Listed, Raised, context
+from tests.listed import NOW, STEADY, TIMEOUT, Call, Listed, Raised, context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from deviceflow.client.context import Context
-    from deviceflow.client.effects import Op
     from deviceflow.core.access_token import AccessToken
     from deviceflow.core.wire import Request, Response
     from tests.listed import Expected
@@ -68,7 +47,7 @@ RENEWED: Final = answer(
 )
 REFUSED: Final = answer(400, {"error": "invalid_grant"})
 FAILING: Final = Raised(errors.StoreError("The disk is full.", hint="Make room."))
-WAKES: Final = (Wake, None)
+WAKES: Final = ("wake", None)
 
 
 def first_token(now: float) -> Token:
@@ -85,7 +64,9 @@ def active(left: float = LIFE) -> Grant:
 
 
 def loads(grant: Grant | None, held: float = 0.0, now: float = NOW) -> Expected:
-    return LoadGrant, None if grant is None else StoredGrant(grant, now, now, held, uses=used(now))
+    return "load_grant", None if grant is None else StoredGrant(
+        grant, now, now, held, uses=used(now)
+    )
 
 
 def used(now: float) -> tuple[Use, ...]:
@@ -94,23 +75,23 @@ def used(now: float) -> tuple[Use, ...]:
 
 
 def commits(committed: Any = True) -> Expected:
-    return CommitGrant, committed
+    return "commit_grant", committed
 
 
 def sends(result: Response | Failure | BaseException, seconds: float = 0.0) -> Expected:
-    return Send, Exchange(result, STEADY + seconds)
+    return "send", Exchange(result, STEADY + seconds)
 
 
 def clocks_at(passed: float) -> Expected:
-    return ReadClocks, Clocks(NOW + passed, STEADY + passed)
+    return "clocks", Clocks(NOW + passed, STEADY + passed)
 
 
 def get_token(by: Context, min_ttl: float = 60.0, timeout: float | None = None) -> Op[AccessToken]:
     return grant_token.get_token(by, "nightly", None, None, {}, min_ttl, "later", timeout)
 
 
-def commits_of(driver: Listed) -> list[CommitGrant]:
-    return [effect for effect in driver.effects if isinstance(effect, CommitGrant)]
+def commits_of(driver: Listed) -> list[Call]:
+    return driver.of("commit_grant")
 
 
 def test_nobody_is_asked_to_log_in_if_another_process_takes_the_token_of_the_login() -> None:
@@ -118,10 +99,10 @@ def test_nobody_is_asked_to_log_in_if_another_process_takes_the_token_of_the_log
     waiting = Grant("g1", "nightly", PROVIDER, NOW - 2000)
     waiting.raise_need("n1", Secret("LINK"), NOW - 2000)
     driver = Listed(
-        *(loads(waiting), (FindFlow, None), (StoreNow, NOW)), *(loads(active()), loads(active()))
+        *(loads(waiting), ("find", None), ("now", NOW)), *(loads(active()), loads(active()))
     )
 
-    token = driver.run(get_token(context()))
+    token = driver.run(get_token, context())
 
     assert token.access_token.reveal() == "ACCESS-1"
 
@@ -132,30 +113,30 @@ def test_nobody_is_asked_to_log_in_if_another_process_takes_the_token_of_the_log
 def test_token_with_life_left_is_one_read() -> None:
     driver = Listed(loads(active()))
 
-    token = driver.run(get_token(context()))
+    token = driver.run(get_token, context())
 
     assert (token.access_token, token.generation) == (Secret("ACCESS-1"), 1)
-    assert driver.names == ["LoadGrant"]
+    assert driver.names == ["load_grant"]
 
 
 @pytest.mark.parametrize(("passed", "reads"), [(0.5, False), (STALE, True), (-5, False)])
 def test_token_comes_from_memory_for_a_second(passed: float, reads: bool) -> None:
     by = context()
-    Listed(loads(active())).run(get_token(by))
+    Listed(loads(active())).run(get_token, by)
 
     again = Listed(clocks_at(passed), *([loads(active())] if reads else []))
-    again.run(get_token(by))
+    again.run(get_token, by)
 
-    assert ("LoadGrant" in again.names) is reads
+    assert ("load_grant" in again.names) is reads
 
 
 def test_token_in_memory_is_not_given_beyond_its_life_nor_to_who_asks_for_another() -> None:
     by = context()
-    Listed(loads(active(60.5))).run(get_token(by))
+    Listed(loads(active(60.5))).run(get_token, by)
 
-    Listed(clocks_at(0.6), loads(active(100))).run(get_token(by))
+    Listed(clocks_at(0.6), loads(active(100))).run(get_token, by)
     Listed(loads(active())).run(
-        grant_token.get_token(by, "nightly", PROVIDER, None, {}, 60.0, "later")
+        grant_token.get_token, by, "nightly", PROVIDER, None, {}, 60.0, "later"
     )
 
 
@@ -163,11 +144,11 @@ def test_token_in_memory_is_not_given_beyond_its_life_nor_to_who_asks_for_anothe
 def test_use_is_noted_once_a_minute(used_at: float | None) -> None:
     stored = StoredGrant(active(), NOW, used_at, uses=used(used_at or NOW))
 
-    driver = Listed((LoadGrant, stored), (UseGrant, None))
-    driver.run(get_token(context()))
+    driver = Listed(("load_grant", stored), ("use_grant", None))
+    driver.run(get_token, context())
 
-    last = driver.effects[-1]
-    assert isinstance(last, UseGrant)
+    last = driver.calls[-1]
+    assert isinstance(last, "use_grant")
     assert last[:2] == ("g1", NOW)
     assert [use.at for use in last.uses] == [NOW]
 
@@ -178,10 +159,10 @@ def test_use_is_noted_once_a_minute(used_at: float | None) -> None:
 def test_refresh_is_stored_under_a_lease_before_it_is_sent_and_released_behind_it() -> None:
     driver = Listed(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(), WAKES)
 
-    token = driver.run(get_token(context()))
+    token = driver.run(get_token, context())
 
     assert token.generation == 2
-    assert driver.names == ["LoadGrant", "refresh", "Wake", "Send", "renew", "Wake"]
+    assert driver.names == ["load_grant", "refresh", "wake", "send", "renew", "wake"]
     begun, done = commits_of(driver)
     assert begun.lease is not None
     assert begun.lease.seconds == TIMEOUT + GRANT_MARGIN
@@ -191,21 +172,21 @@ def test_refresh_is_stored_under_a_lease_before_it_is_sent_and_released_behind_i
 def test_nothing_is_sent_if_others_went_on_and_what_they_got_is_used() -> None:
     driver = Listed(loads(active(30)), commits(False), loads(active()))
 
-    assert driver.run(get_token(context())).generation == 1
-    assert "Send" not in driver.names
+    assert driver.run(get_token, context()).generation == 1
+    assert "send" not in driver.names
 
 
 def test_others_use_what_they_have_or_wait_to_be_woken() -> None:
     grant = active(30)
     grant.refresh(NOW - 1)
-    assert Listed(loads(grant, held=5)).run(get_token(context())).generation == 1
+    assert Listed(loads(grant, held=5)).run(get_token, context()).generation == 1
 
     ended = active(-5)
     ended.refresh(NOW - 6)
-    waiting = Listed(loads(ended, held=5), (Watch, None), (Sleep, None), loads(active()))
-    waiting.run(get_token(context()))
+    waiting = Listed(loads(ended, held=5), ("watch", None), ("sleep", None), loads(active()))
+    waiting.run(get_token, context())
 
-    (sleep,) = [effect for effect in waiting.effects if isinstance(effect, Sleep)]
+    (sleep,) = waiting.of("sleep")
     assert (sleep.flow_id, sleep.seconds) == ("g1", 0.02)
 
 
@@ -213,15 +194,15 @@ def test_token_that_was_refused_is_not_given_while_others_get_the_next_one() -> 
     by, old = context(), Secret("ACCESS-1")
     grant = active(30)
     grant.refresh(NOW - 1)
-    told = Listed(loads(grant, held=5)).run(grant_end.refuse(by, "nightly", old))
+    told = Listed(loads(grant, held=5)).run(grant_end.refuse, by, "nightly", old)
     renewed = active()
     renewed.token = replace(first_token(NOW), access_token=Secret("ACCESS-2"))
 
-    driver = Listed(loads(grant, held=5), (Watch, None), (Sleep, None), loads(renewed))
+    driver = Listed(loads(grant, held=5), ("watch", None), ("sleep", None), loads(renewed))
 
-    assert (told, driver.run(get_token(by)).access_token) == (True, Secret("ACCESS-2"))
+    assert (told, driver.run(get_token, by).access_token) == (True, Secret("ACCESS-2"))
     # Where others came to nothing, there is no better one.
-    assert Listed(clocks_at(STALE), loads(active(600))).run(get_token(by)).access_token == old
+    assert Listed(clocks_at(STALE), loads(active(600))).run(get_token, by).access_token == old
 
 
 def test_token_that_was_refused_is_not_kept_by_whoever_read_it_before() -> None:
@@ -231,12 +212,12 @@ def test_token_that_was_refused_is_not_kept_by_whoever_read_it_before() -> None:
         by.tokens.refuse("nightly", old)
         return StoredGrant(active(), NOW, NOW, uses=used(NOW))
 
-    Listed((LoadGrant, refused_meanwhile)).run(get_token(by))
+    Listed(("load_grant", refused_meanwhile)).run(get_token, by)
 
     again = Listed(loads(active()))
-    again.run(get_token(by))
+    again.run(get_token, by)
 
-    assert again.names == ["LoadGrant"]
+    assert again.names == ["load_grant"]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +236,7 @@ def test_lease_stays_while_the_server_may_be_at_work(
         loads(active(30), held=5),
     )
 
-    driver.run(get_token(context()))
+    driver.run(get_token, context())
 
     assert driver.names[4] == "lose_answer"
     assert (commits_of(driver)[1].release is None) is stays
@@ -266,7 +247,7 @@ def test_interrupted_refresh_is_on_record_as_in_doubt_and_raised(stop: BaseExcep
     driver = Listed(loads(active(30)), commits(), WAKES, sends(stop), commits(), WAKES)
 
     with pytest.raises(type(stop)):
-        driver.run(get_token(context()))
+        driver.run(get_token, context())
 
     assert driver.names[4] == "lose_answer"
     assert commits_of(driver)[1].release is None
@@ -279,27 +260,27 @@ def test_too_little_is_left_of_the_lease_to_send_anything() -> None:
         *(late, commits(), WAKES, late, loads(active())),
     )
 
-    driver.run(get_token(context()))
+    driver.run(get_token, context())
 
-    assert "Send" not in driver.names
+    assert "send" not in driver.names
     assert "postpone" in driver.names
 
 
 def test_tokens_are_kept_while_the_store_fails_and_saved_by_the_next_call() -> None:
     by = context()
     failing = Listed(
-        *(loads(active(30)), commits(), WAKES, sends(RENEWED), (CommitGrant, FAILING)),
-        *((Sleep, None), (CommitGrant, FAILING), clocks_at(99)),
+        *(loads(active(30)), commits(), WAKES, sends(RENEWED), ("commit_grant", FAILING)),
+        *(("sleep", None), ("commit_grant", FAILING), clocks_at(99)),
     )
     # The clock is looked at after each failure; first there is time left.
     with pytest.raises(errors.StoreError, match="its tokens are in this process only") as caught:
-        failing.run(get_token(by))
+        failing.run(get_token, by)
     assert "ACCESS" not in f"{caught.value!r} {vars(caught.value)}"
 
     saved = Listed(commits(), WAKES, loads(active()))
-    saved.run(get_token(by))
+    saved.run(get_token, by)
 
-    assert saved.names[:2] == ["renew", "Wake"]
+    assert saved.names[:2] == ["renew", "wake"]
     (saving,) = commits_of(saved)
     assert saving.grant.generation == 2
     assert by.refreshed.of("nightly") == []
@@ -312,11 +293,11 @@ def test_tokens_whose_commit_comes_too_late_are_set_aside() -> None:
     other.refresh(NOW + 20)
     driver = Listed(
         *(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(False)),
-        *((LoadGrantById, StoredGrant(other, NOW + 20)), commits(), WAKES),
+        *(("load_grant_by_id", StoredGrant(other, NOW + 20)), commits(), WAKES),
         loads(active(30), held=5),
     )
 
-    driver.run(get_token(context()))
+    driver.run(get_token, context())
 
     assert driver.names[6] == "late_answer"
     assert commits_of(driver)[2].grant.aside[0].access_token == Secret("ACCESS-2")
@@ -328,22 +309,22 @@ def test_tokens_that_were_stored_and_only_not_answered_are_stored_once() -> None
     stored.receive(RENEWED, NOW)
     driver = Listed(
         *(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(False)),
-        (LoadGrantById, StoredGrant(stored, NOW)),
+        ("load_grant_by_id", StoredGrant(stored, NOW)),
     )
 
-    assert driver.run(get_token(context())).generation == 2
+    assert driver.run(get_token, context()).generation == 2
 
 
 def test_grant_that_was_removed_meanwhile_is_an_error() -> None:
     driver = Listed(
         *(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(False)),
-        (LoadGrantById, None),
+        ("load_grant_by_id", None),
     )
 
     by = context()
 
     with pytest.raises(errors.StoreError, match="removed"):
-        driver.run(get_token(by))
+        driver.run(get_token, by)
 
     assert by.refreshed.of("nightly") == []  # the next grant of its name is another one
 
@@ -354,7 +335,7 @@ def test_server_that_is_slower_than_its_tokens_is_not_asked_for_ever() -> None:
     for _ in range(3):
         rounds += [loads(active(-5)), commits(), WAKES, sends(slow, 6.0), commits(), WAKES]
 
-    assert Listed(*rounds).run(get_token(context())).generation == 2
+    assert Listed(*rounds).run(get_token, context()).generation == 2
 
 
 # What else.
@@ -373,25 +354,25 @@ def test_invalidating_another_token_or_one_that_is_being_refreshed_does_nothing(
 def test_invalidating_is_tried_again_if_others_went_on() -> None:
     driver = Listed(loads(active()), commits(False), loads(active()), commits(), WAKES)
 
-    assert driver.run(grant_end.refuse(context(), "nightly", Secret("ACCESS-1")))
+    assert driver.run(grant_end.refuse, context(), "nightly", Secret("ACCESS-1"))
 
 
 @pytest.mark.parametrize(
-    "found", [(LoadGrant, Raised(errors.SealError(flow_id="g0"))), (LoadGrant, None)]
+    "found", [("load_grant", Raised(errors.SealError(flow_id="g0"))), ("load_grant", None)]
 )
 def test_sweep_passes_over_what_fails(found: Expected) -> None:
-    swept = Listed(found, (SnoozeGrant, None)).run(grant_end.tend(context(), "bad"))
+    swept = Listed(found, ("snooze_grant", None)).run(grant_end.tend, context(), "bad")
 
     assert swept.names == []
     assert len(swept.problems) == 1
-    assert Listed(loads(active())).run(grant_end.tend(context(), "fine")) == (["fine"], [])
+    assert Listed(loads(active())).run(grant_end.tend, context(), "fine") == (["fine"], [])
 
 
 def test_the_servers_of_due_grants_take_turns() -> None:
     due = [*((f"slow{n}", "https://slow") for n in range(5)), ("fine", "https://fine")]
-    driver = Listed((DueGrants, due))
+    driver = Listed(("due_grants", due))
 
-    works = driver.run(grant_end.due(context(), 100.0, 3))
+    works = driver.run(grant_end.due, context(), 100.0, 3)
 
     assert [work.key for work in works] == ["slow0", "fine", "slow1"]
 
@@ -401,11 +382,11 @@ def test_sweep_puts_off_a_grant_in_doubt_that_is_not_to_be_refreshed_yet() -> No
     grant.provider = replace(PROVIDER, quirks=replace(RFC8628, replay_window=30.0))
     grant.refresh(NOW - 100)
     grant.receive(Failure("connection", sent=True), NOW - 90)
-    driver = Listed(loads(grant), (SnoozeGrant, None))
+    driver = Listed(loads(grant), ("snooze_grant", None))
 
-    driver.run(grant_end.tend(context(), "nightly"))
+    driver.run(grant_end.tend, context(), "nightly")
 
-    assert driver.effects[-1] == SnoozeGrant("nightly", NOW)
+    assert driver.calls[-1] == Call("snooze_grant", "nightly", NOW)
 
 
 @pytest.mark.parametrize(
@@ -427,7 +408,7 @@ def test_expired_token_that_cannot_be_refreshed_yet_says_what_failed(
     driver = Listed(loads(grant))
 
     with pytest.raises(errors.UnreachableError) as caught:
-        driver.run(get_token(context()))
+        driver.run(get_token, context())
 
     said = f"The last request to https://as.example.com failed: {why}, no usable answer since"
     assert f"{said} {moment(NOW)} (1 request). Nothing is lost." in str(caught.value)
@@ -441,12 +422,12 @@ def test_grant_in_doubt_says_since_when_and_how_often_the_server_was_asked() -> 
     driver = Listed(loads(grant))
 
     with pytest.raises(errors.UnreachableError, match="The grant is in doubt") as caught:
-        driver.run(get_token(context()))
+        driver.run(get_token, context())
 
     assert f"no usable answer since {moment(NOW - 100)} (2 requests)" in str(caught.value)
 
 
-# Killed at each effect.
+# Killed at each call.
 
 
 class Rotating:
@@ -494,7 +475,7 @@ class Killed(BaseException):
 
 
 class Mortal(Client):
-    """A client whose process dies before it performs an effect."""
+    """A client whose process dies before it performs a call."""
 
     dies_at = 10**9
 
@@ -513,7 +494,7 @@ class Mortal(Client):
             self.dies_at -= 1
             given = raised = None
             try:
-                given = self._perform(effect, {})
+                given = self._perform(call, {})
             except Exception as error:  # noqa: BLE001
                 raised = error
 
@@ -552,7 +533,7 @@ def test_killed_at_any_effect_a_grant_is_lost_only_with_tokens_that_nobody_recei
         begun = clock.time()
         grant = Grant("g1", "nightly", provider, begun)
         given = grant.log_in(first_token(begun), provider, begun, flow_id="f1")
-        event = client()._context.recorder.render_grant(grant, given, "w0")
+        event = recorder.render_grant(client()._context, grant, given, "w0")
         assert kept.commit_grant(grant, event)
         clock.advance(LIFE * 0.95)
         mortal = client()
@@ -604,12 +585,12 @@ def test_lease_of_a_refresh_fits_into_the_servers_window(
     grant.provider = replace(PROVIDER, quirks=quirks)
     driver = Listed(loads(grant), commits(), WAKES, sends(RENEWED), commits(), WAKES)
 
-    driver.run(get_token(context()))
+    driver.run(get_token, context())
 
     begun = commits_of(driver)[0]
     assert begun.lease is not None
     assert begun.lease.seconds == pytest.approx(deadline + margin)
-    (sent,) = [effect for effect in driver.effects if isinstance(effect, Send)]
+    (sent,) = driver.of("send")
     assert sent.timeout == pytest.approx(deadline)
 
 
@@ -619,10 +600,10 @@ def test_lease_of_a_refresh_fits_into_the_servers_window(
 def test_time_limit_is_what_a_refresh_may_take() -> None:
     driver = Listed(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(), WAKES)
 
-    token = driver.run(get_token(context(), timeout=3.0))
+    token = driver.run(get_token, context(), timeout=3.0)
 
     assert token.access_token == Secret("ACCESS-2")
-    (sent,) = [effect for effect in driver.effects if isinstance(effect, Send)]
+    (sent,) = driver.of("send")
     assert sent.timeout == 3.0
     begun = commits_of(driver)[0]
     assert begun.lease is not None
@@ -634,7 +615,7 @@ def test_with_too_little_time_for_a_refresh_nothing_is_sent_or_changed() -> None
     driver = Listed(loads(grant))
 
     with pytest.raises(errors.WaitTimeoutError, match="too little was left") as caught:
-        driver.run(get_token(context(), timeout=0.9))
+        driver.run(get_token, context(), timeout=0.9)
 
     assert isinstance(caught.value, TimeoutError)
     assert "Nothing was changed" in str(caught.value)
@@ -645,26 +626,26 @@ def test_time_limit_ends_the_wait_for_the_refresh_of_another_process() -> None:
     grant = active(-10)
     grant.refresh(NOW)
     driver = Listed(
-        *(clocks_at(0), loads(grant, held=9), (Watch, None), (Sleep, None)),
-        *(clocks_at(0.4), loads(grant, held=8), (Watch, None), (Sleep, None)),
+        *(clocks_at(0), loads(grant, held=9), ("watch", None), ("sleep", None)),
+        *(clocks_at(0.4), loads(grant, held=8), ("watch", None), ("sleep", None)),
         *(clocks_at(0.5), loads(grant, held=8)),
     )
 
     with pytest.raises(errors.WaitTimeoutError, match="another process is refreshing it"):
-        driver.run(get_token(context(), timeout=0.41))
+        driver.run(get_token, context(), timeout=0.41)
 
-    waits = [effect.seconds for effect in driver.effects if isinstance(effect, Sleep)]
+    waits = [call.seconds for effect in driver.calls if call.name == "sleep"]
     assert waits == pytest.approx([0.02, 0.01])
 
 
 def test_time_limit_does_not_matter_where_there_is_a_token() -> None:
     driver = Listed(loads(active()))
 
-    assert driver.run(get_token(context(), timeout=0.0)).access_token == Secret("ACCESS-1")
+    assert driver.run(get_token, context(), timeout=0.0).access_token == Secret("ACCESS-1")
 
 
 def test_save_does_nothing_where_nothing_is_unsaved() -> None:
-    Listed().run(grant_refresh.save(context(), "nightly"))
+    Listed().run(grant_refresh.save, context(), "nightly")
 
 
 # Long after the end.
@@ -683,26 +664,26 @@ def test_purge_deletes_grants_page_by_page_and_passes_what_it_cannot_read_or_oth
     young = ended("young", revocable=False)
     young.ended_at = NOW - 10
     driver = Listed(
-        (StoreNow, NOW),
-        (IdsWithSecrets, []),
-        (IdsWithSecrets, []),
-        (DeleteEnded, 0),
-        (EndedGrants, ["done", "gone", "left"]),
-        *(loads(ended("done", revocable=False)), (DeleteGrant, True)),
+        ("now", NOW),
+        ("ids_with_secrets", []),
+        ("ids_with_secrets", []),
+        ("delete_ended", 0),
+        ("ended_grants", ["done", "gone", "left"]),
+        *(loads(ended("done", revocable=False)), ("delete_grant", True)),
         loads(None),
-        *(loads(ended("left", revocable=True)), commits(), WAKES, (DeleteGrant, True)),
-        (EndedGrants, ["moved", "read", "stale", "young"]),
+        *(loads(ended("left", revocable=True)), commits(), WAKES, ("delete_grant", True)),
+        ("ended_grants", ["moved", "read", "stale", "young"]),
         *(loads(ended("moved", revocable=True)), commits(False)),
-        (LoadGrant, FAILING),
-        *(loads(ended("stale", revocable=False)), (DeleteGrant, False)),
+        ("load_grant", FAILING),
+        *(loads(ended("stale", revocable=False)), ("delete_grant", False)),
         loads(young),
-        (EndedGrants, []),
+        ("ended_grants", []),
     )
 
-    done = driver.run(purge.purge(context(), 100, 1000))
+    done = driver.run(purge.purge, context(), 100, 1000)
 
     assert (done.grants, len(done.problems)) == (2, 1)
-    pages = [effect for effect in driver.effects if isinstance(effect, EndedGrants)]
+    pages = driver.of("ended_grants")
     assert [page.after for page in pages] == [None, "left", "young"]
     assert {page.ended_before for page in pages} == {NOW - 1000}
     abandoned = [commit.event["action"] for commit in commits_of(driver)]

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 import pytest
+from deviceflow.client.effects import LoadGrant
 
 from deviceflow import Client, LoginPending, OAuth, Secret, errors
 from deviceflow.cli import main
 from deviceflow.client import grant_page
-from deviceflow.client.effects import LoadGrant
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.grant import Grant
 from deviceflow.core.states import State
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow.client.effects import Op
+
     from deviceflow.core.wire import Request, Response
 
 LAX: Final = OAuth(

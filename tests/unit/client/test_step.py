@@ -8,16 +8,6 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from deviceflow import export
-from deviceflow.client.effects import (
-    CheckCredentials,
-    ClaimFlow,
-    Commit,
-    Emit,
-    Prepare,
-    ReadClocks,
-    RestartLease,
-    Send,
-)
 from deviceflow.client.lease import LEASE_MARGIN, Clocks
 from deviceflow.client.step import step
 from deviceflow.core.flow import Flow
@@ -33,6 +23,7 @@ from tests.listed import (
     NOW,
     STEADY,
     TIMEOUT,
+    Call,
     Listed,
     Raised,
     claims,
@@ -62,7 +53,7 @@ class Stepping(Listed):
     """Drives one step."""
 
     def step(self) -> Login:
-        return self.run(step(context(), "f1"))
+        return self.run(step, context(), "f1")
 
 
 def stored(flow: Flow) -> Flow:
@@ -83,8 +74,8 @@ def after(flow: Flow, *results: Response | Failure) -> Flow:
     return flow
 
 
-def committed(driver: Listed) -> list[Commit]:
-    return [effect for effect in driver.effects if isinstance(effect, Commit)]
+def committed(driver: Listed) -> list[Call]:
+    return driver.of("commit")
 
 
 def confidential(reference: str) -> Flow:
@@ -108,24 +99,24 @@ def test_poll_is_kept_with_the_lease_and_its_meaning_gives_the_lease_back(
 
     report = driver.step()
 
-    assert [type(effect) for effect in driver.effects] == [
-        *(ReadClocks, ClaimFlow, Emit),
-        *(Prepare, ReadClocks, Send),
-        *(Commit, Emit),
+    assert [call.name for call in driver.calls] == [
+        *("clocks", "claim", "emit"),
+        *("prepare", "clocks", "send"),
+        *("commit", "emit"),
     ]
-    _, claim, poll, _, _, send, meaning, logged = driver.effects
-    assert isinstance(claim, ClaimFlow)
+    _, claim, poll, _, _, send, meaning, logged = driver.calls
+    assert isinstance(claim, "claim")
     assert (claim.flow_id, claim.client_now) == ("f1", NOW)
     assert claim.seconds == TIMEOUT + LEASE_MARGIN
-    assert isinstance(poll, Emit)
+    assert isinstance(poll, "emit")
     assert (poll.fields["action"], poll.fields["worker"]) == ("poll", claim.owner)
-    assert isinstance(send, Send)
+    assert isinstance(send, "send")
     assert (send.request.purpose, send.timeout) == ("token", TIMEOUT)
     assert json.loads(send.request.body) == {"code": "DEVICE-CANARY"}
-    assert isinstance(meaning, Commit)
+    assert isinstance(meaning, "commit")
     assert (meaning.event["action"], meaning.release) == ("pending", claim.owner)
     assert meaning.event["duration"] == 2
-    assert isinstance(logged, Emit)
+    assert isinstance(logged, "emit")
     assert logged.fields is meaning.event
     assert brief(report) == ("f1", State.AWAITING_USER, 5, None)
 
@@ -140,7 +131,7 @@ def test_code_is_asked_for_first_without_a_poll() -> None:
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "Send", "retry"]
+    assert driver.names == ["claim", "send", "retry"]
     assert report.state is State.INIT
     assert report.wait_seconds >= 1
 
@@ -151,7 +142,7 @@ def test_nothing_is_sent_before_it_is_due(waiting: Waiting) -> None:
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "Release"]
+    assert driver.names == ["claim", "release"]
     assert brief(report) == ("f1", State.AWAITING_USER, 3, None)
 
 
@@ -162,7 +153,7 @@ def test_nothing_is_done_for_a_flow_that_has_ended(waiting: Waiting, end: Respon
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "Release"]
+    assert driver.names == ["claim", "release"]
     assert brief(report) == ("f1", flow.state, 0, flow.reason)
 
 
@@ -174,18 +165,18 @@ def test_held_flow_is_left_alone_until_the_lease_is_over_or_the_next_poll_is(
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow"]
+    assert driver.names == ["claim"]
     assert brief(report) == ("f1", State.POLLING, wait, None)
 
 
 def test_lease_by_another_clock_is_restarted_and_not_taken(waiting: Waiting) -> None:
     flow = left_polling(waiting(NOW))
-    driver = Stepping(held(flow, 20, 3580), (RestartLease, None))
+    driver = Stepping(held(flow, 20, 3580), ("restart_lease", None))
 
     assert brief(driver.step()) == ("f1", State.POLLING, 5, None)
 
-    assert driver.names == ["ClaimFlow", "RestartLease"]
-    assert driver.effects[-1] == RestartLease("f1", 3580, NOW)
+    assert driver.names == ["claim", "restart_lease"]
+    assert driver.calls[-1] == Call("restart_lease", "f1", 3580, NOW)
 
 
 def test_flow_left_behind_in_polling_is_recovered_and_not_polled_too_early(
@@ -195,7 +186,7 @@ def test_flow_left_behind_in_polling_is_recovered_and_not_polled_too_early(
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "recover", "Release"]
+    assert driver.names == ["claim", "recover", "release"]
     commit = committed(driver)[0]
     assert commit.flow.in_doubt
     assert commit.event["detail"] == "the lease of w1 ran out during a poll"
@@ -213,7 +204,7 @@ def test_flow_left_behind_long_ago_is_recovered_and_polled_in_one_step(waiting: 
 
     driver.step()
 
-    assert driver.names == ["ClaimFlow", "recover", "poll", "Send", "pending"]
+    assert driver.names == ["claim", "recover", "poll", "send", "pending"]
 
 
 def test_flow_recovered_after_its_deadline_gets_one_poll(waiting: Waiting) -> None:
@@ -222,7 +213,7 @@ def test_flow_recovered_after_its_deadline_gets_one_poll(waiting: Waiting) -> No
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "recover", "poll", "Send", "expire"]
+    assert driver.names == ["claim", "recover", "poll", "send", "expire"]
     assert brief(report) == ("f1", State.EXPIRED, 0.0, None)
 
 
@@ -233,7 +224,7 @@ def test_flow_left_behind_between_two_polls_is_gone_on_with_on_record(waiting: W
 
     driver.step()
 
-    assert driver.names == ["ClaimFlow", "take_over", "poll", "Send", "pending"]
+    assert driver.names == ["claim", "take_over", "poll", "send", "pending"]
     assert committed(driver)[0].event["detail"] == "the lease of w1 ran out between polls"
 
 
@@ -245,7 +236,7 @@ def test_flow_that_moved_since_the_clock_was_read_is_not_polled_too_early(
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "StoreNow", "Release"]
+    assert driver.names == ["claim", "now", "release"]
     assert report.wait_seconds == pytest.approx(5)
 
 
@@ -255,7 +246,7 @@ def test_clock_that_was_set_back_makes_nobody_wait_for_what_it_lost(waiting: Wai
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "StoreNow", "poll", "Send", "pending"]
+    assert driver.names == ["claim", "now", "poll", "send", "pending"]
     assert flow.expires_at == now + 600
     assert report.wait_seconds == pytest.approx(5)
 
@@ -269,7 +260,7 @@ def test_flow_left_behind_behind_its_end_is_given_back_on_record(
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "take_over", "Release"]
+    assert driver.names == ["claim", "take_over", "release"]
     assert brief(report) == ("f1", flow.state, 0, flow.reason)
 
 
@@ -281,7 +272,7 @@ def test_flow_left_behind_before_it_asked_for_a_code_asks_for_it() -> None:
 
     driver.step()
 
-    assert driver.names == ["ClaimFlow", "take_over", "Send", "retry"]
+    assert driver.names == ["claim", "take_over", "send", "retry"]
 
 
 def test_life_that_is_over_is_declared_so_without_a_request(waiting: Waiting) -> None:
@@ -290,7 +281,7 @@ def test_life_that_is_over_is_declared_so_without_a_request(waiting: Waiting) ->
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "expire"]
+    assert driver.names == ["claim", "expire"]
     commit = committed(driver)[0]
     assert commit.release == commit.event["worker"]
     assert brief(report) == ("f1", State.EXPIRED, 0.0, None)
@@ -310,7 +301,7 @@ def test_flow_without_its_code_gives_the_lease_back_and_says_why(waiting: Waitin
     with pytest.raises(UsageError, match="without its device code"):
         driver.step()
 
-    assert driver.names == ["ClaimFlow", "Release"]
+    assert driver.names == ["claim", "release"]
 
 
 # Credentials.
@@ -319,13 +310,13 @@ def test_flow_without_its_code_gives_the_lease_back_and_says_why(waiting: Waitin
 def test_secret_that_was_not_begun_with_here_is_checked_before_anything_is_recorded() -> None:
     flow = confidential("env:SOMEBODY_ELSES")
     driver = Stepping(
-        claims(flow), (CheckCredentials, Raised(UsageError("not allowed"))), releases()
+        claims(flow), ("check_credentials", Raised(UsageError("not allowed"))), releases()
     )
 
     with pytest.raises(UsageError) as caught:
         driver.step()
 
-    assert driver.names == ["ClaimFlow", "CheckCredentials", "Release"]
+    assert driver.names == ["claim", "check_credentials", "release"]
     assert (caught.value.flow_id, caught.value.state) == ("f1", State.AWAITING_USER)
     assert (flow.seq, flow.attempt) == (1, 0)
 
@@ -333,7 +324,7 @@ def test_secret_that_was_not_begun_with_here_is_checked_before_anything_is_recor
 def test_secret_that_was_checked_is_polled_with_on_the_longer_way() -> None:
     driver = Stepping(
         claims(confidential("env:ALLOWED")),
-        (CheckCredentials, None),
+        ("check_credentials", None),
         commits(),
         sends(answer(400, {"error": "authorization_pending"})),
         commits(),
@@ -341,20 +332,20 @@ def test_secret_that_was_checked_is_polled_with_on_the_longer_way() -> None:
 
     driver.step()
 
-    assert driver.names == ["ClaimFlow", "CheckCredentials", "poll", "Send", "pending"]
+    assert driver.names == ["claim", "check_credentials", "poll", "send", "pending"]
 
 
 @pytest.mark.parametrize("error", [UsageError("no key"), ImportError("no joserfc"), SystemExit()])
 def test_credentials_that_cannot_be_had_leave_no_doubt_since_nothing_was_sent(
     waiting: Waiting, error: BaseException
 ) -> None:
-    driver = Stepping(claims(waiting(NOW)), (Prepare, Raised(error)), commits())
+    driver = Stepping(claims(waiting(NOW)), ("prepare", Raised(error)), commits())
 
     with pytest.raises(type(error)) as caught:
         driver.step()
 
     assert caught.value is error
-    assert driver.names == ["ClaimFlow", "poll", "Prepare", "retry"]
+    assert driver.names == ["claim", "poll", "prepare", "retry"]
     assert not committed(driver)[0].flow.in_doubt
 
 
@@ -371,7 +362,7 @@ def test_what_interrupts_the_sending_is_stored_as_in_doubt_and_then_raised(
         driver.step()
 
     assert caught.value is stop
-    assert driver.names == ["ClaimFlow", "poll", "Send", "retry"]
+    assert driver.names == ["claim", "poll", "send", "retry"]
     commit = committed(driver)[0]
     assert (commit.event["detail"], commit.event["duration"]) == ("interrupted", 1)
     assert commit.flow.in_doubt
@@ -379,7 +370,7 @@ def test_what_interrupts_the_sending_is_stored_as_in_doubt_and_then_raised(
 
 def test_interruption_is_raised_even_where_it_cannot_be_stored(waiting: Waiting) -> None:
     driver = Stepping(
-        claims(waiting(NOW)), sends(KeyboardInterrupt()), (Commit, Raised(StoreError()))
+        claims(waiting(NOW)), sends(KeyboardInterrupt()), ("commit", Raised(StoreError()))
     )
 
     with pytest.raises(KeyboardInterrupt):
@@ -394,9 +385,9 @@ def test_request_is_sent_only_while_the_lease_covers_it(
     late = Clocks(NOW, STEADY)._replace(**{clock: Clocks(NOW, STEADY)._asdict()[clock] + passed})
     request = [sends(PENDING)] if sent else []
     driver = Stepping(
-        (ReadClocks, Clocks(NOW, STEADY)),
+        ("clocks", Clocks(NOW, STEADY)),
         claims(waiting(NOW)),
-        (ReadClocks, late),
+        ("clocks", late),
         *request,
         commits(),
     )
@@ -404,7 +395,7 @@ def test_request_is_sent_only_while_the_lease_covers_it(
     driver.step()
 
     assert committed(driver)[0].event["detail"] == (None if sent else "lease")
-    assert ("Send" in driver.names) is sent
+    assert ("send" in driver.names) is sent
 
 
 # Others went on meanwhile.
@@ -423,7 +414,7 @@ def test_poll_that_could_not_be_stored_is_not_sent(
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "take_over", "poll", "Load", "Release"]
+    assert driver.names == ["claim", "take_over", "poll", "get", "release"]
     assert brief(report) == ("f1", theirs.state, wait, theirs.reason)
 
 
@@ -435,7 +426,7 @@ def test_recovery_that_came_second_is_not_gone_on_with(waiting: Waiting, action:
 
     driver.step()
 
-    assert driver.names == ["ClaimFlow", action, "Load", "Release"]
+    assert driver.names == ["claim", action, "get", "release"]
 
 
 def test_expiry_that_came_second_is_not_reported(waiting: Waiting) -> None:
@@ -446,7 +437,7 @@ def test_expiry_that_came_second_is_not_reported(waiting: Waiting) -> None:
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "expire", "Load", "Release"]
+    assert driver.names == ["claim", "expire", "get", "release"]
     assert brief(report) == ("f1", State.FAILED, 0, Reason.CANCELLED)
 
 
@@ -458,7 +449,7 @@ def test_answer_that_came_too_late_and_brings_no_token_is_dropped(waiting: Waiti
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "poll", "Send", "pending", "Load", "Release"]
+    assert driver.names == ["claim", "poll", "send", "pending", "get", "release"]
     assert brief(report) == ("f1", State.AWAITING_USER, 5, None)
 
 
@@ -473,7 +464,7 @@ def test_token_that_came_too_late_is_brought_to_the_flow_as_it_stands_now(
 
     report = driver.step()
 
-    assert driver.names == ["ClaimFlow", "poll", "Send", "issue_token", "Load", "late_token"]
+    assert driver.names == ["claim", "poll", "send", "issue_token", "get", "late_token"]
     assert brief(report) == ("f1", State.AUTHORIZED, 0.0, None)
     assert theirs.token is not None
     assert theirs.token.access_token == Secret("TOKEN-CANARY")
@@ -497,7 +488,7 @@ def test_late_token_is_brought_until_it_is_taken(waiting: Waiting) -> None:
 
     driver.step()
 
-    assert driver.names[-4:] == ["Load", "late_token", "Load", "late_token"]
+    assert driver.names[-4:] == ["get", "late_token", "get", "late_token"]
     assert second.token is not None
     assert second.token.possibly_revoked
 
@@ -511,7 +502,7 @@ def test_late_token_of_a_cancelled_flow_is_recorded(waiting: Waiting) -> None:
 
     report = driver.step()
 
-    assert driver.names[-2:] == ["Load", "orphan_token"]
+    assert driver.names[-2:] == ["get", "orphan_token"]
     assert brief(report) == ("f1", State.FAILED, 0, Reason.CANCELLED)
     assert theirs.orphaned_tokens == 1
 
@@ -535,7 +526,7 @@ def test_step_sends_at_most_once_whatever_comes_of_it(
 
     driver.step()
 
-    assert driver.names.count("Send") == 1
+    assert driver.names.count("send") == 1
 
 
 @pytest.mark.parametrize("result", [PENDING, GRANTED])
@@ -545,4 +536,4 @@ def test_effects_show_no_secret(waiting: Waiting, result: Response) -> None:
 
     report = driver.step()
 
-    assert "CANARY" not in repr([driver.effects, report, exchange[1]])
+    assert "CANARY" not in repr([driver.calls, report, exchange[1]])

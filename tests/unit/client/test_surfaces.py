@@ -7,11 +7,11 @@ import re
 from typing import Any, Final, get_args
 
 import pytest
+from deviceflow.client.effects import Effect
 
 from deviceflow.client import _async, _sync
 from deviceflow.client._async import AsyncClient
 from deviceflow.client._sync import Client
-from deviceflow.client.effects import Effect
 
 TWINS: Final = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
 

@@ -98,7 +98,7 @@ class Stage:
         return self.store.get(self.id)
 
     def drive(self, seq: int = 1) -> Driven:
-        return self.client._run(drive(self.client._context, self.id, seq))
+        return self.client._run(drive, self.id, seq)
 
     @property
     def polls(self) -> int:
@@ -209,13 +209,13 @@ def test_a_token_that_could_not_be_saved_is_saved_once_the_store_works(again: st
     with pytest.raises(errors.StoreError, match="its token is in this process only"):
         stage.drive()
     client = stage.client
-    assert client._run(tidy(client._context))[0].flow_id == stage.id
+    assert client._run(tidy)[0].flow_id == stage.id
     stage.store.broken = False
 
     if again == "drive":
         assert stage.drive() == Driven()
     else:
-        assert client._run(tidy(client._context)) == []
+        assert client._run(tidy) == []
     assert client._context.unsaved.flow_ids() == []
     assert client.collect_token(stage.id).access_token.reveal() == "TOKEN-CANARY"
 
