@@ -9,6 +9,7 @@ import logging
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
+from deviceflow.client import sweep
 from deviceflow.client._sync import complete
 from deviceflow.client.context import context_of
 from deviceflow.client.lease import Clocks
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from deviceflow.client.context import Context
+    from deviceflow.client.sweep import Swept
     from deviceflow.core.flow import Flow
     from deviceflow.core.provider import Approver
     from deviceflow.core.wire import Failure, Response
@@ -171,7 +173,7 @@ class Listed(World):
     async def prepare(self, request: Any, now: float) -> Any:
         return self.answer("prepare", request, now)
 
-    async def send(self, request: Any, timeout: float) -> Any:
+    async def send(self, request: Any, timeout: float) -> Any:  # noqa: ASYNC109  # as in `World`
         return self.answer("send", request, timeout)
 
     async def write_audit(self, event: dict[str, Any], subject: Any) -> None:
@@ -193,6 +195,14 @@ class Listed(World):
         self.answer("on_step", function, login)
 
 
+async def sweep_each(world: World, limit: int) -> Swept:
+    """Take the steps that are due, one after the other."""
+    swept, steps = await sweep.due(world)
+    for one in steps[:limit]:
+        swept.add(await one.item(world))
+    return swept
+
+
 def context(
     *, durable: bool = False, approver: Approver | None = None, deadline: float = TIMEOUT
 ) -> Context:
@@ -210,11 +220,6 @@ def context(
 def claims(flow: Flow, now: float = NOW, previous_owner: str | None = None) -> Expected:
     """Have a lease taken; what was to be decided with it is."""
     return "claim", _decided(flow, now, previous_owner)
-
-
-def claims_due(flow: Flow, now: float = NOW, previous_owner: str | None = None) -> Expected:
-    """Have the lease of the flow taken that is due."""
-    return "claim_due", _decided(flow, now, previous_owner)
 
 
 def _decided(flow: Flow, now: float, previous_owner: str | None) -> Callable[[Call], Claim]:

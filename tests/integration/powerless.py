@@ -25,7 +25,7 @@ def say(**what: object) -> None:
 
 def refresh(path: Path, login: OAuth) -> None:
     with SQLiteStore(path, plaintext=True, synchronous="NORMAL") as store, Client(store) as client:
-        client._run(grant_end.refuse(client._context, NAME, client.get_token(NAME)))
+        client._run(grant_end.refuse, NAME, client.get_token(NAME))
         token = client.get_token(NAME)
         say(given=token.access_token.reveal())
         # What concerns a login need not survive, if the program wants it so.
@@ -36,7 +36,7 @@ async def refresh_async(path: Path, login: OAuth) -> None:
     store: Any = AsyncSQLiteStore(path, plaintext=True, synchronous="NORMAL")
     async with store, AsyncClient(store) as client:
         token = await client.get_token(NAME)
-        await client._run(grant_end.refuse(client._context, NAME, token))
+        await client._run(grant_end.refuse, NAME, token)
         token = await client.get_token(NAME)
         say(given=token.access_token.reveal())
         say(started=(await client.start(login)).id)

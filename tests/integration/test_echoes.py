@@ -21,7 +21,6 @@ import pytest
 from deviceflow import Client, OAuth, Secret, Studio, errors
 from deviceflow.cli import main
 from deviceflow.client.identity import Identity
-from deviceflow.core import pending_answers
 from deviceflow.core import provider as core_provider
 from deviceflow.core.text import ours
 from deviceflow.core.wire import Fields
@@ -195,7 +194,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Echoing]
 
         for name in ("get", "text"):
             monkeypatch.setattr(Fields, name, noting(getattr(Fields, name)))
-        monkeypatch.setattr(pending_answers, "_known", {})  # these would not be read again
         made = staticmethod(lambda: Secret(server.secret("verifier") * 3))
         monkeypatch.setattr(Identity, "new_verifier", made)
         yield server

@@ -81,7 +81,7 @@ class World:
         grant = Grant("g1", "nightly", PROVIDER, now)
         token = Token(Secret("ACCESS-1"), expires_at=now + LIFE, refresh_token=Secret("REFRESH-1"))
         given = grant.log_in(token, PROVIDER, now, flow_id="f1")
-        event = self.recorder.render_grant(client()._context, grant, given, "w0")
+        event = recorder.render_grant(self.client()._context, grant, given, "w0")
         assert store.commit_grant(grant, event)
 
     def client(self) -> Client:
@@ -92,7 +92,7 @@ class World:
     def refuse(self) -> None:
         """Record that a server refused the token, and get no other one yet."""
         client = self.client()
-        client._run(grant_end.refuse(client._context, "nightly", Secret("ACCESS-1")))
+        client._run(grant_end.refuse, "nightly", Secret("ACCESS-1"))
 
     def waited(self) -> list[float]:
         """Return the times of the requests, from the first one on."""

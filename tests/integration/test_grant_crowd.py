@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import AsyncClient, Client, OAuth, open_store
+from deviceflow.client import recorder
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.grant import Grant
 from deviceflow.core.provider import Token
@@ -52,7 +53,7 @@ def key(url: str) -> Secret:
         grant = Grant("g1", "nightly", PROVIDER, now - 7200)
         token = Token(Secret("ACCESS-1"), expires_at=now - 60, refresh_token=Secret("REFRESH-1"))
         given = grant.log_in(token, PROVIDER, now - 3660, flow_id="f1")
-        event = Client(store)._context.recorder.render_grant(grant, given, "w0")
+        event = recorder.render_grant(Client(store)._context, grant, given, "w0")
         assert store.commit_grant(grant, event)
     return key
 

@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from deviceflow import Client, LoginPending, OAuth
+from deviceflow.client import recorder
 from deviceflow.core.grant import Grant
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
@@ -143,7 +144,7 @@ class Place:
         token = Token(Secret("ACCESS-1"), expires_at=now + LIFE, refresh_token=Secret("REFRESH-1"))
         grant = Grant("g1", "nightly", provider, now)
         given = grant.log_in(token, provider, now, flow_id="f1")
-        event = self.recorder.render_grant(client._context, grant, given, "w0")
+        event = recorder.render_grant(self.client._context, grant, given, "w0")
         assert self.store.commit_grant(grant, event)
 
     def live_until(self, end: float, every: float = 7.0) -> None:

@@ -148,7 +148,7 @@ def test_jump_is_told_once_to_many_threads() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.resync()
+        thread.join()
 
     assert jumps == [-3600]
     assert line.now() == 10_000

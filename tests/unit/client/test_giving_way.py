@@ -1,4 +1,4 @@
-"""Each operation is given up at each of its effects in turn, and then the login is gone on with.
+"""Each operation is given up at each of its calls in turn, and then the login continues.
 
 Nothing that the server issued may be lost: it is in the store, in the hands of the caller, revoked,
 or, where the answer itself never arrived, on record as in doubt.
@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import parse_qs
 
 import pytest
-from deviceflow.client.effects import MUST_FINISH, Exchange, Send
 
 from deviceflow import errors
 from deviceflow.client import handover, lookup, purge, start, step, wait
 from deviceflow.client import login as logins
-from deviceflow.client._sync import Client
+from deviceflow.client._sync import Client, _SyncWorld
+from deviceflow.client.world import MUST_FINISH, Exchange
+from deviceflow.client.world import World as Ports
 from deviceflow.core.states import Reason, State
 from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock, answer
 from tests.listed import sweep_each
+from tests.tapped import Tapped, suspend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from deviceflow.client.effects import Op
+    from collections.abc import Callable, Coroutine
 
     from deviceflow.core.flow import Flow
     from deviceflow.core.wire import Request, Response
@@ -120,28 +120,29 @@ class World:
         return flow_id
 
 
-def collect(world: World, flow_id: str) -> Op[Any]:
-    context = world.client._context
-    held = yield from handover.begin_collection(context, flow_id, 60)
-    yield from handover.end_collection(context, held, acknowledged=False)
+async def collect(ports: Ports, flow_id: str) -> None:
+    held = await handover.begin_collection(ports, flow_id, 60)
+    await handover.end_collection(ports, held, acknowledged=False)
 
 
 def nothing(_: World) -> str:
     return ""
 
 
-CASES: Final[dict[str, tuple[Callable[[World], str], Callable[[World, str], Op[Any]]]]] = {
-    "create": (nothing, lambda w, _: start.create(w.client._context, OAUTH, "nightly", None, {})),
-    "start": (nothing, lambda w, _: start.start(w.client._context, OAUTH, "nightly", None, {})),
-    "first poll": (World.started, lambda w, f: step.step(w.client._context, f)),
-    "last poll": (World.due, lambda w, f: step.step(w.client._context, f)),
-    "sweep": (World.due, lambda w, _: sweep_each(w.client._context, 100)),
-    "wait": (World.started, lambda w, f: wait.wait(w.client._context, f, 60, lambda _: None)),
-    "wait_for_token": (World.due, lambda w, f: wait.wait_for_token(w.client._context, f, None)),
+CASES: Final[
+    dict[str, tuple[Callable[[World], str], Callable[[Ports, str], Coroutine[Any, Any, Any]]]]
+] = {
+    "create": (nothing, lambda ports, _: start.create(ports, OAUTH, "nightly", None, {})),
+    "start": (nothing, lambda ports, _: start.start(ports, OAUTH, "nightly", None, {})),
+    "first poll": (World.started, step.step),
+    "last poll": (World.due, step.step),
+    "sweep": (World.due, lambda ports, _: sweep_each(ports, 100)),
+    "wait": (World.started, lambda ports, f: wait.wait(ports, f, 60, lambda _: None)),
+    "wait_for_token": (World.due, lambda ports, f: wait.wait_for_token(ports, f, None)),
     "login": (
         nothing,
-        lambda w, _: logins.login(
-            w.client._context,
+        lambda ports, _: logins.login(
+            ports,
             OAUTH,
             "nightly",
             None,
@@ -151,57 +152,75 @@ CASES: Final[dict[str, tuple[Callable[[World], str], Callable[[World, str], Op[A
             acknowledges=False,
         ),
     ),
-    "get": (World.authorized, lambda _, f: lookup.get(f)),
-    "collect_token": (World.authorized, lambda w, f: handover.collect_token(w.client._context, f)),
+    "get": (World.authorized, lookup.get),
+    "collect_token": (World.authorized, handover.collect_token),
     "collect": (World.authorized, collect),
-    "acknowledge": (World.collected, lambda w, f: handover.acknowledge(w.client._context, f)),
-    "cancel": (World.due, lambda w, f: wait.cancel(w.client._context, f, "not wanted")),
-    "purge": (World.authorized, lambda w, _: purge.purge(w.client._context, 0, 1e9)),
+    "acknowledge": (World.collected, handover.acknowledge),
+    "cancel": (World.due, lambda ports, f: wait.cancel(ports, f, "not wanted")),
+    "purge": (World.authorized, lambda ports, _: purge.purge(ports, 0, 1e9)),
 }
 
 
-def give_up(client: Client, operation: Op[Any], number: int, how: How) -> tuple[bool, bool]:
-    """Drive an operation, and give way at an effect, as a driver does that is told to stop.
+class GivingWay:
+    """Gives way at one call of an operation, as a client that is told to stop.
 
-    Returns:
-        Whether the operation has come to its end before that; and whether the answer to a request
-        was thrown away.
+    Args:
+        clock: The clock.
+        number: The number of the call; the next one that may be interrupted counts.
+        how: Whether the operation is closed or interrupted, and whether the call is made.
+
+    Attributes:
+        given: Whether it has given way.
+        lost: Whether the answer to a request was thrown away.
     """
-    wakers: dict[str, Any] = {}
-    count, lost = 0, False
+
+    def __init__(self, clock: VirtualClock, number: int, how: How) -> None:
+        self._clock, self._number, self._how = clock, number, how
+        self._count = 0
+        self.given = self.lost = False
+        self.stop = KeyboardInterrupt()
+
+    async def around(self, name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        self._count += 1
+        if self.given or self._count < self._number or name in {*MUST_FINISH, "write_audit"}:
+            return await call(*args, **kwargs)
+        self.given = True
+        if self._how.endswith("after"):
+            await call(*args, **kwargs)
+            self.lost = name == "send"
+        if self._how.startswith("close"):
+            await suspend()
+        if name == "send":
+            return Exchange(self.stop, self._clock.monotonic())
+        raise self.stop
+
+
+def give_up(
+    client: Client, operation: Callable[[Ports], Coroutine[Any, Any, Any]], giving: GivingWay
+) -> bool:
+    """Run an operation until it gives way; return whether it came to its end before that."""
+    world = _SyncWorld(client)
+    ports: Any = Tapped(world, giving.around)
+    coroutine = operation(ports)
     try:
-        effect = operation.send(None)
-        while True:
-            count += 1
-            if count >= number and type(effect) not in MUST_FINISH:
-                break
-            effect = operation.send(client._perform(effect, wakers))
+        coroutine.send(None)
     except StopIteration:
-        return True, False
-    performs = how.endswith("after")
-    if performs:
-        client._perform(effect, wakers)
-        lost = isinstance(effect, Send)
-    if how.startswith("close"):
-        operation.close()
-        return False, lost
-    stop = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt) as raised:  # noqa: PT012  # it is one loop
-        if isinstance(effect, Send):
-            effect = operation.send(Exchange(stop, client._clock.monotonic()))
-        else:
-            effect = operation.throw(stop)
-        while True:  # what the operation still has to do before it gives way
-            effect = operation.send(client._perform(effect, wakers))
-    assert raised.value is stop
-    return False, lost
+        assert not giving.given
+        return True
+    except KeyboardInterrupt:
+        return False
+    finally:
+        world.close()
+        coroutine.close()
+    return False
 
 
 def check(world: World, number: int, how: How, name: str, *, crash: bool) -> bool:
-    """Give an operation up at an effect, go on with the login, and see that nothing is lost."""
+    """Give an operation up at a call, continue the login, and see that nothing is lost."""
     prepare, operation = CASES[name]
     flow_id = prepare(world)
-    ended, lost = give_up(world.client, operation(world, flow_id), number, how)
+    giving = GivingWay(world.clock, number, how)
+    ended = give_up(world.client, lambda ports: operation(ports, flow_id), giving)
     flow = world.flow()
     if flow is None:
         assert world.server.issued == []
@@ -223,7 +242,7 @@ def check(world: World, number: int, how: How, name: str, *, crash: bool) -> boo
     if name == "acknowledge":
         assert outcome == "TokenGoneError"
         assert left.handover == "acknowledged"
-    elif lost and left.reason is Reason.OUTCOME_UNKNOWN:
+    elif giving.lost and left.reason is Reason.OUTCOME_UNKNOWN:
         assert len(issued) == 1  # the answer never arrived, and the record says so
     else:
         assert issued == set(), (number, how, outcome, json.dumps(sorted(issued)))

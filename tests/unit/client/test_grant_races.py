@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import Client, LoginPending, OAuth, errors
+from deviceflow.client import recorder
 from deviceflow.core.ports import GrantLease
 from deviceflow.core.states import GrantState
 from deviceflow.stores.memory import MemoryStore
@@ -202,7 +203,7 @@ def test_a_login_waits_for_the_refresh_in_flight_and_replaces_what_that_brings(
         assert stored is not None
         grant = stored.grant
         begun = grant.refresh(NOW + 10)
-        event = client_of(store)._context.recorder.render_grant(grant, begun, "another")
+        event = recorder.render_grant(client_of(store)._context, grant, begun, "another")
         moment = Client(clock=VirtualClock(NOW + 10))._timeline.read().now
         lease = None if died else GrantLease("another", 14.0, moment, None)
         assert store.commit_grant(grant, event, lease=lease)

@@ -1,4 +1,4 @@
-"""Each operation of a client but the step, driven by a list of effects and answers alone."""
+"""Each operation of a client but the step, driven by a list of calls and results alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from deviceflow.client import handover, lookup, purge, refresh, start, unsaved, 
 from deviceflow.client.lease import LEASE_MARGIN, Clocks
 from deviceflow.client.login import login
 from deviceflow.client.step import step
+from deviceflow.client.world import Prepared
 from deviceflow.core.flow import Flow
 from deviceflow.core.login import Login
 from deviceflow.core.ports import UpcomingFlow
@@ -175,8 +176,9 @@ def test_start_steps_until_there_is_a_code(code_answer: CodeAnswer) -> None:
 
 def test_start_forgets_the_metadata_of_a_server_that_refuses() -> None:
     def refused(add: Call) -> Flow:
-        add.flow.receive(answer(400, {"error": "invalid_client"}), NOW)
-        return add.flow
+        flow: Flow = add.flow
+        flow.receive(answer(400, {"error": "invalid_client"}), NOW)
+        return flow
 
     shared = context()
     driver = Listed(sends(METADATA), tells(), ("add", refused), tells(), WATCHES)
@@ -230,17 +232,6 @@ def test_get_loads_the_flow(waiting: Waiting) -> None:
 
     assert driver.run(lookup.get, context(), "f1") == Login.of(flow, flow.wait_seconds(NOW + 1))
     assert driver.calls == [Call("get", "f1", secrets=False), Call("now")]
-
-
-def test_logins_are_listed_by_the_store(waiting: Waiting) -> None:
-    flow, found = waiting(NOW), iter(list[Login]())
-    driver = Listed(tells(NOW + 1), (ListFlows, found))
-
-    assert driver.run(lookup.logins, skip_ended=True, on_problem=print) is found
-
-    (listing,) = driver.of(ListFlows)
-    assert (listing.skip_ended, listing.on_problem) == (True, print)
-    assert listing.present(flow) == Login.of(flow, flow.wait_seconds(NOW + 1))
 
 
 # Waiting.
@@ -511,7 +502,7 @@ def test_purge_wipes_revokes_and_deletes() -> None:
     )
 
     assert driver.run(purge.purge, context(), 100, 1000)[:3] == (1, 3, [problem])
-    assert [name for name in driver.names if name.islower()] == ["purge", "revoke"]
+    assert [call.event["action"] for call in driver.of("commit")] == ["purge", "revoke"]
     pages = driver.of("ids_with_secrets")
     assert [(page.kind, page.skip) for page in pages] == [
         ("token", 0),
@@ -597,7 +588,9 @@ def test_login_shows_waits_and_acknowledges(waiting: Waiting) -> None:
         tells(),
         commits(),
     )
-    operation = login(
+
+    token = driver.run(
+        login,
         context(),
         flow.provider,
         None,
@@ -608,7 +601,7 @@ def test_login_shows_waits_and_acknowledges(waiting: Waiting) -> None:
         acknowledges=True,
     )
 
-    assert driver.run(operation).access_token == TOKEN
+    assert token.access_token == TOKEN
     assert driver.names[-3:] == ["get", "now", "acknowledge"]
     assert "No browser" in driver.of("print")[-1].line
 

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 import pytest
-from deviceflow.client.effects import LoadGrant
 
 from deviceflow import Client, LoginPending, OAuth, Secret, errors
 from deviceflow.cli import main
-from deviceflow.client import grant_page
+from deviceflow.client import grant_page, recorder
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.grant import Grant
 from deviceflow.core.states import State
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from deviceflow.client.effects import Op
-
+    from deviceflow.client.world import World
     from deviceflow.core.wire import Request, Response
 
 LAX: Final = OAuth(
@@ -213,19 +211,19 @@ def worker(place: Place) -> None:
     place.server.person = place.stranger
     place.clock.advance(5)
     seq = place.store.get(login.id).seq
-    place.other._run(_drive.drive(place.other._context, login.id, seq))
+    place.other._run(_drive.drive, login.id, seq)
 
 
 def page(place: Place) -> None:
     place.needed()
-    shown = place.other._run(grant_page.request_code(place.other._context, place.link()))
+    shown = place.other._run(grant_page.request_code, place.link())
     assert shown is not None
     assert shown.login is not None
     place.server.person = place.stranger
     place.clock.advance(5)
     with suppress(errors.UsageError):
         place.other.step(shown.login.id)
-    place.other._run(grant_page.look(place.other._context, place.link()))
+    place.other._run(grant_page.look, place.link())
 
 
 def step(place: Place) -> None:
@@ -293,16 +291,16 @@ def refresh_by_others(place: Place) -> None:
 def late_answer(place: Place) -> None:
     """The answer to a refresh of mallory's comes when the owner needs the grant already."""
     others_grant(place)
-    context = place.other._context
 
-    def lost() -> Op[None]:
+    async def lost(world: World) -> None:
         for move in (Grant.recover, Grant.lapse):
-            stored = yield LoadGrant("nightly", place.clock.time())
+            stored = await world.store.load_grant("nightly", place.clock.time())
+            assert stored is not None
             moved = move(stored.grant, stored.now)
-            assert (yield from context.recorder.record_grant(stored.grant, moved, "w"))
+            assert await recorder.record_grant(world, stored.grant, moved, "w")
 
     def meanwhile() -> None:
-        place.other._run(lost())
+        place.other._run(lost)
         place.needed()
 
     place.server.meanwhile = meanwhile
@@ -432,7 +430,7 @@ def test_process_without_a_policy_says_why_it_does_not_poll(store: SQLiteStore) 
     with pytest.raises(errors.UsageError, match="is of a program that checks who approved"):
         place.other.log_in("nightly", LAX, open_browser=False)
     seq = place.store.get(pending.value.flow_id).seq
-    driven = place.other._run(_drive.drive(place.other._context, pending.value.flow_id, seq))
+    driven = place.other._run(_drive.drive, pending.value.flow_id, seq)
     assert "does not poll" in str(driven.problem)  # which the worker prints
     place.clock.advance(60)
     [problem] = place.other.sweep().problems

@@ -105,18 +105,18 @@ def test_poll_is_kept_with_the_lease_and_its_meaning_gives_the_lease_back(
         *("commit", "emit"),
     ]
     _, claim, poll, _, _, send, meaning, logged = driver.calls
-    assert isinstance(claim, "claim")
+    assert claim.name == "claim"
     assert (claim.flow_id, claim.client_now) == ("f1", NOW)
     assert claim.seconds == TIMEOUT + LEASE_MARGIN
-    assert isinstance(poll, "emit")
+    assert poll.name == "emit"
     assert (poll.fields["action"], poll.fields["worker"]) == ("poll", claim.owner)
-    assert isinstance(send, "send")
+    assert send.name == "send"
     assert (send.request.purpose, send.timeout) == ("token", TIMEOUT)
     assert json.loads(send.request.body) == {"code": "DEVICE-CANARY"}
-    assert isinstance(meaning, "commit")
+    assert meaning.name == "commit"
     assert (meaning.event["action"], meaning.release) == ("pending", claim.owner)
     assert meaning.event["duration"] == 2
-    assert isinstance(logged, "emit")
+    assert logged.name == "emit"
     assert logged.fields is meaning.event
     assert brief(report) == ("f1", State.AWAITING_USER, 5, None)
 

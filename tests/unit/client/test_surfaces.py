@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import pytest
-from deviceflow.client.effects import Effect
 
-from deviceflow.client import _async, _sync
 from deviceflow.client._async import AsyncClient
 from deviceflow.client._sync import Client
 
@@ -62,8 +60,3 @@ def test_each_public_method_says_what_it_does() -> None:
     public = {name: value for name, value in surface(AsyncClient).items() if name[0] != "_"}
 
     assert [name for name, value in public.items() if not value.__doc__] == []
-
-
-@pytest.mark.parametrize("driver", [_sync, _async])
-def test_driver_performs_each_effect(driver: Any) -> None:
-    assert {*driver.PERFORM} == {*get_args(Effect)}
