@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from inspect import isawaitable
+from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
@@ -21,7 +22,7 @@ from deviceflow.client.clock import default_async_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
-from deviceflow.client.turns import NOTIFIED_AT_ONCE
+from deviceflow.client.turns import AT_ONCE, NOTIFIED_AT_ONCE, Turns
 from deviceflow.client.world import MUST_FINISH, Exchange
 from deviceflow.core.login import Login
 from deviceflow.core.need import OUTAGE_AFTER
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from deviceflow.audit.log import OnTransition
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
+    from deviceflow.client.turns import Work
     from deviceflow.client.world import Prepared, World
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
@@ -342,6 +344,42 @@ class AsyncClient(AsyncGrantClient, BaseClient):
                 "This AsyncClient belongs to another event loop.",
                 hint="Create a client in each loop: in the coroutine that asyncio.run runs.",
             )
+
+    async def _at_once(
+        self, works: Sequence[Work[_T]], places: int = AT_ONCE, seconds: float = inf
+    ) -> list[_T]:
+        """Run operations at the same time, each in a task, and return their results.
+
+        If one fails, those under way are finished, and no more begin. The arguments are those of
+        `Client._at_once`.
+        """
+        if len(works) < 2:
+            return [await self._run(work.item) for work in works]
+        turns, room = Turns[Any](places), asyncio.Event()
+        results, failed = list[_T](), list[Exception]()
+        for work in works:
+            turns.put(*work)
+        until = self._clock.monotonic() + seconds
+
+        async def run(turn: Work[_T]) -> None:
+            try:
+                results.append(await self._run(turn.item))
+            except Exception as problem:  # noqa: BLE001  # a task group would cancel the others
+                failed.append(problem)
+            turns.end(turn)
+            room.set()
+
+        async with asyncio.TaskGroup() as group:
+            while not failed:
+                while self._clock.monotonic() < until and (turn := turns.take()) is not None:
+                    group.create_task(run(turn))
+                if turns.free == places:
+                    break
+                room.clear()
+                await room.wait()
+        if failed:
+            raise failed[0]
+        return results
 
     async def _write_in_order(self, event: dict[str, Any], subject: Flow | Grant) -> None:
         async with self._audit_lock:

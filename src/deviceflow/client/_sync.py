@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import contextmanager
+from contextvars import copy_context
+from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from deviceflow import _forks as forks
@@ -18,6 +20,7 @@ from deviceflow.client.clock import default_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
+from deviceflow.client.turns import AT_ONCE, Turns
 from deviceflow.client.world import MUST_FINISH, Exchange
 from deviceflow.core.login import Login
 from deviceflow.core.need import OUTAGE_AFTER
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from deviceflow.audit.log import OnTransition
     from deviceflow.client.purge import Purged
     from deviceflow.client.sweep import Swept
+    from deviceflow.client.turns import Work
     from deviceflow.client.world import Prepared, World
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
@@ -501,6 +505,42 @@ class Client(GrantClient, BaseClient):
             world.close()
         self._interrupts.give_way()
         return result
+
+    def _at_once(
+        self, works: Sequence[Work[_T]], places: int = AT_ONCE, seconds: float = inf
+    ) -> list[_T]:
+        """Run operations at the same time, in threads, and return their results.
+
+        On a clock that does not tell real time, they run one after the other: threads have no order
+        there.
+
+        Args:
+            works: The operations.
+            places: How many run at a time at most.
+            seconds: After how many seconds no more begin.
+        """
+        if len(works) < 2 or not sleeps_in_real_time(self._clock):
+            return [self._run(work.item) for work in works]
+        from concurrent import futures  # noqa: PLC0415  # costs, and is for sweeps only
+
+        turns, results = Turns[Any](places), list[_T]()
+        for work in works:
+            turns.put(*work)
+        until = self._clock.monotonic() + seconds
+        running: dict[futures.Future[_T], Work[_T]] = {}
+        with futures.ThreadPoolExecutor(places, thread_name_prefix="deviceflow") as threads:
+
+            def begin(turn: Work[_T]) -> futures.Future[_T]:
+                return threads.submit(copy_context().run, lambda: self._run(turn.item))
+
+            while True:
+                while self._clock.monotonic() < until and (turn := turns.take()) is not None:
+                    running[begin(turn)] = turn
+                if not running:
+                    return results
+                for ended in futures.wait(running, None, futures.FIRST_COMPLETED).done:
+                    turns.end(running.pop(ended))
+                    results.append(ended.result())
 
     def _sleep(self, seconds: float, waker: threading.Event | None) -> None:
         if waker is None:

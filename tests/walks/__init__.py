@@ -1,0 +1,1 @@
+"""How far a reader travels who follows the code: `python -m tests.walks`."""
