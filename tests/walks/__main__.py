@@ -99,7 +99,7 @@ def _module(frame: FrameType | None) -> str | None:
 
 
 def _package(module: str) -> str:
-    return module.split(".")[0]
+    return module.split(".", maxsplit=1)[0]
 
 
 def _layers() -> dict[str, int]:

@@ -232,7 +232,7 @@ def test_request_that_is_cancelled_is_stored_as_interrupted_and_the_lease_given_
         under_way = asyncio.Event()
 
         class Stalled(AsyncScriptedTransport):
-            async def send(self, request: Request, timeout: float) -> Response | Failure:  # noqa: ASYNC109
+            async def send(self, request: Request, timeout: float) -> Response | Failure:
                 if len(self.requests) == 1:
                     under_way.set()
                     await asyncio.Event().wait()

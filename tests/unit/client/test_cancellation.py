@@ -51,7 +51,7 @@ class Wire:
         self.sent = 0
         self.lost = False
 
-    async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109  # as in `AsyncTransport`
+    async def send(self, request: Request, timeout: float) -> Response:  # as in `AsyncTransport`
         self.sent += 1
         await asyncio.sleep(0)
         if b"refresh_token=refresh&" in request.body + b"&":

@@ -88,7 +88,7 @@ def clocks_at(passed: float) -> Expected:
     return "clocks", Clocks(NOW + passed, STEADY + passed)
 
 
-async def get_token(  # the client's
+async def get_token(
     world: World, min_ttl: float = 60.0, timeout: float | None = None
 ) -> AccessToken:
     return await grant_token.get_token(world, "nightly", None, None, {}, min_ttl, "later", timeout)

@@ -21,7 +21,7 @@ from deviceflow.cli import main
 from deviceflow.client import grant_page, recorder
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.grant import Grant
-from deviceflow.core.states import State
+from deviceflow.core.states import Loss, State
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import Transitions, VirtualClock, answer
@@ -293,7 +293,8 @@ def late_answer(place: Place) -> None:
     others_grant(place)
 
     async def lost(world: World) -> None:
-        for move in (Grant.recover, Grant.lapse):
+        moves = (Grant.recover, Grant.refresh, lambda grant, now: grant.lose(Loss.UNKNOWN, now))
+        for move in moves:
             stored = await world.store.load_grant("nightly", place.clock.time())
             assert stored is not None
             moved = move(stored.grant, stored.now)
