@@ -50,7 +50,7 @@ def nested(depth: int, left: str = "[", right: str = "]") -> str:
 deep = st.builds(
     lambda depth, pair: (depth, nested(depth, *pair)),
     # What can be loaded, but not dumped some frames deeper, is a little below 1000.
-    st.sampled_from([0, 1, 30, 31, 32, 33, 64, 500, 1000, 5000, 100_000]) | st.integers(900, 1000),
+    st.sampled_from([0, 1, 30, 31, 32, 33, 64, 500, 1000]) | st.integers(900, 1000),
     st.sampled_from([("[", "]"), ('{"]\\"[":', "}"), (' \n[1,"}",', ",{}]\t")]),
 )
 
@@ -128,7 +128,7 @@ def test_metadata_may_be_deep_where_it_does_not_matter(store: Any) -> None:
         "device_authorization_endpoint": f"{ISSUER}/code",
         "token_endpoint": f"{ISSUER}/token",
     }
-    body = object_of([*((k, json.dumps(v)) for k, v in fields.items()), ("x", nested(100_000))])
+    body = object_of([*((k, json.dumps(v)) for k, v in fields.items()), ("x", nested(4_000))])
     script = ScriptedTransport([Response(200, {}, body), CODE])
 
     flow = Client(store, transport=script).start(OAuth(client_id="robot", issuer=ISSUER))

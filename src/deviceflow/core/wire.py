@@ -22,6 +22,9 @@ MAX_BODY: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
 """How deeply the JSON of a response may be nested. No field that is used comes near."""
 
+_MOST_BRACKETS: Final = 20_000
+"""How many objects and arrays the JSON of a response may have: it is parsed in an event loop."""
+
 _MAX_RETRY_AFTER: Final = 3600.0
 _MAX_DIGITS: Final = 640  # of an integer: the lowest limit that Python can be configured to
 # A string, whose brackets do not count, or a bracket. An unterminated string ends with the text.
@@ -269,7 +272,7 @@ def read_json(body: bytes) -> Any:
     Everything else is returned.
 
     Raises:
-        ValueError: The body is not JSON.
+        ValueError: The body is not JSON, or has more than 20,000 opening brackets.
     """
     text = body.decode(json.detect_encoding(body), "surrogatepass")
     try:
@@ -301,8 +304,11 @@ _decode: Final = json.JSONDecoder(parse_int=_integer).decode  # made once: that 
 
 def _shallow(text: str) -> str:
     """Return JSON text with null for each outermost member that is nested too deeply."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
+    brackets = text.count("[") + text.count("{")
+    if brackets <= MAX_DEPTH:
         return text
+    if brackets > _MOST_BRACKETS:
+        raise ValueError("The JSON has too many brackets.")
     kept = []
     depth = deepest = begin = end = 0
     for found in _BRACKET.finditer(text):

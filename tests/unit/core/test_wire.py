@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.core.wire import MAX_BODY, Failure, Fields, Request, Response
+from deviceflow.core.wire import MAX_BODY, Failure, Fields, Request, Response, read_json
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:
@@ -218,3 +218,10 @@ def far_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.undo()
     if hasattr(time, "tzset"):
         time.tzset()
+
+
+@pytest.mark.parametrize("text", ["[" * 30_000, '{"a":' * 30_000, "[" + "[]," * 30_000 + "[]]"])
+def test_json_of_many_brackets_is_not_parsed(text: str) -> None:
+    assert Response(200, {}, text.encode()).fields() is None
+    with pytest.raises(ValueError, match="too many brackets"):
+        read_json(text.encode())
