@@ -192,8 +192,8 @@ def test_process_whose_clock_differs_does_not_send_a_refresh_under_way_again(
     world: World, by: str, ahead: float
 ) -> None:
     """Not a process that has just started either: it has seen nothing yet."""
-    world.client().invalidate("nightly", "ACCESS-1")
-    world.store.use_grant("g1", world.clock.time() + max(ahead, 0))
+    world.refuse()
+    world.store.use_grant("g1", world.clock.time() + max(ahead, 0), ())
     world.ahead = ahead
 
     def meanwhile() -> None:
@@ -230,7 +230,7 @@ def test_process_whose_clock_differs_takes_over_as_soon_as_another_one_would(
 def leave_refreshing(world: World) -> None:
     """Leave the grant as a process does that is killed right before it sends a refresh."""
     client, now = world.client(), world.clock
-    client.invalidate("nightly", "ACCESS-1")
+    client._run(grant_end.refuse, "nightly", Secret("ACCESS-1"))
     moment = Moment(now.time(), now.monotonic(), now.boot()[0])
     grant = world.store.load_grant("nightly", moment).grant
     event = recorder.render_grant(client._context, grant, grant.refresh(now.time()), "w0")
@@ -245,7 +245,7 @@ def test_lease_of_another_start_of_the_machine_is_waited_out_once(
 ) -> None:
     """Each process has just started: what the first one saw, it leaves to the next ones."""
     leave_refreshing(world)
-    world.store.use_grant("g1", world.clock.time())
+    world.store.use_grant("g1", world.clock.time(), ())
     started = VirtualClock(wall=world.clock.time() + 3600)
     started.advance(steady - started.monotonic())
     started.boot = lambda: ("another start", started.monotonic())  # type: ignore[method-assign]
@@ -265,7 +265,7 @@ def test_lease_of_another_start_of_the_machine_is_waited_out_once(
 
 def test_lease_lasts_as_long_as_the_request_though_the_machine_sleeps(world: World) -> None:
     """A request's hard deadline is by the monotonic clock, which stands still meanwhile."""
-    world.client().invalidate("nightly", "ACCESS-1")
+    world.refuse()
 
     def meanwhile() -> None:
         world.clock.suspend(3600)
@@ -285,7 +285,7 @@ def test_processes_whose_clocks_differ_do_not_refresh_each_others_tokens(
     def ask(by: float) -> None:
         world.ahead = by
         world.client().get_token("nightly")
-        world.store.use_grant("g1", world.clock.time() + by)
+        world.store.use_grant("g1", world.clock.time() + by, ())
         world.client().sweep_grants()
 
     world.clock.advance(LIFE)
@@ -378,7 +378,7 @@ def test_real_processes_of_shifted_wall_clocks_send_one_refresh(tmp_path: Path) 
         client = Client(store)
         given = grant.log_in(token, provider, now, flow_id="f1")
         assert store.commit_grant(grant, recorder.render_grant(client._context, grant, given, "w0"))
-        client.invalidate("nightly", "ACCESS-1")
+        client._run(grant_end.refuse, "nightly", Secret("ACCESS-1"))
 
     def ask(shift: float) -> subprocess.Popen[str]:
         arguments = [sys.executable, "-c", _ASK, str(path), str(shift)]

@@ -195,14 +195,19 @@ def test_clock_set_back_does_not_lengthen_the_codes_life(database: Place) -> Non
 
 
 @pytest.mark.parametrize("ahead", [3600, 30 * 86400])
-def test_lease_of_a_clock_that_was_ahead_holds_nobody_up(database: Place, ahead: float) -> None:
+def test_lease_of_a_clock_that_was_ahead_lasts_no_longer_than_any_other(
+    database: Place, ahead: float
+) -> None:
     kept(database, "waiting")
     database.clock.advance(60)
     database.clock.advance(ahead)
     database.store.claim("f1", "w1", database.now, 20)
     database.clock.advance(-ahead)
 
-    assert database.client(PENDING).step("f1").state is State.AWAITING_USER
+    driver = database.client(PENDING)
+    assert driver.step("f1").wait_seconds <= 20
+    database.clock.advance(21)
+    assert driver.step("f1").state is State.AWAITING_USER
     assert [event["action"] for event in database.sql.history("f1")][-3:] == [
         "take_over",
         "poll",
@@ -217,6 +222,8 @@ def test_dead_workers_poll_is_waited_out_though_the_clock_was_set_back(database:
     database.clock.advance(-3600)
     driver = database.client(PENDING)
 
+    assert driver.step("f1").state is State.POLLING  # its lease may be that of a process at work
+    database.clock.advance(21)
     done = driver.step("f1")
 
     assert (done.state, driver._transport.requests) == (State.AWAITING_USER, [])  # type: ignore[attr-defined]
@@ -285,7 +292,6 @@ def test_id_that_is_none_stops_no_sweep(untyped: Place, spoilt: bytes | str) -> 
     swept = untyped.client(PENDING).sweep()
 
     assert [step.id for step in swept.logins] == ["good"]
-    assert len(swept.problems) == 1
 
 
 @pytest.mark.parametrize("spoilt", [b"\xff", b"\0blob", ""])

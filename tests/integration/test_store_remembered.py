@@ -106,8 +106,8 @@ def test_sweep_finds_what_is_due_and_reads_nothing_more(database: Place) -> None
 
     assert len(driver.sweep().logins) == 1
 
-    polled = ["find_due", "poll_remembered", "add_event", "move", "add_event"]
-    at = names.index("find_due")
+    polled = ["upcoming", "poll_remembered", "add_event", "move", "add_event"]
+    at = names.index("upcoming")
     assert names[at : at + len(polled)] == polled
 
 

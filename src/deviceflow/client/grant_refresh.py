@@ -79,7 +79,10 @@ async def _take_in(
         approver=world.context.approver,
     )
     if grant.token is not None and grant.token is not old:
-        grant.issued_clock, grant.issued_uptime = begun.clock, begun.uptime
+        grant.issued_clock = begun.clock
+        if begun.uptime is not None:  # of a refresh that was sent again, the first one counts
+            since = outcome.now - outcome.duration - grant.issued_at
+            grant.issued_uptime = begun.uptime - max(0.0, since)
     # As long as the server may be at work on it, nobody may send it again: the lease stays.
     failure = outcome.result if isinstance(outcome.result, Failure) else None
     stays = failure is not None and failure.sent and failure.kind in _STILL_UNDER_WAY

@@ -362,7 +362,7 @@ class Grant:
     def _may_be_ended(self) -> bool:
         """Whether the server may have ended the access token: a refresh was sent since."""
         sent = self.state is GrantState.REFRESHING or (
-            self.state is GrantState.IN_DOUBT and self.sent_at > 0  # it is 0 in a restored store
+            self.state is GrantState.IN_DOUBT and self.window_at > 0  # it is 0 in a restored store
         )
         return sent and self.refresh_ends_token
 

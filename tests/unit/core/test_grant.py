@@ -1478,8 +1478,10 @@ def test_no_token_is_given_that_a_refresh_may_have_ended(
         return again(grant)
 
     assert having(refreshing).course(NOW + 601, 60, held=5) is (Course.WAIT if ends else Course.USE)
-    assert having(doubtful).course(NOW + 602, 60) is (Course.REFRESH if ends else Course.USE)
-    assert (having(doubtful).wake_at == NOW + 601) is ends
+    lost = having(doubtful)
+    assert lost.course(NOW + 601, 60) is (Course.BACK_OFF if ends else Course.USE)
+    assert lost.course(lost.due_at, 60) is (Course.REFRESH if ends else Course.USE)
+    assert (lost.wake_at == lost.due_at) is ends
     postponed, restored = having(refreshing), having(lambda _, **how: active(**how))
     postponed.receive(BUSY, NOW + 601)
     restored.doubt(NOW + 600)
