@@ -42,6 +42,9 @@ def test_an_answer_is_lost(device_server: DeviceServer, virtual_clock: VirtualCl
     client.log_in("nightly", server)
     virtual_clock.advance(4000)  # the access token has expired
     device_server.cut_next_answer(of=["refresh"])
+    with pytest.raises(UnreachableError):
+        client.get_token("nightly", server)
+    virtual_clock.advance(10)  # deviceflow backs off before it sends the refresh again
     assert client.get_token("nightly", server)
     assert [one.cut for one in device_server.requests if one.kind == "refresh"] == [True, False]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deviceflow.core.secret import Secret, wrapped
+from deviceflow.core.secret import unseen, Secret, wrapped
 from deviceflow.credentials import keys as key_files
 from deviceflow.stores._option import option_of
 from deviceflow.stores._postgres_dialect import DIALECT, check
@@ -54,8 +54,8 @@ class AsyncPostgresStore(AsyncSQLStore):
         trail: TrailMode | None = None,
     ) -> None:
         address = Secret(url)
-        self._option = option_of(url)
         del url
+        self._option = unseen(lambda: option_of(address.reveal()))
         passed = keys = None if keys is None else wrapped(keys)
         check(address)
         from deviceflow.stores._postgres_groups import PostgresGroups  # noqa: PLC0415  # an extra
