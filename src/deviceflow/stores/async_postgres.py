@@ -54,9 +54,9 @@ class AsyncPostgresStore(AsyncSQLStore):
         trail: TrailMode | None = None,
     ) -> None:
         address = Secret(url)
-        self._option = option_of(url)
         del url
         passed = keys = None if keys is None else wrapped(keys)
+        self._option = option_of(address)
         check(address)
         from deviceflow.stores._postgres_groups import PostgresGroups  # noqa: PLC0415  # an extra
 

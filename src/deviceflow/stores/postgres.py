@@ -60,9 +60,9 @@ class PostgresStore(SQLStore):
         trail: TrailMode | None = None,
     ) -> None:
         address = Secret(url)
-        self._option = option_of(url)
         del url
         passed = keys = None if keys is None else wrapped(keys)
+        self._option = option_of(address)
         check(address)
         from deviceflow.stores import _postgres as connections  # noqa: PLC0415  # an extra
 
