@@ -65,7 +65,9 @@ _GRANTED: Final = answer(200, {"access_token": "t" * 40})
 _STUDIO: Final = Studio("https://studio.example.com").with_request(
     client_name="nightly", scopes=["EXPERIMENTS"]
 )
-_ORIGIN: Final = Origin("0123456789ab.4242.17", "worker-1", 4242, "celery", "t" * 36, "robot")
+_ORIGIN: Final = Origin(
+    "0123456789ab.4242.17", "worker-1", 4242, "celery", "report", "t" * 36, "robot"
+)
 
 
 def _login(number: int) -> Iterator[tuple[Flow, Transition]]:

@@ -78,7 +78,7 @@ class Measured(NamedTuple):
 
 
 _PENDING: Final = answer(400, {"error": "authorization_pending"})
-_WORKER: Final = Origin("a client.7.1", "host", 7, None, None, "robot")
+_WORKER: Final = Origin("a client.7.1", "host", 7, actor="robot")
 
 
 def _bytes_of_trail(store: SQLStore) -> int:

@@ -151,6 +151,6 @@ class Login:
 def origin(random: Random) -> Origin:
     """Return somebody who makes things happen."""
     pid = random.randrange(1, 99_999)
-    engine = random.choice([(None, None), ("celery", f"task-{pid}")])
+    engine = random.choice([(None, None, None), ("celery", "report", f"task-{pid}")])
     worker = f"{random.getrandbits(48):012x}.{pid}.{random.randrange(1, 50)}"
     return Origin(worker, f"host-{pid % 3}", pid, *engine, random.choice(["root", "jürgen"]))

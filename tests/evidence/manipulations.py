@@ -138,7 +138,7 @@ class Attack:
             return self.random.choice([[], ["WRITE"], ["MODELS", "x"]])
         if name in ("attempt", "generation", "http_status", "pid"):
             return self.random.randrange(1000)
-        if name in ("interval", "wait", "duration"):
+        if name in ("interval", "wait", "duration", "clock_ahead"):
             number = round(self.random.random() * 100, self.random.randrange(5))
             return int(number) if number.is_integer() else number
         if name == "in_doubt":

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from tests.fuzz_store.places import Place
 
-DELAYS: Final = ("wake_at", "snoozes", "lease_owner", "leased_at", "lease_until", "previous_owner")
+DELAYS: Final = (
+    *("wake_at", "snoozes", "lease_owner", "leased_at", "lease_until", "lease_clock"),
+    "previous_owner",
+)
 """The columns of `flows` that are not authenticated: they can only delay a login."""
 
 AUTHENTICATED: Final = COLUMNS

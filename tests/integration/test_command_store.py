@@ -17,6 +17,7 @@ import pytest
 from deviceflow import Client, LoginPending, OAuth
 from deviceflow.cli import exits
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.secret import Secret
 from deviceflow.server import LocalServer, Settings
 from deviceflow.stores._option import option_of
 from deviceflow.stores.postgres import PostgresStore
@@ -84,7 +85,7 @@ def test_a_hint_names_the_store(deviceflow: Command, server: LocalServer) -> Non
     assert command is not None
     assert command.startswith(f"deviceflow resume --store {url} ")
     assert f"To log in: {command}" in str(pending.value)
-    assert option_of("postgresql://robot:SECRET@db/jobs") == '--store "$DEVICEFLOW_STORE"'
+    assert option_of(Secret("postgresql://robot:SECRET@db/jobs")) == '--store "$DEVICEFLOW_STORE"'
 
 
 def test_another_store_is_named_by_an_option_or_by_the_environment(

@@ -164,8 +164,8 @@ def test_files_of_postgresql_have_no_secret(postgres: Place, server: PostgresSer
 
 
 def test_files_show_secrets_in_clear_only_until_they_are_acknowledged(sqlite: Place) -> None:
-    sqlite.ask("DELETE FROM meta WHERE name = 'audit_key'")
     sqlite.store.close()
+    Path(sqlite.url.removeprefix("sqlite:///")).unlink()
     with sqlite.open(plaintext=True) as store:
         driver = sqlite.client(CODE, GRANTED, store=store)
         flow = driver.start(OAUTH)
@@ -186,8 +186,8 @@ def test_files_show_secrets_in_clear_only_until_they_are_acknowledged(sqlite: Pl
 def test_files_of_postgresql_show_secrets_in_clear_where_that_was_asked_for(
     postgres: Place, server: PostgresServer
 ) -> None:
-    postgres.ask("DELETE FROM {meta} WHERE name = 'audit_key'")
-    store = postgres.open(plaintext=True)
+    places.in_clear(postgres)
+    store = postgres.store
     flow = postgres.client(CODE, store=store).start(OAUTH)
     postgres.ask("CHECKPOINT")
     assert seen(data_of(server), ["DEVICE-CANARY"]) != set()

@@ -283,7 +283,11 @@ def test_file_that_becomes_unwritable_while_it_is_open_is_said_and_mended(public
         file_of(place).chmod(0o400)
 
         for use in (driver.step, driver.get):
-            failing(lambda use=use: use(name), "cannot be used: Permission", "Make both writable")  # type: ignore[misc]
+            failing(
+                lambda use=use: use(name),  # type: ignore[misc]
+                "cannot be used: Permission",
+                "Make the file and its directory writable",
+            )
         file_of(place).chmod(0o600)
 
         assert driver.step(name).state is State.AWAITING_USER

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import requests
 
-from deviceflow import AsyncClient, Client, DeniedError, ExpiredError
+from deviceflow import AsyncClient, Client, DeniedError, ExpiredError, UnreachableError
 from deviceflow.auth import get_access_token
 from deviceflow.cli import main
 from deviceflow.errors import AuthorizationExpiredError, DeviceFlowError

@@ -34,7 +34,7 @@ from deviceflow.providers.studio import Studio
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ORIGIN: Final = Origin("w1.7.3", "build-17", 7, "celery", None, "task-1", "alice")
+ORIGIN: Final = Origin("w1.7.3", "build-17", 7, "celery", "report", "task-1", "alice")
 
 
 def event_of(action: str = "poll", **fields: Any) -> dict[str, Any]:

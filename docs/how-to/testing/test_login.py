@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deviceflow import Client, DeniedError, provider
+from deviceflow import Client, DeniedError, UnreachableError, provider
 from deviceflow.auth import get_access_token
 from deviceflow.testing import ScriptedTransport, answers_of
 

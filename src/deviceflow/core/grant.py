@@ -344,7 +344,11 @@ class Grant:
             now: The time.
             min_ttl: How many seconds must be left, at most a `SHARE` of the lifetime.
         """
-        if self.token is None or self.invalid or self._may_be_ended:
+        return not self._may_be_ended and self._lives(now, min_ttl)
+
+    def _lives(self, now: float, min_ttl: float = 0.0) -> bool:
+        """Tell whether the access token could still be used if no refresh had ended it."""
+        if self.token is None or self.invalid:
             return False
         if self.token.expires_at is None:
             return True
@@ -362,7 +366,7 @@ class Grant:
     def _may_be_ended(self) -> bool:
         """Whether the server may have ended the access token: a refresh was sent since."""
         sent = self.state is GrantState.REFRESHING or (
-            self.state is GrantState.IN_DOUBT and self.window_at > 0  # it is 0 in a restored store
+            self.state is GrantState.IN_DOUBT and self.window_at > 0  # 0 in a restored store
         )
         return sent and self.refresh_ends_token
 
@@ -769,7 +773,9 @@ class Grant:
         if not count:
             return self._again(now, retry_after, detail, lost=answer.in_doubt)
         self.refusals += 1
-        if self.refusals < count or (count > 1 and self.serves(now)):
+        # A refresh that was refused ended nothing; one before it, whose answer was lost, may have.
+        ended = self.replays > 0 and self.refresh_ends_token
+        if self.refusals < count or (count > 1 and not ended and self._lives(now)):
             return self._again(now, retry_after, detail, lost=False, refused=True)
         if self.aside:
             return self.use_late_answer(now)
@@ -914,7 +920,7 @@ class Grant:
 
         A token that was refused before the refresh says nothing of the refresh.
         """
-        unknown = self.provider.ends_old_token is None and not self.ends_old and self.sent_at > 0
+        unknown = self.provider.ends_old_token is None and not self.ends_old and self.window_at > 0
         alive = expires_at is not None and now + _LONGEST_MARGIN < expires_at
         return unknown and alive and self.sent_at - self.refused_at > QUIET
 

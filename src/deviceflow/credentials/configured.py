@@ -119,13 +119,15 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
     if name is None and any(key in settings for key in _WHERE):
         _no_studio_options(asked)
         _no_parameters(parameters, {}, "A server that is not named")
-        first = next(iter(places))
-        _check_one_server({first: places[first]}, [settings[first]], places)
+        _check_places(places)
         return OAuth(**_with_id(settings), require=required)
     if name is not None and name != "studio" and not _is_address(name):
         entry = known.entry(name)
         _no_studio_options(asked)
         _no_parameters(parameters, entry.parameters, entry.title)
+        if not any(getattr(entry, key) for key in PLACES):  # it says how a server answers only
+            _check_places(places)
+            return known.provider(name, **_with_id(settings), **parameters, require=required)
         rest = {key: value for key, value in _with_id(settings).items() if key not in PLACES}
         of = known.provider(name, **rest, **parameters, require=required)
         urls = [url for key in PLACES if (url := getattr(of, key))]
@@ -147,6 +149,12 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
         if key in _FOR_STUDIO or "environment" not in found[key].source
     }
     return _studio(asked, None if name == "studio" else name, settings, required)
+
+
+def _check_places(places: Mapping[str, Setting]) -> None:
+    """Check that all URLs among the settings are on one server, that of the first."""
+    for key, setting in [*places.items()][:1]:
+        _check_one_server({key: setting}, [setting.value], places)
 
 
 def _check_one_server(

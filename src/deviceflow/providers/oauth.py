@@ -651,8 +651,13 @@ def origin_of(url: object) -> str:
 
 
 def elsewhere(urls: Iterable[str], settings: Mapping[str, Any]) -> str | None:
-    """Return the first of `PLACES` that is on another server than the URLs; None without one."""
+    """Return the first of `PLACES` that is on another server than the URLs; None without one.
+
+    Without URLs, no server is named that another could differ from.
+    """
     servers = {*map(origin_of, urls)}
+    if not servers:
+        return None
     given = (key for key in PLACES if settings.get(key) is not None)
     return next((key for key in given if origin_of(settings[key]) not in servers), None)
 

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from deviceflow.core.secret import Secret
+
 VARIABLE: Final = "DEVICEFLOW_STORE"
 SQLITE: Final = "sqlite:///"
 # Where libpq reads a password: in the authority, among the parameters, or in a conninfo string.
@@ -26,11 +28,11 @@ def state_directory() -> Path:
     return Path(base) / "deviceflow"
 
 
-def option_of(url: str) -> str:
+def option_of(url: Secret) -> str:
     """Return the option of a command that names a store, without its password."""
-    if _PASSWORD.search(url):
+    if _PASSWORD.search(url.reveal()):
         return f'--store "${VARIABLE}"'
-    return f"--store {shlex.quote(url)}"
+    return f"--store {shlex.quote(url.reveal())}"
 
 
 def option_of_file(file: Path) -> str:
@@ -38,7 +40,7 @@ def option_of_file(file: Path) -> str:
     with suppress(RuntimeError):  # raised by pathlib if the user has no home directory
         if file == (state_directory() / "flows.db").absolute():
             return ""
-    return option_of(f"{SQLITE}{quoted(str(file))}")
+    return option_of(Secret(f"{SQLITE}{quoted(str(file))}"))
 
 
 def has_password(url: str) -> bool:

@@ -330,7 +330,7 @@ def test_time_is_utc_to_the_millisecond(waiting: Waiting, validate: Validate, at
 
 @pytest.mark.parametrize(
     "origin",
-    [Origin(), Origin("9f2c.41.3", "host", 41, "celery", "a task", "alice")],
+    [Origin(), Origin("9f2c.41.3", "host", 41, "celery", "report", "a task", "alice")],
     ids=["nobody", "somebody"],
 )
 def test_event_says_who_did_it(waiting: Waiting, validate: Validate, origin: Origin) -> None:

@@ -686,8 +686,11 @@ def test_token_that_ended_before_it_came_is_refreshed_at_once() -> None:
     assert grant.expires_at == NOW + 3001  # the claim is not believed where it need not be
 
 
-def test_refusals_that_blame_the_client_are_tried_again_while_the_token_lives() -> None:
-    grant = active()
+@pytest.mark.parametrize("provider", [SERVER, replace(SERVER, refresh_ends_token=True)])
+def test_refusals_that_blame_the_client_are_tried_again_while_the_token_lives(
+    provider: OAuth,
+) -> None:
+    grant = active(provider)  # a refresh that was refused ended no token
     for at in range(900, 990, 20):
         grant.refresh(NOW + at)
         assert grant.receive(WRONG_CLIENT, NOW + at).action == "postpone"
@@ -1478,10 +1481,11 @@ def test_no_token_is_given_that_a_refresh_may_have_ended(
         return again(grant)
 
     assert having(refreshing).course(NOW + 601, 60, held=5) is (Course.WAIT if ends else Course.USE)
-    lost = having(doubtful)
-    assert lost.course(NOW + 601, 60) is (Course.BACK_OFF if ends else Course.USE)
-    assert lost.course(lost.due_at, 60) is (Course.REFRESH if ends else Course.USE)
-    assert (lost.wake_at == lost.due_at) is ends
+    unanswered = having(doubtful)  # sent again with a back-off, as in each outage
+    again_at = unanswered.due_at
+    assert unanswered.course(NOW + 602, 60) is (Course.BACK_OFF if ends else Course.USE)
+    assert unanswered.course(again_at, 60) is (Course.REFRESH if ends else Course.USE)
+    assert (unanswered.wake_at == again_at) is ends
     postponed, restored = having(refreshing), having(lambda _, **how: active(**how))
     postponed.receive(BUSY, NOW + 601)
     restored.doubt(NOW + 600)

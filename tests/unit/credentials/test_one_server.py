@@ -48,6 +48,10 @@ title = "Hosted"
 device_authorization_endpoint = "{base}/device"
 token_endpoint = "{base}/token"
 parameters = { base = "" }
+
+[anywhere]
+title = "Anywhere"
+interval = 7
 """
 
 Source = dict[str, Any]
@@ -164,6 +168,7 @@ ID: Final = {"client_id": "robot"}
 @example({"provider": "a.example.com", "issuer": B}, {}, {}, "not")
 @example({"issuer": A, "token_endpoint": f"{B}/t"} | ID, {}, {}, "not")
 @example({"issuer": A} | ID, {"revocation_endpoint": f"{B}/r"}, {}, "not")
+@example({"provider": "anywhere", "issuer": A} | ID, {}, {}, "not")
 @example({"set": {"base": B}}, {}, {"provider": "hosted", "set": {"base": A}} | ID, "--profile")
 @example({"issuer": A}, {"issuer": A, "token_endpoint": f"{A}/t"}, {"issuer": A} | ID, "not")
 def test_what_is_shown_recorded_and_contacted_is_one_server(
@@ -240,3 +245,17 @@ def test_profile_and_command_line_are_named_as_they_are_spelled(
 
     with pytest.raises(UsageError, match=f'it has issuer = "{A}", and .* has --issuer {B}'):
         provider_of(["start", "--profile", "work", "--issuer", B])
+
+
+def test_entry_that_names_no_server_takes_one_from_the_settings(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setenv("DEVICEFLOW_CONFIG", "/nowhere")
+    monkeypatch.setenv("DEVICEFLOW_PROVIDERS", str(folder / "providers.toml"))
+    argv = ["start", "anywhere", "--client-id", "robot", "--issuer", A]
+
+    assert provider_of(argv).server == A
+    with pytest.raises(UsageError, match="each name a server"):
+        provider_of([*argv, "--token-endpoint", f"{B}/t"])
+    with pytest.raises(UsageError, match="No server to log in to is given"):
+        provider_of(argv[:4])

@@ -7,7 +7,7 @@ import pytest
 
 from deviceflow import provider
 from deviceflow.errors import UsageError
-from deviceflow.providers.known import entry, known, read_file
+from deviceflow.providers.known import at, entry, known, read_file
 
 OURS = "[ours]\nissuer = 'https://login.example.com'\n"
 
@@ -29,6 +29,11 @@ def test_ones_own_go_before_those_that_come_along(
 
     assert entry("ours").issuer == entry("github").issuer == "https://login.example.com"
     assert "gitlab" in known()
+
+
+def test_a_supplied_provider_is_known_by_its_servers_host() -> None:
+    assert at("github.com") == "github"
+    assert at("as.example.com") is None
 
 
 def test_an_unknown_name_is_answered_with_those_that_are_known() -> None:

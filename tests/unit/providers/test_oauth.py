@@ -1067,6 +1067,14 @@ def test_address_that_was_given_goes_before_the_entrys_on_its_server_only() -> N
         known_provider("gitlab", client_id="c", token_endpoint="https://t.example.com/")
 
 
+def test_entry_that_names_no_server_takes_any() -> None:
+    entry = Dialect(title="Anywhere", interval=7)
+
+    provider = OAuth.named("anywhere", entry, client_id="c", issuer="https://as.example.com")
+
+    assert provider.server == "https://as.example.com"
+
+
 @pytest.mark.parametrize(
     ("entry", "settings", "scopes"),
     [
