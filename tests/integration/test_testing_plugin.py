@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import requests
 
-from deviceflow import AsyncClient, Client, DeniedError, ExpiredError, UnreachableError
+from deviceflow import AsyncClient, Client, DeniedError, ExpiredError
 from deviceflow.auth import get_access_token
 from deviceflow.cli import main
-from deviceflow.errors import AuthorizationExpiredError, DeviceFlowError
+from deviceflow.errors import AuthorizationExpiredError, DeviceFlowError, UnreachableError
 from deviceflow.testing.transitions import explain
 
 if TYPE_CHECKING:

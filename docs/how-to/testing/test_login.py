@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deviceflow import Client, DeniedError, UnreachableError, provider
+from deviceflow import Client, DeniedError, provider
 from deviceflow.auth import get_access_token
+from deviceflow.errors import UnreachableError
 from deviceflow.testing import ScriptedTransport, answers_of
 
 if TYPE_CHECKING:

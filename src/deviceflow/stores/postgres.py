@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deviceflow.core.secret import Secret, unseen, wrapped
+from deviceflow.core.secret import Secret, wrapped
 from deviceflow.credentials import keys as key_files
 from deviceflow.stores._option import option_of
 from deviceflow.stores._postgres_dialect import DIALECT, check
@@ -61,7 +61,7 @@ class PostgresStore(SQLStore):
     ) -> None:
         address = Secret(url)
         del url
-        self._option = unseen(lambda: option_of(address.reveal()))
+        self._option = option_of(address)
         passed = keys = None if keys is None else wrapped(keys)
         self._option = option_of(address)
         check(address)
