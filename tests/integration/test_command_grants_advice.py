@@ -97,13 +97,15 @@ def test_job_of_a_new_grant_has_a_person_told_once_who_logs_in_by_the_profile(
     )
     token = ("token", "nightly", "--fresh", "--profile")
 
-    nowhere = deviceflow(*token, "quiet")
+    without = deviceflow(*token, "quiet")
+    assert (without.code, deviceflow.store.exists()) == (exits.STORE, False)
     first, second = deviceflow(*token, "report"), deviceflow(*token, "report")
+    nowhere = deviceflow("token", "weekly", "--fresh", "--profile", "quiet")
     login = deviceflow("resume", "nightly", act=decide(server, "approve"))
     after = deviceflow(*token, "report")
 
     assert nowhere.code == exits.USAGE
-    assert "deviceflow grants login nightly PROVIDER" in nowhere.err
+    assert "deviceflow grants login weekly PROVIDER" in nowhere.err
     assert (first.code, second.code) == (exits.PENDING, exits.PENDING)
     assert "deviceflow resume nightly" in first.err
     need, end = [json.loads(line) for line in told.read_text().splitlines()]
