@@ -174,6 +174,7 @@ def test_a_token_that_cannot_be_saved_can_be_fetched_again(
     [["wait", "none"], ["resume", "none", "--show-token"], ["login", "--show-token", "--set", "x"]],
     ids=" ".join,
 )
+@pytest.mark.usefixtures("kept")
 def test_what_is_wrong_before_there_is_a_login_is_an_object_too(
     deviceflow: Command, args: list[str]
 ) -> None:

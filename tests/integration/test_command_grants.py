@@ -104,7 +104,7 @@ def test_trail_tells_what_a_token_descends_from(deviceflow: Command, led: GrantL
     said = deviceflow("audit", "show", "nightly", "--json").said
 
     [login] = [one["login"] for one in said["descent"] if one["login"]]
-    assert f"login {login['flow_id']}: started 2026-11-19 11:06:40 by alice" in told.out
+    assert f"login {login['flow_id']}: requested 2026-11-19 11:06:40 by alice" in told.out
     assert "approved after 1 min" in told.out
     lost = "the grant was lost (HTTP 400): The server refused its refresh token: invalid_grant"
     first = "generation 1: 2026-11-19 11:07:40, from that login, token"
@@ -151,7 +151,7 @@ def test_trail_tells_how_things_stood(deviceflow: Command, led: GrantLife) -> No
         if one["login"]
     ]
     _, waiting, _ = at(DAY + 30, of=login)
-    assert f"login {login} at" in waiting
+    assert f"login nightly {login} at" in waiting
     assert "state: awaiting-user" in waiting
     assert "user code: " in waiting
     assert "expires: 2026-11-19 11:16:40 (9 min 30 s left)" in waiting

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from deviceflow import Client
+from deviceflow.providers import studio
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import COMMAND, PATIENCE, answered, begun, granted
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 def server() -> Iterator[LocalServer]:
     with LocalServer(Settings(control=True)) as one:
         yield one
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process keep any token: the command does not rely on a check before the store."""
+    monkeypatch.setattr(studio, "ill_formed", lambda **_: None)
 
 
 def token_of(flow: Flow) -> str:
@@ -233,6 +240,7 @@ def test_a_token_for_a_pipe_that_nobody_reads_is_kept(
     assert not burnt(kept, flow)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("command", [["token"], ["export-env"], ["resume", "--show-token"]])
 def test_a_token_that_would_steer_the_terminal_is_not_printed_there(
     deviceflow: Command, kept: SQLiteStore, command: list[str]
@@ -268,8 +276,9 @@ HOSTILE: Final = (
 )
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shell", ["sh", "bash"])
-def test_a_shell_takes_whatever_the_server_has_sent(
+def test_a_shell_takes_whatever_the_store_has(
     deviceflow: Command, kept: SQLiteStore, shell: str
 ) -> None:
     flow = answered(kept, {}, {"access_token": HOSTILE})

@@ -206,6 +206,7 @@ def test_resume_takes_a_token_that_was_collected_and_got_lost(
     assert deviceflow("status", flow.id, "--json").said["handover"] == "acknowledged"
 
 
+@pytest.mark.usefixtures("kept")
 def test_resume_of_an_unknown_login_says_so_before_it_asks_for_options(
     deviceflow: Command,
 ) -> None:

@@ -394,6 +394,11 @@ class Systemd:
         shared = self.shared[name.partition("-")[0]]
         return self._run(shared | {"ExecStart": [self.place.adapted(command)]})
 
+    def store(self, shared: str) -> str:
+        """Return the store of all services of a prefix."""
+        given = dict(item.split("=", 1) for item in self.shared[shared]["Environment"])
+        return self._expanded(given["DEVICEFLOW_STORE"])
+
     def _run(self, service: dict[str, list[str]]) -> Done:
         assert service["DynamicUser"] == ["yes"]
         [state] = service["StateDirectory"]
@@ -505,7 +510,7 @@ def test_systemd_has_a_token_each_night_from_one_login(systemd: Systemd) -> None
     )
     waits = systemd.start("nightly-report")
     assert waits.code == exits.PENDING
-    assert "deviceflow resume nightly" in waits.err
+    assert f"deviceflow resume --store {systemd.store('nightly')} nightly" in waits.err
     assert systemd.person("resume", *shown).code == exits.PENDING
     place.decide("approve")
     assert until(0, lambda: systemd.person("resume")).code == 0

@@ -344,7 +344,7 @@ def test_command_reads_the_need_from_its_input_and_sees_no_secret(
     assert need["link"] in need["text"]
     assert (need["id"], need["kind"], need["number"]) == (pending.need_id, "needed", 1)
     assert (need["name"], need["purpose"]) == ("nightly", "the nightly report")
-    assert need["command"] == "deviceflow resume nightly"
+    assert need["command"] == f"deviceflow resume --store {place.url} nightly"
     assert (need["scopes"], need["ended_at"]) == (["read", "offline_access"], None)
     assert not [name for name in environment if name.startswith(("DEVICEFLOW_", "PG"))]
     assert need["link"] not in json.dumps([environment, arguments])
@@ -603,7 +603,7 @@ def test_commands_notify_as_the_profile_says_and_resume_shows_a_fresh_code(
     assert gone.code == exits.PENDING
     refused = deviceflow("resume", "nightly", "--show-token")
     assert refused.code == exits.USAGE
-    assert "deviceflow token nightly --fresh" in refused.err
+    assert "deviceflow token --fresh nightly" in refused.err
     back = deviceflow("resume", "nightly", act=decide(server, "approve"), DEVICEFLOW_PROFILE="jobs")
     assert back.code == 0, back.err
     assert back.out.startswith("nightly active, until ")
@@ -659,6 +659,7 @@ def test_commands_say_that_nobody_could_be_notified(
         ('notify = "http://chat.example.com/x"', "plain http"),
     ],
 )
+@pytest.mark.usefixtures("kept")
 def test_settings_that_cannot_be_used_are_refused(deviceflow: Command, text: str, why: str) -> None:
     write(deviceflow, f"[profiles.jobs]\n{text}\n")
 

@@ -99,8 +99,8 @@ def check_exists(args: StoreOptions) -> None:
         UsageError: The URL is invalid.
         StoreError: The file does not exist.
     """
-    file = sqlite_file(args.store)
-    if file is None or file.exists():
+    file = _missing(args)
+    if file is None:
         return
     similar = ""
     with suppress(OSError):
@@ -115,9 +115,22 @@ def check_exists(args: StoreOptions) -> None:
     raise StoreError(f"There is no store at {file}.", hint=hint)
 
 
+def exists(args: StoreOptions) -> bool:
+    """Tell whether the store's file exists, or the store is no file.
+
+    Raises:
+        UsageError: The URL is invalid.
+    """
+    return _missing(args) is None
+
+
 def new_file(args: StoreOptions) -> Path | None:
     """Return the file that is named as the store, if it does not exist yet."""
-    file = sqlite_file(args.store) if args.store or os.environ.get(VARIABLE) else None
+    return _missing(args) if args.store or os.environ.get(VARIABLE) else None
+
+
+def _missing(args: StoreOptions) -> Path | None:
+    file = sqlite_file(args.store)
     return None if file is None or file.exists() else file
 
 

@@ -252,7 +252,8 @@ def _show_standing(args: ShowOptions, found: Login, at: float) -> None:
         streams.show(json.dumps(_standing_facts(found, stood)))
         return
     kind = "grant" if isinstance(found, Grant) else "login"
-    streams.show(f"{kind} {printable(found.name or found.id)} at {moment(at)[:19]} UTC")
+    name = f"{printable(found.name)} " if found.name else ""
+    streams.show(f"{kind} {name}{printable(found.id)} at {moment(at)[:19]} UTC")
     for name, text in _standing_lines(stood):
         streams.show(f"  {name}: {printable(text)}")
 

@@ -123,7 +123,8 @@ def _token(args: TokenOptions) -> int:
         UsageError: Options do not go together, or there is no such login or grant.
     """
     _check_options(args)
-    client = stored.client(args, notifies=args.fresh)
+    creates = args.fresh and _may_begin(args)
+    client = stored.client(args, creates=creates, notifies=args.fresh)
     sink = None if args.output is None else TokenFile(args.output)
 
     def put(token: Token | AccessToken) -> None:
@@ -152,6 +153,15 @@ def _token(args: TokenOptions) -> int:
             unknown.hint = "A grant has this name. For its token, add --fresh."
         raise
     return 0
+
+
+def _may_begin(args: TokenOptions) -> bool:
+    """Tell whether the store is to be created: a job's first night may come before any login."""
+    if stored.exists(args):
+        return False
+    from deviceflow.cli import target  # costs, and is needed once in a store's life
+
+    return target.of_profile(args.profile) is not None
 
 
 def _fresh(client: Client, args: TokenOptions) -> AccessToken:
