@@ -228,9 +228,9 @@ class _SlowClock(SystemClock):
 class _SlowNumber(float):
     gate: _Gate
 
-    def __rsub__(self, other: float) -> float:
+    def __float__(self) -> float:
         self.gate.pass_through()
-        return other - float(self)
+        return super().__float__()
 
 
 def held_clock(url: str) -> list[int]:

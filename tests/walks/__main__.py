@@ -50,10 +50,10 @@ class Budget(NamedTuple):
 
 
 BUDGETS: Final = {
-    "poll": Budget(287, 43),
-    "answer": Budget(114, 33),
-    "get_token": Budget(91, 27),
-    "refresh": Budget(490, 50),
+    "poll": Budget(329, 45),
+    "answer": Budget(138, 35),
+    "get_token": Budget(123, 33),
+    "refresh": Budget(651, 52),
 }
 
 
