@@ -233,7 +233,8 @@ def leave_refreshing(world: World) -> None:
     client._run(grant_end.refuse, "nightly", Secret("ACCESS-1"))
     moment = Moment(now.time(), now.monotonic(), now.boot()[0])
     grant = world.store.load_grant("nightly", moment).grant
-    event = recorder.render_grant(client._context, grant, grant.refresh(now.time()), "w0")
+    begun = grant.refresh(now.time(), *now.boot())
+    event = recorder.render_grant(client._context, grant, begun, "w0")
     assert world.store.commit_grant(grant, event, lease=GrantLease("w0", LEASE, moment))
 
 
@@ -246,7 +247,8 @@ def test_lease_of_another_start_of_the_machine_is_waited_out_once(
     """Each process has just started: what the first one saw, it leaves to the next ones."""
     leave_refreshing(world)
     world.store.use_grant("g1", world.clock.time(), ())
-    started = VirtualClock(wall=world.clock.time() + 3600)
+    started = VirtualClock(wall=world.clock.time() + LIFE / 4)
+    started.set_wall(started.monotonic() - steady)
     started.advance(steady - started.monotonic())
     started.boot = lambda: ("another start", started.monotonic())  # type: ignore[method-assign]
     world.clock, world.server._clock = started, started

@@ -54,21 +54,19 @@ async def refresh(world: World, stored: StoredGrant, clocks: Clocks) -> Grant | 
     request = grant.request()
     lease = await lease_of(world, worker, seconds, clocks, stored.now)
     lease = lease._replace(margin=margin)
-    begun = grant.refresh(stored.now)
+    begun = grant.refresh(stored.now, clocks.clock, clocks.uptime)
     taken = GrantLease(worker, seconds, clocks.shared, stored.owner)
     if not await recorder.record_grant(world, grant, begun, worker, lease=taken):
         return None
     outcome = await transmit_under(world, request, lease, deadline)
     if outcome.stop is None:
-        return await _take_in(world, grant, outcome, worker, clocks)
+        return await _take_in(world, grant, outcome, worker)
     with suppress(errors.StoreError):  # the interruption counts; it is as if this process had died
-        await _take_in(world, grant, outcome, worker, clocks)
+        await _take_in(world, grant, outcome, worker)
     raise outcome.stop
 
 
-async def _take_in(
-    world: World, grant: Grant, outcome: Outcome, worker: str, begun: Clocks
-) -> Grant | None:
+async def _take_in(world: World, grant: Grant, outcome: Outcome, worker: str) -> Grant | None:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     attempt, old = grant.attempt, grant.token
     received = grant.receive(
@@ -78,11 +76,6 @@ async def _take_in(
         outage_after=world.context.outage_after,
         approver=world.context.approver,
     )
-    if grant.token is not None and grant.token is not old:
-        grant.issued_clock = begun.clock
-        if begun.uptime is not None:  # of a refresh that was sent again, the first one counts
-            since = outcome.now - outcome.duration - grant.issued_at
-            grant.issued_uptime = begun.uptime - max(0.0, since)
     # As long as the server may be at work on it, nobody may send it again: the lease stays.
     failure = outcome.result if isinstance(outcome.result, Failure) else None
     stays = failure is not None and failure.sent and failure.kind in _STILL_UNDER_WAY

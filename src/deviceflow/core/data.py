@@ -227,7 +227,7 @@ DATA: Final = (
                 "grant",
                 "created_at ended_at moved_at issued_at sent_at window_at due_at refused_at",
             ),
-            *_fields("grant", "issued_clock issued_uptime token_ahead"),
+            *_fields("grant", "issued_clock issued_uptime sent_clock sent_uptime token_ahead"),
             "flow.clock_ahead",
             *_fields("view", "created_at expires_at used_at need_since unanswered_since"),
             "access_token.expires_at",

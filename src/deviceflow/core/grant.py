@@ -203,6 +203,8 @@ class Grant:
         token_ahead: By how many seconds the clock that `issued_at` was noted by is ahead of the
             caller's; see `follow_uptime`. It is not stored.
         sent_at: When the last refresh was sent for the first time.
+        sent_clock: The clock of `sent_uptime`, like `issued_clock`.
+        sent_uptime: Seconds from the machine's start to `sent_at`; None if that is not known.
         window_at: When the server may have begun to accept that refresh again.
         attempt: How many refreshes were sent.
         replays: How many times the refresh of this generation was sent again.
@@ -248,6 +250,8 @@ class Grant:
         self.issued_uptime: float | None = None
         self.token_ahead: float = 0.0
         self.sent_at: float = 0.0
+        self.sent_clock: str | None = None
+        self.sent_uptime: float | None = None
         self.window_at: float = 0.0
         self.attempt: int = 0
         self.replays: int = 0
@@ -664,15 +668,25 @@ class Grant:
 
     # The refresh.
 
-    def refresh(self, now: float) -> Transition:
-        """Record a refresh, or that it is sent again. Store the transition before sending it."""
+    def refresh(
+        self, now: float, clock: str | None = None, uptime: float | None = None
+    ) -> Transition:
+        """Record a refresh, or that it is sent again. Store the transition before sending it.
+
+        Args:
+            now: The time.
+            clock: The caller's clock, as in `deviceflow.core.ports.Moment`.
+            uptime: Seconds since the machine started, if they are known.
+        """
         again = self.state is GrantState.IN_DOUBT
         in_window = self._in_window(now)
         transition = self._fire(actions.REPLAY if again else actions.REFRESH, now)
         self.attempt += 1
         self.replays += again
         if not again:
-            self.sent_at = now
+            self.sent_at, self.sent_clock, self.sent_uptime = now, clock, uptime
+        elif uptime is not None and self.sent_uptime is not None and self.sent_clock == clock:
+            self.sent_at = now - max(0.0, uptime - self.sent_uptime)  # by the caller's wall clock
         if not (again and in_window):
             self.window_at = now  # for all that is known, the server sees it for the first time
         return transition
@@ -754,6 +768,7 @@ class Grant:
         transition = self._fire(actions.RENEW, now, detail=detail)
         self.subject = self.subject or token.subject
         self._take(token, sent_at)
+        self.issued_clock, self.issued_uptime = self.sent_clock, self.sent_uptime
         self._end_outage(now, NeedEnd.ANSWERED)
         return transition
 
@@ -928,7 +943,8 @@ class Grant:
         """Record that the store was restored: the refresh token may have been used since."""
         known_at = self.moved_at
         transition = self._fire(actions.DOUBT, now)
-        self.sent_at, self.window_at = min(known_at, now), 0.0
+        self.sent_at, self.sent_clock, self.sent_uptime = min(known_at, now), None, None
+        self.window_at = 0.0
         return transition
 
     # The end.

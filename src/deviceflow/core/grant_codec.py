@@ -67,6 +67,8 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
     "replays": _is_count,
     "revocations": _is_count,
     "sent_at": _is_time,
+    "sent_clock": _is_text,
+    "sent_uptime": _is_time_or_none,
     "seq": _is_count,
     "subject": _is_text,
     "window_at": _is_time,

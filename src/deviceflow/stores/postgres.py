@@ -61,7 +61,6 @@ class PostgresStore(SQLStore):
     ) -> None:
         address = Secret(url)
         del url
-        self._option = option_of(address)
         passed = keys = None if keys is None else wrapped(keys)
         self._option = option_of(address)
         check(address)
