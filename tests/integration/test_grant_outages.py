@@ -267,8 +267,8 @@ def test_json_of_a_notification_says_what_it_is(made: list[Place]) -> None:
 
 ANSWERS: Final[dict[str, bytes]] = {
     "reset": b"",
-    "502": b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>",
-    "portal": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+    "502": b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>",
+    "portal": b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<html>",
     "cut body": b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"access_token": "ACC',
 }
 
@@ -281,17 +281,22 @@ class Gateway:
         self._server = urlsplit(server)
         gateway = self
 
-        class Handler(socketserver.BaseRequestHandler):
+        class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                request = self.request.recv(65536)
+                head, length = [], 0
+                while (line := self.rfile.readline()).strip():
+                    head.append(line)
+                    name, _, value = line.partition(b":")
+                    length = int(value) if name.lower() == b"content-length" else length
+                body = self.rfile.read(length)
                 if gateway.outage is not None:
-                    self.request.sendall(gateway.outage)
+                    self.wfile.write(gateway.outage)
                     return
                 place = (str(gateway._server.hostname), gateway._server.port or 80)
                 with socket.create_connection(place, 60) as behind:
-                    behind.sendall(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+                    behind.sendall(b"".join([*head, b"Connection: close\r\n\r\n", body]))
                     while piece := behind.recv(65536):
-                        self.request.sendall(piece)
+                        self.wfile.write(piece)
 
         self._listener = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
         self._listener.daemon_threads = True

@@ -133,7 +133,7 @@ class Client(GrantClient, BaseClient):
             outage_after=outage_after,
         )
         self._interrupts = Interrupts()
-        store_of_operations: Any = _AwaitableStore(self._store, self._interrupts)
+        store_of_operations: Any = _AwaitableStore(self)
         self._awaitable_store: AsyncStore = store_of_operations
         self._renew()
         forks.in_child(self._renew)
@@ -567,14 +567,13 @@ def complete(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 class _AwaitableStore:
-    """A sync store whose methods are awaited, and never suspend."""
+    """The store of a `Client`, with methods that are awaited, and never suspend."""
 
-    def __init__(self, store: Store, interrupts: Interrupts) -> None:
-        self._store = store
-        self._interrupts = interrupts
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     def __getattr__(self, name: str) -> Any:
-        method, interrupts = getattr(self._store, name), self._interrupts
+        method, interrupts = getattr(self._client._store, name), self._client._interrupts
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             if name in MUST_FINISH:
