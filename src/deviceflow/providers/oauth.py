@@ -215,7 +215,7 @@ class OAuth:
             for key in PLACES
             if (pattern := getattr(entry, key)) is not None
         }
-        if where and (key := elsewhere(where.values(), settings)) is not None:
+        if (key := elsewhere(where.values(), settings)) is not None:
             raise UsageError(
                 f"{entry.title} is at {origin_of(next(iter(where.values())))}, and {key} is on"
                 f" another server: {origin_of(settings[key])}.",

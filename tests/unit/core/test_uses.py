@@ -65,3 +65,8 @@ def test_a_clock_that_was_set_back_does_not_end_the_notes() -> None:
 def test_junk_is_no_use(junk: object) -> None:
     for use in of_json([junk, [1.0, "a", None, None, "b", None]]):
         assert of_json(json.loads(json.dumps(to_json((use,))))) == (use,)
+
+
+def test_a_use_at_no_time_is_no_use() -> None:
+    for at in (-1, 2**53, "1", None, True, float("nan")):
+        assert of_json([[at, None, None, None, None, None, None][: len(Use._fields)]]) == ()

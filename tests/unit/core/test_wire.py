@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.core.wire import MAX_BODY, Failure, Fields, Request, Response, read_json
+from deviceflow.core.wire import MAX_BODY, MAX_DEPTH, Failure, Fields, Request, Response, read_json
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:
@@ -225,3 +225,22 @@ def test_json_of_many_brackets_is_not_parsed(text: str) -> None:
     assert Response(200, {}, text.encode()).fields() is None
     with pytest.raises(ValueError, match="too many brackets"):
         read_json(text.encode())
+
+
+def test_a_member_of_json_that_is_nested_too_deeply_is_null() -> None:
+    def nested(levels: int) -> str:
+        return "[" * levels + "]" * levels
+
+    deep, fits = nested(MAX_DEPTH), nested(MAX_DEPTH - 1)
+    text = f'{{"a": {deep}, "b": "]{{\\"[", "c": {fits}, "d": {deep}, "e": 1}}'
+
+    read = read_json(text.encode())
+
+    assert list(read) == ["a", "b", "c", "d", "e"]
+    assert (read["a"], read["b"], read["d"], read["e"]) == (None, ']{"[', None, 1)
+    assert str(read["c"]) == fits
+
+
+def test_brackets_that_do_not_match_are_not_json() -> None:
+    with pytest.raises(ValueError, match="do not match"):
+        read_json(b"[" * 20_000)
