@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deviceflow.core import codec
 from deviceflow.core.flow import Flow
-from deviceflow.core.secret import unseen, wrapped
+from deviceflow.core.secret import without_traceback, wrapped
 from deviceflow.errors import UsageError
 from deviceflow.providers.codec import provider_from_dict
 
@@ -82,7 +82,7 @@ def seal(flow: Flow, keys: Sequence[Secret | str]) -> str:
     passed = keys = wrapped(keys)
     from deviceflow.core.encryption import Sealer  # noqa: PLC0415  # an extra
 
-    return unseen(lambda: Sealer(passed).seal(to_dict(flow, secrets=True), codec.SCHEMA))
+    return without_traceback(lambda: Sealer(passed).seal(to_dict(flow, secrets=True), codec.SCHEMA))
 
 
 def unseal(text: str, keys: Sequence[Secret | str]) -> Flow:
@@ -100,4 +100,4 @@ def unseal(text: str, keys: Sequence[Secret | str]) -> Flow:
     passed = keys = wrapped(keys)
     from deviceflow.core.encryption import Sealer  # noqa: PLC0415  # an extra
 
-    return unseen(lambda: from_dict(Sealer(passed).open(text, codec.SCHEMA)))
+    return without_traceback(lambda: from_dict(Sealer(passed).open(text, codec.SCHEMA)))

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from deviceflow._environment import http_allowed
 from deviceflow.core.sanitize import endpoint, printable
-from deviceflow.core.secret import Hidden, Secret, unseen
+from deviceflow.core.secret import Hidden, Secret, without_traceback
 from deviceflow.core.wire import Failure, Request
 from deviceflow.credentials.secret_refs import resolve, variables
 from deviceflow.errors import DeviceFlowError, InsecureURLError, UsageError
@@ -77,7 +77,7 @@ class NotifyCommand:
         """
         name = self._command[0]
         try:
-            code = unseen(lambda: self._run(json.dumps(need.to_dict()).encode()))
+            code = without_traceback(lambda: self._run(json.dumps(need.to_dict()).encode()))
         except OSError as trouble:
             raise NotifyError(f"{name} could not be run: {trouble.strerror}.") from None
         except subprocess.TimeoutExpired:
@@ -146,7 +146,7 @@ class NotifyURL:
         del url
         self._host = ""
         allowed = http_allowed() if allow_http is None else allow_http
-        self._host = unseen(lambda: _host_of(self._url.reveal(), allow_http=allowed))
+        self._host = without_traceback(lambda: _host_of(self._url.reveal(), allow_http=allowed))
         self._timeout = timeout
 
     def __repr__(self) -> str:
@@ -158,7 +158,7 @@ class NotifyURL:
         Raises:
             NotifyError: It could not be sent, or the answer is not a success.
         """
-        result = unseen(lambda: self._send(need))
+        result = without_traceback(lambda: self._send(need))
         if isinstance(result, Failure):
             raise NotifyError(f"{self._host} gave no answer: {result.kind}.")
         if not 200 <= result.status < 300:
@@ -209,7 +209,7 @@ def notifier(setting: str | Sequence[str]) -> NotifyCommand | NotifyURL:
     """
     given = Hidden(setting)  # a webhook's URL is a secret
     del setting
-    return unseen(lambda: _notifier(given.reveal()))
+    return without_traceback(lambda: _notifier(given.reveal()))
 
 
 def _notifier(setting: str | Sequence[str]) -> NotifyCommand | NotifyURL:

@@ -173,12 +173,18 @@ def _polled() -> Iterator[Row]:
                     )
                     for _ in range(ROUNDS)
                 ]
-            ours, unseen, bare = (
+            ours, without_traceback, bare = (
                 1e6 * statistics.median(spent) / POLLS for spent in zip(*times, strict=True)
             )
             what = f"CPU of a poll in SQLite, {synchronous} / bare post"
             yield Row(what, ours, bare, goal, "us")
-            yield Row("  by a process that never saw the login", unseen, bare, goal_unseen, "us")
+            yield Row(
+                "  by a process that never saw the login",
+                without_traceback,
+                bare,
+                goal_unseen,
+                "us",
+            )
         structlog.reset_defaults()
 
 

@@ -59,7 +59,7 @@ Trouble = Literal["killed", "suspended", "told to end"]
 
 
 @dataclass
-class Known:
+class SecretMatcher:
     """A login as the server knows it.
 
     Attributes:
@@ -96,7 +96,7 @@ class Server:
         self._interval = interval
         self._expires_in = expires_in
         self._lock = threading.Lock()
-        self.logins: dict[str, Known] = {}
+        self.logins: dict[str, SecretMatcher] = {}
         self.wrong: list[str] = []
         answer = self._answer
 
@@ -156,7 +156,7 @@ class Server:
             decides_at = now + self._rng.uniform(0, self._expires_in * 1.1)
             if chance < _NEVER:
                 decides_at = float("inf")
-            self.logins[code] = Known(client, now, decides_at, chance < 0.9)
+            self.logins[code] = SecretMatcher(client, now, decides_at, chance < 0.9)
         return {
             "device_code": code,
             "user_code": secrets.token_hex(4),
@@ -165,7 +165,7 @@ class Server:
             "interval": self._interval,
         }
 
-    def _decide(self, login: Known) -> str | None:
+    def _decide(self, login: SecretMatcher) -> str | None:
         """Return the error that a poll is answered; None if it is given the token."""
         now = self._clock.time()
         if login.token is not None:
@@ -399,7 +399,9 @@ def _judge(done: Killed, store: SQLStore, server: Server, logins: int) -> None:
             done.wrong += [f"{login.client}: {problem}" for problem in found]
 
 
-def _wrong_with_end(done: Killed, client: Client, flow: Flow, login: Known) -> Iterator[str]:
+def _wrong_with_end(
+    done: Killed, client: Client, flow: Flow, login: SecretMatcher
+) -> Iterator[str]:
     unknown = flow.reason is Reason.OUTCOME_UNKNOWN
     if not flow.state.ended:
         yield f"it has not ended, but is {flow.state}"

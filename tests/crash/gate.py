@@ -105,7 +105,7 @@ class Gate:
             self._decide(login)
         parts, status, headers = run_wsgi_app(self._application, environ, buffered=True)
         fields = json.loads(b"".join(parts))
-        kind, client = self._take_in(login, fields)
+        kind, client = self._apply_response(login, fields)
         rule = self.rules.get(client, Rule())
         if login is not None and kind == "pending" and login.polls in rule.spoil:
             status, fields = _SPOILT[rule.spoil[login.polls]]
@@ -118,7 +118,7 @@ class Gate:
         start_response(status, list(headers))
         return [sent]
 
-    def _take_in(self, login: Seen | None, fields: dict[str, Any]) -> tuple[Kind, str]:
+    def _apply_response(self, login: Seen | None, fields: dict[str, Any]) -> tuple[Kind, str]:
         """Remember what the answer says, put the canary into it, and tell what kind it is."""
         if code := fields.get("device_code"):
             fields["device_code"] = CANARY + code

@@ -12,7 +12,7 @@ import urllib3.util.connection
 
 from deviceflow.cli import sink, stored, streams
 from deviceflow.client import _sync as client
-from deviceflow.core.ports import refuse
+from deviceflow.core.ports import reraise
 from deviceflow.stores.sql import schema
 from deviceflow.transports import requests
 
@@ -150,7 +150,7 @@ class TrappedStore(TrappedOperations):
         return self._store.get(flow_id, secrets=secrets)
 
     def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
     ) -> Iterator[Flow]:
         return self._store.flows(skip_ended=skip_ended, on_problem=on_problem)
 
@@ -228,7 +228,7 @@ class TrappedStore(TrappedOperations):
         self,
         ended_before: float,
         *,
-        on_problem: Callable[[DeviceFlowError], object] = refuse,
+        on_problem: Callable[[DeviceFlowError], object] = reraise,
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
 

@@ -113,9 +113,9 @@ class Zygote:
             assert read, "the zygote has ended"
             *lines, self._unread = (self._unread + read).split(b"\n")
             for line in lines:
-                self._take_in(**json.loads(line))
+                self._apply_response(**json.loads(line))
 
-    def _take_in(self, pid: int, what: str, status: int = 0) -> None:
+    def _apply_response(self, pid: int, what: str, status: int = 0) -> None:
         if what == "forked":
             self._forked = self._children[pid] = Child(self, pid)
         elif what == "ended":

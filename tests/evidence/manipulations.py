@@ -268,11 +268,11 @@ def inserted(attack: Attack) -> Done:
     row = dict(attack.any_row() if attack.random.random() < 0.2 else attack.random.choice(rows))
     attack.alter(row)
     seq = attack.room(flow_id)
-    unseen = not attack.keyed and flow_id in attack.trail.forgotten
+    without_traceback = not attack.keyed and flow_id in attack.trail.forgotten
     row |= {"flow_id": flow_id, "seq": seq}
     if attack.flip():
         row["event_id"] = f"{flow_id}.{seq}"
-    if attack.flip() and not unseen:
+    if attack.flip() and not without_traceback:
         before = [other for other in rows if other["seq"] < seq]
         row["prev_hash"] = before[-1]["hash"] if before else START
         row["hash"] = hash_of(row)

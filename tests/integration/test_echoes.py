@@ -22,7 +22,7 @@ from deviceflow import Client, OAuth, Secret, Studio, errors
 from deviceflow.cli import main
 from deviceflow.client.identity import Identity
 from deviceflow.core import provider as core_provider
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.core.wire import Fields
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
@@ -277,7 +277,7 @@ def test_what_a_server_repeats_is_nowhere_in_clear(
 def test_echo_that_is_not_removed_is_found(
     server: Echoing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core_provider, "identifier", lambda text, _: ours(text))
+    monkeypatch.setattr(core_provider, "identifier", lambda text, _: trusted(text))
     for spell in SPELLINGS.values():
         echo = spell(server.secret("access token").encode())
         server.serve(OAUTH, "claims of token", "sub", echo)

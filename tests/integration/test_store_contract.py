@@ -16,7 +16,7 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Claim, LeaseHeld, Moment, Origin
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
-from deviceflow.core.text import PersonText, ours
+from deviceflow.core.text import PersonText, trusted
 from deviceflow.stores.sql import operations
 from tests.brief import brief
 from tests.integration.places import (
@@ -1028,10 +1028,10 @@ def test_any_words_about_a_flow_are_kept(place: Place, text: str) -> None:
     flow = Flow("f1", provider, place.now)
     place.store.add(flow)
     for moved in coded(flow, place.now):
-        flow.detail, flow.user_code = ours(text), PersonText(text, 100)
-        flow.extra = (("odd", ours(text)),)
+        flow.detail, flow.user_code = trusted(text), PersonText(text, 100)
+        flow.extra = (("odd", trusted(text)),)
         flow.device_code = Secret(text)
-        event = render(flow, moved._replace(detail=ours(text)), Origin("w1"))
+        event = render(flow, moved._replace(detail=trusted(text)), Origin("w1"))
         assert place.store.commit(flow, event)
 
     back = place.store.get("f1")

@@ -36,30 +36,30 @@ def test_stores_time_goes_on_with_the_monotonic_clock() -> None:
 
 
 def test_stores_time_is_never_ahead_of_the_store() -> None:
-    slow = LEASE._replace(behind=2.0)  # the answer took two seconds
+    slow = LEASE._replace(uncertainty=2.0)  # the answer took two seconds
 
     assert slow.time_at(TAKEN.steady + 3) == 1_700_000_001
-    assert slow.time_at(TAKEN.steady + 3) + slow.behind == LEASE.time_at(TAKEN.steady + 3)
+    assert slow.time_at(TAKEN.steady + 3) + slow.uncertainty == LEASE.time_at(TAKEN.steady + 3)
 
 
 def test_stores_time_is_known_better_by_faster_answers() -> None:
     clock = StoreClock()
     # The store's time is 1,699,998,999 seconds ahead of the monotonic one.
     clock.observe(Seen(1_699_999_989.125, TAKEN.steady - 10, TAKEN.steady - 9.75))
-    slow = LEASE._replace(behind=2.0)
-    better = slow.known_better(clock)
+    slow = LEASE._replace(uncertainty=2.0)
+    better = slow.narrowed(clock)
 
-    assert better.behind == pytest.approx(0.25, abs=0.03)
+    assert better.uncertainty == pytest.approx(0.25, abs=0.03)
     earliest = better.time_at(TAKEN.steady + 3)
-    assert earliest <= 1_700_000_002 <= earliest + better.behind
+    assert earliest <= 1_700_000_002 <= earliest + better.uncertainty
     assert better.left(passed(7, 7)) == LEASE.left(passed(7, 7))
-    assert LEASE.known_better(clock) is LEASE
+    assert LEASE.narrowed(clock) is LEASE
 
 
 def test_stores_time_that_was_looked_at_again_counts_from_then() -> None:
     corrected = LEASE.corrected(1_600_000_000.0, TAKEN.steady + 2)
 
-    assert corrected.behind == 2
+    assert corrected.uncertainty == 2
     assert corrected.time_at(TAKEN.steady + 2) == 1_600_000_000
     assert corrected.time_at(TAKEN.steady + 5) == 1_600_000_003
     assert corrected.left(passed(7, 7)) == LEASE.left(passed(7, 7))

@@ -27,7 +27,7 @@ from deviceflow.core.flow import Flow, Transition
 from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.errors import UsageError
 from deviceflow.providers.studio import Studio
 
@@ -42,7 +42,9 @@ def event_of(action: str = "poll", **fields: Any) -> dict[str, Any]:
         client_name="nightly", scopes=["MODELS"]
     )
     declared, source, dest = ACTIONS[action], State.AWAITING_USER, State.POLLING
-    happened = Transition(3, 1_800_000_001.5, declared, source, dest, 200, 0.25, 5.0, ours("said"))
+    happened = Transition(
+        3, 1_800_000_001.5, declared, source, dest, 200, 0.25, 5.0, trusted("said")
+    )
     return render(Flow("f1", studio, 1_800_000_000.0), happened, ORIGIN) | fields
 
 

@@ -27,7 +27,7 @@ from deviceflow.client.world import MUST_FINISH, Exchange
 from deviceflow.core.login import Login
 from deviceflow.core.need import OUTAGE_AFTER
 from deviceflow.core.ports import Origin
-from deviceflow.core.secret import Secret, unseen, without_frames, wrapped
+from deviceflow.core.secret import Secret, without_frames, without_traceback, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import needs_secret
 from deviceflow.errors import UsageError
@@ -120,7 +120,7 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         owns_store = isinstance(store, str)
         if isinstance(store, str):
             url, store = Secret(store), None  # a password may be in it
-            store = unseen(lambda: open_async_store(url.reveal()))
+            store = without_traceback(lambda: open_async_store(url.reveal()))
         super().__init__(
             AsyncMemoryStore() if store is None else store,
             owns_store=owns_store,

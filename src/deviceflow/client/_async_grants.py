@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack
 from deviceflow.client import grant_check, grant_end, grant_login, grant_token
 from deviceflow.client._base import documented_as
 from deviceflow.client._sync_grants import GrantClient, brought_token, given_token
-from deviceflow.client.asking import asked
+from deviceflow.client.asking import resolve_provider
 from deviceflow.client.grant_end import UNUSED, SweptGrants
 from deviceflow.client.turns import NOTIFIED_AT_ONCE, NOTIFY_FOR
 
@@ -84,7 +84,7 @@ class AsyncGrantClient:
         await self._run(
             grant_login.log_in,
             name,
-            asked(provider, request),
+            resolve_provider(provider, request),
             purpose,
             open_browser=open_browser,
             timeout=timeout,
@@ -105,7 +105,11 @@ class AsyncGrantClient:
         brought = brought_token(refresh_token)
         del refresh_token
         await self._run(
-            grant_login.adopt_refresh_token, name, asked(provider, request), purpose, brought
+            grant_login.adopt_refresh_token,
+            name,
+            resolve_provider(provider, request),
+            purpose,
+            brought,
         )
         return await self.grant(name)
 

@@ -15,7 +15,7 @@ from deviceflow.client.clock import Timeline
 from deviceflow.client.context import context_of
 from deviceflow.client.world import Prepared, World
 from deviceflow.core.sanitize import endpoint
-from deviceflow.core.secret import unseen
+from deviceflow.core.secret import without_traceback
 from deviceflow.credentials.client_auth import authenticated
 from deviceflow.errors import DeviceFlowError, UsageError
 
@@ -156,7 +156,9 @@ class BaseClient:
 
     def _prepare(self, request: Request, now: float) -> Prepared:
         unverified = getattr(self._transport, "unverified", False)
-        return Prepared(unseen(lambda: authenticated(request, now)), unverified=unverified)
+        return Prepared(
+            without_traceback(lambda: authenticated(request, now)), unverified=unverified
+        )
 
     def _tell_need(self, need: LoginNeed) -> str | None:
         try:

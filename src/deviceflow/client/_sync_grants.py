@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from deviceflow.client import grant_check, grant_end, grant_login, grant_token
-from deviceflow.client.asking import asked
+from deviceflow.client.asking import resolve_provider
 from deviceflow.client.grant_end import UNUSED, SweptGrants
 from deviceflow.client.turns import NOTIFIED_AT_ONCE, NOTIFY_FOR
 from deviceflow.core.secret import Secret
@@ -191,7 +191,7 @@ class GrantClient:
         self._run(
             grant_login.log_in,
             name,
-            asked(provider, request),
+            resolve_provider(provider, request),
             purpose,
             open_browser=open_browser,
             timeout=timeout,
@@ -232,7 +232,13 @@ class GrantClient:
         """
         brought = brought_token(refresh_token)
         del refresh_token
-        self._run(grant_login.adopt_refresh_token, name, asked(provider, request), purpose, brought)
+        self._run(
+            grant_login.adopt_refresh_token,
+            name,
+            resolve_provider(provider, request),
+            purpose,
+            brought,
+        )
         return self.grant(name)
 
     def log_out(self, name: str) -> GrantView:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     P = TypeVar("P", Provider, Provider | None)
 
 
-def asked(provider: P, request: LoginRequest) -> P:
+def resolve_provider(provider: P, request: LoginRequest) -> P:
     """Return a provider with what one login asks for; None where there is none.
 
     Raises:

@@ -31,7 +31,7 @@ async def take_lease(
     clocks = world.clocks()
     if clocks.added:
         flow = await world.store.get(flow_id, secrets=False)
-        if await joined(world, clocks, flow):
+        if await resynced(world, clocks, flow):
             clocks = world.clocks()
     claim = await world.store.claim(flow_id, owner, clocks.now, seconds, decide)
     if isinstance(claim, LeaseHeld) and claim.since is not None:
@@ -40,9 +40,9 @@ async def take_lease(
     return claim, await lease_of(world, owner, seconds, clocks, now)
 
 
-async def joined(world: World, clocks: Clocks, flow: Flow) -> bool:
+async def resynced(world: World, clocks: Clocks, flow: Flow) -> bool:
     """Go by the wall clock as it is, if that is what a flow was last moved by; return whether."""
-    if not clocks.others_follow(flow.moved_at):
+    if not clocks.clock_was_reset_unseen(flow.moved_at):
         return False
     world.resync_clock()
     return True
@@ -62,7 +62,7 @@ async def lease_of(world: World, owner: str, seconds: float, taken: Clocks, now:
     if now == taken.wall:
         return lease
     clocks = world.clocks()  # the store has a clock of its own
-    return lease._replace(behind=clocks.steady - taken.steady)
+    return lease._replace(uncertainty=clocks.steady - taken.steady)
 
 
 async def restart_lease(world: World, subject_id: str, since: float) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.personal import Personal
 from deviceflow.client.identity import Identity
-from deviceflow.client.kept import KeptTokens, Metadata, UnsavedRefreshes, UnsavedTokens
+from deviceflow.client.kept import Metadata, TokenCache, UnsavedRefreshes, UnsavedTokens
 from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN
 from deviceflow.client.store_clock import StoreClock
 from deviceflow.core.need import OUTAGE_AFTER
@@ -67,7 +67,7 @@ class Context(NamedTuple):
     metadata: Metadata
     unsaved: UnsavedTokens
     refreshed: UnsavedRefreshes
-    tokens: KeptTokens
+    tokens: TokenCache
     store_clock: StoreClock
     durable: bool = False
     deadline: float = DEADLINE
@@ -139,7 +139,7 @@ def context_of(
         Metadata(),
         UnsavedTokens(),
         UnsavedRefreshes(),
-        KeptTokens(),
+        TokenCache(),
         StoreClock(),
         durable,
         deadline,

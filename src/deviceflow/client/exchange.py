@@ -26,7 +26,7 @@ class Outcome(NamedTuple):
         ended: The same by the monotonic clock.
         duration: How many seconds the exchange took.
         stop: What interrupted it, to be raised once the result is stored.
-        behind: By how many seconds `now` may be behind the store's clock.
+        uncertainty: By how many seconds `now` may be behind the store's clock.
     """
 
     result: Response | Failure
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     ended: float
     duration: float = 0.0
     stop: BaseException | None = None
-    behind: float = 0.0
+    uncertainty: float = 0.0
 
 
 async def transmit(world: World, request: Request, now: float) -> Response | Failure:
@@ -90,7 +90,7 @@ async def transmit_under(
     result = _with_credential(result, prepared.request)
     ended = exchange.ended
     duration = ended - clocks.steady
-    return Outcome(result, lease.time_at(ended), ended, duration, stop, lease.behind)
+    return Outcome(result, lease.time_at(ended), ended, duration, stop, lease.uncertainty)
 
 
 def _with_credential(result: Response | Failure, request: Request) -> Response | Failure:
@@ -107,4 +107,4 @@ def _unsent(
 ) -> Outcome:
     steady = clocks.steady
     failure = Failure(kind, sent=False)
-    return Outcome(failure, lease.time_at(steady), steady, stop=stop, behind=lease.behind)
+    return Outcome(failure, lease.time_at(steady), steady, stop=stop, uncertainty=lease.uncertainty)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from deviceflow import errors
 from deviceflow.client.exchange import transmit
 from deviceflow.client.grant_end import refuse
-from deviceflow.client.grant_token import Asked, obtain
+from deviceflow.client.grant_token import TokenQuery, obtain
 from deviceflow.client.metadata import fetch
 from deviceflow.core.access_token import AccessToken
 from deviceflow.core.wire import Failure
@@ -58,7 +58,7 @@ async def check(world: World, name: str) -> GrantCheck:
 
 async def _obtain(world: World, name: str) -> StoredGrant:
     clocks = world.clocks()
-    stored, _ = await obtain(world, Asked(name, None, None, 0.0, "later"), clocks, inf)
+    stored, _ = await obtain(world, TokenQuery(name, None, None, 0.0, "later"), clocks, inf)
     return stored
 
 

@@ -12,12 +12,12 @@ from deviceflow import errors
 from deviceflow.audit import log
 from deviceflow.client import grant_login, grant_need, grant_refresh, recorder
 from deviceflow.client.claim import restart_lease
-from deviceflow.client.grant_token import Asked, move
+from deviceflow.client.grant_token import TokenQuery, move
 from deviceflow.client.purge import wipe
 from deviceflow.client.turns import Turn, by_turns
 from deviceflow.client.wait import cancel
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import Course, check_name
+from deviceflow.core.grant import NextStep, check_name
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.states import GrantState
 
@@ -257,20 +257,20 @@ async def _tend(world: World, name: str) -> None:
             continue
         if stored.since is not None:
             await restart_lease(world, grant.id, stored.since)
-        course = grant.course(now, inf, stored.held)
-        match course:
-            case Course.REFRESH:
+        next_step = grant.next_step(now, inf, stored.held)
+        match next_step:
+            case NextStep.REFRESH:
                 clocks = world.clocks()
                 await grant_refresh.refresh(world, stored, clocks)
                 if grant.state is not GrantState.LOST:
                     return
                 await _ask(world, name)
-            case Course.RECOVER | Course.ADOPT:
-                await move(world, stored, course)
-            case Course.LOSE:
-                await move(world, stored, course)
+            case NextStep.RECOVER | NextStep.ADOPT:
+                await move(world, stored, next_step)
+            case NextStep.LOSE:
+                await move(world, stored, next_step)
                 await _ask(world, name)
-            case Course.USE if grant.wake_at is not None and grant.wake_at <= now:
+            case NextStep.USE if grant.wake_at is not None and grant.wake_at <= now:
                 # The time to send a refresh again has passed. Others are due as well.
                 await world.store.snooze_grant(name, now)
                 return
@@ -280,5 +280,5 @@ async def _tend(world: World, name: str) -> None:
 
 async def _ask(world: World, name: str) -> None:
     """Have a person log in for a grant that was lost."""
-    asked = Asked(name, None, None, 0.0, "later")
+    asked = TokenQuery(name, None, None, 0.0, "later")
     await grant_login.ask(world, asked, await _load(world, name))

@@ -31,11 +31,11 @@ from deviceflow.core.need import NOTIFY_AGAIN, why_lost
 from deviceflow.core.notice import argument, page_of, resume_command
 from deviceflow.core.policy import wrong_approver
 from deviceflow.core.states import GrantState, State
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.credentials import secret_refs
 
 if TYPE_CHECKING:
-    from deviceflow.client.grant_token import Asked
+    from deviceflow.client.grant_token import TokenQuery
     from deviceflow.client.wait import OnStep
     from deviceflow.client.world import World
     from deviceflow.core.flow import Flow
@@ -80,7 +80,7 @@ def _same(one: Provider, other: Provider) -> bool:
     return one == other or one.to_dict() == other.to_dict()
 
 
-async def ask(world: World, asked: Asked, stored: StoredGrant | None) -> None:
+async def ask(world: World, asked: TokenQuery, stored: StoredGrant | None) -> None:
     """Do what can be done for a grant without tokens; return if that may have given it some.
 
     Raises:
@@ -116,7 +116,7 @@ async def ask(world: World, asked: Asked, stored: StoredGrant | None) -> None:
     raise _pending(world, asked.name, ASK_AGAIN, stored)
 
 
-async def _provider_for(world: World, asked: Asked, stored: StoredGrant | None) -> Provider:
+async def _provider_for(world: World, asked: TokenQuery, stored: StoredGrant | None) -> Provider:
     """Return how to log in: as the caller says, else as the grant or the open login does."""
     provider = asked.provider or (stored and stored.grant.asked)
     if not provider:
@@ -192,7 +192,7 @@ def is_for(flow: Flow, grant: Grant) -> bool:
 
 async def _need(
     world: World,
-    asked: Asked,
+    asked: TokenQuery,
     provider: Provider,
     purpose: str | None,
     stored: StoredGrant | None,
@@ -277,16 +277,16 @@ async def adopt(
         return False
     why = None
     if not flow.is_of(provider):
-        why = ours("the login was begun with other settings than the grant's")
+        why = trusted("the login was begun with other settings than the grant's")
     elif grant.needs_approver and not flow.needs_approver and world.context.approver is None:
-        why = ours("the login was begun without the program's policy on who may approve")
+        why = trusted("the login was begun without the program's policy on who may approve")
     if await refuse(world, flow, why):
         return False
     grant.asked = provider
     grant.needs_approver |= flow.needs_approver or world.context.approver is not None
     worker = world.context.identity.worker()
     given = grant.log_in(token, flow.provider, now, flow_id=flow.id, issued_at=flow.ended_at)
-    handed = flow.acknowledge(now, ours(f"it became the token of the grant {grant.id}"))
+    handed = flow.acknowledge(now, trusted(f"it became the token of the grant {grant.id}"))
     flow_event = recorder.render(world.context, flow, handed, worker)
     event = recorder.render_grant(world.context, grant, given, worker)
     commit = GrantCommit(grant, event, flow=flow, flow_event=flow_event)

@@ -60,13 +60,15 @@ async def refresh(world: World, stored: StoredGrant, clocks: Clocks) -> Grant | 
         return None
     outcome = await transmit_under(world, request, lease, deadline)
     if outcome.stop is None:
-        return await _take_in(world, grant, outcome, worker)
+        return await _apply_response(world, grant, outcome, worker)
     with suppress(errors.StoreError):  # the interruption counts; it is as if this process had died
-        await _take_in(world, grant, outcome, worker)
+        await _apply_response(world, grant, outcome, worker)
     raise outcome.stop
 
 
-async def _take_in(world: World, grant: Grant, outcome: Outcome, worker: str) -> Grant | None:
+async def _apply_response(
+    world: World, grant: Grant, outcome: Outcome, worker: str
+) -> Grant | None:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     attempt, old = grant.attempt, grant.token
     received = grant.receive(

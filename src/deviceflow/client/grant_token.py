@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from deviceflow import errors
 from deviceflow.client import asking, grant_login, grant_need, grant_refresh, recorder
 from deviceflow.client.claim import restart_lease
-from deviceflow.client.kept import GrantCommit, KeptToken
+from deviceflow.client.kept import CachedToken, GrantCommit
 from deviceflow.client.lease import HeldLease
 from deviceflow.core import wording
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import Course, check_name
+from deviceflow.core.grant import NextStep, check_name
 from deviceflow.core.uses import noted
 from deviceflow.core.wire import FAILURE_WORDS
 from deviceflow.credentials import secret_refs
@@ -35,7 +35,7 @@ _SHORTEST_REQUEST: Final = 1.0
 """Seconds of a caller's time limit that must be left to send a refresh."""
 
 
-class Asked(NamedTuple):
+class TokenQuery(NamedTuple):
     """What a caller of `get_token` asks for.
 
     Attributes:
@@ -72,9 +72,9 @@ async def get_token(
         return kept
     check_name(name)
     if provider is not None:
-        provider = asking.asked(provider, request).for_grant()
+        provider = asking.resolve_provider(provider, request).for_grant()
         secret_refs.allow(provider)
-    wanted = Asked(name, provider, purpose, min_ttl, mint)
+    wanted = TokenQuery(name, provider, purpose, min_ttl, mint)
     until = inf if timeout is None else clocks.steady + timeout
     stored, clocks = await obtain(world, wanted, clocks, until)
     await _note_use(world, stored)
@@ -82,13 +82,13 @@ async def get_token(
     token = AccessToken.of(grant, world.context.invalidate)
     if not grant.refresh_ends_token:  # another process may send a refresh at any time
         world.context.tokens.keep(
-            name, KeptToken(token, asked, grant.left(now), grant.lifetime, clocks)
+            name, CachedToken(token, asked, grant.left(now), grant.lifetime, clocks)
         )
     return token
 
 
 async def obtain(
-    world: World, asked: Asked, clocks: Clocks, until: float
+    world: World, asked: TokenQuery, clocks: Clocks, until: float
 ) -> tuple[StoredGrant, Clocks]:
     """Return the grant with an access token that can be used, and the clocks before it was read.
 
@@ -106,40 +106,40 @@ async def obtain(
         if remaining < world.context.deadline:
             limited = world.within(max(_SHORTEST_REQUEST, remaining))
         stored = await world.store.load_grant(asked.name, clocks.shared)
-        course, held = Course.ASK, 0.0
+        next_step, held = NextStep.ASK, 0.0
         if stored is not None:
             held = lease.left(stored.grant.seq, stored.held, clocks.steady)
             if stored.since is not None:
                 await restart_lease(world, stored.grant.id, stored.since)
             stored.grant.follow_uptime(stored.now, clocks.clock, clocks.uptime)
-            course = _course(world, stored, held, asked)
-            _check_time(stored.grant, course, remaining)
-        if stored is None or course is Course.ASK:
+            next_step = _next_step(world, stored, held, asked)
+            _check_time(stored.grant, next_step, remaining)
+        if stored is None or next_step is NextStep.ASK:
             await grant_login.ask(limited, asked, stored)
-        elif course in (Course.USE, Course.BACK_OFF):
+        elif next_step in (NextStep.USE, NextStep.BACK_OFF):
             with suppress(errors.StoreError):  # others notify later
                 await grant_need.tell(world, stored)
-            _check_usable(stored, course)
+            _check_usable(stored, next_step)
             return stored, clocks
-        elif course is Course.REFRESH:
+        elif next_step is NextStep.REFRESH:
             refreshed = await grant_refresh.refresh(limited, stored, clocks)
             refreshes += 1
             # A token that ended on its way here is not good; but a server may be so slow.
             if refreshed is not None and (
-                refreshed.serves(refreshed.moved_at) or refreshes >= _MOST_REFRESHES
+                refreshed.usable(refreshed.moved_at) or refreshes >= _MOST_REFRESHES
             ):
                 fresh = stored._replace(grant=refreshed, now=refreshed.moved_at)
                 return fresh, world.clocks()
-        elif course is Course.WAIT:
+        elif next_step is NextStep.WAIT:
             world.watch(stored.grant.id)
             await world.sleep(min(held, look, remaining), stored.grant.id)
             look = min(2 * look, _LONGEST_LOOK)
         else:
-            await move(world, stored, course)
+            await move(world, stored, next_step)
         clocks = world.clocks()
 
 
-def _course(world: World, stored: StoredGrant, held: float, asked: Asked) -> Course:
+def _next_step(world: World, stored: StoredGrant, held: float, asked: TokenQuery) -> NextStep:
     """Return what to do about a grant.
 
     Args:
@@ -153,10 +153,10 @@ def _course(world: World, stored: StoredGrant, held: float, asked: Asked) -> Cou
     """
     grant, now = stored.grant, stored.now
     grant_login.check_same(world, grant, asked.provider)
-    course = grant.course(now, asked.min_ttl, held)
-    if course is Course.USE and held > 0 and _is_refused(world, grant):
-        return Course.WAIT  # the next one is under way
-    return course
+    next_step = grant.next_step(now, asked.min_ttl, held)
+    if next_step is NextStep.USE and held > 0 and _is_refused(world, grant):
+        return NextStep.WAIT  # the next one is under way
+    return next_step
 
 
 def _is_refused(world: World, grant: Grant) -> bool:
@@ -165,14 +165,14 @@ def _is_refused(world: World, grant: Grant) -> bool:
     return token is not None and world.context.tokens.is_refused(grant.name, token.access_token)
 
 
-async def move(world: World, stored: StoredGrant, course: Course) -> bool:
+async def move(world: World, stored: StoredGrant, next_step: NextStep) -> bool:
     """Record what needs no request: that somebody died, that a late answer is used, or a loss."""
     grant, now = stored.grant, stored.now
     transition: Transition
     release = None
-    if course is Course.RECOVER:
+    if next_step is NextStep.RECOVER:
         transition, release = grant.recover(now, stored.owner), stored.owner
-    elif course is Course.ADOPT:
+    elif next_step is NextStep.ADOPT:
         transition = grant.use_late_answer(now)
     else:
         transition = grant.lapse(now)
@@ -191,15 +191,15 @@ async def _note_use(world: World, stored: StoredGrant) -> None:
             await world.store.use_grant(stored.grant.id, stored.now, uses)
 
 
-def _check_time(grant: Grant, course: Course, remaining: float) -> None:
+def _check_time(grant: Grant, next_step: NextStep, remaining: float) -> None:
     """Check that there is time for what is to be done.
 
     Raises:
         WaitTimeoutError: There is none.
     """
-    if course is Course.REFRESH and remaining < _SHORTEST_REQUEST:
+    if next_step is NextStep.REFRESH and remaining < _SHORTEST_REQUEST:
         why = "too little was left of the timeout to refresh it"
-    elif course is Course.WAIT and remaining <= 0:
+    elif next_step is NextStep.WAIT and remaining <= 0:
         why = "another process is refreshing it"
     else:
         return
@@ -211,13 +211,13 @@ def _check_time(grant: Grant, course: Course, remaining: float) -> None:
     )
 
 
-def _check_usable(stored: StoredGrant, course: Course) -> None:
+def _check_usable(stored: StoredGrant, next_step: NextStep) -> None:
     """Check that there is an access token to use.
 
     Raises:
         UnreachableError: There is none, and the server gave no usable answer lately.
     """
-    if course is Course.BACK_OFF:
+    if next_step is NextStep.BACK_OFF:
         raise _unreachable(stored.grant, stored.now)
 
 

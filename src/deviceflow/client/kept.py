@@ -109,7 +109,7 @@ For as long, a token may be given that another process has invalidated or revoke
 _MOST_KEPT: Final = 1024
 
 
-class KeptToken(NamedTuple):
+class CachedToken(NamedTuple):
     """An access token that was read from the store.
 
     Attributes:
@@ -127,11 +127,11 @@ class KeptToken(NamedTuple):
     read: Clocks
 
 
-class KeptTokens:
+class TokenCache:
     """The access tokens that a client has given lately, by the names of their grants."""
 
     def __init__(self) -> None:
-        self._tokens: dict[str, KeptToken] = {}
+        self._tokens: dict[str, CachedToken] = {}
         self._refused: dict[str, Secret] = {}
 
     def __repr__(self) -> str:
@@ -147,7 +147,7 @@ class KeptTokens:
             return None
         return kept.token
 
-    def keep(self, name: str, kept: KeptToken) -> None:
+    def keep(self, name: str, kept: CachedToken) -> None:
         """Keep a token."""
         if len(self._tokens) >= _MOST_KEPT:
             self._tokens.clear()

@@ -50,7 +50,7 @@ class Clocks(NamedTuple):
         """
         return Moment(self.wall - self.added, self.steady, self.clock)
 
-    def others_follow(self, moved_at: float) -> bool:
+    def clock_was_reset_unseen(self, moved_at: float) -> bool:
         """Tell whether a login was moved by a process that did not see the clock set back.
 
         Such a process uses the wall clock unchanged. A login that nobody moved for longer than the
@@ -71,8 +71,8 @@ class Lease(NamedTuple):
         taken: What both clocks showed right before.
         now: What time it was then for the store, in seconds since 1970.
         margin: Seconds that it outlives the deadline of the request that is sent under it.
-        behind: How many seconds after `taken` it may have been `now` at the latest; 0 where the
-            store goes by the client's clock.
+        uncertainty: How many seconds after `taken` it may have been `now` at the latest; 0 if
+            the store uses the client's clock.
     """
 
     owner: str
@@ -80,7 +80,7 @@ class Lease(NamedTuple):
     taken: Clocks
     now: float
     margin: float = LEASE_MARGIN
-    behind: float = 0.0
+    uncertainty: float = 0.0
 
     def left(self, clocks: Clocks) -> float:
         """Return the seconds that are left of it.
@@ -97,18 +97,18 @@ class Lease(NamedTuple):
     def time_at(self, steady: float) -> float:
         """Return what time it is for the store when the monotonic clock says `steady`.
 
-        It may be later, by up to `behind` seconds. It is not earlier: a store that is asked right
-        then must not find what was stored with this time in the future.
+        It may be later, by up to `uncertainty` seconds. It is not earlier: otherwise a store would
+        find what was stored with this time in the future.
         """
-        return self.now + (steady - self.taken.steady) - self.behind
+        return self.now + (steady - self.taken.steady) - self.uncertainty
 
-    def known_better(self, clock: StoreClock) -> Lease:
+    def narrowed(self, clock: StoreClock) -> Lease:
         """Return it by what other observations of the store's clock say of it, too."""
-        if not self.behind:
+        if not self.uncertainty:
             return self
         began = self.taken.steady
-        least, most = clock.observe(Seen(self.now, began, began + self.behind))
-        return self._replace(now=began + most, behind=most - least)
+        least, most = clock.observe(Seen(self.now, began, began + self.uncertainty))
+        return self._replace(now=began + most, uncertainty=most - least)
 
     def corrected(self, now: float, steady: float) -> Lease:
         """Return it by a clock of the store that says `now` when the monotonic one says `steady`.
@@ -117,7 +117,7 @@ class Lease(NamedTuple):
             now: In seconds since 1970, looked at after the lease was taken.
             steady: The monotonic clock.
         """
-        return self._replace(now=now, behind=steady - self.taken.steady)
+        return self._replace(now=now, uncertainty=steady - self.taken.steady)
 
 
 class HeldLease:

@@ -57,8 +57,8 @@ async def fetch(world: World, provider: Provider, urls: tuple[str, ...]) -> Fiel
             continue
         try:
             provider.with_metadata(metadata)
-        except errors.ProtocolError as unfit:
-            problem = unfit
+        except errors.ProtocolError as rejection:
+            problem = rejection
             continue
         clocks = world.clocks()
         world.context.metadata.keep(provider.server, clocks.steady, metadata)

@@ -8,7 +8,7 @@ from deviceflow import errors
 from deviceflow.client.exchange import transmit
 from deviceflow.client.metadata import discover
 from deviceflow.core.policy import judged
-from deviceflow.core.text import CleanText, Known
+from deviceflow.core.text import CleanText, SecretMatcher
 from deviceflow.core.wire import Failure
 
 if TYPE_CHECKING:
@@ -31,15 +31,16 @@ async def refresh(world: World, provider: Provider, token: Token) -> Token:
     secrets = (*token.secrets, None if isinstance(result, Failure) else result.credential)
     refreshed = answer.token
     if refreshed is None:
-        known = Known(*secrets)
-        message = CleanText(answer.error or answer.outcome, known, looks=True)
+        known = SecretMatcher(*secrets)
+        message = CleanText(answer.error or answer.outcome, known, redact_lookalikes=True)
         raise errors.RejectedError(
             f"The token could not be refreshed: {message}.", hint="Log in again."
         )
     answer.hide(*secrets)
-    if answer.unfit and answer.claims is None and refreshed.id_token is not None:
+    if answer.rejection and answer.claims is None and refreshed.id_token is not None:
         raise errors.RejectedError(
-            f"The refreshed token is not fit to be used: {answer.unfit[1]}.", hint="Log in again."
+            f"The refreshed token is not fit to be used: {answer.rejection[1]}.",
+            hint="Log in again.",
         )
     if refreshed.refresh_token is None:
         refreshed.refresh_token = token.refresh_token

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deviceflow import errors
 from deviceflow.client import recorder
-from deviceflow.client.asking import asked
+from deviceflow.client.asking import resolve_provider
 from deviceflow.client.lookup import get
 from deviceflow.client.metadata import discover
 from deviceflow.client.step import step
@@ -54,7 +54,7 @@ async def _create(
     needs_approver: bool = False,
 ) -> Flow:
     purpose = checked_purpose(purpose)  # before anything is sent
-    wanted = asked(provider, request)
+    wanted = resolve_provider(provider, request)
     provider = _shared(await discover(world, wanted))
     secret_refs.allow(provider)
     verifier = world.context.identity.new_verifier() if provider.uses_pkce else None

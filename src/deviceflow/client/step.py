@@ -102,7 +102,7 @@ async def step_claimed(world: World, claim: Claim, lease: Lease, begin: BeginPol
         lease: The lease.
         begin: The decision that was made within the claim.
     """
-    flow, lease = claim.flow, lease.known_better(world.context.store_clock)
+    flow, lease = claim.flow, lease.narrowed(world.context.store_clock)
     if claim.event is not None and begin.request is not None:
         request = begin.request
         await recorder.publish(world, flow, claim.event)
@@ -114,9 +114,9 @@ async def step_claimed(world: World, claim: Claim, lease: Lease, begin: BeginPol
 
     outcome = await transmit_under(world, request, lease)
     if outcome.stop is None:
-        return await _take_in(world, flow, outcome, lease.owner)
+        return await _apply_response(world, flow, outcome, lease.owner)
     with suppress(StoreError):  # the interruption counts; the flow is as if this process had died
-        await _take_in(world, flow, outcome, lease.owner)
+        await _apply_response(world, flow, outcome, lease.owner)
     raise outcome.stop
 
 
@@ -196,7 +196,7 @@ def _left_behind(claim: Claim, now: float) -> Transition | None:
     return None if owner is None else flow.take_over(now, owner)
 
 
-async def _take_in(world: World, flow: Flow, outcome: Outcome, worker: str) -> Login:
+async def _apply_response(world: World, flow: Flow, outcome: Outcome, worker: str) -> Login:
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     now, duration = outcome.now, outcome.duration
     had_token, orphaned, waiting = flow.token is not None, flow.orphaned_tokens, len(flow.to_revoke)
@@ -205,7 +205,7 @@ async def _take_in(world: World, flow: Flow, outcome: Outcome, worker: str) -> L
         now,
         duration=duration,
         approver=world.context.approver,
-        behind=outcome.behind,
+        uncertainty=outcome.uncertainty,
     )
     if (flow.token is not None and not had_token) or flow.orphaned_tokens > orphaned:
         issued = Issued(flow.token, flow.attempt, flow.to_revoke[waiting:])

@@ -65,7 +65,7 @@ class Kind(StrEnum):
     """A trigger of the login's machine."""
     HANDOVER = "hand-over"
     """A trigger of the hand-over's machine. The login's state does not change."""
-    BESIDE = "beside"
+    NOTE = "beside"
     """An action on a login that changes neither state."""
     GRANT = "grant"
     """An action on a grant."""
@@ -185,7 +185,7 @@ def _handing_over(name: str, dest: Handover, **facts: Any) -> Action:
 def _beside(name: str, states: Iterable[State] = State, **facts: Any) -> Action:
     """Declare an action that changes neither state."""
     login = {state: state for state in states}
-    return _declare(name, kind=Kind.BESIDE, login=login, handover=_ANY, **facts)
+    return _declare(name, kind=Kind.NOTE, login=login, handover=_ANY, **facts)
 
 
 def _of_grant(name: str, grant: Mapping[GrantState, GrantState], **facts: Any) -> Action:
@@ -556,7 +556,7 @@ def action_of(name: str | None) -> Action:
     known = ACTIONS.get(name or "")
     if known is not None:
         return known
-    return Action(str(name), kind=Kind.BESIDE, words=str(name), outcome="unknown")
+    return Action(str(name), kind=Kind.NOTE, words=str(name), outcome="unknown")
 
 
 def of_kind(kind: Kind) -> tuple[Action, ...]:

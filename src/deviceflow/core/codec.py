@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 from deviceflow.core.provider import LONGEST_USER_CODE, Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Handover, Reason, State
-from deviceflow.core.text import PersonText, link, ours
+from deviceflow.core.text import PersonText, link, trusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,7 +79,7 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
 
 
 _CLEANED: Final[Mapping[str, Callable[[Any], object]]] = {
-    "detail": ours,
+    "detail": trusted,
     "handover": Handover,
     "extra": lambda pairs: tuple((str(name), _text(value)) for name, value in pairs),
     "user_code": lambda text: PersonText(text, LONGEST_USER_CODE),
@@ -89,7 +89,7 @@ _CLEANED: Final[Mapping[str, Callable[[Any], object]]] = {
 
 
 def _text(value: object) -> CleanText | None:
-    return ours(value) if isinstance(value, str) else None
+    return trusted(value) if isinstance(value, str) else None
 
 
 def again(name: str, value: Any) -> Any:

@@ -29,7 +29,7 @@ from deviceflow.core.policy import judged, settings_of
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import Handover, Reason, State
-from deviceflow.core.text import CleanText, Known, ours
+from deviceflow.core.text import CleanText, SecretMatcher, trusted
 from deviceflow.core.wire import Failure, Response
 from deviceflow.errors import UsageError
 
@@ -372,7 +372,7 @@ class Flow:
         *,
         duration: float | None = None,
         approver: Approver | None = None,
-        behind: float = 0.0,
+        uncertainty: float = 0.0,
     ) -> Transition:
         """Process the result of the request.
 
@@ -383,7 +383,7 @@ class Flow:
             duration: How many seconds the exchange took.
             approver: Decides by the id token's claims whether the approver is accepted, in
                 addition to the provider's requirements.
-            behind: By how many seconds `now` may be behind the clock that says when the next
+            uncertainty: By how many seconds `now` may be behind the clock that says when the next
                 request is due. The interval starts so much later.
 
         Raises:
@@ -416,7 +416,7 @@ class Flow:
             transition = self._receive_code(answer, now, duration or 0.0, retry_after, detail)
         else:
             transition = self._receive_token(answer, now, retry_after, detail)
-        self.due_at += behind
+        self.due_at += uncertainty
         return transition.answered(status, duration)
 
     def recover(self, now: float, owner: str | None = None) -> Transition:
@@ -426,14 +426,14 @@ class Flow:
             now: The time.
             owner: The worker that died, for the trail.
         """
-        detail = ours(f"the lease of {owner} ran out during a poll") if owner else None
+        detail = trusted(f"the lease of {owner} ran out during a poll") if owner else None
         transition = self._fire(actions.RECOVER, now, detail=detail)
         self.in_doubt = self.last_poll_owed = True
         return transition
 
     def expire(self, now: float) -> Transition:
         """Record that the code has expired."""
-        return self._end(actions.EXPIRE, now, detail=ours("the device code has expired"))
+        return self._end(actions.EXPIRE, now, detail=trusted("the device code has expired"))
 
     def cancel(self, now: float, detail: str | None = None) -> Transition:
         """Cancel the login."""
@@ -543,7 +543,7 @@ class Flow:
         """
         self._expect(actions.ABANDON_REVOCATION, having=bool(self.to_revoke))
         self.to_revoke, self.revocations = (), 0
-        detail = ours("the token could not be revoked and was wiped: revoke it at the server")
+        detail = trusted("the token could not be revoked and was wiped: revoke it at the server")
         return self._fire(actions.ABANDON_REVOCATION, now, detail=detail)
 
     # Actions that leave the states as they are.
@@ -566,7 +566,7 @@ class Flow:
         Raises:
             IllegalTransitionError: The flow is in `polling`, so it must be recovered instead.
         """
-        detail = ours(f"the lease of {owner} ran out between polls")
+        detail = trusted(f"the lease of {owner} ran out between polls")
         return self._fire(actions.TAKE_OVER, now, detail=detail)
 
     # The rules.
@@ -580,12 +580,12 @@ class Flow:
         """Schedule the revocation of a token, and return the event's detail."""
         self.orphaned_tokens += 1
         if not revocable:
-            return ours(f"{what}: revoke it at the server")
+            return trusted(f"{what}: revoke it at the server")
         self.to_revoke += revocable
         self.revocations = len(self.to_revoke)
         if self.state.ended:
             self.due_at, self.failures = now, 0
-        return ours(f"{what}: deviceflow will revoke it")
+        return trusted(f"{what}: deviceflow will revoke it")
 
     def _revocable(self, token: Token) -> tuple[tuple[str, Secret], ...]:
         """Return the parts of a token that the server can revoke, each with its kind."""
@@ -621,7 +621,7 @@ class Flow:
             self.failures = 0
             self.to_revoke = self.to_revoke[1:]
             self.revocations = len(self.to_revoke)
-        transition = self._fire(action, now, wait=wait, detail=ours(detail))
+        transition = self._fire(action, now, wait=wait, detail=trusted(detail))
         return transition.answered(status, duration)
 
     def _receive_code(
@@ -657,7 +657,7 @@ class Flow:
         self.failures = 0
         self.expires_at = None if code.expires_in is None else issued_at + code.expires_in
         wait = self.provider.first_wait
-        return self._again(actions.ISSUE_CODE, now, self._pace() if wait is None else wait)
+        return self._schedule_retry(actions.ISSUE_CODE, now, self._pace() if wait is None else wait)
 
     def _receive_token(
         self, answer: Answer, now: float, retry_after: float, detail: CleanText | None
@@ -690,18 +690,18 @@ class Flow:
                 action = actions.RETRY
         if self.expires_at is not None and now >= self.expires_at:
             return self._end(actions.EXPIRE, now, detail=detail)
-        return self._again(action, now, retry_after, detail)
+        return self._schedule_retry(action, now, retry_after, detail)
 
     def _receive_issued(self, answer: Answer, token: Token, now: float) -> Transition:
-        if answer.unfit is None:
+        if answer.rejection is None:
             return self._issue(actions.ISSUE_TOKEN, token, now)
-        reason, problem = answer.unfit
+        reason, problem = answer.rejection
         self.in_doubt = False
         transition = self._end(actions.FAIL, now, reason, detail=problem)
         self._set_aside(self._revocable(token), now)
         return transition
 
-    def _again(
+    def _schedule_retry(
         self, action: Action, now: float, floor: float, detail: CleanText | None = None
     ) -> Transition:
         """Go back to `awaiting-user`, and wait for at least the interval and `floor` seconds."""
@@ -729,7 +729,7 @@ class Flow:
         transition = self._fire(action, now)
         self.token = token
         self.in_doubt = False
-        self._let_go(now)
+        self._wipe_poll_secrets(now)
         return transition
 
     def _end(
@@ -744,10 +744,10 @@ class Flow:
         if self.in_doubt and reason not in (Reason.CANCELLED, Reason.PROTOCOL):
             action, reason = actions.FAIL, Reason.OUTCOME_UNKNOWN
         transition = self._fire(action, now, detail=detail, reason=reason)
-        self._let_go(now)
+        self._wipe_poll_secrets(now)
         return transition
 
-    def _let_go(self, now: float) -> None:
+    def _wipe_poll_secrets(self, now: float) -> None:
         """Wipe the secrets that only polling needs."""
         self.ended_at = now
         self.device_code = self.verifier = None
@@ -785,8 +785,8 @@ class Flow:
         """Return the server's message, safe to store and to log."""
         if text is None:
             return None
-        known = Known(*self._secrets(credential), user_code=self.user_code)
-        return CleanText(text, known, looks=True)
+        known = SecretMatcher(*self._secrets(credential), user_code=self.user_code)
+        return CleanText(text, known, redact_lookalikes=True)
 
     def _secrets(self, credential: Secret | None) -> tuple[Secret | None, ...]:
         """Return the secrets that the server may echo, besides the user code."""

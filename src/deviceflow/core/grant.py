@@ -3,7 +3,7 @@
 Nothing here does I/O, reads a clock, or sleeps, as in `deviceflow.core.flow`. A caller asks what to
 do, and does it::
 
-    grant.course(now, min_ttl)            # -> Course.REFRESH
+    grant.next_step(now, min_ttl)         # -> NextStep.REFRESH
     request = grant.request()             # the refresh request (RFC 6749 section 6)
     grant.refresh(now)                    # -> refresh; store it before sending
     send(request)
@@ -49,7 +49,7 @@ from deviceflow.core.provider import Answer, Token
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
-from deviceflow.core.text import CleanText, Known, ours, same_identifier
+from deviceflow.core.text import CleanText, SecretMatcher, same_identifier, trusted
 from deviceflow.core.wire import Failure, Response, read_jwt
 from deviceflow.errors import UsageError
 
@@ -87,7 +87,7 @@ LONGEST_NAME: Final = 500
 
 _MARGIN: Final = 0.1
 _LONGEST_MARGIN: Final = 5.0
-_ENDS_OLD: Final = ours("a refresh ends the former access token at this server")
+_ENDS_OLD: Final = trusted("a refresh ends the former access token at this server")
 _CLIENT_ERRORS: Final = frozenset(
     {
         "invalid_client",
@@ -103,7 +103,7 @@ _NOT_ABOUT_THE_TOKEN: Final = frozenset({404, 405, 407, 408, 421, 425, 429})
 """Statuses that, without an error code, say nothing about the refresh token."""
 
 
-class Course(Enum):
+class NextStep(Enum):
     """What to do about a grant now."""
 
     USE = "use the access token"
@@ -132,7 +132,7 @@ def check_name(name: object) -> None:
 
 def _told(need: Need) -> CleanText:
     what = "outage" if need.is_outage else "need"
-    return ours(f"{what} {need.id}" if need.lasts else f"the end of the {what} {need.id}")
+    return trusted(f"{what} {need.id}" if need.lasts else f"the end of the {what} {need.id}")
 
 
 def _refusals_that_count(answer: Answer, response: Response) -> int:
@@ -152,7 +152,7 @@ def _refusals_that_count(answer: Answer, response: Response) -> int:
 def _joined(*details: str | None) -> CleanText | None:
     """Return details that are our own words as one."""
     said = "; ".join(filter(None, details))
-    return ours(said) if said else None
+    return trusted(said) if said else None
 
 
 def _set_lifetime(token: Token, received: float, duration: float = 0.0) -> None:
@@ -341,7 +341,7 @@ class Grant:
             return inf
         return min(self.expires_at - now - self.token_ahead, self.lifetime)
 
-    def serves(self, now: float, min_ttl: float = 0.0) -> bool:
+    def usable(self, now: float, min_ttl: float = 0.0) -> bool:
         """Tell whether the access token can still be used.
 
         Args:
@@ -376,12 +376,12 @@ class Grant:
 
     def is_fresh(self, now: float, min_ttl: float) -> bool:
         """Tell whether so much is left of the access token, by a clock that was not set back."""
-        return self.serves(now, min_ttl) and not self._clock_was_set_back(now)
+        return self.usable(now, min_ttl) and not self._clock_was_set_back(now)
 
     def _clock_was_set_back(self, now: float) -> bool:
         return self.issued_at - now - self.token_ahead > pacing.CLOCK_TOLERANCE
 
-    def course(self, now: float, min_ttl: float, held: float = 0.0) -> Course:
+    def next_step(self, now: float, min_ttl: float, held: float = 0.0) -> NextStep:
         """Return what to do about the grant now.
 
         Args:
@@ -390,31 +390,31 @@ class Grant:
             held: For how many seconds somebody else has the grant's lease.
         """
         if not self.state.gives_tokens:
-            return Course.ASK
+            return NextStep.ASK
         doubtful = self.state is GrantState.IN_DOUBT
         if self.state is GrantState.REFRESHING or (doubtful and held > 0):
             if held > 0:
-                return Course.USE if self.serves(now) else Course.WAIT
-            return Course.RECOVER
+                return NextStep.USE if self.usable(now) else NextStep.WAIT
+            return NextStep.RECOVER
         if doubtful:
-            return self._course_in_doubt(now)
+            return self._next_step_in_doubt(now)
         if self.is_fresh(now, min_ttl):
-            return Course.USE
+            return NextStep.USE
         if not self.refreshable:
-            return Course.USE if self.serves(now) else Course.LOSE
+            return NextStep.USE if self.usable(now) else NextStep.LOSE
         if held > 0:
-            return Course.USE if self.serves(now) else Course.WAIT
+            return NextStep.USE if self.usable(now) else NextStep.WAIT
         if self._is_due(now):
-            return Course.REFRESH
-        return Course.USE if self.serves(now) else Course.BACK_OFF
+            return NextStep.REFRESH
+        return NextStep.USE if self.usable(now) else NextStep.BACK_OFF
 
-    def _course_in_doubt(self, now: float) -> Course:
+    def _next_step_in_doubt(self, now: float) -> NextStep:
         if self.aside:
-            return Course.ADOPT
-        serves = self.serves(now)
+            return NextStep.ADOPT
+        serves = self.usable(now)
         if self._is_due(now) and (self._in_window(now) or not serves):
-            return Course.REFRESH
-        return Course.USE if serves else Course.BACK_OFF
+            return NextStep.REFRESH
+        return NextStep.USE if serves else NextStep.BACK_OFF
 
     def _is_due(self, now: float) -> bool:
         return pacing.seconds_left(self.due_at, now) == 0 or self._moved_after(now)
@@ -500,7 +500,7 @@ class Grant:
             need = need._replace(notify_at=at)
         if need is None:
             need = Need(need_id, self._why_needed, now, link, at, host=host)
-        transition = self._fire(actions.NEED, now, detail=ours(f"need {need.id}"))
+        transition = self._fire(actions.NEED, now, detail=trusted(f"need {need.id}"))
         former, self.need = self.need, need
         if former is not None and former.id != need.id:
             self._keep_untold(former)
@@ -576,7 +576,7 @@ class Grant:
         need = self.open_need
         if need is None:
             raise grant_refusal(self, actions.REQUEST_CODE)
-        transition = self._fire(actions.REQUEST_CODE, now, detail=ours(f"need {need.id}"))
+        transition = self._fire(actions.REQUEST_CODE, now, detail=trusted(f"need {need.id}"))
         self.need = need.code_requested(now)
         return transition
 
@@ -585,7 +585,7 @@ class Grant:
         need = self.open_need
         if need is None:
             raise grant_refusal(self, actions.END_NEED)
-        transition = self._fire(actions.END_NEED, now, detail=ours(f"need {need.id}"))
+        transition = self._fire(actions.END_NEED, now, detail=trusted(f"need {need.id}"))
         self.need = need.ended(now, NeedEnd.LOGGED_OUT)
         return transition
 
@@ -698,7 +698,7 @@ class Grant:
             now: The time.
             owner: The worker, for the trail.
         """
-        detail = ours(f"the lease of {owner} ran out during a refresh") if owner else None
+        detail = trusted(f"the lease of {owner} ran out during a refresh") if owner else None
         return self._fire(actions.RECOVER_REFRESH, now, detail=detail)
 
     def receive(
@@ -726,8 +726,8 @@ class Grant:
         if self.state is not GrantState.REFRESHING:
             raise grant_refusal(self, "receive an answer")
         if isinstance(result, Failure):
-            failed, late = ours(result.code), result.kind == "lease"
-            transition = self._again(now, 0.0, failed, lost=result.sent, late=late)
+            failed, late = trusted(result.code), result.kind == "lease"
+            transition = self._schedule_retry(now, 0.0, failed, lost=result.sent, late=late)
             status = None
         else:
             status, said = result.status, self.provider.read_token(result, now)
@@ -737,7 +737,7 @@ class Grant:
             if answer.token is not None:
                 transition = self._receive_token(answer, answer.token, now, duration)
             else:
-                transition = self._receive_no_token(answer, result, now, Known(*secrets))
+                transition = self._receive_no_token(answer, result, now, SecretMatcher(*secrets))
         if transition.action in (actions.POSTPONE, actions.LOSE_ANSWER):
             self._note_outage(now, outage_after)
         return transition._replace(status=status, duration=duration)
@@ -753,18 +753,18 @@ class Grant:
             _end_by_own_claim(token)
         other = self._is_of_another(token)
         # One that has expired says all the same whose the tokens are: the clock may be ahead.
-        unfit = answer.unfit is not None and answer.claims is None
-        if other or (unfit and token.id_token is not None):
-            why = ours("the refresh gave a token of another subject")
-            if not other and answer.unfit is not None:
-                why = answer.unfit[1]
+        rejection = answer.rejection is not None and answer.claims is None
+        if other or (rejection and token.id_token is not None):
+            why = trusted("the refresh gave a token of another subject")
+            if not other and answer.rejection is not None:
+                why = answer.rejection[1]
             transition = self.lose(Loss.WRONG_SUBJECT, now, why)
             self._set_to_revoke(token, now)
             return transition
         detail = None
         if token.scopes is not None and self._scopes - {*token.scopes}:
             gone = " ".join(sorted(self._scopes - {*token.scopes}))
-            detail = ours(f"no longer granted: {gone}")
+            detail = trusted(f"no longer granted: {gone}")
         transition = self._fire(actions.RENEW, now, detail=detail)
         self.subject = self.subject or token.subject
         self._take(token, sent_at)
@@ -777,26 +777,26 @@ class Grant:
         return {*(self.token.scopes or ())} if self.token else set()
 
     def _receive_no_token(
-        self, answer: Answer, response: Response, now: float, known: Known
+        self, answer: Answer, response: Response, now: float, known: SecretMatcher
     ) -> Transition:
         status, retry_after = response.status, response.retry_after(now)
         count = _refusals_that_count(answer, response)
         if answer.error is None:
-            detail = ours(f"HTTP {status} without a reason" if count else f"HTTP {status}")
+            detail = trusted(f"HTTP {status} without a reason" if count else f"HTTP {status}")
         else:
-            detail = CleanText(answer.error, known, looks=True)
+            detail = CleanText(answer.error, known, redact_lookalikes=True)
         if not count:
-            return self._again(now, retry_after, detail, lost=answer.in_doubt)
+            return self._schedule_retry(now, retry_after, detail, lost=answer.in_doubt)
         self.refusals += 1
         # A refresh that was refused ended nothing; one before it, whose answer was lost, may have.
         ended = self.replays > 0 and self.refresh_ends_token
         if self.refusals < count or (count > 1 and not ended and self._lives(now)):
-            return self._again(now, retry_after, detail, lost=False, refused=True)
+            return self._schedule_retry(now, retry_after, detail, lost=False, refused=True)
         if self.aside:
             return self.use_late_answer(now)
         return self.lose(Loss.UNKNOWN if self.replays else Loss.REFUSED, now, detail)
 
-    def _again(
+    def _schedule_retry(
         self,
         now: float,
         retry_after: float,
@@ -877,7 +877,7 @@ class Grant:
         transition = self._fire(actions.ORPHAN_TOKEN, now)
         if self.provider == provider and self._set_to_revoke(token, now):
             return transition
-        return transition._replace(detail=ours(f"revoke them at {provider.server}"))
+        return transition._replace(detail=trusted(f"revoke them at {provider.server}"))
 
     def is_as_before(self, before: Grant) -> bool:
         """Tell whether a grant is of the same login and policy as a copy of it was before."""
@@ -1003,7 +1003,7 @@ class Grant:
 
     def abandon_revocation(self, now: float) -> Transition:
         """Wipe the tokens that could not be revoked: somebody must revoke them at the server."""
-        detail = ours("revoke the grant's tokens at the server")
+        detail = trusted("revoke the grant's tokens at the server")
         transition = self._fire(actions.ABANDON_REVOCATION, now, detail=detail)
         self.to_revoke, self.revocations = (), 0
         return transition
@@ -1030,7 +1030,7 @@ class Grant:
             self.to_revoke = self.to_revoke[1:]
             self.revocations = len(self.to_revoke)
         self.due_at = now + (wait or 0.0)
-        transition = self._fire(action, now, wait=wait, detail=ours(detail))
+        transition = self._fire(action, now, wait=wait, detail=trusted(detail))
         return transition._replace(status=status, duration=duration)
 
     def reseal(self, now: float) -> Transition:

@@ -13,7 +13,7 @@ from deviceflow.core.need import NO_ANSWER, WHY, Need
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, NeedEnd
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -150,7 +150,7 @@ def fill(grant: Grant, record: Mapping[str, Any]) -> None:
         value = record[name]
         if not fits(value):
             raise ValueError(name)
-        setattr(grant, name, ours(value) if name in _CLEANED and value is not None else value)
+        setattr(grant, name, trusted(value) if name in _CLEANED and value is not None else value)
     grant.state = GrantState(record["state"])
     grant.reason = None if record["reason"] is None else Loss(record["reason"])
     if (grant.state is GrantState.LOST) != (grant.reason is not None):

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from deviceflow.core.states import Reason
-from deviceflow.core.text import CleanText, ours
+from deviceflow.core.text import CleanText, trusted
 
 if TYPE_CHECKING:
     from deviceflow.core.provider import Answer, Approver, Provider
@@ -48,7 +48,7 @@ def wrong_approver(
             problem = "the server sent no id token, so it is unknown who approved"
         elif not approver(claims.as_dict()):
             problem = "the program does not accept the person who approved"
-    return None if problem is None else ours(problem)
+    return None if problem is None else trusted(problem)
 
 
 def judged(
@@ -62,11 +62,11 @@ def judged(
         approver: The program's policy.
         renewed: Whether the answer is to a refresh, which need not bring an id token again.
     """
-    if answer.token is None or (answer.claims is None and (answer.unfit or renewed)):
+    if answer.token is None or (answer.claims is None and (answer.rejection or renewed)):
         return answer
     wrong = wrong_approver(provider, answer.claims, approver)
     return (
         answer
         if wrong is None
-        else replace(answer, unfit=(Reason.WRONG_APPROVER, wrong), claims=None)
+        else replace(answer, rejection=(Reason.WRONG_APPROVER, wrong), claims=None)
     )

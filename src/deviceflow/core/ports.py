@@ -29,7 +29,7 @@ FIRST_SNOOZE: Final = 60
 """The first snooze of a flow that cannot be processed, in seconds. Each further one doubles."""
 
 
-def refuse(problem: DeviceFlowError) -> None:
+def reraise(problem: DeviceFlowError) -> None:
     """Raise the problem."""
     raise problem
 
@@ -289,7 +289,7 @@ class Store(Protocol):
         """
 
     def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
     ) -> Iterator[Flow]:
         """Yield copies of the flows without their secrets, newest first.
 
@@ -426,7 +426,7 @@ class Store(Protocol):
         self,
         ended_before: float,
         *,
-        on_problem: Callable[[DeviceFlowError], object] = refuse,
+        on_problem: Callable[[DeviceFlowError], object] = reraise,
     ) -> int:
         """Delete ended flows that have no secrets, and return their number. Their events stay.
 
@@ -586,7 +586,7 @@ class AsyncStore(Protocol):
     async def get(self, flow_id: str, *, secrets: bool = True) -> Flow: ...
 
     def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
     ) -> AsyncIterator[Flow]: ...
 
     async def claim(
@@ -645,7 +645,7 @@ class AsyncStore(Protocol):
         self,
         ended_before: float,
         *,
-        on_problem: Callable[[DeviceFlowError], object] = refuse,
+        on_problem: Callable[[DeviceFlowError], object] = reraise,
     ) -> int: ...
 
     # Grants.

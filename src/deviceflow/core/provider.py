@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypedDict
 from deviceflow.core.sanitize import LONGEST_URL
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
-from deviceflow.core.text import NOTHING, CleanText, Known, cleaned, identifier, ours
+from deviceflow.core.text import NOTHING, CleanText, SecretMatcher, cleaned, identifier, trusted
 from deviceflow.core.wire import Fields
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ def ill_formed(**tokens: str | None) -> str | None:
     return None
 
 
-def _whole(secret: str) -> Known:
-    return Known(Secret(secret), piece=len(secret))
+def _whole(secret: str) -> SecretMatcher:
+    return SecretMatcher(Secret(secret), piece=len(secret))
 
 
-_BEARER: Final = ours("Bearer")
+_BEARER: Final = trusted("Bearer")
 
 
 @dataclass(slots=True)
@@ -149,14 +149,14 @@ class Token:
     extra: Fields = field(default_factory=lambda: Fields({}))
 
     def __post_init__(self) -> None:
-        self.hide(Known(*self.secrets))
+        self.hide(SecretMatcher(*self.secrets))
 
     @property
     def secrets(self) -> tuple[Secret | None, ...]:
         """The tokens themselves, which a server may echo."""
         return self.access_token, self.refresh_token, self.id_token
 
-    def hide(self, known: Known) -> None:
+    def hide(self, known: SecretMatcher) -> None:
         """Remove secrets from the fields that are logged: a server may echo them there."""
         self.token_type = CleanText(self.token_type, known)
         self.scopes = None if self.scopes is None else cleaned(self.scopes, known)
@@ -207,13 +207,13 @@ class Token:
         return cls(
             Secret.of(record["access_token"]),
             possibly_revoked=record["possibly_revoked"] is True,
-            token_type=ours(record["token_type"]),
+            token_type=trusted(record["token_type"]),
             expires_at=None if expires_at is None else float(expires_at),
             refresh_token=Secret.of(record["refresh_token"]) if record["refresh_token"] else None,
             scopes=None if scopes is None else cleaned(map(str, scopes), NOTHING),
             missing_scopes=cleaned(map(str, record["missing_scopes"]), NOTHING),
             id_token=Secret.of(record["id_token"]) if record["id_token"] else None,
-            subject=None if subject is None else ours(str(subject)),
+            subject=None if subject is None else trusted(str(subject)),
             extra=Fields(record["extra"]),
         )
 
@@ -250,7 +250,7 @@ class Answer:
     reason: Reason = Reason.REJECTED
     interval: float = 0.0
     once: bool = False
-    unfit: tuple[Reason, CleanText] | None = None
+    rejection: tuple[Reason, CleanText] | None = None
     claims: Fields | None = None
     unreadable: bool = False
     in_doubt: bool = False
@@ -270,7 +270,7 @@ class Answer:
         """
         if self.token is None:
             return
-        known = Known(*secrets, *self.token.secrets, user_code=user_code)
+        known = SecretMatcher(*secrets, *self.token.secrets, user_code=user_code)
         self.token.hide(known)
         subject = None if self.claims is None else self.claims.text("sub")
         self.token.subject = None if subject is None else identifier(subject, known)

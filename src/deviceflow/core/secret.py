@@ -101,7 +101,7 @@ def without_frames(stop: BaseException) -> BaseException:
     return stop.with_traceback(None)
 
 
-def unseen(work: Callable[[], _T]) -> _T:
+def without_traceback(work: Callable[[], _T]) -> _T:
     """Return what `work` returns. If it raises, raise the same exception without its frames."""
     try:
         return work()

@@ -47,7 +47,7 @@ _NOT_LETTERS: Final = re.compile(r"[^0-9A-Za-z]")
 _WORD: Final = re.compile(r"\S+")
 
 
-class Known:
+class SecretMatcher:
     """The secrets of a login. Finds pieces of them in texts, in any spelling.
 
     A piece has `PIECE` characters. It is found in upper or lower case, with accents, as
@@ -97,7 +97,7 @@ class Known:
         )
 
 
-NOTHING: Final = Known()
+NOTHING: Final = SecretMatcher()
 """No secrets: for this library's own texts, and for texts that were cleaned before."""
 
 
@@ -120,11 +120,11 @@ class CleanText(_Made):
 
     __slots__ = ()
 
-    def __new__(cls, text: str, known: Known, *, looks: bool = False) -> Self:
+    def __new__(cls, text: str, known: SecretMatcher, *, redact_lookalikes: bool = False) -> Self:
         def hidden(word: re.Match[str]) -> str:
             if known.found_in(word[0]):
                 return _HIDDEN
-            if not looks:
+            if not redact_lookalikes:
                 return word[0]
             plain = _unescaped(word[0])
             if plain != word[0] and plain != hidden_if_random(plain):
@@ -150,19 +150,19 @@ class PersonText(_Made):
         return super().__new__(cls, printable(text, limit))
 
 
-def ours(text: str) -> CleanText:
+def trusted(text: str) -> CleanText:
     """Return one of this library's own texts as text that may be stored and logged."""
     return CleanText(text, NOTHING)
 
 
-def cleaned(texts: Iterable[str], known: Known) -> tuple[CleanText, ...]:
+def cleaned(texts: Iterable[str], known: SecretMatcher) -> tuple[CleanText, ...]:
     """Return a server's list of texts as texts that may be stored and logged, at most `MOST`."""
     kept = tuple(filter(None, (CleanText(text, known) for text in [*texts][:MOST])))
     # A secret may be spread over several texts.
     return (CleanText(_HIDDEN, NOTHING),) if known.found_in("".join(kept)) else kept
 
 
-def identifier(text: str, known: Known) -> CleanText:
+def identifier(text: str, known: SecretMatcher) -> CleanText:
     """Return a server's identifier, such as a subject, as text that may be stored and logged.
 
     It is kept as it is, or else as its SHA-256: if it is too long, not printable, or contains a
@@ -179,10 +179,10 @@ def same_identifier(one: str, other: str) -> bool:
 
 
 def _digest(text: str) -> CleanText:
-    return ours(f"{_DIGEST}{hashlib.sha256(text.encode()).hexdigest()}")
+    return trusted(f"{_DIGEST}{hashlib.sha256(text.encode()).hexdigest()}")
 
 
-def link(url: object, known: Known = NOTHING) -> PersonText | None:
+def link(url: object, known: SecretMatcher = NOTHING) -> PersonText | None:
     """Return the URL if it may be shown as a link and opened, else None.
 
     Args:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from deviceflow.core.text import NOTHING, CleanText, Known
+from deviceflow.core.text import NOTHING, CleanText, SecretMatcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,7 @@ _ADVICE: Final = {
 
 
 def advise(
-    provider: Any, answer: Response, known: Known = NOTHING, *, pending: bool = False
+    provider: Any, answer: Response, known: SecretMatcher = NOTHING, *, pending: bool = False
 ) -> tuple[str, str | None]:
     """Explain a response that is an error, or that deviceflow does not understand.
 
@@ -53,14 +53,14 @@ def advise(
         return "the body is not a JSON object. Is the URL that of the endpoint?", quirk
     error = quirks.error(fields)
     if error is not None:
-        shown = CleanText(error, known, looks=True)
+        shown = CleanText(error, known, redact_lookalikes=True)
         quirk = None
         if error not in _ADVICE and pending:
             quirk = f'errors = {{ {quoted(shown)} = "authorization_pending" }}'
         return f"{shown}: {_ADVICE.get(error, 'the error is not a standard one.')}", quirk
     for name in _OTHER_ERROR_FIELDS:
         if answer.status >= 400 and (text := fields.text(name)):
-            shown = CleanText(text, known, looks=True)
+            shown = CleanText(text, known, redact_lookalikes=True)
             return f"the field {name} has {shown!r}.", f"error_fields = [{quoted(name)}]"
     if pending:
         return f"the body has no error code, but the fields {_names(fields, known)}.", status
@@ -79,7 +79,7 @@ def _renamed(fields: Fields) -> dict[str, str]:
     return {ours: theirs for ours, theirs in found.items() if theirs and theirs != ours}
 
 
-def _names(fields: Iterable[str], known: Known) -> str:
+def _names(fields: Iterable[str], known: SecretMatcher) -> str:
     return CleanText(", ".join(fields), known) or "nothing"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import default_clock
 from deviceflow.core.states import Reason, State
-from deviceflow.core.text import Known
+from deviceflow.core.text import SecretMatcher
 from deviceflow.core.wire import Failure
 from deviceflow.credentials.client_auth import authenticated
 from deviceflow.doctor._advice import advise
@@ -114,7 +114,7 @@ def _with_code(
         yield Check("poll", "bad", "The code expired before the first poll was due.")
         return
     polled = recorder.of("token")[-1]
-    known = Known(flow.device_code, flow.verifier, user_code=flow.user_code)
+    known = SecretMatcher(flow.device_code, flow.verifier, user_code=flow.user_code)
     yield from first_poll(polled_flow, polled.result, polled.at - at, known)
     if polled_flow.token is not None:
         yield revoke_unwanted(recorder, polled_flow, polled_flow.token, clock)

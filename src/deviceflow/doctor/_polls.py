@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Clock
     from deviceflow.core.provider import Token
-    from deviceflow.core.text import Known
+    from deviceflow.core.text import SecretMatcher
     from deviceflow.doctor._recorder import Recorder
 
 
 def first_poll(
-    flow: Flow, answer: Response | Failure, after: float, known: Known
+    flow: Flow, answer: Response | Failure, after: float, known: SecretMatcher
 ) -> Iterator[Check]:
     if isinstance(answer, Failure):
         yield Check("poll", "bad", f"No response to the poll: {answer.words}.")
@@ -64,7 +64,7 @@ def second_poll(
     answer: Response | Failure,
     last: float,
     clock: Clock,
-    known: Known,
+    known: SecretMatcher,
 ) -> Iterator[Check]:
     if isinstance(answer, Failure):
         yield Check("early poll", "note", f"No response to the poll: {answer.words}.")

@@ -112,7 +112,7 @@ def error_of(result: Response | Failure) -> str:
     if fields is None:
         return f"status {result.status} without a JSON object"
     return f"status {result.status}" + (
-        f" {CleanText(error, NOTHING, looks=True)}" if error else ""
+        f" {CleanText(error, NOTHING, redact_lookalikes=True)}" if error else ""
     )
 
 

@@ -17,7 +17,7 @@ from requests import PreparedRequest
 from deviceflow import _forks as forks
 from deviceflow._environment import http_allowed
 from deviceflow.client import grant_end, grant_login, grant_token
-from deviceflow.client.asking import asked
+from deviceflow.client.asking import resolve_provider
 from deviceflow.core.sanitize import crosses_in_clear
 from deviceflow.core.wire import is_token_refused
 from deviceflow.errors import (
@@ -162,7 +162,7 @@ class Bearer:
             self._asking.release()
 
     async def _ask(self, world: World) -> None:
-        provider = asked(self._provider, self._request)
+        provider = resolve_provider(self._provider, self._request)
         try:
             await grant_login.log_in(
                 world,

@@ -40,7 +40,7 @@ from deviceflow import _forks as forks
 from deviceflow.audit.origin import origin
 from deviceflow.client._sync import Client
 from deviceflow.client.context import DEADLINE
-from deviceflow.core.secret import unseen, without_frames
+from deviceflow.core.secret import without_frames, without_traceback
 from deviceflow.credentials import configured, profiles
 from deviceflow.errors import LoginPending, UnreachableError, UsageError
 from deviceflow.notify import notifier
@@ -98,7 +98,7 @@ class _Clients:
             store = self._stores.get(app)
             if store is None:
                 # A password may be in the URL.
-                store = unseen(lambda: open_store(_setting(app, "database_url")))
+                store = without_traceback(lambda: open_store(_setting(app, "database_url")))
                 self._stores[app] = store
             clients = self._made.setdefault(app, {})
             client = clients.get(profile)

@@ -103,7 +103,7 @@ class Dialect:
     error_fields: tuple[str, ...] = ("error",)
     errors: Mapping[str, str] = field(default_factory=lambda: _NONE)
     statuses: Mapping[str, str] = field(default_factory=lambda: _NONE)
-    asks_again: bool = False
+    retry_unknown_code: bool = False
     interval: float = DEFAULT_INTERVAL
     margin: float = 0.1
     rotation: Rotation = "unknown"
@@ -154,7 +154,7 @@ class Dialect:
         if error in _MEANINGS:
             return _MEANINGS[error]
         if error in _REFUSALS:
-            once = error == "invalid_grant" and self.asks_again
+            once = error == "invalid_grant" and self.retry_unknown_code
             said = fields.text("error_description") if fields else None
             return Answer("refused", error=error, once=once, description=said)
         if status in _TRANSIENT or status >= 500:

@@ -32,7 +32,15 @@ from deviceflow.core.sanitize import endpoint, number, printable, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
 from deviceflow.core.suggest import did_you_mean
-from deviceflow.core.text import NOTHING, CleanText, Known, PersonText, cleaned, link, ours
+from deviceflow.core.text import (
+    NOTHING,
+    CleanText,
+    PersonText,
+    SecretMatcher,
+    cleaned,
+    link,
+    trusted,
+)
 from deviceflow.core.wire import ClientAuth, Fields, Request, is_token_refused
 from deviceflow.errors import InsecureURLError, InvalidArgumentError, ProtocolError, UsageError
 from deviceflow.providers import idtoken
@@ -403,7 +411,7 @@ class OAuth:
             verification_uri_complete=complete,
         ):
             return Answer("refused", reason=Reason.PROTOCOL, error=problem)
-        known = Known(Secret(code))
+        known = SecretMatcher(Secret(code))
         shown = link(page, known)
         if shown is None:
             return Answer("refused", reason=Reason.PROTOCOL, error=_NO_LINK)
@@ -464,7 +472,7 @@ class OAuth:
         known = {quirks.answer_names.get(name, name) for name in _KNOWN_TOKEN_FIELDS}
         token = Token(
             access_token,
-            token_type=ours(quirks.text("token_type", fields) or "Bearer"),
+            token_type=trusted(quirks.text("token_type", fields) or "Bearer"),
             expires_at=None if life < 0 else now + life,
             refresh_token=Secret(refresh) if refresh else None,
             scopes=None if granted is None else cleaned(granted, NOTHING),
@@ -483,9 +491,9 @@ class OAuth:
                 claims, issuer=self.issuer, client_id=self.client_id, now=now
             )
         if problem and problem != idtoken.EXPIRED:
-            return Answer("issued", token=token, unfit=(Reason.PROTOCOL, ours(problem)))
-        expired = (Reason.PROTOCOL, ours(problem)) if problem else None
-        return Answer("issued", token=token, claims=claims, unfit=expired)
+            return Answer("issued", token=token, rejection=(Reason.PROTOCOL, trusted(problem)))
+        expired = (Reason.PROTOCOL, trusted(problem)) if problem else None
+        return Answer("issued", token=token, claims=claims, rejection=expired)
 
     def wrong_approver(self, claims: Fields | None) -> str | None:
         """Return why the person who approved is not whom `require` names; None if it is."""

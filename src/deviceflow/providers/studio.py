@@ -24,7 +24,7 @@ from deviceflow.core.provider import (
 from deviceflow.core.sanitize import endpoint, is_loopback, number, with_query
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
-from deviceflow.core.text import CleanText, Known, PersonText, link
+from deviceflow.core.text import CleanText, PersonText, SecretMatcher, link
 from deviceflow.core.wire import Request
 from deviceflow.errors import (
     InsecureURLError,
@@ -264,12 +264,12 @@ class Studio:
             code, user_code, verification_uri=page, token_uri=token_endpoint
         ):
             return Answer("refused", reason=Reason.PROTOCOL, error=problem)
-        known = Known(Secret(code))
+        known = SecretMatcher(Secret(code))
         if problem := self._problem_with(token_endpoint, known):
             return Answer("refused", reason=Reason.PROTOCOL, error=problem)
         # The login continues without a verification page: the person may know its URL.
         shown = link(page, known)
-        name, codes = fields.text("token_name"), Known(Secret(code), user_code=user_code)
+        name, codes = fields.text("token_name"), SecretMatcher(Secret(code), user_code=user_code)
         return Answer(
             "issued",
             code=DeviceCode(
@@ -284,7 +284,7 @@ class Studio:
             ),
         )
 
-    def _problem_with(self, token_endpoint: str, known: Known) -> str | None:
+    def _problem_with(self, token_endpoint: str, known: SecretMatcher) -> str | None:
         """Return why a token endpoint is refused, in a message that does not quote its URL."""
         try:
             endpoint(token_endpoint, allow_http=self.allow_http, server=self.url)

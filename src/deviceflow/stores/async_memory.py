@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from deviceflow.core.ports import refuse
+from deviceflow.core.ports import reraise
 from deviceflow.core.states import State
 from deviceflow.stores.memory import MemoryStore
 
@@ -62,7 +62,7 @@ class AsyncMemoryStore:
         return self._store.get(flow_id, secrets=secrets)
 
     async def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
     ) -> AsyncIterator[Flow]:
         """Yield copies of all flows, or of those that have not ended, the newest first."""
         for flow in self._store.flows(skip_ended=skip_ended, on_problem=on_problem):
@@ -140,7 +140,7 @@ class AsyncMemoryStore:
         self,
         ended_before: float,
         *,
-        on_problem: Callable[[DeviceFlowError], object] = refuse,
+        on_problem: Callable[[DeviceFlowError], object] = reraise,
     ) -> int:
         return self._store.delete_ended(ended_before, on_problem=on_problem)
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from deviceflow import _forks as forks
-from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, UpcomingFlow, refuse
+from deviceflow.core.ports import FIRST_SNOOZE, Claim, LeaseHeld, UpcomingFlow, reraise
 from deviceflow.errors import UnknownLoginError, UsageError
 from deviceflow.stores._leases import steady_of
 from deviceflow.stores._memory_grants import MemoryGrants
@@ -89,7 +89,7 @@ class MemoryStore(MemoryGrants):
         self,
         *,
         skip_ended: bool = False,
-        on_problem: Callable[[DeviceFlowError], object] = refuse,  # noqa: ARG002  # there are none
+        on_problem: Callable[[DeviceFlowError], object] = reraise,  # noqa: ARG002  # there are none
     ) -> Iterator[Flow]:
         """Yield copies of all flows, or of those that have not ended, the newest first."""
         with self._lock:
@@ -234,7 +234,7 @@ class MemoryStore(MemoryGrants):
         self,
         ended_before: float,
         *,
-        on_problem: Callable[[DeviceFlowError], object] = refuse,  # noqa: ARG002  # none here
+        on_problem: Callable[[DeviceFlowError], object] = reraise,  # noqa: ARG002  # none here
     ) -> int:
         """Drop the flows that ended before then and hold no secret; return how many."""
         over = [f for f in self._ended(ended_before) if not (f.token or f.to_revoke)]

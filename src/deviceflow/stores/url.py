@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote
 
 from deviceflow.core.sanitize import printable
-from deviceflow.core.secret import Hidden, unseen
+from deviceflow.core.secret import Hidden, without_traceback
 from deviceflow.errors import StoreError, UsageError
 from deviceflow.stores._option import SQLITE, VARIABLE, quoted, state_directory
 
@@ -41,7 +41,7 @@ def open_store(url: str | None = None, **options: Any) -> Store:
     """
     given = Hidden((url, options))  # a password may be in the URL, and keys in the options
     del url, options
-    return unseen(lambda: _opened(*given.reveal()))
+    return without_traceback(lambda: _opened(*given.reveal()))
 
 
 def _opened(url: str | None, options: dict[str, Any]) -> Store:
@@ -73,7 +73,7 @@ def open_async_store(url: str | None = None, **options: Any) -> AsyncStore:
     """
     given = Hidden((url, options))
     del url, options
-    return unseen(lambda: _opened_async(*given.reveal()))
+    return without_traceback(lambda: _opened_async(*given.reveal()))
 
 
 def _opened_async(url: str | None, options: dict[str, Any]) -> AsyncStore:
@@ -145,7 +145,7 @@ def sqlite_file(url: str | None = None) -> Path | None:
     named = Hidden(url or os.environ.get(VARIABLE))
     del url
     with suppress(RuntimeError):  # raised by pathlib if the user has no home directory
-        return unseen(lambda: _file_of(named.reveal()))
+        return without_traceback(lambda: _file_of(named.reveal()))
     return None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from deviceflow.trail.evidence import is_new, told_by_record
 from deviceflow.trail.history import EDITED_ROW, faults_of_chain
 from deviceflow.trail.ledger import Finding, Hole
-from deviceflow.trail.reconstruct import Recognition
+from deviceflow.trail.reconstruct import ChainRebuild
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def diagnose(evidence: Evidence, ledger: Ledger) -> Iterator[Finding]:
     if not evidence.rows:
         yield from _gone(evidence, ledger)
         return
-    recognition = Recognition(evidence, ledger)
+    recognition = ChainRebuild(evidence, ledger)
     yield from recognition.findings()
     if recognition.is_sound:
         yield from faults_of_chain(evidence)

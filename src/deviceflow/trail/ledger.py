@@ -76,7 +76,7 @@ class Head(NamedTuple):
     pruned: bool
 
 
-class Stray(NamedTuple):
+class Misplaced(NamedTuple):
     """An event that was found at a wrong place.
 
     Attributes:
@@ -207,7 +207,7 @@ class Ledger:
         for flow_id, rows in groupby(found, itemgetter(1)):
             yield flow_id, [Head(digest, seq, hash_, bool(d)) for digest, _, seq, hash_, d in rows]
 
-    def stray(self, stray: Stray) -> None:
+    def stray(self, stray: Misplaced) -> None:
         """Add an event that was found at a wrong place."""
         with temporary_database():
             self._database.execute("INSERT INTO stray VALUES (?, ?, ?, ?, ?, ?)", stray)
@@ -217,9 +217,9 @@ class Ledger:
         with temporary_database():
             self._database.execute("INSERT INTO hole VALUES (?, ?, ?, ?, ?, ?)", hole)
 
-    def strays(self) -> Iterator[Stray]:
+    def strays(self) -> Iterator[Misplaced]:
         """Yield all events that were found at a wrong place."""
-        return (Stray(*row) for row in self._database.execute("SELECT * FROM stray"))
+        return (Misplaced(*row) for row in self._database.execute("SELECT * FROM stray"))
 
     def holes(self) -> Iterator[Hole]:
         """Yield all gaps of missing events."""
@@ -241,7 +241,7 @@ class Ledger:
                     continue
             yield from self._went(hole)
 
-    def _came(self, stray: Stray) -> Finding:
+    def _came(self, stray: Misplaced) -> Finding:
         gone = self._database.execute(_HOLE_OF, stray._asdict()).fetchone()
         if stray.home is None:
             kind: Kind = "moved" if gone else "inserted"

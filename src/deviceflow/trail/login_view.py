@@ -126,7 +126,7 @@ class Approval(NamedTuple):
         return NO_ID_TOKEN if self.subject is None else self.subject
 
 
-class Spell(NamedTuple):
+class Period(NamedTuple):
     """A period in which a login was in one state.
 
     Attributes:
@@ -310,15 +310,15 @@ class Login:
         if self.open_run is not None:
             yield len(self.events), self.open_run
 
-    def spells(self) -> Iterator[Spell]:
+    def spells(self) -> Iterator[Period]:
         """Yield the periods in each state, in order, until the end."""
         since, state = self.started, self.events[0]["to"] or "unknown"
         for at, dest in self.moves():
             if dest != state:
-                yield Spell(state, since, max(since, at))
+                yield Period(state, since, max(since, at))
                 since, state = max(since, at), dest
         if state not in ENDS:
-            yield Spell(state, since, max(since, self._until))
+            yield Period(state, since, max(since, self._until))
 
     def moves(self) -> Iterator[tuple[float, str]]:
         """Yield the state after each event, with its time. What was left out counts as waiting."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from deviceflow.audit.chain import AuditKey
     from deviceflow.core.ports import StoredFlow
     from deviceflow.trail.digest import DigestId
-    from deviceflow.trail.ledger import Finding, Hole, Stray
+    from deviceflow.trail.ledger import Finding, Hole, Misplaced
 
     Snapshot = tuple[Iterable[tuple[Any, ...]], Iterable[StoredFlow], AuditKey | None]
     OpenPart = Callable[[str, str | None], AbstractContextManager[Snapshot]]
@@ -36,7 +36,7 @@ class _Seen(NamedTuple):
     """The results of one process."""
 
     findings: list[Finding]
-    strays: list[Stray]
+    strays: list[Misplaced]
     holes: list[Hole]
     events: int
     flows: int

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow.audit.chain import DAMAGED, START, decode, hash_of, read
 from deviceflow.core.omitted import Omitted
 from deviceflow.trail.evidence import HASH, MAC, SEQ, TEXT, TIME, told_by_record
-from deviceflow.trail.ledger import ALL, Finding, Hole, Stray
+from deviceflow.trail.ledger import ALL, Finding, Hole, Misplaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +134,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-class Recognition:
+class ChainRebuild:
     """The reconstruction of one flow's chain."""
 
     def __init__(self, evidence: Evidence, ledger: Ledger) -> None:
@@ -302,7 +302,7 @@ class Recognition:
     def _found_elsewhere(self, row: _Row) -> None:
         self._stray(_stray_of(self._id, row, row.home, row.number, row.hash))
 
-    def _stray(self, stray: Stray) -> None:
+    def _stray(self, stray: Misplaced) -> None:
         self.is_sound = False
         self._ledger.stray(stray)
 
@@ -514,8 +514,10 @@ def _first_due(row: _Row, before: int) -> int:
     return row.first() if before < row.first() else row.number
 
 
-def _stray_of(flow_id: str, row: _Row, home: str | None, number: int | None, digest: str) -> Stray:
-    return Stray(flow_id, row.seq, home, number, digest, ALL if row.begins else row.left_out)
+def _stray_of(
+    flow_id: str, row: _Row, home: str | None, number: int | None, digest: str
+) -> Misplaced:
+    return Misplaced(flow_id, row.seq, home, number, digest, ALL if row.begins else row.left_out)
 
 
 def _displaced(numbers: list[int]) -> set[int]:

@@ -90,7 +90,7 @@ async def _drive(world: World, flow_id: str, seq: int, worker: str) -> Driven:
     claim, lease = await take_lease(world, flow_id, worker, world.context.lease_seconds, own)
     if isinstance(claim, LeaseHeld):
         return Driven()
-    seen = Seen(lease.now, lease.taken.steady, lease.taken.steady + lease.behind)
+    seen = Seen(lease.now, lease.taken.steady, lease.taken.steady + lease.uncertainty)
     flow = claim.flow
     if claim.event is None:
         if flow.seq != seq and claim.previous_owner is None:

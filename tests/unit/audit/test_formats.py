@@ -18,7 +18,7 @@ from deviceflow.core.actions import ACTIONS, STORE_EVENTS, Action
 from deviceflow.core.flow import Flow, Transition
 from deviceflow.core.ports import Origin
 from deviceflow.core.states import State
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.providers.studio import Studio
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def event_of(action: str, **fields: Any) -> dict[str, Any]:
         200,
         0.25,
         5.0,
-        ours("said"),
+        trusted("said"),
     )
     evidence = {"prev_hash": "0" * 64, "hash": "a" * 64, "mac": "b" * 64, "key_id": "c72a3b19"}
     return render(flow, happened, EVERYTHING) | evidence | fields

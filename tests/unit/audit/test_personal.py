@@ -14,7 +14,7 @@ from deviceflow.core.grant import Grant
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.errors import UsageError
 from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
@@ -36,7 +36,7 @@ PRINTS = {
 
 def logged_in() -> dict[str, Any]:
     grant = Grant("g1", "nightly", PROVIDER, 1e9)
-    token = Token(Secret("ACCESS"), subject=ours("alice"))
+    token = Token(Secret("ACCESS"), subject=trusted("alice"))
     moved = grant.log_in(token, PROVIDER, 1e9, flow_id="f1")
     return render_grant(grant, moved, Origin(address="192.0.2.7"))
 

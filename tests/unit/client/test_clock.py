@@ -189,21 +189,21 @@ def test_time_is_the_wall_clocks_again_once_others_are_seen_to_go_by_it() -> Non
     clock = VirtualClock(wall=10_000)
     line, jumps = timeline(clock)
     before = line.read()
-    assert not before.others_follow(10_000)  # nothing was added
+    assert not before.clock_was_reset_unseen(10_000)  # nothing was added
     clock.set_wall(-3600)
     clock.advance(10)
     set_back = line.read()
     seen = [10_000, 6_411, 6_410, 6_409]  # before it, not yet, since it was seen, and earlier
-    assert [set_back.others_follow(at) for at in seen] == [False, False, True, False]
+    assert [set_back.clock_was_reset_unseen(at) for at in seen] == [False, False, True, False]
     clock.advance(10)
     later = line.read()
-    assert [later.others_follow(at) for at in (6_410, 6_420)] == [True, True]
+    assert [later.clock_was_reset_unseen(at) for at in (6_410, 6_420)] == [True, True]
 
     line.resync()
 
     assert line.read().wall == clock.time() == 6_420
     assert jumps == [-3600]
-    assert not line.read().others_follow(6_415)
+    assert not line.read().clock_was_reset_unseen(6_415)
     clock.set_wall(-100)
     assert line.now() == 6_420
 

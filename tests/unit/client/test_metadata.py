@@ -14,7 +14,7 @@ from deviceflow.client.kept import METADATA_LIFETIME
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.core.wire import Failure, Fields
 from deviceflow.errors import (
     ProtocolError,
@@ -306,7 +306,7 @@ def test_adopted_code_needs_no_proof_that_was_never_given(
 
 # Refreshing a token.
 
-OLD: Final = Token(Secret("old"), refresh_token=Secret("R1"), scopes=(ours("a"), ours("b")))
+OLD: Final = Token(Secret("old"), refresh_token=Secret("R1"), scopes=(trusted("a"), trusted("b")))
 FRESH: Final = answer(200, {"access_token": "new", "expires_in": 60})
 
 

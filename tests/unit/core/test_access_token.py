@@ -13,7 +13,7 @@ import requests
 
 from deviceflow.core.access_token import AccessToken
 from deviceflow.core.secret import Secret
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.core.wire import is_token_refused
 from deviceflow.errors import StoreError, UsageError
 
@@ -21,7 +21,7 @@ INVALID = 'Bearer realm="x", error="invalid_token", error_description="expired"'
 
 
 def token(invalidate: Any, statuses: tuple[int, ...] = (401,)) -> AccessToken:
-    return AccessToken(Secret("T"), ours("Bearer"), None, None, 1, statuses, invalidate)
+    return AccessToken(Secret("T"), trusted("Bearer"), None, None, 1, statuses, invalidate)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from deviceflow import errors, export
 from deviceflow.core.explain import error_of, instructions
 from deviceflow.core.flow import Flow
 from deviceflow.core.states import Reason, State
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
 from deviceflow.testing import answer
@@ -35,7 +35,7 @@ REASONS: Final = {
 
 def failed(waiting: Waiting, reason: Reason, detail: str | None = None) -> Flow:
     flow = waiting(NOW)
-    flow.state, flow.reason, flow.detail = State.FAILED, reason, ours(detail) if detail else None
+    flow.state, flow.reason, flow.detail = State.FAILED, reason, trusted(detail) if detail else None
     return flow
 
 

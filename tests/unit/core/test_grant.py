@@ -12,7 +12,7 @@ import pytest
 
 from deviceflow.core import grant_codec
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import MOST_ASIDE, QUIET, Course, Grant, check_name
+from deviceflow.core.grant import MOST_ASIDE, QUIET, Grant, NextStep, check_name
 from deviceflow.core.grant_view import GrantView
 from deviceflow.core.need import (
     CODE_EACH,
@@ -28,7 +28,7 @@ from deviceflow.core.ports import StoredGrant
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.core.wire import Failure
 from deviceflow.errors import IllegalTransitionError, UsageError
 from deviceflow.providers.dialect import RFC8628
@@ -87,8 +87,8 @@ def first_token(
         Secret("ACCESS-1"),
         expires_at=None if life is None else NOW + life,
         refresh_token=None if refresh is None else Secret(refresh),
-        scopes=(ours("read"), ours("write")),
-        subject=None if subject is None else ours(subject),
+        scopes=(trusted("read"), trusted("write")),
+        subject=None if subject is None else trusted(subject),
     )
 
 
@@ -177,7 +177,7 @@ def test_token_is_fresh_with_enough_life_left(
 def test_token_serves_until_shortly_before_its_end(
     life: float | None, passed: float, serves: bool
 ) -> None:
-    assert active(token=first_token(life)).serves(NOW + passed) is serves
+    assert active(token=first_token(life)).usable(NOW + passed) is serves
 
 
 @pytest.mark.parametrize("life", [0, -5])
@@ -211,10 +211,10 @@ def test_clock_that_was_set_back_makes_no_token_live_longer() -> None:
     grant = active()
 
     assert not grant.is_fresh(NOW - 3600, 60)
-    assert grant.serves(NOW - 3600)
+    assert grant.usable(NOW - 3600)
     assert grant.left(NOW - 3600) == LIFE
-    assert grant.course(NOW - 3600, 60) is Course.REFRESH
-    assert active(token=first_token(refresh=None)).course(NOW - 3600, 60) is Course.USE
+    assert grant.next_step(NOW - 3600, 60) is NextStep.REFRESH
+    assert active(token=first_token(refresh=None)).next_step(NOW - 3600, 60) is NextStep.USE
 
 
 # What to do.
@@ -222,17 +222,17 @@ def test_clock_that_was_set_back_makes_no_token_live_longer() -> None:
 
 @pytest.mark.parametrize("state", [WANTED, LOST, REVOKED])
 def test_without_tokens_a_person_is_asked(state: GrantState) -> None:
-    assert IN[state]().course(NOW + 5000, 60) is Course.ASK
+    assert IN[state]().next_step(NOW + 5000, 60) is NextStep.ASK
 
 
 def test_token_that_ends_soon_is_refreshed_by_one_and_used_by_the_others() -> None:
     grant = active()
 
-    assert grant.course(NOW + 900, 60) is Course.USE
-    assert grant.course(NOW + 950, 60) is Course.REFRESH
-    assert grant.course(NOW + 950, 60, held=5) is Course.USE
-    assert grant.course(NOW + 2000, 60, held=5) is Course.WAIT
-    assert grant.course(NOW + 2000, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 900, 60) is NextStep.USE
+    assert grant.next_step(NOW + 950, 60) is NextStep.REFRESH
+    assert grant.next_step(NOW + 950, 60, held=5) is NextStep.USE
+    assert grant.next_step(NOW + 2000, 60, held=5) is NextStep.WAIT
+    assert grant.next_step(NOW + 2000, 60) is NextStep.REFRESH
 
 
 @pytest.mark.parametrize("provider", [SERVER, Studio("https://studio.example.com")])
@@ -244,8 +244,8 @@ def test_without_refresh_the_token_serves_until_it_ends_and_is_given_up_then(
 
     assert not grant.refreshable
     assert grant.wake_at is None
-    assert grant.course(NOW + 990, 60) is Course.USE
-    assert grant.course(NOW + 2000, 60) is Course.LOSE
+    assert grant.next_step(NOW + 990, 60) is NextStep.USE
+    assert grant.next_step(NOW + 2000, 60) is NextStep.LOSE
     assert grant.lapse(NOW + 2000).action == "lose"
     assert (grant.reason, grant.token) == (Loss.LAPSED, None)
 
@@ -253,9 +253,9 @@ def test_without_refresh_the_token_serves_until_it_ends_and_is_given_up_then(
 def test_while_a_refresh_is_in_flight_the_others_use_or_wait() -> None:
     grant = refreshing(NOW + 950)
 
-    assert grant.course(NOW + 951, 60, held=10) is Course.USE
-    assert grant.course(NOW + 1001, 60, held=10) is Course.WAIT
-    assert grant.course(NOW + 951, 60) is Course.RECOVER
+    assert grant.next_step(NOW + 951, 60, held=10) is NextStep.USE
+    assert grant.next_step(NOW + 1001, 60, held=10) is NextStep.WAIT
+    assert grant.next_step(NOW + 951, 60) is NextStep.RECOVER
 
 
 def test_recovery_names_whose_lease_ran_out() -> None:
@@ -269,10 +269,10 @@ def test_recovery_names_whose_lease_ran_out() -> None:
 def test_in_doubt_the_token_is_used_to_its_end_and_the_refresh_sent_again_then() -> None:
     grant = doubtful(NOW + 900)
 
-    assert grant.course(NOW + 950, 60) is Course.USE
-    assert grant.course(NOW + 950, 60, held=5) is Course.USE
-    assert grant.course(NOW + 999, 60, held=5) is Course.WAIT
-    assert grant.course(NOW + 999, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 950, 60) is NextStep.USE
+    assert grant.next_step(NOW + 950, 60, held=5) is NextStep.USE
+    assert grant.next_step(NOW + 999, 60, held=5) is NextStep.WAIT
+    assert grant.next_step(NOW + 999, 60) is NextStep.REFRESH
     assert grant.refresh(NOW + 999).action == "replay"
     assert (grant.state, grant.replays, grant.attempt) == (REFRESHING, 1, 2)
 
@@ -283,10 +283,10 @@ def test_in_doubt_the_refresh_is_sent_again_until_the_server_has_said_something(
 ) -> None:
     grant, now, waits = doubtful(), NOW + 1000, []
     for _ in range(12):
-        assert grant.course(now, 60) is Course.REFRESH
+        assert grant.next_step(now, 60) is NextStep.REFRESH
         grant.refresh(now)
         assert grant.receive(result, now).action == "lose_answer"
-        assert grant.course(now + 0.5, 60) is Course.BACK_OFF
+        assert grant.next_step(now + 0.5, 60) is NextStep.BACK_OFF
         waits.append(grant.due_at - now)
         now = grant.due_at
 
@@ -302,10 +302,10 @@ def test_in_doubt_the_refresh_is_sent_again_until_the_server_has_said_something(
 def test_in_doubt_after_a_worker_died_it_is_sent_again_as_well() -> None:
     grant = doubtful()
     grant.refresh(NOW + 999)
-    assert grant.course(NOW + 1000, 60, held=5) is Course.WAIT
+    assert grant.next_step(NOW + 1000, 60, held=5) is NextStep.WAIT
     grant.recover(NOW + 1020)
 
-    assert grant.course(NOW + 1020, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 1020, 60) is NextStep.REFRESH
 
 
 def test_refresh_that_is_sent_again_outside_begins_the_servers_window_anew() -> None:
@@ -314,11 +314,11 @@ def test_refresh_that_is_sent_again_outside_begins_the_servers_window_anew() -> 
     grant.refresh(NOW + 1100)
     grant.receive(CUT, NOW + 1101)
 
-    assert grant.course(grant.due_at, 60) is Course.REFRESH
+    assert grant.next_step(grant.due_at, 60) is NextStep.REFRESH
     grant.refresh(grant.due_at)
     assert (grant.sent_at, grant.window_at) == (NOW + 900, NOW + 1100)
     grant.receive(CUT, NOW + 1120)
-    assert grant.course(NOW + 1131, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 1131, 60) is NextStep.REFRESH
     grant.refresh(NOW + 1131)
     assert grant.window_at == NOW + 1131
 
@@ -326,15 +326,15 @@ def test_refresh_that_is_sent_again_outside_begins_the_servers_window_anew() -> 
 def test_within_the_servers_window_the_refresh_is_sent_again_at_once() -> None:
     grant = doubtful(provider=FORGIVING)
 
-    assert grant.course(NOW + 901, 60, held=3) is Course.USE
-    assert grant.course(NOW + 901, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 901, 60, held=3) is NextStep.USE
+    assert grant.next_step(NOW + 901, 60) is NextStep.REFRESH
     grant.refresh(NOW + 902)
     assert grant.sent_at == NOW + 900
     grant.receive(CUT, NOW + 903)
-    assert grant.course(NOW + 903.5, 60) is Course.USE  # a back-off
-    assert grant.course(grant.due_at, 60) is Course.REFRESH
-    assert grant.course(NOW + 930, 60) is Course.USE  # the window is over
-    assert grant.course(NOW + 1100, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 903.5, 60) is NextStep.USE  # a back-off
+    assert grant.next_step(grant.due_at, 60) is NextStep.REFRESH
+    assert grant.next_step(NOW + 930, 60) is NextStep.USE  # the window is over
+    assert grant.next_step(NOW + 1100, 60) is NextStep.REFRESH
 
 
 def test_outside_a_window_a_lost_answer_backs_off_and_retry_after_counts_within() -> None:
@@ -357,8 +357,8 @@ def test_grants_of_a_backup_are_in_doubt_beyond_any_window() -> None:
 
     assert grant.doubt(NOW + 1).action == "doubt"
 
-    assert grant.course(NOW + 1, 60) is Course.USE
-    assert grant.course(NOW + 999, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 1, 60) is NextStep.USE
+    assert grant.next_step(NOW + 999, 60) is NextStep.REFRESH
     assert grant.unanswered_since == NOW
 
 
@@ -372,7 +372,7 @@ def test_sweep_refreshes_ahead_at_a_moment_of_the_grants_own() -> None:
         grant.id = f"g{number}"
         assert grant.wake_at is not None
         assert NOW + 687 < grant.wake_at <= NOW + 750
-        assert grant.course(grant.wake_at, inf) is Course.REFRESH
+        assert grant.next_step(grant.wake_at, inf) is NextStep.REFRESH
         moments.add(grant.wake_at)
     assert len(moments) > 10
 
@@ -403,7 +403,7 @@ def test_refresh_brings_the_next_generation() -> None:
     assert (received.status, received.duration, received.detail) == (200, 0.5, None)
     assert (access(grant), refresh_token(grant), grant.generation) == ("ACCESS-2", "REFRESH-2", 2)
     assert grant.replaced == Secret("ACCESS-1")
-    assert grant.course(NOW + 901, 60) is Course.USE
+    assert grant.next_step(NOW + 901, 60) is NextStep.USE
 
 
 def test_refresh_request_names_the_refresh_token_and_the_resource() -> None:
@@ -679,8 +679,8 @@ def test_token_that_ended_before_it_came_is_refreshed_at_once() -> None:
     grant.refresh(NOW + 2000)
     grant.receive(renewed(), NOW + 2001)
 
-    assert not grant.serves(NOW + 2001)
-    assert grant.course(NOW + 2001, 60) is Course.REFRESH
+    assert not grant.usable(NOW + 2001)
+    assert grant.next_step(NOW + 2001, 60) is NextStep.REFRESH
     grant.refresh(NOW + 2001)
     grant.receive(renewed(access_token=jwt(exp=NOW + 5)), NOW + 2002, duration=1)
     assert grant.expires_at == NOW + 3001  # the claim is not believed where it need not be
@@ -750,7 +750,7 @@ def test_refresh_that_came_too_late_to_be_sent_is_due_at_once(
     grant.receive(Failure("lease", sent=False), NOW + 1103)
 
     assert grant.failures == failures
-    assert grant.course(NOW + 1103, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 1103, 60) is NextStep.REFRESH
 
 
 def test_back_off_grows_and_lets_the_token_serve_meanwhile() -> None:
@@ -761,17 +761,17 @@ def test_back_off_grows_and_lets_the_token_serve_meanwhile() -> None:
 
     assert waits[:6] == sorted(waits[:6])
     assert 60 <= waits[-1] <= 75
-    assert grant.course(NOW + 941, 60) is Course.USE
+    assert grant.next_step(NOW + 941, 60) is NextStep.USE
     grant.due_at = NOW + 1100
-    assert grant.course(NOW + 1050, 60) is Course.BACK_OFF
-    assert grant.course(NOW + 1100, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 1050, 60) is NextStep.BACK_OFF
+    assert grant.next_step(NOW + 1100, 60) is NextStep.REFRESH
 
 
 def test_back_off_does_not_outlast_a_clock_that_was_set_back() -> None:
     grant = refreshing()
     grant.receive(UNSENT, NOW + 901)
 
-    assert grant.course(NOW - 3600, 60) is Course.REFRESH
+    assert grant.next_step(NOW - 3600, 60) is NextStep.REFRESH
 
 
 def test_due_time_by_a_clock_that_was_set_back_keeps_nobody_waiting() -> None:
@@ -781,7 +781,7 @@ def test_due_time_by_a_clock_that_was_set_back_keeps_nobody_waiting() -> None:
     grant.invalidate(before)
 
     assert grant.due_at == before
-    assert grant.course(before, 60) is Course.REFRESH
+    assert grant.next_step(before, 60) is NextStep.REFRESH
 
 
 def test_success_ends_all_counting() -> None:
@@ -849,7 +849,7 @@ def test_late_answer_to_an_older_refresh_is_set_aside_in_doubt_and_used_then() -
 
     assert grant.late_answer(late(), 1, NOW + 1001).action == "late_answer"
     assert grant.wake_at == grant.due_at
-    assert grant.course(NOW + 1001, 60) is Course.ADOPT
+    assert grant.next_step(NOW + 1001, 60) is NextStep.ADOPT
     assert grant.use_late_answer(NOW + 1002).dest is ACTIVE
 
 
@@ -889,7 +889,7 @@ def test_late_answer_that_has_expired_by_then_does_not_live_for_ever() -> None:
     grant.receive(REFUSED, NOW + 5002)
 
     assert (grant.expires_at, grant.lifetime) == (NOW + 2000, 1100)
-    assert grant.course(NOW + 5002, 60) is Course.REFRESH
+    assert grant.next_step(NOW + 5002, 60) is NextStep.REFRESH
 
 
 def test_late_answers_are_kept_up_to_a_number_the_newest_first_in_use() -> None:
@@ -916,18 +916,18 @@ def test_token_that_was_refused_is_not_used_any_more() -> None:
 
     assert grant.invalidate(NOW + 5).action == "invalidate"
 
-    assert grant.course(NOW + 5, 60) is Course.REFRESH
-    assert grant.course(NOW + 5, 60, held=5) is Course.WAIT
+    assert grant.next_step(NOW + 5, 60) is NextStep.REFRESH
+    assert grant.next_step(NOW + 5, 60, held=5) is NextStep.WAIT
     grant.refresh(NOW + 5)
     grant.receive(renewed(), NOW + 6)
-    assert grant.course(NOW + 6, 60) is Course.USE
+    assert grant.next_step(NOW + 6, 60) is NextStep.USE
 
 
 def test_token_that_was_refused_without_a_refresh_is_the_end() -> None:
     grant = active(token=first_token(None, None))
     grant.invalidate(NOW + 5)
 
-    assert grant.course(NOW + 5, 60) is Course.LOSE
+    assert grant.next_step(NOW + 5, 60) is NextStep.LOSE
     grant.lapse(NOW + 5)
     assert grant.reason is Loss.INVALIDATED
 
@@ -1480,17 +1480,19 @@ def test_no_token_is_given_that_a_refresh_may_have_ended(
         grant.ends_old = learnt
         return again(grant)
 
-    assert having(refreshing).course(NOW + 601, 60, held=5) is (Course.WAIT if ends else Course.USE)
+    assert having(refreshing).next_step(NOW + 601, 60, held=5) is (
+        NextStep.WAIT if ends else NextStep.USE
+    )
     unanswered = having(doubtful)  # sent again with a back-off, as in each outage
     again_at = unanswered.due_at
-    assert unanswered.course(NOW + 602, 60) is (Course.BACK_OFF if ends else Course.USE)
-    assert unanswered.course(again_at, 60) is (Course.REFRESH if ends else Course.USE)
+    assert unanswered.next_step(NOW + 602, 60) is (NextStep.BACK_OFF if ends else NextStep.USE)
+    assert unanswered.next_step(again_at, 60) is (NextStep.REFRESH if ends else NextStep.USE)
     assert (unanswered.wake_at == again_at) is ends
     postponed, restored = having(refreshing), having(lambda _, **how: active(**how))
     postponed.receive(BUSY, NOW + 601)
     restored.doubt(NOW + 600)
     for grant in (postponed, restored):  # the server has not taken note of a refresh
-        assert grant.course(NOW + 602, 60) is Course.USE
+        assert grant.next_step(NOW + 602, 60) is NextStep.USE
 
 
 @pytest.mark.parametrize(
@@ -1693,17 +1695,17 @@ def test_tokens_life_counts_by_the_time_since_the_machine_started(ahead: float, 
     """It was issued at `NOW` by one clock; the reader's is ahead of that."""
     grant = active()
     now = NOW + ahead + age
-    by_wall = grant.serves(now)
+    by_wall = grant.usable(now)
     grant.issued_clock, grant.issued_uptime = "this start", 500.0
 
     grant.follow_uptime(now, "this start", 500.0 + age)
-    assert grant.serves(now) is (age < LIFE)
+    assert grant.usable(now) is (age < LIFE)
     assert grant.is_fresh(now, 0) is (age < LIFE)
     assert grant.left(now) == pytest.approx(LIFE - age, abs=1e-3)
 
     for clock, uptime in (("another start", 500.0 + age), ("this start", None)):
         grant.follow_uptime(now, clock, uptime)
-        assert grant.serves(now) is by_wall
+        assert grant.usable(now) is by_wall
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_table_is_the_design(
             for name in ("collect", "acknowledge", "purge", "refuse_token")
         },
         **{
-            name: (Kind.BESIDE, {state: staying[state] for state in states})
+            name: (Kind.NOTE, {state: staying[state] for state in states})
             for name, states in beside.items()
         },
         **{
@@ -135,7 +135,7 @@ def test_table_is_the_design(
     for action in of_kind(Kind.LOGIN):
         if action not in handover_design:
             assert action.handover == {Handover.NONE: Handover.NONE}
-    for action in of_kind(Kind.BESIDE):
+    for action in of_kind(Kind.NOTE):
         assert action.handover == {state: state for state in Handover}
 
 

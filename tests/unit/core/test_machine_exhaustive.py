@@ -17,7 +17,7 @@ from deviceflow.core.machine import fire, fire_grant
 from deviceflow.core.provider import DeviceCode, Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Handover, Loss, Reason, State
-from deviceflow.core.text import ours
+from deviceflow.core.text import trusted
 from deviceflow.core.wire import Failure
 from deviceflow.errors import IllegalTransitionError
 from deviceflow.testing import answer
@@ -328,7 +328,7 @@ def happenings(
         "collect": lambda flow, now: flow.collect(now),
         "acknowledge": lambda flow, now: flow.acknowledge(now),
         "purge": lambda flow, now: flow.purge(now),
-        "refuse_token": lambda flow, now: flow.refuse_token(ours("why"), now),
+        "refuse_token": lambda flow, now: flow.refuse_token(trusted("why"), now),
         "abandon revocation": lambda flow, now: flow.abandon_revocation(now),
     }
 
@@ -426,7 +426,7 @@ BY_METHOD: Final[dict[str, Callable[[Flow, float], Transition]]] = {
     "collect": lambda flow, now: flow.collect(now),
     "acknowledge": lambda flow, now: flow.acknowledge(now),
     "purge": lambda flow, now: flow.purge(now),
-    "refuse_token": lambda flow, now: flow.refuse_token(ours("why"), now),
+    "refuse_token": lambda flow, now: flow.refuse_token(trusted("why"), now),
     "abandon_revocation": lambda flow, now: flow.abandon_revocation(now),
     "take_over": lambda flow, now: flow.take_over(now, "w1"),
     "import": lambda flow, now: flow.record_import(now),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from deviceflow import Client, OAuth, Secret, Studio, Token, errors, export
 from deviceflow.core.explain import instructions
 from deviceflow.core.states import Reason, State
-from deviceflow.core.text import Known
+from deviceflow.core.text import SecretMatcher
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.examples import examples
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from deviceflow.core.wire import Response
 
     Spelled = list[str]
-    Spell = Callable[[Spelled], Spelled]
+    Period = Callable[[Spelled], Spelled]
 
 OAUTH: Final = OAuth(
     client_id="robot",
@@ -247,7 +247,7 @@ def pieces(text: str, length: int) -> list[str]:
     return [text[at : at + length] for at in range(len(text) - length + 1)]
 
 
-def each(spell: Callable[[str], str]) -> Spell:
+def each(spell: Callable[[str], str]) -> Period:
     return lambda chars: [spell(char) for char in chars]
 
 
@@ -266,7 +266,7 @@ def wide(char: str) -> str:
     return chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char
 
 
-SPELLINGS: Final[dict[str, Spell]] = {
+SPELLINGS: Final[dict[str, Period]] = {
     "as it is": lambda chars: chars,
     "percent": each(percent),
     "\\u": each(escaped),
@@ -453,7 +453,7 @@ def test_no_text_takes_long(said: str) -> None:
 
 
 def test_what_is_looked_for_does_not_show() -> None:
-    assert USER not in repr(Known(Secret(DEVICE), user_code=USER))
+    assert USER not in repr(SecretMatcher(Secret(DEVICE), user_code=USER))
 
 
 # Codes and links.

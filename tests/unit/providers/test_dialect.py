@@ -288,13 +288,13 @@ def test_recognised_error_is_what_it_is_with_every_status(
 
 @pytest.mark.parametrize("error", ["invalid_grant", "gone"])
 @pytest.mark.parametrize("asks_again", [True, False])
-def test_only_an_unknown_code_is_asked_about_again(error: str, *, asks_again: bool) -> None:
-    dialect = Dialect(asks_again=asks_again, errors={"gone": "invalid_client"})
+def test_only_an_unknown_code_is_asked_about_again(error: str, *, retry_unknown_code: bool) -> None:
+    dialect = Dialect(retry_unknown_code=retry_unknown_code, errors={"gone": "invalid_client"})
     said = answer(400, {"error": error})
 
     read = dialect.classify(said, said.fields())
 
-    assert read.once == (asks_again and error == "invalid_grant")
+    assert read.once == (retry_unknown_code and error == "invalid_grant")
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503, 500, 502, 599])

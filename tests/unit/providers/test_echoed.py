@@ -38,4 +38,4 @@ def test_whole_secret_is_not_kept_in_clear(
 def test_escaped_text_that_looks_like_a_token_is_hidden() -> None:
     escaped = "".join(f"%{ord(char):02X}" for char in CODE)
 
-    assert CleanText(f"no {escaped}", NOTHING, looks=True) == "no <hidden>"
+    assert CleanText(f"no {escaped}", NOTHING, redact_lookalikes=True) == "no <hidden>"

@@ -829,17 +829,17 @@ CLAIMS: Final = {
     ],
 )
 def test_token_is_fit_if_its_id_token_is(
-    settings: Mapping[str, Any], claims: Mapping[str, Any], unfit: Reason | None
+    settings: Mapping[str, Any], claims: Mapping[str, Any], rejection: Reason | None
 ) -> None:
     said = {"access_token": "T", "id_token": id_token_of(CLAIMS | {**claims})}
 
     provider = oauth(**settings)
     read = judged(provider, provider.read_token(answer(200, said), NOW), None)
 
-    assert (read.unfit and read.unfit[0]) == unfit
+    assert (read.rejection and read.rejection[0]) == rejection
     assert read.token is not None
     # One that has expired says all the same who approved.
-    assert (read.claims is None) == (unfit is not None and "exp" not in claims)
+    assert (read.claims is None) == (rejection is not None and "exp" not in claims)
 
 
 @pytest.mark.parametrize("garbage", ["opaque", "a.b.c", "....", "e30.bnVsbA.x"])
@@ -852,7 +852,7 @@ def test_id_token_that_cannot_be_read_makes_a_token_unfit(
     provider = oauth(require=require)
     read = judged(provider, provider.read_token(said, NOW), None)
 
-    assert read.unfit == (Reason.PROTOCOL, "the id token cannot be read")
+    assert read.rejection == (Reason.PROTOCOL, "the id token cannot be read")
 
 
 @pytest.mark.parametrize("said", [..., None, "", 7])
@@ -862,8 +862,8 @@ def test_policy_without_an_id_token_takes_nobody(said: Any) -> None:
     provider = oauth(issuer=ISSUER, require={"sub": "alice"})
     read = judged(provider, provider.read_token(answer(200, fields), NOW), None)
 
-    assert read.unfit is not None
-    assert read.unfit[0] is Reason.WRONG_APPROVER
+    assert read.rejection is not None
+    assert read.rejection[0] is Reason.WRONG_APPROVER
 
 
 @pytest.mark.parametrize(
@@ -886,7 +886,7 @@ def test_email_is_worth_nothing_where_every_tenant_is_an_issuer(
     said = answer(200, {"access_token": "T", "id_token": id_token_of(claims)})
     read = judged(entra, entra.read_token(said, NOW), None)
 
-    assert (read.unfit is None) == fit
+    assert (read.rejection is None) == fit
 
 
 # Records.
@@ -950,7 +950,7 @@ def test_every_known_provider_comes_back_from_its_record(name: str) -> None:
                 error_fields=("e",),
                 interval=7,
                 margin=0.0,
-                asks_again=True,
+                retry_unknown_code=True,
             )
         },
     ],

@@ -1308,8 +1308,8 @@ def test_unknown_code_is_believed_at_once_where_the_dialect_does_not_say_otherwi
 
 
 def test_code_that_is_found_again_may_go_missing_once_more(clock: VirtualClock) -> None:
-    asks_again = Dialect(asks_again=True)
-    flow = replay(clock, UNKNOWN, PENDING, UNKNOWN, GRANTED, quirks=asks_again)
+    retry_unknown_code = Dialect(retry_unknown_code=True)
+    flow = replay(clock, UNKNOWN, PENDING, UNKNOWN, GRANTED, quirks=retry_unknown_code)
 
     assert flow.state is State.AUTHORIZED
 

@@ -10,7 +10,7 @@ import pytest
 from deviceflow.core.provider import Answer, DeviceCode
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason
-from deviceflow.core.text import PersonText, link, ours
+from deviceflow.core.text import PersonText, link, trusted
 from deviceflow.errors import (
     InsecureURLError,
     InvalidArgumentError,
@@ -227,7 +227,7 @@ def test_code_answer_is_read(studio: Studio, code_answer: Callable[..., Response
             token_endpoint=f"{URL}/token",
             interval=7,
             expires_in=600,
-            extra=(("token_name", ours("robot")),),
+            extra=(("token_name", trusted("robot")),),
         ),
     )
 

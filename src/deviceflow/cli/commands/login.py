@@ -262,8 +262,8 @@ def _deliver(
             streams.show(json.dumps(stored.facts(login) | facts))
         else:
             told.result(login, facts)
-    except streams.OutputError as unseen:
-        unseen.hint = _where_it_is(args, client, login, elsewhere=bool(sinks))
+    except streams.OutputError as without_traceback:
+        without_traceback.hint = _where_it_is(args, client, login, elsewhere=bool(sinks))
         raise
     if problem is not None:
         streams.say(f"deviceflow: {problem}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow import _forks as forks
 from deviceflow.client._async import AsyncClient
 from deviceflow.client._sync import Client
-from deviceflow.core.secret import unseen
+from deviceflow.core.secret import without_traceback
 from deviceflow.credentials import profiles
 from deviceflow.notify import notifier
 from deviceflow.stores.url import open_async_store, open_store
@@ -50,8 +50,8 @@ class _Clients:
             client = self._made.get(profile)
             if client is None:
                 # Passwords may be in the URLs of the store and of the notifications.
-                self._store = self._store or unseen(open_store)
-                notices = unseen(lambda: _notices(profile))
+                self._store = self._store or without_traceback(open_store)
+                notices = without_traceback(lambda: _notices(profile))
                 client = self._made[profile] = Client(self._store, **notices)
             return client
 
@@ -93,8 +93,8 @@ class _Shared:
             return self._made[profile]
 
     def _make(self, profile: str) -> None:
-        self._store = self._store or unseen(open_async_store)
-        notices = unseen(lambda: _notices(profile))
+        self._store = self._store or without_traceback(open_async_store)
+        notices = without_traceback(lambda: _notices(profile))
         self._made[profile] = AsyncClient(self._store, **notices)
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
-from deviceflow.core.text import CleanText, Known
+from deviceflow.core.text import CleanText, SecretMatcher
 from deviceflow.credentials import configured
 from deviceflow.errors import LoginPending, UnreachableError, UsageError, WaitTimeoutError
 from deviceflow.integrations.airflow._token import ask, check, closed, log_need
@@ -149,7 +149,7 @@ class DeviceLoginOperator(BaseOperator):
             try:
                 notifier({**context, "pending": pending})
             except Exception as problem:  # noqa: BLE001  # its text may hold the link
-                why = CleanText(str(problem), Known(pending.link), looks=True)
+                why = CleanText(str(problem), SecretMatcher(pending.link), redact_lookalikes=True)
                 name = getattr(notifier, "__name__", type(notifier).__name__)
                 failed.append(f"{name}: {type(problem).__name__}: {why}")
         if failed:

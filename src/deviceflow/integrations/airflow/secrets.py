@@ -12,7 +12,7 @@ from airflow.secrets.base_secrets import BaseSecretsBackend
 
 from deviceflow._environment import http_allowed
 from deviceflow.core.sanitize import endpoint
-from deviceflow.core.secret import unseen
+from deviceflow.core.secret import without_traceback
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import DeviceFlowError, LoginPending, UsageError
 from deviceflow.integrations.airflow._token import ask, current_task, log_need
@@ -93,11 +93,11 @@ class DeviceFlowBackend(BaseSecretsBackend):
             # Airflow would not say why.
             _logger.error("There is no connection %s: %s", conn_id, problem)  # noqa: TRY400
             return None
-        return unseen(lambda: json.dumps(_filled(fields, token.access_token.reveal())))
+        return without_traceback(lambda: json.dumps(_filled(fields, token.access_token.reveal())))
 
     def get_connection(self, conn_id: str, *_: object, **__: object) -> Any:
         """Return a connection; None for one that is not of a grant, or without a token."""
-        return unseen(lambda: BaseSecretsBackend.get_connection(self, conn_id))
+        return without_traceback(lambda: BaseSecretsBackend.get_connection(self, conn_id))
 
     def deserialize_connection(self, conn_id: str, value: str) -> Any:
         """Return a connection from its JSON: in a task and a trigger, that of the task SDK."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from deviceflow.core.ports import refuse
+from deviceflow.core.ports import reraise
 from deviceflow.core.secret import without_frames
 from deviceflow.errors import DeviceFlowError
 from deviceflow.stores.sql.async_grant_face import AsyncGrantFace
@@ -141,7 +141,7 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
         return await self._run(lambda: self._get(flow_id, secrets=secrets))
 
     async def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
     ) -> AsyncIterator[Flow]:
         """Yield all flows, or those that have not ended, the newest first, without secrets."""
         after: dict[str, Any] | None = FIRST_PAGE
@@ -214,7 +214,7 @@ class AsyncSQLStore(SQLMethods, AsyncGrantFace):
         self,
         ended_before: float,
         *,
-        on_problem: Callable[[DeviceFlowError], object] = refuse,
+        on_problem: Callable[[DeviceFlowError], object] = reraise,
     ) -> int:
         return await self._run(lambda: self._delete_ended(ended_before, on_problem))
 

@@ -17,7 +17,7 @@ from deviceflow.core import grant_codec
 from deviceflow.core.encryption import Keyless
 from deviceflow.core.grant import Grant
 from deviceflow.core.ports import StoredFlow
-from deviceflow.core.secret import Hidden, unseen
+from deviceflow.core.secret import Hidden, without_traceback
 from deviceflow.core.uses import of_json
 from deviceflow.errors import DeviceFlowError, SealError
 from deviceflow.stores.sql.rows import DAMAGED, damaged, name_of, provider_of, text_of
@@ -81,7 +81,7 @@ class GrantRows:
 
     def seal(self, grant: Grant) -> None:
         """Seal the grant's secrets anew."""
-        grant.as_stored = unseen(lambda: self._sealed(grant))
+        grant.as_stored = without_traceback(lambda: self._sealed(grant))
 
     def _sealed(self, grant: Grant) -> Sealed:
         context = _context(grant, text_of(grant.provider))
@@ -119,7 +119,7 @@ class GrantRows:
             SealError: It was changed, or is sealed with a key that is not here.
             StoreError: It cannot be read.
         """
-        found = unseen(lambda: self._read(row.reveal()))
+        found = without_traceback(lambda: self._read(row.reveal()))
         if isinstance(found, DeviceFlowError):
             raise found
         return found

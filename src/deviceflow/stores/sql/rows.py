@@ -24,7 +24,7 @@ from deviceflow.core.encryption import Keyless
 from deviceflow.core.flow import Flow
 from deviceflow.core.omitted import Omitted
 from deviceflow.core.ports import StoredFlow
-from deviceflow.core.secret import Hidden, unseen
+from deviceflow.core.secret import Hidden, without_traceback
 from deviceflow.errors import DeviceFlowError, SealError, StoreError, UsageError
 from deviceflow.providers.codec import provider_from_dict
 
@@ -147,7 +147,7 @@ class Rows:
 
     def seal(self, flow: Flow) -> None:
         """Make the fixed part of the flow's row anew, its secrets sealed."""
-        flow.as_stored = unseen(lambda: self._fixed(flow))
+        flow.as_stored = without_traceback(lambda: self._fixed(flow))
 
     def _fixed(self, flow: Flow) -> Fixed:
         # Once a flow has let go of its name, another one may have it.
@@ -205,7 +205,7 @@ class Rows:
             SealError: It was changed, or is sealed with a key that is not here.
             StoreError: It cannot be read.
         """
-        found = unseen(lambda: self._read(row.reveal(), secrets=secrets))
+        found = without_traceback(lambda: self._read(row.reveal(), secrets=secrets))
         if isinstance(found, DeviceFlowError):
             raise found
         return found

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 from deviceflow._boot import clock_name
 from deviceflow.audit import log
 from deviceflow.audit.events import render, render_grant
-from deviceflow.core.ports import LeaseHeld, Moment, Origin, each, refuse
-from deviceflow.core.secret import unseen
+from deviceflow.core.ports import LeaseHeld, Moment, Origin, each, reraise
+from deviceflow.core.secret import without_traceback
 from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, LoginBusyError
 from deviceflow.stores.sql import keys
@@ -129,7 +129,7 @@ class SQLStore(SQLMethods, GrantFace):
     ) -> _T:
         """Perform an operation; what goes wrong comes without frames that show a row."""
         self._job(operation, mode)
-        return unseen(lambda: self._connection.perform(operation, mode, client_now))
+        return without_traceback(lambda: self._connection.perform(operation, mode, client_now))
 
     def close(self) -> None:
         """Close what is open, and forget the flows that this process drives.
@@ -165,7 +165,7 @@ class SQLStore(SQLMethods, GrantFace):
         return self._run(self._get(flow_id, secrets=secrets))
 
     def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = refuse
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
     ) -> Iterator[Flow]:
         """Yield all flows, or those that have not ended, the newest first, without secrets."""
         after: dict[str, Any] | None = FIRST_PAGE
@@ -249,7 +249,7 @@ class SQLStore(SQLMethods, GrantFace):
         self,
         ended_before: float,
         *,
-        on_problem: Callable[[DeviceFlowError], object] = refuse,
+        on_problem: Callable[[DeviceFlowError], object] = reraise,
     ) -> int:
         """Drop the flows that ended before then and hold no secret; return how many."""
         return self._run(self._delete_ended(ended_before, on_problem))
