@@ -47,10 +47,10 @@ def _draw_diagrams(_app: Sphinx, _page: str, source: list[str]) -> None:
 
 def _svg(graph: str) -> str:
     """Draw a graph with Graphviz, in the colours of the page."""
-    redact_lookalikes = ["-Gbgcolor=transparent", "-Nfontname=sans-serif", "-Efontname=sans-serif"]
+    looks = ["-Gbgcolor=transparent", "-Nfontname=sans-serif", "-Efontname=sans-serif"]
     colours = [f"-{part}{name}=#000001" for part in "NE" for name in ("color", "fontcolor")]
     drawn = subprocess.run(  # noqa: S603
-        ["dot", "-Tsvg", *redact_lookalikes, *colours, "-Efontsize=11"],  # noqa: S607
+        ["dot", "-Tsvg", *looks, *colours, "-Efontsize=11"],  # noqa: S607
         input=graph,
         capture_output=True,
         text=True,

@@ -119,8 +119,8 @@ def test_rows_that_were_tampered_with_steer_no_terminal(
     tamper(deviceflow, column)
 
     of_one = [["step", flow.id], ["wait", flow.id, "--timeout", "0"], ["cancel", flow.id]]
-    redact_lookalikes = LOOKS[4:] if column == "audit" else [*LOOKS[:4], *of_one]
-    said = {" ".join(command): deviceflow(*command) for command in redact_lookalikes}
+    looks = LOOKS[4:] if column == "audit" else [*LOOKS[:4], *of_one]
+    said = {" ".join(command): deviceflow(*command) for command in looks}
 
     assert {name: steers(done) for name, done in said.items() if steers(done)} == {}
 

@@ -80,7 +80,7 @@ class Looks:
 
 
 @pytest.fixture
-def redact_lookalikes(chromium: Browser) -> Iterator[Looks]:
+def looks(chromium: Browser) -> Iterator[Looks]:
     one = Looks(chromium)
     yield one
     assert one.foreign == []
@@ -88,17 +88,17 @@ def redact_lookalikes(chromium: Browser) -> Iterator[Looks]:
 
 
 def test_person_is_led_from_the_link_to_the_providers_page_and_sees_how_it_goes(
-    job: Job, redact_lookalikes: Looks
+    job: Job, looks: Looks
 ) -> None:
     link = job.ask()
     before = job.codes()
-    page = redact_lookalikes.show(link)
-    redact_lookalikes.check("Log in for nightly", "ask")
+    page = looks.show(link)
+    looks.check("Log in for nightly", "ask")
     for shown in ("the nightly sales report", "report-bot", "reports:write", job.server.url):
         expect(page.get_by_text(shown).first).to_be_visible()
     assert job.codes() == before
 
-    with redact_lookalikes.contexts[0].expect_page() as opened:
+    with looks.contexts[0].expect_page() as opened:
         page.get_by_role("button").click()
     there = opened.value
     expect(there.get_by_label("Code")).to_have_value(
@@ -106,34 +106,34 @@ def test_person_is_led_from_the_link_to_the_providers_page_and_sees_how_it_goes(
     )
     assert there.url.startswith(f"{job.server.url}/device?user_code=")
     assert there.evaluate("[document.referrer, window.opener]") == ["", None]
-    redact_lookalikes.show(link)
-    redact_lookalikes.check("Approve the login for nightly", "waiting")
+    looks.show(link)
+    looks.check("Approve the login for nightly", "waiting")
     assert job.codes() == before + 1
 
     there.get_by_role("button", name="Continue").click()
     there.get_by_role("button", name="Approve").click()
-    redact_lookalikes.check("Logged in", "done")
+    looks.check("Logged in", "done")
     assert job.client.get_token("nightly").generation == 1
-    assert redact_lookalikes.foreign == []
-    redact_lookalikes.show(link)
-    redact_lookalikes.check("No longer needed", "ended")
-    redact_lookalikes.foreign.clear()  # the browser says that the status is 410
+    assert looks.foreign == []
+    looks.show(link)
+    looks.check("No longer needed", "ended")
+    looks.foreign.clear()  # the browser says that the status is 410
     assert job.codes() == before + 1
     assert job.actions() == ["need", "request_code", "log_in"]
 
 
-def test_person_who_denied_may_try_again(job: Job, redact_lookalikes: Looks) -> None:
+def test_person_who_denied_may_try_again(job: Job, looks: Looks) -> None:
     link = job.ask("weekly")
-    page = redact_lookalikes.show(link)
-    with redact_lookalikes.contexts[0].expect_page():
+    page = looks.show(link)
+    with looks.contexts[0].expect_page():
         page.get_by_role("button").click()
     code = page.locator("p.code").text_content(timeout=60_000)
-    redact_lookalikes.show(link)
-    for one in redact_lookalikes.pages:
+    looks.show(link)
+    for one in looks.pages:
         expect(one.locator("p.code")).to_have_text(str(code))
         one.wait_for_url("**login=*")
     job.decide("deny", str(code))
-    redact_lookalikes.check("The login was denied", "denied")
+    looks.check("The login was denied", "denied")
 
     page.get_by_role("button", name="Request a new code").click()
     expect(page.get_by_label("Code")).to_be_visible()
@@ -150,8 +150,8 @@ def test_pages_need_no_script(chromium: Browser, job: Job) -> None:
     context.close()
 
 
-def test_unknown_link_in_the_browser(job: Job, redact_lookalikes: Looks) -> None:
+def test_unknown_link_in_the_browser(job: Job, looks: Looks) -> None:
     link = job.ask("yearly")
-    redact_lookalikes.show(link[:-1] + ("A" if link[-1] != "A" else "B"))
-    redact_lookalikes.foreign.clear()  # the browser says that the status is 404
-    redact_lookalikes.check("There is no such page", "unknown")
+    looks.show(link[:-1] + ("A" if link[-1] != "A" else "B"))
+    looks.foreign.clear()  # the browser says that the status is 404
+    looks.check("There is no such page", "unknown")

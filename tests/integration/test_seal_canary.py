@@ -116,18 +116,18 @@ def postgres(server: PostgresServer) -> Iterator[Place]:
 
 
 def test_files_of_sqlite_have_no_secret_while_it_is_open_and_after(sqlite: Place) -> None:
-    redact_lookalikes: list[set[str]] = []
+    looks: list[set[str]] = []
 
     def look(secrets: list[str]) -> None:
         assert seen(files_of(sqlite), secrets) == set()
-        redact_lookalikes.append({file.suffix for file in files_of(sqlite)})
+        looks.append({file.suffix for file in files_of(sqlite)})
 
     life(sqlite, look)
 
-    assert {".db", ".db-wal", ".db-shm"} in redact_lookalikes
+    assert {".db", ".db-wal", ".db-shm"} in looks
     sqlite.store.close()
     look([*SECRETS, sqlite.keys[0].reveal()])
-    assert redact_lookalikes[-1] == {".db"}
+    assert looks[-1] == {".db"}
 
 
 def test_own_key_of_a_file_is_beside_it_and_nowhere_else(tmp_path: Path) -> None:

@@ -313,13 +313,13 @@ def test_first_to_come_decides_about_the_key(
     database: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two open a new store at once, with two keys: one of them is told."""
-    version, redact_lookalikes = (
+    version, looks = (
         schema.version,
         [0],
     )  # at a moment when the other one's tables are not there
 
     def look(dialect: Any, *, read_only: bool) -> Operation[int]:
-        found = redact_lookalikes.pop() if redact_lookalikes else None
+        found = looks.pop() if looks else None
         return version(dialect, read_only=read_only) if found is None else lambda _: answers(found)
 
     monkeypatch.setattr(schema, "version", look)
@@ -327,7 +327,7 @@ def test_first_to_come_decides_about_the_key(
     with pytest.raises(errors.SealError, match=r"The sealing key '[0-9a-f]{8}' is missing"):
         database.open(keys=[generate_key()])
 
-    assert redact_lookalikes == []
+    assert looks == []
     assert database.open().now
 
 

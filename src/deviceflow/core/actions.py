@@ -65,7 +65,7 @@ class Kind(StrEnum):
     """A trigger of the login's machine."""
     HANDOVER = "hand-over"
     """A trigger of the hand-over's machine. The login's state does not change."""
-    NOTE = "beside"
+    NOTE = "note"
     """An action on a login that changes neither state."""
     GRANT = "grant"
     """An action on a grant."""

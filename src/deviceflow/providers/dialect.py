@@ -53,7 +53,7 @@ class Dialect:
         error_fields: The fields that may hold the error code, in order of precedence.
         errors: The server's error codes, each with the error of RFC 8628 or RFC 6749 that it means.
         statuses: Status codes of token responses without an error code, with their meaning.
-        asks_again: Whether to poll once more before an unknown code ends the login.
+        retry_unknown_code: Whether to poll once more before an unknown code ends the login.
         interval: Seconds between polls, if the server names none.
         margin: Seconds to add to the interval.
         rotation: What a refresh does to the refresh token: `never`, it stays; `lenient`, a new one

@@ -422,14 +422,14 @@ def test_flow_that_cannot_be_taken_over_is_snoozed(waiting: Waiting) -> None:
 # Sweeping and purging.
 
 
-def redact_lookalikes(*flow_ids: str) -> list[Expected]:
+def looks(*flow_ids: str) -> list[Expected]:
     """Expect that a sweep looks for what is due, and finds these."""
     found = [UpcomingFlow(one, 3, NOW, NOW, STUDIO.url) for one in flow_ids]
     return [("wake_after_clock_change", None), ("foreign_leases", []), ("upcoming", found)]
 
 
 def test_sweep_steps_what_is_due(waiting: Waiting) -> None:
-    driver = Listed(*redact_lookalikes("f1"), claims(waiting(NOW)), sends(PENDING), commits())
+    driver = Listed(*looks("f1"), claims(waiting(NOW)), sends(PENDING), commits())
 
     done = driver.run(sweep_each, context(), 100)
 
@@ -439,7 +439,7 @@ def test_sweep_steps_what_is_due(waiting: Waiting) -> None:
 
 
 def test_sweep_stops_at_its_limit(waiting: Waiting) -> None:
-    driver = Listed(*redact_lookalikes("f1", "f2"), claims(waiting(NOW)), sends(PENDING), commits())
+    driver = Listed(*looks("f1", "f2"), claims(waiting(NOW)), sends(PENDING), commits())
 
     assert len(driver.run(sweep_each, context(), 1).logins) == 1
 
@@ -449,7 +449,7 @@ def test_sweep_leaves_to_others_what_they_have_and_what_is_not_due(waiting: Wait
     early.due_at += 100
     gone = ("claim", Raised(errors.UnknownLoginError(flow_id="f3")))
     driver = Listed(
-        *redact_lookalikes("f1", "f2", "f3"),
+        *looks("f1", "f2", "f3"),
         claims(early),
         ("reschedule", None),
         held(early, 5.0),
@@ -462,7 +462,7 @@ def test_sweep_leaves_to_others_what_they_have_and_what_is_not_due(waiting: Wait
 def test_sweep_snoozes_what_it_cannot_step(waiting: Waiting) -> None:
     unreadable = errors.StoreError("It cannot be read.", flow_id="f0")
     driver = Listed(
-        *redact_lookalikes("f0", "f1"),
+        *looks("f0", "f1"),
         ("claim", Raised(unreadable)),
         ("snooze", None),
         claims(waiting(NOW)),
@@ -478,7 +478,7 @@ def test_sweep_snoozes_what_it_cannot_step(waiting: Waiting) -> None:
 
 
 def test_sweep_of_a_store_that_fails_is_an_error() -> None:
-    driver = Listed(*redact_lookalikes("f1"), ("claim", Raised(errors.StoreError())))
+    driver = Listed(*looks("f1"), ("claim", Raised(errors.StoreError())))
     with pytest.raises(errors.StoreError):
         driver.run(sweep_each, context(), 100)
 
@@ -700,7 +700,7 @@ def test_sweep_saves_tokens_and_tells_of_those_that_it_cannot_save(waiting: Wait
         Listed(claims(waiting(NOW)), sends(GRANTED), ("commit", Raised(KeyboardInterrupt()))).run(
             step, shared, "f1"
         )
-    rest = redact_lookalikes()
+    rest = looks()
 
     failing = Listed(clocks_at(0), ("commit", FAILING), clocks_at(LEASE_MARGIN), *rest)
     assert [p.flow_id for p in failing.run(sweep_each, shared, 100).problems] == ["f1"]

@@ -274,7 +274,7 @@ def test_late_token_is_not_before_what_others_did_between_its_arrival_and_its_co
 def test_step_of_another_thread_meanwhile_does_not_lose_the_token(
     clock: VirtualClock, actions: Actions
 ) -> None:
-    class TokenQuery(VirtualClock):
+    class Asked(VirtualClock):
         """While the first step waits for the store, another one is made."""
 
         def sleep(self, seconds: float) -> None:
@@ -283,7 +283,7 @@ def test_step_of_another_thread_meanwhile_does_not_lose_the_token(
                 store.mend()
                 assert driver.step(name).state is State.AUTHORIZED
 
-    asked = TokenQuery()
+    asked = Asked()
     store = Failing(asked)
     driver = Client(store, clock=asked, transport=ScriptedTransport([CODE, GRANTED]))
     name = started(driver, asked)

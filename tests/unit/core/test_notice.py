@@ -113,8 +113,8 @@ def test_link_is_told_where_somebody_said_where_the_pages_are(pages: str | None)
 
 def test_documentation_has_each_field_that_is_told() -> None:
     page = PAGE.read_text("utf-8")
-    _, _, uncertainty = page.partition("### What a notification contains")
-    table = uncertainty.partition("\n\nThe URL must")[0]
+    _, _, behind = page.partition("### What a notification contains")
+    table = behind.partition("\n\nThe URL must")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 

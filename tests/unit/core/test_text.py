@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from deviceflow.core.wire import Response
 
     Spelled = list[str]
-    Period = Callable[[Spelled], Spelled]
+    Spell = Callable[[Spelled], Spelled]
 
 OAUTH: Final = OAuth(
     client_id="robot",
@@ -247,7 +247,7 @@ def pieces(text: str, length: int) -> list[str]:
     return [text[at : at + length] for at in range(len(text) - length + 1)]
 
 
-def each(spell: Callable[[str], str]) -> Period:
+def each(spell: Callable[[str], str]) -> Spell:
     return lambda chars: [spell(char) for char in chars]
 
 
@@ -266,7 +266,7 @@ def wide(char: str) -> str:
     return chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char
 
 
-SPELLINGS: Final[dict[str, Period]] = {
+SPELLINGS: Final[dict[str, Spell]] = {
     "as it is": lambda chars: chars,
     "percent": each(percent),
     "\\u": each(escaped),

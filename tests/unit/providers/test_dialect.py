@@ -52,7 +52,7 @@ WHOLE: Final[dict[str, Any]] = {
     "error_fields": ["message", "error"],
     "errors": {"nope": "access_denied"},
     "statuses": {"418": "access_denied"},
-    "asks_again": True,
+    "retry_unknown_code": True,
     "interval": 7,
     "margin": 0,
     "refresh_ends_token": True,
@@ -287,7 +287,7 @@ def test_recognised_error_is_what_it_is_with_every_status(
 
 
 @pytest.mark.parametrize("error", ["invalid_grant", "gone"])
-@pytest.mark.parametrize("asks_again", [True, False])
+@pytest.mark.parametrize("retry_unknown_code", [True, False])
 def test_only_an_unknown_code_is_asked_about_again(error: str, *, retry_unknown_code: bool) -> None:
     dialect = Dialect(retry_unknown_code=retry_unknown_code, errors={"gone": "invalid_client"})
     said = answer(400, {"error": error})

@@ -812,7 +812,7 @@ CLAIMS: Final = {
 
 
 @pytest.mark.parametrize(
-    ("settings", "claims", "unfit"),
+    ("settings", "claims", "rejection"),
     [
         ({"issuer": ISSUER}, {}, None),
         ({}, {"iss": "https://anybody.example.com"}, None),

@@ -37,10 +37,10 @@ class Failing(AsyncMemoryStore):
     """Fails to look for logins while it is told to."""
 
     broken = False
-    redact_lookalikes = 0
+    looks = 0
 
     async def upcoming(self, *what: Any) -> Any:
-        self.redact_lookalikes += 1
+        self.looks += 1
         if self.broken:
             raise StoreError("The database cannot be reached.")
         return await super().upcoming(*what)
@@ -64,8 +64,8 @@ def test_an_idle_worker_waits_no_longer_because_of_a_former_outage(
             assert worker._pause >= 4 * first
             store.broken = False
             await until(lambda: not worker.counts.store_failed)
-            redact_lookalikes = store.redact_lookalikes
-            await until(lambda: store.redact_lookalikes >= redact_lookalikes + 3)
+            looks = store.looks
+            await until(lambda: store.looks >= looks + 3)
             store.broken, known = True, len(problems)
             await until(lambda: len(problems) > known)
             assert worker._pause == first
