@@ -9,8 +9,8 @@ import logging
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
+from deviceflow._blocking import complete
 from deviceflow.client import sweep
-from deviceflow.client._sync import complete
 from deviceflow.client.context import context_of
 from deviceflow.client.lease import Clocks
 from deviceflow.client.world import Exchange, Prepared, World

@@ -34,7 +34,7 @@ _SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 _LONG: Final = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0)
 
 _TIMED: Final = frozenset(
-    {"add", "claim", "claim_due", "commit", "get", "release", "reschedule", "snooze", "upcoming"}
+    {"add", "claim", "commit", "get", "release", "reschedule", "snooze", "upcoming"}
     | {"commit_grant", "load_grant"}
 )
 """The methods of a store that are timed."""

@@ -29,7 +29,7 @@ from deviceflow.audit.reading import event_of
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
-from deviceflow.stores.sql.rows import FIXED, Fixed
+from deviceflow.stores.sql.rows import LOGIN, Stored
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from deviceflow.trail.verify import Verification
@@ -90,24 +90,22 @@ def _fill(path: Path, rows: int) -> int:
         for number in range(rows // 15):
             noted = []
             for flow, transition in _login(number):
-                flow.as_stored = flow.as_stored or _unsealed(store, flow)
+                flow.as_stored = flow.as_stored or _unsealed()
                 event = render(flow, transition, _ORIGIN)
-                event["row_digest"], row = store._rows.columns(flow)
-                noted.append(row_of(event, link(event, flow.head, store._audit_key, flow)))
+                event["row_digest"], row = store.inner._rows.columns(flow, seal=False)
+                noted.append(row_of(event, link(event, flow.head, store.inner.audit_key, flow)))
                 flow.head = event["hash"]
-            store._rows.sign(row, event["row_digest"], flow.head)
-            add, note = store._statements["add"], store._statements["add_event"]
+            store.inner._rows.sign(row, event["row_digest"], flow.head)
+            add, note = store.inner._statements["flows.add"], store.inner._statements["add_event"]
             connection.execute(add.text, add.values_of(row.reveal()))
             connection.executemany(note.text, map(note.values_of, noted))
         connection.execute("COMMIT")
     return rows // 15 * 15
 
 
-def _unsealed(store: SQLiteStore, flow: Flow) -> Fixed:
-    """Return the fixed part of a row without its secrets, which no verification looks at."""
-    fixed: dict[str, Any] = dict.fromkeys(FIXED)
-    fixed |= {"id": flow.id, "created_at": flow.created_at, "provider": "{}", "record": "{}"}
-    return Fixed(None, store._rows._fixed_digest([*fixed.values()]), fixed)
+def _unsealed() -> Stored:
+    """Return a row's part without secrets, which no verification looks at."""
+    return Stored(None, dict.fromkeys(LOGIN.secrets) | {"provider": "{}"})
 
 
 # Verifying.
@@ -263,7 +261,7 @@ def _chained() -> Iterator[Row]:
         for _ in range(ROUNDS):
             with TemporaryDirectory() as folder:
                 chained = _step_seconds(folder, synchronous)
-            unlinked = mock.patch("deviceflow.stores.sql.operations.link", _unlinked)
+            unlinked = mock.patch("deviceflow.stores.sql.store.link", _unlinked)
             with TemporaryDirectory() as folder, unlinked:
                 rounds.append((chained, _step_seconds(folder, synchronous)))
         ours, bare = (1e6 * statistics.median(spent) / STEPS for spent in zip(*rounds, strict=True))

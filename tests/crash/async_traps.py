@@ -9,11 +9,12 @@ from tests.crash.traps import TrappedOperations
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from deviceflow.core.ports import AsyncTransport
-    from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.stores.sql.async_store import AsyncSQLStore
     from deviceflow.stores.sql.methods import Job
     from deviceflow.stores.sql.pending import Done
+
+    from deviceflow.core.ports import AsyncTransport
+    from deviceflow.core.wire import Failure, Request, Response
     from tests.crash.traps import Watcher
 
 

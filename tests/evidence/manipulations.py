@@ -35,7 +35,7 @@ from deviceflow.core.omitted import Omitted
 from deviceflow.core.provider import Token
 from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
-from deviceflow.stores.sql.rows import COLUMNS
+from deviceflow.stores.sql.rows import LOGIN
 from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
 from tests.evidence.trails import columns_of, first_of, follow, left_out, rechain
 
@@ -451,7 +451,7 @@ def _victim_with_row(attack: Attack) -> str:
 def edited_row(attack: Attack) -> Done:
     flow_id = _victim_with_row(attack)
     row = attack.trail.row(flow_id)
-    name = attack.random.choice([name for name in COLUMNS if name not in ("id", "open_name")])
+    name = attack.random.choice([name for name in LOGIN.columns if name not in ("id", "name")])
     attack.trail.set_row(flow_id, {name: _edited(attack, name, row[name])})
     return Done(("wrong_state", "edited_row"), (flow_id,))
 
@@ -477,7 +477,7 @@ def spliced_row(attack: Attack) -> Done:
         other = _victim_with_row(attack)
     row, theirs = attack.trail.row(flow_id), attack.trail.row(other)
     names = [
-        name for name in COLUMNS if name not in ("id", "open_name") and row[name] != theirs[name]
+        name for name in LOGIN.columns if name not in ("id", "name") and row[name] != theirs[name]
     ]
     spliced = attack.random.choice([names, attack.random.sample(names, 1)])
     attack.trail.set_row(flow_id, {name: theirs[name] for name in spliced})
@@ -511,7 +511,7 @@ _ELSEWHERE: Final = OAuth(
 
 def old_row(attack: Attack) -> Done:
     flow_id, row = attack.random.choice(attack.trail.old_rows)
-    attack.trail.set_row(flow_id, {name: row[name] for name in COLUMNS if name != "open_name"})
+    attack.trail.set_row(flow_id, {name: row[name] for name in LOGIN.columns if name != "name"})
     return Done(("wrong_state",), (flow_id,))
 
 

@@ -19,13 +19,13 @@ from deviceflow.core.actions import PLAIN_HTTP, ROTATE_KEYS
 from deviceflow.core.ports import Origin
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.postgres import PostgresStore
-from deviceflow.stores.sql.operations import query
-from deviceflow.stores.sql.rows import COLUMNS
+from deviceflow.stores.sql.rows import LOGIN
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Signer, files_of, last_digest, read_digest, read_entries
 from deviceflow.trail.maintenance import prune, take_digest
 from deviceflow.trail.verify import Finding, Verification
 from tests.evidence.histories import BEGIN, Login
+from tests.statements import run_statement
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -83,8 +83,8 @@ class Trail:
     def __init__(self, store: SQLStore, digests: Path, random: Random) -> None:
         self.store = store
         self.digests = digests
-        assert store._audit_key is not None
-        self.key: AuditKey = store._audit_key
+        assert store.inner.audit_key is not None
+        self.key: AuditKey = store.inner.audit_key
         self._signer = Signer(Secret(generate_signing_key()))
         self.public_key = self._signer.public_key
         self.covered: list[str] = []
@@ -103,7 +103,7 @@ class Trail:
         elif isinstance(store, PostgresStore):
             self.kind = "postgres"
             self._database = psycopg.connect(store._connection._url.reveal(), autocommit=True)
-        everything = self.do(store._statements["events_all"].text).fetchall()
+        everything = self.do(store.inner._statements["events_all"].text).fetchall()
         self.rows = {
             flow_id: [fields_of(row) for row in rows]
             for flow_id, rows in groupby(everything, itemgetter(_FLOW))
@@ -141,8 +141,8 @@ class Trail:
         Login(random, "begun").begin_in(self.store)
 
     def _stored(self, flow_id: str) -> dict[str, Any]:
-        (row,) = self.store._perform(query("get", {"id": flow_id}), "read")
-        return dict(zip(COLUMNS, row, strict=False))
+        (row,) = run_statement(self.store, "flows.get", {"id": flow_id}).rows
+        return dict(zip(LOGIN.columns, row, strict=False))
 
     def _begin(self, random: Random, flow_id: str, at: float) -> Login:
         login = Login(random, flow_id, at)
@@ -177,7 +177,7 @@ class Trail:
 
     def do(self, statement: str, *values: Any) -> Any:
         """Run a statement; tables are `{flows}` and `{audit}`, and values `?`."""
-        names = {name: self.store._statements.table(name) for name in ("flows", "audit")}
+        names = {name: self.store.inner._statements.table(name) for name in ("flows", "audit")}
         if self.kind == "postgres":
             statement = statement.replace("?", "%s")
         return self._database.execute(statement.format(**names), values)
@@ -248,9 +248,9 @@ class Trail:
 
     def row(self, flow_id: str) -> dict[str, Any]:
         """Return what is authenticated of a flow's row."""
-        names = ", ".join(COLUMNS)
+        names = ", ".join(LOGIN.columns)
         found = self.do(f"SELECT {names} FROM {{flows}} WHERE id = ?", flow_id).fetchone()
-        return dict(zip(COLUMNS, found, strict=True))
+        return dict(zip(LOGIN.columns, found, strict=True))
 
     def set_row(self, flow_id: str, columns: Mapping[str, Any]) -> None:
         """Set columns of a flow's row."""
@@ -259,21 +259,19 @@ class Trail:
 
     def forge(self, flow: Flow) -> None:
         """Write a flow's row as the store does, without an event."""
-        rows = self.store._rows
-        rows.seal(flow)
-        digest, columns = rows.columns(flow)
+        rows = self.store.inner._rows
+        digest, columns = rows.columns(flow, seal=True)
         rows.sign(columns, digest, flow.head)
-        self.set_row(flow.id, {name: columns.reveal()[name] for name in COLUMNS})
+        self.set_row(flow.id, {name: columns.reveal()[name] for name in LOGIN.columns})
 
     def insert(self, flow: Flow, *, sealed: bool) -> None:
         """Put a flow's row in: authenticated by the sealing key, or by none."""
-        rows = self.store._rows
-        rows.seal(flow)
-        digest, columns = rows.columns(flow)
+        rows = self.store.inner._rows
+        digest, columns = rows.columns(flow, seal=True)
         rows.sign(columns, digest, _THEIRS.mark(digest))
         row = columns.reveal() | ({} if sealed else {"mac": "df1.00000000.00"})
-        names, marks = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
-        values = [row[name] for name in COLUMNS]
+        names, marks = ", ".join(LOGIN.columns), ", ".join("?" * len(LOGIN.columns))
+        values = [row[name] for name in LOGIN.columns]
         self.do(f"INSERT INTO {{flows}} ({names}) VALUES ({marks})", *values)
 
     def adjust(self, flow_id: str, last: Mapping[str, Any]) -> None:
@@ -298,11 +296,13 @@ class Trail:
         self, key: AuditKey | None, only: Collection[str] | None = None, digests: Path | None = None
     ) -> list[Finding]:
         """Verify the trail, or some of its flows."""
-        trail, stands = (self.store._statements[name].text for name in ("events_all", "flows_all"))
+        trail, stands = (
+            self.store.inner._statements[name].text for name in ("events_all", "flows.rows_all")
+        )
         if only is None:
             whole = Verification(
                 self.do(trail),
-                map(self.store._rows.stored, self.do(stands)),
+                map(self._stored_row, self.do(stands)),
                 key,
                 digests=digests or self.digests,
                 public_key=self.public_key,
@@ -313,7 +313,7 @@ class Trail:
         part = _Part(
             self.do(trail.replace("ORDER", f"WHERE flow_id IN ({marks}) ORDER"), *only),
             map(
-                self.store._rows.stored,
+                self._stored_row,
                 self.do(stands.replace("ORDER", f"WHERE id IN ({marks}) ORDER"), *only),
             ),
             key,

@@ -17,7 +17,7 @@ from deviceflow.audit.events import STORE, render
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import DeviceCode
-from deviceflow.stores.sql.rows import COLUMNS
+from deviceflow.stores.sql.rows import LOGIN
 from tests.fuzz_store.junk import KINDS, Cell, NothingError, evil_provider
 from tests.fuzz_store.places import STAGES, TABLES
 
@@ -33,7 +33,7 @@ DELAYS: Final = (
 )
 """The columns of `flows` that are not authenticated: they can only delay a login."""
 
-AUTHENTICATED: Final = COLUMNS
+AUTHENTICATED: Final = LOGIN.columns
 GONE: Final = ("denied", "ancient", "expired", "cancelled", "acknowledged")
 """Logins that a purge may have dropped, so that their missing row means nothing."""
 
@@ -180,7 +180,7 @@ def _shown(value: Any) -> str:
 def _signed(place: Place, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row's MAC as whoever has the sealing key can make it."""
     try:
-        digest = place.rows_of_store.digest([row[name] for name in COLUMNS])
+        digest = place.rows_of_store.digest(LOGIN, [row[name] for name in LOGIN.columns])
     except (TypeError, ValueError, RecursionError):
         raise NothingError from None
     return {"mac": place.rows_of_store.sealer.mac(f"{digest} {row['head']}")}
@@ -213,7 +213,7 @@ def deleted_row(place: Place, random: Random) -> Attack:
 
 def duplicated_row(place: Place, random: Random) -> Attack:
     row = _login(place, random)
-    place.insert("flows", row | {"id": "copy", "open_name": None})
+    place.insert("flows", row | {"id": "copy", "name": None})
     return Attack(
         f"row of {row['id']} copied",
         {row["id"], "copy"},
@@ -237,7 +237,7 @@ def swapped_rows(place: Place, random: Random) -> Attack:
 
 def spliced_row(place: Place, random: Random) -> Attack:
     one, other = random.sample(place.saved["flows"], 2)
-    names = random.sample([name for name in COLUMNS if name not in ("id", "open_name")], 5)
+    names = random.sample([name for name in LOGIN.columns if name not in ("id", "name")], 5)
     place.put_back("flows", {"id": one["id"]}, {name: other[name] for name in names})
     if all(one[name] == other[name] for name in names):
         raise NothingError
@@ -344,7 +344,7 @@ def inserted_row(place: Place, random: Random) -> Attack:
     record = json.loads(row["record"]) | {"name": None}
     progress = json.loads(row["progress"]) | {"id": "mallory", "due_at": 0.0}
     row = row | _rewound(place, random, row)
-    row |= {"id": "mallory", "open_name": None, "record": json.dumps(record, separators=(",", ":"))}
+    row |= {"id": "mallory", "name": None, "record": json.dumps(record, separators=(",", ":"))}
     row |= {"progress": json.dumps(progress, separators=(",", ":"))}
     row["provider"] = evil_provider(place, random)
     place.insert("flows", row)

@@ -11,6 +11,7 @@ from deviceflow.core.actions import ROTATE_KEYS
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
+from tests.due import claim_due
 from tests.fuzz_store.places import DAY
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ STORE_METHODS: Final[Mapping[str, Callable[[SQLStore, Target], object]]] = {
     "claim, release": _claim_and("release"),
     "claim, snooze": _claim_and("snooze"),
     "claim, reschedule": _claim_and("reschedule"),
-    "claim_due": lambda store, _: store.claim_due("fuzz", time.time(), 0.001),
+    "claim_due": lambda store, _: claim_due(store, "fuzz", time.time(), 0.001),
     "wake_after_clock_change": lambda store, _: store.wake_after_clock_change(time.time()),
     "commit": _commit,
     "note": lambda store, _: store.record_store_event(

@@ -224,7 +224,7 @@ class Place:
         self.canary.write_text("CANARY.file.")
         self.digests.mkdir()
         with self.open() as store:
-            self.rows_of_store = store._rows
+            self.rows_of_store = store.inner._rows
             for name, moves in STAGES.items():
                 self._bring(store, name, moves)
                 self.logins[name] = export.to_dict(store.get(name), secrets=True)

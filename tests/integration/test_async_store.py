@@ -27,7 +27,7 @@ from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent
 from deviceflow.core.states import State
 from deviceflow.stores import _pgasync
 from deviceflow.stores import _sqlite as sqlite_store
-from deviceflow.stores.sql import operations
+from deviceflow.stores.sql import store as sql_store
 from deviceflow.stores.url import open_async_store
 from tests.integration import places
 from tests.integration.places import PENDING, Place, coded, commit, in_clear, kept, new
@@ -317,14 +317,14 @@ def test_texts_of_a_group_are_stored_as_they_are(database: Place) -> None:
 def test_job_that_fails_half_way_is_undone_alone(
     database: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = operations.add_store_event
+    put = sql_store.add_store_event
 
-    def failing(key: Any, now: float, action: Any, detail: str, *origin: Any) -> Any:
+    def failing(db: Any, key: Any, action: Any, detail: str, *origin: Any) -> Any:
         if detail == "f3":
             raise errors.UsageError("half way")
-        return put(key, now, action, detail, *origin)
+        return put(db, key, action, detail, *origin)
 
-    monkeypatch.setattr(operations, "add_store_event", failing)
+    monkeypatch.setattr(sql_store, "add_store_event", failing)
 
     async def main() -> list[Any]:
         async with opened(database) as store:

@@ -37,7 +37,6 @@ from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.errors import StoreError
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql import SQLStore
-from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Entry, Signer, files_of, read_digest, read_entries
 from deviceflow.trail.jsonl_file import read_lines
@@ -54,6 +53,7 @@ from tests.evidence.runs import NEEDS_KEY, kinds_of, made, tried
 from tests.evidence.trails import Trail
 from tests.examples import examples
 from tests.integration.racing import line_of, started
+from tests.statements import run_statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -203,13 +203,13 @@ def test_event_comes_back_from_the_database_in_the_rfcs_form(
 ) -> None:
     if event["flow_id"] == STORE:
         event["flow_id"] = "noted"
-    row = row_of(event, link(event, None, store._audit_key))
-    store._perform(statement("delete_events", {"id": event["flow_id"]}))
-    store._perform(statement("add_event", row))
+    row = row_of(event, link(event, None, store.inner.audit_key))
+    run_statement(store, "delete_events", {"id": event["flow_id"]})
+    run_statement(store, "add_event", row)
 
     with store.snapshot() as snapshot:
         rows = [row for row in snapshot.events if row[STORED.index("flow_id")] == event["flow_id"]]
-    store._perform(statement("delete_events", {"id": event["flow_id"]}))
+    run_statement(store, "delete_events", {"id": event["flow_id"]})
     assert [row[STORED.index("text")].encode() for row in rows] == [
         rfc8785.dumps({name: event[name] for name in HASHED})
     ]
@@ -399,7 +399,7 @@ def test_what_is_not_as_it_was_signed_or_was_not_purged_stays_to_be_found(
 def behind(store: SQLStore, statement: str) -> None:
     """Do something behind the store's back."""
     names = ("flows", "audit", "meta")
-    statement = statement.format(**{name: store._statements.table(name) for name in names})
+    statement = statement.format(**{name: store.inner._statements.table(name) for name in names})
     if isinstance(store, SQLiteStore):
         with closing(sqlite3.connect(store.path, isolation_level=None)) as database:
             database.execute(statement)

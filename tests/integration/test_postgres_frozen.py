@@ -27,6 +27,7 @@ from deviceflow.stores.postgres import PostgresStore
 from tests.crash.checks import wrong_with_history
 from tests.crash.fixtures import zygote  # noqa: F401  # a fixture
 from tests.crash.stage import Stage
+from tests.due import claim_due
 from tests.integration.command import COMMAND
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, UNKNOWN_CODE, new
 from tests.integration.places import postgres as place_of
@@ -136,7 +137,7 @@ def methods(store: PostgresStore) -> dict[str, Callable[[], object]]:
         "get": lambda: store.get(flow.id),
         "flows": lambda: list(store.flows()),
         "claim": lambda: store.claim(flow.id, "w1", 0.0, 20.0),
-        "claim_due": lambda: store.claim_due("w1", 0.0, 20.0),
+        "claim_due": lambda: claim_due(store, "w1", 0.0, 20.0),
         "commit": lambda: store.commit(polled, event),
         "release": lambda: store.release(flow.id, "w1"),
         "snooze": lambda: store.snooze(flow.id, "w1", 0.0),

@@ -17,8 +17,10 @@ from deviceflow.core.ports import Claim, LeaseHeld, Moment, Origin
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.core.text import PersonText, trusted
-from deviceflow.stores.sql import operations
+from deviceflow.stores.sql import store as sql_store
+from deviceflow.stores.sql.connection import Result, Transaction
 from tests.brief import brief
+from tests.due import claim_due
 from tests.integration.places import (
     CODE,
     DENIED,
@@ -173,7 +175,7 @@ def held(place: Place, owner: str = "w2", flow_id: str = "f1") -> LeaseHeld:
 
 
 def due(place: Place, owner: str = "w1") -> str | None:
-    found = place.store.claim_due(owner, place.moment, 20)
+    found = claim_due(place.store, owner, place.moment, 20)
     return found and found.flow.id
 
 
@@ -345,20 +347,21 @@ def test_token_that_comes_late_does_not_take_the_name_back(
     assert place.store.add(new("f3", "nightly")).id == ("f2" if taken_meanwhile else "f3")
 
 
-def test_name_whose_flow_ends_at_that_very_moment_is_taken(database: Place) -> None:
+def test_name_whose_flow_ends_at_that_very_moment_is_taken(
+    database: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It clashes, and then there is none of that name."""
     flow = new("f2", "nightly")
-    operation, _ = database.sql._operations.add(flow, None, database.now)
-    attempt = operation(database.now)
+    run, asked = Transaction.run, list[str]()
 
-    assert next(attempt)[0] == "add"
-    assert attempt.send(Sent(changed=0))[0] == "get"
-    assert attempt.send(Sent())[0] == "get_by_open_name"
-    assert attempt.send(Sent())[0] == "add"
-    with pytest.raises(StopIteration) as stopped:
-        attempt.send(Sent(changed=1))
+    async def first_clashes(self: Transaction, name: str, *values: Any) -> Result:
+        asked.append(name)
+        return Result([], 0) if len(asked) == 1 else await run(self, name, *values)
 
-    assert stopped.value.value is flow
+    monkeypatch.setattr(Transaction, "run", first_clashes)
+
+    assert database.sql.add(flow) is flow
+    assert asked[:4] == ["flows.add", "flows.get", "flows.get_by_name", "flows.add"]
 
 
 def test_one_of_many_threads_makes_the_flow_of_a_name(place: Place) -> None:
@@ -691,7 +694,7 @@ def claims(place: Place, decide: Decide | None, owner: str = "w1") -> Claim | Le
 
 
 def claims_due(place: Place, decide: Decide | None) -> Claim | None:
-    return place.store.claim_due("w1", place.moment, 20.0, decide)
+    return claim_due(place.store, "w1", place.moment, 20.0, decide)
 
 
 both_claims = pytest.mark.parametrize("take", [claims, claims_due])
@@ -890,7 +893,7 @@ def test_due_comes_whole_and_leased_and_says_who_left_it(place: Place) -> None:
     assert due(place) is None
     place.clock.advance(60)
 
-    found = place.store.claim_due("w1", place.moment, 20)
+    found = claim_due(place.store, "w1", place.moment, 20)
 
     assert found is not None
     assert everything(found.flow) == everything(flow)
@@ -1128,7 +1131,7 @@ def test_plain_http_is_noted_in_the_transaction_that_makes_it_true(
         allow_http=True,
     )
     store, notes = database.sql, 0
-    put = operations.add_store_event
+    put = sql_store.add_store_event
 
     def dying(*args: Any) -> Any:
         nonlocal notes
@@ -1137,7 +1140,7 @@ def test_plain_http_is_noted_in_the_transaction_that_makes_it_true(
             raise Dying
         return put(*args)
 
-    monkeypatch.setattr(operations, "add_store_event", dying)
+    monkeypatch.setattr(sql_store, "add_store_event", dying)
     with pytest.raises(Dying):
         database.client(CODE).start(clear)
 

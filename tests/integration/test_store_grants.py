@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
+from deviceflow.stores.sql.grant_rows import Sealed
 
 from deviceflow import errors
 from deviceflow.audit.events import render, render_grant
@@ -21,7 +22,6 @@ from deviceflow.core.states import GrantState, Handover
 from deviceflow.core.uses import Use
 from deviceflow.core.wire import Failure
 from deviceflow.stores.postgres import PostgresStore
-from deviceflow.stores.sql.grant_rows import Sealed
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from deviceflow.trail.verify import Verification
@@ -509,7 +509,7 @@ def test_secrets_of_one_grant_do_not_open_in_another_nor_those_of_an_older_gener
     assert commit(database, grant, grant.receive(RENEWED, database.now))
     current = load(database)
     with opened(database) as store:
-        rows = store._rows
+        rows = store.inner._rows
         of_grants = type(store._of_grants._grants)(rows)
         for kind, sealed in zip(("access", "refresh"), old, strict=True):
             forged = current.copy()

@@ -20,7 +20,6 @@ from deviceflow.core.states import State
 from deviceflow.credentials.keys import KEYRING, VARIABLE, key_file, read_keys, write_keys
 from deviceflow.stores.sql import keys, schema
 from deviceflow.stores.sql.keys import sealed_audit_key
-from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.places import (
     CODE,
@@ -35,6 +34,7 @@ from tests.integration.places import (
     kept,
 )
 from tests.integration.racing import started
+from tests.statements import run_statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -420,7 +420,7 @@ from deviceflow.stores.sqlite import SQLiteStore
 print("ready", flush=True)
 sys.stdin.readline()
 store = SQLiteStore(sys.argv[1])
-print(repr(store._rows.sealer))
+print(repr(store.inner._rows.sealer))
 """
 
 
@@ -514,8 +514,8 @@ def test_key_that_is_needed_still_is_named_by_the_rotation_that_lacks_it(
     store = database.open(keys=[other, *database.keys])
     store.reseal()
     kept(database, "waiting", "f2")  # by somebody who has the old key alone
-    kept_so = sealed_audit_key(Secret("another audit key"), store._rows)
-    store._perform(statement("set_meta", kept_so))
+    kept_so = sealed_audit_key(Secret("another audit key"), store.inner._rows)
+    run_statement(store, "set_meta", kept_so)
 
     done, (problem,) = database.open(keys=[other]).reseal()
 

@@ -202,7 +202,7 @@ def test_no_traceback_of_an_interruption_at_a_row_shows_a_secret(
     database: Place, monkeypatch: pytest.MonkeyPatch, where: str, at: int
 ) -> None:
     in_clear(database)
-    driver, sealer = database.client(CODE, PENDING), database.sql._rows.sealer
+    driver, sealer = database.client(CODE, PENDING), database.sql.inner._rows.sealer
     owner, name = (sealer, "mac") if where == "sign" else (_parked, where)
     work, times = getattr(owner, name), itertools.count(1)
 

@@ -20,7 +20,6 @@ from deviceflow.core.ports import Claim
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.export import seal, unseal
 from deviceflow.stores.postgres import PostgresStore
-from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from deviceflow.trail import query
@@ -30,6 +29,7 @@ from deviceflow.trail.stats import Stats
 from deviceflow.trail.verify import Verification
 from tests.evidence.histories import BEGIN, Login, origin
 from tests.examples import examples
+from tests.statements import run_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,7 +233,7 @@ def test_events_that_went_beside_the_pruned_ones_are_missed(
     seqs = [event["seq"] for event in store.history("one")]
     gone = {"anchor": seqs[:1], "all": seqs, "more": seqs[1:2]}[what]
     for seq in gone:
-        store._perform(statement("delete_events_before", {"id": "one", "seq": seq + 1}))
+        run_statement(store, "delete_events_before", {"id": "one", "seq": seq + 1})
         if what == "more":
             break
 
@@ -248,7 +248,7 @@ def test_chain_of_a_damaged_login_is_not_pruned(
     take_digest(store, digests, signer, begin=True)
     last = store.history("one")[-1]["seq"]
     seq = store.history("one")[-2]["seq"]
-    store._perform(statement("delete_events_before", {"id": "one", "seq": last}))
+    run_statement(store, "delete_events_before", {"id": "one", "seq": last})
     assert seq < last
     before = found(store, digests)
 

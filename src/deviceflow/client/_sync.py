@@ -10,6 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from deviceflow import _forks as forks
+from deviceflow._blocking import complete
 from deviceflow.client import handover, lookup, purge, refresh, start, step, sweep, transfer, wait
 from deviceflow.client import login as whole
 from deviceflow.client._base import BaseClient, ClientWorld
@@ -549,21 +550,6 @@ class Client(GrantClient, BaseClient):
             waker.wait(seconds)
         elif not waker.is_set():
             self._clock.sleep(seconds)
-
-
-def complete(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine over ports that never suspend, and return its result.
-
-    Raises:
-        RuntimeError: It suspended, so it waits for an event loop that is not there.
-    """
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: _T = done.value
-        return result
-    coroutine.close()
-    raise RuntimeError("An operation of a Client waits for an event loop.")
 
 
 class _AwaitableStore:

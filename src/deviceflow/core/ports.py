@@ -322,15 +322,6 @@ class Store(Protocol):
             UnknownLoginError: The store has no flow of this id.
         """
 
-    def claim_due(
-        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
-    ) -> Claim | None:
-        """Take the lease of the flow that has been due longest, if one is due and not leased.
-
-        If the flow cannot be read, its error is raised, and the lease is kept until the flow is
-        snoozed. The arguments are those of `claim`.
-        """
-
     def upcoming(
         self, client_now: float, ahead: float, grace: float | None = None
     ) -> list[UpcomingFlow]:
@@ -597,10 +588,6 @@ class AsyncStore(Protocol):
         seconds: float,
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld: ...
-
-    async def claim_due(
-        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
-    ) -> Claim | None: ...
 
     async def upcoming(
         self, client_now: float, ahead: float, grace: float | None = None

@@ -1,4 +1,4 @@
-"""PostgreSQL connections for asyncio, with a timeout for each response; see `_pgpool`.
+"""A PostgreSQL database for asyncio: connections with a timeout for each response; see `_pgpool`.
 
 psycopg's own pool is not used, for the reason that `_pgpool` is not it either: not each of its
 waits could be limited.
@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Error, OperationalError, waiting
 
-from deviceflow.stores._pgarrays import Arrays
-from deviceflow.stores._pgpool import GRACE, LOOK, GaveUpError, bounded, parameters
+from deviceflow.stores._pgpool import GRACE, LOOK, GaveUpError, Idle, bounded, parameters
+from deviceflow.stores.sql.connection import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from psycopg.abc import RV, PQGen
 
     from deviceflow.core.secret import Secret
@@ -30,21 +27,10 @@ class BoundedAsyncConnection(AsyncConnection[Any]):
     Attributes:
         until: When to stop waiting, by `time.monotonic`.
         least: The shortest time to wait for a response, in seconds.
-        must_finish: Whether the task that uses it must come to its end: a cancellation then does
-            not end a wait.
     """
 
     until = 0.0
     least = GRACE
-    must_finish = False
-
-    _arrays: Arrays | None = None
-
-    def array(self, kind: str, values: Sequence[Any]) -> bytes:
-        """Return values as an array for this connection; see `Arrays.of`."""
-        if self._arrays is None:
-            self._arrays = Arrays(self)
-        return self._arrays.of(kind, values)
 
     async def wait(
         self,
@@ -58,16 +44,13 @@ class BoundedAsyncConnection(AsyncConnection[Any]):
             GaveUpError: No response came in time. The connection is closed.
         """
         seconds = max(self.until - time.monotonic(), self.least)
-        waited = bounded(gen, seconds)
-        while True:
-            try:
-                return await waiting.wait_async(waited, self.pgconn.socket, interval=interval)
-            except BaseException as problem:
-                if self.must_finish and isinstance(problem, asyncio.CancelledError):
-                    continue
-                if isinstance(problem, GaveUpError) or not isinstance(problem, Error):
-                    self.pgconn.finish()
-                raise
+        try:
+            waited = bounded(gen, seconds)
+            return await waiting.wait_async(waited, self.pgconn.socket, interval=interval)
+        except BaseException as problem:
+            if isinstance(problem, GaveUpError) or not isinstance(problem, Error):
+                self.pgconn.finish()
+            raise
 
     def __del__(self, *_: object) -> None:
         """Suppress psycopg's warning about connections that are open at exit."""
@@ -88,24 +71,76 @@ async def connect(url: Secret, until: float) -> BoundedAsyncConnection:
     return connection
 
 
-async def connect_patiently(url: Secret, until: float) -> BoundedAsyncConnection:
-    """Open a connection, with retries until the time is up: the database may be restarting.
+class Session:
+    """A connection of a pool."""
 
-    A cancellation ends neither this nor a wait of the connection: tasks wait for the end of the one
-    that calls this.
+    def __init__(self, connection: BoundedAsyncConnection) -> None:
+        self.connection = connection
+
+    async def execute(self, text: str, values: tuple[Any, ...] | None) -> Result:
+        """Run SQL, and return what came of it; of several statements, of the last one."""
+        cursor = await self.connection.execute(text, values)
+        while cursor.nextset():
+            pass
+        rows = [] if cursor.description is None else await cursor.fetchall()
+        return Result(rows, cursor.rowcount)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.pgconn.finish()
+
+
+class AsyncPool:
+    """A pool of connections for the tasks of one event loop. Connections are opened when needed.
+
+    Args:
+        url: The URL, in libpq's format.
+        size: The maximum number of connections.
     """
-    pause = 0.05
-    while True:
+
+    def __init__(self, url: Secret, size: int) -> None:
+        self._url = url
+        self._free_slots = asyncio.Semaphore(size)
+        self._idle = Idle()
+
+    async def take(self, until: float, *, patient: bool) -> Session:
+        """Return a connection, as `Pool.take`."""
         try:
-            connection = await connect(url, until)
-        except OperationalError as failed:
-            if time.monotonic() + pause > until:
-                raise GaveUpError(str(failed)) from None
-        except asyncio.CancelledError:
-            continue
-        else:
-            connection.must_finish = True
-            return connection
-        with suppress(asyncio.CancelledError):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                await self._free_slots.acquire()
+        except TimeoutError:
+            raise GaveUpError("all connections of this process are in use") from None
+        try:
+            session = self._idle.take()
+            session = session or Session(await self._connect(until, patient=patient))
+        except BaseException:
+            self._free_slots.release()
+            raise
+        session.connection.until = until
+        return session
+
+    def put(self, session: Session) -> None:
+        """Take a connection back."""
+        self._idle.put(session)
+        self._free_slots.release()
+
+    def clear(self) -> None:
+        """Close idle connections."""
+        self._idle.clear()
+
+    def close(self) -> None:
+        """Close all connections. Those in use are closed when they are returned."""
+        self._idle.close()
+
+    async def _connect(self, until: float, *, patient: bool) -> BoundedAsyncConnection:
+        pause = 0.05
+        while True:
+            try:
+                return await connect(self._url, until)
+            except OperationalError as failed:
+                if not patient:
+                    raise
+                if time.monotonic() + pause > until:
+                    raise GaveUpError(str(failed)) from None
             await asyncio.sleep(pause)
-        pause = min(2 * pause, 1.0)
+            pause = min(2 * pause, 1.0)

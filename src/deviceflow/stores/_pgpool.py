@@ -10,14 +10,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import Connection, Error, OperationalError, waiting
 from psycopg.conninfo import conninfo_to_dict
 
+from deviceflow.stores.sql.connection import Result
+
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
     from psycopg.abc import RV, PQGen
 
@@ -116,6 +117,25 @@ def parameters(url: Secret, until: float) -> dict[str, Any]:
     }
 
 
+class Session:
+    """A connection of a pool, whose methods are awaited, and never suspend."""
+
+    def __init__(self, connection: BoundedConnection) -> None:
+        self.connection = connection
+
+    async def execute(self, text: str, values: tuple[Any, ...] | None) -> Result:
+        """Run SQL, and return what came of it; of several statements, of the last one."""
+        cursor = self.connection.execute(text, values)
+        while cursor.nextset():
+            pass
+        rows = [] if cursor.description is None else cursor.fetchall()
+        return Result(rows, cursor.rowcount)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
 class Pool:
     """A pool of connections for the threads of one process. Connections are opened when needed.
 
@@ -128,67 +148,89 @@ class Pool:
         self._url = url
         self._free_slots = threading.BoundedSemaphore(size)
         self._lock = threading.Lock()
-        self._idle: deque[tuple[float, BoundedConnection]] = deque()
-        self._closed = False
+        self._idle = Idle()
 
-    @contextmanager
-    def connection(self, until: float) -> Iterator[BoundedConnection]:
-        """Yield a connection. If the block fails, the connection is closed.
+    async def take(self, until: float, *, patient: bool) -> Session:
+        """Return a connection; `put` gives it back.
 
         Args:
-            until: When to stop waiting, by `time.monotonic`.
+            until: When to stop waiting, by `time.monotonic`; also for its responses.
+            patient: Whether to try again to connect until then: the database may be restarting.
 
         Raises:
-            GaveUpError: No connection was available, or no response came, in time.
+            GaveUpError: No connection was available in time.
         """
         if not self._free_slots.acquire(timeout=max(0.0, until - time.monotonic())):
             raise GaveUpError("all connections of this process are in use")
         try:
-            connection = self._take() or self._connect(until)
-            connection.until = until
-            try:
-                yield connection
-            except BaseException:
-                connection.close()
-                raise
-            self._put(connection)
-        finally:
+            with self._lock:
+                session = self._idle.take()
+            session = session or Session(self._connect(until, patient=patient))
+        except BaseException:
             self._free_slots.release()
+            raise
+        session.connection.until = until
+        return session
+
+    def put(self, session: Session) -> None:
+        """Take a connection back."""
+        with self._lock:
+            self._idle.put(session)
+        self._free_slots.release()
 
     def clear(self) -> None:
         """Close idle connections."""
         with self._lock:
-            while self._idle:
-                self._idle.pop()[1].close()
+            self._idle.clear()
 
     def close(self) -> None:
         """Close all connections. Those in use are closed when they are returned."""
-        self._closed = True
-        self.clear()
-
-    def _take(self) -> BoundedConnection | None:
         with self._lock:
-            self._drop_old()
-            return self._idle.pop()[1] if self._idle else None
+            self._idle.close()
 
-    def _put(self, connection: BoundedConnection) -> None:
-        with self._lock:
-            self._idle.append((time.monotonic(), connection))
-            self._drop_old()
-
-    def _drop_old(self) -> None:
-        oldest = time.monotonic() - IDLE
-        while self._idle and (self._closed or self._idle[0][0] < oldest):
-            self._idle.popleft()[1].close()
-
-    def _connect(self, until: float) -> BoundedConnection:
-        """Open a connection, with retries until the time is up: the database may be restarting."""
+    def _connect(self, until: float, *, patient: bool) -> BoundedConnection:
         pause = 0.05
         while True:
             try:
                 return connect(self._url, until)
             except OperationalError as failed:
+                if not patient:
+                    raise
                 if time.monotonic() + pause > until:
                     raise GaveUpError(str(failed)) from None
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
+
+
+class Idle:
+    """Connections that are not in use, the oldest first. Some are closed when they are too old."""
+
+    def __init__(self) -> None:
+        self._idle: deque[tuple[float, Any]] = deque()
+        self._closed = False
+
+    def take(self) -> Any:
+        """Return the connection that was used last; None without one."""
+        self._drop_old()
+        return self._idle.pop()[1] if self._idle else None
+
+    def put(self, session: Any) -> None:
+        """Keep a connection that is not in use any more."""
+        if not session.connection.closed:
+            self._idle.append((time.monotonic(), session))
+        self._drop_old()
+
+    def clear(self) -> None:
+        """Close them."""
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    def close(self) -> None:
+        """Close them, and those that are given back from now on."""
+        self._closed = True
+        self.clear()
+
+    def _drop_old(self) -> None:
+        oldest = time.monotonic() - IDLE
+        while self._idle and (self._closed or self._idle[0][0] < oldest):
+            self._idle.popleft()[1].close()

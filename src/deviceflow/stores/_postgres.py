@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import psycopg
 
 from deviceflow import _forks as forks
-from deviceflow.errors import DeviceFlowError, StoreError
+from deviceflow._blocking import complete
+from deviceflow.errors import StoreError
 from deviceflow.stores import _pgpool as pgpool
-from deviceflow.stores.sql.connection import performed
+from deviceflow.stores.sql.connection import NO_VALUES, Transaction
 from deviceflow.stores.sql.rows import rewound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from deviceflow.core.secret import Secret
-    from deviceflow.stores.sql.connection import Mode, Operation, Query, Rows
+    from deviceflow.stores.sql.connection import Mode, Query, Work
     from deviceflow.stores.sql.statements import Dialect, Statements
 
 _T = TypeVar("_T")
@@ -28,7 +30,9 @@ IDLE_TOO_LONG: Final = "25P03"
 
 
 class PostgresConnection:
-    """Performs operations on a PostgreSQL database, with a pool of connections.
+    """Does work in transactions on a PostgreSQL database, with a pool of connections.
+
+    The pool's methods are awaited. Those of a pool for threads never suspend.
 
     Args:
         url: The URL, in libpq's format.
@@ -50,16 +54,20 @@ class PostgresConnection:
         reading_timeout: float,
     ) -> None:
         self._url = url
+        self._dialect = dialect
         self._statements = statements
+        self._size = pool_size
         self._timeout = timeout
         self._reading_timeout = reading_timeout
         self._begin = begin(dialect, timeout)
         self._begin_durably = begin(dialect, timeout, DURABLY)
-        self._make_pool: Callable[[], pgpool.Pool] = lambda: pgpool.Pool(url, pool_size)
-        self._pool = self._make_pool()
+        self._pool: Any = self._make_pool()
         forks.in_child(self._leave_pool)
 
-    def close(self) -> None:
+    def _make_pool(self) -> Any:
+        return pgpool.Pool(self._url, self._size)
+
+    async def close(self) -> None:
         """Close all connections."""
         self._pool.close()
         self._pool = self._make_pool()
@@ -68,84 +76,108 @@ class PostgresConnection:
         forks.abandon(self._pool)
         self._pool = self._make_pool()
 
-    def perform(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
-        """Perform an operation, as `Connection.perform` says."""
-        if mode in ("open", "migrate"):
-            return self._perform_once(operation, client_now)
-        pool, until, left = self._pool, self._until(), TRIES
+    def blocking(self) -> AbstractContextManager[PostgresConnection]:
+        """Give a connection to the same database for another thread."""
+        return _closed(
+            PostgresConnection(
+                self._url,
+                self._dialect,
+                self._statements,
+                pool_size=1,
+                timeout=self._timeout,
+                reading_timeout=self._reading_timeout,
+            )
+        )
+
+    async def look_for_change(self, on_change: Callable[[], None]) -> float:
+        """Do nothing: only tasks wait for changes."""
+        raise NotImplementedError
+
+    async def run(self, work: Work[_T], mode: Mode, client_now: float) -> _T:
+        """Do work in a transaction, as `Connection.run` says."""
+        pool, until = self._pool, time.monotonic() + self._timeout
+        # The first statements at all say at once what is wrong.
+        left = 1 if mode in ("open", "migrate") else TRIES
         while True:
             left -= 1
             try:
-                with pool.connection(until) as connection:
-                    return self._perform(connection, operation, mode, client_now)
+                connection = await pool.take(until, patient=left > 0)
+                try:
+                    result = await self._run(connection, work, mode, client_now)
+                except BaseException:
+                    connection.close()
+                    pool.put(connection)
+                    raise
             except psycopg.Error as error:
                 problem = problem_of(error)
                 gave_up = isinstance(error, pgpool.GaveUpError)
                 lost = isinstance(error, psycopg.OperationalError)
                 lost = lost or error.sqlstate == IDLE_TOO_LONG
+            else:
+                pool.put(connection)
+                if isinstance(result, Undone):
+                    raise result.problem
+                return result
             if lost:
                 pool.clear()  # after a restart of the database, all idle connections are broken
             if gave_up or not (lost and left):
                 raise problem
 
-    def _perform(
-        self,
-        connection: psycopg.Connection[Any],
-        operation: Operation[_T],
-        mode: Mode,
-        client_now: float,
-    ) -> _T:
-        execute: Callable[[str, tuple[Any, ...]], Rows] = connection.execute
-        if mode not in ("write", "durable"):
-            return performed(operation(client_now), execute, self._statements)
-        begun = connection.execute(self._begin_durably if mode == "durable" else self._begin)
-        while begun.nextset():
-            pass
-        (now,) = begun.fetchone() or (client_now,)
+    async def _run(
+        self, connection: pgpool.Session, work: Work[_T], mode: Mode, now: float
+    ) -> _T | Undone:
+        execute, in_transaction = connection.execute, mode in ("write", "durable", "migrate")
+        if in_transaction:
+            begun = self._begin_durably if mode == "durable" else self._begin
+            ((now,),) = (await execute(begun, None)).rows
         try:
-            done = performed(operation(now), execute, self._statements)
-        except DeviceFlowError:
-            # Rows stay locked until the server notices that a connection was closed.
-            connection.execute("ROLLBACK")
+            result = await work(Transaction(execute, self._statements, now))
+        except psycopg.Error:
             raise
-        connection.execute("COMMIT")
-        return done
-
-    def _perform_once(self, operation: Operation[_T], now: float) -> _T:
-        # Without the pool's retries, so that errors are reported at once.
-        try:
-            with (
-                closing(pgpool.connect(self._url, self._until())) as connection,
-                connection.transaction(),
-            ):
-                return performed(operation(now), connection.execute, self._statements)
-        except psycopg.Error as error:
-            problem = problem_of(error)
-        raise problem
-
-    def _until(self) -> float:
-        return time.monotonic() + self._timeout
+        except Exception as problem:  # noqa: BLE001  # raised where the connection was given back
+            if in_transaction:
+                # Rows stay locked until the server notices that a connection was closed.
+                await execute("ROLLBACK", None)
+            return Undone(problem)
+        if in_transaction:
+            await execute("COMMIT", None)
+        return result
 
     @contextmanager
     def reading(self) -> Iterator[Query]:
         """Yield a function that returns the rows of a query, from one snapshot."""
         problem = None
         try:
-            with closing(pgpool.connect(self._url, self._until())) as connection:
+            until = time.monotonic() + self._timeout
+            with closing(pgpool.connect(self._url, until)) as connection:
                 connection.least = self._reading_timeout
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
-                def rows(name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]:
+                def rows(name: str, values: Mapping[str, Any] = NO_VALUES) -> Iterator[Any]:
                     text, values_of = self._statements[name]
                     with connection.cursor(name) as cursor:
                         cursor.itersize = 5000
-                        yield from cursor.execute(text, values_of(values or {}))
+                        yield from cursor.execute(text, values_of(values))
 
                 yield rows
         except psycopg.Error as error:
             problem = problem_of(error)
         if problem is not None:
             raise problem
+
+
+class Undone(NamedTuple):
+    """What work raised, whose transaction was rolled back."""
+
+    problem: Exception
+
+
+@contextmanager
+def _closed(connection: PostgresConnection) -> Iterator[PostgresConnection]:
+    try:
+        yield connection
+    finally:
+        complete(connection.close())
 
 
 DURABLY: Final = "synchronous_commit = on"

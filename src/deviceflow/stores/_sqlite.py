@@ -9,7 +9,7 @@ import stat
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -17,16 +17,16 @@ from deviceflow import _forks as forks
 from deviceflow._files import EFFECTIVE, written_whole
 from deviceflow.errors import StoreError
 from deviceflow.stores import _readonly as readonly
-from deviceflow.stores.sql.connection import performed
+from deviceflow.stores.sql.connection import NO_VALUES, Result, Transaction
 from deviceflow.stores.sql.rows import rewound
 from deviceflow.stores.sql.statements import Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from deviceflow.stores.sql.connection import Mode, Operation, Query
-    from deviceflow.stores.sql.connection import Statements as Attempt
+    from deviceflow.stores.sql.connection import Mode, Query, Work
     from deviceflow.stores.sql.statements import Statements
 
 _T = TypeVar("_T")
@@ -44,7 +44,7 @@ DIALECT: Final = Dialect(
 
 
 class SQLiteConnection:
-    """Performs operations on a SQLite file.
+    """Does work in transactions on a SQLite file. None of its methods suspends.
 
     Args:
         path: The file.
@@ -72,75 +72,86 @@ class SQLiteConnection:
         forks.around(self._closed)
         forks.in_child(self._renew)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the file."""
+        self._close()
+
+    def _close(self) -> None:
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
-    def perform(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
-        """Perform an operation, as `Connection.perform` says."""
+    def blocking(self) -> AbstractContextManager[SQLiteConnection]:
+        """Return this connection, which threads may share."""
+        return nullcontext(self)
+
+    async def look_for_change(self, on_change: Callable[[], None]) -> float:
+        """Do nothing: only tasks wait for changes."""
+        raise NotImplementedError
+
+    async def run(self, work: Work[_T], mode: Mode, client_now: float) -> _T:
+        """Do work in a transaction, as `Connection.run` says."""
         try:
             with self._lock:
-                return self._perform(operation, mode, client_now)
+                return await self._run(work, mode, client_now)
         except (sqlite3.Error, OSError) as error:
             problem = self._failed(error)
         raise problem
 
     def _failed(self, error: sqlite3.Error | OSError) -> StoreError:
-        """Return an operation's error, and close the file if it may be of no use any more."""
+        """Return the error, and close the file if it may be of no use any more."""
         passing = ("SQLITE_FULL", "SQLITE_BUSY")
         if isinstance(error, sqlite3.Error) and not name_of(error).startswith(passing):
-            self.close()  # a file that was opened for reading only stays so, for example
+            self._close()  # a file that was opened for reading only stays so, for example
         return self._problem(error)
 
-    def _perform(self, operation: Operation[_T], mode: Mode, now: float) -> _T:
+    async def _run(self, work: Work[_T], mode: Mode, now: float) -> _T:
         if self._read_only:
             with self._opened() as connection:
-                return performed(operation(now), connection.execute, self._statements)
+                return await work(self._transaction(connection, now))
         connection = self.connected(look=mode != "lease")
         try:
-            return self._in_mode(connection, operation(now), mode)
+            return await self._in_mode(connection, work, mode, now)
         except sqlite3.OperationalError as error:
             if "decode" not in str(error):
                 raise
         # A value is not valid UTF-8. The other values must stay readable.
         connection.text_factory = _any_text
-        return self._in_mode(connection, operation(now), mode)
+        return await self._in_mode(connection, work, mode, now)
 
-    def _in_mode(self, connection: sqlite3.Connection, attempt: Attempt[_T], mode: Mode) -> _T:
+    async def _in_mode(
+        self, connection: sqlite3.Connection, work: Work[_T], mode: Mode, now: float
+    ) -> _T:
+        transaction = self._transaction(connection, now)
         if mode in ("open", "read"):
-            return performed(attempt, connection.execute, self._statements)
-        if mode == "lease":
-            return self._without_sync(connection, attempt)
-        if mode == "durable" and self._synchronous != "FULL":
-            connection.execute("PRAGMA synchronous = FULL")
-            try:
-                return self._in_transaction(connection, attempt)
-            finally:
-                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        return self._in_transaction(connection, attempt)
-
-    def _in_transaction(self, connection: sqlite3.Connection, attempt: Attempt[_T]) -> _T:
-        execute = connection.cursor().execute
-        try:
-            execute("BEGIN IMMEDIATE")
-            done = performed(attempt, execute, self._statements)
-            execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return done
-
-    def _without_sync(self, connection: sqlite3.Connection, attempt: Attempt[_T]) -> _T:
+            return await work(transaction)
         # Losing a lease in a power cut does no harm: its owner is gone too.
-        if self._synchronous == "NORMAL":
-            return performed(attempt, connection.execute, self._statements)
-        connection.execute("PRAGMA synchronous = NORMAL")
+        synchronous = {"lease": "NORMAL", "durable": "FULL"}.get(mode, self._synchronous)
+        with self._synchronously(connection, synchronous):
+            if mode == "lease":
+                return await work(transaction)
+            with in_transaction(connection):
+                return await work(transaction)
+
+    def _transaction(self, connection: sqlite3.Connection, now: float) -> Transaction:
+        run = connection.cursor().execute
+
+        async def execute(text: str, values: tuple[Any, ...]) -> Result:
+            cursor = run(text, values)
+            return Result(cursor.fetchall(), cursor.rowcount)
+
+        return Transaction(execute, self._statements, now)
+
+    @contextmanager
+    def _synchronously(self, connection: sqlite3.Connection, synchronous: str) -> Iterator[None]:
+        """Set how well committed data must survive a power cut, for the `with` block."""
+        if synchronous == self._synchronous:
+            yield
+            return
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
         try:
-            return performed(attempt, connection.execute, self._statements)
+            yield
         finally:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
 
@@ -155,9 +166,9 @@ class SQLiteConnection:
                     self.connected()  # checks that the file exists and is private
             with self._opened() as connection:
 
-                def rows(name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]:
+                def rows(name: str, values: Mapping[str, Any] = NO_VALUES) -> Iterator[Any]:
                     text, values_of = self._statements[name]
-                    bound, done = values_of(values or {}), 0
+                    bound, done = values_of(values), 0
                     try:
                         for row in connection.execute(text, bound):
                             yield row
@@ -184,7 +195,7 @@ class SQLiteConnection:
         """
         with self._lock:
             if self._connection is not None and not self._connection.in_transaction:
-                self.close()
+                self._close()
             yield
 
     def _renew(self) -> None:
@@ -215,7 +226,7 @@ class SQLiteConnection:
         found = os.stat(self._file)  # noqa: PTH116  # a path object costs, at each poll
         check_private(self.path, found.st_mode)
         if self._connection is None or self._inode != (found.st_dev, found.st_ino):
-            self.close()
+            self._close()
             self._connection = self._connect()
             self._inode = (found.st_dev, found.st_ino)
         return self._connection
@@ -260,6 +271,19 @@ class SQLiteConnection:
             if name.startswith(start):
                 return StoreError(f"{self.path}: {what}.", hint=hint)
         return StoreError(f"{self.path}: SQLite error: {error} ({name}).")
+
+
+@contextmanager
+def in_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the `with` block does, or undo it if that raises."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _any_text(text: bytes) -> str:

@@ -78,11 +78,6 @@ class AsyncMemoryStore:
     ) -> Claim | LeaseHeld:
         return self._store.claim(flow_id, owner, client_now, seconds, decide)
 
-    async def claim_due(
-        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
-    ) -> Claim | None:
-        return self._store.claim_due(owner, client_now, seconds, decide)
-
     async def upcoming(
         self, client_now: float, ahead: float, grace: float | None = None
     ) -> list[UpcomingFlow]:

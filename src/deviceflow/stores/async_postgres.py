@@ -8,8 +8,8 @@ from deviceflow.core.secret import Secret, wrapped
 from deviceflow.credentials import keys as key_files
 from deviceflow.stores._option import option_of
 from deviceflow.stores._postgres_dialect import DIALECT, check
-from deviceflow.stores.sql.async_store import AsyncSQLStore
 from deviceflow.stores.sql.statements import Statements
+from deviceflow.stores.sql.store import AsyncSQLStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,16 +20,14 @@ if TYPE_CHECKING:
 class AsyncPostgresStore(AsyncSQLStore):
     """A store in a PostgreSQL database, as `PostgresStore`, for the tasks of one event loop.
 
-    Operations that many tasks request at the same time share one transaction, in which one
-    statement serves many of them. Each operation returns after the commit.
+    Each task uses a connection of its own, out of a pool.
 
     Args:
         url: As for `PostgresStore`, like the rest.
         keys: As for `PostgresStore`.
         plaintext: As for `PostgresStore`.
         read_only: As for `PostgresStore`.
-        pool_size: As for `PostgresStore`. The store uses more than one connection only if
-            operations would wait for others.
+        pool_size: As for `PostgresStore`.
         timeout: As for `PostgresStore`.
         reading_timeout: As for `PostgresStore`.
         trail: As for `SQLiteStore`.
@@ -58,11 +56,11 @@ class AsyncPostgresStore(AsyncSQLStore):
         passed = keys = None if keys is None else wrapped(keys)
         self._option = option_of(address)
         check(address)
-        from deviceflow.stores._postgres_groups import PostgresGroups  # noqa: PLC0415  # an extra
+        from deviceflow.stores._postgres_tasks import PostgresTasks  # noqa: PLC0415  # an extra
 
         statements = Statements(DIALECT)
         super().__init__(
-            PostgresGroups(
+            PostgresTasks(
                 address,
                 DIALECT,
                 statements,
@@ -77,7 +75,5 @@ class AsyncPostgresStore(AsyncSQLStore):
             ),
             read_only=read_only,
             trail=trail,
+            name="AsyncPostgresStore",
         )
-
-    def __repr__(self) -> str:
-        return "<AsyncPostgresStore>"

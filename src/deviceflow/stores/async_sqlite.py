@@ -9,9 +9,9 @@ from deviceflow.core.secret import wrapped
 from deviceflow.credentials import keys as key_files
 from deviceflow.stores._option import option_of_file
 from deviceflow.stores._sqlite import DIALECT, check_synchronous, make_private
-from deviceflow.stores._sqlite_writer import GroupingConnection, SQLiteWriter
-from deviceflow.stores.sql.async_store import AsyncSQLStore
+from deviceflow.stores._sqlite_thread import GroupingConnection, SQLiteThread
 from deviceflow.stores.sql.statements import Statements
+from deviceflow.stores.sql.store import AsyncSQLStore
 
 if TYPE_CHECKING:
     import os
@@ -60,7 +60,7 @@ class AsyncSQLiteStore(AsyncSQLStore):
             self.path, statements, read_only=read_only, synchronous=synchronous
         )
         super().__init__(
-            SQLiteWriter(connection, read_only=read_only),
+            SQLiteThread(connection, read_only=read_only),
             DIALECT,
             statements,
             lambda sealed: key_files.sealer(
@@ -72,12 +72,10 @@ class AsyncSQLiteStore(AsyncSQLStore):
             ),
             read_only=read_only,
             trail=trail,
+            name=f"AsyncSQLiteStore {self.path}",
         )
 
     def _open_blocking(self) -> None:
         if not self._read_only:
             make_private(self.path, lambda: self._find_sealer(None))
         super()._open_blocking()
-
-    def __repr__(self) -> str:
-        return f"<AsyncSQLiteStore {self.path}>"

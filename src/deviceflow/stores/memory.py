@@ -110,21 +110,6 @@ class MemoryStore(MemoryGrants):
         with self._lock:
             return self._claim(flow_id, owner, client_now, seconds, decide)
 
-    def claim_due(
-        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
-    ) -> Claim | None:
-        """Take the lease of the flow that has been due the longest, if one is due and free."""
-        with self._lock:
-            free = (
-                parked
-                for parked in self._flows.values()
-                if parked.wake_at <= client_now
-                and self._held(parked.flow_id, owner, client_now) <= 0
-            )
-            first = min(free, key=attrgetter("wake_at"), default=None)
-            claim = first and self._claim(first.flow_id, owner, client_now, seconds, decide)
-        return claim if isinstance(claim, Claim) else None
-
     def upcoming(
         self, client_now: float, ahead: float, grace: float | None = None
     ) -> list[UpcomingFlow]:

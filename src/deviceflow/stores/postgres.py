@@ -9,7 +9,7 @@ from deviceflow.credentials import keys as key_files
 from deviceflow.stores._option import option_of
 from deviceflow.stores._postgres_dialect import DIALECT, check
 from deviceflow.stores.sql.statements import Statements
-from deviceflow.stores.sql.store import SQLStore
+from deviceflow.stores.sql.sync_store import SQLStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,7 +83,5 @@ class PostgresStore(SQLStore):
             ),
             read_only=read_only,
             trail=trail,
+            name="PostgresStore",
         )
-
-    def __repr__(self) -> str:
-        return "<PostgresStore>"

@@ -10,7 +10,7 @@ from deviceflow.credentials import keys as key_files
 from deviceflow.stores._option import option_of_file
 from deviceflow.stores._sqlite import DIALECT, SQLiteConnection, check_synchronous, make_private
 from deviceflow.stores.sql.statements import Statements
-from deviceflow.stores.sql.store import SQLStore
+from deviceflow.stores.sql.sync_store import SQLStore
 
 if TYPE_CHECKING:
     import os
@@ -80,7 +80,5 @@ class SQLiteStore(SQLStore):
             find_sealer,
             read_only=read_only,
             trail=trail,
+            name=f"SQLiteStore {self.path}",
         )
-
-    def __repr__(self) -> str:
-        return f"<SQLiteStore {self.path}>"

@@ -24,7 +24,7 @@ from deviceflow.core.omitted import Omitted
 from deviceflow.core.sanitize import storable
 from deviceflow.core.states import AWAITING_USER, POLLING
 from deviceflow.errors import UnknownLoginError
-from deviceflow.stores.sql.grant_rows import uses_of
+from deviceflow.stores.sql.rows import uses_of
 from deviceflow.stores.sql.statements import IDS
 from deviceflow.trail.evidence import is_of_grant
 from deviceflow.trail.grant_view import Grant

@@ -35,10 +35,10 @@ from deviceflow.audit.chain import (
 from deviceflow.audit.events import FIELDS, render
 from deviceflow.audit.reading import event_of
 from deviceflow.core.encryption import generate_key
-from deviceflow.stores.sql.operations import statement
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.evidence.events import events
 from tests.examples import examples
+from tests.statements import run_statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,8 +109,8 @@ def test_event_comes_back_from_sqlite_in_the_same_form(
     store: SQLiteStore, event: dict[str, Any]
 ) -> None:
     row = row_of(event, link(event, None, KEY))
-    store._perform(statement("delete_events", {"id": event["flow_id"]}))
-    store._perform(statement("add_event", row))
+    run_statement(store, "delete_events", {"id": event["flow_id"]})
+    run_statement(store, "add_event", row)
 
     with store.snapshot() as snapshot:
         (found,) = (row for row in snapshot.events if row[FLOW] == event["flow_id"])

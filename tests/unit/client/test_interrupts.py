@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import Client
-from deviceflow.client._sync import complete
+from deviceflow._blocking import complete
 from deviceflow.client.wait import wait
 from deviceflow.core.states import State
 from deviceflow.providers.studio import Studio

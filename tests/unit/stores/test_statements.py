@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS
 
 from deviceflow.stores import _postgres_dialect, _sqlite
-from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS
 from deviceflow.stores.sql.rows import COLUMNS
 from deviceflow.stores.sql.statements import MIGRATIONS, Dialect, Statements
 

@@ -1,18 +1,16 @@
-"""Flows in a SQL database, whichever: `SQLStore`, which is given a dialect and a connection.
+"""Logins and grants in a SQL database, whichever: a store is given a dialect and a connection.
 
-The rooms of it, from the bottom up:
+From the bottom up:
 
 * `queries.sql` and `migrations/`: the statements, by their names; `statements` words them in a
   dialect;
-* `rows`: a flow as a row, and how the row is authenticated; `events`: an event as a row;
-* `operations`: which statements an operation runs, and in which order: generators, without I/O;
-* `schema` and `keys`: the same for a store that is opened;
-* `remembered`: the flows that this process drives;
-* `methods`: what a store's methods do around their operations: generators of jobs;
-* `store`: the sync face, which performs jobs by a connection;
-* `async_store`: the async face; `pending`: jobs that tasks wait for.
+* `connection`: transactions, in which statements are run by their names;
+* `rows`: a login or a grant as a row, and how the row is authenticated;
+* `schema` and `keys`: what a store is opened with;
+* `store`: what each method of a store does, for every connection;
+* `sync_store`: the same for threads.
 """
 
-from deviceflow.stores.sql.store import Resealed, Snapshot, SQLStore
+from deviceflow.stores.sql.sync_store import Resealed, Snapshot, SQLStore
 
 __all__ = ["Resealed", "SQLStore", "Snapshot"]

@@ -1,26 +1,26 @@
-"""What a store needs of a connection, and how statements reach it.
+"""What a store needs of a database: transactions, in which it runs statements by their names.
 
-An operation is a generator. It yields a statement's name and its values, and is sent the rows that
-came of it; so a connection, sync or async, performs it within one transaction, and needs to know
-nothing of what it means.
+A store awaits all of it. A sync connection is awaited as well, and never suspends: see
+`deviceflow._blocking`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
+
+from deviceflow.stores import _leases as leases
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from deviceflow.stores.sql.methods import Job
-    from deviceflow.stores.sql.pending import Done
     from deviceflow.stores.sql.statements import Statement
 
 _T = TypeVar("_T")
 
 Mode = Literal["open", "read", "lease", "write", "durable", "migrate"]
-"""How an operation is performed.
+"""How work is done.
 
 `open` and `read` change nothing. `lease` changes something by one statement, and that need not
 survive a power cut. `write` is one transaction: all of it, or nothing and an error; `migrate` too.
@@ -28,100 +28,100 @@ survive a power cut. `write` is one transaction: all of it, or nothing and an er
 `open` and `migrate` are not tried again: they say at once what is wrong.
 """
 
-
-class Rows(Protocol):
-    """What came of a statement."""
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows were changed."""
-
-    def fetchone(self) -> Any:
-        """Return the next row, or None."""
-
-    def fetchall(self) -> list[Any]:
-        """Return all rows that are left."""
+NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-Statements = Generator[tuple[str, Mapping[str, Any]], Rows, _T]
-"""An attempt at an operation: it yields names and values, is sent rows, and returns its result."""
+class Result(NamedTuple):
+    """What came of a statement: its rows, and how many rows it changed."""
 
-Operation = Callable[[float], Statements[_T]]
-"""Begins an attempt, given the time at which it begins; called again if a connection was lost."""
+    rows: list[Any]
+    changed: int
+
+
+class Transaction:
+    """Runs statements by their names, and has the values of time.
+
+    Args:
+        execute: Runs SQL with its values.
+        statements: The statements by their names.
+        now: The client's time; the database's, where that has a clock.
+
+    Attributes:
+        now: That time.
+    """
+
+    def __init__(
+        self,
+        execute: Callable[[str, tuple[Any, ...]], Awaitable[Result]],
+        statements: Mapping[str, Statement],
+        now: float,
+    ) -> None:
+        self._execute = execute
+        self._statements = statements
+        self.now = now
+        self._times = leases.times(now)
+
+    async def run(self, name: str, values: Mapping[str, Any] = NO_VALUES) -> Result:
+        """Run a statement, and return what came of it."""
+        text, values_of = self._statements[name]
+        return await self._execute(text, values_of({**self._times, **values}))
+
+    async def execute(self, name: str, values: Mapping[str, Any] = NO_VALUES) -> int:
+        """Run a statement, and return how many rows it changed."""
+        return (await self.run(name, values)).changed
+
+    async def rows(self, name: str, values: Mapping[str, Any] = NO_VALUES) -> list[Any]:
+        """Return all rows of a query."""
+        return (await self.run(name, values)).rows
+
+    async def row(self, name: str, values: Mapping[str, Any] = NO_VALUES) -> Any:
+        """Return the first row of a query; None without one."""
+        found = (await self.run(name, values)).rows
+        return found[0] if found else None
+
+
+Work = Callable[[Transaction], Coroutine[Any, Any, _T]]
+"""What is done in one transaction. If the connection was lost, it is called again, and must find
+out what was done before."""
 
 
 class Query(Protocol):
     """Yields the rows of a query, by its name."""
 
-    def __call__(self, name: str, values: Mapping[str, Any] | None = None) -> Iterator[Any]: ...
+    def __call__(self, name: str, values: Mapping[str, Any] = NO_VALUES) -> Iterator[Any]: ...
 
 
 class Connection(Protocol):
-    """Performs operations; from any thread."""
+    """Does work in transactions; from any thread, or from the tasks of one event loop."""
 
-    def perform(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
-        """Perform an operation.
+    async def run(self, work: Work[_T], mode: Mode, client_now: float) -> _T:
+        """Do work in a transaction, and return its result.
 
         Args:
-            operation: The operation.
-            mode: How.
+            work: The work.
+            mode: How it is done.
             client_now: The time, where the database has no clock of its own.
 
         Raises:
             StoreError: It could not be done; a person can tell from it why.
-        """
-
-    def reading(self) -> AbstractContextManager[Query]:
-        """Give what yields the rows of a query by its name, however many, all of one moment."""
-
-    def close(self) -> None:
-        """Let go of files and connections. They are opened again where they are needed again."""
-
-
-class AsyncConnection(Protocol):
-    """Performs the jobs of the tasks of one event loop, many of them in one transaction."""
-
-    async def perform(self, job: Job) -> Done:
-        """Perform a job, once those before it on the same flow are done.
-
-        Returns:
-            What came of it, once that is as durable as the store is to be.
-
-        Raises:
-            asyncio.CancelledError: Nothing was done, and nothing will be.
+            asyncio.CancelledError: All of it was done, or none.
         """
 
     def blocking(self) -> AbstractContextManager[Connection]:
-        """Give a connection to the same database for another thread, which it may block."""
+        """Give a connection to the same database that never suspends, for another thread."""
+
+    def reading(self) -> AbstractContextManager[Query]:
+        """Give what yields the rows of a query by its name, however many, all of one moment.
+
+        Only a connection that never suspends can do so.
+        """
 
     async def look_for_change(self, on_change: Callable[[], None]) -> float:
-        """See to it that a function is called where others may have made a flow due.
+        """See to it that a function is called where others may have made a login due.
 
         Returns:
             After how many seconds to call this method again.
         """
 
     async def close(self) -> None:
-        """Perform what was asked for, and let go of files and connections."""
-
-
-def performed(
-    attempt: Statements[_T],
-    execute: Callable[[str, tuple[Any, ...]], Rows],
-    statements: Mapping[str, Statement],
-) -> _T:
-    """Perform an attempt at an operation, within the transaction that is open.
-
-    Args:
-        attempt: The attempt.
-        execute: Runs SQL with its values.
-        statements: The statements by their names.
-    """
-    try:
-        name, values = next(attempt)
-        while True:
-            text, values_of = statements[name]
-            name, values = attempt.send(execute(text, values_of(values)))
-    except StopIteration as stop:
-        result: _T = stop.value
-        return result
+        """Let go of files and connections. They are opened again where they are needed again."""

@@ -5,60 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from deviceflow.audit.chain import AuditKey
-from deviceflow.core.actions import OPEN_PLAINTEXT, ROTATE_KEYS
-from deviceflow.core.encryption import PLAIN, Keyless
+from deviceflow.core.encryption import Keyless
 from deviceflow.core.secret import Secret
 from deviceflow.credentials.keys.audit import configured, names_own
 from deviceflow.errors import SealError, StoreError
-from deviceflow.stores.sql.operations import add_store_event
 
 if TYPE_CHECKING:
-    from deviceflow.stores.sql.connection import Operation, Statements
+    from deviceflow.stores.sql.connection import Transaction
     from deviceflow.stores.sql.rows import Rows
 
 _SEALED_FOR: Final = "audit key"
 
 
-def get_meta(name: str) -> Statements[str | None]:
+async def get_meta(db: Transaction, name: str) -> str | None:
     """Return a value of the table `meta`."""
-    row = (yield "get_meta", {"name": name}).fetchone()
+    row = await db.row("get_meta", {"name": name})
     return None if row is None else str(row[0])
-
-
-def read_meta(name: str) -> Operation[str | None]:
-    """Return a value of the table `meta`."""
-    return lambda _: get_meta(name)
-
-
-def new_store(own: Secret, rows: Rows) -> Operation[None]:
-    """Give a new store its own id and its own audit key.
-
-    Args:
-        own: The audit key.
-        rows: What seals it, and knows the id.
-    """
-    key = AuditKey(*configured(own), store=rows.store_id)
-    kept = sealed_audit_key(own, rows)
-    plain = rows.sealer.prefix == PLAIN
-
-    def attempt(now: float) -> Statements[None]:
-        yield "set_meta", {"name": "store_id", "value": rows.store_id}
-        yield "set_meta", kept
-        if plain:
-            (now,) = (yield "now", {"now": now}).fetchone()
-            yield from add_store_event(key, now, OPEN_PLAINTEXT, "secrets are kept in clear")
-
-    return attempt
-
-
-def replace_audit_key(kept: dict[str, str], key: AuditKey | None) -> Operation[None]:
-    """Keep the audit key as it is sealed by now, and put that on record."""
-
-    def attempt(now: float) -> Statements[None]:
-        yield "set_meta", kept
-        yield from add_store_event(key, now, ROTATE_KEYS, "resealed with another key")
-
-    return attempt
 
 
 def sealed_audit_key(own: Secret, rows: Rows) -> dict[str, str]:

@@ -1,10 +1,12 @@
 -- Each statement by its name. What is in braces is another fragment, or a word of the dialect.
--- Values are written :name, in every dialect.
+-- Values are written :name, in every dialect. A statement "each" is there for each table of
+-- records, as TABLE.NAME; {table}, {columns} and the like are that table's, as in any of such a name.
 
 -- Fragments.
 
 -- fragment: row
-SELECT {columns}, {now} FROM {flows}
+SELECT {columns}, {now}, lease_owner, previous_owner, leased_at, lease_until, lease_clock, {steady},
+    {clock}, {others} FROM {table}
 
 -- fragment: free
 -- As `deviceflow.stores._leases` says. What no lease can be is void.
@@ -15,19 +17,8 @@ SELECT {columns}, {now} FROM {flows}
 -- fragment: foreign
 (lease_clock IS NULL OR lease_clock <> {clock} OR leased_at > {steady} + 1)
 
--- fragment: restarts
-SET leased_at = {steady}, lease_until = {steady} + (lease_until - leased_at), lease_clock = {clock}
-WHERE id = :id AND leased_at = :since AND {foreign}
-
 -- fragment: moves
-seq = :seq, state = :state, moved_at = :moved_at, progress = :progress,
-head = :head, mac = :mac, wake_at = :wake_at, snoozes = 0, previous_owner = NULL
-
--- fragment: turns
--- Of its own, since each index that one of these columns is in costs time to keep; and with the
--- provider in the very words that the secrets are bound to.
-{moves}, ended_at = :ended_at, open_name = :open_name, provider = :provider, record = :record,
-code = :code, token = :token, revoke = :revoke
+{set}, snoozes = 0, previous_owner = NULL
 
 -- fragment: takes_lease
 lease_owner = :owner, leased_at = {steady}, lease_until = {steady} + :seconds,
@@ -49,6 +40,10 @@ ORDER BY created_at DESC, id DESC LIMIT :limit
 -- fragment: backed_off
 CASE WHEN snoozes BETWEEN 0 AND 5 THEN snoozes ELSE 6 END
 
+-- fragment: notice_due
+-- Or the clock was set back.
+(notify_at <= {now} OR notify_at > {now} + 90000)
+
 -- fragment: last_events
 SELECT flow_id, seq, hash FROM {audit}
 JOIN (SELECT flow_id AS name, MAX(seq) AS last FROM {audit} GROUP BY flow_id) AS lasts
@@ -67,85 +62,71 @@ HAVING (CAST(:since AS TEXT) IS NULL OR MIN("time") >= :since)
         OR MAX({find}("text", :client_id)) > 0 OR MAX({find}("text", :client_name)) > 0)
 ORDER BY begun
 
--- fragment: grant_row
-SELECT {grant_columns}, {now}, used_at, used_by, lease_owner, leased_at, lease_until, lease_clock,
-    {steady}, {clock} FROM {grants}
+-- Records of each kind.
 
--- fragment: notice_due
--- Or the clock was set back.
-(notify_at <= {now} OR notify_at > {now} + 90000)
+-- each: add
+INSERT INTO {table} ({columns}, {times}) VALUES ({values})
+ON CONFLICT DO NOTHING
 
--- fragment: grant_free
--- Or who would take it has waited until it had ended.
-({free} OR lease_owner = :ended)
+-- each: get
+{row} WHERE id = :id
 
--- fragment: grant_moves
-{grant_set}, wake_at = :wake_at, notify_at = :notify_at, ended_at = :ended_at
+-- each: get_by_name
+{row} WHERE name = :name
 
--- A login.
+-- each: lock
+{row} WHERE id = :id {for_update}
+
+-- each: move
+UPDATE {table} SET {moves}, {gives_lease_back} {at}
+
+-- each: lease_and_move
+-- Or who would take the lease has waited until it had ended.
+UPDATE {table} SET {moves}, {takes_lease} {at} AND ({free} OR lease_owner = :ended)
+
+-- each: lease
+UPDATE {table} SET previous_owner = :previous_owner, {takes_lease} WHERE id = :id
+
+-- each: restart_lease
+UPDATE {table}
+SET leased_at = {steady}, lease_until = {steady} + (lease_until - leased_at), lease_clock = {clock}
+WHERE id = :id AND leased_at = :since AND {foreign}
+
+-- each: delete
+DELETE FROM {table} WHERE id = :id AND seq = :seq
+
+-- each: with_other_keys
+SELECT id FROM {table} WHERE {other_keys} ORDER BY id LIMIT :limit OFFSET :skip
+
+-- each: rows_all
+SELECT {columns} FROM {table} ORDER BY id
+
+-- each: rows_from
+SELECT {columns} FROM {table} WHERE id >= :first ORDER BY id
+
+-- each: rows_between
+SELECT {columns} FROM {table} WHERE id >= :first AND id < :last ORDER BY id
+
+-- Logins.
 
 -- name: now
 SELECT {now}
 
--- name: add
-INSERT INTO {flows} ({columns}, wake_at) VALUES ({column_values}, :wake_at)
-ON CONFLICT DO NOTHING
-
--- name: get
-{row} WHERE id = :id
-
--- name: get_by_open_name
-{row} WHERE open_name = :open_name
-
--- name: all_first
+-- name: flows.newest
 {row} {newest_first}
 
--- name: all_next
+-- name: flows.newest_after
 {row} WHERE {older} {newest_first}
 
--- name: unended_first
+-- name: flows.unended
 {row} WHERE ended_at IS NULL {newest_first}
 
--- name: unended_next
+-- name: flows.unended_after
 {row} WHERE ended_at IS NULL AND {older} {newest_first}
 
--- name: move
-UPDATE {flows} SET {moves}, {gives_lease_back} {at}
-
--- name: turn
-UPDATE {flows} SET {turns}, {gives_lease_back} {at}
-
--- Leases.
-
--- name: lock
-SELECT {columns}, {now}, lease_owner, previous_owner, leased_at, lease_until, lease_clock,
-    {steady}, {clock} FROM {flows} WHERE id = :id {for_update}
-
--- name: find_due
-SELECT id FROM {flows} WHERE wake_at <= (SELECT {now}) AND {free} ORDER BY wake_at LIMIT 1 {skip_locked}
-
--- name: lease
-UPDATE {flows} SET previous_owner = :previous_owner, {takes_lease} WHERE id = :id
-
--- name: lease_due
-UPDATE {flows} SET {takes_lease}
-WHERE id = (
-    SELECT id FROM {flows} WHERE wake_at <= (SELECT {now}) AND {free} ORDER BY wake_at LIMIT 1 {skip_locked}
-)
-
--- name: lease_and_move
-UPDATE {flows} SET {moves}, {takes_lease} {at}
-
--- name: lease_and_turn
-UPDATE {flows} SET {turns}, {takes_lease} {at}
-
--- name: poll_remembered
--- All that this overwrites must be as it is remembered, or an edit of it would go unnoticed.
-UPDATE {flows} SET {moves},
-    {takes_lease}
-{at} AND mac = :old_mac AND progress = :old_progress AND head = :old_head
-    AND state = :old_state AND moved_at = :old_moved_at
-    AND lease_owner IS NULL AND lease_until IS NULL AND previous_owner IS NULL
+-- name: flows.without_secrets
+{row} WHERE ended_at <= :ended_before AND token IS NULL AND revoke IS NULL
+ORDER BY ended_at, id LIMIT :limit OFFSET :skip
 
 -- name: release
 UPDATE {flows} SET lease_owner = NULL, lease_until = NULL WHERE id = :id AND lease_owner = :owner
@@ -160,7 +141,7 @@ UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, wake_at = :wake_at, s
 WHERE id = :id AND seq = :seq AND lease_owner = :owner
 
 -- name: upcoming
--- The first event of a flow is its code: a flow with one event was never polled.
+-- The first event of a login is its code: a login with one event was never polled.
 SELECT id, seq, wake_at, {now}, provider FROM {flows}
 WHERE wake_at <= (SELECT {now}) + :ahead AND (seq <= 1 OR wake_at <= (SELECT {now}) - :grace)
     AND {free}
@@ -169,20 +150,12 @@ ORDER BY wake_at LIMIT :limit
 -- name: any_pending
 SELECT 1 FROM {flows} WHERE ended_at IS NULL AND wake_at IS NOT NULL AND snoozes = 0 LIMIT 1
 
--- name: restart_lease
-UPDATE {flows} {restarts}
-
--- name: restart_grant_lease
-UPDATE {grants} {restarts}
-
 -- name: foreign_leases
 SELECT id, leased_at FROM {flows}
 WHERE wake_at <= {now} AND leased_at < lease_until AND {foreign}
 
 -- name: wake_after_clock_change
 UPDATE {flows} SET wake_at = {now} WHERE wake_at > {now} AND moved_at > {now} + 1
-
--- What is left after the end.
 
 -- name: with_token
 SELECT id FROM {flows}
@@ -194,49 +167,16 @@ SELECT id FROM {flows}
 WHERE revoke IS NOT NULL AND ended_at <= :ended_before AND (snoozes = 0 OR wake_at <= {now})
 ORDER BY ended_at, id LIMIT :limit OFFSET :skip
 
--- name: without_secrets
-{row} WHERE ended_at <= :ended_before AND token IS NULL AND revoke IS NULL
-ORDER BY ended_at, id LIMIT :limit OFFSET :skip
-
--- name: delete
-DELETE FROM {flows} WHERE id = :id AND mac = :mac
-
--- name: with_other_keys
-SELECT id FROM {flows}
-WHERE mac NOT LIKE :prefix
-    OR code NOT LIKE :prefix OR token NOT LIKE :prefix OR revoke NOT LIKE :prefix
-ORDER BY id LIMIT :limit OFFSET :skip
-
 -- Grants.
 
--- name: add_grant
-INSERT INTO {grants} ({grant_columns}, wake_at, notify_at, ended_at)
-VALUES ({grant_values}, :wake_at, :notify_at, :ended_at)
-ON CONFLICT DO NOTHING
+-- name: grants.get_by_link
+{row} WHERE link_hash = :link_hash
 
--- name: get_grant
-{grant_row} WHERE name = :name
+-- name: grants.by_name
+{row} ORDER BY name LIMIT :limit
 
--- name: get_grant_by_id
-{grant_row} WHERE id = :id
-
--- name: get_grant_by_link
-{grant_row} WHERE link_hash = :link_hash
-
--- name: grant_id
-SELECT id FROM {grants} WHERE name = :name
-
--- name: grants_first
-{grant_row} ORDER BY name LIMIT :limit
-
--- name: grants_next
-{grant_row} WHERE name > :name ORDER BY name LIMIT :limit
-
--- name: move_grant
-UPDATE {grants} SET {grant_moves}, {gives_lease_back} {at}
-
--- name: lease_and_move_grant
-UPDATE {grants} SET {grant_moves}, {takes_lease} {at} AND {grant_free}
+-- name: grants.by_name_after
+{row} WHERE name > :name ORDER BY name LIMIT :limit
 
 -- name: use_grant
 UPDATE {grants} SET used_at = {now}, used_by = :used_by WHERE id = :id
@@ -262,15 +202,6 @@ UPDATE {grants} SET notify_at = {now} + :seconds WHERE id = :id AND {notice_due}
 
 -- name: ended_grants
 SELECT name FROM {grants} WHERE ended_at <= :ended_before AND name > :name ORDER BY name LIMIT :limit
-
--- name: delete_grant
-DELETE FROM {grants} WHERE id = :id AND seq = :seq
-
--- name: grants_with_other_keys
-SELECT id FROM {grants}
-WHERE mac NOT LIKE :prefix OR access NOT LIKE :prefix OR refresh NOT LIKE :prefix
-    OR aside NOT LIKE :prefix OR revoke NOT LIKE :prefix OR link NOT LIKE :prefix
-ORDER BY id LIMIT :limit OFFSET :skip
 
 -- The trail.
 
@@ -353,24 +284,6 @@ SELECT {stored} FROM {audit} WHERE flow_id >= :first ORDER BY flow_id, seq
 
 -- name: events_between
 SELECT {stored} FROM {audit} WHERE flow_id >= :first AND flow_id < :last ORDER BY flow_id, seq
-
--- name: flows_all
-SELECT {columns} FROM {flows} ORDER BY id
-
--- name: flows_from
-SELECT {columns} FROM {flows} WHERE id >= :first ORDER BY id
-
--- name: flows_between
-SELECT {columns} FROM {flows} WHERE id >= :first AND id < :last ORDER BY id
-
--- name: grants_all
-SELECT {grant_columns} FROM {grants} ORDER BY id
-
--- name: grants_from
-SELECT {grant_columns} FROM {grants} WHERE id >= :first ORDER BY id
-
--- name: grants_between
-SELECT {grant_columns} FROM {grants} WHERE id >= :first AND id < :last ORDER BY id
 
 -- The store itself.
 

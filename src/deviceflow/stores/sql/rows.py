@@ -1,30 +1,31 @@
-"""A flow as a row of a database: its columns, how the row is authenticated, and the way back.
+"""Logins and grants as rows of a database: how a row is authenticated, and the way back.
 
-A row has two parts. What is *fixed* is written when the flow is added, and by the transitions that
-change its secrets or end it. What *moves* with every other transition is small. Secrets are sealed,
-by kind. Two values authenticate a row. Its *digest* covers all columns but those of the lease, the
-wake time and the snoozes, which can only delay a login; the event of the flow's last transition
-names it. Where the trail leaves that event out, the head has a mark of the audit key on both
-instead. Its *MAC* covers the digest and that event's hash, under a key that is derived from the
-sealing key. The fixed part has a digest of its own, so that a move need not look at it again.
+All kinds of records go through one path. A kind says which columns it has, and what is in them.
+Secrets are sealed, each kind of secret in a column of its own. Two values authenticate a row. Its
+*digest* covers all columns but those of the lease, the wake time and the like, which can only delay
+or bring forward what is done; the event of the record's last transition names it. Where the trail
+leaves that event out, the head has a mark of the audit key on both instead. The row's *MAC* covers
+the digest and the head, under a key that is derived from the sealing key.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import lru_cache
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from deviceflow.audit.chain import decode, encode
-from deviceflow.core import codec
+from deviceflow.core import codec, grant_codec
 from deviceflow.core.encryption import Keyless
 from deviceflow.core.flow import Flow
+from deviceflow.core.grant import Grant
 from deviceflow.core.omitted import Omitted
 from deviceflow.core.ports import StoredFlow
 from deviceflow.core.secret import Hidden, without_traceback
+from deviceflow.core.uses import of_json
 from deviceflow.errors import DeviceFlowError, SealError, StoreError, UsageError
 from deviceflow.providers.codec import provider_from_dict
 
@@ -33,26 +34,9 @@ if TYPE_CHECKING:
 
     from deviceflow.core.encryption import Plain, Sealer
     from deviceflow.core.provider import Provider
-    from deviceflow.stores.sql.remembered import RememberedFlow
+    from deviceflow.core.uses import Use
 
-FIXED: Final = (
-    "id",
-    "open_name",
-    "created_at",
-    "ended_at",
-    "provider",
-    "record",
-    "code",
-    "token",
-    "revoke",
-)
-"""The columns of what is fixed, in the order in which they are digested."""
-
-MOVING: Final = ("seq", "state", "moved_at", "progress", "head", "mac")
-"""The columns of what moves."""
-
-COLUMNS: Final = (*FIXED, *MOVING)
-"""The columns that are authenticated, in the order in which they are read."""
+_R = TypeVar("_R", Flow, Grant)
 
 DAMAGED: Final = (
     AttributeError,
@@ -64,73 +48,230 @@ DAMAGED: Final = (
 )
 """What is raised where a row has something in it that was never written there."""
 
-_RECORDED: Final = (
-    "created_at",
-    "ended_at",
-    "name",
-    "needs_approver",
-    "purpose",
-    "settings",
-    "token_endpoint",
-    "user_code",
-    "verification_uri",
-    "verification_uri_complete",
-)
-"""What of a flow is in the column `record`, beside `extra`."""
+_MOVING: Final = ("seq", "state", "moved_at", "progress")
+_SIGNED: Final = ("head", "mac")
 
-_PROGRESS: Final = (
-    "attempt",
-    "detail",
-    "due_at",
-    "expires_at",
-    "failures",
-    "handover",
-    "id",
-    "in_doubt",
-    "interval",
-    "last_poll_owed",
-    "moved_at",
-    "orphaned_tokens",
-    "reason",
-    "revocations",
-    "seq",
-    "slow_downs",
-    "state",
-    "unreadable",
-)
-"""What of a flow is in the column `progress`, with `omitted` where the trail leaves events out."""
-
-_progress_of: Final = attrgetter(*_PROGRESS)
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
 
 
-class Fixed:
-    """What of a flow's row stays as it is while the flow moves on.
+class Kind(ABC, Generic[_R]):
+    """A kind of records.
 
     Attributes:
-        open_name: The name that the flow has taken, if it has one still.
-        digest: The digest of the fixed columns.
-        columns: Those that are sealed or in JSON, until they are written.
-        remembered: What the flow was made of, if it was remembered by this process, and what
-            `fixed_of` returned then.
+        table: The table of its rows.
+        secrets: The kinds of its secrets, which are the names of their columns.
+        columns: The columns that are authenticated, in the order in which they are read; the head
+            and the MAC are the last two.
+        times: The columns that say when something is to be done.
+        others: What is read of a row beside, in SQL: when it was used, and by what.
     """
 
-    __slots__ = ("columns", "digest", "open_name", "remembered")
+    table: ClassVar[str]
+    secrets: ClassVar[tuple[str, ...]]
+    columns: ClassVar[tuple[str, ...]]
+    times: ClassVar[tuple[str, ...]]
+    others: ClassVar[str]
 
-    def __init__(
-        self, open_name: str | None, digest: str, columns: Mapping[str, Any] | None = None
-    ) -> None:
-        self.open_name = open_name
-        self.digest = digest
-        self.columns: Mapping[str, Any] | None = columns
-        self.remembered: tuple[RememberedFlow, object] | None = None
+    @abstractmethod
+    def plain(self, record: _R) -> dict[str, Any]:
+        """Return the columns but the provider's, those of secrets, the head and the MAC."""
+
+    @abstractmethod
+    def times_of(self, record: _R) -> dict[str, float | None]:
+        """Return the columns of `times`."""
+
+    @abstractmethod
+    def context(self, record: _R, provider: str) -> tuple[str, ...]:
+        """Return what a sealed secret is bound to."""
+
+    @abstractmethod
+    def hidden_part(self, record: _R, secret: Any) -> Any:
+        """Return the secrets of a kind in clear, or None if there are none."""
+
+    @abstractmethod
+    def digest(self, store_id: str, values: Sequence[Any]) -> str:
+        """Return the digest of the columns but the head and the MAC; it may raise `DAMAGED`."""
+
+    @abstractmethod
+    def read(self, row: Mapping[str, Any], open_secret: Callable[..., Any] | None) -> _R:
+        """Return the record of a row; it may raise `DAMAGED`.
+
+        Args:
+            row: The columns.
+            open_secret: Opens a sealed secret; None for a record without its secrets.
+        """
+
+
+class _Logins(Kind[Flow]):
+    table = "flows"
+    secrets = codec.KINDS
+    columns = (
+        *("id", "name", "created_at", "ended_at", "provider", "record"),
+        *(*codec.KINDS, *_MOVING, *_SIGNED),
+    )
+    times = ("wake_at",)
+    others = "NULL, NULL"
+
+    _recorded = (
+        *("created_at", "ended_at", "name", "needs_approver", "purpose", "settings"),
+        *("token_endpoint", "user_code", "verification_uri", "verification_uri_complete"),
+    )
+    _progress = (
+        *("attempt", "detail", "due_at", "expires_at", "failures", "handover", "id", "in_doubt"),
+        *("interval", "last_poll_owed", "moved_at", "orphaned_tokens", "reason", "revocations"),
+        *("seq", "slow_downs", "state", "unreadable"),
+    )
+
+    def plain(self, record: Flow) -> dict[str, Any]:
+        # Once a login has let go of its name, another one may have it.
+        name = record.name if record.as_stored is None else record.as_stored.name
+        recorded = {field: getattr(record, field) for field in self._recorded}
+        progress = {field: getattr(record, field) for field in self._progress}
+        if record.omitted is not None:
+            progress["omitted"] = record.omitted._asdict()
+        return {
+            "id": record.id,
+            "name": name if record.open else None,
+            "created_at": record.created_at,
+            "ended_at": record.ended_at,
+            "record": _encode(recorded | {"extra": dict(record.extra)}),
+            "seq": record.seq,
+            "state": str(record.state),
+            "moved_at": record.moved_at,
+            "progress": encode(progress).decode(),
+        }
+
+    def times_of(self, record: Flow) -> dict[str, float | None]:
+        return {"wake_at": record.wake_at}
+
+    def context(self, record: Flow, provider: str) -> tuple[str, ...]:
+        bound = hashlib.sha256(f"{provider}\n{record.token_endpoint}".encode()).hexdigest()[:32]
+        return record.id, bound
+
+    def hidden_part(self, record: Flow, secret: codec.Kind) -> Any:
+        return codec.hidden_part(record, secret)
+
+    def digest(self, store_id: str, values: Sequence[Any]) -> str:
+        # SQLite gives whole numbers of a column of floats as integers at times. float() would also
+        # take a text or a blob with a number in it.
+        login_id, name, created_at, ended_at, *rest = values[: -len(_MOVING)]
+        times = [None if at is None else at * 1.0 for at in (created_at, ended_at)]
+        fixed = _sha256(_encode([store_id, login_id, name, *times, *rest]))
+        # No two rows give one text: the first four parts have no line breaks where they are right,
+        # and in JSON there is none.
+        seq, state, moved_at, progress = values[-len(_MOVING) :]
+        if not (type(seq) is int and isinstance(state, str) and isinstance(progress, str)):
+            raise TypeError
+        return _sha256(f"{fixed}\n{seq}\n{state}\n{moved_at * 1.0!r}\n{progress}")
+
+    def read(self, row: Mapping[str, Any], open_secret: Callable[..., Any] | None) -> Flow:
+        flow = Flow(row["id"], provider_of(row["provider"]), 0.0)
+        read = decode(row["record"]) | decode(row["progress"])
+        head = row["head"].partition(" ")[0] if row["seq"] else None
+        codec.fill(flow, read | {"head": head})
+        flow.omitted = Omitted.of(read.get("omitted"))
+        if open_secret is not None:
+            for kind in codec.KINDS:
+                if row[kind] is not None:
+                    codec.fill_hidden(flow, kind, open_secret(flow, kind))
+        told = (flow.id, flow.seq, flow.state, flow.created_at, flow.ended_at, flow.moved_at)
+        fields = ("id", "seq", "state", "created_at", "ended_at", "moved_at")
+        if told != tuple(row[field] for field in fields) or row["name"] not in (None, flow.name):
+            raise ValueError
+        return flow
+
+
+class _Grants(Kind[Grant]):
+    table = "grants"
+    secrets = grant_codec.KINDS
+    columns = (
+        *("id", "name", "created_at", "asked", "provider"),
+        *(*grant_codec.KINDS, "link_hash", *_MOVING, *_SIGNED),
+    )
+    times = ("wake_at", "notify_at", "ended_at")
+    others = "used_at, used_by"
+
+    def plain(self, record: Grant) -> dict[str, Any]:
+        return {
+            "id": record.id,
+            "name": record.name,
+            "created_at": record.created_at,
+            "asked": text_of(record.asked),
+            "link_hash": record.need and link_hash(record.need.link.reveal()),
+            "seq": record.seq,
+            "state": str(record.state),
+            "moved_at": record.moved_at,
+            "progress": encode(grant_codec.open_part(record)).decode(),
+        }
+
+    def times_of(self, record: Grant) -> dict[str, float | None]:
+        return {
+            "wake_at": record.wake_at,
+            "notify_at": record.notify_at,
+            "ended_at": record.purge_from,
+        }
+
+    def context(self, record: Grant, provider: str) -> tuple[str, ...]:
+        return record.id, record.name, str(record.generation), _sha256(provider)[:32]
+
+    def hidden_part(self, record: Grant, secret: grant_codec.Kind) -> Any:
+        return grant_codec.hidden_part(record, secret)
+
+    def digest(self, store_id: str, values: Sequence[Any]) -> str:
+        plain = dict(zip(self.columns, values, strict=False))
+        for name in ("created_at", "moved_at"):
+            plain[name] = plain[name] * 1.0
+        return _sha256(_encode(["grant", store_id, *plain.values()]))
+
+    def read(self, row: Mapping[str, Any], open_secret: Callable[..., Any] | None) -> Grant:
+        grant = Grant(row["id"], row["name"], provider_of(row["asked"]), row["created_at"] * 1.0)
+        grant.provider = provider_of(row["provider"])
+        record = decode(row["progress"])
+        grant_codec.fill(grant, record)
+        grant.head = row["head"]
+        assert open_secret is not None  # noqa: S101  # a grant is never read without its secrets
+        for kind in grant_codec.KINDS:
+            if row[kind] is not None:
+                grant_codec.fill_hidden(grant, kind, open_secret(grant, kind))
+        told = (record["id"], grant.seq, grant.state, grant.moved_at)
+        has_token = grant.token is not None
+        if told != tuple(row[field] for field in ("id", "seq", "state", "moved_at")) or (
+            has_token is not grant.state.gives_tokens
+        ):
+            raise ValueError
+        return grant
+
+
+LOGIN: Final = _Logins()
+GRANT: Final = _Grants()
+KINDS: Final[tuple[Kind[Any], ...]] = (LOGIN, GRANT)
+
+
+def kind_of(record: Flow | Grant) -> Kind[Any]:
+    """Return the kind of a record."""
+    return LOGIN if isinstance(record, Flow) else GRANT
+
+
+class Stored:
+    """What a record's row has, and is written again as it is: the provider, and sealed secrets.
+
+    Attributes:
+        name: The name that the record has taken, if it has one still.
+        columns: The columns.
+    """
+
+    __slots__ = ("columns", "name")
+
+    def __init__(self, name: str | None, columns: Mapping[str, str | None]) -> None:
+        self.name = name
+        self.columns: Mapping[str, str | None] = columns
 
     def __repr__(self) -> str:
-        return "<fixed part of a row>"
+        return "<stored part of a record>"
 
 
 class Rows:
-    """Makes rows of flows, and flows of rows.
+    """Makes rows of records, and records of rows.
 
     Args:
         store_id: The store's own name, so that a row of another one does not count here.
@@ -143,114 +284,81 @@ class Rows:
         self._find_sealer = find_sealer
         self.sealer = find_sealer()
 
-    # From a flow.
+    # From a record.
 
-    def seal(self, flow: Flow) -> None:
-        """Make the fixed part of the flow's row anew, its secrets sealed."""
-        flow.as_stored = without_traceback(lambda: self._fixed(flow))
+    def columns(self, record: Flow | Grant, *, seal: bool) -> tuple[str, Hidden[dict[str, Any]]]:
+        """Return the digest of the record's row, and the row, which `sign` completes.
 
-    def _fixed(self, flow: Flow) -> Fixed:
-        # Once a flow has let go of its name, another one may have it.
-        kept = flow.name if flow.as_stored is None else flow.as_stored.open_name
-        provider = text_of(flow.provider)
-        bound = _bound(provider, flow)
-        record = {name: getattr(flow, name) for name in _RECORDED} | {"extra": dict(flow.extra)}
-        open_name = kept if flow.open else None
-        columns = {
-            "id": flow.id,
-            "open_name": open_name,
-            "created_at": flow.created_at,
-            "ended_at": flow.ended_at,
-            "provider": provider,
-            "record": _encode(record),
-        }
-        for kind in codec.KINDS:
-            secret = codec.hidden_part(flow, kind)
-            columns[kind] = secret and self.sealer.seal(secret, kind, flow.id, bound)
-        return Fixed(open_name, self._fixed_digest([*columns.values()]), columns)
-
-    def columns(self, flow: Flow) -> tuple[str, Hidden[dict[str, Any]]]:
-        """Return the digest of the flow's row, and the row, which `sign` completes.
-
-        It has all columns if the fixed part was made anew, else those that move.
+        Args:
+            record: The record.
+            seal: Whether its secrets are sealed anew.
         """
-        fixed = flow.as_stored
-        assert fixed is not None  # noqa: S101  # `seal` came before
-        progress = progress_of(flow)
-        state = str(flow.state)
-        digest = _digest(fixed.digest, flow.seq, state, flow.moved_at, progress)
-        values = {
-            "id": flow.id,
-            "seq": flow.seq,
-            "state": state,
-            "moved_at": flow.moved_at,
-            "progress": progress,
-            "wake_at": flow.wake_at,
-        }
-        if fixed.columns is not None:
-            values |= fixed.columns
-        return digest, Hidden(values)
+        kind = kind_of(record)
+        values = kind.plain(record)
+        if seal or record.as_stored is None:
+            columns = without_traceback(lambda: self._sealed(kind, record))
+            record.as_stored = Stored(values["name"], columns)
+        values |= record.as_stored.columns
+        signed = [values[name] for name in kind.columns[: -len(_SIGNED)]]
+        return kind.digest(self.store_id, signed), Hidden(values | kind.times_of(record))
+
+    def _sealed(self, kind: Kind[Any], record: Flow | Grant) -> dict[str, str | None]:
+        provider = text_of(record.provider)
+        context = kind.context(record, provider)
+        columns: dict[str, str | None] = {"provider": provider}
+        for name in kind.secrets:
+            secret = kind.hidden_part(record, name)
+            columns[name] = secret and self.sealer.seal(secret, name, *context)
+        return columns
 
     def sign(self, columns: Hidden[dict[str, Any]], digest: str, head: str | None) -> None:
         """Complete a row with its head and its MAC."""
-        mac = self.sealer.mac(f"{digest} {head}")
-        columns.reveal().update(head=head, mac=mac)
+        columns.reveal().update(head=head, mac=self.sealer.mac(f"{digest} {head}"))
 
     # And back.
 
-    def flow(self, row: Hidden[Sequence[Any]], *, secrets: bool = True) -> Flow:
-        """Return the flow of a row that begins with `COLUMNS`.
+    def record(self, kind: Kind[_R], row: Hidden[Sequence[Any]], *, secrets: bool = True) -> _R:
+        """Return the record of a row that begins with the kind's columns.
 
         Raises:
             SealError: It was changed, or is sealed with a key that is not here.
             StoreError: It cannot be read.
         """
-        found = without_traceback(lambda: self._read(row.reveal(), secrets=secrets))
+        found = without_traceback(lambda: self._read(kind, row.reveal(), secrets=secrets))
         if isinstance(found, DeviceFlowError):
             raise found
         return found
 
-    def _read(self, row: Sequence[Any], *, secrets: bool) -> Flow | DeviceFlowError:
+    def _read(
+        self, kind: Kind[_R], values: Sequence[Any], *, secrets: bool
+    ) -> _R | DeviceFlowError:
         """Return the error, where there is one, without the frames that saw the row."""
-        flow_id, open_name, created_at, ended_at, provider, record, *sealed = row[: len(FIXED)]
-        seq, state, moved_at, progress, head = row[len(FIXED) : len(COLUMNS) - 1]
+        row = dict(zip(kind.columns, values, strict=False))
+
+        def open_secret(record: _R, name: str) -> Any:
+            return self.open(row[name], name, *kind.context(record, row["provider"]))
+
         try:
-            fixed = self._check(row)
-            flow = Flow(flow_id, provider_of(provider), 0.0)
-            read = decode(record) | decode(progress)
-            codec.fill(flow, read | {"head": head.partition(" ")[0] if seq else None})
-            flow.omitted = Omitted.of(read.get("omitted"))
-            flow.as_stored = Fixed(open_name, fixed)
-            if secrets:
-                bound = _bound(provider, flow)
-                for kind, kept in zip(codec.KINDS, sealed, strict=True):
-                    if kept is not None:
-                        codec.fill_hidden(flow, kind, self.open(kept, kind, flow_id, bound))
-            named = (flow.id, flow.seq, flow.state, flow.created_at, flow.ended_at, flow.moved_at)
-            if named == (flow_id, seq, state, created_at, ended_at, moved_at) and (
-                open_name in (None, flow.name)
-            ):
-                return flow
+            self._check(kind, values)
+            record = kind.read(row, open_secret if secrets else None)
+            kept = {name: row[name] for name in ("provider", *kind.secrets)}
+            record.as_stored = Stored(row["name"], kept)
         except DeviceFlowError as problem:
-            problem.flow_id = name_of(flow_id)
+            problem.flow_id = name_of(row["id"])
             return problem.with_traceback(None)
         except DAMAGED:
-            pass
-        return damaged(flow_id)
+            return damaged(row["id"])
+        return record
 
-    def _check(self, row: Sequence[Any]) -> str:
-        """See that a row is as it was written, and return the digest of its fixed part."""
-        fixed = self._fixed_digest(row[: len(FIXED)])
-        *moving, head, mac = row[len(FIXED) : len(COLUMNS)]
-        self.check_mac(f"{_digest(fixed, *moving)} {head}", mac)
-        return fixed
-
-    def check_mac(self, signed: str, mac: object) -> None:
-        """Check the MAC of a row; raises `SealError` where it is wrong, or the key is not here."""
+    def _check(self, kind: Kind[Any], row: Sequence[Any]) -> None:
+        """See that a row is as it was written."""
+        digest = self.digest(kind, row)
+        head, mac = row[len(kind.columns) - len(_SIGNED) : len(kind.columns)]
+        signed = f"{digest} {head}"
         with suppress(SealError):  # whose traceback must not be kept as a context
             self.sealer.check(signed, mac)
             return
-        self._find_sealer_again()
+        self.sealer = self._find_sealer()
         self.sealer.check(signed, mac)
 
     def open(self, kept: object, *context: str) -> Any:
@@ -259,59 +367,46 @@ class Rows:
             raise TypeError
         with suppress(SealError):
             return self.sealer.open(kept, *context)
-        self._find_sealer_again()
+        self.sealer = self._find_sealer()
         return self.sealer.open(kept, *context)
 
-    def _find_sealer_again(self) -> None:
-        self.sealer = self._find_sealer()
-
-    def stored(self, row: Sequence[Any]) -> StoredFlow:
-        """Return what a row that begins with `COLUMNS` says, true or not, to compare it."""
+    def stored(self, kind: Kind[Any], row: Sequence[Any]) -> StoredFlow:
+        """Return what a row that begins with the kind's columns says, true or not."""
         digest, authentic = None, False
         with suppress(SealError, *DAMAGED):
-            digest = self.digest(row)
+            digest = self.digest(kind, row)
             if not isinstance(self.sealer, Keyless):
-                self._check(row)
+                self._check(kind, row)
             authentic = True
-        seq, state, _, progress, head = row[len(FIXED) : len(COLUMNS) - 1]
-        return StoredFlow(row[0], seq, state, progress, head, digest, authentic)
+        values = dict(zip(kind.columns, row, strict=False))
+        record_id, seq, state, progress, head = (
+            values[name] for name in ("id", "seq", "state", "progress", "head")
+        )
+        return StoredFlow(record_id, seq, state, progress, head, digest, authentic)
 
-    def digest(self, row: Sequence[Any]) -> str:
-        """Return the digest of a row that begins with `COLUMNS`; raises one of `DAMAGED`."""
-        moving = row[len(FIXED) : len(COLUMNS) - 2]
-        return _digest(self._fixed_digest(row[: len(FIXED)]), *moving)
-
-    def _fixed_digest(self, values: Sequence[Any]) -> str:
-        # SQLite gives whole numbers of a column of floats as integers at times. float() would also
-        # take a text or a blob with a number in it.
-        flow_id, open_name, created_at, ended_at, *rest = values
-        times = [None if at is None else at * 1.0 for at in (created_at, ended_at)]
-        text = _encode([self.store_id, flow_id, open_name, *times, *rest])
-        return hashlib.sha256(text.encode()).hexdigest()
+    def digest(self, kind: Kind[Any], row: Sequence[Any]) -> str:
+        """Return the digest of a row that begins with the kind's columns; may raise `DAMAGED`."""
+        return kind.digest(self.store_id, row[: len(kind.columns) - len(_SIGNED)])
 
 
-def progress_of(flow: Flow) -> str:
-    """Return what the column `progress` of the flow's row has."""
-    fields = dict(zip(_PROGRESS, _progress_of(flow), strict=True))
-    if flow.omitted is not None:
-        fields["omitted"] = flow.omitted._asdict()
-    return encode(fields).decode()
+def link_hash(link: str) -> str:
+    """Return what finds the need whose page has this link."""
+    return hashlib.sha256(f"deviceflow need {link}".encode(errors="replace")).hexdigest()
 
 
-def _digest(fixed: str, seq: Any, state: Any, moved_at: Any, progress: Any) -> str:
-    # No two rows give one text: the first four parts have no line breaks where they are right, and
-    # in JSON there is none.
-    if not (type(seq) is int and isinstance(state, str) and isinstance(progress, str)):
-        raise TypeError
-    text = f"{fixed}\n{seq}\n{state}\n{moved_at * 1.0!r}\n{progress}"
-    return hashlib.sha256(text.encode()).hexdigest()
+def uses_of(used_by: object) -> tuple[Use, ...]:
+    """Return the uses in a column `used_by`, which is not authenticated: none of junk."""
+    try:
+        return of_json(decode(used_by)) if isinstance(used_by, str) else ()
+    except DAMAGED:
+        return ()
 
 
-def damaged(flow_id: object) -> StoreError:
+def damaged(record_id: object) -> StoreError:
     """Return the error for a row that has something in it that was never written there."""
     return StoreError(
         "The record of this flow is damaged.",
-        flow_id=name_of(flow_id),
+        flow_id=name_of(record_id),
         hint="Nothing was sent. Restore the store from a backup, or start a new login.",
     )
 
@@ -326,14 +421,24 @@ def rewound() -> StoreError:
     )
 
 
-def name_of(flow_id: object) -> str:
+def ignored(record_id: str) -> StoreError:
+    """Return the error for a statement that did nothing, where it should have."""
+    return StoreError(
+        "The database ignored a statement without an error.",
+        flow_id=record_id,
+        hint="Check whether its tables have triggers or rules, or lack their primary keys. Restore"
+        " the store from a backup.",
+    )
+
+
+def name_of(record_id: object) -> str:
     """Return an id as it can be shown, whatever a database has there."""
-    return flow_id if isinstance(flow_id, str) else repr(flow_id)
+    return record_id if isinstance(record_id, str) else repr(record_id)
 
 
-def _bound(provider: str, flow: Flow) -> str:
-    """Return a digest of the endpoints, the client and the requirements of a flow."""
-    return hashlib.sha256(f"{provider}\n{flow.token_endpoint}".encode()).hexdigest()[:32]
+def by_id(row: Any) -> str:
+    """Return what rows are sorted by: an id that is not text comes last, as in a database."""
+    return row.flow_id if isinstance(row.flow_id, str) else f"\U0010ffff{row.flow_id!r}"
 
 
 @lru_cache(256)
@@ -354,3 +459,7 @@ def server_of(text: str) -> str:
     with suppress(UsageError, *DAMAGED):
         return provider_of(text).server
     return ""
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -10,72 +10,60 @@ from deviceflow.stores.sql.keys import get_meta
 from deviceflow.stores.sql.statements import MIGRATIONS
 
 if TYPE_CHECKING:
-    from deviceflow.stores.sql.connection import Operation
-    from deviceflow.stores.sql.connection import Statements as Attempt
+    from deviceflow.stores.sql.connection import Transaction, Work
     from deviceflow.stores.sql.statements import Dialect, Statements
 
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
 
 
-def version(dialect: Dialect, *, read_only: bool) -> Operation[int]:
+async def version(db: Transaction, dialect: Dialect, *, read_only: bool) -> int:
     """Return the version of the schema; 0 where there is none.
-
-    Args:
-        dialect: The SQL dialect.
-        read_only: Whether it may not be written.
 
     Raises:
         StoreError: A newer deviceflow made it; or it is not of this version, and may not be
             written; or the database cannot keep every text.
     """
-
-    def attempt(_now: float) -> Attempt[int]:
-        if dialect.is_unicode and not (yield "is_unicode", {}).fetchone():
-            raise StoreError(
-                "The database's encoding is not UTF8. It may return texts as bytes, or refuse some"
-                " of them.",
-                hint="Nothing was changed. Create another database, and name it in the store's URL:"
-                " CREATE DATABASE deviceflow ENCODING 'UTF8' TEMPLATE template0",
-            )
-        found = yield from _version()
-        if read_only and found != len(MIGRATIONS):
-            raise StoreError(
-                "There is no store here yet, or it is of an older version.",
-                hint="A command that starts a login creates or upgrades it: deviceflow login",
-            )
-        return found
-
-    return attempt
+    if dialect.is_unicode and await db.row("is_unicode") is None:
+        raise StoreError(
+            "The database's encoding is not UTF8. It may return texts as bytes, or refuse some"
+            " of them.",
+            hint="Nothing was changed. Create another database, and name it in the store's URL:"
+            " CREATE DATABASE deviceflow ENCODING 'UTF8' TEMPLATE template0",
+        )
+    found = await _version(db)
+    if read_only and found != len(MIGRATIONS):
+        raise StoreError(
+            "There is no store here yet, or it is of an older version.",
+            hint="A command that starts a login creates or upgrades it: deviceflow login",
+        )
+    return found
 
 
-def migrate(statements: Statements, begin: Operation[None] | None) -> Operation[None]:
+async def migrate(db: Transaction, statements: Statements, begin: Work[None] | None) -> None:
     """Bring the schema up to date, under a lock that keeps others from doing the same.
 
     Args:
+        db: The transaction.
         statements: The statements.
         begin: What a new store begins with. It is made with the tables, or neither is. None if the
             store is not new.
     """
-
-    def attempt(now: float) -> Attempt[None]:
-        for name in statements.before_migrating:
-            yield name, {}
-        yield "create_meta", {}
-        found = yield from _version()
-        for number in range(found, len(MIGRATIONS)):
-            for name in statements.migration(number):
-                yield name, {}
-        yield "set_meta", {"name": "version", "value": str(len(MIGRATIONS))}
-        if begin is not None and not found:
-            yield from begin(now)
-
-    return attempt
+    for name in statements.before_migrating:
+        await db.run(name)
+    await db.run("create_meta")
+    found = await _version(db)
+    for number in range(found, len(MIGRATIONS)):
+        for name in statements.migration(number):
+            await db.run(name)
+    await db.run("set_meta", {"name": "version", "value": str(len(MIGRATIONS))})
+    if begin is not None and not found:
+        await begin(db)
 
 
-def _version() -> Attempt[int]:
+async def _version(db: Transaction) -> int:
     found = None
-    if (yield "has_meta", {}).fetchone():
-        found = yield from get_meta("version")
+    if await db.row("has_meta") is not None:
+        found = await get_meta(db, "version")
     if found is not None and not _VERSION.fullmatch(found):
         raise StoreError(
             "The version of the store's schema, in its table `meta`, is not a number: somebody"

@@ -11,19 +11,17 @@ from deviceflow.audit.chain import STORED
 from deviceflow.core.actions import ENDS_HANDOVER, IMPORT
 from deviceflow.core.ports import FIRST_SNOOZE
 from deviceflow.stores._leases import LONGEST_LEASE
-from deviceflow.stores.sql.grant_rows import GRANT_COLUMNS
-from deviceflow.stores.sql.rows import COLUMNS
+from deviceflow.stores.sql.rows import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-MANY: Final = 128
-"""For how many sets of values a statement is run at most."""
+    from deviceflow.stores.sql.rows import Kind
 
 IDS: Final = tuple(f"id{number}" for number in range(50))
 """The names of the values of the query `histories`: flow ids."""
 
-MIGRATIONS: Final = ("0001_flows_and_audit",)
+MIGRATIONS: Final = ("0001_flows_and_audit", "0002_alike")
 """The files that bring a database from each version of the schema to the next."""
 
 
@@ -83,22 +81,6 @@ class Statement(NamedTuple):
     values_of: Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
-class ManyStatement(NamedTuple):
-    """A statement for many sets of values.
-
-    Attributes:
-        text: The SQL, with placeholders for arrays.
-        types: The types of their elements.
-        values_of: Returns one set of the statement's own values, as that of a `Statement`.
-        event_of: Returns those of an event; None if the statement adds none.
-    """
-
-    text: str
-    types: tuple[str, ...]
-    values_of: Callable[[Mapping[str, Any]], tuple[Any, ...]]
-    event_of: Callable[[Mapping[str, Any]], tuple[Any, ...]] | None
-
-
 class Statements(dict[str, Statement]):
     """All statements in one dialect, by their names; each is worded when it is first needed.
 
@@ -124,11 +106,6 @@ class Statements(dict[str, Statement]):
             "for_update": dialect.for_update,
             "skip_locked": dialect.skip_locked,
             "bytewise": dialect.bytewise,
-            "columns": ", ".join(COLUMNS),
-            "column_values": _values(COLUMNS),
-            "grant_columns": ", ".join(GRANT_COLUMNS),
-            "grant_values": _values(GRANT_COLUMNS),
-            "grant_set": ", ".join(f"{name} = :{name}" for name in GRANT_COLUMNS),
             "stored": ", ".join(f'"{name}"' for name in STORED),
             "stored_values": _values(STORED),
             "find": dialect.find,
@@ -140,13 +117,24 @@ class Statements(dict[str, Statement]):
             "longest_lease": str(LONGEST_LEASE),
             "first_snooze": str(FIRST_SNOOZE),
         }
+        self._of_table = {kind.table: _words_of(kind, self._words) for kind in KINDS}
         self.before_migrating: Final = [
             f"before_migrating_{number}" for number in range(len(dialect.before_migrating))
         ]
 
     def __missing__(self, name: str) -> Statement:
-        statement = self[name] = self._worded(self._named[name])
+        table, _, own = name.rpartition(".")
+        words = self._words | self._of_table.get(table, {})
+        text = _expanded(self._named.get(name) or self._named[f"each.{own}"], words)
+        names = _VALUE.findall(text)
+        statement = self[name] = Statement(_VALUE.sub(self._placeholder, text), _getter(names))
         return statement
+
+    def names(self) -> list[str]:
+        """Return the names of all statements."""
+        named = [name for name in self._named if not name.startswith("each.")]
+        each = [name.removeprefix("each.") for name in self._named if name.startswith("each.")]
+        return named + [f"{kind.table}.{name}" for kind in KINDS for name in each]
 
     def table(self, name: str) -> str:
         """Return a table's whole name."""
@@ -161,88 +149,10 @@ class Statements(dict[str, Statement]):
             self._named[names[-1]] = text
         return names
 
-    def for_many(self, name: str, *, with_event: bool = False) -> ManyStatement:
-        """Return a statement that does what the one of this name does, for many sets of values.
-
-        It is PostgreSQL's. Its values are arrays, each of the values of one name. An UPDATE and a
-        SELECT return the number of each row's values in front, from 1 on.
-
-        Args:
-            name: The name of an UPDATE of one row or of a SELECT, each with a WHERE; or of an
-                INSERT of one row.
-            with_event: Whether an UPDATE also adds an event for each row that it changed. It then
-                returns the number of added events behind.
-        """
-        text = self._expanded(self._named[name])
-        event = self._expanded(self._named["add_event"]) if with_event else ""
-        event = _VALUE.sub(lambda value: f":{_EVENT}{value[1]}", event)
-        names = list(dict.fromkeys(_VALUE.findall(f"{text} {event}")))
-        columns = {value: f"many.v{number}" for number, value in enumerate(names)}
-        text, event = (_VALUE.sub(lambda value: columns[value[1]], one) for one in (text, event))
-        types = [_TYPES.get(value.removeprefix(_EVENT), "text") for value in names]
-        arrays = ", ".join(f"{self._placeholder}::{kind}[]" for kind in types)
-        named = ", ".join(f"v{number}" for number in range(len(names)))
-        # Without the limit, the planner would expect so many rows that it reads the whole table.
-        many = (
-            f"SELECT * FROM unnest({arrays}) WITH ORDINALITY AS many ({named}, n)"  # noqa: S608  # our own
-            f" LIMIT {MANY}"
-        )
-        if text.startswith("INSERT"):
-            text = _inserted(text, f"({many}) AS many")
-        elif text.startswith("SELECT"):
-            before, _, after = text.removeprefix("SELECT ").partition(" WHERE ")
-            after = after.replace("FOR UPDATE", "FOR UPDATE OF flows")
-            text = f"SELECT many.n, {before}, ({many}) AS many WHERE {after}"
-        else:
-            before, _, after = text.partition(" WHERE ")
-            changed = f"{before} FROM many WHERE {after} RETURNING many.n"
-            if with_event:
-                added = _inserted(event, "many JOIN changed ON many.n = changed.n")
-                text = (
-                    f"WITH many AS ({many}), changed AS ({changed}), added AS ({added} RETURNING 1)"  # noqa: S608  # our own
-                    " SELECT n, (SELECT count(*) FROM added) FROM changed"
-                )
-            else:
-                text = f"WITH many AS ({many}) {changed}"
-        own = [value for value in names if not value.startswith(_EVENT)]
-        events = [value.removeprefix(_EVENT) for value in names if value.startswith(_EVENT)]
-        return ManyStatement(text, tuple(types), _getter(own), _getter(events) if events else None)
-
-    def reworded(self, name: str, word: Callable[[str], str]) -> str:
-        """Return the text of a statement, with other words for its values.
-
-        Args:
-            name: The statement's name.
-            word: Returns what stands for the value of a name, at each place in their order.
-        """
-        return _VALUE.sub(lambda value: word(value[1]), self._expanded(self._named[name]))
-
-    def _expanded(self, text: str) -> str:
-        while "{" in text:
-            text = _WORD.sub(lambda word: self._words[word[1]], text)
-        return " ".join(text.split())
-
-    def _worded(self, text: str) -> Statement:
-        text = self._expanded(text)
-        names = _VALUE.findall(text)
-        return Statement(_VALUE.sub(self._placeholder, text), _getter(names))
-
-
-_TYPES: Final = {
-    **dict.fromkeys(("seq", "before"), "bigint"),
-    **dict.fromkeys(
-        ("moved_at", "old_moved_at", "wake_at", "notify_at", "ended_at", "seconds"),
-        "double precision",
-    ),
-}
-"""The types of values that are no texts, by their names."""
-
-_EVENT: Final = "event_"
-"""What the names of an event's values begin with, where those of its flow are beside."""
 
 _WORD: Final = re.compile(r"\{(\w+)\}")
 _VALUE: Final = re.compile(r":(\w+)")
-_SECTION: Final = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
+_SECTION: Final = re.compile(r"^-- (name|each|fragment): ([\w.]+)$", re.MULTILINE)
 
 
 def _getter(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -251,10 +161,24 @@ def _getter(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     return lambda values: tuple(values[name] for name in names)
 
 
-def _inserted(text: str, source: str) -> str:
-    """Return an INSERT of one row's values as one of many rows."""
-    into, _, values = text.partition(" VALUES ")
-    return f"{into} SELECT {values.strip('() ')} FROM {source}"  # noqa: S608  # our own
+def _expanded(text: str, words: Mapping[str, str]) -> str:
+    while "{" in text:
+        text = _WORD.sub(lambda word: words[word[1]], text)
+    return " ".join(text.split())
+
+
+def _words_of(kind: Kind[Any], words: Mapping[str, str]) -> dict[str, str]:
+    """Return the words of a kind's table."""
+    written = (*kind.columns, *kind.times)
+    return {
+        "table": words[kind.table],
+        "columns": ", ".join(kind.columns),
+        "times": ", ".join(kind.times),
+        "values": _values(written),
+        "set": ", ".join(f"{name} = :{name}" for name in written if name != "id"),
+        "others": kind.others,
+        "other_keys": " OR ".join(f"{name} NOT LIKE :prefix" for name in ("mac", *kind.secrets)),
+    }
 
 
 def _values(names: tuple[str, ...]) -> str:
@@ -264,11 +188,12 @@ def _values(names: tuple[str, ...]) -> str:
 @cache
 def _read_queries() -> tuple[dict[str, str], dict[str, str]]:
     """Return the statements of `queries.sql`, and its fragments."""
-    found: dict[str, dict[str, str]] = {"name": {}, "fragment": {}}
+    named, fragments = dict[str, str](), dict[str, str]()
     _, *parts = _SECTION.split(_read("queries.sql"))
-    for kind, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        found[kind][name] = _without_comments(text).strip()
-    return found["name"], found["fragment"]
+    for what, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        kept = fragments if what == "fragment" else named
+        kept[f"each.{name}" if what == "each" else name] = _without_comments(text).strip()
+    return named, fragments
 
 
 def _without_comments(text: str) -> str:

@@ -1,101 +1,152 @@
-"""The sync face of a store in a SQL database; see `methods` for what its methods do."""
+"""A store in a SQL database: what each of its methods does, written once, for every connection.
+
+Three tables matter. A row of `flows` or `grants` is a record as it stands (see `rows`): a login or
+a grant. `audit` has a row for each of its transitions, written in the transaction that makes it
+true. The number of its last transition is the record's version. A move names the version at which
+the record was read. If the record has another version by then, nothing happens.
+
+All methods are coroutines over a connection. What is done in a transaction is a function of it, and
+is called again if the connection was lost. It must then find out whether it was done before.
+"""
 
 from __future__ import annotations
 
-import os
+import asyncio
+import logging
 import secrets
 import time
-from contextlib import contextmanager
-from heapq import merge
-from types import MappingProxyType
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 
-from deviceflow._boot import clock_name
+from deviceflow._blocking import complete
 from deviceflow.audit import log
-from deviceflow.audit.events import render, render_grant
-from deviceflow.core.ports import LeaseHeld, Moment, Origin, each, reraise
-from deviceflow.core.secret import without_traceback
+from deviceflow.audit.chain import DAMAGED, AuditKey, encode, link, omit, read, row_of
+from deviceflow.audit.events import STORE, render, render_store_event
+from deviceflow.audit.mode import is_summarized
+from deviceflow.audit.reading import event_of
+from deviceflow.core.actions import ACTIONS, OPEN_PLAINTEXT, PRUNE, ROTATE_KEYS
+from deviceflow.core.encryption import PLAIN
+from deviceflow.core.flow import Flow
+from deviceflow.core.grant import check_name
+from deviceflow.core.ports import (
+    Claim,
+    LeaseHeld,
+    Origin,
+    StoredGrant,
+    StoreEvent,
+    UpcomingFlow,
+    reraise,
+)
+from deviceflow.core.sanitize import storable
+from deviceflow.core.secret import Hidden, Secret, without_frames
 from deviceflow.core.states import State
-from deviceflow.errors import DeviceFlowError, LoginBusyError
-from deviceflow.stores.sql import keys
-from deviceflow.stores.sql.grant_face import GrantFace
-from deviceflow.stores.sql.grant_rows import GrantRows
-from deviceflow.stores.sql.grants import by_id
-from deviceflow.stores.sql.methods import FIRST_PAGE, PAGE, SQLMethods, run
-from deviceflow.stores.sql.operations import query
-from deviceflow.stores.sql.rows import name_of
+from deviceflow.core.uses import to_json
+from deviceflow.credentials.keys.audit import configured
+from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
+from deviceflow.stores import _leases as leases
+from deviceflow.stores.sql import keys, schema
+from deviceflow.stores.sql.rows import (
+    GRANT,
+    LOGIN,
+    Rows,
+    ignored,
+    kind_of,
+    link_hash,
+    name_of,
+    server_of,
+    uses_of,
+)
+from deviceflow.stores.sql.statements import MIGRATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
-    from deviceflow.audit.chain import AuditKey
     from deviceflow.audit.mode import TrailMode
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
-    from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import Claim, Decide, StoredFlow, StoreEvent, UpcomingFlow
-    from deviceflow.stores.sql.connection import Connection, Mode, Operation, Query
-    from deviceflow.stores.sql.methods import Method
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import Decide, GrantLease, StoredFlow
+    from deviceflow.core.uses import Use
+    from deviceflow.stores.sql.connection import (
+        Connection,
+        Mode,
+        Transaction,
+        Work,
+    )
+    from deviceflow.stores.sql.rows import Kind
     from deviceflow.stores.sql.statements import Dialect, Statements
+
+    Values = dict[str, Any]
 
 _T = TypeVar("_T")
 
-_NONE: Final[Mapping[str, int]] = MappingProxyType({})
-_RESEALING: Final = 10.0
+PAGE: Final = 200
+"""How many rows a query returns at a time."""
+
+NOBODY: Final = Origin()
+_GRANT_SNOOZE: Final = 3600.0
+_HIGHEST: Final = 2**53
+_LONGEST_NAME: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
+_NEVER: Final = 1e12
+_TRIES: Final = 3
+_UPCOMING: Final = 10_000
 
 
-def _now() -> Moment:
-    return Moment(time.time(), time.monotonic(), clock_name())
+class OvertakenError(Exception):
+    """The login that was to move with a grant was moved by others: nothing is to be committed."""
 
 
-class Snapshot(NamedTuple):
-    """What a store holds at one moment, in the order of the flows' ids, byte by byte.
-
-    Attributes:
-        events: All events of all flows and grants, those of each by their numbers, as tuples in the
-            order of `deviceflow.audit.chain.STORED`.
-        flows: The row of each flow and of each grant.
-        key: What authenticates the events; None where the store is only read, and has none.
-    """
-
-    events: Iterator[tuple[Any, ...]]
-    flows: Iterator[StoredFlow]
-    key: AuditKey | None
-
-
-class Resealed(NamedTuple):
-    """What sealing with the first key came to.
+class Beside(NamedTuple):
+    """What a row has beside the columns that are authenticated, whatever somebody has put there.
 
     Attributes:
-        flows: How many flows were sealed with it.
-        problems: What kept others from that.
+        now: The store's time.
+        owner: Who has the lease, or had it last and did not give it back.
+        previous_owner: Who had it before, and did not give it back.
+        left: What is left of the lease.
+        used_at: When the record was used last.
+        used_by: By what.
     """
 
-    flows: int
-    problems: list[DeviceFlowError]
+    now: float
+    owner: str | None
+    previous_owner: str | None
+    left: leases.LeaseLeft
+    used_at: object
+    used_by: object
+
+    @classmethod
+    def of(cls, kind: Kind[Any], row: Sequence[Any]) -> Self:
+        """Return what a row of the fragment `row` has."""
+        now, owner, previous, *lease, used_at, used_by = row[len(kind.columns) :]
+        owner = owner if isinstance(owner, str) else None
+        return cls(now, owner, previous, leases.left(*lease), used_at, used_by)
 
 
-class SQLStore(SQLMethods, GrantFace):
-    """Keeps flows in a SQL database; `SQLiteStore` and `PostgresStore` say in which.
+class AsyncSQLStore:
+    """Keeps logins and grants in a SQL database, for the tasks of one event loop.
 
-    The flows that a process drives are kept in its memory between their polls, with the device
-    code in clear, up to 16,384 of them. A poll of one reads nothing, and is done only if the row
-    is the one that this process wrote.
+    `AsyncSQLiteStore` and `AsyncPostgresStore` say in which. The store is opened by `async with`,
+    or else by the first method that is called; that is when an unusable store is told of.
 
     Args:
-        connection: Performs operations.
-        dialect: How the database says it.
+        connection: Does work in transactions.
+        dialect: The SQL dialect.
         statements: The statements, in that dialect.
         find_sealer: Finds what seals the store's secrets; it is given the store's audit key as it
             is sealed, or None for a store that is new.
         read_only: Whether nothing may be written to it, not even the schema.
         trail: Whether its trail stores each event: see `deviceflow.audit.mode`.
+        name: What a person reads in a log.
 
     Attributes:
-        durable: True: flows outlive the process.
-        keeps_trail: True: each flow's events are kept beside it.
+        durable: True: logins outlive the process.
+        keeps_trail: True: each login's events are kept beside it.
+        audit_key: What authenticates events; None where the store is only read, and has none.
     """
+
+    durable = True
+    keeps_trail = True
 
     def __init__(
         self,
@@ -105,75 +156,130 @@ class SQLStore(SQLMethods, GrantFace):
         find_sealer: Callable[[str | None], Sealer | Plain | Keyless],
         *,
         read_only: bool,
-        trail: TrailMode | None = None,
+        trail: TrailMode | None,
+        name: str,
     ) -> None:
-        super().__init__(dialect, statements, find_sealer, read_only=read_only, trail=trail)
         self._connection = connection
-        try:
-            self._run(self._open())
-        except BaseException:
-            self.close()
-            raise
+        self._dialect = dialect
+        self._statements = statements
+        self._find_sealer = find_sealer
+        self._read_only = read_only
+        self._summarize = is_summarized(trail)
+        self._is_open = False
+        self._opening: asyncio.Future[None] | None = None
+        self._change = asyncio.Event()
+        self._change.set()
+        self._name = name
+        self._rows: Rows
+        self.audit_key: AuditKey | None
 
-    @property
-    def keyed(self) -> bool:
-        """Whether there is a key to check the events' MACs with; always, if it may be written."""
-        return self._audit_key is not None
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
 
-    def _run(self, method: Method[_T]) -> _T:
-        """Perform a method's jobs, and return its result."""
-        return run(method, self._connection.perform)
-
-    def _perform(
-        self, operation: Operation[_T], mode: Mode = "write", client_now: float = 0.0
-    ) -> _T:
-        """Perform an operation; what goes wrong comes without frames that show a row."""
-        self._job(operation, mode)
-        return without_traceback(lambda: self._connection.perform(operation, mode, client_now))
-
-    def close(self) -> None:
-        """Close what is open, and forget the flows that this process drives.
-
-        The store is opened again where it is needed again.
-        """
-        self._remembered.forget_all()
-        self._seen_grants.clear()
-        self._connection.close()
-
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
+        await self._ready()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
-    # The protocol.
+    async def close(self) -> None:
+        """Wait for work that was begun, and close what is open. It is opened again when needed."""
+        await self._connection.close()
 
-    def now(self, client_now: float) -> float:
-        """Return what time it is for this store: the database's, where that has a clock."""
-        return self._run(self._now(client_now))
+    # The protocol; see `Store`.
 
-    def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        """Keep a new flow, or return the open one of the same name instead."""
-        return self._run(self._add(flow, store_event))
+    async def now(self, client_now: float) -> float:
+        if not self._dialect.has_clock:
+            return client_now
 
-    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        """Return a copy of the flow, with its secrets or without.
+        async def work(db: Transaction) -> float:
+            return float((await db.row("now"))[0])
 
-        Raises:
-            UnknownLoginError: There is none of that id.
-        """
-        return self._run(self._get(flow_id, secrets=secrets))
+        return await self._run(work, "read")
 
-    def flows(
+    async def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
+        _check_names(flow)
+        await self._writable()
+        now = time.time() if store_event is None else store_event.client_now
+        imported = None
+        if flow.seq:  # its events so far are elsewhere: the chain here begins with saying so
+            flow.head = flow.omitted = None
+            imported = render(flow, flow.record_import(await self.now(time.time())))
+        columns, noted = self._first_row(flow) if imported is None else self._linked(flow, imported)
+
+        async def work(db: Transaction) -> Flow:
+            # The login that has the name may end between two statements.
+            for _ in range(_TRIES):
+                if await db.execute("flows.add", columns.reveal()) == 1:
+                    await self._note(db, noted, store_event)
+                    if flow.wake_at is not None:
+                        await self._announce(db)
+                    return flow
+                found = await db.row("flows.get", columns.reveal())
+                found = found or await db.row("flows.get_by_name", columns.reveal())
+                if found is not None:
+                    return self._added(flow, columns, Hidden(found))
+            raise ignored(flow.id)
+
+        kept = await self._run(work, "write", now)
+        if kept is flow:
+            self._changed()
+            if imported is not None:
+                log.emit(log.TRANSITION, imported)
+        return kept
+
+    async def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
+        async def work(db: Transaction) -> Flow:
+            row = await db.row("flows.get", {"id": storable(flow_id)})
+            if row is None:
+                raise UnknownLoginError(flow_id=flow_id)
+            return self._rows.record(LOGIN, Hidden(row), secrets=secrets)
+
+        return await self._run(work, "read")
+
+    async def find(self, name: str) -> Flow | None:
+        async def work(db: Transaction) -> Flow | None:
+            row = await db.row("flows.get_by_name", {"name": storable(name)})
+            return None if row is None else self._rows.record(LOGIN, Hidden(row), secrets=False)
+
+        return await self._run(work, "read")
+
+    async def flows(
         self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
-    ) -> Iterator[Flow]:
-        """Yield all flows, or those that have not ended, the newest first, without secrets."""
-        after: dict[str, Any] | None = FIRST_PAGE
+    ) -> AsyncIterator[Flow]:
+        """Yield copies of the logins without their secrets, newest first."""
+        after: Values | None = {}
         while after is not None:
-            rows, after = self._run(self._flow_rows(after, skip_ended=skip_ended))
-            yield from self._readable(rows, on_problem)
+            found, after = await self.newest_flows(after, skip_ended=skip_ended)
+            for flow in found:
+                if isinstance(flow, Flow):
+                    yield flow
+                else:
+                    on_problem(flow)
 
-    def claim(
+    async def newest_flows(
+        self, after: Values, *, skip_ended: bool
+    ) -> tuple[list[Flow | DeviceFlowError], Values | None]:
+        """Return a page of logins, and after what the next page begins; None without one.
+
+        Args:
+            after: What this method returned with the page before.
+            skip_ended: As for `Store.flows`.
+        """
+        name = f"flows.{'unended' if skip_ended else 'newest'}{'_after' if after else ''}"
+
+        async def work(db: Transaction) -> tuple[list[Flow | DeviceFlowError], Values | None]:
+            rows = await db.rows(name, after | {"limit": PAGE})
+            if not rows:
+                return [], None
+            last = dict(zip(LOGIN.columns, rows[-1], strict=False))
+            found = [self._readable(row) for row in rows]
+            return found, {"created_at": last["created_at"], "id": last["id"]}
+
+        return await self._run(work, "read")
+
+    async def claim(
         self,
         flow_id: str,
         owner: str,
@@ -181,38 +287,40 @@ class SQLStore(SQLMethods, GrantFace):
         seconds: float,
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
-        """Take the flow's lease, or return the lease that another worker holds."""
-        return self._run(self._claim(flow_id, owner, client_now, seconds, decide))
+        lease: Values = {"owner": owner, "seconds": seconds, "ended": None}
+        kept: dict[str, Claim] = {}  # by the MAC that an attempt has written
 
-    def claim_due(
-        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
-    ) -> Claim | None:
-        """Take the lease of the flow that has been due the longest, if one is due and free."""
-        return self._run(self._claim_due(owner, client_now, seconds, decide))
+        async def work(db: Transaction) -> Claim | LeaseHeld:
+            row = await db.row("flows.lock", {"id": storable(flow_id)})
+            if row is None:
+                raise UnknownLoginError(flow_id=flow_id)
+            beside = Beside.of(LOGIN, row)
+            if beside.owner != owner and beside.left.seconds > 0:
+                flow = self._rows.record(LOGIN, Hidden(row), secrets=False)
+                return LeaseHeld(flow, *beside.left)
+            # The error for one that cannot be read undoes the lease: others may be able to read it.
+            flow = self._rows.record(LOGIN, Hidden(row))
+            if (mac := row[len(LOGIN.columns) - 1]) in kept:
+                return kept[mac]  # only the answer was lost
+            previous = beside.previous_owner if beside.owner in (None, owner) else beside.owner
+            claim = Claim(flow, beside.now, previous)
+            event = None if decide is None else decide(claim)
+            if event is None:
+                values = lease | {"id": flow.id, "previous_owner": previous}
+                if await db.execute("flows.lease", values) != 1:
+                    raise ignored(flow.id)
+                return claim
+            columns, noted = self._linked(flow, event)
+            if await db.execute("flows.lease_and_move", columns.reveal() | lease) != 1:
+                raise ignored(flow.id)
+            await self._note(db, noted)
+            claim = Claim(flow, beside.now, previous, event)
+            kept[columns.reveal()["mac"]] = claim
+            return claim
 
-    def upcoming(
-        self, client_now: float, ahead: float, grace: float | None = None
-    ) -> list[UpcomingFlow]:
-        """Return flows that nobody seems to drive and nobody has leased, the longest due first."""
-        return self._run(self._upcoming(client_now, ahead, grace))
+        return await self._run(work, "write", client_now)
 
-    def any_pending(self) -> bool:
-        """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
-        return self._run(self._any_pending())
-
-    def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
-        """Have the lease that was taken then last its whole duration from now."""
-        self._run(self._restart_lease(subject_id, since, client_now))
-
-    def foreign_leases(self, client_now: float) -> list[tuple[str, float]]:
-        """Return due flows with a lease that has to be restarted, each with its `since`."""
-        return self._run(self._foreign_leases(client_now))
-
-    def wake_after_clock_change(self, client_now: float) -> None:
-        """Wake what waits for a time that was written before the clock was set back."""
-        self._run(self._wake_after_clock_change(client_now))
-
-    def commit(
+    async def commit(
         self,
         flow: Flow,
         event: dict[str, Any],
@@ -220,153 +328,568 @@ class SQLStore(SQLMethods, GrantFace):
         release: str | None = None,
         store_event: StoreEvent | None = None,
     ) -> bool:
-        """Keep the flow as it is after `event`, and that with it, unless others went on."""
-        return self._run(self._commit(flow, event, release, store_event))
+        await self._writable()
+        makes_due = flow.wake_at is not None and (flow.state.ended or event["from"] == State.INIT)
+        move = self._move(flow, event, release=release)
 
-    def release(self, flow_id: str, owner: str) -> None:
-        """Give the lease back, if `owner` still has it."""
-        self._run(self._release(flow_id, owner))
+        async def work(db: Transaction) -> bool:
+            if not await move(db):
+                if release is not None:
+                    await db.run("release", {"id": flow.id, "owner": release})
+                return False
+            await self._note(db, None, store_event)
+            if makes_due:
+                await self._announce(db)
+            return True
 
-    def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
-        """Give the lease back, if `owner` has it, and have no sweep find the flow for a while."""
-        self._run(self._snooze(flow_id, owner, client_now))
+        now = 0.0 if store_event is None else store_event.client_now
+        kept = await self._run(work, "write", now)
+        if kept and makes_due:
+            self._changed()
+        await self._wiped(event, kept=kept)
+        return kept
 
-    def reschedule(self, flow: Flow, owner: str) -> None:
-        """Give the lease back, and have sweeps find the flow when it is due."""
-        self._run(self._reschedule(flow, owner))
+    async def release(self, flow_id: str, owner: str) -> None:
+        await self._execute("release", {"id": flow_id, "owner": owner})
 
-    def ids_with_secrets(
+    async def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
+        # An id that is not text may not be found: then it is the owner's leases that are released.
+        await self._execute("snooze", {"id": storable(flow_id), "owner": owner}, client_now)
+
+    async def reschedule(self, flow: Flow, owner: str) -> None:
+        values = {"id": flow.id, "seq": flow.seq, "owner": owner, "wake_at": flow.wake_at}
+        await self._execute("reschedule", values)
+
+    async def upcoming(
+        self, client_now: float, ahead: float, grace: float | None = None
+    ) -> list[UpcomingFlow]:
+        grace = _NEVER if grace is None else grace
+        values = {"ahead": ahead, "grace": grace, "limit": _UPCOMING, "owner": None}
+        found = await self._query("upcoming", values, client_now)
+        return [
+            UpcomingFlow(flow_id, seq, float(wake_at), now, server_of(provider))
+            for flow_id, seq, wake_at, now, provider in found
+            if isinstance(flow_id, str)
+            and isinstance(seq, int)
+            and isinstance(wake_at, int | float)
+        ]
+
+    async def any_pending(self) -> bool:
+        return bool(await self._query("any_pending", {}))
+
+    async def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
+        values = {"id": storable(subject_id), "since": since}
+
+        async def work(db: Transaction) -> None:
+            for kind in (LOGIN, GRANT):
+                await db.run(f"{kind.table}.restart_lease", values)
+
+        await self._run(work, "write", client_now)
+
+    async def foreign_leases(self, client_now: float) -> list[tuple[str, float]]:
+        found = await self._query("foreign_leases", {}, client_now)
+        return [(flow_id, at) for flow_id, at in found if isinstance(at, int | float)]
+
+    async def wake_after_clock_change(self, client_now: float) -> None:
+        await self._execute("wake_after_clock_change", {}, client_now)
+
+    async def record_store_event(
+        self, action: Action, client_now: float, detail: str, origin: Origin
+    ) -> None:
+        event = StoreEvent(action, client_now, detail, origin)
+        await self._run(lambda db: self._note(db, None, event), "write", client_now)
+
+    async def ids_with_secrets(
         self,
         kind: Literal["token", "revoke"],
         ended_before: float,
         client_now: float,
         skip: int = 0,
     ) -> list[str]:
-        """Return the ids of flows that ended before then and hold such secrets, some at a time."""
-        return self._run(self._ids_with_secrets(kind, ended_before, client_now, skip))
+        values = {"ended_before": ended_before, "limit": PAGE, "skip": skip}
+        found = await self._query(f"with_{kind}", values, client_now)
+        return [name_of(flow_id) for (flow_id,) in found]
 
-    def delete_ended(
+    async def delete_ended(
         self,
         ended_before: float,
         *,
         on_problem: Callable[[DeviceFlowError], object] = reraise,
     ) -> int:
-        """Drop the flows that ended before then and hold no secret; return how many."""
-        return self._run(self._delete_ended(ended_before, on_problem))
+        await self._writable()
+        deleted = skip = 0
 
-    def record_store_event(
-        self, action: Action, client_now: float, detail: str, origin: Origin
-    ) -> None:
-        """Put on record what belongs to no flow."""
-        self._run(self._record_store_event(action, client_now, detail, origin))
+        async def page(db: Transaction) -> list[Flow | DeviceFlowError]:
+            values = {"ended_before": ended_before, "limit": PAGE, "skip": skip}
+            return [self._readable(row) for row in await db.rows("flows.without_secrets", values)]
+
+        while found := await self._run(page, "read"):
+            over = [flow for flow in found if isinstance(flow, Flow)]
+            for problem in found:
+                if isinstance(problem, DeviceFlowError):
+                    on_problem(problem)
+            gone = await self._delete(over)
+            deleted += gone
+            skip += len(found) - gone
+        return deleted
+
+    # Grants. All commits of a grant survive a power cut, whatever the store's setting.
+
+    async def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
+        return await self._load_grant("grants.get_by_name", {"name": storable(name)}, client_now)
+
+    async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
+        return await self._load_grant("grants.get", {"id": storable(grant_id)}, client_now)
+
+    async def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None:
+        values = {"link_hash": link_hash(link.reveal())}
+        return await self._load_grant("grants.get_by_link", values, client_now)
+
+    async def commit_grant(
+        self,
+        grant: Grant,
+        event: dict[str, Any],
+        *,
+        lease: GrantLease | None = None,
+        release: str | None = None,
+        flow: Flow | None = None,
+        flow_event: dict[str, Any] | None = None,
+    ) -> bool:
+        await self._writable()
+        check_name(grant.name)
+        moves = [self._move(grant, event, release=release, lease=lease)]
+        if flow is not None and flow_event is not None:
+            moves.append(self._move(flow, flow_event))
+
+        async def work(db: Transaction) -> bool:
+            for number, move in enumerate(moves):
+                if not await move(db):
+                    if number:
+                        raise OvertakenError
+                    return False
+            return True
+
+        kept = False
+        with suppress(OvertakenError):
+            now = 0.0 if lease is None else lease.client_now
+            kept = await self._run(work, "durable", now)
+        await self._wiped(event, kept=kept)
+        return kept
+
+    async def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
+        values = {"id": grant_id, "used_by": encode(to_json(uses)).decode()}
+        await self._execute("use_grant", values, client_now)
+
+    async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
+        name = "grants.by_name" if after is None else "grants.by_name_after"
+        values = {"limit": PAGE, "name": storable(after or "")}
+
+        async def work(db: Transaction) -> list[StoredGrant | str]:
+            found = list[StoredGrant | str]()
+            for row in await db.rows(name, values):
+                try:
+                    found.append(self._stored_grant(row))
+                except DeviceFlowError:
+                    found.append(name_of(row[GRANT.columns.index("name")]))
+            return found
+
+        return await self._run(work, "read", client_now)
+
+    async def due_grants(
+        self, client_now: float, unused: float, limit: int
+    ) -> list[tuple[str, str]]:
+        values = {"unused": unused, "limit": limit, "owner": None}
+        found = await self._query("due_grants", values, client_now)
+        return [(name, server_of(provider)) for name, provider in found if isinstance(name, str)]
+
+    async def due_notices(self, client_now: float, limit: int) -> list[str]:
+        found = await self._query("due_notices", {"limit": limit}, client_now)
+        return [name for (name,) in found if isinstance(name, str)]
+
+    async def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool:
+        values = {"id": grant_id, "seconds": seconds}
+        return await self._execute("claim_notice", values, client_now) == 1
+
+    async def snooze_grant(self, name: str, client_now: float) -> None:
+        values = {"name": storable(name), "seconds": _GRANT_SNOOZE}
+        await self._execute("snooze_grant", values, client_now)
+
+    async def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
+        values = {"ended_before": ended_before, "name": storable(after or ""), "limit": PAGE}
+        return [name_of(name) for (name,) in await self._query("ended_grants", values)]
+
+    async def delete_grant(self, grant: Grant) -> bool:
+        return await self._delete([grant], "durable") == 1
+
+    # For a process that drives whatever is due.
+
+    async def wait_for_change(self, seconds: float) -> bool:
+        await self._ready()
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        while True:
+            pause = await self._connection.look_for_change(self._changed)
+            left = until - clock()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(left, pause))):
+                    await asyncio.sleep(0)  # a caller that does not wait must not stop the loop
+                    await self._change.wait()
+            if self._change.is_set():
+                self._change.clear()
+                return True
+            if left <= pause:
+                return False
 
     # What only a database has.
 
-    def history(self, flow_id: str) -> list[dict[str, Any]]:
-        """Return the events of a flow, as they were logged, in their order.
+    async def history(self, flow_id: str) -> list[dict[str, Any]]:
+        """Return the events of a login or a grant, as they were logged, in their order.
 
         Each field is of its type or null, whatever somebody has put into the database.
         """
-        return self._run(self._history(flow_id))
+        return [event_of(row) for row in await self._query("history", {"id": storable(flow_id)})]
 
-    def reading(self) -> AbstractContextManager[Query]:
-        """Give what yields the rows of a query by its name, however many, all of one moment."""
-        return self._connection.reading()
-
-    @contextmanager
-    def snapshot(self, first: str = "", last: str | None = None) -> Iterator[Snapshot]:
-        """Give the trail and the flows, as they are at one moment.
+    async def prune(self, ended: Collection[str], waiting: Mapping[str, int]) -> None:
+        """Drop events, and put that on record. A digest must name them by then.
 
         Args:
-            first: From which flow's id on.
-            last: Before which one's; None for all that there are.
+            ended: The logins and grants whose events are all dropped.
+            waiting: Those that keep their events from a number on.
         """
-        values = {"first": first, "last": last}
-        part = "all" if (first, last) == ("", None) else "from" if last is None else "between"
-        with self.reading() as rows:
-            events, flows = rows(f"events_{part}", values), rows(f"flows_{part}", values)
-            grants = map(GrantRows(self._rows).stored, rows(f"grants_{part}", values))
-            stored = merge(map(self._rows.stored, flows), grants, key=by_id)
-            yield Snapshot(events, stored, self._audit_key)
 
-    def bounds(self, parts: int) -> list[str]:
-        """Return the ids that part the flows into so many parts, or fewer, of as many events."""
-        with self.reading() as rows:
-            whole = next(rows("count_events"))[0]
-            found = {
-                flow_id
-                for part in range(1, parts)
-                for (flow_id,) in rows("flow_at_event", {"place": whole * part // parts})
-            }
-        # Ids that are not text sort last, and are in the last part.
-        return sorted(flow_id for flow_id in found if isinstance(flow_id, str) and flow_id)
+        async def work(db: Transaction) -> None:
+            for flow_id in ended:
+                await db.run("delete_events", {"id": flow_id})
+            for flow_id, seq in waiting.items():
+                await db.run("delete_events_before", {"id": flow_id, "seq": seq})
+            about = f"the events of {len(ended)} flows"
+            if waiting:
+                about += f", and the first events of {len(waiting)} flows that have not ended"
+            await add_store_event(db, self.audit_key, PRUNE, about)
 
-    def prune(self, ended: Collection[str], waiting: Mapping[str, int] = _NONE) -> None:
-        """Drop events of flows, and put that on record. A digest must name them by then.
+        await self._run(work, "write", time.time())
 
-        Args:
-            ended: The flows whose events are all dropped.
-            waiting: The flows that keep their events from a number on.
-        """
-        self._perform(self._operations.prune(ended, waiting), "write", time.time())
+    def stored_row(self, kind: Kind[Any], row: Sequence[Any]) -> StoredFlow:
+        """Return what a row that begins with a kind's columns says, true or not."""
+        return self._rows.stored(kind, row)
 
-    def reseal(self) -> Resealed:
-        """Seal with the first key what another key has sealed.
+    async def with_other_keys(self, kind: Kind[Any], skip: int) -> list[str]:
+        """Return a page of ids of records that another key than the first has sealed."""
+        values = {"prefix": f"{self._rows.sealer.prefix}%", "limit": PAGE, "skip": skip}
+        found = await self._query(f"{kind.table}.with_other_keys", values)
+        return [name_of(record_id) for (record_id,) in found]
 
-        Interrupted, it can be done again at any time. A flow that somebody is at work on is not
-        waited for: its problem says when to try again.
-        """
-        done, problems = 0, list[DeviceFlowError]()
-        values = {"prefix": f"{self._rows.sealer.prefix}%", "limit": PAGE}
+    async def reseal_audit_key(self) -> None:
+        """Seal the store's own audit key with the first key, unless it is."""
+        sealed = str(await self._run(lambda db: keys.get_meta(db, "audit_key"), "read"))
+        if sealed.startswith(self._rows.sealer.prefix):
+            return
+        kept = keys.sealed_audit_key(keys.opened_audit_key(sealed, self._rows), self._rows)
 
-        def page(skip: int) -> list[Any]:
-            return self._perform(query("with_other_keys", values | {"skip": skip}), "read")
+        async def work(db: Transaction) -> None:
+            await db.run("set_meta", kept)
+            detail = "resealed with another key"
+            await add_store_event(db, self.audit_key, ROTATE_KEYS, detail)
 
-        def grants_page(skip: int) -> list[Any]:
-            return self._perform(query("grants_with_other_keys", values | {"skip": skip}), "read")
+        await self._run(work, "write", time.time())
 
-        for resealed, found in ((self._reseal, page), (self._reseal_grant, grants_page)):
-            for (one,) in each(found, set()):
-                try:
-                    done += resealed(one)
-                except DeviceFlowError as problem:
-                    problems.append(problem)
-        sealed = str(self._run(self._sealed_audit_key()))
-        if not problems and not sealed.startswith(self._rows.sealer.prefix):
-            kept = keys.sealed_audit_key(keys.opened_audit_key(sealed, self._rows), self._rows)
-            self._perform(keys.replace_audit_key(kept, self._audit_key), "write", time.time())
-        return Resealed(done, problems)
+    # Work in transactions.
 
-    def _reseal(self, flow_id: object) -> bool:
-        owner = f"{secrets.token_hex(6)}.{os.getpid()}"
-        origin = Origin(worker=owner, pid=os.getpid())
-        claim = self.claim(name_of(flow_id), owner, _now(), _RESEALING)
-        if isinstance(claim, LeaseHeld):
-            raise LoginBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
-        flow = claim.flow
+    async def _run(self, work: Work[_T], mode: Mode = "write", client_now: float = 0.0) -> _T:
+        """Do work in a transaction; what it raises comes without frames that show a row."""
+        if mode != "read":
+            await self._writable()
+        elif not self._is_open:
+            await self._ready()
         try:
-            if claim.previous_owner is not None and flow.state is not State.POLLING:
-                taken_over = flow.take_over(claim.now, claim.previous_owner)
-                self._commit_own(flow, render(flow, taken_over, origin))
-            return self._commit_own(flow, render(flow, flow.reseal(claim.now), origin))
-        finally:
-            self.release(flow.id, owner)
+            return await self._connection.run(work, mode, client_now)
+        except BaseException as stop:  # noqa: BLE001  # raised again without its frames
+            raise without_frames(stop) from None
 
-    def _reseal_grant(self, grant_id: object) -> bool:
-        stored = self.load_grant_by_id(name_of(grant_id), _now())
-        if stored is None:
+    async def _query(self, name: str, values: Values, client_now: float = 0.0) -> list[Any]:
+        return await self._run(lambda db: db.rows(name, values), "read", client_now)
+
+    async def _execute(self, name: str, values: Values, client_now: float = 0.0) -> int:
+        return await self._run(lambda db: db.execute(name, values), "lease", client_now)
+
+    async def _writable(self) -> None:
+        if self._read_only:
+            raise StoreError(
+                "This store was opened for reading only: nothing can be written to it."
+            )
+        if not self._is_open:
+            await self._ready()
+
+    def _readable(self, row: Sequence[Any]) -> Flow | DeviceFlowError:
+        """Return the login of a row without its secrets, or why it cannot be read."""
+        try:
+            return self._rows.record(LOGIN, Hidden(row), secrets=False)
+        except DeviceFlowError as problem:
+            without_frames(problem)
+            return problem
+
+    async def _load_grant(self, name: str, values: Values, now: float) -> StoredGrant | None:
+        async def work(db: Transaction) -> StoredGrant | None:
+            row = await db.row(name, values)
+            return None if row is None else self._stored_grant(row)
+
+        return await self._run(work, "read", now)
+
+    def _stored_grant(self, row: Sequence[Any]) -> StoredGrant:
+        grant, beside = self._rows.record(GRANT, Hidden(row)), Beside.of(GRANT, row)
+        used_at = beside.used_at if isinstance(beside.used_at, int | float) else None
+        left, uses = beside.left, uses_of(beside.used_by)
+        return StoredGrant(grant, beside.now, used_at, left.seconds, beside.owner, uses, left.since)
+
+    async def _delete(self, records: Iterable[Flow | Grant], mode: Mode = "write") -> int:
+        """Delete records, each if it is still at the same transition; return how many."""
+
+        async def work(db: Transaction) -> int:
+            gone = 0
+            for record in records:
+                values = {"id": record.id, "seq": record.seq}
+                gone += await db.execute(f"{kind_of(record).table}.delete", values)
+            return gone
+
+        return await self._run(work, mode)
+
+    def _first_row(self, flow: Flow) -> tuple[Hidden[Values], None]:
+        """Return the row of a login that has no events yet."""
+        digest, columns = self._rows.columns(flow, seal=True)
+        assert self.audit_key is not None  # noqa: S101  # the store may be written
+        self._rows.sign(columns, digest, self.audit_key.mark(digest))
+        return columns, None
+
+    def _added(self, flow: Flow, columns: Hidden[Values], row: Hidden[Any]) -> Flow:
+        """Return the login that was there already, or the one that is added, if that was done."""
+        found = self._rows.record(LOGIN, row)
+        if found.id != flow.id:
+            return found
+        there = dict(zip(LOGIN.columns, row.reveal(), strict=False))
+        if any(there[name] != columns.reveal()[name] for name in ("record", "progress")):
+            raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
+        # Added already, and the connection was lost just then.
+        flow.as_stored = found.as_stored
+        return flow
+
+    def _linked(self, record: Flow | Grant, event: Values) -> tuple[Hidden[Values], Values | None]:
+        """Make an event the next link of its record's chain.
+
+        Returns:
+            The record's row that goes with it, and the event's own; None if the trail leaves it
+            out.
+        """
+        # Tried again, it is the very same row: the event names its digest.
+        again, flow = event["hash"] is not None, record if isinstance(record, Flow) else None
+        left_out = flow is not None and (
+            flow.omitted is not None if again else self._is_left_out(flow, event)
+        )
+        seal = not again and ACTIONS[event["action"]].changes_secrets
+        digest, columns = self._rows.columns(record, seal=seal)
+        if not again:
+            event["row_digest"] = digest
+        grant = None if isinstance(record, Flow) else record
+        text = link(event, record.head, self.audit_key, flow, grant)
+        head = record.head = str(event["hash"])
+        if left_out and self.audit_key is not None:
+            # No stored event names the row's digest: the audit key vouches for the row instead.
+            head = f"{head} {self.audit_key.mark(f'{digest} {head}')}"
+        self._rows.sign(columns, digest, head)
+        columns.reveal()["before"] = event["seq"] - 1
+        return columns, None if left_out else row_of(event, text)
+
+    def _is_left_out(self, flow: Flow, event: Values) -> bool:
+        # Asked for each event: most trails leave none out.
+        if not self._summarize and flow.omitted is None:
             return False
-        if stored.held > 0:
-            raise LoginBusyError(flow_id=stored.grant.id, wait_seconds=stored.held)
-        origin = Origin(worker=f"{secrets.token_hex(6)}.{os.getpid()}", pid=os.getpid())
-        resealed = stored.grant.reseal(stored.now)
-        event = render_grant(stored.grant, resealed, origin)
-        if kept := self.commit_grant(stored.grant, event):
-            log.emit(log.TRANSITION, event)
-        return kept
+        return omit(event, flow, summarize=self._summarize)
 
-    def _commit_own(self, flow: Flow, event: dict[str, Any]) -> bool:
-        """Commit what the store itself has done to a flow, and log it."""
-        if kept := self.commit(flow, event):
-            log.emit(log.TRANSITION, event)
-        return kept
+    def _move(
+        self,
+        record: Flow | Grant,
+        event: Values,
+        *,
+        release: str | None = None,
+        lease: GrantLease | None = None,
+    ) -> Work[bool]:
+        """Return what keeps a record as it is after `event`, unless others went on.
+
+        Args:
+            record: The record.
+            event: Its last transition. The first one of a grant adds it.
+            release: Whose lease is given back.
+            lease: A lease to take. If others have one, nothing is done.
+        """
+        kind = kind_of(record)
+        columns, noted = self._linked(record, event)
+        columns.reveal()["release"] = release
+        statement = f"{kind.table}.move"
+        if kind is GRANT and event["seq"] == 1:
+            statement = f"{kind.table}.add"
+        elif lease is not None:
+            statement = f"{kind.table}.lease_and_move"
+            taken = {"owner": lease.owner, "seconds": lease.seconds, "ended": lease.ended}
+            columns.reveal().update(taken)
+
+        async def move(db: Transaction) -> bool:
+            values = columns.reveal()
+            changed = await db.execute(statement, values)
+            if changed == 1:
+                await self._note(db, noted)
+                return True
+            # Done already, if the connection was lost just as it was being done.
+            found = await db.row("text_of_event", values)
+            if found is not None and worker_of(found[0]) == event["worker"]:
+                return True
+            row = await db.row(f"{kind.table}.get", values)
+            stored = {} if row is None else dict(zip(kind.columns, row, strict=False))
+            if noted is None and stored.get("mac") == values["mac"]:
+                return True
+            if changed or (lease is None and stored.get("seq") == values["before"]):
+                raise ignored(record.id)
+            return False
+
+        return move
+
+    async def _note(
+        self, db: Transaction, noted: Values | None, store_event: StoreEvent | None = None
+    ) -> None:
+        """Add events to the trail."""
+        if noted is not None and await db.execute("add_event", noted) != 1:
+            raise ignored(noted["flow_id"])
+        if store_event is not None:
+            action, _, detail, origin = store_event
+            await add_store_event(db, self.audit_key, action, detail, origin)
+
+    async def _announce(self, db: Transaction) -> None:
+        """Tell others, in the transaction, that a login may be due that was not."""
+        if self._dialect.notifies:
+            await db.run("notify", {"payload": ""})
+
+    def _changed(self) -> None:
+        """Wake who waits in this process for a login that is due."""
+        self._change.set()
+
+    async def _wiped(self, event: Values, *, kept: bool) -> None:
+        """Overwrite what was deleted in what the database keeps besides, if that can be done."""
+        statement = self._dialect.overwrite_deleted
+        wiped = kept and ACTIONS[event["action"]].wipes and self._rows.sealer.prefix == PLAIN
+        if wiped and statement:
+            await self._query(statement, {})
+
+    # Opening.
+
+    async def _ready(self) -> None:
+        """Wait until the store is open. One task begins to open it, and all wait for that."""
+        loop = asyncio.get_running_loop()
+        while not self._is_open:
+            opening = self._opening
+            if opening is None or opening.done() or opening.get_loop() is not loop:
+                opening = self._opening = loop.run_in_executor(None, self._open_blocking)
+            await asyncio.shield(opening)
+
+    def _open_blocking(self) -> None:
+        # In a thread: besides the database, the keys are read from files or a keyring.
+        with self._connection.blocking() as connection:
+            try:
+                complete(self.open(connection))
+            except BaseException:
+                complete(connection.close())
+                raise
+
+    async def open(self, connection: Connection) -> None:
+        """Bring the schema up to date, and get the store's keys.
+
+        Raises:
+            SealError: The sealing key is not the one of this store.
+            StoreError: The store cannot be used, or its audit key is gone.
+        """
+        version = await connection.run(
+            lambda db: schema.version(db, self._dialect, read_only=self._read_only), "open", 0.0
+        )
+        if version < len(MIGRATIONS):
+            begin = None
+            if not version:  # what may be missing is looked for before anything is made
+                rows = Rows(secrets.token_hex(8), lambda: self._find_sealer(None))
+                begin = new_store(Secret(secrets.token_urlsafe(32)), rows)
+            await connection.run(
+                lambda db: schema.migrate(db, self._statements, begin), "migrate", time.time()
+            )
+        store_id = await connection.run(lambda db: keys.get_meta(db, "store_id"), "read", 0.0)
+        if store_id is None:
+            raise keys.store_id_gone()
+        sealed = await connection.run(lambda db: keys.get_meta(db, "audit_key"), "read", 0.0)
+        if sealed is None:
+            raise keys.audit_key_gone()
+        self._rows = Rows(store_id, lambda: self._find_sealer(sealed))
+        if self._rows.sealer.prefix == PLAIN:
+            log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
+        # With the audit key comes the proof that the sealing key is the store's own.
+        self.audit_key = keys.audit_key(sealed, self._rows)
+        self._is_open = True
+
+
+def new_store(own: Secret, rows: Rows) -> Work[None]:
+    """Give a new store its own id and its own audit key.
+
+    Args:
+        own: The audit key.
+        rows: What seals it, and knows the id.
+    """
+    key = AuditKey(*configured(own), store=rows.store_id)
+    kept = keys.sealed_audit_key(own, rows)
+    plain = rows.sealer.prefix == PLAIN
+
+    async def work(db: Transaction) -> None:
+        await db.run("set_meta", {"name": "store_id", "value": rows.store_id})
+        await db.run("set_meta", kept)
+        if plain:
+            await add_store_event(db, key, OPEN_PLAINTEXT, "secrets are kept in clear")
+
+    return work
+
+
+async def add_store_event(
+    db: Transaction, key: AuditKey | None, action: Action, detail: str, origin: Origin = NOBODY
+) -> None:
+    """Put on record what belongs to no login: the next link of the store's own chain.
+
+    Args:
+        db: The transaction.
+        key: What authenticates it.
+        action: As in `StoreEvent`, like the rest.
+        detail: Likewise.
+        origin: Likewise.
+    """
+    await db.run("lock_store")  # one at a time
+    seq, head, at = await db.row("last_event", {"id": STORE}) or (0, None, None)
+    if not (isinstance(seq, int) and 0 <= seq < _HIGHEST and isinstance(head, str | None)):
+        raise StoreError(
+            "The store events are damaged, so no event can be added.",
+            hint="Verify the trail: deviceflow audit verify",
+        )
+    previous = at if isinstance(at, str) else None
+    event = render_store_event(action, db.now, seq + 1, detail, origin, previous=previous)
+    if await db.execute("add_event", row_of(event, link(event, head, key))) != 1:
+        raise ignored(STORE)
+
+
+def worker_of(text: object) -> str | None:
+    """Return which worker an event names, by its text, whatever somebody has put there."""
+    try:
+        event, _ = read(text)
+    except DAMAGED:
+        return None
+    worker: str | None = event["worker"]
+    return worker
+
+
+def _check_names(flow: Flow) -> None:
+    name = flow.name
+    if flow.id == STORE:
+        raise UsageError("No flow can have this id.", flow_id=flow.id)
+    if name is not None and (len(name) > _LONGEST_NAME or storable(name) != name):
+        raise UsageError(
+            f"A login's name is a text of at most {_LONGEST_NAME} characters, without the"
+            " character NUL, in proper Unicode."
+        )

@@ -1,0 +1,298 @@
+"""A store in a SQL database, for threads: the same methods, run to their end without a loop."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from contextlib import contextmanager
+from functools import partial, update_wrapper
+from heapq import merge
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
+
+from deviceflow._blocking import complete
+from deviceflow._boot import clock_name
+from deviceflow.audit import log
+from deviceflow.audit.events import render, render_grant
+from deviceflow.core.ports import LeaseHeld, Moment, Origin, each, reraise
+from deviceflow.core.states import State
+from deviceflow.errors import DeviceFlowError, LoginBusyError
+from deviceflow.stores.sql.rows import GRANT, KINDS, by_id
+from deviceflow.stores.sql.store import AsyncSQLStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from deviceflow.audit.chain import AuditKey
+    from deviceflow.audit.mode import TrailMode
+    from deviceflow.core.encryption import Keyless, Plain, Sealer
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import StoredFlow
+    from deviceflow.stores.sql.connection import Connection, Query
+    from deviceflow.stores.sql.statements import Dialect, Statements
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
+_RESEALING: Final = 10.0
+
+
+class Snapshot(NamedTuple):
+    """What a store holds at one moment, in the order of the flows' ids, byte by byte.
+
+    Attributes:
+        events: All events of all flows and grants, those of each by their numbers, as tuples in the
+            order of `deviceflow.audit.chain.STORED`.
+        flows: The row of each flow and of each grant.
+        key: What authenticates the events; None where the store is only read, and has none.
+    """
+
+    events: Iterator[tuple[Any, ...]]
+    flows: Iterator[StoredFlow]
+    key: AuditKey | None
+
+
+class Resealed(NamedTuple):
+    """What sealing with the first key came to.
+
+    Attributes:
+        flows: How many flows were sealed with it.
+        problems: What kept others from that.
+    """
+
+    flows: int
+    problems: list[DeviceFlowError]
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncSQLStore, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[SQLStore, _P], _T]:
+    """Return a method that runs one of the inner store."""
+
+    def call(self: SQLStore, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return complete(method(self.inner, *args, **kwargs))
+
+    update_wrapper(call, method)
+    return call
+
+
+class SQLStore:
+    """Keeps logins and grants in a SQL database; `SQLiteStore` and `PostgresStore` say in which.
+
+    Args:
+        connection: Does work in transactions, and never suspends.
+        dialect: As for `AsyncSQLStore`, like the rest.
+        statements: Likewise.
+        find_sealer: Likewise.
+        read_only: Likewise.
+        trail: Likewise.
+        name: Likewise.
+
+    Attributes:
+        durable: True: logins outlive the process.
+        keeps_trail: True: each login's events are kept beside it.
+        inner: The store whose methods are run.
+    """
+
+    durable = True
+    keeps_trail = True
+
+    def __init__(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        statements: Statements,
+        find_sealer: Callable[[str | None], Sealer | Plain | Keyless],
+        *,
+        read_only: bool,
+        trail: TrailMode | None,
+        name: str,
+    ) -> None:
+        self._connection = connection
+        self.inner = AsyncSQLStore(
+            connection,
+            dialect,
+            statements,
+            find_sealer,
+            read_only=read_only,
+            trail=trail,
+            name=name,
+        )
+        try:
+            complete(self.inner.open(connection))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there is a key to check the events' MACs with; always, if it may be written."""
+        return self.inner.audit_key is not None
+
+    def close(self) -> None:
+        """Close what is open. The store is opened again where it is needed again."""
+        complete(self._connection.close())
+
+    def __repr__(self) -> str:
+        return repr(self.inner)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # The protocol; see `Store`.
+
+    now = _blocking(AsyncSQLStore.now)
+    add = _blocking(AsyncSQLStore.add)
+    get = _blocking(AsyncSQLStore.get)
+    find = _blocking(AsyncSQLStore.find)
+    claim = _blocking(AsyncSQLStore.claim)
+    commit = _blocking(AsyncSQLStore.commit)
+    release = _blocking(AsyncSQLStore.release)
+    snooze = _blocking(AsyncSQLStore.snooze)
+    reschedule = _blocking(AsyncSQLStore.reschedule)
+    upcoming = _blocking(AsyncSQLStore.upcoming)
+    any_pending = _blocking(AsyncSQLStore.any_pending)
+    restart_lease = _blocking(AsyncSQLStore.restart_lease)
+    foreign_leases = _blocking(AsyncSQLStore.foreign_leases)
+    wake_after_clock_change = _blocking(AsyncSQLStore.wake_after_clock_change)
+    record_store_event = _blocking(AsyncSQLStore.record_store_event)
+    ids_with_secrets = _blocking(AsyncSQLStore.ids_with_secrets)
+    delete_ended = _blocking(AsyncSQLStore.delete_ended)
+    load_grant = _blocking(AsyncSQLStore.load_grant)
+    load_grant_by_id = _blocking(AsyncSQLStore.load_grant_by_id)
+    load_grant_by_link = _blocking(AsyncSQLStore.load_grant_by_link)
+    commit_grant = _blocking(AsyncSQLStore.commit_grant)
+    use_grant = _blocking(AsyncSQLStore.use_grant)
+    grants = _blocking(AsyncSQLStore.grants)
+    due_grants = _blocking(AsyncSQLStore.due_grants)
+    due_notices = _blocking(AsyncSQLStore.due_notices)
+    claim_notice = _blocking(AsyncSQLStore.claim_notice)
+    snooze_grant = _blocking(AsyncSQLStore.snooze_grant)
+    ended_grants = _blocking(AsyncSQLStore.ended_grants)
+    delete_grant = _blocking(AsyncSQLStore.delete_grant)
+    history = _blocking(AsyncSQLStore.history)
+
+    def flows(
+        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
+    ) -> Iterator[Flow]:
+        """Yield copies of the logins without their secrets, newest first."""
+        after: dict[str, Any] | None = {}
+        while after is not None:
+            found, after = complete(self.inner.newest_flows(after, skip_ended=skip_ended))
+            for flow in found:
+                if isinstance(flow, DeviceFlowError):
+                    on_problem(flow)
+                else:
+                    yield flow
+
+    # What only a database has.
+
+    def reading(self) -> AbstractContextManager[Query]:
+        """Give what yields the rows of a query by its name, however many, all of one moment."""
+        return self._connection.reading()
+
+    @contextmanager
+    def snapshot(self, first: str = "", last: str | None = None) -> Iterator[Snapshot]:
+        """Give the trail and the flows, as they are at one moment.
+
+        Args:
+            first: From which flow's id on.
+            last: Before which one's; None for all that there are.
+        """
+        values = {"first": first, "last": last}
+        part = "all" if (first, last) == ("", None) else "from" if last is None else "between"
+        with self.reading() as query:
+            stored = [
+                map(
+                    partial(self.inner.stored_row, kind), query(f"{kind.table}.rows_{part}", values)
+                )
+                for kind in KINDS
+            ]
+            yield Snapshot(
+                query(f"events_{part}", values), merge(*stored, key=by_id), self.inner.audit_key
+            )
+
+    def bounds(self, parts: int) -> list[str]:
+        """Return the ids that part the flows into so many parts, or fewer, of as many events."""
+        with self.reading() as rows:
+            whole = next(rows("count_events"))[0]
+            found = {
+                flow_id
+                for part in range(1, parts)
+                for (flow_id,) in rows("flow_at_event", {"place": whole * part // parts})
+            }
+        # Ids that are not text sort last, and are in the last part.
+        return sorted(flow_id for flow_id in found if isinstance(flow_id, str) and flow_id)
+
+    def prune(self, ended: Collection[str], waiting: Mapping[str, int] = _NONE) -> None:
+        """Drop events of flows, and put that on record. A digest must name them by then.
+
+        Args:
+            ended: The flows whose events are all dropped.
+            waiting: The flows that keep their events from a number on.
+        """
+        complete(self.inner.prune(ended, waiting))
+
+    def reseal(self) -> Resealed:
+        """Seal with the first key what another key has sealed.
+
+        Interrupted, it can be done again at any time. A record that somebody is at work on is not
+        waited for: its problem says when to try again.
+        """
+        done, problems = 0, list[DeviceFlowError]()
+        for kind in KINDS:
+            resealed = self._reseal_grant if kind is GRANT else self._reseal
+
+            def page(skip: int, kind: Any = kind) -> list[str]:
+                return complete(self.inner.with_other_keys(kind, skip))
+
+            for record_id in each(page, set()):
+                try:
+                    done += resealed(record_id)
+                except DeviceFlowError as problem:
+                    problems.append(problem)
+        if not problems:
+            complete(self.inner.reseal_audit_key())
+        return Resealed(done, problems)
+
+    def _reseal(self, flow_id: str) -> bool:
+        owner = f"{secrets.token_hex(6)}.{os.getpid()}"
+        origin = Origin(worker=owner, pid=os.getpid())
+        claim = self.claim(flow_id, owner, _now(), _RESEALING)
+        if isinstance(claim, LeaseHeld):
+            raise LoginBusyError(flow_id=claim.flow.id, wait_seconds=claim.seconds)
+        flow = claim.flow
+        try:
+            if claim.previous_owner is not None and flow.state is not State.POLLING:
+                taken_over = flow.take_over(claim.now, claim.previous_owner)
+                self._logged(self.commit, flow, render(flow, taken_over, origin))
+            return self._logged(self.commit, flow, render(flow, flow.reseal(claim.now), origin))
+        finally:
+            self.release(flow.id, owner)
+
+    def _reseal_grant(self, grant_id: str) -> bool:
+        stored = self.load_grant_by_id(grant_id, _now())
+        if stored is None:
+            return False
+        grant = stored.grant
+        if stored.held > 0:
+            raise LoginBusyError(flow_id=grant.id, wait_seconds=stored.held)
+        origin = Origin(worker=f"{secrets.token_hex(6)}.{os.getpid()}", pid=os.getpid())
+        event = render_grant(grant, grant.reseal(stored.now), origin)
+        return self._logged(self.commit_grant, grant, event)
+
+    def _logged(self, commit: Callable[..., bool], record: Any, event: dict[str, Any]) -> bool:
+        """Commit what the store itself has done to a record, and log it."""
+        if kept := commit(record, event):
+            log.emit(log.TRANSITION, event)
+        return kept
+
+
+def _now() -> Moment:
+    return Moment(time.time(), time.monotonic(), clock_name())
