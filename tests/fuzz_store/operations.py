@@ -249,7 +249,7 @@ STORE_METHODS: Final[Mapping[str, Callable[[SQLStore, Target], object]]] = {
     "claim, release": _claim_and("release"),
     "claim, snooze": _claim_and("snooze"),
     "claim, reschedule": _claim_and("reschedule"),
-    "claim_due": lambda store, _: claim_due(store, "fuzz", time.time(), 0.001),
+    "upcoming": lambda store, _: store.upcoming(time.time(), 0.0, 0.0),
     "wake_after_clock_change": lambda store, _: store.wake_after_clock_change(time.time()),
     "commit": _commit,
     "note": lambda store, _: store.record_store_event(

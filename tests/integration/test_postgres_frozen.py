@@ -137,7 +137,6 @@ def methods(store: PostgresStore) -> dict[str, Callable[[], object]]:
         "get": lambda: store.get(flow.id),
         "flows": lambda: list(store.flows()),
         "claim": lambda: store.claim(flow.id, "w1", 0.0, 20.0),
-        "claim_due": lambda: claim_due(store, "w1", 0.0, 20.0),
         "commit": lambda: store.commit(polled, event),
         "release": lambda: store.release(flow.id, "w1"),
         "snooze": lambda: store.snooze(flow.id, "w1", 0.0),

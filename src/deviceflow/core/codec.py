@@ -6,6 +6,7 @@ it is stored.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from deviceflow.core.provider import LONGEST_USER_CODE, Token
@@ -14,8 +15,6 @@ from deviceflow.core.states import Handover, Reason, State
 from deviceflow.core.text import PersonText, link, trusted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from deviceflow.core.flow import Flow
     from deviceflow.core.text import CleanText
 
@@ -46,36 +45,43 @@ def _is_text(value: object) -> bool:
     return value is None or isinstance(value, str)
 
 
-_AS_THEY_ARE: Final[Mapping[str, Callable[[object], bool]]] = {
-    "attempt": _is_count,
+Check = Callable[[object], bool]
+
+RECORDED: Final[Mapping[str, Check]] = {
     "created_at": _is_seconds,
+    "ended_at": _is_time,
+    "name": _is_text,
+    "needs_approver": _is_flag,
+    "purpose": _is_text,
+    "settings": _is_text,
+    "token_endpoint": _is_text,
+    "user_code": _is_text,
+    "verification_uri": _is_text,
+    "verification_uri_complete": _is_text,
+}
+"""The fields that stay while a login waits, each with its check; `extra` is one of them."""
+
+PROGRESS: Final[Mapping[str, Check]] = {
+    "attempt": _is_count,
     "detail": _is_text,
     "due_at": _is_seconds,
-    "ended_at": _is_time,
     "expires_at": _is_time,
     "failures": _is_count,
     "handover": lambda value: value in [*Handover],
-    "head": _is_text,
     "id": lambda value: isinstance(value, str),
     "in_doubt": _is_flag,
     "interval": lambda value: _is_seconds(value) and value != 0,
     "last_poll_owed": _is_flag,
     "moved_at": _is_seconds,
-    "name": _is_text,
-    "needs_approver": _is_flag,
     "orphaned_tokens": _is_count,
-    "purpose": _is_text,
     "revocations": _is_count,
     "seq": _is_count,
-    "settings": _is_text,
     "slow_downs": _is_count,
-    "token_endpoint": _is_text,
     "unreadable": _is_count,
-    "user_code": _is_text,
-    "verification_uri": _is_text,
-    "verification_uri_complete": _is_text,
 }
-"""The fields that a record takes from the flow unchanged, each with its check."""
+"""The fields that transitions change, each with its check; `state` and `reason` are of them."""
+
+_AS_THEY_ARE: Final[Mapping[str, Check]] = {**RECORDED, **PROGRESS, "head": _is_text}
 
 
 _CLEANED: Final[Mapping[str, Callable[[Any], object]]] = {
@@ -103,11 +109,18 @@ def again(name: str, value: Any) -> Any:
 
 def open_part(flow: Flow) -> dict[str, Any]:
     """Return the flow without its provider and its secrets."""
-    record = {name: getattr(flow, name) for name in _AS_THEY_ARE}
-    record["state"] = flow.state.value
-    record["reason"] = flow.reason and flow.reason.value
-    record["extra"] = dict(flow.extra)
-    return record
+    return {**recorded(flow), **progress(flow), "head": flow.head}
+
+
+def recorded(flow: Flow) -> dict[str, Any]:
+    """Return what of the open part stays while the login waits."""
+    return {name: getattr(flow, name) for name in RECORDED} | {"extra": dict(flow.extra)}
+
+
+def progress(flow: Flow) -> dict[str, Any]:
+    """Return what of the open part transitions change."""
+    fields = {name: getattr(flow, name) for name in PROGRESS}
+    return fields | {"state": flow.state.value, "reason": flow.reason and flow.reason.value}
 
 
 def hidden_part(flow: Flow, kind: Kind) -> Any:

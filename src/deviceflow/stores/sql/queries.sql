@@ -178,6 +178,9 @@ ORDER BY ended_at, id LIMIT :limit OFFSET :skip
 -- name: grants.by_name_after
 {row} WHERE name > :name ORDER BY name LIMIT :limit
 
+-- name: grant_id
+SELECT id FROM {grants} WHERE name = :name
+
 -- name: use_grant
 UPDATE {grants} SET used_at = {now}, used_by = :used_by WHERE id = :id
 

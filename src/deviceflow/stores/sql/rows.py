@@ -112,21 +112,10 @@ class _Logins(Kind[Flow]):
     times = ("wake_at",)
     others = "NULL, NULL"
 
-    _recorded = (
-        *("created_at", "ended_at", "name", "needs_approver", "purpose", "settings"),
-        *("token_endpoint", "user_code", "verification_uri", "verification_uri_complete"),
-    )
-    _progress = (
-        *("attempt", "detail", "due_at", "expires_at", "failures", "handover", "id", "in_doubt"),
-        *("interval", "last_poll_owed", "moved_at", "orphaned_tokens", "reason", "revocations"),
-        *("seq", "slow_downs", "state", "unreadable"),
-    )
-
     def plain(self, record: Flow) -> dict[str, Any]:
         # Once a login has let go of its name, another one may have it.
         name = record.name if record.as_stored is None else record.as_stored.name
-        recorded = {field: getattr(record, field) for field in self._recorded}
-        progress = {field: getattr(record, field) for field in self._progress}
+        progress = codec.progress(record)
         if record.omitted is not None:
             progress["omitted"] = record.omitted._asdict()
         return {
@@ -134,7 +123,7 @@ class _Logins(Kind[Flow]):
             "name": name if record.open else None,
             "created_at": record.created_at,
             "ended_at": record.ended_at,
-            "record": _encode(recorded | {"extra": dict(record.extra)}),
+            "record": _encode(codec.recorded(record)),
             "seq": record.seq,
             "state": str(record.state),
             "moved_at": record.moved_at,
