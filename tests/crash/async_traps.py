@@ -4,41 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.crash.traps import TrappedOperations
+from tests.crash.traps import TrappedTransactions
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-
-    from deviceflow.stores.sql.async_store import AsyncSQLStore
-    from deviceflow.stores.sql.methods import Job
-    from deviceflow.stores.sql.pending import Done
 
     from deviceflow.core.ports import AsyncTransport
     from deviceflow.core.wire import Failure, Request, Response
     from tests.crash.traps import Watcher
 
 
-class AsyncTrappedStore(TrappedOperations):
+class AsyncTrappedStore(TrappedTransactions):
     """As `TrappedStore`, for one login at a time."""
-
-    def __init__(self, store: AsyncSQLStore, traps: Watcher) -> None:
-        super().__init__(traps)
-        self._store = store
-        connection: Any = store._connection
-        self._perform = connection.perform
-        connection.perform = self._watch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
 
     async def add(self, *args: Any, **how: Any) -> Any:
         return await self._around("add", self._store.add(*args, **how))
 
     async def claim(self, *args: Any, **how: Any) -> Any:
         return await self._around("claim", self._store.claim(*args, **how))
-
-    async def claim_due(self, *args: Any, **how: Any) -> Any:
-        return await self._around("claim", self._store.claim_due(*args, **how))
 
     async def commit(self, flow: Any, event: Any, **how: Any) -> Any:
         what = f"commit: {event['action']}"
@@ -57,12 +40,6 @@ class AsyncTrappedStore(TrappedOperations):
         done = await work
         self._traps.reach(f"after {self._doing}")
         self._doing = ""
-        return done
-
-    async def _watch(self, job: Job) -> Done:
-        done: Done = await self._perform(
-            job._replace(operation=self._watched(job.operation, job.mode))
-        )
         return done
 
 

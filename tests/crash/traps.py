@@ -12,35 +12,18 @@ import urllib3.util.connection
 
 from deviceflow.cli import sink, stored, streams
 from deviceflow.client import _sync as client
-from deviceflow.core.ports import reraise
 from deviceflow.stores.sql import schema
+from deviceflow.stores.sql.connection import NO_VALUES
 from deviceflow.transports import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Literal
+    from collections.abc import Callable, Iterable, Mapping
 
-    from deviceflow.core.actions import Action
-    from deviceflow.core.flow import Flow
-    from deviceflow.core.grant import Grant
-    from deviceflow.core.ports import (
-        Claim,
-        Clock,
-        Decide,
-        GrantLease,
-        LeaseHeld,
-        Origin,
-        StoredGrant,
-        StoreEvent,
-        Transport,
-        UpcomingFlow,
-    )
-    from deviceflow.core.secret import Secret
-    from deviceflow.core.uses import Use
+    from deviceflow.core.ports import Clock, Transport
     from deviceflow.core.wire import Failure, Request, Response
-    from deviceflow.errors import DeviceFlowError
     from deviceflow.stores.sql import SQLStore
-    from deviceflow.stores.sql.connection import Mode, Operation, Statements
+    from deviceflow.stores.sql.connection import Mode, Result, Transaction, Work
+    from deviceflow.stores.sql.store import AsyncSQLStore
 
     Report = Callable[..., None]
     Trap = tuple[str, int, int]
@@ -81,35 +64,47 @@ class Traps:
 
 
 def relayed(
-    attempt: Statements[_T],
+    work: Work[_T],
     before: Callable[[str, Mapping[str, Any]], object] = lambda *_: None,
     after: Callable[[str], object] = lambda _: None,
-) -> Statements[_T]:
-    """Pass on what an attempt at an operation yields, and tell of each statement by its name."""
-    rows: Any = None
-    while True:
-        try:
-            name, values = attempt.send(rows)
-        except StopIteration as stop:
-            done: _T = stop.value
-            return done
-        before(name, values)
-        rows = yield name, values
-        after(name)
+) -> Work[_T]:
+    """Return the work, and tell of each statement that it runs, by its name."""
+
+    async def watched(db: Transaction) -> _T:
+        run = db.run
+
+        async def watched_run(name: str, values: Mapping[str, Any] = NO_VALUES) -> Result:
+            before(name, values)
+            result = await run(name, values)
+            after(name)
+            return result
+
+        db.run = watched_run  # type: ignore[method-assign]
+        return await work(db)
+
+    return watched
 
 
-class TrappedOperations:
-    """The traps inside the transactions of a store.
+class TrappedTransactions:
+    """A store with traps inside its transactions.
 
     Args:
+        store: The store.
         traps: Told of each point.
     """
 
-    def __init__(self, traps: Watcher) -> None:
+    def __init__(self, store: SQLStore | AsyncSQLStore, traps: Watcher) -> None:
+        self._store: Any = store
         self._traps = traps
         self._doing = ""
+        connection: Any = store._connection
+        self._run = connection.run
+        connection.run = self._watch
 
-    def _watched(self, operation: Operation[_T], mode: Mode) -> Operation[_T]:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def _watch(self, work: Work[_T], mode: Mode, client_now: float) -> _T:
         what = self._doing
 
         def before(name: str, values: Mapping[str, Any]) -> None:
@@ -118,175 +113,36 @@ class TrappedOperations:
                     self._doing = f"claim: {json.loads(values['text'])['action']}"
                 self._traps.reach(f"between the rows of {self._doing}")
 
-        def watched(now: float) -> Statements[_T]:
+        async def watched(db: Transaction) -> _T:
             self._doing = what
-            done = yield from relayed(operation(now), before=before)
+            done = await relayed(work, before=before)(db)
             if mode in ("write", "durable"):
                 self._traps.reach(f"inside {self._doing}")
             return done
 
-        return watched
+        done: _T = await self._run(watched, mode, client_now)
+        return done
 
 
-class TrappedStore(TrappedOperations):
+class TrappedStore(TrappedTransactions):
     """A store with traps around all that a login does, and inside its transactions."""
 
-    durable = True
-    keeps_trail = True
+    def add(self, *args: Any, **how: Any) -> Any:
+        return self._around("add", lambda: self._store.add(*args, **how))
 
-    def __init__(self, store: SQLStore, traps: Watcher) -> None:
-        super().__init__(traps)
-        self._store = store
-        self._perform = store._connection.perform
-        store._connection.perform = self._watch  # type: ignore[method-assign]
+    def claim(self, *args: Any, **how: Any) -> Any:
+        return self._around("claim", lambda: self._store.claim(*args, **how))
 
-    def now(self, given: float) -> float:
-        return self._store.now(given)
+    def commit(self, flow: Any, event: Any, **how: Any) -> Any:
+        what = f"commit: {event['action']}"
+        return self._around(what, lambda: self._store.commit(flow, event, **how))
 
-    def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        return self._around("add", lambda: self._store.add(flow, store_event=store_event))
+    def commit_grant(self, grant: Any, event: Any, **how: Any) -> Any:
+        what = f"commit: {event['action']}"
+        return self._around(what, lambda: self._store.commit_grant(grant, event, **how))
 
-    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        return self._store.get(flow_id, secrets=secrets)
-
-    def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
-    ) -> Iterator[Flow]:
-        return self._store.flows(skip_ended=skip_ended, on_problem=on_problem)
-
-    def claim(
-        self,
-        flow_id: str,
-        owner: str,
-        client_now: float,
-        seconds: float,
-        decide: Decide | None = None,
-    ) -> Claim | LeaseHeld:
-        return self._around(
-            "claim", lambda: self._store.claim(flow_id, owner, client_now, seconds, decide)
-        )
-
-    def claim_due(
-        self, owner: str, client_now: float, seconds: float, decide: Decide | None = None
-    ) -> Claim | None:
-        return self._around(
-            "claim", lambda: self._store.claim_due(owner, client_now, seconds, decide)
-        )
-
-    def upcoming(
-        self, given: float, ahead: float, grace: float | None = None
-    ) -> list[UpcomingFlow]:
-        return self._store.upcoming(given, ahead, grace)
-
-    def any_pending(self) -> bool:
-        return self._store.any_pending()
-
-    def commit(
-        self,
-        flow: Flow,
-        event: dict[str, Any],
-        *,
-        release: str | None = None,
-        store_event: StoreEvent | None = None,
-    ) -> bool:
-        return self._around(
-            f"commit: {event['action']}",
-            lambda: self._store.commit(flow, event, release=release, store_event=store_event),
-        )
-
-    def release(self, flow_id: str, owner: str) -> None:
-        self._around("release", lambda: self._store.release(flow_id, owner))
-
-    def snooze(self, flow_id: str, owner: str, given: float) -> None:
-        self._store.snooze(flow_id, owner, given)
-
-    def reschedule(self, flow: Flow, owner: str) -> None:
-        self._store.reschedule(flow, owner)
-
-    def restart_lease(self, subject_id: str, since: float, given: float) -> None:
-        self._store.restart_lease(subject_id, since, given)
-
-    def foreign_leases(self, given: float) -> list[tuple[str, float]]:
-        return self._store.foreign_leases(given)
-
-    def wake_after_clock_change(self, given: float) -> None:
-        self._store.wake_after_clock_change(given)
-
-    def record_store_event(self, action: Action, given: float, detail: str, origin: Origin) -> None:
-        self._store.record_store_event(action, given, detail, origin)
-
-    def ids_with_secrets(
-        self,
-        kind: Literal["token", "revoke"],
-        ended_before: float,
-        given: float,
-        skip: int = 0,
-    ) -> list[str]:
-        return self._store.ids_with_secrets(kind, ended_before, given, skip)
-
-    def delete_ended(
-        self,
-        ended_before: float,
-        *,
-        on_problem: Callable[[DeviceFlowError], object] = reraise,
-    ) -> int:
-        return self._store.delete_ended(ended_before, on_problem=on_problem)
-
-    def find(self, name: str) -> Flow | None:
-        return self._store.find(name)
-
-    def load_grant(self, name: str, given: float) -> StoredGrant | None:
-        return self._store.load_grant(name, given)
-
-    def load_grant_by_id(self, grant_id: str, given: float) -> StoredGrant | None:
-        return self._store.load_grant_by_id(grant_id, given)
-
-    def commit_grant(
-        self,
-        grant: Grant,
-        event: dict[str, Any],
-        *,
-        lease: GrantLease | None = None,
-        release: str | None = None,
-        flow: Flow | None = None,
-        flow_event: dict[str, Any] | None = None,
-    ) -> bool:
-        return self._around(
-            f"commit: {event['action']}",
-            lambda: self._store.commit_grant(
-                grant, event, lease=lease, release=release, flow=flow, flow_event=flow_event
-            ),
-        )
-
-    def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
-        self._store.use_grant(grant_id, client_now, uses)
-
-    def grants(self, given: float, after: str | None = None) -> list[StoredGrant | str]:
-        return self._store.grants(given, after)
-
-    def due_grants(self, given: float, unused: float, limit: int) -> list[tuple[str, str]]:
-        return self._store.due_grants(given, unused, limit)
-
-    def load_grant_by_link(self, link: Secret, given: float) -> StoredGrant | None:
-        return self._store.load_grant_by_link(link, given)
-
-    def due_notices(self, given: float, limit: int) -> list[str]:
-        return self._store.due_notices(given, limit)
-
-    def claim_notice(self, grant_id: str, given: float, seconds: float) -> bool:
-        return self._store.claim_notice(grant_id, given, seconds)
-
-    def snooze_grant(self, name: str, given: float) -> None:
-        self._store.snooze_grant(name, given)
-
-    def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
-        return self._store.ended_grants(ended_before, after)
-
-    def delete_grant(self, grant: Grant) -> bool:
-        return self._store.delete_grant(grant)
-
-    def close(self) -> None:
-        self._store.close()
+    def release(self, *args: Any) -> None:
+        self._around("release", lambda: self._store.release(*args))
 
     def _around(self, what: str, work: Callable[[], _T]) -> _T:
         self._traps.reach(f"before {what}")
@@ -295,9 +151,6 @@ class TrappedStore(TrappedOperations):
         self._traps.reach(f"after {self._doing}")
         self._doing = ""
         return done
-
-    def _watch(self, operation: Operation[_T], mode: Mode, client_now: float) -> _T:
-        return self._perform(self._watched(operation, mode), mode, client_now)
 
 
 class TrappedTransport:
@@ -323,12 +176,12 @@ def set_in_code(traps: Traps) -> None:
     connect: Any = urllib3.util.connection.create_connection
     readinto: Any = requests._LimitedReader.readinto
 
-    def watched_migrate(statements: Any, begin: Any) -> Operation[None]:
+    async def watched_migrate(db: Transaction, statements: Any, begin: Any) -> None:
         def after(name: str) -> None:
             if name.startswith("migration"):
                 traps.reach("inside migration")
 
-        return lambda now: relayed(migrate(statements, begin)(now), after=after)
+        await relayed(lambda db: migrate(db, statements, begin), after=after)(db)
 
     def watched_connect(*args: Any, **kwargs: Any) -> Any:
         traps.reach("before connecting")

@@ -1,4 +1,4 @@
-"""What only an async store does: groups of jobs, cancellation, and waiting for what others change.
+"""What only an async store does: work of many tasks, cancellation, waiting for others' changes.
 
 What it has in common with a sync store is asked of both, in `test_store_contract`.
 """
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,11 +23,14 @@ import pytest
 
 from deviceflow import errors
 from deviceflow.audit.events import render
+from deviceflow.client._cancellation import Cancellation
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent
 from deviceflow.core.states import State
 from deviceflow.stores import _pgasync
 from deviceflow.stores import _sqlite as sqlite_store
+from deviceflow.stores._sqlite_thread import GroupingConnection
+from deviceflow.stores.async_sqlite import AsyncSQLiteStore
 from deviceflow.stores.sql import store as sql_store
 from deviceflow.stores.url import open_async_store
 from tests.integration import places
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from deviceflow.core.flow import Flow
+    from deviceflow.stores.sql.connection import Transaction
 
 MANY: Final = 40
 WORKER: Final = Origin("w1")
@@ -51,6 +56,8 @@ async def opened(place: Place, **how: Any) -> AsyncIterator[Any]:
     options = {} if place.kind == "memory" else sealing | how
     store: Any = open_async_store(place.url, **options)
     try:
+        if place.kind != "memory":
+            await store.__aenter__()
         yield store
     finally:
         await store.close()
@@ -103,52 +110,51 @@ def refusing(place: Place, flow_id: str) -> None:
     )
 
 
-def begun(place: Place, store: Any) -> Callable[[], int]:
-    """Count the transactions that the store begins."""
-    connection, count = store._connection, 0
-    if place.kind == "sqlite":
+def begun(store: Any) -> Callable[[], int]:
+    """Count the transactions that a store in SQLite begins."""
+    count = 0
 
-        def traced(statement: str) -> None:
-            nonlocal count
-            count += statement.startswith("BEGIN")
-
-        connection._connection.connected().set_trace_callback(traced)
-        connection, begins = connection._connection, "move_all"
-    else:
-        begins = "_transact"
-    transact = getattr(connection, begins)
-
-    def counted(*args: Any) -> Any:
+    def traced(statement: str) -> None:
         nonlocal count
-        count += 1
-        return transact(*args)
+        count += statement.startswith("BEGIN")
 
-    setattr(connection, begins, counted)
+    store._connection._connection.connected().set_trace_callback(traced)
     return lambda: count
 
 
-# Groups.
+# The work of many tasks.
 
 
-def test_many_polls_share_few_transactions(database: Place) -> None:
+def test_many_polls_at_once_are_each_done_once(database: Place) -> None:
     ids = [flow.id for flow in flows(database)]
 
-    async def main() -> int:
+    async def main() -> None:
         async with opened(database) as store:
-            await store.get(ids[0])
-            count = begun(database, store)
-            for _ in range(2):  # those that are remembered are polled by another statement
+            for _ in range(2):
                 database.clock.advance(60)
                 assert all(await asyncio.gather(*[poll(store, database, name) for name in ids]))
-            return count()
 
-    count = asyncio.run(main())
+    asyncio.run(main())
 
-    assert 4 <= count < 2 * 2 * MANY / 4
     for flow_id in ids:
         assert [event["seq"] for event in database.sql.history(flow_id)] == [1, 2, 3, 4, 5]
         assert database.store.get(flow_id).state is State.AWAITING_USER
         assert database.store.get(flow_id).attempt == 2
+
+
+def test_many_polls_share_few_transactions(file: Place) -> None:
+    ids = [flow.id for flow in flows(file)]
+
+    async def main() -> int:
+        async with opened(file) as store:
+            count = begun(store)
+            assert all(await asyncio.gather(*[poll(store, file, name) for name in ids]))
+            return count()
+
+    count = asyncio.run(main())
+
+    assert 2 <= count < 2 * MANY / 4
+    assert {file.store.get(name).attempt for name in ids} == {1}
 
 
 def test_flow_that_others_went_on_with_concerns_no_other(database: Place) -> None:
@@ -176,68 +182,33 @@ def test_flow_that_others_went_on_with_concerns_no_other(database: Place) -> Non
         assert len(database.sql.history(flow.id)) == flow.seq
 
 
-def test_many_imports_share_few_transactions(database: Place) -> None:
-    imported = [new(f"f{number}", at=database.now) for number in range(MANY)]
+def test_many_imports_share_few_transactions(file: Place) -> None:
+    imported = [new(f"f{number}", at=file.now) for number in range(MANY)]
     for flow in imported:
-        for _ in coded(flow, database.now):
+        for _ in coded(flow, file.now):
             pass
 
     async def main() -> int:
-        async with opened(database) as store:
-            await store.now(database.now)
-            count = begun(database, store)
+        async with opened(file) as store:
+            count = begun(store)
             added = await asyncio.gather(*map(store.add, imported))
             assert added == imported
             return count()
 
-    assert asyncio.run(main()) < MANY / 4
+    assert 1 <= asyncio.run(main()) < MANY / 4
     for flow in imported:
-        assert [event["action"] for event in database.sql.history(flow.id)] == ["import"]
+        assert [event["action"] for event in file.sql.history(flow.id)] == ["import"]
 
 
-def test_many_starts_tell_of_themselves_once_a_group(remote: Place) -> None:
-    started = [new(f"f{number}", at=remote.now) for number in range(MANY)]
-    told = list[str]()
-
-    async def main() -> None:
-        async with opened(remote) as store:
-            for flow in started:
-                await store.add(flow)
-            groups = store._connection
-            execute = groups._execute
-
-            async def counted(connection: Any, running: Any, name: str, values: Any) -> Any:
-                told.append(name)
-                return await execute(connection, running, name, values)
-
-            groups._execute = counted
-            count = begun(remote, store)
-
-            async def code(flow: Flow) -> None:
-                for moved in coded(flow, remote.now):
-                    assert await store.commit(flow, render(flow, moved, WORKER))
-
-            with psycopg.connect(remote.url, autocommit=True) as listener:
-                listener.execute("LISTEN deviceflow")
-                await asyncio.gather(*map(code, started))
-                assert await asyncio.to_thread(lambda: [*listener.notifies(timeout=0.2)])
-            assert told.count("notify") <= count()
-
-    asyncio.run(main())
-
-    assert {flow.state for flow in remote.store.flows()} == {State.AWAITING_USER}
-
-
-def test_job_that_is_refused_concerns_no_other(database: Place) -> None:
+def test_work_that_is_refused_concerns_no_other(database: Place) -> None:
     ids = [flow.id for flow in flows(database)]
 
     async def main() -> list[Any]:
         async with opened(database) as store:
-            await store.get(ids[0])
-            count = begun(database, store)
+            count = begun(store) if database.kind == "sqlite" else None
             claims = [store.claim(name, "w1", database.now, 20.0) for name in ["f", *ids]]
             came = await asyncio.gather(*claims, return_exceptions=True)
-            assert count() <= 2  # nothing had to be undone
+            assert count is None or count() <= 2  # nothing had to be undone
             return came
 
     came = asyncio.run(main())
@@ -247,7 +218,25 @@ def test_job_that_is_refused_concerns_no_other(database: Place) -> None:
     assert isinstance(database.store.claim(ids[-1], "w2", database.now, 20), LeaseHeld)
 
 
-def test_job_that_the_database_refuses_concerns_no_other(database: Place) -> None:
+def test_row_that_was_edited_concerns_no_other(database: Place) -> None:
+    ids = [flow.id for flow in flows(database)]
+    database.ask("UPDATE {flows} SET moved_at = 5 WHERE id = 'f3'")
+
+    async def main() -> list[Any]:
+        async with opened(database) as store:
+            claims = [claimed(store, database, name) for name in ids]
+            return await asyncio.gather(*claims, return_exceptions=True)
+
+    came = asyncio.run(main())
+
+    assert isinstance(came[3], errors.SealError)
+    assert came[3].flow_id == "f3"
+    assert all(isinstance(claim, Claim) for claim in came[:3] + came[4:])
+    leased = database.ask("SELECT id FROM {flows} WHERE lease_owner IS NOT NULL")
+    assert {name for (name,) in leased} == {*ids} - {"f3"}
+
+
+def test_work_that_the_database_refuses_concerns_no_other(database: Place) -> None:
     waiting = flows(database)
     refusing(database, "f3")
 
@@ -295,7 +284,7 @@ def test_event_that_the_database_ignores_concerns_no_other(database: Place) -> N
     assert not database.store.get("f3").state.ended
 
 
-def test_texts_of_a_group_are_stored_as_they_are(database: Place) -> None:
+def test_texts_of_many_tasks_are_stored_as_they_are(database: Place) -> None:
     waiting = flows(database)[:8]
     details = [f'{number} \u2713 \U0001f600 {{\\}},"NULL"' for number in range(len(waiting))]
 
@@ -314,17 +303,17 @@ def test_texts_of_a_group_are_stored_as_they_are(database: Place) -> None:
         assert database.store.get(flow.id).detail == detail
 
 
-def test_job_that_fails_half_way_is_undone_alone(
+def test_work_that_fails_half_way_is_undone_alone(
     database: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = sql_store.add_store_event
 
-    def failing(db: Any, key: Any, action: Any, detail: str, *origin: Any) -> Any:
+    async def fails(db: Any, key: Any, action: Any, detail: str, *origin: Any) -> None:
         if detail == "f3":
             raise errors.UsageError("half way")
-        return put(db, key, action, detail, *origin)
+        await put(db, key, action, detail, *origin)
 
-    monkeypatch.setattr(sql_store, "add_store_event", failing)
+    monkeypatch.setattr(sql_store, "add_store_event", fails)
 
     async def main() -> list[Any]:
         async with opened(database) as store:
@@ -346,39 +335,61 @@ def test_job_that_fails_half_way_is_undone_alone(
     assert sorted(details) == [f"f{n}" for n in range(8) if n != 3]
 
 
-def test_jobs_of_one_flow_are_done_in_their_order(database: Place) -> None:
-    (flow, *_) = flows(database)
+def test_writes_to_a_file_are_done_in_their_order(file: Place) -> None:
+    (flow, *_) = flows(file)
 
     async def main() -> tuple[Any, ...]:
-        async with opened(database) as store:
-            await store.get(flow.id)
+        async with opened(file) as store:
             return await asyncio.gather(
-                store.claim(flow.id, "w1", database.now, 20.0),
-                cancelled(flow, store, database),
-                store.get(flow.id),
-                store.claim(flow.id, "w2", database.now, 20.0),
+                store.claim(flow.id, "w1", file.now, 20.0),
+                cancelled(flow, store, file),
+                store.claim(flow.id, "w2", file.now, 20.0),
                 store.release(flow.id, "w1"),
-                store.claim(flow.id, "w2", database.now, 20.0),
+                store.claim(flow.id, "w2", file.now, 20.0),
             )
 
-    first, done, seen, refused, _, second = asyncio.run(main())
+    first, done, refused, _, second = asyncio.run(main())
 
     assert isinstance(first, Claim)
+    assert not first.flow.state.ended
     assert done
-    assert seen.state.ended
     assert isinstance(refused, LeaseHeld)
     assert isinstance(second, Claim)
+    assert second.flow.state.ended
 
 
-def test_closing_waits_for_what_was_asked_for(database: Place) -> None:
+def test_one_of_many_tasks_gets_the_lease_and_one_moves_the_flow(database: Place) -> None:
+    (flow, *_) = flows(database)
+
+    async def main() -> tuple[list[Any], list[bool]]:
+        async with opened(database) as store:
+            claims = [store.claim(flow.id, f"w{n}", database.now, 20.0) for n in range(MANY)]
+            came = await asyncio.gather(*claims)
+            found = [await store.get(flow.id) for _ in range(MANY)]
+            ends = [
+                store.commit(one, render(one, one.cancel(database.now), Origin(f"w{number}")))
+                for number, one in enumerate(found)
+            ]
+            return came, await asyncio.gather(*ends)
+
+    claims, ends = asyncio.run(main())
+
+    assert sum(isinstance(claim, Claim) for claim in claims) == 1
+    assert sum(isinstance(claim, LeaseHeld) for claim in claims) == MANY - 1
+    assert sum(ends) == 1
+    assert [event["action"] for event in database.sql.history(flow.id)] == ["issue_code", "cancel"]
+
+
+def test_closing_cuts_nothing_off_that_was_asked_for(database: Place) -> None:
     waiting = flows(database)
 
     async def main() -> None:
         async with opened(database) as store:
-            await store.get("f0")
             commits = [asyncio.ensure_future(cancelled(f, store, database)) for f in waiting]
             await asyncio.sleep(0)
             await store.close()
+            if database.kind == "sqlite":
+                assert all(flow.state.ended for flow in database.store.flows())
             assert await asyncio.gather(*commits) == [True] * MANY
 
     asyncio.run(main())
@@ -398,6 +409,7 @@ def test_store_serves_one_loop_after_another(database: Place) -> None:
 
 def test_unusable_store_is_told_of_at_its_first_use_and_mended(database: Place) -> None:
     kept(database, "waiting")
+    ((version,),) = database.ask("SELECT value FROM {meta} WHERE name = 'version'")
     database.ask("UPDATE {meta} SET value = '99' WHERE name = 'version'")
 
     async def main() -> None:
@@ -405,7 +417,7 @@ def test_unusable_store_is_told_of_at_its_first_use_and_mended(database: Place) 
         for _ in range(2):
             with pytest.raises(errors.StoreError, match="newer deviceflow"):
                 await store.get("f1")
-        database.ask("UPDATE {meta} SET value = '1' WHERE name = 'version'")
+        database.ask("UPDATE {meta} SET value = ? WHERE name = 'version'", version)
         assert (await store.get("f1")).id == "f1"
         await store.close()
 
@@ -432,28 +444,30 @@ def held_up(place: Place) -> Iterator[None]:
 
 
 async def is_begun(store: Any, place: Place) -> None:
-    """Wait until the store performs what it was asked for."""
-    connection = store._connection
+    """Wait until the store waits for what `held_up` has locked."""
+    locked = (
+        "SELECT 1 FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
     await asyncio.sleep(0)  # it is asked for
     async with asyncio.timeout(PATIENCE):
         if place.kind == "sqlite":
-            while connection._fresh or connection._waiting:  # noqa: ASYNC110  # nothing tells
+            while store._connection._waiting:  # noqa: ASYNC110  # nothing tells
                 await asyncio.sleep(0.01)
         else:
-            while not connection._at_work:  # noqa: ASYNC110  # nothing tells
+            while not await asyncio.to_thread(place.ask, locked):  # noqa: ASYNC110  # likewise
                 await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_job_that_was_begun_is_awaited_to_its_end(database: Place, times: int) -> None:
-    flow = kept(database, "waiting")
+def test_work_on_a_file_that_was_begun_is_awaited_to_its_end(file: Place, times: int) -> None:
+    flow = kept(file, "waiting")
 
     async def main() -> None:
-        async with opened(database) as store:
-            await store.get("f1")
-            with held_up(database):
-                commit = asyncio.ensure_future(cancelled(flow, store, database))
-                await is_begun(store, database)
+        async with opened(file) as store:
+            with held_up(file):
+                commit = asyncio.ensure_future(cancelled(flow, store, file))
+                await is_begun(store, file)
                 for _ in range(times):
                     commit.cancel()
                     await asyncio.sleep(0.05)
@@ -463,23 +477,22 @@ def test_job_that_was_begun_is_awaited_to_its_end(database: Place, times: int) -
 
     asyncio.run(main())
 
-    assert database.store.get("f1").state.ended
+    assert file.store.get("f1").state.ended
 
 
-def test_cancellation_counts_whatever_the_method_makes_of_the_answer(tmp_path: Path) -> None:
-    async def main(place: Place) -> None:
+def test_cancellation_counts_whatever_the_method_makes_of_the_answer(file: Place) -> None:
+    async def main() -> None:
         begun, goes_on = threading.Event(), threading.Event()
-        async with opened(place) as store:
-            await store.now(place.now)
+        async with opened(file) as store:
             connection = store._connection._connection
-            perform = connection.perform
+            run = connection.run
 
-            def slow(*job: Any) -> Any:
+            def slow(*how: Any) -> Any:
                 begun.set()
                 goes_on.wait(PATIENCE)
-                return perform(*job)
+                return run(*how)
 
-            connection.perform = slow
+            connection.run = slow
             get = asyncio.ensure_future(store.get("none of these"))
             await asyncio.to_thread(begun.wait, PATIENCE)
             get.cancel()
@@ -488,21 +501,18 @@ def test_cancellation_counts_whatever_the_method_makes_of_the_answer(tmp_path: P
             with pytest.raises(asyncio.CancelledError):
                 await get
 
-    place = places.sqlite(tmp_path)
-    asyncio.run(main(place))
-    place.close()
+    asyncio.run(main())
 
 
-def test_job_that_was_not_begun_is_never_done(database: Place) -> None:
-    flow = kept(database, "waiting")
+def test_work_on_a_file_that_was_not_begun_is_never_done(file: Place) -> None:
+    flow = kept(file, "waiting")
 
     async def main() -> None:
-        async with opened(database) as store:
-            await store.get("f1")
-            with held_up(database):
-                claim = asyncio.ensure_future(store.claim("f1", "w1", database.now, 20.0))
-                await is_begun(store, database)
-                commit = asyncio.ensure_future(cancelled(flow, store, database))
+        async with opened(file) as store:
+            with held_up(file):
+                claim = asyncio.ensure_future(store.claim("f1", "w1", file.now, 20.0))
+                await is_begun(store, file)
+                commit = asyncio.ensure_future(cancelled(flow, store, file))
                 await asyncio.sleep(0.05)
                 commit.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -512,7 +522,78 @@ def test_job_that_was_not_begun_is_never_done(database: Place) -> None:
 
     asyncio.run(main())
 
-    assert not database.store.get("f1").state.ended
+    assert not file.store.get("f1").state.ended
+
+
+def test_work_on_a_server_is_cut_off_and_undone(remote: Place) -> None:
+    flow = kept(remote, "waiting")
+
+    async def main() -> None:
+        async with opened(remote, pool_size=1) as store:
+            with held_up(remote):
+                commit = asyncio.ensure_future(cancelled(flow, store, remote))
+                await is_begun(store, remote)
+                commit.cancel()
+                async with asyncio.timeout(PATIENCE / 2):
+                    with pytest.raises(asyncio.CancelledError):
+                        await commit
+                    # Its place in the pool is free, whatever its session still waits for.
+                    assert (await store.get("f1")).id == "f1"
+            await settled(remote)
+
+    asyncio.run(main())
+
+    assert not remote.store.get("f1").state.ended
+    assert [event["action"] for event in remote.sql.history("f1")] == ["issue_code"]
+
+
+async def settled(place: Place) -> None:
+    """Wait until the server does no more of what a store has sent."""
+    at_work = (
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'deviceflow'"
+        " AND state <> 'idle' AND datname = current_database()"
+    )
+    async with asyncio.timeout(PATIENCE):
+        while await asyncio.to_thread(place.ask, at_work):  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.01)
+
+
+def test_work_on_a_server_is_done_or_not_wherever_it_is_cut_off(
+    remote: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit is BEGIN, two statements, and COMMIT; each is sent, and its answer not awaited."""
+    waiting = [kept(remote, "waiting", f"f{number}") for number in range(1, 6)]
+    sent, execute = list[str](), _pgasync.Session.execute
+
+    async def main() -> list[bool]:
+        came = []
+        async with opened(remote, pool_size=1) as store:
+            for at, flow in enumerate(waiting, 1):
+                sent.clear()
+                commit = asyncio.ensure_future(cancelled(flow, store, remote))
+
+                async def cut_off(
+                    self: Any, *how: Any, at: int = at, commit: asyncio.Task[bool] = commit
+                ) -> Any:
+                    sent.append(how[0])
+                    if len(sent) == at:
+                        commit.cancel()
+                    return await execute(self, *how)
+
+                monkeypatch.setattr(_pgasync.Session, "execute", cut_off)
+                await asyncio.wait([commit])
+                came.append(commit.cancelled())
+                await settled(remote)
+        return came
+
+    assert asyncio.run(main()) == [True] * 4 + [False]
+    assert [text.partition(" ")[0] for text in sent] == ["BEGIN;", "UPDATE", "INSERT", "COMMIT"]
+
+    for flow in waiting:
+        stored, history = remote.store.get(flow.id), remote.sql.history(flow.id)
+        assert stored.state.ended == (len(history) == 2) == (stored.seq == 2)
+    assert [remote.store.get(flow.id).state.ended for flow in waiting[:3]] == [False] * 3
+    assert remote.store.get(waiting[-1].id).state.ended
 
 
 def test_loop_that_ends_leaves_all_of_a_job_or_none(database: Place) -> None:
@@ -532,19 +613,6 @@ def test_loop_that_ends_leaves_all_of_a_job_or_none(database: Place) -> None:
         stored = database.store.get(flow.id)
         assert len(database.sql.history(flow.id)) == stored.seq
     assert all(task.cancelled() or task.result() for task in main.tasks)  # type: ignore[attr-defined]
-
-
-def test_store_can_be_closed_where_all_tasks_were_cancelled_at_once(database: Place) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(PATIENCE), opened(database) as store:
-            await store.now(database.now)
-            asked = asyncio.ensure_future(store.any_pending())
-            await asyncio.sleep(0)
-            for task in asyncio.all_tasks() - {asyncio.current_task(), asked}:
-                task.cancel()  # before the first step of each
-            assert not await asked
-
-    asyncio.run(main())
 
 
 def test_timeout_of_a_caller_goes_through(database: Place) -> None:
@@ -608,11 +676,15 @@ def test_what_was_answered_survives_a_kill_right_after(database: Place) -> None:
         assert len(database.sql.history(flow.id)) == flow.seq
 
 
-@pytest.mark.parametrize(("synchronous", "level"), [("FULL", 2), ("NORMAL", 1)])
-def test_group_is_as_durable_as_asked_for(tmp_path: Path, synchronous: str, level: int) -> None:
-    from deviceflow.stores.async_sqlite import AsyncSQLiteStore  # noqa: PLC0415
-
-    store: Any = AsyncSQLiteStore(tmp_path / "f.db", plaintext=True, synchronous=synchronous)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("synchronous", "mode", "level"),
+    [("FULL", "write", 2), ("NORMAL", "write", 1), ("NORMAL", "durable", 2)],
+)
+def test_group_is_as_durable_as_asked_for(
+    tmp_path: Path, synchronous: Any, mode: Any, level: int
+) -> None:
+    """One piece of work that must survive a power cut makes that of all with which it is done."""
+    store: Any = AsyncSQLiteStore(tmp_path / "f.db", plaintext=True, synchronous=synchronous)
     levels = list[Any]()
 
     async def main() -> None:
@@ -624,11 +696,15 @@ def test_group_is_as_durable_as_asked_for(tmp_path: Path, synchronous: str, leve
                     levels.append(connection.execute("PRAGMA synchronous").fetchone())
 
             connection.set_trace_callback(traced)
-            await asyncio.gather(*[store.add(new(f"f{number}")) for number in range(20)])
+            await asyncio.gather(
+                *[store.add(new(f"f{number}")) for number in range(20)],
+                store._run(lambda db: db.run("lock_store"), mode),
+            )
 
     asyncio.run(main())
 
-    assert set(levels) == {(level,)}
+    assert levels[-1] == (level,)
+    assert len(levels) <= 2  # the first task's own, and that of all others
 
 
 _FORKING: Final = """
@@ -677,32 +753,35 @@ def test_store_can_be_used_on_both_sides_of_a_fork(database: Place) -> None:
 # Databases that do not answer.
 
 
-@pytest.mark.parametrize("remembered", [False, True])
+@pytest.mark.parametrize("undone", [False, True])
 def test_file_that_is_locked_for_too_long_fails_all_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remembered: bool
+    file: Place, monkeypatch: pytest.MonkeyPatch, undone: bool
 ) -> None:
+    """Also where each has to be done alone, since the group was undone."""
     monkeypatch.setattr(sqlite_store, "BUSY", 0.3)
-    from tests.integration import places  # noqa: PLC0415
-
-    place = places.sqlite(tmp_path)
-    waiting = flows(place)
+    waiting = flows(file)
+    if undone:
+        monkeypatch.setattr(GroupingConnection, "run_all", lambda *_: None)
 
     async def main() -> None:
-        async with opened(place) as store:
-            await store.get("f0")
-            for flow in waiting if remembered else ():
-                assert await poll(store, place, flow.id)
-            place.clock.advance(60)
-            with held_up(place):
+        async with opened(file) as store:
+            with held_up(file):
                 begun = time.monotonic()
-                claims = [claimed(store, place, flow.id) for flow in waiting]
+                claims = [claimed(store, file, flow.id) for flow in waiting]
                 came = await asyncio.gather(*claims, return_exceptions=True)
                 assert (await store.get("f0")).id == "f0"  # reading waits for nobody
                 assert time.monotonic() - begun < 0.3 * MANY
             assert all("has locked the database" in str(problem) for problem in came)
-            assert isinstance(await store.claim("f0", "w1", place.now, 20.0), Claim)
+            assert isinstance(await store.claim("f0", "w1", file.now, 20.0), Claim)
 
     asyncio.run(main())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Place]:
+    """Give a place in a SQLite file."""
+    place = places.sqlite(tmp_path)
+    yield place
     place.close()
 
 
@@ -721,8 +800,6 @@ def bouncer(server: PostgresServer) -> Iterator[PgBouncer]:
 
 @pytest.fixture
 def remote(server: PostgresServer) -> Iterator[Place]:
-    from tests.integration import places  # noqa: PLC0415
-
     url = server.database()
     place = places.postgres(server, url)
     yield place
@@ -746,6 +823,26 @@ def test_server_that_is_suspended_is_waited_for_no_longer_than_asked(
             assert all(problem.hint for problem in came)  # type: ignore[union-attr]
             async with asyncio.timeout(PATIENCE):
                 assert isinstance(await store.claim("f0", "w1", remote.now, 20.0), Claim)
+
+    asyncio.run(main())
+
+
+def test_pool_is_waited_for_no_longer_than_asked_by_tasks_that_cannot_be_cancelled(
+    remote: Place, server: PostgresServer
+) -> None:
+    """As those are in which a client awaits what it writes."""
+    waiting = flows(remote)
+
+    async def main() -> None:
+        async with opened(remote, timeout=1.0, pool_size=2) as store:
+            with server.frozen():
+                begun = time.monotonic()
+                commits = [
+                    Cancellation().finish(cancelled(flow, store, remote)) for flow in waiting
+                ]
+                came = await asyncio.gather(*commits, return_exceptions=True)
+                assert time.monotonic() - begun < MANY / 4
+            assert {type(problem) for problem in came} == {errors.StoreError}
 
     asyncio.run(main())
 
@@ -814,24 +911,37 @@ class DyingError(BaseException):
     """What ends a process, and nobody handles."""
 
 
-def failing(job: Any, at: int, problem: BaseException) -> tuple[Any, Callable[[], int]]:
-    """Have the statement of a number fail in a job."""
-    left = at
+_FAILS: Final[ContextVar[bool]] = ContextVar("_FAILS", default=False)
 
-    def attempt(now: float) -> Any:
-        nonlocal left
-        running, rows = job.operation(now), None
-        while True:
-            try:
-                wanted = running.send(rows)
-            except StopIteration as stop:
-                return stop.value
-            left -= 1
-            if left == 0:
-                raise problem
-            rows = yield wanted
 
-    return job._replace(operation=attempt), lambda: left
+async def victim(call: Any) -> Any:
+    """Await a call, whose statement is the one that fails."""
+    _FAILS.set(True)
+    return await call
+
+
+def has_fail(store: Any, statement: str, problem: type[BaseException]) -> None:
+    """Have the store fail where a victim runs a statement."""
+    run = store._connection.run
+
+    def failing(work: Any, *how: Any) -> Any:
+        if not _FAILS.get():
+            return run(work, *how)
+
+        async def fails(db: Transaction) -> Any:
+            run_statement = db.run
+
+            async def run_or_fail(name: str, *values: Any) -> Any:
+                if name == statement:
+                    raise problem("x")
+                return await run_statement(name, *values)
+
+            db.run = run_or_fail  # type: ignore[assignment, method-assign]
+            return await work(db)
+
+        return run(fails, *how)
+
+    store._connection.run = failing
 
 
 @pytest.mark.parametrize("others", [0, 4])
@@ -840,37 +950,41 @@ def test_no_traceback_of_a_failing_store_shows_a_secret(
     database: Place, others: int, kind: type[BaseException] | None
 ) -> None:
     in_clear(database)
-    ids = [kept(database, "waiting", f"f{number}").id for number in range(others + 1)]
-    kept(database, "authorized", "authorized")
-    kind = kind or LOST[database.kind]
+    kept(database, "authorized", "authorized", "nightly")
+    statements = {
+        "poll": ("flows.lock", "flows.lease_and_move", "add_event", "flows.move"),
+        "claim": ("flows.lock", "flows.lease"),
+        "get": ("flows.get",),
+        "add": ("flows.add", "flows.get", "flows.get_by_name"),
+        "list": ("flows.newest",),
+    }
     seen = list[BaseException]()
 
-    async def main() -> None:
+    async def main(what: str, statement: str) -> list[Any]:
+        ids = [kept(database, "waiting", f"{what} {statement} {n}").id for n in range(others + 1)]
+        database.clock.advance(60)
         async with opened(database) as store:
-            perform = store._connection.perform
-            for at in range(1, 4):
-                database.clock.advance(60)
+            has_fail(store, statement, kind or LOST[database.kind])
+            calls: dict[str, Callable[[], Any]] = {
+                "poll": lambda: poll(store, database, ids[0]),
+                "claim": lambda: store.claim("authorized", "w1", database.now, 20.0),
+                "get": lambda: store.get("authorized"),
+                "add": lambda: store.add(new("new", "nightly", at=database.now)),
+                "list": lambda: anext(store.flows()),
+            }
+            return await asyncio.gather(
+                victim(calls[what]()),
+                *[poll(store, database, name) for name in ids[1:]],
+                return_exceptions=True,
+            )
 
-                async def fails(job: Any, at: int = at) -> Any:
-                    is_victim = job.flow_id in ("f0", "authorized", None)
-                    return await perform(failing(job, at, kind("x"))[0] if is_victim else job)
+    for what, names in statements.items():
+        for name in names:
+            problem, *rest = asyncio.run(main(what, name))
+            assert isinstance(problem, kind or errors.StoreError), (what, name)
+            assert rest == [True] * others
+            seen.append(problem)
 
-                store._connection.perform = fails
-                came = await asyncio.gather(
-                    *[poll(store, database, flow_id) for flow_id in ids],
-                    store.get("authorized"),
-                    store.claim("authorized", "w1", database.now, 20.0),
-                    store.add(new(f"new{at}", at=database.now)),
-                    anext(store.flows()),
-                    return_exceptions=True,
-                )
-                store._connection.perform = perform
-                seen.extend(one for one in came if isinstance(one, BaseException))
-                await store.release("f0", "w1")
-
-    asyncio.run(main())
-
-    assert seen
     assert [shown(one) for one in seen] == [set()] * len(seen)
 
 
@@ -893,15 +1007,21 @@ def changes(place: Place) -> list[Callable[[], object]]:
     return [start, lambda: other.add(imported)]
 
 
+async def nothing_new(store: Any, place: Place) -> None:
+    """Wait until a change is told of where there is one, and only there."""
+    await store.wait_for_change(0.1)
+    if place.kind == "postgres":
+        while not store._connection._listener._heard:
+            await store.wait_for_change(0.1)
+    while await store.wait_for_change(0.0):
+        pass
+
+
 def test_change_by_another_wakes_who_waits(database: Place) -> None:
     async def main() -> None:
         async with opened(database) as store:
             assert await store.wait_for_change(0.0)
-            if database.kind == "postgres":
-                while not store._connection._listener._heard:
-                    await store.wait_for_change(0.1)
-            while await store.wait_for_change(0.0):
-                pass
+            await nothing_new(store, database)
             for change in changes(database):
                 waits = asyncio.ensure_future(store.wait_for_change(PATIENCE))
                 await asyncio.sleep(0.1)
@@ -912,6 +1032,23 @@ def test_change_by_another_wakes_who_waits(database: Place) -> None:
                 assert time.monotonic() - begun < PATIENCE / 2
 
     asyncio.run(main())
+
+
+def test_change_by_another_wakes_who_waits_in_each_loop(database: Place) -> None:
+    store: Any = open_async_store(database.url, keys=database.keys)
+
+    async def main(change: Callable[[], object]) -> None:
+        await nothing_new(store, database)
+        waits = asyncio.ensure_future(store.wait_for_change(PATIENCE))
+        await asyncio.sleep(0.1)
+        assert not waits.done()
+        await asyncio.to_thread(change)
+        async with asyncio.timeout(PATIENCE / 2):
+            assert await waits
+
+    for change in changes(database):
+        asyncio.run(main(change))
+    asyncio.run(store.close())
 
 
 def test_listener_is_one_for_all_that_wait_and_survives_the_end_of_its_session(

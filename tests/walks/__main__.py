@@ -50,10 +50,10 @@ class Budget(NamedTuple):
 
 
 BUDGETS: Final = {
-    "poll": Budget(329, 45),
-    "answer": Budget(138, 35),
-    "get_token": Budget(123, 33),
-    "refresh": Budget(651, 52),
+    "poll": Budget(387, 47),
+    "answer": Budget(149, 35),
+    "get_token": Budget(157, 35),
+    "refresh": Budget(611, 48),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Error, OperationalError, waiting
@@ -100,21 +101,18 @@ class AsyncPool:
 
     def __init__(self, url: Secret, size: int) -> None:
         self._url = url
-        self._free_slots = asyncio.Semaphore(size)
+        self._free_slots = size
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._idle = Idle()
 
     async def take(self, until: float, *, patient: bool) -> Session:
         """Return a connection, as `Pool.take`."""
-        try:
-            async with asyncio.timeout(max(0.0, until - time.monotonic())):
-                await self._free_slots.acquire()
-        except TimeoutError:
-            raise GaveUpError("all connections of this process are in use") from None
+        await self._take_slot(until)
         try:
             session = self._idle.take()
             session = session or Session(await self._connect(until, patient=patient))
         except BaseException:
-            self._free_slots.release()
+            self._put_slot()
             raise
         session.connection.until = until
         return session
@@ -122,7 +120,7 @@ class AsyncPool:
     def put(self, session: Session) -> None:
         """Take a connection back."""
         self._idle.put(session)
-        self._free_slots.release()
+        self._put_slot()
 
     def clear(self) -> None:
         """Close idle connections."""
@@ -131,6 +129,32 @@ class AsyncPool:
     def close(self) -> None:
         """Close all connections. Those in use are closed when they are returned."""
         self._idle.close()
+
+    async def _take_slot(self, until: float) -> None:
+        if self._free_slots:
+            self._free_slots -= 1
+            return
+        # Not by `asyncio.timeout`: it cancels the task, which may be one that cannot be cancelled.
+        loop = asyncio.get_running_loop()
+        slot = loop.create_future()
+        self._waiting.append(slot)
+        timer = loop.call_later(max(0.0, until - time.monotonic()), _give_up, slot)
+        try:
+            await slot
+        except asyncio.CancelledError:
+            if not slot.cancelled() and slot.exception() is None:
+                self._put_slot()
+            raise
+        finally:
+            timer.cancel()
+
+    def _put_slot(self) -> None:
+        while self._waiting:
+            slot = self._waiting.popleft()
+            if not slot.done():
+                slot.set_result(None)
+                return
+        self._free_slots += 1
 
     async def _connect(self, until: float, *, patient: bool) -> BoundedAsyncConnection:
         pause = 0.05
@@ -144,3 +168,8 @@ class AsyncPool:
                     raise GaveUpError(str(failed)) from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
+
+
+def _give_up(slot: asyncio.Future[None]) -> None:
+    if not slot.done():
+        slot.set_exception(GaveUpError("all connections of this process are in use"))

@@ -36,14 +36,19 @@ class PostgresTasks(PostgresConnection):
 
     async def run(self, work: Work[_T], mode: Mode, client_now: float) -> _T:
         """Do work in a transaction, as `Connection.run` says."""
+        await self._enter_loop()
+        return await super().run(work, mode, client_now)
+
+    async def _enter_loop(self) -> None:
+        """Leave what belongs to another loop, which is closed by now."""
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # the other one is closed by now
+        if self._loop is not loop:
             await self.close()
             self._loop = loop
-        return await super().run(work, mode, client_now)
 
     async def look_for_change(self, on_change: Callable[[], None]) -> float:
         """Have the function called at each notification, or now where none would come."""
+        await self._enter_loop()
         if self._listener is None:
             self._listener = Listener(self._url, self._timeout, self._send)
         return await self._listener.look(on_change)

@@ -130,6 +130,7 @@ class SQLiteThread:
 
     def _renew(self) -> None:
         # A child has neither the thread nor the loops of those that wait.
+        self._fresh: list[_Pending] = []
         self._waiting: deque[_Pending] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -165,15 +166,10 @@ class SQLiteThread:
         await self._done(_Pending(None, "read", 0.0))
 
     async def _done(self, pending: _Pending) -> Any:
-        with self._changed:
-            self._waiting.append(pending)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="deviceflow-sqlite", daemon=True
-                )
-                self._thread.start()
-            elif len(self._waiting) == 1:
-                self._changed.notify()
+        loop = pending.done.get_loop()
+        if not self._fresh or self._fresh[-1].done.get_loop() is not loop:
+            loop.call_soon(self._hand_over)  # with all that is asked for until then
+        self._fresh.append(pending)
         cancelled = None
         while not pending.done.done():
             try:
@@ -188,6 +184,18 @@ class SQLiteThread:
             pending.done.exception()  # or asyncio would tell of it
             raise cancelled
         return pending.done.result()
+
+    def _hand_over(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        with self._changed:
+            self._waiting.extend(fresh)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="deviceflow-sqlite", daemon=True
+                )
+                self._thread.start()
+            else:
+                self._changed.notify()
 
     def _drop(self, pending: _Pending) -> bool:
         with self._changed:

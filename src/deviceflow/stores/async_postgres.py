@@ -39,6 +39,8 @@ class AsyncPostgresStore(AsyncSQLStore):
         ImportError: A library is missing (extra `postgres`).
     """
 
+    works_in_callers_task = True
+
     def __init__(
         self,
         url: str,

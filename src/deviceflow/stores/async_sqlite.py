@@ -41,6 +41,8 @@ class AsyncSQLiteStore(AsyncSQLStore):
         ImportError: Likewise.
     """
 
+    works_in_callers_task = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],

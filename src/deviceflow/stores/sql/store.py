@@ -167,8 +167,8 @@ class AsyncSQLStore:
         self._summarize = is_summarized(trail)
         self._is_open = False
         self._opening: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._change = asyncio.Event()
-        self._change.set()
         self._name = name
         self._rows: Rows
         self.audit_key: AuditKey | None
@@ -184,7 +184,7 @@ class AsyncSQLStore:
         await self.close()
 
     async def close(self) -> None:
-        """Wait for work that was begun, and close what is open. It is opened again when needed."""
+        """Close what is open. It is opened again where it is needed again."""
         await self._connection.close()
 
     # The protocol; see `Store`.
@@ -525,7 +525,11 @@ class AsyncSQLStore:
 
     async def wait_for_change(self, seconds: float) -> bool:
         await self._ready()
-        clock = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # an event is waited for in one loop only
+            self._loop, self._change = loop, asyncio.Event()
+            self._change.set()
+        clock = loop.time
         until = clock() + seconds
         while True:
             pause = await self._connection.look_for_change(self._changed)
