@@ -452,7 +452,7 @@ async def is_begun(store: Any, place: Place) -> None:
     await asyncio.sleep(0)  # it is asked for
     async with asyncio.timeout(PATIENCE):
         if place.kind == "sqlite":
-            while store._connection._waiting:  # noqa: ASYNC110  # nothing tells
+            while store._connection._fresh or store._connection._waiting:  # noqa: ASYNC110  # nothing tells
                 await asyncio.sleep(0.01)
         else:
             while not await asyncio.to_thread(place.ask, locked):  # noqa: ASYNC110  # likewise
