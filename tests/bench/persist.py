@@ -153,7 +153,7 @@ def _written() -> Iterator[Row]:
 
 def _polled() -> Iterator[Row]:
     """Time polls by a process that drives the login, and by one that has never seen it."""
-    modes: tuple[tuple[Synchronous, float, float], ...] = (("NORMAL", 1.0, 1.3), ("FULL", 1.2, 1.5))
+    modes: tuple[tuple[Synchronous, float], ...] = (("NORMAL", 1.3), ("FULL", 1.5))
     with pending_server() as url, Path("/dev/null").open("wb") as sink:
         structlog.configure(
             processors=[structlog.processors.JSONRenderer(orjson.dumps)],
@@ -161,30 +161,19 @@ def _polled() -> Iterator[Row]:
             cache_logger_on_first_use=True,
         )
         session, clock = requests.Session(), FastClock()
-        for synchronous, goal, goal_unseen in modes:
+        for synchronous, goal in modes:
             with _store(synchronous) as store:
                 client = Client(store, clock=clock)
                 flow = client.start(Studio(url), client_name="bench")
                 times = [
-                    (
-                        step_seconds(client, clock, flow.id),
-                        step_seconds(client, clock, flow.id, store._remembered.forget_all),
-                        bare_seconds(session, url),
-                    )
+                    (step_seconds(client, clock, flow.id), bare_seconds(session, url))
                     for _ in range(ROUNDS)
                 ]
-            ours, without_traceback, bare = (
+            ours, bare = (
                 1e6 * statistics.median(spent) / POLLS for spent in zip(*times, strict=True)
             )
             what = f"CPU of a poll in SQLite, {synchronous} / bare post"
             yield Row(what, ours, bare, goal, "us")
-            yield Row(
-                "  by a process that never saw the login",
-                without_traceback,
-                bare,
-                goal_unseen,
-                "us",
-            )
         structlog.reset_defaults()
 
 

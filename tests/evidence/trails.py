@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import StoredFlow
     from deviceflow.stores.sql import SQLStore
     from deviceflow.trail.digest import Entry
     from deviceflow.trail.ledger import Ledger
@@ -291,6 +292,9 @@ class Trail:
         self.set_flow(flow_id, record, seq=last["seq"], state=str(last["to"]))
 
     # Looking at it.
+
+    def _stored_row(self, row: Sequence[Any]) -> StoredFlow:
+        return self.store.inner.stored_row(LOGIN, row)
 
     def findings(
         self, key: AuditKey | None, only: Collection[str] | None = None, digests: Path | None = None

@@ -11,7 +11,6 @@ from deviceflow.core.actions import ROTATE_KEYS
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
-from tests.due import claim_due
 from tests.fuzz_store.places import DAY
 
 if TYPE_CHECKING:

@@ -398,7 +398,7 @@ class Run:
             attack.undo()
         except attacks.REFUSED as refused:
             # A new login may have got the key or the id that was free meanwhile.
-            if not re.search(r"open_name|flows_pkey|flows\.id", str(refused)):
+            if not re.search(r"flows_open_name_key|flows\.name|flows_pkey|flows\.id", str(refused)):
                 self.wrong(f"undone: the database refuses: {refused}")
             return
         damaged = attack.logins & {*STAGES}

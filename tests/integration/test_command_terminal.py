@@ -81,7 +81,7 @@ def test_logins_with_hostile_texts_steer_no_terminal(
     assert steers(done) == []
 
 
-TEXTS: Final = ("id", "state", "lease_owner", "previous_owner", "open_name")
+TEXTS: Final = ("id", "state", "lease_owner", "previous_owner", "name")
 
 
 def tamper(deviceflow: Command, column: str) -> None:

@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceflow import Secret, open_store
+from deviceflow._blocking import complete
 from deviceflow.audit.chain import HASHED, STORED, AuditKey, link, row_of
 from deviceflow.audit.events import STORE
 from deviceflow.core.actions import ACTIONS, Kind
@@ -537,11 +538,11 @@ def test_trail_is_verified_with_all_keys_that_were_ever_in_use(
 ) -> None:
     for name in ("", "one,store:", "other,one,store:"):
         monkeypatch.setenv(audit_keys.VARIABLE, name)
-        own_store._use_audit_key(str(own_store._sealed))
+        complete(own_store.inner.open(own_store._connection))
         fill(own_store, name[:3] or "own", BEGIN)
         assert found(own_store) == []
     monkeypatch.setenv(audit_keys.VARIABLE, keys)
-    own_store._use_audit_key(str(own_store._sealed))
+    complete(own_store.inner.open(own_store._connection))
 
     assert (found(own_store) == []) is clean
 

@@ -27,7 +27,6 @@ from deviceflow.stores.postgres import PostgresStore
 from tests.crash.checks import wrong_with_history
 from tests.crash.fixtures import zygote  # noqa: F401  # a fixture
 from tests.crash.stage import Stage
-from tests.due import claim_due
 from tests.integration.command import COMMAND
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, UNKNOWN_CODE, new
 from tests.integration.places import postgres as place_of

@@ -133,6 +133,7 @@ def test_postgres_keeps_each_step_of_a_refresh_though_the_server_dies(tmp_path: 
         with psycopg.connect(database.url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET synchronous_commit = off")
             connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+            connection.execute("ALTER SYSTEM SET full_page_writes = off")
             connection.execute("SELECT pg_reload_conf()")
         store = PostgresStore(url, keys=[generate_key()], pool_size=1)
         with store, Client(store) as client:
@@ -140,6 +141,9 @@ def test_postgres_keeps_each_step_of_a_refresh_though_the_server_dies(tmp_path: 
             for _ in range(3):
                 client.invalidate(NAME, client.get_token(NAME))
                 given = client.get_token(NAME)
+                # Each page of the log is written once it is full: what follows is on one.
+                with psycopg.connect(database.url, autocommit=True) as connection:
+                    connection.execute("SELECT pg_switch_wal()")
                 started = client.start(provider_at(server.url)).id
                 database.kill()
                 database.start()

@@ -28,6 +28,7 @@ from deviceflow.core.states import State
 from deviceflow.stores import _pgpool as pgpool
 from deviceflow.stores import _sqlite as sqlite_store
 from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sql.statements import MIGRATIONS
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.crash.traps import relayed
 from tests.integration import places
@@ -412,7 +413,7 @@ def test_version_that_is_not_a_number_is_refused(database: Place, version: str) 
         with pytest.raises(errors.StoreError, match="schema, in its table `meta`, is not a number"):
             database.open(**how)
 
-    database.ask("UPDATE {meta} SET value = '1' WHERE name = 'version'")
+    database.ask("UPDATE {meta} SET value = ? WHERE name = 'version'", str(len(MIGRATIONS)))
     database.open()
 
 
@@ -422,7 +423,7 @@ def test_store_of_a_newer_version_is_refused_and_left_as_it_is(database: Place) 
 
     failing(database.open, "schema is version 99", "Upgrade deviceflow here. Nothing was changed.")
 
-    database.ask("UPDATE {meta} SET value = '1' WHERE name = 'version'")
+    database.ask("UPDATE {meta} SET value = ? WHERE name = 'version'", str(len(MIGRATIONS)))
     goes_on(database, name)
 
 
@@ -741,14 +742,16 @@ def test_connection_that_is_ended_between_two_steps_is_not_even_noticed(postgres
     assert driver.wait_for_token(name).access_token == TOKEN
 
 
-@pytest.mark.parametrize("statement", ["poll_remembered", "turn", "add_event"])
+@pytest.mark.parametrize(
+    "statement", ["flows.lock", "flows.lease_and_move", "flows.move", "add_event"]
+)
 def test_connection_that_is_ended_within_a_commit_is_tried_again(
     postgres: Place, events: Events, statement: str
 ) -> None:
     driver, name = started(postgres, GRANTED)
     assert isinstance(postgres.store, PostgresStore)
     connection: Any = postgres.store._connection
-    perform = connection.perform
+    run = connection.run
     thrown: list[str] = []
 
     def done(name: str) -> None:
@@ -756,9 +759,7 @@ def test_connection_that_is_ended_within_a_commit_is_tried_again(
             thrown.append(name)
             thrown_out(postgres)
 
-    connection.perform = lambda operation, *how: perform(
-        lambda now: relayed(operation(now), after=done), *how
-    )
+    connection.run = lambda work, *how: run(relayed(work, after=done), *how)
 
     assert driver.wait_for_token(name).access_token == TOKEN
 

@@ -207,7 +207,7 @@ def edited(**fields: Any) -> Callable[[str], str]:
         ("created_at", lambda _: 5.0),
         ("ended_at", lambda _: 5.0),
         ("moved_at", lambda _: 5.0),
-        ("open_name", lambda _: "another"),
+        ("name", lambda _: "another"),
         ("state", lambda _: "authorized"),
         ("seq", lambda _: 2),
         ("head", lambda _: "0" * 64),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
-from deviceflow.stores.sql.grant_rows import Sealed
 
 from deviceflow import errors
 from deviceflow.audit.events import render, render_grant
@@ -22,6 +21,7 @@ from deviceflow.core.states import GrantState, Handover
 from deviceflow.core.uses import Use
 from deviceflow.core.wire import Failure
 from deviceflow.stores.postgres import PostgresStore
+from deviceflow.stores.sql.rows import Stored
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from deviceflow.trail.verify import Verification
@@ -510,11 +510,10 @@ def test_secrets_of_one_grant_do_not_open_in_another_nor_those_of_an_older_gener
     current = load(database)
     with opened(database) as store:
         rows = store.inner._rows
-        of_grants = type(store._of_grants._grants)(rows)
         for kind, sealed in zip(("access", "refresh"), old, strict=True):
             forged = current.copy()
-            forged.as_stored = Sealed({**current.as_stored.columns, kind: sealed})
-            digest, row = of_grants.columns(forged)
+            forged.as_stored = Stored(current.name, {**current.as_stored.columns, kind: sealed})
+            digest, row = rows.columns(forged, seal=False)
             rows.sign(row, digest, forged.head)
             values = row.reveal()
             changed = [values[name] for name in ("access", "refresh", "mac")]

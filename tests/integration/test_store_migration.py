@@ -42,7 +42,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLStore]:
         with SQLiteStore(path, keys=keys) as opened:
             yield opened
         return
-    url = request.getfixturevalue("postgres").database()
+    url = request.getfixturevalue("postgres_server").database()
     with psycopg.connect(url) as connection:
         _fill(connection, Statements(POSTGRES), "%s")
     with PostgresStore(url, keys=keys) as opened:

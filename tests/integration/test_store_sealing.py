@@ -18,7 +18,8 @@ from deviceflow.core.encryption import Sealer, generate_key
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.credentials.keys import KEYRING, VARIABLE, key_file, read_keys, write_keys
-from deviceflow.stores.sql import keys, schema
+from deviceflow.stores.sql import schema
+from deviceflow.stores.sql import store as sql_store
 from deviceflow.stores.sql.keys import sealed_audit_key
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.places import (
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deviceflow import Client
-    from deviceflow.stores.sql.connection import Operation, Statements
 
 
 @pytest.fixture(autouse=True)
@@ -271,12 +271,6 @@ def emptied(place: Place) -> None:
         place.ask(f"DROP TABLE {{{table}}}")
 
 
-def answers(found: int) -> Statements[int]:
-    """Answer without a statement."""
-    return found
-    yield
-
-
 @pytest.mark.parametrize(("made", "opened"), [(True, False), (False, True)])
 def test_store_is_opened_sealed_or_in_clear_as_it_was_made(
     database: Place, made: bool, opened: bool
@@ -313,14 +307,11 @@ def test_first_to_come_decides_about_the_key(
     database: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two open a new store at once, with two keys: one of them is told."""
-    version, looks = (
-        schema.version,
-        [0],
-    )  # at a moment when the other one's tables are not there
+    # At a moment when the other one's tables are not there.
+    version, looks = schema.version, [0]
 
-    def look(dialect: Any, *, read_only: bool) -> Operation[int]:
-        found = looks.pop() if looks else None
-        return version(dialect, read_only=read_only) if found is None else lambda _: answers(found)
+    async def look(db: Any, dialect: Any, *, read_only: bool) -> int:
+        return looks.pop() if looks else await version(db, dialect, read_only=read_only)
 
     monkeypatch.setattr(schema, "version", look)
 
@@ -532,7 +523,7 @@ def test_rotation_is_done_and_on_record_or_neither(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(keys, "add_store_event", dying)
+        patch.setattr(sql_store, "add_store_event", dying)
         with pytest.raises(KeyboardInterrupt):
             store.reseal()
     assert store.history(STORE) == []

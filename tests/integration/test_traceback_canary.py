@@ -27,8 +27,19 @@ from deviceflow.stores import _parked
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, answer
+from tests.crash.traps import relayed
 from tests.facade import AsyncFacade
-from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SECRETS, Place, in_clear, kept
+from tests.integration.places import (
+    CODE,
+    GRANTED,
+    OAUTH,
+    PENDING,
+    SECRETS,
+    Place,
+    in_clear,
+    kept,
+    memory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,24 +106,13 @@ class Failing:
 
     def __init__(self, store: Any, at: int, problem: BaseException) -> None:
         self.left, self.problem = at, problem
-        perform = store._connection.perform
+        run = store._connection.run
+        store._connection.run = lambda work, *how: run(relayed(work, before=self._count), *how)
 
-        def failing(operation: Callable[[float], Any], *how: Any) -> Any:
-            def with_failures(now: float) -> Any:
-                attempt, rows = operation(now), None
-                while True:
-                    try:
-                        step = attempt.send(rows)
-                    except StopIteration as stop:
-                        return stop.value
-                    self.left -= 1
-                    if self.left == 0:
-                        raise self.problem
-                    rows = yield step
-
-            return perform(with_failures, *how)
-
-        store._connection.perform = failing
+    def _count(self, *_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise self.problem
 
 
 def begin(place: Place, driver: Client) -> object:
@@ -194,34 +194,48 @@ def test_no_traceback_of_a_failing_store_shows_a_secret(place: Place, name: str,
     assert [shown(one) for one in seen] == [set()] * len(seen)
 
 
-@pytest.mark.parametrize(
-    ("where", "at"),
-    [*(("sign", number) for number in range(1, 6)), ("_plain", 1), ("_secret", 1)],
-)
-def test_no_traceback_of_an_interruption_at_a_row_shows_a_secret(
-    database: Place, monkeypatch: pytest.MonkeyPatch, where: str, at: int
-) -> None:
-    in_clear(database)
-    driver, sealer = database.client(CODE, PENDING), database.sql.inner._rows.sealer
-    owner, name = (sealer, "mac") if where == "sign" else (_parked, where)
-    work, times = getattr(owner, name), itertools.count(1)
+def interrupted_poll(
+    place: Place, patch: pytest.MonkeyPatch, owner: Any, name: str, at: int
+) -> BaseException:
+    """Start a login and poll, with Ctrl-C at a call of a function; return what comes out."""
+    driver, work, times = place.client(CODE, PENDING), getattr(owner, name), itertools.count(1)
 
     def interrupted(given: Any) -> Any:
         if next(times) == at:
             raise KeyboardInterrupt
         return work(given)
 
-    monkeypatch.setattr(owner, name, interrupted)
+    patch.setattr(owner, name, interrupted)
 
     def run() -> None:
         flow = driver.start(OAUTH)
-        database.clock.advance(60)
+        place.clock.advance(60)
         driver.step(flow.id)
 
     with pytest.raises(KeyboardInterrupt) as caught:
         run()
+    return caught.value
 
-    assert shown(caught.value) == set()
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_no_traceback_of_an_interruption_at_a_row_shows_a_secret(
+    database: Place, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    in_clear(database)
+    sealer = database.sql.inner._rows.sealer
+
+    stopped = interrupted_poll(database, monkeypatch, sealer, "mac", at)
+
+    assert shown(stopped) == set()
+
+
+@pytest.mark.parametrize("name", ["_plain", "_secret"])
+def test_no_traceback_of_an_interruption_at_a_flow_in_memory_shows_a_secret(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    stopped = interrupted_poll(memory(), monkeypatch, _parked, name, 1)
+
+    assert shown(stopped) == set()
 
 
 @pytest.mark.parametrize("column", ["record", "progress", "provider", "code", "token", "mac"])

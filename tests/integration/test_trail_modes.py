@@ -280,7 +280,7 @@ def test_answer_to_a_commit_that_was_lost_is_found_out(store: SQLStore) -> None:
     assert store.get("one").attempt == flow.attempt
 
 
-def test_read_back_or_remembered_a_login_is_polled_on(tmp_path: Path) -> None:
+def test_summarized_login_is_polled_on(tmp_path: Path) -> None:
     path = tmp_path / "flows.db"
     with SQLiteStore(path, synchronous="NORMAL", trail="summary") as store:
         flow = waiting(store, "one", 0)
@@ -289,14 +289,11 @@ def test_read_back_or_remembered_a_login_is_polled_on(tmp_path: Path) -> None:
         def decide(claim: Claim) -> dict[str, Any]:
             return render(claim.flow, claim.flow.poll(now, 1.0))
 
-        for number in range(4):
-            if number == 2:
-                store._remembered.forget_all()
+        for _ in range(4):
             claim = store.claim("one", "w", now, 60.0, decide)
             assert isinstance(claim, Claim)
             transition = claim.flow.receive(_PENDING, now + 0.5)
             assert store.commit(claim.flow, render(claim.flow, transition), release="w")
-            assert ("one" in store._remembered._flows) is True
             now = claim.flow.due_at
         assert len(store.history("one")) == 1
         run = store.get("one").omitted

@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from deviceflow.stores.sql.rows import GRANT, LOGIN
 
 from deviceflow.stores import _postgres_dialect, _sqlite
+from deviceflow.stores.sql.rows import GRANT, LOGIN
 from deviceflow.stores.sql.statements import MIGRATIONS, Dialect, Statements
 
 DIALECTS = pytest.mark.parametrize("dialect", [_sqlite.DIALECT, _postgres_dialect.DIALECT])

@@ -137,7 +137,8 @@ class SQLStore:
         complete(self._connection.close())
 
     def __repr__(self) -> str:
-        return repr(self.inner)
+        # A renderer of tracebacks shows a store that could not be made, too.
+        return repr(self.inner) if hasattr(self, "inner") else object.__repr__(self)
 
     def __enter__(self) -> Self:
         return self
