@@ -233,7 +233,17 @@ def _found() -> Iterator[Row]:
         for what, call in calls.items():
             lots, few = _median(partial(call, many)), _median(partial(call, one))
             yield Row(f"{what}, of {MANY:,} / of 1", lots, few, 2.0, "us")
-        names = ("id", "now", "owner", "created_at", "limit", "ended_before", "skip")
+        names = (
+            "id",
+            "now",
+            "steady",
+            "clock",
+            "owner",
+            "created_at",
+            "limit",
+            "ended_before",
+            "skip",
+        )
         for name in ("get", "unended_next", "find_due", "with_token"):
             query = many._statements[name]
             plan = many._connection.connected().execute(
