@@ -134,6 +134,25 @@ def test_row_that_was_rewound_is_found(database: Place, name: str) -> None:
     assert found(database) <= {("wrong_state", "f1"), ("edited_row", "f1")} != set()
 
 
+def test_sweep_goes_on_past_a_login_whose_trail_goes_on_behind_its_row(database: Place) -> None:
+    kept(database, "waiting")
+    kept(database, "waiting", "f2")
+    database.ask(
+        'INSERT INTO {audit} SELECT flow_id, seq + 1, "time", hash, mac, "text" FROM {audit}'
+        " WHERE flow_id = 'f1'"
+    )
+    database.clock.advance(60)
+    driver = database.client(PENDING)
+
+    done = driver.sweep()
+
+    (problem,) = done.problems
+    assert problem.flow_id == "f1"
+    assert "set back to an earlier state" in problem.message
+    assert [login.id for login in done.logins] == ["f2"]
+    assert driver.sweep().problems == []  # it is left alone for a while
+
+
 @pytest.mark.parametrize("allowed", ["itself", "setting", "environment", "profile", "nobody"])
 def test_stored_login_may_name_what_the_worker_was_set_up_for(
     store_of: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allowed: str

@@ -13,7 +13,6 @@ from deviceflow._blocking import complete
 from deviceflow.errors import StoreError
 from deviceflow.stores import _pgpool as pgpool
 from deviceflow.stores.sql.connection import NO_VALUES, Transaction
-from deviceflow.stores.sql.rows import rewound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -214,8 +213,6 @@ def problem_of(error: Exception) -> StoreError:
             hint="Nothing is lost: try again when the database is available. If it is running,"
             " check whether it or a pooler in front of it is suspended.",
         )
-    if state == "23505" and error.diag.constraint_name == "audit_pkey":  # type: ignore[attr-defined]  # it has a state
-        return rewound()
     return StoreError(
         f"The database returned an error: {message} (SQLSTATE {state}).", hint=_HINTS.get(state)
     )

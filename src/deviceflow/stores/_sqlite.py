@@ -18,7 +18,6 @@ from deviceflow._files import EFFECTIVE, written_whole
 from deviceflow.errors import StoreError
 from deviceflow.stores import _readonly as readonly
 from deviceflow.stores.sql.connection import NO_VALUES, Result, Transaction
-from deviceflow.stores.sql.rows import rewound
 from deviceflow.stores.sql.statements import Dialect
 
 if TYPE_CHECKING:
@@ -265,8 +264,6 @@ class SQLiteConnection:
             _, hint = _PROBLEMS["SQLITE_READONLY"]
             return StoreError(f"{self.path} cannot be used: {error.strerror}.", hint=hint)
         name = name_of(error)
-        if name == "SQLITE_CONSTRAINT_PRIMARYKEY" and "audit.seq" in str(error):
-            return rewound()
         for start, (what, hint) in _PROBLEMS.items():
             if name.startswith(start):
                 return StoreError(f"{self.path}: {what}.", hint=hint)

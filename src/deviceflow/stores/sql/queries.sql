@@ -210,6 +210,7 @@ SELECT name FROM {grants} WHERE ended_at <= :ended_before AND name > :name ORDER
 
 -- name: add_event
 INSERT INTO {audit} ({stored}) VALUES ({stored_values})
+ON CONFLICT DO NOTHING
 
 -- name: text_of_event
 SELECT "text" FROM {audit} WHERE flow_id = :id AND seq = :seq

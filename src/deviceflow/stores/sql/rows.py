@@ -400,11 +400,12 @@ def damaged(record_id: object) -> StoreError:
     )
 
 
-def rewound() -> StoreError:
+def rewound(record_id: str) -> StoreError:
     """Return the error for an event whose number is taken: the row is older than its events."""
     return StoreError(
         "The row of this login or grant was set back to an earlier state: its trail goes on behind"
         " it. Somebody has put an old copy of it into the store, or has added an event.",
+        flow_id=record_id,
         hint="Nothing was changed. What it was: deviceflow audit verify. Restore the whole store"
         " from a backup, or log in anew under another name.",
     )

@@ -53,6 +53,7 @@ from deviceflow.stores.sql.rows import (
     kind_of,
     link_hash,
     name_of,
+    rewound,
     server_of,
     uses_of,
 )
@@ -191,6 +192,7 @@ class AsyncSQLStore:
 
     async def now(self, client_now: float) -> float:
         if not self._dialect.has_clock:
+            await self._ready()
             return client_now
 
         async def work(db: Transaction) -> float:
@@ -603,7 +605,7 @@ class AsyncSQLStore:
         """Do work in a transaction; what it raises comes without frames that show a row."""
         if mode != "read":
             await self._writable()
-        elif not self._is_open:
+        else:
             await self._ready()
         try:
             return await self._connection.run(work, mode, client_now)
@@ -621,8 +623,7 @@ class AsyncSQLStore:
             raise StoreError(
                 "This store was opened for reading only: nothing can be written to it."
             )
-        if not self._is_open:
-            await self._ready()
+        await self._ready()
 
     def _readable(self, row: Sequence[Any]) -> Flow | DeviceFlowError:
         """Return the login of a row without its secrets, or why it cannot be read."""
@@ -760,7 +761,8 @@ class AsyncSQLStore:
     ) -> None:
         """Add events to the trail."""
         if noted is not None and await db.execute("add_event", noted) != 1:
-            raise ignored(noted["flow_id"])
+            taken = await db.row("event", {"id": noted["flow_id"], "seq": noted["seq"]})
+            raise (ignored if taken is None else rewound)(noted["flow_id"])
         if store_event is not None:
             action, _, detail, origin = store_event
             await add_store_event(db, self.audit_key, action, detail, origin)
@@ -785,8 +787,8 @@ class AsyncSQLStore:
 
     async def _ready(self) -> None:
         """Wait until the store is open. One task begins to open it, and all wait for that."""
-        loop = asyncio.get_running_loop()
         while not self._is_open:
+            loop = asyncio.get_running_loop()
             opening = self._opening
             if opening is None or opening.done() or opening.get_loop() is not loop:
                 opening = self._opening = loop.run_in_executor(None, self._open_blocking)
