@@ -422,3 +422,12 @@ def test_history_tells_of_a_damaged_event_what_it_can(database: Place, junk: str
 
     assert event["action"] == "issue_code"
     assert all(isinstance(scope, str) for scope in event["scopes"] or ())
+
+
+def test_nothing_is_pruned_by_an_id_that_is_no_text(database: Place) -> None:
+    kept(database, "pending")
+    before = database.sql.history("f1")
+
+    database.sql.prune(["\udcff\udcfe"], {"\udcff": 2})
+
+    assert database.sql.history("f1") == before

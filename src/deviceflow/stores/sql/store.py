@@ -565,9 +565,9 @@ class AsyncSQLStore:
 
         async def work(db: Transaction) -> None:
             for flow_id in ended:
-                await db.run("delete_events", {"id": flow_id})
+                await db.run("delete_events", {"id": storable(flow_id)})
             for flow_id, seq in waiting.items():
-                await db.run("delete_events_before", {"id": flow_id, "seq": seq})
+                await db.run("delete_events_before", {"id": storable(flow_id), "seq": seq})
             about = f"the events of {len(ended)} flows"
             if waiting:
                 about += f", and the first events of {len(waiting)} flows that have not ended"
