@@ -96,7 +96,10 @@ def _fill(path: Path, rows: int) -> int:
                 noted.append(row_of(event, link(event, flow.head, store.inner.audit_key, flow)))
                 flow.head = event["hash"]
             store.inner._rows.sign(row, event["row_digest"], flow.head)
-            add, note = store.inner._statements["flows.add"], store.inner._statements["add_event"]
+            add, note = (
+                store._connection.statements["flows.add"],
+                store._connection.statements["add_event"],
+            )
             connection.execute(add.text, add.values_of(row.reveal()))
             connection.executemany(note.text, map(note.values_of, noted))
         connection.execute("COMMIT")

@@ -104,7 +104,7 @@ def _ask(store: SQLStore, statement: str) -> Any:
 
 
 def _rows(store: SQLStore) -> int:
-    return int(_ask(store, f"SELECT COUNT(*) FROM {store.inner._statements.table('audit')}"))
+    return int(_ask(store, f"SELECT COUNT(*) FROM {store._connection.statements.table('audit')}"))
 
 
 class _Polled:
@@ -147,7 +147,7 @@ class _Polled:
         polls = len(self.times) * (POLLS // LOGINS * LOGINS)
         rows, taken = _rows(self.store), _bytes_of_trail(self.store)
         progress = (
-            f"SELECT AVG(LENGTH(progress)) FROM {self.store.inner._statements.table('flows')}"
+            f"SELECT AVG(LENGTH(progress)) FROM {self.store._connection.statements.table('flows')}"
         )
         return Measured(
             1e6 * statistics.median(self.times),

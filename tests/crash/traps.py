@@ -176,12 +176,12 @@ def set_in_code(traps: Traps) -> None:
     connect: Any = urllib3.util.connection.create_connection
     readinto: Any = requests._LimitedReader.readinto
 
-    async def watched_migrate(db: Transaction, statements: Any, begin: Any) -> None:
+    async def watched_migrate(db: Transaction, begin: Any) -> None:
         def after(name: str) -> None:
             if name.startswith("migration"):
                 traps.reach("inside migration")
 
-        await relayed(lambda db: migrate(db, statements, begin), after=after)(db)
+        await relayed(lambda db: migrate(db, begin), after=after)(db)
 
     def watched_connect(*args: Any, **kwargs: Any) -> Any:
         traps.reach("before connecting")

@@ -104,7 +104,7 @@ class Trail:
         elif isinstance(store, PostgresStore):
             self.kind = "postgres"
             self._database = psycopg.connect(store._connection._url.reveal(), autocommit=True)
-        everything = self.do(store.inner._statements["events_all"].text).fetchall()
+        everything = self.do(store._connection.statements["events_all"].text).fetchall()
         self.rows = {
             flow_id: [fields_of(row) for row in rows]
             for flow_id, rows in groupby(everything, itemgetter(_FLOW))
@@ -178,7 +178,7 @@ class Trail:
 
     def do(self, statement: str, *values: Any) -> Any:
         """Run a statement; tables are `{flows}` and `{audit}`, and values `?`."""
-        names = {name: self.store.inner._statements.table(name) for name in ("flows", "audit")}
+        names = {name: self.store._connection.statements.table(name) for name in ("flows", "audit")}
         if self.kind == "postgres":
             statement = statement.replace("?", "%s")
         return self._database.execute(statement.format(**names), values)
@@ -301,7 +301,8 @@ class Trail:
     ) -> list[Finding]:
         """Verify the trail, or some of its flows."""
         trail, stands = (
-            self.store.inner._statements[name].text for name in ("events_all", "flows.rows_all")
+            self.store._connection.statements[name].text
+            for name in ("events_all", "flows.rows_all")
         )
         if only is None:
             whole = Verification(

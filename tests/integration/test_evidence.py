@@ -400,7 +400,9 @@ def test_what_is_not_as_it_was_signed_or_was_not_purged_stays_to_be_found(
 def behind(store: SQLStore, statement: str) -> None:
     """Do something behind the store's back."""
     names = ("flows", "audit", "meta")
-    statement = statement.format(**{name: store.inner._statements.table(name) for name in names})
+    statement = statement.format(
+        **{name: store._connection.statements.table(name) for name in names}
+    )
     if isinstance(store, SQLiteStore):
         with closing(sqlite3.connect(store.path, isolation_level=None)) as database:
             database.execute(statement)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit import personal
 from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, REQUIRED, WHOLE
+from deviceflow.core.grant import Grant
 from deviceflow.core.keyed_hash import KeyedHash
 from deviceflow.core.omitted import Omitted, is_omissible, with_event
 from deviceflow.core.secret import Secret
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from deviceflow.core.flow import Flow
-    from deviceflow.core.grant import Grant
 
 
 START: Final = "0" * 64
@@ -263,8 +263,7 @@ def link(
     event: dict[str, Any],
     previous: str | None,
     key: AuditKey | None,
-    flow: Flow | None = None,
-    grant: Grant | None = None,
+    record: Flow | Grant | None = None,
 ) -> str:
     """Link an event to its chain, and return its canonical form, which is hashed.
 
@@ -274,8 +273,7 @@ def link(
         event: The event. Its hashes, MAC and fingerprints are filled in; `row_digest` is not.
         previous: The hash of the previous event, if there is one.
         key: The audit key; None for a chain without MACs.
-        flow: The flow of the event, for the fingerprints.
-        grant: The grant of the event, likewise.
+        record: The flow or the grant of the event, for the fingerprints.
     """
     if event["hash"] is not None:
         return canonical(event).decode()
@@ -283,14 +281,13 @@ def link(
     personal.seal(event, key)
     if key is not None:
         event["key_id"] = key.name
-        if flow is not None and flow.token is not None:
-            event["token_fingerprint"] = key.fingerprint(flow.token.access_token)
-        if grant is not None and grant.token is not None:
-            event["token_fingerprint"] = _fingerprint(key, grant.token.access_token)
-        if grant is not None and grant.replaced is not None:
-            event["previous_fingerprint"] = _fingerprint(key, grant.replaced)
-        if flow is not None and flow.user_code is not None:
-            event["code_fingerprint"] = key.fingerprint(Secret(flow.user_code))
+        if record is not None and record.token is not None:
+            event["token_fingerprint"] = _fingerprint(key, record.token.access_token)
+        if isinstance(record, Grant):
+            if record.replaced is not None:
+                event["previous_fingerprint"] = _fingerprint(key, record.replaced)
+        elif record is not None and record.user_code is not None:
+            event["code_fingerprint"] = key.fingerprint(Secret(record.user_code))
     written = canonical(event)
     digest = event["hash"] = hashlib.sha256(written).hexdigest()
     event["mac"] = key and key.mac(digest)
@@ -298,5 +295,5 @@ def link(
 
 
 def _fingerprint(key: AuditKey, token: Secret) -> str | None:
-    """Return the fingerprint of a grant's access token; an adopted grant has none at first."""
+    """Return the fingerprint of an access token; an adopted grant has none at first."""
     return key.fingerprint(token) if token.reveal() else None

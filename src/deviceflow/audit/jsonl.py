@@ -62,12 +62,9 @@ class JSONLinesAudit:
             event: The event.
             flow: The flow or grant that it happened to, which keeps the head of the chain.
         """
-        if isinstance(flow, Grant):
-            link(event, flow.head, self._key, grant=flow)
-        else:
-            if event["hash"] is None:
-                omit(event, flow, summarize=self._summarize)
-            link(event, flow.head, self._key, flow)
+        if event["hash"] is None and not isinstance(flow, Grant):
+            omit(event, flow, summarize=self._summarize)
+        link(event, flow.head, self._key, flow)
         flow.head = event["hash"]
 
     def write(self, event: dict[str, Any], flow: Flow | Grant) -> None:

@@ -109,7 +109,7 @@ class Flow:
     """The record of one login. All times are in seconds since 1970.
 
     Attributes:
-        id: The flow's random id. It is no secret.
+        id: The flow's random id. It is not secret.
         name: The caller's own name for the login, where one was given: one open login per name.
         purpose: Why the login is needed, as the program states it. Shown and recorded.
         provider: The server, and the settings to log in to it.

@@ -178,7 +178,7 @@ class Grant:
     """The record of one grant. All times are in seconds since 1970.
 
     Attributes:
-        id: The grant's random id. It is no secret.
+        id: The grant's random id. It is not secret.
         name: The caller's name for it, which no other grant of the store has.
         asked: The settings to log in, as the caller gave them.
         provider: The same with the endpoints that the server named.

@@ -69,7 +69,7 @@ class Need(NamedTuple):
     """That a person must log in. All times are in seconds since 1970.
 
     Attributes:
-        id: A random id. It is no secret.
+        id: A random id. It is not secret.
         reason: Why a person must log in: a key of `WHY`; or `NO_ANSWER`.
         since: When the need arose.
         link: The unguessable part of the address of its page.

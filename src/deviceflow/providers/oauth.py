@@ -496,7 +496,7 @@ class OAuth:
         return Answer("issued", token=token, claims=claims, rejection=expired)
 
     def wrong_approver(self, claims: Fields | None) -> str | None:
-        """Return why the person who approved is not whom `require` names; None if it is."""
+        """Return why the approver does not fit `require`; None if the approver does."""
         if not self.require:
             return None
         # Whoever owns a tenant can put any email address into its id tokens.

@@ -160,7 +160,8 @@ class Studio:
     allow_http: bool = field(default_factory=http_allowed)
     request: StudioRequest = StudioRequest()
 
-    # No annotations: these are no fields. Of a `ClassVar`, pyright says that it is no property.
+    # Without annotations, a dataclass does not take these for fields. pyright refuses a `ClassVar`
+    # where the protocol has a property.
     dialect = "studio"
     client_id = None
     uses_pkce = False

@@ -124,7 +124,7 @@ class Session:
         self.connection = connection
 
     async def execute(self, text: str, values: tuple[Any, ...] | None) -> Result:
-        """Run SQL, and return what came of it; of several statements, of the last one."""
+        """Run SQL, and return its result; of several statements, the result of the last one."""
         cursor = self.connection.execute(text, values)
         while cursor.nextset():
             pass

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import psycopg
 
 from deviceflow import _forks as forks
-from deviceflow._blocking import complete
 from deviceflow.errors import StoreError
 from deviceflow.stores import _pgpool as pgpool
+from deviceflow.stores._postgres_dialect import DIALECT
 from deviceflow.stores.sql.connection import NO_VALUES, Transaction
+from deviceflow.stores.sql.statements import Statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from deviceflow.core.secret import Secret
     from deviceflow.stores.sql.connection import Mode, Query, Work
-    from deviceflow.stores.sql.statements import Dialect, Statements
 
 _T = TypeVar("_T")
 
@@ -35,8 +35,6 @@ class PostgresConnection:
 
     Args:
         url: The URL, in libpq's format.
-        dialect: The SQL dialect.
-        statements: The statements.
         pool_size: As for `PostgresStore`.
         timeout: As for `PostgresStore`.
         reading_timeout: As for `PostgresStore`.
@@ -45,21 +43,18 @@ class PostgresConnection:
     def __init__(
         self,
         url: Secret,
-        dialect: Dialect,
-        statements: Statements,
         *,
         pool_size: int,
         timeout: float,
         reading_timeout: float,
     ) -> None:
         self._url = url
-        self._dialect = dialect
-        self._statements = statements
+        self.statements = Statements(DIALECT)
         self._size = pool_size
         self._timeout = timeout
         self._reading_timeout = reading_timeout
-        self._begin = begin(dialect, timeout)
-        self._begin_durably = begin(dialect, timeout, DURABLY)
+        self._begin = begin(timeout)
+        self._begin_durably = begin(timeout, DURABLY)
         self._pool: Any = self._make_pool()
         forks.in_child(self._leave_pool)
 
@@ -75,22 +70,9 @@ class PostgresConnection:
         forks.abandon(self._pool)
         self._pool = self._make_pool()
 
-    def blocking(self) -> AbstractContextManager[PostgresConnection]:
-        """Give a connection to the same database for another thread."""
-        return _closed(
-            PostgresConnection(
-                self._url,
-                self._dialect,
-                self._statements,
-                pool_size=1,
-                timeout=self._timeout,
-                reading_timeout=self._reading_timeout,
-            )
-        )
-
-    async def look_for_change(self, on_change: Callable[[], None]) -> float:
-        """Do nothing: only tasks wait for changes."""
-        raise NotImplementedError
+    def in_turn(self, record_id: str) -> AbstractAsyncContextManager[object]:  # noqa: ARG002
+        """Let all threads go on: each waits for the lock of the row."""
+        return nullcontext()
 
     async def run(self, work: Work[_T], mode: Mode, client_now: float) -> _T:
         """Do work in a transaction, as `Connection.run` says."""
@@ -130,7 +112,7 @@ class PostgresConnection:
             begun = self._begin_durably if mode == "durable" else self._begin
             ((now,),) = (await execute(begun, None)).rows
         try:
-            result = await work(Transaction(execute, self._statements, now))
+            result = await work(Transaction(execute, self.statements, now))
         except psycopg.Error:
             raise
         except Exception as problem:  # noqa: BLE001  # raised where the connection was given back
@@ -153,7 +135,7 @@ class PostgresConnection:
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
                 def rows(name: str, values: Mapping[str, Any] = NO_VALUES) -> Iterator[Any]:
-                    text, values_of = self._statements[name]
+                    text, values_of = self.statements[name]
                     with connection.cursor(name) as cursor:
                         cursor.itersize = 5000
                         yield from cursor.execute(text, values_of(values))
@@ -171,23 +153,14 @@ class Undone(NamedTuple):
     problem: Exception
 
 
-@contextmanager
-def _closed(connection: PostgresConnection) -> Iterator[PostgresConnection]:
-    try:
-        yield connection
-    finally:
-        complete(connection.close())
-
-
 DURABLY: Final = "synchronous_commit = on"
 """The setting of a transaction that must survive a power cut, whatever the database's setting."""
 
 
-def begin(dialect: Dialect, timeout: float, *settings: str) -> str:
+def begin(timeout: float, *settings: str) -> str:
     """Return what begins a transaction, and returns the time in the same round trip.
 
     Args:
-        dialect: The SQL dialect.
         timeout: As for `PostgresStore`.
         settings: Further settings of the transaction.
     """
@@ -199,7 +172,7 @@ def begin(dialect: Dialect, timeout: float, *settings: str) -> str:
         f"idle_in_transaction_session_timeout = {timeout * 500:.0f}",
         *settings,
     )
-    return f"BEGIN; {' '.join(f'SET LOCAL {one};' for one in settings)} SELECT {dialect.now}"
+    return f"BEGIN; {' '.join(f'SET LOCAL {one};' for one in settings)} SELECT {DIALECT.now}"
 
 
 def problem_of(error: Exception) -> StoreError:

@@ -23,7 +23,6 @@ DIALECT: Final = Dialect(
     has_meta="SELECT 1 WHERE to_regclass('deviceflow.meta') IS NOT NULL",
     find="strpos",
     for_update="FOR UPDATE",
-    skip_locked="FOR UPDATE SKIP LOCKED",
     namespace="deviceflow.",
     bytewise='COLLATE "C" ',
     notifies=True,

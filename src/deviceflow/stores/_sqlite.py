@@ -18,15 +18,14 @@ from deviceflow._files import EFFECTIVE, written_whole
 from deviceflow.errors import StoreError
 from deviceflow.stores import _readonly as readonly
 from deviceflow.stores.sql.connection import NO_VALUES, Result, Transaction
-from deviceflow.stores.sql.statements import Dialect
+from deviceflow.stores.sql.statements import Dialect, Statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from deviceflow.stores.sql.connection import Mode, Query, Work
-    from deviceflow.stores.sql.statements import Statements
 
 _T = TypeVar("_T")
 
@@ -47,7 +46,6 @@ class SQLiteConnection:
 
     Args:
         path: The file.
-        statements: The statements.
         read_only: Whether to write nothing, neither to the file nor beside it.
         synchronous: As for `SQLiteStore`.
     """
@@ -55,14 +53,13 @@ class SQLiteConnection:
     def __init__(
         self,
         path: Path,
-        statements: Statements,
         *,
         read_only: bool,
         synchronous: Literal["FULL", "NORMAL"],
     ) -> None:
         self.path = path
         self._file = os.fspath(path)
-        self._statements = statements
+        self.statements = Statements(DIALECT)
         self._read_only = read_only
         self._synchronous = synchronous
         self._lock = threading.RLock()
@@ -81,13 +78,9 @@ class SQLiteConnection:
                 self._connection.close()
             self._connection = None
 
-    def blocking(self) -> AbstractContextManager[SQLiteConnection]:
-        """Return this connection, which threads may share."""
-        return nullcontext(self)
-
-    async def look_for_change(self, on_change: Callable[[], None]) -> float:
-        """Do nothing: only tasks wait for changes."""
-        raise NotImplementedError
+    def in_turn(self, record_id: str) -> AbstractAsyncContextManager[object]:  # noqa: ARG002
+        """Let all go on: the file's lock has them wait."""
+        return nullcontext()
 
     async def run(self, work: Work[_T], mode: Mode, client_now: float) -> _T:
         """Do work in a transaction, as `Connection.run` says."""
@@ -140,7 +133,7 @@ class SQLiteConnection:
             cursor = run(text, values)
             return Result(cursor.fetchall(), cursor.rowcount)
 
-        return Transaction(execute, self._statements, now)
+        return Transaction(execute, self.statements, now)
 
     @contextmanager
     def _synchronously(self, connection: sqlite3.Connection, synchronous: str) -> Iterator[None]:
@@ -166,7 +159,7 @@ class SQLiteConnection:
             with self._opened() as connection:
 
                 def rows(name: str, values: Mapping[str, Any] = NO_VALUES) -> Iterator[Any]:
-                    text, values_of = self._statements[name]
+                    text, values_of = self.statements[name]
                     bound, done = values_of(values), 0
                     try:
                         for row in connection.execute(text, bound):

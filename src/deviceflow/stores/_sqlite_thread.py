@@ -22,9 +22,9 @@ from deviceflow.stores import _sqlite as sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from deviceflow.stores.sql.connection import Mode, Query, Transaction, Work
+    from deviceflow.stores.sql.connection import Mode, Transaction, Work
 
 _T = TypeVar("_T")
 
@@ -123,6 +123,7 @@ class SQLiteThread:
     """
 
     def __init__(self, connection: GroupingConnection, *, read_only: bool) -> None:
+        self.statements = connection.statements
         self._connection = connection
         self._read_only = read_only
         self._renew()
@@ -136,10 +137,6 @@ class SQLiteThread:
         self._thread: threading.Thread | None = None
         self._version: list[Any] | None = None
 
-    def reading(self) -> AbstractContextManager[Query]:
-        """Give what yields the rows of a query, as `Connection.reading` says."""
-        return self._connection.reading()
-
     def blocking(self) -> AbstractContextManager[sqlite.SQLiteConnection]:
         """Give the connection, which threads may share."""
         return nullcontext(self._connection)
@@ -148,6 +145,10 @@ class SQLiteThread:
         """Do work in a transaction, as `Connection.run` says."""
         result: _T = await self._done(_Pending(work, mode, client_now))
         return result
+
+    def in_turn(self, record_id: str) -> AbstractAsyncContextManager[object]:
+        """Let all go on: there is one thread."""
+        return self._connection.in_turn(record_id)
 
     async def look_for_change(self, on_change: Callable[[], None]) -> float:
         """Call the function if another connection has committed anything."""

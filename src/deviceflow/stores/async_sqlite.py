@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from deviceflow.core.secret import wrapped
 from deviceflow.credentials import keys as key_files
 from deviceflow.stores._option import option_of_file
-from deviceflow.stores._sqlite import DIALECT, check_synchronous, make_private
+from deviceflow.stores._sqlite import check_synchronous, make_private
 from deviceflow.stores._sqlite_thread import GroupingConnection, SQLiteThread
-from deviceflow.stores.sql.statements import Statements
 from deviceflow.stores.sql.store import AsyncSQLStore
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ class AsyncSQLiteStore(AsyncSQLStore):
         ImportError: Likewise.
     """
 
-    works_in_callers_task = True
-
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -57,14 +54,9 @@ class AsyncSQLiteStore(AsyncSQLStore):
         self.path: Path = Path(path).absolute()
         self._option = option_of_file(self.path)
         check_synchronous(synchronous)
-        statements = Statements(DIALECT)
-        connection = GroupingConnection(
-            self.path, statements, read_only=read_only, synchronous=synchronous
-        )
+        connection = GroupingConnection(self.path, read_only=read_only, synchronous=synchronous)
         super().__init__(
             SQLiteThread(connection, read_only=read_only),
-            DIALECT,
-            statements,
             lambda sealed: key_files.sealer(
                 passed,
                 plaintext=plaintext,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from deviceflow.core.secret import Secret, wrapped
 from deviceflow.credentials import keys as key_files
 from deviceflow.stores._option import option_of
-from deviceflow.stores._postgres_dialect import DIALECT, check
-from deviceflow.stores.sql.statements import Statements
+from deviceflow.stores._postgres_dialect import check
+from deviceflow.stores.sql.store import SQLMethods
 from deviceflow.stores.sql.sync_store import SQLStore
 
 if TYPE_CHECKING:
@@ -66,18 +66,11 @@ class PostgresStore(SQLStore):
         check(address)
         from deviceflow.stores import _postgres as connections  # noqa: PLC0415  # an extra
 
-        statements = Statements(DIALECT)
-        super().__init__(
-            connections.PostgresConnection(
-                address,
-                DIALECT,
-                statements,
-                pool_size=pool_size,
-                timeout=timeout,
-                reading_timeout=reading_timeout,
-            ),
-            DIALECT,
-            statements,
+        connection = connections.PostgresConnection(
+            address, pool_size=pool_size, timeout=timeout, reading_timeout=reading_timeout
+        )
+        methods = SQLMethods(
+            connection,
             lambda sealed: key_files.sealer(
                 passed, plaintext=plaintext, known=sealed, read_only=read_only
             ),
@@ -85,3 +78,4 @@ class PostgresStore(SQLStore):
             trail=trail,
             name="PostgresStore",
         )
+        super().__init__(connection, methods)

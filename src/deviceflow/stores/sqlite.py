@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from deviceflow.core.secret import wrapped
 from deviceflow.credentials import keys as key_files
 from deviceflow.stores._option import option_of_file
-from deviceflow.stores._sqlite import DIALECT, SQLiteConnection, check_synchronous, make_private
-from deviceflow.stores.sql.statements import Statements
+from deviceflow.stores._sqlite import SQLiteConnection, check_synchronous, make_private
+from deviceflow.stores.sql.store import SQLMethods
 from deviceflow.stores.sql.sync_store import SQLStore
 
 if TYPE_CHECKING:
@@ -72,13 +72,12 @@ class SQLiteStore(SQLStore):
 
         if not read_only:
             make_private(self.path, lambda: find_sealer(None))
-        statements = Statements(DIALECT)
-        super().__init__(
-            SQLiteConnection(self.path, statements, read_only=read_only, synchronous=synchronous),
-            DIALECT,
-            statements,
+        connection = SQLiteConnection(self.path, read_only=read_only, synchronous=synchronous)
+        methods = SQLMethods(
+            connection,
             find_sealer,
             read_only=read_only,
             trail=trail,
             name=f"SQLiteStore {self.path}",
         )
+        super().__init__(connection, methods)

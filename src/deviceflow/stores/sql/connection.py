@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 from deviceflow.stores import _leases as leases
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from deviceflow.stores.sql.statements import Statement
+    from deviceflow.stores.sql.statements import Statements
 
 _T = TypeVar("_T")
 
@@ -32,7 +32,7 @@ NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Result(NamedTuple):
-    """What came of a statement: its rows, and how many rows it changed."""
+    """The result of a statement: its rows, and how many rows it changed."""
 
     rows: list[Any]
     changed: int
@@ -47,23 +47,24 @@ class Transaction:
         now: The client's time; the database's, where that has a clock.
 
     Attributes:
+        statements: The statements.
         now: That time.
     """
 
     def __init__(
         self,
         execute: Callable[[str, tuple[Any, ...]], Awaitable[Result]],
-        statements: Mapping[str, Statement],
+        statements: Statements,
         now: float,
     ) -> None:
         self._execute = execute
-        self._statements = statements
+        self.statements = statements
         self.now = now
         self._times = leases.times(now)
 
     async def run(self, name: str, values: Mapping[str, Any] = NO_VALUES) -> Result:
-        """Run a statement, and return what came of it."""
-        text, values_of = self._statements[name]
+        """Run a statement, and return its result."""
+        text, values_of = self.statements[name]
         return await self._execute(text, values_of({**self._times, **values}))
 
     async def execute(self, name: str, values: Mapping[str, Any] = NO_VALUES) -> int:
@@ -92,7 +93,13 @@ class Query(Protocol):
 
 
 class Connection(Protocol):
-    """Does work in transactions; from any thread, or from the tasks of one event loop."""
+    """Does work in transactions; from any thread, or from the tasks of one event loop.
+
+    Attributes:
+        statements: The statements, in the database's dialect.
+    """
+
+    statements: Statements
 
     async def run(self, work: Work[_T], mode: Mode, client_now: float) -> _T:
         """Do work in a transaction, and return its result.
@@ -107,14 +114,25 @@ class Connection(Protocol):
             asyncio.CancelledError: All of it was done, or none.
         """
 
-    def blocking(self) -> AbstractContextManager[Connection]:
-        """Give a connection to the same database that never suspends, for another thread."""
+    def in_turn(self, record_id: str) -> AbstractAsyncContextManager[object]:
+        """Have tasks that want the lease of one record wait for each other, if that saves work."""
+
+    async def close(self) -> None:
+        """Let go of files and connections. They are opened again where they are needed again."""
+
+
+class BlockingConnection(Connection, Protocol):
+    """A connection for threads, which never suspends."""
 
     def reading(self) -> AbstractContextManager[Query]:
-        """Give what yields the rows of a query by its name, however many, all of one moment.
+        """Give what yields the rows of a query by its name, however many, all of one moment."""
 
-        Only a connection that never suspends can do so.
-        """
+
+class TaskConnection(Connection, Protocol):
+    """A connection for the tasks of one event loop."""
+
+    def blocking(self) -> AbstractContextManager[BlockingConnection]:
+        """Give a connection to the same database for another thread."""
 
     async def look_for_change(self, on_change: Callable[[], None]) -> float:
         """See to it that a function is called where others may have made a login due.
@@ -122,6 +140,3 @@ class Connection(Protocol):
         Returns:
             After how many seconds to call this method again.
         """
-
-    async def close(self) -> None:
-        """Let go of files and connections. They are opened again where they are needed again."""

@@ -306,37 +306,30 @@ class Rows:
 
     # And back.
 
-    def record(self, kind: Kind[_R], row: Hidden[Sequence[Any]], *, secrets: bool = True) -> _R:
+    def record(self, kind: Kind[_R], row: Sequence[Any], *, secrets: bool = True) -> _R:
         """Return the record of a row that begins with the kind's columns.
+
+        What it raises must lose its frames, which show the row.
 
         Raises:
             SealError: It was changed, or is sealed with a key that is not here.
             StoreError: It cannot be read.
         """
-        found = without_traceback(lambda: self._read(kind, row.reveal(), secrets=secrets))
-        if isinstance(found, DeviceFlowError):
-            raise found
-        return found
-
-    def _read(
-        self, kind: Kind[_R], values: Sequence[Any], *, secrets: bool
-    ) -> _R | DeviceFlowError:
-        """Return the error, where there is one, without the frames that saw the row."""
-        row = dict(zip(kind.columns, values, strict=False))
+        values = dict(zip(kind.columns, row, strict=False))
 
         def open_secret(record: _R, name: str) -> Any:
-            return self.open(row[name], name, *kind.context(record, row["provider"]))
+            return self.open(values[name], name, *kind.context(record, values["provider"]))
 
         try:
-            self._check(kind, values)
-            record = kind.read(row, open_secret if secrets else None)
-            kept = {name: row[name] for name in ("provider", *kind.secrets)}
-            record.as_stored = Stored(row["name"], kept)
+            self._check(kind, row)
+            record = kind.read(values, open_secret if secrets else None)
         except DeviceFlowError as problem:
-            problem.flow_id = name_of(row["id"])
-            return problem.with_traceback(None)
+            problem.flow_id = name_of(values["id"])
+            raise
         except DAMAGED:
-            return damaged(row["id"])
+            raise damaged(values["id"]) from None
+        kept = {name: values[name] for name in ("provider", *kind.secrets)}
+        record.as_stored = Stored(values["name"], kept)
         return record
 
     def _check(self, kind: Kind[Any], row: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ from deviceflow.stores.sql.statements import MIGRATIONS
 
 if TYPE_CHECKING:
     from deviceflow.stores.sql.connection import Transaction, Work
-    from deviceflow.stores.sql.statements import Dialect, Statements
+    from deviceflow.stores.sql.statements import Dialect
 
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
 
@@ -39,21 +39,20 @@ async def version(db: Transaction, dialect: Dialect, *, read_only: bool) -> int:
     return found
 
 
-async def migrate(db: Transaction, statements: Statements, begin: Work[None] | None) -> None:
+async def migrate(db: Transaction, begin: Work[None] | None) -> None:
     """Bring the schema up to date, under a lock that keeps others from doing the same.
 
     Args:
         db: The transaction.
-        statements: The statements.
         begin: What a new store begins with. It is made with the tables, or neither is. None if the
             store is not new.
     """
-    for name in statements.before_migrating:
+    for name in db.statements.before_migrating:
         await db.run(name)
     await db.run("create_meta")
     found = await _version(db)
     for number in range(found, len(MIGRATIONS)):
-        for name in statements.migration(number):
+        for name in db.statements.migration(number):
             await db.run(name)
     await db.run("set_meta", {"name": "version", "value": str(len(MIGRATIONS))})
     if begin is not None and not found:

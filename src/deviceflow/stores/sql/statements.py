@@ -39,7 +39,6 @@ class Dialect(NamedTuple):
         has_meta: The SQL that finds a row if there is a table `meta`.
         find: The function that returns where in a text another one is, or 0.
         for_update: The SQL for locking the rows that are read.
-        skip_locked: The SQL for passing over rows that others have locked.
         namespace: The schema in which the tables are, with a dot behind it.
         bytewise: What makes a column be compared byte by byte, as Python does.
         before_migrating: What is run first where the schema is brought up to date.
@@ -56,7 +55,6 @@ class Dialect(NamedTuple):
     clock: str = ":clock"
     is_unicode: str = ""
     for_update: str = ""
-    skip_locked: str = ""
     namespace: str = ""
     bytewise: str = ""
     before_migrating: tuple[str, ...] = ()
@@ -86,10 +84,14 @@ class Statements(dict[str, Statement]):
 
     Args:
         dialect: The dialect.
+
+    Attributes:
+        dialect: The same.
     """
 
     def __init__(self, dialect: Dialect) -> None:
         super().__init__()
+        self.dialect: Final = dialect
         self._placeholder = dialect.placeholder
         named, fragments = _read_queries()
         self._named = dict(named)
@@ -104,7 +106,6 @@ class Statements(dict[str, Statement]):
             "is_unicode": dialect.is_unicode,
             "has_meta": dialect.has_meta,
             "for_update": dialect.for_update,
-            "skip_locked": dialect.skip_locked,
             "bytewise": dialect.bytewise,
             "stored": ", ".join(f'"{name}"' for name in STORED),
             "stored_values": _values(STORED),

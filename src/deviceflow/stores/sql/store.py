@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from deviceflow._blocking import complete
@@ -71,11 +71,11 @@ if TYPE_CHECKING:
     from deviceflow.stores.sql.connection import (
         Connection,
         Mode,
+        TaskConnection,
         Transaction,
         Work,
     )
     from deviceflow.stores.sql.rows import Kind
-    from deviceflow.stores.sql.statements import Dialect, Statements
 
     Values = dict[str, Any]
 
@@ -124,16 +124,11 @@ class Beside(NamedTuple):
         return cls(now, owner, previous, leases.left(*lease), used_at, used_by)
 
 
-class AsyncSQLStore:
-    """Keeps logins and grants in a SQL database, for the tasks of one event loop.
-
-    `AsyncSQLiteStore` and `AsyncPostgresStore` say in which. The store is opened by `async with`,
-    or else by the first method that is called; that is when an unusable store is told of.
+class SQLMethods:
+    """The methods of a store in a SQL database, each a coroutine over its connection.
 
     Args:
         connection: Does work in transactions.
-        dialect: The SQL dialect.
-        statements: The statements, in that dialect.
         find_sealer: Finds what seals the store's secrets; it is given the store's audit key as it
             is sealed, or None for a store that is new.
         read_only: Whether nothing may be written to it, not even the schema.
@@ -152,8 +147,6 @@ class AsyncSQLStore:
     def __init__(
         self,
         connection: Connection,
-        dialect: Dialect,
-        statements: Statements,
         find_sealer: Callable[[str | None], Sealer | Plain | Keyless],
         *,
         read_only: bool,
@@ -161,32 +154,16 @@ class AsyncSQLStore:
         name: str,
     ) -> None:
         self._connection = connection
-        self._dialect = dialect
-        self._statements = statements
+        self._dialect = connection.statements.dialect
         self._find_sealer = find_sealer
         self._read_only = read_only
         self._summarize = is_summarized(trail)
-        self._is_open = False
-        self._opening: asyncio.Future[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._change = asyncio.Event()
         self._name = name
         self._rows: Rows
         self.audit_key: AuditKey | None
 
     def __repr__(self) -> str:
         return f"<{self._name}>"
-
-    async def __aenter__(self) -> Self:
-        await self._ready()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close what is open. It is opened again where it is needed again."""
-        await self._connection.close()
 
     # The protocol; see `Store`.
 
@@ -221,7 +198,7 @@ class AsyncSQLStore:
                 found = await db.row("flows.get", columns.reveal())
                 found = found or await db.row("flows.get_by_name", columns.reveal())
                 if found is not None:
-                    return self._added(flow, columns, Hidden(found))
+                    return self._added(flow, columns, found)
             raise ignored(flow.id)
 
         kept = await self._run(work, "write", now)
@@ -236,14 +213,14 @@ class AsyncSQLStore:
             row = await db.row("flows.get", {"id": storable(flow_id)})
             if row is None:
                 raise UnknownLoginError(flow_id=flow_id)
-            return self._rows.record(LOGIN, Hidden(row), secrets=secrets)
+            return self._rows.record(LOGIN, row, secrets=secrets)
 
         return await self._run(work, "read")
 
     async def find(self, name: str) -> Flow | None:
         async def work(db: Transaction) -> Flow | None:
             row = await db.row("flows.get_by_name", {"name": storable(name)})
-            return None if row is None else self._rows.record(LOGIN, Hidden(row), secrets=False)
+            return None if row is None else self._rows.record(LOGIN, row, secrets=False)
 
         return await self._run(work, "read")
 
@@ -298,10 +275,10 @@ class AsyncSQLStore:
                 raise UnknownLoginError(flow_id=flow_id)
             beside = Beside.of(LOGIN, row)
             if beside.owner != owner and beside.left.seconds > 0:
-                flow = self._rows.record(LOGIN, Hidden(row), secrets=False)
+                flow = self._rows.record(LOGIN, row, secrets=False)
                 return LeaseHeld(flow, *beside.left)
             # The error for one that cannot be read undoes the lease: others may be able to read it.
-            flow = self._rows.record(LOGIN, Hidden(row))
+            flow = self._rows.record(LOGIN, row)
             if (mac := row[len(LOGIN.columns) - 1]) in kept:
                 return kept[mac]  # only the answer was lost
             previous = beside.previous_owner if beside.owner in (None, owner) else beside.owner
@@ -472,9 +449,11 @@ class AsyncSQLStore:
             return True
 
         kept = False
-        with suppress(OvertakenError):
-            now = 0.0 if lease is None else lease.client_now
-            kept = await self._run(work, "durable", now)
+        turn = nullcontext() if lease is None else self._connection.in_turn(grant.id)
+        async with turn:
+            with suppress(OvertakenError):
+                now = 0.0 if lease is None else lease.client_now
+                kept = await self._run(work, "durable", now)
         await self._wiped(event, kept=kept)
         return kept
 
@@ -522,29 +501,6 @@ class AsyncSQLStore:
 
     async def delete_grant(self, grant: Grant) -> bool:
         return await self._delete([grant], "durable") == 1
-
-    # For a process that drives whatever is due.
-
-    async def wait_for_change(self, seconds: float) -> bool:
-        await self._ready()
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # an event is waited for in one loop only
-            self._loop, self._change = loop, asyncio.Event()
-            self._change.set()
-        clock = loop.time
-        until = clock() + seconds
-        while True:
-            pause = await self._connection.look_for_change(self._changed)
-            left = until - clock()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, min(left, pause))):
-                    await asyncio.sleep(0)  # a caller that does not wait must not stop the loop
-                    await self._change.wait()
-            if self._change.is_set():
-                self._change.clear()
-                return True
-            if left <= pause:
-                return False
 
     # What only a database has.
 
@@ -628,7 +584,7 @@ class AsyncSQLStore:
     def _readable(self, row: Sequence[Any]) -> Flow | DeviceFlowError:
         """Return the login of a row without its secrets, or why it cannot be read."""
         try:
-            return self._rows.record(LOGIN, Hidden(row), secrets=False)
+            return self._rows.record(LOGIN, row, secrets=False)
         except DeviceFlowError as problem:
             without_frames(problem)
             return problem
@@ -641,7 +597,7 @@ class AsyncSQLStore:
         return await self._run(work, "read", now)
 
     def _stored_grant(self, row: Sequence[Any]) -> StoredGrant:
-        grant, beside = self._rows.record(GRANT, Hidden(row)), Beside.of(GRANT, row)
+        grant, beside = self._rows.record(GRANT, row), Beside.of(GRANT, row)
         used_at = beside.used_at if isinstance(beside.used_at, int | float) else None
         left, uses = beside.left, uses_of(beside.used_by)
         return StoredGrant(grant, beside.now, used_at, left.seconds, beside.owner, uses, left.since)
@@ -665,12 +621,12 @@ class AsyncSQLStore:
         self._rows.sign(columns, digest, self.audit_key.mark(digest))
         return columns, None
 
-    def _added(self, flow: Flow, columns: Hidden[Values], row: Hidden[Any]) -> Flow:
+    def _added(self, flow: Flow, columns: Hidden[Values], row: Sequence[Any]) -> Flow:
         """Return the login that was there already, or the one that is added, if that was done."""
         found = self._rows.record(LOGIN, row)
         if found.id != flow.id:
             return found
-        there = dict(zip(LOGIN.columns, row.reveal(), strict=False))
+        there = dict(zip(LOGIN.columns, row, strict=False))
         if any(there[name] != columns.reveal()[name] for name in ("record", "progress")):
             raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
         # Added already, and the connection was lost just then.
@@ -685,16 +641,15 @@ class AsyncSQLStore:
             out.
         """
         # Tried again, it is the very same row: the event names its digest.
-        again, flow = event["hash"] is not None, record if isinstance(record, Flow) else None
-        left_out = flow is not None and (
-            flow.omitted is not None if again else self._is_left_out(flow, event)
+        again = event["hash"] is not None
+        left_out = isinstance(record, Flow) and (
+            record.omitted is not None if again else self._is_left_out(record, event)
         )
         seal = not again and ACTIONS[event["action"]].changes_secrets
         digest, columns = self._rows.columns(record, seal=seal)
         if not again:
             event["row_digest"] = digest
-        grant = None if isinstance(record, Flow) else record
-        text = link(event, record.head, self.audit_key, flow, grant)
+        text = link(event, record.head, self.audit_key, record)
         head = record.head = str(event["hash"])
         if left_out and self.audit_key is not None:
             # No stored event names the row's digest: the audit key vouches for the row instead.
@@ -774,7 +729,9 @@ class AsyncSQLStore:
 
     def _changed(self) -> None:
         """Wake who waits in this process for a login that is due."""
-        self._change.set()
+
+    async def _ready(self) -> None:
+        """Wait until the store is open."""
 
     async def _wiped(self, event: Values, *, kept: bool) -> None:
         """Overwrite what was deleted in what the database keeps besides, if that can be done."""
@@ -784,6 +741,88 @@ class AsyncSQLStore:
             await self._query(statement, {})
 
     # Opening.
+
+    async def open(self, connection: Connection) -> None:
+        """Bring the schema up to date, and get the store's keys.
+
+        Raises:
+            SealError: The sealing key is not the one of this store.
+            StoreError: The store cannot be used, or its audit key is gone.
+        """
+        version = await connection.run(
+            lambda db: schema.version(db, self._dialect, read_only=self._read_only), "open", 0.0
+        )
+        if version < len(MIGRATIONS):
+            begin = None
+            if not version:  # what may be missing is looked for before anything is made
+                rows = Rows(secrets.token_hex(8), lambda: self._find_sealer(None))
+                begin = new_store(Secret(secrets.token_urlsafe(32)), rows)
+            await connection.run(lambda db: schema.migrate(db, begin), "migrate", time.time())
+        store_id = await connection.run(lambda db: keys.get_meta(db, "store_id"), "read", 0.0)
+        if store_id is None:
+            raise keys.store_id_gone()
+        sealed = await connection.run(lambda db: keys.get_meta(db, "audit_key"), "read", 0.0)
+        if sealed is None:
+            raise keys.audit_key_gone()
+        self._rows = Rows(store_id, lambda: self._find_sealer(sealed))
+        if self._rows.sealer.prefix == PLAIN:
+            log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
+        # With the audit key comes the proof that the sealing key is the store's own.
+        self.audit_key = keys.audit_key(sealed, self._rows)
+
+
+class AsyncSQLStore(SQLMethods):
+    """Keeps logins and grants in a SQL database, for the tasks of one event loop.
+
+    `AsyncSQLiteStore` and `AsyncPostgresStore` say in which. The store is opened by `async with`,
+    or else by the first method that is called; that is when an unusable store is told of. The
+    arguments are those of `SQLMethods`.
+    """
+
+    works_in_callers_task = True
+
+    _connection: TaskConnection
+    _is_open = False
+    _opening: asyncio.Future[None] | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+    _change: asyncio.Event | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._ready()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close what is open. It is opened again where it is needed again."""
+        await self._connection.close()
+
+    async def wait_for_change(self, seconds: float) -> bool:
+        await self._ready()
+        loop = asyncio.get_running_loop()
+        change = self._change
+        if change is None or self._loop is not loop:  # an event is waited for in one loop only
+            self._loop, self._change = loop, (change := asyncio.Event())
+            change.set()
+        clock = loop.time
+        until = clock() + seconds
+        while True:
+            pause = await self._connection.look_for_change(self._changed)
+            left = until - clock()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(left, pause))):
+                    await asyncio.sleep(0)  # a caller that does not wait must not stop the loop
+                    await change.wait()
+            if change.is_set():
+                change.clear()
+                return True
+            if left <= pause:
+                return False
+
+    def _changed(self) -> None:
+        if self._change is not None:
+            self._change.set()
 
     async def _ready(self) -> None:
         """Wait until the store is open. One task begins to open it, and all wait for that."""
@@ -802,36 +841,6 @@ class AsyncSQLStore:
             except BaseException:
                 complete(connection.close())
                 raise
-
-    async def open(self, connection: Connection) -> None:
-        """Bring the schema up to date, and get the store's keys.
-
-        Raises:
-            SealError: The sealing key is not the one of this store.
-            StoreError: The store cannot be used, or its audit key is gone.
-        """
-        version = await connection.run(
-            lambda db: schema.version(db, self._dialect, read_only=self._read_only), "open", 0.0
-        )
-        if version < len(MIGRATIONS):
-            begin = None
-            if not version:  # what may be missing is looked for before anything is made
-                rows = Rows(secrets.token_hex(8), lambda: self._find_sealer(None))
-                begin = new_store(Secret(secrets.token_urlsafe(32)), rows)
-            await connection.run(
-                lambda db: schema.migrate(db, self._statements, begin), "migrate", time.time()
-            )
-        store_id = await connection.run(lambda db: keys.get_meta(db, "store_id"), "read", 0.0)
-        if store_id is None:
-            raise keys.store_id_gone()
-        sealed = await connection.run(lambda db: keys.get_meta(db, "audit_key"), "read", 0.0)
-        if sealed is None:
-            raise keys.audit_key_gone()
-        self._rows = Rows(store_id, lambda: self._find_sealer(sealed))
-        if self._rows.sealer.prefix == PLAIN:
-            log.emit(log.PLAINTEXT, {"store": repr(self)}, logging.WARNING)
-        # With the audit key comes the proof that the sealing key is the store's own.
-        self.audit_key = keys.audit_key(sealed, self._rows)
         self._is_open = True
 
 

@@ -19,19 +19,16 @@ from deviceflow.core.ports import LeaseHeld, Moment, Origin, each, reraise
 from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, LoginBusyError
 from deviceflow.stores.sql.rows import GRANT, KINDS, by_id
-from deviceflow.stores.sql.store import AsyncSQLStore
+from deviceflow.stores.sql.store import SQLMethods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from deviceflow.audit.chain import AuditKey
-    from deviceflow.audit.mode import TrailMode
-    from deviceflow.core.encryption import Keyless, Plain, Sealer
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import StoredFlow
-    from deviceflow.stores.sql.connection import Connection, Query
-    from deviceflow.stores.sql.statements import Dialect, Statements
+    from deviceflow.stores.sql.connection import BlockingConnection, Query
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -68,9 +65,9 @@ class Resealed(NamedTuple):
 
 
 def _blocking(
-    method: Callable[Concatenate[AsyncSQLStore, _P], Coroutine[Any, Any, _T]],
+    method: Callable[Concatenate[SQLMethods, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[SQLStore, _P], _T]:
-    """Return a method that runs one of the inner store."""
+    """Return a method that runs one of `SQLMethods` to its end."""
 
     def call(self: SQLStore, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return complete(method(self.inner, *args, **kwargs))
@@ -83,44 +80,21 @@ class SQLStore:
     """Keeps logins and grants in a SQL database; `SQLiteStore` and `PostgresStore` say in which.
 
     Args:
-        connection: Does work in transactions, and never suspends.
-        dialect: As for `AsyncSQLStore`, like the rest.
-        statements: Likewise.
-        find_sealer: Likewise.
-        read_only: Likewise.
-        trail: Likewise.
-        name: Likewise.
+        connection: A connection that never suspends.
+        inner: The store's methods, over that connection.
 
     Attributes:
         durable: True: logins outlive the process.
         keeps_trail: True: each login's events are kept beside it.
-        inner: The store whose methods are run.
+        inner: The store's methods.
     """
 
     durable = True
     keeps_trail = True
 
-    def __init__(
-        self,
-        connection: Connection,
-        dialect: Dialect,
-        statements: Statements,
-        find_sealer: Callable[[str | None], Sealer | Plain | Keyless],
-        *,
-        read_only: bool,
-        trail: TrailMode | None,
-        name: str,
-    ) -> None:
+    def __init__(self, connection: BlockingConnection, inner: SQLMethods) -> None:
         self._connection = connection
-        self.inner = AsyncSQLStore(
-            connection,
-            dialect,
-            statements,
-            find_sealer,
-            read_only=read_only,
-            trail=trail,
-            name=name,
-        )
+        self.inner = inner
         try:
             complete(self.inner.open(connection))
         except BaseException:
@@ -148,36 +122,36 @@ class SQLStore:
 
     # The protocol; see `Store`.
 
-    now = _blocking(AsyncSQLStore.now)
-    add = _blocking(AsyncSQLStore.add)
-    get = _blocking(AsyncSQLStore.get)
-    find = _blocking(AsyncSQLStore.find)
-    claim = _blocking(AsyncSQLStore.claim)
-    commit = _blocking(AsyncSQLStore.commit)
-    release = _blocking(AsyncSQLStore.release)
-    snooze = _blocking(AsyncSQLStore.snooze)
-    reschedule = _blocking(AsyncSQLStore.reschedule)
-    upcoming = _blocking(AsyncSQLStore.upcoming)
-    any_pending = _blocking(AsyncSQLStore.any_pending)
-    restart_lease = _blocking(AsyncSQLStore.restart_lease)
-    foreign_leases = _blocking(AsyncSQLStore.foreign_leases)
-    wake_after_clock_change = _blocking(AsyncSQLStore.wake_after_clock_change)
-    record_store_event = _blocking(AsyncSQLStore.record_store_event)
-    ids_with_secrets = _blocking(AsyncSQLStore.ids_with_secrets)
-    delete_ended = _blocking(AsyncSQLStore.delete_ended)
-    load_grant = _blocking(AsyncSQLStore.load_grant)
-    load_grant_by_id = _blocking(AsyncSQLStore.load_grant_by_id)
-    load_grant_by_link = _blocking(AsyncSQLStore.load_grant_by_link)
-    commit_grant = _blocking(AsyncSQLStore.commit_grant)
-    use_grant = _blocking(AsyncSQLStore.use_grant)
-    grants = _blocking(AsyncSQLStore.grants)
-    due_grants = _blocking(AsyncSQLStore.due_grants)
-    due_notices = _blocking(AsyncSQLStore.due_notices)
-    claim_notice = _blocking(AsyncSQLStore.claim_notice)
-    snooze_grant = _blocking(AsyncSQLStore.snooze_grant)
-    ended_grants = _blocking(AsyncSQLStore.ended_grants)
-    delete_grant = _blocking(AsyncSQLStore.delete_grant)
-    history = _blocking(AsyncSQLStore.history)
+    now = _blocking(SQLMethods.now)
+    add = _blocking(SQLMethods.add)
+    get = _blocking(SQLMethods.get)
+    find = _blocking(SQLMethods.find)
+    claim = _blocking(SQLMethods.claim)
+    commit = _blocking(SQLMethods.commit)
+    release = _blocking(SQLMethods.release)
+    snooze = _blocking(SQLMethods.snooze)
+    reschedule = _blocking(SQLMethods.reschedule)
+    upcoming = _blocking(SQLMethods.upcoming)
+    any_pending = _blocking(SQLMethods.any_pending)
+    restart_lease = _blocking(SQLMethods.restart_lease)
+    foreign_leases = _blocking(SQLMethods.foreign_leases)
+    wake_after_clock_change = _blocking(SQLMethods.wake_after_clock_change)
+    record_store_event = _blocking(SQLMethods.record_store_event)
+    ids_with_secrets = _blocking(SQLMethods.ids_with_secrets)
+    delete_ended = _blocking(SQLMethods.delete_ended)
+    load_grant = _blocking(SQLMethods.load_grant)
+    load_grant_by_id = _blocking(SQLMethods.load_grant_by_id)
+    load_grant_by_link = _blocking(SQLMethods.load_grant_by_link)
+    commit_grant = _blocking(SQLMethods.commit_grant)
+    use_grant = _blocking(SQLMethods.use_grant)
+    grants = _blocking(SQLMethods.grants)
+    due_grants = _blocking(SQLMethods.due_grants)
+    due_notices = _blocking(SQLMethods.due_notices)
+    claim_notice = _blocking(SQLMethods.claim_notice)
+    snooze_grant = _blocking(SQLMethods.snooze_grant)
+    ended_grants = _blocking(SQLMethods.ended_grants)
+    delete_grant = _blocking(SQLMethods.delete_grant)
+    history = _blocking(SQLMethods.history)
 
     def flows(
         self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
