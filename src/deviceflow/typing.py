@@ -7,7 +7,7 @@ approver is accepted, and `OnTransition` is called for each transition. `AsyncSt
 
 All other types are values. A program creates an `Origin` for a client. Your own transport creates
 `Response` and `Failure`, your own provider `DeviceCode` and `Answer`, and your own store `Claim`,
-`LeaseHeld`, `StoredGrant` and `Use`. deviceflow creates all other values.
+`LeaseHeld`, `Stored`, `Page`, `Unreadable` and `Use`. deviceflow creates all other values.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from deviceflow.core.ports import (
     LeaseHeld,
     Moment,
     Origin,
+    Page,
     Store,
+    Stored,
     StoredFlow,
-    StoredGrant,
     StoreEvent,
     Transport,
+    Unreadable,
     UpcomingFlow,
 )
 from deviceflow.core.provider import Answer, Approver, DeviceCode, LoginRequest, Provider, Token
@@ -72,6 +74,7 @@ __all__ = [
     "Moment",
     "OnTransition",
     "Origin",
+    "Page",
     "Provider",
     "Purged",
     "Reason",
@@ -81,13 +84,14 @@ __all__ = [
     "State",
     "Store",
     "StoreEvent",
+    "Stored",
     "StoredFlow",
-    "StoredGrant",
     "Swept",
     "SweptGrants",
     "Token",
     "Transition",
     "Transport",
+    "Unreadable",
     "UpcomingFlow",
     "Use",
 ]
