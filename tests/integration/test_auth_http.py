@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from deviceflow import auth
+from deviceflow.core.flow import Flow
 from deviceflow.core.wire import MAX_BODY
 from deviceflow.integrations import studio as studio_login
 
@@ -207,7 +208,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     times: list[float] = []
     monkeypatch.setattr(time, "sleep", times.append)
     yield times
-    for flow_id in list(studio_login._STORE._flows):
+    for flow_id in list(studio_login._STORE._entries[Flow]):
         studio_login._forget(flow_id)
 
 
