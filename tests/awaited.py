@@ -7,9 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
-
-    from deviceflow.core.flow import Flow
+    from collections.abc import Callable, Coroutine
 
     Call = Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]
 
@@ -44,7 +42,3 @@ class Awaited:
 
     async def _awaited(self, method: Callable[..., Any], *args: Any, **how: Any) -> Any:
         return await self._call(partial(method, *args, **how))
-
-    async def flows(self, **how: Any) -> AsyncIterator[Flow]:
-        for flow in await self._call(lambda: list(self.part.flows(**how))):
-            yield flow

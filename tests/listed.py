@@ -14,7 +14,7 @@ from deviceflow.client import sweep
 from deviceflow.client.context import context_of
 from deviceflow.client.lease import Clocks
 from deviceflow.client.world import Exchange, Prepared, World
-from deviceflow.core.ports import AsyncStore, Claim, LeaseHeld, Origin
+from deviceflow.core.ports import AsyncStore, Claim, LeaseHeld, Origin, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -43,7 +43,10 @@ class Raised(NamedTuple):
 
 
 class Call:
-    """A call of a port's method: its name, and its arguments by their names as attributes."""
+    """A call of a port's method: its name, and its arguments by their names as attributes.
+
+    A query has the name of what is asked, and its values.
+    """
 
     def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
         self.name = name
@@ -52,6 +55,9 @@ class Call:
         bound.apply_defaults()
         self.arguments = dict(bound.arguments)
         del self.arguments["self"]
+        if name == "select":
+            self.name, values = self.arguments.pop("query")
+            self.arguments |= values
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -138,9 +144,7 @@ class Listed(World):
         assert self._script, f"nothing was to follow, and there is {call}"
         expected, result = self._script.pop(0)
         assert call.name == expected, f"expected {expected}, got {call}"
-        self.names.append(
-            call.event["action"] if call.name in ("commit", "commit_grant") else call.name
-        )
+        self.names.append(call.event["action"] if call.name == "commit" else call.name)
         if callable(result):
             result = result(call)
         if isinstance(result, Claim) and result.event is not None:
@@ -247,7 +251,7 @@ def sends(result: Response | Failure | BaseException, seconds: float = 0.0) -> E
 
 def loads(flow: Flow) -> Expected:
     """Have a flow be stored like this."""
-    return "get", flow
+    return "load", Stored(flow, NOW)
 
 
 def releases() -> Expected:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from inspect import isasyncgenfunction, iscoroutinefunction
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -34,8 +34,7 @@ _SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 _LONG: Final = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0)
 
 _TIMED: Final = frozenset(
-    {"add", "claim", "commit", "get", "release", "reschedule", "snooze", "upcoming"}
-    | {"commit_grant", "load_grant"}
+    {"add", "claim", "commit", "load", "page", "put_off", "release", "select", "use"}
 )
 """The methods of a store that are timed."""
 
@@ -274,8 +273,6 @@ class _MeasuredStore:
         return getattr(self._store, name)
 
     def _timed(self, name: str, method: Any) -> Any:
-        if isasyncgenfunction(method):
-            return method
         if iscoroutinefunction(method):
 
             async def timed(*args: Any, **how: Any) -> Any:

@@ -7,7 +7,7 @@ approver is accepted, and `OnTransition` is called for each transition. `AsyncSt
 
 All other types are values. A program creates an `Origin` for a client. Your own transport creates
 `Response` and `Failure`, your own provider `DeviceCode` and `Answer`, and your own store `Claim`,
-`LeaseHeld`, `StoredGrant` and `Use`. deviceflow creates all other values.
+`LeaseHeld`, `Stored`, `Page`, `Unreadable` and `Use`. deviceflow creates all other values.
 """
 
 from __future__ import annotations
@@ -33,14 +33,17 @@ from deviceflow.core.ports import (
     LeaseHeld,
     Moment,
     Origin,
+    Page,
     Store,
+    Stored,
     StoredFlow,
-    StoredGrant,
     StoreEvent,
     Transport,
+    Unreadable,
     UpcomingFlow,
 )
 from deviceflow.core.provider import Answer, Approver, DeviceCode, LoginRequest, Provider, Token
+from deviceflow.core.queries import Query
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss, Reason, State
 from deviceflow.core.uses import Use
@@ -72,8 +75,10 @@ __all__ = [
     "Moment",
     "OnTransition",
     "Origin",
+    "Page",
     "Provider",
     "Purged",
+    "Query",
     "Reason",
     "Request",
     "Response",
@@ -81,13 +86,14 @@ __all__ = [
     "State",
     "Store",
     "StoreEvent",
+    "Stored",
     "StoredFlow",
-    "StoredGrant",
     "Swept",
     "SweptGrants",
     "Token",
     "Transition",
     "Transport",
+    "Unreadable",
     "UpcomingFlow",
     "Use",
 ]

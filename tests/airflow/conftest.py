@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tests.stored import load_grant
+
 # Airflow reads its configuration when it is imported.
 HOME: Final = tempfile.mkdtemp(prefix="airflow-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -75,8 +77,8 @@ class Place:
 
     def link(self) -> str:
         """Return the link of the need."""
-        found: Any = self.client._store.load_grant("report", 0.0)
-        return f"{PAGES}/need/{found.grant.open_need.link.reveal()}"
+        found: Any = load_grant(self.client._store, "report", 0.0)
+        return f"{PAGES}/need/{found.record.open_need.link.reveal()}"
 
     def begin(self) -> Login:
         """Begin a login, and leave it to others to drive it."""
@@ -84,7 +86,7 @@ class Place:
 
     def events(self, flow_id: str) -> list[dict[str, Any]]:
         """Return what is on record of a login or a grant."""
-        events: list[dict[str, Any]] = self._store.history(flow_id)
+        events: list[dict[str, Any]] = self._store.events(flow_id)
         return events
 
 

@@ -40,6 +40,7 @@ from deviceflow.integrations.airflow.operators import AuthorizationServerLink
 from deviceflow.notify import NotifyError
 from deviceflow.stores.url import open_async_store
 from tests.airflow.conftest import HOME, PAGES
+from tests.stored import load_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,8 +145,8 @@ def test_a_task_waits_until_somebody_has_logged_in(
 @quick
 def test_a_grant_that_the_server_has_revoked_is_no_success(place: Place) -> None:
     place.log_in()
-    kept: Any = place.client._store.load_grant("report", 0.0)
-    body = {"token": kept.grant.token.refresh_token.reveal(), "client_id": "robot"}
+    kept: Any = load_grant(place.client._store, "report", 0.0)
+    body = {"token": kept.record.token.refresh_token.reveal(), "client_id": "robot"}
     requests.post(f"{place.server.url}/oauth/revoke", data=body, timeout=60).raise_for_status()
 
     deferred(DeviceLoginOperator(task_id="log_in", grant="report"))

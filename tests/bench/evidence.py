@@ -29,7 +29,7 @@ from deviceflow.audit.reading import event_of
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
-from deviceflow.stores.sql.rows import LOGIN, Stored
+from deviceflow.stores.sql.rows import LOGINS, AsStored
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from deviceflow.trail.verify import Verification
@@ -106,9 +106,9 @@ def _fill(path: Path, rows: int) -> int:
     return rows // 15 * 15
 
 
-def _unsealed() -> Stored:
+def _unsealed() -> AsStored:
     """Return a row's part without secrets, which no verification looks at."""
-    return Stored(None, dict.fromkeys(LOGIN.secrets) | {"provider": "{}"})
+    return AsStored(None, dict.fromkeys(LOGINS.secrets) | {"provider": "{}"})
 
 
 # Verifying.

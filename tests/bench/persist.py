@@ -29,6 +29,7 @@ from tests.bench.imports import COMMAND, compiled, wall
 from tests.bench.polling import POLLS, FastClock, bare_seconds, pending_server, step_seconds
 from tests.bench.size import size
 from tests.bench.table import Row
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,7 +95,7 @@ def _raw_rate(path: Path, synchronous: Synchronous) -> float:
 def _same_rows_rate(store: SQLiteStore) -> float:
     """Return how many of the very rows that the store writes the bare module writes in a second."""
     client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
-    flow = store.get(client.start(_STUDIO, client_name="bench").id)
+    flow = get(store, client.start(_STUDIO, client_name="bench").id)
     event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
     event["row_digest"], row = store.inner._rows.columns(flow, seal=False)
     noted = row_of(event, link(event, flow.head, store.inner.audit_key, flow))
@@ -118,7 +119,7 @@ def _same_rows_rate(store: SQLiteStore) -> float:
 def _commit_rate(store: SQLiteStore) -> float:
     """Return how many transitions the store keeps in a second."""
     client = Client(store, transport=ScriptedTransport(_answers()), clock=VirtualClock())
-    flow = store.get(client.start(_STUDIO, client_name="bench").id)
+    flow = get(store, client.start(_STUDIO, client_name="bench").id)
     event = render(flow, flow.poll(time.time(), 10.0), Origin("bench"))
     begun = time.perf_counter()
     for seq in range(flow.seq, flow.seq + WRITES):
@@ -131,7 +132,7 @@ def _step_rate(store: SQLiteStore) -> float:
     """Return how many transitions whole steps write in a second: core, sealing, log and all."""
     clock = VirtualClock()
     client = Client(store, transport=ScriptedTransport(_answers()), clock=clock)
-    flow = store.get(client.start(_STUDIO, client_name="bench").id)
+    flow = get(store, client.start(_STUDIO, client_name="bench").id)
     begun = time.perf_counter()
     for _ in range(WRITES // 2):
         clock.advance(client.step(flow.id).wait_seconds)
@@ -222,14 +223,14 @@ def _found() -> Iterator[Row]:
         one.add(flow)
         _fill(many)
         calls: dict[str, Callable[[SQLiteStore], object]] = {
-            "status of a flow": lambda store: store.get("f0", secrets=False),
+            "status of a flow": lambda store: get(store, "f0", secrets=False),
             "claim of one": lambda store: store.claim("f0", "w", 5e8, -1.0),
         }
         for what, call in calls.items():
             lots, few = _median(partial(call, many)), _median(partial(call, one))
             yield Row(f"{what}, of {MANY:,} / of 1", lots, few, 2.0, "us")
         names = ("id", "now", "steady", "clock", "owner", "created_at", "limit", "ended_before")
-        for name in ("flows.get", "flows.unended_after", "upcoming", "with_token"):
+        for name in ("flows.get_by_id", "flows.unended_after", "upcoming", "with_token"):
             query = many._connection.statements[name]
             plan = many._connection.connected().execute(
                 f"EXPLAIN QUERY PLAN {query.text}",

@@ -167,7 +167,7 @@ def race(way: str, url: str, asked: argparse.Namespace) -> Iterator[object]:
         refreshes, generations = grant["refreshes"], grant["generation"] - 1
         if way == "deviceflow":
             view = client.grant(NAME)
-            actions = [event["action"] for event in store.history(view.id)]
+            actions = [event["action"] for event in store.events(view.id)]
             refreshes, generations = actions.count("renew"), view.generation - 1
             assert (refreshes, generations) == (grant["refreshes"], grant["generation"] - 1)
     yield f"{sum(one['uses'] for one in said):,}"

@@ -23,16 +23,12 @@ class AsyncTrappedStore(TrappedTransactions):
     async def claim(self, *args: Any, **how: Any) -> Any:
         return await self._around("claim", self._store.claim(*args, **how))
 
-    async def commit(self, flow: Any, event: Any, **how: Any) -> Any:
+    async def commit(self, record: Any, event: Any, **how: Any) -> Any:
         what = f"commit: {event['action']}"
-        return await self._around(what, self._store.commit(flow, event, **how))
+        return await self._around(what, self._store.commit(record, event, **how))
 
-    async def commit_grant(self, grant: Any, event: Any, **how: Any) -> Any:
-        what = f"commit: {event['action']}"
-        return await self._around(what, self._store.commit_grant(grant, event, **how))
-
-    async def release(self, *args: Any) -> None:
-        await self._around("release", self._store.release(*args))
+    async def release(self, *args: Any, **how: Any) -> None:
+        await self._around("release", self._store.release(*args, **how))
 
     async def _around(self, what: str, work: Coroutine[Any, Any, Any]) -> Any:
         self._traps.reach(f"before {what}")

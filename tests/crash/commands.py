@@ -15,6 +15,7 @@ from tests.crash.checks import unfolded, wrong_with_history
 from tests.crash.gate import CANARY, Rule, WatchedServer
 from tests.crash.places import PostgresPlace, SQLitePlace, clock_for
 from tests.crash.worker import Command, Login, told
+from tests.stored import flows as all_flows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,14 +209,14 @@ class Desk:
     def _flow(self, name: str, place: Place) -> Flow | None:
         """Return the login's flow; the newest, should there be more."""
         with place.open() as store:
-            flows = [one for one in store.flows() if one.provider.client_id == name]
+            flows = [one for one in all_flows(store) if one.provider.client_id == name]
         place.settle()
         return flows[0] if flows else None
 
     def _judge(self, name: str, case: Handover, place: Place, folder: Path) -> Iterator[str]:
         with place.open() as store:
-            flows = [one for one in store.flows() if one.provider.client_id == name]
-            history = unfolded(store.history(flows[0].id)) if flows else []
+            flows = [one for one in all_flows(store) if one.provider.client_id == name]
+            history = unfolded(store.events(flows[0].id)) if flows else []
         if [flow.handover for flow in flows] != ["acknowledged"]:
             yield f"there are the logins {[(flow.id, flow.handover) for flow in flows]}"
             return

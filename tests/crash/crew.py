@@ -25,6 +25,7 @@ from urllib.parse import parse_qs
 from deviceflow import Client, OAuth, State
 from deviceflow.client.context import DEADLINE
 from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.core import queries
 from deviceflow.core.states import Reason
 from deviceflow.errors import UnreachableError
 from tests.crash.checks import Auditor, wrong_with_files, wrong_with_history, wrong_with_polls
@@ -33,6 +34,7 @@ from tests.crash.gate import CANARY
 from tests.crash.places import time_and_place
 from tests.crash.worker import Crew, told
 from tests.crash.zygote import PATIENCE
+from tests.stored import flows as all_flows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -347,7 +349,7 @@ class _Crew:
     def finish(self, store: SQLStore, seconds: float) -> None:
         """Wait until no login is pending, and have the workers end."""
         until = time.monotonic() + seconds + PATIENCE
-        while store.any_pending() and time.monotonic() < until:
+        while store.select(queries.pending(), 0.0) and time.monotonic() < until:
             time.sleep(0.05)
         for child in self._living:
             child.send(signal.SIGTERM)
@@ -369,12 +371,12 @@ def _with_history(finding: str, store: SQLStore) -> str:
     """Return a finding with the history that it is about, if it names a login."""
     if (named := re.search("flow_id='([^']+)'", finding)) is None:
         return finding
-    events = [f"{e['time']} {e['action']} {e['worker']}" for e in store.history(named[1])]
+    events = [f"{e['time']} {e['action']} {e['worker']}" for e in store.events(named[1])]
     return "\n  ".join([finding, *events])
 
 
 def _judge(done: Killed, store: SQLStore, server: Server, logins: int) -> None:
-    flows = {flow.name: flow for flow in store.flows() if flow.reason is not Reason.UNREACHABLE}
+    flows = {flow.name: flow for flow in all_flows(store) if flow.reason is not Reason.UNREACHABLE}
     if len(flows) != logins:
         done.wrong.append(f"of {logins} logins there are {len(flows)}")
     with Client(store) as client:
@@ -383,7 +385,7 @@ def _judge(done: Killed, store: SQLStore, server: Server, logins: int) -> None:
                 done.wrong += [f"{login.client}: it was polled"] if login.requests else []
                 continue
             flow = flows[login.client]
-            history = store.history(flow.id)
+            history = store.events(flow.id)
             done.polls += len(login.requests)
             done.outcomes[str(flow.reason or flow.state)] += 1
             actions = Counter(event["action"] for event in history)

@@ -19,6 +19,7 @@ from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import time_and_place
 from tests.crash.worker import Shift, told
 from tests.crash.zygote import PATIENCE
+from tests.stored import flows as all_flows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,8 +102,8 @@ def compete(
         delivered = [line for lines in reports for line in lines if "delivered" in line]
         done.delivered = len(delivered)
         with place.open() as store:
-            flows = list(store.flows())
-            histories = {flow.id: unfolded(store.history(flow.id)) for flow in flows}
+            flows = list(all_flows(store))
+            histories = {flow.id: unfolded(store.events(flow.id)) for flow in flows}
             done.wrong += auditor.wrong(store)
         done.events, done.digests = auditor.events, auditor.digests
         if sorted(str(flow.name) for flow in flows) != sorted(decisions):

@@ -22,6 +22,7 @@ from tests.crash.checks import (
 from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import PostgresPlace, SQLitePlace, clock_for
 from tests.crash.worker import Login, told
+from tests.stored import flows, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,9 +223,9 @@ class Scene:
             wrong.append("no flow was ever told of")
             return
         with place.open() as store:
-            flow = store.get(facts.flow_id)
-            history = unfolded(store.history(facts.flow_id))
-            of_name = [one.id for one in store.flows() if one.name == name]
+            flow = get(store, facts.flow_id)
+            history = unfolded(store.events(facts.flow_id))
+            of_name = [one.id for one in flows(store) if one.name == name]
             wrong += auditor.wrong(store)
         played.events, played.digests = auditor.events, auditor.digests
         if of_name != [flow.id]:
@@ -291,7 +292,7 @@ def _is_lost(name: str, facts: Facts, place: Place, server: WatchedServer) -> bo
     if facts.flow_id is None:
         return True
     with place.open() as store:
-        stored = store.history(facts.flow_id)
+        stored = store.events(facts.flow_id)
     place.settle()
     return not any(event["action"] == "issue_token" for event in stored)
 

@@ -15,6 +15,7 @@ from deviceflow.testing import VirtualClock, answer
 from tests.crash.checks import wrong_with_history
 from tests.crash.traps import TrappedStore, TrappedTransport
 from tests.crash.worker import provider_of
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +144,7 @@ def play(
                 clock.sleep(client.step(flow_id).wait_seconds)
             if client.get(flow_id).state.ended:
                 break
-        flow, history = store.get(flow_id), store.history(flow_id)
+        flow, history = get(store, flow_id), store.events(flow_id)
     wrong = [*wrong_with_history(flow, history)]
     if flow.state is not State.AUTHORIZED or flow.token is None:
         wrong.append(f"it ended as {flow.state}")

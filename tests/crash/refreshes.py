@@ -27,6 +27,7 @@ from tests.crash.gate import PATIENCE
 from tests.crash.places import PostgresPlace, SQLitePlace, clock_for
 from tests.crash.relay import CUTS, Relay
 from tests.crash.worker import Use, told
+from tests.stored import load_grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -331,14 +332,14 @@ class RefreshScene:
         assert self._playing is not None
         name, place = self._playing
         with place.open() as store:
-            stored = store.load_grant(name, self.clock.time())
-        token = None if stored is None else stored.grant.token
+            stored = load_grant(store, name, self.clock.time())
+        token = None if stored is None else stored.record.token
         if stored is None or token is None or token.refresh_token is None:
             return "a refresh token was sent that is not stored"
         if token.refresh_token.reveal() != refresh:
             return "an old refresh token was sent while a newer one is stored"
-        if stored.grant.state is not GrantState.REFRESHING or stored.held <= 0:
-            return f"a refresh was sent in {stored.grant.state}, with {stored.held} s of a lease"
+        if stored.record.state is not GrantState.REFRESHING or stored.held <= 0:
+            return f"a refresh was sent in {stored.record.state}, with {stored.held} s of a lease"
         return None
 
     def post(self, grace: bool, what: str, **body: Any) -> None:
@@ -451,7 +452,7 @@ class RefreshScene:
             with Client(store, clock=self.clock) as client:
                 view = client.grant(name)
             server = self.log(case.grace, user_code)
-            history = store.history(view.id)
+            history = store.events(view.id)
             if place is not self._database:
                 auditor = Auditor(self._folder / f"{name}.digests")
                 played.wrong += auditor.wrong(store)

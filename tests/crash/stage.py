@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import time_and_place
 from tests.crash.worker import Login, told
+from tests.stored import get
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +96,7 @@ class Stage:
         """Return the flow and its history."""
         assert self.flow_id is not None
         with self._place.open() as store:
-            return store.get(self.flow_id), store.history(self.flow_id)
+            return get(store, self.flow_id), store.events(self.flow_id)
 
     def login(self) -> dict[str, Any]:
         """Return the server's own log of the login."""

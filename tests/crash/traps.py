@@ -133,16 +133,12 @@ class TrappedStore(TrappedTransactions):
     def claim(self, *args: Any, **how: Any) -> Any:
         return self._around("claim", lambda: self._store.claim(*args, **how))
 
-    def commit(self, flow: Any, event: Any, **how: Any) -> Any:
+    def commit(self, record: Any, event: Any, **how: Any) -> Any:
         what = f"commit: {event['action']}"
-        return self._around(what, lambda: self._store.commit(flow, event, **how))
+        return self._around(what, lambda: self._store.commit(record, event, **how))
 
-    def commit_grant(self, grant: Any, event: Any, **how: Any) -> Any:
-        what = f"commit: {event['action']}"
-        return self._around(what, lambda: self._store.commit_grant(grant, event, **how))
-
-    def release(self, *args: Any) -> None:
-        self._around("release", lambda: self._store.release(*args))
+    def release(self, *args: Any, **how: Any) -> None:
+        self._around("release", lambda: self._store.release(*args, **how))
 
     def _around(self, what: str, work: Callable[[], _T]) -> _T:
         self._traps.reach(f"before {what}")

@@ -46,6 +46,7 @@ from tests.crash.traps import (
 )
 from tests.facade import AsyncFacade
 from tests.integration.blocking import BlockingStore
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -286,7 +287,7 @@ def log_in(job: Login) -> None:
         if job.then == "collect":
             _collect(client, clock, flow_id, sink)
         elif job.then == "purge":
-            while client._store.get(flow_id).token is not None:
+            while get(client._store, flow_id).token is not None:
                 client.purge(tokens_after=0.0)
                 clock.sleep(LEASE_MARGIN)  # whoever died at it holds the lease still
     report(done=True)

@@ -182,7 +182,7 @@ class Trial:
         """Return the events on record that say that a person must log in."""
         store: Any = self.client._store
         found = [grant.id for grant in self.client.grants() if grant.name == name]
-        return [event for one in found for event in store.history(one) if event["action"] == "need"]
+        return [event for one in found for event in store.events(one) if event["action"] == "need"]
 
     def made(self, generation: int) -> bool:
         """Tell whether a job has said that it is done, with a token of at least that generation."""

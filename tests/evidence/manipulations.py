@@ -35,9 +35,10 @@ from deviceflow.core.omitted import Omitted
 from deviceflow.core.provider import Token
 from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
-from deviceflow.stores.sql.rows import LOGIN
+from deviceflow.stores.sql.rows import LOGINS
 from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
 from tests.evidence.trails import columns_of, first_of, follow, left_out, rechain
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -451,7 +452,7 @@ def _victim_with_row(attack: Attack) -> str:
 def edited_row(attack: Attack) -> Done:
     flow_id = _victim_with_row(attack)
     row = attack.trail.row(flow_id)
-    name = attack.random.choice([name for name in LOGIN.columns if name not in ("id", "name")])
+    name = attack.random.choice([name for name in LOGINS.columns if name not in ("id", "name")])
     attack.trail.set_row(flow_id, {name: _edited(attack, name, row[name])})
     return Done(("wrong_state", "edited_row"), (flow_id,))
 
@@ -477,7 +478,7 @@ def spliced_row(attack: Attack) -> Done:
         other = _victim_with_row(attack)
     row, theirs = attack.trail.row(flow_id), attack.trail.row(other)
     names = [
-        name for name in LOGIN.columns if name not in ("id", "name") and row[name] != theirs[name]
+        name for name in LOGINS.columns if name not in ("id", "name") and row[name] != theirs[name]
     ]
     spliced = attack.random.choice([names, attack.random.sample(names, 1)])
     attack.trail.set_row(flow_id, {name: theirs[name] for name in spliced})
@@ -487,7 +488,7 @@ def spliced_row(attack: Attack) -> Done:
 def forged_row(attack: Attack) -> Done:
     """Change a row as somebody does who has the sealing key, and not the audit key."""
     flow_id = _victim_with_row(attack)
-    flow = attack.trail.store.get(flow_id)
+    flow = get(attack.trail.store, flow_id)
     ways: list[Callable[[], object]] = [
         lambda: setattr(flow, "interval", flow.interval + 1),
         lambda: setattr(flow, "user_code", f"{flow.user_code}X"),
@@ -511,7 +512,7 @@ _ELSEWHERE: Final = OAuth(
 
 def old_row(attack: Attack) -> Done:
     flow_id, row = attack.random.choice(attack.trail.old_rows)
-    attack.trail.set_row(flow_id, {name: row[name] for name in LOGIN.columns if name != "name"})
+    attack.trail.set_row(flow_id, {name: row[name] for name in LOGINS.columns if name != "name"})
     return Done(("wrong_state",), (flow_id,))
 
 
@@ -812,7 +813,7 @@ def edited_open_run(attack: Attack) -> Done:
 def forged_open_run(attack: Attack) -> Done:
     """Have a login poll on, as somebody does who has the sealing key, and not the audit key."""
     flow_id, _ = _waiting(attack, with_run=False)
-    flow = attack.trail.store.get(flow_id)
+    flow = get(attack.trail.store, flow_id)
     last = attack.rows(flow_id)[-1]
     run = flow.omitted or Omitted(last["hash"], 0, 0, last["time"], last["time"])
     flow.omitted = run._replace(events=run.events + 2, polls=run.polls + 1)

@@ -16,16 +16,17 @@ from deviceflow import Secret
 from deviceflow.audit.chain import STORED, AuditKey, canonical, hash_of
 from deviceflow.audit.events import STORE
 from deviceflow.core.actions import PLAIN_HTTP, ROTATE_KEYS
-from deviceflow.core.ports import Origin
+from deviceflow.core.ports import Origin, StoreEvent
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.postgres import PostgresStore
-from deviceflow.stores.sql.rows import LOGIN
+from deviceflow.stores.sql.rows import LOGINS
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Signer, files_of, last_digest, read_digest, read_entries
 from deviceflow.trail.maintenance import prune, take_digest
 from deviceflow.trail.verify import Finding, Verification
 from tests.evidence.histories import BEGIN, Login
 from tests.statements import run_statement
+from tests.stored import delete_ended
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -142,8 +143,8 @@ class Trail:
         Login(random, "begun").begin_in(self.store)
 
     def _stored(self, flow_id: str) -> dict[str, Any]:
-        (row,) = run_statement(self.store, "flows.get", {"id": flow_id}).rows
-        return dict(zip(LOGIN.columns, row, strict=False))
+        (row,) = run_statement(self.store, "flows.get_by_id", {"id": flow_id}).rows
+        return dict(zip(LOGINS.columns, row, strict=False))
 
     def _begin(self, random: Random, flow_id: str, at: float) -> Login:
         login = Login(random, flow_id, at)
@@ -157,7 +158,7 @@ class Trail:
 
     def _note(self) -> None:
         for action in (PLAIN_HTTP, ROTATE_KEYS):
-            self.store.record_store_event(action, time.time(), "something to note", Origin(pid=7))
+            self.store.append(StoreEvent(action, time.time(), "something to note", Origin(pid=7)))
 
     def _sign(self) -> None:
         begin = not files_of(self.digests)
@@ -171,7 +172,7 @@ class Trail:
 
     def _forget(self, logins: Sequence[Login], before: float) -> list[str]:
         over = [login.flow.id for login in logins if login.over_by(before)]
-        assert self.store.delete_ended(before) == len(over) > 0
+        assert delete_ended(self.store, before) == len(over) > 0
         return over
 
     # Behind the store's back.
@@ -249,9 +250,9 @@ class Trail:
 
     def row(self, flow_id: str) -> dict[str, Any]:
         """Return what is authenticated of a flow's row."""
-        names = ", ".join(LOGIN.columns)
+        names = ", ".join(LOGINS.columns)
         found = self.do(f"SELECT {names} FROM {{flows}} WHERE id = ?", flow_id).fetchone()
-        return dict(zip(LOGIN.columns, found, strict=True))
+        return dict(zip(LOGINS.columns, found, strict=True))
 
     def set_row(self, flow_id: str, columns: Mapping[str, Any]) -> None:
         """Set columns of a flow's row."""
@@ -263,7 +264,7 @@ class Trail:
         rows = self.store.inner._rows
         digest, columns = rows.columns(flow, seal=True)
         rows.sign(columns, digest, flow.head)
-        self.set_row(flow.id, {name: columns.reveal()[name] for name in LOGIN.columns})
+        self.set_row(flow.id, {name: columns.reveal()[name] for name in LOGINS.columns})
 
     def insert(self, flow: Flow, *, sealed: bool) -> None:
         """Put a flow's row in: authenticated by the sealing key, or by none."""
@@ -271,8 +272,8 @@ class Trail:
         digest, columns = rows.columns(flow, seal=True)
         rows.sign(columns, digest, _THEIRS.mark(digest))
         row = columns.reveal() | ({} if sealed else {"mac": "df1.00000000.00"})
-        names, marks = ", ".join(LOGIN.columns), ", ".join("?" * len(LOGIN.columns))
-        values = [row[name] for name in LOGIN.columns]
+        names, marks = ", ".join(LOGINS.columns), ", ".join("?" * len(LOGINS.columns))
+        values = [row[name] for name in LOGINS.columns]
         self.do(f"INSERT INTO {{flows}} ({names}) VALUES ({marks})", *values)
 
     def adjust(self, flow_id: str, last: Mapping[str, Any]) -> None:
@@ -294,7 +295,7 @@ class Trail:
     # Looking at it.
 
     def _stored_row(self, row: Sequence[Any]) -> StoredFlow:
-        return self.store.inner.stored_row(LOGIN, row)
+        return self.store.inner.stored_row(LOGINS, row)
 
     def findings(
         self, key: AuditKey | None, only: Collection[str] | None = None, digests: Path | None = None

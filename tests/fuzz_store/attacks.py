@@ -17,9 +17,10 @@ from deviceflow.audit.events import STORE, render
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import DeviceCode
-from deviceflow.stores.sql.rows import LOGIN
+from deviceflow.stores.sql.rows import LOGINS
 from tests.fuzz_store.junk import KINDS, Cell, NothingError, evil_provider
 from tests.fuzz_store.places import STAGES, TABLES
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +34,7 @@ DELAYS: Final = (
 )
 """The columns of `flows` that are not authenticated: they can only delay a login."""
 
-AUTHENTICATED: Final = LOGIN.columns
+AUTHENTICATED: Final = LOGINS.columns
 GONE: Final = ("denied", "ancient", "expired", "cancelled", "acknowledged")
 """Logins that a purge may have dropped, so that their missing row means nothing."""
 
@@ -180,7 +181,7 @@ def _shown(value: Any) -> str:
 def _signed(place: Place, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row's MAC as whoever has the sealing key can make it."""
     try:
-        digest = place.rows_of_store.digest(LOGIN, [row[name] for name in LOGIN.columns])
+        digest = place.rows_of_store.digest(LOGINS, [row[name] for name in LOGINS.columns])
     except (TypeError, ValueError, RecursionError):
         raise NothingError from None
     return {"mac": place.rows_of_store.sealer.mac(f"{digest} {row['head']}")}
@@ -237,7 +238,7 @@ def swapped_rows(place: Place, random: Random) -> Attack:
 
 def spliced_row(place: Place, random: Random) -> Attack:
     one, other = random.sample(place.saved["flows"], 2)
-    names = random.sample([name for name in LOGIN.columns if name not in ("id", "name")], 5)
+    names = random.sample([name for name in LOGINS.columns if name not in ("id", "name")], 5)
     place.put_back("flows", {"id": one["id"]}, {name: other[name] for name in names})
     if all(one[name] == other[name] for name in names):
         raise NothingError
@@ -510,7 +511,7 @@ def forged_move(place: Place, random: Random) -> Attack:
     """Move a login on as the library does, with all keys that are in the tables."""
     name = random.choice([name for name in STAGES if name != "created"])
     with place.environment(audit_key=False), place.open() as store:
-        flow = store.get(name)
+        flow = get(store, name)
         if flow.state.ended:
             raise NothingError
         flow.provider = OAuth.from_dict(json.loads(evil_provider(place, random, name)))

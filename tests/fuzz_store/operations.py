@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import Secret
 from deviceflow.audit.events import STORE, render
+from deviceflow.core import queries
 from deviceflow.core.actions import ROTATE_KEYS
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import Origin
+from deviceflow.core.ports import Origin, StoreEvent
 from tests.fuzz_store.places import DAY
+from tests.stored import delete_ended, flows, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -166,7 +168,7 @@ def _claim_and(act: str) -> Callable[[SQLStore, Target], object]:
     def work(store: SQLStore, target: Target) -> None:
         taken = store.claim(target.name, "fuzz", time.time(), 30)
         if act == "reschedule":
-            store.reschedule(taken.flow, "fuzz")
+            store.release(taken.flow.id, "fuzz", due=taken.flow)
         else:
             getattr(store, act)(target.name, "fuzz", *((time.time(),) * (act == "snooze")))
 
@@ -184,7 +186,7 @@ def _read_all(store: SQLStore, target: Target) -> None:
 
 
 def _commit(store: SQLStore, target: Target) -> None:
-    flow = store.get(target.name)
+    flow = get(store, target.name)
     store.commit(flow, render(flow, flow.reseal(time.time()), Origin("fuzz")))
 
 
@@ -195,9 +197,9 @@ def _start(client: Client, target: Target) -> None:
 
 def _leftovers(store: SQLStore, target: Target) -> None:
     for kind in ("token", "revoke"):
-        page = store.ids_with_secrets(kind, time.time(), time.time())
+        page = store.select(queries.with_secrets(kind, time.time()), time.time())
         if page:
-            store.ids_with_secrets(kind, time.time(), time.time(), len(page))
+            store.select(queries.with_secrets(kind, time.time(), len(page)), time.time())
 
 
 def _add(store: SQLStore, target: Target) -> None:
@@ -242,22 +244,22 @@ CLIENT: Final[Mapping[str, Callable[[Client, Target], object]]] = {
 STORE_METHODS: Final[Mapping[str, Callable[[SQLStore, Target], object]]] = {
     "now": lambda store, _: store.now(time.time()),
     "add": _add,
-    "get": lambda store, target: store.get(target.name),
-    "flows": lambda store, _: list(store.flows(on_problem=lambda _: None)),
-    "flows, refusing": lambda store, _: list(store.flows()),
+    "get": lambda store, target: get(store, target.name),
+    "flows": lambda store, _: list(flows(store, on_problem=lambda _: None)),
+    "flows, refusing": lambda store, _: list(flows(store)),
     "claim, release": _claim_and("release"),
     "claim, snooze": _claim_and("snooze"),
     "claim, reschedule": _claim_and("reschedule"),
-    "upcoming": lambda store, _: store.upcoming(time.time(), 0.0, 0.0),
+    "upcoming": lambda store, _: store.select(queries.upcoming(0.0, 0.0), time.time()),
     "wake_after_clock_change": lambda store, _: store.wake_after_clock_change(time.time()),
     "commit": _commit,
-    "note": lambda store, _: store.record_store_event(
-        ROTATE_KEYS, time.time(), "x", Origin("fuzz")
+    "note": lambda store, _: store.append(
+        StoreEvent(ROTATE_KEYS, time.time(), "x", Origin("fuzz"))
     ),
     "ids_with_secrets": _leftovers,
-    "delete_ended": lambda store, _: store.delete_ended(time.time() - 90 * DAY),
-    "history": lambda store, target: store.history(target.name),
-    "history of the store": lambda store, _: store.history(STORE),
+    "delete_ended": lambda store, _: delete_ended(store, time.time() - 90 * DAY),
+    "history": lambda store, target: store.events(target.name),
+    "history of the store": lambda store, _: store.events(STORE),
     "snapshot, bounds": _read_all,
     "prune": lambda store, target: store.prune([target.name]),
     "reseal": lambda store, _: store.reseal(),

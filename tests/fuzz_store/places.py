@@ -19,7 +19,7 @@ from deviceflow.cli import main
 from deviceflow.core.actions import ROTATE_KEYS
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.flow import Flow
-from deviceflow.core.ports import Origin
+from deviceflow.core.ports import Origin, StoreEvent
 from deviceflow.core.wire import Failure
 from deviceflow.credentials.keys import audit as audit_keys
 from deviceflow.credentials.keys.signing import generate_signing_key
@@ -27,6 +27,7 @@ from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from tests.fuzz_store.servers import CLIENT, PENDING, VERIFIER, code_of, token_of
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -227,9 +228,9 @@ class Place:
             self.rows_of_store = store.inner._rows
             for name, moves in STAGES.items():
                 self._bring(store, name, moves)
-                self.logins[name] = export.to_dict(store.get(name), secrets=True)
+                self.logins[name] = export.to_dict(get(store, name), secrets=True)
             for _ in range(2):
-                store.record_store_event(ROTATE_KEYS, time.time(), "a note", Origin("w1"))
+                store.append(StoreEvent(ROTATE_KEYS, time.time(), "a note", Origin("w1")))
         self.saved = {table: self.rows(table) for table in TABLES}
         with redirect_stdout(io.StringIO()):
             plain = ["--plaintext"] if self.plaintext else []

@@ -36,6 +36,7 @@ from tests.fuzz_store.operations import (
 )
 from tests.fuzz_store.places import LIVE, STAGES, is_proper
 from tests.fuzz_store.servers import SECRET, TOKEN
+from tests.stored import get as get_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -420,7 +421,7 @@ class Run:
                 self.wrong(f"undone: {name} is gone")
             damaged &= {row["id"] for row in place.rows("flows")}
             for name in damaged if attack.same else ():
-                if export.to_dict(one._store.get(name), secrets=True) != place.logins[name]:
+                if export.to_dict(get_stored(one._store, name), secrets=True) != place.logins[name]:
                     self.wrong(f"undone: {name} is not as before")
             for name in damaged & {*LIVE} if attack.same else ():
                 place.servers.granting.add(name)

@@ -10,9 +10,8 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
-    from deviceflow.core.flow import Flow
     from deviceflow.core.ports import AsyncStore
 
 
@@ -41,11 +40,6 @@ class BlockingStore:
         self.store: Any = store
         if opened and hasattr(store, "__aenter__"):
             performed(store.__aenter__())
-
-    def flows(self, **how: Any) -> Iterator[Flow]:
-        flows = self.store.flows(**how)
-        while (flow := performed(anext(flows, None))) is not None:
-            yield flow
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.store, name)

@@ -204,12 +204,12 @@ class Place:
     def events(self, name: str = "report") -> list[dict[str, Any]]:
         """Return the events of a grant."""
         store: Any = self.client._store
-        return list(store.history(self.client.grant(name).id))
+        return list(store.events(self.client.grant(name).id))
 
     def events_of(self, login: Login) -> list[dict[str, Any]]:
         """Return the events of a login."""
         store: Any = self.client._store
-        return list(store.history(login.id))
+        return list(store.events(login.id))
 
     def findings(self) -> list[Any]:
         """Verify the trail, and return what is wrong with it."""

@@ -20,6 +20,7 @@ from deviceflow import Client, Studio
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.integration.warm import Run, Warm
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -237,7 +238,7 @@ def granted(store: Store, server: LocalServer, **asked: Any) -> Flow:
     """Return a login that was approved, with its token."""
     flow = begun(store, server, "approve", **asked)
     Client(store).step(flow.id)
-    return store.get(flow.id)
+    return get(store, flow.id)
 
 
 def answered(
@@ -267,7 +268,7 @@ def answered(
     flow = client.start(Studio(server))
     for _ in answers[1:]:
         clock.advance(client.step(flow.id).wait_seconds)
-    return store.get(flow.id)
+    return get(store, flow.id)
 
 
 def decide(server: LocalServer, decision: str) -> Act:

@@ -31,6 +31,8 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock
 from deviceflow.transports.requests import LimitedAdapter, RequestsTransport
+from tests.stored import flows as all_flows
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -130,7 +132,7 @@ def crossing(url: str, kind: str, how: str, runs: str) -> list[Any]:
             store = SQLiteStore(Path(folder, f"{run}.db"), plaintext=True)
             client = Client(store, transport=transport(kind), clock=clock, deadline=5.0)
             flows = [client.start(provider(url)) for _ in range(LOGINS + 1)]
-            codes = {flow.id: _text(store.get(flow.id).device_code) for flow in flows}
+            codes = {flow.id: _text(get(store, flow.id).device_code) for flow in flows}
             clock.advance(10)
 
             def step(flow_id: str, client: Client = client) -> None:
@@ -140,7 +142,7 @@ def crossing(url: str, kind: str, how: str, runs: str) -> list[Any]:
             shares = [ids[worker::WORKERS] for worker in range(WORKERS)]
             (by_os_fork if how == "os" else by_multiprocessing)(step, shares)
             client.step(flows[0].id)
-            found += [(codes[flow.id], _token(client._store.get(flow.id))) for flow in flows]
+            found += [(codes[flow.id], _token(get(client._store, flow.id))) for flow in flows]
             client.close()
             store.close()
     return found
@@ -158,10 +160,10 @@ def _text(secret: Secret | None) -> str:
 class _FullDisk(SQLiteStore):
     full = True
 
-    def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+    def commit(self, record: Any, event: dict[str, Any], **how: Any) -> bool:
         if self.full and event["action"] == "issue_token":
             raise errors.StoreError("The disk is full.")
-        return super().commit(flow, event, **how)
+        return super().commit(record, event, **how)
 
 
 def unsaved(url: str) -> list[Any]:
@@ -193,7 +195,7 @@ def unsaved(url: str) -> list[Any]:
 
         codes = ended([fork(child)])
         client.step(flow.id)
-        stands = client._store.get(flow.id)
+        stands = get(client._store, flow.id)
         revoked = [kind for kind, _ in stands.to_revoke]
         return [*codes, said.read_text(), _token(stands), stands.orphaned_tokens, revoked]
 
@@ -313,7 +315,7 @@ def closed_sqlite(url: str) -> list[int]:
             os.read(closed, 1)
             second = client.start(provider(url)).id
             with SQLiteStore(path, plaintext=True) as other:
-                assert {flow.id for flow in other.flows()} == {first, second}
+                assert {flow.id for flow in all_flows(other)} == {first, second}
 
         number = fork(child)
         threading.Event().wait(0.5)
@@ -352,7 +354,7 @@ def busy(url: str) -> list[int]:
 
             def login(client: Client = client) -> None:
                 flow = client.start(Studio(url))  # which may be polled at once
-                code = client._store.get(flow.id).device_code
+                code = get(client._store, flow.id).device_code
                 client.step(flow.id)
                 assert client.collect_token(flow.id).access_token == Secret(
                     f"token-of-{_text(code)}"

@@ -53,7 +53,7 @@ class Job:
 
     def actions(self, name: str = "nightly") -> list[str]:
         grant = self.client.grant(name)
-        return [event["action"] for event in self.store.history(grant.id)]
+        return [event["action"] for event in self.store.events(grant.id)]
 
     def close(self) -> None:
         self.client.close()

@@ -18,6 +18,7 @@ from deviceflow.stores.async_sqlite import AsyncSQLiteStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.transports.requests import RequestsTransport
 from deviceflow.transports.threaded import ThreadedTransport
+from tests.stored import flows as all_flows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,12 +120,12 @@ def test_ctrl_c_leaves_each_login_open_and_no_lease(tmp_path: Path) -> None:
     for trouble in ("never awaited", "was destroyed", "unclosed", "never retrieved", "Warning"):
         assert trouble not in said
     with SQLiteStore(path, plaintext=True) as store:
-        flows = list(store.flows())
+        flows = list(all_flows(store))
         assert {flow.state for flow in flows} == {State.AWAITING_USER}
         assert len(flows) == MANY
         assert sum(flow.in_doubt for flow in flows) >= MANY // 2
         client = Client(store)
         assert {client.cancel(flow.id).state for flow in flows} == {State.FAILED}
-        histories = [store.history(flow.id) for flow in flows]
+        histories = [store.events(flow.id) for flow in flows]
     logged = {event["action"] for history in histories for event in history}
     assert logged == {"issue_code", "poll", "pending", "retry", "cancel"}

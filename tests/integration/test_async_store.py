@@ -24,6 +24,7 @@ import pytest
 from deviceflow import errors
 from deviceflow.audit.events import render
 from deviceflow.client._cancellation import Cancellation
+from deviceflow.core import queries
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.ports import Claim, LeaseHeld, Origin, StoreEvent
 from deviceflow.core.states import State
@@ -38,6 +39,9 @@ from tests.integration.places import PENDING, Place, coded, commit, in_clear, ke
 from tests.integration.test_traceback_canary import LOST, shown
 from tests.pgbouncer import PgBouncer
 from tests.postgres import PATIENCE, PostgresServer
+from tests.stored import flows as all_flows
+from tests.stored import flows_async, get_async
+from tests.stored import get as get_stored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -137,9 +141,9 @@ def test_many_polls_at_once_are_each_done_once(database: Place) -> None:
     asyncio.run(main())
 
     for flow_id in ids:
-        assert [event["seq"] for event in database.sql.history(flow_id)] == [1, 2, 3, 4, 5]
-        assert database.store.get(flow_id).state is State.AWAITING_USER
-        assert database.store.get(flow_id).attempt == 2
+        assert [event["seq"] for event in database.sql.events(flow_id)] == [1, 2, 3, 4, 5]
+        assert get_stored(database.store, flow_id).state is State.AWAITING_USER
+        assert get_stored(database.store, flow_id).attempt == 2
 
 
 def test_many_polls_share_few_transactions(file: Place) -> None:
@@ -154,7 +158,7 @@ def test_many_polls_share_few_transactions(file: Place) -> None:
     count = asyncio.run(main())
 
     assert 2 <= count < 2 * MANY / 4
-    assert {file.store.get(name).attempt for name in ids} == {1}
+    assert {get_stored(file.store, name).attempt for name in ids} == {1}
 
 
 def test_flow_that_others_went_on_with_concerns_no_other(database: Place) -> None:
@@ -168,7 +172,7 @@ def test_flow_that_others_went_on_with_concerns_no_other(database: Place) -> Non
             assert isinstance(other, Claim)
             claims = [claimed(store, database, name) for name in ids]
             came = await asyncio.gather(*claims)
-            flow = database.store.get("f4")
+            flow = get_stored(database.store, "f4")
             cancel = render(flow, flow.cancel(database.now), Origin("w2"))
             assert database.store.commit(flow, cancel)
             commits = [answered(store, claim) for claim in came if isinstance(claim, Claim)]
@@ -178,8 +182,8 @@ def test_flow_that_others_went_on_with_concerns_no_other(database: Place) -> Non
 
     assert [isinstance(claim, LeaseHeld) for claim in claims] == [name == "f3" for name in ids]
     assert commits == [name != "f4" for name in ids if name != "f3"]
-    for flow in database.store.flows():
-        assert len(database.sql.history(flow.id)) == flow.seq
+    for flow in all_flows(database.store):
+        assert len(database.sql.events(flow.id)) == flow.seq
 
 
 def test_many_imports_share_few_transactions(file: Place) -> None:
@@ -197,7 +201,7 @@ def test_many_imports_share_few_transactions(file: Place) -> None:
 
     assert 1 <= asyncio.run(main()) < MANY / 4
     for flow in imported:
-        assert [event["action"] for event in file.sql.history(flow.id)] == ["import"]
+        assert [event["action"] for event in file.sql.events(flow.id)] == ["import"]
 
 
 def test_work_that_is_refused_concerns_no_other(database: Place) -> None:
@@ -250,7 +254,7 @@ def test_work_that_the_database_refuses_concerns_no_other(database: Place) -> No
     assert isinstance(came[3], errors.StoreError)
     assert "refused" in str(came[3]) or "constraint" in str(came[3])
     assert came[:3] + came[4:] == [True] * (MANY - 1)
-    ended = {flow.id for flow in database.store.flows() if flow.state.ended}
+    ended = {flow.id for flow in all_flows(database.store) if flow.state.ended}
     assert ended == {flow.id for flow in waiting} - {"f3"}
 
 
@@ -281,7 +285,7 @@ def test_event_that_the_database_ignores_concerns_no_other(database: Place) -> N
     assert isinstance(came[3], errors.StoreError)
     assert "ignored a statement" in str(came[3])
     assert came[:3] + came[4:] == [True] * (MANY - 1)
-    assert not database.store.get("f3").state.ended
+    assert not get_stored(database.store, "f3").state.ended
 
 
 def test_texts_of_many_tasks_are_stored_as_they_are(database: Place) -> None:
@@ -290,7 +294,7 @@ def test_texts_of_many_tasks_are_stored_as_they_are(database: Place) -> None:
 
     async def main() -> list[Any]:
         async with opened(database) as store:
-            await store.get(waiting[0].id)
+            await get_async(store, waiting[0].id)
             commits = [
                 store.commit(flow, render(flow, flow.cancel(database.now, detail), WORKER))
                 for flow, detail in zip(waiting, details, strict=True)
@@ -299,8 +303,8 @@ def test_texts_of_many_tasks_are_stored_as_they_are(database: Place) -> None:
 
     assert all(asyncio.run(main()))
     for flow, detail in zip(waiting, details, strict=True):
-        assert database.sql.history(flow.id)[-1]["detail"] == detail
-        assert database.store.get(flow.id).detail == detail
+        assert database.sql.events(flow.id)[-1]["detail"] == detail
+        assert get_stored(database.store, flow.id).detail == detail
 
 
 def test_work_that_fails_half_way_is_undone_alone(
@@ -330,8 +334,8 @@ def test_work_that_fails_half_way_is_undone_alone(
 
     assert isinstance(came[3], errors.UsageError)
     assert sum(not isinstance(one, Exception) for one in came) == 7
-    assert {flow.id for flow in database.store.flows()} == {f"f{n}" for n in range(8)} - {"f3"}
-    details = [event["detail"] for event in database.sql.history("store")]
+    assert {flow.id for flow in all_flows(database.store)} == {f"f{n}" for n in range(8)} - {"f3"}
+    details = [event["detail"] for event in database.sql.events("store")]
     assert sorted(details) == [f"f{n}" for n in range(8) if n != 3]
 
 
@@ -365,7 +369,7 @@ def test_one_of_many_tasks_gets_the_lease_and_one_moves_the_flow(database: Place
         async with opened(database) as store:
             claims = [store.claim(flow.id, f"w{n}", database.now, 20.0) for n in range(MANY)]
             came = await asyncio.gather(*claims)
-            found = [await store.get(flow.id) for _ in range(MANY)]
+            found = [await get_async(store, flow.id) for _ in range(MANY)]
             ends = [
                 store.commit(one, render(one, one.cancel(database.now), Origin(f"w{number}")))
                 for number, one in enumerate(found)
@@ -377,7 +381,7 @@ def test_one_of_many_tasks_gets_the_lease_and_one_moves_the_flow(database: Place
     assert sum(isinstance(claim, Claim) for claim in claims) == 1
     assert sum(isinstance(claim, LeaseHeld) for claim in claims) == MANY - 1
     assert sum(ends) == 1
-    assert [event["action"] for event in database.sql.history(flow.id)] == ["issue_code", "cancel"]
+    assert [event["action"] for event in database.sql.events(flow.id)] == ["issue_code", "cancel"]
 
 
 def test_closing_cuts_nothing_off_that_was_asked_for(database: Place) -> None:
@@ -389,12 +393,12 @@ def test_closing_cuts_nothing_off_that_was_asked_for(database: Place) -> None:
             await asyncio.sleep(0)
             await store.close()
             if database.kind == "sqlite":
-                assert all(flow.state.ended for flow in database.store.flows())
+                assert all(flow.state.ended for flow in all_flows(database.store))
             assert await asyncio.gather(*commits) == [True] * MANY
 
     asyncio.run(main())
 
-    assert all(flow.state.ended for flow in database.store.flows())
+    assert all(flow.state.ended for flow in all_flows(database.store))
 
 
 def test_store_serves_one_loop_after_another(database: Place) -> None:
@@ -402,7 +406,7 @@ def test_store_serves_one_loop_after_another(database: Place) -> None:
     store: Any = open_async_store(database.url, keys=database.keys)
 
     for _ in range(3):
-        assert asyncio.run(store.get("f1")).id == "f1"
+        assert asyncio.run(get_async(store, "f1")).id == "f1"
 
     asyncio.run(store.close())
 
@@ -416,9 +420,9 @@ def test_unusable_store_is_told_of_at_its_first_use_and_mended(database: Place) 
         store: Any = open_async_store(database.url, keys=database.keys)
         for _ in range(2):
             with pytest.raises(errors.StoreError, match="newer deviceflow"):
-                await store.get("f1")
+                await get_async(store, "f1")
         database.ask("UPDATE {meta} SET value = ? WHERE name = 'version'", version)
-        assert (await store.get("f1")).id == "f1"
+        assert (await get_async(store, "f1")).id == "f1"
         await store.close()
 
     asyncio.run(main())
@@ -477,7 +481,7 @@ def test_work_on_a_file_that_was_begun_is_awaited_to_its_end(file: Place, times:
 
     asyncio.run(main())
 
-    assert file.store.get("f1").state.ended
+    assert get_stored(file.store, "f1").state.ended
 
 
 def test_cancellation_counts_whatever_the_method_makes_of_the_answer(file: Place) -> None:
@@ -493,7 +497,7 @@ def test_cancellation_counts_whatever_the_method_makes_of_the_answer(file: Place
                 return run(*how)
 
             connection.run = slow
-            get = asyncio.ensure_future(store.get("none of these"))
+            get = asyncio.ensure_future(get_async(store, "none of these"))
             await asyncio.to_thread(begun.wait, PATIENCE)
             get.cancel()
             await asyncio.sleep(0)
@@ -522,7 +526,7 @@ def test_work_on_a_file_that_was_not_begun_is_never_done(file: Place) -> None:
 
     asyncio.run(main())
 
-    assert not file.store.get("f1").state.ended
+    assert not get_stored(file.store, "f1").state.ended
 
 
 def test_work_on_a_server_is_cut_off_and_undone(remote: Place) -> None:
@@ -538,13 +542,13 @@ def test_work_on_a_server_is_cut_off_and_undone(remote: Place) -> None:
                     with pytest.raises(asyncio.CancelledError):
                         await commit
                     # Its place in the pool is free, whatever its session still waits for.
-                    assert (await store.get("f1")).id == "f1"
+                    assert (await get_async(store, "f1")).id == "f1"
             await settled(remote)
 
     asyncio.run(main())
 
-    assert not remote.store.get("f1").state.ended
-    assert [event["action"] for event in remote.sql.history("f1")] == ["issue_code"]
+    assert not get_stored(remote.store, "f1").state.ended
+    assert [event["action"] for event in remote.sql.events("f1")] == ["issue_code"]
 
 
 async def settled(place: Place) -> None:
@@ -590,10 +594,10 @@ def test_work_on_a_server_is_done_or_not_wherever_it_is_cut_off(
     assert [text.partition(" ")[0] for text in sent] == ["BEGIN;", "UPDATE", "INSERT", "COMMIT"]
 
     for flow in waiting:
-        stored, history = remote.store.get(flow.id), remote.sql.history(flow.id)
+        stored, history = get_stored(remote.store, flow.id), remote.sql.events(flow.id)
         assert stored.state.ended == (len(history) == 2) == (stored.seq == 2)
-    assert [remote.store.get(flow.id).state.ended for flow in waiting[:3]] == [False] * 3
-    assert remote.store.get(waiting[-1].id).state.ended
+    assert [get_stored(remote.store, flow.id).state.ended for flow in waiting[:3]] == [False] * 3
+    assert get_stored(remote.store, waiting[-1].id).state.ended
 
 
 def test_loop_that_ends_leaves_all_of_a_job_or_none(database: Place) -> None:
@@ -601,7 +605,7 @@ def test_loop_that_ends_leaves_all_of_a_job_or_none(database: Place) -> None:
 
     async def main() -> None:
         store = open_async_store(database.url, keys=database.keys)
-        await store.get("f0")
+        await get_async(store, "f0")
         for flow in waiting:
             main.tasks.append(asyncio.ensure_future(cancelled(flow, store, database)))  # type: ignore[attr-defined]
         await asyncio.sleep(0.001)
@@ -610,8 +614,8 @@ def test_loop_that_ends_leaves_all_of_a_job_or_none(database: Place) -> None:
     asyncio.run(main())
 
     for flow in waiting:
-        stored = database.store.get(flow.id)
-        assert len(database.sql.history(flow.id)) == stored.seq
+        stored = get_stored(database.store, flow.id)
+        assert len(database.sql.events(flow.id)) == stored.seq
     assert all(task.cancelled() or task.result() for task in main.tasks)  # type: ignore[attr-defined]
 
 
@@ -620,7 +624,7 @@ def test_timeout_of_a_caller_goes_through(database: Place) -> None:
 
     async def main() -> None:
         async with opened(database) as store:
-            await store.get("f1")
+            await get_async(store, "f1")
             with held_up(database):
                 first = asyncio.ensure_future(store.claim("f1", "w1", database.now, 20.0))
                 await is_begun(store, database)
@@ -671,9 +675,9 @@ def test_what_was_answered_survives_a_kill_right_after(database: Place) -> None:
     answered = done.stdout.decode().split()
     assert "20" in answered
     for number in answered:
-        assert database.store.get(f"f{number}").state is State.AWAITING_USER
-    for flow in database.store.flows():
-        assert len(database.sql.history(flow.id)) == flow.seq
+        assert get_stored(database.store, f"f{number}").state is State.AWAITING_USER
+    for flow in all_flows(database.store):
+        assert len(database.sql.events(flow.id)) == flow.seq
 
 
 @pytest.mark.parametrize(
@@ -711,11 +715,12 @@ _FORKING: Final = """
 import asyncio, os, sys, warnings
 warnings.simplefilter("ignore")
 from deviceflow.stores.url import open_async_store
+from tests.stored import flows_async, get_async
 
 store = open_async_store(sys.argv[1], keys=[sys.argv[2]])
 
 async def look():
-    return [(await store.get("f1")).id async for _ in store.flows()]
+    return [(await get_async(store, "f1")).id async for _ in flows_async(store)]
 
 async def parent():
     assert await look()
@@ -769,7 +774,7 @@ def test_file_that_is_locked_for_too_long_fails_all_at_once(
                 begun = time.monotonic()
                 claims = [claimed(store, file, flow.id) for flow in waiting]
                 came = await asyncio.gather(*claims, return_exceptions=True)
-                assert (await store.get("f0")).id == "f0"  # reading waits for nobody
+                assert (await get_async(store, "f0")).id == "f0"  # reading waits for nobody
                 assert time.monotonic() - begun < 0.3 * MANY
             assert all("has locked the database" in str(problem) for problem in came)
             assert isinstance(await store.claim("f0", "w1", file.now, 20.0), Claim)
@@ -814,7 +819,7 @@ def test_server_that_is_suspended_is_waited_for_no_longer_than_asked(
 
     async def main() -> None:
         async with opened(remote, timeout=1.0, pool_size=2) as store:
-            await store.get("f0")
+            await get_async(store, "f0")
             with server.frozen():
                 claims = [store.claim(flow.id, "w1", remote.now, 20.0) for flow in waiting]
                 async with asyncio.timeout(PATIENCE):
@@ -852,7 +857,7 @@ def test_connections_that_were_ended_are_not_even_noticed(remote: Place) -> None
 
     async def main() -> None:
         async with opened(remote) as store:
-            await store.get("f0")
+            await get_async(store, "f0")
             remote.ask(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND datname = current_database()"
@@ -868,7 +873,7 @@ def test_row_that_another_process_has_locked_holds_up_no_other(remote: Place) ->
 
     async def main() -> None:
         async with opened(remote) as store:
-            await store.get("f0")
+            await get_async(store, "f0")
             with held_up(remote):
                 claims = [
                     asyncio.ensure_future(store.claim(flow.id, "w1", remote.now, 20.0))
@@ -897,11 +902,11 @@ def test_pooler_in_transaction_mode_is_good_enough(remote: Place, bouncer: PgBou
         remote.clock.advance(60)
         assert all(await asyncio.gather(*[poll(store, remote, name) for name in ids]))
         for _ in range(3):  # nothing is heard, so that a caller has to look each second
-            assert await store.wait_for_change(PATIENCE)
+            assert await store.watch(PATIENCE)
         await store.close()
 
     asyncio.run(main())
-    assert {remote.store.get(name).attempt for name in ids} == {1}
+    assert {get_stored(remote.store, name).attempt for name in ids} == {1}
 
 
 # Secrets.
@@ -954,9 +959,9 @@ def test_no_traceback_of_a_failing_store_shows_a_secret(
     statements = {
         "poll": ("flows.lock", "flows.lease_and_move", "add_event", "flows.move"),
         "claim": ("flows.lock", "flows.lease"),
-        "get": ("flows.get",),
-        "add": ("flows.add", "flows.get", "flows.get_by_name"),
-        "list": ("flows.newest",),
+        "get": ("flows.get_by_id",),
+        "add": ("flows.add", "flows.get_by_id", "flows.get_by_name"),
+        "list": ("flows.all",),
     }
     seen = list[BaseException]()
 
@@ -968,9 +973,9 @@ def test_no_traceback_of_a_failing_store_shows_a_secret(
             calls: dict[str, Callable[[], Any]] = {
                 "poll": lambda: poll(store, database, ids[0]),
                 "claim": lambda: store.claim("authorized", "w1", database.now, 20.0),
-                "get": lambda: store.get("authorized"),
+                "get": lambda: get_async(store, "authorized"),
                 "add": lambda: store.add(new("new", "nightly", at=database.now)),
-                "list": lambda: anext(store.flows()),
+                "list": lambda: anext(flows_async(store)),
             }
             return await asyncio.gather(
                 victim(calls[what]()),
@@ -1009,21 +1014,21 @@ def changes(place: Place) -> list[Callable[[], object]]:
 
 async def nothing_new(store: Any, place: Place) -> None:
     """Wait until a change is told of where there is one, and only there."""
-    await store.wait_for_change(0.1)
+    await store.watch(0.1)
     if place.kind == "postgres":
         while not store._connection._listener._heard:
-            await store.wait_for_change(0.1)
-    while await store.wait_for_change(0.0):
+            await store.watch(0.1)
+    while await store.watch(0.0):
         pass
 
 
 def test_change_by_another_wakes_who_waits(database: Place) -> None:
     async def main() -> None:
         async with opened(database) as store:
-            assert await store.wait_for_change(0.0)
+            assert await store.watch(0.0)
             await nothing_new(store, database)
             for change in changes(database):
-                waits = asyncio.ensure_future(store.wait_for_change(PATIENCE))
+                waits = asyncio.ensure_future(store.watch(PATIENCE))
                 await asyncio.sleep(0.1)
                 assert not waits.done()
                 begun = time.monotonic()
@@ -1039,7 +1044,7 @@ def test_change_by_another_wakes_who_waits_in_each_loop(database: Place) -> None
 
     async def main(change: Callable[[], object]) -> None:
         await nothing_new(store, database)
-        waits = asyncio.ensure_future(store.wait_for_change(PATIENCE))
+        waits = asyncio.ensure_future(store.watch(PATIENCE))
         await asyncio.sleep(0.1)
         assert not waits.done()
         await asyncio.to_thread(change)
@@ -1061,10 +1066,10 @@ def test_listener_is_one_for_all_that_wait_and_survives_the_end_of_its_session(
         asyncio.get_running_loop().set_exception_handler(lambda _, what: troubles.append(what))
         async with opened(remote) as store:
             await store.now(remote.now)
-            await asyncio.gather(*[store.wait_for_change(0.1) for _ in range(3)])
-            while await store.wait_for_change(0.0):
+            await asyncio.gather(*[store.watch(0.1) for _ in range(3)])
+            while await store.watch(0.0):
                 pass
-            waits = asyncio.ensure_future(store.wait_for_change(PATIENCE))
+            waits = asyncio.ensure_future(store.watch(PATIENCE))
             await asyncio.sleep(0.1)
             ended = await asyncio.to_thread(
                 remote.ask, f"SELECT pg_terminate_backend(pid) {listening}"
@@ -1072,7 +1077,7 @@ def test_listener_is_one_for_all_that_wait_and_survives_the_end_of_its_session(
             assert len(ended) == 1
             async with asyncio.timeout(PATIENCE / 2):
                 assert await waits
-            await store.wait_for_change(0.1)
+            await store.watch(0.1)
             assert len(await asyncio.to_thread(remote.ask, f"SELECT 1 {listening}")) == 1
 
     asyncio.run(main())
@@ -1096,7 +1101,7 @@ def test_listener_that_is_closed_while_it_connects_keeps_no_session(
 
         monkeypatch.setattr(_pgasync, "connect", slow)
         async with opened(remote) as store:
-            waits = asyncio.ensure_future(store.wait_for_change(0.1))
+            waits = asyncio.ensure_future(store.watch(0.1))
             await connecting.wait()
             listener = store._connection._listener  # or its session would end with it
             listener.close()
@@ -1112,9 +1117,9 @@ def test_listener_that_is_closed_while_it_connects_keeps_no_session(
 def test_own_change_wakes_who_waits(place: Place) -> None:
     async def main() -> None:
         async with opened(place) as store:
-            while await store.wait_for_change(0.0):
+            while await store.watch(0.0):
                 pass
-            waits = asyncio.ensure_future(store.wait_for_change(PATIENCE))
+            waits = asyncio.ensure_future(store.watch(PATIENCE))
             await asyncio.sleep(0.1)
             flow = new("f1", at=place.now)
             await store.add(flow)
@@ -1129,13 +1134,13 @@ def test_own_change_wakes_who_waits(place: Place) -> None:
 def test_change_between_two_calls_is_not_missed(place: Place) -> None:
     async def main() -> None:
         async with opened(place) as store:
-            while await store.wait_for_change(0.0):
+            while await store.watch(0.0):
                 pass
             flow = new("f1", at=place.now)
             await store.add(flow)
             for moved in coded(flow, place.now):
                 assert await store.commit(flow, render(flow, moved, WORKER))
-            assert await store.wait_for_change(0.0)
+            assert await store.watch(0.0)
 
     asyncio.run(main())
 
@@ -1145,31 +1150,35 @@ def test_upcoming_is_what_nobody_drives(place: Place) -> None:
 
     async def main() -> list[list[str]]:
         async with opened(place) as store:
-            pending = [await store.any_pending()]
+            pending = [await store.select(queries.pending(), 0.0)]
             flows = [new(f"f{number}", at=place.now) for number in range(5)]
             for number, flow in enumerate(flows):
                 await store.add(flow)
                 if number:
                     for moved in coded(flow, place.now - (0 if number == 1 else 10)):
                         assert await store.commit(flow, render(flow, moved, WORKER))
-            pending.append(await store.any_pending())
+            pending.append(await store.select(queries.pending(), 0.0))
             assert isinstance(await store.claim("f2", "w1", place.now, 5000.0), Claim)
             polled = flows[3]
             poll = polled.poll(place.now, 10.0)
             assert await store.commit(polled, render(polled, poll, WORKER))
             recovery = polled.recover(place.now)
             assert await store.commit(polled, render(polled, recovery, WORKER))
-            assert pending == [False, True]
+            assert pending == [[], [True]]
 
             found = []
             for seconds, ahead, grace in ((0, 0, 0.0), (0, 100, 0.0), (1000, 0, 900.0)):
                 place.clock.advance(seconds)
-                upcoming = await store.upcoming(place.now, ahead, grace)
+                upcoming = await store.select(queries.upcoming(ahead, grace), place.now)
                 assert [flow.wake_at for flow in upcoming] == sorted(f.wake_at for f in upcoming)
                 assert all(flow.now == pytest.approx(place.now, abs=60) for flow in upcoming)
                 assert all(flow.seq == flows[int(flow.flow_id[1])].seq for flow in upcoming)
                 found.append(sorted(flow.flow_id for flow in upcoming))
-            found.append(sorted(f.flow_id for f in await store.upcoming(place.now, 0.0, None)))
+            found.append(
+                sorted(
+                    f.flow_id for f in await store.select(queries.upcoming(0.0, None), place.now)
+                )
+            )
             return found
 
     assert asyncio.run(main()) == [["f4"], ["f1", "f4"], ["f1", "f3", "f4"], ["f1", "f4"]]

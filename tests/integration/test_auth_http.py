@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from deviceflow import auth
+from deviceflow.core.flow import Flow
 from deviceflow.core.wire import MAX_BODY
 from deviceflow.integrations import studio as studio_login
 
@@ -213,7 +214,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
     monkeypatch.setattr(time, "sleep", sleep)
     yield times
-    for flow_id in list(studio_login._STORE._flows):
+    for flow_id in list(studio_login._STORE._entries[Flow]):
         studio_login._forget(flow_id)
 
 

@@ -27,10 +27,12 @@ from deviceflow.audit.events import FIELDS
 from deviceflow.cli import exits, main
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.ports import StoreEvent
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.command import COMMAND
 from tests.logins import ALICE, BEGIN, BOB, ROBOT, Scribe
+from tests.stored import delete_ended, flows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -437,8 +439,8 @@ def test_a_signing_key_is_one_to_sign_with(audit: Audit) -> None:
 def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
     audit("digest", "--begin", "--digests", "digests")
     with audit.opened() as store:
-        store.delete_ended(BEGIN + 50_000)
-        left = {flow.id for flow in store.flows()}
+        delete_ended(store, BEGIN + 50_000)
+        left = {flow.id for flow in flows(store)}
 
     kept = audit("prune", "--digests", "digests", "--before", "2026-11-01")
     pruned = audit("prune", "--digests", "digests", "--before", "2026-11-19", "--json")
@@ -455,7 +457,7 @@ def test_old_events_are_dropped_behind_a_digest(audit: Audit) -> None:
 
 def test_what_was_exported_is_verified_as_the_store_is(audit: Audit) -> None:
     with audit.opened() as store:
-        store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
+        store.append(StoreEvent(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE))
     audit("digest", "--begin", "--digests", "digests")
     (audit.command.home / "public").write_text(audit("keygen", "--public").out)
     audit("export", "--format", "jsonl", "--output", "trail.jsonl")
@@ -646,7 +648,7 @@ def test_a_login_whose_first_event_is_gone_is_listed_all_the_same(audit: Audit) 
 
 def test_exports_hold_every_event(audit: Audit) -> None:
     with audit.opened() as store:
-        store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
+        store.append(StoreEvent(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE))
 
     jsonl = audit("export", "--format", "jsonl").out
     ecs = audit("export", "--format", "ecs").out
@@ -657,7 +659,7 @@ def test_exports_hold_every_event(audit: Audit) -> None:
         [audit.approved] * 6 + [audit.denied] * 3 + [audit.open] * 3 + ["store"]
     )
     with audit.opened() as store:
-        assert events[:6] == store.history(audit.approved)
+        assert events[:6] == store.events(audit.approved)
     assert [json.loads(line)["event"]["id"] for line in ecs.splitlines()] == [
         event["event_id"] for event in events
     ]
@@ -669,8 +671,8 @@ def test_exports_hold_every_event(audit: Audit) -> None:
 
 def test_an_export_of_some_time_is_verified(audit: Audit) -> None:
     with audit.opened() as store:
-        store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
-        store.record_store_event(PLAIN_HTTP, BEGIN + 1e6, "f2 at http://x.example", ALICE)
+        store.append(StoreEvent(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE))
+        store.append(StoreEvent(PLAIN_HTTP, BEGIN + 1e6, "f2 at http://x.example", ALICE))
     for name, when in (("old", "--until 2026-11-19"), ("new", "--since 2026-11-18T12:00")):
         audit("export", "--format", "jsonl", "--output", name, *when.split())
 
@@ -813,7 +815,7 @@ def postgres(postgres_url: str) -> dict[str, str]:
         for number in range(120):
             scribe.login("code", "pending", "token", at=BEGIN + number * 100)
         scribe.login("code", "denied", at=BEGIN + 50, provider=ROBOT, flow_id="denied0000000001")
-        store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
+        store.append(StoreEvent(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE))
     return {"DEVICEFLOW_STORE": postgres_url, "DEVICEFLOW_KEYS": key}
 
 

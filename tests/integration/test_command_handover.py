@@ -16,6 +16,7 @@ from deviceflow import Client
 from deviceflow.providers import studio
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import COMMAND, PATIENCE, answered, begun, granted
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +45,8 @@ def token_of(flow: Flow) -> str:
 
 def burnt(kept: SQLiteStore, flow: Flow) -> bool:
     """Tell whether the token cannot be had any more."""
-    actions = [event["action"] for event in kept.history(flow.id)]
-    return kept.get(flow.id).token is None or "acknowledge" in actions
+    actions = [event["action"] for event in kept.events(flow.id)]
+    return get(kept, flow.id).token is None or "acknowledge" in actions
 
 
 # The token.
@@ -67,7 +68,7 @@ def test_token_prints_it_and_nothing_else_as_often_as_it_is_asked(
         "wait_seconds": 0.0,
         "token": token_of(flow),
     }
-    assert [event["action"] for event in kept.history(flow.id)][-2:] == ["collect", "collect"]
+    assert [event["action"] for event in kept.events(flow.id)][-2:] == ["collect", "collect"]
     assert not burnt(kept, flow)
 
 
@@ -94,7 +95,7 @@ def test_an_acknowledged_token_is_gone(
     assert (again.code, again.out) == (2, "")
     assert "was handed over and acknowledged" in again.err
     assert (status.said["state"], status.said["handover"]) == ("authorized", "acknowledged")
-    assert kept.get(flow.id).token is None
+    assert get(kept, flow.id).token is None
 
 
 def test_a_token_that_nobody_acknowledged_and_studio_cannot_revoke_is_on_record(
@@ -107,7 +108,7 @@ def test_a_token_that_nobody_acknowledged_and_studio_cannot_revoke_is_on_record(
     again = deviceflow("token", flow.id)
 
     assert (purged.code, again.code) == (0, 2)
-    assert (event := kept.history(flow.id)[-1])["action"] == "purge"
+    assert (event := kept.events(flow.id)[-1])["action"] == "purge"
     assert event["detail"] == (
         "the token was collected but never acknowledged: revoke it at the server"
     )
@@ -297,7 +298,7 @@ def test_a_shell_takes_whatever_the_store_has(
     assert done.code == 0, done.err
     assert done.out.split("|") == [HOSTILE, "https://studio.example.com", HOSTILE, HOSTILE]
     assert list(deviceflow.home.iterdir()) == []
-    assert kept.get(flow.id).token is None
+    assert get(kept, flow.id).token is None
 
 
 @pytest.mark.parametrize("name", ["", "a b", "1x", "x;y", "x\n", "é"])

@@ -26,6 +26,8 @@ from tests.integration.command import (
     decide,
     granted,
 )
+from tests.stored import flows as all_flows
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,8 +173,8 @@ def test_wait_comes_back_when_the_person_has_approved(
         "reason": None,
         "wait_seconds": 0.0,
     }
-    assert kept.get(flow.id).token is not None
-    assert kept.get(flow.id).handover == "ready"
+    assert get(kept, flow.id).token is not None
+    assert get(kept, flow.id).handover == "ready"
 
 
 def test_wait_waits_no_longer_than_it_is_told(
@@ -310,7 +312,7 @@ def test_cancel_gives_it_up_and_says_so_once_more(
         "wait_seconds": 0.0,
     }
     assert (again.code, again.out) == (0, f"{flow.id} failed: cancelled\n")
-    assert kept.get(flow.id).detail == "not needed"
+    assert get(kept, flow.id).detail == "not needed"
     assert deviceflow("step", flow.id).code == 5
 
 
@@ -322,7 +324,7 @@ def test_cancel_leaves_what_has_ended_as_it_is(
     done = deviceflow("cancel", flow.id)
 
     assert (done.code, done.out) == (0, f"{flow.id} authorized\n")
-    assert kept.get(flow.id).token is not None
+    assert get(kept, flow.id).token is not None
 
 
 @pytest.mark.parametrize(
@@ -408,7 +410,7 @@ def test_a_name_that_a_script_forgot_is_none(
     done = deviceflow(*command, *([server.url] if command[0] == "start" else []))
 
     assert (done.code, done.out) == (2, "")
-    assert not kept.get(flow.id).state.ended
+    assert not get(kept, flow.id).state.ended
     assert asked_of(server) == before
 
 
@@ -524,8 +526,8 @@ def test_purge_wipes_what_is_old(
     assert wiped.said == {"tokens": 1, "flows": 0, "grants": 0, "needs": 0, "problems": []}
     assert "the store does not have it any more" in gone.err
     assert dropped.out == "wiped the secrets of 0 logins, deleted 1 login\n"
-    assert [one.id for one in kept.flows()] == [pending.id]
-    assert kept.history(flow.id)[-1]["action"] == "purge"
+    assert [one.id for one in all_flows(kept)] == [pending.id]
+    assert kept.events(flow.id)[-1]["action"] == "purge"
 
 
 @pytest.mark.parametrize("age", ["soon", "-1d", "1w"])

@@ -14,6 +14,7 @@ import pytest
 from deviceflow import Client, Studio
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import PATIENCE, answered, asked_of, begun, decide, granted
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,7 +224,7 @@ def test_resume_asks_for_the_code_that_never_came(
 
     code = code_of(deviceflow, "resume", "--show-token")
 
-    assert code == kept.get(flow.id).user_code
+    assert code == get(kept, flow.id).user_code
 
 
 def test_resume_sends_nobody_to_a_code_that_has_expired(

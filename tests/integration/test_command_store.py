@@ -23,6 +23,7 @@ from deviceflow.stores._option import option_of
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
 from tests.integration.command import answered, begun, decide, granted
+from tests.stored import flows, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -396,7 +397,7 @@ def test_rotation_seals_with_a_new_key_what_the_old_one_has_sealed(
     file.write_text(new)
     assert deviceflow("step", pending.id).code == 0
     assert deviceflow("token", done_with.id).code == 0
-    assert kept.get(pending.id).token is not None
+    assert get(kept, pending.id).token is not None
 
 
 def test_rotation_by_keys_that_are_given(
@@ -471,7 +472,7 @@ def test_a_disk_that_is_full_burns_no_token(deviceflow: Command, postgres_url: s
 
         assert done.code == 5
         assert "could not be written to token.txt: File too large" in done.err
-        assert store.get(flow.id).token is not None
+        assert get(store, flow.id).token is not None
     assert list(deviceflow.home.iterdir()) == []
 
 
@@ -516,8 +517,8 @@ def test_no_secret_is_in_arguments_or_given_to_the_browser(
         ) as running,
     ):
         code = running.when_asked()
-        (flow,) = kept.flows()
-        flow = kept.get(flow.id)
+        (flow,) = flows(kept)
+        flow = get(kept, flow.id)
         assert flow.device_code is not None
         while not (deviceflow.home / "browser.txt").exists():
             time.sleep(0.01)

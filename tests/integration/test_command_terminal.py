@@ -13,6 +13,7 @@ import pytest
 
 from deviceflow import Client, OAuth, Studio
 from tests.integration.command import answered
+from tests.stored import flows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ def _hostile(record: dict[str, Any]) -> dict[str, Any]:
 def test_rows_that_were_tampered_with_steer_no_terminal(
     deviceflow: Command, hostile: SQLiteStore, column: str
 ) -> None:
-    (flow, *_) = hostile.flows(skip_ended=True)
+    (flow, *_) = flows(hostile, skip_ended=True)
     tamper(deviceflow, column)
 
     of_one = [["step", flow.id], ["wait", flow.id, "--timeout", "0"], ["cancel", flow.id]]

@@ -16,6 +16,7 @@ import requests
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
 from tests.crash.gate import PATIENCE
 from tests.crash.refreshes import RefreshScene, RefreshTally, at_random, named
+from tests.stored import load_grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,10 +42,10 @@ def scene(
 def test_proxy_notices_a_refresh_that_is_not_on_record(scene: RefreshScene) -> None:
     place, _ = scene.begin("noticed", grace=True)
     with place.open() as store:
-        stored = store.load_grant("noticed", scene.clock.time())
+        stored = load_grant(store, "noticed", scene.clock.time())
     assert stored is not None
-    assert stored.grant.token is not None
-    request = stored.grant.request()
+    assert stored.record.token is not None
+    request = stored.record.request()
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Connection": "close"}
     wrong = list[str]()
     for refresh in (request.body, request.body, request.body + b"-another"):

@@ -55,6 +55,7 @@ from tests.evidence.trails import Trail
 from tests.examples import examples
 from tests.integration.racing import line_of, started
 from tests.statements import run_statement
+from tests.stored import delete_ended, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -259,8 +260,8 @@ def test_trail_replays_to_the_flows_record(store: SQLStore, random: Random, most
     login.begin_in(store)
     login.keep(store, most)
 
-    flow = store.get(login.flow.id, secrets=False)
-    assert replayed(store.history(flow.id)) == {
+    flow = get(store, login.flow.id, secrets=False)
+    assert replayed(store.events(flow.id)) == {
         "state": flow.state.value,
         "attempt": flow.attempt,
         "seq": flow.seq,
@@ -282,8 +283,8 @@ def test_time_in_each_state_sums_to_the_flows_life(
     store.add(login.flow)
     login.keep(store, most)
 
-    flow = store.get(login.flow.id, secrets=False)
-    told = Told.of(flow.id, store.history(flow.id))
+    flow = get(store, login.flow.id, secrets=False)
+    told = Told.of(flow.id, store.events(flow.id))
     spells = list(told.spells())
     over = told.times[-1] if flow.ended_at is None else flow.ended_at
     life = pytest.approx(over - told.times[0], abs=0.002)
@@ -325,7 +326,7 @@ def test_pruned_trail_is_clean_before_in_between_and_after(
     old = fill(own_store, "old", BEGIN - 1e8)
     fill(own_store, "new", BEGIN)
     take_digest(own_store, digests, signer, begin=True)
-    assert own_store.delete_ended(BEGIN - 1e7) == len(old) > 5
+    assert delete_ended(own_store, BEGIN - 1e7) == len(old) > 5
     assert found(own_store, digests, signer) == []
 
     def die(*_: object) -> None:
@@ -336,13 +337,13 @@ def test_pruned_trail_is_clean_before_in_between_and_after(
         with pytest.raises(KeyboardInterrupt):
             prune(own_store, digests, signer, BEGIN - 1e7)
     assert last_dropped(digests) == {*old}
-    assert own_store.history(old[0])
+    assert own_store.events(old[0])
     assert found(own_store, digests, signer) == []
 
     # The digest says it already.
     assert prune(own_store, digests, signer, BEGIN - 1e7) == Pruned(len(old), None)
-    assert not any(own_store.history(flow_id) for flow_id in old)
-    assert own_store.history(STORE)[-1]["action"] == "prune"
+    assert not any(own_store.events(flow_id) for flow_id in old)
+    assert own_store.events(STORE)[-1]["action"] == "prune"
     assert found(own_store, digests, signer) == []
 
     assert prune(own_store, digests, signer, BEGIN - 1e7) == Pruned(0, None)
@@ -359,7 +360,7 @@ def test_what_is_dropped_without_a_digest_is_missed(
     (digests := tmp_path / "digests").mkdir()
     old = fill(own_store, "old", BEGIN - 1e8)
     take_digest(own_store, digests, signer, begin=True)
-    own_store.delete_ended(BEGIN)
+    delete_ended(own_store, BEGIN)
 
     own_store.prune(old[:1])
 
@@ -376,7 +377,7 @@ def test_flows_that_the_store_still_has_keep_their_events(
 
     assert prune(own_store, digests, signer, BEGIN) == Pruned(0, None)
     assert [path.name for path in digests.iterdir()] == ["digest-000001.jsonl"]
-    assert all(own_store.history(flow_id) for flow_id in old)
+    assert all(own_store.events(flow_id) for flow_id in old)
 
 
 def test_what_is_not_as_it_was_signed_or_was_not_purged_stays_to_be_found(
@@ -386,7 +387,7 @@ def test_what_is_not_as_it_was_signed_or_was_not_purged_stays_to_be_found(
     old = fill(own_store, "old", BEGIN - 1e8)
     take_digest(own_store, digests, signer, begin=True)
     behind(own_store, "DELETE FROM {flows}")
-    cut, replaced = [name for name in old if len(own_store.history(name)) > 2][:2]
+    cut, replaced = [name for name in old if len(own_store.events(name)) > 2][:2]
     behind(own_store, f"DELETE FROM {{audit}} WHERE flow_id = '{cut}' AND seq > 1")
     behind(own_store, f"UPDATE {{audit}} SET hash = '{'f' * 64}' WHERE flow_id = '{replaced}'")
     before = found(own_store, digests, signer)
@@ -417,10 +418,10 @@ def test_what_ended_later_keeps_its_events(
 ) -> None:
     (digests := tmp_path / "digests").mkdir()
     old, new = fill(own_store, "old", BEGIN - 1e8), fill(own_store, "new", BEGIN)
-    own_store.delete_ended(BEGIN + 1e7)
+    delete_ended(own_store, BEGIN + 1e7)
     with pytest.raises(StoreError, match="There is no digest"):
         prune(own_store, digests, signer, BEGIN - 1e7)
-    assert all(own_store.history(flow_id) for flow_id in old)
+    assert all(own_store.events(flow_id) for flow_id in old)
     take_digest(own_store, digests, signer, begin=True)
 
     flows, digest, _ = prune(own_store, digests, signer, BEGIN - 1e7)
@@ -428,7 +429,7 @@ def test_what_ended_later_keeps_its_events(
     assert digest is not None
     assert flows == digest.flows == len(old)
     assert last_dropped(digests) == {*old}
-    assert all(own_store.history(flow_id) for flow_id in new)
+    assert all(own_store.events(flow_id) for flow_id in new)
     assert found(own_store, digests, signer) == []
 
 

@@ -25,6 +25,7 @@ from deviceflow.core.wire import Failure
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock, answer
+from tests.stored import get_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +83,7 @@ class World:
         token = Token(Secret("ACCESS-1"), expires_at=now + LIFE, refresh_token=Secret("REFRESH-1"))
         given = grant.log_in(token, PROVIDER, now, flow_id="f1")
         event = recorder.render_grant(self.client()._context, grant, given, "w0")
-        assert store.commit_grant(grant, event)
+        assert store.commit(grant, event)
 
     def client(self) -> Client:
         """Return the client of another process, which knows no earlier time."""
@@ -193,7 +194,7 @@ def test_process_whose_clock_differs_does_not_send_a_refresh_under_way_again(
 ) -> None:
     """Not a process that has just started either: it has seen nothing yet."""
     world.refuse()
-    world.store.use_grant("g1", world.clock.time() + max(ahead, 0), ())
+    world.store.use("g1", world.clock.time() + max(ahead, 0), ())
     world.ahead = ahead
 
     def meanwhile() -> None:
@@ -232,10 +233,10 @@ def leave_refreshing(world: World) -> None:
     client, now = world.client(), world.clock
     client._run(grant_end.refuse, "nightly", Secret("ACCESS-1"))
     moment = Moment(now.time(), now.monotonic(), now.boot()[0])
-    grant = world.store.load_grant("nightly", moment).grant
+    grant = get_grant(world.store, "nightly", moment)
     begun = grant.refresh(now.time(), *now.boot())
     event = recorder.render_grant(client._context, grant, begun, "w0")
-    assert world.store.commit_grant(grant, event, lease=GrantLease("w0", LEASE, moment))
+    assert world.store.commit(grant, event, lease=GrantLease("w0", LEASE, moment))
 
 
 @pytest.mark.parametrize("by", ["get_token", "sweep_grants"])
@@ -246,7 +247,7 @@ def test_lease_of_another_start_of_the_machine_is_waited_out_once(
 ) -> None:
     """Each process has just started: what the first one saw, it leaves to the next ones."""
     leave_refreshing(world)
-    world.store.use_grant("g1", world.clock.time(), ())
+    world.store.use("g1", world.clock.time(), ())
     started = VirtualClock(wall=world.clock.time() + LIFE / 4)
     started.set_wall(started.monotonic() - steady)
     started.advance(steady - started.monotonic())
@@ -287,7 +288,7 @@ def test_processes_whose_clocks_differ_do_not_refresh_each_others_tokens(
     def ask(by: float) -> None:
         world.ahead = by
         world.client().get_token("nightly")
-        world.store.use_grant("g1", world.clock.time() + by, ())
+        world.store.use("g1", world.clock.time() + by, ())
         world.client().sweep_grants()
 
     world.clock.advance(LIFE)
@@ -379,7 +380,7 @@ def test_real_processes_of_shifted_wall_clocks_send_one_refresh(tmp_path: Path) 
         token = Token(Secret("ACCESS-1"), expires_at=now + LIFE, refresh_token=Secret("R-1"))
         client = Client(store)
         given = grant.log_in(token, provider, now, flow_id="f1")
-        assert store.commit_grant(grant, recorder.render_grant(client._context, grant, given, "w0"))
+        assert store.commit(grant, recorder.render_grant(client._context, grant, given, "w0"))
         client._run(grant_end.refuse, "nightly", Secret("ACCESS-1"))
 
     def ask(shift: float) -> subprocess.Popen[str]:

@@ -54,7 +54,7 @@ def key(url: str) -> Secret:
         token = Token(Secret("ACCESS-1"), expires_at=now - 60, refresh_token=Secret("REFRESH-1"))
         given = grant.log_in(token, PROVIDER, now - 3660, flow_id="f1")
         event = recorder.render_grant(Client(store)._context, grant, given, "w0")
-        assert store.commit_grant(grant, event)
+        assert store.commit(grant, event)
     return key
 
 

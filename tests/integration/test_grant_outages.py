@@ -145,7 +145,7 @@ class Place:
         grant = Grant("g1", "nightly", provider, now)
         given = grant.log_in(token, provider, now, flow_id="f1")
         event = recorder.render_grant(self.client._context, grant, given, "w0")
-        assert self.store.commit_grant(grant, event)
+        assert self.store.commit(grant, event)
 
     def live_until(self, end: float, every: float = 7.0) -> None:
         """Ask for a token every so many seconds; each that is given must live."""

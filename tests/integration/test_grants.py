@@ -23,6 +23,7 @@ from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock
 from deviceflow.trail.verify import Verification
 from deviceflow.transports.requests import RequestsTransport
+from tests.stored import find, get_grant, get_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ class World:
 
     def actions(self) -> list[str]:
         grant = self.client.grant("nightly")
-        return [event["action"] for event in self.store.history(grant.id)]
+        return [event["action"] for event in self.store.events(grant.id)]
 
     def findings(self) -> list[Any]:
         with self.store.snapshot() as seen:
@@ -174,7 +175,7 @@ def test_person_is_asked_once_until_somebody_logs_in(world: Callable[..., World]
         caught.value.need_id,
     )
     assert caught.value.login is None
-    assert here.store.find("nightly") is None  # no code was asked for
+    assert find(here.store, "nightly") is None  # no code was asked for
     here.clock.advance(86400)
     with pytest.raises(LoginPending):
         here.client.get_token("nightly")
@@ -237,7 +238,7 @@ def test_logging_in_in_front_of_a_person(world: Callable[..., World]) -> None:
     here = world()
 
     def approve(page: str) -> bool:
-        here.post("approve", user_code=here.store.find("nightly").user_code)
+        here.post("approve", user_code=get_named(here.store, "nightly").user_code)
         return True
 
     client = here.another(browser=approve, output=lambda _: None)
@@ -253,7 +254,7 @@ def test_login_whose_token_another_call_takes_for_the_grant_is_no_failure(
     here = world()
 
     def approve(page: str) -> bool:
-        here.post("approve", user_code=here.store.find("nightly").user_code)
+        here.post("approve", user_code=get_named(here.store, "nightly").user_code)
         here.clock.advance(60)
         here.client.get_token("nightly", here.provider)  # as a cron job does at that moment
         return True
@@ -343,7 +344,7 @@ def test_login_that_is_open_does_not_bring_an_ended_grant_back(
         here.client.get_token("nightly", here.provider)
     assert again.value.need_id is not None
     assert not here.client.get(login.id).has_token
-    events = [event["action"] for event in here.store.history(login.id)]
+    events = [event["action"] for event in here.store.events(login.id)]
     assert events[-1] == ("revoke" if approved else "cancel")
     assert here.findings() == []
 
@@ -617,7 +618,7 @@ def test_no_secret_is_logged_or_kept_in_clear(
     caplog.set_level(logging.DEBUG)
     here = world()
     seen = [here.log_in().access_token.reveal()]
-    grant = here.store.load_grant("nightly", here.clock.time()).grant
+    grant: Any = get_grant(here.store, "nightly", here.clock.time())
     seen.append(grant.token.refresh_token.reveal())
     here.clock.advance(LONG * 0.9)
     seen.append(here.client.get_token("nightly", min_ttl=LONG).access_token.reveal())

@@ -22,6 +22,7 @@ from deviceflow.server import LocalServer, Settings
 from deviceflow.stores.url import open_store
 from deviceflow.worker._worker import SHUTDOWN_TIMEOUT
 from tests.integration.test_howto_jobs import HOW_TO, Place, files, unit
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,7 +67,7 @@ def approved(place: Place, store: Store) -> Login:
 
 def wait_for_token(store: Store, login: Login) -> None:
     deadline = time.monotonic() + PATIENCE
-    while store.get(login.id).state is not State.AUTHORIZED:
+    while get(store, login.id).state is not State.AUTHORIZED:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -26,6 +26,7 @@ from deviceflow.audit.chain import HASHED, START, STORED
 from deviceflow.audit.events import FIELDS, STORE, schema
 from deviceflow.cli import exits, main
 from deviceflow.core.actions import PLAIN_HTTP
+from deviceflow.core.ports import StoreEvent
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Signer
@@ -58,7 +59,7 @@ class Trail:
             scribe.login("code", "pending", "token", "collect")
             scribe.login("code", "denied", at=BEGIN + 1000, provider=ROBOT, origin=BOB)
             scribe.login("code", "slow_down", at=BEGIN + 90_000)
-            store.record_store_event(PLAIN_HTTP, BEGIN, "somewhere", ALICE)
+            store.append(StoreEvent(PLAIN_HTTP, BEGIN, "somewhere", ALICE))
             take_digest(store, self.digests, Signer(Secret(generate_signing_key())), begin=True)
         self.lines = [
             json.loads(line)

@@ -24,6 +24,7 @@ from deviceflow.server import LocalServer, Settings
 from deviceflow.stores.async_memory import AsyncMemoryStore
 from deviceflow.testing import AsyncScriptedTransport, AsyncVirtualClock, answer
 from tests.integration.paged import Job, worker
+from tests.stored import get_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -161,7 +162,7 @@ def test_code_is_requested_once_whoever_clicks_and_nobody_else_is_shown_anything
     shown = person.open(f"{link}{where}")
     [code] = CODE.findall(shown.text)
     assert f'content="0; url={job.server.url}/device?user_code={code}"' in shown.text
-    login_id = job.store.find("nightly").id
+    login_id = get_named(job.store, "nightly").id
     job.decide("approve", code)
     eventually(lambda: "Logged in" in person.open(f"{link}?login={login_id}").text)
     assert "Logged in" not in person.open(f"{link}?login=another").text

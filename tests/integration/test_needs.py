@@ -34,6 +34,7 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.url import open_async_store
 from deviceflow.testing import VirtualClock
 from tests.integration.command import decide
+from tests.stored import get_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,8 +85,8 @@ class Place:
         return caught.value
 
     def record(self) -> list[tuple[str, str | None]]:
-        grant = self.store.load_grant("nightly", self.clock.time()).grant
-        return [(event["action"], event["detail"]) for event in self.store.history(grant.id)]
+        grant = get_grant(self.store, "nightly", self.clock.time())
+        return [(event["action"], event["detail"]) for event in self.store.events(grant.id)]
 
 
 @pytest.fixture

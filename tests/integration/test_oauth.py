@@ -10,6 +10,7 @@ import pytest
 from deviceflow import Client, DeniedError, ExpiredError, OAuth, State
 from deviceflow.errors import RejectedError, WrongApproverError
 from tests.integration.oidc_provider import Hurried
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,12 +186,12 @@ def test_the_wrong_persons_approval_is_not_and_its_token_is_revoked(
         client.wait_for_token(
             flow.id,
             on_step=lambda _: refused.extend(
-                token.reveal() for _, token in client._store.get(flow.id).to_revoke
+                token.reveal() for _, token in get(client._store, flow.id).to_revoke
             ),
         )
 
     assert [oidc_provider.active(token) for token in refused] == [False, False]
-    assert client._store.get(flow.id).token is None
+    assert get(client._store, flow.id).token is None
     said = [(event["action"], event["outcome"], event["reason"]) for event in transitions]
     assert ("fail", "failed", "wrong_approver") in said
     assert said[-1] == ("revoke", "revoked", "wrong_approver")

@@ -14,6 +14,7 @@ from deviceflow.providers.dialect import read_dialect
 from deviceflow.server import LocalServer, Settings
 from deviceflow.testing import VirtualClock
 from tests.integration.conftest import Remote
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -186,7 +187,7 @@ def test_slow_down_grows_the_interval_and_the_approval_is_seen(
     server = serve_oauth(rate_check=order)
     client, flow = start(server)
     server.clock.advance(flow.wait_seconds)
-    assert server.poll_too_early(client._store.get(flow.id)) == "authorization_pending"
+    assert server.poll_too_early(get(client._store, flow.id)) == "authorization_pending"
     assert client.step(flow.id).state is State.AWAITING_USER
     assert client.get(flow.id).interval == 10
 
@@ -213,7 +214,7 @@ def test_approval_is_told_to_who_is_too_early_or_only_later(
     server = serve_oauth(rate_check=order)
     client, flow = start(server)
     server.clock.advance(flow.wait_seconds)
-    server.poll_too_early(client._store.get(flow.id))
+    server.poll_too_early(get(client._store, flow.id))
     server.person.approve(code_of(flow))
 
     client.wait_for_token(flow.id)
@@ -226,7 +227,7 @@ def test_slow_downs_add_up(serve_oauth: Serve) -> None:
     client, flow = start(server)
     for _ in range(2):
         server.clock.advance(client.get(flow.id).wait_seconds)
-        server.poll_too_early(client._store.get(flow.id))
+        server.poll_too_early(get(client._store, flow.id))
         client.step(flow.id)
     server.person.approve(code_of(flow))
 
@@ -288,7 +289,7 @@ def test_unknown_client_is_refused(serve_oauth: Serve) -> None:
 def test_proof_key_is_passed_over(serve_oauth: Serve) -> None:
     server = serve_oauth()
     client, flow = start(server, pkce="on")
-    assert client._store.get(flow.id).verifier is not None
+    assert get(client._store, flow.id).verifier is not None
     server.person.approve(code_of(flow))
 
     assert client.wait_for_token(flow.id).access_token.reveal()
@@ -442,7 +443,7 @@ def test_login_goes_on_in_another_process(serve_oauth: Serve) -> None:
     server = serve_oauth()
     client, flow = start(server, pkce="on")
     step_when_due(server, client, flow)
-    written = json.dumps(export.to_dict(client._store.get(flow.id), secrets=True))
+    written = json.dumps(export.to_dict(get(client._store, flow.id), secrets=True))
     server.person.approve(code_of(flow))
 
     moved = export.from_dict(json.loads(written))

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from deviceflow import errors
+from deviceflow.core import queries
 from deviceflow.stores.async_postgres import AsyncPostgresStore
 from deviceflow.stores.postgres import PostgresStore
 
@@ -27,7 +28,7 @@ def test_database_that_is_not_in_unicode_is_refused_and_nothing_is_charged(
     async def open_async() -> None:
         store = AsyncPostgresStore(url, plaintext=True)
         try:
-            await store.any_pending()
+            await store.select(queries.pending(), 0.0)
         finally:
             await store.close()
 
@@ -57,4 +58,4 @@ def test_encoding_that_the_environment_names_is_not_used(
     monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
     for _ in range(2):
         with PostgresStore(postgres_url, plaintext=True) as store:
-            assert not store.any_pending()
+            assert not store.select(queries.pending(), 0.0)

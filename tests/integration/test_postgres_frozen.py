@@ -19,9 +19,11 @@ import pytest
 
 from deviceflow import Client
 from deviceflow.audit.events import render
+from deviceflow.core import queries
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
-from deviceflow.core.ports import Origin
+from deviceflow.core.flow import Flow
+from deviceflow.core.ports import Origin, StoreEvent
 from deviceflow.errors import StoreError
 from deviceflow.stores.postgres import PostgresStore
 from tests.crash.checks import wrong_with_history
@@ -32,6 +34,8 @@ from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, UNKNOWN_CODE
 from tests.integration.places import postgres as place_of
 from tests.pgbouncer import PgBouncer
 from tests.postgres import PostgresServer
+from tests.stored import delete_ended, get
+from tests.stored import flows as all_flows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,26 +131,26 @@ def read_all(store: PostgresStore, query: str, *values: dict[str, Any]) -> None:
 
 def methods(store: PostgresStore) -> dict[str, Callable[[], object]]:
     """Return each call that asks the database something."""
-    flow = store.get("f1")
-    polled = store.get("f1")
+    flow = get(store, "f1")
+    polled = get(store, "f1")
     event = render(polled, polled.poll(1e9, 10.0), Origin("w1"))
     return {
         "now": lambda: store.now(0.0),
         "add": lambda: store.add(new("f2")),
-        "get": lambda: store.get(flow.id),
-        "flows": lambda: list(store.flows()),
+        "get": lambda: get(store, flow.id),
+        "flows": lambda: list(all_flows(store)),
         "claim": lambda: store.claim(flow.id, "w1", 0.0, 20.0),
         "commit": lambda: store.commit(polled, event),
         "release": lambda: store.release(flow.id, "w1"),
-        "snooze": lambda: store.snooze(flow.id, "w1", 0.0),
-        "reschedule": lambda: store.reschedule(flow, "w1"),
+        "snooze": lambda: store.put_off(Flow, flow.id, 0.0, "w1"),
+        "reschedule": lambda: store.release(flow.id, "w1", due=flow),
         "wake_after_clock_change": lambda: store.wake_after_clock_change(0.0),
         "restart_lease": lambda: store.restart_lease(flow.id, 0.0, 0.0),
-        "foreign_leases": lambda: store.foreign_leases(0.0),
-        "record_store_event": lambda: store.record_store_event(PLAIN_HTTP, 0.0, "f1", Origin("w1")),
-        "ids_with_secrets": lambda: store.ids_with_secrets("token", 0.0, 0.0),
-        "delete_ended": lambda: store.delete_ended(0.0),
-        "history": lambda: store.history(flow.id),
+        "foreign_leases": lambda: store.select(queries.foreign_leases(), 0.0),
+        "record_store_event": lambda: store.append(StoreEvent(PLAIN_HTTP, 0.0, "f1", Origin("w1"))),
+        "ids_with_secrets": lambda: store.select(queries.with_secrets("token", 0.0), 0.0),
+        "delete_ended": lambda: delete_ended(store, 0.0),
+        "history": lambda: store.events(flow.id),
         "prune": lambda: store.prune(["gone"]),
         "reseal": store.reseal,
         "bounds": lambda: store.bounds(4),
@@ -162,7 +166,7 @@ def test_each_call_ends_in_time_and_the_store_works_again(route: Route, warm: bo
         store.commit(flow, render(flow, flow.receive(CODE, 1e9), Origin("w1")))
         calls = methods(store)
         if warm:  # have connections open
-            warming = [Call(lambda: store.get("f1")) for _ in calls]
+            warming = [Call(lambda: get(store, "f1")) for _ in calls]
             for one in warming:
                 one.join()
                 assert one.error is None
@@ -175,7 +179,7 @@ def test_each_call_ends_in_time_and_the_store_works_again(route: Route, warm: bo
             closing.join(SLACK)
             assert (closing.seconds is not None, closing.error) == (True, None)
 
-        assert store.get("f1").seq >= 1
+        assert get(store, "f1").seq >= 1
         assert store.add(new("f3")).id == "f3"
         read_all(store, "events_all")
 
@@ -219,7 +223,7 @@ def test_commit_that_is_not_answered_is_done_once(
     assert thaw == []
     assert step.state.ended
     monkeypatch.undo()
-    actions = [event["action"] for event in place.sql.history(name)]
+    actions = [event["action"] for event in place.sql.events(name)]
     assert actions == ["issue_code", "poll", "issue_token"]
     assert driver.collect_token(name).access_token.reveal() == "TOKEN-CANARY"
     place.close()
@@ -279,10 +283,10 @@ def test_logins_go_on_whenever_the_server_is_suspended(server: PostgresServer) -
     assert logins.error is None, f"seed {seed}"
     assert taken == ["TOKEN-CANARY"] * LOGINS
     assert failures
-    flows = list(place.sql.flows())
+    flows = list(all_flows(place.sql))
     assert len(flows) == LOGINS
     for flow in flows:
-        history = place.sql.history(flow.id)
+        history = place.sql.events(flow.id)
         assert list(wrong_with_history(flow, history)) == []
         actions = [event["action"] for event in history]
         assert (actions.count("issue_token"), actions.count("acknowledge")) == (1, 1), (

@@ -27,6 +27,7 @@ from tests.crash.disk import library
 from tests.crash.relay import Relay
 from tests.integration.powerless import NAME
 from tests.postgres import PostgresServer
+from tests.stored import get, load_grant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,9 +42,9 @@ def left(disk: Path, folder: Path) -> SQLiteStore:
 
 
 def grant_in(store: SQLiteStore) -> Grant:
-    stored = store.load_grant(NAME, 0.0)
+    stored = load_grant(store, NAME, 0.0)
     assert stored is not None
-    return stored.grant
+    return stored.record
 
 
 def provider_at(url: str) -> OAuth:
@@ -109,11 +110,11 @@ def test_sqlite_keeps_each_step_of_a_refresh_though_the_power_fails(
         assert line, child.wait()
         started = json.loads(line)["started"]
         with left(disk, tmp_path / "started") as store, pytest.raises(UnknownLoginError):
-            store.get(started)
+            get(store, started)
         child.kill()
         child.communicate()
         with SQLiteStore(path, plaintext=True) as store:
-            assert store.get(started).id == started  # it was written, and not synced
+            assert get(store, started).id == started  # it was written, and not synced
 
     assert relay.wrong == []
     assert seen[0] == (GrantState.REFRESHING, True)

@@ -15,6 +15,7 @@ from deviceflow.errors import UsageError
 from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import begun, decide
+from tests.stored import flows as all_flows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ def test_it_is_kept_shown_and_recorded(
     client.login(provider, purpose=WHY)
 
     assert shown[1] == f"Purpose: {WHY}"
-    (flow,) = kept.flows()
+    (flow,) = all_flows(kept)
     assert flow.purpose == WHY
     assert export.from_dict(export.to_dict(flow)).purpose == WHY
     assert {event["purpose"] for event in transitions} == {WHY}

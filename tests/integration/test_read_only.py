@@ -29,6 +29,7 @@ from deviceflow.trail.digest import files_of
 from tests.integration.command import decide
 from tests.integration.places import new
 from tests.logins import BEGIN, BOB, ROBOT, Scribe
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -361,12 +362,12 @@ def test_who_may_write_it_leaves_it_as_it_was_too(store: Store) -> None:
 
 
 def test_nothing_is_written_to_a_store_that_was_opened_to_read(store: Store) -> None:
-    flow = store.writer.get("login00000000005")
+    flow = get(store.writer, "login00000000005")
     for keys in (store.keys, None):
         with SQLiteStore(store.path, keys=keys, read_only=True) as opened:
             for write, args in (
                 (opened.add, (new(),)),
-                (opened.delete_ended, (BEGIN * 2,)),
+                (opened.delete, ([flow],)),
                 (opened.claim, (flow.id, "somebody", BEGIN, 10.0)),
                 (opened.prune, ([flow.id],)),
             ):

@@ -15,6 +15,7 @@ from deviceflow.errors import RejectedError
 from deviceflow.transports.requests import RequestsTransport
 from tests.integration.oidc_provider import Hurried
 from tests.integration.rotating.servers import accepts, serving
+from tests.stored import get_grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,12 +157,12 @@ class Nightly:
 
     def secrets(self) -> Token:
         """Return the stored tokens, as a thief has them."""
-        stored = self.store.load_grant("nightly", self.clock.time())
-        assert stored.grant.token
-        return stored.grant.token  # type: ignore[no-any-return]
+        token = get_grant(self.store, "nightly", self.clock.time()).token
+        assert token is not None
+        return token
 
     def count(self, action: str) -> int:
-        events = self.store.history(self.client.grant("nightly").id)
+        events = self.store.events(self.client.grant("nightly").id)
         return sum(event["action"] == action for event in events)
 
     def assert_lost(self) -> None:

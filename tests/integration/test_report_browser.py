@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from deviceflow.core.actions import PLAIN_HTTP
+from deviceflow.core.ports import StoreEvent
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail import query
@@ -119,7 +120,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         many = ["pending"] * 170
         scribe.login("code", *many, "expire", at=BEGIN + 1.1e6, flow_id="long000000000001")
         scribe.login("code", at=BEGIN + 1.2e6, flow_id="short00000000001")
-        store.record_store_event(PLAIN_HTTP, BEGIN, HOSTILE, ALICE._replace(actor=HOSTILE))
+        store.append(StoreEvent(PLAIN_HTTP, BEGIN, HOSTILE, ALICE._replace(actor=HOSTILE)))
     (deviceflow.home / "digests").mkdir()
     url = f"sqlite:///{path}"
     args = ("--store", url, "--digests", "digests")

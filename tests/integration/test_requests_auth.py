@@ -39,6 +39,7 @@ from deviceflow.testing import VirtualClock, answer
 from tests.integration.bearer import NAME, PROVIDER, THREADS, Issuer, Resource
 from tests.integration.oidc_provider import Hurried
 from tests.integration.test_traceback_canary import shown
+from tests.stored import get_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -644,11 +645,10 @@ def test_at_a_real_server_a_person_is_asked_again_once_the_refresh_token_is_gone
 ) -> None:
     session.auth = DeviceFlowAuth(real.client, NAME, real.provider, interactive=True)
     session.get(real.me)
-    [grant] = [real.client._store.load_grant(NAME, 0.0)]
-    assert grant is not None
-    assert grant.grant.token is not None
-    assert grant.grant.token.refresh_token is not None
-    real.revoke(grant.grant.token.refresh_token)  # the access token goes with it
+    grant = get_grant(real.client._store, NAME)
+    assert grant.token is not None
+    assert grant.token.refresh_token is not None
+    real.revoke(grant.token.refresh_token)  # the access token goes with it
 
     assert session.get(real.me).status_code == 200
     assert real.asked == 2

@@ -31,6 +31,7 @@ from tests.integration.places import (
     second_token,
 )
 from tests.postgres import PostgresServer
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -66,7 +67,7 @@ def life(place: Place, look: Callable[[list[str]], object], **options: Any) -> N
             look(secrets)
             place.clock.advance(done.wait_seconds)
         look(secrets)
-        late = store.get(first.id)
+        late = get(store, first.id)
         assert store.commit(late, render(late, second_token(late, place.now), Origin("w1")))
         secrets.append("SECOND-CANARY")
         with driver.collect(first.id):
@@ -84,7 +85,7 @@ def life(place: Place, look: Callable[[list[str]], object], **options: Any) -> N
 
 
 def verifier_of(driver: Client, flow: Login) -> str:
-    verifier = driver._store.get(flow.id).verifier
+    verifier = get(driver._store, flow.id).verifier
     assert verifier is not None
     return verifier.reveal()
 
@@ -139,7 +140,7 @@ def test_own_key_of_a_file_is_beside_it_and_nowhere_else(tmp_path: Path) -> None
         others = [file for file in tmp_path.iterdir() if file != key_file(path)]
         assert seen(others, [key.reveal(), "DEVICE-CANARY"]) == set()
         assert len(others) == 3
-        assert store.get(flow.id).device_code
+        assert get(store, flow.id).device_code
     place.close()
 
 

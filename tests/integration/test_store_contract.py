@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import jsonschema
@@ -12,6 +13,7 @@ import pytest
 
 from deviceflow import OAuth, errors, export
 from deviceflow.audit.events import STORE, render, schema
+from deviceflow.core import queries
 from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Claim, LeaseHeld, Moment, Origin
 from deviceflow.core.secret import Secret
@@ -46,6 +48,8 @@ from tests.integration.places import (
     second_token,
 )
 from tests.integration.racing import started
+from tests.stored import delete_ended, get
+from tests.stored import flows as all_flows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,9 +152,9 @@ def test_lease_by_another_clock_is_restarted(database: Place) -> None:
     seen = held(database)
     assert seen.seconds == pytest.approx(20)
     assert seen.since is not None
-    assert database.store.foreign_leases(database.moment) == []  # it is not due
+    assert database.store.select(queries.foreign_leases(), database.moment) == []  # it is not due
     database.ask("UPDATE {flows} SET wake_at = 0")
-    assert database.store.foreign_leases(database.moment) == [("f1", seen.since)]
+    assert database.store.select(queries.foreign_leases(), database.moment) == [("f1", seen.since)]
     assert due(database, "w2") is None
     database.clock.advance(100)
 
@@ -158,7 +162,7 @@ def test_lease_by_another_clock_is_restarted(database: Place) -> None:
     assert held(database).since == seen.since
     database.store.restart_lease("f1", seen.since, database.moment)
 
-    assert database.store.foreign_leases(database.moment) == []
+    assert database.store.select(queries.foreign_leases(), database.moment) == []
     database.clock.advance(19)
     restarted = held(database)
     assert restarted.since is None
@@ -188,8 +192,8 @@ def test_flow_is_kept_whole_with_its_secrets_and_can_be_had_without(
 ) -> None:
     flow = kept(place, name)
 
-    assert everything(place.store.get("f1")) == everything(flow)
-    bare = place.store.get("f1", secrets=False)
+    assert everything(get(place.store, "f1")) == everything(flow)
+    bare = get(place.store, "f1", secrets=False)
     assert export.to_dict(bare) == export.to_dict(flow)
     assert hidden(bare)
 
@@ -202,7 +206,7 @@ def test_flow_of_any_age_can_be_added(place: Place, name: str) -> None:
 
     assert place.store.add(flow) is flow
 
-    assert everything(place.store.get("f1")) == everything(flow)
+    assert everything(get(place.store, "f1")) == everything(flow)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -210,19 +214,19 @@ def test_flow_is_there_for_whoever_opens_the_store_next(database: Place, name: s
     flow = kept(database, name)
     database.store.close()
 
-    assert everything(database.open().get("f1")) == everything(flow)
-    assert everything(database.store.get("f1")) == everything(flow)
+    assert everything(get(database.open(), "f1")) == everything(flow)
+    assert everything(get(database.store, "f1")) == everything(flow)
 
 
 def test_each_look_is_at_a_copy_of_ones_own(place: Place) -> None:
     flow = kept(place, "waiting")
     before = everything(flow)
 
-    for copy in (place.store.get("f1"), claim(place).flow, held(place).flow, flow):
+    for copy in (get(place.store, "f1"), claim(place).flow, held(place).flow, flow):
         copy.cancel(place.now)
-    next(place.store.flows()).cancel(place.now)
+    next(all_flows(place.store)).cancel(place.now)
 
-    assert everything(place.store.get("f1")) == before
+    assert everything(get(place.store, "f1")) == before
 
 
 @pytest.mark.parametrize("flow_id", ["f9", "", *ODD.values()], ids=ascii)
@@ -230,7 +234,7 @@ def test_unknown_flow_is_an_error_that_names_it(place: Place, flow_id: str) -> N
     kept(place, "waiting")
 
     for use in (
-        place.store.get,
+        partial(get, place.store),
         lambda name: place.store.claim(name, "w1", place.moment, 20),
     ):
         with pytest.raises(errors.UnknownLoginError) as caught:
@@ -245,7 +249,7 @@ def test_flow_does_not_take_the_place_of_another_of_its_id(place: Place) -> None
         place.store.add(new(at=place.now))
 
     assert caught.value.flow_id == "f1"
-    assert everything(place.store.get("f1")) == everything(flow)
+    assert everything(get(place.store, "f1")) == everything(flow)
 
 
 @pytest.mark.parametrize("name", [None, "nightly"])
@@ -257,7 +261,7 @@ def test_flow_whose_adding_was_not_answered_is_added_once(
     assert database.store.add(flow) is flow
     assert database.store.add(flow) is flow
 
-    assert [one.id for one in database.store.flows()] == ["f1"]
+    assert [one.id for one in all_flows(database.store)] == ["f1"]
 
 
 def test_store_says_whether_it_persists(place: Place) -> None:
@@ -269,7 +273,7 @@ def test_closed_store_is_opened_again_where_it_is_needed(place: Place) -> None:
     place.store.close()
     place.store.close()
 
-    assert everything(place.store.get("f1")) == everything(flow)
+    assert everything(get(place.store, "f1")) == everything(flow)
 
 
 def test_time_is_the_places_own(place: Place) -> None:
@@ -298,7 +302,7 @@ def test_open_login_of_the_name_is_returned_instead(place: Place) -> None:
 
     assert everything(again) == everything(first)
     assert again is not first
-    assert [flow.id for flow in place.store.flows()] == ["f1"]
+    assert [flow.id for flow in all_flows(place.store)] == ["f1"]
 
 
 def test_names_do_not_mix(place: Place) -> None:
@@ -319,7 +323,7 @@ def test_name_is_free_once_its_flow_lives_no_more(place: Place, name: str) -> No
 
     assert place.store.add(new("f2", "nightly")).id == "f2"
     assert place.store.add(new("f3", "nightly")).id == "f2"
-    assert place.store.get("f1").name == "nightly"
+    assert get(place.store, "f1").name == "nightly"
 
 
 @pytest.mark.parametrize(
@@ -343,7 +347,7 @@ def test_token_that_comes_late_does_not_take_the_name_back(
     assert (late.action, flow.open) == ("late_token", True)
     assert commit(place.store, flow, late)
 
-    assert place.store.get("f1").state is State.AUTHORIZED
+    assert get(place.store, "f1").state is State.AUTHORIZED
     assert place.store.add(new("f3", "nightly")).id == ("f2" if taken_meanwhile else "f3")
 
 
@@ -361,14 +365,14 @@ def test_name_whose_flow_ends_at_that_very_moment_is_taken(
     monkeypatch.setattr(Transaction, "run", first_clashes)
 
     assert database.sql.add(flow) is flow
-    assert asked[:4] == ["flows.add", "flows.get", "flows.get_by_name", "flows.add"]
+    assert asked[:4] == ["flows.add", "flows.get_by_id", "flows.get_by_name", "flows.add"]
 
 
 def test_one_of_many_threads_makes_the_flow_of_a_name(place: Place) -> None:
     ids = at_once(lambda number: place.store.add(new(f"f{number}", "nightly")).id)
 
     assert len(set(ids)) == 1
-    assert [flow.id for flow in place.store.flows()] == ids[:1]
+    assert [flow.id for flow in all_flows(place.store)] == ids[:1]
 
 
 CHILD: Final = """
@@ -393,7 +397,7 @@ def test_one_of_many_processes_makes_the_flow_of_a_name(database: Place) -> None
     ids = [child.communicate(timeout=60)[0].strip() for child in children]
 
     assert len(set(ids)) == 1
-    assert [flow.id for flow in database.store.flows()] == ids[:1]
+    assert [flow.id for flow in all_flows(database.store)] == ids[:1]
 
 
 # Committing.
@@ -401,12 +405,12 @@ def test_one_of_many_processes_makes_the_flow_of_a_name(database: Place) -> None
 
 def test_commit_on_what_others_changed_is_refused(place: Place) -> None:
     mine = kept(place, "waiting")
-    theirs = place.store.get("f1")
+    theirs = get(place.store, "f1")
     assert commit(place.store, theirs, theirs.poll(place.now, 10), "w2")
 
     assert not commit(place.store, mine, mine.cancel(place.now))
 
-    assert everything(place.store.get("f1")) == everything(theirs)
+    assert everything(get(place.store, "f1")) == everything(theirs)
 
 
 @pytest.mark.parametrize("step", [Flow.cancel, lambda flow, now: flow.poll(now, 10)])
@@ -422,11 +426,11 @@ def test_commit_whose_answer_was_lost_counts_as_done_on_a_database(
     assert not commit(place.store, flow, moved, "w2")
 
     # And it does so whatever others made of it since.
-    later = place.store.get("f1")
+    later = get(place.store, "f1")
     if not later.state.ended:
         assert commit(place.store, later, later.cancel(place.now), "w3")
         assert commit(place.store, flow, moved, "w1") is (place.kind != "memory")
-    assert everything(place.store.get("f1")) == everything(later)
+    assert everything(get(place.store, "f1")) == everything(later)
 
 
 def test_commit_of_a_flow_that_is_not_kept_is_refused(place: Place) -> None:
@@ -434,29 +438,29 @@ def test_commit_of_a_flow_that_is_not_kept_is_refused(place: Place) -> None:
 
     assert not commit(place.store, flow, next(coded(flow, place.now)))
 
-    assert list(place.store.flows()) == []
+    assert list(all_flows(place.store)) == []
 
 
 def test_one_of_many_threads_commits(place: Place) -> None:
     kept(place, "waiting")
 
-    flows = [place.store.get("f1") for _ in range(THREADS)]
+    flows = [get(place.store, "f1") for _ in range(THREADS)]
     moves = [flow.poll(place.now, 10) for flow in flows]
     done = at_once(lambda n: commit(place.store, flows[n], moves[n], f"w{n}"))
 
     assert sum(done) == 1
-    assert place.store.get("f1").attempt == 1
+    assert get(place.store, "f1").attempt == 1
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_row_and_history_go_together(database: Place, name: str) -> None:
     flow = kept(database, name)
 
-    history = database.sql.history("f1")
+    history = database.sql.events("f1")
 
     assert [event["seq"] for event in history] == list(range(1, flow.seq + 1))
     assert [event["from"] for event in history] == ["init", *[e["to"] for e in history]][:-1]
-    assert (history[-1]["to"] if history else "init") == database.store.get("f1").state
+    assert (history[-1]["to"] if history else "init") == get(database.store, "f1").state
 
 
 @pytest.mark.parametrize("step", ["poll", "cancel"])
@@ -469,8 +473,8 @@ def test_both_are_kept_or_none(database: Place, step: str) -> None:
     with pytest.raises(errors.StoreError):
         database.store.commit(flow, spoilt)
 
-    assert everything(database.store.get("f1")) == before
-    assert len(database.sql.history("f1")) == 1
+    assert everything(get(database.store, "f1")) == before
+    assert len(database.sql.events("f1")) == 1
     assert commit(database.store, flow, moved)
 
 
@@ -482,19 +486,19 @@ def test_history_does_not_fork(database: Place) -> None:
     with pytest.raises(errors.StoreError):
         commit(database.store, flow, flow.cancel(database.now)._replace(seq=1))
 
-    assert [event["action"] for event in database.sql.history("f1")] == ["issue_code"]
+    assert [event["action"] for event in database.sql.events("f1")] == ["issue_code"]
 
 
 def test_history_of_a_flow_that_is_unknown_is_empty(database: Place) -> None:
-    assert database.sql.history("f9") == []
-    assert database.sql.history("a\0\ud800b") == []
+    assert database.sql.events("f9") == []
+    assert database.sql.events("a\0\ud800b") == []
 
 
 def test_history_outlives_the_flow(database: Place) -> None:
     flow = kept(database, "cancelled")
-    assert database.store.delete_ended(database.now) == 1
+    assert delete_ended(database.store, database.now) == 1
 
-    assert [event["action"] for event in database.sql.history(flow.id)] == ["issue_code", "cancel"]
+    assert [event["action"] for event in database.sql.events(flow.id)] == ["issue_code", "cancel"]
 
 
 # Leases.
@@ -560,7 +564,7 @@ def test_flow_that_is_put_off_is_found_by_no_sweep_for_longer_each_time(place: P
     for minutes in [1, 2, 4, 8, 16, 32, 64, 64]:
         claim(place, "w1")
         for flow_id in ["f1", "f9"]:
-            place.store.snooze(flow_id, "w1", place.moment)
+            place.store.put_off(Flow, flow_id, place.moment, "w1")
 
         place.clock.advance(minutes * 60 - 0.1)
         assert due(place) is None
@@ -579,13 +583,13 @@ def test_flow_that_is_put_off_is_still_known_to_be_left_by_the_dead(place: Place
     claim(place, "the dead", 20)
     place.clock.advance(20.001)
     claim(place, "w1")
-    place.store.snooze("f1", "w1", place.moment)
+    place.store.put_off(Flow, "f1", place.moment, "w1")
 
     flow, now, previous_owner, _ = claim(place, "w2")
 
     assert previous_owner == "the dead"
     assert commit(place.store, flow, flow.take_over(now, previous_owner), "w2")
-    place.store.snooze("f1", "w2", place.moment)
+    place.store.put_off(Flow, "f1", place.moment, "w2")
     assert claim(place, "w3").previous_owner is None
 
 
@@ -593,19 +597,19 @@ def test_nobody_puts_off_what_another_has(place: Place) -> None:
     kept(place, "waiting")
     claim(place, "w1", 20)
 
-    place.store.snooze("f1", "w2", place.moment)
+    place.store.put_off(Flow, "f1", place.moment, "w2")
 
     assert held(place).seconds == pytest.approx(20, abs=1e-4)
 
 
 def test_flow_that_was_woken_too_early_is_given_its_time_back(place: Place) -> None:
     flow = kept(place, "waiting")
-    place.store.snooze("f1", "w1", place.moment)
+    place.store.put_off(Flow, "f1", place.moment, "w1")
     place.clock.advance(61)
     assert due(place, "w1") is not None
 
     flow.due_at = place.now + 30
-    place.store.reschedule(flow, "w1")
+    place.store.release(flow.id, "w1", due=flow)
 
     assert due(place) is None
     place.clock.advance(30.001)
@@ -641,7 +645,7 @@ def test_commit_gives_the_lease_back_in_the_same_breath(
     kept(place, "waiting")
     flow = claim(place, "w1").flow
     if refused:
-        theirs = place.store.get("f1")
+        theirs = get(place.store, "f1")
         assert commit(place.store, theirs, theirs.poll(place.now, 10), "w2")
         held(place)
     moved = flow.poll(place.now, 10) if step == "poll" else flow.cancel(place.now)
@@ -655,7 +659,7 @@ def test_commit_gives_back_nobody_elses_lease(place: Place) -> None:
     kept(place, "waiting")
     flow = claim(place, "w1").flow
 
-    stale = place.store.get("f1")
+    stale = get(place.store, "f1")
 
     assert commit(place.store, flow, flow.poll(place.now, 10), "w2", "w2")
     assert not commit(place.store, stale, stale.cancel(place.now), "w3", "w3")
@@ -712,7 +716,7 @@ def test_what_is_decided_is_kept_with_the_lease(place: Place, take: Take) -> Non
     assert taken.event is not None
     assert (taken.flow.state, taken.flow.seq) == (State.POLLING, 2)
     assert taken.now == pytest.approx(place.now, abs=1e-4)
-    assert everything(place.store.get("f1")) == everything(taken.flow)
+    assert everything(get(place.store, "f1")) == everything(taken.flow)
     held(place, "w2")
     answered = taken.flow.receive(PENDING, place.now)
     assert commit(place.store, taken.flow, answered, "w1", "w1")
@@ -728,7 +732,7 @@ def test_event_that_was_decided_on_is_linked_and_kept(database: Place) -> None:
     assert taken.event is not None
     assert taken.event["prev_hash"] == flow.head
     assert taken.event["hash"] == taken.flow.head
-    assert database.sql.history("f1")[-1] == taken.event
+    assert database.sql.events("f1")[-1] == taken.event
 
 
 def test_event_that_was_decided_on_is_linked_after_others_went_on(database: Place) -> None:
@@ -742,7 +746,7 @@ def test_event_that_was_decided_on_is_linked_after_others_went_on(database: Plac
     taken = claims(database, polls)
 
     assert isinstance(taken, Claim)
-    assert [event["seq"] for event in database.sql.history("f1")] == [1, 2, 3, 4, 5, 6]
+    assert [event["seq"] for event in database.sql.events("f1")] == [1, 2, 3, 4, 5, 6]
     assert (taken.flow.seq, taken.flow.attempt) == (6, 3)
 
 
@@ -758,7 +762,7 @@ def test_where_nothing_is_decided_the_flow_stays_as_it_is(
 
     assert isinstance(taken, Claim)
     assert taken.event is None
-    assert everything(place.store.get("f1")) == everything(taken.flow) == everything(flow)
+    assert everything(get(place.store, "f1")) == everything(taken.flow) == everything(flow)
     held(place, "w2")
 
 
@@ -772,7 +776,7 @@ def test_where_the_decision_breaks_nothing_is_kept_and_the_lease_is_free(
     with pytest.raises(LookupError, match="no decision"):
         take(place, breaks)
 
-    assert everything(place.store.get("f1")) == everything(flow)
+    assert everything(get(place.store, "f1")) == everything(flow)
     assert claim(place, "w2").previous_owner is None
 
 
@@ -784,7 +788,7 @@ def test_nothing_is_decided_while_others_have_the_lease(place: Place) -> None:
     place.clock.advance(10)
     assert claims_due(place, polls) is None
 
-    assert everything(place.store.get("f1")) == everything(flow)
+    assert everything(get(place.store, "f1")) == everything(flow)
 
 
 def test_decision_is_told_who_left_the_lease_behind(place: Place) -> None:
@@ -814,7 +818,7 @@ def test_decision_can_end_the_flow(place: Place) -> None:
     taken = claims(place, give_up)
 
     assert isinstance(taken, Claim)
-    assert everything(place.store.get("f1")) == everything(taken.flow)
+    assert everything(get(place.store, "f1")) == everything(taken.flow)
     assert place.store.add(new("f2", "nightly")).id == "f2"
 
 
@@ -830,7 +834,7 @@ def test_flow_that_was_claimed_is_the_callers_own(place: Place) -> None:
     assert isinstance(again, Claim)
     assert everything(taken.flow) == before
     taken.flow.cancel(place.now)
-    assert everything(place.store.get("f1")) == everything(again.flow)
+    assert everything(get(place.store, "f1")) == everything(again.flow)
 
 
 def test_one_of_many_threads_claims_and_polls(place: Place) -> None:
@@ -839,7 +843,7 @@ def test_one_of_many_threads_claims_and_polls(place: Place) -> None:
     done = at_once(lambda n: place.store.claim("f1", f"w{n}", place.moment, 20.0, polls))
 
     assert sum(isinstance(taken, Claim) for taken in done) == 1
-    assert place.store.get("f1").attempt == 1
+    assert get(place.store, "f1").attempt == 1
 
 
 # What is due.
@@ -941,10 +945,10 @@ def test_left_over_is_what_ended_before_then_and_holds_such_secrets(
     ended = place.now
 
     for kind in ("token", "revoke"):
-        found = place.store.ids_with_secrets(kind, ended, ended)
+        found = place.store.select(queries.with_secrets(kind, ended), ended)
         assert found == (["f1"] if kind in kinds else [])
-        assert place.store.ids_with_secrets(kind, ended - 1, ended) == []
-        assert place.store.ids_with_secrets(kind, ended, ended, 1) == []
+        assert place.store.select(queries.with_secrets(kind, ended - 1), ended) == []
+        assert place.store.select(queries.with_secrets(kind, ended, 1), ended) == []
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -952,19 +956,19 @@ def test_forgotten_is_what_ended_before_then_and_holds_no_secret(place: Place, n
     flow = kept(place, name, name="nightly")
     forgettable = flow.state.ended and not flow.token and not flow.to_revoke
 
-    assert place.store.delete_ended(place.now - 1) == 0
-    assert place.store.delete_ended(place.now) == (1 if forgettable else 0)
+    assert delete_ended(place.store, place.now - 1) == 0
+    assert delete_ended(place.store, place.now) == (1 if forgettable else 0)
 
-    assert len(list(place.store.flows())) == (0 if forgettable else 1)
+    assert len(list(all_flows(place.store))) == (0 if forgettable else 1)
 
 
 def test_forgotten_flow_is_unknown_and_so_is_its_lease(place: Place) -> None:
     flow = kept(place, "denied")
     claim(place, "w1", 1e4)
-    place.store.delete_ended(place.now)
+    delete_ended(place.store, place.now)
 
     with pytest.raises(errors.UnknownLoginError):
-        place.store.get("f1")
+        get(place.store, "f1")
     place.store.release("f1", "w1")
     assert not commit(place.store, flow, flow.take_over(place.now, "w1"))
     place.store.add(new())
@@ -979,7 +983,7 @@ def test_flows_come_newest_first_without_secrets(place: Place) -> None:
         kept(place, name, f"f-{name.replace(' ', '-')}")
         place.clock.advance(1)
 
-    flows = list(place.store.flows())
+    flows = list(all_flows(place.store))
 
     assert [flow.id for flow in flows] == [
         "f-denied",
@@ -988,9 +992,9 @@ def test_flows_come_newest_first_without_secrets(place: Place) -> None:
         "f-authorized",
     ]
     for flow in flows:
-        assert export.to_dict(flow) == export.to_dict(place.store.get(flow.id))
+        assert export.to_dict(flow) == export.to_dict(get(place.store, flow.id))
         assert hidden(flow)
-    assert [flow.id for flow in place.store.flows(skip_ended=True)] == ["f-waiting"]
+    assert [flow.id for flow in all_flows(place.store, skip_ended=True)] == ["f-waiting"]
 
 
 def test_flows_come_page_by_page_each_once(place: Place) -> None:
@@ -1001,11 +1005,11 @@ def test_flows_come_page_by_page_each_once(place: Place) -> None:
             flow.cancel(2000.0)
         place.store.add(flow)
 
-    ages = {flow.id: flow.created_at for flow in place.store.flows()}
+    ages = {flow.id: flow.created_at for flow in all_flows(place.store)}
 
     assert len(ages) == 450
     assert list(ages.values()) == sorted(ages.values(), reverse=True)
-    found = [flow.id for flow in place.store.flows(skip_ended=True)]
+    found = [flow.id for flow in all_flows(place.store, skip_ended=True)]
     assert len(found) == len(set(found)) == 300
 
 
@@ -1013,11 +1017,11 @@ def test_flows_can_be_stepped_while_they_are_looked_at(place: Place) -> None:
     for number in range(3):
         kept(place, "waiting", f"f{number}")
 
-    for flow in place.store.flows():
-        whole = place.store.get(flow.id)
+    for flow in all_flows(place.store):
+        whole = get(place.store, flow.id)
         assert commit(place.store, whole, whole.cancel(place.now))
 
-    assert list(place.store.flows(skip_ended=True)) == []
+    assert list(all_flows(place.store, skip_ended=True)) == []
 
 
 # Odd texts.
@@ -1037,12 +1041,12 @@ def test_any_words_about_a_flow_are_kept(place: Place, text: str) -> None:
         event = render(flow, moved._replace(detail=trusted(text)), Origin("w1"))
         assert place.store.commit(flow, event)
 
-    back = place.store.get("f1")
+    back = get(place.store, "f1")
 
     assert everything(back) == everything(flow)
     assert back.device_code == Secret(text)
     if place.kind != "memory":
-        (said,) = place.sql.history("f1")
+        (said,) = place.sql.events("f1")
         # What no database takes is replaced, and nothing else.
         storable = text.replace("\0", "\ufffd").replace("\ud800", "?")
         assert said == event | {"client_id": storable}
@@ -1058,7 +1062,7 @@ def test_any_token_is_kept(place: Place, text: str) -> None:
 
     assert commit(place.store, flow, moved)
 
-    assert everything(place.store.get("f1")) == everything(flow)
+    assert everything(get(place.store, "f1")) == everything(flow)
 
 
 @odd
@@ -1071,13 +1075,13 @@ def test_any_name_is_one_or_is_refused(place: Place, text: str) -> None:
     if takes:
         place.store.add(new("f1", text))
         assert place.store.add(new("f2", text)).id == "f1"
-        assert place.store.get("f1").name == text
+        assert get(place.store, "f1").name == text
     else:
         with pytest.raises(
             errors.UsageError, match="A login's name is a text of at most 500 characters"
         ):
             place.store.add(new("f1", text))
-        assert list(place.store.flows()) == []
+        assert list(all_flows(place.store)) == []
 
 
 def test_longest_name_of_the_longest_characters_is_taken(place: Place) -> None:
@@ -1107,7 +1111,7 @@ def test_login_is_one_whoever_makes_its_steps(database: Place, events: Events) -
         assert token.access_token == Secret("TOKEN-CANARY")
         assert token.extra.as_dict()["account"]["name"] == "müller"
 
-    history = database.sql.history(flow.id)
+    history = database.sql.events(flow.id)
     assert [event["action"] for event in history] == [
         *("issue_code", "poll", "pending", "poll", "slow_down", "poll", "retry"),
         *("poll", "pending", "poll", "issue_token", "collect", "acknowledge"),
@@ -1145,13 +1149,13 @@ def test_plain_http_is_noted_in_the_transaction_that_makes_it_true(
         database.client(CODE).start(clear)
 
     monkeypatch.undo()
-    assert [flow.seq for flow in store.flows()] == [0] * (failing - 1)
-    details = [event["detail"] for event in store.history(STORE)]
+    assert [flow.seq for flow in all_flows(store)] == [0] * (failing - 1)
+    details = [event["detail"] for event in store.events(STORE)]
     assert len(details) == failing - 1
 
     flow = database.client(CODE).start(clear)
 
-    details = [event["detail"] for event in store.history(STORE)][failing - 1 :]
+    details = [event["detail"] for event in store.events(STORE)][failing - 1 :]
     assert details == [f"{flow.id} at http://as.lan", f"{flow.id} at http://token.lan"]
 
 
@@ -1163,7 +1167,7 @@ def test_flow_from_elsewhere_is_imported_on_record(database: Place, events: Even
 
     (event,) = events()
     assert (event["action"], event["seq"]) == ("import", 2)
-    assert database.sql.history("f1") == [event]
+    assert database.sql.events("f1") == [event]
 
 
 @pytest.mark.parametrize(
@@ -1189,9 +1193,9 @@ def test_login_ends_in_each_store_as_in_any(
         driver.wait_for_token(flow.id)
 
     if actions is not None and place.kind != "memory":
-        said = [event["action"] for event in place.sql.history(flow.id)]
+        said = [event["action"] for event in place.sql.events(flow.id)]
         assert said == ["issue_code", *actions]
-    assert place.store.get(flow.id).device_code is None
+    assert get(place.store, flow.id).device_code is None
 
 
 def test_login_goes_on_behind_a_dead_worker(place: Place, events: Events) -> None:
@@ -1234,7 +1238,7 @@ def test_many_threads_stepping_one_flow_send_one_request(place: Place) -> None:
 
     at_once(lambda _: driver.step(flow.id))
 
-    assert place.store.get(flow.id).attempt == 1
+    assert get(place.store, flow.id).attempt == 1
     assert len(driver._transport.requests) == 2  # type: ignore[attr-defined]
 
 

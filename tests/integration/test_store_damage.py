@@ -24,6 +24,7 @@ from tests.integration.places import (
     everything,
     kept,
 )
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +101,7 @@ def test_rows_of_a_lost_key_keep_purge_from_no_other(database: Place) -> None:
 
     assert purged.tokens == 1
     assert len(purged.problems) == 210
-    assert database.store.get("good").handover == "purged"
+    assert get(database.store, "good").handover == "purged"
     assert driver.purge().problems == []  # they are left alone
 
 
@@ -188,7 +189,7 @@ def test_clock_set_back_does_not_lengthen_the_codes_life(database: Place) -> Non
     driver = database.client(PENDING)
     driver.step("f1")
 
-    expires_at = database.store.get("f1").expires_at
+    expires_at = get(database.store, "f1").expires_at
 
     assert expires_at is not None
     assert expires_at - database.now <= 901
@@ -208,7 +209,7 @@ def test_lease_of_a_clock_that_was_ahead_lasts_no_longer_than_any_other(
     assert driver.step("f1").wait_seconds <= 20
     database.clock.advance(21)
     assert driver.step("f1").state is State.AWAITING_USER
-    assert [event["action"] for event in database.sql.history("f1")][-3:] == [
+    assert [event["action"] for event in database.sql.events("f1")][-3:] == [
         "take_over",
         "poll",
         "pending",
@@ -336,7 +337,7 @@ def test_purge_drops_no_row_that_it_cannot_read(database: Place, name: str) -> N
     assert (purged.tokens, purged.flows) == (0, 1)
     assert [problem.flow_id for problem in purged.problems] == ["f1"]
     database.ask("UPDATE {flows} SET ended_at = ?, token = ? WHERE id = 'f1'", ended_at, token)
-    assert everything(database.store.get("f1")) == everything(flow)
+    assert everything(get(database.store, "f1")) == everything(flow)
 
 
 def test_number_that_is_a_text_or_a_blob_is_found(untyped: Place) -> None:
@@ -407,7 +408,7 @@ def test_row_that_is_there_twice_is_not_moved(untyped: Place) -> None:
     with pytest.raises(errors.StoreError, match="ignored a statement"):
         untyped.client().collect_token("f1")
 
-    assert untyped.store.get("f1").handover == "ready"
+    assert get(untyped.store, "f1").handover == "ready"
 
 
 @pytest.mark.parametrize("junk", ['"0x1"', "null", '[["a"]]', '{"a": 1}', "7", "[5]"])
@@ -418,7 +419,7 @@ def test_history_tells_of_a_damaged_event_what_it_can(database: Place, junk: str
     assert edited != text
     database.ask("UPDATE {audit} SET text = ?", edited)
 
-    (event,) = database.sql.history("f1")
+    (event,) = database.sql.events("f1")
 
     assert event["action"] == "issue_code"
     assert all(isinstance(scope, str) for scope in event["scopes"] or ())
@@ -426,8 +427,8 @@ def test_history_tells_of_a_damaged_event_what_it_can(database: Place, junk: str
 
 def test_nothing_is_pruned_by_an_id_that_is_no_text(database: Place) -> None:
     kept(database, "pending")
-    before = database.sql.history("f1")
+    before = database.sql.events("f1")
 
     database.sql.prune(["\udcff\udcfe"], {"\udcff": 2})
 
-    assert database.sql.history("f1") == before
+    assert database.sql.events("f1") == before

@@ -22,7 +22,7 @@ import pytest
 from deviceflow import errors
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core.actions import PLAIN_HTTP
-from deviceflow.core.ports import Origin
+from deviceflow.core.ports import Origin, StoreEvent
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import State
 from deviceflow.stores import _pgpool as pgpool
@@ -45,6 +45,7 @@ from tests.integration.places import (
     new,
 )
 from tests.postgres import PATIENCE, PostgresServer
+from tests.stored import flows, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +105,7 @@ def goes_on(place: Place, flow_id: str) -> None:
     with place.open() as store:
         place.clock.advance(60)
         assert place.client(GRANTED, store=store).wait_for_token(flow_id).access_token == TOKEN
-        history = [event["seq"] for event in store.history(flow_id)]
+        history = [event["seq"] for event in store.events(flow_id)]
         assert history == list(range(1, len(history) + 1))
 
 
@@ -130,7 +131,7 @@ def fill(place: Place) -> int:
                 keep()
 
     until_full(lambda: place.store.add(new(f"full-{next(added)}")))
-    until_full(lambda: place.store.record_store_event(PLAIN_HTTP, place.now, "x", Origin()))
+    until_full(lambda: place.store.append(StoreEvent(PLAIN_HTTP, place.now, "x", Origin())))
     return next(added) - 1
 
 
@@ -140,7 +141,7 @@ def test_disk_that_is_full_loses_nothing(sqlite: Place) -> None:
 
     count = fill(sqlite)
 
-    assert len(list(sqlite.store.flows())) == count + 1
+    assert len(list(flows(sqlite.store))) == count + 1
     failing(lambda: sqlite.store.add(new(f"full-{count}")), "the disk is full", "Free space")
     pages(sqlite, None)
     goes_on(sqlite, name)
@@ -169,7 +170,7 @@ def test_token_that_comes_when_the_disk_is_full_is_kept_until_there_is_room(
         failing(lambda: driver.step(name), "the disk is full", "the next step of the login saves")
         sqlite.clock.advance(patience)
         pages(sqlite, None)
-        assert sqlite.store.get(name).state is State.POLLING
+        assert get(sqlite.store, name).state is State.POLLING
 
     assert driver.step(name).state is State.AUTHORIZED
 
@@ -184,6 +185,7 @@ from deviceflow.errors import StoreError
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, new
+from tests.stored import flows
 
 path = sys.argv[1]
 store = SQLiteStore(path, plaintext=True)
@@ -199,7 +201,7 @@ try:
         count += 1
 except StoreError as problem:
     print(problem)
-print(len(list(store.flows())) == count + 1)
+print(len(list(flows(store))) == count + 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 print(client.wait_for_token(flow.id).access_token.reveal())
 """
@@ -382,16 +384,16 @@ def test_damaged_file_is_said_and_goes_on_once_it_is_restored(sqlite: Place) -> 
 
     def look() -> None:
         with sqlite.open() as store:
-            list(store.flows())
+            list(flows(store))
             for flow in whole:
-                store.get(flow.id)
-                store.history(flow.id)
+                get(store, flow.id)
+                store.events(flow.id)
 
     failing(look, "the database is damaged", "Restore it from a backup")
     file_of(sqlite).write_bytes(content)
 
     for flow in whole:
-        assert everything(sqlite.store.get(flow.id)) == everything(flow)
+        assert everything(get(sqlite.store, flow.id)) == everything(flow)
     goes_on(sqlite, "f7")
 
 
@@ -399,7 +401,7 @@ def test_table_that_is_missing_is_an_error_of_the_store(sqlite: Place) -> None:
     _, name = started(sqlite)
     sqlite.ask("ALTER TABLE flows RENAME TO lost")
 
-    failing(lambda: sqlite.store.get(name), "SQLite error: no such table: flows", "")
+    failing(lambda: get(sqlite.store, name), "SQLite error: no such table: flows", "")
 
     sqlite.ask("ALTER TABLE lost RENAME TO flows")
     goes_on(sqlite, name)
@@ -545,14 +547,14 @@ def test_store_can_be_used_on_both_sides_of_a_fork(database: Place) -> None:
     kept(database, "waiting")
 
     def poll() -> None:
-        flow = database.store.get("f1")
+        flow = get(database.store, "f1")
         assert commit(database.store, flow, flow.poll(database.now, 10))
         database.store.close()
 
     assert forked(database.store.close) == 0
     assert forked(poll) == 0
 
-    flow = database.store.get("f1")
+    flow = get(database.store, "f1")
     assert flow.state is State.POLLING
     assert commit(database.store, flow, flow.receive(PENDING, database.now))
     goes_on(database, "f1")
@@ -599,8 +601,8 @@ def test_commit_whose_answer_is_lost_is_done_once(
     assert (token.access_token, lossy) == (TOKEN, [])
     actions = ["issue_code", "poll", "pending", "poll", "issue_token", "collect", "acknowledge"]
     assert [event["action"] for event in events()] == actions
-    assert postgres.sql.history(flow.id) == events()
-    assert driver._store.get(flow.id).orphaned_tokens == 0
+    assert postgres.sql.events(flow.id) == events()
+    assert get(driver._store, flow.id).orphaned_tokens == 0
 
 
 def test_commit_whose_answer_is_lost_too_often_is_an_error(
@@ -638,14 +640,14 @@ def test_token_that_was_kept_while_the_answer_was_lost_is_no_stray_one(
     if until == "acknowledged":
         other.acknowledge(name)
     if until == "purged":
-        flow = database.store.get(name)
+        flow = get(database.store, name)
         assert commit(database.store, flow, flow.purge(database.now))
 
     assert driver.step(name).state is State.AUTHORIZED
 
-    assert database.store.get(name).orphaned_tokens == (1 if until == "purged" else 0)
+    assert get(database.store, name).orphaned_tokens == (1 if until == "purged" else 0)
     assert "orphan_token" not in [event["action"] for event in events()]
-    assert database.store.get(name).handover == (until or "ready")
+    assert get(database.store, name).handover == (until or "ready")
 
 
 # A server that stops.
@@ -770,7 +772,7 @@ def test_connection_that_is_ended_within_a_commit_is_tried_again(
         "issue_token",
         "collect",
     ]
-    assert postgres.sql.history(name) == events()
+    assert postgres.sql.events(name) == events()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from tests.integration.places import (
     kept,
     new,
 )
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,7 +194,7 @@ def test_stored_login_may_name_what_the_worker_was_set_up_for(
     assert f"DEVICEFLOW_ALLOW_SECRETS={reference}" in str(problem)
     with pytest.raises(errors.UsageError):
         driver.step("f1")
-    assert store_of.store.get("f1").state is State.AWAITING_USER
+    assert get(store_of.store, "f1").state is State.AWAITING_USER
     assert found(store_of) == set()
 
 
@@ -270,7 +271,7 @@ def test_what_only_delays_is_not_authenticated_and_does_nothing_else(
     flow = kept(database, "waiting")
     database.ask(f"UPDATE {{flows}} SET {column} = ?", value)
 
-    assert everything(database.store.get("f1")) == everything(flow)
+    assert everything(get(database.store, "f1")) == everything(flow)
     assert found(database) == set()
     driver = database.client(PENDING)
     assert driver.step("f1").state is State.AWAITING_USER

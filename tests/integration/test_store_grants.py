@@ -12,20 +12,21 @@ import pytest
 
 from deviceflow import errors
 from deviceflow.audit.events import render, render_grant
-from deviceflow.core import grant_codec
+from deviceflow.core import grant_codec, queries
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.grant import Grant
-from deviceflow.core.ports import GrantLease, Origin
+from deviceflow.core.ports import GrantLease, Origin, Unreadable
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Handover
 from deviceflow.core.uses import Use
 from deviceflow.core.wire import Failure
 from deviceflow.stores.postgres import PostgresStore
-from deviceflow.stores.sql.rows import Stored
+from deviceflow.stores.sql.rows import AsStored
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from deviceflow.trail.verify import Verification
 from tests.integration.places import KINDS, OAUTH, Place, kept, placed, postgres, sqlite
+from tests.stored import find, get, get_grant, load_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,7 +112,7 @@ def event_of(grant: Grant, moved: Transition, worker: str = "w1") -> dict[str, A
 
 
 def commit(place: Place, grant: Grant, moved: Transition, **how: Any) -> bool:
-    return bool(place.store.commit_grant(grant, event_of(grant, moved), **how))
+    return bool(place.store.commit(grant, event_of(grant, moved), **how))
 
 
 def brought(place: Place, stage: str, name: str = "nightly", grant_id: str = "g1") -> Grant:
@@ -122,9 +123,9 @@ def brought(place: Place, stage: str, name: str = "nightly", grant_id: str = "g1
 
 
 def load(place: Place, name: str = "nightly") -> Grant:
-    stored = place.store.load_grant(name, place.now)
+    stored = load_grant(place.store, name, place.now)
     assert stored is not None
-    return stored.grant
+    return stored.record
 
 
 def everything(grant: Grant) -> str:
@@ -152,12 +153,12 @@ def findings(place: Place) -> list[Any]:
 def test_grant_is_kept_whole_with_its_secrets(place: Place, stage: str) -> None:
     grant = brought(place, stage)
 
-    found = place.store.load_grant("nightly", place.now)
-    by_id = place.store.load_grant_by_id("g1", place.now)
+    found = load_grant(place.store, "nightly", place.now)
+    by_id = place.store.load(Grant, "g1", place.now)
 
     assert found is not None
     assert by_id is not None
-    assert everything(found.grant) == everything(by_id.grant) == everything(grant)
+    assert everything(found.record) == everything(by_id.record) == everything(grant)
     assert (found.now, found.used_at, found.held) == (place.now, None, 0)
 
 
@@ -165,16 +166,16 @@ def test_grant_is_there_for_whoever_opens_the_store_next(database: Place) -> Non
     grant = brought(database, "with a late answer")
 
     with database.open() as store:
-        stored = store.load_grant("nightly", database.now)
+        stored = load_grant(store, "nightly", database.now)
     assert stored is not None
-    assert everything(stored.grant) == everything(grant)
+    assert everything(stored.record) == everything(grant)
 
 
 def test_unknown_grants_are_none(place: Place) -> None:
-    assert place.store.load_grant("nightly", place.now) is None
-    assert place.store.load_grant_by_id("g1", place.now) is None
-    assert place.store.find("nightly") is None
-    assert place.store.grants(place.now) == []
+    assert load_grant(place.store, "nightly", place.now) is None
+    assert place.store.load(Grant, "g1", place.now) is None
+    assert find(place.store, "nightly") is None
+    assert place.store.page(Grant, place.now).found == []
 
 
 def test_each_look_is_at_a_copy_of_ones_own(place: Place) -> None:
@@ -190,22 +191,20 @@ def test_each_look_is_at_a_copy_of_ones_own(place: Place) -> None:
 def test_open_login_of_a_name_is_found_without_secrets(place: Place) -> None:
     kept(place, "authorized", name="nightly")
 
-    found = place.store.find("nightly")
+    found = find(place.store, "nightly")
 
     assert found is not None
     assert (found.id, found.handover, found.token) == ("f1", Handover.READY, None)
-    assert place.store.find("other") is None
+    assert find(place.store, "other") is None
 
 
 def test_grants_are_listed_by_their_names(place: Place) -> None:
     for number, name in enumerate(("c", "a", "b")):
         brought(place, "active", name, f"g{number}")
 
-    def listed(after: str | None = None) -> list[str]:
-        found = place.store.grants(place.now, after)
-        return [one if isinstance(one, str) else one.grant.name for one in found]
-
-    assert (listed(), listed("a"), listed("c")) == (["a", "b", "c"], ["b", "c"], [])
+    page = place.store.page(Grant, place.now)
+    names = [one.name if isinstance(one, Unreadable) else one.record.name for one in page.found]
+    assert names == ["a", "b", "c"]
 
 
 def test_name_is_of_one_grant(place: Place) -> None:
@@ -231,7 +230,7 @@ def test_who_comes_second_moves_nothing(place: Place) -> None:
     first, second = brought(place, "active"), load(place)
     assert commit(place, first, first.invalidate(place.now))
 
-    assert not place.store.commit_grant(second, event_of(second, second.log_out(place.now), "w2"))
+    assert not place.store.commit(second, event_of(second, second.log_out(place.now), "w2"))
 
     assert load(place).state is GrantState.ACTIVE
     assert load(place).invalid
@@ -241,8 +240,8 @@ def test_commit_whose_answer_was_lost_is_done_once(database: Place) -> None:
     grant = brought(database, "active")
     event = event_of(grant, grant.invalidate(database.now))
 
-    assert database.store.commit_grant(grant, event)
-    assert database.store.commit_grant(grant, event)
+    assert database.store.commit(grant, event)
+    assert database.store.commit(grant, event)
 
     assert load(database).seq == 2
     assert not findings(database)
@@ -254,17 +253,17 @@ def test_lease_is_taken_with_the_refresh_and_keeps_others_out(place: Place) -> N
 
     assert commit(place, grant, grant.refresh(place.now), lease=lease)
 
-    stored = place.store.load_grant("nightly", place.now)
+    stored = load_grant(place.store, "nightly", place.now)
     assert stored is not None
     assert (stored.held, stored.owner) == (14.0, "w1")
     late = GrantLease("w2", 14.0, place.now)
     event = event_of(other, other.refresh(place.now), "w2")
-    assert not place.store.commit_grant(other, event, lease=late)
-    recovered = stored.grant.recover(place.now, "w1")
-    again = event_of(stored.grant, recovered, "w2")
-    assert place.store.commit_grant(stored.grant, again)  # it is for the client not to do so early
+    assert not place.store.commit(other, event, lease=late)
+    recovered = stored.record.recover(place.now, "w1")
+    again = event_of(stored.record, recovered, "w2")
+    assert place.store.commit(stored.record, again)  # it is for the client not to do so early
     place.clock.advance(14)
-    after = place.store.load_grant("nightly", place.now)
+    after = load_grant(place.store, "nightly", place.now)
     assert after is not None
     assert (after.held, after.owner) == (0, "w1")
 
@@ -277,24 +276,24 @@ def test_lease_of_others_is_not_taken_before_it_ends(place: Place) -> None:
     moved = again.refresh(place.now)
     event = event_of(again, moved, "w2")
 
-    assert not place.store.commit_grant(again, event, lease=GrantLease("w2", 14.0, place.now))
+    assert not place.store.commit(again, event, lease=GrantLease("w2", 14.0, place.now))
     place.clock.advance(14)
     again = load(place)
     event = event_of(again, again.refresh(place.now), "w2")
-    assert place.store.commit_grant(again, event, lease=GrantLease("w2", 14.0, place.now))
+    assert place.store.commit(again, event, lease=GrantLease("w2", 14.0, place.now))
 
 
 def test_lease_is_given_back_by_its_owner_only(place: Place) -> None:
     grant = brought(place, "active")
     assert commit(place, grant, grant.refresh(place.now), lease=GrantLease("w1", 14.0, place.now))
     assert commit(place, grant, grant.receive(RENEWED, place.now), release="w2")
-    held = place.store.load_grant("nightly", place.now)
+    held = load_grant(place.store, "nightly", place.now)
     assert held is not None
     assert held.held == 14.0
 
     assert commit(place, grant, grant.invalidate(place.now), release="w1")
 
-    free = place.store.load_grant("nightly", place.now)
+    free = load_grant(place.store, "nightly", place.now)
     assert free is not None
     assert (free.held, free.owner) == (0, None)
 
@@ -311,13 +310,13 @@ def adopted(place: Place, flow: Flow, grant: Grant) -> tuple[dict[str, Any], dic
 
 def test_token_passes_from_the_login_to_the_grant_in_one_transaction(place: Place) -> None:
     kept(place, "authorized", name="nightly")
-    flow, grant = place.store.get("f1"), Grant("g1", "nightly", OAUTH, place.now)
+    flow, grant = get(place.store, "f1"), Grant("g1", "nightly", OAUTH, place.now)
     event, flow_event = adopted(place, flow, grant)
 
-    assert place.store.commit_grant(grant, event, flow=flow, flow_event=flow_event)
+    assert place.store.commit(grant, event, flow=flow, flow_event=flow_event)
 
-    assert place.store.get("f1").token is None
-    assert place.store.find("nightly") is None
+    assert get(place.store, "f1").token is None
+    assert find(place.store, "nightly") is None
     held = load(place).token
     assert held is not None
     assert held.access_token == Secret("TOKEN-CANARY")
@@ -329,18 +328,18 @@ def test_token_passes_from_the_login_to_the_grant_in_one_transaction(place: Plac
 def test_token_stays_where_it_is_if_others_went_on(place: Place, who: str) -> None:
     kept(place, "authorized", name="nightly")
     brought(place, "needed")
-    flow, grant = place.store.get("f1"), load(place)
+    flow, grant = get(place.store, "f1"), load(place)
     event, flow_event = adopted(place, flow, grant)
     if who == "login":
-        other = place.store.get("f1")
+        other = get(place.store, "f1")
         assert place.store.commit(other, render(other, other.collect(place.now), Origin("w2")))
     else:
         ended = load(place)
-        assert place.store.commit_grant(ended, event_of(ended, ended.log_out(place.now), "w2"))
+        assert place.store.commit(ended, event_of(ended, ended.log_out(place.now), "w2"))
 
-    assert not place.store.commit_grant(grant, event, flow=flow, flow_event=flow_event)
+    assert not place.store.commit(grant, event, flow=flow, flow_event=flow_event)
 
-    assert place.store.get("f1").token is not None
+    assert get(place.store, "f1").token is not None
     assert load(place).token is None
     if place.kind != "memory":
         assert not findings(place)
@@ -350,7 +349,7 @@ def test_token_stays_where_it_is_if_others_went_on(place: Place, who: str) -> No
 
 
 def due(place: Place, unused: float = 5000, limit: int = 10) -> list[str]:
-    found = place.store.due_grants(place.now, unused, limit)
+    found = place.store.select(queries.due_grants(unused, limit), place.now)
     assert {server for _, server in found} <= {OAUTH.server}
     return [name for name, _ in found]
 
@@ -360,7 +359,7 @@ def test_grants_in_use_are_due_before_they_end(place: Place) -> None:
     for number, name in enumerate(("used", "unused", "leased")):
         brought(place, "active", name, f"g{number}")
         if name != "unused":
-            place.store.use_grant(f"g{number}", place.now, uses)
+            place.store.use(f"g{number}", place.now, uses)
     assert due(place) == []
     place.clock.advance(760)
     leased = load(place, "leased")
@@ -372,9 +371,9 @@ def test_grants_in_use_are_due_before_they_end(place: Place) -> None:
     assert sorted(due(place)) == ["leased", "used"]
     assert len(due(place, limit=1)) == 1
     assert due(place, 100) == []  # they were last used long ago
-    place.store.snooze_grant("used", place.now)
+    place.store.put_off(Grant, "used", place.now)
     assert due(place) == ["leased"]
-    used = place.store.load_grant("used", place.now)
+    used = load_grant(place.store, "used", place.now)
     assert used is not None
     assert used.used_at is not None
     assert abs(place.now - 780 - used.used_at) < 0.01
@@ -396,13 +395,13 @@ def test_grant_that_is_put_off_keeps_nobody_from_being_told_of_others(place: Pla
         grant = Grant(f"g{number}", name, OAUTH, place.now)
         needed = grant.raise_need(f"n{number}", Secret(f"link {number}"), place.now)
         assert commit(place, grant, needed)
-    assert sorted(place.store.due_notices(place.now, 10)) == ["damaged", "fine"]
+    assert sorted(place.store.select(queries.due_notices(10), place.now)) == ["damaged", "fine"]
 
-    place.store.snooze_grant("damaged", place.now)
+    place.store.put_off(Grant, "damaged", place.now)
 
-    assert place.store.due_notices(place.now, 1) == ["fine"]
+    assert place.store.select(queries.due_notices(1), place.now) == ["fine"]
     place.clock.advance(3601)
-    assert sorted(place.store.due_notices(place.now, 10)) == ["damaged", "fine"]
+    assert sorted(place.store.select(queries.due_notices(10), place.now)) == ["damaged", "fine"]
 
 
 # Needs.
@@ -410,47 +409,47 @@ def test_grant_that_is_put_off_keeps_nobody_from_being_told_of_others(place: Pla
 
 def test_grant_is_found_by_the_link_of_its_last_need(place: Place) -> None:
     grant = brought(place, "needed once more")
-    found = place.store.load_grant_by_link(Secret("LINK-CANARY"), place.now)
+    found = place.store.load(Grant, Secret("LINK-CANARY"), place.now, by="link")
     assert found is not None
-    assert (found.grant.id, found.grant.need) == ("g1", grant.need)
+    assert (found.record.id, found.record.need) == ("g1", grant.need)
 
     assert commit(place, grant, log_in(grant, place.now))
-    ended = place.store.load_grant_by_link(Secret("LINK-CANARY"), place.now)
+    ended = place.store.load(Grant, Secret("LINK-CANARY"), place.now, by="link")
     assert ended is not None
-    assert ended.grant.open_need is None
+    assert ended.record.open_need is None
 
     assert commit(place, grant, grant.log_out(place.now))
     assert commit(place, grant, grant.raise_need("n2", Secret("LINK-2"), place.now))
-    assert place.store.load_grant_by_link(Secret("LINK-CANARY"), place.now) is None
+    assert place.store.load(Grant, Secret("LINK-CANARY"), place.now, by="link") is None
     for link in ("", "LINK", "\ud800", "\0"):
-        assert place.store.load_grant_by_link(Secret(link), place.now) is None
+        assert place.store.load(Grant, Secret(link), place.now, by="link") is None
 
 
 def test_what_is_to_be_told_is_due_until_somebody_claims_it(place: Place) -> None:
     grant = brought(place, "needed")
     brought(place, "active", "other", "g2")
-    assert place.store.due_notices(place.now, 10) == ["nightly"]
+    assert place.store.select(queries.due_notices(10), place.now) == ["nightly"]
 
     assert place.store.claim_notice("g1", place.now, 100.0)
 
     assert not place.store.claim_notice("g1", place.now, 100.0)
     assert not place.store.claim_notice("g2", place.now, 100.0)
     assert not place.store.claim_notice("nobody", place.now, 100.0)
-    assert place.store.due_notices(place.now, 10) == []
+    assert place.store.select(queries.due_notices(10), place.now) == []
     place.clock.advance(101)  # whoever claimed it is dead
-    assert place.store.due_notices(place.now, 10) == ["nightly"]
+    assert place.store.select(queries.due_notices(10), place.now) == ["nightly"]
     assert place.store.claim_notice("g1", place.now, 100.0)
     assert commit(place, grant, notified(grant, place.now))
-    assert place.store.due_notices(place.now, 10) == []
+    assert place.store.select(queries.due_notices(10), place.now) == []
     place.clock.advance(86401)
-    assert place.store.due_notices(place.now, 10) == ["nightly"]
-    place.store.snooze_grant("nightly", place.now)
-    assert place.store.due_notices(place.now, 10) == []
+    assert place.store.select(queries.due_notices(10), place.now) == ["nightly"]
+    place.store.put_off(Grant, "nightly", place.now)
+    assert place.store.select(queries.due_notices(10), place.now) == []
     assert commit(place, grant, log_in(grant, place.now))
-    assert place.store.due_notices(place.now, 10) == ["nightly"]
+    assert place.store.select(queries.due_notices(10), place.now) == ["nightly"]
     assert commit(place, grant, notified(grant, place.now))
     place.clock.advance(86401)
-    assert place.store.due_notices(place.now, 10) == []
+    assert place.store.select(queries.due_notices(10), place.now) == []
 
 
 # On record, and against whoever can write to the database.
@@ -459,7 +458,7 @@ def test_what_is_to_be_told_is_due_until_somebody_claims_it(place: Place) -> Non
 @pytest.mark.parametrize("stage", STAGES)
 def test_events_of_a_grant_are_a_chain_that_verifies(database: Place, stage: str) -> None:
     grant = brought(database, stage)
-    events = database.store.history("g1")  # type: ignore[attr-defined]
+    events = database.store.events("g1")  # type: ignore[attr-defined]
 
     assert [event["seq"] for event in events] == list(range(1, grant.seq + 1))
     assert {event["flow_id"] for event in events} == {"g1"}
@@ -496,7 +495,9 @@ def test_row_that_was_edited_is_refused_and_found(database: Place, column: str, 
         load(database)
 
     assert {finding.flow_id for finding in findings(database)} == {"g1"}
-    assert database.store.grants(database.now) == ["nightly"]
+    (found,) = database.store.page(Grant, database.now).found
+    assert isinstance(found, Unreadable)
+    assert found.name == "nightly"
 
 
 def test_secrets_of_one_grant_do_not_open_in_another_nor_those_of_an_older_generation(
@@ -512,7 +513,7 @@ def test_secrets_of_one_grant_do_not_open_in_another_nor_those_of_an_older_gener
         rows = store.inner._rows
         for kind, sealed in zip(("access", "refresh"), old, strict=True):
             forged = current.copy()
-            forged.as_stored = Stored(current.name, {**current.as_stored.columns, kind: sealed})
+            forged.as_stored = AsStored(current.name, {**current.as_stored.columns, kind: sealed})
             digest, row = rows.columns(forged, seal=False)
             rows.sign(row, digest, forged.head)
             values = row.reveal()
@@ -534,7 +535,7 @@ def test_row_of_before_the_last_refresh_is_found(database: Place) -> None:
     (finding,) = findings(database)
     assert finding.kind == "wrong_state"
     assert finding.message.startswith("the row was set back to what it was after event")
-    rewound = database.store.load_grant("nightly", database.now).grant  # type: ignore[union-attr]
+    rewound = get_grant(database.store, "nightly", database.now)
     with pytest.raises(errors.StoreError) as told:
         commit(database, rewound, rewound.refresh(database.now))
     assert "was set back to an earlier state" in str(told.value)
@@ -605,11 +606,11 @@ def test_grants_are_resealed_with_another_key(sync_database: Place) -> None:
     place.keys = place.keys[:1]
 
     with place.open() as store:
-        stored = store.load_grant("nightly", place.now)
+        stored = load_grant(store, "nightly", place.now)
         assert stored is not None
-        again = json.loads(everything(stored.grant))
+        again = json.loads(everything(stored.record))
         assert again[1] == json.loads(before)[1]
-        assert store.history("g1")[-1]["action"] == "reseal"
+        assert store.events("g1")[-1]["action"] == "reseal"
     # The store itself goes by the real time; the event says by how much that is earlier.
     assert findings(place) == []
 
@@ -684,20 +685,19 @@ def test_ended_grants_are_found_by_their_age_and_deleted_as_they_were_read(place
         brought(place, stage, stage, f"g{number}")
     ended = ["lost", "needed again", "revoked"]
 
-    assert place.store.ended_grants(place.now - 1) == []
-    assert place.store.ended_grants(place.now) == ended
-    assert place.store.ended_grants(place.now, "lost") == ended[1:]
+    assert place.store.select(queries.ended_grants(place.now - 1), place.now - 1) == []
+    assert place.store.select(queries.ended_grants(place.now), place.now) == ended
+    assert place.store.select(queries.ended_grants(place.now, "lost"), place.now) == ended[1:]
     lost = load(place, "lost")
-    assert place.store.delete_grant(lost) is True
-    assert place.store.delete_grant(lost) is False
+    assert [place.store.delete([lost]) for _ in range(2)] == [1, 0]
     stale = load(place, "needed again")
     moved = load(place, "needed again")
     assert commit(place, moved, log_in(moved, place.now))
-    assert place.store.delete_grant(stale) is False
+    assert place.store.delete([stale]) == 0
 
-    assert place.store.load_grant("lost", place.now) is None
+    assert load_grant(place.store, "lost", place.now) is None
     assert load(place, "needed again").state is GrantState.ACTIVE
-    assert place.store.ended_grants(place.now) == ["revoked"]
+    assert place.store.select(queries.ended_grants(place.now), place.now) == ["revoked"]
     if place.kind != "memory":
         assert not findings(place)
     brought(place, "active", "lost", "another")  # the name is free
@@ -706,7 +706,7 @@ def test_ended_grants_are_found_by_their_age_and_deleted_as_they_were_read(place
 
 def test_deleted_row_of_a_grant_that_gave_tokens_is_found(database: Place) -> None:
     brought(database, "active")
-    assert database.store.delete_grant(load(database))
+    assert database.store.delete([load(database)])
 
     [finding] = findings(database)
 

@@ -37,6 +37,7 @@ from tests.integration.places import (
     everything,
     new,
 )
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -117,21 +118,21 @@ def test_history_replays_to_what_is_kept(
         steps = possible(flow)
         if not steps:
             break
-        before = store.get(flow.id)
+        before = get(store, flow.id)
         moved = steps[choice % len(steps)](flow, now)
         events.append(render(flow, moved, Origin("w1")))
         assert store.commit(flow, events[-1])
         # Whoever comes with the same, and has not seen this, comes too late.
         assert not store.commit(before, events[-1] | {"worker": "w2"})
-        assert everything(store.get(flow.id)) == everything(flow)
+        assert everything(get(store, flow.id)) == everything(flow)
 
-    history = store.history(flow.id)
+    history = store.events(flow.id)
 
     assert json.dumps(history) == json.dumps(events)
     checker = jsonschema.Draft202012Validator(schema())
     for event in history:
         checker.validate(event)
-    kept = store.get(flow.id)
+    kept = get(store, flow.id)
     assert replayed(history) == {
         "seq": kept.seq,
         "state": kept.state,

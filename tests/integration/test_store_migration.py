@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
+from deviceflow.core.grant import Grant
 from deviceflow.core.secret import Secret
 from deviceflow.stores._postgres_dialect import DIALECT as POSTGRES
 from deviceflow.stores._sqlite import DIALECT as SQLITE
@@ -19,6 +20,8 @@ from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.verify import Verification
 from tests.integration import places, test_store_grants
 from tests.integration.places import GRANTED, commit
+from tests.stored import flows as all_flows
+from tests.stored import get, load_grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,31 +66,31 @@ def _fill(database: Any, statements: Statements, mark: str) -> None:
 def test_everything_is_there(store: SQLStore) -> None:
     expected = WRITTEN["expected"]
 
-    flows = {flow.id: places.everything(store.get(flow.id)) for flow in store.flows()}
+    flows = {flow.id: places.everything(get(store, flow.id)) for flow in all_flows(store)}
     grants = {name: stored_grant(store, name) for name in expected["grants"]}
 
     assert flows == expected["flows"]
     assert grants == expected["grants"]
-    assert sum(1 for _ in store.grants(WRITTEN["now"])) == len(grants)
+    assert sum(1 for _ in store.page(Grant, WRITTEN["now"]).found) == len(grants)
 
 
 def stored_grant(store: SQLStore, name: str) -> str:
-    stored = store.load_grant(name, WRITTEN["now"])
+    stored = load_grant(store, name, WRITTEN["now"])
     assert stored is not None
-    return test_store_grants.everything(stored.grant)
+    return test_store_grants.everything(stored.record)
 
 
 def test_logins_and_grants_go_on_and_their_trail_verifies(store: SQLStore) -> None:
-    flow = store.get("f0")
+    flow = get(store, "f0")
     assert commit(store, flow, flow.poll(WRITTEN["now"] + 10, 10.0))
     assert commit(store, flow, flow.receive(GRANTED, WRITTEN["now"] + 11))
-    stored = store.load_grant("grant-1", WRITTEN["now"])
+    stored = load_grant(store, "grant-1", WRITTEN["now"])
     assert stored is not None
-    moved = stored.grant.refresh(WRITTEN["now"] + 900)
-    assert store.commit_grant(stored.grant, test_store_grants.event_of(stored.grant, moved))
+    moved = stored.record.refresh(WRITTEN["now"] + 900)
+    assert store.commit(stored.record, test_store_grants.event_of(stored.record, moved))
 
     with store.snapshot() as snapshot:
         found = [*Verification(snapshot.events, snapshot.flows, snapshot.key).findings()]
 
     assert found == []
-    assert store.get("f0").token is not None
+    assert get(store, "f0").token is not None

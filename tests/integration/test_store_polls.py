@@ -18,7 +18,7 @@ from deviceflow.core.ports import Claim, Origin
 from deviceflow.core.secret import Hidden
 from deviceflow.core.states import Reason, State
 from deviceflow.stores.sql import store as sql_store
-from deviceflow.stores.sql.rows import LOGIN, Stored
+from deviceflow.stores.sql.rows import LOGINS, AsStored
 from deviceflow.testing import answer
 from tests.integration.places import (
     CODE,
@@ -31,6 +31,7 @@ from tests.integration.places import (
     in_clear,
 )
 from tests.integration.test_store_contract import at_once
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +85,7 @@ def sent(driver: Client) -> list[str]:
 # What is edited meanwhile.
 
 
-@pytest.mark.parametrize("column", [name for name in LOGIN.columns if name != "id"])
+@pytest.mark.parametrize("column", [name for name in LOGINS.columns if name != "id"])
 def test_edit_behind_the_librarys_back_is_noticed_and_not_obeyed(
     database: Place, column: str
 ) -> None:
@@ -112,8 +113,8 @@ def test_login_whose_row_is_gone_is_unknown(database: Place) -> None:
 
 def test_row_that_was_put_back_is_not_polled(database: Place) -> None:
     driver, flow_id = begun(database, PENDING, PENDING)
-    columns = ", ".join(f"{name} = ?" for name in LOGIN.columns)
-    (old,) = database.ask(f"SELECT {', '.join(LOGIN.columns)} FROM {{flows}}")
+    columns = ", ".join(f"{name} = ?" for name in LOGINS.columns)
+    (old,) = database.ask(f"SELECT {', '.join(LOGINS.columns)} FROM {{flows}}")
     driver.step(flow_id)
     database.clock.advance(60)
     database.ask(f"UPDATE {{flows}} SET {columns}", *old)
@@ -149,7 +150,7 @@ def test_login_that_somebody_left_behind_is_taken_over_on_record(
 
     driver.step(flow_id)
 
-    actions = [event["action"] for event in database.sql.history(flow_id)]
+    actions = [event["action"] for event in database.sql.events(flow_id)]
     assert actions == ["issue_code", "poll", "pending", "take_over", "poll", "pending"]
 
 
@@ -161,8 +162,8 @@ def test_two_processes_poll_one_login_in_turn(database: Place) -> None:
         assert client.step(flow_id).state is State.AWAITING_USER
         database.clock.advance(60)
 
-    assert database.store.get(flow_id).attempt == 4
-    assert [event["seq"] for event in database.sql.history(flow_id)] == [*range(1, 10)]
+    assert get(database.store, flow_id).attempt == 4
+    assert [event["seq"] for event in database.sql.events(flow_id)] == [*range(1, 10)]
 
 
 @pytest.mark.parametrize("by_another", [False, True])
@@ -191,7 +192,7 @@ def test_one_of_many_threads_polls_a_login_again(database: Place) -> None:
     done = at_once(lambda n: database.store.claim(flow_id, f"w{n}", database.now, 20.0, polls))
 
     assert sum(isinstance(claimed, Claim) for claimed in done) == 1
-    assert database.store.get(flow_id).attempt == 2
+    assert get(database.store, flow_id).attempt == 2
 
 
 def test_login_that_ends_while_its_poll_is_answered_stays_as_it_ended(database: Place) -> None:
@@ -209,7 +210,7 @@ def test_login_that_ends_while_its_poll_is_answered_stays_as_it_ended(database: 
 
     assert driver.step(flow_id).state is State.FAILED
     assert sent(driver) == ["code", "token"]
-    assert database.store.get(flow_id).reason is Reason.CANCELLED
+    assert get(database.store, flow_id).reason is Reason.CANCELLED
 
 
 def test_two_clients_of_one_store_poll_by_their_own_policies(database: Place) -> None:
@@ -220,7 +221,7 @@ def test_two_clients_of_one_store_poll_by_their_own_policies(database: Place) ->
 
     assert strict.step(flow_id).reason is Reason.WRONG_APPROVER
 
-    actors = {event["actor"] for event in database.sql.history(flow_id)[3:]}
+    actors = {event["actor"] for event in database.sql.events(flow_id)[3:]}
     assert actors == {"strict"}
 
 
@@ -242,7 +243,7 @@ def test_store_that_fails_at_a_poll_sends_nothing_and_goes_on(
 
     assert sent(driver) == ["code"]
     assert driver.step(flow_id).state is State.AWAITING_USER
-    assert [event["seq"] for event in database.sql.history(flow_id)] == [1, 2, 3]
+    assert [event["seq"] for event in database.sql.events(flow_id)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("plaintext", [False, True])
@@ -256,15 +257,15 @@ def test_no_token_stays_in_memory_once_it_is_stored(database: Place, plaintext: 
     )
     flow_id = driver.start(OAUTH).id
     database.clock.advance(60)
-    read = database.store.get(flow_id)
-    assert [type(one) for one in in_memory(code)] == [Secret, *[Stored] * plaintext]
+    read = get(database.store, flow_id)
+    assert [type(one) for one in in_memory(code)] == [Secret, *[AsStored] * plaintext]
     del read
 
     assert driver.step(flow_id).state is State.AUTHORIZED
 
     assert not in_memory(code, token)
     database.client(REVOKED, REVOKED, store=database.open()).purge(tokens_after=0)
-    assert driver._store.get(flow_id).token is None
+    assert get(driver._store, flow_id).token is None
     assert not in_memory(code, token)
 
 
@@ -274,7 +275,7 @@ def in_memory(*texts: str) -> list[object]:
     objects = gc.get_objects()
     secrets = [one for one in objects if isinstance(one, Secret) and one.reveal() in texts]
     hidden = [(one, one.reveal()) for one in objects if isinstance(one, Hidden)]
-    stored = [(one, one.columns) for one in objects if isinstance(one, Stored)]
+    stored = [(one, one.columns) for one in objects if isinstance(one, AsStored)]
     shown = [one for one, held in [*hidden, *stored] if any(text in repr(held) for text in texts)]
     return [*secrets, *shown]
 
@@ -283,9 +284,9 @@ def test_what_a_login_keeps_of_its_row_does_not_show(database: Place) -> None:
     in_clear(database)
     _, flow_id = begun(database)
 
-    kept = database.store.get(flow_id).as_stored
+    kept = get(database.store, flow_id).as_stored
 
-    assert isinstance(kept, Stored)
+    assert isinstance(kept, AsStored)
     assert "DEVICE-CANARY" in repr(kept.columns)
     assert "CANARY" not in repr(kept)
 
@@ -295,9 +296,11 @@ def test_what_a_login_keeps_of_its_row_does_not_show(database: Place) -> None:
 FORKED_AT_WORK: Final = """
 import os, sys, threading
 from deviceflow import Client
+from deviceflow.core.flow import Flow
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import ScriptedTransport, VirtualClock
 from tests.integration.places import CODE, OAUTH, PENDING
+from tests.stored import get
 
 def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -305,7 +308,7 @@ def ended(child):
 def step(flow_id, attempt):
     clock.advance(60 * attempt)  # a child's clock is its own
     client.step(flow_id)
-    assert store.get(flow_id).attempt == attempt
+    assert get(store, flow_id).attempt == attempt
 
 clock, store = VirtualClock(), SQLiteStore(sys.argv[1])
 client = Client(store, clock=clock, transport=ScriptedTransport([CODE, *[PENDING] * 5]))
@@ -321,7 +324,7 @@ step(flow_id, 2)
 at_work, leave = threading.Event(), threading.Event()
 def work():
     while not leave.is_set():
-        store.snooze("none of these", "w2", 0.0)
+        store.put_off(Flow, "none of these", 0.0, "w2")
         at_work.set()
 thread = threading.Thread(target=work)
 thread.start()

@@ -36,6 +36,7 @@ from tests.integration.places import (
 )
 from tests.integration.racing import started
 from tests.statements import run_statement
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +126,7 @@ def test_secret_of_another_flow_is_found(database: Place, name: str, column: str
 
     refused(database)
     edit(database, column, lambda _: mine)
-    assert everything(database.store.get("f1")) == whole
+    assert everything(get(database.store, "f1")) == whole
 
 
 @pytest.mark.parametrize(("source", "target"), [("token", "revoke"), ("revoke", "token")])
@@ -214,7 +215,7 @@ def test_damaged_record_is_an_error_that_names_the_flow_and_loses_no_other(
     edit(database, column, change)
 
     refused(database, errors.StoreError)
-    assert everything(database.store.get("f2")) == everything(whole)
+    assert everything(get(database.store, "f2")) == everything(whole)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_wrong_key_is_one_clear_error_and_loses_nothing(database: Place) -> None
     assert wrong.reveal() not in str(caught.value)
     again = database.open()
     for number, name in enumerate(STAGES):
-        assert everything(again.get(f"f{number}")) == whole[name]
+        assert everything(get(again, f"f{number}")) == whole[name]
     database.clock.advance(60)
     assert database.client(GRANTED, store=again).step("f1").state is State.AUTHORIZED
 
@@ -284,7 +285,7 @@ def test_store_is_opened_sealed_or_in_clear_as_it_was_made(
     with pytest.raises(errors.SealError, match=said):
         place.open(plaintext=opened)
 
-    assert place.open(plaintext=made).get
+    assert place.open(plaintext=made).load
 
 
 def test_store_in_clear_says_so_each_time_and_keeps_secrets_as_they_are(
@@ -300,7 +301,7 @@ def test_store_in_clear_says_so_each_time_and_keeps_secrets_as_they_are(
     flow = kept(database, "authorized")
     ((token,),) = database.ask("SELECT token FROM {flows}")
     assert token.startswith('plain.{"access_token":"TOKEN-CANARY"')
-    assert everything(database.open(plaintext=True).get("f1")) == everything(flow)
+    assert everything(get(database.open(plaintext=True), "f1")) == everything(flow)
 
 
 def test_first_to_come_decides_about_the_key(
@@ -338,7 +339,7 @@ def test_keys_of_the_environment_open_any_store(
     monkeypatch.setenv(VARIABLE, f"{generate_key().reveal()}, {database.keys[0].reveal()}")
 
     with open_store(database.url) as again:  # type: ignore[attr-defined]
-        assert everything(again.get("f1")) == everything(flow)
+        assert everything(get(again, "f1")) == everything(flow)
 
 
 class Desktop(keyring.backend.KeyringBackend):
@@ -365,7 +366,7 @@ def test_keys_may_be_in_the_desktops_keyring(
         with pytest.raises(errors.SealError, match="the keyring has no keys"):
             database.open(keys=None)
         keyring.set_password(*KEYRING, database.keys[0].reveal())
-        assert everything(database.open(keys=None).get("f1")) == everything(flow)
+        assert everything(get(database.open(keys=None), "f1")) == everything(flow)
     finally:
         keyring.set_keyring(before)
         Desktop.kept.clear()
@@ -391,7 +392,7 @@ def test_store_whose_key_file_is_gone_says_so_and_goes_on_once_it_is_back(
     away.rename(key_file(path))
 
     with SQLiteStore(path) as store:
-        assert store.get(flow.id).device_code == Secret("DEVICE-CANARY")
+        assert get(store, flow.id).device_code == Secret("DEVICE-CANARY")
 
 
 def test_store_whose_key_file_others_can_read_is_refused_until_that_is_mended(path: Path) -> None:
@@ -460,10 +461,10 @@ def test_rows_are_sealed_anew_and_the_old_key_is_not_needed_any_more(
     assert prefixes(database) == {Sealer([new]).prefix}
     again = database.open(keys=[new])
     for number, name in enumerate(STAGES):
-        was, now = json.loads(whole[name]), json.loads(everything(again.get(f"f{number}")))
+        was, now = json.loads(whole[name]), json.loads(everything(get(again, f"f{number}")))
         went_on = {key for key in now if now[key] != was[key]}
         assert went_on <= {"head", "moved_at", "seq"}
-        assert again.history(f"f{number}")[-1]["action"] == "reseal"
+        assert again.events(f"f{number}")[-1]["action"] == "reseal"
     with pytest.raises(errors.SealError):
         database.open(keys=[old])
     assert again.reseal() == (0, [])
@@ -482,7 +483,7 @@ def test_flow_that_somebody_is_at_work_on_is_sealed_later(database: Place) -> No
     assert problem.wait_seconds == pytest.approx(20, abs=1)
     assert commit(database.store, flow, flow.poll(database.now, 10), release="w1")
     assert store.reseal() == (1, [])
-    assert database.open(keys=keys[:1]).get("f1").state is State.POLLING
+    assert get(database.open(keys=keys[:1]), "f1").state is State.POLLING
 
 
 def test_lost_key_of_one_flow_does_not_keep_others_from_being_sealed_anew(database: Place) -> None:
@@ -526,11 +527,11 @@ def test_rotation_is_done_and_on_record_or_neither(
         patch.setattr(sql_store, "add_store_event", dying)
         with pytest.raises(KeyboardInterrupt):
             store.reseal()
-    assert store.history(STORE) == []
+    assert store.events(STORE) == []
 
     store.reseal()
     store.reseal()
-    assert [event["action"] for event in store.history(STORE)] == ["rotate_keys"]
+    assert [event["action"] for event in store.events(STORE)] == ["rotate_keys"]
 
 
 def test_store_that_is_open_notices_that_its_key_file_was_rotated(path: Path, place: Place) -> None:
@@ -542,6 +543,6 @@ def test_store_that_is_open_notices_that_its_key_file_was_rotated(path: Path, pl
         assert new.reseal() == (1, [])
         assert new.reseal() == (0, [])
 
-    assert old.get(flow.id).device_code == Secret("DEVICE-CANARY")
+    assert get(old, flow.id).device_code == Secret("DEVICE-CANARY")
     assert place.client(store=old).cancel(flow.id).state is State.FAILED
     old.close()

@@ -13,6 +13,7 @@ from tests.crash.checks import Auditor, wrong_with_files
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
 from tests.crash.gate import PATIENCE
 from tests.crash.refreshes import LIFE, RefreshScene, passed_by
+from tests.stored import load_grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,10 +73,10 @@ class Stage:
     def grant(self) -> tuple[Grant, list[str]]:
         """Return the grant, and what was done to it since its login."""
         with self.place.open() as store:
-            stored = store.load_grant(NAME, self.scene.clock.time())
+            stored = load_grant(store, NAME, self.scene.clock.time())
             assert stored is not None
-            history = store.history(stored.grant.id)
-        return stored.grant, [event["action"] for event in history][2:]
+            history = store.events(stored.record.id)
+        return stored.record, [event["action"] for event in history][2:]
 
     def log(self) -> dict[str, Any]:
         return self.scene.log(self.grace, self.user_code)

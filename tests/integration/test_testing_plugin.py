@@ -19,6 +19,7 @@ from deviceflow.auth import get_access_token
 from deviceflow.cli import main
 from deviceflow.errors import AuthorizationExpiredError, DeviceFlowError, UnreachableError
 from deviceflow.testing.transitions import explain
+from tests.stored import get
 
 if TYPE_CHECKING:
     from deviceflow.testing import DeviceServer, Transitions, VirtualClock
@@ -104,7 +105,7 @@ def test_the_command_in_this_process_does_too(
     flow_id = capsys.readouterr().out.strip()
     assert main(["wait", flow_id]) == 0
 
-    assert flow_store.get(flow_id).state == "authorized"
+    assert get(flow_store, flow_id).state == "authorized"
     assert len(virtual_clock.slept) == 2
 
 

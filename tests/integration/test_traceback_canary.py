@@ -40,6 +40,7 @@ from tests.integration.places import (
     kept,
     memory,
 )
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,14 +130,14 @@ def collect(place: Place, driver: Client) -> object:
 
 
 def import_it(place: Place, driver: Client) -> object:
-    flow = place.store.get("authorized")
+    flow = get(place.store, "authorized")
     flow.id = "brought"
     return driver._store.add(flow)
 
 
 def seal_and_unseal(place: Place, driver: Client) -> object:
     keys = [key.reveal() for key in place.keys]
-    return export.unseal(export.seal(driver._store.get("authorized"), keys), keys)
+    return export.unseal(export.seal(get(driver._store, "authorized"), keys), keys)
 
 
 OPERATIONS: Final[dict[str, Operation]] = {

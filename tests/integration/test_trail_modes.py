@@ -30,6 +30,7 @@ from deviceflow.trail.verify import Verification
 from tests.evidence.histories import BEGIN, Login, origin
 from tests.examples import examples
 from tests.statements import run_statement
+from tests.stored import delete_ended, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,17 +93,17 @@ def test_history_in_both_modes_tells_the_same(
         login.begin_in(kept)
         for transition in login.happen(most):
             store = another if dice.random() < share else kept
-            flow = store.get(flow_id)
+            flow = get(store, flow_id)
             for name in ("head", "omitted", "as_stored"):
                 setattr(login.flow, name, getattr(flow, name))
             assert store.commit(login.flow, render(login.flow, transition, origin(dice)))
 
-    one, two = each.get(flow_id), summary.get(flow_id)
+    one, two = get(each, flow_id), get(summary, flow_id)
     assert {name: getattr(one, name) for name in _COMPARED} == {
         name: getattr(two, name) for name in _COMPARED
     }
     if share == 0 and one.seq:
-        assert not any(map(is_omissible, summary.history(flow_id)))
+        assert not any(map(is_omissible, summary.events(flow_id)))
     if one.seq:
         a, b = query.one(each, flow_id), query.one(summary, flow_id)
         assert Stats([a]).facts() == Stats([b]).facts()
@@ -183,7 +184,7 @@ def test_beginning_of_a_login_that_waits_is_pruned_behind_a_digest(
 ) -> None:
     flow, other = waiting(store, "one", 6), waiting(store, "other", 1)
     take_digest(store, digests, signer, begin=True)
-    whole = store.history("one")
+    whole = store.events("one")
     before = flow.moved_at + 1
     poll(store, flow, _PENDING)
 
@@ -192,12 +193,12 @@ def test_beginning_of_a_login_that_waits_is_pruned_behind_a_digest(
         patch.setattr(SQLiteStore, "prune", lambda *_: None)  # it dies just before
         prune(store, digests, signer, before, waiting=True)
     assert found(store, digests) == []
-    assert store.history("one")[: len(whole)] == whole
+    assert store.events("one")[: len(whole)] == whole
 
     pruned = prune(store, digests, signer, before, waiting=True)
     assert (pruned.flows, pruned.waiting) == (0, 2)
-    assert store.history("one")[0] == whole[-1]
-    assert len(store.history("other")) == 1
+    assert store.events("one")[0] == whole[-1]
+    assert len(store.events("other")) == 1
     assert found(store, digests) == []
     # Nothing but the digests says that it was pruned.
     assert {kind for kind, _ in found(store)} == {"removed"}
@@ -213,10 +214,10 @@ def test_beginning_of_a_login_that_waits_is_pruned_behind_a_digest(
     assert found(store, digests) == []
 
     # Now its rest is pruned as that of any login.
-    assert store.delete_ended(flow.moved_at + 1) == 2
+    assert delete_ended(store, flow.moved_at + 1) == 2
     assert prune(store, digests, signer, flow.moved_at + 1).flows == 2
     assert found(store, digests) == []
-    assert store.history("one") == []
+    assert store.events("one") == []
 
 
 @pytest.mark.parametrize("what", ["anchor", "all", "more"])
@@ -230,7 +231,7 @@ def test_events_that_went_beside_the_pruned_ones_are_missed(
         poll(store, flow, answer(503, ""))
     prune(store, digests, signer, before, waiting=True)
     assert found(store, digests) == []
-    seqs = [event["seq"] for event in store.history("one")]
+    seqs = [event["seq"] for event in store.events("one")]
     gone = {"anchor": seqs[:1], "all": seqs, "more": seqs[1:2]}[what]
     for seq in gone:
         run_statement(store, "delete_events_before", {"id": "one", "seq": seq + 1})
@@ -246,8 +247,8 @@ def test_chain_of_a_damaged_login_is_not_pruned(
 ) -> None:
     waiting(store, "one", 4)
     take_digest(store, digests, signer, begin=True)
-    last = store.history("one")[-1]["seq"]
-    seq = store.history("one")[-2]["seq"]
+    last = store.events("one")[-1]["seq"]
+    seq = store.events("one")[-2]["seq"]
     run_statement(store, "delete_events_before", {"id": "one", "seq": last})
     assert seq < last
     before = found(store, digests)
@@ -261,12 +262,12 @@ def test_login_that_is_imported_begins_a_chain(store: SQLStore, tmp_path: Path) 
     poll(store, flow, _PENDING)
     keys = [generate_key()]
     with SQLiteStore(tmp_path / "there.db", synchronous="NORMAL", trail="summary") as there:
-        imported = unseal(seal(store.get("one"), keys), keys)
+        imported = unseal(seal(get(store, "one"), keys), keys)
         there.add(imported)
         imported.due_at, imported.expires_at = imported.moved_at + 10, None
         poll(there, imported, _PENDING)
 
-        assert [event["action"] for event in there.history("one")] == ["import"]
+        assert [event["action"] for event in there.events("one")] == ["import"]
         assert found(there) == []
 
 
@@ -277,7 +278,7 @@ def test_answer_to_a_commit_that_was_lost_is_found_out(store: SQLStore) -> None:
     assert store.commit(flow, event)
     assert store.commit(flow, event)  # as it is tried again
     assert found(store) == []
-    assert store.get("one").attempt == flow.attempt
+    assert get(store, "one").attempt == flow.attempt
 
 
 def test_summarized_login_is_polled_on(tmp_path: Path) -> None:
@@ -295,8 +296,8 @@ def test_summarized_login_is_polled_on(tmp_path: Path) -> None:
             transition = claim.flow.receive(_PENDING, now + 0.5)
             assert store.commit(claim.flow, render(claim.flow, transition), release="w")
             now = claim.flow.due_at
-        assert len(store.history("one")) == 1
-        run = store.get("one").omitted
+        assert len(store.events("one")) == 1
+        run = get(store, "one").omitted
         assert run is not None
         assert (run.events, run.polls) == (8, 4)
         assert found(store) == []

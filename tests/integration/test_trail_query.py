@@ -13,6 +13,7 @@ from deviceflow.audit.chain import STORED
 from deviceflow.audit.events import FIELDS
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.ports import StoreEvent
 from deviceflow.errors import UnknownLoginError
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sqlite import SQLiteStore
@@ -92,7 +93,7 @@ def test_who_is_meant(store: SQLStore) -> None:
 
 
 def test_what_is_in_no_login(store: SQLStore) -> None:
-    store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
+    store.append(StoreEvent(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE))
     login = Scribe(store).login("code")
 
     noted = query.notes(store)
@@ -108,7 +109,7 @@ def test_what_is_in_no_login(store: SQLStore) -> None:
 def test_an_event_is_as_it_was_logged(store: SQLStore) -> None:
     login = query.one(store, Scribe(store).login("code", "pending", "token", provider=ROBOT))
 
-    assert login.events == store.history(login.id)
+    assert login.events == store.events(login.id)
     assert list(login.events[0]) == list(FIELDS)
 
 

@@ -19,6 +19,7 @@ from deviceflow.providers.oauth import OAuth
 from tests.crash.checks import wrong_with_history, wrong_with_polls
 from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import KINDS, time_and_place
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ class Stage:
             yield running
 
     def state(self, login: Login) -> State:
-        return self.store.get(login.id).state
+        return get(self.store, login.id).state
 
     def polls(self, name: str) -> int:
         return sum(len(login["requests"]) for login in self.server.log(name))
@@ -95,9 +96,9 @@ class Stage:
         found: list[str] = []
         for login in logins:
             [entry] = self.server.log(str(login.name))
-            history = self.store.history(login.id)
+            history = self.store.events(login.id)
             found += wrong_with_polls(entry, history)
-            found += wrong_with_history(self.store.get(login.id), history)
+            found += wrong_with_history(get(self.store, login.id), history)
         return found
 
 
@@ -210,20 +211,20 @@ def test_a_second_signal_interrupts_the_request_and_stores_that(stage: Stage) ->
     stage.server.gate.let_go.set()
 
     assert [event["event"] for event in said] == ["stopped"]
-    flow = stage.store.get(login.id)
+    flow = get(stage.store, login.id)
     assert (flow.state, flow.in_doubt) == (State.AWAITING_USER, True)
     assert stage.is_free(login)
     # The server has issued the token to nobody. Whoever goes on must not say 'denied' or 'expired'.
     with stage.worker("--until-idle") as worker:
         events(worker)
-    assert stage.store.get(login.id).reason is Reason.OUTCOME_UNKNOWN
+    assert get(stage.store, login.id).reason is Reason.OUTCOME_UNKNOWN
 
 
 @on_both
 def test_a_worker_that_is_killed_is_taken_over_from(stage: Stage) -> None:
     logins = [stage.start(f"robot-{n}", Rule(None)) for n in range(3)]
     with stage.worker() as worker:
-        until(lambda: all(stage.store.get(login.id).seq >= 3 for login in logins))
+        until(lambda: all(get(stage.store, login.id).seq >= 3 for login in logins))
         worker.process.kill()
         worker.process.wait(PATIENCE)
         for login in logins:  # not before, or the token might be on its way when the worker dies

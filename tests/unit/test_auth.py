@@ -22,6 +22,7 @@ from urllib3.exceptions import LocationParseError, MaxRetryError, NewConnectionE
 from urllib3.exceptions import SSLError as LowerSSLError
 
 from deviceflow import DeviceFlowError, auth
+from deviceflow.core.flow import Flow
 from deviceflow.integrations import studio as studio_login
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Log:
 def _fresh_process() -> Iterator[None]:
     """Let no login of one test be gone on with by the next."""
     yield
-    for flow_id in list(studio_login._STORE._flows):
+    for flow_id in list(studio_login._STORE._entries[Flow]):
         studio_login._forget(flow_id)
 
 
@@ -746,7 +747,7 @@ class TestCheck:
         start()
         seams.polls(PENDING)
         seams.sleep.side_effect = lambda _: studio_login._forget(
-            next(iter(studio_login._STORE._flows))
+            next(iter(studio_login._STORE._entries[Flow]))
         )
 
         with pytest.raises(auth.StudioAuthError, match="Another call with the same code"):

@@ -496,7 +496,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     running.script = [says(200, running.answer())]
     yield running
     running.close()
-    for flow_id in list(studio_login._STORE._flows):
+    for flow_id in list(studio_login._STORE._entries[Flow]):
         studio_login._forget(flow_id)
 
 
@@ -514,7 +514,7 @@ def evidence(monkeypatch: pytest.MonkeyPatch) -> Evidence:
     for owner, name in (
         (MemoryStore, "commit"),
         (MemoryStore, "claim"),
-        (MemoryStore, "get"),
+        (MemoryStore, "load"),
         (Studio, "read_code"),
         (Studio, "read_token"),
         (Studio, "token_request"),

@@ -36,6 +36,7 @@ from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock
 from tests.examples import examples
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -593,10 +594,10 @@ class Witness(MemoryStore):
             self._check(claim.flow, claim.event)
         return claim
 
-    def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
-        kept = super().commit(flow, event, **how)
+    def commit(self, record: Any, event: dict[str, Any], **how: Any) -> bool:
+        kept = super().commit(record, event, **how)
         assert kept
-        self._check(flow, event)
+        self._check(record, event)
         return kept
 
     def _check(self, flow: Flow, event: dict[str, Any]) -> None:
@@ -665,7 +666,7 @@ def test_any_login_ends_and_is_legal_all_the_way(
             done = client.step(flow.id)
             assert len(transport.requests) <= sent + 1
             assert 0 <= done.wait_seconds < math.inf
-            left = client._store.get(flow.id).to_revoke
+            left = get(client._store, flow.id).to_revoke
             if done.state.ended and not left:
                 break
             clock.advance(done.wait_seconds)
@@ -673,13 +674,13 @@ def test_any_login_ends_and_is_legal_all_the_way(
             clock.advance(next(naps, 0.0))
         else:
             # Only for a code that lives for days, or tokens that nobody lets be revoked.
-            ended = client._store.get(flow.id)
+            ended = get(client._store, flow.id)
             assert ended.to_revoke or (ended.expires_at or 0) > NOW + 60
         before = len(transport.requests)
-        if done.state.ended and not client._store.get(flow.id).to_revoke:
+        if done.state.ended and not get(client._store, flow.id).to_revoke:
             assert client.step(flow.id).wait_seconds == 0
             assert len(transport.requests) == before
-        ended = client._store.get(flow.id)
+        ended = get(client._store, flow.id)
         if ended.token is not None:
             client.collect_token(flow.id)
             client.acknowledge(flow.id)

@@ -24,9 +24,10 @@ from deviceflow.client.lookup import log_unreadable
 from deviceflow.client.purge import DAY
 from deviceflow.client.turns import AT_ONCE, NOTIFIED_AT_ONCE, Turns
 from deviceflow.client.world import MUST_FINISH, Exchange
+from deviceflow.core.flow import Flow
 from deviceflow.core.login import Login
 from deviceflow.core.need import OUTAGE_AFTER
-from deviceflow.core.ports import Origin
+from deviceflow.core.ports import Origin, Unreadable
 from deviceflow.core.secret import Secret, without_frames, without_traceback, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import needs_secret
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from deviceflow.client.sweep import Swept
     from deviceflow.client.turns import Work
     from deviceflow.client.world import Prepared, World
-    from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncClock, AsyncStore, AsyncTransport
@@ -180,9 +180,18 @@ class AsyncClient(AsyncGrantClient, BaseClient):
         on_problem: Callable[[DeviceFlowError], object] = log_unreadable,
     ) -> AsyncIterator[Login]:
         self._check_loop()
-        now = await self._store.now(self._timeline.now())
-        async for flow in self._store.flows(skip_ended=skip_ended, on_problem=on_problem):
-            yield Login.of(flow, flow.wait_seconds(now))
+        after = None
+        while True:
+            page = await self._store.page(
+                Flow, self._timeline.read().now, after, skip_ended=skip_ended
+            )
+            for one in page.found:
+                if isinstance(one, Unreadable):
+                    on_problem(one.problem)
+                else:
+                    yield Login.of(one.record, one.record.wait_seconds(one.now))
+            if (after := page.after) is None:
+                return
 
     # Going on.
 

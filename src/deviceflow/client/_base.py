@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 # A part is an async one if any of these is a coroutine function: a wrapper may have plain methods.
 _METHODS: Final = {
-    "store": ("commit", "get", "close"),
+    "store": ("commit", "load", "close"),
     "transport": ("send", "close"),
     "clock": ("sleep",),
 }

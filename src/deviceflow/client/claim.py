@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deviceflow.client.lease import Clocks, Lease
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Claim, LeaseHeld
 
 if TYPE_CHECKING:
     from deviceflow.client.world import World
-    from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Decide
 
 
@@ -30,7 +30,7 @@ async def take_lease(
     """
     clocks = world.clocks()
     if clocks.added:
-        flow = await world.store.get(flow_id, secrets=False)
+        flow = await world.load_login(flow_id, secrets=False)
         if await resynced(world, clocks, flow):
             clocks = world.clocks()
     claim = await world.store.claim(flow_id, owner, clocks.now, seconds, decide)
@@ -38,6 +38,12 @@ async def take_lease(
         await restart_lease(world, flow_id, claim.since)
     now = claim.now if isinstance(claim, Claim) else clocks.wall
     return claim, await lease_of(world, owner, seconds, clocks, now)
+
+
+async def put_off(world: World, flow_id: str, owner: str) -> None:
+    """Give a flow's lease back, and leave the flow alone for a while: it cannot be processed."""
+    clocks = world.clocks()
+    await world.store.put_off(Flow, flow_id, clocks.now, owner)
 
 
 async def resynced(world: World, clocks: Clocks, flow: Flow) -> bool:

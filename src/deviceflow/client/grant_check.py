@@ -15,7 +15,8 @@ from deviceflow.core.wire import Failure
 
 if TYPE_CHECKING:
     from deviceflow.client.world import World
-    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import Stored
 
 _WORDS = {"introspect": "introspection", "userinfo": "the userinfo endpoint"}
 
@@ -44,10 +45,10 @@ async def check(world: World, name: str) -> GrantCheck:
     found = await _ask(world, stored)
     if found.valid is not False:
         return found
-    token = AccessToken.of(stored.grant)
+    token = AccessToken.of(stored.record)
     await refuse(world, name, token, sure=found.asked == "introspect")
     stored = await _obtain(world, name)
-    if AccessToken.of(stored.grant) == token:
+    if AccessToken.of(stored.record) == token:
         return found
     again = await _ask(world, stored)
     if again.valid is False and again.asked == "userinfo":
@@ -56,14 +57,14 @@ async def check(world: World, name: str) -> GrantCheck:
     return again._replace(replaced=True)
 
 
-async def _obtain(world: World, name: str) -> StoredGrant:
+async def _obtain(world: World, name: str) -> Stored[Grant]:
     clocks = world.clocks()
     stored, _ = await obtain(world, TokenQuery(name, None, None, 0.0, "later"), clocks, inf)
     return stored
 
 
-async def _ask(world: World, stored: StoredGrant) -> GrantCheck:
-    grant = stored.grant
+async def _ask(world: World, stored: Stored[Grant]) -> GrantCheck:
+    grant = stored.record
     provider, token = grant.asked, grant.token
     assert token is not None  # noqa: S101  # `obtain` returned one
     urls = provider.well_known_urls()

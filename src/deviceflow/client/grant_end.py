@@ -16,9 +16,11 @@ from deviceflow.client.grant_token import TokenQuery, move
 from deviceflow.client.purge import wipe
 from deviceflow.client.turns import Turn, by_turns
 from deviceflow.client.wait import cancel
+from deviceflow.core import queries
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import NextStep, check_name
+from deviceflow.core.grant import Grant, NextStep, check_name
 from deviceflow.core.grant_view import GrantView
+from deviceflow.core.ports import Unreadable
 from deviceflow.core.states import GrantState
 
 if TYPE_CHECKING:
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
     from deviceflow.client.turns import Work
     from deviceflow.client.world import World
     from deviceflow.core.flow import Transition
-    from deviceflow.core.grant import Grant
-    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.ports import Stored
     from deviceflow.core.secret import Secret
 
 UNUSED: Final = 14 * 86400.0
@@ -39,13 +40,13 @@ _LOOK_FURTHER: Final = 10
 """How many times the limit of a sweep are looked at, so that each server has a turn."""
 
 
-async def _load(world: World, name: str) -> StoredGrant:
+async def _load(world: World, name: str) -> Stored[Grant]:
     check_name(name)
     clocks = world.clocks()
-    stored = await world.store.load_grant(name, clocks.shared)
+    stored = await world.store.load(Grant, name, clocks.shared, by="name")
     if stored is None:
         raise errors.UnknownGrantError(f"The store has no grant of the name {name!r}.")
-    stored.grant.follow_uptime(stored.now, clocks.clock, clocks.uptime)
+    stored.record.follow_uptime(stored.now, clocks.clock, clocks.uptime)
     return stored
 
 
@@ -59,17 +60,16 @@ async def list_all(world: World) -> list[GrantView]:
     """Return all grants by their names. One that cannot be read is logged."""
     seen, after = list[GrantView](), None
     clocks = world.clocks()
-    page: list[StoredGrant | str]
-    while page := await world.store.grants(clocks.shared, after):
-        for one in page:
-            if isinstance(one, str):
-                fields = {"grant": one, "problem": "the record of this grant cannot be read"}
+    while True:
+        page = await world.store.page(Grant, clocks.shared, after)
+        for one in page.found:
+            if isinstance(one, Unreadable):
+                fields = {"grant": one.name, "problem": "the record of this grant cannot be read"}
                 world.emit(log.UNREADABLE, fields, logging.WARNING)
-                after = one
             else:
                 seen.append(GrantView.of(one))
-                after = one.grant.name
-    return seen
+        if (after := page.after) is None:
+            return seen
 
 
 async def invalidate(world: World, name: str, token: AccessToken | Secret | None) -> bool:
@@ -110,7 +110,7 @@ async def refuse(
     secret = token.access_token if isinstance(token, AccessToken) else token
     while True:
         stored = await _load(world, name)
-        grant, now = stored.grant, stored.now
+        grant, now = stored.record, stored.now
         transition: Transition | None
         if grant.token is None:
             return False
@@ -139,7 +139,7 @@ async def log_out(world: World, name: str) -> GrantView:
     world.context.tokens.discard(name)
     while True:
         stored = await _load(world, name)
-        grant, worker = stored.grant, world.context.identity.worker()
+        grant, worker = stored.record, world.context.identity.worker()
         if grant.state is not GrantState.REVOKED:
             ended = grant.log_out(stored.now)
         elif grant.open_need is not None:
@@ -147,14 +147,14 @@ async def log_out(world: World, name: str) -> GrantView:
         else:
             break
         await recorder.record_grant(world, grant, ended, worker)
-    await _end_login(world, stored.grant)
+    await _end_login(world, stored.record)
     await grant_need.tell(world, stored)
     return GrantView.of(await grant_refresh.revoke_all(world, stored))
 
 
 async def _end_login(world: World, grant: Grant) -> None:
     """End the login that would give the grant tokens again: whoever has its code could approve."""
-    flow = await world.store.find(grant.name)
+    flow = await world.find_login(grant.name)
     if flow is None or not grant_login.is_for(flow, grant):
         return
     login = await cancel(world, flow.id, f"the grant {grant.id} was ended")
@@ -172,7 +172,7 @@ async def doubt(world: World) -> int:
     for seen in await list_all(world):
         while True:
             stored = await _load(world, seen.name)
-            grant, worker = stored.grant, world.context.identity.worker()
+            grant, worker = stored.record, world.context.identity.worker()
             if grant.state is not GrantState.ACTIVE or not grant.refreshable:
                 break
             doubted = grant.doubt(stored.now)
@@ -209,7 +209,8 @@ async def due(world: World, unused: float, limit: int) -> list[Work[SweptGrants]
         limit: How many grants at most.
     """
     clocks = world.clocks()
-    found = await world.store.due_grants(clocks.shared, unused, _LOOK_FURTHER * limit)
+    wanted = queries.due_grants(unused, _LOOK_FURTHER * limit)
+    found = await world.store.select(wanted, clocks.shared)
     works: list[Work[SweptGrants]] = [
         Turn(server, name, partial(tend, name=name)) for name, server in found
     ]
@@ -242,7 +243,7 @@ async def _swept(
         return SweptGrants([name], [])
     except errors.DeviceFlowError as problem:
         clocks = world.clocks()
-        await world.store.snooze_grant(name, clocks.shared)
+        await world.store.put_off(Grant, name, clocks.shared)
         return SweptGrants([], [problem])
 
 
@@ -251,7 +252,7 @@ async def _tend(world: World, name: str) -> None:
     await grant_refresh.save(world, name)
     for _ in range(_MOST_MOVES):
         stored = await _load(world, name)
-        grant, now = stored.grant, stored.now
+        grant, now = stored.record, stored.now
         if grant.revocations and grant.due_at <= now:
             await grant_refresh.revoke_next(world, stored)
             continue
@@ -272,7 +273,7 @@ async def _tend(world: World, name: str) -> None:
                 await _ask(world, name)
             case NextStep.USE if grant.wake_at is not None and grant.wake_at <= now:
                 # The time to send a refresh again has passed. Others are due as well.
-                await world.store.snooze_grant(name, now)
+                await world.store.put_off(Grant, name, now)
                 return
             case _:
                 return

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from deviceflow.client.wait import OnStep
     from deviceflow.client.world import World
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.ports import Stored
     from deviceflow.core.provider import Provider
     from deviceflow.core.secret import Secret
 
@@ -80,7 +80,7 @@ def _same(one: Provider, other: Provider) -> bool:
     return one == other or one.to_dict() == other.to_dict()
 
 
-async def ask(world: World, asked: TokenQuery, stored: StoredGrant | None) -> None:
+async def ask(world: World, asked: TokenQuery, stored: Stored[Grant] | None) -> None:
     """Do what can be done for a grant without tokens; return if that may have given it some.
 
     Raises:
@@ -89,10 +89,10 @@ async def ask(world: World, asked: TokenQuery, stored: StoredGrant | None) -> No
     """
     provider = await _provider_for(world, asked, stored)
     purpose = checked_purpose(asked.purpose)
-    if stored is not None and stored.grant.revocations and stored.grant.due_at <= stored.now:
+    if stored is not None and stored.record.revocations and stored.record.due_at <= stored.now:
         await revoke_next(world, stored)
         return
-    flow = await world.store.find(asked.name)
+    flow = await world.find_login(asked.name)
     if flow is not None:
         check_login(flow, provider)
         login = await _stepped(world, flow)
@@ -110,15 +110,15 @@ async def ask(world: World, asked: TokenQuery, stored: StoredGrant | None) -> No
     if asked.mint == "now":
         if asked.provider is None:
             await world.check_credentials(provider)
-        needs = stored.grant.needs_approver
+        needs = stored.record.needs_approver
         login = await start(world, provider, asked.name, purpose, {}, needs_approver=needs)
         raise _pending(world, asked.name, login.wait_seconds, stored, login, shown=True)
     raise _pending(world, asked.name, ASK_AGAIN, stored)
 
 
-async def _provider_for(world: World, asked: TokenQuery, stored: StoredGrant | None) -> Provider:
+async def _provider_for(world: World, asked: TokenQuery, stored: Stored[Grant] | None) -> Provider:
     """Return how to log in: as the caller says, else as the grant or the open login does."""
-    provider = asked.provider or (stored and stored.grant.asked)
+    provider = asked.provider or (stored and stored.record.asked)
     if not provider:
         provider = await _of_open_login(world, asked.name)
     if not provider:
@@ -132,7 +132,7 @@ async def _provider_for(world: World, asked: TokenQuery, stored: StoredGrant | N
 
 async def _of_open_login(world: World, name: str) -> Provider | None:
     """Return the settings of the open login of a grant's name: its token will be the grant's."""
-    flow = await world.store.find(name)
+    flow = await world.find_login(name)
     return None if flow is None else flow.provider.for_grant()
 
 
@@ -195,8 +195,8 @@ async def _need(
     asked: TokenQuery,
     provider: Provider,
     purpose: str | None,
-    stored: StoredGrant | None,
-) -> StoredGrant | None:
+    stored: Stored[Grant] | None,
+) -> Stored[Grant] | None:
     """Put on record that a person must log in, and notify the program of it.
 
     The program is not notified if it asks for the code itself.
@@ -207,7 +207,7 @@ async def _need(
     worker = world.context.identity.worker()
     now = await world.now()
     name = asked.name
-    grant = _new(world, name, provider, purpose, now) if stored is None else stored.grant
+    grant = _new(world, name, provider, purpose, now) if stored is None else stored.record
     need, later = grant.open_need, asked.mint == "later"
     sooner = need is not None and later and need.is_reserved(now)
     stricter = world.context.approver is not None and not grant.needs_approver
@@ -227,14 +227,14 @@ async def _need(
         if not await recorder.record_grant(world, grant, raised, worker):
             return None
     clocks = world.clocks()
-    found = await world.store.load_grant(name, clocks.shared)
-    due = found is not None and found.grant.need_to_tell(found.now) is not None
+    found = await world.store.load(Grant, name, clocks.shared, by="name")
+    due = found is not None and found.record.need_to_tell(found.now) is not None
     if found is not None and due and world.context.notifies and later:
         await tell(world, found)
         clocks = world.clocks()
-        found = await world.store.load_grant(name, clocks.shared)
+        found = await world.store.load(Grant, name, clocks.shared, by="name")
     # Another process may have taken the token of the login, which had the name until then.
-    return None if found is None or found.grant.state.gives_tokens else found
+    return None if found is None or found.record.state.gives_tokens else found
 
 
 def _new(world: World, name: str, provider: Provider, purpose: str | None, now: float) -> Grant:
@@ -265,13 +265,13 @@ async def adopt(
     Returns:
         Whether that was done; not if others went on with the grant or the login.
     """
-    flow = await world.store.get(flow_id)
+    flow = await world.load_login(flow_id)
     token = flow.token
     if token is None:
         return False
     now = await world.now()
-    stored = await world.store.load_grant(name, now)
-    grant = _new(world, name, provider, purpose, now) if stored is None else stored.grant
+    stored = await world.store.load(Grant, name, now, by="name")
+    grant = _new(world, name, provider, purpose, now) if stored is None else stored.record
     has_tokens = grant.state.gives_tokens
     if has_tokens and (not replaces or grant.state is GrantState.REFRESHING):
         return False
@@ -320,8 +320,8 @@ async def adopt_refresh_token(
     recorded = False
     while not recorded:  # others may have raised a need meanwhile
         now = await world.now()
-        stored = await world.store.load_grant(name, now)
-        grant = _new(world, name, provider, purpose, now) if stored is None else stored.grant
+        stored = await world.store.load(Grant, name, now, by="name")
+        grant = _new(world, name, provider, purpose, now) if stored is None else stored.record
         if grant.state.gives_tokens:
             raise _has_tokens(grant)
         if grant.needs_approver:
@@ -377,14 +377,14 @@ async def log_in(
     check_name(name)
     provider = provider and provider.for_grant()
     clocks = world.clocks()
-    stored = await world.store.load_grant(name, clocks.shared)
-    replaces = again or (stored is not None and stored.grant.state is GrantState.IN_DOUBT)
+    stored = await world.store.load(Grant, name, clocks.shared, by="name")
+    replaces = again or (stored is not None and stored.record.state is GrantState.IN_DOUBT)
     if stored is not None:
-        check_same(world, stored.grant, provider)
-        purpose = purpose or stored.grant.purpose
-        if stored.grant.state.gives_tokens and not replaces:
+        check_same(world, stored.record, provider)
+        purpose = purpose or stored.record.purpose
+        if stored.record.state.gives_tokens and not replaces:
             return
-        _check_approver(world, stored.grant)
+        _check_approver(world, stored.record)
     if provider is None:
         provider = await _provider_of(world, name, stored)
     login = await start(world, provider, name, purpose, {})
@@ -398,23 +398,23 @@ async def log_in(
             return
         # Others went on with the grant: with its need, with a refresh, or with the login's token.
         login = await get(world, login.id)
-        stored = await world.store.load_grant(name, world.clocks().shared)
+        stored = await world.store.load(Grant, name, world.clocks().shared, by="name")
         if replaces and stored is not None:
             await _end_refresh(world, stored)
-        elif stored is not None and stored.grant.state.gives_tokens:
-            check_same(world, stored.grant, provider)
+        elif stored is not None and stored.record.state.gives_tokens:
+            check_same(world, stored.record, provider)
             return
-    stored = await world.store.load_grant(name, clocks.shared)
-    if stored is None or stored.grant.flow_id != login.id:  # nobody has taken its token meanwhile
-        flow = await world.store.get(login.id)
+    stored = await world.store.load(Grant, name, clocks.shared, by="name")
+    if stored is None or stored.record.flow_id != login.id:  # nobody has taken its token meanwhile
+        flow = await world.load_login(login.id)
         raise error_of(flow)
 
 
-async def _provider_of(world: World, name: str, stored: StoredGrant | None) -> Provider:
+async def _provider_of(world: World, name: str, stored: Stored[Grant] | None) -> Provider:
     """Return how to log in for a grant, or for the open login of its name."""
     if stored is not None:
-        await world.check_credentials(stored.grant.asked)
-        return stored.grant.asked
+        await world.check_credentials(stored.record.asked)
+        return stored.record.asked
     provider = await _of_open_login(world, name)
     if provider is None:
         raise errors.UnknownGrantError(
@@ -424,9 +424,9 @@ async def _provider_of(world: World, name: str, stored: StoredGrant | None) -> P
     return provider
 
 
-async def _end_refresh(world: World, stored: StoredGrant) -> None:
+async def _end_refresh(world: World, stored: Stored[Grant]) -> None:
     """Wait until no refresh is in flight: what it brings belongs to the former login."""
-    grant = stored.grant
+    grant = stored.record
     if stored.held > 0:
         await world.sleep(min(stored.held, _LOOK), grant.id)
     elif grant.state is GrantState.REFRESHING:
@@ -439,7 +439,7 @@ async def _end_former(world: World, name: str) -> None:
     world.context.tokens.discard(name)
     await tell_of(world, name)
     clocks = world.clocks()
-    stored = await world.store.load_grant(name, clocks.shared)
+    stored = await world.store.load(Grant, name, clocks.shared, by="name")
     if stored is not None:
         await revoke_all(world, stored)
 
@@ -452,23 +452,23 @@ async def _show_and_wait(
     return await wait(world, login.id, timeout, on_step)
 
 
-def _why(stored: StoredGrant | None) -> str:
+def _why(stored: Stored[Grant] | None) -> str:
     """Say why a grant that gave tokens gives none any more, before what to do."""
-    if stored is None or stored.grant.reason is None:
+    if stored is None or stored.record.reason is None:
         return ""
-    return f"{why_lost(stored.grant.reason, stored.grant.detail)} "
+    return f"{why_lost(stored.record.reason, stored.record.detail)} "
 
 
 def _pending(
     world: World,
     name: str,
     wait_seconds: float,
-    stored: StoredGrant | None,
+    stored: Stored[Grant] | None,
     login: Login | None = None,
     *,
     shown: bool = False,
 ) -> errors.LoginPending:
-    need = None if stored is None else stored.grant.open_need
+    need = None if stored is None else stored.record.open_need
     elsewhere = ""
     if world.context.approver is None and login is not None and login.needs_approver:
         elsewhere = "Only a program that checks who approved (Client(approver=…)) can take it. "

@@ -6,7 +6,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from deviceflow.client import recorder
-from deviceflow.core import wording
+from deviceflow.core import queries, wording
+from deviceflow.core.grant import Grant
 from deviceflow.core.need import LONGEST_NOTICE
 from deviceflow.core.notice import LoginNeed
 from deviceflow.errors import DeviceFlowError
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from deviceflow.client.world import World
     from deviceflow.core.flow import Transition
     from deviceflow.core.need import Need
-    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.ports import Stored
 
 
-async def tell(world: World, stored: StoredGrant) -> list[DeviceFlowError]:
+async def tell(world: World, stored: Stored[Grant]) -> list[DeviceFlowError]:
     """Notify the program of what it is to be told of a grant's needs, and put that on record.
 
     A notification is claimed first, so that others do not notify at the same time. Whoever dies
@@ -29,19 +30,19 @@ async def tell(world: World, stored: StoredGrant) -> list[DeviceFlowError]:
     """
     failed = list[DeviceFlowError]()
     while world.context.notifies:
-        need = stored.grant.need_to_tell(stored.now)
+        need = stored.record.need_to_tell(stored.now)
         if need is None:
             break
         clocks = world.clocks()
-        claimed = await world.store.claim_notice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
+        claimed = await world.store.claim_notice(stored.record.id, clocks.shared, LONGEST_NOTICE)
         if not claimed:
             break
         trouble = await world.notify(
-            LoginNeed.of(stored.grant, need, world.context.pages, world.context.store_option)
+            LoginNeed.of(stored.record, need, world.context.pages, world.context.store_option)
         )
-        recorded = await _record(world, stored.grant.id, need, told=trouble is None)
+        recorded = await _record(world, stored.record.id, need, told=trouble is None)
         if trouble is not None:
-            failed.append(_not_told(stored.grant.name, trouble, recorded))
+            failed.append(_not_told(stored.record.name, trouble, recorded))
         if recorded is None:
             break
         stored = recorded[0]
@@ -49,7 +50,7 @@ async def tell(world: World, stored: StoredGrant) -> list[DeviceFlowError]:
 
 
 def _not_told(
-    name: str, trouble: str, recorded: tuple[StoredGrant, Transition] | None
+    name: str, trouble: str, recorded: tuple[Stored[Grant], Transition] | None
 ) -> DeviceFlowError:
     wait = None if recorded is None else recorded[1].wait
     return DeviceFlowError(
@@ -60,15 +61,15 @@ def _not_told(
 
 async def _record(
     world: World, grant_id: str, need: Need, *, told: bool
-) -> tuple[StoredGrant, Transition] | None:
+) -> tuple[Stored[Grant], Transition] | None:
     """Put on record that the program was told, also if others moved the grant meanwhile."""
     worker = world.context.identity.worker()
     while True:
         clocks = world.clocks()
-        stored = await world.store.load_grant_by_id(grant_id, clocks.shared)
-        if stored is None or not stored.grant.knows(need):
+        stored = await world.store.load(Grant, grant_id, clocks.shared)
+        if stored is None or not stored.record.knows(need):
             return None
-        grant, now = stored.grant, stored.now
+        grant, now = stored.record, stored.now
         moved = grant.notified(need, now) if told else grant.not_notified(need, now)
         if await recorder.record_grant(world, grant, moved, worker):
             return stored, moved
@@ -83,12 +84,12 @@ async def tell_of(world: World, name: str) -> list[DeviceFlowError]:
     if not world.context.notifies:
         return []
     clocks = world.clocks()
-    stored = await world.store.load_grant(name, clocks.shared)
+    stored = await world.store.load(Grant, name, clocks.shared, by="name")
     if stored is None:
         return []
-    if stored.grant.need_to_tell(stored.now) is None:
+    if stored.record.need_to_tell(stored.now) is None:
         # Somebody may have made the row due: it must not keep others from being told.
-        await world.store.claim_notice(stored.grant.id, clocks.shared, LONGEST_NOTICE)
+        await world.store.claim_notice(stored.record.id, clocks.shared, LONGEST_NOTICE)
         return []
     return await tell(world, stored)
 
@@ -98,4 +99,4 @@ async def due(world: World, limit: int) -> list[str]:
     if not world.context.notifies:
         return []
     clocks = world.clocks()
-    return await world.store.due_notices(clocks.shared, limit)
+    return await world.store.select(queries.due_notices(limit), clocks.shared)

@@ -14,13 +14,14 @@ from deviceflow.client.grant_login import adopt, is_for
 from deviceflow.client.grant_need import tell_of
 from deviceflow.client.lookup import get
 from deviceflow.client.start import create, start
+from deviceflow.core.grant import Grant
 from deviceflow.core.login import Login
 from deviceflow.core.states import State
 
 if TYPE_CHECKING:
     from deviceflow.client.world import World
     from deviceflow.core.need import Need
-    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.ports import Stored
     from deviceflow.core.provider import Provider
     from deviceflow.core.secret import Secret
 
@@ -63,7 +64,7 @@ async def look(world: World, link: Secret, login_id: str | None = None) -> NeedP
             return None
         login = await _open_login(world, stored)
         if login is not None and login.has_token:
-            if await settle(world, stored.grant.name, login.id):
+            if await settle(world, stored.record.name, login.id):
                 continue
             login = None  # another process continues the login, or its token was not usable
         if login is None and login_id is not None:
@@ -85,10 +86,10 @@ async def request_code(world: World, link: Secret) -> NeedPage | None:
         if page is None or not page.need.lasts or page.login is not None:
             return page
         stored = await _found(world, link)
-        if stored is None or stored.grant.open_need is None:
+        if stored is None or stored.record.open_need is None:
             continue
-        grant, worker = stored.grant, world.context.identity.worker()
-        flow = await world.store.find(grant.name)
+        grant, worker = stored.record, world.context.identity.worker()
+        flow = await world.find_login(grant.name)
         under_way = flow is not None and flow.state is State.INIT and is_for(flow, grant)
         if page.wait_seconds and not under_way:
             return page
@@ -113,11 +114,11 @@ async def settle(world: World, name: str, login_id: str) -> bool:
         Whether that was done; not where no grant of the login's name has a need.
     """
     clocks = world.clocks()
-    stored = await world.store.load_grant(name, clocks.shared)
-    if stored is None or stored.grant.open_need is None:
+    stored = await world.store.load(Grant, name, clocks.shared, by="name")
+    if stored is None or stored.record.open_need is None:
         return False
-    grant = stored.grant
-    flow = await world.store.find(name)
+    grant = stored.record
+    flow = await world.find_login(name)
     if flow is None or flow.id != login_id or not is_for(flow, grant):
         return False
     adopted = await adopt(world, name, grant.asked, grant.purpose, login_id)
@@ -126,17 +127,17 @@ async def settle(world: World, name: str, login_id: str) -> bool:
     return adopted
 
 
-async def _found(world: World, link: Secret) -> StoredGrant | None:
+async def _found(world: World, link: Secret) -> Stored[Grant] | None:
     clocks = world.clocks()
-    return await world.store.load_grant_by_link(link, clocks.shared)
+    return await world.store.load(Grant, link, clocks.shared, by="link")
 
 
-async def _open_login(world: World, stored: StoredGrant) -> Login | None:
+async def _open_login(world: World, stored: Stored[Grant]) -> Login | None:
     """Return the login of the grant's name that has a code, or a token."""
-    if stored.grant.open_need is None:
+    if stored.record.open_need is None:
         return None
-    flow = await world.store.find(stored.grant.name)
-    if flow is None or flow.state is State.INIT or not is_for(flow, stored.grant):
+    flow = await world.find_login(stored.record.name)
+    if flow is None or flow.state is State.INIT or not is_for(flow, stored.record):
         return None
     over = flow.expires_at is not None and flow.expires_at <= stored.now
     if over and not flow.state.ended:
@@ -144,18 +145,18 @@ async def _open_login(world: World, stored: StoredGrant) -> Login | None:
     return Login.of(flow, 0.0)
 
 
-async def _ended_login(world: World, stored: StoredGrant, login_id: str) -> Login | None:
+async def _ended_login(world: World, stored: Stored[Grant], login_id: str) -> Login | None:
     """Return the login of an id, if it is one of the grant's that ended without a token."""
     try:
         login = await get(world, login_id)
     except errors.UnknownLoginError:
         return None
     over = login.state.ended or (login.expires_at is not None and login.expires_at <= stored.now)
-    return login if over and login.name == stored.grant.name else None
+    return login if over and login.name == stored.record.name else None
 
 
-def _page(stored: StoredGrant, login: Login | None) -> NeedPage:
-    grant, need = stored.grant, stored.grant.need
+def _page(stored: Stored[Grant], login: Login | None) -> NeedPage:
+    grant, need = stored.record, stored.record.need
     assert need is not None  # noqa: S101  # it was found by its link
     return NeedPage(
         name=grant.name,

@@ -15,6 +15,7 @@ from deviceflow.client.claim import lease_of
 from deviceflow.client.exchange import transmit, transmit_under
 from deviceflow.client.kept import GrantCommit, UnsavedRefresh
 from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.core.grant import Grant
 from deviceflow.core.ports import GrantLease
 from deviceflow.core.states import GrantState
 from deviceflow.core.wire import Failure
@@ -24,15 +25,14 @@ if TYPE_CHECKING:
     from deviceflow.client.lease import Clocks
     from deviceflow.client.world import World
     from deviceflow.core.flow import Transition
-    from deviceflow.core.grant import Grant
-    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.ports import Stored
     from deviceflow.core.provider import Token
 
 _STILL_UNDER_WAY: Final = frozenset({"timeout", "interrupted"})
 """The failures after which the server may still be at work on the request."""
 
 
-async def refresh(world: World, stored: StoredGrant, clocks: Clocks) -> Grant | None:
+async def refresh(world: World, stored: Stored[Grant], clocks: Clocks) -> Grant | None:
     """Refresh a grant that was just read.
 
     Args:
@@ -47,7 +47,7 @@ async def refresh(world: World, stored: StoredGrant, clocks: Clocks) -> Grant | 
         UsageError: The grant names a client secret that is none of this process's.
         StoreError: The tokens came, and could not be stored. They are kept in this client.
     """
-    grant, worker = stored.grant, world.context.identity.worker()
+    grant, worker = stored.record, world.context.identity.worker()
     deadline, margin = world.context.refresh_limits(grant.provider.replay_window)
     seconds = deadline + margin
     await world.check_credentials(grant.provider)
@@ -111,7 +111,7 @@ async def _store(world: World, worker: str, unsaved: UnsavedRefresh, until: floa
         return commit.grant
     while True:
         clocks = world.clocks()
-        stored = await world.store.load_grant_by_id(commit.grant.id, clocks.shared)
+        stored = await world.store.load(Grant, commit.grant.id, clocks.shared)
         if stored is None:
             world.context.refreshed.discard(
                 worker
@@ -119,7 +119,7 @@ async def _store(world: World, worker: str, unsaved: UnsavedRefresh, until: floa
             raise errors.StoreError(
                 "The grant was removed from the store.", flow_id=commit.grant.id
             )
-        grant = stored.grant
+        grant = stored.record
         if _has(grant, token):
             break  # stored already: only the store's answer was lost
         if grant.is_as_before(commit.grant):
@@ -160,13 +160,13 @@ async def _commit_patiently(world: World, commit: GrantCommit, until: float) -> 
         await world.sleep(1.0)
 
 
-async def revoke_next(world: World, stored: StoredGrant) -> Transition | None:
+async def revoke_next(world: World, stored: Stored[Grant]) -> Transition | None:
     """Send the next revocation request of a grant (RFC 7009), and record what came of it.
 
     Returns:
         What was recorded; None where others went on.
     """
-    grant = stored.grant
+    grant = stored.record
     await world.check_credentials(grant.provider)
     before = world.clocks()
     result = await transmit(world, grant.revocation(), stored.now)
@@ -178,17 +178,17 @@ async def revoke_next(world: World, stored: StoredGrant) -> Transition | None:
     return received if kept else None
 
 
-async def revoke_all(world: World, stored: StoredGrant) -> StoredGrant:
+async def revoke_all(world: World, stored: Stored[Grant]) -> Stored[Grant]:
     """Send the revocation requests of a grant, until one fails: a sweep tries that again.
 
     Returns:
         The grant after that.
     """
-    failures = stored.grant.failures
-    while stored.grant.revocations and stored.grant.failures <= failures:
+    failures = stored.record.failures
+    while stored.record.revocations and stored.record.failures <= failures:
         await revoke_next(world, stored)
         clocks = world.clocks()
-        found = await world.store.load_grant_by_id(stored.grant.id, clocks.shared)
+        found = await world.store.load(Grant, stored.record.id, clocks.shared)
         if found is None:
             break
         stored = found

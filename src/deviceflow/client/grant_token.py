@@ -13,7 +13,7 @@ from deviceflow.client.kept import CachedToken, GrantCommit
 from deviceflow.client.lease import HeldLease
 from deviceflow.core import wording
 from deviceflow.core.access_token import AccessToken
-from deviceflow.core.grant import NextStep, check_name
+from deviceflow.core.grant import Grant, NextStep, check_name
 from deviceflow.core.uses import noted
 from deviceflow.core.wire import FAILURE_WORDS
 from deviceflow.credentials import secret_refs
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from deviceflow.client.lease import Clocks
     from deviceflow.client.world import World
     from deviceflow.core.flow import Transition
-    from deviceflow.core.grant import Grant
-    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.ports import Stored
     from deviceflow.core.provider import LoginRequest, Provider
 
     Mint = Literal["later", "now"]
@@ -78,7 +77,7 @@ async def get_token(
     until = inf if timeout is None else clocks.steady + timeout
     stored, clocks = await obtain(world, wanted, clocks, until)
     await _note_use(world, stored)
-    grant, now = stored.grant, stored.now
+    grant, now = stored.record, stored.now
     token = AccessToken.of(grant, world.context.invalidate)
     if not grant.refresh_ends_token:  # another process may send a refresh at any time
         world.context.tokens.keep(
@@ -89,7 +88,7 @@ async def get_token(
 
 async def obtain(
     world: World, asked: TokenQuery, clocks: Clocks, until: float
-) -> tuple[StoredGrant, Clocks]:
+) -> tuple[Stored[Grant], Clocks]:
     """Return the grant with an access token that can be used, and the clocks before it was read.
 
     Args:
@@ -105,15 +104,15 @@ async def obtain(
         limited = world
         if remaining < world.context.deadline:
             limited = world.within(max(_SHORTEST_REQUEST, remaining))
-        stored = await world.store.load_grant(asked.name, clocks.shared)
+        stored = await world.store.load(Grant, asked.name, clocks.shared, by="name")
         next_step, held = NextStep.ASK, 0.0
         if stored is not None:
-            held = lease.left(stored.grant.seq, stored.held, clocks.steady)
+            held = lease.left(stored.record.seq, stored.held, clocks.steady)
             if stored.since is not None:
-                await restart_lease(world, stored.grant.id, stored.since)
-            stored.grant.follow_uptime(stored.now, clocks.clock, clocks.uptime)
+                await restart_lease(world, stored.record.id, stored.since)
+            stored.record.follow_uptime(stored.now, clocks.clock, clocks.uptime)
             next_step = _next_step(world, stored, held, asked)
-            _check_time(stored.grant, next_step, remaining)
+            _check_time(stored.record, next_step, remaining)
         if stored is None or next_step is NextStep.ASK:
             await grant_login.ask(limited, asked, stored)
         elif next_step in (NextStep.USE, NextStep.BACK_OFF):
@@ -128,18 +127,18 @@ async def obtain(
             if refreshed is not None and (
                 refreshed.usable(refreshed.moved_at) or refreshes >= _MOST_REFRESHES
             ):
-                fresh = stored._replace(grant=refreshed, now=refreshed.moved_at)
+                fresh = stored._replace(record=refreshed, now=refreshed.moved_at)
                 return fresh, world.clocks()
         elif next_step is NextStep.WAIT:
-            world.watch(stored.grant.id)
-            await world.sleep(min(held, look, remaining), stored.grant.id)
+            world.watch(stored.record.id)
+            await world.sleep(min(held, look, remaining), stored.record.id)
             look = min(2 * look, _LONGEST_LOOK)
         else:
             await move(world, stored, next_step)
         clocks = world.clocks()
 
 
-def _next_step(world: World, stored: StoredGrant, held: float, asked: TokenQuery) -> NextStep:
+def _next_step(world: World, stored: Stored[Grant], held: float, asked: TokenQuery) -> NextStep:
     """Return what to do about a grant.
 
     Args:
@@ -151,7 +150,7 @@ def _next_step(world: World, stored: StoredGrant, held: float, asked: TokenQuery
     Raises:
         UsageError: The grant is of another login than is asked for.
     """
-    grant, now = stored.grant, stored.now
+    grant, now = stored.record, stored.now
     grant_login.check_same(world, grant, asked.provider)
     next_step = grant.next_step(now, asked.min_ttl, held)
     if next_step is NextStep.USE and held > 0 and _is_refused(world, grant):
@@ -165,9 +164,9 @@ def _is_refused(world: World, grant: Grant) -> bool:
     return token is not None and world.context.tokens.is_refused(grant.name, token.access_token)
 
 
-async def move(world: World, stored: StoredGrant, next_step: NextStep) -> bool:
+async def move(world: World, stored: Stored[Grant], next_step: NextStep) -> bool:
     """Record what needs no request: that somebody died, that a late answer is used, or a loss."""
-    grant, now = stored.grant, stored.now
+    grant, now = stored.record, stored.now
     transition: Transition
     release = None
     if next_step is NextStep.RECOVER:
@@ -180,7 +179,7 @@ async def move(world: World, stored: StoredGrant, next_step: NextStep) -> bool:
     return await recorder.commit_grant(world, GrantCommit(grant, event, release=release))
 
 
-async def _note_use(world: World, stored: StoredGrant) -> None:
+async def _note_use(world: World, stored: Stored[Grant]) -> None:
     """Note what uses the grant, once a minute: an audit asks, and a sweep refreshes ahead.
 
     Where the store can only be read, as with a full disk, the token is as good as before.
@@ -188,7 +187,7 @@ async def _note_use(world: World, stored: StoredGrant) -> None:
     uses = noted(stored.uses, stored.used_at, world.context.identity.origin, stored.now)
     if uses is not None:
         with suppress(errors.StoreError):
-            await world.store.use_grant(stored.grant.id, stored.now, uses)
+            await world.store.use(stored.record.id, stored.now, uses)
 
 
 def _check_time(grant: Grant, next_step: NextStep, remaining: float) -> None:
@@ -211,14 +210,14 @@ def _check_time(grant: Grant, next_step: NextStep, remaining: float) -> None:
     )
 
 
-def _check_usable(stored: StoredGrant, next_step: NextStep) -> None:
+def _check_usable(stored: Stored[Grant], next_step: NextStep) -> None:
     """Check that there is an access token to use.
 
     Raises:
         UnreachableError: There is none, and the server gave no usable answer lately.
     """
     if next_step is NextStep.BACK_OFF:
-        raise _unreachable(stored.grant, stored.now)
+        raise _unreachable(stored.record, stored.now)
 
 
 def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:

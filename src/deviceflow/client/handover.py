@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client import recorder
-from deviceflow.client.claim import take_lease
+from deviceflow.client.claim import put_off, take_lease
 from deviceflow.client.world import or_else
 from deviceflow.core.explain import error_of
 from deviceflow.core.login import Login
@@ -46,7 +46,7 @@ async def collect_token(world: World, flow_id: str) -> Token:
     It is refused where this client's policy does not accept who approved.
     """
     while True:
-        flow = await world.store.get(flow_id)
+        flow = await world.load_login(flow_id)
         if flow.token is None:
             raise error_of(flow)
         if await refuse(world, flow):
@@ -86,7 +86,7 @@ async def refuse(world: World, flow: Flow, why: CleanText | None = None) -> bool
 async def acknowledge(world: World, flow_id: str) -> Login:
     """Wipe the token from the store. A second call changes nothing."""
     while True:
-        flow = await world.store.get(flow_id)
+        flow = await world.load_login(flow_id)
         now = await world.now()
         if flow.handover is Handover.ACKNOWLEDGED:
             break
@@ -103,7 +103,7 @@ async def begin_collection(world: World, flow_id: str, seconds: float) -> Collec
 
     `end_collection` has to follow, whatever happens.
     """
-    flow = await world.store.get(flow_id)
+    flow = await world.load_login(flow_id)
     if flow.token is None:
         raise error_of(flow)  # and leave its lease to whoever polls, or died polling
     owner = world.context.identity.worker()
@@ -127,11 +127,10 @@ async def end_collection(world: World, held: Collection, *, acknowledged: bool) 
 
 async def claim_ended(world: World, flow_id: str, owner: str, seconds: float) -> Claim | LeaseHeld:
     """Take the lease of a flow that has ended, and put on record whose lease had run out."""
-    claim, lease = await take_lease(world, flow_id, owner, seconds)
+    claim, _ = await take_lease(world, flow_id, owner, seconds)
     if isinstance(claim, LeaseHeld) or claim.previous_owner is None:
         return claim
     taken_over = claim.flow.take_over(claim.now, claim.previous_owner)
     recorded = recorder.record(world, claim.flow, taken_over, owner)
-    snooze = partial(world.store.snooze, flow_id, owner, lease.taken.now)
-    await or_else(recorded, snooze)
+    await or_else(recorded, partial(put_off, world, flow_id, owner))
     return claim

@@ -174,7 +174,7 @@ class TokenCache:
 
 
 class GrantCommit(NamedTuple):
-    """A commit of a grant: the arguments of a store's `commit_grant`."""
+    """A commit of a grant: the arguments of a store's `commit`."""
 
     grant: Grant
     event: dict[str, Any]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 async def get(world: World, flow_id: str) -> Login:
     """Return the login as it is stored."""
-    flow = await world.store.get(flow_id, secrets=False)
+    flow = await world.load_login(flow_id, secrets=False)
     now = await world.now()
     return Login.of(flow, flow.wait_seconds(now))
 

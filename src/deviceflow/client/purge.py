@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client import recorder
+from deviceflow.client.claim import put_off
 from deviceflow.client.handover import claim_ended
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.client.step import step
+from deviceflow.core import queries
+from deviceflow.core.flow import Flow
+from deviceflow.core.grant import Grant
 from deviceflow.core.ports import LeaseHeld
 
 if TYPE_CHECKING:
     from deviceflow.client.world import World
-    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.ports import Stored
 
     Kind = Literal["token", "revoke"]
 
@@ -54,68 +58,82 @@ async def purge(world: World, tokens_after: float, flows_after: float) -> Purged
     ages: tuple[tuple[Kind, float], ...] = (("token", tokens_after), ("revoke", flows_after))
     for kind, age in ages:
         skip = 0
-        ids: list[str]
         # Each flow once. What is wiped is found no more, so only what was passed is skipped.
-        while ids := await world.store.ids_with_secrets(kind, now - age, now, skip):
+        while ids := await world.store.select(queries.with_secrets(kind, now - age, skip), now):
             new = [flow_id for flow_id in ids if flow_id not in seen]
             skip += 0 if new else len(ids)
             seen.update(new)
             for flow_id in new:
                 wiped += await _try_to_wipe(world, flow_id, kind, problems)
-    deleted = await world.store.delete_ended(now - flows_after, on_problem=problems.append)
-    grants, needs = await _purge_grants(world, now - flows_after, problems)
+    deleted = await _purge_logins(world, now, now - flows_after, problems)
+    grants, needs = await _purge_grants(world, now, now - flows_after, problems)
     return Purged(wiped, deleted, problems, grants, needs)
 
 
+async def _purge_logins(
+    world: World, now: float, before: float, problems: list[errors.DeviceFlowError]
+) -> int:
+    """Delete the logins that ended before a time and have no secrets; return how many."""
+    deleted = skip = 0
+    while found := await world.store.select(queries.without_secrets(before, skip), now):
+        flows = [one for one in found if isinstance(one, Flow)]
+        problems.extend(one for one in found if not isinstance(one, Flow))
+        gone = await world.store.delete(flows)
+        deleted += gone
+        skip += len(found) - gone
+    return deleted
+
+
 async def _purge_grants(
-    world: World, before: float, problems: list[errors.DeviceFlowError]
+    world: World, now: float, before: float, problems: list[errors.DeviceFlowError]
 ) -> tuple[int, int]:
     """Delete the grants that ended before a time, and end the needs that are as old.
 
     Returns:
         How many grants were deleted, and how many needs ended.
     """
-    deleted, ended, after = 0, 0, None
-    names: list[str]
-    while names := await world.store.ended_grants(before, after):
+    deleted, ended, after = 0, 0, ""
+    while names := await world.store.select(queries.ended_grants(before, after), now):
         for name in names:
             try:
                 clocks = world.clocks()
-                stored = await world.store.load_grant(name, clocks.now)
+                stored = await world.store.load(Grant, name, clocks.now, by="name")
                 if stored is None:
                     continue
-                if stored.grant.is_over(before):
+                if stored.record.is_over(before):
                     deleted += await _delete_grant(world, stored)
-                elif stored.grant.has_stale_need(before) and not await _has_code(world, stored):
+                elif stored.record.has_stale_need(before) and not await _has_code(world, stored):
                     ended += await _give_up_need(world, stored)
             except errors.DeviceFlowError as problem:
                 problems.append(problem)
+        if names[-1] <= after:  # a row whose name is not text is listed last, under another name
+            break
         after = names[-1]
     return deleted, ended
 
 
-async def _has_code(world: World, stored: StoredGrant) -> bool:
+async def _has_code(world: World, stored: Stored[Grant]) -> bool:
     """Tell whether somebody has a valid code to log in for a grant, from wherever."""
-    flow = await world.store.find(stored.grant.name)
+    flow = await world.find_login(stored.record.name)
     return flow is not None and flow.expires_at is not None and flow.expires_at > stored.now
 
 
-async def _give_up_need(world: World, stored: StoredGrant) -> bool:
+async def _give_up_need(world: World, stored: Stored[Grant]) -> bool:
     """End a need; a sweep notifies of the end, and a later purge deletes the grant."""
-    given_up = stored.grant.give_up_need(stored.now)
+    given_up = stored.record.give_up_need(stored.now)
     worker = world.context.identity.worker()
-    return await recorder.record_grant(world, stored.grant, given_up, worker)
+    return await recorder.record_grant(world, stored.record, given_up, worker)
 
 
-async def _delete_grant(world: World, stored: StoredGrant) -> bool:
+async def _delete_grant(world: World, stored: Stored[Grant]) -> bool:
     """Delete a grant, with what is left to revoke."""
-    grant, worker = stored.grant, world.context.identity.worker()
+    grant, worker = stored.record, world.context.identity.worker()
     if grant.to_revoke:
         abandoned = grant.abandon_revocation(stored.now)
         if not await recorder.record_grant(world, grant, abandoned, worker):
             return False
     world.context.tokens.discard(grant.name)
-    return bool(await world.store.delete_grant(grant))
+    return bool(await world.store.delete([grant]))
 
 
 async def _try_to_wipe(
@@ -124,8 +142,7 @@ async def _try_to_wipe(
     try:
         return await wipe(world, flow_id, kind)
     except errors.DeviceFlowError as problem:
-        clocks = world.clocks()
-        await world.store.snooze(flow_id, world.context.identity.worker(), clocks.now)
+        await put_off(world, flow_id, world.context.identity.worker())
         problems.append(problem)
     return False
 

@@ -115,7 +115,7 @@ async def record_grant(
 
 async def commit_grant(world: World, commit: GrantCommit) -> bool:
     """Commit a rendered event of a grant, and publish it; with the flow's, if one moves."""
-    committed = await world.store.commit_grant(
+    committed = await world.store.commit(
         commit.grant,
         commit.event,
         lease=commit.lease,
@@ -150,7 +150,7 @@ async def unverified_tls(world: World, prepared: Prepared) -> None:
     address, unverified = _address(prepared.request.url), world.context.unverified
     if address.startswith("https:") and address not in unverified:
         now, origin = world.clocks().wall, world.context.identity.origin
-        await world.store.record_store_event(actions.UNVERIFIED_TLS, now, address, origin)
+        await world.store.append(StoreEvent(actions.UNVERIFIED_TLS, now, address, origin))
         world.emit(log.UNVERIFIED_TLS, {"url": address}, logging.WARNING)
         unverified.add(address)
 

@@ -218,6 +218,6 @@ async def _apply_response(world: World, flow: Flow, outcome: Outcome, worker: st
 
 async def _overtaken(world: World, flow_id: str, worker: str) -> Login:
     """Report how far others have moved the flow."""
-    flow = await world.store.get(flow_id)
+    flow = await world.load_login(flow_id)
     await world.store.release(flow_id, worker)
     return Login.of(flow, 0.0 if flow.state.ended else flow.interval)

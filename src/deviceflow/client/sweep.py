@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.claim import restart_lease, take_lease
+from deviceflow.client.claim import put_off, restart_lease, take_lease
 from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.turns import Turn, by_turns
 from deviceflow.client.unsaved import save
+from deviceflow.core import queries
 from deviceflow.core.ports import LeaseHeld
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ async def due(world: World) -> tuple[Swept, list[Work[Swept]]]:
     problems = await save_tokens(world)
     await follow_clock(world)
     clocks = world.clocks()
-    found = await world.store.upcoming(clocks.now, 0.0, 0.0)
+    found = await world.store.select(queries.upcoming(0.0, 0.0), clocks.now)
     steps: list[Work[Swept]] = [
         Turn(one.server, one.flow_id, partial(step_due, flow_id=one.flow_id)) for one in found
     ]
@@ -67,7 +68,7 @@ async def follow_clock(world: World) -> None:
     """Correct waiting times and leases that were written by a clock that is another now."""
     clocks = world.clocks()
     await world.store.wake_after_clock_change(clocks.now)
-    leases = await world.store.foreign_leases(clocks.now)
+    leases = await world.store.select(queries.foreign_leases(), clocks.now)
     for flow_id, since in leases:
         await restart_lease(world, flow_id, since)
 
@@ -83,7 +84,7 @@ async def step_due(world: World, flow_id: str) -> Swept:
             return Swept([], [])
         flow = claim.flow
         if claim.event is None and (flow.wake_at is None or flow.wait_seconds(claim.now) > 0):
-            await world.store.reschedule(flow, worker)  # what woke it bypassed the client
+            await world.store.release(flow.id, worker, due=flow)  # what woke it bypassed the client
             return Swept([], [])
         return Swept([(await step_claimed(world, claim, lease, begin))], [])
     except errors.UnknownLoginError:
@@ -92,6 +93,5 @@ async def step_due(world: World, flow_id: str) -> Swept:
         if claim is None and problem.flow_id is None:
             raise  # it is about the store
         problem.flow_id = problem.flow_id or flow_id
-        clocks = world.clocks()
-        await world.store.snooze(flow_id, worker, clocks.now)
+        await put_off(world, flow_id, worker)
         return Swept([], [problem])

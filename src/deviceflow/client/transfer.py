@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 async def export_login(world: World, flow_id: str, keys: Sequence[Secret]) -> str:
     """Return the whole login, secrets included, as one sealed text."""
-    flow = await world.store.get(flow_id)
+    flow = await world.load_login(flow_id)
     return seal(flow, keys)
 
 

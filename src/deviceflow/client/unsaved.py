@@ -77,7 +77,7 @@ async def _deliver(
 ) -> Flow:
     """Store a token with a flow that others have moved meanwhile."""
     while True:
-        flow = await world.store.get(flow_id)
+        flow = await world.load_login(flow_id)
         now = max(now, flow.moved_at)  # the others' events may be later than the answer
         token = issued.token
         if token is None:

@@ -60,7 +60,7 @@ async def _wait(world: World, flow_id: str, timeout: float | None, on_step: OnSt
                 raise errors.WaitTimeoutError(flow_id=flow_id, state=login.state)
             seconds = min(seconds, left)
         await world.sleep(seconds, flow_id)
-    flow = await world.store.get(flow_id)
+    flow = await world.load_login(flow_id)
     for _ in flow.to_revoke:
         login = await step(world, flow_id)
     return login
@@ -69,7 +69,7 @@ async def _wait(world: World, flow_id: str, timeout: float | None, on_step: OnSt
 async def cancel(world: World, flow_id: str, detail: str | None) -> Login:
     """End the login, and wake whoever waits for it in this process."""
     while True:
-        flow = await world.store.get(flow_id)
+        flow = await world.load_login(flow_id)
         now = await world.now()
         if flow.state.ended:
             break

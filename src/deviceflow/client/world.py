@@ -31,12 +31,14 @@ from abc import ABC, abstractmethod
 from copy import copy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
+from deviceflow.core.flow import Flow
+from deviceflow.errors import UnknownLoginError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from deviceflow.client.context import Context
     from deviceflow.client.lease import Clocks
-    from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
     from deviceflow.core.login import Login
     from deviceflow.core.notice import LoginNeed
@@ -46,9 +48,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-MUST_FINISH: Final = frozenset(
-    {"claim", "commit", "commit_grant", "release", "reschedule", "snooze"}
-)
+MUST_FINISH: Final = frozenset({"claim", "commit", "release", "put_off"})
 """The methods of a store that are not interrupted. Nor is `World.write_audit`."""
 
 
@@ -142,6 +142,22 @@ class World(ABC):
         """Send a prepared request within a deadline, in seconds. This never raises."""
 
     # The record.
+
+    async def load_login(self, flow_id: str, *, secrets: bool = True) -> Flow:
+        """Return a copy of a stored login.
+
+        Raises:
+            UnknownLoginError: The store has no login of this id.
+        """
+        stored = await self.store.load(Flow, flow_id, secrets=secrets)
+        if stored is None:
+            raise UnknownLoginError(flow_id=flow_id)
+        return stored.record
+
+    async def find_login(self, name: str) -> Flow | None:
+        """Return a copy of the open login of a name, without its secrets; None without one."""
+        stored = await self.store.load(Flow, name, by="name", secrets=False)
+        return None if stored is None else stored.record
 
     @abstractmethod
     async def write_audit(self, event: dict[str, Any], subject: Flow | Grant) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from deviceflow.core.ports import StoredGrant
+    from deviceflow.core.grant import Grant
+    from deviceflow.core.ports import Stored
     from deviceflow.core.provider import Provider
     from deviceflow.core.states import GrantState, Loss
     from deviceflow.core.text import CleanText
@@ -67,9 +68,9 @@ class GrantView:
     revocations: int
 
     @classmethod
-    def of(cls, stored: StoredGrant) -> Self:
+    def of(cls, stored: Stored[Grant]) -> Self:
         """Return the snapshot of a stored grant."""
-        grant = stored.grant
+        grant = stored.record
         token, need = grant.token, grant.open_need
         return cls(
             id=grant.id,

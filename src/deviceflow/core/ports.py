@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Self, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeVar,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
     from deviceflow.core.grant import Grant
+    from deviceflow.core.queries import Query
     from deviceflow.core.secret import Secret
     from deviceflow.core.uses import Use
     from deviceflow.core.wire import Failure, Request, Response
@@ -24,14 +35,13 @@ if TYPE_CHECKING:
     """
 
 _T = TypeVar("_T")
+_R = TypeVar("_R", "Flow", "Grant")
+
+By = Literal["id", "name", "link"]
+"""What a login or a grant is found by."""
 
 FIRST_SNOOZE: Final = 60
 """The first snooze of a flow that cannot be processed, in seconds. Each further one doubles."""
-
-
-def reraise(problem: DeviceFlowError) -> None:
-    """Raise the problem."""
-    raise problem
 
 
 def each(page: Callable[[int], Sequence[_T]], seen: set[_T]) -> Iterator[_T]:
@@ -144,27 +154,52 @@ class UpcomingFlow(NamedTuple):
     server: str
 
 
-class StoredGrant(NamedTuple):
-    """A grant as it is stored.
+class Stored(NamedTuple, Generic[_R]):
+    """A login or a grant as it is stored.
 
     Attributes:
-        grant: A copy of the grant, with its secrets.
-        now: The store's time in seconds since 1970, when the grant was read.
-        used_at: When the grant's last use was noted; None if it was never used.
-        uses: The last noted use of each task that used it lately.
-        held: For how many more seconds a worker has the grant's lease; 0 if no worker has it. At
-            most the duration of the lease.
+        record: A copy of the login or the grant.
+        now: The store's time in seconds since 1970, when it was read.
+        used_at: When a grant's last use was noted; None if it was never used.
+        held: For how many more seconds a worker has the lease; 0 if no worker has it. At most the
+            duration of the lease.
         owner: That worker, or the worker whose lease ran out and was not released.
+        uses: The last noted use of each task that used a grant lately.
         since: As in `LeaseHeld`.
     """
 
-    grant: Grant
+    record: _R
     now: float
     used_at: float | None = None
     held: float = 0.0
     owner: str | None = None
     uses: tuple[Use, ...] = ()
     since: float | None = None
+
+
+class Page(NamedTuple, Generic[_R]):
+    """A page of a list of logins or grants.
+
+    Attributes:
+        found: The logins or grants, each without secrets if it is a login; or why one cannot be
+            read: an error that names it.
+        after: What the next page begins after; None if this is the last page.
+    """
+
+    found: list[Stored[_R] | Unreadable]
+    after: Any
+
+
+class Unreadable(NamedTuple):
+    """A login or a grant that cannot be read.
+
+    Attributes:
+        name: The name of a grant, or the id of a login, as far as the row shows one.
+        problem: Why.
+    """
+
+    name: str
+    problem: DeviceFlowError
 
 
 class GrantLease(NamedTuple):
@@ -252,15 +287,17 @@ class Transport(Protocol):
 
 
 class Store(Protocol):
-    """A store of flows. Every method can be called from any thread.
+    """A store of logins and grants. Every method can be called from any thread.
 
-    Times in arguments are the client's. Leases go by the monotonic clock, where a time is a
-    `Moment`. A store whose clients share a clock, such as a database server, uses that clock
-    instead. Each method can raise `StoreError`, and `SealError` if it unseals secrets.
+    A kind of records is a class: `Flow` for logins, and `Grant`. Times in arguments are the
+    client's. Leases go by the monotonic clock, where a time is a `Moment`. A store whose clients
+    share a clock, such as a database server, uses that clock instead. Each method can raise
+    `StoreError`, and `SealError` if it unseals secrets. All commits of a grant survive a power cut,
+    whatever the store's setting.
 
     Attributes:
-        durable: Whether flows survive the process.
-        keeps_trail: Whether the store keeps the events of each flow in a chain.
+        durable: Whether logins and grants survive the process.
+        keeps_trail: Whether the store keeps the events of each login and grant in a chain.
     """
 
     @property
@@ -273,30 +310,45 @@ class Store(Protocol):
         """Return the store's time, in seconds since 1970."""
 
     def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow:
-        """Keep a new flow, or return the open one of the same name instead.
+        """Keep a new login, or return the open one of the same name instead.
 
         Args:
-            flow: The flow.
+            flow: The login.
             store_event: A store event to record in the same transaction, if the store keeps a
                 trail.
         """
 
-    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        """Return a copy of a flow, with or without its secrets.
-
-        Raises:
-            UnknownLoginError: The store has no flow of this id.
-        """
-
-    def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
-    ) -> Iterator[Flow]:
-        """Yield copies of the flows without their secrets, newest first.
+    def load(
+        self,
+        kind: type[_R],
+        key: str | Secret,
+        client_now: float = 0.0,
+        *,
+        by: By = "id",
+        secrets: bool = True,
+    ) -> Stored[_R] | None:
+        """Return a copy of a login or a grant; None if there is none.
 
         Args:
-            skip_ended: Whether to skip flows that have ended.
-            on_problem: Called with the error of each flow that cannot be read; the flow is
-                skipped. By default the error is raised.
+            kind: The kind.
+            key: What it is found by.
+            client_now: The client's time; without it, `held` and `now` mean nothing in a store that
+                goes by that time.
+            by: What the key is. By its name, only a login that is open is found. A link is that of
+                a grant's last need, and a secret.
+            secrets: Whether a login comes with its secrets. A grant always does.
+        """
+
+    def page(
+        self, kind: type[_R], client_now: float, after: Any = None, *, skip_ended: bool = False
+    ) -> Page[_R]:
+        """Return a page of all logins, newest first, or of all grants, by their names.
+
+        Args:
+            kind: The kind.
+            client_now: The client's time.
+            after: The page before's `after`; None for the first page.
+            skip_ended: Whether to skip logins that have ended.
         """
 
     def claim(
@@ -307,10 +359,10 @@ class Store(Protocol):
         seconds: float,
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld:
-        """Take the flow's lease, or return the lease that another worker holds.
+        """Take a login's lease, or return the lease that another worker holds.
 
         Args:
-            flow_id: The flow.
+            flow_id: The login.
             owner: The worker that takes the lease.
             client_now: The client's time.
             seconds: The duration of the lease.
@@ -319,25 +371,8 @@ class Store(Protocol):
                 the lease.
 
         Raises:
-            UnknownLoginError: The store has no flow of this id.
+            UnknownLoginError: The store has no login of this id.
         """
-
-    def upcoming(
-        self, client_now: float, ahead: float, grace: float | None = None
-    ) -> list[UpcomingFlow]:
-        """Return flows that nobody seems to drive and nobody has leased, the longest due first.
-
-        These are the flows that have their code and were never polled, and those that were due and
-        were not stepped. There may be more of them than are returned.
-
-        Args:
-            client_now: The client's time.
-            ahead: How many seconds before they are due the former are returned.
-            grace: How many seconds after they were due the latter are returned; None for never.
-        """
-
-    def any_pending(self) -> bool:
-        """Tell whether a flow waits for an approval. Flows that are snoozed do not count."""
 
     def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
         """Have a lease last its whole duration from now, by this client's clock.
@@ -346,159 +381,70 @@ class Store(Protocol):
         compared: then its end is known.
 
         Args:
-            subject_id: The flow or the grant.
+            subject_id: The login or the grant.
             since: When the lease was taken, as in `LeaseHeld`.
             client_now: The client's time, which was read after the lease was seen.
         """
 
-    def foreign_leases(self, client_now: float) -> list[tuple[str, float]]:
-        """Return due flows with a lease that has to be restarted, each with its `since`."""
-
     def wake_after_clock_change(self, client_now: float) -> None:
-        """Correct waiting times that were written before the clock was set back."""
+        """Correct waiting times of logins that were written before the clock was set back."""
 
     def commit(
         self,
-        flow: Flow,
+        record: Flow | Grant,
         event: dict[str, Any],
         *,
         release: str | None = None,
-        store_event: StoreEvent | None = None,
-    ) -> bool:
-        """Commit a flow after a transition, together with the transition's event.
-
-        Args:
-            flow: The flow.
-            event: The transition as an event of `deviceflow.audit/1`. If the stored flow is not at
-                the previous transition, another worker has moved it, and nothing is committed. A
-                store that keeps a trail fills in hashes and MAC.
-            release: The owner whose lease is released in the same transaction.
-            store_event: A store event to record in the same transaction, as for `add`.
-
-        Returns:
-            Whether the flow was committed.
-        """
-
-    def release(self, flow_id: str, owner: str) -> None:
-        """Release the lease, if `owner` still holds it."""
-
-    def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
-        """Release the lease, if `owner` holds it, and hide the flow from sweeps and purges.
-
-        The first snooze lasts a minute, each further one twice as long, up to an hour. A commit
-        ends the snooze.
-        """
-
-    def reschedule(self, flow: Flow, owner: str) -> None:
-        """Release the lease, and schedule the flow for the sweeps after its due time."""
-
-    def record_store_event(
-        self, action: Action, client_now: float, detail: str, origin: Origin
-    ) -> None:
-        """Record a `StoreEvent`, if the store keeps a trail."""
-
-    def ids_with_secrets(
-        self,
-        kind: Literal["token", "revoke"],
-        ended_before: float,
-        client_now: float,
-        skip: int = 0,
-    ) -> list[str]:
-        """Return one page of ids of ended flows that have secrets of a kind.
-
-        Args:
-            kind: The kind of secrets.
-            ended_before: The flows ended before this time, in seconds since 1970.
-            client_now: The client's time.
-            skip: The offset of the page. Flows are sorted by the time of their end.
-        """
-
-    def delete_ended(
-        self,
-        ended_before: float,
-        *,
-        on_problem: Callable[[DeviceFlowError], object] = reraise,
-    ) -> int:
-        """Delete ended flows that have no secrets, and return their number. Their events stay.
-
-        Args:
-            ended_before: The flows ended before this time, in seconds since 1970.
-            on_problem: Called with the error of each flow that cannot be read, and is not deleted.
-                By default the error is raised.
-        """
-
-    # Grants. All commits of a grant survive a power cut, whatever the store's setting.
-
-    def find(self, name: str) -> Flow | None:
-        """Return a copy of the open flow of a name, without its secrets; None if there is none."""
-
-    def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
-        """Return the grant of a name; None if there is none."""
-
-    def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
-        """Return the grant of an id; None if there is none."""
-
-    def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None:
-        """Return the grant whose last need has this link; None if there is none."""
-
-    def commit_grant(
-        self,
-        grant: Grant,
-        event: dict[str, Any],
-        *,
         lease: GrantLease | None = None,
-        release: str | None = None,
+        store_event: StoreEvent | None = None,
         flow: Flow | None = None,
         flow_event: dict[str, Any] | None = None,
     ) -> bool:
-        """Commit a grant after a transition, together with the transition's event.
+        """Commit a login or a grant after a transition, together with the transition's event.
 
-        The first transition adds the grant. All of this is one transaction.
+        The first transition of a grant adds it. All of this is one transaction.
 
         Args:
-            grant: The grant.
-            event: The transition as an event of `deviceflow.audit/1`. If the stored grant is not at
-                the previous transition, or there is another grant of its name, nothing is
-                committed.
-            lease: A lease to take. If another worker holds one that has not ended, nothing is
-                committed.
+            record: The login or the grant.
+            event: The transition as an event of `deviceflow.audit/1`. If the stored record is not
+                at the previous transition, or there is another grant of its name, nothing is
+                committed. A store that keeps a trail fills in hashes and MAC.
             release: The owner whose lease is released.
-            flow: A flow that moves with the grant, whose token becomes the grant's. If it is not at
+            lease: A grant's lease to take. If another worker holds one that has not ended, nothing
+                is committed.
+            store_event: A store event to record, as for `add`.
+            flow: A login that moves with a grant, whose token becomes the grant's. If it is not at
                 the transition before `flow_event`, nothing is committed.
-            flow_event: The flow's event.
+            flow_event: That login's event.
 
         Returns:
             Whether it was committed.
         """
 
-    def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
-        """Note that the grant is used, and by what."""
-
-    def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
-        """Return a page of all grants by their names; the name only, of one that is unreadable.
+    def release(self, flow_id: str, owner: str, *, due: Flow | None = None) -> None:
+        """Release a login's lease, if `owner` still holds it.
 
         Args:
-            client_now: The client's time.
-            after: The last name of the page before.
+            flow_id: The login.
+            owner: The worker.
+            due: The login as it was read, to have sweeps find it at its due time. If it has moved
+                since, nothing is done.
         """
 
-    def due_grants(self, client_now: float, unused: float, limit: int) -> list[tuple[str, str]]:
-        """Return grants that a sweep should look after, and nobody holds a lease of.
+    def put_off(
+        self, kind: type[Flow | Grant], key: str, client_now: float, owner: str | None = None
+    ) -> None:
+        """Hide a login or a grant that cannot be processed from sweeps for a while.
 
-        Each is a pair: the grant's name, and its server.
-
-        Args:
-            client_now: The client's time.
-            unused: For how many seconds at most a grant may not have been used.
-            limit: How many grants at most.
-        """
-
-    def due_notices(self, client_now: float, limit: int) -> list[str]:
-        """Return names of grants with a need that the program is to be notified of.
+        A login's lease is released, if `owner` holds it. The first time, a login is hidden for a
+        minute, each further time twice as long, up to an hour; a commit ends that. A grant is
+        hidden for an hour.
 
         Args:
+            kind: The kind.
+            key: The login's id, or the grant's name.
             client_now: The client's time.
-            limit: How many names at most.
+            owner: The worker.
         """
 
     def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool:
@@ -508,21 +454,21 @@ class Store(Protocol):
             Whether a notification was due. Of all who call this, one is told so.
         """
 
-    def snooze_grant(self, name: str, client_now: float) -> None:
-        """Hide a grant that cannot be processed from sweeps for an hour."""
+    def use(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
+        """Note that a grant is used, and by what."""
 
-    def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
-        """Return a page of names of grants that ended before a time, in their order.
+    def select(self, query: Query[_T], client_now: float) -> list[_T]:
+        """Return the answers to a query of `deviceflow.core.queries`."""
 
-        A grant that nobody ever logged in for counts as ended when it was first asked for.
+    def delete(self, records: Sequence[Flow | Grant]) -> int:
+        """Delete logins or grants, each if it is still at the same transition. Their events stay.
 
-        Args:
-            ended_before: The time, in seconds since 1970.
-            after: The last name of the page before.
+        Returns:
+            How many were deleted.
         """
 
-    def delete_grant(self, grant: Grant) -> bool:
-        """Delete a grant, if it is still at the same transition; return whether it was deleted."""
+    def append(self, event: StoreEvent) -> None:
+        """Record a store event, if the store keeps a trail."""
 
     def close(self) -> None:
         """Close files and connections."""
@@ -574,11 +520,19 @@ class AsyncStore(Protocol):
 
     async def add(self, flow: Flow, *, store_event: StoreEvent | None = None) -> Flow: ...
 
-    async def get(self, flow_id: str, *, secrets: bool = True) -> Flow: ...
+    async def load(
+        self,
+        kind: type[_R],
+        key: str | Secret,
+        client_now: float = 0.0,
+        *,
+        by: By = "id",
+        secrets: bool = True,
+    ) -> Stored[_R] | None: ...
 
-    def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
-    ) -> AsyncIterator[Flow]: ...
+    async def page(
+        self, kind: type[_R], client_now: float, after: Any = None, *, skip_ended: bool = False
+    ) -> Page[_R]: ...
 
     async def claim(
         self,
@@ -589,99 +543,44 @@ class AsyncStore(Protocol):
         decide: Decide | None = None,
     ) -> Claim | LeaseHeld: ...
 
-    async def upcoming(
-        self, client_now: float, ahead: float, grace: float | None = None
-    ) -> list[UpcomingFlow]: ...
-
-    async def any_pending(self) -> bool: ...
-
     async def restart_lease(self, subject_id: str, since: float, client_now: float) -> None: ...
-
-    async def foreign_leases(self, client_now: float) -> list[tuple[str, float]]: ...
 
     async def wake_after_clock_change(self, client_now: float) -> None: ...
 
     async def commit(
         self,
-        flow: Flow,
+        record: Flow | Grant,
         event: dict[str, Any],
         *,
         release: str | None = None,
-        store_event: StoreEvent | None = None,
-    ) -> bool: ...
-
-    async def release(self, flow_id: str, owner: str) -> None: ...
-
-    async def snooze(self, flow_id: str, owner: str, client_now: float) -> None: ...
-
-    async def reschedule(self, flow: Flow, owner: str) -> None: ...
-
-    async def record_store_event(
-        self, action: Action, client_now: float, detail: str, origin: Origin
-    ) -> None: ...
-
-    async def ids_with_secrets(
-        self,
-        kind: Literal["token", "revoke"],
-        ended_before: float,
-        client_now: float,
-        skip: int = 0,
-    ) -> list[str]: ...
-
-    async def delete_ended(
-        self,
-        ended_before: float,
-        *,
-        on_problem: Callable[[DeviceFlowError], object] = reraise,
-    ) -> int: ...
-
-    # Grants.
-
-    async def find(self, name: str) -> Flow | None: ...
-
-    async def load_grant(self, name: str, client_now: float) -> StoredGrant | None: ...
-
-    async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None: ...
-
-    async def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None: ...
-
-    async def commit_grant(
-        self,
-        grant: Grant,
-        event: dict[str, Any],
-        *,
         lease: GrantLease | None = None,
-        release: str | None = None,
+        store_event: StoreEvent | None = None,
         flow: Flow | None = None,
         flow_event: dict[str, Any] | None = None,
     ) -> bool: ...
 
-    async def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None: ...
+    async def release(self, flow_id: str, owner: str, *, due: Flow | None = None) -> None: ...
 
-    async def grants(
-        self, client_now: float, after: str | None = None
-    ) -> list[StoredGrant | str]: ...
-
-    async def due_grants(
-        self, client_now: float, unused: float, limit: int
-    ) -> list[tuple[str, str]]: ...
-
-    async def due_notices(self, client_now: float, limit: int) -> list[str]: ...
+    async def put_off(
+        self, kind: type[Flow | Grant], key: str, client_now: float, owner: str | None = None
+    ) -> None: ...
 
     async def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool: ...
 
-    async def snooze_grant(self, name: str, client_now: float) -> None: ...
+    async def use(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None: ...
 
-    async def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]: ...
+    async def select(self, query: Query[_T], client_now: float) -> list[_T]: ...
 
-    async def delete_grant(self, grant: Grant) -> bool: ...
+    async def delete(self, records: Sequence[Flow | Grant]) -> int: ...
+
+    async def append(self, event: StoreEvent) -> None: ...
 
     # For a process that drives whatever is due.
 
-    async def wait_for_change(self, seconds: float) -> bool:
+    async def watch(self, seconds: float) -> bool:
         """Wait until somebody adds, starts or ends a flow, in this process or another.
 
-        Such a change can make a flow due earlier than `upcoming` said. Only one task of a store may
+        Such a change can make a login due earlier than a query said. Only one task of a store may
         wait at a time. A change between two calls makes the second call return at once. The first
         call of all returns at once, too. If the database does not report changes, the method checks
         for changes, or returns, at intervals.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import default_clock
+from deviceflow.core.flow import Flow
 from deviceflow.core.states import Reason, State
 from deviceflow.core.text import SecretMatcher
 from deviceflow.core.wire import Failure
@@ -23,7 +24,6 @@ from deviceflow.stores.memory import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deviceflow.core.flow import Flow
     from deviceflow.core.ports import Clock, Store
     from deviceflow.doctor._recorder import Recorder
     from deviceflow.providers.oauth import OAuth
@@ -67,7 +67,7 @@ def examine(
         return
     code = login.user_code or ""
     ends = login.expires_at or clock.time()
-    flow = store.get(login.id)  # the doctor looks closer than a login shows
+    flow = _stored(store, login.id)  # the doctor looks closer than a login shows
     try:
         yield from _with_code(client, store, recorder, flow, early_poll=early_poll, clock=clock)
     except (DeviceFlowError, ImportError, KeyboardInterrupt):
@@ -79,6 +79,12 @@ def examine(
     elif ended.state is not State.AUTHORIZED:
         client.cancel(login.id, "checked by deviceflow doctor")
         yield _left_behind(code, ends - clock.time())
+
+
+def _stored(store: Store, flow_id: str) -> Flow:
+    stored = store.load(Flow, flow_id)
+    assert stored is not None  # noqa: S101  # nobody deletes it
+    return stored.record
 
 
 def _left_behind(code: str, seconds: float) -> Check:
@@ -109,7 +115,7 @@ def _with_code(
         wait = client.step(flow.id).wait_seconds
         if not recorder.of("token"):
             clock.sleep(wait)
-    polled_flow = store.get(flow.id)  # a flow that has ended has no secrets any more
+    polled_flow = _stored(store, flow.id)  # a flow that has ended has no secrets any more
     if not recorder.of("token"):
         yield Check("poll", "bad", "The code expired before the first poll was due.")
         return

@@ -24,6 +24,7 @@ from deviceflow import errors
 from deviceflow.client._sync import Client
 from deviceflow.client.browser import open_page
 from deviceflow.client.clock import default_clock
+from deviceflow.core.flow import Flow
 from deviceflow.core.sanitize import endpoint
 from deviceflow.core.wire import Failure, Response, read_json
 from deviceflow.errors import AuthorizationExpiredError, StudioAuthError
@@ -219,7 +220,8 @@ def start(base_url: str | None, **request: Any) -> StudioLogin:
     login = client.create(Studio(base_url or DEFAULT_URL, allow_http=True), **given)
     with _or_give_up(client, login.id):
         login = client.step(login.id)
-        code = _STORE.get(login.id).device_code
+        stored = _STORE.load(Flow, login.id)
+        code = stored and stored.record.device_code
         if code is None:
             raise _no_code(wire, login)
         _flow_of_code[code.fingerprint()] = login.id
@@ -310,9 +312,9 @@ def _forget(flow_id: str) -> None:
 
 def _forget_stale() -> None:
     for flow_id in list(_flow_of_code.values()):
-        with suppress(errors.UnknownLoginError):
-            if _STORE.get(flow_id).due_at + _KEPT < default_clock(_CLOCK).time():
-                _forget(flow_id)
+        stored = _STORE.load(Flow, flow_id)
+        if stored and stored.record.due_at + _KEPT < default_clock(_CLOCK).time():
+            _forget(flow_id)
 
 
 def _post(request: Request) -> requests.Response:

@@ -11,7 +11,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deviceflow import errors
-from deviceflow.client.claim import take_lease
+from deviceflow.client.claim import put_off, take_lease
 from deviceflow.client.grant_page import settle
 from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.store_clock import Seen
@@ -74,8 +74,7 @@ async def drive(world: World, flow_id: str, seq: int) -> Driven:
             raise
         if isinstance(problem, errors.DeviceFlowError) and problem.flow_id is None:
             problem.flow_id = flow_id
-        clocks = world.clocks()
-        await world.store.snooze(flow_id, worker, clocks.now)
+        await put_off(world, flow_id, worker)
         return Driven(problem=problem)
 
 
@@ -97,7 +96,7 @@ async def _drive(world: World, flow_id: str, seq: int, worker: str) -> Driven:
             await world.store.release(flow_id, worker)
             return Driven()
         if flow.wake_at is None or flow.wait_seconds(claim.now) > 0:
-            await world.store.reschedule(flow, worker)  # what woke it bypassed the client
+            await world.store.release(flow.id, worker, due=flow)  # what woke it bypassed the client
             return Driven(_next(claim), seen)
     login = await step_claimed(world, claim, lease, begin)
     if login.has_token and login.name is not None:

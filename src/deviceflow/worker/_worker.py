@@ -18,6 +18,7 @@ from deviceflow.client.purge import DAY
 from deviceflow.client.store_clock import Seen, StoreClock
 from deviceflow.client.sweep import save_tokens
 from deviceflow.client.turns import NOTIFIED_AT_ONCE, Turn, Turns
+from deviceflow.core import queries
 from deviceflow.errors import LoginPending, StoreError, UsageError
 from deviceflow.worker import _drive
 from deviceflow.worker._schedule import (
@@ -425,7 +426,7 @@ class Worker:
         """Look as soon as somebody has started a login, where the store tells of that."""
         while True:
             try:
-                if await self._client._store.wait_for_change(_LISTEN):
+                if await self._client._store.watch(_LISTEN):
                     self._look_soon.set()
             except StoreError as failed:
                 self._store_failed(failed)
@@ -437,7 +438,7 @@ class Worker:
         # A worker that is behind would find its own logins, unless those wait for one server.
         behind = self._behind(self._now()) >= GRACE / 2 and not self._logins.free
         grace = None if behind else GRACE
-        found = await client._store.upcoming(clocks.now, LOOK_AHEAD, grace)
+        found = await client._store.select(queries.upcoming(LOOK_AHEAD, grace), clocks.now)
         if found:
             answered = client._clock.monotonic()
             self._clock.observe(Seen(found[0].now, clocks.steady, answered))
@@ -452,7 +453,7 @@ class Worker:
         waiting = self._logins or self._grants or self._notices or not self._looked_for_grants
         if waiting or self._flying or self.unsaved or self._schedule.any_due(self._now()):
             return False
-        return not await self._client._store.any_pending()
+        return not await self._client._store.select(queries.pending(), 0.0)
 
     async def _tidy(self) -> None:
         while True:

@@ -116,7 +116,7 @@ def test_event_comes_back_from_sqlite_in_the_same_form(
         (found,) = (row for row in snapshot.events if row[FLOW] == event["flow_id"])
     assert found == tuple(row[name] for name in STORED)
     assert found[TEXT].encode() == rfc8785.dumps(hashed(event))
-    assert store.history(event["flow_id"]) == [event]
+    assert store.events(event["flow_id"]) == [event]
 
 
 def test_fields_are_hashed_in_the_order_of_the_form() -> None:

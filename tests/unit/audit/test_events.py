@@ -26,6 +26,7 @@ from deviceflow.core.states import GrantState, Loss, Reason, State
 from deviceflow.core.wire import Failure
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -372,7 +373,7 @@ def test_each_logged_event_keeps_the_schema_and_shows_no_secret(
     flow = client.start(STUDIO)
     while not client.step(flow.id).state.ended:
         clock.advance(flow.interval)
-    if client._store.get(flow.id).token is not None:
+    if get(client._store, flow.id).token is not None:
         with client.collect(flow.id):
             pass
 

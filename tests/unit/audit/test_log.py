@@ -21,6 +21,7 @@ from deviceflow.errors import UsageError
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -233,7 +234,7 @@ def test_a_client_tells_its_hook_of_what_is_stored_already(script: ScriptedTrans
     told: list[dict[str, Any]] = []
 
     def hook(event: dict[str, Any]) -> None:
-        assert store.get(event["flow_id"]).seq >= event["seq"]
+        assert get(store, event["flow_id"]).seq >= event["seq"]
         assert "CANARY" not in repr(event)
         told.append(event)
 

@@ -144,5 +144,5 @@ def test_what_is_noted_of_a_store_has_the_origin_too(
     with origin(task_id="t1"):
         client.create(Studio("http://studio.lan", allow_http=True))
 
-    (noted,) = [event for event in store.history("store") if event["action"] == "plain_http"]
+    (noted,) = [event for event in store.events("store") if event["action"] == "plain_http"]
     assert noted["task_id"] == "t1"

@@ -171,7 +171,7 @@ def test_the_endpoints_come_from_the_servers_metadata() -> None:
 class Failing(MemoryStore):
     """A store that cannot write."""
 
-    def commit_grant(self, *_: Any, **__: Any) -> bool:
+    def commit(self, *_: Any, **__: Any) -> bool:
         raise errors.StoreError("The disk is full.")
 
 

@@ -18,6 +18,7 @@ from deviceflow import errors
 from deviceflow.audit.jsonl import JSONLinesAudit
 from deviceflow.audit.origin import origin
 from deviceflow.client._async import AsyncClient
+from deviceflow.core.flow import Flow
 from deviceflow.core.states import State
 from deviceflow.core.wire import Failure
 from deviceflow.providers.oauth import OAuth
@@ -26,6 +27,7 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import AsyncScriptedTransport, AsyncVirtualClock, answer
 from deviceflow.transports.threaded import ThreadedTransport
 from tests.awaited import Awaited, in_turn
+from tests.stored import flows
 from tests.unit.client.test_giving_way import OAUTH, Server
 
 if TYPE_CHECKING:
@@ -124,8 +126,8 @@ def test_task_group_that_fails_leaves_each_login_open_and_no_lease() -> None:
         asyncio.run(main())
 
     assert [type(error) for error in caught.value.exceptions] == [TooBadError]
-    assert {flow.state for flow in store.flows()} == {State.AWAITING_USER}
-    assert not any(owner for owner, _, _ in store._leases.values())
+    assert {flow.state for flow in flows(store)} == {State.AWAITING_USER}
+    assert not any(one.owner for one in store._entries[Flow].values())
 
 
 def test_many_tasks_that_start_one_login_send_one_request_for_a_code() -> None:
@@ -254,9 +256,9 @@ def test_request_that_is_cancelled_is_stored_as_interrupted_and_the_lease_given_
 
     assert [event["action"] for event in events] == ["issue_code", "poll", "retry"]
     assert "interrupted" in json.dumps(events[-1])
-    (flow,) = store.flows()
+    (flow,) = flows(store)
     assert (flow.state, flow.in_doubt) == (State.AWAITING_USER, True)
-    assert not any(owner for owner, _, _ in store._leases.values())
+    assert not any(one.owner for one in store._entries[Flow].values())
 
 
 def test_collection_that_is_cancelled_at_its_very_end_gives_the_lease_back() -> None:
@@ -287,7 +289,7 @@ def test_collection_that_is_cancelled_at_its_very_end_gives_the_lease_back() -> 
 
     asyncio.run(main())
 
-    assert not any(owner for owner, _, _ in store._leases.values())
+    assert not any(one.owner for one in store._entries[Flow].values())
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -18,11 +18,13 @@ from deviceflow import errors
 from deviceflow.audit import log
 from deviceflow.client._async import AsyncClient
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.flow import Flow
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.testing import answer
 from tests.awaited import Awaited, in_turn
+from tests.stored import get
 from tests.unit.client.test_giving_way import OAUTH, Server, World
 
 if TYPE_CHECKING:
@@ -177,7 +179,7 @@ def check(name: str, number: int, how: How, *, in_task: bool) -> bool:
     if not ended and how in ("once", "twice", "at every turn"):  # the others take a turn more
         assert scene.wire.sent == scene.sent
     assert flow.state is not State.POLLING
-    assert not any(owner for owner, _, _ in world.store._leases.values())
+    assert not any(one.owner for one in world.store._entries[Flow].values())
     if name != "import":
         assert [event["seq"] for event in scene.events] == list(range(before + 1, flow.seq + 1))
     outcome: str | None = None
@@ -191,7 +193,7 @@ def check(name: str, number: int, how: How, *, in_task: bool) -> bool:
         return ended
     world.clock.advance(60)  # a revocation that was interrupted is tried again later
     client.sweep()
-    left = world.store.get(flow.id)
+    left = get(world.store, flow.id)
     issued = set(world.server.issued) - set(world.server.revoked)
     assert not left.to_revoke
     if name == "acknowledge":

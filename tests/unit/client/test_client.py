@@ -19,6 +19,7 @@ from deviceflow.audit.events import render
 from deviceflow.audit.origin import origin
 from deviceflow.client._sync import Client
 from deviceflow.client.clock import SystemClock
+from deviceflow.core.flow import Flow
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure, Response
@@ -28,12 +29,13 @@ from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.brief import brief
 from tests.facade import AsyncFacade
 from tests.moments import moment
+from tests.stored import get as get_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.core.flow import Flow
     from deviceflow.core.login import Login
+    from deviceflow.core.ports import StoreEvent
     from deviceflow.core.wire import Request
 
     Make = Callable[..., Client]
@@ -444,7 +446,7 @@ def test_interval_counts_from_the_end_of_the_request(
     flow = driver.start(STUDIO)
 
     assert driver.step(flow.id).wait_seconds == 5
-    assert driver._store.get(flow.id).due_at == clock.time() + 5
+    assert get_stored(driver._store, flow.id).due_at == clock.time() + 5
 
 
 # Waiting.
@@ -680,13 +682,13 @@ def test_cancel_tries_again_where_others_went_on_meanwhile(
 
         busy = False
 
-        def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-            flow = super().get(flow_id, secrets=secrets)
+        def load(self, *what: Any, **how: Any) -> Any:
+            stored = super().load(*what, **how)
             if self.busy:
                 self.busy = False
-                theirs = super().get(flow_id)
+                theirs = get_stored(self, flow.id)
                 assert self.commit(theirs, render(theirs, theirs.poll(clock.time(), 10)))
-            return flow
+            return stored
 
     store = Busy()
     driver = client(code_answer(), store=store)
@@ -801,7 +803,7 @@ def test_interrupt_while_starting_cancels_a_flow_in_memory(
     with pytest.raises(KeyboardInterrupt):
         driver.start(STUDIO, name="nightly")
 
-    assert store.get(next(iter(store._flows))).reason is Reason.CANCELLED
+    assert get_stored(store, next(iter(store._entries[Flow]))).reason is Reason.CANCELLED
 
 
 def test_interrupt_while_sending_leaves_a_persistent_flow_resumable_and_in_doubt(
@@ -1044,7 +1046,7 @@ def test_second_token_does_not_replace_the_first(
     assert brief(step) == (flow.id, State.AUTHORIZED, 0.0, None)
     assert actions()[-2:] == ["issue_token", "orphan_token"]
     assert driver.collect_token(flow.id).access_token == Secret("TOKEN-CANARY")
-    assert driver._store.get(flow.id).orphaned_tokens == 1
+    assert get_stored(driver._store, flow.id).orphaned_tokens == 1
 
 
 def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
@@ -1061,7 +1063,7 @@ def test_token_that_comes_after_cancelling_is_recorded_and_not_taken(
         driver.wait_for_token(flow.id)
 
     assert actions() == ["issue_code", "poll", "cancel", "orphan_token"]
-    stands = driver._store.get(flow.id)
+    stands = get_stored(driver._store, flow.id)
     assert (stands.token, stands.orphaned_tokens) == (None, 1)
 
 
@@ -1116,7 +1118,7 @@ def test_token_that_was_left_out_of_an_export_is_not_called_pending(
     flow = driver.start(STUDIO)
     driver.step(flow.id)
     elsewhere = MemoryStore()
-    elsewhere.add(export.from_dict(export.to_dict(driver._store.get(flow.id))))
+    elsewhere.add(export.from_dict(export.to_dict(get_stored(driver._store, flow.id))))
 
     with pytest.raises(errors.UsageError, match="exported without its token"):
         client(store=elsewhere).wait_for_token(flow.id)
@@ -1334,10 +1336,10 @@ def test_server_whose_certificate_is_not_checked_is_on_record_once(
         unverified = True
 
     class Noting(MemoryStore):
-        noted: list[tuple[Any, ...]]
+        noted: list[StoreEvent]
 
-        def record_store_event(self, *what: Any) -> None:
-            self.noted.append(what)
+        def append(self, event: StoreEvent) -> None:
+            self.noted.append(event)
 
     store = Noting()
     store.noted = []
@@ -1348,7 +1350,7 @@ def test_server_whose_certificate_is_not_checked_is_on_record_once(
 
     said = [r for r in caplog.records if r.getMessage().startswith("deviceflow.unverified_tls ")]
     assert [record.levelno for record in said] == 2 * [logging.WARNING]
-    assert [note[::2] for note in store.noted] == [
+    assert [(note.action, note.detail) for note in store.noted] == [
         ("unverified_tls", STUDIO.server),
         ("unverified_tls", "https://token.example.com"),
     ]
@@ -1363,7 +1365,7 @@ def test_what_cannot_be_put_on_record_is_not_sent(
     class Failing(MemoryStore):
         notes = 0
 
-        def record_store_event(self, *_: Any) -> None:
+        def append(self, event: Any) -> None:
             self.notes += 1
             if self.notes == 1:
                 raise errors.StoreError("The disk is full.")
@@ -1401,7 +1403,7 @@ def test_client_as_a_context_closes_its_transport_and_keeps_its_flows(
         assert closed == []
 
     assert closed == [True]
-    assert store.get(flow.id).state is State.AWAITING_USER
+    assert get_stored(store, flow.id).state is State.AWAITING_USER
 
 
 # Who is told.

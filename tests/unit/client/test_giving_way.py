@@ -23,6 +23,7 @@ from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock, answer
 from tests.listed import sweep_each
+from tests.stored import flows, get
 from tests.tapped import Tapped, suspend
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class World:
         )
 
     def flow(self) -> Flow | None:
-        return next(iter(self.store.flows()), None)
+        return next(iter(flows(self.store)), None)
 
     def started(self) -> str:
         return self.client.start(OAUTH, name="nightly").id
@@ -236,7 +237,7 @@ def check(world: World, number: int, how: How, name: str, *, crash: bool) -> boo
         assert token in world.server.issued
         return ended
     client.sweep()
-    left = world.store.get(flow.id)
+    left = get(world.store, flow.id)
     issued = set(world.server.issued) - set(world.server.revoked)
     assert not [secret for _, secret in left.to_revoke]
     if name == "acknowledge":

@@ -14,7 +14,7 @@ from deviceflow.client.kept import STALE
 from deviceflow.client.lease import GRANT_MARGIN, Clocks
 from deviceflow.client.world import Exchange
 from deviceflow.core.grant import Grant
-from deviceflow.core.ports import StoredGrant
+from deviceflow.core.ports import Stored
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState
@@ -26,6 +26,7 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import VirtualClock, answer
 from tests.listed import NOW, STEADY, TIMEOUT, Call, Listed, Raised, context
+from tests.stored import get_grant
 from tests.tapped import Tapped
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def active(left: float = LIFE) -> Grant:
 
 
 def loads(grant: Grant | None, held: float = 0.0, now: float = NOW) -> Expected:
-    return "load_grant", None if grant is None else StoredGrant(
-        grant, now, now, held, uses=used(now)
-    )
+    return "load", None if grant is None else Stored(grant, now, now, held, uses=used(now))
 
 
 def used(now: float) -> tuple[Use, ...]:
@@ -77,7 +76,7 @@ def used(now: float) -> tuple[Use, ...]:
 
 
 def commits(committed: Any = True) -> Expected:
-    return "commit_grant", committed
+    return "commit", committed
 
 
 def sends(result: Response | Failure | BaseException, seconds: float = 0.0) -> Expected:
@@ -95,7 +94,7 @@ async def get_token(
 
 
 def commits_of(driver: Listed) -> list[Call]:
-    return driver.of("commit_grant")
+    return driver.of("commit")
 
 
 def test_nobody_is_asked_to_log_in_if_another_process_takes_the_token_of_the_login() -> None:
@@ -103,7 +102,7 @@ def test_nobody_is_asked_to_log_in_if_another_process_takes_the_token_of_the_log
     waiting = Grant("g1", "nightly", PROVIDER, NOW - 2000)
     waiting.raise_need("n1", Secret("LINK"), NOW - 2000)
     driver = Listed(
-        *(loads(waiting), ("find", None), ("now", NOW)), *(loads(active()), loads(active()))
+        *(loads(waiting), ("load", None), ("now", NOW)), *(loads(active()), loads(active()))
     )
 
     token = driver.run(get_token, context())
@@ -120,7 +119,7 @@ def test_token_with_life_left_is_one_read() -> None:
     token = driver.run(get_token, context())
 
     assert (token.access_token, token.generation) == (Secret("ACCESS-1"), 1)
-    assert driver.names == ["load_grant"]
+    assert driver.names == ["load"]
 
 
 @pytest.mark.parametrize(("passed", "reads"), [(0.5, False), (STALE, True), (-5, False)])
@@ -131,7 +130,7 @@ def test_token_comes_from_memory_for_a_second(passed: float, reads: bool) -> Non
     again = Listed(clocks_at(passed), *([loads(active())] if reads else []))
     again.run(get_token, by)
 
-    assert ("load_grant" in again.names) is reads
+    assert ("load" in again.names) is reads
 
 
 def test_token_in_memory_is_not_given_beyond_its_life_nor_to_who_asks_for_another() -> None:
@@ -146,13 +145,13 @@ def test_token_in_memory_is_not_given_beyond_its_life_nor_to_who_asks_for_anothe
 
 @pytest.mark.parametrize("used_at", [None, NOW - 60, NOW + 5])
 def test_use_is_noted_once_a_minute(used_at: float | None) -> None:
-    stored = StoredGrant(active(), NOW, used_at, uses=used(used_at or NOW))
+    stored = Stored(active(), NOW, used_at, uses=used(used_at or NOW))
 
-    driver = Listed(("load_grant", stored), ("use_grant", None))
+    driver = Listed(("load", stored), ("use", None))
     driver.run(get_token, context())
 
     last = driver.calls[-1]
-    assert last.name == "use_grant"
+    assert last.name == "use"
     assert (last.grant_id, last.client_now) == ("g1", NOW)
     assert [use.at for use in last.uses] == [NOW]
 
@@ -166,7 +165,7 @@ def test_refresh_is_stored_under_a_lease_before_it_is_sent_and_released_behind_i
     token = driver.run(get_token, context())
 
     assert token.generation == 2
-    assert driver.names == ["load_grant", "refresh", "wake", "send", "renew", "wake"]
+    assert driver.names == ["load", "refresh", "wake", "send", "renew", "wake"]
     begun, done = commits_of(driver)
     assert begun.lease is not None
     assert begun.lease.seconds == TIMEOUT + GRANT_MARGIN
@@ -212,16 +211,16 @@ def test_token_that_was_refused_is_not_given_while_others_get_the_next_one() -> 
 def test_token_that_was_refused_is_not_kept_by_whoever_read_it_before() -> None:
     by, old = context(), Secret("ACCESS-1")
 
-    def refused_meanwhile(_: object) -> StoredGrant:
+    def refused_meanwhile(_: object) -> Stored[Grant]:
         by.tokens.refuse("nightly", old)
-        return StoredGrant(active(), NOW, NOW, uses=used(NOW))
+        return Stored(active(), NOW, NOW, uses=used(NOW))
 
-    Listed(("load_grant", refused_meanwhile)).run(get_token, by)
+    Listed(("load", refused_meanwhile)).run(get_token, by)
 
     again = Listed(loads(active()))
     again.run(get_token, by)
 
-    assert again.names == ["load_grant"]
+    assert again.names == ["load"]
 
 
 @pytest.mark.parametrize(
@@ -273,8 +272,8 @@ def test_too_little_is_left_of_the_lease_to_send_anything() -> None:
 def test_tokens_are_kept_while_the_store_fails_and_saved_by_the_next_call() -> None:
     by = context()
     failing = Listed(
-        *(loads(active(30)), commits(), WAKES, sends(RENEWED), ("commit_grant", FAILING)),
-        *(("sleep", None), ("commit_grant", FAILING), clocks_at(99)),
+        *(loads(active(30)), commits(), WAKES, sends(RENEWED), ("commit", FAILING)),
+        *(("sleep", None), ("commit", FAILING), clocks_at(99)),
     )
     # The clock is looked at after each failure; first there is time left.
     with pytest.raises(errors.StoreError, match="its tokens are in this process only") as caught:
@@ -286,7 +285,7 @@ def test_tokens_are_kept_while_the_store_fails_and_saved_by_the_next_call() -> N
 
     assert saved.names[:2] == ["renew", "wake"]
     (saving,) = commits_of(saved)
-    assert saving.grant.generation == 2
+    assert saving.record.generation == 2
     assert by.refreshed.of("nightly") == []
 
 
@@ -297,14 +296,14 @@ def test_tokens_whose_commit_comes_too_late_are_set_aside() -> None:
     other.refresh(NOW + 20)
     driver = Listed(
         *(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(False)),
-        *(("load_grant_by_id", StoredGrant(other, NOW + 20)), commits(), WAKES),
+        *(("load", Stored(other, NOW + 20)), commits(), WAKES),
         loads(active(30), held=5),
     )
 
     driver.run(get_token, context())
 
     assert driver.names[6] == "late_answer"
-    assert commits_of(driver)[2].grant.aside[0].access_token == Secret("ACCESS-2")
+    assert commits_of(driver)[2].record.aside[0].access_token == Secret("ACCESS-2")
 
 
 def test_tokens_that_were_stored_and_only_not_answered_are_stored_once() -> None:
@@ -313,7 +312,7 @@ def test_tokens_that_were_stored_and_only_not_answered_are_stored_once() -> None
     stored.receive(RENEWED, NOW)
     driver = Listed(
         *(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(False)),
-        ("load_grant_by_id", StoredGrant(stored, NOW)),
+        ("load", Stored(stored, NOW)),
     )
 
     assert driver.run(get_token, context()).generation == 2
@@ -322,7 +321,7 @@ def test_tokens_that_were_stored_and_only_not_answered_are_stored_once() -> None
 def test_grant_that_was_removed_meanwhile_is_an_error() -> None:
     driver = Listed(
         *(loads(active(30)), commits(), WAKES, sends(RENEWED), commits(False)),
-        ("load_grant_by_id", None),
+        ("load", None),
     )
 
     by = context()
@@ -362,10 +361,10 @@ def test_invalidating_is_tried_again_if_others_went_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "found", [("load_grant", Raised(errors.SealError(flow_id="g0"))), ("load_grant", None)]
+    "found", [("load", Raised(errors.SealError(flow_id="g0"))), ("load", None)]
 )
 def test_sweep_passes_over_what_fails(found: Expected) -> None:
-    swept = Listed(found, ("snooze_grant", None)).run(grant_end.tend, context(), "bad")
+    swept = Listed(found, ("put_off", None)).run(grant_end.tend, context(), "bad")
 
     assert swept.names == []
     assert len(swept.problems) == 1
@@ -386,11 +385,11 @@ def test_sweep_puts_off_a_grant_in_doubt_that_is_not_to_be_refreshed_yet() -> No
     grant.provider = replace(PROVIDER, quirks=replace(RFC8628, replay_window=30.0))
     grant.refresh(NOW - 100)
     grant.receive(Failure("connection", sent=True), NOW - 90)
-    driver = Listed(loads(grant), ("snooze_grant", None))
+    driver = Listed(loads(grant), ("put_off", None))
 
     driver.run(grant_end.tend, context(), "nightly")
 
-    assert driver.calls[-1] == Call("snooze_grant", "nightly", NOW)
+    assert driver.calls[-1] == Call("put_off", Grant, "nightly", NOW)
 
 
 @pytest.mark.parametrize(
@@ -528,7 +527,7 @@ def test_killed_at_any_call_a_grant_is_lost_only_with_tokens_that_nobody_receive
         grant = Grant("g1", "nightly", provider, begun)
         given = grant.log_in(first_token(begun), provider, begun, flow_id="f1")
         event = recorder.render_grant(client()._context, grant, given, "w0")
-        assert kept.commit_grant(grant, event)
+        assert kept.commit(grant, event)
         clock.advance(LIFE * 0.95)
         mortal = client()
         mortal.dies_at = dies_at
@@ -537,7 +536,7 @@ def test_killed_at_any_call_a_grant_is_lost_only_with_tokens_that_nobody_receive
             finished = 1
         except Killed:
             pass
-        stored = kept.load_grant("nightly", clock.time()).grant
+        stored = get_grant(kept, "nightly", clock.time())
         unreceived = server.issued > stored.generation
 
         # The next process comes at once, and asks again as soon as the lease has ended.
@@ -555,7 +554,7 @@ def test_killed_at_any_call_a_grant_is_lost_only_with_tokens_that_nobody_receive
             assert other.grant("nightly").state is GrantState.LOST
             assert server.reuses == 1
             if kept.keeps_trail:
-                actions = [event["action"] for event in kept.history("g1")]
+                actions = [event["action"] for event in kept.events("g1")]
                 assert actions.count("need") == 1
         else:
             token = other.get_token("nightly")
@@ -659,17 +658,17 @@ def test_purge_deletes_grants_page_by_page_and_passes_what_it_cannot_read_or_oth
     young.ended_at = NOW - 10
     driver = Listed(
         ("now", NOW),
-        ("ids_with_secrets", []),
-        ("ids_with_secrets", []),
-        ("delete_ended", 0),
+        ("with_token", []),
+        ("with_revoke", []),
+        ("without_secrets", []),
         ("ended_grants", ["done", "gone", "left"]),
-        *(loads(ended("done", revocable=False)), ("delete_grant", True)),
+        *(loads(ended("done", revocable=False)), ("delete", 1)),
         loads(None),
-        *(loads(ended("left", revocable=True)), commits(), WAKES, ("delete_grant", True)),
+        *(loads(ended("left", revocable=True)), commits(), WAKES, ("delete", 1)),
         ("ended_grants", ["moved", "read", "stale", "young"]),
         *(loads(ended("moved", revocable=True)), commits(False)),
-        ("load_grant", FAILING),
-        *(loads(ended("stale", revocable=False)), ("delete_grant", False)),
+        ("load", FAILING),
+        *(loads(ended("stale", revocable=False)), ("delete", 0)),
         loads(young),
         ("ended_grants", []),
     )
@@ -678,7 +677,7 @@ def test_purge_deletes_grants_page_by_page_and_passes_what_it_cannot_read_or_oth
 
     assert (done.grants, len(done.problems)) == (2, 1)
     pages = driver.of("ended_grants")
-    assert [page.after for page in pages] == [None, "left", "young"]
+    assert [page.after for page in pages] == ["", "left", "young"]
     assert {page.ended_before for page in pages} == {NOW - 1000}
     abandoned = [commit.event["action"] for commit in commits_of(driver)]
     assert abandoned == ["abandon_revocation"] * 2

@@ -10,10 +10,12 @@ import pytest
 
 from deviceflow import Client, LoginPending, OAuth, errors
 from deviceflow.client import recorder
+from deviceflow.core.grant import Grant
 from deviceflow.core.ports import GrantLease
 from deviceflow.core.states import GrantState
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.stored import load_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,12 +50,12 @@ class Shared(MemoryStore):
 
     others: Callable[[], object] | None = None
 
-    def commit_grant(self, *args: Any, **parts: Any) -> bool:
-        grant = args[0]
-        if grant.state.gives_tokens and self.others is not None:
+    def commit(self, record: Any, event: Any, **parts: Any) -> bool:
+        gives_tokens = isinstance(record, Grant) and record.state.gives_tokens
+        if gives_tokens and self.others is not None:
             others, self.others = self.others, None
             others()
-        return super().commit_grant(*args, **parts)
+        return super().commit(record, event, **parts)
 
 
 @pytest.fixture
@@ -199,14 +201,14 @@ def test_a_login_waits_for_the_refresh_in_flight_and_replaces_what_that_brings(
     logged_in(store)
 
     def refresh() -> None:
-        stored = store.load_grant("nightly", NOW + 10)
+        stored = load_grant(store, "nightly", NOW + 10)
         assert stored is not None
-        grant = stored.grant
+        grant = stored.record
         begun = grant.refresh(NOW + 10)
         event = recorder.render_grant(client_of(store)._context, grant, begun, "another")
         moment = Client(clock=VirtualClock(NOW + 10))._timeline.read().now
         lease = None if died else GrantLease("another", 14.0, moment, None)
-        assert store.commit_grant(grant, event, lease=lease)
+        assert store.commit(grant, event, lease=lease)
 
     store.others = refresh
 

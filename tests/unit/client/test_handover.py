@@ -25,6 +25,8 @@ from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.brief import brief
 from tests.facade import AsyncFacade
 from tests.moments import moment
+from tests.stored import flows
+from tests.stored import get as get_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +122,7 @@ def test_wait_takes_the_token_and_acknowledges_nothing(
     assert driver.wait_for_token(name).access_token == TOKEN
 
     assert actions() == ["issue_code", "poll", "issue_token", "collect"]
-    assert driver._store.get(name).token is not None
+    assert get_stored(driver._store, name).token is not None
 
 
 def test_settling_takes_no_token(client: Make, code_answer: CodeAnswer, actions: Actions) -> None:
@@ -143,7 +145,7 @@ def test_acknowledged_token_is_wiped_and_said_to_be_gone(
         assert brief(driver.acknowledge(name)) == (name, State.AUTHORIZED, 0.0, None)
 
     assert actions()[-2:] == ["collect", "acknowledge"]
-    assert driver._store.get(name).token is None
+    assert get_stored(driver._store, name).token is None
     with pytest.raises(errors.TokenGoneError, match="acknowledged"):
         driver.collect_token(name)
     with pytest.raises(errors.TokenGoneError):
@@ -234,10 +236,10 @@ def test_collecting_that_cannot_put_on_record_whose_lease_it_takes_keeps_none(
     class Failing(MemoryStore):
         fails = False
 
-        def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+        def commit(self, record: Any, event: dict[str, Any], **how: Any) -> bool:
             if self.fails:
                 raise errors.StoreError("The disk is full.")
-            return super().commit(flow, event, **how)
+            return super().commit(record, event, **how)
 
     failing = Failing()
     driver = client(code_answer(), GRANTED, store=failing)
@@ -275,12 +277,12 @@ class Contended(MemoryStore):
 
     meanwhile: Callable[[], object] | None = None
 
-    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        flow = super().get(flow_id, secrets=secrets)
+    def load(self, *what: Any, **how: Any) -> Any:
+        stored = super().load(*what, **how)
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             meanwhile()
-        return flow
+        return stored
 
 
 @pytest.mark.parametrize("use", ["collect_token", "acknowledge"])
@@ -406,9 +408,9 @@ def test_flows_come_newest_first_and_without_secrets(
 
     assert [flow.id for flow in driver.logins()] == [waiting, done]
     assert [flow.id for flow in driver.logins(skip_ended=True)] == [waiting]
-    for flow in driver._store.flows():
+    for flow in flows(driver._store):
         assert (flow.token, flow.device_code, flow.to_revoke) == (None, None, ())
-    bare = driver._store.get(waiting, secrets=False)
+    bare = get_stored(driver._store, waiting, secrets=False)
     assert (bare.user_code, bare.device_code) == ("USER-CANARY", None)
 
 
@@ -530,7 +532,7 @@ def test_old_uncollected_token_is_not_given_up_by_the_purge_that_sets_it_aside(
     clock.advance(100 * DAY)
 
     assert driver.purge()[:3] == (1, 0, [])
-    assert len(driver._store.get(name).to_revoke) == 1
+    assert len(get_stored(driver._store, name).to_revoke) == 1
     clock.advance(60)
     driver.sweep()
 
@@ -573,9 +575,9 @@ def test_purge_that_somebody_was_quicker_than_records_nothing(
     class Slow(MemoryStore):
         """The token is acknowledged right after the look for what is left over."""
 
-        def ids_with_secrets(self, *which: Any) -> list[str]:
-            found = super().ids_with_secrets(*which)
-            for flow_id in found:
+        def select(self, query: Any, client_now: float) -> list[Any]:
+            found: list[Any] = super().select(query, client_now)
+            for flow_id in found if query.name == "with_token" else ():
                 other.acknowledge(flow_id)
             return found
 
@@ -659,7 +661,7 @@ def test_sweep_never_touches_a_login_that_nobody_has_started(
 
     assert driver.sweep() == ([], [])
 
-    assert {store.get(name).state for name in (created, tried)} == {State.INIT}
+    assert {get_stored(store, name).state for name in (created, tried)} == {State.INIT}
 
 
 def test_sweep_brings_what_a_dead_worker_left_to_its_end(

@@ -15,6 +15,7 @@ from deviceflow.core.states import State
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.stored import get
 from tests.tapped import suspend
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def test_a_commit_that_ctrl_c_interrupts_is_finished_and_logged(method: str) -> 
         client.step(login.id)
 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    stored = store.get(login.id)
+    stored = get(store, login.id)
     assert logged[-1]["seq"] == stored.seq
     # Before the request, Ctrl-C keeps it from being sent; after the answer, the answer is stored.
     actions = [event["action"] for event in logged[-2:]]

@@ -27,6 +27,7 @@ from deviceflow.providers.oauth import OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.facade import AsyncFacade
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,7 +284,7 @@ def test_step_never_looks_for_metadata(client: Make, clock: VirtualClock) -> Non
 def test_flow_carries_its_endpoints_to_whoever_goes_on_with_it(client: Make) -> None:
     driver = client(FOUND, CODE)
 
-    flow = driver._store.get(driver.start(PROVIDER).id)
+    flow = get(driver._store, driver.start(PROVIDER).id)
 
     assert flow.provider.metadata_urls() == ()
     assert export.to_dict(flow)["provider"] == PROVIDER.to_dict() | METADATA

@@ -228,10 +228,10 @@ def test_adopt_records_the_code_of_another() -> None:
 
 def test_get_loads_the_flow(waiting: Waiting) -> None:
     flow = waiting(NOW)
-    driver = Listed(("get", flow), tells(NOW + 1))
+    driver = Listed(loads(flow), tells(NOW + 1))
 
     assert driver.run(lookup.get, context(), "f1") == Login.of(flow, flow.wait_seconds(NOW + 1))
-    assert driver.calls == [Call("get", "f1", secrets=False), Call("now")]
+    assert driver.calls == [Call("load", Flow, "f1", secrets=False), Call("now")]
 
 
 # Waiting.
@@ -321,7 +321,7 @@ def test_wait_for_token_returns_the_token_on_record(waiting: Waiting) -> None:
     token = driver.run(wait.wait_for_token, context(), "f1", None)
 
     assert token.access_token == TOKEN
-    assert driver.names[-4:] == ["get", "get", "now", "collect"]
+    assert driver.names[-4:] == ["load", "load", "now", "collect"]
 
 
 def test_cancel_wakes_whoever_waits(waiting: Waiting) -> None:
@@ -365,7 +365,7 @@ def test_acknowledged_once_is_acknowledged(waiting: Waiting) -> None:
     done = first.run(handover.acknowledge, context(), "f1")
 
     assert again.run(handover.acknowledge, context(), "f1") == done
-    assert first.names == ["get", "now", "acknowledge"]
+    assert first.names == ["load", "now", "acknowledge"]
     assert flow.token is None
 
 
@@ -383,7 +383,7 @@ def test_collection_holds_the_lease_until_it_ends(waiting: Waiting) -> None:
     assert held_token.token.access_token == TOKEN
     ending = Listed(loads(flow), tells(), commits(), releases())
     ending.run(handover.end_collection, context(), held_token, acknowledged=True)
-    assert ending.names == ["get", "now", "acknowledge", "release"]
+    assert ending.names == ["load", "now", "acknowledge", "release"]
     abandoned = Listed(releases())
     abandoned.run(handover.end_collection, context(), held_token, acknowledged=False)
 
@@ -399,21 +399,21 @@ def test_collection_by_others_is_an_error(waiting: Waiting) -> None:
 
 def test_lease_is_given_back_where_the_collection_fails(waiting: Waiting) -> None:
     flow = with_token(waiting(NOW))
-    driver = Listed(loads(flow), claims(flow), ("get", FAILING), releases())
+    driver = Listed(loads(flow), claims(flow), ("load", FAILING), releases())
 
     with pytest.raises(errors.StoreError):
         driver.run(handover.begin_collection, context(), "f1", 60)
 
     held_token = handover.Collection("f1", "w1", Token(TOKEN))
     with pytest.raises(errors.StoreError):
-        Listed(("get", FAILING), releases()).run(
+        Listed(("load", FAILING), releases()).run(
             handover.end_collection, context(), held_token, acknowledged=True
         )
 
 
 def test_flow_that_cannot_be_taken_over_is_snoozed(waiting: Waiting) -> None:
     flow = with_token(waiting(NOW))
-    driver = Listed(loads(flow), claims(flow, NOW, "w1"), ("commit", FAILING), ("snooze", None))
+    driver = Listed(loads(flow), claims(flow, NOW, "w1"), ("commit", FAILING), ("put_off", None))
 
     with pytest.raises(errors.StoreError):
         driver.run(handover.begin_collection, context(), "f1", 60)
@@ -451,7 +451,7 @@ def test_sweep_leaves_to_others_what_they_have_and_what_is_not_due(waiting: Wait
     driver = Listed(
         *looks("f1", "f2", "f3"),
         claims(early),
-        ("reschedule", None),
+        releases(),
         held(early, 5.0),
         gone,
     )
@@ -464,17 +464,17 @@ def test_sweep_snoozes_what_it_cannot_step(waiting: Waiting) -> None:
     driver = Listed(
         *looks("f0", "f1"),
         ("claim", Raised(unreadable)),
-        ("snooze", None),
+        ("put_off", None),
         claims(waiting(NOW)),
         sends(PENDING),
         ("commit", Raised(errors.SealError(flow_id="f1"))),
-        ("snooze", None),
+        ("put_off", None),
     )
 
     done = driver.run(sweep_each, context(), 100)
 
     assert [problem.flow_id for problem in done.problems] == ["f0", "f1"]
-    assert [snooze.flow_id for snooze in driver.of("snooze")] == ["f0", "f1"]
+    assert [call.key for call in driver.of("put_off")] == ["f0", "f1"]
 
 
 def test_sweep_of_a_store_that_fails_is_an_error() -> None:
@@ -483,35 +483,35 @@ def test_sweep_of_a_store_that_fails_is_an_error() -> None:
         driver.run(sweep_each, context(), 100)
 
 
-def test_purge_wipes_revokes_and_deletes() -> None:
+def test_purge_wipes_revokes_and_deletes(waiting: Waiting) -> None:
     flow = with_token_of_oauth()
-    problem = errors.StoreError("It cannot be read.", flow_id="f9")
-
-    def deletes(call: Call) -> int:
-        call.on_problem(problem)
-        return 3
-
+    ended, problem = waiting(NOW), errors.StoreError("It cannot be read.", flow_id="f9")
     driver = Listed(
         tells(NOW + 1e9),
-        ("ids_with_secrets", ["f1"]),
+        ("with_token", ["f1"]),
         claims(flow, NOW + 1e9),
         commits(),
         claims(flow, NOW + 1e9),
         sends(answer(200, "")),
         commits(),
-        ("ids_with_secrets", []),
-        ("ids_with_secrets", []),
-        ("delete_ended", deletes),
+        ("with_token", []),
+        ("with_revoke", []),
+        ("without_secrets", [ended, problem, ended, ended]),
+        ("delete", 3),
+        ("without_secrets", []),
         ("ended_grants", []),
     )
 
     assert driver.run(purge.purge, context(), 100, 1000)[:3] == (1, 3, [problem])
     assert [call.event["action"] for call in driver.of("commit")] == ["purge", "revoke"]
-    pages = driver.of("ids_with_secrets")
-    assert [(page.kind, page.skip) for page in pages] == [
-        ("token", 0),
-        ("token", 0),
-        ("revoke", 0),
+    assert driver.of("delete")[0].records == 3 * [ended]
+    pages = [call for call in driver.calls if call.name.startswith("with")]
+    assert [(page.name, page.skip) for page in pages] == [
+        ("with_token", 0),
+        ("with_token", 0),
+        ("with_revoke", 0),
+        ("without_secrets", 0),
+        ("without_secrets", 1),
     ]
 
 
@@ -520,20 +520,20 @@ def test_purge_snoozes_what_it_cannot_wipe_and_asks_for_the_page_behind_it(
 ) -> None:
     driver = Listed(
         tells(),
-        ("ids_with_secrets", ["f1"]),
+        ("with_token", ["f1"]),
         ("claim", FAILING),
-        ("snooze", None),
-        ("ids_with_secrets", ["f1"]),
-        ("ids_with_secrets", []),
-        ("ids_with_secrets", []),
-        ("delete_ended", 0),
+        ("put_off", None),
+        ("with_token", ["f1"]),
+        ("with_token", []),
+        ("with_revoke", []),
+        ("without_secrets", []),
         ("ended_grants", []),
     )
 
     done = driver.run(purge.purge, context(), 100, 1000)
 
     assert len(done.problems) == 1
-    assert [page.skip for page in driver.of("ids_with_secrets")] == [0, 0, 1, 0]
+    assert [page.skip for page in driver.of("with_token")] == [0, 0, 1]
 
 
 # Refreshing.
@@ -606,7 +606,7 @@ def test_login_shows_waits_and_acknowledges(waiting: Waiting) -> None:
     )
 
     assert token.access_token == TOKEN
-    assert driver.names[-3:] == ["get", "now", "acknowledge"]
+    assert driver.names[-3:] == ["load", "now", "acknowledge"]
     assert "No browser" in driver.of("print")[-1].line
 
 
@@ -667,7 +667,7 @@ def test_unsaved_token_of_a_flow_that_others_moved_is_saved_late(waiting: Waitin
     saving = Listed(commits(False), tells(), loads(theirs), commits())
     saving.run(unsaved.save, shared, "f1")
 
-    assert saving.names == ["issue_token", "now", "get", "late_token"]
+    assert saving.names == ["issue_token", "now", "load", "late_token"]
     assert theirs.token is not None
     assert shared.unsaved.flow_ids() == []
 
@@ -715,14 +715,12 @@ def test_certificate_that_is_not_checked_is_on_record_before_anything_is_sent(
 ) -> None:
     shared = context()
     unverified = ("prepare", lambda call: Prepared(call.request, unverified=True))
-    driver = Listed(
-        claims(waiting(NOW)), unverified, ("record_store_event", None), sends(PENDING), commits()
-    )
+    driver = Listed(claims(waiting(NOW)), unverified, ("append", None), sends(PENDING), commits())
     driver.run(step, shared, "f1")
     again = Listed(claims(waiting(NOW)), unverified, sends(PENDING), commits())
     again.run(step, shared, "f1")
 
-    assert driver.names[2:5] == ["prepare", "record_store_event", "send"]
+    assert driver.names[2:5] == ["prepare", "append", "send"]
     warnings = [emit for emit in driver.of("emit") if emit.level == logging.WARNING]
     assert [emit.fields for emit in warnings] == [{"url": "https://studio.example.com"}]
 

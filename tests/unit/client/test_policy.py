@@ -28,6 +28,7 @@ from deviceflow.testing import Transitions, VirtualClock, answer
 from deviceflow.trail.verify import Verification
 from deviceflow.worker import _drive
 from tests.listed import NOW
+from tests.stored import get, load_grant, load_grant_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,9 +159,9 @@ class Place:
         self.server.person = None
 
     def grant(self) -> Grant:
-        stored = self.store.load_grant("nightly", self.clock.time())
+        stored = load_grant(self.store, "nightly", self.clock.time())
         assert stored is not None
-        return stored.grant
+        return stored.record
 
     def link(self) -> Secret:
         need = self.grant().need
@@ -210,7 +211,7 @@ def worker(place: Place) -> None:
     assert login is not None
     place.server.person = place.stranger
     place.clock.advance(5)
-    seq = place.store.get(login.id).seq
+    seq = get(place.store, login.id).seq
     place.other._run(_drive.drive, login.id, seq)
 
 
@@ -295,10 +296,10 @@ def late_answer(place: Place) -> None:
     async def lost(world: World) -> None:
         moves = (Grant.recover, Grant.refresh, lambda grant, now: grant.lose(Loss.UNKNOWN, now))
         for move in moves:
-            stored = await world.store.load_grant("nightly", place.clock.time())
+            stored = await load_grant_async(world.store, "nightly", place.clock.time())
             assert stored is not None
-            moved = move(stored.grant, stored.now)
-            assert await recorder.record_grant(world, stored.grant, moved, "w")
+            moved = move(stored.record, stored.now)
+            assert await recorder.record_grant(world, stored.record, moved, "w")
 
     def meanwhile() -> None:
         place.other._run(lost)
@@ -430,7 +431,7 @@ def test_process_without_a_policy_says_why_it_does_not_poll(store: SQLiteStore) 
         place.other.step(pending.value.flow_id)
     with pytest.raises(errors.UsageError, match="is of a program that checks who approved"):
         place.other.log_in("nightly", LAX, open_browser=False)
-    seq = place.store.get(pending.value.flow_id).seq
+    seq = get(place.store, pending.value.flow_id).seq
     driven = place.other._run(_drive.drive, pending.value.flow_id, seq)
     assert "does not poll" in str(driven.problem)  # which the worker prints
     place.clock.advance(60)

@@ -12,6 +12,7 @@ import pytest
 
 from deviceflow import export
 from deviceflow.client._sync import Client
+from deviceflow.core.flow import Flow
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
 from deviceflow.core.wire import Failure
@@ -19,11 +20,11 @@ from deviceflow.errors import LoginCancelledError, WrongApproverError
 from deviceflow.providers.oauth import OAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deviceflow.core.flow import Flow
     from deviceflow.core.wire import Request, Response
 
     Actions = Callable[[], list[str]]
@@ -85,7 +86,7 @@ class Driver:
         flow = self.client.start(provider or oauth())
         self.clock.advance(flow.wait_seconds)
         self.client.step(flow.id)
-        return self.client._store.get(flow.id)
+        return get(self.client._store, flow.id)
 
     def revocations(self) -> list[tuple[str, str]]:
         sent = [r for r in self.transport.requests if r.purpose == "revoke"]
@@ -116,7 +117,7 @@ def test_wrong_persons_token_is_not_taken_and_revoked_in_later_steps(
     for left in (1, 0):
         done = driver.client.step(flow.id)
         assert (done.state, done.reason) == (State.FAILED, Reason.WRONG_APPROVER)
-        assert len(driver.client._store.get(flow.id).to_revoke) == left
+        assert len(get(driver.client._store, flow.id).to_revoke) == left
     assert driver.revocations() == BOTH
     assert actions() == ["issue_code", "poll", "fail", "revoke", "revoke"]
     driver.client.step(flow.id)
@@ -145,7 +146,7 @@ def test_wait_does_not_wait_for_a_revocation_that_fails(
         driver.client.wait_for_token(flow.id)
 
     assert driver.revocations() == BOTH[:1]
-    assert len(driver.client._store.get(flow.id).to_revoke) == 2
+    assert len(get(driver.client._store, flow.id).to_revoke) == 2
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_revocation_that_failed_is_tried_again_when_it_is_due(
     assert driver.client.step(flow.id).wait_seconds == 0
     assert len(driver.revocations()) == 2
     assert actions()[-2:] == ["revoke_failed", "revoke"]
-    assert not driver.client._store.get(flow.id).to_revoke
+    assert not get(driver.client._store, flow.id).to_revoke
 
 
 def test_revocation_backs_off_exponentially_to_an_hour_and_never_gives_up(
@@ -195,7 +196,7 @@ def test_revocation_backs_off_exponentially_to_an_hour_and_never_gives_up(
     flow = driver.refused()
     waits = []
 
-    while driver.client._store.get(flow.id).to_revoke:
+    while get(driver.client._store, flow.id).to_revoke:
         waits.append(driver.client.step(flow.id).wait_seconds)
         clock.advance(waits[-1])
 
@@ -216,7 +217,7 @@ def test_refused_revocation_is_recorded_and_not_tried_again(
 
     assert actions()[-1] == "revoke"
     assert driver.revocations() == BOTH
-    assert not driver.client._store.get(flow.id).to_revoke
+    assert not get(driver.client._store, flow.id).to_revoke
 
 
 @pytest.mark.parametrize("status", [200, 204])
@@ -226,7 +227,7 @@ def test_any_success_is_one(clock: VirtualClock, store: MemoryStore, status: int
 
     driver.client.step(flow.id)
 
-    assert not driver.client._store.get(flow.id).to_revoke
+    assert not get(driver.client._store, flow.id).to_revoke
 
 
 @pytest.mark.parametrize("status", [301, 302, 307])
@@ -258,7 +259,7 @@ def test_token_to_revoke_survives_a_restart(clock: VirtualClock, store: MemorySt
     driver = Driver(clock, store, CODE, granted(), UNSENT)
     flow = driver.refused()
     wait = driver.client.step(flow.id).wait_seconds
-    stands = store.get(flow.id)
+    stands = get(store, flow.id)
     assert "CANARY" not in json.dumps(export.to_dict(stands)).replace("USER-CANARY", "")
     written = json.dumps(export.to_dict(stands, secrets=True))
 
@@ -376,7 +377,7 @@ def test_token_that_comes_after_cancelling_is_revoked(
 ) -> None:
     other = Client(store, clock=clock, transport=ScriptedTransport([]))
     driver, name = late(clock, store, other.cancel, granted(sub), REVOKED, REVOKED)
-    flow = store.get(name)
+    flow = get(store, name)
     assert (flow.reason, flow.orphaned_tokens) == (Reason.CANCELLED, 1)
     assert actions()[-2:] == ["cancel", "orphan_token"]
 
@@ -424,7 +425,7 @@ def test_token_that_is_not_taken_and_comes_while_others_poll_waits_for_the_end(
         clock, store, recover_and_poll, granted(), PENDING, DENIED, REVOKED, REVOKED
     )
     flow = driver.client.get(name)
-    assert (flow.state, len(store.get(name).to_revoke)) == (State.AWAITING_USER, 2)
+    assert (flow.state, len(get(store, name).to_revoke)) == (State.AWAITING_USER, 2)
     assert actions()[-1] == "orphan_token"
     assert flow.wait_seconds == pytest.approx(5.1)
 
@@ -447,19 +448,19 @@ def test_late_token_that_is_not_taken_is_brought_until_it_is_on_record(
             super().__init__()
             self.tries = 0
 
-        def commit(self, flow: Flow, event: Any, **how: Any) -> bool:
+        def commit(self, record: Any, event: Any, **how: Any) -> bool:
             if event["action"] == "orphan_token":
                 self.tries += 1
                 if self.tries == 1:
                     return False
-            return super().commit(flow, event, **how)
+            return super().commit(record, event, **how)
 
     racing = Racing()
     other = Client(racing, clock=clock, transport=ScriptedTransport([]))
     driver, name = late(clock, racing, other.cancel, granted())
 
     assert racing.tries == 2
-    assert driver.client._store.get(name).orphaned_tokens == 1
+    assert get(driver.client._store, name).orphaned_tokens == 1
 
 
 def test_revocation_that_two_workers_sent_is_recorded_once(
@@ -482,7 +483,7 @@ def test_revocation_that_two_workers_sent_is_recorded_once(
 
     assert (done.state, done.wait_seconds) == (State.FAILED, 0)
     assert actions().count("revoke") == 1
-    assert not driver.client._store.get(flow.id).to_revoke
+    assert not get(driver.client._store, flow.id).to_revoke
 
 
 def test_cancelled_login_keeps_what_is_to_be_revoked(
@@ -509,7 +510,8 @@ def test_nothing_of_it_shows_a_token(
     driver.client.step(flow.id)
     driver.client.step(flow.id)
 
-    stands = store.get(flow.id)
-    shown = f"{caplog.text} {stands!r} {stands.detail} {stands.to_revoke!r} {store._flows!r}"
+    stands = get(store, flow.id)
+    kept = store._entries[Flow]
+    shown = f"{caplog.text} {stands!r} {stands.detail} {stands.to_revoke!r} {kept!r}"
     assert "REFRESH-CANARY" not in shown
     assert "ACCESS-CANARY" not in shown

@@ -188,7 +188,7 @@ def test_flow_left_behind_in_polling_is_recovered_and_not_polled_too_early(
 
     assert driver.names == ["claim", "recover", "release"]
     commit = committed(driver)[0]
-    assert commit.flow.in_doubt
+    assert commit.record.in_doubt
     assert commit.event["detail"] == "the lease of w1 ran out during a poll"
     assert brief(report) == ("f1", State.AWAITING_USER, 3, None)
 
@@ -346,7 +346,7 @@ def test_credentials_that_cannot_be_had_leave_no_doubt_since_nothing_was_sent(
 
     assert caught.value is error
     assert driver.names == ["claim", "poll", "prepare", "retry"]
-    assert not committed(driver)[0].flow.in_doubt
+    assert not committed(driver)[0].record.in_doubt
 
 
 # Interruptions.
@@ -365,7 +365,7 @@ def test_what_interrupts_the_sending_is_stored_as_in_doubt_and_then_raised(
     assert driver.names == ["claim", "poll", "send", "retry"]
     commit = committed(driver)[0]
     assert (commit.event["detail"], commit.event["duration"]) == ("interrupted", 1)
-    assert commit.flow.in_doubt
+    assert commit.record.in_doubt
 
 
 def test_interruption_is_raised_even_where_it_cannot_be_stored(waiting: Waiting) -> None:
@@ -414,7 +414,7 @@ def test_poll_that_could_not_be_stored_is_not_sent(
 
     report = driver.step()
 
-    assert driver.names == ["claim", "take_over", "poll", "get", "release"]
+    assert driver.names == ["claim", "take_over", "poll", "load", "release"]
     assert brief(report) == ("f1", theirs.state, wait, theirs.reason)
 
 
@@ -426,7 +426,7 @@ def test_recovery_that_came_second_is_not_gone_on_with(waiting: Waiting, action:
 
     driver.step()
 
-    assert driver.names == ["claim", action, "get", "release"]
+    assert driver.names == ["claim", action, "load", "release"]
 
 
 def test_expiry_that_came_second_is_not_reported(waiting: Waiting) -> None:
@@ -437,7 +437,7 @@ def test_expiry_that_came_second_is_not_reported(waiting: Waiting) -> None:
 
     report = driver.step()
 
-    assert driver.names == ["claim", "expire", "get", "release"]
+    assert driver.names == ["claim", "expire", "load", "release"]
     assert brief(report) == ("f1", State.FAILED, 0, Reason.CANCELLED)
 
 
@@ -449,7 +449,7 @@ def test_answer_that_came_too_late_and_brings_no_token_is_dropped(waiting: Waiti
 
     report = driver.step()
 
-    assert driver.names == ["claim", "poll", "send", "pending", "get", "release"]
+    assert driver.names == ["claim", "poll", "send", "pending", "load", "release"]
     assert brief(report) == ("f1", State.AWAITING_USER, 5, None)
 
 
@@ -464,7 +464,7 @@ def test_token_that_came_too_late_is_brought_to_the_flow_as_it_stands_now(
 
     report = driver.step()
 
-    assert driver.names == ["claim", "poll", "send", "issue_token", "get", "late_token"]
+    assert driver.names == ["claim", "poll", "send", "issue_token", "load", "late_token"]
     assert brief(report) == ("f1", State.AUTHORIZED, 0.0, None)
     assert theirs.token is not None
     assert theirs.token.access_token == Secret("TOKEN-CANARY")
@@ -488,7 +488,7 @@ def test_late_token_is_brought_until_it_is_taken(waiting: Waiting) -> None:
 
     driver.step()
 
-    assert driver.names[-4:] == ["get", "late_token", "get", "late_token"]
+    assert driver.names[-4:] == ["load", "late_token", "load", "late_token"]
     assert second.token is not None
     assert second.token.possibly_revoked
 
@@ -502,7 +502,7 @@ def test_late_token_of_a_cancelled_flow_is_recorded(waiting: Waiting) -> None:
 
     report = driver.step()
 
-    assert driver.names[-2:] == ["get", "orphan_token"]
+    assert driver.names[-2:] == ["load", "orphan_token"]
     assert brief(report) == ("f1", State.FAILED, 0, Reason.CANCELLED)
     assert theirs.orphaned_tokens == 1
 

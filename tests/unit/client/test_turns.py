@@ -114,7 +114,7 @@ def store_of(hosts: list[str]) -> AsyncMemoryStore:
         for number, host in enumerate([*hosts, GOOD]):
             name = f"grant {number}"
             view = client.adopt_grant(name, provider(host), refresh_token=f"REFRESH {number}")
-            store._store.use_grant(view.id, time.time(), ())
+            store._store.use(view.id, time.time(), ())
             with pytest.raises(LoginPending):
                 client.get_token(f"need {number}", provider(host))
     return store

@@ -16,11 +16,10 @@ from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.brief import brief
 from tests.facade import AsyncFacade
+from tests.stored import get as get_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from deviceflow.core.flow import Flow
 
     Actions = Callable[[], list[str]]
     Make = Callable[..., Client]
@@ -64,17 +63,17 @@ class Failing(MemoryStore):
     def mend(self) -> None:
         self._well_at = 0.0
 
-    def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+    def commit(self, record: Any, event: dict[str, Any], **how: Any) -> bool:
         if event["action"] == "issue_token" and not self._well_at:
             self._well_at = self._clock.monotonic() + self._seconds
             self._seconds = 0.0
         self._try()
-        return super().commit(flow, event, **how)
+        return super().commit(record, event, **how)
 
-    def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
+    def load(self, *what: Any, **how: Any) -> Any:
         if self.reads_fail:
             raise errors.StoreError
-        return super().get(flow_id, secrets=secrets)
+        return super().load(*what, **how)
 
 
 @pytest.fixture
@@ -217,7 +216,7 @@ def test_token_of_a_login_that_was_cancelled_meanwhile_is_revoked_once(
     assert actions()[-3:] == ["cancel", "orphan_token", "revoke"]
     driver.step(name)
     assert actions()[-1] == "revoke"
-    assert driver._store.get(name).orphaned_tokens == 1
+    assert get_stored(driver._store, name).orphaned_tokens == 1
 
 
 def test_token_is_kept_where_the_store_fails_after_it_refused(
@@ -253,11 +252,11 @@ def test_late_token_is_not_before_what_others_did_between_its_arrival_and_its_co
     class Suspended(MemoryStore):
         """The process is suspended before the token is committed."""
 
-        def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+        def commit(self, record: Any, event: dict[str, Any], **how: Any) -> bool:
             if event["action"] == "issue_token":
                 clock.advance(60)
-                other.step(flow.id)
-            return super().commit(flow, event, **how)
+                other.step(record.id)
+            return super().commit(record, event, **how)
 
     store = Suspended()
     other, driver = (
@@ -291,4 +290,4 @@ def test_step_of_another_thread_meanwhile_does_not_lose_the_token(
     assert driver.step(name).state is State.AUTHORIZED
 
     assert actions() == ["issue_code", "poll", "issue_token"]
-    assert driver._store.get(name).token is not None
+    assert get_stored(driver._store, name).token is not None

@@ -21,6 +21,7 @@ from deviceflow.errors import SealError, UsageError
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,7 +237,7 @@ def test_flow_goes_on_elsewhere_from_one_text(
     assert token.access_token == Secret("TOKEN-CANARY")
     assert json.loads(script.requests[0].body) == {"code": "DEVICE-CANARY"}
     # And from there on, with another key.
-    again = export.unseal(export.seal(driver._store.get(flow.id), keys[1:]), keys)
+    again = export.unseal(export.seal(get(driver._store, flow.id), keys[1:]), keys)
     assert again.state is State.AUTHORIZED
     assert again.token is not None
     assert again.token.access_token == token.access_token

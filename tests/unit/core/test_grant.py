@@ -24,7 +24,7 @@ from deviceflow.core.need import (
     why_lost,
 )
 from deviceflow.core.notice import LoginNeed
-from deviceflow.core.ports import StoredGrant
+from deviceflow.core.ports import Stored
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import GrantState, Loss
@@ -1557,7 +1557,7 @@ def test_refused_token_is_looked_after_at_once_also_if_nothing_can_refresh_it() 
 def test_view_and_repr_show_no_secret() -> None:
     for make in (*IN.values(), needing, laden):
         grant = make()
-        view = GrantView.of(StoredGrant(grant, NOW, NOW - 5))
+        view = GrantView.of(Stored(grant, NOW, NOW - 5))
         shown = f"{grant!r} {view!r} {json.dumps(view.to_dict())}"
         assert not [word for word in ("ACCESS", "REFRESH", "LINK", "LATE") if word in shown]
         assert view.to_dict()["state"] == grant.state

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from deviceflow.core.ports import each, reraise
-from deviceflow.errors import StoreError
-
-
-def test_problem_that_nobody_handles_is_raised() -> None:
-    with pytest.raises(StoreError, match="it is full"):
-        reraise(StoreError("it is full"))
+from deviceflow.core.ports import each
 
 
 def test_each_row_comes_once_while_rows_before_it_go() -> None:

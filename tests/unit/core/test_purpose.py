@@ -17,6 +17,7 @@ from deviceflow.core.sanitize import printable
 from deviceflow.errors import UsageError
 from deviceflow.providers.dialect import read_dialect
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.stored import get
 
 WHY: Final = "nightly training, job 17 of Zoë's team"
 SERVER: Final = "https://login.example.com"
@@ -114,7 +115,7 @@ def test_a_server_whose_metadata_says_so_is_sent_it(purpose: str | None) -> None
     flow = client.start(BY_ISSUER, purpose=purpose)
 
     assert sent(transport).get("purpose") == (purpose and [purpose])
-    kept = client._store.get(flow.id)
+    kept = get(client._store, flow.id)
     assert export.from_dict(export.to_dict(kept)).provider.to_dict() == flow.provider.to_dict()
 
 

@@ -19,6 +19,7 @@ from deviceflow.core.text import SecretMatcher
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from tests.examples import examples
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ class Login:
         """Step once, when that is due."""
         done = self.client.step(self.flow_id)
         self.clock.advance(done.wait_seconds)
-        return self.client._store.get(self.flow_id)
+        return get(self.client._store, self.flow_id)
 
 
 def kept(flow: Flow) -> str:

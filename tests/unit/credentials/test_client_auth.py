@@ -21,6 +21,7 @@ from deviceflow.credentials.secret_refs import resolve
 from deviceflow.errors import UsageError
 from deviceflow.providers.oauth import OAuth
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -340,4 +341,4 @@ def test_login_without_its_secret_has_sent_nothing_and_goes_on_once_it_is_there(
     assert client.get(flow.id).state is State.AWAITING_USER
     monkeypatch.setenv("THE_SECRET", "s3cret")
     assert client.wait_for_token(flow.id).access_token.reveal() == "T"
-    assert "s3cret" not in json.dumps(export.to_dict(client._store.get(flow.id), secrets=True))
+    assert "s3cret" not in json.dumps(export.to_dict(get(client._store, flow.id), secrets=True))

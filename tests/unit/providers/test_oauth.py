@@ -28,6 +28,7 @@ from deviceflow.providers.oauth import GRANT_TYPE, OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import answer
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -1000,7 +1001,7 @@ def test_verifier_survives_the_record_and_the_store_and_ends_with_the_login() ->
     flow = export.from_dict(json.loads(json.dumps(export.to_dict(flow, secrets=True))))
     store = MemoryStore()
     store.add(flow)
-    flow = store.get("f1")
+    flow = get(store, "f1")
 
     assert sent(flow.request())["code_verifier"] == [VERIFIER.reveal()]
     flow.cancel(NOW)

@@ -27,6 +27,7 @@ from deviceflow.providers.oauth import GRANT_TYPE, OAuth
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import ScriptedTransport, VirtualClock, answer
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -1087,7 +1088,7 @@ def test_keycloaks_verifier_survives_a_restart(clock: VirtualClock) -> None:
     flow = client.start(keycloak)
     clock.advance(client.step(flow.id).wait_seconds)
     clock.advance(client.step(flow.id).wait_seconds)
-    written = json.dumps(export.to_dict(client._store.get(flow.id), secrets=True))
+    written = json.dumps(export.to_dict(get(client._store, flow.id), secrets=True))
 
     store = MemoryStore()
     store.add(export.from_dict(json.loads(written)))
@@ -1102,7 +1103,7 @@ def test_keycloaks_verifier_survives_a_restart(clock: VirtualClock) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._~-]{43,128}", verifier)
     digest = hashlib.sha256(verifier.encode()).digest()
     assert code["code_challenge"] == base64.urlsafe_b64encode(digest).decode().rstrip("=")
-    assert verifier not in json.dumps(export.to_dict(client._store.get(flow.id)))
+    assert verifier not in json.dumps(export.to_dict(get(client._store, flow.id)))
 
 
 @pytest.mark.parametrize(
@@ -1130,7 +1131,7 @@ def replay(clock: VirtualClock, *polls: Response | Failure, **settings: Any) -> 
         clock.advance(client.get(flow.id).wait_seconds)
         client.step(flow.id)
     assert len(transport.requests) == 1 + len(polls)
-    return client._store.get(flow.id)
+    return get(client._store, flow.id)
 
 
 ENDS: Final[dict[str, tuple[State, Reason | None]]] = {

@@ -16,6 +16,7 @@ from deviceflow.core.states import State
 from deviceflow.errors import UnknownLoginError
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.memory import MemoryStore
+from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,7 @@ def test_removed_flow_is_forgotten_with_its_key_and_lease(
 
     assert len(store) == 0
     with pytest.raises(UnknownLoginError):
-        store.get("f1")
+        get(store, "f1")
     assert store.add(new("f1", "nightly")).id == "f1"
     assert isinstance(store.claim("f1", "w2", NOW, 20), Claim)
 
@@ -107,6 +108,6 @@ def test_what_is_kept_shows_no_secret(
         commit(store, flow, flow.poll(NOW, 10.0))
 
     frames = rendered(caught.value).partition("Traceback")[2]
-    assert "stored = <parked flow f1>" in frames
+    assert "self = <parked flow f1>" in frames
     assert "CANARY" not in frames
     assert "CANARY" not in repr(vars(store))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deviceflow.stores import _postgres_dialect, _sqlite
-from deviceflow.stores.sql.rows import GRANT, LOGIN
+from deviceflow.stores.sql.rows import GRANTS, LOGINS
 from deviceflow.stores.sql.statements import MIGRATIONS, Dialect, Statements
 
 DIALECTS = pytest.mark.parametrize("dialect", [_sqlite.DIALECT, _postgres_dialect.DIALECT])
@@ -76,6 +76,6 @@ def test_documentation_lists_the_columns_that_are_not_authenticated() -> None:
     listed = [re.findall(r"`([a-z_]+)`", text) for text in (of_login, of_grant)]
 
     assert listed == [
-        [name for name in columns["flows"] if name not in LOGIN.columns],
-        [name for name in columns["grants"] if name not in GRANT.columns],
+        [name for name in columns["flows"] if name not in LOGINS.columns],
+        [name for name in columns["grants"] if name not in GRANTS.columns],
     ]

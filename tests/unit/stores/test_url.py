@@ -16,6 +16,7 @@ from deviceflow.stores._option import VARIABLE, state_directory
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.stores.url import open_store
+from tests.stored import delete_ended, flows, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,10 +185,10 @@ def test_file_that_others_can_read_is_refused_while_it_is_open_too(
         (home / "flows.db").chmod(exposed)
 
         for use in (
-            lambda: store.get("f1"),
+            lambda: get(store, "f1"),
             lambda: store.add(Flow("f2", flow.provider, 1e9)),
-            lambda: store.delete_ended(0.0),
-            lambda: list(store.flows()),
+            lambda: delete_ended(store, 0.0),
+            lambda: list(flows(store)),
             lambda: store.snapshot().__enter__(),
         ):
             with pytest.raises(StoreError, match="Other users have access to the store") as caught:
@@ -195,7 +196,7 @@ def test_file_that_others_can_read_is_refused_while_it_is_open_too(
             assert f"chmod 600 {home / 'flows.db'}" in str(caught.value)
 
         (home / "flows.db").chmod(0o600)
-        assert store.get("f1").id == "f1"
+        assert get(store, "f1").id == "f1"
 
 
 def test_place_that_cannot_be_made_says_what_to_do(home: Path) -> None:

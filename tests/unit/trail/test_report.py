@@ -17,6 +17,7 @@ from deviceflow.audit.events import FIELDS
 from deviceflow.audit.reading import readable
 from deviceflow.core.actions import PLAIN_HTTP
 from deviceflow.core.encryption import generate_key
+from deviceflow.core.ports import StoreEvent
 from deviceflow.core.states import State
 from deviceflow.providers.studio import Studio
 from deviceflow.stores.sqlite import SQLiteStore
@@ -347,7 +348,7 @@ def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_belongs_to_no_login(store: SQLiteStore) -> None:
-    store.record_store_event(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE)
+    store.append(StoreEvent(PLAIN_HTTP, BEGIN, "f1 at http://x.example", ALICE))
     Scribe(store).login("code", provider=Studio("https://studio.example.com"))
 
     assert "2026-11-18 11:06:40 plain http f1 at http://x.example alice" in of(store).text

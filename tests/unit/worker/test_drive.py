@@ -9,6 +9,7 @@ import pytest
 
 from deviceflow import errors
 from deviceflow.client._sync import Client
+from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Claim
 from deviceflow.core.states import State
 from deviceflow.providers.oauth import OAuth
@@ -17,9 +18,9 @@ from deviceflow.testing import ScriptedTransport, VirtualClock, answer
 from deviceflow.worker._drive import Driven, drive, tidy
 from deviceflow.worker._schedule import Due
 from tests.moments import moment
+from tests.stored import get
 
 if TYPE_CHECKING:
-    from deviceflow.core.flow import Flow
     from deviceflow.core.wire import Request, Response
 
 OAUTH: Final = OAuth(
@@ -49,9 +50,9 @@ class Failing(MemoryStore):
         self._try()
         return super().claim(*what, **how)
 
-    def commit(self, flow: Flow, event: dict[str, Any], **how: Any) -> bool:
+    def commit(self, record: Any, event: dict[str, Any], **how: Any) -> bool:
         self._try()
-        return super().commit(flow, event, **how)
+        return super().commit(record, event, **how)
 
     def _try(self) -> None:
         if self.broken:
@@ -95,7 +96,7 @@ class Stage:
 
     @property
     def flow(self) -> Flow:
-        return self.store.get(self.id)
+        return get(self.store, self.id)
 
     def drive(self, seq: int = 1) -> Driven:
         return self.client._run(drive, self.id, seq)
@@ -158,11 +159,11 @@ def test_a_login_that_is_not_due_is_scheduled_and_not_polled() -> None:
     stage = Stage(PENDING)
     stage.client.step(stage.id)
     seq = stage.flow.seq
-    stage.store._flows[stage.id].wake_at = 0.0  # somebody has changed the row
+    stage.store._entries[Flow][stage.id].record.wake_at = 0.0  # somebody has changed the row
 
     assert stage.drive(seq).next == Due(stage.flow.due_at, stage.id, seq, OAUTH.server)
     assert stage.polls == 1
-    assert stage.store._flows[stage.id].wake_at == stage.flow.due_at
+    assert stage.store._entries[Flow][stage.id].record.wake_at == stage.flow.due_at
 
 
 @pytest.mark.parametrize("end", ["cancelled", "deleted"])
@@ -184,7 +185,7 @@ def test_a_login_that_cannot_be_stepped_is_snoozed(missing: Exception) -> None:
 
     assert driven.problem is missing
     assert driven.next is None
-    assert stage.store._flows[stage.id].wake_at == stage.clock.time() + 60
+    assert stage.store._entries[Flow][stage.id].record.wake_at == stage.clock.time() + 60
 
 
 def test_a_store_that_fails_is_nobody_s_problem_but_its_own() -> None:
@@ -235,13 +236,13 @@ def test_a_slow_store_leads_to_no_early_poll_and_to_no_event_of_the_future(
     transport = ScriptedTransport([CODE, *4 * [pending]])
     client = Client(store, clock=clock, transport=transport, on_transition=events.append)
     flow_id = client.start(OAUTH).id
-    flow, interval = store.get(flow_id), store.get(flow_id).interval
+    flow, interval = get(store, flow_id), get(store, flow_id).interval
     store.before, store.after = before, after
 
     for number in range(1, 5):
         clock.advance(max(0.0, flow.due_at - store.now(0.0)))
         client.step(flow_id)
-        flow = store.get(flow_id)
+        flow = get(store, flow_id)
         assert flow.moved_at <= store.now(0.0)
         assert flow.due_at >= came[-1] + store.ahead + interval
         client.step(flow_id)  # by hand, as soon as somebody likes

@@ -39,11 +39,11 @@ class Failing(AsyncMemoryStore):
     broken = False
     looks = 0
 
-    async def upcoming(self, *what: Any) -> Any:
-        self.looks += 1
-        if self.broken:
+    async def select(self, query: Any, client_now: float) -> Any:
+        self.looks += query.name == "upcoming"
+        if self.broken and query.name == "upcoming":
             raise StoreError("The database cannot be reached.")
-        return await super().upcoming(*what)
+        return await super().select(query, client_now)
 
 
 def test_an_idle_worker_waits_no_longer_because_of_a_former_outage(

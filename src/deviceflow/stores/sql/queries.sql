@@ -68,7 +68,7 @@ ORDER BY begun
 INSERT INTO {table} ({columns}, {times}) VALUES ({values})
 ON CONFLICT DO NOTHING
 
--- each: get
+-- each: get_by_id
 {row} WHERE id = :id
 
 -- each: get_by_name
@@ -112,10 +112,10 @@ SELECT {columns} FROM {table} WHERE id >= :first AND id < :last ORDER BY id
 -- name: now
 SELECT {now}
 
--- name: flows.newest
+-- name: flows.all
 {row} {newest_first}
 
--- name: flows.newest_after
+-- name: flows.all_after
 {row} WHERE {older} {newest_first}
 
 -- name: flows.unended
@@ -124,19 +124,19 @@ SELECT {now}
 -- name: flows.unended_after
 {row} WHERE ended_at IS NULL AND {older} {newest_first}
 
--- name: flows.without_secrets
-{row} WHERE ended_at <= :ended_before AND token IS NULL AND revoke IS NULL
+-- name: without_secrets
+{login_row} WHERE ended_at <= :ended_before AND token IS NULL AND revoke IS NULL
 ORDER BY ended_at, id LIMIT :limit OFFSET :skip
 
 -- name: release
 UPDATE {flows} SET lease_owner = NULL, lease_until = NULL WHERE id = :id AND lease_owner = :owner
 
--- name: snooze
+-- name: put_off_flows
 UPDATE {flows} SET lease_owner = NULL, lease_until = NULL,
     wake_at = {now} + {first_snooze} * (1 << {backed_off}), snoozes = {backed_off} + 1
-WHERE lease_owner = :owner OR id = :id AND {free}
+WHERE lease_owner = :owner OR id = :key AND {free}
 
--- name: reschedule
+-- name: release_until_due
 UPDATE {flows} SET lease_owner = NULL, lease_until = NULL, wake_at = :wake_at, snoozes = 0
 WHERE id = :id AND seq = :seq AND lease_owner = :owner
 
@@ -147,7 +147,7 @@ WHERE wake_at <= (SELECT {now}) + :ahead AND (seq <= 1 OR wake_at <= (SELECT {no
     AND {free}
 ORDER BY wake_at LIMIT :limit
 
--- name: any_pending
+-- name: pending
 SELECT 1 FROM {flows} WHERE ended_at IS NULL AND wake_at IS NOT NULL AND snoozes = 0 LIMIT 1
 
 -- name: foreign_leases
@@ -170,12 +170,12 @@ ORDER BY ended_at, id LIMIT :limit OFFSET :skip
 -- Grants.
 
 -- name: grants.get_by_link
-{row} WHERE link_hash = :link_hash
+{row} WHERE link_hash = :link
 
--- name: grants.by_name
+-- name: grants.all
 {row} ORDER BY name LIMIT :limit
 
--- name: grants.by_name_after
+-- name: grants.all_after
 {row} WHERE name > :name ORDER BY name LIMIT :limit
 
 -- name: grant_id
@@ -184,11 +184,11 @@ SELECT id FROM {grants} WHERE name = :name
 -- name: use_grant
 UPDATE {grants} SET used_at = {now}, used_by = :used_by WHERE id = :id
 
--- name: snooze_grant
+-- name: put_off_grants
 UPDATE {grants} SET
     wake_at = CASE WHEN wake_at <= {now} THEN {now} + :seconds ELSE wake_at END,
     notify_at = CASE WHEN {notice_due} THEN {now} + :seconds ELSE notify_at END
-WHERE name = :name
+WHERE name = :key
 
 -- name: due_grants
 SELECT name, provider FROM {grants}
@@ -204,7 +204,7 @@ ORDER BY notify_at LIMIT :limit
 UPDATE {grants} SET notify_at = {now} + :seconds WHERE id = :id AND {notice_due}
 
 -- name: ended_grants
-SELECT name FROM {grants} WHERE ended_at <= :ended_before AND name > :name ORDER BY name LIMIT :limit
+SELECT name FROM {grants} WHERE ended_at <= :ended_before AND name > :after ORDER BY name LIMIT :limit
 
 -- The trail.
 

@@ -1,6 +1,6 @@
 """Logins and grants as rows of a database: how a row is authenticated, and the way back.
 
-All kinds of records go through one path. A kind says which columns it has, and what is in them.
+All kinds of records go through one path. A table says which columns it has, and what is in them.
 Secrets are sealed, each kind of secret in a column of its own. Two values authenticate a row. Its
 *digest* covers all columns but those of the lease, the wake time and the like, which can only delay
 or bring forward what is done; the event of the record's last transition names it. Where the trail
@@ -54,19 +54,19 @@ _SIGNED: Final = ("head", "mac")
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: that takes its time
 
 
-class Kind(ABC, Generic[_R]):
-    """A kind of records.
+class Table(ABC, Generic[_R]):
+    """The table of a kind of records.
 
     Attributes:
-        table: The table of its rows.
-        secrets: The kinds of its secrets, which are the names of their columns.
+        name: Its name.
+        secrets: The kinds of the records' secrets, which are the names of their columns.
         columns: The columns that are authenticated, in the order in which they are read; the head
             and the MAC are the last two.
         times: The columns that say when something is to be done.
         others: What is read of a row beside, in SQL: when it was used, and by what.
     """
 
-    table: ClassVar[str]
+    name: ClassVar[str]
     secrets: ClassVar[tuple[str, ...]]
     columns: ClassVar[tuple[str, ...]]
     times: ClassVar[tuple[str, ...]]
@@ -102,8 +102,8 @@ class Kind(ABC, Generic[_R]):
         """
 
 
-class _Logins(Kind[Flow]):
-    table = "flows"
+class _Logins(Table[Flow]):
+    name = "flows"
     secrets = codec.KINDS
     columns = (
         *("id", "name", "created_at", "ended_at", "provider", "record"),
@@ -170,8 +170,8 @@ class _Logins(Kind[Flow]):
         return flow
 
 
-class _Grants(Kind[Grant]):
-    table = "grants"
+class _Grants(Table[Grant]):
+    name = "grants"
     secrets = grant_codec.KINDS
     columns = (
         *("id", "name", "created_at", "asked", "provider"),
@@ -231,17 +231,18 @@ class _Grants(Kind[Grant]):
         return grant
 
 
-LOGIN: Final = _Logins()
-GRANT: Final = _Grants()
-KINDS: Final[tuple[Kind[Any], ...]] = (LOGIN, GRANT)
+LOGINS: Final = _Logins()
+GRANTS: Final = _Grants()
+TABLES: Final[Mapping[type[Any], Table[Any]]] = {Flow: LOGINS, Grant: GRANTS}
+"""The tables by the kinds of their records."""
 
 
-def kind_of(record: Flow | Grant) -> Kind[Any]:
-    """Return the kind of a record."""
-    return LOGIN if isinstance(record, Flow) else GRANT
+def table_of(record: Flow | Grant) -> Table[Any]:
+    """Return the table that has a record's row."""
+    return TABLES[type(record)]
 
 
-class Stored:
+class AsStored:
     """What a record's row has, and is written again as it is: the provider, and sealed secrets.
 
     Attributes:
@@ -282,21 +283,21 @@ class Rows:
             record: The record.
             seal: Whether its secrets are sealed anew.
         """
-        kind = kind_of(record)
-        values = kind.plain(record)
+        table = table_of(record)
+        values = table.plain(record)
         if seal or record.as_stored is None:
-            columns = without_traceback(lambda: self._sealed(kind, record))
-            record.as_stored = Stored(values["name"], columns)
+            columns = without_traceback(lambda: self._sealed(table, record))
+            record.as_stored = AsStored(values["name"], columns)
         values |= record.as_stored.columns
-        signed = [values[name] for name in kind.columns[: -len(_SIGNED)]]
-        return kind.digest(self.store_id, signed), Hidden(values | kind.times_of(record))
+        signed = [values[name] for name in table.columns[: -len(_SIGNED)]]
+        return table.digest(self.store_id, signed), Hidden(values | table.times_of(record))
 
-    def _sealed(self, kind: Kind[Any], record: Flow | Grant) -> dict[str, str | None]:
+    def _sealed(self, table: Table[Any], record: Flow | Grant) -> dict[str, str | None]:
         provider = text_of(record.provider)
-        context = kind.context(record, provider)
+        context = table.context(record, provider)
         columns: dict[str, str | None] = {"provider": provider}
-        for name in kind.secrets:
-            secret = kind.hidden_part(record, name)
+        for name in table.secrets:
+            secret = table.hidden_part(record, name)
             columns[name] = secret and self.sealer.seal(secret, name, *context)
         return columns
 
@@ -306,8 +307,8 @@ class Rows:
 
     # And back.
 
-    def record(self, kind: Kind[_R], row: Sequence[Any], *, secrets: bool = True) -> _R:
-        """Return the record of a row that begins with the kind's columns.
+    def record(self, table: Table[_R], row: Sequence[Any], *, secrets: bool = True) -> _R:
+        """Return the record of a row that begins with the table's columns.
 
         What it raises must lose its frames, which show the row.
 
@@ -315,27 +316,27 @@ class Rows:
             SealError: It was changed, or is sealed with a key that is not here.
             StoreError: It cannot be read.
         """
-        values = dict(zip(kind.columns, row, strict=False))
+        values = dict(zip(table.columns, row, strict=False))
 
         def open_secret(record: _R, name: str) -> Any:
-            return self.open(values[name], name, *kind.context(record, values["provider"]))
+            return self.open(values[name], name, *table.context(record, values["provider"]))
 
         try:
-            self._check(kind, row)
-            record = kind.read(values, open_secret if secrets else None)
+            self._check(table, row)
+            record = table.read(values, open_secret if secrets else None)
         except DeviceFlowError as problem:
             problem.flow_id = name_of(values["id"])
             raise
         except DAMAGED:
             raise damaged(values["id"]) from None
-        kept = {name: values[name] for name in ("provider", *kind.secrets)}
-        record.as_stored = Stored(values["name"], kept)
+        kept = {name: values[name] for name in ("provider", *table.secrets)}
+        record.as_stored = AsStored(values["name"], kept)
         return record
 
-    def _check(self, kind: Kind[Any], row: Sequence[Any]) -> None:
+    def _check(self, table: Table[Any], row: Sequence[Any]) -> None:
         """See that a row is as it was written."""
-        digest = self.digest(kind, row)
-        head, mac = row[len(kind.columns) - len(_SIGNED) : len(kind.columns)]
+        digest = self.digest(table, row)
+        head, mac = row[len(table.columns) - len(_SIGNED) : len(table.columns)]
         signed = f"{digest} {head}"
         with suppress(SealError):  # whose traceback must not be kept as a context
             self.sealer.check(signed, mac)
@@ -352,23 +353,23 @@ class Rows:
         self.sealer = self._find_sealer()
         return self.sealer.open(kept, *context)
 
-    def stored(self, kind: Kind[Any], row: Sequence[Any]) -> StoredFlow:
-        """Return what a row that begins with the kind's columns says, true or not."""
+    def stored(self, table: Table[Any], row: Sequence[Any]) -> StoredFlow:
+        """Return what a row that begins with the table's columns says, true or not."""
         digest, authentic = None, False
         with suppress(SealError, *DAMAGED):
-            digest = self.digest(kind, row)
+            digest = self.digest(table, row)
             if not isinstance(self.sealer, Keyless):
-                self._check(kind, row)
+                self._check(table, row)
             authentic = True
-        values = dict(zip(kind.columns, row, strict=False))
+        values = dict(zip(table.columns, row, strict=False))
         record_id, seq, state, progress, head = (
             values[name] for name in ("id", "seq", "state", "progress", "head")
         )
         return StoredFlow(record_id, seq, state, progress, head, digest, authentic)
 
-    def digest(self, kind: Kind[Any], row: Sequence[Any]) -> str:
-        """Return the digest of a row that begins with the kind's columns; may raise `DAMAGED`."""
-        return kind.digest(self.store_id, row[: len(kind.columns) - len(_SIGNED)])
+    def digest(self, table: Table[Any], row: Sequence[Any]) -> str:
+        """Return the digest of a row that begins with the table's columns; may raise `DAMAGED`."""
+        return table.digest(self.store_id, row[: len(table.columns) - len(_SIGNED)])
 
 
 def link_hash(link: str) -> str:

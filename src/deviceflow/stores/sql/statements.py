@@ -11,12 +11,12 @@ from deviceflow.audit.chain import STORED
 from deviceflow.core.actions import ENDS_HANDOVER, IMPORT
 from deviceflow.core.ports import FIRST_SNOOZE
 from deviceflow.stores._leases import LONGEST_LEASE
-from deviceflow.stores.sql.rows import KINDS
+from deviceflow.stores.sql.rows import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deviceflow.stores.sql.rows import Kind
+    from deviceflow.stores.sql.rows import Table
 
 IDS: Final = tuple(f"id{number}" for number in range(50))
 """The names of the values of the query `histories`: flow ids."""
@@ -118,7 +118,9 @@ class Statements(dict[str, Statement]):
             "longest_lease": str(LONGEST_LEASE),
             "first_snooze": str(FIRST_SNOOZE),
         }
-        self._of_table = {kind.table: _words_of(kind, self._words) for kind in KINDS}
+        self._of_table = {table.name: _words_of(table, self._words) for table in TABLES.values()}
+        logins = self._words | self._of_table["flows"]
+        self._words["login_row"] = _expanded(fragments["row"], logins)
         self.before_migrating: Final = [
             f"before_migrating_{number}" for number in range(len(dialect.before_migrating))
         ]
@@ -135,7 +137,7 @@ class Statements(dict[str, Statement]):
         """Return the names of all statements."""
         named = [name for name in self._named if not name.startswith("each.")]
         each = [name.removeprefix("each.") for name in self._named if name.startswith("each.")]
-        return named + [f"{kind.table}.{name}" for kind in KINDS for name in each]
+        return named + [f"{table.name}.{name}" for table in TABLES.values() for name in each]
 
     def table(self, name: str) -> str:
         """Return a table's whole name."""
@@ -168,17 +170,17 @@ def _expanded(text: str, words: Mapping[str, str]) -> str:
     return " ".join(text.split())
 
 
-def _words_of(kind: Kind[Any], words: Mapping[str, str]) -> dict[str, str]:
-    """Return the words of a kind's table."""
-    written = (*kind.columns, *kind.times)
+def _words_of(table: Table[Any], words: Mapping[str, str]) -> dict[str, str]:
+    """Return the words of a table."""
+    written = (*table.columns, *table.times)
     return {
-        "table": words[kind.table],
-        "columns": ", ".join(kind.columns),
-        "times": ", ".join(kind.times),
+        "table": words[table.name],
+        "columns": ", ".join(table.columns),
+        "times": ", ".join(table.times),
         "values": _values(written),
         "set": ", ".join(f"{name} = :{name}" for name in written if name != "id"),
-        "others": kind.others,
-        "other_keys": " OR ".join(f"{name} NOT LIKE :prefix" for name in ("mac", *kind.secrets)),
+        "others": table.others,
+        "other_keys": " OR ".join(f"{name} NOT LIKE :prefix" for name in ("mac", *table.secrets)),
     }
 
 

@@ -16,7 +16,7 @@ import logging
 import secrets
 import time
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from deviceflow._blocking import complete
 from deviceflow.audit import log
@@ -27,46 +27,49 @@ from deviceflow.audit.reading import event_of
 from deviceflow.core.actions import ACTIONS, OPEN_PLAINTEXT, PRUNE, ROTATE_KEYS
 from deviceflow.core.encryption import PLAIN
 from deviceflow.core.flow import Flow
-from deviceflow.core.grant import check_name
+from deviceflow.core.grant import Grant, check_name
 from deviceflow.core.ports import (
     Claim,
     LeaseHeld,
     Origin,
-    StoredGrant,
+    Page,
+    Stored,
     StoreEvent,
+    Unreadable,
     UpcomingFlow,
-    reraise,
 )
+from deviceflow.core.queries import PAGE
 from deviceflow.core.sanitize import storable
 from deviceflow.core.secret import Hidden, Secret, without_frames
-from deviceflow.core.states import State
+from deviceflow.core.states import ENDS, State
 from deviceflow.core.uses import to_json
 from deviceflow.credentials.keys.audit import configured
 from deviceflow.errors import DeviceFlowError, StoreError, UnknownLoginError, UsageError
 from deviceflow.stores import _leases as leases
 from deviceflow.stores.sql import keys, schema
 from deviceflow.stores.sql.rows import (
-    GRANT,
-    LOGIN,
+    GRANTS,
+    LOGINS,
+    TABLES,
     Rows,
     ignored,
-    kind_of,
     link_hash,
     name_of,
     rewound,
     server_of,
+    table_of,
     uses_of,
 )
 from deviceflow.stores.sql.statements import MIGRATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from deviceflow.audit.mode import TrailMode
     from deviceflow.core.actions import Action
     from deviceflow.core.encryption import Keyless, Plain, Sealer
-    from deviceflow.core.grant import Grant
-    from deviceflow.core.ports import Decide, GrantLease, StoredFlow
+    from deviceflow.core.ports import By, Decide, GrantLease, StoredFlow
+    from deviceflow.core.queries import Query
     from deviceflow.core.uses import Use
     from deviceflow.stores.sql.connection import (
         Connection,
@@ -75,22 +78,20 @@ if TYPE_CHECKING:
         Transaction,
         Work,
     )
-    from deviceflow.stores.sql.rows import Kind
+    from deviceflow.stores.sql.rows import Table
 
     Values = dict[str, Any]
 
+_R = TypeVar("_R", Flow, Grant)
 _T = TypeVar("_T")
-
-PAGE: Final = 200
-"""How many rows a query returns at a time."""
 
 NOBODY: Final = Origin()
 _GRANT_SNOOZE: Final = 3600.0
+_DEFAULTS: Final = {"limit": PAGE, "owner": None}
 _HIGHEST: Final = 2**53
 _LONGEST_NAME: Final = 500  # an index of PostgreSQL's takes 2,700 bytes
 _NEVER: Final = 1e12
 _TRIES: Final = 3
-_UPCOMING: Final = 10_000
 
 
 class OvertakenError(Exception):
@@ -117,9 +118,9 @@ class Beside(NamedTuple):
     used_by: object
 
     @classmethod
-    def of(cls, kind: Kind[Any], row: Sequence[Any]) -> Self:
+    def of(cls, table: Table[Any], row: Sequence[Any]) -> Self:
         """Return what a row of the fragment `row` has."""
-        now, owner, previous, *lease, used_at, used_by = row[len(kind.columns) :]
+        now, owner, previous, *lease, used_at, used_by = row[len(table.columns) :]
         owner = owner if isinstance(owner, str) else None
         return cls(now, owner, previous, leases.left(*lease), used_at, used_by)
 
@@ -195,7 +196,7 @@ class SQLMethods:
                     if flow.wake_at is not None:
                         await self._announce(db)
                     return flow
-                found = await db.row("flows.get", columns.reveal())
+                found = await db.row("flows.get_by_id", columns.reveal())
                 found = found or await db.row("flows.get_by_name", columns.reveal())
                 if found is not None:
                     return self._added(flow, columns, found)
@@ -208,55 +209,39 @@ class SQLMethods:
                 log.emit(log.TRANSITION, imported)
         return kept
 
-    async def get(self, flow_id: str, *, secrets: bool = True) -> Flow:
-        async def work(db: Transaction) -> Flow:
-            row = await db.row("flows.get", {"id": storable(flow_id)})
-            if row is None:
-                raise UnknownLoginError(flow_id=flow_id)
-            return self._rows.record(LOGIN, row, secrets=secrets)
+    async def load(
+        self,
+        kind: type[_R],
+        key: str | Secret,
+        client_now: float = 0.0,
+        *,
+        by: By = "id",
+        secrets: bool = True,
+    ) -> Stored[_R] | None:
+        table = TABLES[kind]
+        key = link_hash(key.reveal()) if isinstance(key, Secret) else storable(key)
 
-        return await self._run(work, "read")
+        async def work(db: Transaction) -> Stored[_R] | None:
+            row = await db.row(f"{table.name}.get_by_{by}", {by: key})
+            return None if row is None else self._stored(table, row, secrets=secrets)
 
-    async def find(self, name: str) -> Flow | None:
-        async def work(db: Transaction) -> Flow | None:
-            row = await db.row("flows.get_by_name", {"name": storable(name)})
-            return None if row is None else self._rows.record(LOGIN, row, secrets=False)
+        return await self._run(work, "read", client_now)
 
-        return await self._run(work, "read")
+    async def page(
+        self, kind: type[_R], client_now: float, after: Any = None, *, skip_ended: bool = False
+    ) -> Page[_R]:
+        table = TABLES[kind]
+        name = f"{table.name}.{'unended' if skip_ended else 'all'}{'_after' if after else ''}"
 
-    async def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
-    ) -> AsyncIterator[Flow]:
-        """Yield copies of the logins without their secrets, newest first."""
-        after: Values | None = {}
-        while after is not None:
-            found, after = await self.newest_flows(after, skip_ended=skip_ended)
-            for flow in found:
-                if isinstance(flow, Flow):
-                    yield flow
-                else:
-                    on_problem(flow)
-
-    async def newest_flows(
-        self, after: Values, *, skip_ended: bool
-    ) -> tuple[list[Flow | DeviceFlowError], Values | None]:
-        """Return a page of logins, and after what the next page begins; None without one.
-
-        Args:
-            after: What this method returned with the page before.
-            skip_ended: As for `Store.flows`.
-        """
-        name = f"flows.{'unended' if skip_ended else 'newest'}{'_after' if after else ''}"
-
-        async def work(db: Transaction) -> tuple[list[Flow | DeviceFlowError], Values | None]:
-            rows = await db.rows(name, after | {"limit": PAGE})
+        async def work(db: Transaction) -> Page[_R]:
+            rows = await db.rows(name, (after or {}) | {"limit": PAGE})
             if not rows:
-                return [], None
-            last = dict(zip(LOGIN.columns, rows[-1], strict=False))
-            found = [self._readable(row) for row in rows]
-            return found, {"created_at": last["created_at"], "id": last["id"]}
+                return Page([], None)
+            last = dict(zip(table.columns, rows[-1], strict=False))
+            place = {column: last[column] for column in ("created_at", "id", "name")}
+            return Page([self._readable(table, row) for row in rows], place)
 
-        return await self._run(work, "read")
+        return await self._run(work, "read", client_now)
 
     async def claim(
         self,
@@ -273,13 +258,13 @@ class SQLMethods:
             row = await db.row("flows.lock", {"id": storable(flow_id)})
             if row is None:
                 raise UnknownLoginError(flow_id=flow_id)
-            beside = Beside.of(LOGIN, row)
+            beside = Beside.of(LOGINS, row)
             if beside.owner != owner and beside.left.seconds > 0:
-                flow = self._rows.record(LOGIN, row, secrets=False)
+                flow = self._rows.record(LOGINS, row, secrets=False)
                 return LeaseHeld(flow, *beside.left)
             # The error for one that cannot be read undoes the lease: others may be able to read it.
-            flow = self._rows.record(LOGIN, row)
-            if (mac := row[len(LOGIN.columns) - 1]) in kept:
+            flow = self._rows.record(LOGINS, row)
+            if (mac := row[len(LOGINS.columns) - 1]) in kept:
                 return kept[mac]  # only the answer was lost
             previous = beside.previous_owner if beside.owner in (None, owner) else beside.owner
             claim = Claim(flow, beside.now, previous)
@@ -299,212 +284,123 @@ class SQLMethods:
 
         return await self._run(work, "write", client_now)
 
-    async def commit(
-        self,
-        flow: Flow,
-        event: dict[str, Any],
-        *,
-        release: str | None = None,
-        store_event: StoreEvent | None = None,
-    ) -> bool:
-        await self._writable()
-        makes_due = flow.wake_at is not None and (flow.state.ended or event["from"] == State.INIT)
-        move = self._move(flow, event, release=release)
-
-        async def work(db: Transaction) -> bool:
-            if not await move(db):
-                if release is not None:
-                    await db.run("release", {"id": flow.id, "owner": release})
-                return False
-            await self._note(db, None, store_event)
-            if makes_due:
-                await self._announce(db)
-            return True
-
-        now = 0.0 if store_event is None else store_event.client_now
-        kept = await self._run(work, "write", now)
-        if kept and makes_due:
-            self._changed()
-        await self._wiped(event, kept=kept)
-        return kept
-
-    async def release(self, flow_id: str, owner: str) -> None:
-        await self._execute("release", {"id": flow_id, "owner": owner})
-
-    async def snooze(self, flow_id: str, owner: str, client_now: float) -> None:
-        # An id that is not text may not be found: then it is the owner's leases that are released.
-        await self._execute("snooze", {"id": storable(flow_id), "owner": owner}, client_now)
-
-    async def reschedule(self, flow: Flow, owner: str) -> None:
-        values = {"id": flow.id, "seq": flow.seq, "owner": owner, "wake_at": flow.wake_at}
-        await self._execute("reschedule", values)
-
-    async def upcoming(
-        self, client_now: float, ahead: float, grace: float | None = None
-    ) -> list[UpcomingFlow]:
-        grace = _NEVER if grace is None else grace
-        values = {"ahead": ahead, "grace": grace, "limit": _UPCOMING, "owner": None}
-        found = await self._query("upcoming", values, client_now)
-        return [
-            UpcomingFlow(flow_id, seq, float(wake_at), now, server_of(provider))
-            for flow_id, seq, wake_at, now, provider in found
-            if isinstance(flow_id, str)
-            and isinstance(seq, int)
-            and isinstance(wake_at, int | float)
-        ]
-
-    async def any_pending(self) -> bool:
-        return bool(await self._query("any_pending", {}))
-
     async def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
         values = {"id": storable(subject_id), "since": since}
 
         async def work(db: Transaction) -> None:
-            for kind in (LOGIN, GRANT):
-                await db.run(f"{kind.table}.restart_lease", values)
+            for table in TABLES.values():
+                await db.run(f"{table.name}.restart_lease", values)
 
         await self._run(work, "write", client_now)
-
-    async def foreign_leases(self, client_now: float) -> list[tuple[str, float]]:
-        found = await self._query("foreign_leases", {}, client_now)
-        return [(flow_id, at) for flow_id, at in found if isinstance(at, int | float)]
 
     async def wake_after_clock_change(self, client_now: float) -> None:
         await self._execute("wake_after_clock_change", {}, client_now)
 
-    async def record_store_event(
-        self, action: Action, client_now: float, detail: str, origin: Origin
-    ) -> None:
-        event = StoreEvent(action, client_now, detail, origin)
-        await self._run(lambda db: self._note(db, None, event), "write", client_now)
-
-    async def ids_with_secrets(
+    async def commit(
         self,
-        kind: Literal["token", "revoke"],
-        ended_before: float,
-        client_now: float,
-        skip: int = 0,
-    ) -> list[str]:
-        values = {"ended_before": ended_before, "limit": PAGE, "skip": skip}
-        found = await self._query(f"with_{kind}", values, client_now)
-        return [name_of(flow_id) for (flow_id,) in found]
-
-    async def delete_ended(
-        self,
-        ended_before: float,
-        *,
-        on_problem: Callable[[DeviceFlowError], object] = reraise,
-    ) -> int:
-        await self._writable()
-        deleted = skip = 0
-
-        async def page(db: Transaction) -> list[Flow | DeviceFlowError]:
-            values = {"ended_before": ended_before, "limit": PAGE, "skip": skip}
-            return [self._readable(row) for row in await db.rows("flows.without_secrets", values)]
-
-        while found := await self._run(page, "read"):
-            over = [flow for flow in found if isinstance(flow, Flow)]
-            for problem in found:
-                if isinstance(problem, DeviceFlowError):
-                    on_problem(problem)
-            gone = await self._delete(over)
-            deleted += gone
-            skip += len(found) - gone
-        return deleted
-
-    # Grants. All commits of a grant survive a power cut, whatever the store's setting.
-
-    async def load_grant(self, name: str, client_now: float) -> StoredGrant | None:
-        return await self._load_grant("grants.get_by_name", {"name": storable(name)}, client_now)
-
-    async def load_grant_by_id(self, grant_id: str, client_now: float) -> StoredGrant | None:
-        return await self._load_grant("grants.get", {"id": storable(grant_id)}, client_now)
-
-    async def load_grant_by_link(self, link: Secret, client_now: float) -> StoredGrant | None:
-        values = {"link_hash": link_hash(link.reveal())}
-        return await self._load_grant("grants.get_by_link", values, client_now)
-
-    async def commit_grant(
-        self,
-        grant: Grant,
+        record: Flow | Grant,
         event: dict[str, Any],
         *,
-        lease: GrantLease | None = None,
         release: str | None = None,
+        lease: GrantLease | None = None,
+        store_event: StoreEvent | None = None,
         flow: Flow | None = None,
         flow_event: dict[str, Any] | None = None,
     ) -> bool:
         await self._writable()
-        check_name(grant.name)
-        moves = [self._move(grant, event, release=release, lease=lease)]
+        moves = [self._move(record, event, release=release, lease=lease)]
         if flow is not None and flow_event is not None:
             moves.append(self._move(flow, flow_event))
+        is_login = isinstance(record, Flow)
+        makes_due = record.wake_at is not None and (
+            record.state in ENDS or event["from"] == State.INIT
+        )
 
         async def work(db: Transaction) -> bool:
             for number, move in enumerate(moves):
                 if not await move(db):
                     if number:
                         raise OvertakenError
+                    if is_login and release is not None:
+                        await db.run("release", {"id": record.id, "owner": release})
                     return False
+            await self._note(db, None, store_event)
+            if makes_due:
+                await self._announce(db)
             return True
 
+        now = 0.0 if store_event is None else store_event.client_now
+        now = now if lease is None else lease.client_now
         kept = False
-        turn = nullcontext() if lease is None else self._connection.in_turn(grant.id)
+        turn = nullcontext() if lease is None else self._connection.in_turn(record.id)
         async with turn:
             with suppress(OvertakenError):
-                now = 0.0 if lease is None else lease.client_now
-                kept = await self._run(work, "durable", now)
+                kept = await self._run(work, "write" if is_login else "durable", now)
+        if kept and makes_due:
+            self._changed()
         await self._wiped(event, kept=kept)
         return kept
 
-    async def use_grant(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
-        values = {"id": grant_id, "used_by": encode(to_json(uses)).decode()}
-        await self._execute("use_grant", values, client_now)
+    async def release(self, flow_id: str, owner: str, *, due: Flow | None = None) -> None:
+        values: Values = {"id": flow_id, "owner": owner}
+        if due is None:
+            await self._execute("release", values)
+        else:
+            values |= {"seq": due.seq, "wake_at": due.wake_at}
+            await self._execute("release_until_due", values)
 
-    async def grants(self, client_now: float, after: str | None = None) -> list[StoredGrant | str]:
-        name = "grants.by_name" if after is None else "grants.by_name_after"
-        values = {"limit": PAGE, "name": storable(after or "")}
-
-        async def work(db: Transaction) -> list[StoredGrant | str]:
-            found = list[StoredGrant | str]()
-            for row in await db.rows(name, values):
-                try:
-                    found.append(self._stored_grant(row))
-                except DeviceFlowError:
-                    found.append(name_of(row[GRANT.columns.index("name")]))
-            return found
-
-        return await self._run(work, "read", client_now)
-
-    async def due_grants(
-        self, client_now: float, unused: float, limit: int
-    ) -> list[tuple[str, str]]:
-        values = {"unused": unused, "limit": limit, "owner": None}
-        found = await self._query("due_grants", values, client_now)
-        return [(name, server_of(provider)) for name, provider in found if isinstance(name, str)]
-
-    async def due_notices(self, client_now: float, limit: int) -> list[str]:
-        found = await self._query("due_notices", {"limit": limit}, client_now)
-        return [name for (name,) in found if isinstance(name, str)]
+    async def put_off(
+        self, kind: type[Flow | Grant], key: str, client_now: float, owner: str | None = None
+    ) -> None:
+        # A key that is not text may not be found: then it is the owner's leases that are released.
+        values = {"key": storable(key), "owner": owner, "seconds": _GRANT_SNOOZE}
+        await self._execute(f"put_off_{TABLES[kind].name}", values, client_now)
 
     async def claim_notice(self, grant_id: str, client_now: float, seconds: float) -> bool:
         values = {"id": grant_id, "seconds": seconds}
         return await self._execute("claim_notice", values, client_now) == 1
 
-    async def snooze_grant(self, name: str, client_now: float) -> None:
-        values = {"name": storable(name), "seconds": _GRANT_SNOOZE}
-        await self._execute("snooze_grant", values, client_now)
+    async def use(self, grant_id: str, client_now: float, uses: tuple[Use, ...]) -> None:
+        values = {"id": grant_id, "used_by": encode(to_json(uses)).decode()}
+        await self._execute("use_grant", values, client_now)
 
-    async def ended_grants(self, ended_before: float, after: str | None = None) -> list[str]:
-        values = {"ended_before": ended_before, "name": storable(after or ""), "limit": PAGE}
-        return [name_of(name) for (name,) in await self._query("ended_grants", values)]
+    async def select(self, query: Query[_T], client_now: float) -> list[_T]:
+        values = _DEFAULTS | {name: _sql(value) for name, value in query.values.items()}
 
-    async def delete_grant(self, grant: Grant) -> bool:
-        return await self._delete([grant], "durable") == 1
+        async def work(db: Transaction) -> list[_T]:
+            found = map(self._answer_of(query.name), await db.rows(query.name, values))
+            return [answer for answer in found if answer is not None]
+
+        return await self._run(work, "read", client_now)
+
+    def _answer_of(self, name: str) -> Callable[[Any], Any]:
+        """Return what makes an answer to a query of a row; of a damaged row, None."""
+        if name == "without_secrets":
+            return self._login_or_problem
+        return _ANSWERS[name]
+
+    def _login_or_problem(self, row: Sequence[Any]) -> Flow | DeviceFlowError:
+        found = self._readable(LOGINS, row)
+        return found.problem if isinstance(found, Unreadable) else found.record
+
+    async def delete(self, records: Sequence[Flow | Grant]) -> int:
+        durable = any(isinstance(record, Grant) for record in records)
+
+        async def work(db: Transaction) -> int:
+            gone = 0
+            for record in records:
+                values = {"id": record.id, "seq": record.seq}
+                gone += await db.execute(f"{table_of(record).name}.delete", values)
+            return gone
+
+        return await self._run(work, "durable" if durable else "write")
+
+    async def append(self, event: StoreEvent) -> None:
+        await self._run(lambda db: self._note(db, None, event), "write", event.client_now)
 
     # What only a database has.
 
-    async def history(self, flow_id: str) -> list[dict[str, Any]]:
+    async def events(self, flow_id: str) -> list[dict[str, Any]]:
         """Return the events of a login or a grant, as they were logged, in their order.
 
         Each field is of its type or null, whatever somebody has put into the database.
@@ -531,14 +427,14 @@ class SQLMethods:
 
         await self._run(work, "write", time.time())
 
-    def stored_row(self, kind: Kind[Any], row: Sequence[Any]) -> StoredFlow:
-        """Return what a row that begins with a kind's columns says, true or not."""
-        return self._rows.stored(kind, row)
+    def stored_row(self, table: Table[Any], row: Sequence[Any]) -> StoredFlow:
+        """Return what a row that begins with a table's columns says, true or not."""
+        return self._rows.stored(table, row)
 
-    async def with_other_keys(self, kind: Kind[Any], skip: int) -> list[str]:
+    async def with_other_keys(self, table: Table[Any], skip: int) -> list[str]:
         """Return a page of ids of records that another key than the first has sealed."""
         values = {"prefix": f"{self._rows.sealer.prefix}%", "limit": PAGE, "skip": skip}
-        found = await self._query(f"{kind.table}.with_other_keys", values)
+        found = await self._query(f"{table.name}.with_other_keys", values)
         return [name_of(record_id) for (record_id,) in found]
 
     async def reseal_audit_key(self) -> None:
@@ -581,38 +477,21 @@ class SQLMethods:
             )
         await self._ready()
 
-    def _readable(self, row: Sequence[Any]) -> Flow | DeviceFlowError:
-        """Return the login of a row without its secrets, or why it cannot be read."""
+    def _stored(self, table: Table[_R], row: Sequence[Any], *, secrets: bool = True) -> Stored[_R]:
+        secrets = secrets or table is GRANTS
+        record = self._rows.record(table, row, secrets=secrets)
+        now, owner, _, left, used_at, used_by = Beside.of(table, row)
+        used_at = used_at if isinstance(used_at, int | float) else None
+        return Stored(record, now, used_at, left.seconds, owner, uses_of(used_by), left.since)
+
+    def _readable(self, table: Table[_R], row: Sequence[Any]) -> Stored[_R] | Unreadable:
+        """Return the record of a row without a login's secrets, or why it cannot be read."""
         try:
-            return self._rows.record(LOGIN, row, secrets=False)
+            return self._stored(table, row, secrets=False)
         except DeviceFlowError as problem:
             without_frames(problem)
-            return problem
-
-    async def _load_grant(self, name: str, values: Values, now: float) -> StoredGrant | None:
-        async def work(db: Transaction) -> StoredGrant | None:
-            row = await db.row(name, values)
-            return None if row is None else self._stored_grant(row)
-
-        return await self._run(work, "read", now)
-
-    def _stored_grant(self, row: Sequence[Any]) -> StoredGrant:
-        grant, beside = self._rows.record(GRANT, row), Beside.of(GRANT, row)
-        used_at = beside.used_at if isinstance(beside.used_at, int | float) else None
-        left, uses = beside.left, uses_of(beside.used_by)
-        return StoredGrant(grant, beside.now, used_at, left.seconds, beside.owner, uses, left.since)
-
-    async def _delete(self, records: Iterable[Flow | Grant], mode: Mode = "write") -> int:
-        """Delete records, each if it is still at the same transition; return how many."""
-
-        async def work(db: Transaction) -> int:
-            gone = 0
-            for record in records:
-                values = {"id": record.id, "seq": record.seq}
-                gone += await db.execute(f"{kind_of(record).table}.delete", values)
-            return gone
-
-        return await self._run(work, mode)
+            name = row[table.columns.index("id" if table is LOGINS else "name")]
+            return Unreadable(name_of(name), problem)
 
     def _first_row(self, flow: Flow) -> tuple[Hidden[Values], None]:
         """Return the row of a login that has no events yet."""
@@ -623,10 +502,10 @@ class SQLMethods:
 
     def _added(self, flow: Flow, columns: Hidden[Values], row: Sequence[Any]) -> Flow:
         """Return the login that was there already, or the one that is added, if that was done."""
-        found = self._rows.record(LOGIN, row)
+        found = self._rows.record(LOGINS, row)
         if found.id != flow.id:
             return found
-        there = dict(zip(LOGIN.columns, row, strict=False))
+        there = dict(zip(LOGINS.columns, row, strict=False))
         if any(there[name] != columns.reveal()[name] for name in ("record", "progress")):
             raise UsageError("A flow of this id is in the store already.", flow_id=flow.id)
         # Added already, and the connection was lost just then.
@@ -680,14 +559,16 @@ class SQLMethods:
             release: Whose lease is given back.
             lease: A lease to take. If others have one, nothing is done.
         """
-        kind = kind_of(record)
+        table = table_of(record)
+        if isinstance(record, Grant):
+            check_name(record.name)
         columns, noted = self._linked(record, event)
         columns.reveal()["release"] = release
-        statement = f"{kind.table}.move"
-        if kind is GRANT and event["seq"] == 1:
-            statement = f"{kind.table}.add"
+        statement = f"{table.name}.move"
+        if isinstance(record, Grant) and event["seq"] == 1:
+            statement = f"{table.name}.add"
         elif lease is not None:
-            statement = f"{kind.table}.lease_and_move"
+            statement = f"{table.name}.lease_and_move"
             taken = {"owner": lease.owner, "seconds": lease.seconds, "ended": lease.ended}
             columns.reveal().update(taken)
 
@@ -701,8 +582,8 @@ class SQLMethods:
             found = await db.row("text_of_event", values)
             if found is not None and worker_of(found[0]) == event["worker"]:
                 return True
-            row = await db.row(f"{kind.table}.get", values)
-            stored = {} if row is None else dict(zip(kind.columns, row, strict=False))
+            row = await db.row(f"{table.name}.get_by_id", values)
+            stored = {} if row is None else dict(zip(table.columns, row, strict=False))
             if noted is None and stored.get("mac") == values["mac"]:
                 return True
             if changed or (lease is None and stored.get("seq") == values["before"]):
@@ -798,7 +679,7 @@ class AsyncSQLStore(SQLMethods):
         """Close what is open. It is opened again where it is needed again."""
         await self._connection.close()
 
-    async def wait_for_change(self, seconds: float) -> bool:
+    async def watch(self, seconds: float) -> bool:
         await self._ready()
         loop = asyncio.get_running_loop()
         change = self._change
@@ -842,6 +723,33 @@ class AsyncSQLStore(SQLMethods):
                 complete(connection.close())
                 raise
         self._is_open = True
+
+
+def _sql(value: Any) -> Any:
+    """Return a query's value as SQL can compare it."""
+    if value is None:
+        return _NEVER
+    return storable(value) if isinstance(value, str) else value
+
+
+def _upcoming(row: Sequence[Any]) -> UpcomingFlow | None:
+    flow_id, seq, wake_at, now, provider = row
+    if isinstance(flow_id, str) and isinstance(seq, int) and isinstance(wake_at, int | float):
+        return UpcomingFlow(flow_id, seq, float(wake_at), now, server_of(provider))
+    return None
+
+
+_ANSWERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "upcoming": _upcoming,
+    "pending": lambda _: True,
+    "foreign_leases": lambda row: tuple(row) if isinstance(row[1], int | float) else None,
+    "with_token": lambda row: name_of(row[0]),
+    "with_revoke": lambda row: name_of(row[0]),
+    "due_grants": lambda row: (row[0], server_of(row[1])) if isinstance(row[0], str) else None,
+    "due_notices": lambda row: row[0] if isinstance(row[0], str) else None,
+    "ended_grants": lambda row: name_of(row[0]),
+}
+"""What makes an answer to a query of a row."""
 
 
 def new_store(own: Secret, rows: Rows) -> Work[None]:

@@ -15,10 +15,11 @@ from deviceflow._blocking import complete
 from deviceflow._boot import clock_name
 from deviceflow.audit import log
 from deviceflow.audit.events import render, render_grant
-from deviceflow.core.ports import LeaseHeld, Moment, Origin, each, reraise
+from deviceflow.core.grant import Grant
+from deviceflow.core.ports import LeaseHeld, Moment, Origin, each
 from deviceflow.core.states import State
 from deviceflow.errors import DeviceFlowError, LoginBusyError
-from deviceflow.stores.sql.rows import GRANT, KINDS, by_id
+from deviceflow.stores.sql.rows import GRANTS, TABLES, by_id
 from deviceflow.stores.sql.store import SQLMethods
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import StoredFlow
     from deviceflow.stores.sql.connection import BlockingConnection, Query
+    from deviceflow.stores.sql.rows import Table
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -124,47 +126,20 @@ class SQLStore:
 
     now = _blocking(SQLMethods.now)
     add = _blocking(SQLMethods.add)
-    get = _blocking(SQLMethods.get)
-    find = _blocking(SQLMethods.find)
+    load = _blocking(SQLMethods.load)
+    page = _blocking(SQLMethods.page)
     claim = _blocking(SQLMethods.claim)
+    restart_lease = _blocking(SQLMethods.restart_lease)
+    wake_after_clock_change = _blocking(SQLMethods.wake_after_clock_change)
     commit = _blocking(SQLMethods.commit)
     release = _blocking(SQLMethods.release)
-    snooze = _blocking(SQLMethods.snooze)
-    reschedule = _blocking(SQLMethods.reschedule)
-    upcoming = _blocking(SQLMethods.upcoming)
-    any_pending = _blocking(SQLMethods.any_pending)
-    restart_lease = _blocking(SQLMethods.restart_lease)
-    foreign_leases = _blocking(SQLMethods.foreign_leases)
-    wake_after_clock_change = _blocking(SQLMethods.wake_after_clock_change)
-    record_store_event = _blocking(SQLMethods.record_store_event)
-    ids_with_secrets = _blocking(SQLMethods.ids_with_secrets)
-    delete_ended = _blocking(SQLMethods.delete_ended)
-    load_grant = _blocking(SQLMethods.load_grant)
-    load_grant_by_id = _blocking(SQLMethods.load_grant_by_id)
-    load_grant_by_link = _blocking(SQLMethods.load_grant_by_link)
-    commit_grant = _blocking(SQLMethods.commit_grant)
-    use_grant = _blocking(SQLMethods.use_grant)
-    grants = _blocking(SQLMethods.grants)
-    due_grants = _blocking(SQLMethods.due_grants)
-    due_notices = _blocking(SQLMethods.due_notices)
+    put_off = _blocking(SQLMethods.put_off)
     claim_notice = _blocking(SQLMethods.claim_notice)
-    snooze_grant = _blocking(SQLMethods.snooze_grant)
-    ended_grants = _blocking(SQLMethods.ended_grants)
-    delete_grant = _blocking(SQLMethods.delete_grant)
-    history = _blocking(SQLMethods.history)
-
-    def flows(
-        self, *, skip_ended: bool = False, on_problem: Callable[[DeviceFlowError], object] = reraise
-    ) -> Iterator[Flow]:
-        """Yield copies of the logins without their secrets, newest first."""
-        after: dict[str, Any] | None = {}
-        while after is not None:
-            found, after = complete(self.inner.newest_flows(after, skip_ended=skip_ended))
-            for flow in found:
-                if isinstance(flow, DeviceFlowError):
-                    on_problem(flow)
-                else:
-                    yield flow
+    use = _blocking(SQLMethods.use)
+    select = _blocking(SQLMethods.select)
+    delete = _blocking(SQLMethods.delete)
+    append = _blocking(SQLMethods.append)
+    events = _blocking(SQLMethods.events)
 
     # What only a database has.
 
@@ -185,9 +160,10 @@ class SQLStore:
         with self.reading() as query:
             stored = [
                 map(
-                    partial(self.inner.stored_row, kind), query(f"{kind.table}.rows_{part}", values)
+                    partial(self.inner.stored_row, table),
+                    query(f"{table.name}.rows_{part}", values),
                 )
-                for kind in KINDS
+                for table in TABLES.values()
             ]
             yield Snapshot(
                 query(f"events_{part}", values), merge(*stored, key=by_id), self.inner.audit_key
@@ -221,11 +197,11 @@ class SQLStore:
         waited for: its problem says when to try again.
         """
         done, problems = 0, list[DeviceFlowError]()
-        for kind in KINDS:
-            resealed = self._reseal_grant if kind is GRANT else self._reseal
+        for table in TABLES.values():
+            resealed = self._reseal_grant if table is GRANTS else self._reseal
 
-            def page(skip: int, kind: Any = kind) -> list[str]:
-                return complete(self.inner.with_other_keys(kind, skip))
+            def page(skip: int, table: Table[Any] = table) -> list[str]:
+                return complete(self.inner.with_other_keys(table, skip))
 
             for record_id in each(page, set()):
                 try:
@@ -246,25 +222,25 @@ class SQLStore:
         try:
             if claim.previous_owner is not None and flow.state is not State.POLLING:
                 taken_over = flow.take_over(claim.now, claim.previous_owner)
-                self._logged(self.commit, flow, render(flow, taken_over, origin))
-            return self._logged(self.commit, flow, render(flow, flow.reseal(claim.now), origin))
+                self._logged(flow, render(flow, taken_over, origin))
+            return self._logged(flow, render(flow, flow.reseal(claim.now), origin))
         finally:
             self.release(flow.id, owner)
 
     def _reseal_grant(self, grant_id: str) -> bool:
-        stored = self.load_grant_by_id(grant_id, _now())
+        stored = self.load(Grant, grant_id, _now())
         if stored is None:
             return False
-        grant = stored.grant
+        grant = stored.record
         if stored.held > 0:
             raise LoginBusyError(flow_id=grant.id, wait_seconds=stored.held)
         origin = Origin(worker=f"{secrets.token_hex(6)}.{os.getpid()}", pid=os.getpid())
         event = render_grant(grant, grant.reseal(stored.now), origin)
-        return self._logged(self.commit_grant, grant, event)
+        return self._logged(grant, event)
 
-    def _logged(self, commit: Callable[..., bool], record: Any, event: dict[str, Any]) -> bool:
+    def _logged(self, record: Flow | Grant, event: dict[str, Any]) -> bool:
         """Commit what the store itself has done to a record, and log it."""
-        if kept := commit(record, event):
+        if kept := self.commit(record, event):
             log.emit(log.TRANSITION, event)
         return kept
 
