@@ -65,7 +65,7 @@ _COLUMNS: Final = {
 
 # The model of docs/explanation/scale.md.
 
-MODEL_US: Final = {"memory": 205.0, "sqlite": 424.0, "postgresql": 361.0}
+MODEL_US: Final = {"memory": 368.0, "sqlite": 1340.0, "postgresql": 2200.0}
 """CPU time of a poll in microseconds."""
 
 MODEL_BUSY: Final = 0.8
