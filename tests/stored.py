@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deviceflow.core import queries
 from deviceflow.core.flow import Flow
@@ -106,12 +106,12 @@ def delete_ended(store: Store, before: float, *, on_problem: OnProblem = reraise
     """Delete the logins that ended before a time and have no secrets, as a purge does."""
     deleted = skip = 0
     while found := store.select(queries.without_secrets(before, skip), before):
-        over = list[Any]()
+        over = list[Flow]()
         for one in found:
-            if isinstance(one, Flow):
-                over.append(one)
+            if isinstance(one, Unreadable):
+                on_problem(one.problem)
             else:
-                on_problem(one)
+                over.append(one.record)
         gone = store.delete(over)
         deleted += gone
         skip += len(found) - gone

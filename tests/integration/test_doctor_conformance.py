@@ -186,7 +186,7 @@ def test_a_server_that_keeps_no_rule(virtual_clock: VirtualClock) -> None:
             "A poll before the approval gets authorization_pending (RFC 8628 3.5).",
             "status 200 authorization_pending.",
         ),
-        ("A GET is no poll (RFC 6749 3.2).", "status 200 authorization_pending."),
+        ("A GET is not a poll (RFC 6749 3.2).", "status 200 authorization_pending."),
         (
             "An unknown grant_type gets unsupported_grant_type (RFC 6749 5.2).",
             "no response (timeout).",

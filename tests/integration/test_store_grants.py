@@ -30,6 +30,7 @@ from tests.stored import find, get, get_grant, load_grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.provider import Token
@@ -711,3 +712,17 @@ def test_deleted_row_of_a_grant_that_gave_tokens_is_found(database: Place) -> No
     [finding] = findings(database)
 
     assert finding.kind == "wrong_state"
+
+
+def test_purge_ends_where_the_name_of_a_grant_is_not_text(tmp_path: Path) -> None:
+    place = sqlite(tmp_path)
+    for number in range(2):
+        brought(place, "lost", f"lost-{number}", f"g{number}")
+    place.ask("UPDATE {grants} SET name = x'ff' WHERE id = 'g1'")
+    place.clock.advance(400 * 86_400)
+
+    purged = place.client().purge()
+
+    assert purged.grants == 1
+    assert place.ask("SELECT id FROM {grants}") == [("g1",)]
+    place.close()

@@ -116,7 +116,7 @@ def check_exists(args: StoreOptions) -> None:
 
 
 def exists(args: StoreOptions) -> bool:
-    """Tell whether the store's file exists, or the store is no file.
+    """Tell whether the store's file exists, or the store is not a file.
 
     Raises:
         UsageError: The URL is invalid.

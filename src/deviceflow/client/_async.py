@@ -20,14 +20,13 @@ from deviceflow.client._sync import Client
 from deviceflow.client.browser import open_page
 from deviceflow.client.clock import default_async_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
-from deviceflow.client.lookup import log_unreadable
+from deviceflow.client.lookup import log_unreadable, logins_of
 from deviceflow.client.purge import DAY
 from deviceflow.client.turns import AT_ONCE, NOTIFIED_AT_ONCE, Turns
 from deviceflow.client.world import MUST_FINISH, Exchange
 from deviceflow.core.flow import Flow
-from deviceflow.core.login import Login
 from deviceflow.core.need import OUTAGE_AFTER
-from deviceflow.core.ports import Origin, Unreadable
+from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, without_frames, without_traceback, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.credentials.client_auth import needs_secret
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from deviceflow.client.turns import Work
     from deviceflow.client.world import Prepared, World
     from deviceflow.core.grant import Grant
+    from deviceflow.core.login import Login
     from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncClock, AsyncStore, AsyncTransport
     from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
@@ -185,11 +185,8 @@ class AsyncClient(AsyncGrantClient, BaseClient):
             page = await self._store.page(
                 Flow, self._timeline.read().now, after, skip_ended=skip_ended
             )
-            for one in page.found:
-                if isinstance(one, Unreadable):
-                    on_problem(one.problem)
-                else:
-                    yield Login.of(one.record, one.record.wait_seconds(one.now))
+            for login in logins_of(page, on_problem):
+                yield login
             if (after := page.after) is None:
                 return
 

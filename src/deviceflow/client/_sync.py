@@ -19,14 +19,13 @@ from deviceflow.client._sync_grants import GrantClient
 from deviceflow.client.browser import open_page
 from deviceflow.client.clock import default_clock, sleeps_in_real_time
 from deviceflow.client.context import DEADLINE
-from deviceflow.client.lookup import log_unreadable
+from deviceflow.client.lookup import log_unreadable, logins_of
 from deviceflow.client.purge import DAY
 from deviceflow.client.turns import AT_ONCE, Turns
 from deviceflow.client.world import MUST_FINISH, Exchange
 from deviceflow.core.flow import Flow
-from deviceflow.core.login import Login
 from deviceflow.core.need import OUTAGE_AFTER
-from deviceflow.core.ports import Origin, Unreadable
+from deviceflow.core.ports import Origin
 from deviceflow.core.secret import Secret, without_frames, without_traceback, wrapped
 from deviceflow.credentials import secret_refs
 from deviceflow.stores.memory import MemoryStore
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from deviceflow.client.turns import Work
     from deviceflow.client.world import Prepared, World
     from deviceflow.core.grant import Grant
+    from deviceflow.core.login import Login
     from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncStore, Clock, Store, Transport
     from deviceflow.core.provider import Approver, LoginRequest, Provider, Token
@@ -232,11 +232,7 @@ class Client(GrantClient, BaseClient):
         after = None
         while True:
             page = self._store.page(Flow, self._timeline.read().now, after, skip_ended=skip_ended)
-            for one in page.found:
-                if isinstance(one, Unreadable):
-                    on_problem(one.problem)
-                else:
-                    yield Login.of(one.record, one.record.wait_seconds(one.now))
+            yield from logins_of(page, on_problem)
             if (after := page.after) is None:
                 return
 

@@ -52,7 +52,7 @@ async def check(world: World, name: str) -> GrantCheck:
         return found
     again = await _ask(world, stored)
     if again.valid is False and again.asked == "userinfo":
-        # It is no use for the tokens of this grant, which may be for another server.
+        # It cannot check the tokens of this grant, which may be for another server.
         return GrantCheck(name, None, why="its userinfo endpoint refuses new tokens as well")
     return again._replace(replaced=True)
 

@@ -7,10 +7,24 @@ from typing import TYPE_CHECKING
 
 from deviceflow.audit import log
 from deviceflow.core.login import Login
+from deviceflow.core.ports import Unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from deviceflow.client.world import World
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import Page
     from deviceflow.errors import DeviceFlowError
+
+
+def logins_of(page: Page[Flow], on_problem: Callable[[DeviceFlowError], object]) -> Iterator[Login]:
+    """Yield the logins of a page as they are stored, and tell of those that cannot be read."""
+    for one in page.found:
+        if isinstance(one, Unreadable):
+            on_problem(one.problem)
+        else:
+            yield Login.of(one.record, one.record.wait_seconds(one.now))
 
 
 async def get(world: World, flow_id: str) -> Login:

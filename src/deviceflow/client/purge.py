@@ -11,9 +11,8 @@ from deviceflow.client.handover import claim_ended
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.client.step import step
 from deviceflow.core import queries
-from deviceflow.core.flow import Flow
 from deviceflow.core.grant import Grant
-from deviceflow.core.ports import LeaseHeld
+from deviceflow.core.ports import LeaseHeld, Unreadable
 
 if TYPE_CHECKING:
     from deviceflow.client.world import World
@@ -76,9 +75,9 @@ async def _purge_logins(
     """Delete the logins that ended before a time and have no secrets; return how many."""
     deleted = skip = 0
     while found := await world.store.select(queries.without_secrets(before, skip), now):
-        flows = [one for one in found if isinstance(one, Flow)]
-        problems.extend(one for one in found if not isinstance(one, Flow))
-        gone = await world.store.delete(flows)
+        problems.extend(one.problem for one in found if isinstance(one, Unreadable))
+        over = [one.record for one in found if not isinstance(one, Unreadable)]
+        gone = await world.store.delete(over)
         deleted += gone
         skip += len(found) - gone
     return deleted

@@ -50,7 +50,7 @@ WHY: Final[Mapping[str, str]] = {
 """Why a person must log in: each reason, in words. The set is closed."""
 
 NO_ANSWER: Final = "no_answer"
-"""The reason of an outage, which is no need to log in: the server gives no usable answer."""
+"""The reason of an outage, which does not need a login: the server gives no usable answer."""
 
 OUTAGE_AFTER: Final = 3600.0
 """Seconds after which the program is told of an outage, unless the client says otherwise."""

@@ -181,8 +181,8 @@ class Page(NamedTuple, Generic[_R]):
     """A page of a list of logins or grants.
 
     Attributes:
-        found: The logins or grants, each without secrets if it is a login; or why one cannot be
-            read: an error that names it.
+        found: The logins, without their secrets, or the grants, with theirs; and those that cannot
+            be read.
         after: What the next page begins after; None if this is the last page.
     """
 

@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from deviceflow.core.flow import Flow
-    from deviceflow.core.ports import UpcomingFlow
-    from deviceflow.errors import DeviceFlowError
+    from deviceflow.core.ports import Stored, Unreadable, UpcomingFlow
 
 _T = TypeVar("_T")
 
@@ -65,7 +64,7 @@ def with_secrets(
     return Query(f"with_{kind}", {"ended_before": ended_before, "skip": skip})
 
 
-def without_secrets(ended_before: float, skip: int = 0) -> Query[Flow | DeviceFlowError]:
+def without_secrets(ended_before: float, skip: int = 0) -> Query[Stored[Flow] | Unreadable]:
     """Ask for one page of ended logins that have no secrets: each, or why it cannot be read.
 
     The arguments are those of `with_secrets`.

@@ -325,7 +325,7 @@ def _token_errors(probe: Probe) -> Iterator[Check]:
         yield _refused("token", source, what, result, wanted)
     result = probe.poll_by_get(device_code)
     got = _error(result) in ("authorization_pending", "slow_down")
-    yield _rule("token", "RFC 6749 3.2", "A GET is no poll", error_of(result) if got else None)
+    yield _rule("token", "RFC 6749 3.2", "A GET is not a poll", error_of(result) if got else None)
 
 
 def _approval(probe: Probe, approve: Approve) -> Iterator[Check]:

@@ -65,7 +65,7 @@ class DeviceFlowAuth(AuthBase):
     Raises:
         InvalidArgumentError: One of the origins is not the URL of a server.
         InsecureURLError: From a request: without `origins`, by plain http to another machine.
-        ProtocolError: From a request: the server issued a token that is no bearer token.
+        ProtocolError: From a request: the server issued a token that is not a bearer token.
         LoginPending: From a request: a person must log in.
         DeviceFlowError: From a request: as for `Client.get_token` and `Client.log_in`.
     """

@@ -130,7 +130,7 @@ class OAuth:
     name: str = "rfc8628"
     quirks: Dialect = RFC8628
 
-    # As in `Studio`, these are no fields.
+    # As in `Studio`, these are not fields.
     can_refresh = True
     client_name = None
     first_wait = None

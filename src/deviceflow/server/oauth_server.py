@@ -146,7 +146,7 @@ class KnownToken(TokenMixin):  # type: ignore[misc]  # Authlib is untyped
 
 
 class InvalidTargetError(OAuth2Error):  # type: ignore[misc]  # Authlib is untyped
-    """The resource is no URL, or was not granted (RFC 8707 section 2)."""
+    """The resource is not a URL, or was not granted (RFC 8707 section 2)."""
 
     error = "invalid_target"
 

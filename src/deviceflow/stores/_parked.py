@@ -40,7 +40,7 @@ fixed_of: Final = attrgetter(*_FIXED)
 class Parked:
     """All of a flow but its head and `as_stored`.
 
-    It is no tuple: what renders locals would look into that.
+    It is not a tuple: what renders locals would look into that.
 
     Args:
         flow: The flow.

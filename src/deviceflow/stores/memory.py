@@ -367,9 +367,10 @@ class MemoryStore:
     def _with_revoke(self, _now: float, *, ended_before: float, skip: int) -> list[str]:
         return [flow.id for flow in self._ended(ended_before) if flow.to_revoke][skip:]
 
-    def _without_secrets(self, _now: float, *, ended_before: float, skip: int) -> list[Flow]:
-        found = [f for f in self._ended(ended_before) if not (f.token or f.to_revoke)]
-        return [_bare(flow) for flow in found[skip:]]
+    def _without_secrets(self, now: float, *, ended_before: float, skip: int) -> list[Stored[Flow]]:
+        found = [flow for flow in self._ended(ended_before) if not (flow.token or flow.to_revoke)]
+        entries = self._entries[Flow]
+        return [_stored(entries[flow.id], now, secrets=False) for flow in found[skip:]]
 
     def _due_grants(self, now: float, *, unused: float, limit: int) -> list[tuple[str, str]]:
         due = list[tuple[float, str, str]]()

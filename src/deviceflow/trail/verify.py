@@ -82,7 +82,7 @@ class Verification:
         covered_until: The time of the last digest. Events that were written after it and removed
             are not noticed.
         signed_by: The public key that must have signed the digests.
-        notes: What is no sign of a manipulation: where a wrong clock was used, and how wrong.
+        notes: What is not a sign of a manipulation: where a wrong clock was used, and how wrong.
         newest: The last valid digest. Keep its id, and pass it as `last` next time.
     """
 

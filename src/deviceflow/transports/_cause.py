@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _DEPTH: Final = 8
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
-"""What OpenSSL says of a peer whose first bytes are no TLS."""
+"""What OpenSSL says of a peer whose first bytes are not TLS."""
 
 
 def cause_of(trouble: BaseException) -> Cause | None:

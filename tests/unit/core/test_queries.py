@@ -1,4 +1,4 @@
-"""What a store answers, where only a store that keeps nothing is needed."""
+"""What the store in memory answers."""
 
 from __future__ import annotations
 

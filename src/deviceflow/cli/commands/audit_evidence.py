@@ -154,7 +154,7 @@ def _print(verified: Verified) -> None:
     by, count = verified.by, len(verified.findings)
     found = counted(count, "finding") if count else "nothing found"
     if by.notes:
-        found += f", {counted(len(by.notes), 'note')} about a wrong clock, which is no finding"
+        found += f", {counted(len(by.notes), 'note')} about a wrong clock, which is not a finding"
     read = f"{counted(by.events, 'event')} of {counted(by.flows, 'chain')}"
     streams.show(f"{found}: {read}, {counted(by.digests, 'digest')}")
     if by.digests:

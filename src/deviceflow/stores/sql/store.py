@@ -16,6 +16,7 @@ import logging
 import secrets
 import time
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from deviceflow._blocking import complete
@@ -329,8 +330,8 @@ class SQLMethods:
                 await self._announce(db)
             return True
 
-        now = 0.0 if store_event is None else store_event.client_now
-        now = now if lease is None else lease.client_now
+        timed = lease or store_event
+        now = 0.0 if timed is None else timed.client_now
         kept = False
         turn = nullcontext() if lease is None else self._connection.in_turn(record.id)
         async with turn:
@@ -368,20 +369,11 @@ class SQLMethods:
         values = _DEFAULTS | {name: _sql(value) for name, value in query.values.items()}
 
         async def work(db: Transaction) -> list[_T]:
-            found = map(self._answer_of(query.name), await db.rows(query.name, values))
+            read: Callable[[Any], Any] = partial(self._readable, LOGINS)
+            found = map(_ANSWERS.get(query.name, read), await db.rows(query.name, values))
             return [answer for answer in found if answer is not None]
 
         return await self._run(work, "read", client_now)
-
-    def _answer_of(self, name: str) -> Callable[[Any], Any]:
-        """Return what makes an answer to a query of a row; of a damaged row, None."""
-        if name == "without_secrets":
-            return self._login_or_problem
-        return _ANSWERS[name]
-
-    def _login_or_problem(self, row: Sequence[Any]) -> Flow | DeviceFlowError:
-        found = self._readable(LOGINS, row)
-        return found.problem if isinstance(found, Unreadable) else found.record
 
     async def delete(self, records: Sequence[Flow | Grant]) -> int:
         durable = any(isinstance(record, Grant) for record in records)
@@ -749,7 +741,7 @@ _ANSWERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "due_notices": lambda row: row[0] if isinstance(row[0], str) else None,
     "ended_grants": lambda row: name_of(row[0]),
 }
-"""What makes an answer to a query of a row."""
+"""What makes an answer to a query of a row; of a damaged row, None. Other rows are logins."""
 
 
 def new_store(own: Secret, rows: Rows) -> Work[None]:
