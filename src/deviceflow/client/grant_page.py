@@ -81,9 +81,10 @@ async def request_code(world: World, link: Secret) -> NeedPage | None:
     Raises:
         DeviceFlowError: The server gave no code, or this process may not log in there.
     """
+    ours = False
     while True:
         page = await look(world, link)
-        if page is None or not page.need.lasts or page.login is not None:
+        if page is None or not page.need.lasts or (page.login is not None and not ours):
             return page
         stored = await _found(world, link)
         if stored is None or stored.record.open_need is None:
@@ -91,7 +92,7 @@ async def request_code(world: World, link: Secret) -> NeedPage | None:
         grant, worker = stored.record, world.context.identity.worker()
         flow = await world.find_login(grant.name)
         under_way = flow is not None and flow.state is State.INIT and is_for(flow, grant)
-        if page.wait_seconds and not under_way:
+        if page.wait_seconds and not under_way and not ours:
             return page
         needs = grant.needs_approver
         # What is stored names a secret; only what this process was set up for may be read.
@@ -100,9 +101,11 @@ async def request_code(world: World, link: Secret) -> NeedPage | None:
             # Before the request is on record: who reads the grant after that finds the login, too,
             # and waits for its code instead of requesting another one.
             await create(world, grant.asked, grant.name, grant.purpose, {}, needs_approver=needs)
+            ours = True
+        if ours:
             requested = grant.request_code(stored.now)
             if not await recorder.record_grant(world, grant, requested, worker):
-                continue
+                continue  # the grant has changed, as by a notification: the login is still ours
         login = await start(world, grant.asked, grant.name, grant.purpose, {}, needs_approver=needs)
         return _page(stored, login)
 

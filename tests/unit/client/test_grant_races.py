@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from deviceflow import Client, LoginPending, OAuth, errors
-from deviceflow.client import recorder
+from deviceflow.client import grant_page, recorder
+from deviceflow.core import actions
 from deviceflow.core.grant import Grant
 from deviceflow.core.ports import GrantLease
 from deviceflow.core.states import GrantState
@@ -46,13 +47,14 @@ ISSUED: Final = answer(
 
 
 class Shared(MemoryStore):
-    """A store that others use, too: once, right before a grant is committed with tokens."""
+    """A store that others use, too: once, right before a grant is given tokens, or asked a code."""
 
     others: Callable[[], object] | None = None
 
     def commit(self, record: Any, event: Any, **parts: Any) -> bool:
+        asks = event["action"] == actions.REQUEST_CODE
         gives_tokens = isinstance(record, Grant) and record.state.gives_tokens
-        if gives_tokens and self.others is not None:
+        if (gives_tokens or asks) and self.others is not None:
             others, self.others = self.others, None
             others()
         return super().commit(record, event, **parts)
@@ -85,6 +87,23 @@ def test_a_login_gives_the_grant_its_token_while_a_worker_notifies(store: Shared
 
     assert len(told) == 1
     assert (view.state, view.generation) == (GrantState.ACTIVE, 1)
+
+
+def test_a_code_is_requested_on_record_while_a_worker_notifies(store: Shared) -> None:
+    told: list[LoginNeed] = []
+    worker = client_of(store, notify=told.append)
+    need(store)
+    store.others = worker.sweep_grants
+    stored = load_grant(store, "nightly", NOW)
+    assert stored is not None
+    assert stored.record.need is not None
+
+    page = client_of(store, CODE)._run(grant_page.request_code, stored.record.need.link)
+
+    assert len(told) == 1
+    assert page is not None
+    assert page.login is not None
+    assert page.need.codes_at > NOW  # the request was counted
 
 
 def test_a_login_is_done_if_a_job_takes_its_token_first(store: Shared) -> None:
