@@ -15,7 +15,7 @@ from deviceflow.client.step import step
 from deviceflow.client.world import Prepared
 from deviceflow.core.flow import Flow
 from deviceflow.core.login import Login
-from deviceflow.core.ports import UpcomingFlow
+from deviceflow.core.ports import Stored, Unreadable, UpcomingFlow
 from deviceflow.core.provider import Token
 from deviceflow.core.secret import Secret
 from deviceflow.core.states import Reason, State
@@ -485,7 +485,7 @@ def test_sweep_of_a_store_that_fails_is_an_error() -> None:
 
 def test_purge_wipes_revokes_and_deletes(waiting: Waiting) -> None:
     flow = with_token_of_oauth()
-    ended, problem = waiting(NOW), errors.StoreError("It cannot be read.", flow_id="f9")
+    ended, problem = Stored(waiting(NOW), NOW), errors.StoreError("It cannot be read.")
     driver = Listed(
         tells(NOW + 1e9),
         ("with_token", ["f1"]),
@@ -496,7 +496,7 @@ def test_purge_wipes_revokes_and_deletes(waiting: Waiting) -> None:
         commits(),
         ("with_token", []),
         ("with_revoke", []),
-        ("without_secrets", [ended, problem, ended, ended]),
+        ("without_secrets", [ended, Unreadable("f9", problem), ended, ended]),
         ("delete", 3),
         ("without_secrets", []),
         ("ended_grants", []),
@@ -504,7 +504,7 @@ def test_purge_wipes_revokes_and_deletes(waiting: Waiting) -> None:
 
     assert driver.run(purge.purge, context(), 100, 1000)[:3] == (1, 3, [problem])
     assert [call.event["action"] for call in driver.of("commit")] == ["purge", "revoke"]
-    assert driver.of("delete")[0].records == 3 * [ended]
+    assert driver.of("delete")[0].records == 3 * [ended.record]
     pages = [call for call in driver.calls if call.name.startswith("with")]
     assert [(page.name, page.skip) for page in pages] == [
         ("with_token", 0),
